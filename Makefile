@@ -1,0 +1,94 @@
+# Works with GNU Make 3.81 (macOS) and later. Everything lives in .venv; nothing is installed elsewhere.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test install check fix bench docs cover lock clean FORCE
+
+# Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
+PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'ARGS passes more: make run ARGS="--port 9000", make test ARGS="-k stream"'
+
+run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
+	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ]; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
+
+test: .venv/.dev-stamp ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+install: .venv/.run-stamp ## .venv with the locked versions and the command
+	@echo 'Ready: $(BIN)/cohere-gateway --help'
+
+check: .venv/.dev-stamp ## format check, lint, types; changes nothing
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+fix: .venv/.dev-stamp ## apply formatting and the lint's safe repairs
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+bench: .venv/.dev-stamp ## run the benchmarks
+	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+docs: .venv/.dev-stamp ## write the generated tables into the README
+	$(BIN)/python tests/support/documents.py $(ARGS)
+
+cover: .venv/.dev-stamp ## branch coverage of the whole suite
+	$(BIN)/python -m pytest --cov $(ARGS)
+
+# Pins stay where they are as long as pyproject.toml allows; `make lock ARGS=--upgrade` moves them.
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url
+lock: ## lock the versions in pyproject.toml again (ARGS=--upgrade: to the newest)
+	@command -v uv >/dev/null || { echo 'make lock needs uv: brew install uv, or pipx install uv' >&2; exit 1; }
+	$(LOCK) $(ARGS) --output-file .locks/run.txt pyproject.toml
+	$(LOCK) $(ARGS) --output-file .locks/dev.txt --constraint .locks/run.txt --group dev pyproject.toml
+	$(LOCK) $(ARGS) --output-file .locks/build.txt --group build
+
+clean: ## remove .venv and whatever else make created
+	rm -rf .venv build *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The locks are complete, so pip resolves nothing (--no-deps); `pip check` complains should that ever be untrue.
+# dev.txt contains run.txt, and so brings both stamps up to date.
+.venv/.run-stamp: .venv/pyvenv.cfg pyproject.toml .locks/run.txt .locks/build.txt
+	@$(call install,run) && touch $@
+
+.venv/.dev-stamp: .venv/pyvenv.cfg pyproject.toml .locks/dev.txt .locks/build.txt
+	@$(call install,dev) && touch .venv/.run-stamp $@
+
+install = echo 'Installing .locks/$(1).txt into .venv ...' \
+	&& $(PIP) install --quiet --no-deps --require-hashes -r .locks/$(1).txt -r .locks/build.txt \
+	&& $(PIP) install --quiet --no-deps --no-build-isolation --editable . \
+	&& $(PIP) check
+
+# .venv is made anew when its Python has gone, and when PYTHON names another one.
+WHICH := import sys; print(sys.base_prefix, sys.version)
+HAVE := $(shell $(BIN)/python -c '$(WHICH)' 2>/dev/null)
+WANT := $(if $(PYTHON),$(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null),$(HAVE))
+ifneq ($(or $(WANT),none),$(HAVE))
+.venv/pyvenv.cfg: FORCE
+endif
+
+# Candidates are tried by running them: a pyenv shim may exist and fail, and Debian splits ensurepip off.
+.venv/pyvenv.cfg:
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+		"$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		"$$python" -c 'import ensurepip' 2>/dev/null || { bare="$$bare $$python"; continue; }; \
+		echo "Creating .venv with $$("$$python" --version)"; \
+		exec "$$python" -m venv --clear .venv; \
+	done; \
+	if [ -n "$$bare" ]; then \
+		echo "Found$$bare, but without ensurepip, which makes virtual environments." >&2; \
+		echo "Debian, Ubuntu: apt install python3-venv" >&2; \
+	else \
+		echo "cohere-gateway needs Python 3.11 or newer; tried: $(or $(PYTHON),$(PYTHONS))" >&2; \
+		echo "Debian, Ubuntu: apt install python3 python3-venv" >&2; \
+		echo "macOS: brew install python, or the installer from python.org" >&2; \
+		echo "Elsewhere on this machine: make PYTHON=/path/to/python3" >&2; \
+	fi; \
+	exit 1

@@ -1,0 +1,208 @@
+"""The command line. Imports nothing heavy until a command needs it.
+
+Exit status: 0 done, 1 failed, 2 wrong use; errors are one line on standard error.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from gateway import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except _Wrong as error:
+        print(f"cohere-gateway: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return 0
+
+
+class _Wrong(Exception):
+    def __init__(self, text: str, status: int = 2) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cohere-gateway",
+        description="An OpenAI-compatible gateway in front of Cohere.",
+        epilog="example: cohere-gateway serve --demo",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    serve = commands.add_parser(
+        "serve",
+        help="serve the gateway",
+        description="Serves the gateway until it is stopped.",
+        epilog="example: COHERE_API_KEY=... cohere-gateway serve --port 8080\n\n" + _settings_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--config", metavar="FILE", help="a gateway.toml (default: ./gateway.toml if it exists)")
+    serve.add_argument("--host", help="the address to listen on")
+    serve.add_argument("--port", type=int, help="the port to listen on; 0 picks a free one")
+    serve.add_argument("--workers", type=int, help="processes that share the port")
+    serve.add_argument("--demo", action="store_true", default=None, help="answer from the embedded emulator")
+    serve.add_argument("--allow-open", action="store_true", default=None, help="serve anybody on a public address")
+    serve.set_defaults(run=_serve)
+
+    emulator = commands.add_parser(
+        "emulator",
+        help="serve the Cohere emulator alone",
+        description="Serves a rule-based stand-in for Cohere's API: for tests and demonstrations, not a model.",
+        epilog="example: cohere-gateway emulator --port 8090",
+    )
+    emulator.add_argument("--host", default="127.0.0.1")
+    emulator.add_argument("--port", type=int, default=8090)
+    emulator.add_argument("--models", metavar="FILE", help="a JSON file of models to offer instead of Cohere's")
+    emulator.set_defaults(run=_emulator)
+
+    translate = commands.add_parser(
+        "translate",
+        help="show what a request becomes",
+        description="Prints the Cohere request that would be sent, and the notes. Sends nothing.",
+        epilog="example: cohere-gateway translate chat request.json",
+    )
+    translate.add_argument("operation", choices=_operations())
+    translate.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request; - is standard input"
+    )
+    translate.add_argument("--strict", action="store_true", help="refuse what would be ignored or adjusted")
+    translate.set_defaults(run=_translate)
+    return parser
+
+
+def _operations() -> list[str]:
+    return ["chat"]
+
+
+def _settings_text() -> str:
+    from gateway.settings import described
+
+    lines = ["settings (environment name, key in gateway.toml, default):"]
+    for line in described():
+        names = ", ".join(line.environment)
+        default = f" [{line.default}]" if line.default else ""
+        lines.append(f"  {names}  {line.path}{default}\n      {line.text}")
+    return "\n".join(lines)
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from gateway.settings import SettingError, load
+
+    try:
+        return load(
+            os.environ,
+            options.config,
+            {
+                "host": options.host,
+                "port": options.port,
+                "workers": options.workers,
+                "demo": options.demo,
+                "allow_open": options.allow_open,
+            },
+        )
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from gateway.server import serve
+    from gateway.settings import SettingError
+
+    try:
+        serve(settings, _announce)
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+    return 0
+
+
+def _announce(settings: Any) -> None:
+    """What a newcomer needs: where it is, whom it talks to, what to paste."""
+    from gateway.access.caller import Mode, mode_of
+
+    mode = mode_of(settings)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    base = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
+    upstream = settings.cohere_base_url
+    if mode is Mode.DEMO:
+        upstream = "the embedded emulator: rule-based answers, NOT Cohere; set COHERE_API_KEY to talk to Cohere"
+    key = (
+        "any"
+        if mode in (Mode.DEMO, Mode.OPEN)
+        else "$COHERE_API_KEY"
+        if mode is Mode.OWN_KEY
+        else "$GATEWAY_MASTER_KEY"
+    )
+    print(
+        f"cohere-gateway {__version__}\n"
+        f"  base URL  {base}\n"
+        f"  upstream  {upstream}\n"
+        f"  callers   {mode.value}\n"
+        f"  try       curl {base}/chat/completions -H 'content-type: application/json' "
+        f'-H "authorization: Bearer {key}" '
+        """-d '{"model": "cohere/command-r-plus", "messages": [{"role": "user", "content": "Hello"}]}'""",
+        flush=True,
+    )
+
+
+def _emulator(options: argparse.Namespace) -> int:
+    from gateway.server import serve_emulator
+    from gateway.settings import SettingError
+
+    try:
+        serve_emulator(
+            options.host,
+            options.port,
+            options.models,
+            lambda url: print(f"Cohere emulator (rule-based, not Cohere) on {url}", flush=True),
+        )
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+    return 0
+
+
+def _translate(options: argparse.Namespace) -> int:
+    from gateway.operations import TRANSLATE
+    from gateway.settings import SettingError, load
+    from translators.context import Context
+    from translators.errors import TranslationError
+
+    try:
+        body = sys.stdin.buffer.read() if options.file == "-" else open(options.file, "rb").read()
+    except OSError as error:
+        raise _Wrong(f"cannot read {options.file}: {error.strerror}", 1) from error
+    try:
+        policy = load(os.environ).policy
+        call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy))
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+    except TranslationError as error:
+        told = error.failure
+        raise _Wrong(
+            f"{told.status} {told.code}" + (f" at {told.param}" if told.param else "") + f": {told.message}",
+            1,
+        ) from error
+    print(call.body.decode())
+    for note in call.notes:
+        print(f"note: {note.text}", file=sys.stderr)
+    return 0

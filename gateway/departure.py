@@ -1,0 +1,50 @@
+"""Notices that the caller has left.
+
+No ASGI server cancels a handler when its caller goes (ecosystem.md §0.4), so somebody must listen on
+`receive`. `async with Departure(receive)` listens while its body runs; when the caller goes it cancels the
+body, whose `finally` clauses close the upstream, and turns the cancellation into CallerLeft.
+"""
+
+import asyncio
+from types import TracebackType
+
+from starlette.types import Receive
+
+from gateway.errors import CallerLeft
+
+
+class Departure:
+    """Use after the request's body was read: what comes then can only be a disconnect."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = False
+        self._over = False
+
+    def over(self) -> None:
+        """The answer's last byte is being sent: from now on a disconnect means nothing."""
+        self._over = True
+
+    async def __aenter__(self) -> "Departure":
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[None] = task
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        return self
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._over:
+            self._left = True
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        self._watcher.cancel()
+        if self._left and kind is not None and issubclass(kind, asyncio.CancelledError):
+            # Somebody else may have cancelled us as well (shutdown): then that cancellation goes on.
+            if self._task.uncancel() == 0:
+                raise CallerLeft from error

@@ -1,0 +1,286 @@
+"""What the emulator says when it answers in words or in JSON: a list of rules, the first that fits wins.
+
+It never pretends to be a model: an answer that no rule makes says where it comes from. Tool calls are
+`tools.py`, citations `citations.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gateway.emulator.conversation import Conversation, Source
+from gateway.emulator.drawing import Drawing, salient
+from gateway.emulator.images import Image
+from gateway.emulator.instances import Maker
+from gateway.emulator.tools import Call, words
+
+INTRODUCTION = "This is the Cohere emulator (rule-based, not a model)."
+LONGEST_ECHO = 600
+LONGEST_RESULT = 4_000
+LONGEST_COUNT = 1_000
+
+VERB = r"\b(?:reply|respond|answer|output|repeat|say|print|echo|write|return)\b"
+FILLER = (
+    r"(?:(?:with|exactly|only|just|this|these|the|following|one|single|word|words|text|sentence|sequence|string|phrase"
+    r"|and|nothing|else|after|me|back|verbatim|precisely|to|a|message|literally|letters?)\b,?\s*)*"
+)
+DICTATIONS = (
+    re.compile(rf"{VERB}\s*{FILLER}:\s*(?P<said>.+)", re.IGNORECASE | re.DOTALL),
+    re.compile(rf"{VERB}\s+{FILLER}[\"“`](?P<said>[^\"”`]+)[\"”`]", re.IGNORECASE),
+    re.compile(rf"{VERB}\s+{FILLER}'(?P<said>[^']+)'", re.IGNORECASE),
+    re.compile(
+        rf"\b(?:reply|respond|answer)\s+with\s+(?:exactly|only|just|(?:the|a|one)\s+(?:single\s+)?word)\s+{FILLER}"
+        r"(?P<said>[^\n]+)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(?:^|[.!?,:]\s+|\bplease\s+|\bjust\s+|\byou\s+)(?:say|repeat|echo)\s+{FILLER}"
+        r"(?!something|anything|what|how|why|that|if|more|it\b)(?P<said>[^\n]+)",
+        re.IGNORECASE,
+    ),
+)
+AFTERTHOUGHT = re.compile(
+    r"(?:,?\s+(?:in (?:one|a single|two|three) words?|and nothing else|and stop|please|exactly|only|once)\b.*"
+    r"|[.!]+)$",
+    re.IGNORECASE | re.DOTALL,
+)
+SYSTEM_ORDER = re.compile(
+    r"\b(?:always|only) (?:answer|reply|respond|say)(?: with)?:? [\"'“`]([^\"'”`]+)[\"'”`]", re.IGNORECASE
+)
+
+OPERATORS: dict[str, Callable[[float, float], float]] = {
+    "*": lambda left, right: left * right,
+    "/": lambda left, right: left / right,
+    "+": lambda left, right: left + right,
+    "-": lambda left, right: left - right,
+}
+SPOKEN_OPERATORS = {
+    "plus": "+", "minus": "-", "times": "*", "multiplied by": "*", "divided by": "/", "x": "*", "×": "*",
+    "÷": "/",
+}  # fmt: skip
+OPERATOR = r"(?:[-+*/x×÷]|plus|minus|times|multiplied by|divided by)"
+SUM = re.compile(rf"(?<![\w.-])-?\d+(?:\.\d+)?(?:\s*{OPERATOR}\s*-?\d+(?:\.\d+)?)+(?![\w-])", re.IGNORECASE)
+ASKS_SUM = re.compile(
+    r"\b(?:what|what's|whats|calculate|compute|how much|solve|evaluate|result|sum)\b|=|\?", re.IGNORECASE
+)
+COUNT = re.compile(r"\bcount\b(?:\s+from\s+(\d+))?\s+(?:up\s+)?to\s+(\d+)", re.IGNORECASE)
+CAPITAL_OF = re.compile(r"\bcapital (?:city )?of (?:the )?([A-Za-z ]+?)(?=[?.!,]|$)", re.IGNORECASE)
+CAPITALS = {
+    "france": "Paris", "germany": "Berlin", "italy": "Rome", "spain": "Madrid", "norway": "Oslo",
+    "canada": "Ottawa",
+    "japan": "Tokyo", "england": "London", "united kingdom": "London", "uk": "London", "austria": "Vienna",
+    "united states": "Washington, D.C.", "usa": "Washington, D.C.", "india": "New Delhi", "china": "Beijing",
+}  # fmt: skip
+GREETING = re.compile(r"^\W*(?:hello|hi|hey|good (?:morning|evening|day))\b[^?]{0,20}$", re.IGNORECASE)
+RECALL = re.compile(r"\bwhat(?:'s| is| was)? (?:my|the) ([\w ]+?)(?: (?:did|i|again|that)\b.*)?[?.]?$", re.IGNORECASE)
+
+COUNTED = (
+    "age",
+    "count",
+    "year",
+    "number",
+    "quantity",
+    "amount",
+    "total",
+    "price",
+    "score",
+    "rating",
+    "population",
+)
+KEY = re.compile(r"[\"'`“](\w+)[\"'`”]")
+KEY_LIST = re.compile(
+    r"\b(?:keys?|fields?|propert(?:y|ies))\b\s*(?:named|called|are|of)?:?\s*"
+    r"((?:\w+(?:,\s*(?:and\s+)?|\s+and\s+))*\w+)",
+    re.IGNORECASE,
+)
+LIST_JOINT = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
+
+
+def answer(conversation: Conversation) -> str:
+    """The text of the answer; never empty."""
+    if conversation.wants_json:
+        return _json(conversation)
+    if conversation.results:
+        return _results(conversation.results)
+    if conversation.documents:
+        return _document(conversation)
+    return _plain(conversation)
+
+
+def thinking(conversation: Conversation, calls: Sequence[Call]) -> str:
+    """What a reasoning model writes before it answers."""
+    topic = salient(conversation.user, 12) or "nothing"
+    if calls:
+        outcome = f"The tool {calls[0].name} fits, so I will call it."
+    elif conversation.results:
+        outcome = "A tool has answered, so I will report what it returned."
+    else:
+        outcome = "I am a rule-based emulator, so I look for the rule that fits and answer with it."
+    return f"The user asks about: {topic}. {outcome}"
+
+
+def _plain(conversation: Conversation) -> str:
+    ordered = SYSTEM_ORDER.search(conversation.system)
+    if ordered:
+        return ordered.group(1)
+    if conversation.images:
+        return f"{INTRODUCTION} {_pictures(conversation.images)} {_echo(conversation.user)}"
+    for rule in (_dictated, _sum, _count, _capital, _recalled, _greeting):
+        said = rule(conversation)
+        if said:
+            return said
+    return f"{INTRODUCTION} {_echo(conversation.user)}"
+
+
+def _echo(text: str) -> str:
+    text = text.strip()
+    if not text:
+        return "You said nothing."
+    return f"You said: {text if len(text) <= LONGEST_ECHO else text[:LONGEST_ECHO] + '…'}"
+
+
+def _dictated(conversation: Conversation) -> str | None:
+    for dictation in DICTATIONS:
+        found = dictation.search(conversation.user)
+        if found:
+            said = found["said"].strip()
+            if dictation is not DICTATIONS[0]:
+                said = AFTERTHOUGHT.sub("", said)
+            return said.strip('"“”`') or None
+    return None
+
+
+def _sum(conversation: Conversation) -> str | None:
+    found = SUM.search(conversation.user)
+    if not found:
+        return None
+    if found.group() != conversation.user.strip() and not ASKS_SUM.search(conversation.user):
+        return None
+    parts = re.split(rf"(?<=[\d])\s*({OPERATOR})\s*", found.group().lower())
+    numbers = [float(part) for part in parts[::2]]
+    operators = [SPOKEN_OPERATORS.get(part, part) for part in parts[1::2]]
+    try:
+        value = _calculate(numbers, operators)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return str(int(value)) if value == int(value) else f"{value:.10g}"
+
+
+def _calculate(numbers: list[float], operators: list[str]) -> float:
+    """Products before sums, left to right."""
+    for level in ("*/", "+-"):
+        place = 0
+        while place < len(operators):
+            if operators[place] in level:
+                value = OPERATORS[operators.pop(place)](numbers[place], numbers.pop(place + 1))
+                numbers[place] = value
+            else:
+                place += 1
+    return numbers[0]
+
+
+def _count(conversation: Conversation) -> str | None:
+    found = COUNT.search(conversation.user)
+    if not found:
+        return None
+    first, last = int(found[1] or 1), int(found[2])
+    return ", ".join(str(value) for value in range(first, min(last, first + LONGEST_COUNT) + 1)) or None
+
+
+def _capital(conversation: Conversation) -> str | None:
+    found = CAPITAL_OF.search(conversation.user)
+    city = CAPITALS.get(found[1].strip().lower()) if found else None
+    return f"The capital of {found[1].strip()} is {city}." if found and city else None
+
+
+def _recalled(conversation: Conversation) -> str | None:
+    """ "What is my name?" after "My name is Ada." some turns ago."""
+    asked = RECALL.search(conversation.user)
+    if not asked:
+        return None
+    for text in reversed(conversation.earlier):
+        told = re.search(rf"\b(?:my|the) {re.escape(asked[1])} (?:is )?([\w-]+)", text, re.IGNORECASE)
+        if told:
+            return f"Your {asked[1]} is {told[1]}."
+    return None
+
+
+def _greeting(conversation: Conversation) -> str | None:
+    return f"Hello! {INTRODUCTION} How can I help?" if GREETING.match(conversation.user) else None
+
+
+def _pictures(images: Sequence[Image]) -> str:
+    described = []
+    for image in images:
+        if not image.format:
+            described.append(f"an address ({image.data.decode()})")
+        else:
+            size = f", {image.width}x{image.height} pixels" if image.width else ""
+            described.append(f"{image.format}{size}, {image.size} bytes")
+    return f"I received {len(images)} image{'s' if len(images) > 1 else ''}: {'; '.join(described)}."
+
+
+def _results(results: Sequence[Source]) -> str:
+    lines = [source.text.strip()[:LONGEST_RESULT] or "nothing" for source in results]
+    if len(lines) == 1:
+        return f"The tool returned: {lines[0]}"
+    return "The tools returned:\n" + "\n".join(lines)
+
+
+def _document(conversation: Conversation) -> str:
+    """The sentence of the documents that shares most words with the question."""
+    asked = words(conversation.user)
+    best, score = conversation.documents[0].text, -1.0
+    for source in conversation.documents:
+        title = words(str(source.told["document"].get("title", "")))
+        for sentence in re.split(r"(?<=[.!?])\s+", source.text.strip()):
+            found = len(asked & words(sentence)) + 0.5 * len(asked & title)
+            if sentence and found > score:
+                best, score = sentence, found
+    return f"According to the documents: {best}"
+
+
+def _json(conversation: Conversation) -> str:
+    schema = conversation.schema or _schema_in(f"{conversation.system}\n{conversation.user}")
+    drawing = Drawing(conversation.user)
+    if schema is None:
+        names = _keys(conversation)
+        if not names:
+            return _dumps({"answer": _plain(conversation)})
+        properties = {name: {"type": "integer" if name.lower() in COUNTED else "string"} for name in names}
+        schema = {"type": "object", "properties": properties, "required": names}
+        drawing.quotes = [quote for quote in drawing.quotes if quote not in names]
+    made = Maker(schema, drawing, sparing=False).make(schema)
+    return _dumps(made if isinstance(made, dict) else {"answer": made})
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _keys(conversation: Conversation) -> list[str]:
+    """The keys that a prompt asks for, quoted or listed."""
+    for text in (conversation.user, conversation.system):
+        quoted = KEY.findall(text)
+        if quoted:
+            return list(dict.fromkeys(quoted))
+        listed = KEY_LIST.search(text)
+        if listed:
+            return list(dict.fromkeys(LIST_JOINT.split(listed[1])))
+    return []
+
+
+def _schema_in(text: str) -> dict[str, Any] | None:
+    """A JSON Schema that somebody wrote into the prompt, as client libraries do."""
+    decoder = json.JSONDecoder()
+    for match in re.finditer(r"\{", text):
+        try:
+            value, _ = decoder.raw_decode(text, match.start())
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("properties"), dict):
+            return value
+    return None

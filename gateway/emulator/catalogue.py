@@ -1,0 +1,195 @@
+"""Which models exist, what each can do, and which are gone.
+
+Rows, no logic beyond looking one up. Sources: Cohere API notes §18 (catalogue), §5 (what each model refuses),
+Appendix B (sizes of the prompt that the caller never sees).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.emulator.refusals import Refusal, bare, invalid
+
+CLASSIC = ("json_mode", "json_schema", "safety_modes", "tools")
+STRICT = ("json_mode", "json_schema", "strict_tools", "safety_modes", "tools")  # recorded for Command A
+REASONING = (*STRICT, "reasoning")  # recorded for Command A Reasoning
+
+TOKENIZERS = "https://storage.googleapis.com/cohere-public/tokenizers/"
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model. The defaults describe a text chat model of the 2024 generation."""
+
+    name: str
+    endpoints: tuple[str, ...] = ("chat",)
+    default_endpoints: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    context_length: int = 128_000
+    max_output: int = 4_096
+    temperature: float = 0.3
+    tools: bool = False
+    tool_choice: bool = False
+    rag: bool = False
+    json: bool = False
+    vision: bool = False
+    reasoning: bool = False
+    one_penalty: bool = False  # refuses frequency and presence penalty together
+    safety_off: bool = False  # takes safety_mode OFF
+    typed_tools: bool = False  # refuses tool parameters without a type
+    indented_arguments: bool = False  # writes streamed arguments over several lines
+    hidden: int = 495
+    hidden_system: int = 529
+    hidden_tools: int = 1_400
+    hidden_documents: int = 1_200
+    dimensions: tuple[int, ...] = ()  # embed; the first is the default
+    multimodal: bool = False  # embed: fused inputs, selectable size, any number of images
+    lowercase: bool = False  # embed: the echoed texts come back in lower case
+    space: str = ""  # embed: models of one space give the same vectors
+    spans: bool = False  # rerank: relevant_spans
+
+
+def _classic(name: str, **more: Any) -> Model:
+    settings: dict[str, Any] = {
+        "features": CLASSIC, "tools": True, "tool_choice": True, "rag": True, "json": True,
+        "safety_off": True, "one_penalty": True, "typed_tools": True, "indented_arguments": True,
+        "hidden": 66, "hidden_system": 66, "hidden_tools": 883, "hidden_documents": 680,
+    }  # fmt: skip
+    return Model(name=name, **(settings | more))
+
+
+def _reasoning(name: str, **more: Any) -> Model:
+    settings: dict[str, Any] = {
+        "features": REASONING, "tools": True, "rag": True, "json": True, "reasoning": True,
+        "temperature": 0.6, "hidden_tools": 1_417,
+    }  # fmt: skip
+    return Model(name=name, **(settings | more))
+
+
+def _embed(name: str, dimensions: tuple[int, ...], **more: Any) -> Model:
+    return Model(name=name, endpoints=("embed",), max_output=0, dimensions=dimensions, **more)
+
+
+def _rerank(name: str, context_length: int, **more: Any) -> Model:
+    return Model(name=name, endpoints=("rerank",), max_output=0, context_length=context_length, **more)
+
+
+MODELS: tuple[Model, ...] = (
+    _reasoning("command-a-plus-05-2026", features=(*REASONING, "vision"), context_length=436_000,
+               max_output=65_536, vision=True, hidden=25, hidden_system=25),
+    Model(name="command-a-03-2025", features=STRICT, default_endpoints=("chat", "generate"),
+          context_length=288_000, max_output=8_192, tools=True, tool_choice=True, rag=True, json=True,
+          hidden_tools=1_425),
+    _reasoning("command-a-reasoning-08-2025", context_length=288_768, max_output=32_768),
+    Model(name="command-a-vision-07-2025", features=("json_mode", "json_schema", "safety_modes", "vision"),
+          max_output=8_192, json=True, vision=True),
+    Model(name="command-a-translate-08-2025", features=("safety_modes",), context_length=8_992,
+          max_output=8_192),
+    Model(name="command-r7b-12-2024", features=STRICT, context_length=132_000, tools=True, tool_choice=True,
+          rag=True, json=True, indented_arguments=True),
+    Model(name="command-r7b-arabic-02-2025", features=STRICT, tools=True, tool_choice=True, rag=True,
+          json=True, indented_arguments=True),
+    _classic("command-r-08-2024"),
+    _classic("command-r-plus-08-2024"),
+    _reasoning("north-mini-code-1-0", context_length=436_000, max_output=65_536),
+    Model(name="north-small-translate-1-0", context_length=16_384, max_output=16_384),
+    Model(name="c4ai-aya-expanse-32b", hidden=8, hidden_system=12),
+    Model(name="c4ai-aya-vision-32b", features=("vision",), context_length=16_384, vision=True, hidden=8,
+          hidden_system=12),
+    *(Model(name=f"tiny-aya-{region}", context_length=8_192, max_output=8_192, hidden=8, hidden_system=12)
+      for region in ("global", "earth", "fire", "water")),
+    _embed("embed-v5.0-pro", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5"),
+    _embed("embed-v5.0-fast", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5"),
+    _embed("embed-v4.0", (1536, 256, 512, 1024), multimodal=True, space="v4", default_endpoints=("embed",)),
+    _embed("embed-english-v3.0", (1024,), context_length=512, space="english-v3"),
+    _embed("embed-multilingual-v3.0", (1024,), context_length=512, space="multilingual-v3"),
+    # recorded: this one echoes its texts in lower case
+    _embed("embed-english-light-v3.0", (384,), context_length=512, lowercase=True, space="english-light-v3"),
+    _embed("embed-multilingual-light-v3.0", (384,), context_length=512, space="multilingual-light-v3"),
+    _rerank("rerank-v5.0-pro", 32_768, spans=True),
+    _rerank("rerank-v5.0-fast", 32_768, spans=True),
+    _rerank("rerank-v4.0-pro", 32_768),
+    _rerank("rerank-v4.0-fast", 32_768),
+    _rerank("rerank-v3.5", 4_096, default_endpoints=("rerank",)),
+    _rerank("rerank-english-v3.0", 4_096),
+    _rerank("rerank-multilingual-v3.0", 4_096),
+)  # fmt: skip
+
+# name -> (date as the sentence prints it, anchor on the models page); recorded for command-r-plus
+REMOVED: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        (
+            "command-r-03-2024",
+            "command-r",
+            "command-r-plus-04-2024",
+            "command-r-plus",
+            "command",
+            "command-light",
+        ),
+        ("September 15, 2025", "command"),
+    ),
+    **dict.fromkeys(("c4ai-aya-expanse-8b", "c4ai-aya-vision-8b"), ("April 4, 2026", "aya")),
+    **dict.fromkeys(
+        ("embed-english-v2.0", "embed-english-light-v2.0", "embed-multilingual-v2.0"),
+        ("April 4, 2026", "embed"),
+    ),
+    **dict.fromkeys(("rerank-english-v2.0", "rerank-multilingual-v2.0"), ("April 30, 2025", "rerank")),
+}
+
+
+class Catalogue:
+    """The models that one emulator serves, in the order in which they are listed."""
+
+    def __init__(self, models: Iterable[Model | Mapping[str, Any]] | None = None) -> None:
+        rows = MODELS if models is None else models
+        converted = (row if isinstance(row, Model) else msgspec.convert(dict(row), Model) for row in rows)
+        self.models: dict[str, Model] = {row.name: row for row in converted}
+
+    def find(self, name: str) -> Model:
+        """The model of that name, or the 404 that says whether it is unknown or removed."""
+        model = self.models.get(name)
+        if model is not None:
+            return model
+        if name in REMOVED:
+            date, anchor = REMOVED[name]
+            raise Refusal(
+                404,
+                f"model '{name}' was removed on {date}. See https://docs.cohere.com/docs/models#{anchor}"
+                " for a list of models you can use instead.",
+            )
+        raise Refusal(
+            404,
+            f"model '{name}' not found, make sure the correct model ID was used and that you have access to the model.",
+        )
+
+    def serving(self, name: object, endpoint: str) -> Model:
+        """The model that a request names, if it serves that endpoint."""
+        if not isinstance(name, str) or not name:
+            raise bare("a model parameter is required for this endpoint.")
+        model = self.find(name)
+        if endpoint not in model.endpoints:
+            raise invalid(f"model '{name}' is not supported by the {endpoint} API")
+        return model
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """A model as `GET /v1/models` shows it."""
+    shown: dict[str, Any] = {
+        "name": model.name,
+        "endpoints": list(model.endpoints),
+        "finetuned": False,
+        "context_length": model.context_length,
+        "tokenizer_url": f"{TOKENIZERS}{model.name}.json",
+        "default_endpoints": list(model.default_endpoints),
+    }
+    if "chat" in model.endpoints:
+        shown["features"] = list(model.features)
+        shown["sampling_defaults"] = {
+            "temperature": model.temperature, "k": 0, "p": 0.75, "frequency_penalty": 0.0,
+            "presence_penalty": 0.0,
+        }  # fmt: skip
+    if "rerank" in model.endpoints:
+        shown["sampling_defaults"] = {"max_tokens_per_doc": 4_096}
+    return shown

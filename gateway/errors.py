@@ -1,0 +1,96 @@
+"""THE TABLE OF ERRORS at the door: what went wrong -> what the caller is told.
+
+Every failure becomes a `translators.errors.Failure`; nothing else builds an error body.
+
+    TranslationError (translators)   carries its own Failure
+    CallerError                      the caller did it: who they are, what they sent, where to
+    UpstreamError                    Cohere said no, or nobody said anything
+    CallerLeft                       nobody is there to be told
+Anything else is our own bug: 500, logged with the request id, and the body says nothing about internals.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from schemas.openai.errors import Error, ErrorBody, encode_error
+from translators.errors import Failure, TranslationError
+
+
+class GatewayError(Exception):
+    """The base of this room's exceptions that a caller is told of."""
+
+    def __init__(self, failure: Failure, retry_after: str | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.retry_after = retry_after
+
+
+class CallerError(GatewayError):
+    """The request cannot be served, whatever Cohere might say."""
+
+
+class UpstreamError(GatewayError):
+    """Cohere refused, could not be reached, or fell silent."""
+
+
+class CallerLeft(Exception):
+    """The caller closed the connection."""
+
+
+class Meaning(Struct, frozen=True):
+    status: int
+    type: str
+    code: str
+
+
+ERRORS: Mapping[str, Meaning] = {
+    "bad_request": Meaning(400, "invalid_request_error", "bad_request"),
+    "two_credentials": Meaning(400, "invalid_request_error", "two_credentials"),
+    "missing_key": Meaning(401, "authentication_error", "missing_api_key"),
+    "wrong_key": Meaning(401, "authentication_error", "invalid_api_key"),
+    "not_found": Meaning(404, "invalid_request_error", "unknown_url"),
+    "wrong_method": Meaning(405, "invalid_request_error", "method_not_allowed"),
+    "slow_body": Meaning(408, "invalid_request_error", "request_timeout"),
+    "body_too_large": Meaning(413, "invalid_request_error", "request_too_large"),
+    "wrong_content_type": Meaning(415, "invalid_request_error", "unsupported_media_type"),
+    "internal": Meaning(500, "server_error", "internal_error"),
+    "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
+    "cut": Meaning(502, "server_error", "upstream_cut"),
+    "not_ready": Meaning(503, "server_error", "not_ready"),
+    "silent": Meaning(504, "server_error", "upstream_timeout"),
+}
+"""The gateway's own errors. Cohere's refusals have their table in `translators/refusals.py`."""
+
+
+def failure(name: str, message: str) -> Failure:
+    """A row of ERRORS with its sentence."""
+    meaning = ERRORS[name]
+    return Failure(meaning.status, message, meaning.type, meaning.code)
+
+
+INTERNAL = failure("internal", "The gateway failed; its log has the details under this request's id")
+
+
+def failure_of(error: Exception) -> Failure:
+    """What the caller is told of this exception."""
+    if isinstance(error, TranslationError | GatewayError):
+        return error.failure
+    if isinstance(error, RecursionError):
+        return failure("bad_request", "The request body is nested too deeply")
+    return INTERNAL
+
+
+def body(told: Failure) -> bytes:
+    """The failure in OpenAI's shape."""
+    return encode_error(ErrorBody(Error(told.message, told.type, told.param, told.code)))
+
+
+def headers(told: Failure, retry_after: str | None) -> list[tuple[bytes, bytes]]:
+    """Headers that steer the SDKs' own retries."""
+    found = [(b"content-type", b"application/json")]
+    if told.retry is not None:
+        found.append((b"x-should-retry", b"true" if told.retry else b"false"))
+    if retry_after:
+        found.append((b"retry-after", retry_after.encode("latin-1")))
+    return found

@@ -1,0 +1,37 @@
+"""What is known of one request while it is served: the source of its log line and its metrics.
+
+No secret and no word of the caller's is ever put in here.
+"""
+
+from msgspec import Struct
+from starlette.types import Scope
+
+
+class Exchange(Struct):
+    """Times are the event loop's monotonic seconds; 0 means it has not happened."""
+
+    request_id: str
+    method: str
+    path: str
+    started: float
+    operation: str = "other"
+    model: str = ""
+    caller: str = ""
+    streamed: bool = False
+    status: int = 0
+    outcome: str = ""
+    error: str = ""
+    first_byte: float = 0.0
+    upstream_began: float = 0.0
+    upstream_ended: float = 0.0
+    trace_id: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    notes: int = 0
+    response_started: bool = False
+
+
+def of(scope: Scope) -> Exchange:
+    """The exchange that the guard put into this request's scope."""
+    found: Exchange = scope["gateway.exchange"]
+    return found

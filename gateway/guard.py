@@ -1,0 +1,146 @@
+"""The one outer layer around every route, 404s included. Pure ASGI.
+
+In this order: a request id and the clock; cross-origin preflights; who is calling; then the routes; then, for
+whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
+"""
+
+import re
+import secrets
+import time
+import traceback
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import errors
+from gateway.access.caller import Access, Mode
+from gateway.errors import CallerLeft, GatewayError, failure
+from gateway.exchange import Exchange
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+
+OPEN_PREFIXES = ("/health/", "/metrics")
+"""Paths that decide by themselves who may read them (product.md, "Who may call")."""
+
+OUR_HEADERS = (
+    b"x-request-id, x-gateway-notes, x-cohere-trace-id, x-gateway-upstream, x-gateway-cache, x-gateway-cost-usd, "
+    b"x-gateway-key, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+    b"x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+)
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+_PREFLIGHT_SECONDS = b"600"
+LONGEST_PATH_LOGGED = 200
+
+
+class Guard:
+    """Wraps the application of the routes."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
+        self._app, self._access, self._metrics, self._log = app, access, metrics, log
+        self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
+        self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        known = Exchange(_request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
+        scope["gateway.exchange"] = known
+        added = [*self._always, *self._cross_origin(headers)]
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known.status, known.response_started = message["status"], True
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", known.request_id.encode()),
+                    *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
+                    *added,
+                ]
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            if known.method == "OPTIONS" and b"access-control-request-method" in headers:
+                await self._preflight(headers, answer)
+            else:
+                if not known.path.startswith(OPEN_PREFIXES):
+                    scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
+                    known.caller = caller.name
+                await self._app(scope, receive, answer)
+            known.outcome = known.outcome or ("error" if known.error or known.status >= 400 else "ok")
+        except CallerLeft:
+            # 499 is nobody's to read: nginx's word for it, in the log alone.
+            known.status, known.outcome = 499, "client_closed"
+        except Exception as error:
+            await self._failed(error, known, answer)
+        finally:
+            self._metrics.in_flight.dec()
+            now = time.monotonic()
+            self._metrics.served(known, now)
+            self._log.request(known, now)
+
+    async def _failed(self, error: Exception, known: Exchange, answer: Send) -> None:
+        """Renders any failure; one that no table knows is a bug of ours, logged without the caller's words."""
+        if isinstance(error, HTTPException):
+            error = _of_the_router(error)
+        told = errors.failure_of(error)
+        known.outcome, known.error = "error", told.code or told.type
+        if told is errors.INTERNAL:
+            where = "".join(traceback.format_tb(error.__traceback__))
+            self._log.trouble(f"request {known.request_id} failed: {type(error).__name__}\n{where}")
+        elif told.loud:
+            self._log.trouble(f"request {known.request_id}: Cohere refused the gateway's own key ({told.code})")
+        if known.response_started:
+            # Only a torn connection still tells the caller that what came is not whole.
+            raise RuntimeError("the answer broke off") from None
+        body = errors.body(told)
+        retry_after = error.retry_after if isinstance(error, GatewayError) else None
+        headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
+        await answer({"type": "http.response.start", "status": told.status, "headers": headers})
+        await answer({"type": "http.response.body", "body": body})
+
+    # --- pages of other origins ----------------------------------------------------------------------------
+
+    def _cross_origin(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        origin = headers.get(b"origin")
+        if origin is None or not self._origins:
+            return []
+        if origin not in self._origins and b"*" not in self._origins:
+            return [(b"vary", b"Origin")]
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", OUR_HEADERS),
+            (b"vary", b"Origin"),
+        ]
+
+    async def _preflight(self, headers: dict[bytes, bytes], answer: Send) -> None:
+        """A preflight carries no key; what it may ask for is what any caller may try."""
+        allowed: list[tuple[bytes, bytes]] = []
+        origin = headers.get(b"origin")
+        if origin is not None and (origin in self._origins or b"*" in self._origins):
+            wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
+            allowed = [
+                (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+                (b"access-control-allow-headers", wanted),
+                (b"access-control-max-age", _PREFLIGHT_SECONDS),
+            ]
+        await answer({"type": "http.response.start", "status": 204, "headers": allowed})
+        await answer({"type": "http.response.body", "body": b""})
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """The caller's own, if it is harmless; the SDKs show it beside their errors."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.match(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _of_the_router(error: HTTPException) -> GatewayError:
+    if error.status_code == 405:
+        return errors.CallerError(failure("wrong_method", "This URL does not take this method"))
+    if error.status_code == 404:
+        return errors.CallerError(failure("not_found", "There is nothing at this URL"))
+    return errors.CallerError(failure("bad_request", "The request cannot be served"))

@@ -1,0 +1,89 @@
+"""One structured line a request, and the operator's few sentences, on standard error.
+
+The line is an allow-list: a field that is not in `Line` cannot be logged. No body, no key, no prompt.
+"""
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.exchange import Exchange
+
+
+class Line(Struct, frozen=True, omit_defaults=True):
+    """Durations are milliseconds."""
+
+    time: str
+    request: str
+    method: str
+    path: str
+    operation: str
+    status: int
+    outcome: str
+    duration_ms: float
+    first_byte_ms: float | UnsetType = UNSET
+    upstream_ms: float | UnsetType = UNSET
+    model: str = ""
+    caller: str = ""
+    streamed: bool = False
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    notes: int = 0
+    cohere_trace: str = ""
+
+
+class Log:
+    def __init__(self, requests: bool = True, out: BinaryIO | None = None) -> None:
+        self._requests = requests
+        self._out = out or sys.stderr.buffer
+        self._encode = msgspec.json.Encoder().encode
+
+    def request(self, known: Exchange, now: float) -> None:
+        if not self._requests:
+            return
+        line = Line(
+            _stamp(),
+            known.request_id,
+            known.method,
+            known.path,
+            known.operation,
+            known.status,
+            known.outcome,
+            _milliseconds(now - known.started),
+            _milliseconds(known.first_byte - known.started) if known.first_byte else UNSET,
+            _milliseconds(known.upstream_ended - known.upstream_began) if known.upstream_ended else UNSET,
+            known.model,
+            known.caller,
+            known.streamed,
+            known.error,
+            known.prompt_tokens,
+            known.completion_tokens,
+            known.notes,
+            known.trace_id,
+        )
+        self._write(self._encode(line) + b"\n")
+
+    def trouble(self, text: str) -> None:
+        """What the operator must hear of, whatever the log setting says."""
+        self._write(self._encode({"time": _stamp(), "trouble": text}) + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        try:
+            self._out.write(line)
+            self._out.flush()
+        except (OSError, ValueError):
+            # A closed pipe at the log's other end must not fail a request.
+            return
+
+
+def _stamp() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2)

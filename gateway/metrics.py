@@ -1,0 +1,152 @@
+"""Every Prometheus collector, declared once. The only file that knows prometheus_client.
+
+Labels have closed sets of values: operations and outcomes are ours, models are those that Cohere lists or
+the capability table knows, everything else is `other`. With several workers prometheus_client adds up the
+processes through files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets before the workers start.
+"""
+
+import os
+from collections.abc import Collection, Iterable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.exchange import Exchange
+from translators.notes import Kind, Note
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+OTHER = "other"
+
+# A `_created` series for each series doubles what is scraped and says nothing here.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """One process's collectors."""
+
+    def __init__(self, models: Collection[str], fields: Collection[str]) -> None:
+        """models, fields: the names that may become labels."""
+        self.models, self._fields = set(models), frozenset(fields)
+        self._registry = registry = CollectorRegistry()
+        many = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+        self.requests = Counter(
+            "gateway_requests_total",
+            "Requests answered",
+            ("operation", "model", "status", "outcome"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "gateway_request_duration_seconds",
+            "From the request's head to the answer's last byte",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.first_byte = Histogram(
+            "gateway_time_to_first_token_seconds",
+            "From the request's head to the first byte of a streamed answer",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.upstream = Histogram(
+            "gateway_upstream_duration_seconds",
+            "From the call to Cohere to the last byte of its answer",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "gateway_tokens_total",
+            "Tokens as Cohere counts them",
+            ("operation", "model", "direction"),
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "gateway_in_flight_requests",
+            "Requests being served",
+            registry=registry,
+            multiprocess_mode="livesum" if many else "all",
+        )
+        self.disconnects = Counter(
+            "gateway_client_disconnects_total",
+            "Callers who left early",
+            ("operation", "phase"),
+            registry=registry,
+        )
+        self.upstream_errors = Counter(
+            "gateway_upstream_errors_total",
+            "Failures of Cohere or of the way to it",
+            ("operation", "code"),
+            registry=registry,
+        )
+        self.noted = Counter(
+            "gateway_noted_fields_total",
+            "Fields not taken as asked",
+            ("operation", "kind", "field"),
+            registry=registry,
+        )
+        self._children: dict[tuple[object, ...], object] = {}
+
+    def served(self, exchange: Exchange, now: float) -> None:
+        """Counts a finished request."""
+        operation, model = exchange.operation, self.known_model(exchange.model)
+        self._counter(self.requests, operation, model, str(exchange.status), exchange.outcome).inc()
+        self._histogram(self.duration, operation).observe(now - exchange.started)
+        if exchange.first_byte and exchange.streamed:
+            self._histogram(self.first_byte, operation).observe(exchange.first_byte - exchange.started)
+        if exchange.upstream_ended:
+            self._histogram(self.upstream, operation).observe(exchange.upstream_ended - exchange.upstream_began)
+        if exchange.prompt_tokens:
+            self._counter(self.tokens, operation, model, "input").inc(exchange.prompt_tokens)
+        if exchange.completion_tokens:
+            self._counter(self.tokens, operation, model, "output").inc(exchange.completion_tokens)
+        if exchange.outcome == "client_closed":
+            phase = "streaming" if exchange.response_started else "waiting"
+            self._counter(self.disconnects, operation, phase).inc()
+        elif exchange.error.startswith("upstream"):
+            self._counter(self.upstream_errors, operation, exchange.error).inc()
+
+    def note(self, operation: str, notes: Iterable[Note]) -> None:
+        for note in notes:
+            if note.kind is not Kind.NOTED:
+                field = note.field.partition("[")[0].partition(".")[0]
+                known = field if field in self._fields else OTHER
+                self._counter(self.noted, operation, note.kind.value, known).inc()
+
+    def known_model(self, model: str) -> str:
+        return model if not model or model in self.models else OTHER
+
+    def exposition(self) -> bytes:
+        """The text of `/metrics`; with several workers, of all of them."""
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self._registry)
+
+    # prometheus_client takes a lock and builds strings for each `labels()`: its children are kept.
+
+    def _counter(self, collector: Counter, *labels: str) -> Counter:
+        key = (collector, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = collector.labels(*labels)
+        return child  # type: ignore[return-value]
+
+    def _histogram(self, collector: Histogram, *labels: str) -> Histogram:
+        key = (collector, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = collector.labels(*labels)
+        return child  # type: ignore[return-value]

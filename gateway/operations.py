@@ -1,0 +1,64 @@
+"""THE TABLE OF ROUTES: what this gateway serves, one row an operation.
+
+The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
+translated, sent to Cohere and answered, whole or streamed; a row of LOOKUPS is answered from Cohere's list
+of models.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway import sse
+from gateway.pump import Framing
+from translators import chat, models
+from translators.context import Call, Context, Stream
+from translators.fields import FieldTable
+
+_encode = msgspec.json.Encoder().encode
+
+
+def data_lines(objects: Sequence[Struct], stream: Stream) -> bytes:
+    """Chat's framing: unnamed events, and one [DONE] after a proper end, none after an error."""
+    lines = [sse.encode(_encode(thing)) for thing in objects]
+    if stream.finished and stream.failure is None:
+        lines.append(sse.DONE)
+    return b"".join(lines)
+
+
+class CallOperation(Struct, frozen=True):
+    """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError."""
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], Call]
+    framing: Framing
+    fields: FieldTable
+
+
+class LookupOperation(Struct, frozen=True):
+    """`answer` makes a body of the pages of Cohere's list, the name in the path, and the context."""
+
+    name: str
+    path: str
+    answer: Callable[[Sequence[bytes], str, Context], bytes]
+
+
+CALLS: tuple[CallOperation, ...] = (
+    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, data_lines, chat.TABLE),
+)
+
+LOOKUPS: tuple[LookupOperation, ...] = (
+    LookupOperation("models", "/v1/models", models.listed),
+    LookupOperation("model", "/v1/models/{name:path}", models.retrieved),
+)
+
+CATALOGUE_PATH = "/v1/models?page_size=1000"
+next_page: Callable[[bytes], str] = models.next_page
+features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
+
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in CALLS}
+"""What `cohere-gateway translate` knows."""

@@ -1,0 +1,185 @@
+"""Processes and sockets. The only file that imports Hypercorn, and the only one that starts the emulator.
+
+Hypercorn's asyncio worker with a long backlog: uvloop brought no gain here and starves newcomers
+(performance.md §3). Sockets are bound first and handed over by number, so that a port of 0 is known before
+anything is served, and several workers share one listening socket.
+"""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypercorn.asyncio
+import hypercorn.config
+import msgspec
+from msgspec.structs import replace
+
+from gateway.app import create_app
+from gateway.settings import SettingError, Settings
+
+BACKLOG = 2048
+MOST_REQUESTS_A_CONNECTION = 1_000_000
+"""Hypercorn's default of 1,000 closes busy connections behind a load balancer (performance.md §3)."""
+
+INTERRUPT_GRACE = 0.5
+"""Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
+
+MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SettingError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise SettingError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listening.listen(BACKLOG)
+    listening.setblocking(False)
+    listening.set_inheritable(True)
+    return listening
+
+
+def serve(settings: Settings, announce: Callable[[Settings], None]) -> None:
+    """Serves until SIGTERM or Ctrl-C. In demo mode the emulator runs beside, on a port of its own."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(bound(settings.host, settings.port))
+        settings = replace(settings, port=listening.getsockname()[1])
+        emulator: socket.socket | None = None
+        if settings.demo:
+            emulator = stack.enter_context(bound("127.0.0.1", 0))
+            settings = replace(settings, cohere_base_url=f"http://127.0.0.1:{emulator.getsockname()[1]}")
+        create_app(settings)  # contradictory settings are told before anything is announced
+        announce(settings)
+        if settings.workers == 1:
+            asyncio.run(_serve_here(settings, listening, emulator))
+        else:
+            stack.enter_context(_shared_metrics())
+            _serve_in_workers(settings, listening, emulator)
+
+
+def serve_emulator(host: str, port: int, models: str | None, announce: Callable[[str], None]) -> None:
+    """The emulator alone."""
+    with bound(host, port) as listening:
+        announce(f"http://{host}:{listening.getsockname()[1]}")
+        asyncio.run(_run([(_emulator(models), listening)], 0.0))
+
+
+async def _serve_here(settings: Settings, listening: socket.socket, emulator: socket.socket | None) -> None:
+    apps: list[tuple[Any, socket.socket]] = [(create_app(settings), listening)]
+    if emulator is not None:
+        apps.append((_emulator(None), emulator))
+    await _run(apps, settings.timeouts.shutdown, settings.timeouts.keep_alive)
+
+
+async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: float = 75.0) -> None:
+    """Serves each application on its socket until a signal comes; the first one stops first."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    configs = [_config(listening, grace, keep_alive) for _, listening in apps]
+
+    def interrupted() -> None:
+        for config in configs:
+            config.graceful_timeout = INTERRUPT_GRACE
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
+    front_is_down = asyncio.Event()
+    triggers += [front_is_down.wait] * (len(apps) - 1)  # type: ignore[list-item]
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger, mode="asgi"))
+            for (app, _), config, trigger in zip(apps, configs, triggers, strict=True)
+        ]
+        tasks[0].add_done_callback(lambda _: front_is_down.set())
+
+
+def _config(listening: socket.socket, grace: float, keep_alive: float) -> hypercorn.config.Config:
+    config = hypercorn.config.Config()
+    # Hypercorn closes the descriptors it is given: from here on this one is its own.
+    config.bind = [f"fd://{listening.detach()}"]
+    config.worker_class = "asyncio"
+    config.backlog = BACKLOG
+    config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
+    config.keep_alive_timeout = keep_alive
+    config.graceful_timeout = grace
+    config.shutdown_timeout = grace + 1
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    return config
+
+
+def _emulator(models: str | None) -> Any:
+    from gateway.emulator.app import create_emulator
+
+    if models is None:
+        return create_emulator()
+    try:
+        return create_emulator(msgspec.json.decode(Path(models).read_bytes(), type=list[dict[str, Any]]))
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingError(f"--models {models}: {error}") from error
+
+
+# --- several workers --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """A directory in which the workers' metrics add up; prometheus_client reads its name at import."""
+    if os.environ.get(MULTIPROCESS_DIRECTORY):
+        yield
+        return
+    directory = tempfile.mkdtemp(prefix="cohere-gateway-metrics-")
+    os.environ[MULTIPROCESS_DIRECTORY] = directory
+    try:
+        yield
+    finally:
+        del os.environ[MULTIPROCESS_DIRECTORY]
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: socket.socket | None) -> None:
+    """One process a worker, all accepting from the one socket; the emulator, which has state, in one more."""
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_worker, args=(settings, listening)) for _ in range(settings.workers)]
+    beside = [spawn.Process(target=_emulator_worker, args=(emulator,))] if emulator is not None else []
+    for process in [*beside, *workers]:
+        process.start()
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in workers:
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    # The terminal sends Ctrl-C to the whole group: the workers have it already.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for process in workers:
+        process.join()
+    for process in beside:
+        process.terminate()
+        process.join()
+
+
+def _worker(settings: Settings, listening: socket.socket) -> None:
+    asyncio.run(_serve_here(settings, listening, None))
+
+
+def _emulator_worker(listening: socket.socket) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(_run([(_emulator(None), listening)], 0.0))

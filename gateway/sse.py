@@ -1,0 +1,90 @@
+"""Server-sent events: bytes to data and back. Pure.
+
+Reading follows the WHATWG text (HTML, "9.2.6 Interpreting an event stream"): lines end with LF, CR or CRLF;
+`data` lines join with LF; an empty line ends an event; comments and other fields carry nothing for us, as
+Cohere repeats the event's name in its JSON (cohere_api.md §7.1). Two tolerances: a line that begins with `{`
+is an event by itself (newline-delimited JSON, which Cohere's v1 and some proxies send), and so is data
+after which the stream ends without the empty line.
+"""
+
+LARGEST_EVENT = 16 * 1024 * 1024
+"""Bytes of one event: a hostile upstream must not fill the memory."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLarge(Exception):
+    """One event has more than LARGEST_EVENT bytes."""
+
+
+class Decoder:
+    """Feed it network reads; it returns the data of every event that is complete."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._first = True
+        self._after_cr = False
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The complete events' data, in order. Raises EventTooLarge."""
+        if self._after_cr and block:
+            # A CR ended the last line; the LF of a CRLF that was cut in two belongs to it.
+            if block[:1] == b"\n":
+                block = block[1:]
+            self._after_cr = False
+        block = self._rest + block
+        if self._first and block:
+            if _BOM.startswith(block[:3]) and len(block) < 3:
+                self._rest = block
+                return []
+            block, self._first = block.removeprefix(_BOM), False
+        if b"\r" in block:
+            if block.endswith(b"\r"):
+                self._after_cr = True
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = block.split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) + self._size > LARGEST_EVENT:
+            raise EventTooLarge
+        return self._events(lines)
+
+    def end(self) -> list[bytes]:
+        """What was complete but for its last line end."""
+        rest, self._rest = self._rest, b""
+        return self._events([rest, b""])
+
+    def _events(self, lines: list[bytes]) -> list[bytes]:
+        found: list[bytes] = []
+        data = self._data
+        for line in lines:
+            if line[:6] == b"data: ":
+                data.append(line[6:])
+            elif not line:
+                if data:
+                    joined = data[0] if len(data) == 1 else b"\n".join(data)
+                    if joined:
+                        found.append(joined)
+                    data.clear()
+                    self._size = 0
+                continue
+            elif line[:5] == b"data:":
+                data.append(line[5:])
+            elif line[:1] == b"{" and not data:
+                found.append(line)
+                continue
+            else:
+                continue
+            self._size += len(line)
+            if self._size > LARGEST_EVENT:
+                raise EventTooLarge
+        return found
+
+
+def encode(data: bytes) -> bytes:
+    """One event without a name. `data` is JSON in one line."""
+    return b"data: " + data + b"\n\n"
+
+
+DONE = encode(b"[DONE]")

@@ -1,0 +1,1 @@
+"""What Cohere takes and answers. Knows nothing of OpenAI."""

@@ -1,0 +1,167 @@
+"""The events of a `/v2/chat` stream.
+
+Eleven kinds, told apart by `type` (cohere_api.md §7.2). A tagged union refuses a tag it does not know, and
+Cohere may invent some: `decode_event` then says Unknown rather than failing the stream.
+Cohere's arrays and objects: in deltas `content`, `tool_calls` and `citations` are single objects; only
+message-start has (empty) arrays, which nobody reads.
+"""
+
+from msgspec import Struct, ValidationError
+from msgspec.json import Decoder
+
+from schemas.cohere.chat import AnsweredFunction, Citation, LogprobItem, Usage
+
+
+class MessageStart(Struct, frozen=True, tag_field="type", tag="message-start"):
+    id: str | None = None
+
+
+class Content(Struct, frozen=True):
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+
+
+class ContentMessage(Struct, frozen=True):
+    content: Content | None = None
+
+
+class ContentBody(Struct, frozen=True):
+    message: ContentMessage | None = None
+
+
+class ContentStart(Struct, frozen=True, tag_field="type", tag="content-start"):
+    index: int | None = None
+    delta: ContentBody | None = None
+
+
+class ContentDelta(Struct, frozen=True, tag_field="type", tag="content-delta"):
+    index: int | None = None
+    delta: ContentBody | None = None
+    logprobs: LogprobItem | None = None
+
+
+class ContentEnd(Struct, frozen=True, tag_field="type", tag="content-end"):
+    index: int | None = None
+
+
+class PlanMessage(Struct, frozen=True):
+    tool_plan: str | None = None
+
+
+class PlanBody(Struct, frozen=True):
+    message: PlanMessage | None = None
+
+
+class PlanDelta(Struct, frozen=True, tag_field="type", tag="tool-plan-delta"):
+    delta: PlanBody | None = None
+
+
+class CallDetails(Struct, frozen=True):
+    id: str | None = None
+    function: AnsweredFunction | None = None
+
+
+class CallMessage(Struct, frozen=True):
+    tool_calls: CallDetails | list[CallDetails] | None = None
+
+
+class CallBody(Struct, frozen=True):
+    message: CallMessage | None = None
+
+
+class CallStart(Struct, frozen=True, tag_field="type", tag="tool-call-start"):
+    index: int | None = None
+    delta: CallBody | None = None
+
+
+class CallDelta(Struct, frozen=True, tag_field="type", tag="tool-call-delta"):
+    index: int | None = None
+    delta: CallBody | None = None
+
+
+class CallEnd(Struct, frozen=True, tag_field="type", tag="tool-call-end"):
+    index: int | None = None
+
+
+class CitationMessage(Struct, frozen=True):
+    citations: Citation | list[Citation] | None = None
+
+
+class CitationBody(Struct, frozen=True):
+    message: CitationMessage | None = None
+
+
+class CitationStart(Struct, frozen=True, tag_field="type", tag="citation-start"):
+    index: int | None = None
+    delta: CitationBody | None = None
+
+
+class CitationEnd(Struct, frozen=True, tag_field="type", tag="citation-end"):
+    index: int | None = None
+
+
+class Ending(Struct, frozen=True):
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    error: str | None = None
+    error_type: str | None = None
+
+
+class MessageEnd(Struct, frozen=True, tag_field="type", tag="message-end"):
+    delta: Ending | None = None
+
+
+class Unknown(Struct, frozen=True):
+    """An event of a kind we do not know (`debug`, or a new one): skipped, never fatal."""
+
+    type: str
+
+
+Event = (
+    MessageStart
+    | ContentStart
+    | ContentDelta
+    | ContentEnd
+    | PlanDelta
+    | CallStart
+    | CallDelta
+    | CallEnd
+    | CitationStart
+    | CitationEnd
+    | MessageEnd
+)
+
+KINDS: tuple[type[Struct], ...] = (
+    MessageStart,
+    ContentStart,
+    ContentDelta,
+    ContentEnd,
+    PlanDelta,
+    CallStart,
+    CallDelta,
+    CallEnd,
+    CitationStart,
+    CitationEnd,
+    MessageEnd,
+)
+TAGS = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
+
+
+class _Tagged(Struct):
+    type: str
+
+
+_decode_known = Decoder(Event).decode
+_decode_tag = Decoder(_Tagged).decode
+
+
+def decode_event(data: bytes) -> Event | Unknown:
+    """One event's JSON. Raises msgspec.DecodeError or UnicodeDecodeError when it is malformed."""
+    try:
+        return _decode_known(data)  # type: ignore[no-any-return]
+    except ValidationError:
+        tag = _decode_tag(data).type
+        if tag in TAGS:
+            raise
+        return Unknown(tag)

@@ -1,0 +1,25 @@
+"""`GET /v1/models`. Only what is read; Cohere leaks an internal `config` object here, which is noise.
+
+Source: cohere_api.md §15.
+"""
+
+from msgspec import Struct
+from msgspec.json import Decoder
+
+
+class Model(Struct, frozen=True):
+    name: str
+    endpoints: list[str] | None = None
+    default_endpoints: list[str] | None = None
+    features: list[str] | None = None
+    context_length: float | None = None
+    finetuned: bool | None = None
+    is_deprecated: bool | None = None
+
+
+class ModelPage(Struct, frozen=True):
+    models: list[Model] = []
+    next_page_token: str | None = None
+
+
+decode_model_page = Decoder(ModelPage).decode

@@ -1,0 +1,317 @@
+"""Chat Completions: what a request's structured fields hold, and the answers we send.
+
+Requests forbid unknown keys on purpose: the field engine (`translators/fields.py`) catches the refusal,
+drops the key and notes it, so an ordinary request pays nothing for it and no key is lost in silence.
+Answers use UNSET for "may be absent" and None for "required, may be null".
+
+Source: OpenAI's specification, `CreateChatCompletionRequest`, `CreateChatCompletionResponse` and
+`CreateChatCompletionStreamResponse`. Extensions of ours are marked so.
+"""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+# --- requests: content parts -----------------------------------------------------------------------------
+
+
+class TextPart(Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
+    text: str
+
+
+class RefusalPart(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
+    refusal: str
+
+
+class ThinkingPart(Struct, tag_field="type", tag="thinking", forbid_unknown_fields=True):
+    """Cohere's own spelling, accepted in history."""
+
+    thinking: str
+
+
+class ImageUrl(Struct, forbid_unknown_fields=True):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
+    image_url: ImageUrl | str
+
+
+class AudioPart(Struct, tag_field="type", tag="input_audio"):
+    """Known only in order to be refused by name."""
+
+
+class FilePart(Struct, tag_field="type", tag="file"):
+    """Known only in order to be refused by name."""
+
+
+class DocumentPart(Struct, tag_field="type", tag="document", forbid_unknown_fields=True):
+    """Cohere's own: a tool result as a citable document."""
+
+    document: dict[str, Any]
+
+
+# --- requests: messages -----------------------------------------------------------------------------------
+
+
+class FunctionCall(Struct, forbid_unknown_fields=True):
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(Struct, forbid_unknown_fields=True):
+    function: FunctionCall | None = None
+    id: str | None = None
+    type: str | None = None
+    index: int | None = None
+    custom: Any = None
+
+
+class SystemMessage(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
+    content: str | list[TextPart]
+
+
+class DeveloperMessage(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True):
+    content: str | list[TextPart]
+
+
+class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=True):
+    content: str | list[TextPart | ImagePart | AudioPart | FilePart]
+
+
+class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
+    """The keys from `annotations` on are our own answer coming back; they are read by nobody."""
+
+    content: str | list[TextPart | RefusalPart | ThinkingPart] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    annotations: Any = None
+    citations: Any = None
+    audio: Any = None
+
+
+class ToolMessage(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True):
+    tool_call_id: str
+    content: str | list[TextPart | DocumentPart] | None = None
+
+
+class FunctionMessage(Struct, tag_field="role", tag="function", forbid_unknown_fields=True):
+    name: str
+    content: str | None = None
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
+
+# --- requests: tools and formats --------------------------------------------------------------------------
+
+
+class Function(Struct, forbid_unknown_fields=True):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, forbid_unknown_fields=True):
+    type: str
+    function: Function | None = None
+    custom: Any = None
+
+
+class ChosenName(Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class AllowedTool(Struct, forbid_unknown_fields=True):
+    type: str
+    function: ChosenName | None = None
+
+
+class AllowedTools(Struct, forbid_unknown_fields=True):
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool]
+
+
+class ToolChoice(Struct, forbid_unknown_fields=True):
+    type: str
+    function: ChosenName | None = None
+    allowed_tools: AllowedTools | None = None
+    custom: Any = None
+
+
+class JsonSchemaFormat(Struct, forbid_unknown_fields=True):
+    name: str = ""
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Struct, forbid_unknown_fields=True):
+    """`schema` at this level is Cohere's own spelling (cohere_api.md §5.5), accepted with `json_object`."""
+
+    type: str
+    json_schema: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None
+
+
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+
+class AnsweredFunction(Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class AnsweredToolCall(Struct, frozen=True):
+    id: str
+    function: AnsweredFunction
+    type: Literal["function"] = "function"
+
+
+class UrlCitation(Struct, frozen=True):
+    """`end_index` is exclusive, as Cohere's is: clients slice the text with it."""
+
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+
+
+class Annotation(Struct, frozen=True):
+    url_citation: UrlCitation
+    type: Literal["url_citation"] = "url_citation"
+
+
+class CitationNote(Struct, frozen=True):
+    """Extension: a citation of Cohere's with all its sources; offsets count in the answer's whole text."""
+
+    start: int
+    end: int
+    text: str
+    sources: list[dict[str, Any]]
+    type: str = "TEXT_CONTENT"
+
+
+class TokenLogprob(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[Any] = []
+
+
+class Logprobs(Struct, frozen=True):
+    content: list[TokenLogprob] | None
+    refusal: None = None
+
+
+class PromptTokensDetails(Struct, frozen=True):
+    """`image_tokens` is an extension."""
+
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+    image_tokens: int | UnsetType = UNSET
+
+
+class CompletionTokensDetails(Struct, frozen=True):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class Usage(Struct, frozen=True):
+    """`billed_units` is an extension: what Cohere's invoice counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+    billed_units: dict[str, int | float] | UnsetType = UNSET
+
+
+class AnsweredMessage(Struct, frozen=True):
+    """`reasoning_content` and `citations` are extensions."""
+
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: str | None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[AnsweredToolCall] | UnsetType = UNSET
+    function_call: AnsweredFunction | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
+    citations: list[CitationNote] | UnsetType = UNSET
+
+
+class Choice(Struct, frozen=True):
+    index: int
+    message: AnsweredMessage
+    finish_reason: str
+    logprobs: Logprobs | None = None
+    native_finish_reason: str | UnsetType = UNSET
+
+
+class ChatCompletion(Struct, frozen=True):
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    object: Literal["chat.completion"] = "chat.completion"
+    system_fingerprint: None = None
+    usage: Usage | UnsetType = UNSET
+
+
+# --- answers, streamed ------------------------------------------------------------------------------------
+
+
+class FunctionDelta(Struct, frozen=True):
+    arguments: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct, frozen=True):
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
+class Delta(Struct, frozen=True):
+    """`reasoning_content`, `annotations` and `citations` are extensions."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
+    citations: list[CitationNote] | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, frozen=True):
+    delta: Delta
+    index: int = 0
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    native_finish_reason: str | UnsetType = UNSET
+
+
+class ChatCompletionChunk(Struct, frozen=True):
+    """`usage` is null on every chunk but the last when the caller asked for it, else absent."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    system_fingerprint: None = None
+    usage: Usage | None | UnsetType = UNSET

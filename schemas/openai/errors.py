@@ -1,0 +1,23 @@
+"""OpenAI's error body: the one shape in which every failure reaches an OpenAI client.
+
+Source: OpenAI's specification, `Error` and `ErrorResponse` (all four keys are required, two may be null).
+"""
+
+from msgspec import Struct
+from msgspec.json import Encoder
+
+
+class Error(Struct, frozen=True):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(Struct, frozen=True):
+    """`{"error": {...}}`: the whole body of a failed answer, or one event of a broken stream."""
+
+    error: Error
+
+
+encode_error = Encoder().encode

@@ -1,0 +1,1 @@
+"""The benchmarks; `make bench` runs bench.py. Not collected by pytest."""

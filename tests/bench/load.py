@@ -1,0 +1,261 @@
+"""The load generator: raw asyncio connections that ask, await the end of the answer, check it, and ask again.
+
+Raw, because a full HTTP client costs as much as the server it measures. It sends what a plain client sends
+(no SDK headers): more headers would cost both sides alike and flatter the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
+
+from bench import samples
+
+
+class WrongAnswer(Exception):
+    """The server answered something that is not the answer, so its speed means nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked, and by how many at a time."""
+
+    name: str
+    title: str
+    concurrency: int
+    deltas: int = 0  # 0: a whole answer
+    pace_ms: int = 0  # 0: the whole stream at once
+
+    @property
+    def stream(self) -> bool:
+        return self.deltas > 0
+
+
+@dataclass
+class Result:
+    """What one burst brought."""
+
+    requests: int = 0
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    reconnects: int = 0
+
+
+class Client(asyncio.Protocol):
+    """One keep-alive connection; asks until `again` says no."""
+
+    def __init__(self, port: int, case: Case) -> None:
+        self.port = port
+        self.case = case
+        self.result = Result()
+        self.request = split_request(port, case, case.deltas, case.pace_ms)
+        self.again: Callable[[], bool] = lambda: False
+        self.done: asyncio.Future[None]
+        self.transport: asyncio.Transport | None = None
+        self.waiting = False
+        self.buffer = bytearray()
+        self.body_at = 0
+        self.length = -1
+        self.started = 0.0
+
+    async def warm(self) -> None:
+        """Connect, and ask once without counting, so that the burst begins with connections in use."""
+        await self.connect()
+        slow, self.request = self.request, split_request(self.port, self.case, 1, 0)
+        self.ask()
+        await self.done
+        self.request = slow
+
+    def start(self, result: Result, again: Callable[[], bool]) -> None:
+        """From here on it counts."""
+        self.result = result
+        self.again = again
+        self.ask()
+
+    async def connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.done = loop.create_future()
+        await loop.create_connection(lambda: self, "127.0.0.1", self.port)
+
+    async def reconnect(self) -> None:
+        """A server may close a connection that is idle."""
+        done = self.done
+        self.result.reconnects += 1
+        try:
+            await self.connect()
+        except OSError as error:
+            self.fail(error)
+            return
+        self.done = done
+        self.ask()
+
+    def ask(self) -> None:
+        if self.transport is None:
+            self.task = asyncio.ensure_future(self.reconnect())
+            return
+        self.buffer.clear()
+        self.length = -1
+        self.body_at = 0
+        self.waiting = True
+        self.started = perf_counter()
+        self.transport.write((b"%012d" % next(_numbers)).join(self.request))
+
+    def finish(self) -> None:
+        """The answer is complete: check it, count it, go on."""
+        self.waiting = False
+        try:
+            check(self.buffer, self.case)
+        except WrongAnswer as wrong:
+            self.fail(wrong)
+            return
+        self.result.requests += 1
+        self.result.latencies.append(perf_counter() - self.started)
+        if self.again():
+            self.ask()
+        else:
+            self.done.set_result(None)
+
+    def fail(self, reason: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(reason)
+
+    # asyncio.Protocol ---------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        if self.waiting:
+            self.fail(WrongAnswer(f"the connection was lost after {bytes(self.buffer)[-200:]!r}"))
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self.buffer
+        buffer += data
+        if not self.body_at:
+            end = buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self.body_at = end + 4
+            head = bytes(buffer[:end]).lower()
+            at = head.find(b"\r\ncontent-length:")
+            self.length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else -1
+        if self.length >= 0:
+            complete = len(buffer) >= self.body_at + self.length
+        else:  # chunked; neither JSON nor these event streams contain a bare CR LF
+            complete = buffer.endswith(b"\r\n0\r\n\r\n")
+        if complete:
+            self.finish()
+
+
+_numbers = count(1)
+
+
+def split_request(port: int, case: Case, deltas: int, pace_ms: int) -> list[bytes]:
+    """The bytes of a request before and after its number."""
+    body = samples.openai_request(stream=case.stream, deltas=deltas, pace_ms=pace_ms)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench\r\n"
+        "content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return (head.encode() + body).split(b"%012d" % 0)
+
+
+def check(answer: bytearray, case: Case) -> None:
+    """Cheap signs that the answer is right; `verify` looks properly, once."""
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise WrongAnswer(f"not a 200: {bytes(answer)[:600]!r}")
+    if case.stream:
+        if b"data: [DONE]" not in answer or b'"usage"' not in answer or b'"error"' in answer:
+            raise WrongAnswer(f"a stream without a good end: {bytes(answer)[-600:]!r}")
+    elif b'"usage"' not in answer:
+        raise WrongAnswer(f"a completion without usage: {bytes(answer)[:600]!r}")
+
+
+async def burst(port: int, case: Case, seconds: float, ready: Callable[[], None]) -> Result:
+    """Ask for so many seconds, then wait for what is under way; `ready` is called just before the first."""
+    clients = [Client(port, case) for _ in range(case.concurrency)]
+    await asyncio.gather(*(client.warm() for client in clients))
+    for client in clients:
+        client.done = asyncio.get_running_loop().create_future()
+    result = Result()
+    ready()
+    began = perf_counter()
+    deadline = began + seconds
+
+    def again() -> bool:
+        return perf_counter() < deadline
+
+    for position, client in enumerate(clients):
+        # Streams that tick together would share their turns of the event loop, which real ones do not.
+        delay = position * case.pace_ms / 1000 / len(clients)
+        asyncio.get_running_loop().call_later(delay, client.start, result, again)
+    await asyncio.gather(*(client.done for client in clients))
+    result.seconds = perf_counter() - began
+    for client in clients:
+        if client.transport is not None:
+            client.transport.close()
+    return result
+
+
+def verify(port: int, case: Case) -> None:
+    """Ask once through a real client and look at every byte that matters."""
+    deltas = min(case.deltas, 30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    headers = {"content-type": "application/json", "authorization": "Bearer bench"}
+    body = samples.openai_request(stream=case.stream, deltas=deltas, pace_ms=case.pace_ms)
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    response = connection.getresponse()
+    answer = response.read()
+    connection.close()
+    if response.status != 200:
+        raise WrongAnswer(f"status {response.status}: {answer[:600]!r}")
+    if not case.stream:
+        found = json.loads(answer)["choices"][0]["message"]["content"]
+        expected = samples.ANSWER_TEXT
+    else:
+        lines = [line[6:] for line in answer.split(b"\n") if line.startswith(b"data: ")]
+        if not lines or lines[-1].strip() != b"[DONE]":
+            raise WrongAnswer(f"no [DONE] at the end: {answer[-600:]!r}")
+        chunks = [json.loads(line) for line in lines[:-1]]
+        deltas_seen = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+        found = "".join(delta.get("content") or "" for delta in deltas_seen)
+        expected = samples.text(deltas)
+    if found != expected:
+        raise WrongAnswer(f"the text differs: {found[:200]!r}")
+
+
+def main() -> None:
+    """The command: one burst against a server that is already running."""
+    parser = argparse.ArgumentParser(description="One burst on a gateway in front of the stand-in.")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--deltas", type=int, default=0, help="stream so many deltas (0: whole)")
+    parser.add_argument("--pace", type=int, default=0, help="milliseconds per delta (0: all at once)")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    case = Case("once", "once", options.concurrency, options.deltas, options.pace)
+    verify(options.port, case)
+    result = asyncio.run(burst(options.port, case, options.seconds, lambda: None))
+    latencies = sorted(latency * 1000 for latency in result.latencies)
+    p50, p99 = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
+    print(
+        f"{result.requests} requests in {result.seconds:.2f} s: {result.requests / result.seconds:.0f}/s, "
+        f"{result.requests * options.deltas / result.seconds:.0f} events/s, "
+        f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {result.reconnects} reconnects"
+    )
+
+
+if __name__ == "__main__":
+    main()

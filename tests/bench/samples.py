@@ -1,0 +1,97 @@
+"""The bytes that the benchmarks send, in both dialects: shaped like recorded traffic, with our own texts.
+
+The prompt carries the script for the upstream stand-in ("bench deltas=100 pace=20"): whatever stands in the
+middle may rename models and rewrite headers, but it must hand on what the user said.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MODEL = "command-a-03-2025"
+COHERE_ID = "5481bf9b-876e-487f-88fe-%012d"
+
+_SYSTEM = (
+    "You are the assistant of a small travel agency. Answer in plain English, in at most three paragraphs, "
+    "and say so when you do not know. Prices are in euros, distances in kilometres; dates: 3 May 2026."
+)
+_QUESTION = (
+    'We land in Lisbon on a Friday at noon and fly home from Porto on Tuesday evening. Two of us "hate" '
+    "museums, one would see every one of them; nobody wants to drive. What would you do with the four days, "
+    "and what must be booked before we leave?\nPlease keep the walking under ten kilometres a day."
+)
+
+# One piece is about one token, as Cohere streams them; some need escaping, some are not ASCII.
+_PIECES = (
+    " the", " train", " from", " Santa", " Apol\u00f3nia", " takes", " about", " three", " hours", ",", " so",
+    " book", " two", " seats", " at", " the", ' "', "window", '"', ".", "\n\n", "On", " Saturday", " morning",
+    " you", " could", " walk",
+)  # fmt: skip
+
+
+def text(pieces: int) -> str:
+    """The answer that a stream of so many content deltas adds up to."""
+    return "".join(_PIECES[number % len(_PIECES)] for number in range(pieces))
+
+
+# About 400 tokens: an ordinary answer, 2 KB.
+ANSWER_TEXT = text(380)
+
+
+def openai_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0, number: int = 0) -> bytes:
+    """A chat request; `number` makes it unlike the last one (same length), so that no cache can answer it."""
+    script = f"(bench deltas={deltas} pace={pace_ms} number={number:012d})"
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": _SYSTEM},
+            {"role": "user", "content": f"{_QUESTION}\n{script}"},
+        ],
+        "max_tokens": 800,
+        "temperature": 0.3,
+    }
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return _json(body)
+
+
+def cohere_answer(number: int = 0) -> bytes:
+    """A whole /v2/chat answer of about 2 KB."""
+    return _json(
+        {
+            "id": COHERE_ID % number,
+            "message": {"role": "assistant", "content": [{"type": "text", "text": ANSWER_TEXT}]},
+            "finish_reason": "COMPLETE",
+            "usage": _USAGE,
+        }
+    )
+
+
+def cohere_events(deltas: int, number: int = 0) -> list[bytes]:
+    """A whole /v2/chat stream, one item per server-sent event; the first names the id, the last is [DONE]."""
+    opened = {"content": {"type": "text", "text": ""}}
+    empty = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+    events: list[dict[str, Any]] = [
+        {"id": COHERE_ID % number, "type": "message-start", "delta": {"message": empty}},
+        {"type": "content-start", "index": 0, "delta": {"message": opened}},
+    ]
+    for position in range(deltas):
+        content = {"text": _PIECES[position % len(_PIECES)]}
+        events.append({"type": "content-delta", "index": 0, "delta": {"message": {"content": content}}})
+    events.append({"type": "content-end", "index": 0})
+    events.append({"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": _USAGE}})
+    framed = [b"event: %s\ndata: %s\n\n" % (event["type"].encode(), _json(event)) for event in events]
+    return [*framed, b"data: [DONE]\n\n"]
+
+
+_USAGE = {
+    "billed_units": {"input_tokens": 163, "output_tokens": 380},
+    "tokens": {"input_tokens": 672, "output_tokens": 382},
+    "cached_tokens": 480,
+}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,176 @@
+"""Any ASGI application on a real Hypercorn: a loopback port, a thread, a loop of its own, a clean end.
+
+For the few tests whose subject is the server itself: streams, disconnects, shutdown, malformed requests.
+Nothing of the project is imported here; the caller brings a function that builds the application, and it runs
+inside the server's loop, where an application may want to be born.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import hypercorn.asyncio
+from hypercorn.config import Config
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
+HOST = "127.0.0.1"
+
+
+@contextmanager
+def serve(
+    app_factory: Callable[[], ASGIApp],
+    *,
+    configure: Callable[[Config], None] | None = None,
+    graceful_timeout: float = 2.0,
+    timeout: float = 15.0,
+) -> Iterator[str]:
+    """Serve the application that the factory builds; yields its base URL once the lifespan has started.
+
+    What goes wrong in the server's thread is raised here: while starting at once, later at the end, unless
+    the test has failed by itself. `configure` may change Hypercorn's settings.
+    """
+    listener = socket.create_server((HOST, 0))
+    base_url = f"http://{HOST}:{listener.getsockname()[1]}"
+    server = _Server(listener, app_factory, graceful_timeout)
+    if configure is not None:
+        configure(server.config)
+    server.start(timeout)
+    try:
+        yield base_url
+    except BaseException:
+        server.stop(timeout)
+        raise
+    server.stop(timeout)
+    server.raise_failure()
+
+
+class _Server:
+    """The thread, its loop and the two moments that the other side waits for: started, stopped."""
+
+    def __init__(self, listener: socket.socket, app_factory: Callable[[], ASGIApp], graceful_timeout: float) -> None:
+        self.config = Config()
+        self.config.graceful_timeout = graceful_timeout
+        # The socket is bound and listening before the thread exists, so no port is guessed and no early
+        # connection is refused. Hypercorn takes it over: from here on the descriptor is its to close.
+        self._descriptor = listener.detach()
+        self.config.bind = [f"fd://{self._descriptor}"]
+        # A logger of the kit's own: Hypercorn's default writes to the stderr of whichever test started it.
+        self.config.errorlog = logging.getLogger("hypercorn.under_test")
+        self.config.accesslog = None
+        self._app_factory = app_factory
+        self._failures: list[BaseException] = []
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gateway under test", daemon=True)
+
+    def start(self, timeout: float) -> None:
+        self._thread.start()
+        if not self._started.wait(timeout):
+            raise TimeoutError(f"the server did not start within {timeout} s")
+        if self._failures:
+            self._thread.join(timeout)
+            self.raise_failure()
+
+    def stop(self, timeout: float) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        except RuntimeError:
+            pass  # the loop has ended by itself; the failure says why
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._failures.insert(0, TimeoutError(f"the server did not stop within {timeout} s"))
+
+    def raise_failure(self) -> None:
+        if self._failures:
+            raise self._failures[0]
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as failure:  # brought to the test's thread by raise_failure
+            self._failures.append(failure)
+        finally:
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._note_loose_failure)
+        self._stop = asyncio.Event()
+        try:
+            app = self._watch_lifespan(self._app_factory())
+            await hypercorn.asyncio.serve(app, self.config, shutdown_trigger=self._stopped)
+        finally:
+            if not self._started.is_set():
+                os.close(self._descriptor)  # Hypercorn never came to take it over
+
+    async def _stopped(self) -> None:
+        # Hypercorn asks for this once its sockets are served: the moment that the test has been waiting for.
+        self._started.set()
+        await self._stop.wait()
+
+    def _watch_lifespan(self, app: ASGIApp) -> Any:
+        # Hypercorn takes an exception in the lifespan for "does not support it" and serves on. To a test it
+        # is a failed start, or a failed shutdown.
+        async def watched(scope: Message, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            except Exception as failure:
+                if scope["type"] == "lifespan":
+                    self._failures.append(failure)
+                    self._stop.set()
+                raise
+
+        return watched
+
+    def _note_loose_failure(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A task that died with nobody looking is a fault of the application. A peer that vanished is not, nor
+        # is the cancellation of a connection that outlived the graceful timeout.
+        failure = context.get("exception")
+        if failure is None:
+            loop.default_exception_handler(context)
+        elif not isinstance(failure, ConnectionError | asyncio.CancelledError):
+            self._failures.append(failure)
+
+
+def raw_request(
+    host: str,
+    port: int,
+    data: bytes,
+    *,
+    until: bytes | None = None,
+    timeout: float = 5.0,
+) -> bytes:
+    """Send these very bytes and return what comes back: all until the peer closes, or until `until` has come.
+
+    A reset ends the answer like a close. TimeoutError, with what had come, when neither happens in time.
+    """
+    deadline = time.monotonic() + timeout
+    received = bytearray()
+    with socket.create_connection((host, port), timeout) as connection:
+        try:
+            connection.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before it was all read; the answer is what counts
+        while until is None or until not in received:
+            try:
+                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                some = connection.recv(65536)
+            except TimeoutError:
+                raise TimeoutError(f"no end within {timeout} s; so far: {bytes(received)!r}") from None
+            except ConnectionResetError:
+                break
+            if not some:
+                break
+            received += some
+    return bytes(received)

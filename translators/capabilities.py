@@ -1,0 +1,69 @@
+"""What each Cohere model can do, where it matters to a translation.
+
+Sources: cohere_api.md §5 and §18 (catalogue, limits), and the refusals third parties recorded from the live
+API in July to September 2026. The `features` that `/v1/models` reports are added to what the table says;
+a model that is in neither is taken to do everything, so that a new one works on the day it appears.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+
+class Capabilities(Struct, frozen=True):
+    """max_output: tokens, None when unknown. tool_choice: REQUIRED and NONE are accepted."""
+
+    max_output: int | None = None
+    reasoning: bool = False
+    tools: bool = True
+    tool_choice: bool = True
+    images: bool = True
+    documents: bool = True
+    json_schema: bool = True
+    one_penalty: bool = False
+    known: bool = True
+
+
+_R = Capabilities(4096, images=False, one_penalty=True)
+_AYA = Capabilities(4096, tools=False, images=False, documents=False, json_schema=False)
+
+CAPABILITIES: Mapping[str, Capabilities] = {
+    "command-a-plus-05-2026": Capabilities(64_000, reasoning=True, tool_choice=False),
+    "command-a-03-2025": Capabilities(8_192, images=False),
+    "command-a-reasoning-08-2025": Capabilities(32_768, reasoning=True, tool_choice=False, images=False),
+    "command-a-vision-07-2025": Capabilities(8_192, tools=False, tool_choice=False, documents=False),
+    "command-a-translate-08-2025": Capabilities(8_192, tools=False, images=False, documents=False),
+    "command-r7b-12-2024": Capabilities(4_096, images=False),
+    "command-r7b-arabic-02-2025": Capabilities(4_096, images=False),
+    "command-r-08-2024": _R,
+    "command-r-plus-08-2024": _R,
+    "north-mini-code-1-0": Capabilities(64_000, reasoning=True, tool_choice=False, images=False),
+    "north-small-translate-1-0": Capabilities(16_384, tools=False, images=False, documents=False),
+    "c4ai-aya-expanse-32b": _AYA,
+    "c4ai-aya-vision-32b": replace(_AYA, images=True),
+    "tiny-aya-global": replace(_AYA, max_output=8_192),
+    "tiny-aya-earth": replace(_AYA, max_output=8_192),
+    "tiny-aya-fire": replace(_AYA, max_output=8_192),
+    "tiny-aya-water": replace(_AYA, max_output=8_192),
+}
+
+_UNKNOWN = Capabilities(known=False)
+
+
+def capabilities(model: str, features: Mapping[str, frozenset[str]]) -> Capabilities:
+    """The table's row for a model; for a model it lacks, what `/v1/models` reports."""
+    row = CAPABILITIES.get(model)
+    if row is not None:
+        return row
+    reported = features.get(model)
+    if reported is None:
+        return _UNKNOWN
+    reasoning = "reasoning" in reported
+    return Capabilities(
+        reasoning=reasoning,
+        tools="tools" in reported,
+        tool_choice="tool_choice" in reported or not reasoning,
+        images="vision" in reported,
+        json_schema="json_schema" in reported,
+    )

@@ -1,0 +1,234 @@
+"""Steps as chat: one chunk after another, or one completion. Two readers of the same story.
+
+`ChatStream` renders each step as it comes; `completion` folds all of them. That folding the chunks gives the
+completion is a law of the tests (`tests/test_laws.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from schemas.openai import chat as openai
+from schemas.openai.errors import Error, ErrorBody
+from translators import annotations, logprobs
+from translators.context import Context, Outcome
+from translators.errors import AnswerFailed, Failure
+from translators.outcome import Counts, counts, finish_reason
+from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
+from translators.telling import Rewrite, Telling
+
+REASONING = frozenset({Kind.THINKING, Kind.PLAN})
+BLANK_LINE = "\n\n"
+"""Between two pieces of reasoning in one turn."""
+
+
+class ChatView(Struct, frozen=True):
+    """What the answer must know of the request. legacy: `functions` were used, not `tools`."""
+
+    model: str
+    context: Context
+    include_usage: bool = False
+    legacy: bool = False
+    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+
+    def telling(self) -> Telling:
+        return Telling([make() for make in self.rewrites])
+
+    def completion_id(self, upstream_id: str) -> str:
+        return f"chatcmpl-{upstream_id or self.context.unique}"
+
+    def call_id(self, given: str, number: int) -> str:
+        return given or f"call_{self.context.unique}_{number}"
+
+
+def usage(found: Counts) -> openai.Usage:
+    return openai.Usage(
+        found.prompt,
+        found.completion,
+        found.prompt + found.completion,
+        openai.PromptTokensDetails(found.cached, image_tokens=found.image or UNSET),
+        openai.CompletionTokensDetails(found.reasoning),
+        dict(found.billed) or UNSET,
+    )
+
+
+class ChatStream:
+    """A streamed answer: `feed` takes an event's data and returns the chunks it makes."""
+
+    def __init__(self, view: ChatView) -> None:
+        self.outcome = Outcome()
+        self.finished = False
+        self.failure: Failure | None = None
+        self._view = view
+        self._telling = view.telling()
+        self._id = view.completion_id("")
+        self._calls: dict[int, int] = {}  # item -> index among the calls
+        self._bases: dict[int, int] = {}  # item -> where it begins in the text or the reasoning
+        self._lengths = {True: 0, False: 0}  # of the reasoning, of the text
+        self._separator = ""
+        self._usage: None | UnsetType = None if view.include_usage else UNSET
+        self._render: dict[type, Callable[[Any], list[Struct]]] = {
+            Started: self._started,
+            Opened: self._opened,
+            Delta: self._delta,
+            Cited: self._cited,
+            Closed: self._closed,
+            Finished: self._finished,
+            Failed: self._failed,
+        }
+
+    def feed(self, data: bytes) -> Sequence[Struct]:
+        chunks: list[Struct] = []
+        for step in self._telling.feed(data):
+            chunks += self._render[type(step)](step)
+        return chunks
+
+    def end(self, failure: Failure) -> Sequence[Struct]:
+        return [chunk for step in self._telling.end(failure) for chunk in self._render[type(step)](step)]
+
+    # --- one method a step ---------------------------------------------------------------------------------
+
+    def _chunk(self, delta: openai.Delta, logprobs: openai.Logprobs | None = None) -> list[Struct]:
+        choice = openai.ChunkChoice(delta, 0, None, logprobs)
+        view = self._view
+        return [openai.ChatCompletionChunk(self._id, view.context.created, view.model, [choice], usage=self._usage)]
+
+    def _started(self, step: Started) -> list[Struct]:
+        self._id = self._view.completion_id(step.id)
+        return self._chunk(openai.Delta("assistant", ""))
+
+    def _opened(self, step: Opened) -> list[Struct]:
+        if step.kind is Kind.CALL:
+            number = self._calls[step.item] = len(self._calls)
+            if self._view.legacy:
+                return self._chunk(openai.Delta(function_call=openai.FunctionDelta("", step.name)))
+            function = openai.FunctionDelta("", step.name)
+            call_id = self._view.call_id(step.call_id, number)
+            return self._chunk(openai.Delta(tool_calls=[openai.ToolCallDelta(number, function, call_id, "function")]))
+        reasoning = step.kind in REASONING
+        self._separator = BLANK_LINE if reasoning and self._lengths[True] else ""
+        self._bases[step.item] = self._lengths[reasoning] + len(self._separator)
+        return []
+
+    def _delta(self, step: Delta) -> list[Struct]:
+        kind, text = step.kind, step.text
+        if kind is Kind.TEXT:
+            self._lengths[False] += len(text)
+            if step.logprobs:
+                return self._chunk(openai.Delta(content=text), openai.Logprobs(logprobs.token_logprobs(step.logprobs)))
+            return self._chunk(openai.Delta(content=text))
+        if kind is Kind.CALL:
+            function = openai.FunctionDelta(text)
+            if self._view.legacy:
+                return self._chunk(openai.Delta(function_call=function))
+            return self._chunk(openai.Delta(tool_calls=[openai.ToolCallDelta(self._calls[step.item], function)]))
+        if not text:
+            return []
+        text, self._separator = self._separator + text, ""
+        self._lengths[True] += len(text)
+        return self._chunk(openai.Delta(reasoning_content=text))
+
+    def _cited(self, step: Cited) -> list[Struct]:
+        base = self._bases[step.item]
+        found = annotations.annotations(step, base)
+        return self._chunk(openai.Delta(annotations=found or UNSET, citations=[annotations.note(step, base)]))
+
+    def _closed(self, step: Closed) -> list[Struct]:
+        return []
+
+    def _finished(self, step: Finished) -> list[Struct]:
+        found = counts(step.usage, self._view.context.policy.usage_base)
+        reason, native = finish_reason(step.reason, len(self._calls))
+        if self._view.legacy and reason == "tool_calls":
+            reason = "function_call"
+        self.outcome, self.finished = found.outcome(reason), True
+        choice = openai.ChunkChoice(openai.Delta(), 0, reason, None, native or UNSET)
+        context, model = self._view.context, self._view.model
+        chunks: list[Struct] = [
+            openai.ChatCompletionChunk(self._id, context.created, model, [choice], usage=self._usage)
+        ]
+        if self._view.include_usage:
+            chunks.append(openai.ChatCompletionChunk(self._id, context.created, model, [], usage=usage(found)))
+        return chunks
+
+    def _failed(self, step: Failed) -> list[Struct]:
+        found = counts(step.usage, self._view.context.policy.usage_base)
+        self.outcome, self.finished, self.failure = found.outcome("error"), True, step.failure
+        return [error_body(step.failure)]
+
+
+def error_body(failure: Failure) -> ErrorBody:
+    return ErrorBody(Error(failure.message, failure.type, failure.param, failure.code))
+
+
+class _Piece(Struct):
+    """One item while the whole is being put together."""
+
+    kind: Kind
+    text: str = ""
+    call_id: str = ""
+    name: str = ""
+    base: int = 0
+
+
+def completion(steps: Sequence[Step], view: ChatView) -> tuple[openai.ChatCompletion, Outcome]:
+    """All steps as one completion. Raises AnswerFailed when the story ends in a failure."""
+    upstream_id, finished = "", Finished("", None)
+    pieces: dict[int, _Piece] = {}
+    cited: list[Cited] = []
+    tokens: list[openai.TokenLogprob] = []
+    for step in steps:
+        if isinstance(step, Opened):
+            pieces[step.item] = _Piece(step.kind, "", step.call_id, step.name)
+        elif isinstance(step, Delta):
+            if step.kind is Kind.TEXT:
+                tokens += logprobs.token_logprobs(step.logprobs)
+        elif isinstance(step, Closed):
+            pieces[step.item].text = step.text
+        elif isinstance(step, Cited):
+            cited.append(step)
+        elif isinstance(step, Started):
+            upstream_id = step.id
+        elif isinstance(step, Finished):
+            finished = step
+        else:
+            raise AnswerFailed(step.failure)
+    found = counts(finished.usage, view.context.policy.usage_base)
+    message, calls = _message(pieces, cited, view)
+    reason, native = finish_reason(finished.reason, calls)
+    if view.legacy and reason == "tool_calls":
+        reason = "function_call"
+    choice = openai.Choice(0, message, reason, openai.Logprobs(tokens) if tokens else None, native or UNSET)
+    answer = openai.ChatCompletion(
+        view.completion_id(upstream_id), view.context.created, view.model, [choice], usage=usage(found)
+    )
+    return answer, found.outcome(reason)
+
+
+def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> tuple[openai.AnsweredMessage, int]:
+    text, reasoning = "", ""
+    calls: list[openai.AnsweredToolCall] = []
+    spoke = False
+    for piece in pieces.values():
+        if piece.kind is Kind.CALL:
+            call_id = view.call_id(piece.call_id, len(calls))
+            calls.append(openai.AnsweredToolCall(call_id, openai.AnsweredFunction(piece.name, piece.text)))
+        elif piece.kind is Kind.TEXT:
+            piece.base, spoke = len(text), True
+            text += piece.text
+        elif piece.text:
+            separator = BLANK_LINE if reasoning else ""
+            piece.base = len(reasoning) + len(separator)
+            reasoning += separator + piece.text
+    found = [item for step in cited for item in annotations.annotations(step, pieces[step.item].base)]
+    notes = [annotations.note(step, pieces[step.item].base) for step in cited]
+    message = openai.AnsweredMessage(
+        text if spoke else None,
+        reasoning_content=reasoning or UNSET,
+        tool_calls=calls if calls and not view.legacy else UNSET,
+        function_call=calls[0].function if calls and view.legacy else UNSET,
+        annotations=found or UNSET,
+        citations=notes or UNSET,
+    )
+    return message, len(calls)

@@ -1,0 +1,41 @@
+"""Where in a text a citation of Cohere's stands.
+
+Offsets are characters, end exclusive; whether Cohere counts code points or UTF-16 units beyond the BMP was
+never recorded (cohere_api.md §22). The citation carries the cited words, so both readings can be checked
+against the text; a search near the place is the last resort.
+"""
+
+from schemas.cohere.chat import Citation
+
+_NEAR = 64
+"""How many characters before `start` the search begins: offsets have been seen off, but not far."""
+
+
+def locate(citation: Citation, text: str) -> tuple[int, int] | None:
+    """The citation's (start, end) in code points, or None if its words are not (yet) in the text."""
+    start, end, words = citation.start or 0, citation.end or 0, citation.text
+    if not words:
+        return (start, end) if 0 <= start <= end <= len(text) else None
+    if text[start:end] == words:
+        return start, end
+    if not text.isascii():
+        converted = _from_utf16(start, text), _from_utf16(end, text)
+        if text[converted[0] : converted[1]] == words:
+            return converted
+    found = text.find(words, max(0, start - _NEAR))
+    return None if found < 0 else (found, found + len(words))
+
+
+def clamp(citation: Citation, text: str) -> tuple[int, int]:
+    """The stated offsets, kept inside the text: for a citation whose words were never found."""
+    start = min(max(citation.start or 0, 0), len(text))
+    return start, min(max(citation.end or 0, start), len(text))
+
+
+def _from_utf16(offset: int, text: str) -> int:
+    units = 0
+    for position, character in enumerate(text):
+        if units >= offset:
+            return position
+        units += 2 if ord(character) > 0xFFFF else 1
+    return len(text)

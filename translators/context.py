@@ -1,0 +1,95 @@
+"""All that a translator may know of the outside, and the contract it offers to it.
+
+`Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Protocol
+
+from msgspec import Struct
+
+from translators.errors import Failure
+from translators.notes import Notes
+
+
+class UsageBase(Enum):
+    """Which of Cohere's two counts `usage` shows (product.md, decision 5)."""
+
+    TOKENS = "tokens"
+    BILLED = "billed_units"
+
+
+class Policy(Struct, frozen=True):
+    """The operator's choices that translation obeys; the settings of the same names are documented there."""
+
+    aliases: Mapping[str, str] = {}
+    successors: bool = True
+    usage_base: UsageBase = UsageBase.TOKENS
+    extra_upstream_fields: frozenset[str] = frozenset()
+
+
+class Context(Struct, frozen=True):
+    """One request's surroundings.
+
+    created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
+    strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do.
+    """
+
+    created: int
+    unique: str
+    strict: bool = False
+    policy: Policy = Policy()
+    features: Mapping[str, frozenset[str]] = {}
+
+
+class Outcome(Struct, frozen=True):
+    """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count."""
+
+    finish: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    billed: Mapping[str, int | float] = {}
+
+
+class Answer(Struct, frozen=True):
+    """A whole answer, encoded for the caller."""
+
+    body: bytes
+    outcome: Outcome
+
+
+class Stream(Protocol):
+    """A streamed answer being told. `feed` and `end` return the objects to send, in order.
+
+    feed raises UpstreamProtocolError alone, upon which the caller says `end` with that failure.
+    end is idempotent: after a normal finish it returns nothing.
+    """
+
+    outcome: Outcome
+    finished: bool
+    failure: Failure | None
+
+    def feed(self, data: bytes) -> Sequence[Struct]: ...
+
+    def end(self, failure: Failure) -> Sequence[Struct]: ...
+
+
+class Call(Protocol):
+    """A translated request. `body` is Cohere's JSON, `model` Cohere's id of the model."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def streamed(self) -> bool: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    def answer(self, body: bytes) -> Answer: ...
+
+    def stream(self) -> Stream: ...

@@ -1,0 +1,58 @@
+"""What can go wrong in translation, by whose fault it is.
+
+    TranslationError
+      InvalidField             the caller's request cannot mean anything to Cohere     -> 400, with `param`
+      UpstreamProtocolError    Cohere broke its word (order, JSON, missing pieces)      -> 502, or in-band
+      AnswerFailed             Cohere says itself that its answer is none               -> 502, 504, or in-band
+
+`Failure` is the value all failures become before they are shown: what the caller is told, once. The mapping
+of Cohere's own refusals to a Failure is the table in `refusals.py`.
+"""
+
+from msgspec import Struct
+
+
+class Failure(Struct, frozen=True):
+    """One failed request, as the caller will see it.
+
+    status: the HTTP status, used if nothing was sent yet. type, code, param, message: OpenAI's four keys.
+    retry: what `x-should-retry` says, None for silence. loud: whether the operator must hear of it.
+    """
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    retry: bool | None = None
+    loud: bool = False
+
+
+class TranslationError(Exception):
+    """The base of this room's exceptions; never raised itself."""
+
+    failure: Failure
+
+
+class InvalidField(TranslationError):
+    """A field of the request that no translation can save. `param` is a path: `messages[2].content`."""
+
+    def __init__(self, param: str | None, message: str, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.failure = Failure(400, message, "invalid_request_error", code, param)
+
+
+class UpstreamProtocolError(TranslationError):
+    """Cohere's answer is not what its protocol promises: never shown as a success."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(502, message, "server_error", "upstream_protocol_error")
+
+
+class AnswerFailed(TranslationError):
+    """A whole answer whose ending is a failure (finish_reason ERROR, TIMEOUT)."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

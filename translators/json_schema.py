@@ -1,0 +1,141 @@
+"""JSON Schemas: checked as the caller wrote them, cut down to what Cohere takes.
+
+Cohere compiles a schema into a grammar and refuses what it cannot compile (cohere_api.md §5.5): no `allOf`,
+`oneOf`, `not`, no bounds, no anchors or lookaheads in a pattern, few formats; each object needs at least one
+required property; each property a type. What is taken away is told, so that it can be noted and, where
+`strict` was asked, checked against the answer.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+import msgspec
+
+from translators.errors import InvalidField
+
+UNSUPPORTED_KEYWORDS = frozenset(
+    {
+        *("allOf", "oneOf", "not", "if", "then", "else"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems"),
+        *("minLength", "maxLength", "minProperties", "maxProperties"),
+        *("patternProperties", "propertyNames", "dependencies", "dependentRequired", "dependentSchemas"),
+        *("unevaluatedProperties", "unevaluatedItems", "additionalItems"),
+    }
+)
+
+SILENT_KEYWORDS = frozenset({"title", "default", "examples", "example", "$schema", "$id", "$comment", "deprecated"})
+"""Words about a schema that constrain nothing: left out without a note."""
+
+FORMATS = frozenset({"date-time", "uuid", "date", "time"})
+
+_PATTERN_TROUBLE = ("^", "$", "(?=", "(?!", "(?<")
+
+_SUBSCHEMAS = ("properties", "$defs", "definitions", "$def")
+_TYPE_OF = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    type(None): "null",
+    list: "array",
+}
+
+
+def check(schema: Mapping[str, Any], param: str) -> None:
+    """Raises InvalidField if this is no JSON Schema at all. Checked schemas are remembered."""
+    try:
+        complaint = _complaint(msgspec.json.encode(schema))
+    except RecursionError as error:
+        raise InvalidField(param, f"Invalid schema for '{param}': nested too deeply") from error
+    if complaint:
+        raise InvalidField(param, f"Invalid schema for '{param}': {complaint}", "invalid_schema")
+
+
+@lru_cache(maxsize=512)
+def _complaint(encoded: bytes) -> str:
+    try:
+        jsonschema.Draft202012Validator.check_schema(msgspec.json.decode(encoded))
+    except jsonschema.SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path)
+        return f"{error.message}" + (f" (at {where})" if where else "")
+    return ""
+
+
+def sanitised(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The schema in Cohere's dialect, and the keywords that were taken away or weakened (sorted)."""
+    removed: set[str] = set()
+    return _clean(dict(schema), removed), sorted(removed)
+
+
+def _clean(schema: dict[str, Any], removed: set[str]) -> dict[str, Any]:
+    clean: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in UNSUPPORTED_KEYWORDS or key in SILENT_KEYWORDS:
+            if key in UNSUPPORTED_KEYWORDS:
+                removed.add(key)
+        elif key in _SUBSCHEMAS and isinstance(value, dict):
+            clean[key] = {name: _clean_any(sub, removed) for name, sub in value.items()}
+        elif key == "items" or (key == "additionalProperties" and isinstance(value, dict)):
+            clean[key] = _clean_any(value, removed)
+        elif key == "anyOf" and isinstance(value, list):
+            clean[key] = [_clean_any(sub, removed) for sub in value]
+        elif key == "format" and value not in FORMATS:
+            removed.add("format")
+        elif key == "pattern" and any(trouble in str(value) for trouble in _PATTERN_TROUBLE):
+            removed.add("pattern")
+        else:
+            clean[key] = value
+    _merge_composites(schema, clean, removed)
+    _require_something(clean)
+    _name_the_type(clean)
+    return clean
+
+
+def _clean_any(schema: Any, removed: set[str]) -> Any:
+    return _clean(schema, removed) if isinstance(schema, dict) else schema
+
+
+def _merge_composites(schema: dict[str, Any], clean: dict[str, Any], removed: set[str]) -> None:
+    """`oneOf` becomes `anyOf` (weaker by one word); an `allOf` of one is that one."""
+    one_of = schema.get("oneOf")
+    if isinstance(one_of, list) and "anyOf" not in clean:
+        clean["anyOf"] = [_clean_any(sub, removed) for sub in one_of]
+    all_of = schema.get("allOf")
+    if isinstance(all_of, list) and len(all_of) == 1 and isinstance(all_of[0], dict):
+        removed.discard("allOf")
+        clean.update(_clean(all_of[0], removed))
+
+
+def _require_something(clean: dict[str, Any]) -> None:
+    """Cohere wants at least one required property in each object; the first one is the least intrusion."""
+    properties = clean.get("properties")
+    if isinstance(properties, dict) and properties:
+        required = [name for name in clean.get("required") or () if name in properties]
+        clean["required"] = required or [next(iter(properties))]
+        clean.setdefault("type", "object")
+
+
+def _name_the_type(clean: dict[str, Any]) -> None:
+    """`type` lists become `anyOf`; a bare enum or const gets the type of its values."""
+    kind = clean.get("type")
+    if isinstance(kind, list):
+        rest = {key: clean.pop(key) for key in list(clean) if key not in ("description",)}
+        clean["anyOf"] = [{**_rest_for(one, rest), "type": one} for one in kind]
+    elif kind is None and ("enum" in clean or "const" in clean):
+        values = clean.get("enum") or [clean.get("const")]
+        kinds = {_TYPE_OF.get(type(value)) for value in values}
+        if len(kinds) == 1 and None not in kinds:
+            clean["type"] = kinds.pop()
+
+
+def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that go with one of several types: none for null, no null among an enum's values."""
+    if kind == "null":
+        return {}
+    kept = {key: value for key, value in rest.items() if key != "type"}
+    if "enum" in kept:
+        kept["enum"] = [value for value in kept["enum"] if value is not None]
+    return kept

@@ -1,0 +1,35 @@
+"""Which Cohere model a caller means: prefix, aliases, successors (product.md, "HTTP", Model names)."""
+
+from collections.abc import Mapping
+
+from translators.context import Policy
+
+PREFIX = "cohere/"
+
+SUCCESSORS: Mapping[str, str] = {
+    "command-r-plus": "command-r-plus-08-2024",
+    "command-r-plus-04-2024": "command-r-plus-08-2024",
+    "command-r": "command-r-08-2024",
+    "command-r-03-2024": "command-r-08-2024",
+    "command-r-2024-10-29": "command-r-08-2024",
+    "command": "command-r-08-2024",
+    "command-light": "command-r7b-12-2024",
+}
+"""Ids that Cohere removed on 15 September 2025 (cohere_api.md §18) and what serves their callers now."""
+
+
+def resolve(asked: str, policy: Policy) -> str:
+    """Cohere's id for the model a caller asked for: alias, then prefix, then alias again, then successor."""
+    name = policy.aliases.get(asked, asked)
+    # `cohere:x` is any-llm's and Otari's spelling; both are in use.
+    if name.startswith((PREFIX, "cohere:")):
+        name = name[len(PREFIX) :]
+    name = policy.aliases.get(name, name)
+    if name.startswith(PREFIX):
+        name = name[len(PREFIX) :]
+    return SUCCESSORS.get(name, name) if policy.successors else name
+
+
+def bare(asked: str) -> str:
+    """The name without the prefix: what a caller may call the same model without being told so."""
+    return asked.removeprefix(PREFIX)

@@ -1,0 +1,72 @@
+"""A whole Cohere answer, retold as the events a stream would have sent.
+
+So both paths run through the same turn machine and cannot drift apart. Order as in a stream
+(cohere_api.md §7.4): plan, content blocks each with its citations, calls, end.
+"""
+
+from collections.abc import Iterator
+
+from schemas.cohere import events
+from schemas.cohere.chat import ChatAnswer, Citation, ContentBlock, LogprobItem
+
+
+def replay(answer: ChatAnswer) -> Iterator[events.Event]:
+    message = answer.message
+    yield events.MessageStart(answer.id)
+    if message.tool_plan:
+        yield events.PlanDelta(events.PlanBody(events.PlanMessage(message.tool_plan)))
+    yield from _content(message.content or [], message.citations or [], answer.logprobs or [])
+    for index, call in enumerate(message.tool_calls or []):
+        details = events.CallDetails(call.id, call.function)
+        yield events.CallStart(index, events.CallBody(events.CallMessage(details)))
+        yield events.CallEnd(index)
+    yield events.MessageEnd(events.Ending(answer.finish_reason, answer.usage, answer.error, answer.error_type))
+
+
+def _content(
+    blocks: list[ContentBlock], citations: list[Citation], logprobs: list[LogprobItem]
+) -> Iterator[events.Event]:
+    last_text = max((index for index, block in enumerate(blocks) if block.thinking is None), default=-1)
+    remaining = list(logprobs)
+    for index, block in enumerate(blocks):
+        thinking = block.thinking is not None or block.type == "thinking"
+        yield events.ContentStart(index, _body("", thinking))
+        text = (block.thinking if thinking else block.text) or ""
+        for piece, logprob in _pieces(text, _take(remaining, len(text))):
+            yield events.ContentDelta(index, _body(piece, thinking), logprob)
+        for citation in citations:
+            if citation.content_index == index or (citation.content_index is None and index == last_text):
+                yield _cited(citation)
+        yield events.ContentEnd(index)
+    for citation in citations:
+        named = citation.content_index
+        if last_text < 0 if named is None else named >= len(blocks):
+            yield _cited(citation)
+
+
+def _body(text: str, thinking: bool) -> events.ContentBody:
+    kind = "thinking" if thinking else "text"
+    content = events.Content(kind, None if thinking else text, text if thinking else None)
+    return events.ContentBody(events.ContentMessage(content))
+
+
+def _cited(citation: Citation) -> events.CitationStart:
+    return events.CitationStart(None, events.CitationBody(events.CitationMessage(citation)))
+
+
+def _take(items: list[LogprobItem], length: int) -> list[LogprobItem]:
+    """The leading items that spell a text of this length; they are removed from the list."""
+    taken: list[LogprobItem] = []
+    spelt = 0
+    while items and spelt < length:
+        item = items.pop(0)
+        spelt += len(item.text or "")
+        taken.append(item)
+    return taken
+
+
+def _pieces(text: str, logprobs: list[LogprobItem]) -> list[tuple[str, LogprobItem | None]]:
+    """The text cut as a stream would have cut it: one piece a logprob item, if they spell it."""
+    if logprobs and "".join(item.text or "" for item in logprobs) == text:
+        return [(item.text or "", item) for item in logprobs]
+    return [(text, None), *(("", item) for item in logprobs)]
