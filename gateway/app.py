@@ -3,10 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
 from gateway.catalogue import Catalogue
@@ -21,7 +19,7 @@ from gateway.upstream.client import Upstream
 from translators.capabilities import CAPABILITIES
 
 
-def create_app(settings: Settings, log: Log | None = None) -> Starlette:
+def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
@@ -29,35 +27,28 @@ def create_app(settings: Settings, log: Log | None = None) -> Starlette:
     metrics = Metrics(CAPABILITIES, fields)
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
     services = Services(settings, upstream, Catalogue(upstream), metrics)
+    serving = False
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
+        nonlocal serving
         await upstream.start()
-        app.state.ready = True
+        serving = True
         yield
-        app.state.ready = False
+        serving = False
         await upstream.stop()
 
-    def ready() -> bool:
-        return bool(app.state.ready)
-
-    app = Starlette(
+    router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
-            Route("/health/ready", Health("ready", ready), methods=["GET"]),
+            Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
         ],
-        middleware=[Middleware(Guard, settings=settings, access=access, metrics=metrics, log=log)],
-        exception_handlers={HTTPException: _to_the_guard},
+        redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False
-    app.state.ready = False
-    return app
-
-
-async def _to_the_guard(request: object, error: Exception) -> None:
-    """Starlette would answer its own errors in plain text: the guard renders all errors alike."""
-    raise error
+    # Starlette's router inside our own guard: what its application class adds (error pages, exception
+    # handlers) is the guard's work here, and each layer would cost every request and every chunk.
+    return Guard(router, settings, access, metrics, log)

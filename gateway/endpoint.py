@@ -3,7 +3,6 @@
 Pure ASGI: a request meets no framework object. Errors are raised; the guard renders them.
 """
 
-import secrets
 import time
 
 import msgspec
@@ -43,7 +42,7 @@ class Services(msgspec.Struct, frozen=True):
     def context(self, scope: Scope) -> Context:
         return Context(
             created=int(time.time()),
-            unique=secrets.token_hex(12),
+            unique=exchange.new_id(),
             strict=body.header(scope, b"x-gateway-strict").strip().lower() == b"true",
             policy=self.settings.policy,
             features=self.catalogue.features,

@@ -3,8 +3,17 @@
 No secret and no word of the caller's is ever put in here.
 """
 
+from random import Random, SystemRandom
+
 from msgspec import Struct
 from starlette.types import Scope
+
+_random = Random(SystemRandom().getrandbits(256))
+
+
+def new_id() -> str:
+    """24 hex digits that no two requests share. Not a secret: asking the system each time would cost more."""
+    return f"{_random.getrandbits(96):024x}"
 
 
 class Exchange(Struct):

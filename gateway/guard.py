@@ -5,17 +5,17 @@ whatever came of it, the error body, the headers every answer carries, the metri
 """
 
 import re
-import secrets
 import time
 import traceback
 
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.access.caller import Access, Mode
 from gateway.errors import CallerLeft, GatewayError, failure
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, new_id
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -35,20 +35,23 @@ LONGEST_PATH_LOGGED = 200
 
 
 class Guard:
-    """Wraps the application of the routes."""
+    """The ASGI application: the routes, and what goes for all of them."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
-        self._app, self._access, self._metrics, self._log = app, access, metrics, log
+    def __init__(self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
+        self._router, self._access, self._metrics, self._log = router, access, metrics, log
+        self.routes = router.routes
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._router(scope, receive, send)
             return
         headers = dict(scope["headers"])
         known = Exchange(_request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
         scope["gateway.exchange"] = known
+        # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
+        scope["app"] = self
         added = [*self._always, *self._cross_origin(headers)]
 
         async def answer(message: Message) -> None:
@@ -70,7 +73,7 @@ class Guard:
                 if not known.path.startswith(OPEN_PREFIXES):
                     scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
                     known.caller = caller.name
-                await self._app(scope, receive, answer)
+                await self._router(scope, receive, answer)
             known.outcome = known.outcome or ("error" if known.error or known.status >= 400 else "ok")
         except CallerLeft:
             # 499 is nobody's to read: nginx's word for it, in the log alone.
@@ -135,7 +138,7 @@ class Guard:
 def _request_id(headers: dict[bytes, bytes]) -> str:
     """The caller's own, if it is harmless; the SDKs show it beside their errors."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.match(given) else f"req_{secrets.token_hex(12)}"
+    return given.decode() if _REQUEST_ID.match(given) else f"req_{new_id()}"
 
 
 def _of_the_router(error: HTTPException) -> GatewayError:

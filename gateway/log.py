@@ -5,7 +5,6 @@ The line is an allow-list: a field that is not in `Line` cannot be logged. No bo
 
 import sys
 import time
-from datetime import UTC, datetime
 from typing import BinaryIO
 
 import msgspec
@@ -81,8 +80,17 @@ class Log:
             return
 
 
+_second = (0, "")
+
+
 def _stamp() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    """ISO 8601 in UTC with milliseconds; the part down to the second is written once a second."""
+    global _second
+    now = time.time()
+    whole = int(now)
+    if _second[0] != whole:
+        _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{_second[1]}.{int((now - whole) * 1000):03d}Z"
 
 
 def _milliseconds(seconds: float) -> float:

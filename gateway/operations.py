@@ -8,7 +8,6 @@ of models.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from gateway import sse
@@ -17,15 +16,11 @@ from translators import chat, models
 from translators.context import Call, Context, Stream
 from translators.fields import FieldTable
 
-_encode = msgspec.json.Encoder().encode
 
-
-def data_lines(objects: Sequence[Struct], stream: Stream) -> bytes:
+def data_lines(documents: Sequence[bytes], stream: Stream) -> bytes:
     """Chat's framing: unnamed events, and one [DONE] after a proper end, none after an error."""
-    lines = [sse.encode(_encode(thing)) for thing in objects]
-    if stream.finished and stream.failure is None:
-        lines.append(sse.DONE)
-    return b"".join(lines)
+    lines = sse.encode(documents)
+    return lines + sse.DONE if stream.finished and stream.failure is None else lines
 
 
 class CallOperation(Struct, frozen=True):

@@ -7,6 +7,8 @@ is an event by itself (newline-delimited JSON, which Cohere's v1 and some proxie
 after which the stream ends without the empty line.
 """
 
+from collections.abc import Sequence
+
 LARGEST_EVENT = 16 * 1024 * 1024
 """Bytes of one event: a hostile upstream must not fill the memory."""
 
@@ -82,9 +84,9 @@ class Decoder:
         return found
 
 
-def encode(data: bytes) -> bytes:
-    """One event without a name. `data` is JSON in one line."""
-    return b"data: " + data + b"\n\n"
+def encode(documents: Sequence[bytes]) -> bytes:
+    """Events without a name, one a document. A document is JSON in one line."""
+    return b"data: " + b"\n\ndata: ".join(documents) + b"\n\n" if documents else b""
 
 
-DONE = encode(b"[DONE]")
+DONE = encode([b"[DONE]"])

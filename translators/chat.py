@@ -201,7 +201,7 @@ def request(body: bytes, context: Context) -> ChatCall:
     rewrites: list[Any] = [partial(LimitCalls, limit)] if limit is not None else []
     if names.renamed():
         rewrites.append(partial(RestoreNames, names))
-    view = ChatView(asked, context, rules.include_usage(streamed), rules.legacy, tuple(rewrites))
+    view = ChatView(asked, context, rules.include_usage(streamed), rules.legacy, rewrites=tuple(rewrites))
     return ChatCall(_with_extra(cohere.encode_request(sent), reading.extra), model, streamed, notes, view)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.json import Encoder
 
 from schemas.openai import chat as openai
 from schemas.openai.errors import Error, ErrorBody
@@ -24,12 +25,13 @@ BLANK_LINE = "\n\n"
 
 
 class ChatView(Struct, frozen=True):
-    """What the answer must know of the request. legacy: `functions` were used, not `tools`."""
+    """What the answer must know of the request. legacy: `functions` were used; index: of the choice."""
 
     model: str
     context: Context
     include_usage: bool = False
     legacy: bool = False
+    index: int = 0
     rewrites: tuple[Callable[[], Rewrite], ...] = ()
 
     def telling(self) -> Telling:
@@ -54,7 +56,11 @@ def usage(found: Counts) -> openai.Usage:
 
 
 class ChatStream:
-    """A streamed answer: `feed` takes an event's data and returns the chunks it makes."""
+    """A streamed answer: `feed` takes an event's data and returns the chunks it makes, as JSON.
+
+    Nearly all events of a stream are one more piece of text, and their chunks differ in nothing else: such a
+    chunk is written once, by the same Structs as all others, and each piece is put into its place.
+    """
 
     def __init__(self, view: ChatView) -> None:
         self.outcome = Outcome()
@@ -68,7 +74,8 @@ class ChatStream:
         self._lengths = {True: 0, False: 0}  # of the reasoning, of the text
         self._separator = ""
         self._usage: None | UnsetType = None if view.include_usage else UNSET
-        self._render: dict[type, Callable[[Any], list[Struct]]] = {
+        self._before = self._after = b""  # a text chunk's JSON around its text
+        self._render: dict[type, Callable[[Any], list[bytes]]] = {
             Started: self._started,
             Opened: self._opened,
             Delta: self._delta,
@@ -78,84 +85,91 @@ class ChatStream:
             Failed: self._failed,
         }
 
-    def feed(self, data: bytes) -> Sequence[Struct]:
-        chunks: list[Struct] = []
-        for step in self._telling.feed(data):
-            chunks += self._render[type(step)](step)
-        return chunks
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        steps = self._telling.feed(data)
+        if len(steps) == 1:
+            return self._render[type(steps[0])](steps[0])
+        return [chunk for step in steps for chunk in self._render[type(step)](step)]
 
-    def end(self, failure: Failure) -> Sequence[Struct]:
+    def end(self, failure: Failure) -> Sequence[bytes]:
         return [chunk for step in self._telling.end(failure) for chunk in self._render[type(step)](step)]
 
     # --- one method a step ---------------------------------------------------------------------------------
 
-    def _chunk(self, delta: openai.Delta, logprobs: openai.Logprobs | None = None) -> list[Struct]:
-        choice = openai.ChunkChoice(delta, 0, None, logprobs)
+    def _chunk(self, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
         view = self._view
-        return [openai.ChatCompletionChunk(self._id, view.context.created, view.model, [choice], usage=self._usage)]
+        return _encode(openai.ChatCompletionChunk(self._id, view.context.created, view.model, choices, usage=usage))
 
-    def _started(self, step: Started) -> list[Struct]:
+    def _piece(self, delta: openai.Delta, logprobs: openai.Logprobs | None = None) -> list[bytes]:
+        return [self._chunk([openai.ChunkChoice(delta, self._view.index, None, logprobs)], self._usage)]
+
+    def _started(self, step: Started) -> list[bytes]:
         self._id = self._view.completion_id(step.id)
-        return self._chunk(openai.Delta("assistant", ""))
+        self._before, self._after = self._piece(openai.Delta(content=_PLACE))[0].rsplit(_WRITTEN_PLACE, 1)
+        return self._piece(openai.Delta("assistant", ""))
 
-    def _opened(self, step: Opened) -> list[Struct]:
+    def _opened(self, step: Opened) -> list[bytes]:
         if step.kind is Kind.CALL:
             number = self._calls[step.item] = len(self._calls)
-            if self._view.legacy:
-                return self._chunk(openai.Delta(function_call=openai.FunctionDelta("", step.name)))
             function = openai.FunctionDelta("", step.name)
+            if self._view.legacy:
+                return self._piece(openai.Delta(function_call=function))
             call_id = self._view.call_id(step.call_id, number)
-            return self._chunk(openai.Delta(tool_calls=[openai.ToolCallDelta(number, function, call_id, "function")]))
+            return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(number, function, call_id, "function")]))
         reasoning = step.kind in REASONING
         self._separator = BLANK_LINE if reasoning and self._lengths[True] else ""
         self._bases[step.item] = self._lengths[reasoning] + len(self._separator)
         return []
 
-    def _delta(self, step: Delta) -> list[Struct]:
+    def _delta(self, step: Delta) -> list[bytes]:
         kind, text = step.kind, step.text
         if kind is Kind.TEXT:
             self._lengths[False] += len(text)
-            if step.logprobs:
-                return self._chunk(openai.Delta(content=text), openai.Logprobs(logprobs.token_logprobs(step.logprobs)))
-            return self._chunk(openai.Delta(content=text))
+            if not step.logprobs:
+                return [self._before + _encode(text) + self._after]
+            tokens = openai.Logprobs(logprobs.token_logprobs(step.logprobs))
+            return self._piece(openai.Delta(content=text), tokens)
         if kind is Kind.CALL:
             function = openai.FunctionDelta(text)
             if self._view.legacy:
-                return self._chunk(openai.Delta(function_call=function))
-            return self._chunk(openai.Delta(tool_calls=[openai.ToolCallDelta(self._calls[step.item], function)]))
+                return self._piece(openai.Delta(function_call=function))
+            return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(self._calls[step.item], function)]))
         if not text:
             return []
         text, self._separator = self._separator + text, ""
         self._lengths[True] += len(text)
-        return self._chunk(openai.Delta(reasoning_content=text))
+        return self._piece(openai.Delta(reasoning_content=text))
 
-    def _cited(self, step: Cited) -> list[Struct]:
+    def _cited(self, step: Cited) -> list[bytes]:
         base = self._bases[step.item]
         found = annotations.annotations(step, base)
-        return self._chunk(openai.Delta(annotations=found or UNSET, citations=[annotations.note(step, base)]))
+        return self._piece(openai.Delta(annotations=found or UNSET, citations=[annotations.note(step, base)]))
 
-    def _closed(self, step: Closed) -> list[Struct]:
+    def _closed(self, step: Closed) -> list[bytes]:
         return []
 
-    def _finished(self, step: Finished) -> list[Struct]:
+    def _finished(self, step: Finished) -> list[bytes]:
         found = counts(step.usage, self._view.context.policy.usage_base)
         reason, native = finish_reason(step.reason, len(self._calls))
         if self._view.legacy and reason == "tool_calls":
             reason = "function_call"
         self.outcome, self.finished = found.outcome(reason), True
-        choice = openai.ChunkChoice(openai.Delta(), 0, reason, None, native or UNSET)
-        context, model = self._view.context, self._view.model
-        chunks: list[Struct] = [
-            openai.ChatCompletionChunk(self._id, context.created, model, [choice], usage=self._usage)
-        ]
+        choice = openai.ChunkChoice(openai.Delta(), self._view.index, reason, None, native or UNSET)
+        chunks = [self._chunk([choice], self._usage)]
         if self._view.include_usage:
-            chunks.append(openai.ChatCompletionChunk(self._id, context.created, model, [], usage=usage(found)))
+            chunks.append(self._chunk([], usage(found)))
         return chunks
 
-    def _failed(self, step: Failed) -> list[Struct]:
+    def _failed(self, step: Failed) -> list[bytes]:
         found = counts(step.usage, self._view.context.policy.usage_base)
         self.outcome, self.finished, self.failure = found.outcome("error"), True, step.failure
-        return [error_body(step.failure)]
+        return [_encode(error_body(step.failure))]
+
+
+_encode = Encoder().encode
+_PLACE = "\u0000"
+_WRITTEN_PLACE = _encode(_PLACE)
+"""Where a piece of text goes in a text chunk: the last such place in it, whatever a model may be called."""
 
 
 def error_body(failure: Failure) -> ErrorBody:

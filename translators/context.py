@@ -60,7 +60,7 @@ class Answer(Struct, frozen=True):
 
 
 class Stream(Protocol):
-    """A streamed answer being told. `feed` and `end` return the objects to send, in order.
+    """A streamed answer being told. `feed` and `end` return what to send, in order: JSON documents.
 
     feed raises UpstreamProtocolError alone, upon which the caller says `end` with that failure.
     end is idempotent: after a normal finish it returns nothing.
@@ -70,9 +70,9 @@ class Stream(Protocol):
     finished: bool
     failure: Failure | None
 
-    def feed(self, data: bytes) -> Sequence[Struct]: ...
+    def feed(self, data: bytes) -> Sequence[bytes]: ...
 
-    def end(self, failure: Failure) -> Sequence[Struct]: ...
+    def end(self, failure: Failure) -> Sequence[bytes]: ...
 
 
 class Call(Protocol):

@@ -32,7 +32,7 @@ class Opened(Struct, frozen=True):
     name: str = ""
 
 
-class Delta(Struct, frozen=True):
+class Delta(Struct, frozen=True, gc=False):
     item: int
     kind: Kind
     text: str

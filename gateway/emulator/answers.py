@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.emulator.conversation import Conversation, Source
-from gateway.emulator.drawing import Drawing, salient
+from gateway.emulator.drawing import DATE, Drawing, salient
 from gateway.emulator.images import Image
 from gateway.emulator.instances import Maker
 from gateway.emulator.tools import Call, words
@@ -155,7 +155,7 @@ def _dictated(conversation: Conversation) -> str | None:
 
 def _sum(conversation: Conversation) -> str | None:
     found = SUM.search(conversation.user)
-    if not found:
+    if not found or DATE.search(found.group()):
         return None
     if found.group() != conversation.user.strip() and not ASKS_SUM.search(conversation.user):
         return None
@@ -244,8 +244,12 @@ def _document(conversation: Conversation) -> str:
 
 
 def _json(conversation: Conversation) -> str:
-    schema = conversation.schema or _schema_in(f"{conversation.system}\n{conversation.user}")
-    drawing = Drawing(conversation.user)
+    schema, user = conversation.schema, conversation.user
+    if schema is None:
+        # Client libraries write the schema into the prompt; its words are not the caller's.
+        schema, user = _schema_in(user)
+        schema = schema or _schema_in(conversation.system)[0]
+    drawing = Drawing(user)
     if schema is None:
         names = _keys(conversation)
         if not names:
@@ -273,14 +277,14 @@ def _keys(conversation: Conversation) -> list[str]:
     return []
 
 
-def _schema_in(text: str) -> dict[str, Any] | None:
-    """A JSON Schema that somebody wrote into the prompt, as client libraries do."""
+def _schema_in(text: str) -> tuple[dict[str, Any] | None, str]:
+    """A JSON Schema that somebody wrote into a text, and the text without it."""
     decoder = json.JSONDecoder()
     for match in re.finditer(r"\{", text):
         try:
-            value, _ = decoder.raw_decode(text, match.start())
+            value, end = decoder.raw_decode(text, match.start())
         except ValueError:
             continue
         if isinstance(value, dict) and isinstance(value.get("properties"), dict):
-            return value
-    return None
+            return value, text[: match.start()] + text[end:]
+    return None, text

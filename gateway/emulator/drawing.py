@@ -41,6 +41,7 @@ NAMED = re.compile(
     r"([A-ZÀ-Þ][\w'-]+(?: [A-ZÀ-Þ][\w'-]+)?)",
     re.IGNORECASE,
 )
+NO_NAMES = ("I", "JSON", "XML", "HTML", "CSV", "YAML", "SQL", "URL", "API")
 STOPWORDS = frozenset(
     "a an and any are as at be by can could do does for from get give has have how i in into is it"
     " its me my of on or please set show so some tell that the their them then there these this those"
@@ -119,7 +120,7 @@ class Drawing:
             named = NAMED.search(self.text)
             if named:
                 return named.group(1)
-            return proper[0] if (proper := PROPER.findall(self.text)) else MISSING
+            return next(iter(proper(self.text)), MISSING)
         if hint == "text":
             return (self.facts or self.text).strip() or MISSING
         return self._next_place()
@@ -169,8 +170,13 @@ def places(text: str) -> list[str]:
             else:
                 found.append(part)
     if not found:
-        found = [name for name in PROPER.findall(text) if name != "I" and not name.startswith(("I'", "I’"))]
+        found = proper(text)
     return list(dict.fromkeys(found))
+
+
+def proper(text: str) -> list[str]:
+    """Capitalised names in the middle of sentences."""
+    return [name for name in PROPER.findall(text) if name not in NO_NAMES and not name.startswith(("I'", "I’"))]
 
 
 def salient(text: str, most: int = 6) -> str:

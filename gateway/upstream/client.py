@@ -8,6 +8,8 @@ ever dialled is the configured one.
 import asyncio
 import ssl
 from types import TracebackType
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -112,7 +114,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT},
             read_bufsize=READ_BUFFER,
-            trust_env=True,
+            proxy=_proxy(self._base_url),
         )
 
     async def stop(self) -> None:
@@ -143,6 +145,14 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _broken(error) from error
         return Reply(response, deadline, self._timeouts.between_events)
+
+
+def _proxy(base_url: str) -> str | None:
+    """The environment's proxy for this address, looked up once: aiohttp's own `trust_env` would do it each time."""
+    parts = urlsplit(base_url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _broken(error: Exception) -> UpstreamError:

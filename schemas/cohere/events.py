@@ -4,6 +4,8 @@ Eleven kinds, told apart by `type` (cohere_api.md §7.2). A tagged union refuses
 Cohere may invent some: `decode_event` then says Unknown rather than failing the stream.
 Cohere's arrays and objects: in deltas `content`, `tool_calls` and `citations` are single objects; only
 message-start has (empty) arrays, which nobody reads.
+No event can refer to itself, so the garbage collector need not look at any (`gc=False`): there is one for
+each token.
 """
 
 from msgspec import Struct, ValidationError
@@ -12,107 +14,107 @@ from msgspec.json import Decoder
 from schemas.cohere.chat import AnsweredFunction, Citation, LogprobItem, Usage
 
 
-class MessageStart(Struct, frozen=True, tag_field="type", tag="message-start"):
+class MessageStart(Struct, frozen=True, gc=False, tag_field="type", tag="message-start"):
     id: str | None = None
 
 
-class Content(Struct, frozen=True):
+class Content(Struct, frozen=True, gc=False):
     type: str | None = None
     text: str | None = None
     thinking: str | None = None
 
 
-class ContentMessage(Struct, frozen=True):
+class ContentMessage(Struct, frozen=True, gc=False):
     content: Content | None = None
 
 
-class ContentBody(Struct, frozen=True):
+class ContentBody(Struct, frozen=True, gc=False):
     message: ContentMessage | None = None
 
 
-class ContentStart(Struct, frozen=True, tag_field="type", tag="content-start"):
+class ContentStart(Struct, frozen=True, gc=False, tag_field="type", tag="content-start"):
     index: int | None = None
     delta: ContentBody | None = None
 
 
-class ContentDelta(Struct, frozen=True, tag_field="type", tag="content-delta"):
+class ContentDelta(Struct, frozen=True, gc=False, tag_field="type", tag="content-delta"):
     index: int | None = None
     delta: ContentBody | None = None
     logprobs: LogprobItem | None = None
 
 
-class ContentEnd(Struct, frozen=True, tag_field="type", tag="content-end"):
+class ContentEnd(Struct, frozen=True, gc=False, tag_field="type", tag="content-end"):
     index: int | None = None
 
 
-class PlanMessage(Struct, frozen=True):
+class PlanMessage(Struct, frozen=True, gc=False):
     tool_plan: str | None = None
 
 
-class PlanBody(Struct, frozen=True):
+class PlanBody(Struct, frozen=True, gc=False):
     message: PlanMessage | None = None
 
 
-class PlanDelta(Struct, frozen=True, tag_field="type", tag="tool-plan-delta"):
+class PlanDelta(Struct, frozen=True, gc=False, tag_field="type", tag="tool-plan-delta"):
     delta: PlanBody | None = None
 
 
-class CallDetails(Struct, frozen=True):
+class CallDetails(Struct, frozen=True, gc=False):
     id: str | None = None
     function: AnsweredFunction | None = None
 
 
-class CallMessage(Struct, frozen=True):
+class CallMessage(Struct, frozen=True, gc=False):
     tool_calls: CallDetails | list[CallDetails] | None = None
 
 
-class CallBody(Struct, frozen=True):
+class CallBody(Struct, frozen=True, gc=False):
     message: CallMessage | None = None
 
 
-class CallStart(Struct, frozen=True, tag_field="type", tag="tool-call-start"):
+class CallStart(Struct, frozen=True, gc=False, tag_field="type", tag="tool-call-start"):
     index: int | None = None
     delta: CallBody | None = None
 
 
-class CallDelta(Struct, frozen=True, tag_field="type", tag="tool-call-delta"):
+class CallDelta(Struct, frozen=True, gc=False, tag_field="type", tag="tool-call-delta"):
     index: int | None = None
     delta: CallBody | None = None
 
 
-class CallEnd(Struct, frozen=True, tag_field="type", tag="tool-call-end"):
+class CallEnd(Struct, frozen=True, gc=False, tag_field="type", tag="tool-call-end"):
     index: int | None = None
 
 
-class CitationMessage(Struct, frozen=True):
+class CitationMessage(Struct, frozen=True, gc=False):
     citations: Citation | list[Citation] | None = None
 
 
-class CitationBody(Struct, frozen=True):
+class CitationBody(Struct, frozen=True, gc=False):
     message: CitationMessage | None = None
 
 
-class CitationStart(Struct, frozen=True, tag_field="type", tag="citation-start"):
+class CitationStart(Struct, frozen=True, gc=False, tag_field="type", tag="citation-start"):
     index: int | None = None
     delta: CitationBody | None = None
 
 
-class CitationEnd(Struct, frozen=True, tag_field="type", tag="citation-end"):
+class CitationEnd(Struct, frozen=True, gc=False, tag_field="type", tag="citation-end"):
     index: int | None = None
 
 
-class Ending(Struct, frozen=True):
+class Ending(Struct, frozen=True, gc=False):
     finish_reason: str | None = None
     usage: Usage | None = None
     error: str | None = None
     error_type: str | None = None
 
 
-class MessageEnd(Struct, frozen=True, tag_field="type", tag="message-end"):
+class MessageEnd(Struct, frozen=True, gc=False, tag_field="type", tag="message-end"):
     delta: Ending | None = None
 
 
-class Unknown(Struct, frozen=True):
+class Unknown(Struct, frozen=True, gc=False):
     """An event of a kind we do not know (`debug`, or a new one): skipped, never fatal."""
 
     type: str

@@ -212,7 +212,7 @@ def report(sides: Sequence[Side], cases: Sequence[load.Case], idle: Sequence[flo
     print("\nmemory, resident MB (after start -> after the load):")
     for side, before in zip(sides, idle, strict=True):
         print(f"  {side.server.name}: {before:.0f} -> {side.server.rss():.0f}")
-    print("CPU between the bursts (connecting, warming up and work put off), not counted above:")
+    print("CPU while idle between the bursts (work put off, timers), not counted above:")
     for side in sides:
         print(f"  {side.server.name}: {side.between:.2f} s of {side.server.cpu():.1f} s in all")
     print(f"the upstream stand-in used {per_request:.0f} us per request, which is in no figure above")
@@ -230,7 +230,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--cycles", type=int, help="bursts per case and server (default 14; 5 with --quick)")
     parser.add_argument("--seconds", type=float, help="length of a burst (default 0.4)")
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="a look in 20 s, too short for conclusions")
+    parser.add_argument("--quick", action="store_true", help="a look in half a minute, for large effects only")
     parser.add_argument("--no-translation", action="store_true", help="leave out the part without a server")
     parser.add_argument(
         "--gateway-command",

@@ -94,10 +94,10 @@ def project_stream(reads: list[bytes]) -> Work:
         stream = call.stream()
         sent = []
         for block in reads:
-            objects: list[object] = []
+            documents: list[bytes] = []
             for data in decoder.feed(block):
-                objects += stream.feed(data)
-            sent.append(b"".join([sse.encode(relay.encode(chunk)) for chunk in objects]))
+                documents += stream.feed(data)
+            sent.append(sse.encode(documents))
         return call.body, sent
 
     expect(work(), '"finish_reason":"stop"')

@@ -1,0 +1,585 @@
+"""What the emulator says in a chat: the rules, and the law that whole and streamed say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from support.recordings import Recording, each_recording
+from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, R, Seen, Wire, running
+
+NORTH = "north-mini-code-1-0"
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    with running() as caller:
+        yield caller
+
+
+def tool(name: str, description: str, required: list[str] | None = None, **properties: Any) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"type": "object", "properties": properties}
+    if properties:
+        parameters["required"] = list(properties) if required is None else required
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+INTEGER = {"type": "integer"}
+STRING = {"type": "string"}
+ADD = tool("add", "Add x and y together", x=INTEGER, y=INTEGER)
+SUBTRACT = tool("subtract", "Subtract y from x (i.e.: x - y)", x=INTEGER, y=INTEGER)
+MAGIC = tool("magic_function", "Applies a magic function to an input.", input=INTEGER)
+MAGIC_NO_ARGUMENTS = tool("magic_function_no_args", "Calculates a magic function.")
+FINAL = tool("final_result", "The final response which ends this conversation", city=STRING, summary=STRING)
+TIME = tool("get_time", "The local time in a city.", city=STRING)
+SEARCH = tool("web_search", "Search the web.", query=STRING)
+
+
+def loop(result: Any, identity: str = "get_weather_a1b2c3d4e5f6") -> list[dict[str, Any]]:
+    """A conversation that ends with what a tool returned."""
+    call = {
+        "id": identity,
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'},
+    }
+    return [
+        {"role": "user", "content": "Get weather for Paris and summarize"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": identity, "content": result},
+    ]
+
+
+def text(seen: Seen) -> str:
+    """The text block of a whole answer."""
+    assert seen.status == 200, seen.data
+    return next(str(block["text"]) for block in seen.body["message"]["content"] if block["type"] == "text")
+
+
+def calls(seen: Seen) -> list[tuple[str, Any]]:
+    """The calls of a whole answer."""
+    assert seen.status == 200, seen.data
+    return [
+        (call["function"]["name"], json.loads(call["function"]["arguments"]))
+        for call in seen.body["message"].get("tool_calls", ())
+    ]
+
+
+def fold(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body that a stream amounts to; asserts the order of events on the way."""
+    kinds = [event["type"] for event in events]
+    assert kinds[0] == "message-start" and kinds[-1] == "message-end" and kinds.count("message-end") == 1
+    message: dict[str, Any] = {"role": "assistant"}
+    content: list[dict[str, Any]] = []
+    tool_calls: list[dict[str, Any]] = []
+    cited: list[dict[str, Any]] = []
+    plan: str | None = None
+    logprobs: list[Any] = []
+    for event in events[1:-1]:
+        told = event.get("delta", {}).get("message", {})
+        match event["type"]:
+            case "content-start":
+                assert event["index"] == len(content)
+                content.append(dict(told["content"]))
+            case "content-delta":
+                assert event["index"] == len(content) - 1
+                for key, value in told["content"].items():
+                    content[-1][key] += value
+                if "logprobs" in event:
+                    logprobs.append(event["logprobs"])
+            case "tool-plan-delta":
+                assert not tool_calls and "index" not in event
+                plan = (plan or "") + told["tool_plan"]
+            case "tool-call-start":
+                assert event["index"] == len(tool_calls)
+                assert told["tool_calls"]["function"]["arguments"] == ""
+                tool_calls.append(told["tool_calls"])
+            case "tool-call-delta":
+                tool_calls[event["index"]]["function"]["arguments"] += told["tool_calls"]["function"]["arguments"]
+            case "citation-start":
+                assert event["index"] == len(cited)
+                cited.append(told["citations"])
+            case "content-end" | "tool-call-end" | "citation-end":
+                assert "delta" not in event
+            case other:
+                raise AssertionError(other)
+    if content:
+        message["content"] = content
+    if plan is not None:
+        message["tool_plan"] = plan
+    if tool_calls:
+        message["tool_calls"] = tool_calls
+    if cited:
+        message["citations"] = cited
+    body = {"message": message, **events[-1]["delta"]}
+    return body | ({"logprobs": logprobs} if logprobs else {})
+
+
+# --- whole and streamed say the same ------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"name": STRING, "age": INTEGER}, "required": ["name", "age"]}
+SAME: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "plain, reasoning": {"model": PLUS},
+    "thinking disabled": {"model": REASONING, "thinking": {"type": "disabled"}},
+    "thinking budget": {"model": NORTH, "thinking": {"type": "enabled", "token_budget": 5}},
+    "one call": {"content": "What's the weather in Paris?", "tools": [WEATHER]},
+    "indented arguments": {"content": "Weather in Paris?", "tools": [WEATHER], "model": R7B},
+    "two calls": {"content": "What's the weather in Paris and Oslo?", "tools": [WEATHER], "model": R7B},
+    "call without arguments": {"content": "Use magic_function_no_args.", "tools": [MAGIC_NO_ARGUMENTS]},
+    "call, reasoning": {"content": "What's the weather in Paris?", "tools": [WEATHER], "model": REASONING},
+    "cited tool result": {"messages": loop("Sunny, 22C in Paris"), "tools": [WEATHER]},
+    "cited tool result, reasoning": {"messages": loop("Sunny, 22C"), "tools": [WEATHER], "model": PLUS},
+    "documents": {"content": "What color is the sky?", "documents": ["The sky is green. Grass is blue."]},
+    "documents, accurate": {
+        "content": "What color is the sky?",
+        "documents": [{"id": "d", "data": {"text": "The sky is green."}}],
+        "citation_options": {"mode": "accurate"},
+    },
+    "json": {"content": "A person as JSON", "response_format": {"type": "json_object", "json_schema": SCHEMA}},
+    "cut short": {"max_tokens": 5},
+    "cut in thinking": {"model": REASONING, "max_tokens": 5},
+    "stopped": {"content": "Output exactly this sequence: alpha<END>omega", "stop_sequences": ["<END>"]},
+    "logprobs": {"logprobs": True},
+    "images": {"model": VISION, "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]},
+    "unicode": {"content": "Repeat: Grüße aus Zürich 😀👩‍🚀 \u2028 <b>"},
+    "nothing but blanks": {"content": "  \n\t "},
+}
+
+
+@pytest.mark.parametrize("fields", SAME.values(), ids=SAME)
+def test_whole_and_streamed_say_the_same(wire: Wire, fields: dict[str, Any]) -> None:
+    whole = wire.chat(**fields).body
+    folded = fold(wire.chat(stream=True, **fields).events)
+    whole.pop("id")
+    for call in folded["message"].get("tool_calls", ()):
+        written = call["function"]["arguments"]
+        call["function"]["arguments"] = json.dumps(
+            json.loads(written or "{}"), separators=(",", ":"), ensure_ascii=False
+        )
+    assert folded == whole
+    assert wire.chat(**fields).body | {"id": ""} == whole | {"id": ""}  # and says it again
+    usage = whole["usage"]
+    assert usage["billed_units"]["input_tokens"] > 0 and usage["billed_units"]["output_tokens"] > 0
+    assert usage["tokens"]["output_tokens"] >= usage["billed_units"]["output_tokens"]
+    assert usage["cached_tokens"] % 16 == 0 and usage["cached_tokens"] <= usage["tokens"]["input_tokens"]
+    for citation in whole["message"].get("citations", ()):
+        block = whole["message"]["content"][citation.get("content_index", 0)]
+        assert block["text"][citation["start"] : citation["end"]] == citation["text"]
+
+
+def test_the_frames_are_exact(wire: Wire) -> None:
+    data = wire.chat("Reply with exactly: Hi there", stream=True).data
+    identity = re.search(rb'"id":"([0-9a-f-]{36})"', data)
+    assert identity
+    data = data.replace(identity[1], b"ID")
+    assert data == (
+        b'event: message-start\ndata: {"id":"ID","type":"message-start","delta":{"message":{"role":"assistant",'
+        b'"content":[],"tool_plan":"","tool_calls":[],"citations":[]}}}\n\n'
+        b'event: content-start\ndata: {"type":"content-start","index":0,"delta":{"message":{"content":'
+        b'{"type":"text","text":""}}}}\n\n'
+        b'event: content-delta\ndata: {"type":"content-delta","index":0,"delta":{"message":{"content":'
+        b'{"text":"Hi"}}}}\n\n'
+        b'event: content-delta\ndata: {"type":"content-delta","index":0,"delta":{"message":{"content":'
+        b'{"text":" there"}}}}\n\n'
+        b'event: content-end\ndata: {"type":"content-end","index":0}\n\n'
+        b'event: message-end\ndata: {"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":'
+        b'{"billed_units":{"input_tokens":7,"output_tokens":2},"tokens":{"input_tokens":502,"output_tokens":5},'
+        b'"cached_tokens":480}}}\n\n'
+        b"data: [DONE]\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "raw"),
+    [
+        ({"model": R7B, "tools": [WEATHER], "content": "Weather in Paris?"}, '{\n    "city": "Paris"\n}'),
+        ({"model": A, "tools": [WEATHER], "content": "Weather in Paris?"}, '{"city": "Paris"}'),
+        ({"model": A, "tools": [MAGIC_NO_ARGUMENTS], "content": "Use magic_function_no_args."}, ""),
+    ],
+    ids=["several lines", "one line, as recorded on Command A", "nothing at all"],
+)
+def test_streamed_arguments_are_as_the_model_writes_them(wire: Wire, fields: dict[str, Any], raw: str) -> None:
+    events = wire.chat(stream=True, **fields).events
+    assert fold(events)["message"]["tool_calls"][0]["function"]["arguments"] == raw
+    assert [event["type"] for event in events].count("tool-call-delta") != 1
+
+
+@pytest.mark.parametrize(("mode", "inline"), [("FAST", True), ("ENABLED", True), (None, True), ("ACCURATE", False)])
+def test_where_citations_come_in_a_stream(wire: Wire, mode: str | None, inline: bool) -> None:
+    documents = ["The sky is green.", "Grass is blue."]
+    seen = wire.chat(
+        "What is the sky like?",
+        documents=[f"{documents[0]} {documents[1]}", "x"],
+        citation_options={"mode": mode} if mode else None,
+        stream=True,
+        max_tokens=None,
+    )
+    kinds = [event["type"] for event in seen.events]
+    first = kinds.index("citation-start")
+    last_delta = len(kinds) - 1 - kinds[::-1].index("content-delta")
+    assert kinds[first + 1] == "citation-end" and first > kinds.index("content-delta")
+    assert first > last_delta  # the one sentence quoted is the end of the answer
+    assert kinds.index("content-end") > first
+    listed = wire.chat(messages=loop("Sunny, 22C"), stream=True, citation_options={"mode": mode} if mode else None)
+    kinds = [event["type"] for event in listed.events]
+    last_delta = len(kinds) - 1 - kinds[::-1].index("content-delta")
+    assert (kinds.index("citation-start") < last_delta) is inline
+
+
+@pytest.mark.parametrize("mode", ["OFF", "DISABLED", "off"])
+def test_citations_can_be_switched_off(wire: Wire, mode: str) -> None:
+    seen = wire.chat(messages=loop("Sunny"), citation_options={"mode": mode})
+    assert "citations" not in seen.body["message"]
+
+
+# --- plain answers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("Reply with exactly: identity probe", "identity probe"),
+        ("Reply with exactly this one word and nothing else: streamed", "streamed"),
+        ("Reply with the single word ready.", "ready"),
+        ("Answer with the word 'banana' only", "banana"),
+        ('Say "foo bar"', "foo bar"),
+        ("Say hi in one word.", "hi"),
+        ("Please repeat after me: blue", "blue"),
+        ("Output exactly this sequence: alpha<END>omega", "alpha<END>omega"),
+        ("2+2", "4"),
+        ("What is 2 + 2 * 3?", "8"),
+        ("Calculate 9 - 4. Answer directly without calling a tool.", "5"),
+        ("What is 7 divided by 2?", "3.5"),
+        ("What is the capital of France?", "The capital of France is Paris."),
+        ("Count to 5", "1, 2, 3, 4, 5"),
+    ],
+)
+def test_short_answers(wire: Wire, prompt: str, said: str) -> None:
+    assert text(wire.chat(prompt)) == said
+
+
+@pytest.mark.parametrize("prompt", ["Tell me a story.", "Hello!", "2024-01-02", "1/0 = ?", "Reply with one sentence."])
+def test_other_answers_say_that_this_is_an_emulator(wire: Wire, prompt: str) -> None:
+    assert "Cohere emulator (rule-based, not a model)" in text(wire.chat(prompt))
+
+
+def test_the_conversation_is_remembered(wire: Wire) -> None:
+    messages = [
+        {"role": "user", "content": "My name is Ada."},
+        {"role": "assistant", "content": [{"type": "text", "text": "Hello"}], "citations": [], "tool_calls": []},
+        {"role": "user", "content": "What is my name?"},
+    ]
+    assert text(wire.chat(messages=messages)) == "Your name is Ada."
+
+
+def test_the_system_may_order_an_answer(wire: Wire) -> None:
+    messages = [
+        {"role": "system", "content": 'Always answer "no".'},
+        {"role": "user", "content": "Are you there?"},
+    ]
+    assert text(wire.chat(messages=messages)) == "no"
+
+
+def test_images_are_counted_and_described(wire: Wire) -> None:
+    image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}
+    seen = wire.chat([{"type": "text", "text": "Look"}, image, image], model=VISION)
+    assert "2 images: image/png, 2x2 pixels, 84 bytes" in text(seen)
+    usage = seen.body["usage"]
+    assert usage["tokens"]["image_tokens"] == 518
+    assert usage["billed_units"]["input_tokens"] == 518 + 1
+    assert usage["tokens"]["input_tokens"] == 495 + 1
+
+
+# --- tools --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tools", "expected"),
+    [
+        ("What's the weather in Paris?", [WEATHER], [("get_weather", {"city": "Paris"})]),
+        (
+            "What is the weather in San Francisco, CA?",
+            [WEATHER, SUBTRACT],
+            [("get_weather", {"city": "San Francisco, CA"})],
+        ),
+        (
+            "What's the weather in Paris and Oslo?",
+            [WEATHER],
+            [("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Oslo"})],
+        ),
+        (
+            "What's the weather in Paris, Oslo, and New York?",
+            [WEATHER],
+            [("get_weather", {"city": city}) for city in ("Paris", "Oslo", "New York")],
+        ),
+        (
+            "What's the weather in Paris and what time is it in Tokyo?",
+            [WEATHER, TIME],
+            [("get_weather", {"city": "Paris"}), ("get_time", {"city": "Tokyo"})],
+        ),
+        (
+            "What's the weather in Paris and what is 3 - 1?",
+            [WEATHER, SUBTRACT],
+            [("get_weather", {"city": "Paris"}), ("subtract", {"x": 3, "y": 1})],
+        ),
+        ("What is the value of magic_function(3)? Use the tool.", [MAGIC], [("magic_function", {"input": 3})]),
+        (
+            "What is the value of magic_function_no_args()? Use the tool.",
+            [MAGIC_NO_ARGUMENTS],
+            [("magic_function_no_args", {})],
+        ),
+        ("Use the subtract tool to calculate 8 - 3.", [ADD, SUBTRACT], [("subtract", {"x": 8, "y": 3})]),
+        ('Search for "cohere gateway"', [SEARCH], [("web_search", {"query": "cohere gateway"})]),
+        ("Wie ist das Wetter in Zürich? get_weather", [WEATHER], [("get_weather", {"city": "Zürich"})]),
+        ("How do you do, my friend?", [WEATHER, ADD, SUBTRACT], []),
+        ("Weather in Paris? Answer without calling a tool.", [WEATHER], []),
+    ],
+)
+def test_which_tools_are_called(wire: Wire, prompt: str, tools: list[Any], expected: list[tuple[str, Any]]) -> None:
+    seen = wire.chat(prompt, tools=tools)
+    assert calls(seen) == expected
+    assert seen.body["finish_reason"] == ("TOOL_CALL" if expected else "COMPLETE")
+    for call in seen.body["message"].get("tool_calls", ()):
+        assert re.fullmatch(rf"{call['function']['name']}_[a-z0-9]{{12}}", call["id"])
+
+
+def test_a_required_call_is_made_once(wire: Wire) -> None:
+    seen = wire.chat("Use the correct tool to calculate 9 - 4.", tools=[ADD, SUBTRACT], tool_choice="REQUIRED")
+    assert calls(seen) == [("subtract", {"x": 9, "y": 4})]
+    assert seen.body["message"]["tool_plan"] == "I will use one or more of the available tools to find the answer"
+    unrelated = wire.chat("Hello", tools=[WEATHER, ADD], tool_choice="REQUIRED")
+    assert len(calls(unrelated)) == 1
+
+
+def test_a_required_call_after_a_result_takes_another_tool(wire: Wire) -> None:
+    fields: dict[str, Any] = {"messages": loop("Sunny, 22C in Paris"), "tool_choice": "REQUIRED"}
+    assert calls(wire.chat(**fields, tools=[WEATHER, FINAL])) == [
+        ("final_result", {"city": "Paris", "summary": "Sunny, 22C in Paris"})
+    ]
+    assert [name for name, _ in calls(wire.chat(**fields, tools=[WEATHER]))] == ["get_weather"]
+
+
+def test_no_call_when_none_is_allowed(wire: Wire) -> None:
+    seen = wire.chat("What's the weather in Paris?", tools=[WEATHER], tool_choice="NONE")
+    assert calls(seen) == [] and text(seen)
+
+
+def test_a_tool_turn_has_no_content_unless_the_model_reasons(wire: Wire) -> None:
+    fields: dict[str, Any] = {"content": "What's the weather in Paris?", "tools": [WEATHER]}
+    assert list(wire.chat(**fields).body["message"]) == ["role", "tool_plan", "tool_calls"]
+    thought = wire.chat(**fields, model=REASONING).body
+    assert list(thought["message"]) == ["role", "content", "tool_calls"]
+    assert [block["type"] for block in thought["message"]["content"]] == ["thinking"]
+    assert thought["usage"]["tokens"]["reasoning_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "source", "output", "said"),
+    [
+        ("Sunny, 22C", "get_weather_a1b2c3d4e5f6:0", {"content": "Sunny, 22C"}, "Sunny, 22C"),
+        (
+            [{"type": "document", "document": {"data": {"output": "60"}}}],
+            "get_weather_a1b2c3d4e5f6:0",
+            {"output": "60"},
+            "60",
+        ),
+        (
+            [{"type": "document", "document": {"id": "w1", "data": {"temp": "22C"}}}],
+            "w1",
+            {"temp": "22C"},
+            "22C",
+        ),
+        (
+            [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
+            "get_weather_a1b2c3d4e5f6:0",
+            {"content": "one"},
+            "one\ntwo",
+        ),
+        ("", "", {}, "nothing"),
+    ],
+    ids=["text", "document", "document with id", "parts", "empty"],
+)
+def test_a_tool_result_is_told_and_cited(wire: Wire, content: Any, source: str, output: Any, said: str) -> None:
+    seen = wire.chat(messages=loop(content), tools=[WEATHER])
+    assert said in text(seen) and seen.body["finish_reason"] == "COMPLETE"
+    cited = seen.body["message"].get("citations", [])
+    assert bool(cited) is bool(content)
+    if cited:
+        assert cited[0]["sources"] == [{"type": "tool", "id": source, "tool_output": output}]
+        assert list(cited[0]) == ["start", "end", "text", "sources", "type"]
+
+
+def test_content_index_stands_only_after_thinking(wire: Wire) -> None:
+    for model, expected in ((A, None), (PLUS, 1)):
+        cited = wire.chat(messages=loop("Sunny"), model=model).body["message"]["citations"]
+        assert cited[0].get("content_index") == expected
+
+
+# --- documents and JSON -------------------------------------------------------------------------------------
+
+
+def test_the_best_document_is_quoted(wire: Wire) -> None:
+    documents = ["Grass is blue. Cats purr.", {"data": {"title": "Sky", "snippet": "The sky is green."}}]
+    seen = wire.chat("What color is the sky?", documents=documents, model=R)
+    assert "The sky is green." in text(seen)
+    assert seen.body["message"]["citations"][0]["sources"] == [
+        {
+            "type": "document",
+            "id": "doc:1",
+            "document": {"id": "doc:1", "title": "Sky", "snippet": "The sky is green."},
+        }
+    ]
+
+
+NESTED = {
+    "type": "object",
+    "$defs": {
+        "Person": {
+            "type": "object",
+            "properties": {
+                "name": STRING,
+                "mother": {"anyOf": [{"$ref": "#/$defs/Person"}, {"type": "null"}]},
+                "role": {"type": "string", "enum": ["admin", "user"]},
+            },
+            "required": ["name", "mother", "role"],
+        }
+    },
+    "properties": {
+        "kind": {"type": "string", "const": "people"},
+        "people": {"type": "array", "items": {"$ref": "#/$defs/Person"}},
+        "born": {"type": "string", "format": "date"},
+        "code": {"type": "string", "pattern": "[A-Z]{2}-\\d{3}"},
+        "ratio": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+    },
+    "required": ["kind", "people", "born", "code", "ratio"],
+}
+
+
+@pytest.mark.parametrize("key", ["json_schema", "schema"])
+def test_json_fits_the_schema(wire: Wire, key: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    for prompt, schema in (
+        ("A person named Ada, 36 years old, as JSON", SCHEMA),
+        ("JSON please: the user Bob", NESTED),
+    ):
+        made = json.loads(text(wire.chat(prompt, response_format={"type": "json_object", key: schema})))
+        jsonschema.validate(made, schema)
+    assert made["people"][0]["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "made"),
+    [
+        ('JSON with keys "name" and "age" for John, 30', {"name": "John", "age": 30}),
+        ("Return JSON. What is 2+2?", {"answer": "4"}),
+        (f"Fill this JSON schema: {json.dumps(SCHEMA)} with Ada aged 36", {"name": "Ada", "age": 36}),
+    ],
+)
+def test_json_without_a_schema(wire: Wire, prompt: str, made: Any) -> None:
+    assert json.loads(text(wire.chat(prompt, response_format={"type": "json_object"}))) == made
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 10])
+def test_max_tokens_cuts(wire: Wire, limit: int) -> None:
+    body = wire.chat("Write a detailed description of the ocean.", max_tokens=limit).body
+    assert body["finish_reason"] == "MAX_TOKENS"
+    assert body["usage"]["billed_units"]["output_tokens"] == max(1, limit - 1)  # recorded: 4 gives 3
+    assert body["message"]["content"][0]["text"]
+
+
+def test_thinking_can_eat_all_tokens(wire: Wire) -> None:
+    body = wire.chat(model=REASONING, max_tokens=5).body
+    assert [block["type"] for block in body["message"]["content"]] == ["thinking"]
+    assert body["finish_reason"] == "MAX_TOKENS"
+
+
+def test_a_call_can_be_cut_in_its_arguments(wire: Wire) -> None:
+    fields: dict[str, Any] = {"content": "Weather in Paris?", "tools": [WEATHER], "model": R7B, "max_tokens": 24}
+    whole = wire.chat(**fields).body
+    assert whole["finish_reason"] == "MAX_TOKENS"
+    arguments = whole["message"]["tool_calls"][0]["function"]["arguments"]
+    assert arguments and not arguments.endswith("}")
+    streamed = fold(wire.chat(stream=True, **fields).events)
+    assert streamed["message"]["tool_calls"] == whole["message"]["tool_calls"]
+
+
+def test_a_stop_sequence_ends_the_text_before_itself(wire: Wire) -> None:
+    body = wire.chat("Repeat: The capital is Paris today", stop_sequences=["Oslo", "Paris"]).body
+    assert body["message"]["content"][0]["text"] == "The capital is"
+    assert body["finish_reason"] == "STOP_SEQUENCE"
+
+
+def test_logprobs_have_one_item_per_piece(wire: Wire) -> None:
+    body = wire.chat("Reply with exactly: Hi there", logprobs=True).body
+    assert [item["text"] for item in body["logprobs"]] == ["Hi", " there"]
+    for item in body["logprobs"]:
+        assert list(item) == ["text", "token_ids", "logprobs"]
+        assert len(item["token_ids"]) == len(item["logprobs"]) == 1 and item["logprobs"][0] <= 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "hidden"),
+    [
+        ({"model": R}, 66),
+        ({"model": R7B}, 495),
+        ({"model": PLUS}, 25),
+        ({"model": R7B, "tools": [WEATHER]}, 1_400),
+        ({"model": REASONING, "tools": [WEATHER]}, 1_417),
+    ],
+)
+def test_the_hidden_prompt_is_counted(wire: Wire, fields: Mapping[str, Any], hidden: int) -> None:
+    usage = wire.chat(**fields).body["usage"]
+    assert usage["tokens"]["input_tokens"] - usage["billed_units"]["input_tokens"] == hidden
+
+
+# --- beside the recordings ----------------------------------------------------------------------------------
+
+
+def shape(value: Any) -> Any:
+    """Keys and types without values; lists as their first item."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in sorted(value.items()) if key not in OPTIONAL}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return type(value).__name__
+
+
+# What came with the years (cached_tokens, reasoning_tokens) or depends on the very words (citations).
+OPTIONAL = ("cached_tokens", "reasoning_tokens", "citations", "logprobs")
+# Their models are gone: the emulator answers 404, as Cohere does now.
+GONE = ("command-r-plus", "command-r")
+
+
+@each_recording("/v2/chat", status=200)
+def test_as_recorded(wire: Wire, recording: Recording) -> None:
+    seen = wire.post("/v2/chat", recording.request.body)
+    if recording.request.body["model"] in GONE:
+        assert seen.status == 404
+        return
+    assert seen.status == 200, seen.data
+    if recording.streamed:
+        ours, theirs = fold(seen.events), fold(recording.events())
+        kinds = [dict.fromkeys(event["type"] for event in events) for events in (seen.events, recording.events())]
+        assert kinds[0] == kinds[1]
+    else:
+        ours, theirs = seen.body, recording.json()
+    assert shape(ours) == shape(theirs)
+    if theirs["finish_reason"] == "TOOL_CALL":
+        said = [[call["function"] for call in each["message"]["tool_calls"]] for each in (ours, theirs)]
+        names = [[call["name"] for call in each] for each in said]
+        assert names[0] == names[1]
+        assert said[0][0]["arguments"] == said[1][0]["arguments"] or "summary" in said[0][0]["arguments"]
+
+
+@each_recording("/v2/chat", "/v2/embed", status=404)
+def test_refused_as_recorded(wire: Wire, recording: Recording) -> None:
+    seen = wire.post(recording.request.path, recording.request.body)
+    assert seen.status == 404
+    assert seen.body["message"] == recording.json()["message"] and list(seen.body) == ["id", "message"]

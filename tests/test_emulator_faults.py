@@ -1,0 +1,252 @@
+"""The faults that a caller may order, and what the emulator notices about callers that leave."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.emulator.faults import FAULTS, STATUS_SENTENCES
+from test_emulator import KEY, A, Seen, Wire, running
+
+PROMPT = "Count to 20"
+MOST_SECONDS_TO_NOTICE = 1.0
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    with running() as caller:
+        yield caller
+
+
+def ordered(wire: Wire, fault: str, how: str = "suffix", **fields: Any) -> Seen:
+    body = {"model": A, "messages": [{"role": "user", "content": PROMPT}], **fields}
+    if how == "suffix":
+        return wire.post("/v2/chat", body | {"model": f"{A}@{fault}"})
+    return wire.post("/v2/chat", body, x_emulator_fault=fault)
+
+
+# --- error answers ------------------------------------------------------------------------------------------
+
+ERRORS: list[tuple[str, int, str | None, str | None]] = [
+    *((f"status={status}", status, sentence, None) for status, sentence in STATUS_SENTENCES.items()),
+    ("503", 503, STATUS_SENTENCES[503], None),
+    ("status", 500, STATUS_SENTENCES[500], None),
+    ("status=418", 418, "emulated error 418", None),
+    ("rate_trial", 429, "You are using a Trial key, which is limited to 20 API calls / minute.", None),
+    ("rate_minute", 429, "You are past the per minute request limit, please wait and try again later.", None),
+    ("rate_month", 429, "You are past the per-month request limit for this model", None),
+    ("invalid_tool_generation", 422, "your request resulted in an invalid tool", "INVALID_TOOL_GENERATION"),
+    ("hallucinated_tools", 422, "all generated tool calls were hallucinated", "HALLUCINATED_ALL_TOOL_CALLS"),
+    ("no_valid_response", 422, "No valid response generated.", "NO_VALID_RESPONSE_GENERATED"),
+]
+
+
+@pytest.mark.parametrize("how", ["suffix", "header"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("fault", "status", "sentence", "error_type"), ERRORS, ids=[row[0] for row in ERRORS])
+def test_an_error_answer(
+    wire: Wire, fault: str, status: int, sentence: str, error_type: str | None, stream: bool, how: str
+) -> None:
+    seen = ordered(wire, fault, how, stream=stream)
+    assert seen.status == status and seen.headers["content-type"] == "application/json"
+    assert seen.body["message"].startswith(sentence)
+    assert seen.body.get("error_type") == error_type
+    assert "retry-after" not in seen.headers
+
+
+def test_an_answer_that_is_not_cohere(wire: Wire) -> None:
+    seen = ordered(wire, "html")
+    assert seen.status == 502 and seen.headers["content-type"].startswith("text/html")
+    assert seen.data.startswith(b"<html>")
+    assert (ordered(wire, "empty").status, ordered(wire, "empty").data) == (500, b"")
+
+
+@pytest.mark.parametrize("fault", ["nonsense", "status=200", "status=x", "late=x", "slow=-1"])
+def test_a_fault_that_does_not_exist(wire: Wire, fault: str) -> None:
+    seen = ordered(wire, fault)
+    assert seen.status == 400 and "the emulator" in seen.body["message"]
+
+
+def test_flaky_fails_first(wire: Wire) -> None:
+    assert [ordered(wire, "flaky=2", seed=1).status for _ in range(4)] == [503, 503, 200, 200]
+    assert ordered(wire, "flaky=2", seed=2).status == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/embed", {"model": "embed-v4.0@503", "texts": ["a"], "input_type": "search_query"}),
+        ("/v2/rerank", {"model": "rerank-v3.5@503", "query": "a", "documents": ["a"]}),
+        ("/v1/tokenize", {"model": f"{A}@503", "text": "a"}),
+    ],
+)
+def test_every_endpoint_has_faults(wire: Wire, path: str, body: Any) -> None:
+    assert wire.post(path, body).status == 503
+
+
+# --- streams that go wrong ----------------------------------------------------------------------------------
+
+
+def test_cut(wire: Wire) -> None:
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        ordered(wire, "cut", stream=True)
+    assert b"content-delta" in cut.value.partial and b"message-end" not in cut.value.partial
+    with pytest.raises(http.client.IncompleteRead):
+        ordered(wire, "cut")
+
+
+def test_eof(wire: Wire) -> None:
+    data = ordered(wire, "eof", stream=True).data
+    assert b"content-delta" in data and b"message-end" not in data and b"[DONE]" not in data
+    assert data.endswith(b"\n\n")
+    with pytest.raises(ValueError):
+        _ = ordered(wire, "eof").body
+
+
+def test_broken_json(wire: Wire) -> None:
+    seen = ordered(wire, "broken_json", stream=True)
+    with pytest.raises(ValueError):
+        _ = seen.events
+    assert seen.data.endswith(b"data: [DONE]\n\n")
+    with pytest.raises(ValueError):
+        _ = ordered(wire, "broken_json").body
+
+
+def test_finish_error(wire: Wire) -> None:
+    seen = ordered(wire, "finish_error", stream=True)
+    kinds = [event["type"] for event in seen.events]
+    assert kinds[-1] == "message-end" and "content-end" not in kinds  # open blocks are not closed first
+    assert seen.events[-1]["delta"] == {
+        "finish_reason": "ERROR",
+        "usage": {},
+        "error": "your request resulted in an invalid tool generation. Try updating the messages or tool definitions",
+        "error_type": "INVALID_TOOL_GENERATION",
+    }
+    assert seen.data.endswith(b"data: [DONE]\n\n")
+    assert ordered(wire, "finish_error").body["finish_reason"] == "ERROR"
+
+
+def test_finish_timeout(wire: Wire) -> None:
+    assert ordered(wire, "finish_timeout", stream=True).events[-1]["delta"]["finish_reason"] == "TIMEOUT"
+    assert ordered(wire, "finish_timeout").body["finish_reason"] == "TIMEOUT"
+
+
+def test_unknown_event(wire: Wire) -> None:
+    events = ordered(wire, "unknown_event", stream=True).events
+    assert [event["type"] for event in events].count("telemetry") == 1 and events[-1]["type"] == "message-end"
+    assert "telemetry" in ordered(wire, "unknown_event").body
+
+
+def test_no_usage(wire: Wire) -> None:
+    assert list(ordered(wire, "no_usage", stream=True).events[-1]["delta"]) == ["finish_reason"]
+    seen = ordered(wire, "no_usage")
+    assert "usage" not in seen.body and "num_tokens" not in seen.headers
+    body = {"model": "embed-v4.0@no_usage", "texts": ["a"], "input_type": "search_query"}
+    assert "billed_units" not in wire.post("/v2/embed", body).body["meta"]
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["late=0.2", "stall=0.2", "stall_stream=0.2", "slow=0.2"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_delays_with_an_end(wire: Wire, fault: str, stream: bool) -> None:
+    begun = time.monotonic()
+    seen = ordered(wire, fault, stream=stream, messages=[{"role": "user", "content": "Reply with exactly: x"}])
+    assert time.monotonic() - begun >= 0.2
+    assert seen.status == 200
+    assert seen.events[-1]["type"] == "message-end" if stream else seen.body["finish_reason"] == "COMPLETE"
+
+
+def test_slow_sends_event_by_event(wire: Wire) -> None:
+    connection = wire.connect()
+    body = {"model": f"{A}@slow=0.05", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
+    connection.request("POST", "/v2/chat", json.dumps(body), KEY)
+    response = connection.getresponse()
+    first = response.read1(65_536)
+    connection.close()
+    assert first.count(b"\n\n") <= 3
+
+
+# --- callers that leave -------------------------------------------------------------------------------------
+
+
+def finished(wire: Wire, count: int) -> Any:
+    """The record number `count`, once its request is over."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        if len(wire.app.state.log) > count and wire.app.state.log[count].closed_at is not None:
+            return wire.app.state.log[count]
+        time.sleep(0.005)
+    raise AssertionError("the request never ended")
+
+
+@pytest.mark.parametrize(
+    ("fault", "stream", "wait_for"),
+    [
+        ("stall", False, b""),
+        ("stall", True, b""),
+        ("late=30", False, b""),
+        ("stall_stream", True, b"content-delta"),
+        ("stall_stream", False, b"message"),
+        ("slow=0.05", True, b"content-delta"),
+    ],
+)
+def test_a_caller_that_leaves_is_noticed(wire: Wire, fault: str, stream: bool, wait_for: bytes) -> None:
+    count = len(wire.app.state.log)
+    body = {"model": f"{A}@{fault}", "messages": [{"role": "user", "content": PROMPT}], "stream": stream}
+    data = json.dumps(body).encode()
+    host, port = wire.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as caller:
+        head = f"POST /v2/chat HTTP/1.1\r\nhost: x\r\nauthorization: bearer x\r\ncontent-length: {len(data)}\r\n\r\n"
+        caller.sendall(head.encode() + data)
+        seen = b""
+        while wait_for not in seen or not until_open(wire, count):
+            seen += caller.recv(65_536)
+    left = time.monotonic()
+    record = finished(wire, count)
+    assert record.closed_by_caller and not record.finished
+    assert (record.model, record.stream, record.fault) == (A, stream, fault.partition("=")[0])
+    assert record.closed_at - left < MOST_SECONDS_TO_NOTICE
+
+
+def until_open(wire: Wire, count: int) -> bool:
+    """Wait until the emulator has begun with the request and knows its fault."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        if len(wire.app.state.log) > count and wire.app.state.log[count].fault:
+            return True
+        time.sleep(0.005)
+    raise AssertionError("the request never came")
+
+
+def test_the_log_tells_what_happened(wire: Wire) -> None:
+    wire.ask("DELETE", "/emulator/log", None, {})
+    wire.chat()
+    wire.chat(stream=True)
+    ordered(wire, "503")
+    wire.ask("GET", "/nowhere")
+    finished(wire, 3)
+    records = wire.ask("GET", "/emulator/log", None, {}).body
+    told = [(record["path"], record["stream"], record["status"], record["finished"]) for record in records]
+    assert told == [
+        ("/v2/chat", False, 200, True),
+        ("/v2/chat", True, 200, True),
+        ("/v2/chat", False, 503, True),
+        ("/nowhere", False, 404, True),
+    ]
+    assert not any(record["closed_by_caller"] for record in records)
+    assert all(record["closed_at"] >= record["opened_at"] for record in records)
+    assert records[2]["fault"] == "status" and records[0]["model"] == A
+
+
+def test_every_fault_is_tested() -> None:
+    with open(__file__, encoding="utf-8") as source:
+        text = source.read()
+    assert [name for name in FAULTS if f'"{name}' not in text] == []

@@ -1,0 +1,288 @@
+"""The parts of the emulator that can be judged without a wire: tokens, vectors, patterns, instances, ranking."""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+import struct
+from typing import Any
+
+import pytest
+
+from gateway.emulator import rerank, tokens, vectors
+from gateway.emulator.catalogue import Catalogue
+from gateway.emulator.drawing import Drawing, places
+from gateway.emulator.embed import answer as embed
+from gateway.emulator.images import look
+from gateway.emulator.instances import Maker
+from gateway.emulator.patterns import example
+from gateway.emulator.refusals import Refusal
+
+# --- tokens -------------------------------------------------------------------------------------------------
+
+TEXTS = [
+    "",
+    "Hello, world!",
+    "  two  spaces\n\n\ttabs ",
+    "Grüße aus Zürich, naïve café",
+    "日本語のテキスト",
+    "👩‍🚀🏳️‍🌈 e\u0301 \u200b \ufeff \x00 \x7f",
+    "snake_case CamelCase __init__ 3.14159 1e-9 ½ ²",
+    '<|endoftext|> {"a": [1, 2]} </s>',
+    "incomprehensibilities" * 3,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_detokenize_is_the_inverse_of_tokenize(text: str) -> None:
+    pieces = tokens.pieces(text)
+    assert "".join(pieces) == text
+    numbers = [tokens.number(piece) for piece in pieces]
+    assert all(0 <= number < 2**53 for number in numbers)
+    assert "".join(tokens.piece(number) for number in numbers) == text
+
+
+def test_any_text_survives() -> None:
+    chance = random.Random(7)
+    for _ in range(300):
+        codes = [chance.choice([chance.randrange(32, 127), chance.randrange(0x110000)]) for _ in range(30)]
+        text = "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
+        assert "".join(tokens.piece(tokens.number(piece)) for piece in tokens.pieces(text)) == text
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 255, 2**62, 2**70, -1, 0x1FF])
+def test_a_number_that_is_no_token(number: int) -> None:
+    with pytest.raises(Refusal, match="not in the vocabulary"):
+        tokens.piece(number)
+
+
+# --- vectors ------------------------------------------------------------------------------------------------
+
+
+def near(left: str, right: str) -> float:
+    return vectors.similarity(vectors.of_text(left, 1024, "s"), vectors.of_text(right, 1024, "s"))
+
+
+def test_similar_texts_are_near() -> None:
+    question = "How do I reset my password?"
+    assert near(question, "Resetting a forgotten password") > near(question, "The weather in Paris is sunny") + 0.1
+    assert near("cats", "cat") > near("cats", "dogs")
+    assert near(question, question) == pytest.approx(1, abs=1e-4)
+    assert vectors.of_text("", 8, "s") == vectors.of_text("", 8, "s")
+
+
+@pytest.mark.parametrize("model", ["embed-v4.0", "embed-english-light-v3.0"])
+def test_all_formats_are_the_same_vector(model: str) -> None:
+    kinds = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+    body = {"texts": ["Hello World"], "embedding_types": kinds[::-1]}
+    found = embed(body, Catalogue().find(model)).body
+    told = {kind: values[0] for kind, values in found["embeddings"].items()}
+    size = len(told["float"])
+    assert list(told) == kinds
+    assert sum(value * value for value in told["float"]) == pytest.approx(1, abs=1e-4)
+    unpacked = struct.unpack(f"<{size}f", base64.b64decode(told["base64"]))
+    assert [struct.pack("f", value) for value in told["float"]] == [struct.pack("f", value) for value in unpacked]
+    assert told["uint8"] == [value + 128 for value in told["int8"]]
+    assert all(-128 <= value <= 127 for value in told["int8"])
+    assert [value > 0 for value in told["int8"]] == [value > 0 for value in told["float"]]
+    assert len(told["ubinary"]) == size // 8
+    assert told["binary"] == [value - 128 for value in told["ubinary"]]
+    bits = "".join(f"{byte:08b}" for byte in told["ubinary"])
+    assert [bit == "1" for bit in bits] == [value > 0 for value in told["float"]]
+    assert found["texts"] == (["Hello World"] if model == "embed-v4.0" else ["hello world"])
+
+
+def test_smaller_sizes_are_prefixes_and_v5_shares_a_space() -> None:
+    catalogue = Catalogue()
+    pro, fast = catalogue.find("embed-v5.0-pro"), catalogue.find("embed-v5.0-fast")
+    large = embed({"texts": ["a text"]}, pro).body["embeddings"]["float"][0]
+    small = embed({"texts": ["a text"], "output_dimension": 256}, fast).body["embeddings"]["float"][0]
+    assert len(large) == 2048 and len(small) == 256
+    scale = small[0] / large[0]
+    assert small == pytest.approx([value * scale for value in large[:256]], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("truncate", "same_as"), [("END", "one two"), ("START", " three four"), (None, "one two")])
+def test_truncation(truncate: str | None, same_as: str) -> None:
+    model = Catalogue().find("embed-v4.0")
+    cut = embed({"texts": ["one two three four"], "max_tokens": 2, "truncate": truncate}, model)
+    assert cut.body["embeddings"] == embed({"texts": [same_as]}, model).body["embeddings"]
+    assert cut.body["meta"]["billed_units"] == {"input_tokens": 2, "image_tokens": 0}
+    assert cut.counted == 2
+
+
+def test_image_units() -> None:
+    url = "data:image/gif;base64," + base64.b64encode(b"GIF89a\x03\x00\x05\x00rest").decode()
+    catalogue = Catalogue()
+    new = embed({"images": [url, url]}, catalogue.find("embed-v4.0")).body
+    assert new["images"] == [{"width": 3, "height": 5, "format": "image/gif", "bit_depth": 0}] * 2
+    assert new["texts"] == [] and new["meta"]["billed_units"] == {"input_tokens": 0, "image_tokens": 518}
+    old = embed({"images": [url]}, catalogue.find("embed-english-v3.0")).body
+    assert old["meta"]["billed_units"] == {"images": 1}
+    mixed = embed(
+        {"inputs": [{"content": [{"type": "text", "text": "a b"}, {"type": "image_url", "image_url": {"url": url}}]}]},
+        catalogue.find("embed-v5.0-fast"),
+    )
+    assert mixed.body["meta"]["billed_units"] == {"input_tokens": 2, "image_tokens": 259}
+
+
+JPEG = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc0\x00\x11\x08\x00\x07\x00\x09\x03"
+WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x06\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "size"), [("jpeg", JPEG, (9, 7)), ("webp", WEBP, (10, 7)), ("png", b"short", (0, 0))]
+)
+def test_image_sizes(kind: str, data: bytes, size: tuple[int, int]) -> None:
+    image = look(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
+    assert (image.width, image.height) == size
+
+
+# --- rerank -------------------------------------------------------------------------------------------------
+
+DOCUMENTS = ["Cats purr.", "Paris is the capital of France. It rains.", "The capital of Norway is Oslo.", "x"]
+
+
+def ranked(**more: Any) -> list[dict[str, Any]]:
+    body = {"query": "capital of France", "documents": DOCUMENTS, **more}
+    results: list[dict[str, Any]] = rerank.answer(body, Catalogue().find("rerank-v5.0-pro"))["results"]
+    return results
+
+
+def test_the_best_document_comes_first() -> None:
+    results = ranked()
+    scores = [result["relevance_score"] for result in results]
+    assert [result["index"] for result in results[:2]] == [1, 2]
+    assert scores == sorted(scores, reverse=True) and all(0 < score < 1 for score in scores)
+    assert len(ranked(top_n=2)) == 2 and len(ranked(top_n=99)) == 4
+
+
+def test_relevant_spans_point_into_the_document() -> None:
+    best = ranked(relevant_spans={"mode": "enabled", "max_spans": 1, "threshold": 0.3})[0]
+    span = best["relevant_spans"][0]
+    assert DOCUMENTS[1][span["start"] : span["end"]] == "Paris is the capital of France."
+    assert "relevant_spans" not in ranked(relevant_spans={"mode": "disabled"})[0]
+
+
+@pytest.mark.parametrize(("count", "units"), [(1, 1), (100, 1), (101, 2)])
+def test_search_units(count: int, units: int) -> None:
+    body = {"query": "a", "documents": ["a"] * count}
+    told = rerank.answer(body, Catalogue().find("rerank-v3.5"))
+    assert told["meta"]["billed_units"] == {"search_units": units}
+
+
+# --- patterns and instances ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"[A-Z]{2}-\d{3}", r"^\+?\d+$", r"(foo|bar)baz", r"[^a-z]x?y*", r"\w+@\w+\.com", r"(?:ab){2,3}", "a.c", r"\[\]",
+     r"[\w-]{8}", r"(|x)z"],
+)  # fmt: skip
+def test_an_example_fits_its_pattern(pattern: str) -> None:
+    text = example(pattern)
+    assert text is not None and re.search(pattern, text)
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=a)b", "[", "a{2"])
+def test_a_pattern_beyond_us(pattern: str) -> None:
+    made = example(pattern)
+    assert made is None or re.search(pattern, made)
+
+
+def make(schema: Any, text: str = "", sparing: bool = False) -> Any:
+    return Maker(schema, Drawing(text), sparing=sparing).make(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"const": None}, None),
+        ({"type": ["null", "integer"]}, 1),
+        ({"type": "integer", "minimum": 5}, 5),
+        ({"type": "integer", "exclusiveMinimum": 5}, 6),
+        ({"type": "number", "maximum": -2.5}, -2.5),
+        ({"type": "integer", "multipleOf": 4, "minimum": 5}, 8),
+        ({"type": "boolean"}, True),
+        ({"type": "null"}, None),
+        ({"type": "array", "items": {"type": "boolean"}, "minItems": 2}, [True, True]),
+        ({"type": "string", "default": "d"}, "d"),
+        ({"type": "string", "minLength": 6, "maxLength": 6}, "textxx"),
+        ({"enum": [3, 4]}, 3),
+        ({"anyOf": [{"type": "null"}, {"type": "boolean"}]}, True),
+        ({"allOf": [{"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}]}, {"a": 1}),
+        ({"$ref": "#/nowhere"}, "text"),
+        ({}, "text"),
+        (True, "text"),
+    ],
+)
+def test_an_instance_of_a_schema(schema: Any, value: Any) -> None:
+    assert make(schema) == value
+
+
+def test_a_schema_that_contains_itself_ends() -> None:
+    node: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            "value": {"type": "integer"},
+            "next": {"$ref": "#"},
+            "all": {"type": "array", "items": {"$ref": "#"}},
+        },
+        "required": ["value"],
+    }
+    assert make(node)["value"] == 1
+    assert make(node | {"required": ["value", "next"]})["next"]["value"] == 1
+
+
+def test_optional_fields_stay_away_from_a_call() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string"},
+            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            "days": {"type": "integer", "default": 1},
+            "note": {"type": "string"},
+        },
+        "required": ["city"],
+    }
+    assert make(schema, "Weather in Paris?", sparing=True) == {"city": "Paris"}
+    assert make(schema, "Weather in Paris in celsius, 3 days", sparing=True) == {
+        "city": "Paris",
+        "unit": "celsius",
+        "days": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "value"),
+    [
+        ("add 3 and 4", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 3, "b": 4}),
+        ("b=4, a=3", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 3, "b": 4}),
+        ("two plus five", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 2, "b": 5}),
+        ("5-3", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 5, "b": 3}),
+        ("at -3.5 degrees", {"t": {"type": "number"}}, {"t": -3.5}),
+        ("sum of 1, 2 and 3", {"numbers": {"type": "array", "items": {"type": "integer"}}}, {"numbers": [1, 2, 3]}),
+        ("mail to ada@example.com", {"email": {"type": "string"}}, {"email": "ada@example.com"}),
+        ("on 2025-03-04", {"date": {"type": "string", "format": "date"}}, {"date": "2025-03-04"}),
+        ("open https://a.example/b.", {"url": {"type": "string"}}, {"url": "https://a.example/b"}),
+        ("enabled: false", {"enabled": {"type": "boolean"}}, {"enabled": False}),
+        ("a user named Ada Lovelace", {"name": {"type": "string"}}, {"name": "Ada Lovelace"}),
+    ],
+)  # fmt: skip
+def test_values_are_drawn_from_the_text(text: str, schema: dict[str, Any], value: Any) -> None:
+    assert make({"type": "object", "properties": schema, "required": list(schema)}, text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("weather in San Francisco, CA?", ["San Francisco, CA"]),
+        ("weather in Paris and Oslo", ["Paris", "Oslo"]),
+        ("in San Francisco, CA and New York", ["San Francisco, CA", "New York"]),
+        ("for Rio de Janeiro", ["Rio de Janeiro"]),
+        ("nothing here", []),
+    ],
+)
+def test_places(text: str, found: list[str]) -> None:
+    assert places(text) == found
