@@ -3,6 +3,9 @@
 No ASGI server cancels a handler when its caller goes (ecosystem.md §0.4), so somebody must listen on
 `receive`. `async with Departure(receive)` listens while its body runs; when the caller goes it cancels the
 body, whose `finally` clauses close the upstream, and turns the cancellation into CallerLeft.
+
+It begins to listen a moment late: an answer that is faster than that never pays for the listening task, and
+a disconnect waits in the server's queue until somebody asks.
 """
 
 import asyncio
@@ -11,6 +14,9 @@ from types import TracebackType
 from starlette.types import Receive
 
 from gateway.errors import CallerLeft
+
+MOMENT = 0.05
+"""Seconds before the listening begins: far less than the second in which the upstream must be closed."""
 
 
 class Departure:
@@ -29,8 +35,12 @@ class Departure:
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[None] = task
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(MOMENT, self._listen)
         return self
+
+    def _listen(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -43,7 +53,9 @@ class Departure:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        self._watcher.cancel()
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._left and kind is not None and issubclass(kind, asyncio.CancelledError):
             # Somebody else may have cancelled us as well (shutdown): then that cancellation goes on.
             if self._task.uncancel() == 0:

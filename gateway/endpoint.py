@@ -19,7 +19,7 @@ from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Source, pump
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
-from translators.context import Call, Context, Outcome
+from translators.context import Call, Context, Outcome, Policy
 from translators.refusals import refusal
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -35,6 +35,7 @@ class Services(msgspec.Struct, frozen=True):
     """What endpoints share: made once at start."""
 
     settings: Settings
+    policy: Policy
     upstream: Upstream
     catalogue: Catalogue
     metrics: Metrics
@@ -43,8 +44,8 @@ class Services(msgspec.Struct, frozen=True):
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
-            strict=body.header(scope, b"x-gateway-strict").strip().lower() == b"true",
-            policy=self.settings.policy,
+            strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
+            policy=self.policy,
             features=self.catalogue.features,
         )
 

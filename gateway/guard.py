@@ -49,7 +49,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         known = Exchange(_request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
-        scope["gateway.exchange"] = known
+        scope["gateway.exchange"], scope["gateway.headers"] = known, headers
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
         added = [*self._always, *self._cross_origin(headers)]

@@ -96,33 +96,37 @@ class Metrics:
             ("operation", "kind", "field"),
             registry=registry,
         )
-        self._children: dict[tuple[object, ...], object] = {}
+        self._series: dict[tuple[str, str, int, str], _Series] = {}
 
     def served(self, exchange: Exchange, now: float) -> None:
         """Counts a finished request."""
-        operation, model = exchange.operation, self.known_model(exchange.model)
-        self._counter(self.requests, operation, model, str(exchange.status), exchange.outcome).inc()
-        self._histogram(self.duration, operation).observe(now - exchange.started)
-        if exchange.first_byte and exchange.streamed:
-            self._histogram(self.first_byte, operation).observe(exchange.first_byte - exchange.started)
+        model = self.known_model(exchange.model)
+        key = (exchange.operation, model, exchange.status, exchange.outcome)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(self, *key)
+        series.requests.inc()
+        series.duration.observe(now - exchange.started)
         if exchange.upstream_ended:
-            self._histogram(self.upstream, operation).observe(exchange.upstream_ended - exchange.upstream_began)
+            series.upstream.observe(exchange.upstream_ended - exchange.upstream_began)
+        if exchange.streamed and exchange.first_byte:
+            series.first_byte.observe(exchange.first_byte - exchange.started)
         if exchange.prompt_tokens:
-            self._counter(self.tokens, operation, model, "input").inc(exchange.prompt_tokens)
+            series.input_tokens.inc(exchange.prompt_tokens)
         if exchange.completion_tokens:
-            self._counter(self.tokens, operation, model, "output").inc(exchange.completion_tokens)
+            series.output_tokens.inc(exchange.completion_tokens)
         if exchange.outcome == "client_closed":
             phase = "streaming" if exchange.response_started else "waiting"
-            self._counter(self.disconnects, operation, phase).inc()
+            self.disconnects.labels(exchange.operation, phase).inc()
         elif exchange.error.startswith("upstream"):
-            self._counter(self.upstream_errors, operation, exchange.error).inc()
+            self.upstream_errors.labels(exchange.operation, exchange.error).inc()
 
     def note(self, operation: str, notes: Iterable[Note]) -> None:
         for note in notes:
             if note.kind is not Kind.NOTED:
                 field = note.field.partition("[")[0].partition(".")[0]
                 known = field if field in self._fields else OTHER
-                self._counter(self.noted, operation, note.kind.value, known).inc()
+                self.noted.labels(operation, note.kind.value, known).inc()
 
     def known_model(self, model: str) -> str:
         return model if not model or model in self.models else OTHER
@@ -135,18 +139,14 @@ class Metrics:
             return generate_latest(registry)
         return generate_latest(self._registry)
 
-    # prometheus_client takes a lock and builds strings for each `labels()`: its children are kept.
 
-    def _counter(self, collector: Counter, *labels: str) -> Counter:
-        key = (collector, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = collector.labels(*labels)
-        return child  # type: ignore[return-value]
+class _Series:
+    """The series that requests of one kind count in: `labels()` takes a lock and builds strings each time."""
 
-    def _histogram(self, collector: Histogram, *labels: str) -> Histogram:
-        key = (collector, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = collector.labels(*labels)
-        return child  # type: ignore[return-value]
+    def __init__(self, metrics: Metrics, operation: str, model: str, status: int, outcome: str) -> None:
+        self.requests = metrics.requests.labels(operation, model, str(status), outcome)
+        self.duration = metrics.duration.labels(operation)
+        self.first_byte = metrics.first_byte.labels(operation)
+        self.upstream = metrics.upstream.labels(operation)
+        self.input_tokens = metrics.tokens.labels(operation, model, "input")
+        self.output_tokens = metrics.tokens.labels(operation, model, "output")

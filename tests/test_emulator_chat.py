@@ -72,50 +72,48 @@ def fold(events: list[dict[str, Any]]) -> dict[str, Any]:
     """The body that a stream amounts to; asserts the order of events on the way."""
     kinds = [event["type"] for event in events]
     assert kinds[0] == "message-start" and kinds[-1] == "message-end" and kinds.count("message-end") == 1
-    message: dict[str, Any] = {"role": "assistant"}
-    content: list[dict[str, Any]] = []
-    tool_calls: list[dict[str, Any]] = []
-    cited: list[dict[str, Any]] = []
-    plan: str | None = None
-    logprobs: list[Any] = []
-    for event in events[1:-1]:
-        told = event.get("delta", {}).get("message", {})
-        match event["type"]:
-            case "content-start":
-                assert event["index"] == len(content)
-                content.append(dict(told["content"]))
-            case "content-delta":
-                assert event["index"] == len(content) - 1
-                for key, value in told["content"].items():
-                    content[-1][key] += value
-                if "logprobs" in event:
-                    logprobs.append(event["logprobs"])
-            case "tool-plan-delta":
-                assert not tool_calls and "index" not in event
-                plan = (plan or "") + told["tool_plan"]
-            case "tool-call-start":
-                assert event["index"] == len(tool_calls)
-                assert told["tool_calls"]["function"]["arguments"] == ""
-                tool_calls.append(told["tool_calls"])
-            case "tool-call-delta":
-                tool_calls[event["index"]]["function"]["arguments"] += told["tool_calls"]["function"]["arguments"]
-            case "citation-start":
-                assert event["index"] == len(cited)
-                cited.append(told["citations"])
-            case "content-end" | "tool-call-end" | "citation-end":
-                assert "delta" not in event
-            case other:
-                raise AssertionError(other)
-    if content:
-        message["content"] = content
-    if plan is not None:
-        message["tool_plan"] = plan
-    if tool_calls:
-        message["tool_calls"] = tool_calls
-    if cited:
-        message["citations"] = cited
-    body = {"message": message, **events[-1]["delta"]}
-    return body | ({"logprobs": logprobs} if logprobs else {})
+    assert set(kinds) <= KINDS
+    plans = [index for index, kind in enumerate(kinds) if kind == "tool-plan-delta"]
+    assert not plans or "tool-call-start" not in kinds[: plans[-1]]
+    assert all("delta" not in event for event in events if event["type"] in ENDS)
+    message: dict[str, Any] = {
+        "content": fold_content(events),
+        "tool_plan": "".join(events[index]["delta"]["message"]["tool_plan"] for index in plans),
+        "tool_calls": fold_calls(events),
+        "citations": [each["delta"]["message"]["citations"] for each in of_kind(events, "citation-start")],
+    }
+    told = {"role": "assistant"} | {key: value for key, value in message.items() if value}
+    logprobs = [event["logprobs"] for event in events if "logprobs" in event]
+    return {"message": told, **events[-1]["delta"]} | ({"logprobs": logprobs} if logprobs else {})
+
+
+def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """The events of one type, whose indices count from 0 if they open something."""
+    found = [event for event in events if event["type"] == kind]
+    if kind.endswith("-start"):
+        assert [event["index"] for event in found] == list(range(len(found)))
+    return found
+
+
+def fold_content(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    blocks = [dict(event["delta"]["message"]["content"]) for event in of_kind(events, "content-start")]
+    for event in of_kind(events, "content-delta"):
+        for key, value in event["delta"]["message"]["content"].items():
+            blocks[event["index"]][key] += value
+    return blocks
+
+
+def fold_calls(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    opened = [event["delta"]["message"]["tool_calls"] for event in of_kind(events, "tool-call-start")]
+    for event in of_kind(events, "tool-call-delta"):
+        function = event["delta"]["message"]["tool_calls"]["function"]
+        opened[event["index"]]["function"]["arguments"] += function["arguments"]
+    return opened
+
+
+ENDS = ("content-end", "tool-call-end", "citation-end")
+KINDS = {"message-start", "content-start", "content-delta", "tool-plan-delta", "tool-call-start", "tool-call-delta",
+         "citation-start", "message-end", *ENDS}  # fmt: skip
 
 
 # --- whole and streamed say the same ------------------------------------------------------------------------

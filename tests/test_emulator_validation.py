@@ -197,7 +197,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"messages": [user(), {"role": "assistant"}]}, 400, EMPTY),
     ({"messages": [{"role": "system", "content": ""}, user()]}, 400, EMPTY),
     ({"messages": [user(), {"role": "system", "content": "a"}]}, 400, "system turn must be the first in the list"),
-    ({"messages": [{"role": "developer", "content": "a"}]}, 400, "invalid request: Invalid role in messages at index 0."),
+    ({"messages": [{"role": "developer", "content": "a"}]}, 400, "invalid request: Invalid role in messages"),
     ({"messages": [user([{"type": "input_audio"}])]}, 400, "invalid request: content of type 'input_audio'"),
     ({"messages": [user(), assistant(call(), content="Let me see."), result()]}, 400, TEXT_WITH_CALLS),
     ({"messages": [user(), assistant(call(), content=[{"type": "text", "text": "a"}]), result()]}, 400,

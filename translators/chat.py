@@ -232,6 +232,8 @@ class _Rules:
         read = self._read
         functions = tools.gathered(read.get("tools") or [], read.get("functions") or [])
         history = names_in_history(list(messages))
+        if not functions and not history and "tool_choice" not in read:
+            return tools.ToolPlan(), ToolNames()
         names = ToolNames([*(function.name for function in functions), *history])
         for name, sent in names.renamed():
             self._notes.told("tools", f"tool {name} is called {sent} at Cohere")

@@ -80,4 +80,6 @@ def _pair(given: int | float | None, made: int | float | None, image: int) -> tu
 
 
 def _whole(number: int | float | None) -> int:
+    if type(number) is int:
+        return number if number > 0 else 0
     return max(0, int(number)) if number is not None and math.isfinite(number) else 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from gateway.emulator.conversation import Conversation, Source
-from gateway.emulator.drawing import DATE, Drawing, salient
+from gateway.emulator.drawing import DATE, Drawing, glance, salient
 from gateway.emulator.images import Image
 from gateway.emulator.instances import Maker
 from gateway.emulator.tools import Call, words
@@ -21,6 +22,7 @@ INTRODUCTION = "This is the Cohere emulator (rule-based, not a model)."
 LONGEST_ECHO = 600
 LONGEST_RESULT = 4_000
 LONGEST_COUNT = 1_000
+MOST_BRACES = 200
 
 VERB = r"\b(?:reply|respond|answer|output|repeat|say|print|echo|write|return)\b"
 FILLER = (
@@ -112,7 +114,7 @@ def answer(conversation: Conversation) -> str:
 
 def thinking(conversation: Conversation, calls: Sequence[Call]) -> str:
     """What a reasoning model writes before it answers."""
-    topic = salient(conversation.user, 12) or "nothing"
+    topic = salient(glance(conversation.user), 12) or "nothing"
     if calls:
         outcome = f"The tool {calls[0].name} fits, so I will call it."
     elif conversation.results:
@@ -123,13 +125,14 @@ def thinking(conversation: Conversation, calls: Sequence[Call]) -> str:
 
 
 def _plain(conversation: Conversation) -> str:
-    ordered = SYSTEM_ORDER.search(conversation.system)
+    ordered = SYSTEM_ORDER.search(glance(conversation.system))
     if ordered:
         return ordered.group(1)
     if conversation.images:
         return f"{INTRODUCTION} {_pictures(conversation.images)} {_echo(conversation.user)}"
-    for rule in (_dictated, _sum, _count, _capital, _recalled, _greeting):
-        said = rule(conversation)
+    text = conversation.user if DICTATIONS[0].match(conversation.user) else glance(conversation.user)
+    for rule in RULES:
+        said = rule(text, conversation.earlier)
         if said:
             return said
     return f"{INTRODUCTION} {_echo(conversation.user)}"
@@ -142,9 +145,9 @@ def _echo(text: str) -> str:
     return f"You said: {text if len(text) <= LONGEST_ECHO else text[:LONGEST_ECHO] + '…'}"
 
 
-def _dictated(conversation: Conversation) -> str | None:
+def _dictated(text: str, earlier: Sequence[str]) -> str | None:
     for dictation in DICTATIONS:
-        found = dictation.search(conversation.user)
+        found = dictation.search(text)
         if found:
             said = found["said"].strip()
             if dictation is not DICTATIONS[0]:
@@ -153,11 +156,11 @@ def _dictated(conversation: Conversation) -> str | None:
     return None
 
 
-def _sum(conversation: Conversation) -> str | None:
-    found = SUM.search(conversation.user)
+def _sum(text: str, earlier: Sequence[str]) -> str | None:
+    found = SUM.search(text)
     if not found or DATE.search(found.group()):
         return None
-    if found.group() != conversation.user.strip() and not ASKS_SUM.search(conversation.user):
+    if found.group() != text.strip() and not ASKS_SUM.search(text):
         return None
     parts = re.split(rf"(?<=[\d])\s*({OPERATOR})\s*", found.group().lower())
     numbers = [float(part) for part in parts[::2]]
@@ -182,34 +185,40 @@ def _calculate(numbers: list[float], operators: list[str]) -> float:
     return numbers[0]
 
 
-def _count(conversation: Conversation) -> str | None:
-    found = COUNT.search(conversation.user)
+def _count(text: str, earlier: Sequence[str]) -> str | None:
+    found = COUNT.search(text)
     if not found:
         return None
     first, last = int(found[1] or 1), int(found[2])
     return ", ".join(str(value) for value in range(first, min(last, first + LONGEST_COUNT) + 1)) or None
 
 
-def _capital(conversation: Conversation) -> str | None:
-    found = CAPITAL_OF.search(conversation.user)
+def _capital(text: str, earlier: Sequence[str]) -> str | None:
+    found = CAPITAL_OF.search(text)
     city = CAPITALS.get(found[1].strip().lower()) if found else None
     return f"The capital of {found[1].strip()} is {city}." if found and city else None
 
 
-def _recalled(conversation: Conversation) -> str | None:
-    """ "What is my name?" after "My name is Ada." some turns ago."""
-    asked = RECALL.search(conversation.user)
+def _recalled(text: str, earlier: Sequence[str]) -> str | None:
+    """Something told some turns ago: "What is my name?" after "My name is Ada."."""
+    asked = RECALL.search(text)
     if not asked:
         return None
-    for text in reversed(conversation.earlier):
-        told = re.search(rf"\b(?:my|the) {re.escape(asked[1])} (?:is )?([\w-]+)", text, re.IGNORECASE)
+    for said in reversed(earlier):
+        told = re.search(rf"\b(?:my|the) {re.escape(asked[1])} (?:is )?([\w-]+)", glance(said), re.IGNORECASE)
         if told:
             return f"Your {asked[1]} is {told[1]}."
     return None
 
 
-def _greeting(conversation: Conversation) -> str | None:
-    return f"Hello! {INTRODUCTION} How can I help?" if GREETING.match(conversation.user) else None
+def _greeting(text: str, earlier: Sequence[str]) -> str | None:
+    return f"Hello! {INTRODUCTION} How can I help?" if GREETING.match(text) else None
+
+
+# The first that has something to say wins; each is given the last user turn and those before it.
+RULES: tuple[Callable[[str, Sequence[str]], str | None], ...] = (
+    _dictated, _sum, _count, _capital, _recalled, _greeting,
+)  # fmt: skip
 
 
 def _pictures(images: Sequence[Image]) -> str:
@@ -232,7 +241,7 @@ def _results(results: Sequence[Source]) -> str:
 
 def _document(conversation: Conversation) -> str:
     """The sentence of the documents that shares most words with the question."""
-    asked = words(conversation.user)
+    asked = words(glance(conversation.user))
     best, score = conversation.documents[0].text, -1.0
     for source in conversation.documents:
         title = words(str(source.told["document"].get("title", "")))
@@ -267,7 +276,7 @@ def _dumps(value: Any) -> str:
 
 def _keys(conversation: Conversation) -> list[str]:
     """The keys that a prompt asks for, quoted or listed."""
-    for text in (conversation.user, conversation.system):
+    for text in (glance(conversation.user), glance(conversation.system)):
         quoted = KEY.findall(text)
         if quoted:
             return list(dict.fromkeys(quoted))
@@ -280,10 +289,10 @@ def _keys(conversation: Conversation) -> list[str]:
 def _schema_in(text: str) -> tuple[dict[str, Any] | None, str]:
     """A JSON Schema that somebody wrote into a text, and the text without it."""
     decoder = json.JSONDecoder()
-    for match in re.finditer(r"\{", text):
+    for match in islice(re.finditer(r"\{", text), MOST_BRACES):
         try:
             value, end = decoder.raw_decode(text, match.start())
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and isinstance(value.get("properties"), dict):
             return value, text[: match.start()] + text[end:]

@@ -63,6 +63,7 @@ def _tool_parameters(function: Mapping[str, Any], strict: bool, model: Model) ->
         raise wrong_type("parameters", parameters, "Object", "chat")
     if parameters.get("type") != "object":
         raise bare("schema must be an object")
+    json_schema.check_form(parameters)
     if strict:
         if not parameters.get("required"):
             raise invalid(

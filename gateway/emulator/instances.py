@@ -22,6 +22,7 @@ FORMATS = {
     "uri": "https://example.com/", "url": "https://example.com/", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1",
 }  # fmt: skip
 DEEPEST = 12
+MOST_ITEMS, LONGEST_TEXT = 100, 10_000  # a schema may ask for more; it does not get it
 LONELY = ("null", "array", "object")  # what an alternative is only when there is nothing plainer
 
 
@@ -136,7 +137,7 @@ class Maker:
         return drawn if drawn is MISSING else fitted(drawn, resolved)
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
-        least = schema.get("minItems") or 0
+        least = min(schema.get("minItems") or 0, MOST_ITEMS)
         if depth >= DEEPEST // 3 and not least:
             return []
         singular = name[:-1] if name.endswith("s") else name
@@ -160,7 +161,7 @@ def fitted(value: Any, schema: Schema) -> Any:
     longest = schema.get("maxLength")
     if longest is not None:
         value = value[:longest]
-    return value.ljust(schema.get("minLength") or 0, "x")
+    return value.ljust(min(schema.get("minLength") or 0, LONGEST_TEXT), "x")
 
 
 def _number(schema: Schema, *, whole: bool) -> int | float:

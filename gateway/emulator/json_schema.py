@@ -6,7 +6,7 @@ Source: Cohere API notes §5.5. Making a value that fits a schema is `instances.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.emulator.refusals import bare, invalid, unknown_field, wrong_type
@@ -22,6 +22,42 @@ ANCHORS = re.compile(r"^\^|(?<!\\)\$$|\(\?[=!<]")
 # A property without `type` passes when one of these says what it is.
 TYPE_SUBSTITUTES = ("anyOf", "$ref", "enum", "const")
 DEEPEST = 40
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _schemas(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict | bool) for item in value)
+
+
+def _named_schemas(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, dict | bool) for item in value.values())
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+# What a keyword's value must be for the text to be a schema at all. `type` and `properties` are named here too,
+# although other rules have finer sentences for them.
+FORMS: dict[str, Callable[[Any], bool]] = {
+    "type": lambda value: isinstance(value, str) or _texts(value),
+    "required": _texts,
+    "enum": lambda value: isinstance(value, list),
+    "items": lambda value: isinstance(value, dict | bool),
+    **dict.fromkeys(("pattern", "format", "$ref", "description"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("properties", "$defs", "$def", "definitions"), _named_schemas),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf"), _schemas),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _number),
+    "multipleOf": lambda value: _number(value) and value > 0,
+    **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength"), _size),
+}
 
 
 def response_format(name: str, value: Any, page: str) -> None:
@@ -48,6 +84,14 @@ def schema_of(value: Mapping[str, Any]) -> Any:
     return value.get("schema") if given is None else given
 
 
+def check_form(schema: Any) -> None:
+    """Keywords have values of the right kind, so that nobody further on has to doubt it."""
+    for node, _ in walk(schema):
+        for keyword, fits in FORMS.items():
+            if node.get(keyword) is not None and not fits(node[keyword]):
+                raise invalid(f"invalid value for keyword '{keyword}' in json_schema")  # guessed
+
+
 def check(schema: Any, allow: Sequence[str] = ()) -> None:
     """The whole schema: an object on top, typed properties, something required at each level."""
     if not isinstance(schema, dict) or schema.get("type") != "object":
@@ -56,6 +100,8 @@ def check(schema: Any, allow: Sequence[str] = ()) -> None:
         for keyword in UNSUPPORTED:
             if keyword in node and keyword not in allow:
                 raise invalid(f"unsupported keyword '{keyword}' in json_schema")
+    check_form(schema)
+    for node, _ in walk(schema):
         _node(node)
 
 
@@ -82,8 +128,10 @@ def walk(schema: Any, depth: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
                 yield from walk(item, depth + 1)
     for holder in ("items", "additionalProperties"):
         yield from walk(schema.get(holder), depth + 1)
-    for item in schema.get("anyOf") or ():
-        yield from walk(item, depth + 1)
+    for holder in ("anyOf", "oneOf", "allOf"):
+        options = schema.get(holder)
+        for item in options if isinstance(options, list) else ():
+            yield from walk(item, depth + 1)
 
 
 def _node(node: Mapping[str, Any]) -> None:

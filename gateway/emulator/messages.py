@@ -90,7 +90,7 @@ def _assistant(message: Mapping[str, Any]) -> list[str]:
         raise wrong_type("tool_plan", plan, "string", "chat")
     if calls and has_text(content):
         raise bare(TEXT_WITH_CALLS)
-    if content or not (calls or plan):
+    if content not in (None, "", []) or not (calls or plan):
         _content(message, "assistant")
     return [_call(call) for call in calls]
 
@@ -131,7 +131,7 @@ def _arguments(arguments: Any) -> None:
         raise wrong_type("arguments", arguments, "string", "chat")
     try:
         json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise invalid("tool call arguments must be a valid JSON string.") from None  # guessed
 
 
@@ -146,9 +146,7 @@ def _tool(message: Mapping[str, Any], calls: set[str], answered: set[str]) -> No
     answered.add(identity)
     content = message.get("content")
     # A tool may well return nothing: an empty string is taken, a missing content is not.
-    if content is None:
-        raise bare("message must not be empty in a turn")
-    if content:
+    if content != "":
         _content(message, "tool")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.emulator.conversation import Conversation, Tool
-from gateway.emulator.drawing import STOPWORDS, Drawing, places
+from gateway.emulator.drawing import STOPWORDS, Drawing, glance, places
 from gateway.emulator.instances import Maker
 
 ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -57,7 +57,7 @@ def choose(conversation: Conversation) -> list[Call]:
     """The calls of this turn; none when it is to be answered in words."""
     if not conversation.tools or conversation.tool_choice == "NONE":
         return []
-    text = conversation.user
+    text = glance(conversation.user)
     if conversation.tool_choice == "REQUIRED":
         tool = _forced(conversation)
         facts = conversation.results[-1].text if conversation.results else ""
@@ -163,7 +163,8 @@ def _listed(tool: Tool, text: str) -> list[str | None]:
     """Several places for a tool that takes one: one call each."""
     properties = tool.parameters.get("properties") or {}
     required = tool.parameters.get("required") or list(properties)
-    texts = [name for name in required if (properties.get(name) or {}).get("type") in ("string", "str")]
+    kinds = {name: item.get("type") for name, item in properties.items() if isinstance(item, dict)}
+    texts = [name for name in required if kinds.get(name) in ("string", "str")]
     listed = places(text)
     if len(texts) == 1 and len(listed) > 1 and re.search(r"\band\b", text):
         return list(listed)
@@ -174,8 +175,9 @@ def _forced(conversation: Conversation) -> Tool:
     """The best match; after a tool result, one that was not called yet if there is one."""
     fresh = [tool for tool in conversation.tools if tool.name not in conversation.called]
     candidates = fresh or list(conversation.tools)
-    found = _text_words(conversation.user)
-    return max(candidates, key=lambda tool: _score(tool, conversation.user, found))
+    text = glance(conversation.user)
+    found = _text_words(text)
+    return max(candidates, key=lambda tool: _score(tool, text, found))
 
 
 def _call(conversation: Conversation, tool: Tool, drawing: Drawing, index: int) -> Call:

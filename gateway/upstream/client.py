@@ -44,6 +44,9 @@ class Reply:
         """What has arrived; empty at the end. Raises UpstreamError when it breaks or falls silent."""
         deadline, self._first_deadline = self._first_deadline, None
         try:
+            # What is here already costs no timer.
+            if block := self._response.content.read_nowait():
+                return block
             if deadline is None:
                 deadline = asyncio.get_running_loop().time() + self._between
             async with asyncio.timeout_at(deadline):

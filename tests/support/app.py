@@ -1,0 +1,299 @@
+"""The gateway as callers meet it: on a real server, over an upstream that the test chooses, its log at hand.
+
+`gateway_over(url)` serves it over any upstream, `stage()` over a scripted one, `demonstration()` over the
+emulator. What comes back is a `Gateway`: `ask` and `chat` show an answer's bytes, `client` is the official
+SDK, `log` what was written. Nothing of the inside is used but `create_app` and the settings.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from hypercorn.config import Config
+
+from gateway.app import create_app
+from gateway.emulator.app import create_emulator
+from gateway.log import Log
+from gateway.settings import Settings, Timeouts
+from support.gateway import serve
+from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
+
+CALLER_KEY = "caller-key-0001"
+SERVER_KEY = "server-key-0002"
+MASTER_KEY = "master-key-0003"
+
+A, R7B, REASONING, VISION = (
+    "command-a-03-2025",
+    "command-r7b-12-2024",
+    "command-a-reasoning-08-2025",
+    "command-a-vision-07-2025",
+)
+CHAT = "/v1/chat/completions"
+Headers = Mapping[str, str] | list[tuple[str, str]]
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An answer as bytes; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    data: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.data)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """OpenAI's error object. AssertionError unless the body is exactly one, with its four keys."""
+        assert self.headers["content-type"] == "application/json", self
+        body = self.body
+        assert list(body) == ["error"], self
+        assert set(body["error"]) == {"message", "type", "param", "code"}, self
+        return dict(body["error"])
+
+    @property
+    def frames(self) -> list[str]:
+        """The `data` of every event of a stream, in order, [DONE] included."""
+        text = self.data.decode()
+        assert text.endswith("\n\n"), f"an event is not complete: {text[-200:]!r}"
+        events = [frame for frame in text[:-2].split("\n\n") if not frame.startswith(":")]
+        assert all(frame.startswith("data: ") and "\n" not in frame for frame in events), events
+        return [frame.removeprefix("data: ") for frame in events]
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The JSON of every event but [DONE]."""
+        return [json.loads(frame) for frame in self.frames if frame != "[DONE]"]
+
+    @property
+    def text(self) -> str:
+        """The content of all chunks, or of the whole answer."""
+        if self.headers["content-type"].startswith("text/event-stream"):
+            deltas = [choice["delta"] for chunk in self.chunks for choice in chunk.get("choices", ())]
+            return "".join(delta.get("content") or "" for delta in deltas)
+        return str(self.body["choices"][0]["message"]["content"])
+
+
+class Written(io.BytesIO):
+    """What the gateway logs: bytes, and the JSON lines in them as they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def write(self, data: Any) -> int:
+        with self._changed:
+            count = super().write(data)
+            self._changed.notify_all()
+        return count
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        with self._changed:
+            return [json.loads(line) for line in self.getvalue().splitlines()]
+
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 5.0) -> dict[str, Any]:
+        """The first line that is wanted: it is written after the answer's last byte, so it may still come."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [line for line in self.lines if wanted(line)]
+            return bool(found)
+
+        with self._changed:
+            if not self._changed.wait_for(there, timeout):
+                raise TimeoutError(f"no such line within {timeout} s; there are {self.lines}")
+        return found[0]
+
+    def line_of(self, request_id: str) -> dict[str, Any]:
+        """The line of one request."""
+        return self.wait(lambda line: line.get("request") == request_id)
+
+
+# --- the gateway --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Gateway:
+    """A running gateway and its caller."""
+
+    url: str
+    upstream: str
+    log: Written
+    key: str = CALLER_KEY
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        return str(parts.hostname), int(parts.port or 0)
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: Headers | None = None, timeout: float = 10
+    ) -> Seen:
+        """One request over a connection of its own. `headers` replace the bearer key and the content type."""
+        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        given = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+        try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in (given if headers is None else dict(headers)).items():
+                connection.putheader(name, value)
+            if data is not None:
+                connection.putheader("content-length", str(len(data)))
+            connection.endheaders(data)
+            response = connection.getresponse()
+            return Seen(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Seen:
+        """A chat request; `headers` are added to the usual ones."""
+        usual = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+        return self.ask("POST", CHAT, body, usual | dict(headers or {}), timeout)
+
+    def chat(self, content: Any = "Hello", headers: Mapping[str, str] | None = None, **fields: Any) -> Seen:
+        """One user turn, unless `messages` say otherwise."""
+        return self.post({"model": A, "messages": [{"role": "user", "content": content}], **fields}, headers)
+
+    def metrics(self) -> dict[str, float]:
+        """`/metrics` by series: `name{labels}` as written there."""
+        text = self.ask("GET", "/metrics", headers={}).data.decode()
+        rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+        return {series: float(value) for series, _, value in rows}
+
+    @contextmanager
+    def client(self, key: str | None = None, **options: Any) -> Iterator[openai.OpenAI]:
+        """The official SDK, without retries of its own."""
+        given: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": key or self.key, "max_retries": 0, "timeout": 10}
+        with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:  # loading certificates is slow
+            yield openai.OpenAI(**(given | options), http_client=http_client)
+
+
+@contextmanager
+def gateway_over(upstream: str, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any) -> Iterator[Gateway]:
+    """The gateway in front of an upstream, in the mode that the settings ask for."""
+    log = Written()
+
+    def app() -> Any:
+        return create_app(Settings(cohere_base_url=upstream, **settings), Log(True, log))
+
+    with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
+        yield Gateway(url, upstream, log, key)
+
+
+@contextmanager
+def emulator() -> Iterator[str]:
+    """The emulator's base URL."""
+    with serve(create_emulator, configure=_as_in_production) as url:
+        yield url
+
+
+@contextmanager
+def demonstration(**settings: Any) -> Iterator[Gateway]:
+    """The gateway in demo mode over the emulator."""
+    with emulator() as upstream, gateway_over(upstream, demo=True, **settings) as gateway:
+        yield gateway
+
+
+def _as_in_production(config: Config) -> None:
+    config.include_server_header = False
+
+
+# --- the gateway over a script ------------------------------------------------------------------------------
+
+
+@dataclass
+class Stage:
+    """A gateway over a scripted upstream whose script each test sets."""
+
+    gateway: Gateway
+    upstream: ScriptedUpstream
+    scripts: list[Script] = field(default_factory=list)
+
+    def plays(self, *scripts: Script) -> None:
+        """What answers the next requests, one script each; the last one answers all that follow."""
+        self.scripts[:] = scripts
+        self.upstream.exchanges.clear()
+
+    def asked(self, script: Script, content: Any = "Hello", **fields: Any) -> Seen:
+        """A chat request that is answered by this script."""
+        self.plays(script)
+        return self.gateway.chat(content, **fields)
+
+
+@contextmanager
+def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings: Any) -> Iterator[Stage]:
+    """A gateway over a scripted upstream. Without settings the caller brings a Cohere key of their own."""
+    scripts: list[Script] = []
+
+    def next_script(request: object) -> Script:
+        return scripts.pop(0) if len(scripts) > 1 else scripts[0]
+
+    given = {**settings, "timeouts": timeouts or Timeouts()}
+    with ScriptedUpstream(next_script).run_in_thread() as upstream, gateway_over(upstream.url, key=key, **given) as gateway:
+        yield Stage(gateway, upstream, scripts)
+
+
+# --- what Cohere would say ----------------------------------------------------------------------------------
+
+USAGE = {
+    "billed_units": {"input_tokens": 4, "output_tokens": 2},
+    "tokens": {"input_tokens": 70, "output_tokens": 3},
+    "cached_tokens": 16,
+}
+IDENTITY = "0b5c7b64-1f0e-4a2d-9d6f-2b2f5f1f7a11"
+
+
+def whole(text: str = "Hi there.", *, finish: str = "COMPLETE", usage: Any = USAGE, **message: Any) -> dict[str, Any]:
+    """A whole answer of Cohere's."""
+    content = {"role": "assistant", "content": [{"type": "text", "text": text}], **message}
+    return {"id": IDENTITY, "finish_reason": finish, "message": content, "usage": usage}
+
+
+def start() -> dict[str, Any]:
+    message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+    return {"id": IDENTITY, "type": "message-start", "delta": {"message": message}}
+
+
+def opened() -> dict[str, Any]:
+    return {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}}
+
+
+def piece(text: str) -> dict[str, Any]:
+    return {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}}
+
+
+def end(finish: str = "COMPLETE", usage: Any = USAGE, **more: Any) -> dict[str, Any]:
+    return {"type": "message-end", "delta": {"finish_reason": finish, "usage": usage, **more}}
+
+
+CLOSED: dict[str, Any] = {"type": "content-end", "index": 0}
+
+
+def story(*pieces: str, ending: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The events of an answer in words."""
+    said = [piece(text) for text in pieces or ("Hi", " there.")]
+    return [start(), opened(), *said, CLOSED, dict(ending or end())]
+
+
+def streamed(*pieces: str) -> Script:
+    """A proper stream of an answer in words."""
+    return event_stream(transcript(*story(*pieces)))
+
+
+def answered(text: str = "Hi there.", **more: Any) -> Script:
+    """A proper whole answer in words."""
+    return json_answer(200, whole(text, **more))

@@ -1,0 +1,207 @@
+"""The generated tables of the documents: `make docs` writes them, `tests/test_documents.py` finds stale ones.
+
+A table stands in a document between `<!-- generated: NAME -->` and `<!-- end -->`, where NAME is a key of
+TABLES. Each is made from the very table that the program obeys, so that a new row there needs no words here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+# As a script this file has `gateway.py` beside it, which is not the package of that name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.emulator.faults import FAULTS
+from gateway.errors import ERRORS
+from gateway.metrics import Metrics
+from gateway.operations import CALLS, LOOKUPS
+from gateway.settings import described
+from translators.capabilities import CAPABILITIES, Capabilities
+from translators.fields import Field, Verdict
+from translators.model_names import SUCCESSORS
+from translators.reasoning import BUDGETS
+from translators.refusals import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
+from translators.turn import FAILED_REASONS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+
+GENERATED = re.compile(r"(<!-- generated: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+    """A Markdown table. A bar inside a cell would end it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+
+
+def code(text: object) -> str:
+    return f"`{text}`" if text not in ("", None) else ""
+
+
+def codes(texts: Sequence[str]) -> str:
+    return ", ".join(code(text) for text in texts)
+
+
+def yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def routes() -> str:
+    """What is served of OpenAI's API, from the table of routes."""
+    rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
+    rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
+    return table(("Path", "What happens"), ((code(f"{method} {path}"), what) for method, path, what in rows))
+
+
+def settings() -> str:
+    rows = (
+        (codes(line.environment), code(line.path), code(line.default), f"{line.text[:1].upper()}{line.text[1:]}")
+        for line in described()
+    )
+    return table(("Environment", "Key in `gateway.toml`", "Default", "Meaning"), rows)
+
+
+def fields() -> str:
+    """The support matrix of every operation that takes a body."""
+    parts = []
+    for operation in CALLS:
+        rows = ((code(row.name), row.verdict.value, _goes_to(row), _remarks(row)) for row in operation.fields.rows)
+        part = f"Fields of `{operation.path}`:\n\n" + table(("Field", "Verdict", "At Cohere", "Remarks"), rows)
+        synonyms = [f"`{name}` is read as `{meant}`" for name, meant in operation.fields.synonyms.items()]
+        parts.append(part + (f"\nSynonyms: {', '.join(synonyms)}.\n" if synonyms else ""))
+    return "\n".join(parts)
+
+
+def _goes_to(row: Field) -> str:
+    return code(row.to) if row.verdict is Verdict.SEND else ""
+
+
+def _remarks(row: Field) -> str:
+    neutral = " and ".join(code(text.decode()) for text in row.neutral)
+    return "; ".join(filter(None, (row.why, f"no note for {neutral}" if neutral else "")))
+
+
+def models() -> str:
+    head = ("Model", "Longest answer", "Reasoning", "Tools", "`tool_choice`", "Images", "Documents", "JSON Schema")
+    return table(head, (_model(name, able) for name, able in CAPABILITIES.items()))
+
+
+def _model(name: str, able: Capabilities) -> Sequence[str]:
+    choice = able.tools and able.tool_choice
+    abilities = (able.reasoning, able.tools, choice, able.images, able.documents, able.json_schema)
+    return code(name), f"{able.max_output:,}" if able.max_output else "", *map(yes, abilities)
+
+
+def successors() -> str:
+    return table(("Asked for", "Served by"), ((code(old), code(new)) for old, new in SUCCESSORS.items()))
+
+
+def efforts() -> str:
+    words = {None: "no limit", 0: "thinking is switched off"}
+    rows = ((code(effort), words.get(budget) or f"{budget:,} tokens") for effort, budget in BUDGETS.items())
+    return table(("Effort", "Budget of thinking"), rows)
+
+
+def errors() -> str:
+    """The gateway's own errors; the table's keys say in two words what happened."""
+    rows = (
+        (str(row.status), code(row.type), code(row.code), name.replace("_", " "))
+        for name, row in sorted(ERRORS.items(), key=lambda item: item[1].status)
+    )
+    return table(("Status", "`type`", "`code`", "What happened"), rows)
+
+
+def refusals() -> str:
+    """Cohere's statuses, the two that need its sentence as well, and the endings that are failures."""
+    head = ("Cohere says", "With the caller's own key", "With the server's key")
+    lines: list[tuple[str, Meaning, Meaning]] = []
+    for status, row in REFUSALS.items():
+        lines.append((str(status), row.own, row.server))
+        if status == 403:
+            lines.append(("403, the text names a model", row.own, MODEL_NOT_FOUND))
+        if status == 429:
+            lines.append(("429, the text speaks of a month", QUOTA, QUOTA))
+    lines.append(("any other 4xx", REFUSALS[400].own, REFUSALS[400].server))
+    lines.append(("any other status", REFUSALS[500].own, REFUSALS[500].server))
+    for reason, failed in FAILED_REASONS.items():
+        meaning = Meaning(failed.status, failed.type, failed.code, failed.retry)
+        lines.append((f"finish reason {code(reason)}", meaning, meaning))
+    return table(head, ((said, _told(own), "same" if own == server else _told(server)) for said, own, server in lines))
+
+
+def _told(meaning: Meaning) -> str:
+    retry = {None: "", True: ", `x-should-retry: true`", False: ", `x-should-retry: false`"}[meaning.retry]
+    return f"{meaning.status} {code(meaning.code)}{retry}"
+
+
+def metrics() -> str:
+    rows = []
+    for collector in vars(Metrics((), ())).values():
+        if isinstance(collector, Counter | Gauge | Histogram):
+            (described_metric,) = collector.describe()
+            suffix = "_total" if isinstance(collector, Counter) else ""
+            # The library has no public way to ask a collector without samples for its labels.
+            labels = collector._labelnames
+            name = code(described_metric.name + suffix)
+            rows.append((name, described_metric.type, codes(labels), described_metric.documentation))
+    return table(("Metric", "Type", "Labels", "What it counts"), iter(rows))
+
+
+def faults() -> str:
+    rows = ((code(name), code(row.default), row.does) for name, row in FAULTS.items())
+    return table(("Fault", "Argument, if none is given", "What the emulator does"), rows)
+
+
+def targets() -> str:
+    """The make targets with the `##` text that `make` prints."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    found = re.findall(r"^([a-z]+):.*?## (.*)$", makefile, re.MULTILINE)
+    return table(("Target", "Does"), ((code(f"make {name}"), does) for name, does in found))
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "routes": routes,
+    "settings": settings,
+    "fields": fields,
+    "models": models,
+    "successors": successors,
+    "efforts": efforts,
+    "errors": errors,
+    "refusals": refusals,
+    "metrics": metrics,
+    "faults": faults,
+    "targets": targets,
+}
+
+
+def regenerated(text: str) -> str:
+    """The document with every generated part made anew. KeyError: it asks for a table that does not exist."""
+    return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n{found[3]}", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Writes the generated tables into the documents.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when a table is stale")
+    check = parser.parse_args(arguments).check
+    stale = False
+    for name in DOCUMENTS:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = regenerated(old)
+        if new != old:
+            stale = True
+            print(f"{name} {'is stale: run make docs' if check else 'is written'}")
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    return int(check and stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

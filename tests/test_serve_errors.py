@@ -1,0 +1,751 @@
+"""What the caller sees when Cohere refuses, breaks off, falls silent or talks nonsense.
+
+REFUSALS is product.md's table "What the caller sees when Cohere refuses", both columns; each row is asked
+whole and streamed, through the official SDK. Then everything that goes wrong after Cohere said 200: before the
+first event it is an ordinary error, after it an error event and no [DONE].
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+import pytest
+
+from gateway.settings import Timeouts
+from support.app import (
+    CHAT,
+    CLOSED,
+    SERVER_KEY,
+    USAGE,
+    A,
+    Seen,
+    Stage,
+    answered,
+    end,
+    gateway_over,
+    opened,
+    piece,
+    stage,
+    start,
+    story,
+    streamed,
+    whole,
+)
+from support.scripted import (
+    Chunk,
+    Cut,
+    End,
+    Head,
+    Pause,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    Signal,
+    Write,
+    event_stream,
+    json_answer,
+    transcript,
+)
+
+HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+NEVER = Signal()
+IN_TIME = 0.25
+"""Seconds of silence that the impatient gateway bears."""
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stage]:
+    """The caller's key is the Cohere key."""
+    with stage() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stage]:
+    """The server's Cohere key is used."""
+    with stage(cohere_api_key=[SERVER_KEY]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Stage]:
+    """A gateway that does not wait for long."""
+    with stage(timeouts=Timeouts(first_event=IN_TIME, between_events=IN_TIME)) as found:
+        yield found
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the caller is told. `retry` is the header `x-should-retry`, None when there must be none."""
+
+    status: int
+    type: str
+    code: str | None
+    param: str | None = None
+    retry: str | None = None
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cohere's answer, and what becomes of it with the caller's own key and with the server's."""
+
+    name: str
+    status: int
+    body: Any
+    own: Told
+    server: Told | None = None  # None: the same
+    says: str = ""  # a part of the message, where it is Cohere's own sentence; "" means any
+
+
+def invalid(param: str | None, code: str = "invalid_value") -> Told:
+    return Told(400, "invalid_request_error", code, param)
+
+
+def bad_gateway(code: str) -> Told:
+    return Told(502, "server_error", code)
+
+
+OURS = Told(502, "server_error", "upstream_auth", retry="false", loud=True)
+TRIAL = (
+    "You are using a Trial key, which is limited to {} API calls / {}. You can continue to use the Trial key for free"
+    " or upgrade to a Production key"
+)
+NO_MODEL = "model 'xyz' not found, make sure the correct model ID was used and that you have access to the model."
+GONE = "model 'command-r-plus' was removed on September 15, 2025. See https://docs.cohere.com/docs/models"
+MISSING = Told(404, "invalid_request_error", "model_not_found")
+A_MINUTE = Told(429, "rate_limit_error", "rate_limit_exceeded")
+A_MONTH = Told(429, "insufficient_quota", "insufficient_quota", retry="false")
+BILLING = "Please add or update your payment method at https://dashboard.cohere.com/billing?tab=payment to continue"
+UNUSABLE = "your request resulted in an invalid tool generation. Try updating the messages or tool definitions"
+
+REFUSALS = (
+    Row(
+        "400 a range",
+        400,
+        {"message": "invalid request: temperature must be between 0 and 1.0 inclusive."},
+        invalid("temperature"),
+        says="temperature must be between",
+    ),
+    Row(
+        "400 too many tokens asked for",
+        400,
+        {
+            "message": "too many tokens: max tokens must be less than or equal to 4096, the maximum output for this"
+            " model - received 8192."
+        },
+        invalid("max_tokens"),
+    ),
+    Row(
+        "400 overlong prompt",
+        400,
+        {"message": "too many tokens: size limit exceeded by 11326 tokens. Try using shorter or fewer inputs"},
+        invalid("messages", "context_length_exceeded"),
+    ),
+    Row(
+        "400 tool_choice",
+        400,
+        {"message": "tool_choice is not supported for this model"},
+        invalid("tool_choice"),
+    ),
+    Row(
+        "400 tools",
+        400,
+        {
+            "message": "invalid request: tool names can only contain certain characters (A-Za-z0-9_) and can't begin"
+            " with a digit (provided name: 'xyz')."
+        },
+        invalid("tools"),
+    ),
+    Row("400 no field", 400, {"message": "system turn must be the first in the list"}, invalid(None)),
+    Row("400 without a word", 400, b"", invalid(None)),
+    Row(
+        "401",
+        401,
+        {"message": "invalid api token"},
+        Told(401, "authentication_error", "invalid_api_key"),
+        OURS,
+    ),
+    Row("401 without a word", 401, b"", Told(401, "authentication_error", "invalid_api_key"), OURS),
+    Row(
+        "402",
+        402,
+        {"message": BILLING},
+        Told(402, "insufficient_quota", "insufficient_quota"),
+        Told(429, "insufficient_quota", "insufficient_quota", retry="false", loud=True),
+    ),
+    Row(
+        "403",
+        403,
+        {"message": "your api key does not have permission to perform this operation"},
+        Told(403, "permission_error", "permission_denied"),
+        OURS,
+    ),
+    Row(
+        "403 names a model",
+        403,
+        {"message": "you do not have access to the model 'command-x'"},
+        Told(403, "permission_error", "permission_denied"),
+        MISSING,
+    ),
+    Row("404 unknown", 404, {"id": "5f1c", "message": NO_MODEL}, MISSING, says=NO_MODEL),
+    Row("404 removed", 404, {"id": "5f1c", "message": GONE}, MISSING, says="was removed on"),
+    Row(
+        "422 tools",
+        422,
+        {"error_type": "INVALID_TOOL_GENERATION", "message": UNUSABLE},
+        Told(422, "invalid_request_error", "INVALID_TOOL_GENERATION"),
+        says=UNUSABLE,
+    ),
+    Row(
+        "422 no answer",
+        422,
+        {"error_type": "NO_VALID_RESPONSE_GENERATED", "message": "No valid response generated. Try updating messages"},
+        Told(422, "invalid_request_error", "NO_VALID_RESPONSE_GENERATED"),
+    ),
+    Row("429 trial minute", 429, {"message": TRIAL.format(20, "minute")}, A_MINUTE, says="20 API calls / minute"),
+    Row(
+        "429 minute",
+        429,
+        {"message": "You are past the per minute request limit, please wait and try again later."},
+        A_MINUTE,
+    ),
+    Row("429 tokens", 429, {"message": "trial token rate limit exceeded, limit is 100000 tokens per minute"}, A_MINUTE),
+    Row("429 says nothing", 429, {"message": "Please wait and try again later"}, A_MINUTE),
+    Row("429 without a word", 429, b"", A_MINUTE),
+    Row("429 trial month", 429, {"message": TRIAL.format(1000, "month")}, A_MONTH, says="1000 API calls / month"),
+    Row(
+        "429 month",
+        429,
+        {"message": "You are past the per-month request limit for this model, please wait and try again later."},
+        A_MONTH,
+    ),
+    Row(
+        "498",
+        498,
+        {"message": "blocked input: please adjust your prompt and try again"},
+        Told(400, "invalid_request_error", "content_filter"),
+        says="blocked input",
+    ),
+    Row("499", 499, {"message": "request cancelled"}, bad_gateway("upstream_cancelled")),
+    Row("500", 500, {"message": "internal server error, trace 4bf9"}, bad_gateway("upstream_error"), says="trace 4bf9"),
+    Row("500 without a word", 500, b"", bad_gateway("upstream_error")),
+    Row("501", 501, {"message": "not implemented"}, bad_gateway("upstream_not_implemented")),
+    Row("502 HTML", 502, HTML, bad_gateway("upstream_error")),
+    Row("503", 503, {"message": "unavailable"}, Told(503, "server_error", "upstream_unavailable")),
+    Row("503 HTML", 503, HTML, Told(503, "server_error", "upstream_unavailable")),
+    Row("504", 504, {"message": "timed out"}, Told(504, "server_error", "upstream_timeout")),
+    Row("504 without a word", 504, b"", Told(504, "server_error", "upstream_timeout")),
+    Row("524 nobody's", 524, b"error code: 524", bad_gateway("upstream_error")),
+    Row("500 a list", 500, b"[1, 2]", bad_gateway("upstream_error")),
+    Row("500 wrong types", 500, b'{"message": {"deep": 1}}', bad_gateway("upstream_error")),
+    Row("500 bytes", 500, b"\x00\xff\xfe\x80" * 9, bad_gateway("upstream_error")),
+)
+
+EXCEPTIONS: dict[int, type[openai.APIStatusError]] = {
+    400: openai.BadRequestError,
+    401: openai.AuthenticationError,
+    402: openai.APIStatusError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    422: openai.UnprocessableEntityError,
+    429: openai.RateLimitError,
+    502: openai.InternalServerError,
+    503: openai.InternalServerError,
+    504: openai.InternalServerError,
+}
+
+UNENCODABLE = pytest.mark.xfail(
+    strict=True, reason="aiohttp gives foreign bytes as surrogates, which .encode('latin-1') refuses: no answer at all"
+)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("column", ["own", "server"])
+@pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row.name)
+def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.FixtureRequest) -> None:
+    theatre: Stage = request.getfixturevalue(column)
+    told = row.own if column == "own" else row.server or row.own
+    theatre.plays(json_answer(row.status, row.body, {"x-debug-trace-id": TRACE, "retry-after": "7"}))
+    with theatre.gateway.client() as client, pytest.raises(openai.APIStatusError) as raised:
+        client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=stream)
+    error, headers = raised.value, raised.value.response.headers
+    assert type(error) is EXCEPTIONS[told.status]
+    found = Told(error.status_code, str(error.type), error.code, error.param, headers.get("x-should-retry"), told.loud)
+    assert found == told
+    assert isinstance(error.body, dict) and set(error.body) == {"message", "type", "param", "code"}
+    assert isinstance(error.body["message"], str) and error.body["message"].strip()
+    assert row.says in error.body["message"]
+    assert "<" not in error.body["message"], "a page of HTML helps nobody"
+    assert headers["content-type"] == "application/json"
+    assert headers["retry-after"] == "7"
+    assert headers["x-cohere-trace-id"] == TRACE
+    assert re.fullmatch(r"req_[0-9a-f]{24}", headers["x-request-id"])
+    assert len(theatre.upstream.exchanges) == 1
+    line = theatre.gateway.log.line_of(headers["x-request-id"])
+    assert (line["status"], line["outcome"]) == (told.status, "error")
+    assert line["error"] == (told.code or told.type)
+    troubles = [one["trouble"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("trouble", "")]
+    assert bool(troubles) is told.loud
+    assert SERVER_KEY not in str(troubles) + str(error.body)
+
+
+def test_the_table_has_both_columns_of_every_status() -> None:
+    assert {row.status for row in REFUSALS} >= {400, 401, 402, 403, 404, 422, 429, 498, 499, 500, 501, 503, 504}
+    assert {row.status for row in REFUSALS if row.server} == {401, 402, 403}
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_a_redirect_is_not_followed(own: Stage, status: int) -> None:
+    with ScriptedUpstream(answered()).run_in_thread() as elsewhere:
+        seen = own.asked(json_answer(status, b"", {"location": f"{elsewhere.url}/v2/chat"}))
+        assert (seen.status, seen.error["code"]) == (502, "upstream_error")
+        assert not elsewhere.connections
+    assert "location" not in seen.headers
+
+
+@pytest.mark.parametrize("retry_after", ["0", "120", "Fri, 20 Nov 2026 21:20:23 GMT"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_passed_on(own: Stage, status: int, retry_after: str) -> None:
+    seen = own.asked(json_answer(status, {"message": "later"}, {"retry-after": retry_after}))
+    assert (seen.status, seen.headers["retry-after"]) == (status, retry_after)
+
+
+def test_no_retry_after_is_made_up(own: Stage) -> None:
+    assert "retry-after" not in own.asked(json_answer(429, {"message": "later"})).headers
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (200, "retry-after"),
+        pytest.param(200, "x-debug-trace-id", marks=UNENCODABLE),
+        pytest.param(429, "x-debug-trace-id", marks=UNENCODABLE),
+        pytest.param(429, "retry-after", marks=UNENCODABLE),
+    ],
+)
+def test_a_header_that_is_no_text(own: Stage, status: int, name: str) -> None:
+    """A lone 0xE9 is no UTF-8: whatever is made of it, the answer must come."""
+    body = whole() if status == 200 else {"message": "later"}
+    assert own.asked(json_answer(status, body, {name: "caf\u00e9"})).status == status
+
+
+@pytest.mark.parametrize("retries", [1, 2])
+def test_the_sdk_does_not_retry_what_will_not_help(own: Stage, retries: int) -> None:
+    own.plays(json_answer(429, {"message": TRIAL.format(1000, "month")}))
+    with own.gateway.client(max_retries=retries) as client, pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}])
+    assert len(own.upstream.exchanges) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/command-a-03-2025"])
+@pytest.mark.parametrize(
+    ("column", "status", "expected"),
+    [("own", 401, 401), ("server", 401, 502), ("own", 429, 429), ("own", 500, 502), ("own", 404, 404)],
+)
+def test_lookups_are_refused_alike(
+    path: str, column: str, status: int, expected: int, request: pytest.FixtureRequest
+) -> None:
+    theatre: Stage = request.getfixturevalue(column)
+    theatre.plays(json_answer(status, {"message": "no"}, {"retry-after": "3"}))
+    seen = theatre.gateway.ask("GET", path)
+    assert seen.status == expected
+    assert seen.error["message"]
+    assert seen.headers["retry-after"] == "3"
+
+
+# --- 200, but no answer ---------------------------------------------------------------------------------------
+
+NO_ANSWER: tuple[tuple[str, bytes], ...] = (
+    ("an error body", b'{"message":"something is wrong"}'),
+    ("nothing", b""),
+    ("HTML", HTML),
+    ("not JSON", b"OK"),
+    ("half of it", json.dumps(whole()).encode()[:60]),
+    ("a list", b"[]"),
+    ("a number", b"7"),
+    ("null", b"null"),
+    ("an empty object", b"{}"),
+    ("wrong types", b'{"id":1,"finish_reason":2,"message":"hello"}'),
+    ("bytes", b"\x80\xff\x00"),
+    ("nested too deeply", b'{"message":' + b"[" * 100_000),
+    ("a stream", transcript(*story())),
+)
+
+
+@pytest.mark.parametrize(("name", "body"), NO_ANSWER, ids=[name for name, _ in NO_ANSWER])
+def test_200_without_an_answer(own: Stage, name: str, body: bytes) -> None:
+    seen = own.asked(json_answer(200, body))
+    assert seen.status == 502
+    assert seen.error["type"] == "server_error"
+    assert seen.error["code"] == "upstream_protocol_error"
+    if name == "an error body":
+        assert "something is wrong" in seen.error["message"]
+
+
+NO_STREAM = tuple((name, body) for name, body in NO_ANSWER if name != "a stream") + (
+    ("a whole answer", json.dumps(whole()).encode()),
+    ("only [DONE]", b"data: [DONE]\n\n"),
+    ("only comments", b": hello\n\n: again\n\n"),
+    ("only empty lines", b"\n\n\n\n"),
+    ("broken JSON", b'event: message-start\ndata: {"type":"message-start","delt\n\n' + transcript(*story())),
+    ("no start", transcript(opened(), piece("Hi"), CLOSED, end())),
+    ("a wrong type", b'data: {"type": 7}\n\n'),
+    ("bytes in an event", b"data: \xff\xfe\n\n"),
+)
+
+
+@pytest.mark.parametrize(("name", "body"), NO_STREAM, ids=[name for name, _ in NO_STREAM])
+def test_200_without_a_stream(own: Stage, name: str, body: bytes) -> None:
+    """Nothing was sent yet: an ordinary error with an ordinary status."""
+    seen = own.asked(event_stream(body), stream=True)
+    assert seen.status == 502, seen
+    assert seen.error["type"] == "server_error"
+
+
+def test_the_first_event_says_that_it_failed(own: Stage) -> None:
+    ending = end("ERROR", {}, error=UNUSABLE, error_type="INVALID_TOOL_GENERATION")
+    seen = own.asked(event_stream(transcript(ending)), stream=True)
+    assert seen.status == 502
+    assert seen.error["code"]
+
+
+# --- finish reasons that are failures ---------------------------------------------------------------------------
+
+FINISHES: tuple[tuple[str, dict[str, Any], int, str, str], ...] = (
+    ("ERROR", {}, 502, "upstream_error", ""),
+    (
+        "ERROR",
+        {"error": UNUSABLE, "error_type": "INVALID_TOOL_GENERATION"},
+        502,
+        "INVALID_TOOL_GENERATION",
+        UNUSABLE,
+    ),
+    ("TIMEOUT", {}, 504, "upstream_timeout", ""),
+)
+
+
+@pytest.mark.parametrize(("finish", "more", "status", "code", "says"), FINISHES)
+def test_a_stream_that_finishes_as_a_failure(
+    own: Stage, finish: str, more: dict[str, Any], status: int, code: str, says: str
+) -> None:
+    events = [start(), opened(), piece("Hi"), end(finish, {}, **more)]
+    seen = own.asked(event_stream(transcript(*events)), stream=True)
+    error = broken_off(seen, "Hi")
+    assert error["code"] == code or not says
+    assert says in error["message"]
+    line = own.gateway.log.line_of(seen.headers["x-request-id"])
+    assert line["outcome"] == "error"
+
+
+@pytest.mark.parametrize(("finish", "status"), [("ERROR", 502), ("TIMEOUT", 504)])
+@pytest.mark.parametrize("usage", [USAGE, {}], ids=["usage", "no usage"])
+def test_a_whole_answer_that_finishes_as_a_failure(own: Stage, finish: str, status: int, usage: Any) -> None:
+    seen = own.asked(json_answer(200, whole("half of it", finish=finish, usage=usage)))
+    assert seen.status == status
+    assert seen.error["type"] == "server_error"
+    assert "half of it" not in seen.data.decode()
+
+
+# --- what breaks in the middle --------------------------------------------------------------------------------
+
+BEGUN = transcript(start(), opened(), piece("Hi"), piece(" th"), done=False)
+
+
+def broken_off(seen: Seen, text: str) -> dict[str, Any]:
+    """The error that ends a stream after this text: in OpenAI's shape, the last thing said, no [DONE]."""
+    assert seen.status == 200
+    assert seen.headers["content-type"].startswith("text/event-stream")
+    assert "[DONE]" not in seen.frames
+    *chunks, last = seen.chunks
+    assert all("error" not in chunk and chunk["object"] == "chat.completion.chunk" for chunk in chunks)
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
+    assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
+    assert list(last) == ["error"]
+    assert set(last["error"]) == {"message", "type", "param", "code"}
+    assert last["error"]["type"] == "server_error"
+    assert last["error"]["message"]
+    return dict(last["error"])
+
+
+CUTS: tuple[tuple[str, Script, str], ...] = (
+    ("closed inside the coding", event_stream(BEGUN, ending=Cut()), "Hi th"),
+    ("reset", (*event_stream(BEGUN, ending=Pause(0.05)), Reset()), "Hi th"),
+    ("a clean end without message-end", event_stream(BEGUN), "Hi th"),
+    ("[DONE] without message-end", event_stream(BEGUN + b"data: [DONE]\n\n"), "Hi th"),
+    (
+        "closed inside an event",
+        event_stream(BEGUN + b'event: content-delta\ndata: {"type":"content-de', ending=Cut()),
+        "Hi th",
+    ),
+    ("a clean end inside an event", event_stream(BEGUN + b'data: {"type":"content-de'), "Hi th"),
+    (
+        "shorter than its content-length",
+        (
+            Head(200, (("content-type", "text/event-stream"),), "length", length=len(BEGUN) + 99),
+            Write(BEGUN),
+            Cut(),
+        ),
+        "Hi th",
+    ),
+    ("a broken event", event_stream(BEGUN + b'data: {"type":"content-delta","index":0,"delta":{"mess\n\n'), "Hi th"),
+    ("no UTF-8", event_stream(BEGUN + b'data: {"type":"content-delta","x":"\xff"}\n\n'), "Hi th"),
+    ("a second start", event_stream(BEGUN + transcript(start(), done=False)), "Hi th"),
+    (
+        "the wrong kind of delta",
+        event_stream(BEGUN + b'data: {"type":"content-delta","index":0,"delta":5}\n\n'),
+        "Hi th",
+    ),
+    (
+        "an event that is too large to be true",
+        event_stream(
+            [BEGUN, b'data: {"type":"content-delta","x":"', *[b"x" * (1 << 20)] * 17, b'"}\n\n', transcript(end())]
+        ),
+        "Hi th",
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "script", "text"), CUTS, ids=[name for name, _, _ in CUTS])
+def test_a_stream_that_breaks_off(own: Stage, name: str, script: Script, text: str) -> None:
+    seen = own.asked(script, stream=True)
+    error = broken_off(seen, text)
+    assert error["code"] in ("upstream_cut", "upstream_protocol_error")
+    line = own.gateway.log.line_of(seen.headers["x-request-id"])
+    assert (line["outcome"], line["error"]) == ("error", error["code"])
+    # The gateway has not been harmed.
+    assert own.asked(streamed(), stream=True).text == "Hi there."
+
+
+@pytest.mark.parametrize(("name", "script", "text"), CUTS[:4], ids=[name for name, _, _ in CUTS[:4]])
+def test_the_sdk_raises_when_a_stream_breaks_off(own: Stage, name: str, script: Script, text: str) -> None:
+    own.plays(script)
+    said = ""
+    with own.gateway.client() as client:
+        stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
+        with pytest.raises(openai.APIError) as raised:
+            for chunk in stream:
+                said += chunk.choices[0].delta.content or ""
+    assert said == text
+    assert not isinstance(raised.value, openai.APIConnectionError)
+    assert raised.value.code == "upstream_cut"
+    assert raised.value.type == "server_error"
+
+
+def test_the_sdk_raises_when_a_stream_finishes_as_a_failure(own: Stage) -> None:
+    own.plays(event_stream(transcript(start(), opened(), piece("Hi"), end("ERROR", {}, error=UNUSABLE))))
+    with own.gateway.client() as client:
+        stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
+        with pytest.raises(openai.APIError, match="invalid tool generation"):
+            list(stream)
+
+
+BODY = json.dumps(whole("Hi there.")).encode()
+BROKEN_WHOLES: tuple[tuple[str, Script], ...] = (
+    ("closed before the head", (Cut(),)),
+    ("reset before the head", (Reset(),)),
+    ("closed inside the head", (Write(b"HTTP/1.1 200 OK\r\ncontent-ty"), Cut())),
+    ("not HTTP", (Write(b"SSH-2.0-OpenSSH_9.9\r\n"), Cut())),
+    ("closed inside the body", (Head(200, (("content-type", "application/json"),), "length"), Write(BODY[:50]), Cut())),
+    (
+        "reset inside the body",
+        (Head(200, (("content-type", "application/json"),), "length"), Write(BODY[:50]), Pause(0.05), Reset()),
+    ),
+    ("closed inside a chunk", (Head(200), Chunk(BODY), Cut())),
+    (
+        "broken gzip",
+        json_answer(200, gzip.compress(BODY)[:-12] + b"x" * 12, {"content-encoding": "gzip"}),
+    ),
+    ("not gzip at all", json_answer(200, BODY, {"content-encoding": "gzip"})),
+)
+
+
+@pytest.mark.parametrize(("name", "script"), BROKEN_WHOLES, ids=[name for name, _ in BROKEN_WHOLES])
+def test_a_whole_answer_that_breaks_off(own: Stage, name: str, script: Script) -> None:
+    seen = own.asked(script)
+    assert seen.status == 502
+    assert seen.error["type"] == "server_error"
+    assert seen.error["code"] in ("upstream_cut", "upstream_unreachable", "upstream_protocol_error")
+    assert own.upstream.host not in seen.error["message"]
+
+
+@pytest.mark.parametrize(("name", "script"), BROKEN_WHOLES[:4], ids=[name for name, _ in BROKEN_WHOLES[:4]])
+def test_a_stream_that_breaks_off_before_it_begins(own: Stage, name: str, script: Script) -> None:
+    seen = own.asked(script, stream=True)
+    assert (seen.status, seen.error["type"]) == (502, "server_error")
+
+
+@pytest.mark.parametrize("ending", [Cut(), Reset(), End()], ids=["cut", "reset", "clean end"])
+def test_a_stream_that_breaks_off_before_its_first_event(own: Stage, ending: Cut | Reset | End) -> None:
+    script = (Head(200, (("content-type", "text/event-stream"),)), Pause(0.02), ending)
+    seen = own.asked(script, stream=True)
+    assert (seen.status, seen.error["code"]) == (502, "upstream_cut")
+
+
+def test_a_gzipped_answer_is_read(own: Stage) -> None:
+    assert own.asked(json_answer(200, gzip.compress(BODY), {"content-encoding": "gzip"})).text == "Hi there."
+
+
+# --- silence --------------------------------------------------------------------------------------------------
+
+HEAD = Head(200, (("content-type", "text/event-stream"),))
+JSON_HEAD = Head(200, (("content-type", "application/json"),), "length", length=len(BODY))
+SILENT: tuple[tuple[str, bool, Script], ...] = (
+    ("whole, before the head", False, (Pause(NEVER),)),
+    ("whole, inside the head", False, (Write(b"HTTP/1.1 200 OK\r\ncontent-ty"), Pause(NEVER))),
+    ("whole, before the body", False, (JSON_HEAD, Pause(NEVER))),
+    ("whole, inside the body", False, (JSON_HEAD, Write(BODY[:40]), Pause(NEVER))),
+    ("streamed, before the head", True, (Pause(NEVER),)),
+    ("streamed, before the first event", True, (HEAD, Pause(NEVER))),
+    ("streamed, only comments", True, (HEAD, Chunk(b": wait\n\n"), Pause(NEVER))),
+)
+
+
+@pytest.mark.parametrize(("name", "stream", "script"), SILENT, ids=[name for name, _, _ in SILENT])
+def test_silence_before_anything_was_sent(hasty: Stage, name: str, stream: bool, script: Script) -> None:
+    seen = hasty.asked(script, stream=stream)
+    assert seen.status == 504
+    assert (seen.error["type"], seen.error["code"]) == ("server_error", "upstream_timeout")
+    hasty.upstream.closed[0].wait_in_thread(1)
+
+
+def test_silence_in_the_middle_of_a_stream(hasty: Stage) -> None:
+    seen = hasty.asked(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
+    assert broken_off(seen, "Hi th")["code"] == "upstream_timeout"
+    hasty.upstream.closed[0].wait_in_thread(3)
+
+
+@pytest.mark.xfail(strict=True, reason="the upstream is drained for a second although its stream has failed")
+def test_a_failed_stream_is_closed_at_once(hasty: Stage) -> None:
+    seen = hasty.asked(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
+    assert broken_off(seen, "Hi th")["code"] == "upstream_timeout"
+    hasty.upstream.closed[0].wait_in_thread(0.5)
+
+
+NO_SIZE: Script = (Head(200, (("content-type", "text/event-stream"),)), Chunk(BEGUN), Pause(0.05), Write(b"zz\r\n"))
+
+
+def test_a_chunk_without_a_size(hasty: Stage) -> None:
+    """aiohttp does not wake who reads a body whose coding breaks: the silence is what is noticed."""
+    broken_off(hasty.asked((*NO_SIZE, Pause(NEVER)), stream=True), "Hi th")
+
+
+@pytest.mark.xfail(strict=True, reason="drain() lets aiohttp's RuntimeError('Connection closed.') pass")
+def test_a_chunk_without_a_size_is_no_fault_of_ours(hasty: Stage) -> None:
+    seen = hasty.asked((*NO_SIZE, Pause(NEVER)), stream=True)
+    line = hasty.gateway.log.line_of(seen.headers["x-request-id"])
+    assert line["error"].startswith("upstream")
+    assert not [one for one in hasty.gateway.log.lines if seen.headers["x-request-id"] in one.get("trouble", "")]
+
+
+def test_a_slow_stream_is_not_a_silent_one(hasty: Stage) -> None:
+    """Longer in sum than the patience, but never that long between two events."""
+    script = event_stream(transcript(*story(*"abcdefgh")), per_event=True, between=Pause(IN_TIME / 5))
+    assert hasty.asked(script, stream=True).text == "abcdefgh"
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with gateway_over(f"http://127.0.0.1:{port}") as gateway:
+        for stream in (False, True):
+            seen = gateway.chat(stream=stream)
+            assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
+            assert str(port) not in seen.error["message"]
+        assert gateway.ask("GET", "/v1/models").status == 502
+        with gateway.client() as client, pytest.raises(openai.InternalServerError):
+            client.models.list()
+
+
+# --- what is odd, but no error --------------------------------------------------------------------------------
+
+PLAIN = transcript(*story("Grüße", ", 世", "界 🌍."))
+EXPECTED = "Grüße, 世界 🌍."
+TELEMETRY = b'event: telemetry\ndata: {"type":"telemetry","detail":{"x":1}}\n\n'
+EVENTS = PLAIN.split(b"\n\n")[:-1]
+ODD: tuple[tuple[str, Script], ...] = (
+    ("as Cohere frames it", event_stream(PLAIN)),
+    ("CRLF", event_stream(PLAIN.replace(b"\n", b"\r\n"))),
+    ("CR", event_stream(PLAIN.replace(b"\n", b"\r"))),
+    ("a byte order mark", event_stream(b"\xef\xbb\xbf" + PLAIN)),
+    ("no space after the colon", event_stream(PLAIN.replace(b": ", b":"))),
+    ("no event lines", event_stream(b"".join(event.split(b"\n")[-1] + b"\n\n" for event in EVENTS))),
+    ("no [DONE]", event_stream(transcript(*story("Grüße", ", 世", "界 🌍."), done=False))),
+    ("no last empty line", event_stream(transcript(*story("Grüße", ", 世", "界 🌍."), done=False)[:-2])),
+    ("comments", event_stream(b": hello\n\n" + b": ping\n\n".join(event + b"\n\n" for event in EVENTS))),
+    ("unknown events", event_stream(TELEMETRY.join(event + b"\n\n" for event in EVENTS))),
+    ("a debug event", event_stream(b'data: {"type":"debug","prompt":"x"}\n\n' + PLAIN)),
+    (
+        "newline-delimited JSON",
+        event_stream(b"".join(json.dumps(event).encode() + b"\n" for event in story("Grüße", ", 世", "界 🌍."))),
+    ),
+    ("an event a chunk", event_stream(PLAIN, per_event=True, between=Pause(0.002))),
+    ("a byte a chunk", event_stream([PLAIN[at : at + 1] for at in range(len(PLAIN))], between=Pause(0))),
+    ("three bytes a chunk", event_stream([PLAIN[at : at + 3] for at in range(0, len(PLAIN), 3)], between=Pause(0))),
+    ("until the connection ends", (Head(200, (("content-type", "text/event-stream"),), "close"), Write(PLAIN), End())),
+    (
+        "with a length",
+        (Head(200, (("content-type", "text/event-stream"),), "length"), Write(PLAIN), End()),
+    ),
+    ("another content type", event_stream(PLAIN, headers={"content-type": "application/stream+json"})),
+    ("noise after the end", event_stream(PLAIN + b"data: more\n\n")),
+    ("cut after the end", event_stream(PLAIN, ending=Cut())),
+)
+
+
+@pytest.mark.parametrize(("name", "script"), ODD, ids=[name for name, _ in ODD])
+def test_odd_streams_are_read(own: Stage, name: str, script: Script) -> None:
+    seen = own.asked(script, stream=True)
+    assert (seen.status, seen.text) == (200, EXPECTED)
+    assert seen.frames[-1] == "[DONE]"
+    assert seen.frames.count("[DONE]") == 1
+    assert [choice["finish_reason"] for chunk in seen.chunks for choice in chunk["choices"]][-1] == "stop"
+
+
+def test_a_cut_at_every_place(own: Stage) -> None:
+    """Never a silent loss: either all of the text and [DONE], or an error."""
+    complete = PLAIN.index(b"data: [DONE]")
+    # The last line end of message-end may be missing: it was complete.
+    for at in [*range(1, complete - 2, 7), complete - 1, complete]:
+        seen = own.asked(event_stream(PLAIN[:at]), stream=True)
+        if at >= complete - 2:
+            assert (seen.text, seen.frames[-1]) == (EXPECTED, "[DONE]")
+        elif seen.status == 200:
+            assert "error" in seen.chunks[-1] and seen.frames[-1] != "[DONE]"
+        else:
+            assert seen.status == 502
+
+
+def test_one_very_long_event(own: Stage) -> None:
+    text = "lorem ipsum " * (5 * 1024 * 1024 // 12)
+    seen = own.asked(streamed(text), stream=True)
+    assert seen.text == text
+    assert seen.frames[-1] == "[DONE]"
+
+
+def test_a_very_long_whole_answer(own: Stage) -> None:
+    text = "lorem ipsum " * (5 * 1024 * 1024 // 12)
+    assert own.asked(answered(text)).text == text
+
+
+def test_errors_are_also_errors_to_plain_http(own: Stage) -> None:
+    """Not through the SDK: status line, content type and length as written."""
+    own.plays(json_answer(404, {"message": NO_MODEL}))
+    seen = own.gateway.ask("POST", CHAT, {"model": "xyz", "messages": [{"role": "user", "content": "Hi"}]})
+    assert seen.status == 404
+    assert seen.headers["content-type"] == "application/json"
+    assert int(seen.headers["content-length"]) == len(seen.data)
+    assert seen.error == {
+        "message": NO_MODEL, "type": "invalid_request_error", "param": seen.error["param"], "code": "model_not_found",
+    }  # fmt: skip
