@@ -202,7 +202,8 @@ def _translate(options: argparse.Namespace) -> int:
             f"{told.status} {told.code}" + (f" at {told.param}" if told.param else "") + f": {told.message}",
             1,
         ) from error
-    print(call.body.decode())
+    for body in dict.fromkeys(call.bodies):
+        print(body.decode())
     for note in call.notes:
         print(f"note: {note.text}", file=sys.stderr)
     return 0

@@ -3,7 +3,11 @@
 Pure ASGI: a request meets no framework object. Errors are raised; the guard renders them.
 """
 
+import asyncio
+import contextlib
 import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -16,11 +20,14 @@ from gateway.errors import UpstreamError
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation, LookupOperation
-from gateway.pump import Source, pump
+from gateway.pump import Confluence, Source, pump
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
 from translators.context import Call, Context, Outcome, Policy
+from translators.errors import AnswerFailed
 from translators.refusals import refusal
+
+T = TypeVar("T")
 
 JSON_TYPE = (b"content-type", b"application/json")
 STREAM_HEADERS = (
@@ -64,49 +71,93 @@ class CallEndpoint:
         settings = services.settings
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
         call = operation.request(asked, services.context(scope))
-        known.model, known.streamed, known.notes = call.model, call.streamed, len(call.notes)
-        if known.notes:
-            services.metrics.note(operation.name, call.notes)
+        known.model, known.streamed = call.model, call.streamed
         caller: Caller = scope["gateway.caller"]
         async with Departure(receive) as departure:
             known.upstream_began = _now()
             try:
-                async with services.upstream.post(
-                    operation.upstream, caller.upstream_key, call.body, call.streamed
-                ) as reply:
-                    known.trace_id = reply.header(TRACE_HEADER)
-                    if reply.status != 200:
-                        told = refusal(reply.status, await reply.whole(), caller.own_key)
-                        raise UpstreamError(told, reply.header("retry-after") or None)
-                    if call.streamed:
-                        await self._stream(call, reply, known, send, departure)
-                    else:
-                        await self._whole(call, reply, known, send, departure)
+                if not call.streamed:
+                    await self._whole(call, caller, known, send, departure)
+                elif call.buffered:
+                    await self._retold(call, caller, known, send, departure)
+                else:
+                    await self._streamed(call, caller, known, send, departure)
             finally:
                 known.upstream_ended = _now()
+                known.notes = len(call.notes)
+                if known.notes:
+                    services.metrics.note(operation.name, call.notes)
 
-    async def _whole(self, call: Call, reply: Reply, known: Exchange, send: Send, departure: Departure) -> None:
-        answer = call.answer(await reply.whole())
+    # --- whole answers -------------------------------------------------------------------------------------
+
+    async def _whole(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
+        for attempt in range(1, call.attempts + 1):
+            bodies = await self._bodies(call, caller, known)
+            try:
+                answer = call.answer(bodies, last=attempt == call.attempts)
+                break
+            except AnswerFailed as error:
+                if not error.failure.again or attempt == call.attempts:
+                    raise
+                call.notes.told("answer", f"asked Cohere again: {error.failure.code}")
         _used(known, answer.outcome)
         headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *_notes(call)]
         departure.over()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _stream(self, call: Call, reply: Reply, known: Exchange, send: Send, departure: Departure) -> None:
+    async def _bodies(self, call: Call, caller: Caller, known: Exchange) -> list[bytes]:
+        """Cohere's whole answers to all of a call's bodies, asked at once."""
+        if len(call.bodies) == 1:
+            return [await self._body(call.bodies[0], caller, known)]
+        return await all_or_first_error([self._body(body, caller, known) for body in call.bodies])
+
+    async def _body(self, asked: bytes, caller: Caller, known: Exchange) -> bytes:
+        async with self._services.upstream.post(self._operation.upstream, caller.upstream_key, asked, False) as reply:
+            return await (await _accepted(reply, caller, known)).whole()
+
+    # --- streams -------------------------------------------------------------------------------------------
+
+    async def _retold(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
+        """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
+        for attempt in range(1, call.attempts + 1):
+            stream = call.stream()
+            documents: list[bytes] = []
+            for choice, whole in enumerate(await self._bodies(call, caller, known)):
+                documents += stream.whole(whole, choice)
+            if stream.failure is None:
+                break
+            if not stream.failure.again or attempt == call.attempts:
+                raise UpstreamError(stream.failure)
+            call.notes.told("answer", f"asked Cohere again: {stream.failure.code}")
+        _used(known, stream.outcome)
+        departure.over()
+        await send(_stream_head(call, known))
+        await send({"type": "http.response.body", "body": self._operation.framing(documents, stream)})
+
+    async def _streamed(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
         stream = call.stream()
-
-        def begin() -> dict:  # type: ignore[type-arg]
-            known.first_byte = _now()
-            return {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *_notes(call)]}
-
-        try:
-            await pump(Source(reply, stream), stream, self._operation.framing, send, begin, departure.over)
-        finally:
-            _used(known, stream.outcome)
-            if stream.failure is not None:
-                known.error = stream.failure.code or stream.failure.type
-        await reply.drain()
+        upstream, path = self._services.upstream, self._operation.upstream
+        async with contextlib.AsyncExitStack() as stack:
+            openings = [upstream.post(path, caller.upstream_key, body, True) for body in call.bodies]
+            if len(openings) == 1:
+                replies = [await stack.enter_async_context(openings[0])]
+            else:
+                replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
+            sources = [
+                Source(await _accepted(reply, caller, known), stream, choice) for choice, reply in enumerate(replies)
+            ]
+            source = sources[0] if len(sources) == 1 else stack.enter_context(contextlib.closing(Confluence(sources)))
+            try:
+                await pump(
+                    source, stream, self._operation.framing, send, lambda: _stream_head(call, known), departure.over
+                )
+            finally:
+                _used(known, stream.outcome)
+                if stream.failure is not None:
+                    known.error = stream.failure.code or stream.failure.type
+            for reply in replies:
+                await reply.drain()
 
 
 class LookupEndpoint:
@@ -126,6 +177,30 @@ class LookupEndpoint:
             headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer))]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": answer})
+
+
+async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order. The first error cancels the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(wait) for wait in waits]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _accepted(reply: Reply, caller: Caller, known: Exchange) -> Reply:
+    """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
+    known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
+    if reply.status != 200:
+        told = refusal(reply.status, await reply.whole(), caller.own_key)
+        raise UpstreamError(told, reply.header("retry-after") or None)
+    return reply
+
+
+def _stream_head(call: Call, known: Exchange) -> dict[str, Any]:
+    known.first_byte = _now()
+    return {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *_notes(call)]}
 
 
 def _notes(call: Call) -> list[tuple[bytes, bytes]]:

@@ -6,6 +6,7 @@ the documents end properly: `Stream.end` makes the in-band error (a clean early 
 official SDK, ecosystem.md §0.3).
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from starlette.types import Send
@@ -24,38 +25,63 @@ Framing = Callable[[Sequence[bytes], Stream], bytes]
 
 
 class Source:
-    """An upstream's stream as documents to send."""
+    """One upstream's stream as documents to send."""
 
-    def __init__(self, reply: Reply, stream: Stream) -> None:
-        self._reply, self._stream = reply, stream
+    def __init__(self, reply: Reply, stream: Stream, choice: int = 0) -> None:
+        self._reply, self._stream, self._choice = reply, stream, choice
         self._decoder = sse.Decoder()
 
     async def read(self) -> Sequence[bytes]:
         """The documents of the next network read that makes any; empty after the last."""
-        stream = self._stream
-        while not stream.finished:
+        stream, choice = self._stream, self._choice
+        while not stream.done(choice):
             try:
                 block = await self._reply.read()
                 events = self._decoder.feed(block) if block else self._decoder.end()
             except UpstreamError as error:
-                return stream.end(error.failure)
+                return stream.end(error.failure, choice)
             except sse.EventTooLarge:
-                return stream.end(TOO_LARGE)
+                return stream.end(TOO_LARGE, choice)
             documents: list[bytes] = []
             try:
                 for data in events:
-                    documents += stream.feed(data)
+                    documents += stream.feed(data, choice)
             except (TranslationError, RecursionError) as error:
-                documents += stream.end(failure_of(error))
+                documents += stream.end(failure_of(error), choice)
             if not block:
-                documents += stream.end(CUT)
+                documents += stream.end(CUT, choice)
             if documents:
                 return documents
         return ()
 
 
+class Confluence:
+    """Several sources read at once: their documents in the order in which they come."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._reads = {asyncio.ensure_future(source.read()): source for source in sources}
+
+    async def read(self) -> Sequence[bytes]:
+        while self._reads:
+            ready, _ = await asyncio.wait(self._reads, return_when=asyncio.FIRST_COMPLETED)
+            documents: list[bytes] = []
+            for read in ready:
+                source = self._reads.pop(read)
+                found = read.result()
+                if found:
+                    documents += found
+                    self._reads[asyncio.ensure_future(source.read())] = source
+            if documents:
+                return documents
+        return ()
+
+    def close(self) -> None:
+        for read in self._reads:
+            read.cancel()
+
+
 async def pump(
-    source: Source,
+    source: Source | Confluence,
     stream: Stream,
     framing: Framing,
     send: Send,

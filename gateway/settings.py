@@ -72,6 +72,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     extra_upstream_fields: Annotated[
         list[str], _about("fields that are sent to Cohere although the gateway does not know them")
     ] = []
+    strict_failures: Annotated[
+        Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
+    ] = "error"
     log: Annotated[Literal["json", "off"], _about("one line a request on standard error")] = "json"
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
@@ -95,6 +98,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             self.models.successors,
             UsageBase(self.usage_base),
             frozenset(self.extra_upstream_fields),
+            self.strict_failures == "refusal",
         )
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jsonschema
 import pytest
 
 from support.recordings import Recording, each_recording
@@ -459,7 +460,6 @@ NESTED = {
 
 @pytest.mark.parametrize("key", ["json_schema", "schema"])
 def test_json_fits_the_schema(wire: Wire, key: str) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     for prompt, schema in (
         ("A person named Ada, 36 years old, as JSON", SCHEMA),
         ("JSON please: the user Bob", NESTED),

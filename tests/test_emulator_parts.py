@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import copy
 import random
 import re
 import struct
 from typing import Any
 
+import jsonschema
 import pytest
 
-from gateway.emulator import rerank, tokens, vectors
+from gateway.emulator import app, rerank, tokens, vectors
+from gateway.emulator.app import Answering
 from gateway.emulator.catalogue import Catalogue
 from gateway.emulator.drawing import Drawing, places
 from gateway.emulator.embed import answer as embed
@@ -286,3 +289,86 @@ def test_values_are_drawn_from_the_text(text: str, schema: dict[str, Any], value
 )
 def test_places(text: str, found: list[str]) -> None:
     assert places(text) == found
+
+
+# --- by chance, but the same chance every time --------------------------------------------------------------
+
+
+def random_schema(chance: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A schema of the kinds that people write, with limits that can be kept."""
+    low = chance.randint(-5, 5)
+    plain: list[dict[str, Any]] = [
+        {"type": "string"},
+        {"type": "boolean"},
+        {"type": "integer", "minimum": low, "maximum": low + chance.randint(0, 9)},
+        {"type": "number", "exclusiveMinimum": low, "maximum": low + chance.random() + 0.1},
+        {"type": "string", "enum": ["red", "Paris"]},
+        {"const": chance.choice([1, "x", None, True])},
+        {"type": ["integer", "null"]},
+        {"type": "string", "pattern": chance.choice(["[a-z]{3}", r"^\d{4}-\d{2}$", "(foo|bar)+"])},
+        {"type": "string", "minLength": 3, "maxLength": 5},
+    ]
+    if depth > 3 or chance.random() < 0.6:
+        return chance.choice(plain)
+    if chance.random() < 0.3:
+        return {"anyOf": chance.sample([random_schema(chance, depth + 1), {"type": "null"}], 2)}
+    if chance.random() < 0.5:
+        least = chance.randint(0, 2)
+        return {"type": "array", "items": random_schema(chance, depth + 1), "minItems": least, "maxItems": least + 1}
+    names = chance.sample(["name", "city", "count", "email", "tags", "query", "date"], 3)
+    properties = {name: random_schema(chance, depth + 1) for name in names}
+    return {"type": "object", "properties": properties, "required": names[:2], "additionalProperties": False}
+
+
+@pytest.mark.parametrize("text", ["", "Paris and Oslo, 3 days", 'Set "foo" to 7, 8.5 and -2, mail a@b.co, is_on: true'])
+def test_any_instance_is_valid(text: str) -> None:
+    chance = random.Random(11)
+    for _ in range(300):
+        schema = {"type": "object", "properties": {"a": random_schema(chance)}, "required": ["a"]}
+        for sparing in (True, False):
+            jsonschema.validate(make(schema, text, sparing), schema)
+
+
+SEEDS: list[tuple[Answering, dict[str, Any]]] = [
+    (app.chat, {"model": "command-r-08-2024", "messages": [{"role": "user", "content": "Paris, 3"}], "tools": [
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": {
+            "type": "object", "properties": {"a": {"type": "string", "enum": ["x"]}}, "required": ["a"]}}}]}),
+    (app.chat, {"model": "command-a-03-2025", "stream": True, "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "document", "document": {"data": {"a": "b"}}}]}]}),
+    (app.chat, {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "JSON"}], "response_format": {
+        "type": "json_object", "schema": {"type": "object", "properties": {"a": {"type": "array", "items": {
+            "type": "integer"}}}, "required": ["a"]}}}),
+    (app.embed, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query", "output_dimension": 256}),
+    (app.rerank, {"model": "rerank-v5.0-pro", "query": "a", "documents": ["a"], "relevant_spans": {"mode": "enabled"}}),
+    (app.tokenize, {"model": "command-a-03-2025", "text": "a"}),
+    (app.detokenize, {"model": "command-a-03-2025", "tokens": [353]}),
+]  # fmt: skip
+STRANGE: list[Any] = [
+    *(None, 0, -1, 1.5, 2**70, True, "", "a", [], [None], ["a"], [{}], {}, {"a": None}, {"type": "object"}),
+    *({"$ref": "#"}, {"enum": []}, {"anyOf": "x"}, {"pattern": "("}, ["string", "null"]),
+]
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) inside a body."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [(value, key) for key in keys] + [place for key in keys for place in places_in(value[key])]
+
+
+def test_no_body_is_too_strange() -> None:
+    """Whatever stands where, the answer is an answer or a refusal."""
+    chance = random.Random(13)
+    emulator = app.Emulator(Catalogue(), lambda: 0.0, trial=False)
+    for _ in range(3_000):
+        answering, seed = chance.choice(SEEDS)
+        body = copy.deepcopy(seed)
+        for _ in range(chance.randint(1, 2)):
+            container, key = chance.choice(places_in(body))
+            container[key] = copy.deepcopy(chance.choice(STRANGE))
+        try:
+            answering(app.Request(emulator, body, {}, {}))
+        except Refusal as refusal:
+            assert refusal.status in (400, 404, 422) and refusal.message

@@ -296,7 +296,9 @@ def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.Fix
     line = theatre.gateway.log.line_of(headers["x-request-id"])
     assert (line["status"], line["outcome"]) == (told.status, "error")
     assert line["error"] == (told.code or told.type)
-    troubles = [one["trouble"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("trouble", "")]
+    troubles = [
+        one["trouble"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("trouble", "")
+    ]
     assert bool(troubles) is told.loud
     assert SERVER_KEY not in str(troubles) + str(error.body)
 

@@ -12,7 +12,11 @@ from msgspec.structs import replace
 
 
 class Capabilities(Struct, frozen=True):
-    """max_output: tokens, None when unknown. tool_choice: REQUIRED and NONE are accepted."""
+    """max_output: tokens, None when unknown. tool_choice: REQUIRED and NONE are accepted.
+
+    keeps_tools: tools that were called in the history must stay defined, else 422 INVALID_TOOL_GENERATION
+    (rivals_and_edge_cases.md B19: reported for the newer models, not seen with command-r in the recordings).
+    """
 
     max_output: int | None = None
     reasoning: bool = False
@@ -22,10 +26,11 @@ class Capabilities(Struct, frozen=True):
     documents: bool = True
     json_schema: bool = True
     one_penalty: bool = False
+    keeps_tools: bool = True
     known: bool = True
 
 
-_R = Capabilities(4096, images=False, one_penalty=True)
+_R = Capabilities(4096, images=False, one_penalty=True, keeps_tools=False)
 _AYA = Capabilities(4096, tools=False, images=False, documents=False, json_schema=False)
 
 CAPABILITIES: Mapping[str, Capabilities] = {

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
+from msgspec.structs import replace
 
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
-from translators import json_schema, reasoning, tools
+from translators import reasoning, structured, tools
 from translators.capabilities import Capabilities, capabilities
 from translators.chat_answer import ChatStream, ChatView, completion
 from translators.context import Answer, Context, Stream
@@ -22,11 +23,14 @@ from translators.fields import Field, FieldTable, Reading, clamped, ignore, read
 from translators.messages import Conversation, names_in_history
 from translators.model_names import bare, resolve
 from translators.notes import Notes
-from translators.rewrites import LimitCalls, RestoreNames
+from translators.rewrites import Checked, HideReasoning, LimitCalls, OnlyTools, RestoreNames
 from translators.tool_names import ToolNames
 
 MOST_STOPS = 5
 """Stop sequences that Cohere takes (cohere_api.md §5); OpenAI itself takes 4."""
+
+MOST_CHOICES = 128
+"""OpenAI's own limit on `n`."""
 
 _UINT64 = 1 << 64
 
@@ -64,6 +68,17 @@ def _citation_options(value: cohere.CitationOptions, name: str, notes: Notes) ->
     return cohere.CitationOptions(value.mode.upper())
 
 
+def _documents(value: list[str | dict[str, Any]], name: str, notes: Notes) -> Any:
+    """Cohere wants `{data, id}`; a bare map, which v1 and several frameworks use, is put under `data`."""
+    shaped: list[Any] = []
+    for document in value:
+        if isinstance(document, dict) and "data" not in document:
+            rest = {key: item for key, item in document.items() if key != "id"}
+            document = {"data": rest, "id": document["id"]} if "id" in document else {"data": rest}
+        shaped.append(document)
+    return shaped or UNSET
+
+
 def _true_only(value: bool, name: str, notes: Notes) -> Any:
     return True if value else UNSET
 
@@ -90,7 +105,7 @@ FIELDS: tuple[Field, ...] = (
     read("response_format", openai.ResponseFormat, "text, json_object, json_schema"),
     read("max_completion_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
     read("max_tokens", Positive, "`max_completion_tokens` wins"),
-    read("n", Positive, "1 only"),
+    read("n", Annotated[int, Meta(ge=1, le=MOST_CHOICES)], "parallel calls to Cohere"),
     send("stop", str | list[str], "stop_sequences", f"at most {MOST_STOPS}", _stops),
     send("logprobs", bool, convert=_true_only),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "Cohere has no alternatives: `[]` is answered"),
@@ -109,7 +124,9 @@ FIELDS: tuple[Field, ...] = (
         "`effort`, or `max_tokens` as the budget; goes before reasoning_effort",
     ),
     # Cohere's own
-    send("documents", list[str | dict[str, Any]], why="Cohere's own: sources for the answer, cited"),
+    send(
+        "documents", list[str | dict[str, Any]], why="Cohere's own: sources for the answer, cited", convert=_documents
+    ),
     send("citation_options", cohere.CitationOptions, why="Cohere's own", convert=_citation_options),
     send("safety_mode", Literal["CONTEXTUAL", "STRICT", "OFF"], why="Cohere's own"),
     read("thinking", cohere.Thinking, "Cohere's own; goes before `reasoning`"),
@@ -146,15 +163,22 @@ TABLE = FieldTable(FIELDS, SYNONYMS)
 class ChatCall(Struct, frozen=True):
     """A translated chat request: `context.Call`."""
 
-    body: bytes
+    bodies: tuple[bytes, ...]
     model: str
     streamed: bool
     notes: Notes
     view: ChatView
+    buffered: bool = False
+    attempts: int = 1
 
-    def answer(self, body: bytes) -> Answer:
-        """Cohere's whole answer as a ChatCompletion. Raises UpstreamProtocolError or AnswerFailed."""
-        told, outcome = completion(self.view.telling().whole(body), self.view)
+    def answer(self, bodies: Sequence[bytes], last: bool = True) -> Answer:
+        """Cohere's whole answers, one a choice, as a ChatCompletion.
+
+        Raises UpstreamProtocolError or AnswerFailed. last: Cohere will not be asked again.
+        """
+        tellings = [self.view.telling().whole(body) for body in bodies]
+        refuse = last and self.view.context.policy.refuse_missed_schema
+        told, outcome = completion(tellings, self.view, refuse)
         return Answer(_encode(told), outcome)
 
     def stream(self) -> Stream:
@@ -178,31 +202,47 @@ def request(body: bytes, context: Context) -> ChatCall:
     able = capabilities(model, context.features)
 
     rules = _Rules(reading, able, notes)
-    plan, names = rules.tool_plan(messages)
-    response_format, format_instructions = rules.response_format(bool(plan.tools))
-    limit = rules.limit_of_calls(plan)
-    cohere_messages = Conversation(able, names, notes).translate(messages, [*plan.instructions, *format_instructions])
+    choice, plan, names = rules.tool_plan(messages)
+    format_plan, plan = rules.format_plan(choice, plan)
+    streamed = reading.read.get("stream", False)
+    buffered = bool(plan.only)
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     rules.answer_kind()
-    streamed = reading.read.get("stream", False)
     sent = cohere.ChatRequest(
         model=model,
-        messages=cohere_messages,
-        stream=streamed,
+        messages=Conversation(able, names, notes).translate(messages, [*plan.instructions, *format_plan.instructions]),
+        stream=streamed and not buffered,
         tools=plan.tools,
         tool_choice=plan.tool_choice,
         strict_tools=plan.strict_tools,
-        response_format=response_format,
+        response_format=format_plan.response_format,
         max_tokens=max_tokens,
         thinking=rules.thinking(max_tokens),
         **reading.sent,
     )
-    rewrites: list[Any] = [partial(LimitCalls, limit)] if limit is not None else []
-    if names.renamed():
-        rewrites.append(partial(RestoreNames, names))
-    view = ChatView(asked, context, rules.include_usage(streamed), rules.legacy, rewrites=tuple(rewrites))
-    return ChatCall(_with_extra(cohere.encode_request(sent), reading.extra), model, streamed, notes, view)
+    choices = rules.choices()
+    view = ChatView(
+        asked,
+        context,
+        rules.include_usage(streamed),
+        rules.legacy,
+        choices,
+        (*format_plan.rewrites, *rules.rewrites(plan, names)),
+    )
+    checked = buffered or any(isinstance(make, partial) and make.func is Checked for make in format_plan.rewrites)
+    return ChatCall(_bodies(sent, choices, reading.extra), model, streamed, notes, view, buffered, 2 if checked else 1)
+
+
+def _bodies(sent: cohere.ChatRequest, choices: int, extra: dict[str, Raw]) -> tuple[bytes, ...]:
+    """One body a choice. With a seed each choice gets its own, or all would be the same."""
+    body = _with_extra(cohere.encode_request(sent), extra)
+    if choices == 1:
+        return (body,)
+    if sent.seed is UNSET:
+        return (body,) * choices
+    seeds = [(sent.seed + index) % _UINT64 for index in range(choices)]
+    return tuple(_with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
 
 
 def _required(reading: Reading, name: str) -> Any:
@@ -228,77 +268,65 @@ class _Rules:
         self._able, self._notes = able, notes
         self.legacy = bool(self._read.get("functions")) and not self._read.get("tools")
 
-    def tool_plan(self, messages: Sequence[openai.Message]) -> tuple[tools.ToolPlan, ToolNames]:
+    def tool_plan(self, messages: list[openai.Message]) -> tuple[tools.Choice, tools.ToolPlan, ToolNames]:
         read = self._read
         functions = tools.gathered(read.get("tools") or [], read.get("functions") or [])
-        history = names_in_history(list(messages))
-        if not functions and not history and "tool_choice" not in read:
-            return tools.ToolPlan(), ToolNames()
+        history = names_in_history(messages)
+        choice = tools.chosen(read.get("tool_choice"), read.get("function_call"))
+        if not functions and not history and choice.mode == "auto":
+            return choice, tools.ToolPlan(), ToolNames()
         names = ToolNames([*(function.name for function in functions), *history])
         for name, sent in names.renamed():
             self._notes.told("tools", f"tool {name} is called {sent} at Cohere")
-        choice = tools.chosen(read.get("tool_choice"), read.get("function_call"))
-        plan = tools.planned(functions, choice, read.get("strict_tools"), self._able, bool(history), names, self._notes)
-        return plan, names
+        strict = read.get("strict_tools")
+        return choice, tools.planned(functions, choice, strict, self._able, history, names, self._notes), names
 
-    def limit_of_calls(self, plan: tools.ToolPlan) -> int | None:
-        """How many calls the caller may see, None for all."""
+    def format_plan(self, choice: tools.Choice, plan: tools.ToolPlan) -> tuple[structured.FormatPlan, tools.ToolPlan]:
+        """Where a tool stands for the answer it joins the others, and one of them must then be called."""
+        asked: openai.ResponseFormat | None = self._read.get("response_format")
+        if asked is None:
+            return structured.NOTHING, plan
+        with_tools = bool(plan.tools)
+        silent = with_tools and (choice.mode == "none" or plan.stray_calls or plan.tool_choice == "NONE")
+        found = structured.planned(
+            asked,
+            self._able,
+            self._notes,
+            beside_tools=with_tools and not silent,
+            must_call=with_tools and choice.mode == "required",
+            refused=silent or bool(self._sent.get("documents")),
+        )
+        if found.tool is not None:
+            given = plan.tools if isinstance(plan.tools, list) else []
+            required = "REQUIRED" if self._able.tool_choice else UNSET
+            only = plan.only | {found.tool.function.name} if plan.only else plan.only
+            plan = replace(plan, tools=[*given, found.tool], tool_choice=required, strict_tools=UNSET, only=only)
+        return found, plan
+
+    def rewrites(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
+        """What the answer's calls and thoughts go through, in this order."""
+        found: list[Any] = []
+        if plan.only:
+            found.append(partial(OnlyTools, plan.only))
         if plan.stray_calls:
-            return 0
-        if not plan.tools:
-            return None
-        if self._read.get("parallel_tool_calls") is False:
+            found.append(partial(LimitCalls, 0))
+        elif plan.tools and self._read.get("parallel_tool_calls") is False:
             self._notes.emulated("parallel_tool_calls", "one call is passed on")
-            return 1
-        return 1 if self.legacy else None
+            found.append(partial(LimitCalls, 1))
+        elif self.legacy:
+            found.append(partial(LimitCalls, 1))
+        if names.renamed():
+            found.append(partial(RestoreNames, names))
+        wish: reasoning.Reasoning | None = self._read.get("reasoning")
+        if wish is not None and wish.exclude:
+            found.append(HideReasoning)
+        return found
 
-    def response_format(self, with_tools: bool) -> tuple[Any, list[str]]:
-        """Cohere's response_format, or the instruction that stands in where Cohere refuses one."""
-        wished: openai.ResponseFormat | None = self._read.get("response_format")
-        if wished is None or wished.type == "text":
-            return UNSET, []
-        schema = self._schema(wished)
-        beside = "tools" if with_tools else "documents" if self._sent.get("documents") else ""
-        if beside or not self._able.json_schema:
-            self._notes.emulated(
-                "response_format", f"an instruction, as Cohere refuses it with {beside or 'this model'}"
-            )
-            return UNSET, [_json_instruction(schema)]
-        if schema is None:
-            return cohere.ResponseFormat("json_object"), []
-        if schema.get("type", "object") != "object":
-            raise InvalidField(
-                "response_format.json_schema.schema",
-                "Invalid schema: its type must be 'object'",
-                "invalid_schema",
-            )
-        clean, removed = json_schema.sanitised(schema)
-        if removed:
-            self._notes.adjusted(
-                "response_format", "the schema", f"without {', '.join(removed)}, which Cohere does not know"
-            )
-        return cohere.ResponseFormat("json_object", clean), []
-
-    def _schema(self, wished: openai.ResponseFormat) -> dict[str, Any] | None:
-        """The schema asked for, in OpenAI's form or in one of Cohere's two (cohere_api.md §5.5)."""
-        if wished.type == "json_object":
-            schema, where = wished.json_schema or wished.schema, "response_format.schema"
-        elif wished.type == "json_schema":
-            wrapper, where = wished.json_schema, "response_format.json_schema.schema"
-            if wrapper is None:
-                missing = "response_format.json_schema"
-                raise InvalidField(missing, f"Missing required parameter: '{missing}'", "missing_required_parameter")
-            schema = wrapper.get("schema")
-            if not isinstance(schema, dict):
-                raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
-        else:
-            raise InvalidField(
-                "response_format.type",
-                f"Invalid 'response_format.type': '{wished.type}' is none of text, json_object, json_schema",
-            )
-        if schema is not None:
-            json_schema.check(schema, where)
-        return schema
+    def choices(self) -> int:
+        wanted: int = self._read.get("n", 1)
+        if wanted > 1:
+            self._notes.emulated("n", f"{wanted} parallel calls to Cohere")
+        return wanted
 
     def max_tokens(self) -> Any:
         """`max_completion_tokens` wins; more than the model can write is brought down to that."""
@@ -345,8 +373,6 @@ class _Rules:
             if self._sent.get("logprobs") is not True:
                 raise InvalidField("top_logprobs", "'top_logprobs' needs 'logprobs' to be true", "invalid_value")
             self._notes.ignored("top_logprobs", "Cohere has no alternatives")
-        if read.get("n", 1) > 1:
-            raise InvalidField("n", "'n' above 1 is not supported yet", "unsupported_value")
 
     def include_usage(self, streamed: bool) -> bool:
         options: openai.StreamOptions | None = self._read.get("stream_options")
@@ -355,13 +381,3 @@ class _Rules:
         if not streamed:
             raise InvalidField("stream_options", "'stream_options' needs 'stream' to be true", "invalid_value")
         return bool(options.include_usage)
-
-
-def _json_instruction(schema: dict[str, Any] | None) -> str:
-    if schema is None:
-        return "Answer with one JSON object only: no prose around it and no code fence."
-    written = msgspec.json.encode(schema).decode()
-    return (
-        "When you give your final answer, answer with JSON only, no prose around it and no code fence. "
-        f"The JSON must satisfy this JSON Schema: {written}"
-    )

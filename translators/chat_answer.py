@@ -15,7 +15,8 @@ from schemas.openai.errors import Error, ErrorBody
 from translators import annotations, logprobs
 from translators.context import Context, Outcome
 from translators.errors import AnswerFailed, Failure
-from translators.outcome import Counts, counts, finish_reason
+from translators.outcome import Counts, counts, finish_reason, total
+from translators.rewrites import SCHEMA_MISSED
 from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
 from translators.telling import Rewrite, Telling
 
@@ -25,20 +26,21 @@ BLANK_LINE = "\n\n"
 
 
 class ChatView(Struct, frozen=True):
-    """What the answer must know of the request. legacy: `functions` were used; index: of the choice."""
+    """What the answer must know of the request. legacy: `functions` were used, not `tools`."""
 
     model: str
     context: Context
     include_usage: bool = False
     legacy: bool = False
-    index: int = 0
+    choices: int = 1
     rewrites: tuple[Callable[[], Rewrite], ...] = ()
 
     def telling(self) -> Telling:
         return Telling([make() for make in self.rewrites])
 
     def completion_id(self, upstream_id: str) -> str:
-        return f"chatcmpl-{upstream_id or self.context.unique}"
+        """Cohere's own id, by which its support finds the answer; of several choices none is the answer's."""
+        return f"chatcmpl-{upstream_id if upstream_id and self.choices == 1 else self.context.unique}"
 
     def call_id(self, given: str, number: int) -> str:
         return given or f"call_{self.context.unique}_{number}"
@@ -55,20 +57,20 @@ def usage(found: Counts) -> openai.Usage:
     )
 
 
-class ChatStream:
-    """A streamed answer: `feed` takes an event's data and returns the chunks it makes, as JSON.
+class _ChoiceStream:
+    """One choice of a streamed answer: `feed` takes an event's data and returns the chunks it makes, as JSON.
 
     Nearly all events of a stream are one more piece of text, and their chunks differ in nothing else: such a
     chunk is written once, by the same Structs as all others, and each piece is put into its place.
     """
 
-    def __init__(self, view: ChatView) -> None:
-        self.outcome = Outcome()
-        self.finished = False
+    def __init__(self, view: ChatView, index: int) -> None:
+        self.counts = Counts()
+        self.finish = ""
         self.failure: Failure | None = None
-        self._view = view
+        self._view, self._index = view, index
         self._telling = view.telling()
-        self._id = view.completion_id("")
+        self.id = view.completion_id("")
         self._calls: dict[int, int] = {}  # item -> index among the calls
         self._bases: dict[int, int] = {}  # item -> where it begins in the text or the reasoning
         self._lengths = {True: 0, False: 0}  # of the reasoning, of the text
@@ -89,22 +91,24 @@ class ChatStream:
         steps = self._telling.feed(data)
         if len(steps) == 1:
             return self._render[type(steps[0])](steps[0])
-        return [chunk for step in steps for chunk in self._render[type(step)](step)]
+        return self._rendered(steps)
 
     def end(self, failure: Failure) -> Sequence[bytes]:
-        return [chunk for step in self._telling.end(failure) for chunk in self._render[type(step)](step)]
+        return self._rendered(self._telling.end(failure))
+
+    def whole(self, body: bytes) -> Sequence[bytes]:
+        return self._rendered(self._telling.whole(body))
+
+    def _rendered(self, steps: Sequence[Step]) -> list[bytes]:
+        return [chunk for step in steps for chunk in self._render[type(step)](step)]
 
     # --- one method a step ---------------------------------------------------------------------------------
 
-    def _chunk(self, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
-        view = self._view
-        return _encode(openai.ChatCompletionChunk(self._id, view.context.created, view.model, choices, usage=usage))
-
     def _piece(self, delta: openai.Delta, logprobs: openai.Logprobs | None = None) -> list[bytes]:
-        return [self._chunk([openai.ChunkChoice(delta, self._view.index, None, logprobs)], self._usage)]
+        return [_chunk(self.id, self._view, [openai.ChunkChoice(delta, self._index, None, logprobs)], self._usage)]
 
     def _started(self, step: Started) -> list[bytes]:
-        self._id = self._view.completion_id(step.id)
+        self.id = self._view.completion_id(step.id)
         self._before, self._after = self._piece(openai.Delta(content=_PLACE))[0].rsplit(_WRITTEN_PLACE, 1)
         return self._piece(openai.Delta("assistant", ""))
 
@@ -149,21 +153,63 @@ class ChatStream:
         return []
 
     def _finished(self, step: Finished) -> list[bytes]:
-        found = counts(step.usage, self._view.context.policy.usage_base)
-        reason, native = finish_reason(step.reason, len(self._calls))
-        if self._view.legacy and reason == "tool_calls":
-            reason = "function_call"
-        self.outcome, self.finished = found.outcome(reason), True
-        choice = openai.ChunkChoice(openai.Delta(), self._view.index, reason, None, native or UNSET)
-        chunks = [self._chunk([choice], self._usage)]
-        if self._view.include_usage:
-            chunks.append(self._chunk([], usage(found)))
-        return chunks
+        self.counts = counts(step.usage, self._view.context.policy.usage_base)
+        self.finish, native = _finish(step, len(self._calls), self._view)
+        choice = openai.ChunkChoice(openai.Delta(), self._index, self.finish, None, native or UNSET)
+        return [_chunk(self.id, self._view, [choice], self._usage)]
 
     def _failed(self, step: Failed) -> list[bytes]:
-        found = counts(step.usage, self._view.context.policy.usage_base)
-        self.outcome, self.finished, self.failure = found.outcome("error"), True, step.failure
+        self.counts = counts(step.usage, self._view.context.policy.usage_base)
+        self.finish, self.failure = "error", step.failure
         return [_encode(error_body(step.failure))]
+
+
+class ChatStream:
+    """A streamed answer of one choice or several: `context.Stream`. One id for all; the usage comes last."""
+
+    def __init__(self, view: ChatView) -> None:
+        self.outcome = Outcome()
+        self.finished = False
+        self.failure: Failure | None = None
+        self._view = view
+        self._choices = [_ChoiceStream(view, index) for index in range(view.choices)]
+
+    def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]:
+        told = self._choices[choice]
+        chunks = told.feed(data)
+        return self._closed(told, chunks) if told.finish else chunks
+
+    def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]:
+        told = self._choices[choice]
+        return self._closed(told, told.end(failure)) if not told.finish else ()
+
+    def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
+        told = self._choices[choice]
+        return self._closed(told, told.whole(body))
+
+    def done(self, choice: int) -> bool:
+        return self.finished or bool(self._choices[choice].finish)
+
+    def _closed(self, told: _ChoiceStream, chunks: Sequence[bytes]) -> Sequence[bytes]:
+        """One choice is over: with it the whole answer, if it failed or was the last one open."""
+        if self.finished:
+            return ()
+        self.failure = told.failure
+        self.finished = self.failure is not None or all(choice.finish for choice in self._choices)
+        found = total(choice.counts for choice in self._choices)
+        self.outcome = found.outcome(told.finish)
+        if not self.finished or self.failure is not None or not self._view.include_usage:
+            return chunks
+        return [*chunks, _chunk(told.id, self._view, [], usage(found))]
+
+
+def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
+    return _encode(openai.ChatCompletionChunk(id, view.context.created, view.model, choices, usage=usage))
+
+
+def _finish(step: Finished, calls: int, view: ChatView) -> tuple[str, str | None]:
+    reason, native = finish_reason(step.reason, calls)
+    return ("function_call" if view.legacy and reason == "tool_calls" else reason), native
 
 
 _encode = Encoder().encode
@@ -186,8 +232,28 @@ class _Piece(Struct):
     base: int = 0
 
 
-def completion(steps: Sequence[Step], view: ChatView) -> tuple[openai.ChatCompletion, Outcome]:
-    """All steps as one completion. Raises AnswerFailed when the story ends in a failure."""
+def completion(
+    tellings: Sequence[Sequence[Step]], view: ChatView, refuse: bool = False
+) -> tuple[openai.ChatCompletion, Outcome]:
+    """All steps of each choice as one completion. Raises AnswerFailed when a story ends in a failure.
+
+    refuse: a choice that misses its schema becomes a refusal instead.
+    """
+    choices: list[openai.Choice] = []
+    used: list[Counts] = []
+    upstream_id = ""
+    for index, steps in enumerate(tellings):
+        choice, found, upstream_id = _choice(steps, index, view, refuse)
+        choices.append(choice)
+        used.append(found)
+    found = used[0] if len(used) == 1 else total(used)
+    answer = openai.ChatCompletion(
+        view.completion_id(upstream_id), view.context.created, view.model, choices, usage=usage(found)
+    )
+    return answer, found.outcome(choices[-1].finish_reason)
+
+
+def _choice(steps: Sequence[Step], index: int, view: ChatView, refuse: bool) -> tuple[openai.Choice, Counts, str]:
     upstream_id, finished = "", Finished("", None)
     pieces: dict[int, _Piece] = {}
     cited: list[Cited] = []
@@ -196,7 +262,7 @@ def completion(steps: Sequence[Step], view: ChatView) -> tuple[openai.ChatComple
         if isinstance(step, Opened):
             pieces[step.item] = _Piece(step.kind, "", step.call_id, step.name)
         elif isinstance(step, Delta):
-            if step.kind is Kind.TEXT:
+            if step.logprobs and step.kind is Kind.TEXT:
                 tokens += logprobs.token_logprobs(step.logprobs)
         elif isinstance(step, Closed):
             pieces[step.item].text = step.text
@@ -206,18 +272,17 @@ def completion(steps: Sequence[Step], view: ChatView) -> tuple[openai.ChatComple
             upstream_id = step.id
         elif isinstance(step, Finished):
             finished = step
+        elif refuse and step.failure.code == SCHEMA_MISSED:
+            refusal = openai.AnsweredMessage(None, refusal=step.failure.message)
+            found = counts(step.usage, view.context.policy.usage_base)
+            return openai.Choice(index, refusal, "stop"), found, upstream_id
         else:
             raise AnswerFailed(step.failure)
-    found = counts(finished.usage, view.context.policy.usage_base)
     message, calls = _message(pieces, cited, view)
-    reason, native = finish_reason(finished.reason, calls)
-    if view.legacy and reason == "tool_calls":
-        reason = "function_call"
-    choice = openai.Choice(0, message, reason, openai.Logprobs(tokens) if tokens else None, native or UNSET)
-    answer = openai.ChatCompletion(
-        view.completion_id(upstream_id), view.context.created, view.model, [choice], usage=usage(found)
-    )
-    return answer, found.outcome(reason)
+    reason, native = _finish(finished, calls, view)
+    shown = openai.Logprobs(tokens) if tokens else None
+    choice = openai.Choice(index, message, reason, shown, native or UNSET)
+    return choice, counts(finished.usage, view.context.policy.usage_base), upstream_id
 
 
 def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> tuple[openai.AnsweredMessage, int]:

@@ -27,6 +27,7 @@ class Policy(Struct, frozen=True):
     successors: bool = True
     usage_base: UsageBase = UsageBase.TOKENS
     extra_upstream_fields: frozenset[str] = frozenset()
+    refuse_missed_schema: bool = False
 
 
 class Context(Struct, frozen=True):
@@ -60,26 +61,35 @@ class Answer(Struct, frozen=True):
 
 
 class Stream(Protocol):
-    """A streamed answer being told. `feed` and `end` return what to send, in order: JSON documents.
+    """A streamed answer being told. What its methods return is to be sent in order: JSON documents.
 
-    feed raises UpstreamProtocolError alone, upon which the caller says `end` with that failure.
-    end is idempotent: after a normal finish it returns nothing.
+    `choice` counts the parallel calls to Cohere that one request may make. feed raises UpstreamProtocolError
+    alone, upon which the caller says `end` with that failure. end is idempotent: after a normal finish it
+    returns nothing. whole tells a whole answer of Cohere's as the stream it might have been.
     """
 
     outcome: Outcome
     finished: bool
     failure: Failure | None
 
-    def feed(self, data: bytes) -> Sequence[bytes]: ...
+    def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]: ...
 
-    def end(self, failure: Failure) -> Sequence[bytes]: ...
+    def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]: ...
+
+    def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]: ...
+
+    def done(self, choice: int) -> bool: ...
 
 
 class Call(Protocol):
-    """A translated request. `body` is Cohere's JSON, `model` Cohere's id of the model."""
+    """A translated request: one body of Cohere's JSON for each parallel call, `model` Cohere's id.
+
+    buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
+    attempts: how often Cohere may be asked, when an answer fails that Cohere may do better `again`.
+    """
 
     @property
-    def body(self) -> bytes: ...
+    def bodies(self) -> Sequence[bytes]: ...
 
     @property
     def model(self) -> str: ...
@@ -88,8 +98,14 @@ class Call(Protocol):
     def streamed(self) -> bool: ...
 
     @property
+    def buffered(self) -> bool: ...
+
+    @property
+    def attempts(self) -> int: ...
+
+    @property
     def notes(self) -> Notes: ...
 
-    def answer(self, body: bytes) -> Answer: ...
+    def answer(self, bodies: Sequence[bytes], last: bool = True) -> Answer: ...
 
     def stream(self) -> Stream: ...

@@ -17,6 +17,7 @@ class Failure(Struct, frozen=True):
 
     status: the HTTP status, used if nothing was sent yet. type, code, param, message: OpenAI's four keys.
     retry: what `x-should-retry` says, None for silence. loud: whether the operator must hear of it.
+    again: asking Cohere once more may mend it (the model chose badly, nothing is broken).
     """
 
     status: int
@@ -26,6 +27,7 @@ class Failure(Struct, frozen=True):
     param: str | None = None
     retry: bool | None = None
     loud: bool = False
+    again: bool = False
 
 
 class TranslationError(Exception):

@@ -11,7 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import jsonschema
+import jsonschema.exceptions
 import msgspec
+import referencing
 
 from translators.errors import InvalidField
 
@@ -139,3 +141,50 @@ def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
     if "enum" in kept:
         kept["enum"] = [value for value in kept["enum"] if value is not None]
     return kept
+
+
+# --- the top of a schema ----------------------------------------------------------------------------------
+
+
+def opened(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose top is only a reference, as the thing referred to: Cohere wants an object there."""
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        for table in ("$defs", "definitions"):
+            target = schema.get(table, {}).get(reference.removeprefix(f"#/{table}/"))
+            if isinstance(target, dict):
+                return {**target, table: schema[table]}
+    return schema
+
+
+def is_object(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
+
+
+def wrapped(schema: dict[str, Any], key: str) -> dict[str, Any]:
+    """An object that holds an instance of the schema under `key`; definitions move to the new top."""
+    inner = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
+    moved: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    return {"type": "object", "properties": {key: inner}, "required": [key], **moved}
+
+
+# --- instances --------------------------------------------------------------------------------------------
+
+
+def complaint(schema: Mapping[str, Any], text: str) -> str:
+    """Why a text is no instance of the schema; empty if it is one."""
+    try:
+        instance = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "it is not JSON"
+    error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(instance))
+    if error is None:
+        return ""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+    return f"{error.validator} at ${where}"
+
+
+@lru_cache(maxsize=256)
+def _validator(encoded: bytes) -> jsonschema.Draft202012Validator:
+    # The registry is empty: a reference to a remote schema fails, nothing is ever fetched.
+    return jsonschema.Draft202012Validator(msgspec.json.decode(encoded), registry=referencing.Registry())

@@ -1,7 +1,7 @@
 """How a turn ended and what it used: two tables and two functions, for both projections."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -47,6 +47,23 @@ class Counts(Struct, frozen=True):
 
     def outcome(self, finish: str) -> Outcome:
         return Outcome(finish, self.prompt, self.completion, self.billed)
+
+
+def total(several: Iterable[Counts]) -> Counts:
+    """The sum over parallel calls: Cohere charges for each."""
+    found = list(several)
+    billed: dict[str, int | float] = {}
+    for one in found:
+        for unit, amount in one.billed.items():
+            billed[unit] = billed.get(unit, 0) + amount
+    return Counts(
+        sum(one.prompt for one in found),
+        sum(one.completion for one in found),
+        sum(one.cached for one in found),
+        sum(one.reasoning for one in found),
+        sum(one.image for one in found),
+        billed,
+    )
 
 
 def counts(usage: Usage | None, base: UsageBase) -> Counts:

@@ -3,11 +3,13 @@
 Each is made once an answer and sees every step, so whole and streamed answers are changed alike.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec.structs import replace
 
-from translators.steps import Cited, Closed, Delta, Kind, Opened, Step
+from translators.errors import Failure
+from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Step
 from translators.tool_names import ToolNames
 
 
@@ -36,3 +38,167 @@ class LimitCalls:
         if isinstance(step, Opened | Delta | Closed | Cited) and not self._calls.get(step.item, True):
             return ()
         return (step,)
+
+
+class OnlyTools:
+    """A call of any other tool than these fails the answer: the model was told, and may be told again."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    def __call__(self, step: Step) -> Sequence[Step]:
+        if isinstance(step, Opened) and step.kind is Kind.CALL and step.name not in self._names:
+            message = f"The model called '{step.name}' although tool_choice allows only {', '.join(self._names)}"
+            return (Failed(Failure(502, message, "server_error", "tool_choice_not_followed", again=True)),)
+        return (step,)
+
+
+class HideReasoning:
+    """Thoughts and plans are not shown (`reasoning: {exclude: true}`)."""
+
+    def __call__(self, step: Step) -> Sequence[Step]:
+        hidden = isinstance(step, Opened | Delta | Closed | Cited) and step.kind in (Kind.THINKING, Kind.PLAN)
+        return () if hidden else (step,)
+
+
+class AnswerCall:
+    """Calls of the tool that stands for the answer are the answer's text."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._answers: set[int] = set()
+
+    def __call__(self, step: Step) -> Sequence[Step]:
+        if isinstance(step, Opened) and step.kind is Kind.CALL and step.name == self._name:
+            self._answers.add(step.item)
+            return (Opened(step.item, Kind.TEXT),)
+        if isinstance(step, Delta | Closed) and step.item in self._answers:
+            return (replace(step, kind=Kind.TEXT),)
+        return (step,)
+
+
+class _TextRewrite:
+    """Text changed as it comes: `more` takes the next piece, `rest` what was held back at the end."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._cut = 0  # characters taken from the front
+
+    def more(self, text: str) -> str:
+        raise NotImplementedError
+
+    def rest(self) -> str:
+        raise NotImplementedError
+
+    def __call__(self, step: Step) -> Sequence[Step]:
+        if isinstance(step, Delta) and step.kind is Kind.TEXT:
+            shown = self.more(step.text)
+            self._shown += shown
+            return (replace(step, text=shown),) if shown or step.logprobs else ()
+        if isinstance(step, Cited) and step.kind is Kind.TEXT:
+            return (replace(step, start=max(0, step.start - self._cut), end=max(0, step.end - self._cut)),)
+        if isinstance(step, Closed) and step.kind is Kind.TEXT:
+            rest = self.rest()
+            whole, self._shown = self._shown + rest, ""
+            closed = replace(step, text=whole)
+            return (Delta(step.item, Kind.TEXT, rest), closed) if rest else (closed,)
+        return (step,)
+
+
+class WithoutFence(_TextRewrite):
+    """JSON without the Markdown fence that models like to put around it."""
+
+    _TAIL = re.compile(r"\s*`{0,3}\s*\Z")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held = ""
+        self._begun = self._fenced = False
+
+    def more(self, text: str) -> str:
+        self._held += text
+        if not self._begun:
+            held = self._held.lstrip()
+            if "```".startswith(held[:3]) and (len(held) < 3 or "\n" not in held):
+                return ""  # may still become a fence
+            self._begun, self._fenced = True, held.startswith("```")
+            body = held.partition("\n")[2] if self._fenced else self._held
+            self._cut, self._held = len(self._held) - len(body), body
+        if not self._fenced:
+            shown, self._held = self._held, ""
+            return shown
+        tail = self._TAIL.search(self._held)
+        end = tail.start() if tail else len(self._held)
+        shown, self._held = self._held[:end], self._held[end:]
+        return shown
+
+    def rest(self) -> str:
+        held, fenced = self._held, self._fenced
+        self._held, self._begun, self._fenced = "", False, False
+        return "" if fenced else held
+
+
+class Unwrapped(_TextRewrite):
+    """`{"value": X}` told as X: the wrapper that a schema without an object at its top was given."""
+
+    KEY = "value"
+    _HEAD = re.compile(r'\s*\{\s*"value"\s*:\s*')
+    _MAYBE_HEAD = re.compile(r'\s*(\{\s*("(v(a(l(u(e("\s*)?)?)?)?)?)?)?)?\Z')
+    _TAIL = re.compile(r"\s*\}?\s*\Z")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held = ""
+        self._begun = self._wrapped = False
+
+    def more(self, text: str) -> str:
+        self._held += text
+        if not self._begun:
+            head = self._HEAD.match(self._held)
+            if head is None and self._MAYBE_HEAD.match(self._held):
+                return ""
+            self._begun, self._wrapped = True, head is not None
+            self._cut = head.end() if head else 0
+            self._held = self._held[self._cut :]
+        if not self._wrapped:
+            shown, self._held = self._held, ""
+            return shown
+        tail = self._TAIL.search(self._held)
+        end = tail.start() if tail else len(self._held)
+        shown, self._held = self._held[:end], self._held[end:]
+        return shown
+
+    def rest(self) -> str:
+        held, wrapped = self._held, self._wrapped
+        self._held, self._begun, self._wrapped = "", False, False
+        return "" if wrapped and "}" in held else held
+
+
+class Checked:
+    """The finished text must satisfy the schema that was asked for, else the answer fails.
+
+    An answer that was cut short (`length`) or that calls tools is no instance and is not looked at.
+    """
+
+    def __init__(self, complaint: Callable[[str], str]) -> None:
+        self._complaint = complaint
+        self._text = ""
+        self._calls = False
+
+    def __call__(self, step: Step) -> Sequence[Step]:
+        if isinstance(step, Closed):
+            if step.kind is Kind.TEXT:
+                self._text += step.text
+            elif step.kind is Kind.CALL:
+                self._calls = True
+        elif (
+            isinstance(step, Finished) and step.reason in ("COMPLETE", "STOP_SEQUENCE", "TOOL_CALL") and not self._calls
+        ):
+            complaint = self._complaint(self._text)
+            if complaint:
+                message = f"The model's answer does not satisfy the JSON schema: {complaint}"
+                return (Failed(Failure(502, message, "server_error", SCHEMA_MISSED, again=True), step.usage),)
+        return (step,)
+
+
+SCHEMA_MISSED = "structured_output_invalid"

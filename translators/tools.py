@@ -31,13 +31,17 @@ class Choice(Struct, frozen=True):
 
 
 class ToolPlan(Struct, frozen=True):
-    """What is sent. instructions: sentences for the system turn; stray_calls: calls are to be removed."""
+    """What is sent. instructions: sentences for the system turn; stray_calls: calls are to be removed.
+
+    only: the (sent) names that may be called, where tools are defined that may not.
+    """
 
     tools: list[cohere.Tool] | UnsetType = UNSET
     tool_choice: Any = UNSET
     strict_tools: bool | UnsetType = UNSET
     instructions: tuple[str, ...] = ()
     stray_calls: bool = False
+    only: frozenset[str] = frozenset()
 
 
 def gathered(tools: list[openai.Tool], functions: list[openai.Function]) -> list[openai.Function]:
@@ -97,38 +101,79 @@ def planned(
     choice: Choice,
     strict_tools: bool | None,
     able: Capabilities,
-    called_before: bool,
+    called: list[str],
     names: ToolNames,
     notes: Notes,
 ) -> ToolPlan:
-    """What to send so that the caller's tools and choice are honoured by this model."""
+    """What to send so that the caller's tools and choice are honoured by this model.
+
+    called: the caller's names of the tools that the history calls.
+    """
     if not functions:
         if choice.mode == "required":
             raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
-        return ToolPlan()
+        return _remembered(called, able, names, notes)
     if not able.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
+    wanted = functions if choice.only is None else _filtered(functions, choice.only)
+    kept = [
+        function for function in functions if able.keeps_tools and function.name in called and function not in wanted
+    ]
+    definitions = [
+        _definition(function, index, names)
+        for index, function in enumerate(functions)
+        if function in wanted or function in kept
+    ]
+    strict = _strict([*wanted, *kept], strict_tools, notes)
+    if choice.mode == "none":
+        return _silenced(definitions, strict, able, bool(called), notes)
+    chosen = [names.sent(function.name) for function in wanted]
     if choice.only is not None:
-        functions = _filtered(functions, choice.only)
-        notes.emulated("tool_choice", "only the chosen tools are sent")
-    definitions = [_definition(function, index, names) for index, function in enumerate(functions)]
-    strict = _strict(functions, strict_tools, notes)
-    if choice.mode == "none" and not able.tool_choice:
-        notes.emulated(
-            "tool_choice", "none: calls are kept from the answer" if called_before else "none: tools left out"
-        )
-        return ToolPlan(definitions, UNSET, strict, (), True) if called_before else ToolPlan()
-    if choice.mode == "required" and not able.tool_choice:
-        notes.emulated("tool_choice", "required: an instruction to the model")
-        return ToolPlan(definitions, UNSET, strict, (_must_call(definitions),))
-    sent = {"none": "NONE", "required": "REQUIRED"}.get(choice.mode, UNSET)
-    return ToolPlan(definitions, sent, strict)
+        how = "an instruction names them, the answer is checked" if kept else "only these tools are sent"
+        notes.emulated("tool_choice", how)
+    instructions = (_must_call(chosen, choice.mode),) if kept else ()
+    sent: Any = UNSET
+    if choice.mode == "required":
+        if able.tool_choice:
+            sent = "REQUIRED"
+        elif not instructions:
+            notes.emulated("tool_choice", "required: an instruction to the model")
+            instructions = (_must_call(chosen, choice.mode),)
+    return ToolPlan(definitions, sent, strict, instructions, only=frozenset(chosen) if kept else frozenset())
 
 
-def _must_call(definitions: list[cohere.Tool]) -> str:
-    names = ", ".join(tool.function.name for tool in definitions)
-    one = f"the tool {names}" if len(definitions) == 1 else f"at least one of these tools: {names}"
-    return f"You must call {one}. Do not answer with text alone."
+def _silenced(
+    definitions: list[cohere.Tool], strict: bool | UnsetType, able: Capabilities, called: bool, notes: Notes
+) -> ToolPlan:
+    """`tool_choice: none`: Cohere's NONE, or what comes nearest on a model that refuses it."""
+    if able.tool_choice:
+        return ToolPlan(definitions, "NONE", strict)
+    if called:
+        notes.emulated("tool_choice", "none: calls are kept from the answer")
+        return ToolPlan(definitions, UNSET, strict, (_NO_CALLS,), stray_calls=True)
+    notes.emulated("tool_choice", "none: the tools are left out")
+    return ToolPlan()
+
+
+def _remembered(called: list[str], able: Capabilities, names: ToolNames, notes: Notes) -> ToolPlan:
+    """Tools that the history calls and the request no longer defines, defined in outline and not to be called."""
+    if not called or not able.keeps_tools or not able.tools:
+        return ToolPlan()
+    notes.emulated("tools", "those of the history are defined in outline, as Cohere wants them")
+    definitions = [cohere.Tool(cohere.ToolFunction(names.sent(name), NO_PARAMETERS)) for name in dict.fromkeys(called)]
+    if able.tool_choice:
+        return ToolPlan(definitions, "NONE")
+    return ToolPlan(definitions, instructions=(_NO_CALLS,), stray_calls=True)
+
+
+_NO_CALLS = "Do not call any tool now: answer with text."
+
+
+def _must_call(names: list[str], mode: str) -> str:
+    which = f"the tool {names[0]}" if len(names) == 1 else f"one of these tools: {', '.join(names)}"
+    if mode == "required":
+        return f"You must call {which} now. Do not answer with text alone, and call no other tool."
+    return f"If you call a tool now, it must be {which}."
 
 
 def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[openai.Function]:

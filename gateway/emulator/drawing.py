@@ -6,6 +6,7 @@ it says MISSING, and `instances.py` makes something up.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -90,7 +91,7 @@ class Drawing:
         said = self._said(name, r"(-?\d{1,18}(?:\.\d{1,18})?)\b")
         values = [float(said) if "." in said else int(said)] if said else self.numbers
         for value in list(values):
-            if (whole and isinstance(value, float)) or not _in_range(value, schema):
+            if (whole and isinstance(value, float)) or not within(value, schema):
                 continue
             if value in self.numbers:
                 self.numbers.remove(value)
@@ -216,8 +217,14 @@ def _shape(name: str) -> str:
     return next((shape for shape in ("email", "date", "url", "uri") if lowered.split("_")[-1] == shape), "")
 
 
-def _in_range(value: float, schema: Mapping[str, Any]) -> bool:
-    return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
+def within(value: float, schema: Mapping[str, Any]) -> bool:
+    """Whether a number keeps to all four limits and the step."""
+    step = schema.get("multipleOf")
+    return bool(
+        schema.get("minimum", value) <= value <= schema.get("maximum", value)
+        and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+        and (not step or math.isclose(value / step, round(value / step), abs_tol=1e-9))
+    )
 
 
 def _compiles(pattern: str) -> bool:

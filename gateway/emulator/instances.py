@@ -8,10 +8,11 @@ what it does not understand becomes a harmless value of the right type. Which sc
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.emulator.drawing import MISSING, Drawing, salient
+from gateway.emulator.drawing import MISSING, Drawing, salient, within
 from gateway.emulator.patterns import example
 
 Schema = Mapping[str, Any]
@@ -23,7 +24,7 @@ FORMATS = {
 }  # fmt: skip
 DEEPEST = 12
 MOST_ITEMS, LONGEST_TEXT = 100, 10_000  # a schema may ask for more; it does not get it
-LONELY = ("null", "array", "object")  # what an alternative is only when there is nothing plainer
+LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
 class Maker:
@@ -39,9 +40,9 @@ class Maker:
         resolved = self.resolve(schema)
         if "const" in resolved:
             return resolved["const"]
-        drawn = self.drawing.draw(name, resolved)
-        if drawn is not MISSING:
-            return fitted(drawn, resolved)
+        drawn = fitted(self.drawing.draw(name, resolved), resolved)
+        if drawn is not MISSING and self.fits(drawn, resolved):
+            return drawn
         if "enum" in resolved:
             return next(iter(resolved["enum"]), None)
         if resolved.get("default") is not None:
@@ -56,6 +57,15 @@ class Maker:
         if kind in ("boolean", "bool"):
             return True
         return None if kind == "null" else self._string(resolved, name)
+
+    def fits(self, value: Any, schema: Schema) -> bool:
+        """Whether a drawn value keeps to the limits of a resolved schema; its type is right already."""
+        if isinstance(value, str):
+            return len(value) >= (schema.get("minLength") or 0) and _matches(schema.get("pattern"), value)
+        if isinstance(value, list):
+            items = self.resolve(schema.get("items") or {})
+            return len(value) >= (schema.get("minItems") or 0) and all(self.fits(item, items) for item in value)
+        return isinstance(value, bool) or not isinstance(value, int | float) or within(value, schema)
 
     def resolve(self, schema: Any) -> Schema:
         """The schema behind references and alternatives, with a single type."""
@@ -133,12 +143,12 @@ class Maker:
             return MISSING
         if resolved.get("default") is not None and not _mentions(self.drawing.text, name, resolved):
             return MISSING
-        drawn = self.drawing.draw(name, resolved)
-        return drawn if drawn is MISSING else fitted(drawn, resolved)
+        drawn = fitted(self.drawing.draw(name, resolved), resolved)
+        return drawn if drawn is not MISSING and self.fits(drawn, resolved) else MISSING
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         least = min(schema.get("minItems") or 0, MOST_ITEMS)
-        if depth >= DEEPEST // 3 and not least:
+        if schema.get("maxItems") == 0 or (depth >= DEEPEST // 3 and not least):
             return []
         singular = name[:-1] if name.endswith("s") else name
         return [self.make(schema.get("items") or {}, singular, depth + 1) for _ in range(max(1, least))]
@@ -150,32 +160,41 @@ class Maker:
             return FORMATS[schema["format"]]
         lowered = name.lower().split("_")[-1]
         if lowered in FORMATS:
-            return FORMATS[lowered]
+            return str(fitted(FORMATS[lowered], schema))
         return str(fitted(salient(self.drawing.text) or "text", schema))
 
 
 def fitted(value: Any, schema: Schema) -> Any:
-    """A text brought within the schema's lengths; anything else as it is."""
-    if not isinstance(value, str):
+    """A text or a list brought within the schema's upper limit, a short text within the lower one."""
+    if isinstance(value, list):
+        return value[: schema.get("maxItems")]
+    if not isinstance(value, str) or "pattern" in schema or "enum" in schema:
         return value
-    longest = schema.get("maxLength")
-    if longest is not None:
-        value = value[:longest]
-    return value.ljust(min(schema.get("minLength") or 0, LONGEST_TEXT), "x")
+    return value[: schema.get("maxLength")].ljust(min(schema.get("minLength") or 0, LONGEST_TEXT), "x")
 
 
 def _number(schema: Schema, *, whole: bool) -> int | float:
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    """The plainest number within the limits; 1 when there is none."""
     step = schema.get("multipleOf") or 1
-    value: float = 1
-    if low is not None and value < low + ("exclusiveMinimum" in schema):
-        value = math.ceil(low) + (1 if "exclusiveMinimum" in schema and math.ceil(low) == low else 0)
-    if high is not None and value > high:
-        value = low if low is not None and "minimum" in schema else high
-    if step != 1:
-        value = math.ceil(value / step) * step
-    return int(value) if whole or value == int(value) else value
+    limits = [schema[name] for name in LIMITS if name in schema]
+    candidates: list[float] = [1, 0]
+    for limit in limits:
+        near = math.floor(limit / step) * step
+        candidates += [limit, near, near + step, near - step]
+    candidates += [(left + right) / 2 for left in limits for right in limits if left < right]
+    for value in candidates:
+        if whole and value != int(value):
+            continue
+        if within(value, schema):
+            return int(value) if value == int(value) else value
+    return 1
+
+
+def _matches(pattern: str | None, value: str) -> bool:
+    try:
+        return pattern is None or re.search(pattern, value) is not None
+    except re.error:
+        return True
 
 
 def _nullable(item: Any) -> bool:

@@ -77,7 +77,7 @@ def project_whole() -> Work:
 
     def work() -> object:
         call = request()
-        return call.body, call.answer(ANSWER).body
+        return call.bodies, call.answer([ANSWER]).body
 
     expect(work(), samples.ANSWER_TEXT[:20])
     return work
@@ -98,7 +98,7 @@ def project_stream(reads: list[bytes]) -> Work:
             for data in decoder.feed(block):
                 documents += stream.feed(data)
             sent.append(sse.encode(documents))
-        return call.body, sent
+        return call.bodies, sent
 
     expect(work(), '"finish_reason":"stop"')
     return work

@@ -155,7 +155,9 @@ class Gateway:
                 connection.putheader("content-length", str(len(data)))
             connection.endheaders(data)
             response = connection.getresponse()
-            return Seen(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+            return Seen(
+                response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+            )
         finally:
             connection.close()
 
@@ -177,13 +179,20 @@ class Gateway:
     @contextmanager
     def client(self, key: str | None = None, **options: Any) -> Iterator[openai.OpenAI]:
         """The official SDK, without retries of its own."""
-        given: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": key or self.key, "max_retries": 0, "timeout": 10}
+        given: dict[str, Any] = {
+            "base_url": f"{self.url}/v1",
+            "api_key": key or self.key,
+            "max_retries": 0,
+            "timeout": 10,
+        }
         with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:  # loading certificates is slow
             yield openai.OpenAI(**(given | options), http_client=http_client)
 
 
 @contextmanager
-def gateway_over(upstream: str, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any) -> Iterator[Gateway]:
+def gateway_over(
+    upstream: str, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
+) -> Iterator[Gateway]:
     """The gateway in front of an upstream, in the mode that the settings ask for."""
     log = Written()
 
@@ -243,7 +252,10 @@ def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     given = {**settings, "timeouts": timeouts or Timeouts()}
-    with ScriptedUpstream(next_script).run_in_thread() as upstream, gateway_over(upstream.url, key=key, **given) as gateway:
+    with (
+        ScriptedUpstream(next_script).run_in_thread() as upstream,
+        gateway_over(upstream.url, key=key, **given) as gateway,
+    ):
         yield Stage(gateway, upstream, scripts)
 
 

@@ -1,0 +1,189 @@
+"""README, CONTRIBUTING and CHANGELOG against the project: tables fresh, and what they mention is there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import cli
+from gateway.operations import CALLS, LOOKUPS
+from gateway.settings import described, load
+from support import documents
+
+ROOT = documents.ROOT
+WRITTEN = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in WRITTEN}
+EVERYTHING = "\n".join(TEXTS.values())
+
+PACKAGES = ("gateway", "translators", "schemas")
+TOP = (*PACKAGES, "tests", "examples", ".locks", ".ci")
+AWAITED = ("tests/golden",)
+"""Folders that CONTRIBUTING describes before they exist; once one exists, what is said of it is checked."""
+
+NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
+"""Names in the environment that are read before the settings are."""
+
+SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """Without fenced blocks, whose backticks are no spans."""
+    return FENCED.sub("", text)
+
+
+# --- generated tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", documents.DOCUMENTS)
+def test_the_tables_are_fresh(name: str) -> None:
+    assert documents.regenerated(TEXTS[name]) == TEXTS[name], f"the tables of {name} are stale: run make docs"
+
+
+def test_every_table_stands_somewhere() -> None:
+    found = [match["name"] for name in documents.DOCUMENTS for match in documents.GENERATED.finditer(TEXTS[name])]
+    assert sorted(found) == sorted(documents.TABLES)
+    assert EVERYTHING.count("<!-- generated:") == len(found) == EVERYTHING.count("<!-- end -->")
+
+
+def test_a_stale_table_is_seen() -> None:
+    name = documents.DOCUMENTS[0]
+    stale = TEXTS[name].replace("`command-light`", "`command-heavy`")
+    assert stale != TEXTS[name]
+    assert documents.regenerated(stale) == TEXTS[name]
+
+
+def test_an_unknown_table_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        documents.regenerated("<!-- generated: nonsense -->\n<!-- end -->\n")
+
+
+def test_the_makefile_calls_the_generator() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert str(Path(documents.__file__).relative_to(ROOT)) in makefile
+
+
+# --- what is mentioned is there -----------------------------------------------------------------------------
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that the usual renderers make."""
+    titles = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_links_lead_somewhere(name: str) -> None:
+    for link in LINK.findall(prose(TEXTS[name])):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        assert not path or (ROOT / path).exists(), f"{name}: {link}"
+        if anchor:
+            target = TEXTS[path] if path else TEXTS[name]
+            assert anchor in headings(target), f"{name}: {link}"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_paths_exist(name: str) -> None:
+    for span in SPAN.findall(prose(TEXTS[name])):
+        for word in span.split():
+            if not re.fullmatch(rf"(?:{'|'.join(map(re.escape, TOP))})/[\w./-]*", word):
+                continue
+            awaited = next((folder for folder in AWAITED if word.startswith(folder)), None)
+            if awaited is not None and (not (ROOT / awaited).exists() or "..." in word):
+                continue
+            assert (ROOT / word).exists(), f"{name}: {word}"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_names_of_this_machine_are_not_told(name: str) -> None:
+    assert not re.search(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|opt|var|usr)/", TEXTS[name])
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    mentioned = {
+        word
+        for line in re.findall(r"(?:`|^\$ )make ((?:[a-z]+[ `\n])+)", EVERYTHING, re.MULTILINE)
+        for word in re.findall(r"[a-z]+", line)
+    }
+    assert mentioned >= {"run", "test", "bench", "check", "docs", "lock"}
+    assert mentioned <= targets, f"no such target: {sorted(mentioned - targets)}"
+
+
+def test_settings_exist() -> None:
+    lines = list(described())
+    names = {name for line in lines for name in line.environment} | NOT_SETTINGS
+    mentioned = set(re.findall(r"\b(?:GATEWAY|COHERE|CO)_[A-Z_]+\b", EVERYTHING))
+    assert mentioned <= names, f"no such setting: {sorted(mentioned - names)}"
+    paths = {line.path for line in lines}
+    keys = set(re.findall(r"`((?:models|timeouts|metrics)\.[a-z_]+)`", EVERYTHING))
+    assert keys <= paths, f"no such key: {sorted(keys - paths)}"
+
+
+def test_the_settings_file_of_the_readme_is_taken(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+    file = tmp_path / "gateway.toml"
+    file.write_text(snippet, encoding="utf-8")
+    assert load({}, str(file)).models.aliases == {"gpt-4o": "command-a-03-2025"}
+
+
+def sources() -> Iterator[str]:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            yield path.read_text(encoding="utf-8")
+
+
+def test_headers_exist() -> None:
+    code = "\n".join(sources())
+    mentioned = set(re.findall(r"`(x-[a-z-]+|retry-after)", EVERYTHING))
+    assert mentioned >= {"x-gateway-notes", "x-gateway-strict", "x-request-id", "x-cohere-trace-id"}
+    absent = {name for name in mentioned if not re.search(rf"[\"' ]{name}[\"',:]", code)}
+    assert not absent, f"no such header: {sorted(absent)}"
+
+
+def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    def help_of(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--help"])
+        return capsys.readouterr().out
+
+    commands = set(re.findall(r"cohere-gateway\s+([a-z]+)", TEXTS["README.md"])) - {"is"}
+    assert commands >= {"serve", "emulator", "translate"}
+    helps = {command: help_of(command) for command in commands}
+    assert all(helps.values())
+    options = set(re.findall(r"[` ](--[a-z][a-z-]*)", TEXTS["README.md"]))
+    for option in options - {"--silent"}:
+        assert any(option in text for text in helps.values()), f"no command has {option}"
+
+
+def test_what_is_not_yet_there_is_not_there() -> None:
+    found = re.search(r"\*\*Not yet:\*\*(.*?)\n\n", TEXTS["README.md"], re.DOTALL)
+    assert found, "the README says what is missing; when nothing is, remove this test"
+    served = {row.path for row in CALLS} | {row.path for row in LOOKUPS}
+    for path in re.findall(r"`(/[^`]*)`", found[1]):
+        assert not any(other.startswith(path) for other in served), f"{path} is served now: take it from 'Not yet'"
+
+
+def test_the_session_of_translate_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = re.search(r"\$ echo '(.*?)' \|\n +\S+ (translate chat)\n(.*?)^```$", EVERYTHING, re.MULTILINE | re.DOTALL)
+    assert found
+    request, command, shown = found.groups()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(request.encode())))
+    monkeypatch.chdir(tmp_path)  # no gateway.toml here
+    for name in [name for name in os.environ if name.startswith(("GATEWAY_", "COHERE_", "CO_"))]:
+        monkeypatch.delenv(name)
+    assert cli.main(command.split()) == 0
+    told = capsys.readouterr()
+    assert told.out + told.err == shown

@@ -1,0 +1,172 @@
+"""Every example and every snippet of the README, run as a user would run them.
+
+The gateway is the command itself, `serve --demo` on a free port; each program is a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BASE_URL = "http://127.0.0.1:8080/v1"
+"""What examples and README say; it stands in their text, and the tests put the real one in its place."""
+
+SECONDS = 60
+SNIPPET = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What each example must have said, as patterns in the order of its output.
+SAID: Mapping[str, tuple[str, ...]] = {
+    "chat.py": (
+        r"answer: +The capital of France is Paris\.",
+        r"tokens: +[1-9]\d*",
+        r"notes: +temperature adjusted 1\.4 -> 1\.0; model command-r-plus -> command-r-plus-08-2024",
+        r"upstream: emulator",
+    ),
+    "stream.py": (
+        r"thinking: The user asks about: .+\n",
+        r"answer: +1, 2, 3, 4, 5, 6, 7, 8, 9, 10\n",
+        r"tokens: +[1-9]\d* in, [1-9]\d* out",
+    ),
+    "tools.py": (
+        r'called: get_weather \{"city": ?"Toronto"\}',
+        r"answer: .*11 degrees and rain in Toronto",
+    ),
+    "documents.py": (
+        r"answer: .*The Eiffel tower is 330 metres tall\.",
+        r"cited: +\d+-\d+ '.*330 metres.*' from tower",
+    ),
+    "models.py": (
+        r"(?m)^cohere/command-a-03-2025 +288000 .*\btools\b",
+        r"command-r-plus is served by cohere/command-r-plus-08-2024",
+        r"no-such-model: model_not_found",
+    ),
+    "curl.sh": (
+        r'"id":"cohere/command-r-plus",',
+        r"(?m)^x-gateway-notes: temperature adjusted 1\.4 -> 1\.0; .*",
+        r"(?m)^x-gateway-upstream: emulator",
+        r'"content":"The capital of France is Paris\."',
+        r'data: \{.*"object":"chat\.completion\.chunk"',
+        r"data: \[DONE\]",
+        r'"param":"temperature","code":"unsupported_value"',
+    ),
+}
+
+
+def without_settings() -> dict[str, str]:
+    """The environment without the developer's own settings of gateways, of Cohere and of OpenAI."""
+    ours = ("GATEWAY_", "COHERE_", "CO_", "OPENAI_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@pytest.fixture(scope="module")
+def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL that `cohere-gateway serve --demo` announces."""
+    home = tmp_path_factory.mktemp("demo")  # no gateway.toml here
+    command = [sys.executable, "-m", "gateway", "serve", "--demo", "--port", "0"]
+    environment = without_settings() | {"PYTHONPATH": str(ROOT)}
+    out, log = home / "out", home / "log"
+    with (
+        out.open("w") as standard_output,
+        log.open("w") as standard_error,
+        subprocess.Popen(command, cwd=home, env=environment, stdout=standard_output, stderr=standard_error) as server,
+    ):
+        try:
+            yield announced(server, out, log)
+        finally:
+            server.terminate()
+            server.wait(SECONDS)
+
+
+def announced(server: subprocess.Popen[bytes], out: Path, log: Path) -> str:
+    """The address in the server's first lines, of which the last is a command to try."""
+    deadline = time.monotonic() + SECONDS
+    while " try " not in (text := out.read_text(encoding="utf-8")):
+        assert server.poll() is None, f"the gateway did not start: {log.read_text()}"
+        assert time.monotonic() < deadline, f"the gateway does not say where it is: {text}"
+        time.sleep(0.02)
+    assert "NOT Cohere" in text
+    found = re.search(r"base URL +(\S+)", text)
+    assert found, text
+    return found[1]
+
+
+def run(command: list[str], base_url: str, home: Path) -> str:
+    """What the program prints; it must succeed and complain of nothing."""
+    environment = without_settings() | {"OPENAI_BASE_URL": base_url, "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+def shell() -> str:
+    """bash, for what calls curl."""
+    found = shutil.which("bash")
+    if found is None or shutil.which("curl") is None:
+        pytest.skip("needs bash and curl")
+    return found
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == set(SAID)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_example_is_short_and_runs_as_it_is(name: str) -> None:
+    text = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert BASE_URL in text
+    assert "OPENAI_BASE_URL" in text
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_example_says_what_it_promises(name: str, base_url: str, tmp_path: Path) -> None:
+    program = str(ROOT / "examples" / name)
+    output = run([shell() if name.endswith(".sh") else sys.executable, program], base_url, tmp_path)
+    place = 0
+    for pattern in SAID[name]:
+        found = re.compile(pattern).search(output, place)
+        assert found, f"{pattern} is not in, or not in its place in:\n{output}"
+        place = found.end()
+
+
+def snippets(language: str) -> list[str]:
+    return [found["text"] for found in SNIPPET.finditer(README) if found["language"] == language]
+
+
+def test_the_readme_has_snippets_of_known_languages_only() -> None:
+    # `sh` and `python` are run here, `toml` is read in test_documents.py; `console` shows a session.
+    assert {found["language"] for found in SNIPPET.finditer(README)} == {"sh", "python", "toml", "console"}
+
+
+def test_the_python_of_the_readme_runs_from_top_to_bottom(base_url: str, tmp_path: Path) -> None:
+    program = "\n".join(snippets("python"))
+    assert program.count(BASE_URL) == 1
+    output = run([sys.executable, "-c", program.replace(BASE_URL, base_url)], base_url, tmp_path)
+    promised = re.findall(r"# prints: (.*)", program)
+    assert len(promised) >= 3
+    for line in promised:
+        assert line in output
+
+
+def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Path) -> None:
+    outputs = []
+    for text in snippets("sh"):
+        assert BASE_URL in text
+        command = text.replace(BASE_URL, base_url).replace("curl ", "curl --silent --show-error ", 1)
+        outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
+    hello, strict, limited = outputs
+    assert "This is the Cohere emulator" in hello
+    assert '"param":"temperature"' in strict
+    assert '"code":"rate_limit_exceeded"' in limited

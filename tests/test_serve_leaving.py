@@ -1,0 +1,630 @@
+"""Who leaves and when: callers in the middle of an answer, connections, and the server itself.
+
+The first part asks whether the upstream learns at once that its caller has gone; the second what happens when
+a caller reads slowly or connections could be used again; the third starts `cohere-gateway serve` as a
+process and stops it with signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import select
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from support.app import (
+    CALLER_KEY,
+    CHAT,
+    CLOSED,
+    A,
+    Gateway,
+    answered,
+    end,
+    gateway_over,
+    opened,
+    piece,
+    stage,
+    start,
+    story,
+    streamed,
+    whole,
+)
+from support.gateway import raw_request
+from support.scripted import (
+    Chunk,
+    Cut,
+    End,
+    Head,
+    Pause,
+    Script,
+    ScriptedUpstream,
+    Signal,
+    Write,
+    event_stream,
+    json_answer,
+    transcript,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+NEVER = Signal()
+SOON = 1.0
+"""Seconds within which an upstream must learn that its caller has gone."""
+
+BODY = json.dumps(whole()).encode()
+STREAM_HEAD = Head(200, (("content-type", "text/event-stream"),))
+BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
+
+
+@dataclass
+class Waiting:
+    """A gateway over an upstream that plays one script and says when it was asked."""
+
+    gateway: Gateway
+    upstream: ScriptedUpstream
+    asked: Signal
+
+
+@contextmanager
+def waiting(script: Script, **settings: Any) -> Iterator[Waiting]:
+    asked = Signal()
+
+    def play(request: object) -> Script:
+        asked.set()
+        return script
+
+    with ScriptedUpstream(play).run_in_thread() as upstream, gateway_over(upstream.url, **settings) as gateway:
+        yield Waiting(gateway, upstream, asked)
+
+
+def request_bytes(identity: str = "leaver", **fields: Any) -> bytes:
+    body = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}], **fields}).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {CALLER_KEY}\r\nx-request-id: {identity}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def reads_until(connection: socket.socket, wanted: bytes) -> bytes:
+    received = b""
+    while wanted not in received:
+        some = connection.recv(65536)
+        assert some, f"the connection was closed after {received!r}"
+        received += some
+    return received
+
+
+# --- callers who leave --------------------------------------------------------------------------------------
+
+PHASES: tuple[tuple[str, bool, Script, bytes], ...] = (
+    ("whole, before the head", False, (Pause(NEVER),), b""),
+    ("whole, inside the body", False, (Head(200, (), "length", length=len(BODY)), Write(BODY[:50]), Pause(NEVER)), b""),
+    ("streamed, before the head", True, (Pause(NEVER),), b""),
+    ("streamed, before the first event", True, (STREAM_HEAD, Pause(NEVER)), b""),
+    ("streamed, after some text", True, (STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)), b'"Hi"'),
+    (
+        "streamed, while text comes",
+        True,
+        event_stream([BEGUN, *[transcript(piece("x"), done=False)] * 2_000], between=Pause(0.005)),
+        b'"x"',
+    ),
+)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize(("name", "stream", "script", "sees"), PHASES, ids=[row[0] for row in PHASES])
+def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, reset: bool) -> None:
+    with waiting(script) as scene:
+        with socket.create_connection(scene.gateway.address, 5) as connection:
+            connection.sendall(request_bytes(stream=stream))
+            scene.asked.wait_in_thread()
+            if sees:
+                reads_until(connection, sees)
+            assert not scene.upstream.closed[0].is_set()
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        left = time.monotonic()
+        scene.upstream.closed[0].wait_in_thread(SOON)
+        told = scene.upstream.closed[0].at
+        assert told is not None and told - left < SOON
+        line = scene.gateway.log.line_of("leaver")
+        assert (line["status"], line["outcome"]) == (499, "client_closed")
+        assert not [one for one in scene.gateway.log.lines if "trouble" in one]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def _leave_by_cancelling(gateway: Gateway, asked: Signal, stream: bool) -> None:
+    async with openai.AsyncOpenAI(
+        base_url=f"{gateway.url}/v1",
+        api_key=CALLER_KEY,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False, verify=False),
+    ) as client:
+
+        async def ask() -> None:
+            found: Any = await client.chat.completions.create(
+                model=A, messages=[{"role": "user", "content": "Hi"}], stream=stream
+            )
+            if stream:
+                async for _ in found:
+                    pass
+
+        task = asyncio.create_task(ask())
+        await asyncio.wait_for(asked.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_the_sdk_is_cancelled(stream: bool) -> None:
+    with waiting((Pause(NEVER),)) as scene:
+        await _leave_by_cancelling(scene.gateway, scene.asked, stream)
+        await asyncio.wait_for(scene.upstream.closed[0].wait(), SOON)
+
+
+def test_the_sdk_closes_a_stream() -> None:
+    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as scene:
+        with scene.gateway.client() as client:
+            stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
+            assert next(iter(stream)).choices[0].delta.role == "assistant"
+            stream.close()
+            scene.upstream.closed[0].wait_in_thread(SOON)
+
+
+@pytest.mark.parametrize("order", ["late=30", "stall", "stall_stream", "slow=0.05"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_the_emulator_sees_its_caller_leave(demo: Gateway, order: str, stream: bool) -> None:
+    if (order, stream) == ("slow=0.05", False):
+        pytest.skip("over before anybody could leave")
+    emulator = Gateway(demo.upstream, "", demo.log)
+    mark = len(emulator.ask("GET", "/emulator/log").body)
+
+    def record(when: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [one for one in emulator.ask("GET", "/emulator/log").body[mark:] if when(one)]
+            if found:
+                return dict(found[0])
+            assert time.monotonic() < deadline, "no such record"
+
+    fault = order.partition("=")[0]
+    with socket.create_connection(demo.address, 5) as connection:
+        connection.sendall(request_bytes(model=f"{A}@{order}", stream=stream))
+        record(lambda one: one["fault"] == fault and one["closed_at"] is None, 5)
+        if stream and order.startswith(("slow", "stall_stream")):
+            reads_until(connection, b'"role":"assistant"')
+    left = time.monotonic()
+    gone = record(lambda one: one["fault"] == fault and one["closed_at"] is not None, SOON)
+    assert gone["closed_by_caller"] and not gone["finished"]
+    assert gone["closed_at"] - left < SOON
+
+
+def test_leaving_after_the_last_byte_is_not_leaving() -> None:
+    with waiting(streamed()) as scene:
+        with socket.create_connection(scene.gateway.address, 5) as connection:
+            connection.sendall(request_bytes("reader", stream=True))
+            reads_until(connection, b"[DONE]")
+        assert scene.gateway.log.line_of("reader")["outcome"] == "ok"
+        scene.upstream.exchanges[0].finished.wait_in_thread()
+
+
+def test_many_callers_leave() -> None:
+    """None of them keeps its upstream, and the gateway serves the next one."""
+    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as scene:
+        callers = [socket.create_connection(scene.gateway.address, 5) for _ in range(30)]
+        for connection in callers:
+            connection.sendall(request_bytes(stream=True))
+        for connection in callers:
+            reads_until(connection, b'"Hi"')
+        assert len(scene.upstream.exchanges) == 30
+        for connection in callers:
+            connection.close()
+        for closed in scene.upstream.closed:
+            closed.wait_in_thread(SOON)
+        assert scene.gateway.ask("GET", "/health/live", headers={}).status == 200
+
+
+# --- a slow reader --------------------------------------------------------------------------------------------
+
+EVENT = b"event: content-delta\ndata: %s\n\n" % json.dumps(piece("lorem ipsum " * 2_000)).encode()
+EVENTS = 2_700
+SENT_AT_MOST = 24 << 20
+
+
+class Firehose:
+    """An upstream that writes as fast as it may, and counts."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection:
+            connection.settimeout(30)
+            reads_until(connection, b"\r\n\r\n")
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+            try:
+                for block in (transcript(start(), opened(), done=False), *[EVENT] * EVENTS, transcript(CLOSED, end())):
+                    connection.sendall(block)
+                    self.sent += len(block)
+            except OSError:
+                pass
+
+    def standstill(self) -> int:
+        """What was sent when for half a second nothing more could be."""
+        before, since = self.sent, time.monotonic()
+        while time.monotonic() - since < 0.5:
+            time.sleep(0.02)
+            if self.sent != before:
+                before, since = self.sent, time.monotonic()
+        return before
+
+    def close(self) -> None:
+        self._socket.close()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def firehose() -> Iterator[Firehose]:
+    found = Firehose()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def test_a_slow_reader_slows_cohere_down() -> None:
+    with firehose() as hose, gateway_over(hose.url) as gateway:
+        with socket.create_connection(gateway.address, 10) as connection:
+            connection.sendall(request_bytes("slow", stream=True))
+            reads_until(connection, b"lorem")
+            stopped = hose.standstill()
+            assert 0 < stopped < SENT_AT_MOST < len(EVENT) * EVENTS, "it all waits in the gateway's memory"
+            # And nothing is lost when the caller reads on.
+            size, tail = 0, b""
+            while not tail.endswith(b"0\r\n\r\n"):
+                some = connection.recv(1 << 20)
+                assert some
+                size += len(some)
+                tail = (tail + some)[-64:]
+        assert size > len("lorem ipsum ") * 2_000 * (EVENTS - 200)
+        assert b"[DONE]" in tail
+        assert gateway.log.line_of("slow")["outcome"] == "ok"
+
+
+def test_a_slow_reader_who_leaves() -> None:
+    with firehose() as hose, gateway_over(hose.url) as gateway:
+        with socket.create_connection(gateway.address, 10) as connection:
+            connection.sendall(request_bytes("slow-leaver", stream=True))
+            reads_until(connection, b"lorem")
+            hose.standstill()
+        assert gateway.log.line_of("slow-leaver")["outcome"] == "client_closed"
+
+
+# --- connections that are used again --------------------------------------------------------------------------
+
+
+def test_one_connection_to_cohere_serves_all() -> None:
+    page = json_answer(200, {"models": []})
+    with stage() as theatre:
+        for script, stream in (
+            (answered(), False),
+            (streamed(), True),
+            (answered(), False),
+            (streamed(), True),
+            (event_stream(transcript(*story()), per_event=True, between=Pause(0.001)), True),
+            (json_answer(429, {"message": "later"}), False),
+            (json_answer(404, {"message": "no"}), True),
+            (answered(), False),
+        ):
+            theatre.asked(script, stream=stream)
+        theatre.plays(page)
+        theatre.gateway.ask("GET", "/v1/models")
+        assert theatre.upstream.connections == 1
+
+
+def test_a_connection_that_cohere_closed_is_not_used_again() -> None:
+    with stage() as theatre:
+        for script in (answered(), (Head(200, (), "close"), Write(BODY), End()), answered()):
+            assert theatre.asked(script).text == "Hi there."
+        assert theatre.upstream.connections == 2
+        theatre.asked((*event_stream(BEGUN, ending=None), Cut()), stream=True)
+        assert theatre.asked(answered()).text == "Hi there."
+        assert theatre.upstream.connections == 3
+
+
+def test_a_caller_keeps_their_connection() -> None:
+    """Whole, streamed, refused: one connection of the caller's."""
+    with stage() as theatre:
+        theatre.plays(answered(), streamed(), answered())
+        answers = b""
+        with socket.create_connection(theatre.gateway.address, 5) as connection:
+            for stream in (False, True, False):
+                connection.sendall(request_bytes(stream=stream))
+                answers += reads_until(connection, b"0\r\n\r\n" if stream else b'"billed_units":{"input_tokens":4')
+            connection.sendall(request_bytes(model=5))
+            answers += reads_until(connection, b'"error"')
+        assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"200", b"400"]
+
+
+# --- the server as a process ----------------------------------------------------------------------------------
+
+
+class Process:
+    """`cohere-gateway serve`: what it printed, where it is, how it ends."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))}
+        coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
+        self.began = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
+            cwd=ROOT,
+            env={**clean, **coverage, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # a group of its own, as in a terminal
+        )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._stdout, self._stderr = self._process.stdout, self._process.stderr
+        self._errors: list[bytes] = []
+        self._reader = threading.Thread(target=lambda: self._errors.extend(self._stderr))
+        self._reader.start()
+        self.announced = self._announcement()
+        self.announced_after = time.monotonic() - self.began
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.announced)
+        assert found, self.announced
+        self.url = found[0].removesuffix("/v1")
+        self.port = int(found[1])
+
+    def _announcement(self) -> str:
+        text = b""
+        while b"-d '" not in text:
+            ready, _, _ = select.select([self._stdout], [], [], 20)
+            some = os.read(self._stdout.fileno(), 4096) if ready else b""
+            if not some:
+                self._process.kill()
+                self._reader.join(5)
+                raise AssertionError(f"not announced: {text!r} {self._errors}")
+            text += some
+        return text.decode()
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        if group:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
+
+    def ends(self, within: float) -> int:
+        """The exit status; TimeoutExpired when it does not come in time."""
+        return self._process.wait(within)
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Standard error after the end. AssertionError unless each line is a JSON object."""
+        self._reader.join(5)
+        assert b"Traceback" not in b"".join(self._errors), b"".join(self._errors).decode()
+        return [json.loads(line) for line in self._errors]
+
+    def close(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait(5)
+        self._reader.join(5)
+        rest = self._stdout.read()
+        self._stdout.close()
+        self._stderr.close()
+        assert not rest, f"more on standard output: {rest!r}"
+
+    def get(self, path: str) -> bytes:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.url + path, timeout=5) as answer:
+            return bytes(answer.read())
+
+    def chat(self, **fields: Any) -> bytes:
+        """A whole answer over a connection of its own."""
+        data = request_bytes(**fields).replace(b"\r\nhost", b"\r\nconnection: close\r\nhost", 1)
+        return raw_request("127.0.0.1", self.port, data, timeout=10)
+
+
+@contextmanager
+def process(*arguments: str, **environment: str) -> Iterator[Process]:
+    found = Process(*arguments, **environment)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def awaited(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Until something is true that nobody announces."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
+def test_it_says_where_it_is_and_what_to_paste() -> None:
+    with process("--demo") as server:
+        assert server.announced_after < 5
+        assert f"{server.url}/v1" in server.announced
+        assert "emulator" in server.announced and "NOT Cohere" in server.announced
+        (line,) = [line for line in server.announced.splitlines() if "curl" in line]
+        command = line[line.index("curl") :]
+        curl = shutil.which("curl")
+        if curl is not None:
+            words = shlex.split(command)
+            answer = subprocess.run([curl, "-sS", "--noproxy", "*", *words[1:]], capture_output=True, timeout=10)
+            assert json.loads(answer.stdout)["object"] == "chat.completion", answer
+        assert b"x-gateway-upstream: emulator" in server.chat()
+        server.signal(signal.SIGINT, group=True)
+        assert server.ends(5) == 0
+        assert all(set(line) >= {"request", "status"} for line in server.errors())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_idle_server_ends_at_once(stop: signal.Signals, workers: int) -> None:
+    with process("--demo", "--workers", str(workers)) as server:
+        # An idle connection, once used, must not hold the server.
+        with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+            reads_until(connection, b"live")
+            told = time.monotonic()
+            server.signal(stop, group=stop is signal.SIGINT)
+            assert server.ends(5) == 0
+            assert time.monotonic() - told < (1 if workers == 1 else 2)
+        assert [line["path"] for line in server.errors()] == ["/health/live"]
+
+
+@pytest.mark.parametrize("fault", ["stall", "stall_stream"])
+def test_an_interrupt_does_not_wait_for_a_stream(fault: str) -> None:
+    with process("--demo") as server:
+        with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+            connection.sendall(request_bytes(model=f"{A}@{fault}", stream=True))
+            if fault == "stall_stream":
+                reads_until(connection, b'"role":"assistant"')
+            else:
+                # The count is of requests begun; this one is counted with its own scrape.
+                awaited(lambda: b"gateway_in_flight_requests 2.0" in server.get("/metrics"))
+            told = time.monotonic()
+            server.signal(signal.SIGINT)
+            assert server.ends(5) == 0
+            assert time.monotonic() - told < 1
+        server.errors()
+
+
+@contextmanager
+def process_over(script: Callable[[Signal], Script], **environment: str) -> Iterator[tuple[Process, Signal, Signal]]:
+    """A server over a scripted upstream: with the signals "asked" and "go on"."""
+    asked, go_on = Signal(), Signal()
+
+    def play(request: object) -> Script:
+        asked.set()
+        return script(go_on)
+
+    with ScriptedUpstream(play).run_in_thread() as upstream:
+        settings = {"COHERE_API_KEY": "server-key", "COHERE_BASE_URL": upstream.url, **environment}
+        with process(**settings) as server:
+            yield server, asked, go_on
+
+
+def late_stream(go_on: Signal) -> Script:
+    rest = transcript(piece(" there."), CLOSED, end())
+    return (STREAM_HEAD, Chunk(BEGUN), Pause(go_on), Chunk(rest), End())
+
+
+def late_answer(go_on: Signal) -> Script:
+    return (Pause(go_on), *answered())
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_sigterm_lets_what_is_in_flight_finish(stream: bool) -> None:
+    with process_over(late_stream if stream else late_answer) as (server, asked, go_on):
+        with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+            connection.sendall(request_bytes(stream=stream))
+            asked.wait_in_thread()
+            received = reads_until(connection, b'"Hi"') if stream else b""
+            server.signal(signal.SIGTERM)
+            awaited(lambda: refuses(server.port))
+            assert server.running
+            go_on.set()
+            received += reads_until(connection, b"[DONE]" if stream else b"Hi there.")
+            assert b"HTTP/1.1 200" in received
+            told = time.monotonic()
+            assert server.ends(5) == 0
+            assert time.monotonic() - told < 2
+        (line,) = server.errors()
+        assert (line["status"], line["outcome"]) == (200, "ok")
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def test_sigterm_does_not_wait_for_ever() -> None:
+    with process_over(late_stream, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as (server, asked, _):
+        with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+            connection.sendall(request_bytes(stream=True))
+            reads_until(connection, b'"Hi"')
+            server.signal(signal.SIGTERM)
+            assert server.ends(3) == 0
+        server.errors()
+
+
+def test_two_workers_add_up(tmp_path: Path) -> None:
+    with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as server:
+        for _ in range(20):
+            assert b"HTTP/1.1 200" in server.chat()
+        # The last one may be counted after its last byte came; whichever worker is asked, it is the sum.
+        series = b'gateway_requests_total{model="command-a-03-2025",operation="chat",outcome="ok",status="200"} 20.0'
+        awaited(lambda: series in server.get("/metrics"))
+        for _ in range(6):
+            assert series in server.get("/metrics")
+        server.signal(signal.SIGTERM)
+        assert server.ends(5) == 0
+        lines = [line for line in server.errors() if line["operation"] == "chat"]
+        assert len(lines) == 20
+        assert len({line["request"] for line in lines}) == 20
+    assert not list(tmp_path.iterdir()), "the workers' metrics were left behind"
+
+
+def test_two_workers_end_with_the_terminal() -> None:
+    with process("--demo", "--workers", "2") as server:
+        with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+            connection.sendall(request_bytes(model=f"{A}@stall_stream", stream=True))
+            reads_until(connection, b'"role":"assistant"')
+            told = time.monotonic()
+            server.signal(signal.SIGINT, group=True)
+            assert server.ends(5) == 0
+            assert time.monotonic() - told < 2
+        server.errors()
+
+
+def test_a_taken_port_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "serve", "--demo", "--port", str(port)],
+            cwd=ROOT, capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and str(port) in done.stderr

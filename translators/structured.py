@@ -1,0 +1,160 @@
+"""Structured output: what `response_format` becomes.
+
+Cohere compiles a schema itself, but refuses one beside tools or documents, wants an object at its top, and
+some models take none at all (cohere_api.md §5.4, §5.5). Then the gateway finds another way to the answer
+that OpenAI would give, and says so:
+
+    beside tools          a tool that stands for the answer, with the schema as its parameters
+    no schema support     the same, where the model uses tools
+    beside documents      an instruction, and the Markdown fence taken off the answer
+    no object at the top  a wrapper around it, taken off the answer
+    strict                the answer checked against the whole schema
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from schemas.cohere import chat as cohere
+from schemas.openai import chat as openai
+from translators import json_schema
+from translators.capabilities import Capabilities
+from translators.errors import InvalidField
+from translators.notes import Notes
+from translators.rewrites import AnswerCall, Checked, Unwrapped, WithoutFence
+from translators.telling import Rewrite
+
+ANSWER_TOOL = "give_final_answer"
+_ANSWER_TOOL_DESCRIPTION = (
+    "Gives the final answer to the user. Call it once, when no other tool is needed any more; its arguments are "
+    "the answer itself."
+)
+_ANSWER_TOOL_INSTRUCTION = (
+    f"Do not write your final answer as text: give it by calling the tool {ANSWER_TOOL}, as soon as no other tool "
+    "is needed."
+)
+_JSON_ONLY = "no prose around it and no code fence"
+
+
+class FormatPlan(Struct, frozen=True):
+    """How the wish is fulfilled. tool: the tool that stands for the answer; rewrites: in their order."""
+
+    response_format: cohere.ResponseFormat | UnsetType = UNSET
+    tool: cohere.Tool | None = None
+    instructions: tuple[str, ...] = ()
+    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+
+
+NOTHING = FormatPlan()
+
+
+class _Wish(Struct, frozen=True):
+    """schema: None for any JSON object. strict: the answer must satisfy all of the schema."""
+
+    schema: dict[str, Any] | None
+    strict: bool = False
+
+
+def planned(
+    asked: openai.ResponseFormat | None,
+    able: Capabilities,
+    notes: Notes,
+    *,
+    beside_tools: bool,
+    must_call: bool,
+    refused: bool,
+) -> FormatPlan:
+    """The plan for a response_format. Raises InvalidField on one that is none.
+
+    beside_tools: tools are sent that the model may call; must_call: it must call one of them now; refused:
+    Cohere takes no response_format in this request (documents, tools that may not be called).
+    """
+    wish = _wish(asked)
+    if wish is None:
+        return NOTHING
+    if must_call:
+        notes.emulated("response_format", "left out: a tool must be called in this turn")
+        return NOTHING
+    schema = json_schema.opened(wish.schema) if wish.schema is not None else None
+    checks: tuple[Callable[[], Rewrite], ...] = ()
+    if wish.schema is not None and wish.strict:
+        checks = (partial(Checked, partial(json_schema.complaint, wish.schema)),)
+    if schema is not None and (beside_tools or (not able.json_schema and able.tools and not refused)):
+        beside = "beside tools" if beside_tools else "on a model without JSON schemas"
+        notes.emulated("response_format", f"a tool stands for the answer {beside}")
+        return _by_tool(schema, checks, able)
+    if beside_tools or refused or not able.json_schema:
+        notes.emulated("response_format", "an instruction to the model")
+        return FormatPlan(instructions=(_instruction(wish.schema),), rewrites=(WithoutFence, *checks))
+    if schema is None:
+        return FormatPlan(cohere.ResponseFormat("json_object"))
+    sent, unwrap = _objects(schema)
+    clean, removed = json_schema.sanitised(sent)
+    if removed:
+        _tell_removed(removed, bool(checks), notes)
+    return FormatPlan(cohere.ResponseFormat("json_object", clean), rewrites=(*unwrap, *checks))
+
+
+def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
+    """The schema asked for, in OpenAI's form or in one of Cohere's two (cohere_api.md §5.5)."""
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        schema, where, strict = asked.json_schema or asked.schema, "response_format.schema", False
+    elif asked.type == "json_schema":
+        wrapper = asked.json_schema
+        if wrapper is None:
+            raise _missing("response_format.json_schema")
+        where, strict = "response_format.json_schema.schema", wrapper.get("strict") is True
+        schema = wrapper.get("schema")
+        if not isinstance(schema, dict):
+            raise _missing(where)
+    else:
+        raise InvalidField(
+            "response_format.type",
+            f"Invalid 'response_format.type': '{asked.type}' is none of text, json_object, json_schema",
+        )
+    if schema is not None:
+        json_schema.check(schema, where)
+    return _Wish(schema, strict)
+
+
+def _missing(where: str) -> InvalidField:
+    return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+
+
+def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], Rewrite], ...]]:
+    """A schema with an object at its top, and what takes the wrapper off the answer again."""
+    if json_schema.is_object(schema):
+        return schema, ()
+    return json_schema.wrapped(schema, Unwrapped.KEY), (Unwrapped,)
+
+
+def _by_tool(schema: dict[str, Any], checks: tuple[Callable[[], Rewrite], ...], able: Capabilities) -> FormatPlan:
+    parameters, unwrap = _objects(schema)
+    tool = cohere.Tool(cohere.ToolFunction(ANSWER_TOOL, parameters, _ANSWER_TOOL_DESCRIPTION))
+    instructions = () if able.tool_choice else (_ANSWER_TOOL_INSTRUCTION,)
+    # A model that cannot be made to call a tool may still write the JSON as text: its fence goes, too.
+    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, ANSWER_TOOL), WithoutFence, *unwrap, *checks)
+    return FormatPlan(tool=tool, instructions=instructions, rewrites=rewrites)
+
+
+def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:
+    words = ", ".join(removed)
+    if checked:
+        notes.emulated("response_format", f"{words}: unknown to Cohere, the answer is checked here")
+    else:
+        notes.adjusted("response_format", "the schema", f"without {words}, which Cohere does not know")
+
+
+def _instruction(schema: dict[str, Any] | None) -> str:
+    if schema is None:
+        return f"Answer with one JSON object only: {_JSON_ONLY}."
+    written = msgspec.json.encode(schema).decode()
+    return (
+        f"When you give your final answer, answer with JSON only: {_JSON_ONLY}. "
+        f"The JSON must satisfy this JSON Schema: {written}"
+    )
