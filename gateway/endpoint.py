@@ -23,8 +23,8 @@ from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Confluence, Source, pump
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
-from translators.context import Call, Context, Outcome, Policy
-from translators.errors import AnswerFailed
+from translators.context import Call, Context, Outcome, Policy, Stream
+from translators.errors import AnswerFailed, Failure
 from translators.refusals import refusal
 
 T = TypeVar("T")
@@ -77,9 +77,9 @@ class CallEndpoint:
             known.upstream_began = _now()
             try:
                 if not call.streamed:
-                    await self._whole(call, caller, known, send, departure)
+                    call = await self._whole(call, caller, known, send, departure)
                 elif call.buffered:
-                    await self._retold(call, caller, known, send, departure)
+                    call = await self._retold(call, caller, known, send, departure)
                 else:
                     await self._streamed(call, caller, known, send, departure)
             finally:
@@ -90,21 +90,19 @@ class CallEndpoint:
 
     # --- whole answers -------------------------------------------------------------------------------------
 
-    async def _whole(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
-        for attempt in range(1, call.attempts + 1):
-            bodies = await self._bodies(call, caller, known)
-            try:
-                answer = call.answer(bodies, last=attempt == call.attempts)
-                break
-            except AnswerFailed as error:
-                if not error.failure.again or attempt == call.attempts:
-                    raise
-                call.notes.told("answer", f"asked Cohere again: {error.failure.code}")
+    async def _whole(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> Call:
+        """Returns the call whose answer was shown: the second, where the first one's failed its check."""
+        try:
+            answer = call.answer(await self._bodies(call, caller, known))
+        except AnswerFailed as error:
+            call = _again(call, error.failure)
+            answer = call.answer(await self._bodies(call, caller, known))
         _used(known, answer.outcome)
         headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *_notes(call)]
         departure.over()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+        return call
 
     async def _bodies(self, call: Call, caller: Caller, known: Exchange) -> list[bytes]:
         """Cohere's whole answers to all of a call's bodies, asked at once."""
@@ -118,22 +116,24 @@ class CallEndpoint:
 
     # --- streams -------------------------------------------------------------------------------------------
 
-    async def _retold(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
+    async def _retold(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> Call:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
-        for attempt in range(1, call.attempts + 1):
-            stream = call.stream()
-            documents: list[bytes] = []
-            for choice, whole in enumerate(await self._bodies(call, caller, known)):
-                documents += stream.whole(whole, choice)
-            if stream.failure is None:
-                break
-            if not stream.failure.again or attempt == call.attempts:
+        stream, documents = await self._told(call, caller, known)
+        if stream.failure is not None:
+            call = _again(call, stream.failure)
+            stream, documents = await self._told(call, caller, known)
+            if stream.failure is not None:
                 raise UpstreamError(stream.failure)
-            call.notes.told("answer", f"asked Cohere again: {stream.failure.code}")
         _used(known, stream.outcome)
         departure.over()
         await send(_stream_head(call, known))
         await send({"type": "http.response.body", "body": self._operation.framing(documents, stream)})
+        return call
+
+    async def _told(self, call: Call, caller: Caller, known: Exchange) -> tuple[Stream, list[bytes]]:
+        stream = call.stream()
+        bodies = await self._bodies(call, caller, known)
+        return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
     async def _streamed(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
         stream = call.stream()
@@ -196,6 +196,15 @@ async def _accepted(reply: Reply, caller: Caller, known: Exchange) -> Reply:
         told = refusal(reply.status, await reply.whole(), caller.own_key)
         raise UpstreamError(told, reply.header("retry-after") or None)
     return reply
+
+
+def _again(call: Call, failed: Failure) -> Call:
+    """The call to make after this failure. Raises UpstreamError where asking again would not help."""
+    second = call.again() if failed.again else None
+    if second is None:
+        raise UpstreamError(failed)
+    second.notes.told("answer", f"asked Cohere again: {failed.code}")
+    return second
 
 
 def _stream_head(call: Call, known: Exchange) -> dict[str, Any]:

@@ -56,28 +56,36 @@ class Source:
 
 
 class Confluence:
-    """Several sources read at once: their documents in the order in which they come."""
+    """Several sources read at once: their documents in the order in which they were made."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._reads = {asyncio.ensure_future(source.read()): source for source in sources}
+        # Bounded: a caller who reads slowly must slow down the upstreams, not fill the memory.
+        self._made: asyncio.Queue[Sequence[bytes] | Exception] = asyncio.Queue(len(sources))
+        self._running = len(sources)
+        self._tasks = [asyncio.ensure_future(self._relay(source)) for source in sources]
+
+    async def _relay(self, source: Source) -> None:
+        try:
+            while documents := await source.read():
+                await self._made.put(documents)
+            await self._made.put(())
+        except Exception as error:
+            await self._made.put(error)
 
     async def read(self) -> Sequence[bytes]:
-        while self._reads:
-            ready, _ = await asyncio.wait(self._reads, return_when=asyncio.FIRST_COMPLETED)
-            documents: list[bytes] = []
-            for read in ready:
-                source = self._reads.pop(read)
-                found = read.result()
-                if found:
-                    documents += found
-                    self._reads[asyncio.ensure_future(source.read())] = source
+        """The next documents; empty when all sources are at their end."""
+        while self._running:
+            documents = await self._made.get()
+            if isinstance(documents, Exception):
+                raise documents
             if documents:
                 return documents
+            self._running -= 1
         return ()
 
     def close(self) -> None:
-        for read in self._reads:
-            read.cancel()
+        for task in self._tasks:
+            task.cancel()
 
 
 async def pump(

@@ -103,6 +103,8 @@ def announced(server: subprocess.Popen[bytes], out: Path, log: Path) -> str:
 def run(command: list[str], base_url: str, home: Path) -> str:
     """What the program prints; it must succeed and complain of nothing."""
     environment = without_settings() | {"OPENAI_BASE_URL": base_url, "PYTHONWARNINGS": "error"}
+    # Coverage would complain, on standard error, that the program has nothing of ours to measure.
+    environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         command, cwd=home, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -4,7 +4,7 @@ Sources: OpenAI's specification, `CreateChatCompletionRequest`; cohere_api.md §
 product.md. A new field is a row here and a case in `tests/golden/chat`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from translators.fields import Field, FieldTable, Reading, clamped, ignore, read
 from translators.messages import Conversation, names_in_history
 from translators.model_names import bare, resolve
 from translators.notes import Notes
-from translators.rewrites import Checked, HideReasoning, LimitCalls, OnlyTools, RestoreNames
+from translators.rewrites import HideReasoning, LimitCalls, OnlyTools, RestoreNames
 from translators.tool_names import ToolNames
 
 MOST_STOPS = 5
@@ -169,15 +169,15 @@ class ChatCall(Struct, frozen=True):
     notes: Notes
     view: ChatView
     buffered: bool = False
-    attempts: int = 1
+    second: "Callable[[], ChatCall] | None" = None
 
-    def answer(self, bodies: Sequence[bytes], last: bool = True) -> Answer:
-        """Cohere's whole answers, one a choice, as a ChatCompletion.
+    def again(self) -> "ChatCall | None":
+        return self.second() if self.second is not None else None
 
-        Raises UpstreamProtocolError or AnswerFailed. last: Cohere will not be asked again.
-        """
+    def answer(self, bodies: Sequence[bytes]) -> Answer:
+        """Cohere's whole answers, one a choice, as a ChatCompletion. Raises UpstreamProtocolError, AnswerFailed."""
         tellings = [self.view.telling().whole(body) for body in bodies]
-        refuse = last and self.view.context.policy.refuse_missed_schema
+        refuse = self.second is None and self.view.context.policy.refuse_missed_schema
         told, outcome = completion(tellings, self.view, refuse)
         return Answer(_encode(told), outcome)
 
@@ -188,8 +188,11 @@ class ChatCall(Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def request(body: bytes, context: Context) -> ChatCall:
-    """An OpenAI chat request as a call to Cohere. Raises InvalidField."""
+def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
+    """An OpenAI chat request as a call to Cohere. Raises InvalidField.
+
+    attempt: 2 for the call to make after the first one's answer failed its check.
+    """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     asked = _required(reading, "model")
@@ -203,9 +206,9 @@ def request(body: bytes, context: Context) -> ChatCall:
 
     rules = _Rules(reading, able, notes)
     choice, plan, names = rules.tool_plan(messages)
-    format_plan, plan = rules.format_plan(choice, plan)
+    format_plan, plan = rules.format_plan(choice, plan, attempt)
     streamed = reading.read.get("stream", False)
-    buffered = bool(plan.only)
+    buffered = bool(plan.only) or format_plan.instructed
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     rules.answer_kind()
@@ -230,8 +233,8 @@ def request(body: bytes, context: Context) -> ChatCall:
         choices,
         (*format_plan.rewrites, *rules.rewrites(plan, names)),
     )
-    checked = buffered or any(isinstance(make, partial) and make.func is Checked for make in format_plan.rewrites)
-    return ChatCall(_bodies(sent, choices, reading.extra), model, streamed, notes, view, buffered, 2 if checked else 1)
+    second = partial(request, body, context, 2) if attempt == 1 and (buffered or format_plan.checked) else None
+    return ChatCall(_bodies(sent, choices, reading.extra), model, streamed, notes, view, buffered, second)
 
 
 def _bodies(sent: cohere.ChatRequest, choices: int, extra: dict[str, Raw]) -> tuple[bytes, ...]:
@@ -281,13 +284,15 @@ class _Rules:
         strict = read.get("strict_tools")
         return choice, tools.planned(functions, choice, strict, self._able, history, names, self._notes), names
 
-    def format_plan(self, choice: tools.Choice, plan: tools.ToolPlan) -> tuple[structured.FormatPlan, tools.ToolPlan]:
-        """Where a tool stands for the answer it joins the others, and one of them must then be called."""
+    def format_plan(
+        self, choice: tools.Choice, plan: tools.ToolPlan, attempt: int
+    ) -> tuple[structured.FormatPlan, tools.ToolPlan]:
+        """How a response_format is fulfilled, and the tools with it."""
         asked: openai.ResponseFormat | None = self._read.get("response_format")
         if asked is None:
             return structured.NOTHING, plan
         with_tools = bool(plan.tools)
-        silent = with_tools and (choice.mode == "none" or plan.stray_calls or plan.tool_choice == "NONE")
+        silent = with_tools and (choice.mode == "none" or plan.tool_choice == "NONE")
         found = structured.planned(
             asked,
             self._able,
@@ -297,11 +302,22 @@ class _Rules:
             refused=silent or bool(self._sent.get("documents")),
         )
         if found.tool is not None:
+            # The tool that stands for the answer joins the others, and one of them must be called.
             given = plan.tools if isinstance(plan.tools, list) else []
-            required = "REQUIRED" if self._able.tool_choice else UNSET
-            only = plan.only | {found.tool.function.name} if plan.only else plan.only
-            plan = replace(plan, tools=[*given, found.tool], tool_choice=required, strict_tools=UNSET, only=only)
+            plan = replace(plan, tools=[*given, found.tool], tool_choice="REQUIRED", strict_tools=UNSET)
+        if found.instructed and attempt == 2 and self._able.json_schema:
+            return self._enforced(asked), tools.ToolPlan()
         return found, plan
+
+    def _enforced(self, asked: openai.ResponseFormat) -> structured.FormatPlan:
+        """The model did not listen: now Cohere compiles the schema, and what it refuses beside it goes."""
+        found = structured.planned(asked, self._able, self._notes, beside_tools=False, must_call=False, refused=False)
+        documents = self._sent.pop("documents", UNSET)
+        self._sent.pop("citation_options", None)
+        if not documents or documents is UNSET:
+            return found
+        written = _encode(documents).decode()
+        return replace(found, instructions=(f"Base your answer on these documents: {written}",))
 
     def rewrites(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
         """What the answer's calls and thoughts go through, in this order."""

@@ -85,7 +85,7 @@ class Call(Protocol):
     """A translated request: one body of Cohere's JSON for each parallel call, `model` Cohere's id.
 
     buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
-    attempts: how often Cohere may be asked, when an answer fails that Cohere may do better `again`.
+    again: the call to make when an answer fails that Cohere may do better (`Failure.again`), None for none.
     """
 
     @property
@@ -101,11 +101,10 @@ class Call(Protocol):
     def buffered(self) -> bool: ...
 
     @property
-    def attempts(self) -> int: ...
-
-    @property
     def notes(self) -> Notes: ...
 
-    def answer(self, bodies: Sequence[bytes], last: bool = True) -> Answer: ...
+    def again(self) -> "Call | None": ...
+
+    def answer(self, bodies: Sequence[bytes]) -> Answer: ...
 
     def stream(self) -> Stream: ...

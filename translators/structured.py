@@ -4,9 +4,11 @@ Cohere compiles a schema itself, but refuses one beside tools or documents, want
 some models take none at all (cohere_api.md §5.4, §5.5). Then the gateway finds another way to the answer
 that OpenAI would give, and says so:
 
-    beside tools          a tool that stands for the answer, with the schema as its parameters
-    no schema support     the same, where the model uses tools
+    beside tools          a tool that stands for the answer, with the schema as its parameters; on models that
+                          cannot be made to call a tool, an instruction
+    no schema support     the same
     beside documents      an instruction, and the Markdown fence taken off the answer
+    the instruction fails Cohere is asked again with the schema, without the tools, the documents in the prompt
     no object at the top  a wrapper around it, taken off the answer
     strict                the answer checked against the whole schema
 """
@@ -32,20 +34,21 @@ _ANSWER_TOOL_DESCRIPTION = (
     "Gives the final answer to the user. Call it once, when no other tool is needed any more; its arguments are "
     "the answer itself."
 )
-_ANSWER_TOOL_INSTRUCTION = (
-    f"Do not write your final answer as text: give it by calling the tool {ANSWER_TOOL}, as soon as no other tool "
-    "is needed."
-)
 _JSON_ONLY = "no prose around it and no code fence"
 
 
 class FormatPlan(Struct, frozen=True):
-    """How the wish is fulfilled. tool: the tool that stands for the answer; rewrites: in their order."""
+    """How the wish is fulfilled. tool: the tool that stands for the answer; rewrites: in their order.
+
+    instructed: the model was only told, and may not have listened.
+    """
 
     response_format: cohere.ResponseFormat | UnsetType = UNSET
     tool: cohere.Tool | None = None
     instructions: tuple[str, ...] = ()
     rewrites: tuple[Callable[[], Rewrite], ...] = ()
+    checked: bool = False
+    instructed: bool = False
 
 
 NOTHING = FormatPlan()
@@ -79,23 +82,39 @@ def planned(
         notes.emulated("response_format", "left out: a tool must be called in this turn")
         return NOTHING
     schema = json_schema.opened(wish.schema) if wish.schema is not None else None
-    checks: tuple[Callable[[], Rewrite], ...] = ()
-    if wish.schema is not None and wish.strict:
-        checks = (partial(Checked, partial(json_schema.complaint, wish.schema)),)
-    if schema is not None and (beside_tools or (not able.json_schema and able.tools and not refused)):
+    elsewhere = beside_tools or refused or not able.json_schema
+    if elsewhere and schema is not None and able.tools and able.tool_choice and not refused:
         beside = "beside tools" if beside_tools else "on a model without JSON schemas"
         notes.emulated("response_format", f"a tool stands for the answer {beside}")
-        return _by_tool(schema, checks, able)
-    if beside_tools or refused or not able.json_schema:
+        return _by_tool(schema, wish)
+    if elsewhere:
         notes.emulated("response_format", "an instruction to the model")
-        return FormatPlan(instructions=(_instruction(wish.schema),), rewrites=(WithoutFence, *checks))
+        # Nothing but the check makes an instruction's answer JSON at all.
+        schema_checked = wish.schema if wish.schema is not None and wish.strict else ANY_JSON if schema else ANY_OBJECT
+        rewrites = (WithoutFence, _check(schema_checked))
+        return FormatPlan(instructions=(_instruction(wish.schema),), rewrites=rewrites, checked=True, instructed=True)
     if schema is None:
         return FormatPlan(cohere.ResponseFormat("json_object"))
     sent, unwrap = _objects(schema)
     clean, removed = json_schema.sanitised(sent)
     if removed:
-        _tell_removed(removed, bool(checks), notes)
-    return FormatPlan(cohere.ResponseFormat("json_object", clean), rewrites=(*unwrap, *checks))
+        _tell_removed(removed, wish.strict, notes)
+    return FormatPlan(
+        cohere.ResponseFormat("json_object", clean), rewrites=(*unwrap, *_checks(wish)), checked=wish.strict
+    )
+
+
+ANY_JSON: dict[str, Any] = {}
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+def _checks(wish: _Wish) -> tuple[Callable[[], Rewrite], ...]:
+    """`strict` means that the answer satisfies all of the schema, also what Cohere does not know."""
+    return (_check(wish.schema),) if wish.schema is not None and wish.strict else ()
+
+
+def _check(schema: dict[str, Any]) -> Callable[[], Rewrite]:
+    return partial(Checked, partial(json_schema.complaint, schema))
 
 
 def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
@@ -133,13 +152,11 @@ def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[],
     return json_schema.wrapped(schema, Unwrapped.KEY), (Unwrapped,)
 
 
-def _by_tool(schema: dict[str, Any], checks: tuple[Callable[[], Rewrite], ...], able: Capabilities) -> FormatPlan:
+def _by_tool(schema: dict[str, Any], wish: _Wish) -> FormatPlan:
     parameters, unwrap = _objects(schema)
     tool = cohere.Tool(cohere.ToolFunction(ANSWER_TOOL, parameters, _ANSWER_TOOL_DESCRIPTION))
-    instructions = () if able.tool_choice else (_ANSWER_TOOL_INSTRUCTION,)
-    # A model that cannot be made to call a tool may still write the JSON as text: its fence goes, too.
-    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, ANSWER_TOOL), WithoutFence, *unwrap, *checks)
-    return FormatPlan(tool=tool, instructions=instructions, rewrites=rewrites)
+    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, ANSWER_TOOL), *unwrap, *_checks(wish))
+    return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
 
 
 def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:
