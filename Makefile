@@ -14,7 +14,7 @@ help: ## print this list
 	@echo 'ARGS passes more: make run ARGS="--port 9000", make test ARGS="-k stream"'
 
 run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
-	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ]; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
+	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
 
 test: .venv/.dev-stamp ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)

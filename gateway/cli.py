@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway import __version__
@@ -81,17 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints the Cohere request that would be sent, and the notes. Sends nothing.",
         epilog="example: cohere-gateway translate chat request.json",
     )
-    translate.add_argument("operation", choices=_operations())
+    translate.add_argument("operation", metavar="OPERATION", help="what the request is for: chat")
     translate.add_argument(
         "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request; - is standard input"
     )
+    translate.add_argument("--config", metavar="FILE", help="a gateway.toml, for its aliases")
     translate.add_argument("--strict", action="store_true", help="refuse what would be ignored or adjusted")
     translate.set_defaults(run=_translate)
     return parser
-
-
-def _operations() -> list[str]:
-    return ["chat"]
 
 
 def _settings_text() -> str:
@@ -188,11 +186,13 @@ def _translate(options: argparse.Namespace) -> int:
     from translators.errors import TranslationError
 
     try:
-        body = sys.stdin.buffer.read() if options.file == "-" else open(options.file, "rb").read()
+        body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     except OSError as error:
         raise _Wrong(f"cannot read {options.file}: {error.strerror}", 1) from error
+    if options.operation not in TRANSLATE:
+        raise _Wrong(f"translate: '{options.operation}' is none of {', '.join(TRANSLATE)}")
     try:
-        policy = load(os.environ).policy
+        policy = load(os.environ, options.config).policy
         call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy))
     except SettingError as error:
         raise _Wrong(str(error)) from error

@@ -127,7 +127,8 @@ class CallEndpoint:
         _used(known, stream.outcome)
         departure.over()
         await send(_stream_head(call, known))
-        await send({"type": "http.response.body", "body": self._operation.framing(documents, stream)})
+        framing = self._operation.framing
+        await send({"type": "http.response.body", "body": framing.documents(documents) + framing.closing(stream)})
         return call
 
     async def _told(self, call: Call, caller: Caller, known: Exchange) -> tuple[Stream, list[bytes]]:
@@ -147,7 +148,11 @@ class CallEndpoint:
             sources = [
                 Source(await _accepted(reply, caller, known), stream, choice) for choice, reply in enumerate(replies)
             ]
-            source = sources[0] if len(sources) == 1 else stack.enter_context(contextlib.closing(Confluence(sources)))
+            source = (
+                sources[0]
+                if len(sources) == 1
+                else stack.enter_context(contextlib.closing(Confluence(sources, stream)))
+            )
             try:
                 await pump(
                     source, stream, self._operation.framing, send, lambda: _stream_head(call, known), departure.over

@@ -17,10 +17,12 @@ from translators.context import Call, Context, Stream
 from translators.fields import FieldTable
 
 
-def data_lines(documents: Sequence[bytes], stream: Stream) -> bytes:
-    """Chat's framing: unnamed events, and one [DONE] after a proper end, none after an error."""
-    lines = sse.encode(documents)
-    return lines + sse.DONE if stream.finished and stream.failure is None else lines
+def _done(stream: Stream) -> bytes:
+    return sse.DONE if stream.failure is None else b""
+
+
+DATA_LINES = Framing(sse.encode, _done)
+"""Chat's framing: unnamed events, and one [DONE] after a proper end, none after an error."""
 
 
 class CallOperation(Struct, frozen=True):
@@ -43,7 +45,7 @@ class LookupOperation(Struct, frozen=True):
 
 
 CALLS: tuple[CallOperation, ...] = (
-    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, data_lines, chat.TABLE),
+    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE),
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (

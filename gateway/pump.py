@@ -9,6 +9,7 @@ official SDK, ecosystem.md §0.3).
 import asyncio
 from collections.abc import Callable, Sequence
 
+from msgspec import Struct
 from starlette.types import Send
 
 from gateway import sse
@@ -20,8 +21,12 @@ from translators.errors import TranslationError
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
 TOO_LARGE = failure("cut", "Cohere sent an event that is too large to be true")
 
-Framing = Callable[[Sequence[bytes], Stream], bytes]
-"""(JSON documents, the stream they come from) -> what is sent; the stream knows whether they are the last."""
+
+class Framing(Struct, frozen=True):
+    """How an operation's documents are framed: each batch of them, and what follows the last."""
+
+    documents: Callable[[Sequence[bytes]], bytes]
+    closing: Callable[[Stream], bytes]
 
 
 class Source:
@@ -30,6 +35,11 @@ class Source:
     def __init__(self, reply: Reply, stream: Stream, choice: int = 0) -> None:
         self._reply, self._stream, self._choice = reply, stream, choice
         self._decoder = sse.Decoder()
+
+    @property
+    def over(self) -> bool:
+        """What was read last was the last."""
+        return self._stream.finished
 
     async def read(self) -> Sequence[bytes]:
         """The documents of the next network read that makes any; empty after the last."""
@@ -58,7 +68,9 @@ class Source:
 class Confluence:
     """Several sources read at once: their documents in the order in which they were made."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], stream: Stream) -> None:
+        self._stream = stream
+        self._waiting = 0  # documents made and not yet read
         # Bounded: a caller who reads slowly must slow down the upstreams, not fill the memory.
         self._made: asyncio.Queue[Sequence[bytes] | Exception] = asyncio.Queue(len(sources))
         self._running = len(sources)
@@ -67,10 +79,15 @@ class Confluence:
     async def _relay(self, source: Source) -> None:
         try:
             while documents := await source.read():
+                self._waiting += 1
                 await self._made.put(documents)
             await self._made.put(())
         except Exception as error:
             await self._made.put(error)
+
+    @property
+    def over(self) -> bool:
+        return self._stream.finished and not self._waiting
 
     async def read(self) -> Sequence[bytes]:
         """The next documents; empty when all sources are at their end."""
@@ -79,6 +96,7 @@ class Confluence:
             if isinstance(documents, Exception):
                 raise documents
             if documents:
+                self._waiting -= 1
                 return documents
             self._running -= 1
         return ()
@@ -104,11 +122,17 @@ async def pump(
     if stream.failure is not None and len(documents) == 1:
         raise StreamRefused(stream.failure)
     await send(begin())
-    while not stream.finished:
-        await send({"type": "http.response.body", "body": framing(documents, stream), "more_body": True})
+    while not source.over:
+        await send({"type": "http.response.body", "body": framing.documents(documents), "more_body": True})
         documents = await source.read()
     over()
-    await send({"type": "http.response.body", "body": framing(documents, stream), "more_body": False})
+    await send(
+        {
+            "type": "http.response.body",
+            "body": framing.documents(documents) + framing.closing(stream),
+            "more_body": False,
+        }
+    )
 
 
 class StreamRefused(GatewayError):

@@ -56,7 +56,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     demo: Annotated[bool, _about("answer from the embedded emulator, not from Cohere")] = False
     cohere_api_key: Annotated[
         list[str],
-        _about("the server's Cohere key; several, comma separated, make a pool", "COHERE_API_KEY", "CO_API_KEY"),
+        _about(
+            "the server's Cohere key; of several, comma separated, the first is used", "COHERE_API_KEY", "CO_API_KEY"
+        ),
     ] = []
     cohere_base_url: Annotated[
         str, _about("where Cohere's API is; a trailing /v1 or /v2 is cut", "COHERE_BASE_URL", "CO_API_URL")
@@ -148,7 +150,9 @@ def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Descr
         default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
         repeated = isinstance(described_type, msgspec.inspect.ListType)
         environment = names or ("GATEWAY_" + path.replace(".", "_").upper(),)
-        yield Description(path, tuple(environment), _written(default), next(filter(None, texts), ""), repeated)
+        values = described_type.values if isinstance(described_type, msgspec.inspect.LiteralType) else ()
+        text = next(filter(None, texts), "") + (f": {' or '.join(map(str, values))}" if values else "")
+        yield Description(path, tuple(environment), _written(default), text, repeated)
 
 
 def _written(default: Any) -> str:

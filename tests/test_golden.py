@@ -34,17 +34,6 @@ def test_each_case_says_why(case: Path) -> None:
     assert case.name == case.name.lower() and len(case.name.split("-")) >= 3
 
 
-def test_no_two_cases_ask_the_same() -> None:
-    asked = [
-        ((case / "request.openai.json").read_text(), (case / "response.cohere.json").exists(), settings.read_bytes())
-        if (settings := case / "settings.json").exists()
-        else ((case / "request.openai.json").read_text(), (case / "response.cohere.json").exists(), b"")
-        for case in CHAT
-        if not (case / "response.cohere.json").exists()
-    ]
-    assert len(asked) == len(set(asked))
-
-
 def test_a_wrong_expectation_is_seen(tmp_path: Path) -> None:
     case = tmp_path / "a-case"
     case.mkdir()

@@ -34,6 +34,7 @@ RUNGS: list[set[str]] = [
     {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning"},
     {"telling"},
+    {"structured"},
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),
@@ -51,7 +52,7 @@ MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (
     ("schemas.openai", WORDS | {"schemas.openai"}),
     ("schemas.cohere", WORDS | {"schemas.cohere"}),
     ("schemas", WORDS),
-    ("translators", PURE | {"schemas", "translators", "msgspec", "jsonschema"}),
+    ("translators", PURE | {"schemas", "translators", "msgspec", "jsonschema", "referencing"}),
 )
 # None of them is on a list above. They are named so that the message can say why.
 IMPURE = frozenset(

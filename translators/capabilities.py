@@ -31,26 +31,26 @@ class Capabilities(Struct, frozen=True):
 
 
 _R = Capabilities(4096, images=False, one_penalty=True, keeps_tools=False)
-_AYA = Capabilities(4096, tools=False, images=False, documents=False, json_schema=False)
+_TEXT_ONLY = Capabilities(4096, tools=False, tool_choice=False, images=False, documents=False, json_schema=False)
 
 CAPABILITIES: Mapping[str, Capabilities] = {
     "command-a-plus-05-2026": Capabilities(64_000, reasoning=True, tool_choice=False),
     "command-a-03-2025": Capabilities(8_192, images=False),
     "command-a-reasoning-08-2025": Capabilities(32_768, reasoning=True, tool_choice=False, images=False),
     "command-a-vision-07-2025": Capabilities(8_192, tools=False, tool_choice=False, documents=False),
-    "command-a-translate-08-2025": Capabilities(8_192, tools=False, images=False, documents=False),
+    "command-a-translate-08-2025": replace(_TEXT_ONLY, max_output=8_192),
     "command-r7b-12-2024": Capabilities(4_096, images=False),
     "command-r7b-arabic-02-2025": Capabilities(4_096, images=False),
     "command-r-08-2024": _R,
     "command-r-plus-08-2024": _R,
     "north-mini-code-1-0": Capabilities(64_000, reasoning=True, tool_choice=False, images=False),
-    "north-small-translate-1-0": Capabilities(16_384, tools=False, images=False, documents=False),
-    "c4ai-aya-expanse-32b": _AYA,
-    "c4ai-aya-vision-32b": replace(_AYA, images=True),
-    "tiny-aya-global": replace(_AYA, max_output=8_192),
-    "tiny-aya-earth": replace(_AYA, max_output=8_192),
-    "tiny-aya-fire": replace(_AYA, max_output=8_192),
-    "tiny-aya-water": replace(_AYA, max_output=8_192),
+    "north-small-translate-1-0": replace(_TEXT_ONLY, max_output=16_384),
+    "c4ai-aya-expanse-32b": _TEXT_ONLY,
+    "c4ai-aya-vision-32b": replace(_TEXT_ONLY, images=True),
+    "tiny-aya-global": replace(_TEXT_ONLY, max_output=8_192),
+    "tiny-aya-earth": replace(_TEXT_ONLY, max_output=8_192),
+    "tiny-aya-fire": replace(_TEXT_ONLY, max_output=8_192),
+    "tiny-aya-water": replace(_TEXT_ONLY, max_output=8_192),
 }
 
 _UNKNOWN = Capabilities(known=False)

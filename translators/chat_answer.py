@@ -175,6 +175,8 @@ class ChatStream:
         self._choices = [_ChoiceStream(view, index) for index in range(view.choices)]
 
     def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]:
+        if self.finished:
+            return ()
         told = self._choices[choice]
         chunks = told.feed(data)
         return self._closed(told, chunks) if told.finish else chunks

@@ -93,6 +93,8 @@ COUNTED = (
     "population",
 )
 KEY = re.compile(r"[\"'`“](\w+)[\"'`”]")
+# A system prompt that asks for JSON is obeyed like a response_format: models do, mostly.
+JSON_ONLY = re.compile(r"\b(?:answer|reply|respond) with (?:one )?JSON(?: object)? only\b", re.IGNORECASE)
 KEY_LIST = re.compile(
     r"\b(?:keys?|fields?|propert(?:y|ies))\b\s*(?:named|called|are|of)?:?\s*"
     r"((?:\w+(?:,\s*(?:and\s+)?|\s+and\s+))*\w+)",
@@ -103,7 +105,7 @@ LIST_JOINT = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 
 def answer(conversation: Conversation) -> str:
     """The text of the answer; never empty."""
-    if conversation.wants_json:
+    if conversation.wants_json or JSON_ONLY.search(glance(conversation.system)):
         return _json(conversation)
     if conversation.results:
         return _results(conversation.results)
