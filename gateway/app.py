@@ -26,7 +26,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     fields = {row.name for operation in CALLS for row in operation.fields.rows}
     metrics = Metrics(CAPABILITIES, fields)
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    services = Services(settings, settings.policy, upstream, Catalogue(upstream), metrics)
+    services = Services(settings, settings.policy, upstream, Catalogue(upstream, CAPABILITIES), metrics)
     serving = False
 
     @asynccontextmanager

@@ -54,6 +54,7 @@ class Services(msgspec.Struct, frozen=True):
             strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
             policy=self.policy,
             features=self.catalogue.features,
+            lessons=self.catalogue.lessons,
         )
 
 
@@ -71,22 +72,34 @@ class CallEndpoint:
         settings = services.settings
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
         call = operation.request(asked, services.context(scope))
-        known.model, known.streamed = call.model, call.streamed
         caller: Caller = scope["gateway.caller"]
+        services.catalogue.notice(call.model, caller)
         async with Departure(receive) as departure:
             known.upstream_began = _now()
             try:
-                if not call.streamed:
-                    call = await self._whole(call, caller, known, send, departure)
-                elif call.buffered:
-                    call = await self._retold(call, caller, known, send, departure)
-                else:
-                    await self._streamed(call, caller, known, send, departure)
+                await self._answered(call, caller, known, send, departure)
+            except UpstreamError as error:
+                if not services.catalogue.learn(call.model, error.failure.lesson):
+                    raise
+                # The model cannot do what the table says: the request is put to it in another way.
+                call = operation.request(asked, services.context(scope))
+                await self._answered(call, caller, known, send, departure)
             finally:
                 known.upstream_ended = _now()
-                known.notes = len(call.notes)
-                if known.notes:
-                    services.metrics.note(operation.name, call.notes)
+
+    async def _answered(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
+        known.model, known.streamed = call.model, call.streamed
+        try:
+            if not call.streamed:
+                call = await self._whole(call, caller, known, send, departure)
+            elif call.buffered:
+                call = await self._retold(call, caller, known, send, departure)
+            else:
+                await self._streamed(call, caller, known, send, departure)
+        finally:
+            known.notes = len(call.notes)
+            if known.notes:
+                self._services.metrics.note(self._operation.name, call.notes)
 
     # --- whole answers -------------------------------------------------------------------------------------
 

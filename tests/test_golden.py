@@ -34,7 +34,8 @@ def test_each_case_says_why(case: Path) -> None:
     assert case.name == case.name.lower() and len(case.name.split("-")) >= 3
 
 
-def test_a_wrong_expectation_is_seen(tmp_path: Path) -> None:
+def test_a_wrong_expectation_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPDATE", raising=False)
     case = tmp_path / "a-case"
     case.mkdir()
     (case / "request.openai.json").write_text(

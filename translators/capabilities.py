@@ -56,19 +56,23 @@ CAPABILITIES: Mapping[str, Capabilities] = {
 _UNKNOWN = Capabilities(known=False)
 
 
-def capabilities(model: str, features: Mapping[str, frozenset[str]]) -> Capabilities:
-    """The table's row for a model; for a model it lacks, what `/v1/models` reports."""
-    row = CAPABILITIES.get(model)
-    if row is not None:
-        return row
-    reported = features.get(model)
-    if reported is None:
+def capabilities(
+    model: str, features: Mapping[str, frozenset[str]], lessons: Mapping[str, Mapping[str, bool]]
+) -> Capabilities:
+    """The table's row for a model; for a model it lacks, what `/v1/models` reports; corrected by the lessons."""
+    found = CAPABILITIES.get(model) or _reported(features.get(model))
+    learnt = lessons.get(model)
+    return replace(found, **learnt) if learnt else found
+
+
+def _reported(features: frozenset[str] | None) -> Capabilities:
+    if features is None:
         return _UNKNOWN
-    reasoning = "reasoning" in reported
+    reasoning = "reasoning" in features
     return Capabilities(
         reasoning=reasoning,
-        tools="tools" in reported,
-        tool_choice="tool_choice" in reported or not reasoning,
-        images="vision" in reported,
-        json_schema="json_schema" in reported,
+        tools="tools" in features,
+        tool_choice="tool_choice" in features or not reasoning,
+        images="vision" in features,
+        json_schema="json_schema" in features,
     )

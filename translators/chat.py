@@ -202,7 +202,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
         raise InvalidField("model", "'model' must not be empty", "empty_string")
     if model != bare(asked):
         notes.told("model", f"model {bare(asked)} -> {model}")
-    able = capabilities(model, context.features)
+    able = capabilities(model, context.features, context.lessons)
 
     rules = _Rules(reading, able, notes)
     choice, plan, names = rules.tool_plan(messages)

@@ -34,7 +34,8 @@ class Context(Struct, frozen=True):
     """One request's surroundings.
 
     created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
-    strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do.
+    strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
+    what its refusals taught about it, by the name of the capability.
     """
 
     created: int
@@ -42,6 +43,7 @@ class Context(Struct, frozen=True):
     strict: bool = False
     policy: Policy = Policy()
     features: Mapping[str, frozenset[str]] = {}
+    lessons: Mapping[str, Mapping[str, bool]] = {}
 
 
 class Outcome(Struct, frozen=True):

@@ -18,6 +18,7 @@ class Failure(Struct, frozen=True):
     status: the HTTP status, used if nothing was sent yet. type, code, param, message: OpenAI's four keys.
     retry: what `x-should-retry` says, None for silence. loud: whether the operator must hear of it.
     again: asking Cohere once more may mend it (the model chose badly, nothing is broken).
+    lesson: a capability that the model turned out to lack, or to have (`capabilities.Capabilities`).
     """
 
     status: int
@@ -28,6 +29,7 @@ class Failure(Struct, frozen=True):
     retry: bool | None = None
     loud: bool = False
     again: bool = False
+    lesson: tuple[str, bool] | None = None
 
 
 class TranslationError(Exception):

@@ -62,6 +62,13 @@ MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found")
 CONTEXT_LENGTH = "context_length_exceeded"
 """OpenAI's code for an overlong prompt; frameworks trim the history upon it."""
 
+LESSONS: tuple[tuple[str, tuple[str, bool]], ...] = (
+    ("tool_choice is not supported for this model", ("tool_choice", False)),
+    ("only one of 'presence_penalty' and 'frequency_penalty'", ("one_penalty", True)),
+    ("cannot specify both frequency_penalty and presence_penalty", ("one_penalty", True)),
+)
+"""What a refusal teaches about a model: (Cohere's words, the capability and its true value)."""
+
 LONGEST_TEXT = 500
 """Characters of a body that is not Cohere's JSON which are shown: an HTML page helps nobody."""
 
@@ -104,7 +111,8 @@ def refusal(status: int, body: bytes, own_key: bool) -> Failure:
             code = "invalid_value"
     if meaning is _UPSTREAM_AUTH:
         message = "The gateway's own Cohere key was refused; its operator has been told"
-    return Failure(meaning.status, message, meaning.type, code, param, meaning.retry, meaning.loud)
+    lesson = next((lesson for words, lesson in LESSONS if status == 400 and words in message), None)
+    return Failure(meaning.status, message, meaning.type, code, param, meaning.retry, meaning.loud, lesson=lesson)
 
 
 def _read(body: bytes) -> ErrorBody:

@@ -8,6 +8,7 @@ completion that an OpenAI client would see.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
 
 from support.recordings import select
 from translators import chat
@@ -440,3 +442,15 @@ def cut_places(raw: bytes) -> Iterator[int]:
     for place in range(1, len(raw)):
         if b"\n" in raw[place - 3 : place + 3] or b"\r" in raw[place - 3 : place + 3]:
             yield place
+
+
+def property_of(examples: int = 200) -> settings:
+    """How properties are tried: the same examples every time, so that a red build is red for everybody.
+
+    `HYPOTHESIS_EXAMPLES=20000` looks for new ones, by chance.
+    """
+    more = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    return settings(
+        max_examples=more or examples, derandomize=not more, deadline=None, database=None, suppress_health_check=slow
+    )
