@@ -21,7 +21,7 @@ from schemas.cohere import events
 from support import transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.chat_answer import ChatView, completion
-from translators.errors import Failure, TranslationError, UpstreamProtocolError
+from translators.errors import TranslationError, UpstreamProtocolError
 from translators.telling import Telling
 from translators.turn import TRANSITIONS, State, Turn
 
@@ -68,15 +68,18 @@ def test_l1_split(transcript: Transcript, ends: str) -> None:
         assert decoder.feed(raw[:place]) + decoder.feed(raw[place:]) + decoder.end() == whole, place
 
 
-@each_transcript
+FRAMED_AS_COHERE_DOES = [
+    one for one in transcripts.transcripts() if one.raw.endswith(b"\n\n") and b"\r" not in one.raw
+]
+
+
+@pytest.mark.parametrize("transcript", FRAMED_AS_COHERE_DOES, ids=lambda one: one.name)
 def test_l1_the_decoder_reads_coheres_framing(transcript: Transcript) -> None:
-    """A second opinion: the plainest reading of the framing, where that is what it is."""
-    if not transcript.raw.endswith(b"\n\n") or b"\r" in transcript.raw:
-        pytest.skip("this transcript is framed otherwise on purpose")
+    """A second opinion: the plainest reading of the framing."""
     assert _decoded([transcript.raw]) == transcript.data
 
 
-@property_of(300)
+@property_of(150)
 @given(transcripts.walks(), st.lists(st.integers(0, 4_000), max_size=6), st.sampled_from(sorted(ENDS)))
 def test_l1_split_in_many_pieces(made: list[Event], places: list[int], ends: str) -> None:
     raw = ENDS[ends](transcripts.frame(made))
@@ -102,19 +105,13 @@ def _compare(told: transcripts.chat.ChatCall, data: list[bytes], equal: Any) -> 
     assert folded == completed
 
 
-UNEQUAL = {
-    # The stream is broken on purpose, so that no whole answer equals it.
-    "cut-inside-a-call",
-    "cut-inside-an-event",
-    "cut-inside-the-text",
-    "an-event-that-may-not-come-now",
-}
+# These are broken on purpose, so that no whole answer equals them.
+BROKEN = {"cut-inside-a-call", "cut-inside-an-event", "cut-inside-the-text", "an-event-that-may-not-come-now"}
+UNBROKEN = [one for one in transcripts.transcripts() if one.name not in BROKEN]
 
 
-@each_transcript
+@pytest.mark.parametrize("transcript", UNBROKEN, ids=lambda one: one.name)
 def test_l2_fold(transcript: Transcript) -> None:
-    if transcript.name in UNEQUAL:
-        pytest.skip("no whole answer equals a broken stream")
     data = _decoded([transcript.raw])
     made = [json.loads(one) for one in data if one != b"[DONE]"]
     known = [event for event in made if event["type"] in events.TAGS]
@@ -132,7 +129,16 @@ def test_l2_fold_of_any_answer(made: list[Event]) -> None:
     _compare(transcripts.call(transcripts.REQUEST), _encoded(made), transcripts.whole(made))
 
 
-@property_of(400)
+@pytest.mark.xfail(
+    strict=True, reason="replay gives the log probabilities of the text to the thinking block before it: all are lost"
+)
+@property_of(200)
+@given(transcripts.answers(log_thinkers=True))
+def test_l2_fold_of_log_probabilities_after_thinking(made: list[Event]) -> None:
+    _compare(transcripts.call(transcripts.REQUEST), _encoded(made), transcripts.whole(made))
+
+
+@property_of(250)
 @given(transcripts.walks(), st.booleans())
 def test_l2_the_two_readers_of_a_story_agree(made: list[Event], legacy: bool) -> None:
     """However odd the events: the chunks folded are the completion of the same steps."""
@@ -260,7 +266,7 @@ def broken_data(draw: st.DrawFn) -> bytes:
     return raw
 
 
-@property_of(1_500)
+@property_of(600)
 @given(st.lists(broken_data(), max_size=5), st.sampled_from(STATES))
 @example([b"\xff"], State.BETWEEN)
 @example([b'"message-end"'], State.BETWEEN)
@@ -284,7 +290,7 @@ def test_l3_broken_data_raises_one_thing_only(data: list[bytes], state: State) -
         json.loads(document)
 
 
-@property_of(500)
+@property_of(300)
 @given(_JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
 def test_l3_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
     told = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
@@ -381,7 +387,3 @@ def test_l5_a_call_can_be_told_twice(transcript: Transcript) -> None:
             except UpstreamProtocolError as error:
                 results.append(list(stream.end(error.failure)))
         assert results[0] == results[1]
-
-
-def test_l5_a_failure_is_a_value() -> None:
-    assert Failure(502, "x") == Failure(502, "x")

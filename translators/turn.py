@@ -103,6 +103,7 @@ class Turn:
 
     def __init__(self) -> None:
         self.state = State.IDLE
+        self._legal = TRANSITIONS[State.IDLE]  # of the state: one look-up an event saved
         self.usage: Usage | None = None
         self._items = 0
         self._open: Kind | None = None
@@ -131,21 +132,25 @@ class Turn:
         kind = type(event)
         if kind is events.Unknown:
             return []
-        following = TRANSITIONS[self.state].get(kind)
+        following = self._legal.get(kind)
         if following is None:
             raise UpstreamProtocolError(f"Cohere sent {_tag(kind)} where it may not come ({self.state.value})")
         if self.state is State.DONE:
             return []
         steps = self._handlers[kind](event)
-        self.state = following
+        if following is not self.state:
+            self._enter(following)
         return steps
 
     def end(self, failure: Failure) -> list[Step]:
         """The stream is over. Nothing if the end was told; else closes what is open and fails."""
         if self.state is State.DONE:
             return []
-        self.state = State.DONE
+        self._enter(State.DONE)
         return [*self._close(complete=False), Failed(failure, self.usage)]
+
+    def _enter(self, state: State) -> None:
+        self.state, self._legal = state, TRANSITIONS[state]
 
     # --- one method an event -------------------------------------------------------------------------------
 
@@ -172,8 +177,11 @@ class Turn:
         text, kind = content.text, Kind.TEXT
         if text is None:
             text, kind = content.thinking, Kind.THINKING
-        # The one hot line of a stream: a delta of the block that is open.
+        # The hot lines of a stream: one more piece of the block that is open.
         if kind is self._open and event.index == self._index:
+            if text and event.logprobs is None:
+                self._parts.append(text)
+                return [Delta(self._items - 1, kind, text)]
             steps: list[Step] = []
         else:
             steps = [*self._close(), *self._begin(kind, event.index)]

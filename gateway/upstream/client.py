@@ -6,6 +6,7 @@ ever dialled is the configured one.
 """
 
 import asyncio
+import math
 import ssl
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -29,11 +30,16 @@ DRAIN_BYTES = 64 * 1024
 
 
 class Reply:
-    """An answer of Cohere's whose head has come."""
+    """An answer of Cohere's whose head has come.
+
+    One timer watches all its reads: it is set when a read first has to wait, and looks at the deadline of the
+    read in hand only when it fires. A timer for each read would cost more than the reading.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, first_deadline: float, between: float) -> None:
         self._response, self._between = response, between
-        self._first_deadline: float | None = first_deadline
+        self._deadline = self._first_deadline = first_deadline
+        self._timer: asyncio.TimerHandle | None = None
         self.status = response.status
         self.content_type = response.content_type
 
@@ -42,17 +48,29 @@ class Reply:
 
     async def read(self) -> bytes:
         """What has arrived; empty at the end. Raises UpstreamError when it breaks or falls silent."""
-        deadline, self._first_deadline = self._first_deadline, None
+        content = self._response.content
         try:
-            # What is here already costs no timer.
-            if block := self._response.content.read_nowait():
+            if block := content.read_nowait():
                 return block
-            if deadline is None:
-                deadline = asyncio.get_running_loop().time() + self._between
-            async with asyncio.timeout_at(deadline):
-                return await self._response.content.readany()
+            loop = asyncio.get_running_loop()
+            # Until the first piece the deadline is the first event's; between pieces it starts anew.
+            self._deadline = self._first_deadline or loop.time() + self._between
+            if self._timer is None:
+                self._timer = loop.call_at(self._deadline, self._look)
+            block = await content.readany()
+            self._deadline, self._first_deadline = math.inf, 0.0
+            return block
         except (aiohttp.ClientError, OSError) as error:
             raise _broken(error) from error
+
+    def _look(self) -> None:
+        """The timer: too late for the read in hand, or not yet, or nobody is reading."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._deadline:
+            self._response.content.set_exception(TimeoutError())
+            return
+        self._timer = loop.call_at(min(self._deadline, now + self._between), self._look)
 
     async def whole(self) -> bytes:
         """The rest of the body. Raises UpstreamError."""
@@ -77,6 +95,8 @@ class Reply:
 
     def close(self) -> None:
         """Keeps the connection if the body is at its end, else cuts it."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._response.content.at_eof():
             self._response.release()
         else:

@@ -349,13 +349,18 @@ def message_end(reason: str | None = "COMPLETE", **more: Any) -> Event:
 
 
 @st.composite
-def answers(draw: st.DrawFn, reasons: st.SearchStrategy[str] = GOOD_REASONS) -> list[Event]:
-    """A stream in the order that Cohere promises (Cohere API notes §7.4): plan, blocks, calls, end."""
+def answers(
+    draw: st.DrawFn, reasons: st.SearchStrategy[str] = GOOD_REASONS, log_thinkers: bool = False
+) -> list[Event]:
+    """A stream in the order that Cohere promises (Cohere API notes §7.4): plan, blocks, calls, end.
+
+    log_thinkers: answers that think may have log probabilities (of their text), too.
+    """
     events = [message_start()]
     for piece in draw(st.one_of(st.just([]), PIECES)):
         events.append(plan_delta(piece))
     kinds = draw(st.sampled_from([[], ["text"], ["thinking"], ["thinking", "text"], ["text", "text"]]))
-    logprobs = draw(st.booleans())
+    logprobs = draw(st.booleans()) and (log_thinkers or "thinking" not in kinds)
     number = 0
     for index, kind in enumerate(kinds):
         text = ""
