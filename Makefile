@@ -1,8 +1,9 @@
-# Works with GNU Make 3.81 (macOS) and later. Everything lives in .venv; nothing is installed elsewhere.
+# Works with GNU Make 3.81 (macOS) and later. Everything lives in .venv, and what the tests in Node need in
+# tests/node/node_modules; nothing is installed elsewhere.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test install check fix bench docs cover lock clean FORCE
+.PHONY: help run test install node-modules check fix bench docs cover lock clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -10,17 +11,19 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'ARGS passes more: make run ARGS="--port 9000", make test ARGS="-k stream"'
 
 run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
 	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
 
-test: .venv/.dev-stamp ## run the whole test suite
+test: .venv/.dev-stamp node-modules ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 install: .venv/.run-stamp ## .venv with the locked versions and the command
 	@echo 'Ready: $(BIN)/cohere-gateway --help'
+
+node-modules: tests/node/node_modules/.stamp ## the OpenAI SDK for Node, whose tests are skipped without it
 
 check: .venv/.dev-stamp ## format check, lint, types; changes nothing
 	$(BIN)/python -m ruff format --check .
@@ -37,7 +40,7 @@ bench: .venv/.dev-stamp ## run the benchmarks
 docs: .venv/.dev-stamp ## write the generated tables into the README
 	$(BIN)/python tests/support/documents.py $(ARGS)
 
-cover: .venv/.dev-stamp ## branch coverage of the whole suite
+cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite
 	$(BIN)/python -m pytest --cov $(ARGS)
 
 # Pins stay where they are as long as pyproject.toml allows; `make lock ARGS=--upgrade` moves them.
@@ -50,7 +53,7 @@ lock: ## lock the versions in pyproject.toml again (ARGS=--upgrade: to the newes
 	$(LOCK) $(ARGS) --output-file .locks/build.txt --group build
 
 clean: ## remove .venv and whatever else make created
-	rm -rf .venv build *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/node/node_modules build *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The locks are complete, so pip resolves nothing (--no-deps); `pip check` complains should that ever be untrue.
@@ -65,6 +68,18 @@ install = echo 'Installing .locks/$(1).txt into .venv ...' \
 	&& $(PIP) install --quiet --no-deps --require-hashes -r .locks/$(1).txt -r .locks/build.txt \
 	&& $(PIP) install --quiet --no-deps --no-build-isolation --editable . \
 	&& $(PIP) check
+
+# Not everybody has npm, or reaches a registry: that is said and goes on, and the next run tries again.
+NPM_CI = npm ci --prefix tests/node --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel=error \
+	--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=30000
+tests/node/node_modules/.stamp: tests/node/package.json tests/node/package-lock.json
+	@if ! command -v npm >/dev/null; then \
+		echo 'npm is not installed: the tests of the OpenAI SDK for Node are skipped'; \
+	elif echo 'Installing tests/node/package-lock.json into tests/node/node_modules ...' && $(NPM_CI) >/dev/null; then \
+		touch $@; \
+	else \
+		echo 'npm installed nothing: the tests of the OpenAI SDK for Node are skipped' >&2; \
+	fi
 
 # .venv is made anew when its Python has gone, and when PYTHON names another one.
 WHICH := import sys; print(sys.base_prefix, sys.version)

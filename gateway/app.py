@@ -37,6 +37,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         yield
         serving = False
         await upstream.stop()
+        log.flush()
 
     router = Router(
         routes=[

@@ -7,6 +7,7 @@ whatever came of it, the error body, the headers every answer carries, the metri
 import re
 import time
 import traceback
+from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
@@ -59,6 +60,7 @@ class Guard:
                 known.status, known.response_started = message["status"], True
                 message["headers"] = [
                     *message.get("headers", ()),
+                    (b"date", _date()),
                     (b"x-request-id", known.request_id.encode()),
                     *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
                     *added,
@@ -133,6 +135,18 @@ class Guard:
             ]
         await answer({"type": "http.response.start", "status": 204, "headers": allowed})
         await answer({"type": "http.response.body", "body": b""})
+
+
+_second: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """The `date` header (RFC 9110 §6.6.1), written out once a second."""
+    global _second
+    now = int(time.time())
+    if _second[0] != now:
+        _second = now, formatdate(now, usegmt=True).encode()
+    return _second[1]
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

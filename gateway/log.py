@@ -3,6 +3,7 @@
 The line is an allow-list: a field that is not in `Line` cannot be logged. No body, no key, no prompt.
 """
 
+import asyncio
 import sys
 import time
 from typing import BinaryIO
@@ -36,11 +37,16 @@ class Line(Struct, frozen=True, omit_defaults=True):
     cohere_trace: str = ""
 
 
+FLUSH_SECONDS = 0.05
+"""Lines are written together this often: a write for each would cost as much as making the line."""
+
+
 class Log:
     def __init__(self, requests: bool = True, out: BinaryIO | None = None) -> None:
         self._requests = requests
         self._out = out or sys.stderr.buffer
         self._encode = msgspec.json.Encoder().encode
+        self._lines: list[bytes] = []
 
     def request(self, known: Exchange, now: float) -> None:
         if not self._requests:
@@ -65,15 +71,22 @@ class Log:
             known.notes,
             known.trace_id,
         )
-        self._write(self._encode(line) + b"\n")
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        self._lines.append(self._encode(line))
 
     def trouble(self, text: str) -> None:
-        """What the operator must hear of, whatever the log setting says."""
-        self._write(self._encode({"time": _stamp(), "trouble": text}) + b"\n")
+        """What the operator must hear of, whatever the log setting says; at once."""
+        self._lines.append(self._encode({"time": _stamp(), "trouble": text}))
+        self.flush()
 
-    def _write(self, line: bytes) -> None:
+    def flush(self) -> None:
+        """Writes what waits. Called at the end, too."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
         try:
-            self._out.write(line)
+            self._out.write(b"\n".join(lines) + b"\n")
             self._out.flush()
         except (OSError, ValueError):
             # A closed pipe at the log's other end must not fail a request.

@@ -24,6 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.app import create_app
+from gateway.guard import Guard
 from gateway.settings import SettingError, Settings
 
 BACKLOG = 2048
@@ -96,7 +97,7 @@ async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: 
     """Serves each application on its socket until a signal comes; the first one stops first."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    configs = [_config(listening, grace, keep_alive) for _, listening in apps]
+    configs = [_config(listening, grace, keep_alive, isinstance(app, Guard)) for app, listening in apps]
 
     def interrupted() -> None:
         for config in configs:
@@ -116,7 +117,8 @@ async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: 
         tasks[0].add_done_callback(lambda _: front_is_down.set())
 
 
-def _config(listening: socket.socket, grace: float, keep_alive: float) -> hypercorn.config.Config:
+def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bool) -> hypercorn.config.Config:
+    """dated: the application writes the `date` header itself, once a second; Hypercorn would for each answer."""
     config = hypercorn.config.Config()
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
@@ -129,6 +131,7 @@ def _config(listening: socket.socket, grace: float, keep_alive: float) -> hyperc
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
+    config.include_date_header = not dated
     return config
 
 

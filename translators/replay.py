@@ -30,8 +30,9 @@ def _content(
     remaining = list(logprobs)
     for index, block in enumerate(blocks):
         thinking = block.thinking is not None or block.type == "thinking"
-        yield events.ContentStart(index, _body("", thinking))
         text = (block.thinking if thinking else block.text) or ""
+        if not text:
+            yield events.ContentStart(index, _body("", thinking))
         for piece, logprob in _pieces(text, _take(remaining, len(text))):
             yield events.ContentDelta(index, _body(piece, thinking), logprob)
         for citation in citations:

@@ -41,7 +41,6 @@ class Reply:
         self._deadline = self._first_deadline = first_deadline
         self._timer: asyncio.TimerHandle | None = None
         self.status = response.status
-        self.content_type = response.content_type
 
     def header(self, name: str) -> str:
         return self._response.headers.get(name, "")

@@ -58,14 +58,14 @@ function joined(chunks, index, piece) {
   return choices.map((choice) => piece(choice.delta) ?? "").join("");
 }
 
-// The names of these events in the order of their first appearance, and what each was told with.
+// What these events are told with, and their names in the order of their first appearance.
 function record(stream, names) {
   const events = Object.fromEntries(names.map((name) => [name, []]));
   const order = [];
   for (const name of names) {
-    stream.on(name, (...told) => {
+    stream.on(name, (...values) => {
       if (!order.includes(name)) order.push(name);
-      events[name].push(structuredClone(told));
+      events[name].push(structuredClone(values));
     });
   }
   return { events, order };
@@ -83,8 +83,8 @@ async function failure(promise) {
 
 function told(error) {
   const kinds = Object.keys(OpenAI).filter((name) => name.endsWith("Error") && error instanceof OpenAI[name]);
-  const { name, message, status, code, param, type, requestID } = error;
-  return { kinds, name: error.constructor.name ?? name, message, status, code, param, type, requestID };
+  const { message, status, code, param, type, requestID } = error;
+  return { kinds, message, status, code, param, type, requestID };
 }
 
 // A client that counts the requests it sends.
@@ -108,15 +108,16 @@ const SCENARIOS = {
     return { chunks, text: text(chunks) };
   },
 
+  // Cohere falls silent in the middle, for ever: what it has said must have come by then.
   async a_stream_left_early() {
-    const stream = await chat.create(asked(COUNT, { stream: true }));
-    let chunks = 0;
+    const stream = await chat.create(asked(COUNT, { model: `${A}@stall_stream`, stream: true }));
+    let seen = "";
     for await (const chunk of stream) {
-      chunks += 1;
-      if (chunk.choices[0].delta.content) break;
+      seen += chunk.choices[0].delta.content ?? "";
+      if (seen.endsWith("3")) break;
     }
     const after = await chat.create(asked(CAPITAL));
-    return { chunks, aborted: stream.controller.signal.aborted, after: after.choices[0].message.content };
+    return { seen, aborted: stream.controller.signal.aborted, after: after.choices[0].message.content };
   },
 
   async stream_helper() {
@@ -146,8 +147,8 @@ const SCENARIOS = {
     const completion = await stream.finalChatCompletion();
     return {
       choice: completion.choices[0],
-      deltas: events["tool_calls.function.arguments.delta"].map(([told]) => told),
-      done: events["tool_calls.function.arguments.done"].map(([told]) => told),
+      deltas: events["tool_calls.function.arguments.delta"].map(([delta]) => delta),
+      done: events["tool_calls.function.arguments.done"].map(([call]) => call),
     };
   },
 
@@ -232,13 +233,17 @@ const SCENARIOS = {
     return {
       choices: completion.choices,
       streamed: [0, 1].map((index) => text(chunks, index)),
-      finished: chunks.flatMap(({ choices }) => choices).filter((choice) => choice.finish_reason).map((c) => c.index),
+      finished: chunks.flatMap(({ choices }) => choices).filter((choice) => choice.finish_reason),
     };
   },
 
   async unknown_model() {
     const unknown = asked(CAPITAL, { model: "no-such-model" });
-    return { whole: await failure(chat.create(unknown)), streamed: await failure(chat.create({ ...unknown, stream: true })) };
+    return {
+      whole: await failure(chat.create(unknown)),
+      streamed: await failure(chat.create({ ...unknown, stream: true })),
+      helper: await failure(chat.stream(unknown).finalChatCompletion()),
+    };
   },
 
   async bad_role() {
@@ -267,6 +272,10 @@ const SCENARIOS = {
     return { requests: sent.length, refused };
   },
 
+  async a_timeout() {
+    return await failure(chat.create(asked(CAPITAL, { model: `${A}@stall` }), { timeout: 200 }));
+  },
+
   async a_cut_answer() {
     return await failure(chat.create(asked(COUNT, { model: `${A}@cut` })));
   },
@@ -274,11 +283,12 @@ const SCENARIOS = {
   async a_cut_stream() {
     const chunks = [];
     const reading = async () => {
-      for await (const chunk of await chat.create(asked(COUNT, { model: `${A}@cut`, stream: true }))) chunks.push(chunk);
+      const stream = await chat.create(asked(COUNT, { model: `${A}@cut`, stream: true }));
+      for await (const chunk of stream) chunks.push(chunk);
     };
     const raised = await failure(reading());
     const helper = chat.stream(asked(COUNT, { model: `${A}@cut` }));
-    const { events, order } = record(helper, ["content.delta", "finalChatCompletion", "end"]);
+    const { events, order } = record(helper, ["content.delta", "content.done", "finalChatCompletion", "end"]);
     const emitted = [];
     helper.on("error", (error) => emitted.push(told(error)));
     return {
@@ -288,7 +298,24 @@ const SCENARIOS = {
       helper: await failure(helper.finalChatCompletion()),
       emitted,
       order,
-      pieces: events["content.delta"].length,
+      pieces: events["content.delta"].map(([{ delta }]) => delta),
+    };
+  },
+
+  // A field of Cohere's own, and what only the gateway's answers have.
+  async documents() {
+    const data = { text: "The Eiffel tower is 330 metres tall.", url: "https://tower.example/" };
+    const question = asked("How tall is the Eiffel tower?", { documents: [{ id: "tower", data }] });
+    const completion = await chat.create(question);
+    const chunks = await all(await chat.create({ ...question, stream: true }));
+    const deltas = chunks.flatMap((chunk) => chunk.choices).map((choice) => choice.delta);
+    return {
+      message: completion.choices[0].message,
+      streamed: {
+        content: text(chunks),
+        citations: deltas.flatMap((delta) => delta.citations ?? []),
+        annotations: deltas.flatMap((delta) => delta.annotations ?? []),
+      },
     };
   },
 
@@ -322,7 +349,7 @@ async function ranTools(question) {
   ]);
   const completion = await runner.finalChatCompletion();
   return {
-    cities: cities.toSorted(),
+    cities: cities.sort(),
     roles: runner.messages.map(({ role }) => role),
     calls: events.functionToolCall.map(([call]) => call),
     results: events.functionToolCallResult.map(([result]) => JSON.parse(result)),

@@ -1,0 +1,277 @@
+"""Settings: where they come from, which wins, what a wrong one is told, and that none is undocumented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.settings import SettingError, Settings, described, load
+from translators.context import Policy, UsageBase
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of its own: nobody's `gateway.toml` is found."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def read(text: str, environment: dict[str, str] | None = None, **command_line: Any) -> Settings:
+    Path("gateway.toml").write_text(text, encoding="utf-8")
+    return load(environment or {}, None, command_line)
+
+
+# --- where they come from -----------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    settings = load({})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8080, 1)
+    assert settings.cohere_base_url == "https://api.cohere.com"
+    assert settings.cohere_api_key == [] and settings.master_key == "" and not settings.allow_open
+    assert settings.cors_origins == [] and settings.master_may_call and settings.models.successors
+
+
+def test_command_line_beats_environment_beats_file() -> None:
+    file = 'host = "file"\nport = 1\nworkers = 2\n'
+    settings = read(file, {"GATEWAY_HOST": "environment", "GATEWAY_PORT": "2"}, host="command")
+    assert (settings.host, settings.port, settings.workers) == ("command", 2, 2)
+
+
+def test_an_absent_option_of_the_command_line_is_no_wish() -> None:
+    assert read("port = 5\n", port=None).port == 5
+
+
+def test_a_nested_option_of_the_command_line() -> None:
+    settings = load({"GATEWAY_TIMEOUTS_CONNECT": "2"}, None, {"timeouts.connect": 3.5})
+    assert settings.timeouts.connect == 3.5
+    assert settings.timeouts.first_event == Settings().timeouts.first_event
+
+
+def test_the_file_is_named_by_option_or_variable(nowhere: Path) -> None:
+    (nowhere / "a.toml").write_text("port = 1\n")
+    (nowhere / "b.toml").write_text("port = 2\n")
+    (nowhere / "gateway.toml").write_text("port = 3\n")
+    assert load({"GATEWAY_CONFIG": "a.toml"}).port == 1
+    assert load({"GATEWAY_CONFIG": "a.toml"}, "b.toml").port == 2
+    assert load({}).port == 3
+
+
+def words(path: str) -> tuple[Any, ...]:
+    """What a setting of a few words may be; empty for the others."""
+    kind: Any = msgspec.inspect.type_info(Settings)
+    for part in path.split("."):
+        kind = next(field.type for field in kind.fields if field.name == part)
+        while isinstance(kind, msgspec.inspect.Metadata):
+            kind = kind.type
+    return kind.values if isinstance(kind, msgspec.inspect.LiteralType) else ()
+
+
+@pytest.mark.parametrize("line", list(described()), ids=lambda line: line.path)
+def test_every_setting_comes_from_its_variables(line: Any) -> None:
+    default: Any = Settings()
+    for part in line.path.split("."):
+        default = getattr(default, part)
+    samples = {bool: "true", int: "7", float: "7.5", list: "x, y", dict: '{"a": "b"}', str: "x"}
+    text = samples[type(default)]
+    text = {"cohere_base_url": "https://x.example"}.get(line.path, text)
+    text = next((word for word in words(line.path) if word != default), text)
+    if default is True:
+        text = "false"
+    for name in line.environment:
+        value: Any = load({name: text})
+        for part in line.path.split("."):
+            value = getattr(value, part)
+        assert value != default, name
+    assert load({name: "" for name in line.environment}) == Settings(), "an empty variable is none"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("COHERE_API_KEY", "CO_API_KEY"), ("COHERE_BASE_URL", "CO_API_URL")], ids=["key", "url"]
+)
+def test_coheres_own_variables_come_second(first: str, second: str) -> None:
+    settings = load({first: "https://one", second: "https://two"})
+    assert "https://one" in (settings.cohere_api_key, settings.cohere_base_url, *settings.cohere_api_key)
+    settings = load({second: "https://two"})
+    assert "https://two" in (settings.cohere_base_url, *settings.cohere_api_key)
+
+
+def test_several_keys_make_a_pool() -> None:
+    assert load({"COHERE_API_KEY": " a, b ,,c,"}).cohere_api_key == ["a", "b", "c"]
+    assert read('cohere_api_key = "a, b"\n').cohere_api_key == ["a", "b"]
+    assert read('cohere_api_key = ["a", "b"]\n').cohere_api_key == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("true", True), ("True", True), ("TRUE", True), ("1", True), ("false", False), ("False", False), ("0", False)],
+)
+def test_truth_in_the_environment(text: str, meant: bool) -> None:
+    assert load({"GATEWAY_DEMO": text}).demo is meant
+
+
+def test_aliases_are_a_table_or_json() -> None:
+    aliases = {"gpt-4o": "command-a-03-2025"}
+    assert read('[models.aliases]\n"gpt-4o" = "command-a-03-2025"\n').models.aliases == aliases
+    assert load({"GATEWAY_MODELS_ALIASES": '{"gpt-4o": "command-a-03-2025"}'}).models.aliases == aliases
+
+
+# --- what a wrong one is told -------------------------------------------------------------------------------
+
+WRONG: tuple[tuple[str, str, str], ...] = (
+    ("a misspelled key", "prot = 5", "unknown setting 'prot', did you mean 'port'?"),
+    ("a misspelled nested key", "[timeouts]\nconect = 5", "unknown setting 'timeouts.conect', did you mean 'timeouts.connect'?"),
+    ("a misspelled table", "[model]\nsuccessors = true", "unknown setting 'model'"),
+    ("a key like nothing", "zzzzqqqq = 5", "unknown setting 'zzzzqqqq'"),
+    ("a key of a table at the top", "aliases = {}", "did you mean 'models.aliases'?"),
+    ("a wrong type", 'port = "many"', "port: "),
+    ("a wrong nested type", '[timeouts]\nconnect = "soon"', "timeouts.connect: "),
+    ("too few workers", "workers = 0", "workers: "),
+    ("a wrong word", 'usage_base = "bills"', "usage_base: "),
+    ("a table that is none", "timeouts = 5", "timeouts: "),
+    ("a list that is none", "cors_origins = 5", "cors_origins: "),
+    ("aliases that are no JSON", '[models]\naliases = "x"', "models.aliases: "),
+    ("no TOML", "port = ", "gateway.toml is not TOML"),
+    ("an address without a scheme", 'cohere_base_url = "api.cohere.com"', "cohere_base_url: 'api.cohere.com'"),
+    ("another scheme", 'cohere_base_url = "ftp://x"', "cohere_base_url: 'ftp://x'"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+def test_a_wrong_setting_is_one_line_that_names_it(text: str, told: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read(text)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"GATEWAY_PORT": "many"}, "port: "),
+        ({"GATEWAY_PORT": "80.5"}, "port: "),
+        ({"GATEWAY_DEMO": "perhaps"}, "demo: "),
+        ({"GATEWAY_TIMEOUTS_CONNECT": "soon"}, "timeouts.connect: "),
+        ({"GATEWAY_WORKERS": "0"}, "workers: "),
+        ({"GATEWAY_LOG": "xml"}, "log: "),
+        ({"GATEWAY_MODELS_ALIASES": "[]"}, "models.aliases: "),
+        ({"GATEWAY_CONFIG": "nowhere.toml"}, "cannot read nowhere.toml"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_variable_is_named(environment: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingError, match="^" + told.replace(".", r"\.")):
+        load(environment)
+
+
+def test_a_file_that_cannot_be_read(nowhere: Path) -> None:
+    (nowhere / "folder.toml").mkdir()
+    with pytest.raises(SettingError, match="cannot read"):
+        load({}, "folder.toml")
+    (nowhere / "latin.toml").write_bytes(b'host = "\xe9"\n')
+    with pytest.raises(SettingError, match="is not TOML"):
+        load({}, "latin.toml")
+
+
+@pytest.mark.xfail(strict=True, reason="a table that is a number in the file and set in the environment: TypeError")
+def test_a_table_that_is_none_beside_a_variable_of_it() -> None:
+    with pytest.raises(SettingError):
+        read("timeouts = 5\n", {"GATEWAY_TIMEOUTS_CONNECT": "2"})
+
+
+@pytest.mark.xfail(strict=True, reason="ports and times have no bounds: port -1 and a timeout of -5 s or NaN are taken")
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"GATEWAY_PORT": "-1"},
+        {"GATEWAY_PORT": "70000"},
+        {"GATEWAY_TIMEOUTS_CONNECT": "-5"},
+        {"GATEWAY_TIMEOUTS_FIRST_EVENT": "nan"},
+    ],
+    ids=lambda environment: "".join(environment.values()),
+)
+def test_numbers_that_cannot_be_meant(environment: dict[str, str]) -> None:
+    with pytest.raises(SettingError):
+        load(environment)
+
+
+# --- the address of Cohere ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("https://api.cohere.com", "https://api.cohere.com"),
+        ("https://api.cohere.com/", "https://api.cohere.com"),
+        ("https://api.cohere.com/v1", "https://api.cohere.com"),
+        ("https://api.cohere.com/v2", "https://api.cohere.com"),
+        ("https://api.cohere.com/v2/", "https://api.cohere.com"),
+        ("https://api.cohere.com/v2//", "https://api.cohere.com"),
+        ("http://localhost:8090/cohere/v1", "http://localhost:8090/cohere"),
+        ("http://localhost:8090/v1x", "http://localhost:8090/v1x"),
+    ],
+)
+def test_the_base_url_is_trimmed(given: str, meant: str) -> None:
+    assert load({"CO_API_URL": given}).cohere_base_url == meant
+
+
+# --- documentation and what is made of them -----------------------------------------------------------------
+
+
+def test_every_setting_is_documented_once() -> None:
+    lines = list(described())
+    assert all(line.text and line.text[0].islower() or line.text.startswith("`") for line in lines)
+    names = [name for line in lines for name in line.environment]
+    assert len(names) == len(set(names)) and len({line.path for line in lines}) == len(lines)
+    paths = {line.path for line in lines}
+
+    def leaves(value: msgspec.Struct, prefix: str = "") -> Iterator[str]:
+        for name in value.__struct_fields__:
+            inner = getattr(value, name)
+            yield from leaves(inner, f"{prefix}{name}.") if isinstance(inner, msgspec.Struct) else [prefix + name]
+
+    assert paths == set(leaves(Settings()))
+
+
+def test_a_setting_is_described_with_its_default() -> None:
+    by_path = {line.path: line for line in described()}
+    assert by_path["port"].default == "8080" and by_path["port"].environment == ("GATEWAY_PORT",)
+    assert by_path["host"].default == "127.0.0.1"
+    assert by_path["cohere_api_key"].environment == ("COHERE_API_KEY", "CO_API_KEY")
+    assert by_path["cohere_api_key"].repeated and not by_path["host"].repeated
+    assert by_path["timeouts.connect"].environment == ("GATEWAY_TIMEOUTS_CONNECT",)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        load({}).port = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
+        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("example.com", False), ("", False),
+    ],
+)  # fmt: skip
+def test_loopback(host: str, loopback: bool) -> None:
+    assert Settings(host=host).loopback is loopback
+
+
+def test_the_policy_of_translation() -> None:
+    assert Settings().policy == Policy()
+    policy = load(
+        {
+            "GATEWAY_USAGE_BASE": "billed_units",
+            "GATEWAY_EXTRA_UPSTREAM_FIELDS": "a, b",
+            "GATEWAY_MODELS_SUCCESSORS": "false",
+            "GATEWAY_MODELS_ALIASES": '{"x": "y"}',
+        }
+    ).policy
+    assert (policy.usage_base, policy.extra_upstream_fields) == (UsageBase.BILLED, frozenset({"a", "b"}))
+    assert (policy.successors, policy.aliases) == (False, {"x": "y"})
