@@ -24,9 +24,10 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     access = Access(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in CALLS for row in operation.fields.rows}
-    metrics = Metrics(CAPABILITIES, fields)
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    services = Services(settings, settings.policy, upstream, Catalogue(upstream, CAPABILITIES), metrics)
+    catalogue = Catalogue(upstream, CAPABILITIES)
+    metrics = Metrics(catalogue.__contains__, fields)
+    services = Services(settings, settings.policy, upstream, catalogue, metrics)
     serving = False
 
     @asynccontextmanager

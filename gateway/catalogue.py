@@ -32,9 +32,13 @@ class Catalogue:
         self.features: Mapping[str, frozenset[str]] = {}
         self.lessons: dict[str, dict[str, bool]] = {}
 
+    def __contains__(self, model: str) -> bool:
+        """A model of the table, or of Cohere's list as it was last read."""
+        return model in self._known or model in self.features
+
     def learn(self, model: str, lesson: tuple[str, bool] | None) -> bool:
         """Remembers what a refusal taught; False if nothing new. Bounded by the models that Cohere knows."""
-        if lesson is None or (model not in self._known and model not in self.features):
+        if lesson is None or model not in self:
             return False
         name, value = lesson
         learnt = self.lessons.setdefault(model, {})
@@ -45,7 +49,7 @@ class Catalogue:
 
     def notice(self, model: str, caller: Caller) -> None:
         """A model that no table knows makes us read the list, beside the request and at most once in a while."""
-        if model in self._known or model in self.features or time.monotonic() - self._asked < LOOK_AGAIN:
+        if model in self or time.monotonic() - self._asked < LOOK_AGAIN:
             return
         self._asked = time.monotonic()
         self._looking = asyncio.get_running_loop().create_task(self._look(caller))

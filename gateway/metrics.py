@@ -6,7 +6,7 @@ processes through files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets befo
 """
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -34,9 +34,9 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 class Metrics:
     """One process's collectors."""
 
-    def __init__(self, models: Collection[str], fields: Collection[str]) -> None:
-        """models, fields: the names that may become labels."""
-        self.models, self._fields = set(models), frozenset(fields)
+    def __init__(self, is_model: Callable[[str], bool], fields: Collection[str]) -> None:
+        """is_model, fields: which names may become labels."""
+        self._is_model, self._fields = is_model, frozenset(fields)
         self._registry = registry = CollectorRegistry()
         many = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
         self.requests = Counter(
@@ -129,7 +129,7 @@ class Metrics:
                 self.noted.labels(operation, note.kind.value, known).inc()
 
     def known_model(self, model: str) -> str:
-        return model if not model or model in self.models else OTHER
+        return model if not model or self._is_model(model) else OTHER
 
     def exposition(self) -> bytes:
         """The text of `/metrics`; with several workers, of all of them."""

@@ -170,13 +170,9 @@ def test_a_model_that_does_not_reason_says_nothing_of_it(sdk: openai.OpenAI) -> 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_picture(sdk: openai.OpenAI, stream: bool) -> None:
     parts: Any = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": PIXEL}}]
-    asked: Any = sdk.chat.completions.create(
-        model=VISION, messages=[{"role": "user", "content": parts}], stream=stream
-    )
+    asked: Any = sdk.chat.completions.create(model=VISION, messages=[{"role": "user", "content": parts}], stream=stream)
     said = (
-        "".join(chunk.choices[0].delta.content or "" for chunk in asked)
-        if stream
-        else asked.choices[0].message.content
+        "".join(chunk.choices[0].delta.content or "" for chunk in asked) if stream else asked.choices[0].message.content
     )
     assert re.search(r"2\s*[x×]\s*2|png|image|picture", said, re.IGNORECASE)
 
@@ -274,7 +270,9 @@ def test_the_tool_loop_streamed(sdk: openai.OpenAI, model: str) -> None:
     result = {"role": "tool", "tool_call_id": call.id, "content": "22 degrees and sunny in Paris"}
     turn = {
         "role": "assistant",
-        "tool_calls": [{"id": call.id, "type": "function", "function": call.function.model_dump(include={"name", "arguments"})}],
+        "tool_calls": [
+            {"id": call.id, "type": "function", "function": call.function.model_dump(include={"name", "arguments"})}
+        ],
     }
     history: list[Any] = [*PARIS, turn, result]
     said = ""
@@ -287,7 +285,10 @@ def test_parallel_calls(sdk: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "What is the weather in Paris and Oslo?"}]
     first = sdk.chat.completions.create(model=A, messages=messages, tools=TOOLS)
     calls = first.choices[0].message.tool_calls or []
-    assert [json.loads(call.function.arguments)["city"] for call in calls if call.type == "function"] == ["Paris", "Oslo"]
+    assert [json.loads(call.function.arguments)["city"] for call in calls if call.type == "function"] == [
+        "Paris",
+        "Oslo",
+    ]
     assert len({call.id for call in calls}) == 2
     results = [{"role": "tool", "tool_call_id": call.id, "content": f"{n} degrees"} for n, call in enumerate(calls)]
     history: list[Any] = [*messages, first.choices[0].message.model_dump(exclude_none=True), *results]
@@ -460,7 +461,10 @@ def test_many_notes_are_counted(demo: Gateway) -> None:
     assert re.search(r"; \+\d+ more\Z", header)
 
 
-@pytest.mark.parametrize("name", ["x\r\nx-evil: yes", "é\u2028", "\x00", "a;b", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")])
+@pytest.mark.parametrize(
+    "name",
+    ["x\r\nx-evil: yes", "é\u2028", "\x00", "a;b", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")],
+)
 def test_notes_are_ascii(demo: Gateway, name: str) -> None:
     seen = demo.chat(**{name: 1})
     assert seen.status == 200
@@ -586,7 +590,7 @@ def test_nothing_of_coheres_own_headers_is_passed_on(demo: Gateway) -> None:
 
 
 def test_odd_text_survives(sdk: openai.OpenAI) -> None:
-    text = "Grüße 世界 🌍 \u2028 <b>&amp;</b> \\ \" \t ñ"
+    text = 'Grüße 世界 🌍 \u2028 <b>&amp;</b> \\ " \t ñ'
     said = f'Reply with exactly this: "{text}"'
     for stream in (False, True):
         asked: Any = sdk.chat.completions.create(model=A, messages=[{"role": "user", "content": said}], stream=stream)

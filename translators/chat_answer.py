@@ -77,20 +77,11 @@ class _ChoiceStream:
         self._separator = ""
         self._usage: None | UnsetType = None if view.include_usage else UNSET
         self._before = self._after = b""  # a text chunk's JSON around its text
-        self._render: dict[type, Callable[[Any], list[bytes]]] = {
-            Started: self._started,
-            Opened: self._opened,
-            Delta: self._delta,
-            Cited: self._cited,
-            Closed: self._closed,
-            Finished: self._finished,
-            Failed: self._failed,
-        }
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         steps = self._telling.feed(data)
         if len(steps) == 1:
-            return self._render[type(steps[0])](steps[0])
+            return _RENDER[type(steps[0])](self, steps[0])
         return self._rendered(steps)
 
     def end(self, failure: Failure) -> Sequence[bytes]:
@@ -100,7 +91,7 @@ class _ChoiceStream:
         return self._rendered(self._telling.whole(body))
 
     def _rendered(self, steps: Sequence[Step]) -> list[bytes]:
-        return [chunk for step in steps for chunk in self._render[type(step)](step)]
+        return [chunk for step in steps for chunk in _RENDER[type(step)](self, step)]
 
     # --- one method a step ---------------------------------------------------------------------------------
 
@@ -162,6 +153,17 @@ class _ChoiceStream:
         self.counts = counts(step.usage, self._view.context.policy.usage_base)
         self.finish, self.failure = "error", step.failure
         return [_encode(error_body(step.failure))]
+
+
+_RENDER: dict[type, Callable[[_ChoiceStream, Any], list[bytes]]] = {
+    Started: _ChoiceStream._started,
+    Opened: _ChoiceStream._opened,
+    Delta: _ChoiceStream._delta,
+    Cited: _ChoiceStream._cited,
+    Closed: _ChoiceStream._closed,
+    Finished: _ChoiceStream._finished,
+    Failed: _ChoiceStream._failed,
+}
 
 
 class ChatStream:

@@ -113,19 +113,6 @@ class Turn:
         self._blocks: dict[int, int] = {}  # Cohere's content index -> item
         self._closed: dict[int, tuple[Kind, str]] = {}
         self._unplaced: list[Citation] = []
-        self._handlers: dict[type, Callable[[Any], list[Step]]] = {
-            events.MessageStart: self._message_start,
-            events.ContentStart: self._content_start,
-            events.ContentDelta: self._content_delta,
-            events.ContentEnd: self._nothing,
-            events.PlanDelta: self._plan_delta,
-            events.CallStart: self._call_start,
-            events.CallDelta: self._call_delta,
-            events.CallEnd: self._call_end,
-            events.CitationStart: self._citation_start,
-            events.CitationEnd: self._nothing,
-            events.MessageEnd: self._message_end,
-        }
 
     def feed(self, event: events.Event | events.Unknown) -> list[Step]:
         """The steps this event makes. Raises UpstreamProtocolError if it may not come now."""
@@ -137,7 +124,7 @@ class Turn:
             raise UpstreamProtocolError(f"Cohere sent {_tag(kind)} where it may not come ({self.state.value})")
         if self.state is State.DONE:
             return []
-        steps = self._handlers[kind](event)
+        steps = _HANDLERS[kind](self, event)
         if following is not self.state:
             self._enter(following)
         return steps
@@ -308,6 +295,20 @@ class Turn:
             return self._open, "".join(self._parts)
         return self._closed[item]
 
+
+_HANDLERS: dict[type, Callable[[Turn, Any], list[Step]]] = {
+    events.MessageStart: Turn._message_start,
+    events.ContentStart: Turn._content_start,
+    events.ContentDelta: Turn._content_delta,
+    events.ContentEnd: Turn._nothing,
+    events.PlanDelta: Turn._plan_delta,
+    events.CallStart: Turn._call_start,
+    events.CallDelta: Turn._call_delta,
+    events.CallEnd: Turn._call_end,
+    events.CitationStart: Turn._citation_start,
+    events.CitationEnd: Turn._nothing,
+    events.MessageEnd: Turn._message_end,
+}
 
 _CITED_KINDS = {"THINKING_CONTENT": Kind.THINKING, "PLAN": Kind.PLAN}
 

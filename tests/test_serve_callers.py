@@ -1,0 +1,535 @@
+"""Who may call, and whose key goes to Cohere: product.md's table "Who may call", mode by mode.
+
+The scripted upstream sees what arrives there. Keys issued by the gateway itself are not here: in the mode
+"virtual keys" the callers of this file have the master key or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from gateway.app import create_app
+from gateway.settings import MetricsSettings, SettingError, Settings
+from support.app import (
+    CALLER_KEY,
+    CHAT,
+    MASTER_KEY,
+    SERVER_KEY,
+    A,
+    Gateway,
+    Seen,
+    Stage,
+    answered,
+    stage,
+    streamed,
+)
+from support.gateway import raw_request
+from support.scripted import json_answer
+
+ROOT = Path(__file__).resolve().parents[1]
+BODY = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
+JSON = {"content-type": "application/json"}
+PAGE = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})
+PAGES_OF = "https://app.example"
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stage]:
+    with stage() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Stage]:
+    with stage(cohere_api_key=[SERVER_KEY]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def virtual() -> Iterator[Stage]:
+    with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as found:
+        yield found
+
+
+def call(theatre: Stage, *headers: tuple[str, str], path: str = CHAT, stream: bool = False) -> Seen:
+    """A request with these headers and no others."""
+    theatre.plays(PAGE if path.startswith("/v1/models") else streamed() if stream else answered())
+    method = "GET" if path.startswith("/v1/models") else "POST"
+    body = None if method == "GET" else BODY | {"stream": stream}
+    return theatre.gateway.ask(method, path, body, [*headers, *JSON.items()])
+
+
+def key_at_cohere(theatre: Stage) -> str | None:
+    (request,) = theatre.upstream.requests
+    values = request.headers.get("authorization", [])
+    assert len(values) <= 1
+    return values[0] if values else None
+
+
+PLACES = [(CHAT, False), (CHAT, True), ("/v1/models", False), (f"/v1/models/{A}", False)]
+
+# --- the credential -------------------------------------------------------------------------------------------
+
+ONE_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("authorization", "Bearer {}"),),
+    (("authorization", "bearer {}"),),
+    (("authorization", "BEARER {}"),),
+    (("authorization", "Token {}"),),
+    (("authorization", "token {}"),),
+    (("authorization", "Bearer   {}  "),),
+    (("Authorization", "{}"),),
+    (("x-api-key", "{}"),),
+    (("X-API-Key", "{}"),),
+    (("api-key", "{}"),),
+    (("authorization", "Bearer {}"), ("x-api-key", "{}")),
+    (("authorization", "Bearer {}"), ("x-api-key", "{}"), ("api-key", "{}")),
+    (("authorization", "Bearer "), ("x-api-key", "{}")),
+    (("authorization", ""), ("api-key", "{}")),
+)
+
+
+@pytest.mark.parametrize("headers", ONE_KEY, ids=str)
+def test_one_key_wherever_it_stands(own: Stage, virtual: Stage, headers: tuple[tuple[str, str], ...]) -> None:
+    for theatre, key, sent in ((own, CALLER_KEY, CALLER_KEY), (virtual, MASTER_KEY, SERVER_KEY)):
+        assert call(theatre, *((name, value.format(key)) for name, value in headers)).status == 200
+        assert key_at_cohere(theatre) == f"Bearer {sent}"
+
+
+NO_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("authorization", ""),),
+    (("authorization", "Bearer"),),
+    (("authorization", "Bearer   "),),
+    (("authorization", "token"),),
+    (("x-api-key", ""),),
+    (("api-key", "  "),),
+    (("cookie", f"key={CALLER_KEY}"),),
+    (("x-goog-api-key", CALLER_KEY),),
+)
+
+
+@pytest.mark.parametrize("headers", NO_KEY, ids=str)
+@pytest.mark.parametrize("mode", ["own", "virtual"])
+@pytest.mark.parametrize(("path", "stream"), PLACES)
+def test_no_key(
+    mode: str, headers: tuple[tuple[str, str], ...], path: str, stream: bool, request: pytest.FixtureRequest
+) -> None:
+    theatre: Stage = request.getfixturevalue(mode)
+    seen = call(theatre, *headers, path=path, stream=stream)
+    assert (seen.status, seen.error["type"]) == (401, "authentication_error")
+    assert not theatre.upstream.exchanges
+
+
+def test_a_key_in_the_address_is_none(own: Stage) -> None:
+    own.plays(answered())
+    assert own.gateway.ask("POST", f"{CHAT}?api_key={CALLER_KEY}&key={CALLER_KEY}", BODY, JSON).status == 401
+
+
+TWO_KEYS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("authorization", "Bearer {}"), ("x-api-key", "another")),
+    (("x-api-key", "{}"), ("api-key", "another")),
+    (("authorization", "Bearer another"), ("api-key", "{}")),
+    (("authorization", "Token {}"), ("x-api-key", "{}x")),
+)
+
+
+@pytest.mark.parametrize("headers", TWO_KEYS, ids=str)
+@pytest.mark.parametrize(("mode", "key"), [("own", CALLER_KEY), ("virtual", MASTER_KEY), ("opened", CALLER_KEY)])
+def test_two_different_keys(
+    mode: str, key: str, headers: tuple[tuple[str, str], ...], request: pytest.FixtureRequest
+) -> None:
+    theatre: Stage = request.getfixturevalue(mode)
+    seen = call(theatre, *((name, value.format(key)) for name, value in headers))
+    assert (seen.status, seen.error["code"]) == (400, "two_credentials")
+    assert key not in str(seen.error) and "another" not in str(seen.error)
+    assert not theatre.upstream.exchanges
+
+
+def test_one_header_twice(own: Stage) -> None:
+    body = json.dumps(BODY).encode()
+    for keys, status in ((("a", "a"), b"200"), (("a", "b"), b"400")):
+        own.plays(answered())
+        lines = [f"POST {CHAT} HTTP/1.1", "host: a", "connection: close", f"content-length: {len(body)}"]
+        lines += [f"authorization: Bearer {key}" for key in keys]
+        answer = raw_request(*own.gateway.address, "\r\n".join([*lines, "", ""]).encode() + body)
+        assert answer.split(b" ")[1] == status
+
+
+@pytest.mark.parametrize(
+    "key", ["k\u00e9y", "a" * 8_000, "' OR 1=1 --", "a b c", "{}", "Bearer x", "%00", "\U0001f511"]
+)
+def test_odd_keys(own: Stage, virtual: Stage, key: str) -> None:
+    """Cohere's own-key callers may have any; here none is known. Neither is a failure, and none is shown."""
+    value = f"Bearer {key}".encode().decode("latin-1")
+    assert call(own, ("authorization", value)).status == 200
+    seen = call(virtual, ("authorization", value))
+    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
+    assert key not in seen.error["message"]
+
+
+# --- bring your own key ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "stream"), PLACES)
+def test_the_callers_key_goes_to_cohere(own: Stage, path: str, stream: bool) -> None:
+    assert call(own, ("authorization", f"Bearer {CALLER_KEY}"), path=path, stream=stream).status == 200
+    assert key_at_cohere(own) == f"Bearer {CALLER_KEY}"
+
+
+def test_each_caller_has_their_own(own: Stage) -> None:
+    """Over one connection to Cohere."""
+    for key in ("first", "second", "first"):
+        call(own, ("authorization", f"Bearer {key}"))
+        assert key_at_cohere(own) == f"Bearer {key}"
+
+
+def test_the_sdk_without_a_right_key(own: Stage) -> None:
+    own.plays(json_answer(401, {"message": "invalid api token"}))
+    with own.gateway.client(key="wrong") as client, pytest.raises(openai.AuthenticationError) as raised:
+        client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}])
+    assert raised.value.code == "invalid_api_key"
+    assert "wrong" not in raised.value.message
+
+
+# --- the server's key -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [(), (("authorization", f"Bearer {CALLER_KEY}"),), (("x-api-key", "x"),)], ids=str)
+@pytest.mark.parametrize(("path", "stream"), PLACES)
+def test_open(opened: Stage, given: tuple[tuple[str, str], ...], path: str, stream: bool) -> None:
+    assert call(opened, *given, path=path, stream=stream).status == 200
+    assert key_at_cohere(opened) == f"Bearer {SERVER_KEY}"
+    assert CALLER_KEY not in str(opened.upstream.requests[0].headers.items_as_sent)
+
+
+@pytest.mark.parametrize(("path", "stream"), PLACES)
+def test_the_master_key(virtual: Stage, path: str, stream: bool) -> None:
+    seen = call(virtual, ("authorization", f"Bearer {MASTER_KEY}"), path=path, stream=stream)
+    assert seen.status == 200
+    assert key_at_cohere(virtual) == f"Bearer {SERVER_KEY}"
+    assert MASTER_KEY not in str(virtual.upstream.requests[0])
+    assert virtual.gateway.log.line_of(seen.headers["x-request-id"])["caller"] == "master"
+
+
+@pytest.mark.parametrize(
+    "key", [CALLER_KEY, SERVER_KEY, MASTER_KEY + "x", MASTER_KEY[:-1], MASTER_KEY.upper(), "*", "null", "None"]
+)
+@pytest.mark.parametrize(("path", "stream"), PLACES)
+def test_any_other_key(virtual: Stage, key: str, path: str, stream: bool) -> None:
+    seen = call(virtual, ("authorization", f"Bearer {key}"), path=path, stream=stream)
+    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
+    assert key not in str(seen.error) or len(key) < 5
+    assert not virtual.upstream.exchanges
+
+
+def test_the_master_key_may_be_for_managing_only() -> None:
+    with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY, master_may_call=False) as theatre:
+        assert call(theatre, ("authorization", f"Bearer {MASTER_KEY}")).status == 401
+
+
+def test_a_stranger_need_not_be_heard_out(virtual: Stage) -> None:
+    """The 401 comes before the body does."""
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 5000000\r\n\r\n"
+    with socket.create_connection(virtual.gateway.address, 5) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+# --- demo -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [(), (("authorization", "Bearer anything"),), (("x-api-key", "x"),)], ids=str)
+def test_demo_takes_anybody(demo: Gateway, headers: tuple[tuple[str, str], ...]) -> None:
+    for stream in (False, True):
+        seen = demo.ask("POST", CHAT, BODY | {"stream": stream}, [*headers, *JSON.items()])
+        assert (seen.status, seen.headers["x-gateway-upstream"]) == (200, "emulator")
+
+
+def test_only_demo_speaks_of_an_emulator(own: Stage, opened: Stage, virtual: Stage) -> None:
+    for theatre in (own, opened, virtual):
+        seen = call(theatre, ("authorization", f"Bearer {MASTER_KEY}"))
+        assert (seen.status, "x-gateway-upstream" in seen.headers) == (200, False)
+
+
+# --- what else reaches Cohere ---------------------------------------------------------------------------------
+
+
+def test_nothing_of_the_callers_headers_goes_to_cohere(own: Stage) -> None:
+    strange = {
+        "cookie": "session=1",
+        "x-forwarded-for": "10.0.0.1",
+        "forwarded": "for=10.0.0.1",
+        "x-emulator-fault": "500",
+        "x-gateway-strict": "false",
+        "openai-organization": "org",
+        "x-stainless-lang": "python",
+        "user-agent": "caller/1.0",
+        "x-client-name": "caller",
+        "referer": "http://intranet",
+        "x-request-id": "mine",
+        "accept-language": "de",
+        "te": "trailers",
+    }
+    for stream in (False, True):
+        call(own, ("authorization", f"Bearer {CALLER_KEY}"), *strange.items(), stream=stream)
+        (request,) = own.upstream.requests
+        assert set(request.headers) <= {
+            *("host", "authorization", "content-type", "content-length", "accept", "accept-encoding", "user-agent"),
+        }
+        assert (request.headers.first("user-agent") or "").startswith("cohere-gateway/")
+        assert request.path == "/v2/chat"
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v2", "/v1/", "/v2/"])
+def test_the_base_url_in_every_spelling(suffix: str, tmp_path: Path) -> None:
+    from gateway.settings import load
+    from support.app import gateway_over
+    from support.scripted import ScriptedUpstream
+
+    with ScriptedUpstream(answered()).run_in_thread() as upstream:
+        base = load({"COHERE_BASE_URL": upstream.url + suffix, "GATEWAY_CONFIG": str(empty(tmp_path))}).cohere_base_url
+        with gateway_over(base) as gateway:
+            assert gateway.chat().status == 200
+        assert upstream.requests[0].path == "/v2/chat"
+
+
+def empty(folder: Path) -> Path:
+    file = folder / "gateway.toml"
+    file.write_text("")
+    return file
+
+
+def test_keys_are_never_written_down(own: Stage, opened: Stage, virtual: Stage) -> None:
+    call(own, ("authorization", f"Bearer {CALLER_KEY}"))
+    call(virtual, ("authorization", f"Bearer {CALLER_KEY}"))
+    call(virtual, ("x-api-key", CALLER_KEY), ("api-key", "other"))
+    for theatre in (own, opened, virtual):
+        theatre.plays(json_answer(401, {"message": "invalid api token"}))
+        theatre.gateway.ask("POST", CHAT, BODY, {"authorization": f"Bearer {MASTER_KEY}", **JSON})
+        written = theatre.gateway.log.getvalue().decode()
+        assert written
+        for key in (CALLER_KEY, SERVER_KEY, MASTER_KEY):
+            assert key not in written
+
+
+# --- settings that are refused at the start -------------------------------------------------------------------
+
+REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("open on all addresses", {"cohere_api_key": ["k"], "host": "0.0.0.0"}, "host"),
+    ("open on all v6 addresses", {"cohere_api_key": ["k"], "host": "::"}, "host"),
+    ("open on a network", {"cohere_api_key": ["k"], "host": "192.168.1.5"}, "host"),
+    ("open on a name", {"cohere_api_key": ["k"], "host": "gateway.example"}, "host"),
+    ("a master key alone", {"master_key": "m"}, "master_key"),
+    ("a master key alone on loopback", {"master_key": "m", "host": "127.0.0.1"}, "master_key"),
+    ("open to all pages", {"cohere_api_key": ["k"], "cors_origins": ["*"]}, "cors_origins"),
+    ("open to all pages and more", {"cohere_api_key": ["k"], "cors_origins": [PAGES_OF, "*"]}, "cors_origins"),
+    (
+        "open to all pages, allowed",
+        {"cohere_api_key": ["k"], "cors_origins": ["*"], "allow_open": True, "host": "0.0.0.0"},
+        "cors_origins",
+    ),
+)
+TAKEN: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("open on loopback", {"cohere_api_key": ["k"]}),
+    ("open on localhost", {"cohere_api_key": ["k"], "host": "localhost"}),
+    ("open on another loopback", {"cohere_api_key": ["k"], "host": "127.0.0.2"}),
+    ("open on v6 loopback", {"cohere_api_key": ["k"], "host": "::1"}),
+    ("open on all addresses, allowed", {"cohere_api_key": ["k"], "host": "0.0.0.0", "allow_open": True}),
+    ("virtual keys on all addresses", {"cohere_api_key": ["k"], "master_key": "m", "host": "0.0.0.0"}),
+    ("own keys on all addresses", {"host": "0.0.0.0"}),
+    ("own keys for all pages", {"cors_origins": ["*"]}),
+)
+
+
+@pytest.mark.parametrize(("name", "settings", "named"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_settings_that_are_refused(name: str, settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        create_app(Settings(**settings))
+
+
+@pytest.mark.parametrize(("name", "settings"), TAKEN, ids=[row[0] for row in TAKEN])
+def test_settings_that_are_taken(name: str, settings: dict[str, Any]) -> None:
+    create_app(Settings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        (["--host", "0.0.0.0"], {"COHERE_API_KEY": "secret-k"}, "allow-open"),
+        (["--host", "0.0.0.0"], {"CO_API_KEY": "secret-k"}, "allow-open"),
+        ([], {"GATEWAY_MASTER_KEY": "secret-m"}, "COHERE_API_KEY"),
+        ([], {"COHERE_API_KEY": "secret-k", "GATEWAY_CORS_ORIGINS": "*"}, "cors_origins"),
+        (["--workers", "0"], {}, "workers"),
+    ],
+)
+def test_the_command_says_so_in_one_line(arguments: list[str], environment: dict[str, str], named: str) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "COHERE_", "CO_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
+        cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert named in done.stderr and "secret" not in done.stderr
+
+
+# --- health and metrics ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["own", "opened", "virtual"])
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"x-api-key": "a", "api-key": "b"}])
+def test_health_is_open(mode: str, path: str, headers: dict[str, str], request: pytest.FixtureRequest) -> None:
+    theatre: Stage = request.getfixturevalue(mode)
+    theatre.plays(answered())
+    assert theatre.gateway.ask("GET", path, headers=headers).status == 200
+    assert not theatre.upstream.exchanges
+
+
+BEYOND = {"host": "0.0.0.0", "cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY}
+TOKEN = "metrics-token-0004"
+# settings, headers, status
+SCRAPES: tuple[tuple[str, dict[str, Any], dict[str, str], int], ...] = (
+    ("loopback", {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY}, {}, 200),
+    ("loopback, a token set", {"metrics": MetricsSettings(token=TOKEN)}, {}, 200),
+    ("beyond, no token set", BEYOND, {}, 401),
+    ("beyond, no token set, an empty one given", BEYOND, {"authorization": "Bearer "}, 401),
+    ("beyond, no token set, the master key", BEYOND, {"authorization": f"Bearer {MASTER_KEY}"}, 401),
+    ("beyond, none given", BEYOND | {"metrics": MetricsSettings(token=TOKEN)}, {}, 401),
+    (
+        "beyond, a wrong one",
+        BEYOND | {"metrics": MetricsSettings(token=TOKEN)},
+        {"authorization": f"Bearer {TOKEN}x"},
+        401,
+    ),
+    (
+        "beyond, the master key",
+        BEYOND | {"metrics": MetricsSettings(token=TOKEN)},
+        {"authorization": f"Bearer {MASTER_KEY}"},
+        401,
+    ),
+    (
+        "beyond, the right one",
+        BEYOND | {"metrics": MetricsSettings(token=TOKEN)},
+        {"authorization": f"Bearer {TOKEN}"},
+        200,
+    ),
+    ("beyond, public", BEYOND | {"metrics": MetricsSettings(public=True)}, {}, 200),
+)
+
+
+@pytest.mark.parametrize(("name", "settings", "headers", "status"), SCRAPES, ids=[row[0] for row in SCRAPES])
+def test_metrics(name: str, settings: dict[str, Any], headers: dict[str, str], status: int) -> None:
+    with stage(**settings) as theatre:
+        seen = theatre.gateway.ask("GET", "/metrics", headers=headers)
+        assert seen.status == status
+        assert (b"gateway_requests_total" in seen.data) is (status == 200)
+        if status == 401:
+            assert seen.error["type"] == "authentication_error"
+            assert TOKEN not in str(seen.error)
+        # The token opens nothing else.
+        if settings.get("master_key"):
+            assert theatre.gateway.ask("POST", CHAT, BODY, JSON | {"authorization": f"Bearer {TOKEN}"}).status == 401
+
+
+# --- pages of other origins -----------------------------------------------------------------------------------
+
+PREFLIGHT = {
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization, content-type, x-stainless-lang",
+}
+
+
+@pytest.fixture(scope="module")
+def paged() -> Iterator[Stage]:
+    """Pages of one origin may call."""
+    with stage(cors_origins=[PAGES_OF]) as found:
+        found.plays(answered())
+        yield found
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/cohere/x"])
+def test_a_preflight_needs_no_key(paged: Stage, path: str) -> None:
+    seen = paged.gateway.ask("OPTIONS", path, headers=PREFLIGHT | {"origin": PAGES_OF})
+    assert seen.status in (200, 204) and seen.data == b""
+    assert seen.headers["access-control-allow-origin"] == PAGES_OF
+    assert "POST" in seen.headers["access-control-allow-methods"]
+    allowed = seen.headers["access-control-allow-headers"].lower()
+    assert all(name in allowed for name in ("authorization", "content-type", "x-stainless-lang"))
+    assert "origin" in seen.headers["vary"].lower()
+    assert seen.headers["x-request-id"]
+    assert not paged.upstream.exchanges
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "", f"{PAGES_OF}.evil.example", "http://app.example", f"{PAGES_OF}/"]
+)
+def test_other_pages_may_not(paged: Stage, origin: str) -> None:
+    for seen in (
+        paged.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": origin}),
+        call(paged, ("authorization", "Bearer k"), ("origin", origin)),
+    ):
+        assert "access-control-allow-origin" not in seen.headers
+        assert "access-control-allow-methods" not in seen.headers
+    paged.plays(answered())
+
+
+OURS = {
+    *("x-request-id", "x-gateway-notes", "x-cohere-trace-id", "x-gateway-upstream", "x-gateway-cache"),
+    *("x-gateway-cost-usd", "x-gateway-key", "retry-after"),
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+}
+
+
+def test_every_answer_may_be_read_by_the_page(paged: Stage) -> None:
+    """Errors, too: a page that cannot read a 401 sees a network failure."""
+    origin, key = ("origin", PAGES_OF), ("authorization", "Bearer k")
+    answers = [
+        call(paged, origin, key),
+        call(paged, origin, key, stream=True),
+        call(paged, origin),
+        paged.gateway.ask("POST", CHAT, b"{", [origin, key]),
+        paged.gateway.ask("GET", "/v1/nowhere", None, [origin, key]),
+        paged.gateway.ask("GET", CHAT, None, [origin, key]),
+    ]
+    assert [seen.status for seen in answers] == [200, 200, 401, 400, 404, 405]
+    for seen in answers:
+        assert seen.headers["access-control-allow-origin"] == PAGES_OF
+        exposed = {name.strip().lower() for name in seen.headers["access-control-expose-headers"].split(",")}
+        assert exposed >= OURS
+        assert "access-control-allow-credentials" not in seen.headers
+
+
+def test_by_default_no_page_may(own: Stage) -> None:
+    seen = own.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": PAGES_OF})
+    assert not [name for name in seen.headers if name.startswith("access-control")]
+    seen = call(own, ("authorization", "Bearer k"), ("origin", PAGES_OF))
+    assert not [name for name in seen.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("settings", [{}, {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY}])
+def test_all_pages_where_callers_need_a_key(settings: dict[str, Any]) -> None:
+    with stage(cors_origins=["*"], **settings) as theatre:
+        theatre.plays(answered())
+        for origin in (PAGES_OF, "http://localhost:3000"):
+            seen = call(theatre, ("authorization", f"Bearer {MASTER_KEY}"), ("origin", origin))
+            assert seen.status == 200
+            assert seen.headers["access-control-allow-origin"] in ("*", origin)
+
+
+def test_no_page_of_another_origin_in_open_mode(opened: Stage) -> None:
+    seen = call(opened, ("origin", PAGES_OF))
+    assert "access-control-allow-origin" not in seen.headers
+    with stage(cohere_api_key=[SERVER_KEY], cors_origins=[PAGES_OF]) as theatre:
+        assert call(theatre, ("origin", PAGES_OF)).headers["access-control-allow-origin"] == PAGES_OF
+        assert "access-control-allow-origin" not in call(theatre, ("origin", "https://evil.example")).headers

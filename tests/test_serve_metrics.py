@@ -1,0 +1,380 @@
+"""What is counted and what is written down: `/metrics` by series, the log line by line.
+
+Each test starts a gateway of its own, so that counts begin at nothing. A request is counted and logged after
+its answer's last byte: a test waits for the line and reads the counts after it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import string
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from support.app import (
+    CHAT,
+    SERVER_KEY,
+    A,
+    Gateway,
+    Seen,
+    Stage,
+    answered,
+    demonstration,
+    opened,
+    piece,
+    stage,
+    start,
+    streamed,
+)
+from support.scripted import Chunk, Cut, Head, Pause, Signal, event_stream, json_answer, transcript
+from test_serve_leaving import reads_until, request_bytes, waiting
+
+NEVER = Signal()
+PAGE = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})
+
+
+@pytest.fixture
+def theatre() -> Iterator[Stage]:
+    with stage() as found:
+        yield found
+
+
+def counted(gateway: Gateway, seen: Seen) -> dict[str, float]:
+    """The counts, this request's included."""
+    gateway.log.line_of(seen.headers["x-request-id"])
+    return gateway.metrics()
+
+
+def series(name: str, **labels: str) -> str:
+    """As prometheus_client writes it: labels in alphabetical order."""
+    told = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
+    return f"{name}{{{told}}}" if told else name
+
+
+def requests(**labels: str) -> str:
+    usual = {"operation": "chat", "model": A, "status": "200", "outcome": "ok"}
+    return series("gateway_requests_total", **(usual | labels))
+
+
+# --- counts ---------------------------------------------------------------------------------------------------
+
+FAMILIES = {
+    "gateway_requests_total": "counter",
+    "gateway_request_duration_seconds": "histogram",
+    "gateway_time_to_first_token_seconds": "histogram",
+    "gateway_upstream_duration_seconds": "histogram",
+    "gateway_tokens_total": "counter",
+    "gateway_in_flight_requests": "gauge",
+    "gateway_client_disconnects_total": "counter",
+    "gateway_upstream_errors_total": "counter",
+    "gateway_noted_fields_total": "counter",
+}
+
+
+def test_the_families(theatre: Stage) -> None:
+    seen = theatre.gateway.ask("GET", "/metrics", headers={})
+    assert seen.headers["content-type"].startswith("text/plain; version=")
+    kinds = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", seen.data.decode()))
+    assert kinds.items() >= FAMILIES.items()
+    described = set(re.findall(r"(?m)^# HELP (\S+) \S", seen.data.decode()))
+    assert described >= set(FAMILIES)
+    assert "_created" not in seen.data.decode()
+
+
+def test_a_whole_answer(theatre: Stage) -> None:
+    found = counted(theatre.gateway, theatre.asked(answered()))
+    assert found[requests()] == 1
+    assert found[series("gateway_request_duration_seconds_count", operation="chat")] == 1
+    assert found[series("gateway_upstream_duration_seconds_count", operation="chat")] == 1
+    assert found.get(series("gateway_time_to_first_token_seconds_count", operation="chat"), 0) == 0
+    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
+    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
+
+
+def test_a_streamed_answer(theatre: Stage) -> None:
+    found = counted(theatre.gateway, theatre.asked(streamed(), stream=True))
+    assert found[requests()] == 1
+    assert found[series("gateway_time_to_first_token_seconds_count", operation="chat")] == 1
+    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
+    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
+
+
+def test_durations_are_what_they_say(theatre: Stage) -> None:
+    late = (Pause(0.2), *answered())
+    found = counted(theatre.gateway, theatre.asked(late))
+    for name in ("gateway_request_duration_seconds", "gateway_upstream_duration_seconds"):
+        assert 0.2 <= found[series(f"{name}_sum", operation="chat")] < 2
+        assert found[series(f"{name}_bucket", operation="chat", le="0.1")] == 0
+    early = event_stream([transcript(start(), opened(), piece("Hi"), done=False)], ending=None)
+    theatre.asked((*early, Pause(0.2), Cut()), stream=True)
+    first = series("gateway_time_to_first_token_seconds_sum", operation="chat")
+    assert theatre.gateway.metrics().get(first, 0) < 0.2
+
+
+def test_sums(theatre: Stage) -> None:
+    for _ in range(5):
+        theatre.asked(answered())
+    seen = theatre.asked(streamed(), stream=True)
+    found = counted(theatre.gateway, seen)
+    assert found[requests()] == 6
+    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 6 * 70
+
+
+ERRORS: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
+    ("a bad field", {"temperature": "hot"}, {"model": "", "status": "400", "outcome": "error"}),
+    ("no such model", {"model": "none"}, {"model": "other", "status": "404", "outcome": "error"}),
+)
+
+
+@pytest.mark.parametrize(("name", "fields", "labels"), ERRORS, ids=[row[0] for row in ERRORS])
+def test_errors_of_callers(theatre: Stage, name: str, fields: dict[str, Any], labels: dict[str, str]) -> None:
+    found = counted(theatre.gateway, theatre.asked(json_answer(404, {"message": "no"}), **fields))
+    assert found[requests(**labels)] == 1
+    assert not [one for one in found if one.startswith("gateway_upstream_errors_total")]
+
+
+@pytest.mark.parametrize(
+    ("script", "stream", "status", "code"),
+    [
+        (json_answer(500, {"message": "x"}), False, "502", "upstream_error"),
+        (json_answer(503, {"message": "x"}), True, "503", "upstream_unavailable"),
+        ((Cut(),), False, "502", "upstream_cut"),
+        (event_stream(transcript(start(), opened(), piece("Hi"), done=False)), True, "200", "upstream_cut"),
+        (json_answer(200, b"nonsense"), False, "502", "upstream_protocol_error"),
+    ],
+)
+def test_errors_of_coheres(theatre: Stage, script: Any, stream: bool, status: str, code: str) -> None:
+    found = counted(theatre.gateway, theatre.asked(script, stream=stream))
+    assert found[requests(status=status, outcome="error")] == 1
+    assert found[series("gateway_upstream_errors_total", operation="chat", code=code)] == 1
+
+
+def test_the_servers_own_key_refused() -> None:
+    with stage(cohere_api_key=[SERVER_KEY]) as theatre:
+        found = counted(theatre.gateway, theatre.asked(json_answer(401, {"message": "invalid api token"})))
+        assert found[series("gateway_upstream_errors_total", operation="chat", code="upstream_auth")] == 1
+
+
+def test_other_operations(theatre: Stage) -> None:
+    theatre.plays(PAGE)
+    gateway = theatre.gateway
+    gateway.ask("GET", "/v1/models")
+    gateway.ask("GET", f"/v1/models/{A}")
+    gateway.ask("GET", "/health/live")
+    gateway.ask("GET", "/v1/models/none")
+    found = counted(gateway, gateway.ask("GET", "/v1/nowhere"))
+    for operation, status, outcome in (
+        ("models", "200", "ok"),
+        ("model", "200", "ok"),
+        ("model", "404", "error"),
+        ("health", "200", "ok"),
+        ("other", "404", "error"),
+    ):
+        assert found[requests(operation=operation, model="", status=status, outcome=outcome)] == 1
+
+
+def test_notes(theatre: Stage) -> None:
+    seen = theatre.asked(answered(), temperature=1.4, logit_bias={"1": 1}, unheard_of=1, messages=[
+        {"role": "user", "content": "x", "name": "a"},
+        {"role": "user", "content": "y", "name": "b"},
+    ])  # fmt: skip
+    found = counted(theatre.gateway, seen)
+
+    def noted(kind: str, field: str) -> float:
+        return found.get(series("gateway_noted_fields_total", operation="chat", kind=kind, field=field), 0)
+
+    assert noted("adjusted", "temperature") == 1
+    assert noted("ignored", "logit_bias") == 1
+    assert noted("ignored", "messages") == 1
+    assert noted("ignored", "other") == 1
+
+
+def test_in_flight() -> None:
+    gauge = "gateway_in_flight_requests"
+    with waiting((Pause(NEVER),)) as scene:
+        assert scene.gateway.metrics()[gauge] == 1  # the scrape itself
+        with socket.create_connection(scene.gateway.address, 5) as connection:
+            connection.sendall(request_bytes())
+            scene.asked.wait_in_thread()
+            assert scene.gateway.metrics()[gauge] == 2
+        scene.gateway.log.line_of("leaver")
+        assert scene.gateway.metrics()[gauge] == 1
+
+
+@pytest.mark.parametrize(
+    ("stream", "script", "sees", "phase"),
+    [
+        (False, (Pause(NEVER),), b"", "waiting"),
+        (True, (Pause(NEVER),), b"", "waiting"),
+        (
+            True,
+            (Head(200), Chunk(transcript(start(), opened(), piece("Hi"), done=False)), Pause(NEVER)),
+            b'"Hi"',
+            "streaming",
+        ),
+    ],
+    ids=["whole", "before the stream", "in the stream"],
+)
+def test_callers_who_leave(stream: bool, script: Any, sees: bytes, phase: str) -> None:
+    with waiting(script) as scene:
+        with socket.create_connection(scene.gateway.address, 5) as connection:
+            connection.sendall(request_bytes(stream=stream))
+            scene.asked.wait_in_thread()
+            if sees:
+                reads_until(connection, sees)
+        line = scene.gateway.log.line_of("leaver")
+        assert (line["status"], line["outcome"], line["streamed"] if stream else False) == (
+            499,
+            "client_closed",
+            stream,
+        )
+        found = scene.gateway.metrics()
+        assert found[series("gateway_client_disconnects_total", operation="chat", phase=phase)] == 1
+        assert found[requests(status="499", outcome="client_closed")] == 1
+        assert not [one for one in found if one.startswith("gateway_upstream_errors_total")]
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_bounded(theatre: Stage) -> None:
+    """A hundred models, paths, fields and keys that nobody has heard of make no series of their own."""
+    chance = random.Random(7)
+    gateway = theatre.gateway
+
+    def word() -> str:
+        return "".join(chance.choices(string.ascii_lowercase, k=12))
+
+    def one_of_each() -> Seen:
+        theatre.asked(answered(), model=word(), **{word(): 1})
+        theatre.asked(json_answer(404, {"message": f"model '{word()}' not found"}), model=f"cohere/{word()}/{word()}")
+        theatre.asked(
+            json_answer(422, {"message": word(), "error_type": word().upper()}),
+            messages=[{"role": "user", "content": "x", word(): 1}],
+        )
+        theatre.plays(PAGE)
+        gateway.ask("GET", f"/v1/models/{word()}")
+        gateway.ask("GET", f"/{word()}/{word()}?{word()}={word()}", headers={"authorization": f"Bearer {word()}"})
+        return gateway.ask("DELETE", f"/v1/{word()}", headers={"x-api-key": word(), word(): word()})
+
+    before = counted(gateway, one_of_each()).keys()
+    for _ in range(99):
+        last = one_of_each()
+    after = counted(gateway, last)
+    assert after.keys() - before <= {one for one in after if "/metrics" in one or 'operation="metrics"' in one}
+    assert after[requests(model="other")] == 100
+
+
+@pytest.mark.xfail(strict=True, reason="an error_type of Cohere's that begins with 'upstream' becomes a label")
+def test_what_an_answer_says_is_no_label(theatre: Stage) -> None:
+    """Cohere's error types and finish reasons are words of somebody else's, too."""
+    for number in range(5):
+        theatre.asked(json_answer(422, {"message": "x", "error_type": f"UPSTREAM_{number}"}))
+        seen = theatre.asked(json_answer(422, {"message": "x", "error_type": f"upstream_{number}"}))
+    found = counted(theatre.gateway, seen)
+    assert len([one for one in found if one.startswith("gateway_upstream_errors_total")]) <= 1
+
+
+# --- the log ----------------------------------------------------------------------------------------------------
+
+ALWAYS = {"time", "request", "method", "path", "operation", "status", "outcome", "duration_ms"}
+SOMETIMES = {
+    *("first_byte_ms", "upstream_ms", "model", "caller", "streamed", "error", "prompt_tokens", "completion_tokens"),
+    *("notes", "cohere_trace"),
+}
+
+
+def test_the_line_of_a_whole_answer(theatre: Stage) -> None:
+    theatre.plays(json_answer(200, {"id": "1", "message": {"role": "assistant", "content": []}, "finish_reason": "COMPLETE",
+        "usage": {"tokens": {"input_tokens": 7, "output_tokens": 2}}}, {"x-debug-trace-id": "abc123"}))  # fmt: skip
+    seen = theatre.gateway.chat(temperature=1.4)
+    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    moment = datetime.fromisoformat(line.pop("time"))
+    assert moment.tzinfo is not None and abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 10
+    assert 0 < line.pop("upstream_ms") <= line.pop("duration_ms") < 5_000
+    assert line == {
+        "request": seen.headers["x-request-id"],
+        "method": "POST",
+        "path": CHAT,
+        "operation": "chat",
+        "status": 200,
+        "outcome": "ok",
+        "model": A,
+        "caller": "own key",
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "notes": 1,
+        "cohere_trace": "abc123",
+    }
+
+
+def test_the_line_of_a_stream(theatre: Stage) -> None:
+    seen = theatre.asked(
+        (*event_stream(transcript(start(), opened(), piece("Hi"), done=False), ending=None), Cut()), stream=True
+    )
+    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    assert line["streamed"] is True
+    assert 0 < line["first_byte_ms"] <= line["duration_ms"]
+    assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_cut")
+
+
+def test_one_line_a_request(theatre: Stage) -> None:
+    gateway = theatre.gateway
+    answers = [
+        theatre.asked(answered()),
+        theatre.asked(streamed(), stream=True),
+        theatre.asked(json_answer(429, {"message": "later"})),
+        theatre.asked((Cut(),)),
+        theatre.asked(answered(), temperature="hot"),
+        gateway.post(b"{"),
+        gateway.ask("GET", "/v1/nowhere"),
+        gateway.ask("GET", CHAT),
+        gateway.ask("POST", CHAT, b"{}", {}),
+        gateway.ask("OPTIONS", CHAT, headers={"origin": "https://a", "access-control-request-method": "POST"}),
+        gateway.ask("GET", "/health/live"),
+        gateway.ask("GET", "/metrics"),
+    ]
+    for seen in answers:
+        gateway.log.line_of(seen.headers["x-request-id"])
+    lines = gateway.log.lines
+    assert [line["request"] for line in lines] == [seen.headers["x-request-id"] for seen in answers]
+    assert [line["status"] for line in lines] == [seen.status for seen in answers]
+    for line in lines:
+        assert ALWAYS <= set(line) <= ALWAYS | SOMETIMES
+        assert line["outcome"] in ("ok", "error")
+        assert (line["outcome"] == "error") == ("error" in line)
+
+
+def test_a_line_is_a_line(theatre: Stage) -> None:
+    """A caller's words may be in the path and the model: they cannot break out of the line."""
+    for path in ("/v1/%0a%7b%22time%22%3a1%7d", "/v1/%e2%80%a8%22%5c", "/v1/" + "x" * 3_000, "/v1/%1b%5b31m"):
+        seen = theatre.gateway.ask("GET", path)
+        line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+        assert len(line["path"]) <= 200
+    seen = theatre.asked(answered(), model='x\n{"time": 1}\u2028"')
+    theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    raw = theatre.gateway.log.getvalue()
+    assert b"\x1b" not in raw
+    assert len(raw.splitlines()) == 5 and all(
+        one.startswith(b'{"time":"') and one.endswith(b"}") for one in raw.splitlines()
+    )
+
+
+@pytest.mark.xfail(strict=True, reason="the model's name is logged at any length, as the caller wrote it")
+def test_a_very_long_model_is_no_very_long_line(theatre: Stage) -> None:
+    seen = theatre.asked(answered(), model="x" * 100_000)
+    assert seen.status == 200
+    assert len(str(theatre.gateway.log.line_of(seen.headers["x-request-id"]))) < 2_000
+
+
+def test_the_demonstration_counts_as_well() -> None:
+    with demonstration() as demo:
+        found = counted(demo, demo.chat("Count to 5", stream=True))
+        assert found[requests()] == 1
+        assert found[series("gateway_tokens_total", operation="chat", model=A, direction="output")] > 0
+        assert demo.log.lines[0]["caller"] == "demo"
