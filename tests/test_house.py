@@ -34,7 +34,8 @@ RUNGS: list[set[str]] = [
     {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning"},
     {"telling"},
-    {"structured"},
+    {"structured", "parameters"},
+    {"question"},
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),

@@ -30,6 +30,7 @@ from support.app import (
     stage,
     start,
     streamed,
+    whole,
 )
 from support.scripted import Chunk, Cut, Head, Pause, Signal, event_stream, json_answer, transcript
 from test_serve_leaving import reads_until, request_bytes, waiting
@@ -290,8 +291,8 @@ SOMETIMES = {
 
 
 def test_the_line_of_a_whole_answer(theatre: Stage) -> None:
-    theatre.plays(json_answer(200, {"id": "1", "message": {"role": "assistant", "content": []}, "finish_reason": "COMPLETE",
-        "usage": {"tokens": {"input_tokens": 7, "output_tokens": 2}}}, {"x-debug-trace-id": "abc123"}))  # fmt: skip
+    answer = whole(usage={"tokens": {"input_tokens": 7, "output_tokens": 2}})
+    theatre.plays(json_answer(200, answer, {"x-debug-trace-id": "abc123"}))
     seen = theatre.gateway.chat(temperature=1.4)
     line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
     moment = datetime.fromisoformat(line.pop("time"))

@@ -148,6 +148,14 @@ class FieldTable:
         return fields
 
 
+def required(reading: Reading, name: str) -> Any:
+    """A field that must be there. Raises InvalidField."""
+    value = reading.read.get(name)
+    if value is None:
+        raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
+    return value
+
+
 def _split_nested(raw: Raw) -> dict[str, Raw]:
     try:
         return _split(raw)

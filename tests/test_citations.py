@@ -1,0 +1,154 @@
+"""Citations: found in the text whatever their offsets count, and told as annotations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from schemas.cohere.chat import Citation
+from support.transcripts import property_of
+from translators.annotations import annotations, note
+from translators.citations import clamp, locate
+from translators.steps import Cited, Kind
+
+
+def citation(start: int | None, end: int | None, text: str | None, **more: Any) -> Citation:
+    return Citation(start, end, text, **more)
+
+
+LOCATED: tuple[tuple[str, str, Citation, tuple[int, int] | None], ...] = (
+    ("as stated", "It is sunny.", citation(6, 11, "sunny"), (6, 11)),
+    ("beyond ASCII", "It is 24°C now", citation(6, 10, "24°C"), (6, 10)),
+    ("code points beyond the BMP", "😀 sunny", citation(2, 7, "sunny"), (2, 7)),
+    ("UTF-16 units beyond the BMP", "😀 sunny", citation(3, 8, "sunny"), (2, 7)),
+    ("UTF-16 units around the words", "a 😀 b", citation(2, 4, "😀"), (2, 3)),
+    ("offsets that are off", "It is sunny.", citation(8, 13, "sunny"), (6, 11)),
+    ("offsets that are far off", "sunny" + " " * 200 + "x", citation(150, 155, "sunny"), None),
+    ("words that are not there", "It rains.", citation(0, 5, "sunny"), None),
+    ("a text that is too short yet", "It is", citation(6, 11, "sunny"), None),
+    ("no words", "It is sunny.", citation(6, 11, None), (6, 11)),
+    ("no words and too far", "It", citation(6, 11, ""), None),
+    ("no offsets", "It is sunny.", citation(None, None, "sunny"), (6, 11)),
+    ("nothing", "It", citation(None, None, None), (0, 0)),
+    ("the second of two", "a a", citation(2, 3, "a"), (2, 3)),
+    ("an end before its start", "It is sunny.", citation(11, 6, None), None),
+)
+
+
+@pytest.mark.parametrize(("text", "given_", "found"), [row[1:] for row in LOCATED], ids=[row[0] for row in LOCATED])
+def test_c81_locate(text: str, given_: Citation, found: tuple[int, int] | None) -> None:
+    assert locate(given_, text) == found
+
+
+@property_of(500)
+@given(st.text(max_size=12), st.integers(0, 20), st.integers(0, 20), st.one_of(st.none(), st.text(max_size=4)))
+def test_what_is_found_is_in_the_text(text: str, start: int, end: int, words: str | None) -> None:
+    given_ = citation(start, end, words)
+    found = locate(given_, text)
+    if found is not None:
+        assert 0 <= found[0] <= found[1] <= len(text)
+        assert not words or text[found[0] : found[1]] == words
+    low, high = clamp(given_, text)
+    assert 0 <= low <= high <= len(text)
+
+
+@pytest.mark.xfail(strict=True, reason="offsets below zero that happen to slice the words are passed on as they are")
+def test_offsets_below_zero() -> None:
+    assert locate(citation(-5, -2, "bcd"), "abcdef") == (1, 4)
+
+
+@property_of(300)
+@given(st.text(min_size=1, max_size=10), st.data())
+def test_both_ways_to_count_are_understood(text: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    units = [len(text[:place].encode("utf-16-le", "surrogatepass")) // 2 for place in (start, end)]
+    words = text[start:end]
+    assert locate(citation(start, end, words), text) == (start, end)
+    found = locate(citation(units[0], units[1], words), text)
+    assert found is not None and text[found[0] : found[1]] == words
+
+
+@pytest.mark.parametrize(("start", "end", "found"), [(-3, 2, (0, 2)), (3, 99, (3, 5)), (9, 99, (5, 5)), (4, 2, (4, 4)), (None, None, (0, 0))])
+def test_clamp(start: int | None, end: int | None, found: tuple[int, int]) -> None:
+    assert clamp(citation(start, end, "x"), "12345") == found
+
+
+# --- annotations --------------------------------------------------------------------------------------------
+
+
+def cited(*sources: dict[str, Any], kind: Kind = Kind.TEXT) -> Cited:
+    return Cited(0, kind, 6, 11, citation(6, 11, "sunny", sources=list(sources)))
+
+
+def told(*sources: dict[str, Any], base: int = 0) -> list[Any]:
+    found: list[Any] = msgspec.to_builtins(annotations(cited(*sources), base))
+    return found
+
+
+def document(**data: Any) -> dict[str, Any]:
+    return {"type": "document", "id": "d1", "document": {"id": "d1", **data}}
+
+
+@pytest.mark.parametrize(
+    ("source", "url", "title"),
+    [
+        (document(url="https://x", title="T"), "https://x", "T"),
+        (document(url="https://x"), "https://x", "d1"),
+        (document(link="https://x", name="N"), "https://x", "N"),
+        (document(uri="https://x", title=5), "https://x", "d1"),
+        ({"type": "tool", "id": "f:0", "tool_output": {"url": "https://x"}}, "https://x", "f:0"),
+        ({"document": {"url": "https://x"}}, "https://x", "https://x"),
+    ],
+    ids=str,
+)
+def test_c80_a_source_with_an_address(source: dict[str, Any], url: str, title: str) -> None:
+    (annotation,) = told(source)
+    assert annotation == {
+        "type": "url_citation",
+        "url_citation": {"url": url, "title": title, "start_index": 6, "end_index": 11},
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        document(title="T"),
+        document(url=5),
+        document(url=""),
+        {"type": "document", "id": "d1"},
+        {"type": "document", "document": None},
+        {"type": "document", "document": "text"},
+        {"type": "tool", "id": "f:0", "tool_output": {"content": "Sunny"}},
+        {"type": "tool", "id": "f:0", "tool_output": "Sunny"},
+        {"type": "new"},
+        {},
+    ],
+    ids=str,
+)
+def test_b34_b35_a_source_without_one_makes_no_annotation_and_is_kept(source: dict[str, Any]) -> None:
+    """No `source:<id>` is ever made up; the extension keeps the source as it is."""
+    assert told(source) == []
+    assert note(cited(source), 0).sources == [source]
+
+
+def test_one_annotation_a_source_in_order_and_rebased() -> None:
+    found = told(document(url="https://a"), document(), document(url="https://b"), base=10)
+    assert [one["url_citation"]["url"] for one in found] == ["https://a", "https://b"]
+    assert {(one["url_citation"]["start_index"], one["url_citation"]["end_index"]) for one in found} == {(16, 21)}
+
+
+@pytest.mark.parametrize("kind", [Kind.THINKING, Kind.PLAN])
+def test_c83_thoughts_are_not_annotated(kind: Kind) -> None:
+    source = document(url="https://a")
+    assert annotations(cited(source, kind=kind), 0) == []
+    assert note(cited(source, kind=kind), 3).start == 9
+
+
+def test_a_citation_without_anything_is_noted_with_nothing() -> None:
+    empty = note(Cited(0, Kind.TEXT, 0, 0, Citation()), 0)
+    assert (empty.text, empty.sources, empty.type) == ("", [], "TEXT_CONTENT")

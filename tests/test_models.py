@@ -1,0 +1,137 @@
+"""Cohere's catalogue as OpenAI's list: prefix, aliases, pages, and what a missing model is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support import transcripts
+from translators.errors import UpstreamProtocolError
+from translators.models import CREATED, OWNER, UnknownModel, features, listed, next_page, retrieved
+
+A = "command-a-03-2025"
+FIRST = {
+    "models": [
+        {
+            "name": A,
+            "endpoints": ["chat", "generate"],
+            "default_endpoints": ["chat"],
+            "features": ["tools", "json_schema"],
+            "context_length": 288000.0,
+            "finetuned": False,
+            "config": {"route": "internal"},
+        },
+        {"name": "command-r-plus-08-2024", "is_deprecated": True, "features": None, "default_endpoints": []},
+    ],
+    "next_page_token": "Mg==",
+}
+SECOND = {"models": [{"name": "embed-v4.0", "endpoints": ["embed"]}]}
+PAGES = [json.dumps(page).encode() for page in (FIRST, SECOND)]
+
+
+def ids(**settings: Any) -> list[str]:
+    return [one["id"] for one in json.loads(listed(PAGES, "", transcripts.context(**settings)))["data"]]
+
+
+def one(asked: str, **settings: Any) -> Any:
+    return json.loads(retrieved(PAGES, asked, transcripts.context(**settings)))
+
+
+def test_c141_all_models_under_their_prefix() -> None:
+    assert ids() == [f"cohere/{A}", "cohere/command-r-plus-08-2024", "cohere/embed-v4.0"]
+
+
+def test_aliases_are_listed_and_successors_are_not() -> None:
+    aliases = {"gpt-4o": A, "old": "command-r-plus", "cohere/x": f"cohere/{A}", "dangling": "gone"}
+    assert ids(aliases=aliases)[3:] == ["gpt-4o", "old", "cohere/x"]
+    shown = json.loads(listed(PAGES, "", transcripts.context(aliases=aliases)))["data"]
+    assert [entry.get("alias_of") for entry in shown[2:]] == [
+        None,
+        f"cohere/{A}",
+        "cohere/command-r-plus-08-2024",
+        f"cohere/{A}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        (A, None),
+        (f"cohere/{A}", None),
+        ("gpt-4o", A),
+        ("cohere/gpt-4o", A),
+        ("command-r-plus", "command-r-plus-08-2024"),
+        ("cohere/command-r-plus", "command-r-plus-08-2024"),
+        ("embed-v4.0", None),
+    ],
+)
+def test_one_model_under_the_name_it_was_asked_for(asked: str, meant: str | None) -> None:
+    shown = one(asked, aliases={"gpt-4o": A})
+    assert shown["id"] == asked and shown["object"] == "model"
+    assert shown.get("alias_of") == (meant and f"cohere/{meant}")
+
+
+@pytest.mark.parametrize("asked", ["nope", "cohere/nope", "", "cohere/", "COMMAND-A-03-2025"])
+def test_c141_a_missing_model_is_a_404(asked: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        one(asked)
+    failure = caught.value.failure
+    assert (failure.status, failure.code, failure.param) == (404, "model_not_found", "model")
+    assert failure.type == "invalid_request_error" and repr(asked) in failure.message
+
+
+def test_a_successor_that_is_switched_off_is_missing() -> None:
+    with pytest.raises(UnknownModel):
+        one("command-r-plus", successors=False)
+
+
+def test_what_is_said_of_a_model() -> None:
+    assert one(A) == {
+        "id": A,
+        "created": CREATED,
+        "object": "model",
+        "owned_by": OWNER,
+        "context_length": 288_000,
+        "endpoints": ["chat", "generate"],
+        "default_endpoints": ["chat"],
+        "features": ["tools", "json_schema"],
+        "finetuned": False,
+        "deprecated": False,
+    }
+    assert one("command-r-plus-08-2024") == {
+        "id": "command-r-plus-08-2024",
+        "created": CREATED,
+        "object": "model",
+        "owned_by": OWNER,
+        "endpoints": [],
+        "finetuned": False,
+        "deprecated": True,
+    }
+
+
+def test_the_date_is_a_constant() -> None:
+    assert json.loads(listed(PAGES, "", transcripts.context())) == json.loads(listed(PAGES, "", transcripts.context()))
+    assert CREATED < 1_800_000_000
+
+
+def test_pages() -> None:
+    assert [next_page(page) for page in PAGES] == ["Mg==", ""]
+    assert next_page(b'{"next_page_token":null}') == ""
+    assert listed([], "", transcripts.context()) == b'{"data":[],"object":"list"}'
+
+
+def test_what_models_can_do() -> None:
+    assert features(PAGES) == {
+        A: {"tools", "json_schema"},
+        "command-r-plus-08-2024": frozenset(),
+        "embed-v4.0": frozenset(),
+    }
+
+
+@pytest.mark.parametrize("page", [b"", b"<html>", b"[]", b'{"models":5}', b'{"models":[{}]}', b'{"models":[{"name":5}]}', b"\xff"])
+def test_a_page_that_cannot_be_read(page: bytes) -> None:
+    for read in (lambda: next_page(page), lambda: listed([page], "", transcripts.context()), lambda: features([page])):
+        with pytest.raises(UpstreamProtocolError):
+            read()  # type: ignore[no-untyped-call]

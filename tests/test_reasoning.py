@@ -1,0 +1,144 @@
+"""How much a model shall think: three fields, one wish, room for the answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from support import transcripts
+from support.transcripts import property_of
+from translators.errors import InvalidField
+from translators.reasoning import ANSWER_ROOM, BUDGETS
+
+A, AR, APLUS, NORTH = (
+    "command-a-03-2025",
+    "command-a-reasoning-08-2025",
+    "command-a-plus-05-2026",
+    "north-mini-code-1-0",
+)
+USER = {"role": "user", "content": "Hi"}
+ENABLED, DISABLED = {"type": "enabled"}, {"type": "disabled"}
+
+
+def thinking(model: str = AR, **fields: Any) -> tuple[Any, list[str]]:
+    """What is sent as `thinking`, and the notes."""
+    call = transcripts.call({"model": model, "messages": [USER], **fields})
+    return transcripts.sent(call).get("thinking"), [note.text for note in call.notes]
+
+
+def budget(tokens: int) -> dict[str, Any]:
+    return {"type": "enabled", "token_budget": tokens}
+
+
+ROWS: tuple[tuple[dict[str, Any], Any, list[str]], ...] = (
+    ({}, None, []),
+    # C37: every word of OpenAI's
+    ({"reasoning_effort": "none"}, DISABLED, []),
+    ({"reasoning_effort": "minimal"}, budget(512), []),
+    ({"reasoning_effort": "low"}, budget(2_048), []),
+    ({"reasoning_effort": "medium"}, budget(8_192), []),
+    ({"reasoning_effort": "high"}, ENABLED, []),
+    ({"reasoning_effort": "xhigh"}, ENABLED, []),
+    ({"reasoning_effort": "max"}, ENABLED, []),
+    ({"reasoning_effort": None}, None, []),
+    # the same as an object
+    ({"reasoning": {"effort": "low"}}, budget(2_048), []),
+    ({"reasoning": {"effort": "none"}}, DISABLED, []),
+    ({"reasoning": {"enabled": False}}, DISABLED, []),
+    ({"reasoning": {"enabled": True}}, None, []),
+    ({"reasoning": {"max_tokens": 900}}, budget(900), []),
+    ({"reasoning": {"max_tokens": 0}}, DISABLED, []),
+    ({"reasoning": {}}, None, []),
+    ({"reasoning": {"effort": None, "max_tokens": None}, "reasoning_effort": "low"}, budget(2_048), []),
+    # decision 3: thinking, then reasoning, then reasoning_effort; max_tokens is the budget
+    ({"reasoning": {"effort": "high", "max_tokens": 900}}, budget(900), []),
+    ({"reasoning": {"effort": "none"}, "reasoning_effort": "low"}, DISABLED, []),
+    ({"thinking": DISABLED, "reasoning": {"effort": "high"}, "reasoning_effort": "low"}, DISABLED, []),
+    ({"thinking": budget(7), "reasoning_effort": "none"}, budget(7), []),
+    ({"thinking": {"token_budget": 7}}, budget(7), []),
+    # C38: room for the answer
+    ({"reasoning_effort": "high", "max_tokens": 3_000}, budget(3_000 - ANSWER_ROOM), []),
+    ({"reasoning_effort": "low", "max_tokens": 3_000}, budget(3_000 - ANSWER_ROOM), []),
+    ({"reasoning_effort": "low", "max_tokens": 20_000}, budget(2_048), []),
+    ({"reasoning_effort": "high", "max_tokens": 100}, budget(50), []),
+    ({"reasoning_effort": "high", "max_tokens": 1}, budget(1), []),
+    ({"reasoning": {"max_tokens": 900}, "max_tokens": 1_000}, budget(500), ["reasoning.max_tokens adjusted 900 -> 500"]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "sent", "notes"), ROWS, ids=[json.dumps(row[0])[:70] for row in ROWS])
+@pytest.mark.parametrize("model", [AR, APLUS, NORTH])
+def test_rows(model: str, asked: dict[str, Any], sent: Any, notes: list[str]) -> None:
+    assert thinking(model, **asked) == (sent, notes)
+
+
+@pytest.mark.parametrize("effort", sorted(BUDGETS))
+def test_c37_on_a_model_that_does_not_reason_it_is_left_out(effort: str) -> None:
+    sent, notes = thinking(A, reasoning_effort=effort)
+    assert sent is None
+    assert notes == ([] if effort == "none" else ["reasoning_effort ignored (this model does not reason)"])
+
+
+def test_native_thinking_is_the_callers_business() -> None:
+    assert thinking(A, thinking=ENABLED) == (ENABLED, [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"reasoning_effort": "lots"}, "reasoning_effort"),
+        ({"reasoning_effort": ""}, "reasoning_effort"),
+        ({"reasoning_effort": 5}, "reasoning_effort"),
+        ({"reasoning": {"effort": "lots"}}, "reasoning.effort"),
+        ({"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens"),
+        ({"reasoning": "high"}, "reasoning"),
+        ({"thinking": {"type": "maybe"}}, "thinking.type"),
+        ({"thinking": True}, "thinking"),
+    ],
+    ids=json.dumps,
+)
+@pytest.mark.parametrize("model", [A, AR])
+def test_what_means_nothing_is_refused(model: str, asked: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        thinking(model, **asked)
+    assert caught.value.failure.param == param
+
+
+@property_of(200)
+@given(
+    st.sampled_from([*BUDGETS, None]), st.one_of(st.none(), st.integers(0, 100_000)), st.one_of(st.none(), st.integers(1, 100_000))
+)  # fmt: skip
+def test_the_budget_is_at_least_one_and_never_all(effort: str | None, tokens: int | None, limit: int | None) -> None:
+    sent, _ = thinking(reasoning={"effort": effort, "max_tokens": tokens}, max_tokens=limit)
+    if sent is not None and "token_budget" in sent:
+        assert sent["token_budget"] >= 1 and sent["type"] == "enabled"
+        assert limit is None or sent["token_budget"] < limit or limit == 1
+    if sent is not None and sent["type"] == "disabled":
+        assert tokens == 0 or effort == "none"
+
+
+# --- what is shown of it ------------------------------------------------------------------------------------
+
+THOUGHT = {
+    "message": {"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hi."}]},
+    "finish_reason": "COMPLETE",
+}
+
+
+def test_thoughts_can_be_hidden() -> None:
+    for asked, shown in (({}, True), ({"reasoning": {"exclude": False}}, True), ({"reasoning": {"exclude": True}}, False)):
+        call = transcripts.call({"model": AR, "messages": [USER], **asked})
+        (choice,) = transcripts.answered(call, THOUGHT)["choices"]
+        assert choice["message"]["content"] == "Hi."
+        assert ("reasoning_content" in choice["message"]) is shown
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="reasoning.summary has no effect in chat, and nobody is told (decision 1)"
+)
+def test_a_summary_that_nobody_writes_is_noted() -> None:
+    assert thinking(reasoning={"effort": "low", "summary": "auto"})[1]
