@@ -11,7 +11,7 @@ from hypothesis import given
 
 from schemas.cohere.chat import Citation
 from support.transcripts import property_of
-from translators.annotations import annotations, note
+from translators import annotations as told_as
 from translators.citations import clamp, locate
 from translators.steps import Cited, Kind
 
@@ -56,7 +56,11 @@ def test_what_is_found_is_in_the_text(text: str, start: int, end: int, words: st
     assert 0 <= low <= high <= len(text)
 
 
-@pytest.mark.xfail(strict=True, reason="offsets below zero that happen to slice the words are passed on as they are")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="offsets below zero that happen to slice the words are passed on as they are",
+)
 def test_offsets_below_zero() -> None:
     assert locate(citation(-5, -2, "bcd"), "abcdef") == (1, 4)
 
@@ -73,7 +77,9 @@ def test_both_ways_to_count_are_understood(text: str, data: st.DataObject) -> No
     assert found is not None and text[found[0] : found[1]] == words
 
 
-@pytest.mark.parametrize(("start", "end", "found"), [(-3, 2, (0, 2)), (3, 99, (3, 5)), (9, 99, (5, 5)), (4, 2, (4, 4)), (None, None, (0, 0))])
+@pytest.mark.parametrize(
+    ("start", "end", "found"), [(-3, 2, (0, 2)), (3, 99, (3, 5)), (9, 99, (5, 5)), (4, 2, (4, 4)), (None, None, (0, 0))]
+)
 def test_clamp(start: int | None, end: int | None, found: tuple[int, int]) -> None:
     assert clamp(citation(start, end, "x"), "12345") == found
 
@@ -86,7 +92,7 @@ def cited(*sources: dict[str, Any], kind: Kind = Kind.TEXT) -> Cited:
 
 
 def told(*sources: dict[str, Any], base: int = 0) -> list[Any]:
-    found: list[Any] = msgspec.to_builtins(annotations(cited(*sources), base))
+    found: list[Any] = msgspec.to_builtins(told_as.annotations(cited(*sources), base))
     return found
 
 
@@ -133,7 +139,7 @@ def test_c80_a_source_with_an_address(source: dict[str, Any], url: str, title: s
 def test_b34_b35_a_source_without_one_makes_no_annotation_and_is_kept(source: dict[str, Any]) -> None:
     """No `source:<id>` is ever made up; the extension keeps the source as it is."""
     assert told(source) == []
-    assert note(cited(source), 0).sources == [source]
+    assert told_as.note(cited(source), 0).sources == [source]
 
 
 def test_one_annotation_a_source_in_order_and_rebased() -> None:
@@ -145,10 +151,10 @@ def test_one_annotation_a_source_in_order_and_rebased() -> None:
 @pytest.mark.parametrize("kind", [Kind.THINKING, Kind.PLAN])
 def test_c83_thoughts_are_not_annotated(kind: Kind) -> None:
     source = document(url="https://a")
-    assert annotations(cited(source, kind=kind), 0) == []
-    assert note(cited(source, kind=kind), 3).start == 9
+    assert told_as.annotations(cited(source, kind=kind), 0) == []
+    assert told_as.note(cited(source, kind=kind), 3).start == 9
 
 
 def test_a_citation_without_anything_is_noted_with_nothing() -> None:
-    empty = note(Cited(0, Kind.TEXT, 0, 0, Citation()), 0)
+    empty = told_as.note(Cited(0, Kind.TEXT, 0, 0, Citation()), 0)
     assert (empty.text, empty.sources, empty.type) == ("", [], "TEXT_CONTENT")

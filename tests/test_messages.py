@@ -64,7 +64,12 @@ def test_c1_developer_is_system(role: str, content: Any) -> None:
 
 
 def test_c2_system_messages_are_joined_in_order_and_hoisted() -> None:
-    told = sent({"role": "system", "content": "A"}, {"role": "developer", "content": "B"}, USER, {"role": "system", "content": "C"})
+    told = sent(
+        {"role": "system", "content": "A"},
+        {"role": "developer", "content": "B"},
+        USER,
+        {"role": "system", "content": "C"},
+    )
     assert told == [{"role": "system", "content": "A\n\nB\n\nC"}, USER]
 
 
@@ -195,12 +200,27 @@ SAID: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, Any] | N
         {"tool_plan": "T\n\nA", "tool_calls": CALLED},
         {"content": [thinking("T\n\nA")], "tool_calls": CALLED},
     ),
-    ("a thought and words", {"reasoning_content": "T", "content": "A"}, {"content": "A"}, {"content": [thinking("T"), text("A")]}),
-    ("another name of a thought", {"reasoning": "T", "content": "A"}, {"content": "A"}, {"content": [thinking("T"), text("A")]}),
-    ("a thinking part", {"content": [thinking("T"), text("A")]}, {"content": "A"}, {"content": [thinking("T"), text("A")]}),
+    (
+        "a thought and words",
+        {"reasoning_content": "T", "content": "A"},
+        {"content": "A"},
+        {"content": [thinking("T"), text("A")]},
+    ),
+    (
+        "another name of a thought",
+        {"reasoning": "T", "content": "A"},
+        {"content": "A"},
+        {"content": [thinking("T"), text("A")]},
+    ),
+    (
+        "a thinking part",
+        {"content": [thinking("T"), text("A")]},
+        {"content": "A"},
+        {"content": [thinking("T"), text("A")]},
+    ),
     ("a thought only", {"reasoning_content": "T", "content": None}, None, {"content": [thinking("T")]}),
     ("an empty thought", {"reasoning_content": "", "content": "A"}, {"content": "A"}, {"content": "A"}),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("turn", "planner", "reasoner"), [row[1:] for row in SAID], ids=[row[0] for row in SAID])
@@ -238,10 +258,10 @@ def test_a_thought_for_a_model_that_has_none_is_noted() -> None:
         ({}, "{}"),
         ({"a": "é"}, '{"a":"é"}'),
         ('{"a": 1}', '{"a": 1}'),
-        ("{\n  \"a\": 1}", "{\n  \"a\": 1}"),
+        ('{\n  "a": 1}', '{\n  "a": 1}'),
     ],
     ids=json.dumps,
-)  # fmt: skip
+)
 def test_b37_empty_arguments_are_an_empty_object(given: Any, told: str) -> None:
     (_, turn, _) = sent(USER, assistant(tool_calls=[call(arguments=given)]), result())
     assert turn["tool_calls"][0]["function"]["arguments"] == told
@@ -308,7 +328,11 @@ def test_c18_to_c20_results_answer_calls(history: list[dict[str, Any]], param: s
     assert refused(USER, *history)[0] == param
 
 
-@pytest.mark.xfail(strict=True, reason="duplicate ids are looked for within one turn only; Cohere refuses them over all")
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="duplicate ids are looked for within one turn only; Cohere refuses them over all",
+)
 def test_c20_one_id_in_two_turns_is_refused() -> None:
     turn = [assistant(tool_calls=[call()]), result()]
     assert refused(USER, *turn, *turn)[0] == "messages[3].tool_calls[0].id"
@@ -321,14 +345,17 @@ def test_c20_one_id_in_two_turns_is_refused() -> None:
         ('{"a":1}', '{"a":1}'),
         ([text("A"), text("B")], [text("A"), text("B")]),
         ([text("A"), text("")], [text("A")]),
-        ([{"type": "document", "document": {"id": "d", "data": {"t": 1}}}], [{"type": "document", "document": {"id": "d", "data": {"t": 1}}}]),
+        (
+            [{"type": "document", "document": {"id": "d", "data": {"t": 1}}}],
+            [{"type": "document", "document": {"id": "d", "data": {"t": 1}}}],
+        ),
         ("", "{}"),
         (None, "{}"),
         ([], "{}"),
         ([text("")], "{}"),
     ],
     ids=json.dumps,
-)  # fmt: skip
+)
 def test_c21_c22_results(given: Any, told: Any) -> None:
     assert sent(USER, assistant(tool_calls=[call()]), result(given))[2]["content"] == told
 
@@ -353,7 +380,12 @@ def test_c23_the_old_form_pairs_results_by_name() -> None:
 
 def test_c49_names_of_the_history_are_mapped_like_those_of_the_tools() -> None:
     tool = {"type": "function", "function": {"name": "a.b"}}
-    history = [USER, assistant(tool_calls=[call(name="a.b"), call("c2", name="gone-tool")]), result(), result(identity="c2")]
+    history = [
+        USER,
+        assistant(tool_calls=[call(name="a.b"), call("c2", name="gone-tool")]),
+        result(),
+        result(identity="c2"),
+    ]
     request = {"model": A, "messages": history, "tools": [tool]}
     body = transcripts.sent(transcripts.call(request))
     assert body["tools"][0]["function"]["name"] == "a_b"

@@ -130,8 +130,10 @@ def test_what_models_can_do() -> None:
     }
 
 
-@pytest.mark.parametrize("page", [b"", b"<html>", b"[]", b'{"models":5}', b'{"models":[{}]}', b'{"models":[{"name":5}]}', b"\xff"])
+@pytest.mark.parametrize(
+    "page", [b"", b"<html>", b"[]", b'{"models":5}', b'{"models":[{}]}', b'{"models":[{"name":5}]}', b"\xff"]
+)
 def test_a_page_that_cannot_be_read(page: bytes) -> None:
     for read in (lambda: next_page(page), lambda: listed([page], "", transcripts.context()), lambda: features([page])):
         with pytest.raises(UpstreamProtocolError):
-            read()  # type: ignore[no-untyped-call]
+            read()

@@ -15,6 +15,7 @@ from schemas.cohere.chat import Usage
 from support import transcripts
 from support.transcripts import property_of
 from translators.context import Outcome, UsageBase
+from translators.errors import AnswerFailed
 from translators.outcome import FINISH_REASONS, Counts, counts, finish_reason
 
 TOKENS, BILLED = UsageBase.TOKENS, UsageBase.BILLED
@@ -62,7 +63,11 @@ def test_b31_max_tokens_and_tool_call_are_not_stop() -> None:
         assert transcripts.answered(told, answer)["choices"][0]["finish_reason"] == meant
 
 
-@pytest.mark.xfail(strict=True, reason="ERROR_TOXIC fails the answer with 400 content_filter; C69 wants the finish reason")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AnswerFailed,
+    reason="ERROR_TOXIC fails the answer with 400 content_filter; C69 wants the finish reason",
+)
 def test_c69_error_toxic_is_content_filter() -> None:
     told = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
     answer = {"message": {"content": [{"type": "text", "text": "So"}]}, "finish_reason": "ERROR_TOXIC"}
@@ -90,11 +95,26 @@ COUNTED: tuple[tuple[str, Any, UsageBase, tuple[int, int, int, int, int]], ...] 
     ("one of two", {"tokens": {"input_tokens": 5}}, TOKENS, (5, 0, 0, 0, 0)),
     ("floats", {"tokens": {"input_tokens": 5.0, "output_tokens": 7.9}}, TOKENS, (5, 7, 0, 0, 0)),
     ("negative", {"tokens": {"input_tokens": -5, "output_tokens": -1.5}}, TOKENS, (0, 0, 0, 0, 0)),
-    ("zero is a count", {"tokens": {"input_tokens": 0, "output_tokens": 0}, "billed_units": {"input_tokens": 9}}, TOKENS, (0, 0, 0, 0, 0)),
+    (
+        "zero is a count",
+        {"tokens": {"input_tokens": 0, "output_tokens": 0}, "billed_units": {"input_tokens": 9}},
+        TOKENS,
+        (0, 0, 0, 0, 0),
+    ),
     ("images only", {"billed_units": {"images": 1}}, TOKENS, (0, 0, 0, 0, 0)),
-    ("more cached than asked", {"tokens": {"input_tokens": 5, "output_tokens": 1}, "cached_tokens": 9}, TOKENS, (5, 1, 5, 0, 0)),
-    ("more thought than said", {"tokens": {"input_tokens": 5, "output_tokens": 1, "reasoning_tokens": 4}}, TOKENS, (5, 1, 0, 1, 0)),
-)  # fmt: skip
+    (
+        "more cached than asked",
+        {"tokens": {"input_tokens": 5, "output_tokens": 1}, "cached_tokens": 9},
+        TOKENS,
+        (5, 1, 5, 0, 0),
+    ),
+    (
+        "more thought than said",
+        {"tokens": {"input_tokens": 5, "output_tokens": 1, "reasoning_tokens": 4}},
+        TOKENS,
+        (5, 1, 0, 1, 0),
+    ),
+)
 
 
 @pytest.mark.parametrize(("given_", "base", "meant"), [row[1:] for row in COUNTED], ids=[row[0] for row in COUNTED])

@@ -66,8 +66,12 @@ ROWS: tuple[tuple[dict[str, Any], Any, list[str]], ...] = (
     ({"reasoning_effort": "low", "max_tokens": 20_000}, budget(2_048), []),
     ({"reasoning_effort": "high", "max_tokens": 100}, budget(50), []),
     ({"reasoning_effort": "high", "max_tokens": 1}, budget(1), []),
-    ({"reasoning": {"max_tokens": 900}, "max_tokens": 1_000}, budget(500), ["reasoning.max_tokens adjusted 900 -> 500"]),
-)  # fmt: skip
+    (
+        {"reasoning": {"max_tokens": 900}, "max_tokens": 1_000},
+        budget(500),
+        ["reasoning.max_tokens adjusted 900 -> 500"],
+    ),
+)
 
 
 @pytest.mark.parametrize(("asked", "sent", "notes"), ROWS, ids=[json.dumps(row[0])[:70] for row in ROWS])
@@ -110,8 +114,10 @@ def test_what_means_nothing_is_refused(model: str, asked: dict[str, Any], param:
 
 @property_of(200)
 @given(
-    st.sampled_from([*BUDGETS, None]), st.one_of(st.none(), st.integers(0, 100_000)), st.one_of(st.none(), st.integers(1, 100_000))
-)  # fmt: skip
+    st.sampled_from([*BUDGETS, None]),
+    st.one_of(st.none(), st.integers(0, 100_000)),
+    st.one_of(st.none(), st.integers(1, 100_000)),
+)
 def test_the_budget_is_at_least_one_and_never_all(effort: str | None, tokens: int | None, limit: int | None) -> None:
     sent, _ = thinking(reasoning={"effort": effort, "max_tokens": tokens}, max_tokens=limit)
     if sent is not None and "token_budget" in sent:
@@ -130,7 +136,11 @@ THOUGHT = {
 
 
 def test_thoughts_can_be_hidden() -> None:
-    for asked, shown in (({}, True), ({"reasoning": {"exclude": False}}, True), ({"reasoning": {"exclude": True}}, False)):
+    for asked, shown in (
+        ({}, True),
+        ({"reasoning": {"exclude": False}}, True),
+        ({"reasoning": {"exclude": True}}, False),
+    ):
         call = transcripts.call({"model": AR, "messages": [USER], **asked})
         (choice,) = transcripts.answered(call, THOUGHT)["choices"]
         assert choice["message"]["content"] == "Hi."
@@ -138,7 +148,9 @@ def test_thoughts_can_be_hidden() -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="reasoning.summary has no effect in chat, and nobody is told (decision 1)"
+    strict=True,
+    raises=AssertionError,
+    reason="reasoning.summary has no effect in chat, and nobody is told (decision 1)",
 )
 def test_a_summary_that_nobody_writes_is_noted() -> None:
     assert thinking(reasoning={"effort": "low", "summary": "auto"})[1]

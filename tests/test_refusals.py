@@ -30,7 +30,10 @@ ROWS: tuple[tuple[int, str, bool, int, str, str | None, bool | None], ...] = (
     (403, "no", False, 502, "server_error", "upstream_auth", False),
     (403, MODEL, True, 403, "permission_error", "permission_denied", None),
     (403, MODEL, False, 404, "invalid_request_error", "model_not_found", None),
-    *((404, "model 'x' not found", own, 404, "invalid_request_error", "model_not_found", None) for own in (True, False)),
+    *(
+        (404, "model 'x' not found", own, 404, "invalid_request_error", "model_not_found", None)
+        for own in (True, False)
+    ),
     *((422, "no", own, 422, "invalid_request_error", "unprocessable_entity", None) for own in (True, False)),
     *((429, MINUTE, own, 429, "rate_limit_error", "rate_limit_exceeded", None) for own in (True, False)),
     *((429, MONTH, own, 429, "insufficient_quota", "insufficient_quota", False) for own in (True, False)),
@@ -44,7 +47,7 @@ ROWS: tuple[tuple[int, str, bool, int, str, str | None, bool | None], ...] = (
     *((418, "no", own, 400, "invalid_request_error", "invalid_value", None) for own in (True, False)),
     *((502, "no", own, 502, "server_error", "upstream_error", None) for own in (True, False)),
     *((529, "no", own, 502, "server_error", "upstream_error", None) for own in (True, False)),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,9 @@ def test_a_broken_key_of_the_servers_is_told_to_the_operator_and_not_to_the_call
     assert told(402, own=False).loud and not told(429, MINUTE, own=False).loud
 
 
-@pytest.mark.parametrize("kind", ["INVALID_TOOL_GENERATION", "HALLUCINATED_ALL_TOOL_CALLS", "NO_VALID_RESPONSE_GENERATED"])
+@pytest.mark.parametrize(
+    "kind", ["INVALID_TOOL_GENERATION", "HALLUCINATED_ALL_TOOL_CALLS", "NO_VALID_RESPONSE_GENERATED"]
+)
 @pytest.mark.parametrize("status", [400, 422])
 def test_c143_the_error_type_is_the_code(status: int, kind: str) -> None:
     failure = told(status, "all generated tool calls were hallucinated", error_type=kind)
@@ -88,14 +93,33 @@ SENTENCES: tuple[tuple[str, str | None, str | None], ...] = (
     ("unknown field: parameter tool_content is not a valid field", "tool_content", "invalid_value"),
     ("parameter 'texts' is of type object but should be of type string", "texts", "invalid_value"),
     ("invalid request: required 'text' param is missing or empty.", "text", "invalid_value"),
-    ("invalid request: tool names can only contain certain characters (A-Za-z0-9_) and can't begin with a digit (provided name: 'x-y').", "tools", "invalid_value"),
+    (
+        "invalid request: tool names can only contain certain characters (A-Za-z0-9_) and can't begin with a digit"
+        " (provided name: 'x-y').",
+        "tools",
+        "invalid_value",
+    ),
     ("tool use is not supported for this model", "tools", "invalid_value"),
-    ("too many tokens: max tokens must be less than or equal to 4096, the maximum output for this model - received 8192.", "max_tokens", "invalid_value"),
-    ("too many tokens: size limit exceeded by 11326 tokens. Try using shorter or fewer inputs, or setting prompt_truncation='AUTO'.", "messages", "context_length_exceeded"),
-    ("too many tokens: minimal context could not be added to prompt (size limit exceeded by 280 tokens)", "messages", "context_length_exceeded"),
+    (
+        "too many tokens: max tokens must be less than or equal to 4096, the maximum output for this model"
+        " - received 8192.",
+        "max_tokens",
+        "invalid_value",
+    ),
+    (
+        "too many tokens: size limit exceeded by 11326 tokens. Try using shorter or fewer inputs, or setting"
+        " prompt_truncation='AUTO'.",
+        "messages",
+        "context_length_exceeded",
+    ),
+    (
+        "too many tokens: minimal context could not be added to prompt (size limit exceeded by 280 tokens)",
+        "messages",
+        "context_length_exceeded",
+    ),
     ("message must not be empty in a turn", None, "invalid_value"),
     ("invalid request: something new", None, "invalid_value"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("sentence", "param", "code"), SENTENCES, ids=[row[0][:50] for row in SENTENCES])
@@ -142,7 +166,11 @@ def test_c144_a_long_body_is_cut() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429])
-@pytest.mark.xfail(strict=True, reason="a proxy's page with a 4xx is told as Cohere's own refusal (404: model_not_found)")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="a proxy's page with a 4xx is told as Cohere's own refusal (404: model_not_found)",
+)
 def test_a_page_of_a_proxys_is_never_coheres_word(status: int) -> None:
     """product.md, last rows of the table: HTML and nonsense are a 502."""
     assert refusal(status, b"<html><body>Blocked by the firewall</body></html>", True).status == 502
@@ -152,6 +180,10 @@ def test_a_body_that_is_nested_without_end() -> None:
     assert refusal(500, b'{"message":' + b"[" * 100_000, True).status == 502
 
 
-@pytest.mark.xfail(strict=True, reason="a deeply nested key beside the message lets RecursionError out of refusal()")
+@pytest.mark.xfail(
+    strict=True,
+    raises=RecursionError,
+    reason="a deeply nested key beside the message lets RecursionError out of refusal()",
+)
 def test_a_body_that_is_nested_without_end_beside_its_message() -> None:
     assert refusal(500, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b',"message":"x"}', True).status == 502

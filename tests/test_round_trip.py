@@ -195,7 +195,9 @@ def test_an_answer_in_words_comes_back_as_it_was(model: str, how: str, streamed:
     tools=st.lists(st.sampled_from(TOOLS), min_size=1, max_size=4, unique_by=lambda one: str(one["function"]["name"])),
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=3),
     how=st.sampled_from(sorted(KEPT)),
-    results=st.sampled_from(["Sunny", "", '{"n": 9}', [{"type": "text", "text": "Sunny"}, {"type": "text", "text": ""}]]),
+    results=st.sampled_from(
+        ["Sunny", "", '{"n": 9}', [{"type": "text", "text": "Sunny"}, {"type": "text", "text": ""}]]
+    ),
     required=st.booleans(),
     parallel=st.booleans(),
     data=st.data(),

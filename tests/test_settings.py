@@ -125,7 +125,11 @@ def test_aliases_are_a_table_or_json() -> None:
 
 WRONG: tuple[tuple[str, str, str], ...] = (
     ("a misspelled key", "prot = 5", "unknown setting 'prot', did you mean 'port'?"),
-    ("a misspelled nested key", "[timeouts]\nconect = 5", "unknown setting 'timeouts.conect', did you mean 'timeouts.connect'?"),
+    (
+        "a misspelled nested key",
+        "[timeouts]\nconect = 5",
+        "unknown setting 'timeouts.conect', did you mean 'timeouts.connect'?",
+    ),
     ("a misspelled table", "[model]\nsuccessors = true", "unknown setting 'model'"),
     ("a key like nothing", "zzzzqqqq = 5", "unknown setting 'zzzzqqqq'"),
     ("a key of a table at the top", "aliases = {}", "did you mean 'models.aliases'?"),
@@ -139,7 +143,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ("no TOML", "port = ", "gateway.toml is not TOML"),
     ("an address without a scheme", 'cohere_base_url = "api.cohere.com"', "cohere_base_url: 'api.cohere.com'"),
     ("another scheme", 'cohere_base_url = "ftp://x"', "cohere_base_url: 'ftp://x'"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("text", "told"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
@@ -178,13 +182,19 @@ def test_a_file_that_cannot_be_read(nowhere: Path) -> None:
         load({}, "latin.toml")
 
 
-@pytest.mark.xfail(strict=True, reason="a table that is a number in the file and set in the environment: TypeError")
+@pytest.mark.xfail(
+    strict=True, raises=TypeError, reason="a table that is a number in the file and set in the environment: TypeError"
+)
 def test_a_table_that_is_none_beside_a_variable_of_it() -> None:
     with pytest.raises(SettingError):
         read("timeouts = 5\n", {"GATEWAY_TIMEOUTS_CONNECT": "2"})
 
 
-@pytest.mark.xfail(strict=True, reason="ports and times have no bounds: port -1 and a timeout of -5 s or NaN are taken")
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="ports and times have no bounds: port -1 and a timeout of -5 s or NaN are taken",
+)
 @pytest.mark.parametrize(
     "environment",
     [
@@ -255,10 +265,17 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [
-        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
-        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("example.com", False), ("", False),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.com", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_loopback(host: str, loopback: bool) -> None:
     assert Settings(host=host).loopback is loopback
 

@@ -20,8 +20,11 @@ def decoded(*pieces: bytes) -> list[bytes]:
 # name, stream, events. The first are the examples of the WHATWG text (9.2.6).
 READ: tuple[tuple[str, bytes, list[bytes]], ...] = (
     ("stock", b"data: YHOO\ndata: +2\ndata: 10\n\n", [b"YHOO\n+2\n10"]),
-    ("four", b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
-     [b"first event", b"second event", b" third event"]),
+    (
+        "four",
+        b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+        [b"first event", b"second event", b" third event"],
+    ),
     ("space", b"data:test\n\ndata: test\n\n", [b"test", b"test"]),
     ("named", b"event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\n", [b"73857293", b"2153"]),
     ("one space is taken", b"data:  two\n\n", [b" two"]),
@@ -48,7 +51,7 @@ READ: tuple[tuple[str, bytes, list[bytes]], ...] = (
     ("lines of JSON", b'{"type":"a"}\n{"type":"b"}\n', [b'{"type":"a"}', b'{"type":"b"}']),
     ("lines of JSON with CRLF and blanks", b'{"a":1}\r\n\r\n{"b":2}', [b'{"a":1}', b'{"b":2}']),
     ("a brace inside an event is no event", b'data: {\n{"a":1}\ndata: }\n\n', [b"{\n}"]),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("raw", "events"), [row[1:] for row in READ], ids=[row[0] for row in READ])
@@ -60,7 +63,11 @@ def test_read(raw: bytes, events: list[bytes]) -> None:
         assert decoded(raw[:place], b"", raw[place:], b"") == events, "an empty read says nothing"
 
 
-@pytest.mark.xfail(strict=True, reason="a line `data` without a colon is a data line by the standard; it is skipped")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="a line `data` without a colon is a data line by the standard; it is skipped",
+)
 def test_data_without_a_colon_is_an_empty_line_of_data() -> None:
     assert decoded(b"data: a\ndata\ndata: b\n\n") == [b"a\n\nb"]
 
@@ -110,9 +117,21 @@ def test_many_small_events_are_no_large_one(small: int) -> None:
     assert decoded(b"data: aaaaaaaaaa\n\n" * 50 + b": comment\n" * 50 + b"data: b\n\n") == [b"aaaaaaaaaa"] * 50 + [b"b"]
 
 
-@pytest.mark.parametrize("size", [1, 7, pytest.param(1_000, marks=pytest.mark.xfail(
-    strict=True, reason="a whole line of JSON is never measured: an event over the limit passes in one read, not in two"
-))])  # fmt: skip
+@pytest.mark.parametrize(
+    "size",
+    [
+        1,
+        7,
+        pytest.param(
+            1_000,
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=pytest.fail.Exception,
+                reason="a whole line of JSON is never measured: an event over the limit passes in one read, not in two",
+            ),
+        ),
+    ],
+)
 def test_a_line_of_json_that_is_too_large(small: int, size: int) -> None:
     raw = b'{"a":"' + b"a" * 80 + b'"}\n'
     with pytest.raises(sse.EventTooLarge):

@@ -39,6 +39,23 @@ def annotations(cited: Cited, base: int) -> list[Annotation]:
     return found
 
 
+def flat_annotations(cited: Cited) -> list[dict[str, Any]]:
+    """The Responses form: flat, and a source without a URL is a file_citation, which has no place in the text."""
+    if cited.kind is not Kind.TEXT:
+        return []
+    found: list[dict[str, Any]] = []
+    for index, source in enumerate(cited.citation.sources or ()):
+        document = source.get("document") or source.get("tool_output")
+        url, name = _first(document, URL_KEYS), str(source.get("id") or "")
+        title = _first(document, TITLE_KEYS)
+        if url:
+            place = {"start_index": cited.start, "end_index": cited.end}
+            found.append({"type": "url_citation", "url": url, "title": title or name or url, **place})
+        else:
+            found.append({"type": "file_citation", "file_id": name, "filename": title or name, "index": index})
+    return found
+
+
 def _first(document: Any, keys: tuple[str, ...]) -> str:
     if not isinstance(document, dict):
         return ""

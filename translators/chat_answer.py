@@ -75,6 +75,8 @@ class _ChoiceStream:
         self._bases: dict[int, int] = {}  # item -> where it begins in the text or the reasoning
         self._lengths = {True: 0, False: 0}  # of the reasoning, of the text
         self._separator = ""
+        self._annotations: list[openai.Annotation] = []
+        self._citations: list[openai.CitationNote] = []
         self._usage: None | UnsetType = None if view.include_usage else UNSET
         self._before = self._after = b""  # a text chunk's JSON around its text
 
@@ -136,9 +138,12 @@ class _ChoiceStream:
         return self._piece(openai.Delta(reasoning_content=text))
 
     def _cited(self, step: Cited) -> list[bytes]:
+        """Citations wait for the end, in one chunk: both official SDKs put lists of a stream together wrongly
+        (the Python helper raises on a second one without `index`, the Node one keeps the last)."""
         base = self._bases[step.item]
-        found = annotations.annotations(step, base)
-        return self._piece(openai.Delta(annotations=found or UNSET, citations=[annotations.note(step, base)]))
+        self._annotations += annotations.annotations(step, base)
+        self._citations.append(annotations.note(step, base))
+        return []
 
     def _closed(self, step: Closed) -> list[bytes]:
         return []
@@ -147,7 +152,10 @@ class _ChoiceStream:
         self.counts = counts(step.usage, self._view.context.policy.usage_base)
         self.finish, native = _finish(step, len(self._calls), self._view)
         choice = openai.ChunkChoice(openai.Delta(), self._index, self.finish, None, native or UNSET)
-        return [_chunk(self.id, self._view, [choice], self._usage)]
+        cited: list[bytes] = []
+        if self._citations:
+            cited = self._piece(openai.Delta(annotations=self._annotations or UNSET, citations=self._citations))
+        return [*cited, _chunk(self.id, self._view, [choice], self._usage)]
 
     def _failed(self, step: Failed) -> list[bytes]:
         self.counts = counts(step.usage, self._view.context.policy.usage_base)

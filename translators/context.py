@@ -3,7 +3,7 @@
 `Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -30,12 +30,21 @@ class Policy(Struct, frozen=True):
     refuse_missed_schema: bool = False
 
 
+def _nothing(thought: str) -> str:
+    return ""
+
+
+def _nobodys(token: str) -> str | None:
+    return None
+
+
 class Context(Struct, frozen=True):
     """One request's surroundings.
 
     created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
-    what its refusals taught about it, by the name of the capability.
+    what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
+    and back (None for a token that was not made here). history: what was said before, as JSON arrays of items.
     """
 
     created: int
@@ -44,6 +53,10 @@ class Context(Struct, frozen=True):
     policy: Policy = Policy()
     features: Mapping[str, frozenset[str]] = {}
     lessons: Mapping[str, Mapping[str, bool]] = {}
+    history: Sequence[bytes] = ()
+    response_id: str = ""
+    seal: Callable[[str], str] = _nothing
+    opened: Callable[[str], str | None] = _nobodys
 
 
 class Outcome(Struct, frozen=True):

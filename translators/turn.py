@@ -215,7 +215,7 @@ class Turn:
             failure = FAILED_REASONS["ERROR"]
         if failure is not None:
             return [*self._close(complete=False), Failed(_explained(failure, ending), self.usage)]
-        return [*self._close(), *self._place_late(), Finished(reason, self.usage)]
+        return [*self._place_late(), *self._close(), Finished(reason, self.usage)]
 
     # --- items ---------------------------------------------------------------------------------------------
 

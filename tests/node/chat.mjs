@@ -11,7 +11,7 @@ const VISION = "command-a-vision-07-2025";
 const PLUS = "command-a-plus-05-2026";
 const REASONING = "command-a-reasoning-08-2025";
 
-const client = new OpenAI({ maxRetries: 0, timeout: 10_000 });
+const client = new OpenAI({ maxRetries: 0, timeout: 30_000 });
 const chat = client.chat.completions;
 
 const asked = (content, more = {}) => ({ model: A, messages: [{ role: "user", content }], ...more });
@@ -94,7 +94,7 @@ function counting(options) {
     sent.push(String(url));
     return fetch(url, init);
   };
-  return { sent, client: new OpenAI({ timeout: 10_000, ...options, fetch: counted }) };
+  return { sent, client: new OpenAI({ timeout: 30_000, ...options, fetch: counted }) };
 }
 
 const SCENARIOS = {

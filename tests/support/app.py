@@ -123,6 +123,14 @@ class Written(io.BytesIO):
         return self.wait(lambda line: line.get("request") == request_id)
 
 
+class _AtOnce(Log):
+    """Writes each line at once: a test that looks for one need not wait for others to come together."""
+
+    def request(self, *known: Any) -> None:
+        super().request(*known)
+        self.flush()
+
+
 # --- the gateway --------------------------------------------------------------------------------------------
 
 
@@ -197,7 +205,7 @@ def gateway_over(
     log = Written()
 
     def app() -> Any:
-        return create_app(Settings(cohere_base_url=upstream, **settings), Log(True, log))
+        return create_app(Settings(cohere_base_url=upstream, **settings), _AtOnce(True, log))
 
     with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
         yield Gateway(url, upstream, log, key)

@@ -162,7 +162,7 @@ def faults() -> str:
 def targets() -> str:
     """The make targets with the `##` text that `make` prints."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    found = re.findall(r"^([a-z]+):.*?## (.*)$", makefile, re.MULTILINE)
+    found = re.findall(r"^([a-z-]+):.*?## (.*)$", makefile, re.MULTILINE)
     return table(("Target", "Does"), ((code(f"make {name}"), does) for name, does in found))
 
 

@@ -246,7 +246,7 @@ def folded_completion(completion: Mapping[str, Any]) -> dict[str, Any]:
 # --- events made by rule ------------------------------------------------------------------------------------
 
 _WORDS = st.sampled_from(["a", " the", "Sunny", " 22°C", "\n", "😀", "né", " ", '"', "\\", "{", "\u0000", "<&>"])
-_LETTERS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6)
+_LETTERS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 PIECES = st.lists(st.one_of(_WORDS, _LETTERS), max_size=5)
 _SOURCES = st.lists(
     st.sampled_from(
@@ -274,7 +274,7 @@ ARGUMENTS = st.sampled_from(
     ]
 )
 _NUMBER = st.one_of(st.integers(0, 5_000), st.floats(0, 5_000, allow_nan=False))
-USAGES = st.one_of(
+USAGES: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.just({}),
     st.fixed_dictionaries(
@@ -349,9 +349,7 @@ def message_end(reason: str | None = "COMPLETE", **more: Any) -> Event:
 
 
 @st.composite
-def answers(
-    draw: st.DrawFn, reasons: st.SearchStrategy[str] = GOOD_REASONS, log_thinkers: bool = False
-) -> list[Event]:
+def answers(draw: st.DrawFn, reasons: st.SearchStrategy[str] = GOOD_REASONS, log_thinkers: bool = False) -> list[Event]:
     """A stream in the order that Cohere promises (Cohere API notes §7.4): plan, blocks, calls, end.
 
     log_thinkers: answers that think may have log probabilities (of their text), too.
@@ -373,7 +371,7 @@ def answers(
             events.append(delta)
             if text and draw(st.integers(0, 3)) == 0:
                 start = draw(st.integers(0, len(text) - 1))
-                cited = {"sources": draw(_SOURCES)}
+                cited: dict[str, Any] = {"sources": draw(_SOURCES)}
                 if kind == "thinking":
                     cited["type"] = "THINKING_CONTENT"
                 if len(kinds) > 1:
@@ -398,11 +396,16 @@ def walks(draw: st.DrawFn) -> list[Event]:
     state, events, number = State.IDLE, list[Event](), 0
     for _ in range(draw(st.integers(1, 14))):
         kind = draw(st.sampled_from(sorted(TRANSITIONS[state], key=lambda kind: kind.__name__)))
-        events.append(draw(event_of(kind.__struct_config__.tag, number)))
+        events.append(draw(event_of(tag_of(kind), number)))
         state, number = TRANSITIONS[state][kind], number + 1
         if state is State.DONE:
             break
     return events
+
+
+def tag_of(kind: type) -> str:
+    """The `type` of an event's Struct."""
+    return str(kind.__struct_config__.tag)  # type: ignore[attr-defined]
 
 
 def event_of(tag: str, number: int = 0) -> st.SearchStrategy[Event]:

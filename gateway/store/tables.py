@@ -1,0 +1,116 @@
+"""THE TABLES, as SQLAlchemy Core knows them. What makes them in a database is `migrations/`, and a test keeps the
+two in step.
+
+JSON is kept as the bytes it came in: nothing here reads it, so nothing here can change it.
+"""
+
+import hashlib
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+LONGEST_NAME = 255
+
+
+class Name(TypeDecorator[str]):
+    """A text that callers may have chosen, such as an id in a path, in a form that every database can hold.
+
+    PostgreSQL takes neither NUL nor half a surrogate pair, and no long text in an index. Such a name is replaced,
+    always by the same one, so that looking it up finds nothing rather than fails.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or (len(value) <= LONGEST_NAME and value.isascii() and "\0" not in value):
+            return value
+        plain = value.replace("\0", "\ufffd").encode("utf-8", "replace")
+        return plain.decode() if len(value) <= LONGEST_NAME else hashlib.sha256(plain).hexdigest()
+
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+RESPONSES = Table(
+    "responses",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("owner", Name, nullable=False),
+    Column("status", Name, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, index=True),
+    Column("model", Name, nullable=False),
+    # No foreign keys: what a response continued, or was said in, may be deleted before it.
+    Column("previous_id", Name),
+    Column("conversation_id", Name),
+    Column("background", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("items", LargeBinary, nullable=False),
+    Column("output", LargeBinary, nullable=False),
+)
+
+# A row for each response that somebody is working on. Apart from the responses, because a heartbeat should not
+# touch rows of many kilobytes, and what was interrupted is found in a table that is nearly empty.
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("response_id", Name, ForeignKey(RESPONSES.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("lease_until", Double, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("response_id", Name, ForeignKey(RESPONSES.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+CONVERSATIONS = Table(
+    "conversations",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("owner", Name, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, index=True),
+    Column("metadata", LargeBinary, nullable=False),
+    # Where the next item goes. Positions are not used twice, so that a page goes on where the last one ended.
+    Column("next_position", BigInteger, nullable=False),
+)
+
+CONVERSATION_ITEMS = Table(
+    "conversation_items",
+    METADATA,
+    Column("conversation_id", Name, ForeignKey(CONVERSATIONS.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Name, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("conversation_id", "id"),
+)
+
+# What Alembic writes. Here so that the version can be looked up without importing Alembic, which takes most of a
+# second.
+VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
+
+HEAD = "0001"
+"""The version that this code is written for: the newest file in `migrations/versions`."""

@@ -1,0 +1,395 @@
+"""The Responses API: input items, the response object, and the events of its stream.
+
+Source: OpenAI's specification, `CreateResponse`, `Response` and `ResponseStreamEvent`; where the Open
+Responses specification asks for more required fields, those are here as well (clients.md). Requests forbid
+unknown keys for the field engine's sake (see `schemas/openai/chat.py`).
+"""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+# --- request: content parts -------------------------------------------------------------------------------
+
+
+class InputText(Struct, tag_field="type", tag="input_text", forbid_unknown_fields=True):
+    text: str
+
+
+class PlainText(Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
+    """Chat's spelling, which some clients keep."""
+
+    text: str
+
+
+class OutputText(Struct, tag_field="type", tag="output_text", forbid_unknown_fields=True):
+    """Our own answer coming back; what stands beside its text is read by nobody."""
+
+    text: str
+    annotations: Any = None
+    logprobs: Any = None
+    citations: Any = None
+
+
+class Refusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
+    refusal: str
+
+
+class InputImage(Struct, tag_field="type", tag="input_image", forbid_unknown_fields=True):
+    image_url: str | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
+    file_id: str | None = None
+
+
+class InputFile(Struct, tag_field="type", tag="input_file"):
+    """Known only in order to be refused by name."""
+
+
+class InputAudio(Struct, tag_field="type", tag="input_audio"):
+    """Known only in order to be refused by name."""
+
+
+Part = InputText | PlainText | OutputText | Refusal | InputImage | InputFile | InputAudio
+
+# --- request: items ---------------------------------------------------------------------------------------
+
+
+class MessageItem(Struct, forbid_unknown_fields=True):
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[Part]
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    phase: str | None = None
+
+
+class FunctionCallItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    name: str
+    arguments: str
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    namespace: str | None = None
+
+
+class FunctionCallOutputItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    output: str | list[Part]
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+
+
+class ReasoningPart(Struct):
+    text: str = ""
+    type: str | None = None
+
+
+class ReasoningInput(Struct, forbid_unknown_fields=True):
+    type: str | None = None
+    id: str | None = None
+    summary: list[ReasoningPart] | None = None
+    content: list[ReasoningPart] | None = None
+    encrypted_content: str | None = None
+    status: str | None = None
+
+
+class ItemReference(Struct, forbid_unknown_fields=True):
+    id: str
+    type: str | None = None
+
+
+class ItemKind(Struct):
+    """What an item says it is: the type may be missing on messages and references."""
+
+    type: str | None = None
+    role: str | None = None
+
+
+# --- request: the rest ------------------------------------------------------------------------------------
+
+
+class Tool(Struct, forbid_unknown_fields=True):
+    """A flat function tool, a namespace of them, or a tool that Cohere has not."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class NamedTool(Struct):
+    type: str | None = None
+    name: str | None = None
+
+
+class ToolChoice(Struct):
+    type: str
+    name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[NamedTool] | None = None
+
+
+class TextFormat(Struct, forbid_unknown_fields=True):
+    type: str
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextOptions(Struct, forbid_unknown_fields=True):
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    include_obfuscation: bool | None = None
+
+
+# --- answer: items ----------------------------------------------------------------------------------------
+
+
+class AnsweredText(Struct, frozen=True):
+    """`citations` is an extension: Cohere's own, with all their sources."""
+
+    text: str
+    annotations: list[dict[str, Any]]
+    logprobs: list[Any]
+    type: Literal["output_text"] = "output_text"
+    citations: list[Any] | UnsetType = UNSET
+
+
+class AnsweredRefusal(Struct, frozen=True):
+    refusal: str
+    type: Literal["refusal"] = "refusal"
+
+
+class AnsweredMessage(Struct, frozen=True):
+    id: str
+    status: str
+    content: list[AnsweredText | AnsweredRefusal]
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+
+
+class ReasoningText(Struct, frozen=True):
+    text: str
+    type: Literal["reasoning_text"] = "reasoning_text"
+
+
+class SummaryText(Struct, frozen=True):
+    text: str
+    type: Literal["summary_text"] = "summary_text"
+
+
+class AnsweredReasoning(Struct, frozen=True):
+    id: str
+    status: str
+    summary: list[SummaryText]
+    type: Literal["reasoning"] = "reasoning"
+    content: list[ReasoningText] | UnsetType = UNSET
+    encrypted_content: str | None | UnsetType = UNSET
+
+
+class AnsweredCall(Struct, frozen=True):
+    id: str
+    status: str
+    call_id: str
+    name: str
+    arguments: str
+    type: Literal["function_call"] = "function_call"
+    namespace: str | UnsetType = UNSET
+
+
+Item = AnsweredMessage | AnsweredReasoning | AnsweredCall
+
+# --- answer: the response ---------------------------------------------------------------------------------
+
+
+class InputTokensDetails(Struct, frozen=True):
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    image_tokens: int | UnsetType = UNSET
+
+
+class OutputTokensDetails(Struct, frozen=True):
+    reasoning_tokens: int = 0
+
+
+class Usage(Struct, frozen=True):
+    """`billed_units` is an extension: what Cohere's invoice counts."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+    billed_units: dict[str, int | float] | UnsetType = UNSET
+
+
+class Error(Struct, frozen=True):
+    code: str
+    message: str
+
+
+class IncompleteDetails(Struct, frozen=True):
+    reason: str
+
+
+class Response(Struct, frozen=True, kw_only=True):
+    """All that the caller asked is echoed; null where nothing was asked and nothing is the default."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: str
+    error: Error | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None = None
+    model: str
+    output: list[Item] = []
+    usage: Usage | None = None
+    previous_response_id: str | None = None
+    conversation: dict[str, str] | None = None
+    tools: list[Any] = []
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = True
+    text: Any = None
+    reasoning: Any = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    top_logprobs: int = 0
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    truncation: str = "disabled"
+    store: bool = True
+    background: bool = False
+    service_tier: str = "default"
+    metadata: dict[str, Any] = {}
+    user: str | UnsetType = UNSET
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+# --- events -----------------------------------------------------------------------------------------------
+
+
+class ResponseEvent(Struct, frozen=True):
+    """created, in_progress, completed, incomplete, failed, queued."""
+
+    type: str
+    response: Response
+    sequence_number: int
+
+
+class ItemEvent(Struct, frozen=True):
+    """output_item.added and .done."""
+
+    type: str
+    output_index: int
+    item: Item
+    sequence_number: int
+
+
+class PartEvent(Struct, frozen=True):
+    """content_part.added and .done."""
+
+    type: str
+    item_id: str
+    output_index: int
+    content_index: int
+    part: AnsweredText | AnsweredRefusal | ReasoningText
+    sequence_number: int
+
+
+class SummaryPartEvent(Struct, frozen=True):
+    """reasoning_summary_part.added and .done."""
+
+    type: str
+    item_id: str
+    output_index: int
+    summary_index: int
+    part: SummaryText
+    sequence_number: int
+
+
+class TextDelta(Struct, frozen=True):
+    type: str
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+    sequence_number: int
+    logprobs: list[Any] | UnsetType = UNSET
+
+
+class TextDone(Struct, frozen=True):
+    type: str
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
+    sequence_number: int
+    logprobs: list[Any] | UnsetType = UNSET
+
+
+class SummaryDelta(Struct, frozen=True):
+    type: str
+    item_id: str
+    output_index: int
+    summary_index: int
+    delta: str
+    sequence_number: int
+
+
+class SummaryDone(Struct, frozen=True):
+    type: str
+    item_id: str
+    output_index: int
+    summary_index: int
+    text: str
+    sequence_number: int
+
+
+class AnnotationAdded(Struct, frozen=True):
+    item_id: str
+    output_index: int
+    content_index: int
+    annotation_index: int
+    annotation: dict[str, Any]
+    sequence_number: int
+    type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
+
+
+class ArgumentsDelta(Struct, frozen=True):
+    item_id: str
+    output_index: int
+    delta: str
+    sequence_number: int
+    type: Literal["response.function_call_arguments.delta"] = "response.function_call_arguments.delta"
+
+
+class ArgumentsDone(Struct, frozen=True):
+    item_id: str
+    output_index: int
+    name: str
+    arguments: str
+    sequence_number: int
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+
+
+class ErrorEvent(Struct, frozen=True):
+    code: str | None
+    message: str
+    param: str | None
+    sequence_number: int
+    type: Literal["error"] = "error"

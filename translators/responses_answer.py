@@ -1,0 +1,301 @@
+"""Steps as the Responses API: events one after another, and the response that the last of them holds.
+
+The second projection of the turn machine. A whole answer is told as the same events, of which only the last
+one's response is kept: so a streamed response and a whole one are the same object (a law of the tests).
+
+An item is done when the next step comes, not when it closes: only then is it known whether the answer was
+cut short inside it (`incomplete`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct
+from msgspec.json import Encoder
+from msgspec.structs import replace
+
+from schemas.openai import responses as openai
+from translators import annotations, logprobs
+from translators.context import Context, Outcome
+from translators.errors import AnswerFailed, Failure
+from translators.outcome import Counts, counts, finish_reason
+from translators.rewrites import SCHEMA_MISSED
+from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
+from translators.telling import Rewrite, Telling
+
+_encode = Encoder().encode
+
+
+class ResponsesView(Struct, frozen=True):
+    """What the answer must know of the request.
+
+    base: the response as it stands before anything came; summaries: reasoning is told as a summary; sealed: the
+    thoughts' opaque form is asked for; namespaces: inner name -> (namespace, name) of namespaced tools.
+    """
+
+    base: openai.Response
+    context: Context
+    summaries: bool = False
+    sealed: bool = False
+    namespaces: Mapping[str, tuple[str, str]] = {}
+    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+    refuse: bool = False
+
+    def telling(self) -> Telling:
+        return Telling([make() for make in self.rewrites])
+
+
+def usage(found: Counts) -> openai.Usage:
+    return openai.Usage(
+        found.prompt,
+        openai.InputTokensDetails(found.cached, image_tokens=found.image or UNSET),
+        found.completion,
+        openai.OutputTokensDetails(found.reasoning),
+        found.prompt + found.completion,
+        dict(found.billed) or UNSET,
+    )
+
+
+class _Open(Struct):
+    """The item being written, or written and not yet done."""
+
+    step: Opened
+    id: str
+    text: str = ""
+    annotations: list[dict[str, Any]] = []
+    citations: list[Any] = []
+    logprobs: list[Any] = []
+    closed: bool = False
+
+
+class ResponsesStream:
+    """A streamed answer: `context.Stream`, of one choice. `response` is the object as it stands."""
+
+    def __init__(self, view: ResponsesView) -> None:
+        self.outcome = Outcome()
+        self.finished = False
+        self.failure: Failure | None = None
+        self.response = view.base
+        self._view = view
+        self._telling = view.telling()
+        self._sequence = 0
+        self._upstream_id = view.context.unique
+        self._output: list[openai.Item] = []
+        self._open: _Open | None = None
+        self._calls = 0
+
+    def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]:
+        return self._told(self._telling.feed(data))
+
+    def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]:
+        return self._told(self._telling.end(failure))
+
+    def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
+        return self._told(self._telling.whole(body))
+
+    def done(self, choice: int) -> bool:
+        return self.finished
+
+    def _told(self, steps: Sequence[Step]) -> Sequence[bytes]:
+        return [_encode(event) for step in steps for event in _TELL[type(step)](self, step)]
+
+    def _number(self) -> int:
+        self._sequence += 1
+        return self._sequence - 1
+
+    # --- one method a step ---------------------------------------------------------------------------------
+
+    def _started(self, step: Started) -> list[Struct]:
+        self._upstream_id = step.id or self._view.context.unique
+        return [
+            openai.ResponseEvent("response.created", self.response, self._number()),
+            openai.ResponseEvent("response.in_progress", self.response, self._number()),
+        ]
+
+    def _opened(self, step: Opened) -> list[Struct]:
+        events = self._finish_item("completed")
+        index = len(self._output)
+        self._open = opened = _Open(step, f"{_PREFIXES[step.kind]}_{self._upstream_id}_item_{index}")
+        events.append(openai.ItemEvent("response.output_item.added", index, self._item("in_progress"), self._number()))
+        if step.kind is Kind.CALL:
+            self._calls += 1
+        elif step.kind is not Kind.TEXT and self._view.summaries:
+            part = openai.SummaryText("")
+            events.append(
+                openai.SummaryPartEvent(
+                    "response.reasoning_summary_part.added", opened.id, index, 0, part, self._number()
+                )
+            )
+        else:
+            events.append(
+                openai.PartEvent("response.content_part.added", opened.id, index, 0, self._part(), self._number())
+            )
+        return events
+
+    def _delta(self, step: Delta) -> list[Struct]:
+        opened, index = self._current(), len(self._output)
+        opened.text += step.text
+        if step.kind is Kind.TEXT:
+            tokens: list[Any] = logprobs.token_logprobs(step.logprobs)
+            opened.logprobs += tokens
+            return [
+                openai.TextDelta("response.output_text.delta", opened.id, index, 0, step.text, self._number(), tokens)
+            ]
+        if step.kind is Kind.CALL:
+            return [openai.ArgumentsDelta(opened.id, index, step.text, self._number())]
+        if self._view.summaries:
+            name = "response.reasoning_summary_text.delta"
+            return [openai.SummaryDelta(name, opened.id, index, 0, step.text, self._number())]
+        return [openai.TextDelta("response.reasoning_text.delta", opened.id, index, 0, step.text, self._number())]
+
+    def _cited(self, step: Cited) -> list[Struct]:
+        opened = self._open
+        if opened is None or opened.step.item != step.item:
+            return []  # the item is done: nothing may be added to it any more
+        opened.citations.append(annotations.note(step, 0))
+        events: list[Struct] = []
+        for annotation in annotations.flat_annotations(step):
+            number = len(opened.annotations)
+            opened.annotations.append(annotation)
+            events.append(openai.AnnotationAdded(opened.id, len(self._output), 0, number, annotation, self._number()))
+        return events
+
+    def _closed(self, step: Closed) -> list[Struct]:
+        opened = self._current()
+        opened.text, opened.closed = step.text, step.complete
+        return []
+
+    def _finished(self, step: Finished) -> list[Struct]:
+        found = counts(step.usage, self._view.context.policy.usage_base)
+        reason, _ = finish_reason(step.reason, self._calls)
+        cut = reason == "length"
+        events = self._finish_item("incomplete" if cut else "completed")
+        self.outcome, self.finished = found.outcome(reason), True
+        self.response = replace(
+            self._view.base,
+            status="incomplete" if cut else "completed",
+            completed_at=None if cut else self._view.context.created,
+            incomplete_details=openai.IncompleteDetails("max_output_tokens") if cut else None,
+            output=list(self._output),
+            usage=usage(found),
+        )
+        name = "response.incomplete" if cut else "response.completed"
+        return [*events, openai.ResponseEvent(name, self.response, self._number())]
+
+    def _failed(self, step: Failed) -> list[Struct]:
+        """Every failure of Cohere's is `server_error`: OpenAI's list of codes is closed; the text says the rest."""
+        found = counts(step.usage, self._view.context.policy.usage_base)
+        events = self._finish_item("incomplete")
+        self.outcome, self.finished, self.failure = found.outcome("error"), True, step.failure
+        code = "rate_limit_exceeded" if step.failure.status == 429 else "server_error"
+        self.response = replace(
+            self._view.base,
+            status="failed",
+            error=openai.Error(code, step.failure.message),
+            output=list(self._output),
+            usage=usage(found) if step.usage is not None else None,
+        )
+        return [*events, openai.ResponseEvent("response.failed", self.response, self._number())]
+
+    # --- items ---------------------------------------------------------------------------------------------
+
+    def _current(self) -> _Open:
+        assert self._open is not None, "the turn machine opens an item before it writes"
+        return self._open
+
+    def _part(self) -> openai.AnsweredText | openai.ReasoningText:
+        opened = self._current()
+        if opened.step.kind is not Kind.TEXT:
+            return openai.ReasoningText(opened.text)
+        return openai.AnsweredText(
+            opened.text, list(opened.annotations), list(opened.logprobs), citations=list(opened.citations) or UNSET
+        )
+
+    def _item(self, status: str) -> openai.Item:
+        """The open item as it stands; without content while it is in progress."""
+        opened = self._current()
+        step, begun = opened.step, status == "in_progress"
+        if step.kind is Kind.TEXT:
+            part = self._part()
+            assert isinstance(part, openai.AnsweredText)
+            return openai.AnsweredMessage(opened.id, status, [] if begun else [part])
+        if step.kind is Kind.CALL:
+            namespace, name = self._view.namespaces.get(step.name, ("", step.name))
+            call_id = step.call_id or f"call_{opened.id}"
+            return openai.AnsweredCall(opened.id, status, call_id, name, opened.text, namespace=namespace or UNSET)
+        if self._view.summaries:
+            shown: list[openai.SummaryText] = [] if begun else [openai.SummaryText(opened.text)]
+            return openai.AnsweredReasoning(opened.id, status, shown, encrypted_content=self._seal(begun))
+        content = [] if begun else [openai.ReasoningText(opened.text)]
+        return openai.AnsweredReasoning(opened.id, status, [], content=content, encrypted_content=self._seal(begun))
+
+    def _seal(self, begun: bool) -> Any:
+        if not self._view.sealed:
+            return UNSET
+        return None if begun else self._view.context.seal(self._current().text)
+
+    def _finish_item(self, status: str) -> list[Struct]:
+        """The events that end the open item, if there is one; then it belongs to the output."""
+        opened = self._open
+        if opened is None:
+            return []
+        if not opened.closed:
+            status = "incomplete"
+        index, item = len(self._output), self._item(status)
+        events: list[Struct] = []
+        if isinstance(item, openai.AnsweredCall):
+            events.append(openai.ArgumentsDone(opened.id, index, item.name, opened.text, self._number()))
+        elif isinstance(item, openai.AnsweredReasoning) and self._view.summaries:
+            name = "response.reasoning_summary_text.done"
+            events.append(openai.SummaryDone(name, opened.id, index, 0, opened.text, self._number()))
+            name, part = "response.reasoning_summary_part.done", openai.SummaryText(opened.text)
+            events.append(openai.SummaryPartEvent(name, opened.id, index, 0, part, self._number()))
+        else:
+            events += self._text_done(opened, index)
+        self._output.append(item)
+        self._open = None
+        events.append(openai.ItemEvent("response.output_item.done", index, item, self._number()))
+        return events
+
+    def _text_done(self, opened: _Open, index: int) -> list[Struct]:
+        spoken = opened.step.kind is Kind.TEXT
+        name = "response.output_text.done" if spoken else "response.reasoning_text.done"
+        tokens: Any = list(opened.logprobs) if spoken else UNSET
+        return [
+            openai.TextDone(name, opened.id, index, 0, opened.text, self._number(), tokens),
+            openai.PartEvent("response.content_part.done", opened.id, index, 0, self._part(), self._number()),
+        ]
+
+
+_PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs", Kind.CALL: "fc"}
+"""Ids of items (product.md, decision 11)."""
+
+_TELL: dict[type, Callable[[ResponsesStream, Any], list[Struct]]] = {
+    Started: ResponsesStream._started,
+    Opened: ResponsesStream._opened,
+    Delta: ResponsesStream._delta,
+    Cited: ResponsesStream._cited,
+    Closed: ResponsesStream._closed,
+    Finished: ResponsesStream._finished,
+    Failed: ResponsesStream._failed,
+}
+
+
+def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, Outcome]:
+    """Cohere's whole answer as a response. Raises UpstreamProtocolError or AnswerFailed."""
+    stream = ResponsesStream(view)
+    stream.whole(body)
+    if stream.failure is None:
+        return stream.response, stream.outcome
+    if view.refuse and stream.failure.code == SCHEMA_MISSED:
+        return _refused(stream), stream.outcome
+    raise AnswerFailed(stream.failure)
+
+
+def _refused(stream: ResponsesStream) -> openai.Response:
+    """An answer that missed its schema, told as a refusal (setting `strict_failures`)."""
+    assert stream.failure is not None
+    context = stream.response
+    refusal = openai.AnsweredRefusal(stream.failure.message)
+    message = openai.AnsweredMessage(f"msg_{context.id}_item_0", "completed", [refusal])
+    return replace(context, status="completed", error=None, output=[message], completed_at=context.created_at)

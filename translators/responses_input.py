@@ -1,0 +1,207 @@
+"""Input items of the Responses API as the message vocabulary that chat uses.
+
+One assistant turn arrives as several items (reasoning, message, calls) and leaves as one message, or Cohere
+would see several turns (rivals_and_edge_cases.md C120). What stands for a place in an error is the item's
+path, `input[3].content[0]`, wherever the trouble is found.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from schemas.openai import chat
+from schemas.openai import responses as openai
+from translators.errors import InvalidField
+from translators.fields import decode_field
+from translators.notes import Notes
+
+NAMESPACE_SEPARATOR = "."
+"""Between a namespace and its function, in the name that both share inside: no caller ever sees it."""
+
+_kind = msgspec.json.Decoder(openai.ItemKind).decode
+_DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
+    "message": msgspec.json.Decoder(openai.MessageItem),
+    "function_call": msgspec.json.Decoder(openai.FunctionCallItem),
+    "function_call_output": msgspec.json.Decoder(openai.FunctionCallOutputItem),
+    "reasoning": msgspec.json.Decoder(openai.ReasoningInput),
+    "item_reference": msgspec.json.Decoder(openai.ItemReference),
+}
+
+HOSTED_ITEMS = frozenset(
+    {
+        *("web_search_call", "file_search_call", "computer_call", "computer_call_output", "code_interpreter_call"),
+        *("image_generation_call", "local_shell_call", "local_shell_call_output", "mcp_call", "mcp_list_tools"),
+        *("mcp_approval_request", "mcp_approval_response", "shell_call", "shell_call_output", "compaction_trigger"),
+        *("custom_tool_call", "custom_tool_call_output", "apply_patch_call", "apply_patch_call_output"),
+    }
+)
+"""Traces of tools that OpenAI runs itself: left out and noted, as their tools are."""
+
+
+def internal_name(namespace: str | None, name: str) -> str:
+    return f"{namespace}{NAMESPACE_SEPARATOR}{name}" if namespace else name
+
+
+class _Turn(Struct):
+    """An assistant's turn being gathered from its items."""
+
+    thoughts: list[str] = []
+    texts: list[str] = []
+    calls: list[chat.ToolCall] = []
+
+    def message(self) -> chat.AssistantMessage:
+        return chat.AssistantMessage(
+            content="".join(self.texts) or None,
+            reasoning_content="\n\n".join(self.thoughts) or None,
+            tool_calls=self.calls or None,
+        )
+
+
+class InputReader:
+    """Reads items one after another. `opened` brings a sealed thought back, or None if it is not ours."""
+
+    def __init__(self, notes: Notes, opened: Callable[[str], str | None]) -> None:
+        self.messages: list[chat.Message] = []
+        self._notes, self._opened = notes, opened
+        self._turn: _Turn | None = None
+        self._called: set[str] = set()
+
+    def read(self, items: Sequence[Raw], name: str) -> None:
+        """Adds these items. `name` is the field they stand in, for paths. Raises InvalidField."""
+        for index, raw in enumerate(items):
+            self._item(raw, f"{name}[{index}]")
+
+    def finish(self) -> list[chat.Message]:
+        self._end_turn()
+        return self.messages
+
+    def _item(self, raw: Raw, where: str) -> None:
+        try:
+            kind = _kind(raw)
+        except msgspec.ValidationError as error:
+            raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
+        name = kind.type or ("message" if kind.role else "item_reference")
+        if name in HOSTED_ITEMS:
+            self._notes.ignored(f"input[].type {name}", "Cohere has no such tool", f"{where}.type")
+            return
+        decoder = _DECODERS.get(name)
+        if decoder is None:
+            raise InvalidField(f"{where}.type", f"Invalid '{where}.type': '{name}' is not known", "invalid_value")
+        item = decode_field(where, decoder, raw, self._notes)
+        _READ[type(item)](self, item, where)
+
+    def _assistant(self) -> _Turn:
+        if self._turn is None:
+            self._turn = _Turn()
+        return self._turn
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self.messages.append(self._turn.message())
+            self._turn = None
+
+    # --- one method a kind of item -------------------------------------------------------------------------
+
+    def _message(self, item: openai.MessageItem, where: str) -> None:
+        if item.role == "assistant":
+            turn = self._assistant()
+            if turn.texts and not turn.calls:
+                # A second message without a call between: another turn of the assistant's.
+                self._end_turn()
+                turn = self._assistant()
+            turn.texts.append(_words(item.content, f"{where}.content"))
+            return
+        self._end_turn()
+        if item.role == "user":
+            content = _user_content(item.content, f"{where}.content")
+            if not content:
+                raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
+            self.messages.append(chat.UserMessage(content))
+        else:
+            words = _words(item.content, f"{where}.content")
+            if not words:
+                raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
+            self.messages.append(chat.SystemMessage(words))
+
+    def _reasoning(self, item: openai.ReasoningInput, where: str) -> None:
+        parts = item.content or item.summary or []
+        thought = "\n\n".join(part.text for part in parts if part.text)
+        if not thought and item.encrypted_content:
+            opened = self._opened(item.encrypted_content)
+            if opened is None:
+                self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
+            thought = opened or ""
+        if thought:
+            self._assistant().thoughts.append(thought)
+
+    def _function_call(self, item: openai.FunctionCallItem, where: str) -> None:
+        arguments = item.arguments.strip() or "{}"
+        try:
+            msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise InvalidField(
+                f"{where}.arguments", f"'{where}.arguments' must be JSON text", "invalid_json"
+            ) from error
+        if item.call_id in self._called:
+            raise InvalidField(f"{where}.call_id", f"Duplicate call_id '{item.call_id}'", "duplicate_id")
+        self._called.add(item.call_id)
+        function = chat.FunctionCall(internal_name(item.namespace, item.name), arguments)
+        self._assistant().calls.append(chat.ToolCall(function, item.call_id))
+
+    def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
+        self._end_turn()
+        if item.call_id not in self._called:
+            raise InvalidField(f"{where}.call_id", f"No earlier function_call has the call_id '{item.call_id}'")
+        content = item.output if isinstance(item.output, str) else _words(item.output, f"{where}.output")
+        self.messages.append(chat.ToolMessage(item.call_id, content))
+
+    def _reference(self, item: openai.ItemReference, where: str) -> None:
+        raise InvalidField(f"{where}.id", f"The item '{item.id}' is not stored here", "item_not_found")
+
+
+_READ: dict[type, Callable[[InputReader, Any, str], None]] = {
+    openai.MessageItem: InputReader._message,
+    openai.ReasoningInput: InputReader._reasoning,
+    openai.FunctionCallItem: InputReader._function_call,
+    openai.FunctionCallOutputItem: InputReader._output,
+    openai.ItemReference: InputReader._reference,
+}
+
+
+def _words(content: str | list[openai.Part], where: str) -> str:
+    """The text of a content that can hold nothing else. Raises InvalidField on any other part."""
+    if isinstance(content, str):
+        return content
+    words: list[str] = []
+    for index, part in enumerate(content):
+        if isinstance(part, openai.InputText | openai.OutputText | openai.PlainText):
+            words.append(part.text)
+        elif isinstance(part, openai.Refusal):
+            words.append(part.refusal)
+        else:
+            raise _unsupported(part, f"{where}[{index}]", "text")
+    return "".join(words)
+
+
+def _user_content(content: str | list[openai.Part], where: str) -> Any:
+    if isinstance(content, str):
+        return content
+    parts: list[chat.TextPart | chat.ImagePart] = []
+    for index, part in enumerate(content):
+        if isinstance(part, openai.InputText | openai.OutputText | openai.PlainText):
+            parts.append(chat.TextPart(part.text))
+        elif isinstance(part, openai.InputImage) and part.image_url:
+            detail = part.detail if part.detail != "original" else "high"
+            parts.append(chat.ImagePart(chat.ImageUrl(part.image_url, detail)))
+        else:
+            raise _unsupported(part, f"{where}[{index}]", "text and images by URL")
+    return parts
+
+
+def _unsupported(part: openai.Part, where: str, can: str) -> InvalidField:
+    kind = str(type(part).__struct_config__.tag)
+    return InvalidField(
+        where, f"Content of type '{kind}' cannot be sent to Cohere here: {can} can", "unsupported_value"
+    )
