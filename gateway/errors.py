@@ -24,6 +24,7 @@ class GatewayError(Exception):
         super().__init__(failure.message)
         self.failure = failure
         self.retry_after = retry_after
+        self.allow: str | None = None  # the methods that a URL takes
 
 
 class CallerError(GatewayError):

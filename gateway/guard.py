@@ -4,6 +4,7 @@ In this order: a request id and the clock; cross-origin preflights; who is calli
 whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
 """
 
+import asyncio
 import re
 import time
 import traceback
@@ -77,6 +78,11 @@ class Guard:
                     known.caller = caller.name
                 await self._router(scope, receive, answer)
             known.outcome = known.outcome or ("error" if known.error or known.status >= 400 else "ok")
+        except asyncio.CancelledError:
+            # The server is stopping and this request had no time left.
+            known.outcome, known.error = "error", "shutdown"
+            known.status = known.status or 503
+            raise
         except CallerLeft:
             # 499 is nobody's to read: nginx's word for it, in the log alone.
             known.status, known.outcome = 499, "client_closed"
@@ -105,6 +111,8 @@ class Guard:
         body = errors.body(told)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
+        if isinstance(error, GatewayError) and error.allow:
+            headers.append((b"allow", error.allow.encode("latin-1")))
         await answer({"type": "http.response.start", "status": told.status, "headers": headers})
         await answer({"type": "http.response.body", "body": body})
 
@@ -157,7 +165,9 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
 
 def _of_the_router(error: HTTPException) -> GatewayError:
     if error.status_code == 405:
-        return errors.CallerError(failure("wrong_method", "This URL does not take this method"))
+        told = errors.CallerError(failure("wrong_method", "This URL does not take this method"))
+        told.allow = (error.headers or {}).get("Allow")
+        return told
     if error.status_code == 404:
         return errors.CallerError(failure("not_found", "There is nothing at this URL"))
     return errors.CallerError(failure("bad_request", "The request cannot be served"))

@@ -37,6 +37,9 @@ class Line(Struct, frozen=True, omit_defaults=True):
     cohere_trace: str = ""
 
 
+LONGEST_NAME = 100
+"""Characters of a model's name that are logged: a caller may write anything there."""
+
 FLUSH_SECONDS = 0.05
 """Lines are written together this often: a write for each would cost as much as making the line."""
 
@@ -62,7 +65,7 @@ class Log:
             _milliseconds(now - known.started),
             _milliseconds(known.first_byte - known.started) if known.first_byte else UNSET,
             _milliseconds(known.upstream_ended - known.upstream_began) if known.upstream_ended else UNSET,
-            known.model,
+            known.model[:LONGEST_NAME],
             known.caller,
             known.streamed,
             known.error,

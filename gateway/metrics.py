@@ -19,11 +19,21 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from gateway.errors import ERRORS
 from gateway.exchange import Exchange
 from translators.notes import Kind, Note
+from translators.refusals import REFUSALS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
+
+UPSTREAM_CODES = frozenset(
+    meaning.code
+    for table in (ERRORS.values(), (meaning for row in REFUSALS.values() for meaning in (row.own, row.server)))
+    for meaning in table
+    if meaning.status >= 429 and meaning.code and meaning.code != "internal_error"
+) | {"upstream_protocol_error"}
+"""The codes of failures that are Cohere's or the way's: a closed set, as Cohere may invent error types."""
 
 # A `_created` series for each series doubles what is scraped and says nothing here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -118,7 +128,7 @@ class Metrics:
         if exchange.outcome == "client_closed":
             phase = "streaming" if exchange.response_started else "waiting"
             self.disconnects.labels(exchange.operation, phase).inc()
-        elif exchange.error.startswith("upstream"):
+        elif exchange.error in UPSTREAM_CODES:
             self.upstream_errors.labels(exchange.operation, exchange.error).inc()
 
     def note(self, operation: str, notes: Iterable[Note]) -> None:

@@ -96,6 +96,7 @@ async def _serve_here(settings: Settings, listening: socket.socket, emulator: so
 async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: float = 75.0) -> None:
     """Serves each application on its socket until a signal comes; the first one stops first."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_quietly)
     stop = asyncio.Event()
     configs = [_config(listening, grace, keep_alive, isinstance(app, Guard)) for app, listening in apps]
 
@@ -115,6 +116,12 @@ async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: 
             for (app, _), config, trigger in zip(apps, configs, triggers, strict=True)
         ]
         tasks[0].add_done_callback(lambda _: front_is_down.set())
+
+
+def _quietly(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
+    """Connections that a shutdown cuts are no news; asyncio of 3.11 writes a traceback for each of them."""
+    if not isinstance(trouble.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(trouble)
 
 
 def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bool) -> hypercorn.config.Config:
@@ -169,6 +176,9 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
     spawn = multiprocessing.get_context("spawn")
     workers = [spawn.Process(target=_worker, args=(settings, listening)) for _ in range(settings.workers)]
     beside = [spawn.Process(target=_emulator_worker, args=(emulator,))] if emulator is not None else []
+    # The terminal sends Ctrl-C to the whole group. A worker that is still starting must not die of it with a
+    # traceback: it inherits that the signal is ignored, until its own handler is there.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for process in [*beside, *workers]:
         process.start()
 
@@ -179,8 +189,6 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
                     os.kill(process.pid, number)
 
     signal.signal(signal.SIGTERM, pass_on)
-    # The terminal sends Ctrl-C to the whole group: the workers have it already.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for process in workers:
         process.join()
     for process in beside:

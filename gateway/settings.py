@@ -28,15 +28,18 @@ def _about(text: str, *environment: str) -> Any:
     return Meta(description=text, extra={"environment": environment} if environment else {})
 
 
+SECONDS = Meta(gt=0, le=86_400)
+
+
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     """In seconds."""
 
-    connect: Annotated[float, _about("to reach Cohere")] = 10.0
-    first_event: Annotated[float, _about("until Cohere's answer or the first event of its stream")] = 300.0
-    between_events: Annotated[float, _about("between two reads of a stream or a body")] = 120.0
-    request_body: Annotated[float, _about("between two pieces of a request's body")] = 30.0
-    keep_alive: Annotated[float, _about("an idle connection of a caller stays open")] = 75.0
-    shutdown: Annotated[float, _about("what is in flight may take after SIGTERM")] = 30.0
+    connect: Annotated[float, _about("to reach Cohere"), SECONDS] = 10.0
+    first_event: Annotated[float, _about("until Cohere's answer or the first event of its stream"), SECONDS] = 300.0
+    between_events: Annotated[float, _about("between two reads of a stream or a body"), SECONDS] = 120.0
+    request_body: Annotated[float, _about("between two pieces of a request's body"), SECONDS] = 30.0
+    keep_alive: Annotated[float, _about("an idle connection of a caller stays open"), SECONDS] = 75.0
+    shutdown: Annotated[float, _about("what is in flight may take after SIGTERM"), SECONDS] = 30.0
 
 
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +54,7 @@ class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
-    port: Annotated[int, _about("the port to listen on; 0 picks a free one")] = 8080
+    port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, _about("processes that share the port"), Meta(ge=1)] = 1
     demo: Annotated[bool, _about("answer from the embedded emulator, not from Cohere")] = False
     cohere_api_key: Annotated[
@@ -175,6 +178,8 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     *tables, key = path.split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise SettingError(f"{table}: a table is wanted here")
     values[key] = value
 
 

@@ -71,9 +71,11 @@ class Decoder:
                     data.clear()
                     self._size = 0
                 continue
-            elif line[:5] == b"data:":
+            elif line[:5] == b"data:" or line == b"data":
                 data.append(line[5:])
             elif line[:1] == b"{" and not data:
+                if len(line) > LARGEST_EVENT:
+                    raise EventTooLarge
                 found.append(line)
                 continue
             else:

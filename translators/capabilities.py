@@ -53,7 +53,7 @@ CAPABILITIES: Mapping[str, Capabilities] = {
     "tiny-aya-water": replace(_TEXT_ONLY, max_output=8_192),
 }
 
-_UNKNOWN = Capabilities(known=False)
+_UNKNOWN = Capabilities(reasoning=True, known=False)
 
 
 def capabilities(

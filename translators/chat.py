@@ -120,6 +120,8 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
         reasoning_effort=asked.get("reasoning_effort"),
         extra=reading.extra,
     )
+    if question.reasoning is not None and question.reasoning.summary:
+        notes.ignored("reasoning.summary", "chat has no summaries")
     _check_kind(reading, notes)
     include_usage = _include_usage(asked, question.streamed)
     found = compose(question, context, notes, attempt)

@@ -11,17 +11,22 @@ _NEAR = 64
 """How many characters before `start` the search begins: offsets have been seen off, but not far."""
 
 
-def locate(citation: Citation, text: str) -> tuple[int, int] | None:
-    """The citation's (start, end) in code points, or None if its words are not (yet) in the text."""
+def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int] | None:
+    """The citation's (start, end) in code points, or None if its words are not (yet) there.
+
+    final: nothing will be added to the text any more, so the words may be looked for near by.
+    """
     start, end, words = citation.start or 0, citation.end or 0, citation.text
     if not words:
         return (start, end) if 0 <= start <= end <= len(text) else None
-    if text[start:end] == words:
+    if 0 <= start and text[start:end] == words:
         return start, end
     if not text.isascii():
         converted = _from_utf16(start, text), _from_utf16(end, text)
         if text[converted[0] : converted[1]] == words:
             return converted
+    if not final:
+        return None
     found = text.find(words, max(0, start - _NEAR))
     return None if found < 0 else (found, found + len(words))
 

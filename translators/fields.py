@@ -90,6 +90,7 @@ class Reading(Struct):
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _NULL = b"null"
+_ABSENT = Raw(_NULL)
 
 SYNONYM_OBJECT = "extra_params"
 """An object whose fields are read as if they stood at the top level (product.md, decision 1)."""
@@ -119,6 +120,9 @@ class FieldTable:
                 continue
             if row.verdict is Verdict.SEND:
                 value = decode_field(name, decoder, raw, notes)
+                if row.to in reading.sent:
+                    notes.ignored(name, f"{row.to} is given already")
+                    continue
                 reading.sent[row.to] = row.convert(value, name, notes) if row.convert else value
             elif row.verdict is Verdict.READ:
                 reading.read[name] = decode_field(name, decoder, raw, notes)
@@ -135,7 +139,7 @@ class FieldTable:
             fields = _split(body)
             nested = fields.pop(SYNONYM_OBJECT, None)
             if nested is not None and bytes(nested) != _NULL:
-                fields = {**_split_nested(nested), **fields}
+                fields = {**_split_nested(nested), **_present(fields)}
         except ValidationError as error:
             raise InvalidField(None, "The request body must be a JSON object", "invalid_type") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -144,7 +148,8 @@ class FieldTable:
             for synonym, name in self.synonyms.items():
                 if synonym in fields:
                     raw = fields.pop(synonym)
-                    fields.setdefault(name, raw)
+                    if bytes(fields.get(name, _ABSENT)) == _NULL:
+                        fields[name] = raw
         return fields
 
 
@@ -154,6 +159,10 @@ def required(reading: Reading, name: str) -> Any:
     if value is None:
         raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
     return value
+
+
+def _present(fields: dict[str, Raw]) -> dict[str, Raw]:
+    return {name: raw for name, raw in fields.items() if bytes(raw) != _NULL}
 
 
 def _split_nested(raw: Raw) -> dict[str, Raw]:
@@ -170,6 +179,8 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
     except ValidationError as error:
         if "unknown field" not in str(error):
             raise invalid(name, error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidField(name, f"'{name}' is not valid JSON in UTF-8", "invalid_json") from error
     value = msgspec.json.decode(raw)
     dropped: dict[str, str] = {}
     _prune(value, msgspec.inspect.type_info(decoder.type), name, name, dropped)

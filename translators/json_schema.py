@@ -91,7 +91,7 @@ def _clean(schema: dict[str, Any], removed: set[str]) -> dict[str, Any]:
         else:
             clean[key] = value
     _merge_composites(schema, clean, removed)
-    _require_something(clean)
+    _require_something(clean, removed)
     _name_the_type(clean)
     return clean
 
@@ -111,12 +111,15 @@ def _merge_composites(schema: dict[str, Any], clean: dict[str, Any], removed: se
         clean.update(_clean(all_of[0], removed))
 
 
-def _require_something(clean: dict[str, Any]) -> None:
+def _require_something(clean: dict[str, Any], removed: set[str]) -> None:
     """Cohere wants at least one required property in each object; the first one is the least intrusion."""
     properties = clean.get("properties")
     if isinstance(properties, dict) and properties:
-        required = [name for name in clean.get("required") or () if name in properties]
+        schema_required = clean.get("required") or []
+        required = [name for name in schema_required if name in properties]
         clean["required"] = required or [next(iter(properties))]
+        if not required or len(required) != len(schema_required):
+            removed.add("required")
         clean.setdefault("type", "object")
 
 

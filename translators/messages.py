@@ -38,7 +38,8 @@ class Conversation:
 
     def __init__(self, able: Capabilities, names: ToolNames, notes: Notes) -> None:
         self._able, self._names, self._notes = able, names, notes
-        self._calls: dict[str, str] = {}  # call id -> the caller's tool name
+        self._calls: dict[str, str] = {}  # call id -> the id sent for its newest call
+        self._sent_ids: set[str] = set()
         self._unanswered: list[tuple[str, str]] = []  # (name, id) of legacy function calls
 
     def translate(self, messages: list[openai.Message], instructions: list[str]) -> list[cohere.Message]:
@@ -141,20 +142,24 @@ class Conversation:
             if call_id in taken:
                 raise InvalidField(f"{where}.id", f"Duplicate tool call id '{call_id}'", "duplicate_id")
             taken.add(call_id)
-            calls.append(self._call(call_id, call.function, where))
+            calls.append(self._call(call_id, call.function, f"{where}.function.arguments"))
         if message.function_call:
             call_id = f"call_{index}"
-            calls.append(self._call(call_id, message.function_call, f"{path}.function_call"))
+            calls.append(self._call(call_id, message.function_call, f"{path}.function_call.arguments"))
             self._unanswered.append((message.function_call.name, call_id))
         return calls
 
     def _call(self, call_id: str, function: openai.FunctionCall, where: str) -> cohere.ToolCall:
-        self._calls[call_id] = function.name
-        arguments = _arguments(
-            function.arguments,
-            f"{where}.arguments" if "function_call" in where else f"{where}.function.arguments",
+        """Cohere wants ids that are unique over all turns; some clients count anew in each: theirs are told apart."""
+        sent, count = call_id, 1
+        while sent in self._sent_ids:
+            count += 1
+            sent = f"{call_id}_{count}"
+        self._sent_ids.add(sent)
+        self._calls[call_id] = sent
+        return cohere.ToolCall(
+            sent, cohere.Function(self._names.sent(function.name), _arguments(function.arguments, where))
         )
-        return cohere.ToolCall(call_id, cohere.Function(self._names.sent(function.name), arguments))
 
     def _tool(self, message: openai.ToolMessage, path: str, index: int) -> cohere.Message:
         if message.tool_call_id not in self._calls:
@@ -162,13 +167,13 @@ class Conversation:
                 f"{path}.tool_call_id",
                 f"No earlier assistant message made the tool call '{message.tool_call_id}'",
             )
-        return self._result(message.tool_call_id, message.content, f"{path}.content")
+        return self._result(self._calls[message.tool_call_id], message.content, f"{path}.content")
 
     def _function(self, message: openai.FunctionMessage, path: str, index: int) -> cohere.Message:
         for place, (name, call_id) in enumerate(self._unanswered):
             if name == message.name:
                 del self._unanswered[place]
-                return self._result(call_id, message.content, f"{path}.content")
+                return self._result(self._calls[call_id], message.content, f"{path}.content")
         raise InvalidField(f"{path}.name", f"No earlier assistant message called the function '{message.name}'")
 
     def _result(

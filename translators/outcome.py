@@ -14,6 +14,7 @@ FINISH_REASONS: Mapping[str, str] = {
     "MAX_TOKENS": "length",
     "TOOL_CALL": "tool_calls",
     # Left over from v1; not in v2's enum, tolerated (rivals_and_edge_cases.md C69).
+    "ERROR_TOXIC": "content_filter",
     "ERROR_LIMIT": "length",
     "USER_CANCEL": "stop",
 }

@@ -97,6 +97,9 @@ def refusal(status: int, body: bytes, own_key: bool) -> Failure:
     stated = _read(body)
     message = stated.message or _plain(body) or f"Cohere answered with status {status} and no message"
     row = REFUSALS.get(status) or REFUSALS[400 if 400 <= status < 500 else 500]
+    if stated.message is None and _is_page(body):
+        # A proxy's page is nobody's refusal, whatever its status.
+        row = REFUSALS[status if status in (503, 504) else 500]
     meaning = row.own if own_key else row.server
     text = message.lower()
     if status == 429 and "month" in text:
@@ -118,15 +121,19 @@ def refusal(status: int, body: bytes, own_key: bool) -> Failure:
 def _read(body: bytes) -> ErrorBody:
     try:
         return decode_error(body)
-    except (DecodeError, UnicodeDecodeError):
+    except (DecodeError, UnicodeDecodeError, RecursionError):
         return ErrorBody()
+
+
+def _is_page(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"<"
 
 
 def _plain(body: bytes) -> str:
     text = body[: LONGEST_TEXT * 4].decode("utf-8", "replace").strip()
     if not text:
         return ""
-    if text.lstrip().startswith("<"):
+    if _is_page(body):
         return "Cohere answered with a page that is not JSON"
     return text[:LONGEST_TEXT]
 

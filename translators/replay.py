@@ -33,7 +33,7 @@ def _content(
         text = (block.thinking if thinking else block.text) or ""
         if not text:
             yield events.ContentStart(index, _body("", thinking))
-        for piece, logprob in _pieces(text, _take(remaining, len(text))):
+        for piece, logprob in _pieces(text, _take(remaining, text)):
             yield events.ContentDelta(index, _body(piece, thinking), logprob)
         for citation in citations:
             if citation.content_index == index or (citation.content_index is None and index == last_text):
@@ -55,19 +55,19 @@ def _cited(citation: Citation) -> events.CitationStart:
     return events.CitationStart(None, events.CitationBody(events.CitationMessage(citation)))
 
 
-def _take(items: list[LogprobItem], length: int) -> list[LogprobItem]:
-    """The leading items that spell a text of this length; they are removed from the list."""
-    taken: list[LogprobItem] = []
-    spelt = 0
-    while items and spelt < length:
-        item = items.pop(0)
-        spelt += len(item.text or "")
-        taken.append(item)
-    return taken
+def _take(items: list[LogprobItem], text: str) -> list[LogprobItem]:
+    """The leading items, if they spell this text; they are removed from the list. A thought may have none."""
+    spelt = ""
+    for count, item in enumerate(items, 1):
+        spelt += item.text or ""
+        if not text.startswith(spelt):
+            return []
+        if len(spelt) == len(text):
+            taken, items[:] = items[:count], items[count:]
+            return taken
+    return []
 
 
 def _pieces(text: str, logprobs: list[LogprobItem]) -> list[tuple[str, LogprobItem | None]]:
-    """The text cut as a stream would have cut it: one piece a logprob item, if they spell it."""
-    if logprobs and "".join(item.text or "" for item in logprobs) == text:
-        return [(item.text or "", item) for item in logprobs]
-    return [(text, None), *(("", item) for item in logprobs)]
+    """The text cut as a stream would have cut it: one piece a logprob item."""
+    return [(item.text or "", item) for item in logprobs] or [(text, None)]

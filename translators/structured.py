@@ -162,9 +162,9 @@ def _by_tool(schema: dict[str, Any], wish: _Wish) -> FormatPlan:
 def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:
     words = ", ".join(removed)
     if checked:
-        notes.emulated("response_format", f"{words}: unknown to Cohere, the answer is checked here")
+        notes.emulated("response_format", f"{words}: not what Cohere compiles, the answer is checked here")
     else:
-        notes.adjusted("response_format", "the schema", f"without {words}, which Cohere does not know")
+        notes.adjusted("response_format", "the schema", f"what Cohere compiles, with other {words}")
 
 
 def _instruction(schema: dict[str, Any] | None) -> str:

@@ -194,6 +194,7 @@ def _parameters(parameters: dict[str, Any] | None, where: str) -> dict[str, Any]
     """An object schema. A bare map of properties, which Cohere answers with a 422, is wrapped."""
     if not parameters:
         return NO_PARAMETERS
+    parameters = json_schema.opened(parameters)
     if "type" not in parameters and "$ref" not in parameters:
         if "properties" in parameters:
             parameters = {"type": "object", **parameters}

@@ -91,7 +91,6 @@ TRANSITIONS: dict[State, dict[type, State]] = {
 FAILED_REASONS: dict[str, Failure] = {
     "ERROR": Failure(502, "Cohere could not finish the answer", "server_error", "upstream_error"),
     "TIMEOUT": Failure(504, "Cohere stopped the answer at its time limit", "server_error", "upstream_timeout"),
-    "ERROR_TOXIC": Failure(400, "Cohere's content filter stopped the answer", code="content_filter"),
 }
 """Finish reasons that are no answer (product.md, decision 4)."""
 
@@ -275,7 +274,7 @@ class Turn:
             item = self._cited_item(citation)
             if item is not None:
                 kind, text = self._text_of(item)
-                steps.append(Cited(item, kind, *(locate(citation, text) or clamp(citation, text)), citation))
+                steps.append(Cited(item, kind, *(locate(citation, text, True) or clamp(citation, text)), citation))
         return steps
 
     def _cited_item(self, citation: Citation) -> int | None:

@@ -1,11 +1,11 @@
 """What can go wrong in this room. None of it knows HTTP: the endpoint decides what a caller is told.
 
-    StoreUnavailable     the database does not answer, or not in time; nothing was stored half
-    ChainBroken          a response that another one continues is gone, has expired, or is somebody else's
-    ChainTooLong         a history of more responses, or more bytes, than may be loaded
-    ConversationMissing  no such conversation of this owner
-    ItemMissing          no such item in this conversation
-    ItemExists           the conversation has an item of this id
+StoreUnavailable     the database does not answer, or not in time; nothing was stored half
+ChainBroken          a response that another one continues is gone, has expired, or is somebody else's
+ChainTooLong         a history of more responses, or more bytes, than may be loaded
+ConversationMissing  no such conversation of this owner
+ItemMissing          no such item in this conversation
+ItemExists           the conversation has an item of this id
 """
 
 

@@ -6,6 +6,7 @@ ever dialled is the configured one.
 """
 
 import asyncio
+import io
 import math
 import ssl
 from types import TracebackType
@@ -23,6 +24,8 @@ TRACE_HEADER = "x-debug-trace-id"
 
 READ_BUFFER = 256 * 1024
 """Bytes of an answer that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
+
+LARGE_BODY = 1024 * 1024
 
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
@@ -43,19 +46,22 @@ class Reply:
         self.status = response.status
 
     def header(self, name: str) -> str:
-        return self._response.headers.get(name, "")
+        """A header's value; empty if it is missing, or not fit to be shown."""
+        value = self._response.headers.get(name, "")
+        return value if value.isascii() and value.isprintable() else ""
 
     async def read(self) -> bytes:
         """What has arrived; empty at the end. Raises UpstreamError when it breaks or falls silent."""
         content = self._response.content
         try:
             if block := content.read_nowait():
+                self._first_deadline = 0.0
                 return block
             loop = asyncio.get_running_loop()
             # Until the first piece the deadline is the first event's; between pieces it starts anew.
             self._deadline = self._first_deadline or loop.time() + self._between
-            if self._timer is None:
-                self._timer = loop.call_at(self._deadline, self._look)
+            if self._timer is None or self._timer.when() > self._deadline:
+                self._set_timer(self._deadline)
             block = await content.readany()
             self._deadline, self._first_deadline = math.inf, 0.0
             return block
@@ -69,7 +75,12 @@ class Reply:
         if now >= self._deadline:
             self._response.content.set_exception(TimeoutError())
             return
-        self._timer = loop.call_at(min(self._deadline, now + self._between), self._look)
+        self._set_timer(min(self._deadline, now + self._between))
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._look)
 
     async def whole(self) -> bytes:
         """The rest of the body. Raises UpstreamError."""
@@ -162,11 +173,16 @@ class Upstream:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.request(
-                    method, self._base_url + path, data=body, headers=headers, allow_redirects=False
+                    method, self._base_url + path, data=_payload(body), headers=headers, allow_redirects=False
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _broken(error) from error
         return Reply(response, deadline, self._timeouts.between_events)
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """aiohttp warns of large bytes, which it would write in one go: it reads a file piece by piece."""
+    return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
 def _proxy(base_url: str) -> str | None:

@@ -266,7 +266,6 @@ class ChatCompletion(Struct, frozen=True):
     model: str
     choices: list[Choice]
     object: Literal["chat.completion"] = "chat.completion"
-    system_fingerprint: None = None
     usage: Usage | UnsetType = UNSET
 
 
@@ -313,5 +312,4 @@ class ChatCompletionChunk(Struct, frozen=True):
     model: str
     choices: list[ChunkChoice]
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    system_fingerprint: None = None
     usage: Usage | None | UnsetType = UNSET

@@ -1,0 +1,279 @@
+"""The way to the database: connections, transactions, bounds on time, and coming back after a failure.
+
+What is asked of the database is in `responses.py` and `conversations.py`: functions of one connection, which `read`
+and `write` run in a transaction. They are written as if connections blocked; SQLAlchemy runs them in a greenlet, so
+that waiting for the database blocks nobody.
+
+A database that fails is looked at anew before the next transaction: it may be another one, without tables. One that
+vanished is never replaced by an empty one, which would answer 404 for what was promised to be kept.
+"""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from sqlalchemy import URL, Connection, event, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from gateway.store.errors import StoreUnavailable
+from gateway.store.migrations import migrate
+from gateway.store.tables import HEAD, VERSION
+
+MIGRATION_SECONDS = 60.0
+"""How long another process may take to migrate the database that this one waits for."""
+
+BUSY_SHARE = 0.8
+"""SQLite gives up waiting for a lock after this share of a call's time, so that its thread is free again by then."""
+
+GRACE_SECONDS = 1.0
+"""A call that was told to stop and does not is left behind after this."""
+
+_PRAGMAS = (
+    # Readers go on while somebody writes. The mode is the file's: where it is set already this does nothing.
+    "PRAGMA journal_mode=WAL",
+    # A commit is on the disk when it returns: a caller who saw a response finds it after a crash.
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+)
+
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
+
+
+class Address(Struct, frozen=True):
+    """Where a database is. `path`: of SQLite's file."""
+
+    url: URL
+    path: Path | None
+
+    @staticmethod
+    def of(text: str) -> "Address":
+        """Raises ValueError, whose sentence does not repeat the password."""
+        try:
+            url = make_url(text)
+        except ArgumentError as error:
+            raise ValueError("not a URL such as sqlite:///gateway.db or postgresql://user@host/name") from error
+        match url.drivername:
+            case "sqlite" | "sqlite+aiosqlite":
+                if not url.database or url.database.startswith((":memory:", "file:")) or url.query or url.host:
+                    raise ValueError("SQLite wants a file and nothing else: sqlite:///relative.db, sqlite:////abs.db")
+                return Address(url.set(drivername="sqlite+aiosqlite"), Path(url.database))
+            case "postgresql" | "postgres" | "postgresql+asyncpg":
+                return Address(url.set(drivername="postgresql"), None)
+        raise ValueError(f"'{url.drivername}' is not supported: sqlite or postgresql")
+
+    def prepare(self) -> None:
+        """Makes SQLite's file and its directory, which others than the owner have no business in. Raises OSError."""
+        if self.path is not None and not self.path.exists():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+
+    def identity(self) -> tuple[int, int] | None:
+        """Which file SQLite's path names at present. Raises FileNotFoundError."""
+        if self.path is None:
+            return None
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
+
+    def engine(self, timeout: float, pool_size: int) -> AsyncEngine:
+        """Connects to nothing yet."""
+        bounds: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
+        if self.path is not None:
+            # isolation_level: the driver is not to begin transactions of its own; _begin does.
+            connect = {"timeout": timeout * BUSY_SHARE, "isolation_level": None}
+            engine = create_async_engine(self.url, connect_args=connect, hide_parameters=True, **bounds)
+            event.listen(engine.sync_engine, "connect", _set_up)
+            event.listen(engine.sync_engine, "begin", _begin)
+            return engine
+        # asyncpg reads the URL itself: it knows sslmode and the rest of libpq's words, which SQLAlchemy does not.
+        connect = {
+            "dsn": self.url.render_as_string(hide_password=False),
+            "timeout": timeout,
+            "command_timeout": timeout,
+        }
+        return create_async_engine(
+            "postgresql+asyncpg://", connect_args=connect, hide_parameters=True, pool_pre_ping=True, **bounds
+        )
+
+
+def _set_up(connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # Who will write says so at once. A reader that starts to write is refused when somebody wrote meanwhile, and no
+    # waiting helps it. A read of one statement needs no transaction.
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def upgrade(url: str) -> None:
+    """Brings a database to the newest version, tables and all. Not for a running event loop: it runs its own.
+
+    Raises StoreUnavailable, and ValueError for a URL that is none.
+    """
+    address = Address.of(url)
+    with told(_driver_failures(address)):
+        address.prepare()
+        asyncio.run(_upgrade(address))
+
+
+async def _upgrade(address: Address) -> None:
+    engine = address.engine(MIGRATION_SECONDS, 1)
+    try:
+        async with engine.execution_options(writes=True).begin() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+@contextlib.contextmanager
+def told(failures: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Whatever a driver, the system or the clock says becomes StoreUnavailable; a mistake of ours stays one."""
+    try:
+        yield
+    except (IntegrityError, DataError):
+        raise
+    except TimeoutError as error:
+        raise StoreUnavailable("the database did not answer in time") from error
+    except failures as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreUnavailable(f"the database failed: {type(cause).__name__}: {cause}") from error
+
+
+def _driver_failures(address: Address) -> tuple[type[Exception], ...]:
+    """What is raised while connecting comes from the driver as it is, not wrapped by SQLAlchemy."""
+    if address.path is not None:
+        return DBAPIError, PoolTimeout, OSError, sqlite3.Error
+    import asyncpg
+
+    return DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError
+
+
+class Database:
+    """Runs work in transactions. Belongs to the event loop that it is first used in."""
+
+    def __init__(self, url: str, timeout: float, pool_size: int) -> None:
+        self._address, self._timeout = Address.of(url), timeout
+        self._url = url
+        self._engine = self._address.engine(timeout, pool_size)
+        self._writing = self._engine.execution_options(writes=True)
+        # Reads on PostgreSQL need no BEGIN and ROLLBACK, which are a journey each.
+        self._reading = self._engine
+        if self._address.path is None:
+            self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # SQLite has one writer at a time and lets the others try again after naps. Inside this process they queue.
+        self._turn = asyncio.Lock() if self._address.path is not None else contextlib.nullcontext()
+        self._failures = _driver_failures(self._address)
+        self._usable = False
+        self._identity: tuple[int, int] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        """Makes what is missing. Raises StoreUnavailable, after which every call tries again."""
+        with told(self._failures):
+            await self._ready()
+
+    async def close(self) -> None:
+        """Waits for the calls under way, no longer than they may take."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._timeout)
+        closing = asyncio.create_task(self._engine.dispose())
+        await asyncio.wait({closing}, timeout=GRACE_SECONDS)
+        closing.cancel()
+        self._usable = False
+
+    async def read(self, work: Work[Result]) -> Result:
+        """The result of work that changes nothing. Raises StoreUnavailable."""
+        return await self._call(self._read(work))
+
+    async def write(self, work: Work[Result]) -> Result:
+        """The result of work that is done as a whole or not at all. Raises StoreUnavailable.
+
+        When this is raised for want of time the work may still be done: nobody can know.
+        """
+        return await self._call(self._write(work))
+
+    async def _call(self, call: Any) -> Any:
+        """Waits no longer than allowed, even for what cannot be stopped: a thread, a connection gone silent.
+
+        A caller who leaves does not stop the call, which has a bound of its own: tearing down a connection costs
+        the next one more than letting it finish.
+        """
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._finished)
+        done, _ = await asyncio.wait({task}, timeout=self._timeout + GRACE_SECONDS)
+        if not done:
+            self._usable = False
+            raise StoreUnavailable("the database did not answer in time, and does not stop")
+        return task.result()
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody is told of an exception whose caller has left
+
+    async def _read(self, work: Work[Result]) -> Result:
+        async with self._bounds(), self._reading.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _write(self, work: Work[Result]) -> Result:
+        async with self._bounds(), self._turn, self._writing.begin() as connection:
+            return await connection.run_sync(work)
+
+    @contextlib.asynccontextmanager
+    async def _bounds(self) -> AsyncIterator[None]:
+        try:
+            with told(self._failures):
+                async with asyncio.timeout(self._timeout):
+                    await self._ready()
+                    yield
+        except StoreUnavailable:
+            self._usable = False
+            raise
+
+    async def _ready(self) -> None:
+        if self._usable and self._identity == self._address.identity():
+            return
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)  # others wait for it, too, and longer than this call may
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not task.cancelled():
+            task.exception()
+
+    async def _look(self) -> None:
+        """Finds a database of this version behind the URL, or makes it one."""
+        address = self._address
+        if self._identity is not None:
+            address.identity()  # raises where the file is gone
+        await asyncio.to_thread(address.prepare)
+        if address.path is not None:
+            await self._engine.dispose()  # connections to a file that is no longer the one of this name
+        async with asyncio.timeout(self._timeout), self._reading.connect() as connection:
+            version = await connection.run_sync(_version)
+        if version != HEAD:
+            await asyncio.to_thread(upgrade, self._url)
+        self._identity = address.identity()
+        self._usable = True
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION.name):
+        return None
+    return connection.scalar(select(VERSION.c.version_num))
