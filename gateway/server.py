@@ -15,6 +15,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ INTERRUPT_GRACE = 0.5
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -105,8 +108,10 @@ async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: 
             config.graceful_timeout = INTERRUPT_GRACE
         stop.set()
 
-    loop.add_signal_handler(signal.SIGINT, interrupted)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
     front_is_down = asyncio.Event()
     triggers += [front_is_down.wait] * (len(apps) - 1)  # type: ignore[list-item]
@@ -172,13 +177,16 @@ def _shared_metrics() -> Iterator[None]:
 
 
 def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: socket.socket | None) -> None:
-    """One process a worker, all accepting from the one socket; the emulator, which has state, in one more."""
+    """One process a worker, all accepting from the one socket; the emulator, which has state, in one more.
+
+    Signals that come while the workers start must not be lost, nor kill them with a traceback: they are blocked,
+    which the workers inherit, until each process has its handlers.
+    """
     spawn = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # it would unblock them, were it started later
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     workers = [spawn.Process(target=_worker, args=(settings, listening)) for _ in range(settings.workers)]
     beside = [spawn.Process(target=_emulator_worker, args=(emulator,))] if emulator is not None else []
-    # The terminal sends Ctrl-C to the whole group. A worker that is still starting must not die of it with a
-    # traceback: it inherits that the signal is ignored, until its own handler is there.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for process in [*beside, *workers]:
         process.start()
 
@@ -188,11 +196,13 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 
-    signal.signal(signal.SIGTERM, pass_on)
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     for process in workers:
         process.join()
     for process in beside:
-        process.terminate()
+        process.kill()
         process.join()
 
 
@@ -201,5 +211,7 @@ def _worker(settings: Settings, listening: socket.socket) -> None:
 
 
 def _emulator_worker(listening: socket.socket) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Outlives the workers: the parent ends it, no signal of the terminal's does."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     asyncio.run(_run([(_emulator(None), listening)], 0.0))

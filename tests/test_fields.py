@@ -339,11 +339,6 @@ def test_c57_no_safety_mode_by_default() -> None:
     assert chat() == ({}, [])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="p and top_p (k, top_k; stop, stop_sequences): the later in the body wins, unnoted",
-)
 @pytest.mark.parametrize(
     "asked",
     [{"p": 0.5, "top_p": 0.9}, {"top_k": 5, "k": 9}, {"stop": "a", "stop_sequences": ["b"]}],
@@ -355,11 +350,6 @@ def test_two_names_of_one_field_are_not_settled_in_silence(asked: dict[str, Any]
     assert one[0] == two[0] and one[1]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="null is absence, yet it hides the same field in extra_params, or its synonym",
-)
 @pytest.mark.parametrize(
     "asked", [{"extra_params": {"k": 5}, "k": None}, {"log_probs": True, "logprobs": None}], ids=str
 )

@@ -129,11 +129,6 @@ def test_l2_fold_of_any_answer(made: list[Event]) -> None:
     _compare(transcripts.call(transcripts.REQUEST), _encoded(made), transcripts.whole(made))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="replay gives the log probabilities of the text to the thinking block before it: all are lost",
-)
 @property_of(200)
 @given(transcripts.answers(log_thinkers=True))
 def test_l2_fold_of_log_probabilities_after_thinking(made: list[Event]) -> None:

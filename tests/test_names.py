@@ -190,10 +190,5 @@ def test_a_model_that_nobody_knows_can_do_everything() -> None:
     assert able.max_output is None and not able.one_penalty
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="an unknown model is taken not to reason, against the module's own word: effort is dropped",
-)
 def test_a_model_that_nobody_knows_may_reason() -> None:
     assert capabilities("brand-new", {}, {}).reasoning

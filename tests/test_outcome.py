@@ -15,7 +15,6 @@ from schemas.cohere.chat import Usage
 from support import transcripts
 from support.transcripts import property_of
 from translators.context import Outcome, UsageBase
-from translators.errors import AnswerFailed
 from translators.outcome import FINISH_REASONS, Counts, counts, finish_reason
 
 TOKENS, BILLED = UsageBase.TOKENS, UsageBase.BILLED
@@ -63,11 +62,6 @@ def test_b31_max_tokens_and_tool_call_are_not_stop() -> None:
         assert transcripts.answered(told, answer)["choices"][0]["finish_reason"] == meant
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AnswerFailed,
-    reason="ERROR_TOXIC fails the answer with 400 content_filter; C69 wants the finish reason",
-)
 def test_c69_error_toxic_is_content_filter() -> None:
     told = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
     answer = {"message": {"content": [{"type": "text", "text": "So"}]}, "finish_reason": "ERROR_TOXIC"}

@@ -147,10 +147,5 @@ def test_thoughts_can_be_hidden() -> None:
         assert ("reasoning_content" in choice["message"]) is shown
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="reasoning.summary has no effect in chat, and nobody is told (decision 1)",
-)
 def test_a_summary_that_nobody_writes_is_noted() -> None:
     assert thinking(reasoning={"effort": "low", "summary": "auto"})[1]

@@ -557,17 +557,7 @@ def test_an_interrupt_does_not_wait_for_a_stream(fault: str) -> None:
             assert time.monotonic() - told < 1
 
 
-CUT_SHORT = pytest.mark.xfail(
-    strict=True, reason="a request that shutdown cuts short is logged with status 0 or 200 and an empty outcome"
-)
-NOISY = pytest.mark.xfail(
-    sys.version_info < (3, 12),
-    strict=True,
-    reason="asyncio of 3.11 writes 'Exception in callback' for every connection that shutdown cuts",
-)
-
-
-@pytest.mark.parametrize("told", [pytest.param("log", marks=CUT_SHORT), pytest.param("errors", marks=NOISY)])
+@pytest.mark.parametrize("told", [pytest.param("log"), pytest.param("errors")])
 def test_what_a_forced_end_leaves_behind(told: str) -> None:
     with process_over(late_stream) as (server, asked, _):
         with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
@@ -673,7 +663,6 @@ def test_two_workers_end_with_the_terminal() -> None:
             assert time.monotonic() - told < 2
 
 
-@pytest.mark.xfail(strict=True, reason="workers that are still starting meet Ctrl-C with a traceback")
 def test_workers_can_be_stopped_while_they_start() -> None:
     with process("--demo", "--workers", "5") as server:
         server.await_processes(3, signal.SIGINT)  # Python is up in them and will take it for a KeyboardInterrupt

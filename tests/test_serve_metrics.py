@@ -271,7 +271,6 @@ def test_labels_are_bounded(theatre: Stage) -> None:
     assert after[requests(model="other")] == 100
 
 
-@pytest.mark.xfail(strict=True, reason="an error_type of Cohere's that begins with 'upstream' becomes a label")
 def test_what_an_answer_says_is_no_label(theatre: Stage) -> None:
     """Cohere's error types and finish reasons are words of somebody else's, too."""
     for number in range(5):
@@ -366,7 +365,6 @@ def test_a_line_is_a_line(theatre: Stage) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="the model's name is logged at any length, as the caller wrote it")
 def test_a_very_long_model_is_no_very_long_line(theatre: Stage) -> None:
     seen = theatre.asked(answered(), model="x" * 100_000)
     assert seen.status == 200

@@ -217,9 +217,6 @@ def test_every_chunk(theatre: Stage, recording: Recording, include_usage: bool) 
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in seen.chunks}) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="system_fingerprint is null, which OpenAI's document does not allow; leave it out"
-)
 @with_oracle
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_fingerprint(theatre: Stage, stream: bool) -> None:

@@ -182,19 +182,11 @@ def test_a_file_that_cannot_be_read(nowhere: Path) -> None:
         load({}, "latin.toml")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="a table that is a number in the file and set in the environment: TypeError"
-)
 def test_a_table_that_is_none_beside_a_variable_of_it() -> None:
     with pytest.raises(SettingError):
         read("timeouts = 5\n", {"GATEWAY_TIMEOUTS_CONNECT": "2"})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="ports and times have no bounds: port -1 and a timeout of -5 s or NaN are taken",
-)
 @pytest.mark.parametrize(
     "environment",
     [

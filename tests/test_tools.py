@@ -296,11 +296,6 @@ def test_b44b_an_id_is_made_only_where_none_is_given_and_once_a_call() -> None:
     assert ids[0] == "given" and all(ids) and len(set(ids)) == 3
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=InvalidField,
-    reason="parameters that are only a $ref into their $defs are refused: 'its type must be object'",
-)
 def test_parameters_behind_a_reference() -> None:
     """What pydantic writes for a recursive model; OpenAI takes it."""
     parameters = {"$ref": "#/$defs/City", "$defs": {"City": CITY}}

@@ -107,6 +107,7 @@ class FieldTable:
     def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
         reading = Reading({}, {}, {})
+        given: dict[str, str] = {}  # Cohere's name -> the caller's
         for name, raw in self._fields(body).items():
             found = self._rows.get(name)
             if found is None:
@@ -120,9 +121,12 @@ class FieldTable:
                 continue
             if row.verdict is Verdict.SEND:
                 value = decode_field(name, decoder, raw, notes)
-                if row.to in reading.sent:
-                    notes.ignored(name, f"{row.to} is given already")
-                    continue
+                other = given.setdefault(row.to, name)
+                if other != name:
+                    # Two names of one field: Cohere's own wins, whatever the order.
+                    notes.ignored(other if name == row.to else name, f"{row.to} is given, too")
+                    if name != row.to:
+                        continue
                 reading.sent[row.to] = row.convert(value, name, notes) if row.convert else value
             elif row.verdict is Verdict.READ:
                 reading.read[name] = decode_field(name, decoder, raw, notes)

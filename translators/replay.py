@@ -56,18 +56,19 @@ def _cited(citation: Citation) -> events.CitationStart:
 
 
 def _take(items: list[LogprobItem], text: str) -> list[LogprobItem]:
-    """The leading items, if they spell this text; they are removed from the list. A thought may have none."""
-    spelt = ""
-    for count, item in enumerate(items, 1):
-        spelt += item.text or ""
+    """The leading items that spell this text, or its beginning; they are removed. A thought may have none."""
+    spelt, count = "", 0
+    while count < len(items) and len(spelt) < len(text):
+        spelt += items[count].text or ""
         if not text.startswith(spelt):
             return []
-        if len(spelt) == len(text):
-            taken, items[:] = items[:count], items[count:]
-            return taken
-    return []
+        count += 1
+    taken, items[:] = items[:count], items[count:]
+    return taken
 
 
 def _pieces(text: str, logprobs: list[LogprobItem]) -> list[tuple[str, LogprobItem | None]]:
-    """The text cut as a stream would have cut it: one piece a logprob item."""
-    return [(item.text or "", item) for item in logprobs] or [(text, None)]
+    """The text cut as a stream would have cut it: one piece a logprob item, and what they do not spell."""
+    pieces: list[tuple[str, LogprobItem | None]] = [(item.text or "", item) for item in logprobs]
+    rest = text[sum(len(piece) for piece, _ in pieces) :]
+    return [*pieces, (rest, None)] if rest or not pieces else pieces

@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec import Struct
-from sqlalchemy import URL, Connection, event, inspect, make_url, select
+from sqlalchemy import URL, AdaptedConnection, Connection, event, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -87,7 +87,7 @@ class Address(Struct, frozen=True):
         bounds: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
         if self.path is not None:
             # isolation_level: the driver is not to begin transactions of its own; _begin does.
-            connect = {"timeout": timeout * BUSY_SHARE, "isolation_level": None}
+            connect: dict[str, Any] = {"timeout": timeout * BUSY_SHARE, "isolation_level": None}
             engine = create_async_engine(self.url, connect_args=connect, hide_parameters=True, **bounds)
             event.listen(engine.sync_engine, "connect", _set_up)
             event.listen(engine.sync_engine, "begin", _begin)
@@ -114,7 +114,12 @@ def _begin(connection: Connection) -> None:
     # Who will write says so at once. A reader that starts to write is refused when somebody wrote meanwhile, and no
     # waiting helps it. A read of one statement needs no transaction.
     if connection.get_execution_options().get("writes"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver = cast(AdaptedConnection, connection.connection.dbapi_connection)
+        driver.run_async(_begin_at_once)  # one journey to the connection's thread, where a statement takes three
+
+
+async def _begin_at_once(connection: Any) -> None:
+    await connection.execute("BEGIN IMMEDIATE")
 
 
 def upgrade(url: str) -> None:
@@ -155,7 +160,7 @@ def _driver_failures(address: Address) -> tuple[type[Exception], ...]:
     """What is raised while connecting comes from the driver as it is, not wrapped by SQLAlchemy."""
     if address.path is not None:
         return DBAPIError, PoolTimeout, OSError, sqlite3.Error
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]
 
     return DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError
 
@@ -187,6 +192,8 @@ class Database:
 
     async def close(self) -> None:
         """Waits for the calls under way, no longer than they may take."""
+        if self._looking is not None:
+            self._looking.cancel()
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._timeout)
         closing = asyncio.create_task(self._engine.dispose())
@@ -205,7 +212,7 @@ class Database:
         """
         return await self._call(self._write(work))
 
-    async def _call(self, call: Any) -> Any:
+    async def _call(self, call: Coroutine[Any, Any, Result]) -> Result:
         """Waits no longer than allowed, even for what cannot be stopped: a thread, a connection gone silent.
 
         A caller who leaves does not stop the call, which has a bound of its own: tearing down a connection costs

@@ -5,11 +5,15 @@ JSON is kept as the bytes it came in: nothing here reads it, so nothing here can
 """
 
 import hashlib
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Boolean,
     Column,
+    ColumnElement,
+    Connection,
     Dialect,
     Double,
     ForeignKey,
@@ -19,7 +23,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    or_,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 LONGEST_NAME = 255
 
@@ -114,3 +120,14 @@ VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, prima
 
 HEAD = "0001"
 """The version that this code is written for: the newest file in `migrations/versions`."""
+
+
+def alive(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> ColumnElement[bool]:
+    """Not expired. Each query asks, because deleting comes later."""
+    return or_(expires_at.is_(None), expires_at > (int(now) if isinstance(now, float | int) else now))
+
+
+def insert_new(connection: Connection, table: Table) -> Any:
+    """An insert that leaves rows alone that are there already."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()

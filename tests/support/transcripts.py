@@ -188,7 +188,7 @@ def fold(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         if "error" in document:
             told["error"] = document["error"]
             continue
-        told |= {key: document[key] for key in ("id", "model", "created", "system_fingerprint")}
+        told |= {key: document[key] for key in ("id", "model", "created")}
         if document.get("usage"):
             told["usage"] = document["usage"]
         for choice in document["choices"]:
@@ -228,7 +228,7 @@ def folded_completion(completion: Mapping[str, Any]) -> dict[str, Any]:
     """A completion in the form that `fold` gives, so that the two can be compared."""
     (choice,) = completion["choices"]
     message = choice["message"]
-    told: dict[str, Any] = {key: completion[key] for key in ("id", "model", "created", "system_fingerprint", "usage")}
+    told: dict[str, Any] = {key: completion[key] for key in ("id", "model", "created", "usage")}
     told["content"] = message["content"] or ""
     for key in ("tool_calls", "annotations", "citations"):
         told[key] = message.get(key, [])

@@ -1,8 +1,8 @@
 """How a database gets its tables: `upgrade` brings it to the newest version, and is all that imports Alembic.
 
 A change of `tables.py` is a new file in `versions`, and a new HEAD. Of several processes that start at once one
-migrates, the others wait for it and find the work done. Each version is one transaction with its change of the
-version number: a process that dies in between leaves the database as it was.
+migrates, the others wait for it and find the work done. All of it is one transaction, the new version number included:
+a process that dies in between leaves the database as it was.
 """
 
 import threading
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
+from gateway.store.errors import StoreUnavailable
 from gateway.store.tables import HEAD
 
 _LOCK = 0x636F68657265  # any number, as long as all gateways use the same
@@ -17,14 +18,18 @@ _ALEMBIC_IS_GLOBAL = threading.Lock()  # it keeps the connection in hand in a va
 
 
 def migrate(connection: Connection) -> None:
-    """Runs what is missing, inside the transaction that this connection is in."""
+    """Runs what is missing, inside the transaction that this connection is in. Raises StoreUnavailable."""
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    with _ALEMBIC_IS_GLOBAL:
-        command.upgrade(config, HEAD)
+    try:
+        with _ALEMBIC_IS_GLOBAL:
+            command.upgrade(config, HEAD)
+    except CommandError as error:  # a newer gateway was here: its versions are unknown to this one
+        raise StoreUnavailable(f"the database cannot be brought to version {HEAD}: {error}") from error
