@@ -11,6 +11,7 @@ from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint, Services
 from gateway.guard import Guard
 from gateway.log import Log
+from gateway.memory import Memory
 from gateway.metrics import Metrics
 from gateway.operations import CALLS, LOOKUPS
 from gateway.probes import Health, MetricsPage
@@ -27,7 +28,8 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
     catalogue = Catalogue(upstream, CAPABILITIES)
     metrics = Metrics(catalogue.__contains__, fields)
-    services = Services(settings, settings.policy, upstream, catalogue, metrics)
+    memory = Memory(settings.database_url, settings.response_days, log)
+    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
     serving = False
 
     @asynccontextmanager
@@ -38,6 +40,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         yield
         serving = False
         await upstream.stop()
+        await memory.stop()
         log.flush()
 
     router = Router(

@@ -18,6 +18,7 @@ from gateway.catalogue import Catalogue
 from gateway.departure import Departure
 from gateway.errors import UpstreamError
 from gateway.exchange import Exchange
+from gateway.memory import Memory, Recalled, new_response_id
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Confluence, Source, pump
@@ -46,8 +47,9 @@ class Services(msgspec.Struct, frozen=True):
     upstream: Upstream
     catalogue: Catalogue
     metrics: Metrics
+    memory: Memory
 
-    def context(self, scope: Scope) -> Context:
+    def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
@@ -55,6 +57,8 @@ class Services(msgspec.Struct, frozen=True):
             policy=self.policy,
             features=self.catalogue.features,
             lessons=self.catalogue.lessons,
+            history=recalled.history if recalled else (),
+            response_id=recalled.response_id if recalled else "",
         )
 
 
@@ -71,105 +75,138 @@ class CallEndpoint:
         body.require_json(scope)
         settings = services.settings
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
-        call = operation.request(asked, services.context(scope))
         caller: Caller = scope["gateway.caller"]
+        recalled: Recalled | None = None
+        if operation.remembering is not None:
+            response_id = new_response_id()
+            recalled = await services.memory.recall(operation.remembering(asked, response_id), response_id, caller)
+        call = operation.request(asked, services.context(scope, recalled))
         services.catalogue.notice(call.model, caller)
         async with Departure(receive) as departure:
+            serving = Serving(operation, services, caller, known, send, departure, recalled)
             known.upstream_began = _now()
             try:
-                await self._answered(call, caller, known, send, departure)
+                await serving.answer(call)
             except UpstreamError as error:
                 if not services.catalogue.learn(call.model, error.failure.lesson):
                     raise
                 # The model cannot do what the table says: the request is put to it in another way.
-                call = operation.request(asked, services.context(scope))
-                await self._answered(call, caller, known, send, departure)
+                await serving.answer(operation.request(asked, services.context(scope, recalled)))
             finally:
                 known.upstream_ended = _now()
 
-    async def _answered(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
+
+class Serving(msgspec.Struct):
+    """One request on its way: everything from the translated call to the answer's last byte."""
+
+    operation: CallOperation
+    services: Services
+    caller: Caller
+    known: Exchange
+    send: Send
+    departure: Departure
+    recalled: Recalled | None
+
+    async def answer(self, call: Call) -> None:
+        known = self.known
         known.model, known.streamed = call.model, call.streamed
         try:
             if not call.streamed:
-                call = await self._whole(call, caller, known, send, departure)
+                call = await self._whole(call)
             elif call.buffered:
-                call = await self._retold(call, caller, known, send, departure)
+                call = await self._retold(call)
             else:
-                await self._streamed(call, caller, known, send, departure)
+                await self._streamed(call)
         finally:
             known.notes = len(call.notes)
             if known.notes:
-                self._services.metrics.note(self._operation.name, call.notes)
+                self.services.metrics.note(self.operation.name, call.notes)
+
+    async def _keep(self, final: bytes) -> None:
+        """What is to be remembered is stored before the answer's last byte leaves."""
+        if self.recalled is not None and self.recalled.keep and self.operation.kept is not None:
+            await self.services.memory.keep(self.recalled, self.caller, self.operation.kept(final), final)
 
     # --- whole answers -------------------------------------------------------------------------------------
 
-    async def _whole(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> Call:
+    async def _whole(self, call: Call) -> Call:
         """Returns the call whose answer was shown: the second, where the first one's failed its check."""
         try:
-            answer = call.answer(await self._bodies(call, caller, known))
+            answer = call.answer(await self._bodies(call))
         except AnswerFailed as error:
             call = _again(call, error.failure)
-            answer = call.answer(await self._bodies(call, caller, known))
-        _used(known, answer.outcome)
+            answer = call.answer(await self._bodies(call))
+        _used(self.known, answer.outcome)
+        await self._keep(answer.body)
         headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *_notes(call)]
-        departure.over()
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        self.departure.over()
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.body", "body": answer.body})
         return call
 
-    async def _bodies(self, call: Call, caller: Caller, known: Exchange) -> list[bytes]:
+    async def _bodies(self, call: Call) -> list[bytes]:
         """Cohere's whole answers to all of a call's bodies, asked at once."""
         if len(call.bodies) == 1:
-            return [await self._body(call.bodies[0], caller, known)]
-        return await all_or_first_error([self._body(body, caller, known) for body in call.bodies])
+            return [await self._body(call.bodies[0])]
+        return await all_or_first_error([self._body(body) for body in call.bodies])
 
-    async def _body(self, asked: bytes, caller: Caller, known: Exchange) -> bytes:
-        async with self._services.upstream.post(self._operation.upstream, caller.upstream_key, asked, False) as reply:
-            return await (await _accepted(reply, caller, known)).whole()
+    async def _body(self, asked: bytes) -> bytes:
+        opening = self.services.upstream.post(self.operation.upstream, self.caller.upstream_key, asked, False)
+        async with opening as reply:
+            return await (await self._accepted(reply)).whole()
+
+    async def _accepted(self, reply: Reply) -> Reply:
+        """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
+        self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
+        if reply.status != 200:
+            told = refusal(reply.status, await reply.whole(), self.caller.own_key)
+            raise UpstreamError(told, reply.header("retry-after") or None)
+        return reply
 
     # --- streams -------------------------------------------------------------------------------------------
 
-    async def _retold(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> Call:
+    async def _retold(self, call: Call) -> Call:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
-        stream, documents = await self._told(call, caller, known)
+        stream, documents = await self._told(call)
         if stream.failure is not None:
             call = _again(call, stream.failure)
-            stream, documents = await self._told(call, caller, known)
+            stream, documents = await self._told(call)
             if stream.failure is not None:
                 raise UpstreamError(stream.failure)
-        _used(known, stream.outcome)
-        departure.over()
-        await send(_stream_head(call, known))
-        framing = self._operation.framing
-        await send({"type": "http.response.body", "body": framing.documents(documents) + framing.closing(stream)})
+        _used(self.known, stream.outcome)
+        await self._keep(stream.final())
+        self.departure.over()
+        await self.send(_stream_head(call, self.known))
+        framing = self.operation.framing
+        await self.send({"type": "http.response.body", "body": framing.documents(documents) + framing.closing(stream)})
         return call
 
-    async def _told(self, call: Call, caller: Caller, known: Exchange) -> tuple[Stream, list[bytes]]:
+    async def _told(self, call: Call) -> tuple[Stream, list[bytes]]:
         stream = call.stream()
-        bodies = await self._bodies(call, caller, known)
+        bodies = await self._bodies(call)
         return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
-    async def _streamed(self, call: Call, caller: Caller, known: Exchange, send: Send, departure: Departure) -> None:
-        stream = call.stream()
-        upstream, path = self._services.upstream, self._operation.upstream
+    async def _streamed(self, call: Call) -> None:
+        stream, known = call.stream(), self.known
+        upstream, path = self.services.upstream, self.operation.upstream
         async with contextlib.AsyncExitStack() as stack:
-            openings = [upstream.post(path, caller.upstream_key, body, True) for body in call.bodies]
+            openings = [upstream.post(path, self.caller.upstream_key, body, True) for body in call.bodies]
             if len(openings) == 1:
                 replies = [await stack.enter_async_context(openings[0])]
             else:
                 replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
-            sources = [
-                Source(await _accepted(reply, caller, known), stream, choice) for choice, reply in enumerate(replies)
-            ]
-            source = (
-                sources[0]
-                if len(sources) == 1
-                else stack.enter_context(contextlib.closing(Confluence(sources, stream)))
-            )
+            sources = [Source(await self._accepted(reply), stream, choice) for choice, reply in enumerate(replies)]
+            source: Source | Confluence = sources[0]
+            if len(sources) > 1:
+                source = stack.enter_context(contextlib.closing(Confluence(sources, stream)))
+
+            async def before_the_last() -> None:
+                await self._keep(stream.final())
+                self.departure.over()
+
+            framing = self.operation.framing
             try:
-                await pump(
-                    source, stream, self._operation.framing, send, lambda: _stream_head(call, known), departure.over
-                )
+                await pump(source, stream, framing, self.send, lambda: _stream_head(call, known), before_the_last)
             finally:
                 _used(known, stream.outcome)
                 if stream.failure is not None:
@@ -205,15 +242,6 @@ async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-async def _accepted(reply: Reply, caller: Caller, known: Exchange) -> Reply:
-    """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
-    known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
-    if reply.status != 200:
-        told = refusal(reply.status, await reply.whole(), caller.own_key)
-        raise UpstreamError(told, reply.header("retry-after") or None)
-    return reply
 
 
 def _again(call: Call, failed: Failure) -> Call:

@@ -51,6 +51,10 @@ ERRORS: Mapping[str, Meaning] = {
     "missing_key": Meaning(401, "authentication_error", "missing_api_key"),
     "wrong_key": Meaning(401, "authentication_error", "invalid_api_key"),
     "not_found": Meaning(404, "invalid_request_error", "unknown_url"),
+    "no_previous": Meaning(404, "invalid_request_error", "previous_response_not_found"),
+    "no_response": Meaning(404, "invalid_request_error", "response_not_found"),
+    "no_conversation": Meaning(404, "invalid_request_error", "conversation_not_found"),
+    "no_item": Meaning(404, "invalid_request_error", "item_not_found"),
     "wrong_method": Meaning(405, "invalid_request_error", "method_not_allowed"),
     "slow_body": Meaning(408, "invalid_request_error", "request_timeout"),
     "body_too_large": Meaning(413, "invalid_request_error", "request_too_large"),
@@ -58,6 +62,7 @@ ERRORS: Mapping[str, Meaning] = {
     "internal": Meaning(500, "server_error", "internal_error"),
     "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
     "cut": Meaning(502, "server_error", "upstream_cut"),
+    "no_storage": Meaning(503, "server_error", "storage_unavailable"),
     "not_ready": Meaning(503, "server_error", "not_ready"),
     "silent": Meaning(504, "server_error", "upstream_timeout"),
 }

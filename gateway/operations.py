@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models
-from translators.context import Call, Context, Stream
+from translators import chat, models, responses
+from translators.context import Call, Context, Kept, Remembering, Stream
 from translators.fields import FieldTable
 
 
@@ -25,8 +25,15 @@ DATA_LINES = Framing(sse.encode, _done)
 """Chat's framing: unnamed events, and one [DONE] after a proper end, none after an error."""
 
 
+NAMED_EVENTS = Framing(sse.encode_named, lambda stream: sse.DONE)
+"""Responses' framing: each event is named by its type, and [DONE] ends every stream."""
+
+
 class CallOperation(Struct, frozen=True):
-    """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError."""
+    """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
+
+    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer.
+    """
 
     name: str
     path: str
@@ -34,6 +41,8 @@ class CallOperation(Struct, frozen=True):
     request: Callable[[bytes, Context], Call]
     framing: Framing
     fields: FieldTable
+    remembering: Callable[[bytes, str], Remembering] | None = None
+    kept: Callable[[bytes], Kept] | None = None
 
 
 class LookupOperation(Struct, frozen=True):
@@ -46,6 +55,16 @@ class LookupOperation(Struct, frozen=True):
 
 CALLS: tuple[CallOperation, ...] = (
     CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE),
+    CallOperation(
+        "responses",
+        "/v1/responses",
+        "/v2/chat",
+        responses.request,
+        NAMED_EVENTS,
+        responses.TABLE,
+        responses.remembering,
+        responses.kept,
+    ),
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (

@@ -7,7 +7,7 @@ official SDK, ecosystem.md §0.3).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 from starlette.types import Send
@@ -112,11 +112,12 @@ async def pump(
     framing: Framing,
     send: Send,
     begin: Callable[[], dict],  # type: ignore[type-arg]
-    over: Callable[[], None],
+    before_the_last: Callable[[], Awaitable[None]],
 ) -> None:
     """Relays a stream to its end. Raises StreamRefused if it fails before anything was sent.
 
-    begin: makes the answer's head, once its first documents are known. over: is told before the last send.
+    begin: makes the answer's head, once its first documents are known. before_the_last: is awaited before the last
+    send.
     """
     documents = await source.read()
     if stream.failure is not None and len(documents) == 1:
@@ -125,7 +126,7 @@ async def pump(
     while not source.over:
         await send({"type": "http.response.body", "body": framing.documents(documents), "more_body": True})
         documents = await source.read()
-    over()
+    await before_the_last()
     await send(
         {
             "type": "http.response.body",

@@ -77,6 +77,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     extra_upstream_fields: Annotated[
         list[str], _about("fields that are sent to Cohere although the gateway does not know them")
     ] = []
+    database_url: Annotated[str, _about("where responses are kept: sqlite:///FILE or postgresql://USER@HOST/NAME")] = (
+        "sqlite:///cohere-gateway.sqlite3"
+    )
+    response_days: Annotated[
+        float, _about("days that a stored response is kept; 0 is for ever"), Meta(ge=0, le=36_500)
+    ] = 30.0
     strict_failures: Annotated[
         Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
     ] = "error"

@@ -7,6 +7,7 @@ is an event by itself (newline-delimited JSON, which Cohere's v1 and some proxie
 after which the stream ends without the empty line.
 """
 
+import re
 from collections.abc import Sequence
 
 LARGEST_EVENT = 16 * 1024 * 1024
@@ -89,6 +90,20 @@ class Decoder:
 def encode(documents: Sequence[bytes]) -> bytes:
     """Events without a name, one a document. A document is JSON in one line."""
     return b"data: " + b"\n\ndata: ".join(documents) + b"\n\n" if documents else b""
+
+
+def encode_named(documents: Sequence[bytes]) -> bytes:
+    """Events named by the `type` in their JSON."""
+    return b"".join([b"event: " + _type(document) + b"\ndata: " + document + b"\n\n" for document in documents])
+
+
+_TYPE = re.compile(rb'"type":"((?:response\.[a-z_.]+)|error)"')
+
+
+def _type(document: bytes) -> bytes:
+    """The event's own type: its names begin with `response.`, unlike those of the items inside."""
+    found = _TYPE.search(document)
+    return found[1] if found else b"message"
 
 
 DONE = encode([b"[DONE]"])

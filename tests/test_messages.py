@@ -331,7 +331,7 @@ def test_c18_to_c20_results_answer_calls(history: list[dict[str, Any]], param: s
 def test_c20_one_id_in_two_turns_is_told_apart() -> None:
     """Cohere refuses an id that comes twice, and clients that count anew in each turn are not wrong."""
     turn = [assistant(tool_calls=[call()]), result()]
-    told = sent(USER, *turn, *turn)[0]
+    told = sent(USER, *turn, *turn)
     first, second = (message["tool_calls"][0]["id"] for message in told if "tool_calls" in message)
     assert first != second
     assert [message["tool_call_id"] for message in told if message["role"] == "tool"] == [first, second]

@@ -436,7 +436,7 @@ class Process:
 
     def settle(self, workers: int) -> None:
         """Until the workers, and the emulator beside them, have put up their own handlers."""
-        self.await_processes(workers + 1, signal.SIGTERM)
+        self.await_processes(workers, signal.SIGTERM)
 
     def signal(self, number: int, *, group: bool = False) -> None:
         if group:

@@ -202,6 +202,9 @@ class ChatStream:
     def done(self, choice: int) -> bool:
         return self.finished or bool(self._choices[choice].finish)
 
+    def final(self) -> bytes:
+        return b""
+
     def _closed(self, told: _ChoiceStream, chunks: Sequence[bytes]) -> Sequence[bytes]:
         """One choice is over: with it the whole answer, if it failed or was the last one open."""
         if self.finished:

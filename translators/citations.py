@@ -19,7 +19,7 @@ def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int
     start, end, words = citation.start or 0, citation.end or 0, citation.text
     if not words:
         return (start, end) if 0 <= start <= end <= len(text) else None
-    if 0 <= start and text[start:end] == words:
+    if 0 <= start and end <= len(text) and text[start:end] == words:
         return start, end
     if not text.isascii():
         converted = _from_utf16(start, text), _from_utf16(end, text)

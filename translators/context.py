@@ -75,6 +75,27 @@ class Answer(Struct, frozen=True):
     outcome: Outcome
 
 
+class Remembering(Struct, frozen=True):
+    """What a request asks of the memory. items: the request's own, by id, as they are kept."""
+
+    store: bool = True
+    previous_response_id: str = ""
+    conversation: str = ""
+    background: bool = False
+    items: tuple[tuple[str, bytes], ...] = ()
+
+
+class Kept(Struct, frozen=True):
+    """A finished response as the memory keeps it. output: a JSON array; items: its elements."""
+
+    id: str
+    status: str
+    model: str
+    created_at: int
+    output: bytes
+    items: Sequence[bytes]
+
+
 class Stream(Protocol):
     """A streamed answer being told. What its methods return is to be sent in order: JSON documents.
 
@@ -94,6 +115,10 @@ class Stream(Protocol):
     def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]: ...
 
     def done(self, choice: int) -> bool: ...
+
+    def final(self) -> bytes:
+        """The whole answer as one document, once finished; empty where the operation has no such thing."""
+        ...
 
 
 class Call(Protocol):

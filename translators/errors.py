@@ -10,6 +10,7 @@ of Cohere's own refusals to a Failure is the table in `refusals.py`.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Failure(Struct, frozen=True):
@@ -30,6 +31,10 @@ class Failure(Struct, frozen=True):
     loud: bool = False
     again: bool = False
     lesson: tuple[str, bool] | None = None
+
+    def at(self, param: str) -> "Failure":
+        """The same, with the field it is about."""
+        return replace(self, param=param)
 
 
 class TranslationError(Exception):

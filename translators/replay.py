@@ -28,12 +28,15 @@ def _content(
 ) -> Iterator[events.Event]:
     last_text = max((index for index, block in enumerate(blocks) if block.thinking is None), default=-1)
     remaining = list(logprobs)
+    # The numbers of an answer that thought first are those of its words, unless they spell the thoughts as well.
+    words = "".join(block.text or "" for block in blocks)
+    of_words = words.startswith("".join(item.text or "" for item in logprobs))
     for index, block in enumerate(blocks):
         thinking = block.thinking is not None or block.type == "thinking"
         text = (block.thinking if thinking else block.text) or ""
         if not text:
             yield events.ContentStart(index, _body("", thinking))
-        for piece, logprob in _pieces(text, _take(remaining, text)):
+        for piece, logprob in _pieces(text, [] if thinking and of_words else _take(remaining, text)):
             yield events.ContentDelta(index, _body(piece, thinking), logprob)
         for citation in citations:
             if citation.content_index == index or (citation.content_index is None and index == last_text):

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.context import Answer, Context, Stream
+from translators.context import Answer, Context, Kept, Remembering, Stream
 from translators.errors import InvalidField
 from translators.fields import Field, FieldTable, Reading, ignore, read, refuse, required
 from translators.notes import Notes
@@ -147,6 +147,72 @@ def _messages(given: str | list[Raw], instructions: str | None, context: Context
         raise InvalidField("input", "'input' must not be empty", "empty_array")
     reader.read(given, "input")
     return reader.finish()
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+class _Remembering(Struct):
+    store: bool | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    background: bool | None = None
+    input: str | list[Raw] | None = None
+
+
+class _Answered(Struct):
+    id: str
+    status: str
+    model: str
+    created_at: int
+    output: list[Raw]
+
+
+_remembering = msgspec.json.Decoder(_Remembering).decode
+_item = msgspec.json.Decoder(dict[str, Any]).decode
+_answered = msgspec.json.Decoder(_Answered).decode
+
+
+def remembering(body: bytes, response_id: str) -> Remembering:
+    """What a request asks to be remembered, read before it is translated. Raises InvalidField."""
+    try:
+        asked = _remembering(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Remembering(store=False)  # the translation will say what is wrong with it
+    conversation = asked.conversation.get("id") if isinstance(asked.conversation, dict) else asked.conversation
+    if asked.previous_response_id and conversation:
+        raise InvalidField("conversation", "'conversation' and 'previous_response_id' exclude each other")
+    return Remembering(
+        asked.store is not False,
+        asked.previous_response_id or "",
+        conversation or "",
+        bool(asked.background),
+        tuple(_own_items(asked.input, response_id)),
+    )
+
+
+def _own_items(given: str | list[Raw] | None, response_id: str) -> list[tuple[str, bytes]]:
+    """The request's items as they are kept: each with an id."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        content = [{"type": "input_text", "text": given}]
+        given = [Raw(_encode({"type": "message", "role": "user", "status": "completed", "content": content}))]
+    items: list[tuple[str, bytes]] = []
+    for index, raw in enumerate(given):
+        try:
+            item = _item(raw)
+        except msgspec.ValidationError:
+            return []  # the translation will say so
+        item_id = item.get("id") or f"item_{response_id.removeprefix('resp_')}_{index}"
+        items.append((str(item_id), _encode({**item, "id": item_id, "type": item.get("type") or "message"})))
+    return items
+
+
+def kept(final: bytes) -> Kept:
+    """What is kept of a finished response."""
+    told = _answered(final)
+    return Kept(told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output))
 
 
 # --- tools ------------------------------------------------------------------------------------------------

@@ -96,6 +96,9 @@ class ResponsesStream:
     def done(self, choice: int) -> bool:
         return self.finished
 
+    def final(self) -> bytes:
+        return _encode(self.response)
+
     def _told(self, steps: Sequence[Step]) -> Sequence[bytes]:
         return [_encode(event) for step in steps for event in _TELL[type(step)](self, step)]
 

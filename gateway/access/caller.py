@@ -7,6 +7,7 @@ Four modes (product.md, "Who may call"), chosen once at start:
     bring your own key   the caller's bearer token IS the Cohere key
 """
 
+import hashlib
 import hmac
 from collections.abc import Iterable
 from enum import Enum
@@ -25,11 +26,15 @@ class Mode(Enum):
 
 
 class Caller(Struct, frozen=True):
-    """own_key: the Cohere key is the caller's own, so they are told the truth about it."""
+    """own_key: the Cohere key is the caller's own, so they are told the truth about it.
+
+    owner: whose what is stored is; nothing can be read out of it.
+    """
 
     name: str
     own_key: bool
     upstream_key: str
+    owner: str
 
     def __repr__(self) -> str:
         return f"Caller({self.name!r})"
@@ -68,10 +73,10 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         self.mode = mode_of(settings)
         self._settings = settings
-        self._demo = Caller("demo", False, DEMO_KEY)
+        self._demo = Caller("demo", False, DEMO_KEY, "demo")
         key = settings.cohere_api_key[0] if settings.cohere_api_key else ""
-        self._open = Caller("anonymous", False, key)
-        self._master = Caller("master", False, key)
+        self._open = Caller("anonymous", False, key, "open")
+        self._master = Caller("master", False, key, "master")
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """The caller behind these headers. Raises CallerError: 400 for two keys, 401 for none or a wrong one."""
@@ -83,7 +88,7 @@ class Access:
         if not key:
             raise CallerError(failure("missing_key", "No API key was given: send it as 'Authorization: Bearer KEY'"))
         if self.mode is Mode.OWN_KEY:
-            return Caller("own key", True, key)
+            return Caller("own key", True, key, owner_of(key))
         if self._settings.master_may_call and same(key, self._settings.master_key):
             return self._master
         raise CallerError(failure("wrong_key", "This API key is not known here"))
@@ -105,6 +110,11 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
     if len(found) > 1:
         raise CallerError(failure("two_credentials", "The request carries two different API keys"))
     return found.pop() if found else ""
+
+
+def owner_of(key: str) -> str:
+    """The whole hash of a key: a part of it could be shared by two."""
+    return "key:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def same(given: str, kept: str) -> bool:

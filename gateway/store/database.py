@@ -104,10 +104,14 @@ class Address(Struct, frozen=True):
 
 
 def _set_up(connection: Any, record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+    except BaseException:
+        connection.terminate()  # the pool forgets it, and its thread would wait for ever
+        raise
 
 
 def _begin(connection: Connection) -> None:
@@ -180,7 +184,9 @@ class Database:
         # SQLite has one writer at a time and lets the others try again after naps. Inside this process they queue.
         self._turn = asyncio.Lock() if self._address.path is not None else contextlib.nullcontext()
         self._failures = _driver_failures(self._address)
-        self._usable = False
+        # Looked at, and not failed since; for writing apart, because a read of a file that may only be read does not
+        # tell that it may be written again, and only a new connection can.
+        self._readable = self._writable = False
         self._identity: tuple[int, int] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[Any]] = set()
@@ -188,7 +194,7 @@ class Database:
     async def open(self) -> None:
         """Makes what is missing. Raises StoreUnavailable, after which every call tries again."""
         with told(self._failures):
-            await self._ready()
+            await self._ready(True)
 
     async def close(self) -> None:
         """Waits for the calls under way, no longer than they may take."""
@@ -199,7 +205,7 @@ class Database:
         closing = asyncio.create_task(self._engine.dispose())
         await asyncio.wait({closing}, timeout=GRACE_SECONDS)
         closing.cancel()
-        self._usable = False
+        self._readable = self._writable = False
 
     async def read(self, work: Work[Result]) -> Result:
         """The result of work that changes nothing. Raises StoreUnavailable."""
@@ -223,7 +229,7 @@ class Database:
         task.add_done_callback(self._finished)
         done, _ = await asyncio.wait({task}, timeout=self._timeout + GRACE_SECONDS)
         if not done:
-            self._usable = False
+            self._readable = self._writable = False
             raise StoreUnavailable("the database did not answer in time, and does not stop")
         return task.result()
 
@@ -233,31 +239,32 @@ class Database:
             task.exception()  # looked at, so that nobody is told of an exception whose caller has left
 
     async def _read(self, work: Work[Result]) -> Result:
-        async with self._bounds(), self._reading.connect() as connection:
+        async with self._bounds(False), self._reading.connect() as connection:
             return await connection.run_sync(work)
 
     async def _write(self, work: Work[Result]) -> Result:
-        async with self._bounds(), self._turn, self._writing.begin() as connection:
+        async with self._bounds(True), self._turn, self._writing.begin() as connection:
             return await connection.run_sync(work)
 
     @contextlib.asynccontextmanager
-    async def _bounds(self) -> AsyncIterator[None]:
+    async def _bounds(self, writes: bool) -> AsyncIterator[None]:
         try:
             with told(self._failures):
                 async with asyncio.timeout(self._timeout):
-                    await self._ready()
+                    await self._ready(writes)
                     yield
         except StoreUnavailable:
-            self._usable = False
+            self._readable = self._writable = False
             raise
 
-    async def _ready(self) -> None:
-        if self._usable and self._identity == self._address.identity():
+    async def _ready(self, writes: bool) -> None:
+        if (self._writable if writes else self._readable) and self._identity == self._address.identity():
             return
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(self._looked)
         await asyncio.shield(self._looking)  # others wait for it, too, and longer than this call may
+        self._writable = self._writable or writes
 
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looking = None
@@ -277,7 +284,7 @@ class Database:
         if version != HEAD:
             await asyncio.to_thread(upgrade, self._url)
         self._identity = address.identity()
-        self._usable = True
+        self._readable = True
 
 
 def _version(connection: Connection) -> str | None:

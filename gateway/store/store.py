@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from sqlalchemy import Connection, Delete, func, select
+from sqlalchemy import Connection, Delete, Update, false
 from sqlalchemy.exc import IntegrityError
 
 from gateway.store import conversations, purge, responses
@@ -61,9 +61,10 @@ class Store:
     async def ping(self) -> bool:
         """Whether a response could be stored now: asks for the right to write, not only for an answer."""
         try:
-            return await self._database.write(_may_write)
+            await self._database.write(partial(_rows, _TRIAL))
         except StoreUnavailable:
             return False
+        return True
 
     # --- responses ------------------------------------------------------------------------------------------
 
@@ -206,12 +207,9 @@ class Store:
         return deleted
 
 
-def _may_write(connection: Connection) -> bool:
-    # SQLite has been asked already, by BEGIN IMMEDIATE; a PostgreSQL that became a standby answers, and cannot write.
-    if connection.dialect.name == "postgresql":
-        return connection.scalar(select(func.current_setting("transaction_read_only"))) == "off"
-    return connection.scalar(select(VERSION.c.version_num)) is not None
+# Changes nothing, and is refused all the same by a file that may only be read, and by a standby of PostgreSQL.
+_TRIAL = VERSION.update().where(false()).values(version_num="")
 
 
-def _rows(step: Delete, connection: Connection) -> int:
+def _rows(step: Delete | Update, connection: Connection) -> int:
     return connection.execute(step).rowcount
