@@ -105,73 +105,77 @@ class _TextRewrite:
         return (step,)
 
 
-class WithoutFence(_TextRewrite):
-    """JSON without the Markdown fence that models like to put around it."""
+class _Peeled(_TextRewrite):
+    """Text without something around it. What may belong to that is held back until it is known."""
 
-    _TAIL = re.compile(r"\s*`{0,3}\s*\Z")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._held = ""
-        self._begun = self._fenced = False
-
-    def more(self, text: str) -> str:
-        self._held += text
-        if not self._begun:
-            held = self._held.lstrip()
-            if "```".startswith(held[:3]) and (len(held) < 3 or "\n" not in held):
-                return ""  # may still become a fence
-            self._begun, self._fenced = True, held.startswith("```")
-            body = held.partition("\n")[2] if self._fenced else self._held
-            self._cut, self._held = len(self._held) - len(body), body
-        if not self._fenced:
-            shown, self._held = self._held, ""
-            return shown
-        tail = self._TAIL.search(self._held)
-        end = tail.start() if tail else len(self._held)
-        shown, self._held = self._held[:end], self._held[end:]
-        return shown
-
-    def rest(self) -> str:
-        held, fenced = self._held, self._fenced
-        self._held, self._begun, self._fenced = "", False, False
-        return "" if fenced else held
-
-
-class Unwrapped(_TextRewrite):
-    """`{"value": X}` told as X: the wrapper that a schema without an object at its top was given."""
-
-    KEY = "value"
-    _HEAD = re.compile(r'\s*\{\s*"value"\s*:\s*')
-    _MAYBE_HEAD = re.compile(r'\s*(\{\s*("(v(a(l(u(e("\s*)?)?)?)?)?)?)?)?\Z')
-    _TAIL = re.compile(r"\s*\}?\s*\Z")
+    TAIL: re.Pattern[str]
+    """The longest end of a text that may belong to what is taken off."""
 
     def __init__(self) -> None:
         super().__init__()
         self._held = ""
         self._begun = self._wrapped = False
 
+    def front(self, held: str) -> int | None:
+        """How many characters to take off the front: 0 for none, None while it cannot be told yet."""
+        raise NotImplementedError
+
+    def closes(self, held: str) -> bool:
+        """What is held back at the end belongs to what is taken off."""
+        raise NotImplementedError
+
     def more(self, text: str) -> str:
         self._held += text
         if not self._begun:
-            head = self._HEAD.match(self._held)
-            if head is None and self._MAYBE_HEAD.match(self._held):
+            front = self.front(self._held)
+            if front is None:
                 return ""
-            self._begun, self._wrapped = True, head is not None
-            self._cut = head.end() if head else 0
-            self._held = self._held[self._cut :]
-        if not self._wrapped:
-            shown, self._held = self._held, ""
-            return shown
-        tail = self._TAIL.search(self._held)
+            self._begun, self._wrapped, self._cut = True, front > 0, front
+            self._held = self._held[front:]
+        tail = self.TAIL.search(self._held) if self._wrapped else None
         end = tail.start() if tail else len(self._held)
         shown, self._held = self._held[:end], self._held[end:]
         return shown
 
     def rest(self) -> str:
-        held, wrapped = self._held, self._wrapped
+        held, closed = self._held, self._wrapped and self.closes(self._held)
         self._held, self._begun, self._wrapped = "", False, False
-        return "" if wrapped and "}" in held else held
+        return "" if closed else held
+
+
+class WithoutFence(_Peeled):
+    """JSON without the Markdown fence that models like to put around it."""
+
+    TAIL = re.compile(r"\s*`{0,3}\s*\Z")
+
+    def front(self, held: str) -> int | None:
+        words = held.lstrip()
+        if not words.startswith("```"):
+            return None if "```".startswith(words) else 0
+        line_end = held.find("\n", len(held) - len(words))
+        return line_end + 1 if line_end >= 0 else None
+
+    def closes(self, held: str) -> bool:
+        return "```" in held or not held.strip("` \n\r\t")
+
+
+class Unwrapped(_Peeled):
+    """`{"value": X}` told as X: the wrapper that a schema without an object at its top was given."""
+
+    KEY = "value"
+    TAIL = re.compile(r"\s*\}?\s*\Z")
+    _HEAD = re.compile(r'\s*\{\s*"value"\s*:\s*')
+    _MAYBE_HEAD = re.compile(r'\s*(\{\s*("(v(a(l(u(e("\s*)?)?)?)?)?)?)?)?\Z')
+
+    def front(self, held: str) -> int | None:
+        head = self._HEAD.match(held)
+        if head is not None:
+            # White space after the colon may go on in the next piece.
+            return head.end() if head.end() < len(held) else None
+        return None if self._MAYBE_HEAD.match(held) else 0
+
+    def closes(self, held: str) -> bool:
+        return "}" in held
 
 
 class Checked:

@@ -13,7 +13,7 @@ from schemas.cohere.errors import decode_error
 from schemas.cohere.events import decode_event
 from translators.errors import Failure, UpstreamProtocolError
 from translators.replay import replay
-from translators.steps import Step
+from translators.steps import Failed, Step
 from translators.turn import Turn
 
 DONE = b"[DONE]"
@@ -32,6 +32,7 @@ class Telling:
     def __init__(self, rewrites: Iterable[Rewrite] = ()) -> None:
         self._turn = Turn()
         self._rewrites = tuple(rewrites)
+        self._failed = False
 
     def feed(self, data: bytes) -> Sequence[Step]:
         """The steps of one stream event. Raises UpstreamProtocolError."""
@@ -58,8 +59,15 @@ class Telling:
         return self._rewritten(steps) if self._rewrites else steps
 
     def _rewritten(self, steps: Sequence[Step]) -> Sequence[Step]:
+        """The steps through all rewrites. A rewrite may fail the answer: then nothing more is told."""
         for rewrite in self._rewrites:
             steps = [told for step in steps for told in rewrite(step)]
+        if self._failed:
+            return ()
+        for index, step in enumerate(steps):
+            if isinstance(step, Failed):
+                self._failed = True
+                return steps[: index + 1]
         return steps
 
 

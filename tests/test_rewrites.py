@@ -1,0 +1,150 @@
+"""`translators/rewrites.py`: what is taken off or restored, in whatever pieces the text comes."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.transcripts import property_of
+from translators.rewrites import (
+    AnswerCall,
+    Checked,
+    HideReasoning,
+    LimitCalls,
+    OnlyTools,
+    RestoreNames,
+    Unwrapped,
+    WithoutFence,
+)
+from translators.steps import Closed, Delta, Failed, Finished, Kind, Opened, Step
+from translators.telling import Rewrite
+from translators.tool_names import ToolNames
+
+
+def told(rewrite: Rewrite, steps: Sequence[Step]) -> list[Step]:
+    return [shown for step in steps for shown in rewrite(step)]
+
+
+def text_item(pieces: Sequence[str], item: int = 0) -> list[Step]:
+    deltas = [Delta(item, Kind.TEXT, piece) for piece in pieces]
+    return [Opened(item, Kind.TEXT), *deltas, Closed(item, Kind.TEXT, "".join(pieces))]
+
+
+def shown(rewrite: Rewrite, pieces: Sequence[str]) -> str:
+    """The text that is told, which its deltas and its closing must agree on."""
+    steps = told(rewrite, text_item(pieces))
+    joined = "".join(step.text for step in steps if isinstance(step, Delta))
+    (closed,) = (step.text for step in steps if isinstance(step, Closed))
+    assert joined == closed
+    return joined
+
+
+def call(item: int, name: str, arguments: str = "{}") -> list[Step]:
+    opened = Opened(item, Kind.CALL, f"id_{item}", name)
+    return [opened, Delta(item, Kind.CALL, arguments), Closed(item, Kind.CALL, arguments)]
+
+
+FENCES = [
+    ("no fence", '{"a": 1}', '{"a": 1}'),
+    ("a fence", '```json\n{"a": 1}\n```', '{"a": 1}'),
+    ("a fence without a language", "```\n[1]\n```\n", "[1]"),
+    ("white space around it", '  \n```json\n{"a": 1}\n  ```  ', '{"a": 1}'),
+    ("ticks inside", '{"a": "```"}', '{"a": "```"}'),
+    ("ticks inside a fence", '```json\n{"a": "``` "}\n```', '{"a": "``` "}'),
+    ("prose", "Here you are: 5", "Here you are: 5"),
+    ("an end that was cut off", '```json\n{"a": ', '{"a":'),
+    ("nothing", "", ""),
+    ("one tick", "`", "`"),
+]
+
+WRAPPERS = [
+    ("an array", '{"value": [1, {"a": "}"}]}', '[1, {"a": "}"}]'),
+    ("white space", ' { "value" :\n [1] \n } ', "[1]"),
+    ("a string that ends in a brace", '{"value":"}"}', '"}"'),
+    ("an object", '{"value":{"a":{}}}', '{"a":{}}'),
+    ("no wrapper", '{"values": 1}', '{"values": 1}'),
+    ("no JSON", "It rains.", "It rains."),
+    ("cut off", '{"value": [1, 2', "[1, 2"),
+    ("nothing", "", ""),
+]
+
+
+@pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in FENCES], ids=[row[0] for row in FENCES])
+def test_a_fence_is_taken_off_however_it_comes(given_: str, wanted: str) -> None:
+    assert shown(WithoutFence(), [given_]) == wanted
+    assert shown(WithoutFence(), list(given_)) == wanted
+    for cut in range(len(given_) + 1):
+        assert shown(WithoutFence(), [given_[:cut], given_[cut:]]) == wanted
+
+
+@pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in WRAPPERS], ids=[row[0] for row in WRAPPERS])
+def test_a_wrapper_is_taken_off_however_it_comes(given_: str, wanted: str) -> None:
+    assert shown(Unwrapped(), [given_]) == wanted
+    assert shown(Unwrapped(), list(given_)) == wanted
+    for cut in range(len(given_) + 1):
+        assert shown(Unwrapped(), [given_[:cut], given_[cut:]]) == wanted
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@property_of(300)
+@given(JSON, st.data(), st.sampled_from([None, 1]))
+def test_any_value_comes_out_of_its_wrapper(value: object, data: st.DataObject, indent: int | None) -> None:
+    written = json.dumps({"value": value}, indent=indent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=6)))
+    pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)], strict=True)]
+    assert json.loads(shown(Unwrapped(), pieces)) == value
+    fenced = f"```json\n{written}\n```"
+    assert json.loads(shown(WithoutFence(), list(fenced))) == {"value": value}
+
+
+def test_one_call_is_passed_on() -> None:
+    steps = told(LimitCalls(1), [*call(0, "f"), *call(1, "g"), Finished("TOOL_CALL", None)])
+    assert steps == [*call(0, "f"), Finished("TOOL_CALL", None)]
+    assert told(LimitCalls(0), call(0, "f")) == []
+
+
+def test_names_come_back() -> None:
+    (opened, *_) = told(RestoreNames(ToolNames(["a.b"])), call(0, "a_b"))
+    assert isinstance(opened, Opened) and opened.name == "a.b"
+
+
+def test_a_tool_that_may_not_be_called_fails_the_answer() -> None:
+    (failed, *_) = told(OnlyTools({"f"}), call(0, "g"))
+    assert isinstance(failed, Failed) and failed.failure.again
+    assert told(OnlyTools({"f"}), call(0, "f")) == call(0, "f")
+
+
+def test_thoughts_can_be_hidden() -> None:
+    thought: list[Step] = [Opened(0, Kind.THINKING), Delta(0, Kind.THINKING, "hm"), Closed(0, Kind.THINKING, "hm")]
+    assert told(HideReasoning(), [*thought, *text_item(["a"], 1)]) == text_item(["a"], 1)
+
+
+def test_the_answers_tool_is_the_answer() -> None:
+    steps = told(AnswerCall("give"), [*call(0, "f"), *call(1, "give", '{"a":1}')])
+    assert steps == [*call(0, "f"), *text_item(['{"a":1}'], 1)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "items", "fails"),
+    [
+        ("COMPLETE", text_item(["bad"]), True),
+        ("COMPLETE", text_item(["good"]), False),
+        ("STOP_SEQUENCE", text_item(["bad"]), True),
+        ("MAX_TOKENS", text_item(["bad"]), False),
+        ("TOOL_CALL", call(0, "f"), False),
+        ("COMPLETE", [], True),
+    ],
+)
+def test_a_finished_text_is_checked(reason: str, items: list[Step], fails: bool) -> None:
+    def complaint(text: str) -> str:
+        return "" if text == "good" else "it is bad"
+
+    last = told(Checked(complaint), [*items, Finished(reason, None)])[-1]
+    assert isinstance(last, Failed) is fails
