@@ -13,9 +13,11 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, LOOKUPS
+from gateway.operations import CALLS, COUNTS, LOOKUPS
 from gateway.probes import Health, MetricsPage
+from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.settings import Settings
+from gateway.tokens import CountEndpoint
 from gateway.upstream.client import Upstream
 from translators.capabilities import CAPABILITIES
 
@@ -46,7 +48,9 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
+            *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),

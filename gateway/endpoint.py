@@ -22,11 +22,12 @@ from gateway.memory import Memory, Recalled, new_response_id
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Confluence, Source, pump
+from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
-from translators.refusals import refusal
+from translators.refusals import CONTEXT_LENGTH, refusal
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Services(msgspec.Struct, frozen=True):
     memory: Memory
 
     def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
+        seal = seal_of(scope["gateway.caller"])
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
@@ -59,6 +61,8 @@ class Services(msgspec.Struct, frozen=True):
             lessons=self.catalogue.lessons,
             history=recalled.history if recalled else (),
             response_id=recalled.response_id if recalled else "",
+            seal=seal.seal,
+            opened=seal.open,
         )
 
 
@@ -86,14 +90,24 @@ class CallEndpoint:
             serving = Serving(operation, services, caller, known, send, departure, recalled)
             known.upstream_began = _now()
             try:
-                await serving.answer(call)
-            except UpstreamError as error:
-                if not services.catalogue.learn(call.model, error.failure.lesson):
-                    raise
-                # The model cannot do what the table says: the request is put to it in another way.
-                await serving.answer(operation.request(asked, services.context(scope, recalled)))
+                while True:
+                    try:
+                        await serving.answer(call)
+                        break
+                    except UpstreamError as error:
+                        other = self._otherwise(call, error.failure, asked, services.context(scope, recalled))
+                        if other is None:
+                            raise
+                        call = other
             finally:
                 known.upstream_ended = _now()
+
+    def _otherwise(self, call: Call, failed: Failure, asked: bytes, context: Context) -> Call | None:
+        """The call to make after this refusal, None where another one would not help."""
+        if self._services.catalogue.learn(call.model, failed.lesson):
+            # The model cannot do what the table says: the request is put to it in another way.
+            return self._operation.request(asked, context)
+        return call.shorter() if failed.code == CONTEXT_LENGTH else None
 
 
 class Serving(msgspec.Struct):
@@ -138,7 +152,7 @@ class Serving(msgspec.Struct):
             answer = call.answer(await self._bodies(call))
         _used(self.known, answer.outcome)
         await self._keep(answer.body)
-        headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *_notes(call)]
+        headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *note_headers(call)]
         self.departure.over()
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.send({"type": "http.response.body", "body": answer.body})
@@ -255,10 +269,11 @@ def _again(call: Call, failed: Failure) -> Call:
 
 def _stream_head(call: Call, known: Exchange) -> dict[str, Any]:
     known.first_byte = _now()
-    return {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *_notes(call)]}
+    return {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *note_headers(call)]}
 
 
-def _notes(call: Call) -> list[tuple[bytes, bytes]]:
+def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """What the caller is told of their request, if anything."""
     return [(b"x-gateway-notes", call.notes.header().encode("ascii"))] if len(call.notes) else []
 
 

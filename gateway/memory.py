@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 
+import msgspec
 from msgspec import Struct
 
 from gateway.access.caller import Caller
@@ -62,6 +63,10 @@ class Memory:
             # Usable all the same: each call tries again (store.py).
             self._log.trouble(f"storage: {error}")
         return self.store
+
+    def trouble(self, error: Exception) -> None:
+        """What the storage said, for the operator alone: it may name hosts and files."""
+        self._log.trouble(f"storage: {error}")
 
     def expiry(self, now: float) -> int | None:
         return int(now + self._days * DAY) if self._days else None
@@ -129,8 +134,16 @@ def new_response_id() -> str:
     return f"resp_{secrets.token_hex(24)}"
 
 
+class _Told(Struct):
+    id: str = ""
+
+
+_told = msgspec.json.Decoder(_Told).decode
+
+
 def _named(kept: Kept) -> list[tuple[str, bytes]]:
-    return [(f"{kept.id}_{index}", bytes(item)) for index, item in enumerate(kept.items)]
+    """By the ids that the caller was told: they page by them, and look items up."""
+    return [(_told(item).id or f"{kept.id}_{index}", bytes(item)) for index, item in enumerate(kept.items)]
 
 
 def new_conversation(caller: Caller, metadata: bytes, expires_at: int | None) -> Conversation:

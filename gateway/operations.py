@@ -1,8 +1,8 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of LOOKUPS is answered from Cohere's list
-of models.
+translated, sent to Cohere and answered, whole or streamed; a row of COUNTS is translated and counted; a row of
+LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, responses
+from translators import chat, models, responses, tokens
 from translators.context import Call, Context, Kept, Remembering, Stream
 from translators.fields import FieldTable
 
@@ -45,6 +45,18 @@ class CallOperation(Struct, frozen=True):
     kept: Callable[[bytes], Kept] | None = None
 
 
+class CountOperation(Struct, frozen=True):
+    """A request that is translated but not sent: `asked` makes the bodies for `upstream`, `counted` the answer."""
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], Call]
+    remembering: Callable[[bytes, str], Remembering]
+    asked: Callable[[bytes], Sequence[bytes]]
+    counted: Callable[[Sequence[bytes]], bytes]
+
+
 class LookupOperation(Struct, frozen=True):
     """`answer` makes a body of the pages of Cohere's list, the name in the path, and the context."""
 
@@ -64,6 +76,18 @@ CALLS: tuple[CallOperation, ...] = (
         responses.TABLE,
         responses.remembering,
         responses.kept,
+    ),
+)
+
+COUNTS: tuple[CountOperation, ...] = (
+    CountOperation(
+        "input_tokens",
+        "/v1/responses/input_tokens",
+        "/v1/tokenize",
+        responses.request,
+        responses.remembering,
+        tokens.asked,
+        tokens.counted,
     ),
 )
 

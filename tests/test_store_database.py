@@ -15,6 +15,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -628,7 +629,6 @@ async def test_work_that_fails_is_undone(url: str) -> None:
 
 def test_a_thread_that_hangs_is_left_behind(file: Path) -> None:
     """A disk that does not answer: SQLite's thread cannot be stopped, and nobody waits for it."""
-    import threading
 
     free = threading.Event()
 

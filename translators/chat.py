@@ -78,6 +78,9 @@ class ChatCall(Struct, frozen=True):
     def again(self) -> "ChatCall | None":
         return self.second() if self.second is not None else None
 
+    def shorter(self) -> None:
+        return None
+
     def answer(self, bodies: Sequence[bytes]) -> Answer:
         """Cohere's whole answers, one a choice, as a ChatCompletion. Raises UpstreamProtocolError, AnswerFailed."""
         tellings = [self.view.telling().whole(body) for body in bodies]

@@ -126,6 +126,7 @@ class Call(Protocol):
 
     buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
     again: the call to make when an answer fails that Cohere may do better (`Failure.again`), None for none.
+    shorter: the call to make when Cohere finds this one too long, None where nothing may be left out.
     """
 
     @property
@@ -144,6 +145,8 @@ class Call(Protocol):
     def notes(self) -> Notes: ...
 
     def again(self) -> "Call | None": ...
+
+    def shorter(self) -> "Call | None": ...
 
     def answer(self, bodies: Sequence[bytes]) -> Answer: ...
 

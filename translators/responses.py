@@ -4,9 +4,10 @@ Sources: OpenAI's specification, `CreateResponse`; the Open Responses specificat
 decisions 3 and 11. What the fields have in common with chat's stands in `parameters.py` and `question.py`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
@@ -15,32 +16,35 @@ from schemas.openai import chat
 from schemas.openai import responses as openai
 from translators.context import Answer, Context, Kept, Remembering, Stream
 from translators.errors import InvalidField
-from translators.fields import Field, FieldTable, Reading, ignore, read, refuse, required
+from translators.fields import NOTED_ONCE, Field, FieldTable, Reading, ignore, invalid, read, refuse, required
 from translators.notes import Notes
 from translators.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.question import Question, compose
 from translators.responses_answer import ResponsesStream, ResponsesView, whole
 from translators.responses_input import InputReader, internal_name
 from translators.tools import Choice
+from translators.truncation import further, shortened
 
 SEALED = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
 
 FIELDS: tuple[Field, ...] = (
     # What is said
     read("model", str, "prefix, aliases and successors resolved; the answer echoes what was asked"),
     read("input", str | list[Raw], "text, or items: messages, calls, outputs, reasoning"),
     read("instructions", str, "the first part of the system turn"),
+    read("truncation", Literal["auto", "disabled"], "auto: the oldest turns are left out of what is too long"),
     read("stream", bool),
-    ignore("stream_options", "there is no obfuscation", b"{}", b'{"include_obfuscation":false}'),
+    read("stream_options", openai.StreamOptions, "there is no obfuscation"),
     # Tools
-    read("tools", list[openai.Tool], "functions and namespaces of them; hosted tools are ignored"),
-    read("tool_choice", str | openai.ToolChoice, "a named tool is the only one sent; refused choices are emulated"),
+    read("tools", list[dict[str, Any]], "functions and namespaces of them; hosted tools are ignored"),
+    read("tool_choice", str | dict[str, Any], "a named tool is the only one sent; refused choices are emulated"),
     read("parallel_tool_calls", bool, "false: one call is passed on"),
     read("max_tool_calls", Positive, "more calls are not passed on"),
     # The shape of the answer
     read("text", openai.TextOptions, "`format` as in chat; `verbosity` has no effect"),
     read("max_output_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
-    read("include", list[str], f"`{SEALED}` works"),
+    read("include", list[str], f"`{SEALED}` and `{LOGPROBS}` work"),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "log probabilities without alternatives"),
     *SAMPLING,
     REASONING,
@@ -48,12 +52,11 @@ FIELDS: tuple[Field, ...] = (
     # Memory
     read("store", bool),
     read("previous_response_id", str),
-    read("conversation", str | dict[str, Any]),
+    read("conversation", str | openai.ConversationReference),
     read("background", bool),
-    read("metadata", dict[str, Any], "kept with the response, not sent"),
+    read("metadata", dict[str, str], "kept with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
-    ignore("truncation", "Cohere refuses what is too long", b'"disabled"'),
     ignore("context_management", "nothing is compacted by itself"),
     # What would change the input's meaning
     refuse("prompt", "prompt templates are stored at OpenAI"),
@@ -62,6 +65,8 @@ FIELDS: tuple[Field, ...] = (
 TABLE = FieldTable(FIELDS, SYNONYMS)
 
 _encode = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
 
 
 class ResponsesCall(Struct, frozen=True):
@@ -74,9 +79,13 @@ class ResponsesCall(Struct, frozen=True):
     view: ResponsesView
     buffered: bool = False
     second: "Callable[[], ResponsesCall] | None" = None
+    shortened: "Callable[[], ResponsesCall] | None" = None
 
     def again(self) -> "ResponsesCall | None":
         return self.second() if self.second is not None else None
+
+    def shorter(self) -> "ResponsesCall | None":
+        return self.shortened() if self.shortened is not None else None
 
     def answer(self, bodies: Sequence[bytes]) -> Answer:
         """Cohere's whole answer as a Response. Raises UpstreamProtocolError or AnswerFailed."""
@@ -87,25 +96,41 @@ class ResponsesCall(Struct, frozen=True):
         return ResponsesStream(self.view)
 
 
-def request(body: bytes, context: Context, attempt: int = 1) -> ResponsesCall:
+def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) -> ResponsesCall:
     """An OpenAI Responses request as a call to Cohere. Raises InvalidField.
 
-    attempt: 2 for the call to make after the first one's answer failed its check.
+    attempt: 2 for the call to make after the first one's answer failed its check. halvings: how often the history
+    was halved, because Cohere found it too long.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     asked = reading.read
-    functions, namespaces = _functions(asked.get("tools") or [], notes)
+    tools = _Tools(notes)
+    for index, tool in enumerate(asked.get("tools") or ()):
+        tools.add(tool, f"tools[{index}]")
     wish = asked.get("reasoning")
     text: openai.TextOptions = asked.get("text") or openai.TextOptions()
     if text.verbosity not in (None, "medium"):
         notes.ignored("text.verbosity", "Cohere has none")
-    if asked.get("top_logprobs"):
+    if (asked.get("stream_options") or openai.StreamOptions()).include_obfuscation:
+        notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
+    included = asked.get("include") or ()
+    for name in included:
+        if name not in (SEALED, LOGPROBS):
+            notes.ignored(f"include {name}", "Cohere has no such thing", "include")
+    if asked.get("top_logprobs") or LOGPROBS in included:
         reading.sent["logprobs"] = True
+    model = required(reading, "model")
+    reader = _reader(required(reading, "input"), asked.get("instructions"), context, notes)
+    messages = reader.messages
+    more = further(messages, halvings) if asked.get("truncation") == "auto" else None
+    if halvings:
+        messages, everything = shortened(messages, halvings), len(messages)
+        notes.told("truncation", f"truncation auto: the oldest {everything - len(messages)} messages left out")
     question = Question(
-        model=required(reading, "model"),
-        messages=_messages(required(reading, "input"), asked.get("instructions"), context, notes),
-        functions=functions,
+        model=model,
+        messages=messages,
+        functions=tools.functions,
         choice=_choice(asked.get("tool_choice"), notes),
         sent=reading.sent,
         streamed=asked.get("stream", False),
@@ -118,25 +143,29 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ResponsesCall:
         reasoning=wish,
         extra=reading.extra,
     )
-    found = compose(question, context, notes, attempt)
-    second = partial(request, body, context, 2) if attempt == 1 and found.checked else None
+    try:
+        found = compose(question, context, notes, attempt)
+    except InvalidField as error:
+        raise _placed(error, [reader.places.get(id(message), "input") for message in messages], tools.places) from error
+    second = partial(request, body, context, 2, halvings) if attempt == 1 and found.checked else None
     view = ResponsesView(
         _base(reading, context),
         context,
         summaries=wish is not None and bool(wish.summary or wish.generate_summary),
-        sealed=SEALED in (asked.get("include") or ()),
-        namespaces=namespaces,
+        sealed=SEALED in included,
+        namespaces=tools.namespaces,
         rewrites=found.rewrites,
         refuse=second is None and context.policy.refuse_missed_schema,
     )
-    return ResponsesCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second)
+    shorter = partial(request, body, context, 1, more) if more is not None else None
+    return ResponsesCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second, shorter)
 
 
-def _messages(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> list[chat.Message]:
+def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
     """Instructions, what was said before, and the input: the whole conversation as chat messages."""
     reader = InputReader(notes, context.opened)
     if instructions:
-        reader.messages.append(chat.SystemMessage(instructions))
+        reader.add(chat.SystemMessage(instructions), "instructions")
     for items in context.history:
         reader.read(msgspec.json.decode(items, type=list[Raw]), "history")
     if isinstance(given, str):
@@ -146,7 +175,34 @@ def _messages(given: str | list[Raw], instructions: str | None, context: Context
     if not given and not context.history:
         raise InvalidField("input", "'input' must not be empty", "empty_array")
     reader.read(given, "input")
-    return reader.finish()
+    reader.finish()
+    return reader
+
+
+_CHATS_PLACES = re.compile(r"(messages|tools)\[(\d+)\](?:\.function)?(.*)", re.DOTALL)
+_CHATS_NAMES = (
+    ("response_format.json_schema", "text.format"),
+    ("response_format", "text.format"),
+    ("messages", "input"),
+)
+
+
+def _placed(error: InvalidField, messages: Sequence[str], tools: Sequence[str]) -> InvalidField:
+    """An error of what chat and Responses share, with the path that it has here."""
+    failure = error.failure
+    was = param = failure.param or ""
+    found = _CHATS_PLACES.fullmatch(was)
+    places = {"messages": messages, "tools": tools}[found[1]] if found else ()
+    if found and int(found[2]) < len(places):
+        # Below an item only its content has the same name in both.
+        param = places[int(found[2])] + (found[3] if found[1] == "tools" or found[3].startswith(".content") else "")
+    else:
+        for theirs, ours in _CHATS_NAMES:
+            if was == theirs or was.startswith(theirs + "."):
+                param = ours + was.removeprefix(theirs)
+                break
+    message = failure.message.replace(was, param) if was else failure.message
+    return InvalidField(param or None, message, failure.code or "invalid_value")
 
 
 # --- memory -----------------------------------------------------------------------------------------------
@@ -155,7 +211,7 @@ def _messages(given: str | list[Raw], instructions: str | None, context: Context
 class _Remembering(Struct):
     store: bool | None = None
     previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
+    conversation: str | openai.ConversationReference | None = None
     background: bool | None = None
     input: str | list[Raw] | None = None
 
@@ -169,8 +225,9 @@ class _Answered(Struct):
 
 
 _remembering = msgspec.json.Decoder(_Remembering).decode
-_item = msgspec.json.Decoder(dict[str, Any]).decode
+_item = msgspec.json.Decoder(dict[str, Raw]).decode
 _answered = msgspec.json.Decoder(_Answered).decode
+_NULL = Raw(b"null")
 
 
 def remembering(body: bytes, response_id: str) -> Remembering:
@@ -179,7 +236,8 @@ def remembering(body: bytes, response_id: str) -> Remembering:
         asked = _remembering(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Remembering(store=False)  # the translation will say what is wrong with it
-    conversation = asked.conversation.get("id") if isinstance(asked.conversation, dict) else asked.conversation
+    named = asked.conversation
+    conversation = named.id if isinstance(named, openai.ConversationReference) else named
     if asked.previous_response_id and conversation:
         raise InvalidField("conversation", "'conversation' and 'previous_response_id' exclude each other")
     return Remembering(
@@ -202,10 +260,13 @@ def _own_items(given: str | list[Raw] | None, response_id: str) -> list[tuple[st
     for index, raw in enumerate(given):
         try:
             item = _item(raw)
-        except msgspec.ValidationError:
+            given_id = msgspec.json.decode(item.get("id", _NULL))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []  # the translation will say so
-        item_id = item.get("id") or f"item_{response_id.removeprefix('resp_')}_{index}"
-        items.append((str(item_id), _encode({**item, "id": item_id, "type": item.get("type") or "message"})))
+        item_id = given_id or f"item_{response_id.removeprefix('resp_')}_{index}"
+        kind = item.get("type", _NULL)
+        kept = {**item, "id": item_id, "type": "message" if bytes(kind) == bytes(_NULL) else kind}
+        items.append((str(item_id), _encode(kept)))
     return items
 
 
@@ -218,46 +279,70 @@ def kept(final: bytes) -> Kept:
 # --- tools ------------------------------------------------------------------------------------------------
 
 
-def _functions(tools: list[openai.Tool], notes: Notes) -> tuple[list[chat.Function], dict[str, tuple[str, str]]]:
-    """All function tools, those inside namespaces too, and which inner name stands for which of the latter."""
-    found: list[chat.Function] = []
-    namespaces: dict[str, tuple[str, str]] = {}
-    for index, tool in enumerate(tools):
-        where = f"tools[{index}]"
-        if tool.type == "function":
-            found.append(_function(tool, where, ""))
-        elif tool.type == "namespace":
-            for number, raw in enumerate(tool.tools or ()):
-                inside = f"{where}.tools[{number}]"
-                nested = msgspec.convert({key: raw[key] for key in _FUNCTION_KEYS if key in raw}, openai.Tool)
-                if nested.type != "function":
-                    notes.ignored(f"tools[].type {nested.type}", "Cohere has no such tool", f"{inside}.type")
-                    continue
-                function = _function(nested, inside, tool.name or "")
-                namespaces[function.name] = (tool.name or "", nested.name or "")
-                found.append(function)
-        else:
-            notes.ignored(f"tools[].type {tool.type}", "Cohere has no such tool", f"{where}.type")
-    return found, namespaces
+class _Tools:
+    """The function tools, those inside namespaces too. namespaces: inner name -> (namespace, name).
+
+    places: the path of each function.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self.functions: list[chat.Function] = []
+        self.places: list[str] = []
+        self.namespaces: dict[str, tuple[str, str]] = {}
+        self._notes = notes
+
+    def add(self, given: dict[str, Any], where: str, namespace: str = "") -> None:
+        """Raises InvalidField on a tool that is none."""
+        kind = _converted(given, openai.NamedTool, where).type
+        if kind is None:
+            raise _missing(f"{where}.type")
+        if kind != "function" and (kind != "namespace" or namespace):
+            self._notes.ignored(f"tools[].type {kind}", "Cohere has no such tool", f"{where}.type")
+            return
+        known: dict[str, Any] = {}
+        for key, value in given.items():
+            if key in openai.Tool.__struct_fields__:
+                known[key] = value
+            elif value is not None:
+                self._notes.ignored(
+                    key if key in NOTED_ONCE else f"tools[].{key}", "not known to Cohere", f"{where}.{key}"
+                )
+        tool = _converted(known, openai.Tool, where)
+        if not tool.name:
+            raise _missing(f"{where}.name")
+        if kind == "namespace":
+            for index, nested in enumerate(tool.tools or ()):
+                self.add(nested, f"{where}.tools[{index}]", tool.name)
+            return
+        name = internal_name(namespace, tool.name)
+        if namespace:
+            self.namespaces[name] = (namespace, tool.name)
+        self.functions.append(chat.Function(name, tool.description, tool.parameters, tool.strict))
+        self.places.append(where)
 
 
-_FUNCTION_KEYS = ("type", "name", "description", "parameters", "strict")
+def _converted(value: Any, kind: type[T], where: str) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise invalid(where, error) from error
 
 
-def _function(tool: openai.Tool, where: str, namespace: str) -> chat.Function:
-    if not tool.name:
-        raise InvalidField(f"{where}.name", f"Missing required parameter: '{where}.name'", "missing_required_parameter")
-    return chat.Function(internal_name(namespace, tool.name), tool.description, tool.parameters, tool.strict)
+def _missing(where: str) -> InvalidField:
+    return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
 
 
-def _choice(wish: str | openai.ToolChoice | None, notes: Notes) -> Choice:
-    if wish is None or wish == "auto":
+def _choice(given: str | dict[str, Any] | None, notes: Notes) -> Choice:
+    if given is None or given == "auto":
         return Choice()
+    wish = given if isinstance(given, str) else _converted(given, openai.ToolChoice, "tool_choice")
     if isinstance(wish, str):
         if wish not in ("none", "required"):
             raise InvalidField("tool_choice", f"Invalid 'tool_choice': '{wish}' is none of auto, none, required")
         return Choice(wish)
-    if wish.type == "function" and wish.name:
+    if wish.type == "function":
+        if not wish.name:
+            raise _missing("tool_choice.name")
         return Choice("required", (wish.name,))
     if wish.type == "allowed_tools":
         names = tuple(tool.name for tool in wish.tools or () if tool.name and tool.type in (None, "function"))
@@ -289,9 +374,9 @@ def _base(reading: Reading, context: Context) -> openai.Response:
         instructions=asked.get("instructions"),
         model=asked["model"],
         previous_response_id=asked.get("previous_response_id"),
-        conversation={"id": conversation} if isinstance(conversation, str) else conversation,
+        conversation=openai.ConversationReference(conversation) if isinstance(conversation, str) else conversation,
         tools=[_echoed_tool(tool) for tool in asked.get("tools") or ()],
-        tool_choice=_echoed(asked.get("tool_choice", "auto")),
+        tool_choice=asked.get("tool_choice", "auto"),
         parallel_tool_calls=asked.get("parallel_tool_calls", True),
         text={"format": _echoed_format(asked.get("text")), "verbosity": "medium"},
         reasoning={"effort": wish.effort if wish else None, "summary": wish.summary if wish else None},
@@ -305,6 +390,7 @@ def _base(reading: Reading, context: Context) -> openai.Response:
         store=asked.get("store", True),
         background=asked.get("background", False),
         metadata=asked.get("metadata") or {},
+        truncation=asked.get("truncation", "disabled"),
     )
 
 
@@ -313,22 +399,17 @@ def _number(reading: Reading, name: str, default: float) -> float:
     return default if value is UNSET else float(value)
 
 
-def _echoed_tool(tool: openai.Tool) -> Any:
-    if tool.type != "function":
-        return {key: value for key, value in msgspec.to_builtins(tool).items() if value is not None}
+def _echoed_tool(tool: dict[str, Any]) -> Any:
+    """A function with all that OpenAI's answer has; any other tool as it was given."""
+    if tool["type"] != "function":
+        return tool
     return {
         "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict if tool.strict is not None else True,
+        "name": tool["name"],
+        "description": tool.get("description"),
+        "parameters": tool.get("parameters"),
+        "strict": tool["strict"] if tool.get("strict") is not None else True,
     }
-
-
-def _echoed(choice: Any) -> Any:
-    if isinstance(choice, str):
-        return choice
-    return {key: value for key, value in msgspec.to_builtins(choice).items() if value is not None}
 
 
 def _echoed_format(text: openai.TextOptions | None) -> Any:
@@ -342,5 +423,5 @@ def _echoed_format(text: openai.TextOptions | None) -> Any:
         "name": form.name or "",
         "schema": form.schema,
         "strict": bool(form.strict),
-        "description": form.description,
+        "description": form.description or "",
     }

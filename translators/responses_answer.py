@@ -172,7 +172,9 @@ class ResponsesStream:
         found = counts(step.usage, self._view.context.policy.usage_base)
         reason, _ = finish_reason(step.reason, self._calls)
         cut = reason == "length"
-        events = self._finish_item("incomplete" if cut else "completed")
+        # Lenient: a refusal may come as the only event, and clients want to see the beginning first.
+        events = [] if self._sequence else self._started(Started(""))
+        events += self._finish_item("incomplete" if cut else "completed")
         self.outcome, self.finished = found.outcome(reason), True
         self.response = replace(
             self._view.base,

@@ -50,6 +50,7 @@ class _Turn(Struct):
     thoughts: list[str] = []
     texts: list[str] = []
     calls: list[chat.ToolCall] = []
+    where: str = ""
 
     def message(self) -> chat.AssistantMessage:
         return chat.AssistantMessage(
@@ -60,10 +61,14 @@ class _Turn(Struct):
 
 
 class InputReader:
-    """Reads items one after another. `opened` brings a sealed thought back, or None if it is not ours."""
+    """Reads items one after another. `opened` brings a sealed thought back, or None if it is not ours.
+
+    places: the path of each message by its `id()`, that of its first item where it has several.
+    """
 
     def __init__(self, notes: Notes, opened: Callable[[str], str | None]) -> None:
         self.messages: list[chat.Message] = []
+        self.places: dict[int, str] = {}
         self._notes, self._opened = notes, opened
         self._turn: _Turn | None = None
         self._called: set[str] = set()
@@ -73,9 +78,13 @@ class InputReader:
         for index, raw in enumerate(items):
             self._item(raw, f"{name}[{index}]")
 
-    def finish(self) -> list[chat.Message]:
+    def finish(self) -> None:
+        """The last turn is over."""
         self._end_turn()
-        return self.messages
+
+    def add(self, message: chat.Message, where: str) -> None:
+        self.messages.append(message)
+        self.places[id(message)] = where
 
     def _item(self, raw: Raw, where: str) -> None:
         try:
@@ -92,25 +101,25 @@ class InputReader:
         item = decode_field(where, decoder, raw, self._notes)
         _READ[type(item)](self, item, where)
 
-    def _assistant(self) -> _Turn:
+    def _assistant(self, where: str) -> _Turn:
         if self._turn is None:
-            self._turn = _Turn()
+            self._turn = _Turn(where=where)
         return self._turn
 
     def _end_turn(self) -> None:
         if self._turn is not None:
-            self.messages.append(self._turn.message())
+            self.add(self._turn.message(), self._turn.where)
             self._turn = None
 
     # --- one method a kind of item -------------------------------------------------------------------------
 
     def _message(self, item: openai.MessageItem, where: str) -> None:
         if item.role == "assistant":
-            turn = self._assistant()
+            turn = self._assistant(where)
             if turn.texts and not turn.calls:
                 # A second message without a call between: another turn of the assistant's.
                 self._end_turn()
-                turn = self._assistant()
+                turn = self._assistant(where)
             turn.texts.append(_words(item.content, f"{where}.content"))
             return
         self._end_turn()
@@ -118,12 +127,12 @@ class InputReader:
             content = _user_content(item.content, f"{where}.content")
             if not content:
                 raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
-            self.messages.append(chat.UserMessage(content))
+            self.add(chat.UserMessage(content), where)
         else:
             words = _words(item.content, f"{where}.content")
             if not words:
                 raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
-            self.messages.append(chat.SystemMessage(words))
+            self.add(chat.SystemMessage(words), where)
 
     def _reasoning(self, item: openai.ReasoningInput, where: str) -> None:
         parts = item.content or item.summary or []
@@ -134,7 +143,7 @@ class InputReader:
                 self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
             thought = opened or ""
         if thought:
-            self._assistant().thoughts.append(thought)
+            self._assistant(where).thoughts.append(thought)
 
     def _function_call(self, item: openai.FunctionCallItem, where: str) -> None:
         arguments = item.arguments.strip() or "{}"
@@ -148,14 +157,14 @@ class InputReader:
             raise InvalidField(f"{where}.call_id", f"Duplicate call_id '{item.call_id}'", "duplicate_id")
         self._called.add(item.call_id)
         function = chat.FunctionCall(internal_name(item.namespace, item.name), arguments)
-        self._assistant().calls.append(chat.ToolCall(function, item.call_id))
+        self._assistant(where).calls.append(chat.ToolCall(function, item.call_id))
 
     def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
         self._end_turn()
         if item.call_id not in self._called:
             raise InvalidField(f"{where}.call_id", f"No earlier function_call has the call_id '{item.call_id}'")
         content = item.output if isinstance(item.output, str) else _words(item.output, f"{where}.output")
-        self.messages.append(chat.ToolMessage(item.call_id, content))
+        self.add(chat.ToolMessage(item.call_id, content), where)
 
     def _reference(self, item: openai.ItemReference, where: str) -> None:
         raise InvalidField(f"{where}.id", f"The item '{item.id}' is not stored here", "item_not_found")

@@ -168,7 +168,7 @@ def advance(
 
     False if it is not live any more, or not there: nothing changes.
     """
-    if not append_events(connection, response.id, first_sequence, events):
+    if not _hold(connection, response.id):
         return False
     changed = connection.execute(
         update(RESPONSES)
@@ -184,10 +184,16 @@ def advance(
     ).rowcount
     if changed == 0:
         return False
+    _insert_events(connection, response.id, first_sequence, events)
     if response.status not in LIVE:
         connection.execute(delete(RUNS).where(RUNS.c.response_id == response.id))
         _say(connection, response, conversation_items, now)
     return True
+
+
+def _hold(connection: Connection, id: str) -> bool:
+    """Keeps a run from being ended by others before this transaction's end. False if there is none."""
+    return connection.scalar(select(RUNS.c.response_id).where(RUNS.c.response_id == id).with_for_update()) is not None
 
 
 def renew(connection: Connection, ids: Collection[str], lease_until: float) -> None:
@@ -248,14 +254,17 @@ def append_events(connection: Connection, id: str, first_sequence: int, events: 
 
     False if the response is not live: nobody reads on after its last event.
     """
-    if connection.scalar(select(RUNS.c.response_id).where(RUNS.c.response_id == id).with_for_update()) is None:
+    if not _hold(connection, id):
         return False
-    if events:
-        rows = [
-            {"response_id": id, "sequence": number, "body": body} for number, body in enumerate(events, first_sequence)
-        ]
-        connection.execute(insert_new(connection, EVENTS), rows)
+    _insert_events(connection, id, first_sequence, events)
     return True
+
+
+def _insert_events(connection: Connection, id: str, first_sequence: int, events: Sequence[bytes]) -> None:
+    if events:
+        rows = enumerate(events, first_sequence)
+        values = [{"response_id": id, "sequence": sequence, "body": body} for sequence, body in rows]
+        connection.execute(insert_new(connection, EVENTS), values)
 
 
 def events(connection: Connection, owner: str, id: str, after: int, now: float, most: int) -> list[tuple[int, bytes]]:

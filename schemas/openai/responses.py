@@ -135,6 +135,10 @@ class ToolChoice(Struct):
     tools: list[NamedTool] | None = None
 
 
+class ConversationReference(Struct, forbid_unknown_fields=True):
+    id: str
+
+
 class TextFormat(Struct, forbid_unknown_fields=True):
     type: str
     name: str | None = None
@@ -257,7 +261,7 @@ class Response(Struct, frozen=True, kw_only=True):
     output: list[Item] = []
     usage: Usage | None = None
     previous_response_id: str | None = None
-    conversation: dict[str, str] | None = None
+    conversation: ConversationReference | None = None
     tools: list[Any] = []
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True

@@ -20,7 +20,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, LOOKUPS
+from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.remembered import REMEMBERED
 from gateway.settings import described
 from translators.capabilities import CAPABILITIES, Capabilities
 from translators.fields import Field, Verdict
@@ -56,7 +57,9 @@ def yes(flag: bool) -> str:
 def routes() -> str:
     """What is served of OpenAI's API, from the table of routes."""
     rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
+    rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
+    rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]
     return table(("Path", "What happens"), ((code(f"{method} {path}"), what) for method, path, what in rows))
 
 

@@ -2,7 +2,9 @@
 
     golden/chat/<case>/    request.openai.json   request.cohere.json or error.json   notes.txt
                            response.cohere.json  response.openai.json   why.md
-    golden/stream/<case>/  upstream.sse (raw bytes)   chat.jsonl   why.md   request.openai.json (optional)
+    golden/stream/<case>/  upstream.sse (raw bytes)   chat.jsonl   responses.jsonl   why.md
+                           request.openai.json (optional)
+    golden/responses/<case>/  as chat, in the words of the Responses API
 
 `settings.json` may stand in either: the settings and headers under which the case is told. Expectations are
 compared as JSON, so the order of keys and the white space are free. `UPDATE=1` writes them anew and prints
@@ -14,11 +16,13 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from support import transcripts
+from translators import responses as responses_api
+from translators.context import Stream
 from translators.errors import TranslationError
 
 ROOT = Path(__file__).resolve().parents[1] / "golden"
@@ -47,9 +51,35 @@ def updating(environment: Mapping[str, str] = os.environ) -> bool:
 
 def chat(case: Path) -> dict[str, str]:
     """What the case's inputs come to: file name -> content."""
+    return _whole(case, transcripts.call)
+
+
+def responses(case: Path) -> dict[str, str]:
+    """The same of a Responses request."""
+    return _whole(case, responses_call)
+
+
+def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> responses_api.ResponsesCall:
+    """A Responses request translated in the fixed context."""
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return responses_api.request(body, transcripts.context(**settings))
+
+
+def as_responses(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat request of one question is in the Responses API, as far as its stream can tell."""
+    told: dict[str, Any] = {"model": request["model"], "input": request["messages"], "stream": True}
+    functions = [*(tool["function"] for tool in request.get("tools", ())), *request.get("functions", ())]
+    if functions:
+        told["tools"] = [{"type": "function", **function} for function in functions]
+    if request.get("logprobs"):
+        told["include"] = ["message.output_text.logprobs"]
+    return told
+
+
+def _whole(case: Path, translate: Callable[..., Any]) -> dict[str, str]:
     settings = _read(case, "settings.json") or {}
     try:
-        call = transcripts.call((case / "request.openai.json").read_bytes(), **settings)
+        call = translate((case / "request.openai.json").read_bytes(), **settings)
     except TranslationError as error:
         return {"error.json": _pretty(_told(error))}
     made = {"request.cohere.json": _pretty(transcripts.sent(call))}
@@ -66,23 +96,34 @@ def chat(case: Path) -> dict[str, str]:
 
 
 def stream(case: Path) -> dict[str, str]:
-    """What the case's transcript comes to: one document a line."""
+    """What the case's transcript comes to in either projection: one document a line."""
     from gateway import sse
 
     settings = _read(case, "settings.json") or {}
     decoder = sse.Decoder()
     data = [*decoder.feed((case / "upstream.sse").read_bytes()), *decoder.end()]
-    call = transcripts.call(_read(case, "request.openai.json") or transcripts.REQUEST, **settings)
-    told = call.stream()
+    request = _read(case, "request.openai.json") or transcripts.REQUEST
+    asked = responses_call(as_responses(request), **settings)
+    return {
+        "chat.jsonl": _lines(told(transcripts.call(request, **settings).stream(), data)),
+        "responses.jsonl": _lines(told(asked.stream(), data)),
+    }
+
+
+def told(stream: Stream, data: Sequence[bytes]) -> list[Any]:
+    """A stream as the caller sees it, ended as the pump ends one that breaks its word or just stops."""
     documents: list[bytes] = []
     for one in data:
         try:
-            documents += told.feed(one)
+            documents += stream.feed(one)
         except TranslationError as error:
-            documents += told.end(error.failure)
-    documents += told.end(transcripts.CUT)
-    lines = [json.dumps(json.loads(document), ensure_ascii=False) for document in documents]
-    return {"chat.jsonl": "".join(f"{line}\n" for line in lines)}
+            documents += stream.end(error.failure)
+    documents += stream.end(transcripts.CUT)
+    return [json.loads(document) for document in documents]
+
+
+def _lines(documents: Sequence[Any]) -> str:
+    return "".join(f"{json.dumps(document, ensure_ascii=False)}\n" for document in documents)
 
 
 def compare(case: Path, made: Mapping[str, str], inputs: frozenset[str]) -> None:

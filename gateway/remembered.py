@@ -1,0 +1,430 @@
+"""THE TABLE OF WHAT IS REMEMBERED: stored responses and conversations, read and changed by those who own them.
+
+One row a path and method. No row calls Cohere: each is an answer of the storage, within the time that it has. What
+is somebody else's, has expired or was never there is one and the same 404. How responses come to be stored is
+`memory.py`; how they are kept, `store/`.
+
+Source: OpenAI's specification, the paths below `/responses/{response_id}` and `/conversations`.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+from starlette.datastructures import QueryParams
+from starlette.types import Receive, Scope, Send
+
+from gateway import body, exchange
+from gateway.access.caller import Caller
+from gateway.endpoint import JSON_TYPE, Services
+from gateway.errors import CallerError, failure
+from gateway.memory import Memory, new_conversation
+from gateway.operations import CALLS
+from gateway.store.conversations import Conversation, Order
+from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
+from gateway.store.responses import LIVE, StoredResponse
+from gateway.store.store import Store
+from translators.context import Context, Policy
+from translators.errors import InvalidField
+from translators.fields import FieldTable, read, required
+from translators.notes import Kind, Notes
+
+MOST_AT_ONCE = 20
+"""Items that one request may add to a conversation."""
+
+MOST_ON_A_PAGE, USUAL_PAGE = 100, 20
+
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
+
+TABLE = FieldTable(
+    (
+        read("items", Annotated[list[Raw], Meta(max_length=MOST_AT_ONCE)], "added to the conversation"),
+        read("metadata", Metadata, "kept with the conversation"),
+    )
+)
+"""The fields of requests that make or change a conversation."""
+
+JUDGE = next(row for row in CALLS if row.remembering is not None)
+"""What this row could not send to Cohere is not taken: it would spoil every answer in its conversation."""
+
+WITH_STATUS = frozenset({"message", "function_call", "function_call_output"})
+
+DOWN = failure("no_storage", "The storage of responses does not answer")
+
+_ID = re.compile(r"[A-Za-z0-9._:=+~-]{1,128}\Z")
+"""An item's id that a caller may choose: it must be fit for a path."""
+
+_encode = msgspec.json.Encoder().encode
+_item = msgspec.json.Decoder(dict[str, Any]).decode
+_array = msgspec.json.Decoder(list[Raw]).decode
+
+
+# --- what is answered ---------------------------------------------------------------------------------------
+
+
+class Deleted(Struct, frozen=True):
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+class ShownConversation(Struct, frozen=True):
+    id: str
+    created_at: int
+    metadata: Raw
+    object: Literal["conversation"] = "conversation"
+
+
+class ShownItems(Struct, frozen=True):
+    """The ids of an empty page are empty: OpenAI's specification wants strings."""
+
+    data: Sequence[dict[str, Any]]
+    first_id: str
+    last_id: str
+    has_more: bool
+    object: Literal["list"] = "list"
+
+
+class Asked(Struct, frozen=True):
+    """One request. given: the fields of its body, in rows that have one."""
+
+    store: Store
+    memory: Memory
+    caller: Caller
+    path: Mapping[str, str]
+    query: QueryParams
+    given: Mapping[str, Any]
+    notes: Notes
+
+    @property
+    def id(self) -> str:
+        return self.path["id"]
+
+    @property
+    def item(self) -> str:
+        return self.path["item"]
+
+    @property
+    def owner(self) -> str:
+        return self.caller.owner
+
+
+class Action(Struct, frozen=True):
+    """A method of a path. needs: the fields that its body must have; None where no body is read."""
+
+    name: str
+    answer: Callable[[Asked], Awaitable[bytes]]
+    needs: tuple[str, ...] | None = None
+
+
+# --- responses ----------------------------------------------------------------------------------------------
+
+
+async def _retrieve(asked: Asked) -> bytes:
+    """The response as it was answered."""
+    stored = await _stored(asked)
+    if asked.query.get("stream", "").lower() in ("true", "1"):
+        told = failure("bad_request", "Only a response that was made in the background, as a stream, can be streamed")
+        raise CallerError(told.at("stream"))
+    return stored.body
+
+
+async def _delete(asked: Asked) -> bytes:
+    if not await asked.store.delete(asked.owner, asked.id):
+        _no_response(asked)
+    return _encode(Deleted(asked.id, "response"))
+
+
+async def _cancel(asked: Asked) -> bytes:
+    """The response as it is then; what has ended stays as it is. Whoever works on it finds that it should stop."""
+    stored = await _stored(asked)
+    if not stored.background:
+        told = "Cannot cancel a synchronous response: only one that was made with 'background': true"
+        raise CallerError(failure("bad_request", told))
+    if stored.status in LIVE:
+        await asked.store.request_cancel(asked.owner, asked.id)
+        stored = await _stored(asked)
+    return stored.body
+
+
+async def _input_items(asked: Asked) -> bytes:
+    """The items of the response's own request, not those of the responses that it continued."""
+    after, limit, order = _paging(asked.query)
+    items = [_shown(raw) for raw in _array((await _stored(asked)).items)]
+    if order == "desc":
+        items.reverse()
+    if after is not None:
+        place = next((index for index, item in enumerate(items) if item.get("id") == after), None)
+        if place is None:
+            _no_item(after, asked.id, "after")
+        items = items[place + 1 :]
+    return _page(items[:limit], len(items) > limit)
+
+
+async def _stored(asked: Asked) -> StoredResponse:
+    found = await asked.store.get(asked.owner, asked.id)
+    return found or _no_response(asked)
+
+
+def _no_response(asked: Asked) -> NoReturn:
+    raise CallerError(failure("no_response", f"Response with id '{asked.id}' not found."))
+
+
+# --- conversations ------------------------------------------------------------------------------------------
+
+
+async def _create_conversation(asked: Asked) -> bytes:
+    items = _given_items(asked)
+    expires_at = asked.memory.expiry(time.time())
+    made = new_conversation(asked.caller, _encode(asked.given.get("metadata") or {}), expires_at)
+    try:
+        await asked.store.create_conversation(made, _as_kept(items))
+    except ItemExists as error:
+        raise _twice() from error
+    return _conversation(made)
+
+
+async def _retrieve_conversation(asked: Asked) -> bytes:
+    found = await asked.store.conversation(asked.owner, asked.id)
+    return _conversation(found or _no_conversation(asked))
+
+
+async def _update_conversation(asked: Asked) -> bytes:
+    found = await asked.store.update_conversation(asked.owner, asked.id, _encode(asked.given["metadata"]))
+    return _conversation(found or _no_conversation(asked))
+
+
+async def _delete_conversation(asked: Asked) -> bytes:
+    """With its items; the responses in it stay."""
+    if not await asked.store.delete_conversation(asked.owner, asked.id):
+        _no_conversation(asked)
+    return _encode(Deleted(asked.id, "conversation.deleted"))
+
+
+async def _list_items(asked: Asked) -> bytes:
+    after, limit, order = _paging(asked.query)
+    try:
+        page = await asked.store.items(asked.owner, asked.id, after, limit, order)
+    except ConversationMissing:
+        _no_conversation(asked)
+    except ItemMissing:
+        _no_item(after or "", asked.id, "after")
+    return _page([_shown(item.body) for item in page.items], page.more)
+
+
+async def _add_items(asked: Asked) -> bytes:
+    """All or none."""
+    items = _given_items(asked)
+    try:
+        await asked.store.add_items(asked.owner, asked.id, _as_kept(items), asked.memory.expiry(time.time()))
+    except ConversationMissing:
+        _no_conversation(asked)
+    except ItemExists as error:
+        raise _twice() from error
+    return _page(items, False)
+
+
+async def _retrieve_item(asked: Asked) -> bytes:
+    found = await asked.store.item(asked.owner, asked.id, asked.item)
+    if found is None:
+        await _retrieve_conversation(asked)  # the 404 says which of the two is not there
+        _no_item(asked.item, asked.id)
+    return _encode(_shown(found))
+
+
+async def _delete_item(asked: Asked) -> bytes:
+    """The conversation that it was in."""
+    found = await _retrieve_conversation(asked)
+    if not await asked.store.delete_item(asked.owner, asked.id, asked.item):
+        _no_item(asked.item, asked.id)
+    return found
+
+
+def _conversation(found: Conversation) -> bytes:
+    return _encode(ShownConversation(found.id, found.created_at, Raw(found.metadata)))
+
+
+def _no_conversation(asked: Asked) -> NoReturn:
+    raise CallerError(failure("no_conversation", f"Conversation with id '{asked.id}' not found."))
+
+
+def _no_item(id: str, where: str, param: str | None = None) -> NoReturn:
+    told = failure("no_item", f"Item with id '{id}' not found in '{where}'.")
+    raise CallerError(told.at(param) if param else told)
+
+
+def _twice() -> CallerError:
+    return CallerError(failure("bad_request", "An item of this id is in the conversation already").at("items"))
+
+
+# --- items --------------------------------------------------------------------------------------------------
+
+
+def _given_items(asked: Asked) -> list[dict[str, Any]]:
+    """The items of a body, checked, each with an id. Raises InvalidField with the path of what is wrong."""
+    return [_given_item(raw, f"items[{index}]", asked.notes) for index, raw in enumerate(asked.given.get("items", ()))]
+
+
+def _given_item(raw: Raw, where: str, notes: Notes) -> dict[str, Any]:
+    try:
+        item = _item(raw)
+    except msgspec.ValidationError as error:
+        raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
+    _judge(item, where, notes)
+    id = item.get("id")
+    if id and not (isinstance(id, str) and _ID.match(id)):
+        message = f"Invalid '{where}.id': up to 128 letters, digits and any of . _ : = + ~ - are allowed"
+        raise InvalidField(f"{where}.id", message)
+    kind = item.get("type") or "message"
+    id = id or f"{'msg' if kind == 'message' else 'item'}_{secrets.token_hex(24)}"
+    return _completed({**item, "type": kind, "id": id})
+
+
+def _judge(item: dict[str, Any], where: str, notes: Notes) -> None:
+    """Translates a request of this item for no model. Raises InvalidField where that cannot be done."""
+    before = []
+    if item.get("type") == "function_call_output" and isinstance(item.get("call_id"), str):
+        # Its call may be in the conversation already, or come with it.
+        before = [{"type": "function_call", "call_id": item["call_id"], "name": "any", "arguments": "{}"}]
+    place = f"input[{len(before)}]"
+    asked = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
+    try:
+        call = JUDGE.request(_encode(asked), Context(0, "0", notes.strict))
+    except InvalidField as error:
+        told = error.failure
+        param = told.param if told.param and told.param.startswith(place) else place
+        shown = told.message.replace(place, where)
+        raise InvalidField(param.replace(place, where), shown, told.code or "invalid_value") from error
+    for note in call.notes:
+        if note.kind is Kind.IGNORED:
+            notes.told(note.field, note.text.replace(place, where))
+
+
+def _as_kept(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
+    return [(item["id"], _encode(item)) for item in items]
+
+
+def _shown(raw: bytes | Raw) -> dict[str, Any]:
+    return _completed(_item(raw))
+
+
+def _completed(item: dict[str, Any]) -> dict[str, Any]:
+    """An item with all that OpenAI's answers have and requests may leave out."""
+    kind = item.get("type")
+    if kind == "reasoning":
+        return {**item, "summary": item.get("summary") or []}
+    if kind not in WITH_STATUS:
+        return item
+    item = {**item, "status": item.get("status") or "completed"}
+    if kind == "message":
+        content = item.get("content")
+        if isinstance(content, str):
+            spoken = "output_text" if item.get("role") == "assistant" else "input_text"
+            content = [{"type": spoken, "text": content}]
+        if isinstance(content, list):
+            item["content"] = [_completed_part(part) for part in content]
+    return item
+
+
+_PART_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "output_text": {"annotations": [], "logprobs": []},
+    "input_image": {"detail": "auto"},
+}
+
+
+def _completed_part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    defaults = _PART_DEFAULTS.get(part.get("type", ""), {})
+    return {**part, **{name: value for name, value in defaults.items() if part.get(name) is None}}
+
+
+# --- pages --------------------------------------------------------------------------------------------------
+
+
+def _paging(query: QueryParams) -> tuple[str | None, int, Order]:
+    """after, limit and order. Raises CallerError (400)."""
+    limit = query.get("limit", str(USUAL_PAGE))
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MOST_ON_A_PAGE:
+        told = failure("bad_request", f"Invalid 'limit': a whole number from 1 to {MOST_ON_A_PAGE} is wanted")
+        raise CallerError(told.at("limit"))
+    order = query.get("order", "desc")
+    if order != "asc" and order != "desc":
+        raise CallerError(failure("bad_request", "Invalid 'order': 'asc' or 'desc' is wanted").at("order"))
+    return query.get("after") or None, int(limit), "asc" if order == "asc" else "desc"
+
+
+def _page(items: Sequence[dict[str, Any]], more: bool) -> bytes:
+    first, last = (str(items[0].get("id")), str(items[-1].get("id"))) if items else ("", "")
+    return _encode(ShownItems(items, first, last, more))
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+REMEMBERED: Mapping[str, Mapping[str, Action]] = {
+    "/v1/responses/{id}": {
+        "GET": Action("response", _retrieve),
+        "DELETE": Action("response_delete", _delete),
+    },
+    "/v1/responses/{id}/cancel": {"POST": Action("response_cancel", _cancel)},
+    "/v1/responses/{id}/input_items": {"GET": Action("response_input_items", _input_items)},
+    "/v1/conversations": {"POST": Action("conversation_create", _create_conversation, ())},
+    "/v1/conversations/{id}": {
+        "GET": Action("conversation", _retrieve_conversation),
+        "POST": Action("conversation_update", _update_conversation, ("metadata",)),
+        "DELETE": Action("conversation_delete", _delete_conversation),
+    },
+    "/v1/conversations/{id}/items": {
+        "GET": Action("conversation_items", _list_items),
+        "POST": Action("conversation_items_create", _add_items, ("items",)),
+    },
+    "/v1/conversations/{id}/items/{item}": {
+        "GET": Action("conversation_item", _retrieve_item),
+        "DELETE": Action("conversation_item_delete", _delete_item),
+    },
+}
+
+
+class RememberedEndpoint:
+    """A path of REMEMBERED as an ASGI application."""
+
+    def __init__(self, actions: Mapping[str, Action], services: Services) -> None:
+        self._actions, self._services = actions, services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        action = self._actions["GET" if method == "HEAD" else method]
+        exchange.of(scope).operation = action.name
+        memory = self._services.memory
+        notes = Notes(scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true")
+        given = await self._given(action, scope, receive, notes)
+        caller, query = scope["gateway.caller"], QueryParams(scope["query_string"])
+        store = await memory.open()
+        try:
+            answer = await action.answer(Asked(store, memory, caller, scope["path_params"], query, given, notes))
+        except StoreUnavailable as error:
+            memory.trouble(error)
+            raise CallerError(DOWN) from error
+        headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer))]
+        if len(notes):
+            headers.append((b"x-gateway-notes", notes.header().encode("ascii")))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _given(self, action: Action, scope: Scope, receive: Receive, notes: Notes) -> Mapping[str, Any]:
+        if action.needs is None:
+            return {}
+        body.require_json(scope)
+        settings = self._services.settings
+        sent = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        reading = TABLE.read(sent or b"{}", notes, Policy())
+        for name in action.needs:
+            required(reading, name)
+        return reading.read

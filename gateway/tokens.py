@@ -1,0 +1,71 @@
+"""The endpoint that counts a request's tokens: translated like the request itself, and put to the tokenizer."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+from starlette.types import Receive, Scope, Send
+
+from gateway import body, exchange
+from gateway.access.caller import Caller
+from gateway.departure import Departure
+from gateway.endpoint import JSON_TYPE, Services, all_or_first_error, note_headers
+from gateway.errors import UpstreamError
+from gateway.exchange import Exchange
+from gateway.memory import new_response_id
+from gateway.operations import CountOperation
+from gateway.upstream.client import TRACE_HEADER
+from translators.refusals import refusal
+
+MOST_AT_ONCE = 4
+"""Calls to the tokenizer that one request has under way."""
+
+
+class CountEndpoint:
+    """A row of COUNTS as an ASGI application."""
+
+    def __init__(self, operation: CountOperation, services: Services) -> None:
+        self._operation, self._services = operation, services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, operation, known = self._services, self._operation, exchange.of(scope)
+        known.operation = operation.name
+        body.require_json(scope)
+        settings = services.settings
+        asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        caller: Caller = scope["gateway.caller"]
+        response_id = new_response_id()
+        # Nothing will be kept of a count: the storage is needed only for what the request continues.
+        remembering = replace(operation.remembering(asked, response_id), store=False)
+        recalled = await services.memory.recall(remembering, response_id, caller)
+        call = operation.request(asked, services.context(scope, recalled))
+        known.model, known.notes = call.model, len(call.notes)
+        services.metrics.note(operation.name, call.notes)
+        async with Departure(receive) as departure:
+            known.upstream_began = time.monotonic()
+            try:
+                answers = await self._answers(operation.asked(call.bodies[0]), caller, known)
+            finally:
+                known.upstream_ended = time.monotonic()
+            answer = operation.counted(answers)
+            departure.over()
+            headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer)), *note_headers(call)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": answer})
+
+    async def _answers(self, bodies: Sequence[bytes], caller: Caller, known: Exchange) -> list[bytes]:
+        """Cohere's answers, in order, a few asked at once. Raises UpstreamError."""
+        free = asyncio.Semaphore(MOST_AT_ONCE)
+
+        async def one(asked: bytes) -> bytes:
+            opening = self._services.upstream.post(self._operation.upstream, caller.upstream_key, asked, False)
+            async with free, opening as reply:
+                known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
+                answer = await reply.whole()
+                if reply.status != 200:
+                    told = refusal(reply.status, answer, caller.own_key)
+                    raise UpstreamError(told, reply.header("retry-after") or None)
+                return answer
+
+        return await all_or_first_error([one(asked) for asked in bodies])

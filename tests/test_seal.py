@@ -1,0 +1,186 @@
+"""Sealed thoughts: what only their owner's gateway opens, and how they travel through the official SDK."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import seal
+from gateway.access.caller import Caller
+from gateway.seal import NONCE_BYTES, PREFIX, Seal, seal_of
+from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
+from support.scripted import event_stream, json_answer, transcript
+
+KEY = b"a Cohere key"
+THOUGHT = "The user greets me. I shall greet back, as befits: \N{WAVING HAND SIGN}."
+INCLUDE: Any = ["reasoning.encrypted_content"]
+FOREIGN = "input[].encrypted_content ignored (it was not made here)"
+
+
+# --- tokens -------------------------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_what_was_sealed_is_opened(text: str) -> None:
+    token = Seal(KEY, "owner").seal(text)
+    assert Seal(KEY, "owner").open(token) == text
+
+
+def test_a_token_says_nothing() -> None:
+    token = Seal(KEY).seal(THOUGHT)
+    assert token != Seal(KEY).seal(THOUGHT)
+    assert token.isascii() and THOUGHT[:8].encode() not in base64.urlsafe_b64decode(token[len(PREFIX) :])
+    assert len(Seal(KEY).seal("again and " * 1000)) < 300
+
+
+def test_nobody_else_opens_it() -> None:
+    token = Seal(KEY, "owner").seal(THOUGHT)
+    assert Seal(KEY, "other").open(token) is None
+    assert Seal(b"another Cohere key", "owner").open(token) is None
+
+
+def test_a_changed_token_is_not_opened() -> None:
+    ours = Seal(KEY, "owner")
+    data = base64.urlsafe_b64decode(ours.seal("short")[len(PREFIX) :])
+    for place in range(len(data)):
+        changed = bytes([*data[:place], data[place] ^ 1, *data[place + 1 :]])
+        assert ours.open(PREFIX + base64.urlsafe_b64encode(changed).decode()) is None
+    for length in range(len(data)):
+        assert ours.open(PREFIX + base64.urlsafe_b64encode(data[:length]).decode()) is None
+
+
+@pytest.mark.parametrize(
+    "token", ["", "gAAAAABo", PREFIX, PREFIX + "!", PREFIX + "\N{SNOWMAN}", PREFIX + "AAAA", "\udcff"]
+)
+def test_what_is_no_token_is_not_opened(token: str) -> None:
+    assert Seal(KEY).open(token) is None
+
+
+def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = Seal(KEY).seal("x" * 1000)
+    assert Seal(KEY).open(token)
+    monkeypatch.setattr(seal, "MOST_BYTES", 999)
+    assert Seal(KEY).open(token) is None
+
+
+def test_packed_data_that_is_none_is_not_opened() -> None:
+    nonce = bytes(NONCE_BYTES)
+    data = nonce + seal._cipher(KEY).encrypt(nonce, b"not packed", b"")
+    assert Seal(KEY).open(PREFIX + base64.urlsafe_b64encode(data).decode()) is None
+
+
+def test_callers_of_one_key_are_told_apart() -> None:
+    one, other = (Caller("name", False, "the server's key", owner) for owner in ("one", "other"))
+    token = seal_of(one).seal(THOUGHT)
+    assert seal_of(one).open(token) == THOUGHT
+    assert seal_of(other).open(token) is None
+
+
+# --- through the gateway ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def staged() -> Iterator[Stage]:
+    with stage() as found:
+        yield found
+
+
+def _thinking(text: str) -> dict[str, Any]:
+    content = [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": text}]
+    return {**whole(), "message": {"role": "assistant", "content": content}}
+
+
+def _block(index: int, kind: str, key: str, text: str) -> list[dict[str, Any]]:
+    return [
+        {"type": "content-start", "index": index, "delta": {"message": {"content": {"type": kind, key: ""}}}},
+        {"type": "content-delta", "index": index, "delta": {"message": {"content": {key: text}}}},
+        {"type": "content-end", "index": index},
+    ]
+
+
+def _sealed(sdk: openai.OpenAI) -> str:
+    answer = sdk.responses.create(model=REASONING, input="Hello", include=INCLUDE, store=False)
+    thought = answer.output[0]
+    assert thought.type == "reasoning" and thought.encrypted_content
+    return thought.encrypted_content
+
+
+def _next_turn(sdk: openai.OpenAI, token: str) -> str:
+    """What the caller is told who sends back the token and nothing else of the thought."""
+    turn: Any = [
+        {"role": "user", "content": "Hello"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": token},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "And now?"},
+    ]
+    answer = sdk.responses.with_raw_response.create(model=REASONING, input=turn, store=False)
+    return answer.headers.get("x-gateway-notes", "")
+
+
+def _sent(staged: Stage) -> Any:
+    """The assistant's turn as Cohere got it last."""
+    return staged.upstream.requests[-1].json()["messages"][1]["content"]
+
+
+def test_the_thinking_comes_back(staged: Stage) -> None:
+    staged.plays(json_answer(200, _thinking("Hi.")))
+    with staged.gateway.client() as sdk:
+        assert _next_turn(sdk, _sealed(sdk)) == ""
+    assert _sent(staged) == [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "Hi."}]
+
+
+def test_a_stream_seals_as_well(staged: Stage) -> None:
+    events = [start(), *_block(0, "thinking", "thinking", THOUGHT), *_block(1, "text", "text", "Hi."), end()]
+    staged.plays(event_stream(transcript(*events)), json_answer(200, whole()))
+    tokens = []
+    with staged.gateway.client() as sdk:
+        for event in sdk.responses.create(model=REASONING, input="a", include=INCLUDE, store=False, stream=True):
+            if event.type == "response.output_item.done" and event.item.type == "reasoning":
+                tokens.append(event.item.encrypted_content)
+            if event.type == "response.completed" and event.response.output[0].type == "reasoning":
+                tokens.append(event.response.output[0].encrypted_content)
+        assert len(tokens) == 2 and len(set(tokens)) == 1 and tokens[0]
+        assert _next_turn(sdk, tokens[0]) == ""
+    assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+
+
+def test_it_is_sealed_only_when_asked_for(staged: Stage) -> None:
+    staged.plays(json_answer(200, _thinking("Hi.")))
+    with staged.gateway.client() as sdk:
+        thought = sdk.responses.create(model=REASONING, input="Hello", store=False).output[0]
+    assert thought.type == "reasoning" and not thought.encrypted_content
+
+
+def test_another_replica_opens_it(staged: Stage) -> None:
+    staged.plays(json_answer(200, _thinking("Hi.")))
+    with gateway_over(staged.upstream.url) as replica, staged.gateway.client() as one, replica.client() as other:
+        assert _next_turn(other, _sealed(one)) == ""
+    assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+
+
+def test_another_caller_does_not(staged: Stage) -> None:
+    staged.plays(json_answer(200, _thinking("Hi.")))
+    with staged.gateway.client() as one, staged.gateway.client("another-caller") as other:
+        assert _next_turn(other, _sealed(one)) == FOREIGN
+    assert _sent(staged) == "Hi."
+
+
+def test_a_foreign_token_is_ignored_and_noted(staged: Stage) -> None:
+    staged.plays(json_answer(200, whole()))
+    with staged.gateway.client() as sdk:
+        assert _next_turn(sdk, "gAAAAABnothing-of-ours") == FOREIGN
+    assert _sent(staged) == "Hi."
+
+
+def test_the_servers_key_seals_too() -> None:
+    with stage(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
+        staged.plays(json_answer(200, _thinking("Hi.")))
+        with staged.gateway.client() as sdk:
+            assert _next_turn(sdk, _sealed(sdk)) == ""
+        assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}

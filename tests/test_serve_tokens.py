@@ -1,0 +1,217 @@
+"""`POST /v1/responses/input_tokens`: which texts are counted, in which pieces, and what a caller is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.emulator.tokens import pieces
+from gateway.tokens import MOST_AT_ONCE
+from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
+from support.scripted import Pause, Request, Script, ScriptedUpstream, json_answer
+from translators.errors import UpstreamProtocolError
+from translators.tokens import MOST_CHARACTERS, asked, counted
+
+PATH = "/v1/responses/input_tokens"
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "Get the weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": False,
+}
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def by_words(request: Request) -> Script:
+    """A tokenizer for which each word is a token."""
+    return json_answer(200, {"tokens": [1] * len(request.json()["text"].split()), "token_strings": []})
+
+
+@pytest.fixture(scope="module")
+def counting() -> Iterator[tuple[Gateway, ScriptedUpstream]]:
+    with ScriptedUpstream(by_words).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
+        yield gateway, upstream
+
+
+@pytest.fixture(scope="module")
+def staged() -> Iterator[Stage]:
+    with stage() as found:
+        yield found
+
+
+def count(gateway: Gateway, **body: Any) -> Seen:
+    return gateway.ask("POST", PATH, body)
+
+
+# --- the texts ----------------------------------------------------------------------------------------------
+
+
+def _texts(**chat: Any) -> str:
+    (body,) = asked(json.dumps({"model": A, **chat}).encode())
+    sent = json.loads(body)
+    assert (list(sent), sent["model"]) == (["text", "model"], A)
+    return str(sent["text"])
+
+
+def test_every_text_of_a_request_is_counted() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"at":1}'}}
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "See"}, {"type": "image_url", "image_url": {"url": PIXEL}}],
+        },
+        {"role": "assistant", "tool_plan": "I look.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "document", "document": {"data": "seen"}}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Yes."}]},
+    ]
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    assert _texts(messages=messages, tools=tools, documents=["paper", {"data": {"a": 1}}]).split("\n") == [
+        *("Be kind.", "See", "I look.", 'look {"at":1}', '{"data":"seen"}', "Hm.", "Yes."),
+        *('{"type":"function","function":{"name":"look","parameters":{}}}', "paper", '{"data":{"a":1}}'),
+    ]
+
+
+@given(st.text(st.sampled_from("ab \n\N{SNOWMAN}"), min_size=1), st.integers(1, 40_000))
+def test_pieces_are_the_whole_text_within_the_limit(seed: str, times: int) -> None:
+    text = (seed * times)[: MOST_CHARACTERS * 3 + 7]
+    sent = [json.loads(body)["text"] for body in asked(json.dumps(_said(text)).encode())]
+    assert "".join(sent) == text
+    assert all(1 <= len(piece) <= MOST_CHARACTERS for piece in sent)
+    assert len(sent) <= 2 * len(text) // MOST_CHARACTERS + 1
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"model": A, "messages": [{"role": "user", "content": text}]}
+
+
+def test_words_are_not_cut() -> None:
+    sent = [json.loads(body)["text"] for body in asked(json.dumps(_said("seven77 " * 20_000)).encode())]
+    assert len(sent) == 3 and all(text.split() == ["seven77"] * len(text.split()) for text in sent)
+
+
+def test_without_text_nothing_is_asked() -> None:
+    assert asked(json.dumps(_said("")).encode()) == []
+    assert json.loads(counted([])) == {"object": "response.input_tokens", "input_tokens": 0}
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b'{"tokens":"a"}', b"<html>", b'{"tokens":["\xff"]}'])
+def test_an_answer_without_tokens_is_none(answer: bytes) -> None:
+    with pytest.raises(UpstreamProtocolError):
+        counted([b'{"tokens":[1]}', answer])
+
+
+# --- through the gateway ------------------------------------------------------------------------------------
+
+
+def test_the_sdk_counts() -> None:
+    with demonstration() as demo, demo.client() as sdk:
+        answer = sdk.responses.input_tokens.count(model=A, input="How many tokens are these?", instructions="Count.")
+    assert answer.object == "response.input_tokens"
+    assert answer.input_tokens == len(pieces("Count.\nHow many tokens are these?"))
+
+
+def test_tools_and_items_are_counted(counting: tuple[Gateway, ScriptedUpstream]) -> None:
+    gateway, upstream = counting
+    items: Any = [
+        {"role": "user", "content": "Weather in Rome?"},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "I should look."}]},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city":"Rome"}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "Sunny."},
+    ]
+    with gateway.client() as sdk:
+        raw = sdk.responses.input_tokens.with_raw_response.count(model=REASONING, input=items, tools=[WEATHER])
+    text = upstream.requests[-1].json()["text"]
+    assert text.split("\n")[:4] == ["Weather in Rome?", "I should look.", 'weather {"city":"Rome"}', "Sunny."]
+    assert '"description":"Get the weather"' in text
+    assert raw.parse().input_tokens == len(text.split())
+    assert raw.headers["x-request-id"]
+
+
+def test_a_long_text_is_counted_in_pieces(counting: tuple[Gateway, ScriptedUpstream]) -> None:
+    gateway, upstream = counting
+    upstream.exchanges.clear()
+    assert count(gateway, model=A, input="word " * 100_000).body["input_tokens"] == 100_000
+    assert len(upstream.requests) == 8
+    assert {request.path for request in upstream.requests} == {"/v1/tokenize"}
+
+
+def test_only_a_few_pieces_are_asked_at_once() -> None:
+    waiting: list[int] = []
+
+    def slow(request: Request) -> Script:
+        waiting.append(sum(not exchange.finished.is_set() for exchange in upstream.exchanges))
+        return Pause(0.05), *by_words(request)
+
+    with ScriptedUpstream(slow).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
+        assert count(gateway, model=A, input="word " * 150_000).body["input_tokens"] == 150_000
+    assert len(waiting) == 12 and 1 < max(waiting) <= MOST_AT_ONCE
+
+
+def test_a_history_is_counted(tmp_path: Path) -> None:
+    with demonstration(database_url=f"sqlite:///{tmp_path / 'kept.db'}") as demo, demo.client() as sdk:
+        first = sdk.responses.create(model=A, input="one two three")
+        alone = sdk.responses.input_tokens.count(model=A, input="four")
+        both = sdk.responses.input_tokens.count(model=A, input="four", previous_response_id=first.id)
+        assert both.input_tokens > alone.input_tokens + 2
+        with pytest.raises(openai.NotFoundError):
+            sdk.responses.input_tokens.count(model=A, input="four", previous_response_id="resp_none")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": "a"}, "model"),
+        ({"model": A}, "input"),
+        ({"model": A, "input": ""}, "input"),
+        ({"model": A, "input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
+        ({"model": A, "input": "a", "temperature": "hot"}, "temperature"),
+        ({"model": A, "input": "a", "prompt": {"id": "p"}}, "prompt"),
+    ],
+)
+def test_what_responses_refuses_is_refused_alike(
+    counting: tuple[Gateway, ScriptedUpstream], body: dict[str, Any], param: str
+) -> None:
+    gateway, _ = counting
+    seen = gateway.ask("POST", PATH, body)
+    assert (seen.status, seen.error["param"]) == (400, param)
+    assert seen.data == gateway.ask("POST", "/v1/responses", {**body, "store": False}).data
+
+
+def test_notes_are_told(counting: tuple[Gateway, ScriptedUpstream]) -> None:
+    seen = count(counting[0], model=A, input="a", unheard_of=1)
+    assert (seen.body["input_tokens"], seen.headers["x-gateway-notes"]) == (
+        1,
+        "unheard_of ignored (not known to Cohere)",
+    )
+
+
+def test_bodies_that_are_not_json_are_refused(counting: tuple[Gateway, ScriptedUpstream]) -> None:
+    assert counting[0].ask("POST", PATH, b"{").error["code"] == "invalid_json"
+
+
+def test_a_refusal_is_told(staged: Stage) -> None:
+    staged.plays(json_answer(401, {"message": "invalid api token"}))
+    seen = count(staged.gateway, model=A, input="a " * 200_000)
+    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
+
+
+def test_a_broken_answer_is_no_count(staged: Stage) -> None:
+    staged.plays(json_answer(200, b"<html>"))
+    seen = count(staged.gateway, model=A, input="a")
+    assert (seen.status, seen.error["code"]) == (502, "upstream_protocol_error")
+
+
+def test_it_is_measured(counting: tuple[Gateway, ScriptedUpstream]) -> None:
+    gateway, _ = counting
+    seen = count(gateway, model=A, input="a")
+    line = gateway.log.line_of(seen.headers["x-request-id"])
+    assert (line["operation"], line["model"], line["status"]) == ("input_tokens", A, 200)

@@ -1,0 +1,514 @@
+"""What the store keeps of responses: stored, continued, in the background, expired. On both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from gateway.store.conversations import Conversation
+from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing
+from gateway.store.responses import INTERRUPTED, StoredResponse
+from gateway.store.store import Store
+from test_store_database import KINDS, OWNER, python, running, stored, throwaway
+
+NOW = 1_800_000_000
+
+
+class Clock:
+    """The time is what a test says it is."""
+
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    async with throwaway(request.param, tmp_path) as url:
+        yield url
+
+
+@pytest_asyncio.fixture
+async def store(url: str, clock: Clock) -> AsyncIterator[Store]:
+    async with running(url, clock=clock, lease=10) as store:
+        yield store
+
+
+def changed(response: StoredResponse, **changes: Any) -> StoredResponse:
+    return msgspec.structs.replace(response, **changes)
+
+
+def live(id: str = "resp_1", **changes: Any) -> StoredResponse:
+    """One that somebody works on."""
+    return stored(id, **{"status": "in_progress", "background": True, **changes})
+
+
+# --- stored -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_comes_back_is_what_was_stored(store: Store) -> None:
+    responses = [
+        stored(),
+        stored("resp_2", expires_at=NOW + 1, previous_id="resp_1", conversation_id="conv_1", background=True),
+        stored("resp_3", body=bytes(range(256)), items=b"", output=b"x" * 3_000_000, model="grün"),
+    ]
+    for response in responses:
+        assert await store.save(response)
+    for response in responses:
+        assert await store.get(OWNER, response.id) == response
+
+
+@pytest.mark.asyncio
+async def test_a_finished_response_does_not_change(store: Store) -> None:
+    assert await store.save(stored())
+    assert not await store.save(stored(body=b"{}"))
+    assert not await store.save(stored(owner="somebody else"))
+    assert await store.get(OWNER, "resp_1") == stored()
+
+
+@pytest.mark.asyncio
+async def test_only_its_owner_sees_a_response(store: Store) -> None:
+    await store.save(stored())
+    await store.begin(live("resp_2"))
+    await store.append_events("resp_2", 0, [b"{}"])
+    for id in ("resp_1", "resp_2"):
+        assert await store.get("else", id) is None
+        assert not await store.delete("else", id)
+        assert not await store.request_cancel("else", id)
+        assert await store.events("else", id) == []
+        with pytest.raises(ChainBroken):
+            await store.chain("else", id)
+        assert await store.get(OWNER, id)
+    assert not await store.advance(live("resp_2", owner="else", status="completed"), (), 1, [b"{}"])
+    assert await store.cancelled(["resp_2"]) == set()
+    assert await store.events(OWNER, "resp_2") == [(0, b"{}")]
+
+
+@pytest.mark.asyncio
+async def test_a_deleted_response_is_gone(store: Store) -> None:
+    await store.save(stored())
+    assert await store.delete(OWNER, "resp_1")
+    assert await store.get(OWNER, "resp_1") is None
+    assert not await store.delete(OWNER, "resp_1")
+
+
+@pytest.mark.asyncio
+async def test_an_expired_response_is_gone(store: Store, clock: Clock) -> None:
+    await store.save(stored(expires_at=NOW + 10))
+    clock.now = NOW + 9.9
+    assert await store.get(OWNER, "resp_1")
+    clock.now = NOW + 10
+    assert await store.get(OWNER, "resp_1") is None
+    assert not await store.delete(OWNER, "resp_1")
+    with pytest.raises(ChainBroken):
+        await store.chain(OWNER, "resp_1")
+
+
+NASTY = ["", "\0", "a\0b", "\ud800", "é" * 10_000, "x" * 100_000, "'; DROP TABLE responses; --", "%", "_" * 6]
+
+
+@pytest.mark.parametrize("id", NASTY, ids=range(len(NASTY)))
+@pytest.mark.asyncio
+async def test_no_name_breaks_anything(store: Store, id: str) -> None:
+    """Whatever stands in a path is looked up; what a client calls its items is stored."""
+    await store.save(stored())
+    await store.create_conversation(Conversation("conv_1", OWNER, NOW, None, b"{}"))
+    assert await store.get(OWNER, id) is None
+    assert await store.get(id, "resp_1") is None
+    assert not await store.delete(OWNER, id)
+    assert not await store.request_cancel(OWNER, id)
+    assert await store.events(OWNER, id, 10**30) == []
+    assert await store.conversation(OWNER, id) is None
+    assert await store.item(OWNER, id, id) is None
+    with pytest.raises(ChainBroken):
+        await store.chain(OWNER, id)
+    await store.add_items(OWNER, "conv_1", [(id, b"1"), ("other", b"2")])
+    assert await store.item(OWNER, "conv_1", id) == b"1"
+    assert [item.body for item in (await store.items(OWNER, "conv_1", id, order="asc")).items] == [b"2"]
+    assert await store.save(stored("resp_2", previous_id=id, model=id))
+
+
+def test_a_live_response_is_begun_and_a_finished_one_saved(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    for mistaken in (store.save(live()), store.begin(stored())):
+        with pytest.raises(ValueError):
+            asyncio.run(mistaken)
+
+
+@pytest.mark.asyncio
+async def test_many_at_once(store: Store) -> None:
+    await store.create_conversation(Conversation("conv_1", OWNER, NOW, None, b"{}"))
+
+    async def one(number: int) -> None:
+        response = stored(f"resp_{number}", conversation_id="conv_1")
+        assert await store.save(response, [(f"a{number}", b"a"), (f"b{number}", b"b")])
+        assert await store.get(OWNER, response.id) == response
+
+    await asyncio.gather(*(one(number) for number in range(20)))
+    page = await store.items(OWNER, "conv_1", limit=100, order="asc")
+    ids = [item.id for item in page.items]
+    assert len(ids) == 40
+    for first, second in zip(ids[::2], ids[1::2], strict=True):
+        assert (first[0], second[0], first[1:]) == ("a", "b", second[1:])
+
+
+@pytest.mark.asyncio
+async def test_the_same_response_twice_at_once(store: Store) -> None:
+    assert sorted(await asyncio.gather(*(store.save(stored()) for _ in range(5)))) == [False] * 4 + [True]
+
+
+@pytest.mark.asyncio
+async def test_several_processes_share_a_database(url: str) -> None:
+    async with running(url) as one, running(url) as other:
+        await asyncio.gather(*(store.save(stored(f"resp_{n}")) for n, store in enumerate([one, other] * 10)))
+        for number in range(20):
+            assert await one.get(OWNER, f"resp_{number}") == await other.get(OWNER, f"resp_{number}") is not None
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from gateway.store.store import Store
+from test_store_database import stored
+
+async def main():
+    store = Store(sys.argv[1])
+    await store.start()
+    for number in range(1000):
+        await store.save(stored(f"resp_{number}"))
+        os.write(1, b"%d\\n" % number)
+
+sys.path.insert(0, "tests")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.asyncio
+async def test_what_was_stored_survives_the_process(url: str) -> None:
+    process = python("import sys; sys.path.insert(0, 'tests')\n" + KILLED, url)
+    assert process.stdout is not None
+    for _ in range(20):
+        await asyncio.to_thread(process.stdout.readline)
+    process.kill()
+    rest, error = await asyncio.to_thread(process.communicate)
+    assert (process.returncode, error) == (-9, "")
+    last = 19 + len(rest.splitlines())
+    async with running(url) as store:
+        for number in range(last + 1):
+            assert await store.get(OWNER, f"resp_{number}") == stored(f"resp_{number}")
+        await store.save(stored("resp_after"))
+
+
+# --- continued ----------------------------------------------------------------------------------------------
+
+
+async def _chain(store: Store, length: int, **changes: Any) -> list[StoredResponse]:
+    responses = [
+        stored(f"resp_{number}", previous_id=f"resp_{number - 1}" if number else None, **changes)
+        for number in range(length)
+    ]
+    for response in responses:
+        await store.save(response)
+    return responses
+
+
+@pytest.mark.asyncio
+async def test_a_chain_begins_with_the_oldest(store: Store) -> None:
+    responses = await _chain(store, 5)
+    assert await store.chain(OWNER, "resp_4") == responses
+    assert await store.chain(OWNER, "resp_2") == responses[:3]
+    assert await store.chain(OWNER, "resp_0") == responses[:1]
+
+
+@pytest.mark.asyncio
+async def test_a_chain_may_fork(store: Store) -> None:
+    responses = await _chain(store, 3)
+    other = stored("resp_other", previous_id="resp_1")
+    await store.save(other)
+    assert await store.chain(OWNER, "resp_other") == [*responses[:2], other]
+
+
+@pytest.mark.asyncio
+async def test_a_chain_is_bounded(store: Store) -> None:
+    responses = await _chain(store, 5, body=b"b" * 10, items=b"i" * 20, output=b"o" * 30)
+    assert await store.chain(OWNER, "resp_4", most=5, most_bytes=300) == responses
+    with pytest.raises(ChainTooLong):
+        await store.chain(OWNER, "resp_4", most=4)
+    with pytest.raises(ChainTooLong):
+        await store.chain(OWNER, "resp_4", most_bytes=299)
+
+
+@pytest.mark.asyncio
+async def test_a_chain_with_a_link_missing(store: Store, clock: Clock) -> None:
+    with pytest.raises(ChainBroken) as broken:
+        await store.chain(OWNER, "resp_never")
+    assert broken.value.id == "resp_never"
+
+    await _chain(store, 4)
+    await store.delete(OWNER, "resp_1")
+    with pytest.raises(ChainBroken) as broken:
+        await store.chain(OWNER, "resp_3")
+    assert broken.value.id == "resp_1"
+
+    await store.save(stored("resp_1", owner="else"))  # there again, and somebody else's
+    with pytest.raises(ChainBroken):
+        await store.chain(OWNER, "resp_3")
+
+    await store.save(stored("resp_old", expires_at=NOW + 10))
+    await store.save(stored("resp_new", expires_at=NOW + 20, previous_id="resp_old"))
+    assert len(await store.chain(OWNER, "resp_new")) == 2
+    clock.now = NOW + 15
+    with pytest.raises(ChainBroken) as broken:
+        await store.chain(OWNER, "resp_new")
+    assert broken.value.id == "resp_old"
+
+
+@pytest.mark.asyncio
+async def test_a_circle_is_no_chain(store: Store) -> None:
+    await store.save(stored("resp_1", previous_id="resp_2"))
+    await store.save(stored("resp_2", previous_id="resp_1"))
+    await store.save(stored("resp_self", previous_id="resp_self"))
+    for id in ("resp_1", "resp_2", "resp_self"):
+        with pytest.raises(ChainBroken):
+            await store.chain(OWNER, id, most=200)
+
+
+# --- with a conversation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_response_and_its_items_are_stored_together(store: Store) -> None:
+    await store.create_conversation(Conversation("conv_1", OWNER, NOW, None, b"{}"), [("msg_0", b"0")])
+    await store.save(stored(conversation_id="conv_1"), [("msg_1", b"1"), ("msg_2", b"2")])
+    assert not await store.save(stored(conversation_id="conv_1"), [("msg_3", b"3")])  # tried once more
+    # An item that is there already, since a client sent it again, is no reason to lose the answer.
+    await store.save(stored("resp_2", conversation_id="conv_1"), [("msg_2", b"x"), ("msg_4", b"4"), ("msg_4", b"x")])
+    page = await store.items(OWNER, "conv_1", order="asc")
+    assert [(item.id, item.body) for item in page.items] == [
+        ("msg_0", b"0"),
+        ("msg_1", b"1"),
+        ("msg_2", b"2"),
+        ("msg_4", b"4"),
+    ]
+
+
+@pytest.mark.parametrize("owner", [OWNER, "else"])
+@pytest.mark.asyncio
+async def test_no_response_without_its_conversation(store: Store, owner: str) -> None:
+    if owner != OWNER:
+        await store.create_conversation(Conversation("conv_1", owner, NOW, None, b"{}"))
+    with pytest.raises(ConversationMissing):
+        await store.save(stored(conversation_id="conv_1"), [("msg_1", b"1")])
+    assert await store.get(OWNER, "resp_1") is None
+    await store.begin(live(conversation_id="conv_1"))
+    with pytest.raises(ConversationMissing):
+        await store.advance(stored(conversation_id="conv_1"), [("msg_1", b"1")], 0, [b"{}"])
+    found = await store.get(OWNER, "resp_1")
+    assert found is not None and found.status == "in_progress"
+    assert await store.events(OWNER, "resp_1") == []
+
+
+@pytest.mark.asyncio
+async def test_a_conversation_lives_as_long_as_what_is_said_in_it(store: Store, clock: Clock) -> None:
+    for id, expires_at in (("conv_1", NOW + 10), ("conv_2", None)):
+        await store.create_conversation(Conversation(id, OWNER, NOW, expires_at, b"{}"))
+        for number, until in ((1, NOW + 20), (2, NOW + 5)):
+            response = stored(f"resp_{id}{number}", conversation_id=id, expires_at=until)
+            await store.save(response, [(f"msg_{number}", b"{}")])
+    clock.now = NOW + 19
+    assert (await store.conversation(OWNER, "conv_1")) == Conversation("conv_1", OWNER, NOW, NOW + 20, b"{}")
+    clock.now = NOW + 20
+    assert (await store.conversation(OWNER, "conv_1")) is None
+    assert await store.conversation(OWNER, "conv_2")
+
+
+# --- in the background --------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_from_the_queue_to_the_end(store: Store) -> None:
+    queued = live(status="queued")
+    await store.begin(queued)
+    assert await store.get(OWNER, "resp_1") == queued
+    assert await store.advance(live(), first_sequence=0, events=[b"created", b"in_progress"])
+    assert await store.append_events("resp_1", 2, [b"delta"])
+    done = changed(queued, status="completed", body=b'{"status":"completed"}', output=b"[1]")
+    assert await store.advance(done, first_sequence=3, events=[b"completed"])
+    assert await store.get(OWNER, "resp_1") == done
+    assert await store.events(OWNER, "resp_1") == [
+        (0, b"created"),
+        (1, b"in_progress"),
+        (2, b"delta"),
+        (3, b"completed"),
+    ]
+    assert await store.cancelled(["resp_1"]) == {"resp_1"}  # there is no more to do
+    assert await store.fail_interrupted(NOW + 1000) == []
+
+
+@pytest.mark.asyncio
+async def test_events_after_a_number(store: Store) -> None:
+    await store.begin(live())
+    assert await store.append_events("resp_1", 0, [b"%d" % number for number in range(10)])
+    assert await store.append_events("resp_1", 8, [b"x", b"x", b"10"])  # once more, with one that is new
+    assert await store.append_events("resp_1", 11, [])
+    assert await store.events(OWNER, "resp_1") == [(number, b"%d" % number) for number in range(11)]
+    assert await store.events(OWNER, "resp_1", after=8) == [(9, b"9"), (10, b"10")]
+    assert await store.events(OWNER, "resp_1", after=3, most=2) == [(4, b"4"), (5, b"5")]
+    assert await store.events(OWNER, "resp_1", after=10) == []
+    assert not await store.append_events("resp_never", 0, [b"x"])
+
+
+@pytest.mark.asyncio
+async def test_the_end_is_final(store: Store) -> None:
+    await store.begin(live())
+    assert await store.advance(live(status="cancelled"))
+    assert not await store.advance(live(status="completed"), first_sequence=0, events=[b"completed"])
+    assert not await store.append_events("resp_1", 0, [b"delta"])
+    assert not await store.save(stored())
+    found = await store.get(OWNER, "resp_1")
+    assert found is not None and found.status == "cancelled"
+    assert await store.events(OWNER, "resp_1") == []
+
+
+@pytest.mark.asyncio
+async def test_a_deleted_response_does_not_come_back(store: Store) -> None:
+    await store.begin(live())
+    await store.append_events("resp_1", 0, [b"delta"])
+    assert await store.delete(OWNER, "resp_1")
+    assert await store.cancelled(["resp_1", "resp_never"]) == {"resp_1", "resp_never"}
+    assert not await store.append_events("resp_1", 1, [b"delta"])
+    assert not await store.advance(live(status="completed"))
+    assert await store.get(OWNER, "resp_1") is None
+    assert await store.events(OWNER, "resp_1") == []
+
+
+@pytest.mark.asyncio
+async def test_cancelled_from_another_process(url: str) -> None:
+    async with running(url) as worker, running(url) as other:
+        await worker.begin(live())
+        await worker.begin(live("resp_2"))
+        assert await worker.cancelled(["resp_1", "resp_2"]) == set()
+        assert await other.request_cancel(OWNER, "resp_1")
+        assert await other.request_cancel(OWNER, "resp_1")
+        assert await worker.cancelled(["resp_1", "resp_2"]) == {"resp_1"}
+        assert await worker.cancelled([]) == set()
+        await worker.advance(live(status="cancelled"))
+        assert not await other.request_cancel(OWNER, "resp_1")
+
+
+@pytest.mark.asyncio
+async def test_interrupted_responses_fail(store: Store, clock: Clock) -> None:
+    body = b'{"id":"resp_1","status":"in_progress","error":null,"usage":{"x":1.50},"text":"\xc3\xbc"}'
+    await store.begin(live("resp_lost", body=body))
+    await store.begin(live("resp_queued", body=body, status="queued"))
+    await store.begin(live("resp_unwanted", body=body))
+    await store.begin(live("resp_unread", body=b"no JSON"))
+    await store.begin(live("resp_held"))
+    assert await store.request_cancel(OWNER, "resp_unwanted")
+    clock.now = NOW + 9
+    await store.renew(["resp_held"])
+    await store.renew([])
+    assert await store.fail_interrupted() == []
+    clock.now = NOW + 11
+    assert sorted(await store.fail_interrupted()) == ["resp_lost", "resp_queued", "resp_unread", "resp_unwanted"]
+    assert await store.fail_interrupted() == []
+
+    for id, status, error in (
+        ("resp_lost", "failed", INTERRUPTED),
+        ("resp_queued", "failed", INTERRUPTED),
+        ("resp_unwanted", "cancelled", None),
+    ):
+        found = await store.get(OWNER, id)
+        assert found is not None and found.status == status
+        assert json.loads(found.body) == {**json.loads(body), "status": status, "error": error}
+        assert b'"usage":{"x":1.50}' in found.body  # the rest is as it was, to the byte
+        assert not await store.advance(live(id, status="completed"))
+    unread = await store.get(OWNER, "resp_unread")
+    assert unread is not None and (unread.status, unread.body) == ("failed", b"no JSON")
+    held = await store.get(OWNER, "resp_held")
+    assert held is not None and held.status == "in_progress"
+
+
+@pytest.mark.asyncio
+async def test_more_are_interrupted_than_fit_in_one_transaction(store: Store) -> None:
+    for number in range(205):
+        await store.begin(live(f"resp_{number}"))
+    assert len(await store.fail_interrupted(NOW + 11)) == 205
+
+
+@pytest.mark.asyncio
+async def test_what_a_crash_interrupted_fails_at_the_next_start(url: str, clock: Clock) -> None:
+    async with running(url, clock=clock) as store:
+        await store.begin(live())
+    clock.now += 16
+    async with running(url, clock=clock) as store:
+        found = await store.get(OWNER, "resp_1")
+        assert found is not None and found.status == "failed"
+
+
+@pytest.mark.asyncio
+async def test_each_is_ended_once(url: str) -> None:
+    """A worker's last word, a delete and several replicas' look for the lost, all at once: one comes first."""
+    async with running(url) as one, running(url) as other:
+        for number in range(30):
+            await one.begin(live(f"resp_{number}"))
+        late = 10.0**10
+        looks = asyncio.gather(one.fail_interrupted(late), other.fail_interrupted(late))
+        last_words = asyncio.gather(*(other.advance(live(f"resp_{n}", status="completed")) for n in range(0, 30, 2)))
+        deletes = asyncio.gather(*(one.delete(OWNER, f"resp_{number}") for number in range(0, 30, 3)))
+        failed = [id for ids in await looks for id in ids]
+        completed = [f"resp_{2 * number}" for number, done in enumerate(await last_words) if done]
+        assert all(await deletes)
+        assert len({*failed, *completed}) == len(failed) + len(completed)
+        for number in range(30):
+            found = await one.get(OWNER, id := f"resp_{number}")
+            if number % 3 == 0:
+                assert found is None
+            else:
+                assert found is not None
+                assert found.status == ("failed" if id in failed else "completed")
+
+
+# --- expired ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_purging(store: Store, clock: Clock) -> None:
+    for number in range(7):
+        await store.save(stored(f"resp_{number}", expires_at=NOW + 10))
+    await store.save(stored("resp_kept"))
+    await store.save(stored("resp_later", expires_at=NOW + 11))
+    await store.begin(live("resp_live", expires_at=NOW + 10))
+    await store.begin(live("resp_events", expires_at=NOW + 10))
+    await store.append_events("resp_events", 0, [b"{}"] * 9)
+    await store.append_events("resp_live", 0, [b"{}"] * 9)
+    await store.advance(live("resp_events", expires_at=NOW + 10, status="completed"))
+    for id, expires_at in (("conv_old", NOW + 10), ("conv_kept", None)):
+        conversation = Conversation(id, OWNER, NOW, expires_at, b"{}")
+        await store.create_conversation(conversation, [(f"msg_{number}", b"{}") for number in range(5)])
+
+    assert await store.purge(NOW + 9) == 0
+    # 7 responses and the one with events, 9 events, 1 conversation, 5 items
+    assert await store.purge(NOW + 10, batch=3) == 8 + 9 + 1 + 5
+    assert await store.purge(NOW + 10) == 0
+    clock.now = NOW - 1.0  # nothing is hidden by having expired
+    gone = ["resp_0", "resp_6", "resp_events"]
+    assert [await store.get(OWNER, id) for id in gone] == [None] * 3
+    assert all([await store.get(OWNER, id) for id in ("resp_kept", "resp_later", "resp_live")])
+    assert len(await store.events(OWNER, "resp_live")) == 9
+    assert await store.conversation(OWNER, "conv_old") is None
+    assert len((await store.items(OWNER, "conv_kept")).items) == 5
