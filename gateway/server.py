@@ -84,7 +84,12 @@ def serve_emulator(host: str, port: int, models: str | None, announce: Callable[
         asyncio.run(_run([(_emulator(models), listening)], 0.0))
 
 
-async def _serve_here(settings: Settings, listening: socket.socket, emulator: socket.socket | None) -> None:
+async def _serve_here(
+    settings: Settings,
+    listening: socket.socket,
+    emulator: socket.socket | None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
     apps: list[tuple[Any, socket.socket]] = [(create_app(settings), listening)]
     if emulator is not None:
         apps.append((_emulator(None), emulator))
@@ -93,11 +98,19 @@ async def _serve_here(settings: Settings, listening: socket.socket, emulator: so
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    await _run(apps, settings.timeouts.shutdown, settings.timeouts.keep_alive)
+    await _run(apps, settings.timeouts.shutdown, settings.timeouts.keep_alive, ready)
 
 
-async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: float = 75.0) -> None:
-    """Serves each application on its socket until a signal comes; the first one stops first."""
+async def _run(
+    apps: list[tuple[Any, socket.socket]],
+    grace: float,
+    keep_alive: float = 75.0,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves each application on its socket until a signal comes; the first one stops first.
+
+    ready: is told when signals are handled.
+    """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_quietly)
     stop = asyncio.Event()
@@ -111,6 +124,7 @@ async def _run(apps: list[tuple[Any, socket.socket]], grace: float, keep_alive: 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGINT, interrupted)
         loop.add_signal_handler(signal.SIGTERM, stop.set)
+    ready()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
     front_is_down = asyncio.Event()
@@ -185,16 +199,18 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
     spawn = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # it would unblock them, were it started later
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    workers = [spawn.Process(target=_worker, args=(settings, listening)) for _ in range(settings.workers)]
+    ready = [spawn.Event() for _ in range(settings.workers)]
+    workers = [spawn.Process(target=_worker, args=(settings, listening, one)) for one in ready]
     beside = [spawn.Process(target=_emulator_worker, args=(emulator,))] if emulator is not None else []
     for process in [*beside, *workers]:
         process.start()
 
     def pass_on(number: int, frame: object) -> None:
-        for process in workers:
+        for process, one in zip(workers, ready, strict=True):
             if process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+                    # A worker that has not served yet has nothing to finish.
+                    os.kill(process.pid, number if one.is_set() else signal.SIGKILL)
 
     for number in SIGNALS:
         signal.signal(number, pass_on)
@@ -206,8 +222,8 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
         process.join()
 
 
-def _worker(settings: Settings, listening: socket.socket) -> None:
-    asyncio.run(_serve_here(settings, listening, None))
+def _worker(settings: Settings, listening: socket.socket, ready: Any) -> None:
+    asyncio.run(_serve_here(settings, listening, None, ready.set))
 
 
 def _emulator_worker(listening: socket.socket) -> None:

@@ -185,7 +185,10 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
             raise invalid(name, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidField(name, f"'{name}' is not valid JSON in UTF-8", "invalid_json") from error
-    value = msgspec.json.decode(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidField(name, f"'{name}' is not valid JSON: {error}", "invalid_json") from error
     dropped: dict[str, str] = {}
     _prune(value, msgspec.inspect.type_info(decoder.type), name, name, dropped)
     for general, exact in dropped.items():

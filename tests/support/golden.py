@@ -65,6 +65,11 @@ def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> respo
     return responses_api.request(body, transcripts.context(**settings))
 
 
+def responses_answer(call: responses_api.ResponsesCall, answer: Any) -> Any:
+    """Cohere's whole answer as the caller sees it."""
+    return json.loads(call.answer([json.dumps(answer).encode()]).body)
+
+
 def as_responses(request: Mapping[str, Any]) -> dict[str, Any]:
     """What a chat request of one question is in the Responses API, as far as its stream can tell."""
     told: dict[str, Any] = {"model": request["model"], "input": request["messages"], "stream": True}

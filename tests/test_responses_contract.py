@@ -1,0 +1,436 @@
+"""What the Responses API says is what OpenAI's and Open Responses' schemas say; and no field of it is silent.
+
+OpenAI's document is the oracle; Open Responses' is not at hand, so what it requires beyond is written down here
+(its public schema's required fields). Where OpenAI's document is absent its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import hypothesis.strategies as st
+import jsonschema  # type: ignore[import-untyped, unused-ignore]
+import pytest
+from hypothesis import given
+
+from support import golden, oracle, transcripts
+from support.transcripts import Event, Transcript, property_of
+from translators import responses
+from translators.errors import InvalidField
+from translators.fields import Verdict
+
+needs_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the weather of a city",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+NAMESPACE: dict[str, Any] = {
+    "type": "namespace",
+    "name": "ns",
+    "description": "Some tools",
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": False}],
+}
+PLAIN: dict[str, Any] = {"model": transcripts.MODEL, "input": "Hello", "stream": True}
+FULL: dict[str, Any] = {
+    **PLAIN,
+    "instructions": "Be brief.",
+    "tools": [WEATHER, NAMESPACE, {"type": "web_search", "search_context_size": "low"}],
+    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "get_weather"}]},
+    "parallel_tool_calls": False,
+    "text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object", "properties": {}}}},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
+    "top_logprobs": 2,
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "max_output_tokens": 500,
+    "max_tool_calls": 3,
+    "metadata": {"a": "b"},
+    "store": False,
+    "truncation": "disabled",
+    "conversation": {"id": "conv_1"},
+}
+SHAPES = {"plain": PLAIN, "full": FULL, "summaries": {**PLAIN, "reasoning": {"summary": "detailed"}}}
+
+# --- Open Responses -----------------------------------------------------------------------------------------
+
+_TEXT, _NUMBER, _INTEGER, _FLAG = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": sorted(properties)}
+
+
+_OUTPUT_TEXT = _object(
+    type={"const": "output_text"}, text=_TEXT, annotations={"type": "array"}, logprobs={"type": "array"}
+)
+_STATUS = {"enum": ["in_progress", "completed", "incomplete"]}
+_CONTENT = {
+    "if": {"properties": {"type": {"const": "output_text"}}},
+    "then": _OUTPUT_TEXT,
+    "else": {"properties": {"type": {"const": "refusal"}, "refusal": _TEXT}, "required": ["type", "refusal"]},
+}
+_ITEMS = {
+    "message": _object(
+        type=_TEXT,
+        id=_TEXT,
+        status=_STATUS,
+        role={"const": "assistant"},
+        content={"type": "array", "items": _CONTENT},
+    ),
+    "function_call": _object(type=_TEXT, id=_TEXT, call_id=_TEXT, name=_TEXT, arguments=_TEXT, status=_STATUS),
+    "reasoning": _object(type=_TEXT, id=_TEXT, summary={"type": "array"}),
+}
+OPEN_RESPONSE = _object(
+    id=_TEXT,
+    object={"const": "response"},
+    created_at=_INTEGER,
+    completed_at=_or_null(_INTEGER),
+    status={"enum": ["completed", "failed", "in_progress", "incomplete", "queued", "cancelled"]},
+    incomplete_details=_or_null(_object(reason=_TEXT)),
+    model=_TEXT,
+    previous_response_id=_or_null(_TEXT),
+    instructions=_or_null(_TEXT),
+    output={
+        "type": "array",
+        "items": {
+            "allOf": [
+                {"if": {"properties": {"type": {"const": kind}}}, "then": schema} for kind, schema in _ITEMS.items()
+            ],
+            "required": ["type"],
+            "properties": {"type": {"enum": sorted(_ITEMS)}},
+        },
+    },
+    error=_or_null(_object(code=_TEXT, message=_TEXT)),
+    tools={
+        "type": "array",
+        "items": {
+            "if": {"properties": {"type": {"const": "function"}}},
+            "then": _object(
+                type=_TEXT,
+                name=_TEXT,
+                description=_or_null(_TEXT),
+                parameters=_or_null({"type": "object"}),
+                strict=_or_null(_FLAG),
+            ),
+        },
+    },
+    tool_choice={"type": ["string", "object"]},
+    truncation={"enum": ["auto", "disabled"]},
+    parallel_tool_calls=_FLAG,
+    text=_object(format={"type": "object", "required": ["type"]}),
+    top_p=_NUMBER,
+    presence_penalty=_NUMBER,
+    frequency_penalty=_NUMBER,
+    top_logprobs=_INTEGER,
+    temperature=_NUMBER,
+    reasoning=_or_null({"type": "object"}),
+    usage=_or_null(
+        _object(
+            input_tokens=_INTEGER,
+            output_tokens=_INTEGER,
+            total_tokens=_INTEGER,
+            input_tokens_details=_object(cached_tokens=_INTEGER),
+            output_tokens_details=_object(reasoning_tokens=_INTEGER),
+        )
+    ),
+    max_output_tokens=_or_null(_INTEGER),
+    max_tool_calls=_or_null(_INTEGER),
+    store=_FLAG,
+    background=_FLAG,
+    service_tier=_TEXT,
+    metadata={"type": "object"},
+    safety_identifier=_or_null(_TEXT),
+    prompt_cache_key=_or_null(_TEXT),
+)
+_CHECK = jsonschema.Draft202012Validator(OPEN_RESPONSE)
+
+
+def test_open_responses_schema_can_refuse() -> None:
+    """The schema above is worth something: each required field, taken away, is missed."""
+    answer = golden.responses_answer(golden.responses_call({**PLAIN, "stream": False}), transcripts.whole(_HELLO))
+    assert _CHECK.is_valid(answer)
+    for name in answer:
+        if name in OPEN_RESPONSE["required"]:
+            assert not _CHECK.is_valid({key: value for key, value in answer.items() if key != name}), name
+    (item,) = answer["output"]
+    for name in item:
+        assert not _CHECK.is_valid({**answer, "output": [{key: item[key] for key in item if key != name}]}), name
+
+
+_HELLO = [
+    transcripts.message_start(),
+    transcripts.content_start(0),
+    transcripts.content_delta(0, "Hello"),
+    transcripts.content_end(0),
+    transcripts.message_end(usage={"tokens": {"input_tokens": 3, "output_tokens": 1}}),
+]
+
+
+def _check(event: Any) -> None:
+    """OpenAI's schema of an event, and Open Responses' of the response in it."""
+    if "response" in event:
+        _CHECK.validate(event["response"])
+        event = {**event, "response": _openais(event["response"])}
+    oracle.openai_validator("ResponseStreamEvent").check(event)
+
+
+def _openais(response: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's document has no null `usage`; OpenAI sends one until the end, and Open Responses requires it."""
+    return {key: value for key, value in response.items() if key != "usage" or value is not None}
+
+
+def _check_whole(response: dict[str, Any]) -> None:
+    _CHECK.validate(response)
+    oracle.openai_validator("Response").check(_openais(response))
+
+
+# --- events and responses -----------------------------------------------------------------------------------
+
+
+def _told(request: dict[str, Any], data: list[bytes]) -> list[Any]:
+    return golden.told(golden.responses_call(request).stream(), data)
+
+
+@needs_oracle
+@pytest.mark.parametrize("transcript", transcripts.transcripts(), ids=lambda one: one.name)
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_events(transcript: Transcript, shape: str) -> None:
+    told = _told(SHAPES[shape], transcript.data)
+    assert told
+    for event in told:
+        _check(event)
+
+
+@needs_oracle
+@property_of(100)
+@given(transcripts.walks(), st.sampled_from(sorted(SHAPES)))
+def test_events_of_any_walk(made: list[Event], shape: str) -> None:
+    for event in _told(SHAPES[shape], [json.dumps(event).encode() for event in made]):
+        _check(event)
+
+
+@needs_oracle
+@property_of(100)
+@given(transcripts.answers(log_thinkers=True), st.sampled_from(sorted(SHAPES)))
+def test_events_and_the_response_of_any_answer(made: list[Event], shape: str) -> None:
+    for event in _told(SHAPES[shape], [json.dumps(event).encode() for event in made]):
+        _check(event)
+    request = {**SHAPES[shape], "stream": False, "text": {}}
+    _check_whole(golden.responses_answer(golden.responses_call(request), transcripts.whole(made)))
+
+
+@needs_oracle
+@pytest.mark.parametrize(
+    "path", sorted((golden.ROOT / "responses").glob("*/response.openai.json")), ids=lambda path: path.parent.name
+)
+def test_golden_responses(path: Any) -> None:
+    _check_whole(json.loads(path.read_text(encoding="utf-8")))
+
+
+@needs_oracle
+@pytest.mark.parametrize(
+    "path", sorted((golden.ROOT / "responses").glob("*/request.cohere.json")), ids=lambda path: path.parent.name
+)
+def test_golden_requests(path: Any) -> None:
+    oracle.cohere_request_validator("/v2/chat").check(json.loads(path.read_text(encoding="utf-8")))
+
+
+HOSTED: list[dict[str, Any]] = [
+    {"type": "web_search", "search_context_size": "low"},
+    {"type": "file_search", "vector_store_ids": ["vs_1"]},
+    {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
+    {"type": "code_interpreter", "container": {"type": "auto"}},
+    {"type": "image_generation"},
+    {"type": "custom", "name": "shell", "format": {"type": "text"}},
+    {"type": "local_shell"},
+    NAMESPACE,
+    WEATHER,
+    {"type": "function", "name": "bare"},
+]
+
+
+@needs_oracle
+@pytest.mark.parametrize("tool", HOSTED, ids=lambda tool: tool["type"] + tool.get("name", ""))
+def test_tools_are_echoed_in_full(tool: dict[str, Any]) -> None:
+    call = golden.responses_call({**PLAIN, "stream": False, "tools": [tool]})
+    response = golden.responses_answer(call, transcripts.whole(_HELLO))
+    _check_whole(response)
+    assert {key: response["tools"][0][key] for key in tool} == tool
+
+
+@needs_oracle
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "auto",
+        "none",
+        "required",
+        {"type": "function", "name": "get_weather"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "get_weather"}]},
+        {
+            "type": "allowed_tools",
+            "mode": "auto",
+            "tools": [{"type": "function", "name": "get_weather"}, {"type": "mcp", "server_label": "docs"}],
+        },
+        {"type": "mcp", "server_label": "docs"},
+        {"type": "custom", "name": "shell"},
+        {"type": "web_search_preview"},
+    ],
+    ids=json.dumps,
+)
+def test_the_choice_is_echoed_in_full(choice: Any) -> None:
+    call = golden.responses_call({**PLAIN, "stream": False, "tools": [WEATHER], "tool_choice": choice})
+    response = golden.responses_answer(call, transcripts.whole(_HELLO))
+    _check_whole(response)
+    assert response["tool_choice"] == choice
+
+
+ECHOED: dict[str, Any] = {
+    "instructions": "Be brief.",
+    "temperature": 0.25,
+    "top_p": 0.5,
+    "frequency_penalty": 0.5,
+    "presence_penalty": 0.0,
+    "max_output_tokens": 77,
+    "max_tool_calls": 2,
+    "parallel_tool_calls": False,
+    "metadata": {"a": "b"},
+    "store": False,
+    "top_logprobs": 3,
+    "previous_response_id": "resp_1",
+}
+
+
+@pytest.mark.parametrize("name", sorted(ECHOED))
+def test_what_was_asked_is_echoed(name: str) -> None:
+    call = golden.responses_call({**PLAIN, "stream": False, name: ECHOED[name]})
+    response = golden.responses_answer(call, transcripts.whole(_HELLO))
+    assert response[name] == ECHOED[name]
+
+
+@needs_oracle
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "text"},
+        {"type": "json_object"},
+        {"type": "json_schema", "name": "x", "schema": {"type": "object", "properties": {}}},
+        {"type": "json_schema", "name": "x", "schema": {"type": "object", "properties": {}}, "strict": True},
+    ],
+    ids=lambda form: json.dumps(form)[:50],
+)
+def test_the_format_is_echoed(form: dict[str, Any]) -> None:
+    call = golden.responses_call({**PLAIN, "stream": False, "text": {"format": form}})
+    made = [*_HELLO[:2], transcripts.content_delta(0, "{}"), *_HELLO[3:]]
+    response = golden.responses_answer(call, transcripts.whole(made))
+    _check_whole(response)
+    assert {key: response["text"]["format"][key] for key in form} == form
+
+
+# --- silence is no verdict ----------------------------------------------------------------------------------
+
+
+@needs_oracle
+def test_every_field_of_openais_has_a_row() -> None:
+    assert oracle.openai_schema_properties("CreateResponse") <= {row.name for row in responses.TABLE.rows}
+
+
+@needs_oracle
+def test_every_field_of_coheres_can_be_said() -> None:
+    sent = {row.to for row in responses.TABLE.rows if row.verdict is Verdict.SEND}
+    read = {row.name for row in responses.TABLE.rows if row.verdict is Verdict.READ}
+    elsewhere = {
+        "messages": "input",
+        "max_tokens": "max_output_tokens",
+        "response_format": "text",
+    }
+    assert set(elsewhere.values()) <= read
+    assert oracle.cohere_request_properties("/v2/chat") - sent - read == set(elsewhere)
+
+
+def test_every_row_that_does_not_send_says_why() -> None:
+    for row in responses.TABLE.rows:
+        assert row.verdict in (Verdict.SEND, Verdict.READ) or row.why, row.name
+
+
+def test_no_field_has_two_rows() -> None:
+    names = [row.name for row in responses.TABLE.rows]
+    assert len(names) == len(set(names))
+    assert not set(responses.TABLE.synonyms) & set(names)
+
+
+# --- nonsense -----------------------------------------------------------------------------------------------
+
+_ANY_JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=3)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "name", "tools", "id", "call_id", "format", "x"]),
+            st.one_of(inner, st.sampled_from(["function", "namespace", "message", "reasoning", "user", "json_schema"])),
+            max_size=4,
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+def _asked(body: bytes) -> None:
+    responses.remembering(body, "resp_1")
+    responses.request(body, transcripts.context())
+
+
+@property_of(800)
+@given(st.sampled_from(sorted(row.name for row in responses.TABLE.rows)), _ANY_JSON)
+def test_nonsense_in_a_field_is_a_400_at_worst(name: str, value: Any) -> None:
+    request = {**PLAIN, name: value}
+    try:
+        _asked(json.dumps(request).encode())
+    except InvalidField as error:
+        failure = error.failure
+        assert failure.status == 400 and failure.message and failure.code
+        assert failure.param and failure.param.split(".")[0].split("[")[0] in request
+
+
+@property_of(400)
+@given(st.lists(_ANY_JSON, max_size=3))
+def test_nonsense_for_items_is_a_400_at_worst(items: list[Any]) -> None:
+    try:
+        _asked(json.dumps({**PLAIN, "input": [{"role": "user", "content": "Hi"}, *items]}).encode())
+    except InvalidField as error:
+        assert error.failure.status == 400 and (error.failure.param or "").startswith("input[")
+
+
+@property_of(400)
+@given(st.one_of(st.binary(max_size=40), _ANY_JSON.map(lambda value: json.dumps(value).encode())))
+def test_nonsense_for_a_body_is_a_400(body: bytes) -> None:
+    with pytest.raises(InvalidField):
+        _asked(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","input":"\xff"}',
+        b'{"model":"m","input":[{"role":"user","content":"\xff"}]}',
+        b'{"model":"m\xff","input":"a"}',
+        b'{"model":"m","input":[{"role":"user","content":"\\ud800"}]}',
+        b'{"model":"m","input":"a","metadata":{"a":"\xff"}}',
+        b'{"model":"m","input":"a","tools":[{"type":"function","name":"\xff"}]}',
+        b'{"model":"m","input":"a","conversation":{"id":"\xff"}}',
+    ],
+)
+def test_a_body_that_is_no_utf8_is_a_400(body: bytes) -> None:
+    with pytest.raises(InvalidField):
+        _asked(body)

@@ -1,0 +1,719 @@
+"""What a Responses request comes to: items, tools, choices, formats; and the paths of what is wrong with them.
+
+Tables of (what the caller sends, what Cohere gets). What chat and Responses share is tested with chat.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support import golden, transcripts
+from support.app import REASONING, VISION, A
+from translators import responses
+from translators.context import Context
+from translators.errors import InvalidField
+
+UTILS: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": UTILS}
+TIME: dict[str, Any] = {"type": "function", "name": "get_time", "parameters": UTILS}
+HELLO = {"role": "user", "content": "Hello"}
+
+
+def ask(**fields: Any) -> dict[str, Any]:
+    return {"model": A, "input": "Hello", **fields}
+
+
+def sent(request: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The one request that goes to Cohere."""
+    (body,) = golden.responses_call(request, **settings).bodies
+    told: dict[str, Any] = json.loads(body)
+    return told
+
+
+def messages(*items: Any, **fields: Any) -> Any:
+    """What Cohere gets as messages for these items."""
+    return sent(ask(input=list(items), **fields))["messages"]
+
+
+def notes(request: dict[str, Any]) -> list[str]:
+    return [note.text for note in golden.responses_call(request).notes]
+
+
+def refused(request: dict[str, Any], **settings: Any) -> InvalidField:
+    with pytest.raises(InvalidField) as caught:
+        golden.responses_call(request, **settings)
+    assert caught.value.failure.status == 400
+    return caught.value
+
+
+def call_item(call_id: str = "c1", name: str = "get_weather", arguments: str = "{}", **more: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, **more}
+
+
+def output_item(call_id: str = "c1", output: Any = "Sunny", **more: Any) -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call_id, "output": output, **more}
+
+
+def thought(text: str = "Hm.", **more: Any) -> dict[str, Any]:
+    return {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": text}],
+        **more,
+    }
+
+
+def answer(text: str = "Hi.", **more: Any) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content, **more}
+
+
+def called(*calls: tuple[str, str, str], **more: Any) -> dict[str, Any]:
+    """Cohere's assistant message with these calls."""
+    made = [
+        {"id": identity, "function": {"name": name, "arguments": arguments}, "type": "function"}
+        for identity, name, arguments in calls
+    ]
+    return {"role": "assistant", **more, "tool_calls": made}
+
+
+# --- items --------------------------------------------------------------------------------------------------
+
+IMAGE = "https://example.com/a.png"
+
+READ: dict[str, tuple[list[Any], list[Any]]] = {
+    "the easy spelling": ([HELLO], [HELLO]),
+    "the full spelling": (
+        [
+            {
+                "type": "message",
+                "role": "user",
+                "id": "i",
+                "status": "completed",
+                "content": [{"type": "input_text", "text": "Hello"}],
+            }
+        ],
+        [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+    ),
+    "chat's spelling of a part": (
+        [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+        [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+    ),
+    "an assistant's words in both spellings": (
+        [HELLO, answer("Hi."), HELLO, {"role": "assistant", "content": "Ho."}, HELLO],
+        [HELLO, {"role": "assistant", "content": "Hi."}, HELLO, {"role": "assistant", "content": "Ho."}, HELLO],
+    ),
+    "a phase is read by nobody": (
+        [HELLO, answer("Hi.", phase="final_answer"), HELLO],
+        [HELLO, {"role": "assistant", "content": "Hi."}, HELLO],
+    ),
+    "several parts of one message are joined": (
+        [HELLO, {"role": "assistant", "content": [{"type": "output_text", "text": t} for t in ("a", "b")]}, HELLO],
+        [HELLO, {"role": "assistant", "content": "ab"}, HELLO],
+    ),
+    "a refusal is text": (
+        [HELLO, {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, HELLO],
+        [HELLO, {"role": "assistant", "content": "No."}, HELLO],
+    ),
+    "developers and late systems go first": (
+        [{"role": "developer", "content": "One."}, HELLO, {"role": "system", "content": "Two."}],
+        [{"role": "system", "content": "One.\n\nTwo."}, HELLO],
+    ),
+    "a developer's parts": (
+        [{"role": "developer", "content": [{"type": "input_text", "text": t} for t in ("One.", "Two.")]}, HELLO],
+        [{"role": "system", "content": "One.Two."}, HELLO],
+    ),
+    "a call and its output": (
+        [HELLO, call_item(arguments='{"city":"Paris"}', id="fc_1", status="completed"), output_item(id="o")],
+        [
+            HELLO,
+            called(("c1", "get_weather", '{"city":"Paris"}')),
+            {"role": "tool", "tool_call_id": "c1", "content": "Sunny"},
+        ],
+    ),
+    "parallel calls are one message": (
+        [
+            HELLO,
+            call_item("c1"),
+            call_item("c2", "get_time"),
+            output_item("c1", "Sunny"),
+            output_item("c2", "Noon"),
+        ],
+        [
+            HELLO,
+            called(("c1", "get_weather", "{}"), ("c2", "get_time", "{}")),
+            {"role": "tool", "tool_call_id": "c1", "content": "Sunny"},
+            {"role": "tool", "tool_call_id": "c2", "content": "Noon"},
+        ],
+    ),
+    "outputs come in the caller's order": (
+        [HELLO, call_item("c1"), call_item("c2"), output_item("c2", "two"), output_item("c1", "one")],
+        [
+            HELLO,
+            called(("c1", "get_weather", "{}"), ("c2", "get_weather", "{}")),
+            {"role": "tool", "tool_call_id": "c2", "content": "two"},
+            {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        ],
+    ),
+    "words before a call are its plan": (
+        [HELLO, answer("I look."), call_item(), output_item()],
+        [
+            HELLO,
+            called(("c1", "get_weather", "{}"), tool_plan="I look."),
+            {"role": "tool", "tool_call_id": "c1", "content": "Sunny"},
+        ],
+    ),
+    "a thought before a call is its plan": (
+        [HELLO, thought("I look."), call_item(), output_item()],
+        [
+            HELLO,
+            called(("c1", "get_weather", "{}"), tool_plan="I look."),
+            {"role": "tool", "tool_call_id": "c1", "content": "Sunny"},
+        ],
+    ),
+    "an output of parts": (
+        [HELLO, call_item(), output_item(output=[{"type": "input_text", "text": t} for t in ("Sun", "ny")])],
+        [HELLO, called(("c1", "get_weather", "{}")), {"role": "tool", "tool_call_id": "c1", "content": "Sunny"}],
+    ),
+    "empty arguments are an empty object": (
+        [HELLO, call_item(arguments=""), output_item()],
+        [HELLO, called(("c1", "get_weather", "{}")), {"role": "tool", "tool_call_id": "c1", "content": "Sunny"}],
+    ),
+    "traces of hosted tools are left out": (
+        [HELLO, {"type": "web_search_call", "id": "ws", "status": "completed"}, answer("Hi."), HELLO],
+        [HELLO, {"role": "assistant", "content": "Hi."}, HELLO],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_items(name: str) -> None:
+    items, expected = READ[name]
+    assert messages(*items, tools=[WEATHER, TIME]) == expected
+
+
+def test_text_for_input() -> None:
+    assert sent(ask())["messages"] == [HELLO]
+
+
+@pytest.mark.parametrize("detail", ["auto", "low", "high", None])
+def test_an_image_keeps_its_detail(detail: str | None) -> None:
+    part = {"type": "input_image", "image_url": IMAGE, "detail": detail}
+    told = sent({"model": VISION, "input": [{"role": "user", "content": [part]}]})["messages"]
+    image = {"url": IMAGE} if detail is None else {"url": IMAGE, "detail": detail}
+    assert told == [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]
+
+
+def test_one_turn_of_a_reasoning_model_is_one_message() -> None:
+    request = {
+        "model": REASONING,
+        "input": [HELLO, thought("Hm."), answer("I look."), call_item("c1"), call_item("c2"), output_item("c1")],
+        "tools": [WEATHER],
+    }
+    told = sent(request)["messages"]
+    assert [message["role"] for message in told] == ["user", "assistant", "tool"]
+    turn = told[1]
+    assert [call["id"] for call in turn["tool_calls"]] == ["c1", "c2"]
+    thinking = [part["thinking"] for part in turn["content"] if part["type"] == "thinking"]
+    assert "".join(thinking) == "Hm.\n\nI look."
+
+
+def test_a_thought_goes_back_as_a_thinking_block() -> None:
+    told = sent({"model": REASONING, "input": [HELLO, thought("Hm."), answer("Hi."), HELLO]})["messages"]
+    parts = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hi."}]
+    assert told[1] == {"role": "assistant", "content": parts}
+
+
+def test_a_summary_stands_for_its_thought() -> None:
+    summary = {"type": "reasoning", "summary": [{"type": "summary_text", "text": t} for t in ("One.", "Two.")]}
+    told = sent({"model": REASONING, "input": [HELLO, summary, answer("Hi."), HELLO]})["messages"]
+    assert told[1]["content"][0] == {"type": "thinking", "thinking": "One.\n\nTwo."}
+
+
+def test_a_sealed_thought_is_opened_and_a_foreign_one_is_noted() -> None:
+    context = Context(transcripts.CREATED, transcripts.UNIQUE, opened=lambda token: "Hm." if token == "ours" else None)
+    for token, roles in (("ours", ["thinking", "text"]), ("gAAAA-foreign", None)):
+        sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": token}
+        request = {"model": REASONING, "input": [HELLO, sealed, answer("Hi."), HELLO]}
+        call = responses.request(json.dumps(request).encode(), context)
+        turn = json.loads(call.bodies[0])["messages"][1]
+        assert "foreign" not in json.dumps(turn)
+        if roles:
+            assert [part["type"] for part in turn["content"]] == roles and not len(call.notes)
+        else:
+            assert turn == {"role": "assistant", "content": "Hi."}
+            assert [note.text for note in call.notes] == ["input[].encrypted_content ignored (it was not made here)"]
+
+
+def test_two_messages_of_the_assistant_stay_two() -> None:
+    told = messages(HELLO, answer("One."), answer("Two."), HELLO)
+    assert [message.get("content") for message in told] == ["Hello", "One.", "Two.", "Hello"]
+
+
+# --- what was said before -----------------------------------------------------------------------------------
+
+
+def test_history_comes_between_the_instructions_and_the_input() -> None:
+    history = (json.dumps([HELLO]).encode(), json.dumps([thought("I look."), call_item(id="fc_1")]).encode())
+    context = Context(transcripts.CREATED, transcripts.UNIQUE, history=history)
+    request = ask(input=[output_item()], instructions="Be brief.", tools=[WEATHER], previous_response_id="resp_1")
+    told = json.loads(responses.request(json.dumps(request).encode(), context).bodies[0])["messages"]
+    assert told == [
+        {"role": "system", "content": "Be brief."},
+        HELLO,
+        called(("c1", "get_weather", "{}"), tool_plan="I look."),
+        {"role": "tool", "tool_call_id": "c1", "content": "Sunny"},
+    ]
+
+
+def test_instructions_go_first() -> None:
+    told = messages({"role": "system", "content": "Two."}, HELLO, instructions="One.")
+    assert told == [{"role": "system", "content": "One.\n\nTwo."}, HELLO]
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_empty_instructions_are_none(empty: str | None) -> None:
+    assert sent(ask(instructions=empty))["messages"] == [HELLO]
+
+
+def test_the_requests_own_items_are_kept_with_ids() -> None:
+    body = json.dumps(ask(input=[{"id": "mine", **HELLO}, HELLO, call_item()])).encode()
+    kept = responses.remembering(body, "resp_abc").items
+    assert [identity for identity, _ in kept] == ["mine", "item_abc_1", "item_abc_2"]
+    items = [json.loads(item) for _, item in kept]
+    assert [item["id"] for item in items] == ["mine", "item_abc_1", "item_abc_2"]
+    assert [item["type"] for item in items] == ["message", "message", "function_call"]
+
+
+def test_text_is_kept_as_an_item() -> None:
+    ((identity, item),) = responses.remembering(json.dumps(ask()).encode(), "resp_abc").items
+    assert json.loads(item) == {
+        "id": identity,
+        "type": "message",
+        "role": "user",
+        "status": "completed",
+        "content": [{"type": "input_text", "text": "Hello"}],
+    }
+
+
+def test_numbers_in_items_are_kept_as_they_are() -> None:
+    raw = b'{"model":"m","input":[{"role":"user","content":"a","x":1180591620717411303424,"y":1.10}]}'
+    ((_, item),) = responses.remembering(raw, "resp_abc").items
+    assert b"1180591620717411303424" in item and b"1.10" in item
+
+
+def test_both_memories_at_once_are_refused() -> None:
+    with pytest.raises(InvalidField) as caught:
+        responses.remembering(json.dumps(ask(previous_response_id="a", conversation="b")).encode(), "resp_1")
+    assert caught.value.failure.param == "conversation"
+
+
+# --- errors and their paths ---------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no input": ({"model": A}, "input"),
+    "no model": ({"input": "a"}, "model"),
+    "empty input": (ask(input=""), "input"),
+    "no items": (ask(input=[]), "input"),
+    "input of another type": (ask(input=5), "input"),
+    "an item that is none": (ask(input=[HELLO, 5]), "input[1]"),
+    "an unknown item": (ask(input=[{"type": "zzz"}]), "input[0].type"),
+    "an unknown part": (
+        ask(input=[HELLO, HELLO, HELLO, {"role": "user", "content": [{"type": "zzz"}]}]),
+        "input[3].content[0].type",
+    ),
+    "a part without its text": (
+        ask(input=[{"role": "user", "content": [{"type": "input_text"}]}]),
+        "input[0].content[0].text",
+    ),
+    "a role that is none": (ask(input=[{"role": "tool", "content": "a"}]), "input[0].role"),
+    "an empty message": (ask(input=[HELLO, {"role": "user", "content": ""}]), "input[1].content"),
+    "an empty part": (
+        ask(input=[HELLO, answer(), {"role": "user", "content": [{"type": "input_text", "text": ""}]}]),
+        "input[2].content",
+    ),
+    "a file": (
+        ask(input=[{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]),
+        "input[0].content[0]",
+    ),
+    "audio": (
+        ask(input=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]),
+        "input[0].content[0]",
+    ),
+    "an image for a model without eyes": (
+        ask(input=[HELLO, answer(), {"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}]),
+        "input[2].content[0]",
+    ),
+    "an image by id": (
+        {"model": VISION, "input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+        "input[0].content[0]",
+    ),
+    "an image of the system's": (
+        ask(input=[{"role": "system", "content": [{"type": "input_image", "image_url": IMAGE}]}, HELLO]),
+        "input[0].content[0]",
+    ),
+    "an image for an output": (
+        ask(input=[HELLO, call_item(), output_item(output=[{"type": "input_image", "image_url": IMAGE}])]),
+        "input[2].output[0]",
+    ),
+    "an output without a call": (ask(input=[HELLO, output_item("zzz")]), "input[1].call_id"),
+    "an output before its call": (ask(input=[output_item(), call_item()]), "input[0].call_id"),
+    "a call without an id": (
+        ask(input=[{"type": "function_call", "name": "f", "arguments": "{}"}]),
+        "input[0].call_id",
+    ),
+    "two calls of one id": (ask(input=[HELLO, call_item(), call_item()]), "input[2].call_id"),
+    "arguments that are no JSON": (ask(input=[HELLO, call_item(arguments="{")]), "input[1].arguments"),
+    "an item that is not stored": (ask(input=[{"type": "item_reference", "id": "msg_1"}]), "input[0].id"),
+    "a tool without a name": (ask(tools=[{"type": "function"}]), "tools[0].name"),
+    "a tool without a type": (ask(tools=[WEATHER, {"name": "f"}]), "tools[1].type"),
+    "a tool's schema": (ask(tools=[WEATHER, {**TIME, "parameters": {"type": "string"}}]), "tools[1].parameters"),
+    "a namespace without a name": (ask(tools=[{"type": "namespace", "tools": [WEATHER]}]), "tools[0].name"),
+    "a nested tool without a type": (
+        ask(tools=[{"type": "namespace", "name": "n", "tools": [{"name": "f"}]}]),
+        "tools[0].tools[0].type",
+    ),
+    "a nested tool's schema": (
+        ask(tools=[WEATHER, {"type": "namespace", "name": "n", "tools": [{**TIME, "parameters": {"type": "array"}}]}]),
+        "tools[1].tools[0].parameters",
+    ),
+    "a nested tool of another shape": (
+        ask(tools=[{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": 5}]}]),
+        "tools[0].tools[0].name",
+    ),
+    "a choice of nothing": (ask(tools=[WEATHER], tool_choice="sometimes"), "tool_choice"),
+    "a choice that is not there": (
+        ask(tools=[WEATHER], tool_choice={"type": "function", "name": "zzz"}),
+        "tool_choice",
+    ),
+    "a choice without a name": (ask(tools=[WEATHER], tool_choice={"type": "function"}), "tool_choice.name"),
+    "a choice without a type": (ask(tools=[WEATHER], tool_choice={"name": "f"}), "tool_choice.type"),
+    "a choice among no tools": (ask(tool_choice="required"), "tool_choice"),
+    "a format that is none": (ask(text={"format": {"type": "grammar"}}), "text.format.type"),
+    "a format without a schema": (
+        ask(text={"format": {"type": "json_schema", "name": "x"}}),
+        "text.format.schema",
+    ),
+    "a format with a wrong schema": (
+        ask(text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "object", "properties": 5}}}),
+        "text.format.schema",
+    ),
+    "an effort that is none": (ask(reasoning={"effort": "wild"}), "reasoning.effort"),
+    "no tokens at all": (ask(max_output_tokens=0), "max_output_tokens"),
+    "no calls at all": (ask(max_tool_calls=0), "max_tool_calls"),
+    "a prompt template": (ask(prompt={"id": "p"}), "prompt"),
+    "metadata that is no text": (ask(metadata={"a": 1}), "metadata[]"),
+    "a conversation without an id": (ask(conversation={}), "conversation.id"),
+    "a conversation of another type": (ask(conversation={"id": ["a"]}), "conversation.id"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named_by_its_path(name: str) -> None:
+    request, param = WRONG[name]
+    failure = refused(request).failure
+    assert failure.param == param
+    assert failure.code and failure.message
+    for elsewhere in ("messages[", "response_format", ".function."):
+        assert elsewhere not in failure.message, "a word of chat's, which the caller has not said"
+
+
+@pytest.mark.xfail(strict=True, reason="fields.decode_field reads a value again without a guard; chat has it, too")
+def test_a_number_out_of_range_beside_an_unknown_key_is_a_400() -> None:
+    body = b'{"model":"m","input":[{"role":"user","content":"a","x":1e999}]}'
+    with pytest.raises(InvalidField):
+        responses.request(body, transcripts.context())
+
+
+# --- tools --------------------------------------------------------------------------------------------------
+
+
+def test_flat_tools_are_nested() -> None:
+    told = sent(ask(tools=[{**WEATHER, "description": "d", "strict": False}]))
+    assert told["tools"] == [
+        {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": UTILS}}
+    ]
+    assert "strict_tools" not in told
+
+
+def test_strict_tools_when_every_tool_allows_it() -> None:
+    assert sent(ask(tools=[{**WEATHER, "strict": True}, {**TIME, "strict": True}]))["strict_tools"] is True
+    assert "strict_tools" not in sent(ask(tools=[{**WEATHER, "strict": True}, TIME]))
+
+
+def test_a_tool_without_parameters_gets_an_empty_object() -> None:
+    told = sent(ask(tools=[{"type": "function", "name": "f", "parameters": None}]))
+    assert told["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
+CODEX: list[dict[str, Any]] = [
+    WEATHER,
+    {
+        "type": "namespace",
+        "name": "agents",
+        "description": "Other agents",
+        "tools": [
+            {"type": "function", "name": "spawn", "parameters": UTILS, "strict": False},
+            {"type": "function", "name": "get_weather", "parameters": UTILS},
+            {"type": "custom", "name": "shell"},
+        ],
+    },
+]
+
+
+def test_a_namespace_is_flattened_and_mapped_back() -> None:
+    call = golden.responses_call(ask(tools=CODEX, stream=True))
+    names = [tool["function"]["name"] for tool in json.loads(call.bodies[0])["tools"]]
+    assert names[0] == "get_weather" and len(set(names)) == 3
+    assert all(name.replace("_", "a").isalnum() for name in names), "what Cohere takes for a name"
+    made = [transcripts.message_start()]
+    for index, name in enumerate(names):
+        made += [transcripts.call_start(index, name), transcripts.call_end(index)]
+    made.append(transcripts.message_end("TOOL_CALL"))
+    told = golden.told(call.stream(), [json.dumps(event).encode() for event in made])
+    expected = [("get_weather", None), ("spawn", "agents"), ("get_weather", "agents")]
+    output = told[-1]["response"]["output"]
+    assert [(item["name"], item.get("namespace")) for item in output] == expected
+    begun = [event["item"] for event in told if event["type"] == "response.output_item.added"]
+    assert [(item["name"], item.get("namespace")) for item in begun] == expected
+    done = [event["name"] for event in told if event["type"] == "response.function_call_arguments.done"]
+    assert done == ["get_weather", "spawn", "get_weather"]
+    # And the calls come back in the history under the names they were sent by.
+    back = [{**item, "arguments": "{}"} for item in output]
+    outputs = [output_item(item["call_id"]) for item in output]
+    again = sent(ask(input=[HELLO, *back, *outputs], tools=CODEX))
+    assert [one["function"]["name"] for one in again["messages"][1]["tool_calls"]] == names
+
+
+def test_what_is_no_function_in_a_namespace_is_noted() -> None:
+    assert "tools[].type custom ignored (Cohere has no such tool)" in notes(ask(tools=CODEX))
+    assert refused(ask(tools=CODEX), strict=True).failure.param == "tools[1].tools[2].type"
+
+
+HOSTED = [
+    {"type": "web_search", "search_context_size": "low", "user_location": {"type": "approximate"}},
+    {"type": "file_search", "vector_store_ids": ["vs"]},
+    {"type": "mcp", "server_label": "a", "server_url": "https://example.com"},
+    {"type": "code_interpreter", "container": {"type": "auto"}},
+    {"type": "custom", "name": "shell", "format": {"type": "text"}},
+]
+
+
+@pytest.mark.parametrize("tool", HOSTED, ids=lambda tool: str(tool["type"]))
+def test_a_hosted_tool_is_ignored_with_one_note_and_refused_in_strict_mode(tool: dict[str, Any]) -> None:
+    request = ask(tools=[WEATHER, tool])
+    assert [one["function"]["name"] for one in sent(request)["tools"]] == ["get_weather"]
+    assert notes(request) == [f"tools[].type {tool['type']} ignored (Cohere has no such tool)"]
+    failure = refused(request, strict=True).failure
+    assert (failure.param, failure.code) == ("tools[1].type", "unsupported_value")
+
+
+def test_only_hosted_tools_are_no_tools() -> None:
+    assert "tools" not in sent(ask(tools=HOSTED))
+
+
+def test_a_key_of_a_tool_that_nobody_knows_is_noted() -> None:
+    request = ask(tools=[{**WEATHER, "defer_loading": True, "cache_control": {"type": "ephemeral"}, "output": None}])
+    assert notes(request) == [
+        "tools[].defer_loading ignored (not known to Cohere)",
+        "cache_control ignored (not known to Cohere)",
+    ]
+    assert refused(request, strict=True).failure.param == "tools[0].defer_loading"
+
+
+ALLOWED = {"type": "allowed_tools", "tools": [{"type": "function", "name": "get_time"}]}
+CHOICES: dict[str, tuple[Any, str | None, list[str]]] = {
+    "nothing": (None, None, ["get_weather", "get_time"]),
+    "auto": ("auto", None, ["get_weather", "get_time"]),
+    "none": ("none", "NONE", ["get_weather", "get_time"]),
+    "required": ("required", "REQUIRED", ["get_weather", "get_time"]),
+    "a name": ({"type": "function", "name": "get_time"}, "REQUIRED", ["get_time"]),
+    "allowed": ({**ALLOWED, "mode": "auto"}, None, ["get_time"]),
+    "allowed without a mode": (ALLOWED, None, ["get_time"]),
+    "allowed and required": ({**ALLOWED, "mode": "required"}, "REQUIRED", ["get_time"]),
+    "a hosted tool": ({"type": "file_search"}, None, ["get_weather", "get_time"]),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_choice(name: str) -> None:
+    choice, expected, names = CHOICES[name]
+    told = sent(ask(tools=[WEATHER, TIME], tool_choice=choice))
+    assert told.get("tool_choice") == expected
+    assert [tool["function"]["name"] for tool in told["tools"]] == names
+
+
+def test_a_choice_of_a_hosted_tool_is_noted() -> None:
+    request = ask(tools=[WEATHER], tool_choice={"type": "file_search"})
+    assert notes(request) == ["tool_choice ignored (Cohere has no tool of type file_search)"]
+    assert refused(request, strict=True).failure.param == "tool_choice"
+
+
+@pytest.mark.parametrize(("fields", "calls"), [({"parallel_tool_calls": False}, 1), ({"max_tool_calls": 2}, 2)])
+def test_calls_beyond_the_limit_are_not_passed_on(fields: dict[str, Any], calls: int) -> None:
+    made = [transcripts.message_start()]
+    for index in range(3):
+        made += [transcripts.call_start(index), transcripts.call_end(index)]
+    made.append(transcripts.message_end("TOOL_CALL"))
+    call = golden.responses_call(ask(tools=[WEATHER], **fields))
+    output = golden.responses_answer(call, transcripts.whole(made))["output"]
+    assert [item["call_id"] for item in output] == [f"get_weather_{index}" for index in range(calls)]
+
+
+# --- the shape of the answer --------------------------------------------------------------------------------
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+JSON_SCHEMA: dict[str, Any] = {"type": "json_schema", "name": "x", "schema": SCHEMA}
+
+
+def formatted(form: Any, **fields: Any) -> Any:
+    return sent(ask(text={"format": form}, **fields)).get("response_format")
+
+
+def test_the_format() -> None:
+    assert formatted({"type": "text"}) is None and formatted(None) is None
+    assert formatted({"type": "json_object"}) == {"type": "json_object"}
+    assert formatted(JSON_SCHEMA) == {"type": "json_object", "json_schema": SCHEMA}
+    assert formatted({**JSON_SCHEMA, "strict": True}) == {"type": "json_object", "json_schema": SCHEMA}
+
+
+def test_a_strict_format_is_checked_and_asked_again() -> None:
+    call = golden.responses_call(ask(text={"format": {**JSON_SCHEMA, "strict": True}}))
+    assert call.again() is not None
+    assert golden.responses_call(ask(text={"format": JSON_SCHEMA})).again() is None
+
+
+def test_a_schema_missed_twice_can_be_a_refusal() -> None:
+    call = golden.responses_call(ask(text={"format": {**JSON_SCHEMA, "strict": True}}), refuse_missed_schema=True)
+    second = call.again()
+    assert second is not None
+    made = [
+        transcripts.message_start(),
+        transcripts.content_start(0, "text", "no"),
+        transcripts.content_end(0),
+        transcripts.message_end(usage={"tokens": {"input_tokens": 5, "output_tokens": 1}}),
+    ]
+    response = golden.responses_answer(second, transcripts.whole(made))
+    (message,) = response["output"]
+    assert response["status"] == "completed" and response["error"] is None
+    assert message["content"][0]["type"] == "refusal" and message["id"].startswith("msg_")
+    assert response["usage"]["input_tokens"] == 5
+
+
+def test_a_format_beside_tools_is_a_tool_that_stands_for_the_answer() -> None:
+    request = ask(text={"format": JSON_SCHEMA}, tools=[WEATHER], stream=True)
+    call = golden.responses_call(request)
+    told = json.loads(call.bodies[0])
+    assert "response_format" not in told and told["tool_choice"] == "REQUIRED"
+    names = [tool["function"]["name"] for tool in told["tools"]]
+    assert names == ["get_weather", "give_final_answer"]
+    made = [
+        transcripts.message_start(),
+        transcripts.call_start(0, "give_final_answer"),
+        transcripts.call_delta(0, '{"n":'),
+        transcripts.call_delta(0, "1}"),
+        transcripts.call_end(0),
+        transcripts.message_end("TOOL_CALL"),
+    ]
+    final = golden.told(call.stream(), [json.dumps(event).encode() for event in made])[-1]["response"]
+    (message,) = final["output"]
+    assert (message["type"], message["content"][0]["text"], final["status"]) == ("message", '{"n":1}', "completed")
+
+
+def test_a_format_while_a_tool_must_be_called_waits() -> None:
+    told = sent(ask(text={"format": JSON_SCHEMA}, tools=[WEATHER], tool_choice="required"))
+    assert "response_format" not in told and [tool["function"]["name"] for tool in told["tools"]] == ["get_weather"]
+
+
+def test_verbosity_has_no_effect_and_is_noted() -> None:
+    assert notes(ask(text={"verbosity": "low"})) == ["text.verbosity ignored (Cohere has none)"]
+    assert notes(ask(text={"verbosity": "medium"})) == []
+
+
+FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "max_output_tokens": ({"max_output_tokens": 99}, {"max_tokens": 99}),
+    "temperature": ({"temperature": 0.5}, {"temperature": 0.5}),
+    "top_p": ({"top_p": 0.5}, {"p": 0.5}),
+    "top_k": ({"top_k": 5}, {"k": 5}),
+    "stop": ({"stop": "END"}, {"stop_sequences": ["END"]}),
+    "seed": ({"seed": 5}, {"seed": 5}),
+    "frequency_penalty": ({"frequency_penalty": 0.5}, {"frequency_penalty": 0.5}),
+    "presence_penalty": ({"presence_penalty": 0.5}, {"presence_penalty": 0.5}),
+    "safety_mode": ({"safety_mode": "STRICT"}, {"safety_mode": "STRICT"}),
+    "documents": ({"documents": ["a"]}, {"documents": ["a"]}),
+    "top_logprobs": ({"top_logprobs": 2}, {"logprobs": True}),
+    "log probabilities by include": ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
+    "nothing of it": (
+        {
+            "include": [],
+            "store": False,
+            "metadata": {"a": "b"},
+            "top_logprobs": 0,
+            "stream_options": {"include_obfuscation": False},
+        },
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields(name: str) -> None:
+    fields, expected = FIELDS[name]
+    assert sent(ask(**fields)) == {**sent(ask()), **expected}
+    assert notes(ask(**fields)) == []
+
+
+def test_more_than_the_model_writes_is_brought_down_under_its_own_name() -> None:
+    (note,) = notes(ask(max_output_tokens=10_000_000))
+    assert note.startswith("max_output_tokens adjusted 10000000 -> ")
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "thinking"),
+    [
+        ({"effort": "none"}, {"type": "disabled"}),
+        ({"max_tokens": 700}, {"type": "enabled", "token_budget": 700}),
+        ({"effort": "high", "summary": "auto"}, {"type": "enabled"}),
+    ],
+)
+def test_reasoning(reasoning: dict[str, Any], thinking: dict[str, Any]) -> None:
+    assert sent({"model": REASONING, "input": "Hello", "reasoning": reasoning})["thinking"] == thinking
+
+
+def test_what_is_included_without_effect_is_noted() -> None:
+    request = ask(include=["web_search_call.action.sources", "reasoning.encrypted_content"])
+    assert notes(request) == ["include web_search_call.action.sources ignored (Cohere has no such thing)"]
+    assert refused(request, strict=True).failure.param == "include"
+
+
+def test_what_codex_sends_is_taken() -> None:
+    parts = [{"type": "input_text", "text": "One."}, {"type": "input_text", "text": "Two."}]
+    request = {
+        "model": A,
+        "input": [
+            {"type": "message", "role": "developer", "content": parts},
+            {"type": "message", "role": "user", "content": parts},
+        ],
+        "tools": CODEX,
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "reasoning": {"summary": "auto"},
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "k",
+        "client_metadata": {"a": "b"},
+        "text": {"verbosity": "low"},
+    }
+    told = sent(request)
+    assert [message["role"] for message in told["messages"]] == ["system", "user"]
+    assert len(told["tools"]) == 3 and told["stream"] is True
