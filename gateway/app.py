@@ -16,7 +16,7 @@ from gateway.metrics import Metrics
 from gateway.operations import CALLS, COUNTS, LOOKUPS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
-from gateway.settings import Settings
+from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upstream.client import Upstream
 from translators.capabilities import CAPABILITIES
@@ -30,7 +30,10 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
     catalogue = Catalogue(upstream, CAPABILITIES)
     metrics = Metrics(catalogue.__contains__, fields)
-    memory = Memory(settings.database_url, settings.response_days, log)
+    try:
+        memory = Memory(settings.database_url, settings.response_days, log)
+    except ValueError as error:
+        raise SettingError(f"database_url: {error}") from error
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
     serving = False
 

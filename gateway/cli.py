@@ -196,6 +196,8 @@ def _translate(options: argparse.Namespace) -> int:
         call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy))
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except RecursionError as error:
+        raise _Wrong("400: the request is nested too deeply", 1) from error
     except TranslationError as error:
         told = error.failure
         raise _Wrong(

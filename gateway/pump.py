@@ -70,35 +70,41 @@ class Confluence:
 
     def __init__(self, sources: Sequence[Source], stream: Stream) -> None:
         self._stream = stream
-        self._waiting = 0  # documents made and not yet read
-        # Bounded: a caller who reads slowly must slow down the upstreams, not fill the memory.
-        self._made: asyncio.Queue[Sequence[bytes] | Exception] = asyncio.Queue(len(sources))
+        self._made: list[bytes] = []
+        self._error: Exception | None = None
         self._running = len(sources)
+        self._news, self._read = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.ensure_future(self._relay(source)) for source in sources]
 
     async def _relay(self, source: Source) -> None:
+        """A source reads on only when what it made has been taken: a slow caller slows the upstreams down."""
         try:
             while documents := await source.read():
-                self._waiting += 1
-                await self._made.put(documents)
-            await self._made.put(())
+                self._made += documents
+                self._news.set()
+                self._read.clear()
+                await self._read.wait()
         except Exception as error:
-            await self._made.put(error)
+            self._error = error
+        finally:
+            self._running -= 1
+            self._news.set()
 
     @property
     def over(self) -> bool:
-        return self._stream.finished and not self._waiting
+        return self._stream.finished and not self._made
 
     async def read(self) -> Sequence[bytes]:
         """The next documents; empty when all sources are at their end."""
-        while self._running:
-            documents = await self._made.get()
-            if isinstance(documents, Exception):
-                raise documents
-            if documents:
-                self._waiting -= 1
-                return documents
-            self._running -= 1
+        while not self._made and self._error is None and self._running:
+            self._news.clear()
+            await self._news.wait()
+        if self._made:
+            made, self._made = self._made, []
+            self._read.set()
+            return made
+        if self._error is not None:
+            raise self._error
         return ()
 
     def close(self) -> None:

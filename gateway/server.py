@@ -38,6 +38,8 @@ INTERRUPT_GRACE = 0.5
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
 
+MOST_PORT = 65_535
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -79,9 +81,12 @@ def serve(settings: Settings, announce: Callable[[Settings], None]) -> None:
 
 def serve_emulator(host: str, port: int, models: str | None, announce: Callable[[str], None]) -> None:
     """The emulator alone."""
+    if not 0 <= port <= MOST_PORT:
+        raise SettingError(f"--port: {port} is not a port")
+    app = _emulator(models)
     with bound(host, port) as listening:
         announce(f"http://{host}:{listening.getsockname()[1]}")
-        asyncio.run(_run([(_emulator(models), listening)], 0.0))
+        asyncio.run(_run([(app, listening)], 0.0))
 
 
 async def _serve_here(

@@ -126,7 +126,7 @@ def test_synonyms_and_the_object_of_extras(body: Any, sent: Any) -> None:
         (b'{"\xff":1}', None, "invalid_json"),
         (b'{"heat":"x"}', "heat", "invalid_type"),
         (b'{"heat":true}', "heat", "invalid_type"),
-        (b'{"count":0}', "count", "invalid_type"),
+        (b'{"count":0}', "count", "invalid_value"),
         (b'{"one":5}', "one", "invalid_type"),
         (b'{"one":{"size":"x"}}', "one.size", "invalid_type"),
         (b'{"many":[{"type":"left","inner":{"size":"x"}}]}', "many[0].inner.size", "invalid_type"),
@@ -210,7 +210,11 @@ ROWS: tuple[tuple[dict[str, Any], dict[str, Any], list[str]], ...] = (
     # C32: limits
     ({"max_tokens": 5}, {"max_tokens": 5}, []),
     ({"max_completion_tokens": 5}, {"max_tokens": 5}, []),
-    ({"max_tokens": 9, "max_completion_tokens": 5}, {"max_tokens": 5}, []),
+    (
+        {"max_tokens": 9, "max_completion_tokens": 5},
+        {"max_tokens": 5},
+        ["max_tokens ignored (max_completion_tokens is given, too)"],
+    ),
     ({"max_tokens": 9, "max_completion_tokens": None}, {"max_tokens": 9}, []),
     ({"max_completion_tokens": 9_000}, {"max_tokens": 8_192}, ["max_completion_tokens adjusted 9000 -> 8192"]),
     # C33: stop

@@ -201,7 +201,9 @@ def test_l3_totality(state: State, kind: type, data: st.DataObject) -> None:
     try:
         turn.feed(events.decode_event(json.dumps(made).encode()))
     except UpstreamProtocolError:
-        assert following is None or made == {"type": "tool-call-start"}, "legal by the table"
+        # What does not fit the table: a call without a name, and a piece of another call than the open one.
+        foreign = tag in ("tool-call-delta", "tool-call-end") and made.get("index") not in (None, 0)
+        assert following is None or made == {"type": "tool-call-start"} or foreign, "legal by the table"
         assert _memory(turn) == before, "a refused event leaves no trace"
     else:
         assert following is not None, "illegal by the table"

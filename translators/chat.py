@@ -117,7 +117,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
         # The old form of an answer holds one call.
         most_calls=1 if legacy else None,
         choices=asked.get("n", 1),
-        max_tokens=_max_tokens(asked),
+        max_tokens=_max_tokens(asked, notes),
         thinking=asked.get("thinking"),
         reasoning=asked.get("reasoning"),
         reasoning_effort=asked.get("reasoning_effort"),
@@ -133,8 +133,11 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
     return ChatCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second)
 
 
-def _max_tokens(asked: dict[str, Any]) -> tuple[str, int] | None:
+def _max_tokens(asked: dict[str, Any], notes: Notes) -> tuple[str, int] | None:
     """`max_completion_tokens` wins over its old name."""
+    old, new = asked.get("max_tokens"), asked.get("max_completion_tokens")
+    if None not in (old, new) and old != new:
+        notes.ignored("max_tokens", "max_completion_tokens is given, too")
     for name in ("max_completion_tokens", "max_tokens"):
         if name in asked:
             return name, asked[name]

@@ -121,13 +121,14 @@ class FieldTable:
                 continue
             if row.verdict is Verdict.SEND:
                 value = decode_field(name, decoder, raw, notes)
+                converted = row.convert(value, name, notes) if row.convert else value
                 other = given.setdefault(row.to, name)
-                if other != name:
+                if other != name and reading.sent[row.to] != converted:
                     # Two names of one field: Cohere's own wins, whatever the order.
                     notes.ignored(other if name == row.to else name, f"{row.to} is given, too")
                     if name != row.to:
                         continue
-                reading.sent[row.to] = row.convert(value, name, notes) if row.convert else value
+                reading.sent[row.to] = converted
             elif row.verdict is Verdict.READ:
                 reading.read[name] = decode_field(name, decoder, raw, notes)
             elif bytes(raw) in row.neutral:
@@ -214,7 +215,8 @@ def invalid(name: str, error: ValidationError) -> InvalidField:
     if missing:
         param = f"{param}.{missing[1]}"
         return InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
-    code = "invalid_type" if text.startswith("Expected") else "invalid_value"
+    of_type = text.startswith("Expected") and not any(bound in text for bound in (">=", "<=", "length"))
+    code = "invalid_type" if of_type else "invalid_value"
     return InvalidField(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}", code)
 
 

@@ -112,6 +112,8 @@ class Conversation:
     def _assistant(self, message: openai.AssistantMessage, path: str, index: int) -> cohere.Message | None:
         text, thought = _said(message), message.reasoning_content or message.reasoning or _thought(message)
         calls = self._called(message, path, index)
+        if message.audio is not None:
+            self._notes.ignored("messages[].audio", "Cohere hears nothing", f"{path}.audio")
         if calls:
             plan = BLANK_LINE.join(piece for piece in (thought, text) if piece)
             if not plan:
@@ -207,7 +209,7 @@ def _said(message: openai.AssistantMessage) -> str:
     """The words of an assistant turn; a refusal is words, too."""
     content = message.content
     if content is None or isinstance(content, str):
-        return content or message.refusal or ""
+        return BLANK_LINE.join(piece for piece in (content, message.refusal) if piece)
     return "".join(
         part.text if isinstance(part, openai.TextPart) else part.refusal
         for part in content

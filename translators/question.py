@@ -155,6 +155,7 @@ class _Rules:
             beside_tools=with_tools and not silent,
             must_call=with_tools and choice.mode == "required",
             refused=silent or bool(self._question.sent.get("documents")),
+            taken=[one.function.name for one in plan.tools] if isinstance(plan.tools, list) else (),
         )
         if found.tool is not None:
             # The tool that stands for the answer joins the others, and one of them must be called.

@@ -13,7 +13,7 @@ that OpenAI would give, and says so:
     strict                the answer checked against the whole schema
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -69,11 +69,13 @@ def planned(
     beside_tools: bool,
     must_call: bool,
     refused: bool,
+    taken: Collection[str] = (),
 ) -> FormatPlan:
     """The plan for a response_format. Raises InvalidField on one that is none.
 
     beside_tools: tools are sent that the model may call; must_call: it must call one of them now; refused:
-    Cohere takes no response_format in this request (documents, tools that may not be called).
+    Cohere takes no response_format in this request (documents, tools that may not be called). taken: the tools'
+    names at Cohere.
     """
     wish = _wish(asked)
     if wish is None:
@@ -86,7 +88,7 @@ def planned(
     if elsewhere and schema is not None and able.tools and able.tool_choice and not refused:
         beside = "beside tools" if beside_tools else "on a model without JSON schemas"
         notes.emulated("response_format", f"a tool stands for the answer {beside}")
-        return _by_tool(schema, wish)
+        return _by_tool(schema, wish, taken)
     if elsewhere:
         notes.emulated("response_format", "an instruction to the model")
         # Nothing but the check makes an instruction's answer JSON at all.
@@ -152,10 +154,13 @@ def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[],
     return json_schema.wrapped(schema, Unwrapped.KEY), (Unwrapped,)
 
 
-def _by_tool(schema: dict[str, Any], wish: _Wish) -> FormatPlan:
+def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> FormatPlan:
+    name = ANSWER_TOOL
+    while name in taken:
+        name += "_"
     parameters, unwrap = _objects(schema)
-    tool = cohere.Tool(cohere.ToolFunction(ANSWER_TOOL, parameters, _ANSWER_TOOL_DESCRIPTION))
-    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, ANSWER_TOOL), *unwrap, *_checks(wish))
+    tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
+    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), *unwrap, *_checks(wish))
     return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
 
 

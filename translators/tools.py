@@ -61,6 +61,11 @@ def gathered(tools: list[openai.Tool], functions: list[openai.Function]) -> list
                 "missing_required_parameter",
             )
         found.append(tool.function)
+    for field, named in (("tools[{}].function", found), ("functions[{}]", functions)):
+        for index, function in enumerate(named):
+            where = field.format(index)
+            if not function.name:
+                raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
     return found + functions
 
 
@@ -112,6 +117,8 @@ def planned(
     if not functions:
         if choice.mode == "required":
             raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
+        if strict_tools:
+            notes.ignored("strict_tools", "there are no tools")
         return _remembered(called, able, names, notes)
     if not able.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
@@ -177,6 +184,8 @@ def _must_call(names: list[str], mode: str) -> str:
 
 
 def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[openai.Function]:
+    if not only:
+        raise InvalidField("tool_choice", "'tool_choice' allows no tool at all: 'none' says so", "invalid_value")
     known = {function.name for function in functions}
     for name in only:
         if name not in known:
@@ -212,6 +221,9 @@ def _strict(functions: list[openai.Function], strict_tools: bool | None, notes: 
     if not asked and not strict_tools:
         return UNSET
     field = "strict_tools" if strict_tools else "tools[].function.strict"
+    if strict_tools is False:
+        notes.ignored(field, "strict_tools is false")
+        return UNSET
     if not strict_tools and len(asked) < len(functions):
         notes.ignored(field, "Cohere enforces all tools or none")
         return UNSET

@@ -6,7 +6,8 @@ knows an event of Cohere's.
 
 TRANSITIONS is all there is to say about legality. Leniency is a row in it, never an `if` below. A pair that
 is not in it raises UpstreamProtocolError and leaves the state as it was: to end a stream with an error is
-better than to lose text in silence.
+better than to lose text in silence. Two things do not fit the table and are refused below: a call without a
+name, and a piece of another call than the open one.
 
 Two things are deliberately late. A text block is closed by what comes after it, not by its content-end,
 because citations may follow content-end (recorded with documents; cohere_api.md §7.4.7). And the first
@@ -109,6 +110,7 @@ class Turn:
         self._parts: list[str] = []
         self._held = ""
         self._index: int | None = None  # Cohere's index of the open content block
+        self._call: int | None = None  # Cohere's index of the open call
         self._blocks: dict[int, int] = {}  # Cohere's content index -> item
         self._closed: dict[int, tuple[Kind, str]] = {}
         self._unplaced: list[Citation] = []
@@ -188,17 +190,26 @@ class Turn:
         if details is None or function is None or not function.name:
             raise UpstreamProtocolError("Cohere began a tool call without naming the tool")
         steps = [*self._close(), *self._begin(Kind.CALL, None, details.id or "", function.name)]
+        self._call = event.index
         if function.arguments:
             steps.extend(self._argue(function.arguments))
         return steps
 
     def _call_delta(self, event: events.CallDelta) -> list[Step]:
+        self._check_call(event.index)
         details = _call_details(event)
         fragment = details.function.arguments if details and details.function else None
         return self._argue(fragment) if fragment else []
 
     def _call_end(self, event: events.CallEnd) -> list[Step]:
+        if self._open is Kind.CALL:
+            self._check_call(event.index)
         return self._close()
+
+    def _check_call(self, index: int | None) -> None:
+        """Calls come one after another (cohere_api.md §7.4.4). A piece of another call must not join this one."""
+        if None not in (index, self._call) and index != self._call:
+            raise UpstreamProtocolError(f"Cohere wrote to tool call {index} while {self._call} is open")
 
     def _citation_start(self, event: events.CitationStart) -> list[Step]:
         found = event.delta.message.citations if event.delta and event.delta.message else None
@@ -214,7 +225,8 @@ class Turn:
             failure = FAILED_REASONS["ERROR"]
         if failure is not None:
             return [*self._close(complete=False), Failed(_explained(failure, ending), self.usage)]
-        return [*self._place_late(), *self._close(), Finished(reason, self.usage)]
+        # What was open when the tokens ran out is no whole item: its arguments are told as they are.
+        return [*self._place_late(), *self._close(reason != "MAX_TOKENS"), Finished(reason, self.usage)]
 
     # --- items ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ No judging (that is `messages.py`), no answering (`answers.py`, `tools.py`).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,14 +68,16 @@ def read(body: Mapping[str, Any], model: Model) -> Conversation:
     form = body.get("response_format") or {}
     budget = (body.get("thinking") or {}).get("token_budget")
     disabled = (body.get("thinking") or {}).get("type") == "disabled"
+    system = "\n\n".join(text_of(message["content"]) for message in messages if message["role"] == "system")
+    told = _told_to_call(system)
     return Conversation(
         model=model,
-        system="\n\n".join(text_of(message["content"]) for message in messages if message["role"] == "system"),
+        system=system,
         user=users[-1] if users else "",
         earlier=tuple(users[:-1]),
         images=tuple(_images(messages)),
-        tools=tuple(_tool(tool) for tool in body.get("tools") or ()),
-        tool_choice=body.get("tool_choice"),
+        tools=tuple(tool for tool in map(_tool, body.get("tools") or ()) if not told or tool.name in told),
+        tool_choice=body.get("tool_choice") or ("REQUIRED" if told else None),
         called=_called(messages),
         results=_results(messages),
         documents=tuple(_document(item, index) for index, item in enumerate(body.get("documents") or ())),
@@ -85,6 +88,16 @@ def read(body: Mapping[str, Any], model: Model) -> Conversation:
         schema=schema_of(form),
         fingerprint=_fingerprint(body, model),
     )
+
+
+# A system prompt that demands a call of certain tools is obeyed like tool_choice: models do, mostly.
+MUST_CALL = re.compile(r"\bmust call (?:the tool|one of these tools:) ([A-Za-z0-9_, ]+?) now\b")
+
+
+def _told_to_call(system: str) -> frozenset[str]:
+    """The tools of which the system prompt says that one must be called now."""
+    found = MUST_CALL.search(system)
+    return frozenset(found[1].split(", ")) if found else frozenset()
 
 
 def text_of(content: Any) -> str:

@@ -239,12 +239,25 @@ class Database:
             task.exception()  # looked at, so that nobody is told of an exception whose caller has left
 
     async def _read(self, work: Work[Result]) -> Result:
-        async with self._bounds(False), self._reading.connect() as connection:
-            return await connection.run_sync(work)
+        async with self._bounds(False):
+            return await self._transaction(self._reading, work)
 
     async def _write(self, work: Work[Result]) -> Result:
-        async with self._bounds(True), self._turn, self._writing.begin() as connection:
-            return await connection.run_sync(work)
+        async with self._bounds(True), self._turn:
+            return await self._transaction(self._writing, work)
+
+    async def _transaction(self, engine: AsyncEngine, work: Work[Result]) -> Result:
+        pool = self._engine.pool
+        async with engine.connect() as connection:
+            try:
+                result = await connection.run_sync(work)
+                await connection.commit()
+            except asyncio.CancelledError:
+                await connection.invalidate()  # a thread, or a server, may still be at work for it
+                raise
+            if self._engine.pool is not pool:
+                await connection.invalidate()  # the others were closed meanwhile (_look); nobody else closes this one
+            return result
 
     @contextlib.asynccontextmanager
     async def _bounds(self, writes: bool) -> AsyncIterator[None]:

@@ -13,7 +13,9 @@ from sqlalchemy import Connection, func, select
 from gateway.store.errors import StoreUnavailable
 from gateway.store.tables import HEAD
 
-_LOCK = 0x636F68657265  # any number, as long as all gateways use the same
+LOCK = 0x636F68657265
+"""Who holds this of PostgreSQL migrates. Any number, as long as it is the same for all gateways."""
+
 _ALEMBIC_IS_GLOBAL = threading.Lock()  # it keeps the connection in hand in a variable of its module
 
 
@@ -24,7 +26,7 @@ def migrate(connection: Connection) -> None:
     from alembic.util import CommandError
 
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
