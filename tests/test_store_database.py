@@ -678,15 +678,17 @@ def test_a_thread_that_hangs_is_left_behind(file: Path) -> None:
             raw: Any = connection.connection.dbapi_connection
             raw.run_async(lambda driver: driver._execute(free.wait))
 
-        begun = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            await database.write(hangs)
-        assert time.monotonic() - begun < 2
-        begun = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            await store.save(stored())  # it waits for its turn, and that is bounded as well
-        assert time.monotonic() - begun < 1
-        free.set()
+        try:
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await database.write(hangs)
+            assert time.monotonic() - begun < 2
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await store.save(stored())  # it waits for its turn, and that is bounded as well
+            assert time.monotonic() - begun < 1
+        finally:
+            free.set()
         await asyncio.wait(database._calls)
         assert await store.ping()
         await store.stop()

@@ -110,7 +110,7 @@ def _set_up(connection: Any, record: object) -> None:
             cursor.execute(pragma)
         cursor.close()
     except BaseException:
-        connection.terminate()  # the pool forgets it, and its thread would wait for ever
+        connection.terminate()  # the pool forgets it without closing it
         raise
 
 
@@ -251,7 +251,8 @@ class Database:
         async with engine.connect() as connection:
             try:
                 result = await connection.run_sync(work)
-                await connection.commit()
+                if engine is self._writing:
+                    await connection.commit()
             except asyncio.CancelledError:
                 await connection.invalidate()  # a thread, or a server, may still be at work for it
                 raise
