@@ -32,7 +32,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Question(Struct, kw_only=True):
-    """model: as the caller named it. function_places: the functions' paths. max_tokens: the field's name and its value. sent: Cohere's own fields.
+    """model: as the caller named it. function_places: the functions' paths. max_tokens: the field's name and its value.
+    sent: Cohere's own fields.
 
     most_calls: tool calls that the caller can be shown, None for all. extra: passed on as it is.
     """
