@@ -13,7 +13,6 @@ import jsonschema
 import pytest
 
 from gateway.emulator import app, rerank, tokens, vectors
-from gateway.emulator.app import Answering
 from gateway.emulator.catalogue import Catalogue
 from gateway.emulator.drawing import Drawing, places
 from gateway.emulator.embed import answer as embed
@@ -21,6 +20,7 @@ from gateway.emulator.images import look
 from gateway.emulator.instances import Maker
 from gateway.emulator.patterns import example
 from gateway.emulator.refusals import Refusal
+from gateway.emulator.request import Answering
 
 # --- tokens -------------------------------------------------------------------------------------------------
 
