@@ -35,14 +35,17 @@ def answer(request: Request) -> Reply:
     if names is not None and not names:
         raise invalid("rank_fields cannot be empty, it must either contain at least one field or be omitted")
     documents = body.get("documents") or []
-    asked = {"query": body.get("query"), "documents": [_text(document, names) for document in documents]}
+    texts = [_text(document, names) for document in documents]
+    asked: dict[str, Any] = {"query": body.get("query"), "documents": texts}
     if body.get("top_n") is not None:
         asked["top_n"] = body["top_n"]
     validation.rerank(asked, model)
     told = rerank.answer(asked, model)
     told["meta"] |= META_V1
     if body.get("return_documents"):
-        told["results"] = [{"document": _shown(documents[row["index"]]), **row} for row in told["results"]]
+        told["results"] = [
+            {"document": _shown(documents[row["index"]], texts[row["index"]]), **row} for row in told["results"]
+        ]
     return Reply(body=told, headers=warnings(request.body, FIELDS))
 
 
@@ -60,8 +63,6 @@ def _text(document: Any, names: Sequence[str] | None) -> str:
     raise bare("document does not have a 'snippet' or a 'text' field that can be used for chunking and reranking")
 
 
-def _shown(document: Any) -> dict[str, Any]:
-    """The document as it comes back; `text` is always there."""
-    if isinstance(document, str):
-        return {"text": document}
-    return document if isinstance(document.get("text"), str) else {"text": _text(document, None), **document}
+def _shown(document: Any, text: str) -> dict[str, Any]:
+    """The document as it comes back; it has a `text`, if need be the words that counted."""
+    return {"text": text} | (document if isinstance(document, dict) else {})
