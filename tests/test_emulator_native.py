@@ -21,7 +21,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from gateway.emulator import avro, faults, multipart, rows, shelf
+from gateway.emulator import avro, datasets, faults, multipart, rows, shelf
 from gateway.emulator.app import ROUTES, create_emulator
 from gateway.emulator.catalogue import MODELS, Model
 from gateway.emulator.refusals import Refusal
@@ -238,6 +238,25 @@ def test_chat_cuts_a_history_that_is_too_long_when_it_may(wire: Wire) -> None:
     assert wire.post("/v1/chat", body).status == 400
     seen = wire.post("/v1/chat", body | {"prompt_truncation": "AUTO"})
     assert seen.status == 200 and seen.body["text"] == "Your name is Ada."
+
+
+def test_chat_in_several_steps(wire: Wire) -> None:
+    """The caller sends the history back with the results, and nothing new to say."""
+    first = wire.post("/v1/chat", TURNS["a call"]).body
+    results = [{"call": first["tool_calls"][0], "outputs": [{"weather": "7 degrees"}]}]
+    body = {"message": "", "chat_history": first["chat_history"], "tools": WEATHER, "tool_results": results}
+    second = wire.post("/v1/chat", body).body
+    assert second["text"] == "The tool returned: 7 degrees"
+    assert [turn["role"] for turn in second["chat_history"]] == ["USER", "CHATBOT", "TOOL", "CHATBOT"]
+    # Next time the results are history, too.
+    body = {"message": "Say thanks", "chat_history": second["chat_history"], "tools": WEATHER}
+    assert wire.post("/v1/chat", body).body["text"] == "thanks"
+
+
+def test_chat_forgets_what_is_too_long_to_remember(wire: Wire) -> None:
+    for message in ("My name is Ada.", "a" * 300_000, "What is my name?"):
+        seen = wire.post("/v1/chat", {"message": message, "conversation_id": "long"})
+    assert seen.status == 200 and "Ada" not in seen.body["text"]
 
 
 def test_chat_does_not_show_the_model_what_is_excluded(wire: Wire) -> None:
@@ -548,6 +567,14 @@ def test_no_more_than_so_many_things_are_kept() -> None:
             assert wire.post("/v1/connectors", {"name": "a", "url": "https://example.com"}).status == 200
         body = wire.ask("GET", "/v1/connectors?limit=1000").body
         assert body["total_count"] == len(body["connectors"]) == shelf.MOST
+
+
+def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "MOST_BYTES", 100)
+    with running() as wire:
+        body, headers = form(b'{"text": "' + b"a" * 28 + b'"}')  # 40 bytes
+        made = [wire.ask("POST", "/v1/datasets?name=a&type=embed-input", body, headers).body["id"] for _ in range(3)]
+        assert [wire.ask("GET", f"/v1/datasets/{identity}").status for identity in made] == [404, 200, 200]
 
 
 @pytest.mark.parametrize(

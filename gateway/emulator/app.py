@@ -211,6 +211,8 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
 )
 # They act on what their path names, so a body is not asked for.
 WITHOUT_BODY = (check_api_key, batches.cancel, embed_jobs.cancel, connectors.authorize)
+# They take a form. A body that is none is refused in the words of the endpoint, for what it lacks.
+WITH_FORM = (datasets.create,)
 # Services that speak protobuf: their errors are `{message}` without an id (Cohere API notes §2.1).
 PLAIN_ERRORS = ("/v2/batches", "/v1/finetuning/")
 
@@ -288,8 +290,7 @@ async def _content(exchange: Exchange, answering: Answering) -> tuple[dict[str, 
         return {}, form, form.fingerprint
     data = await exchange.body()
     asked = exchange.scope["method"] in ("POST", "PATCH") and (data or answering not in WITHOUT_BODY)
-    # A form that is none is refused for what it lacks, in the words of the endpoint.
-    return _object(data) if asked and answering is not datasets.create else {}, None, data
+    return _object(data) if asked and answering not in WITH_FORM else {}, None, data
 
 
 def _key(authorization: str) -> str:

@@ -29,7 +29,7 @@ NOT_FOR_V1 = (
     " guide: https://docs.cohere.com/docs/migrating-v1-to-v2"
 )
 ROLES = {"USER": "user", "CHATBOT": "assistant", "SYSTEM": "system", "TOOL": "tool"}
-MOST_REMEMBERED = 100  # turns of one conversation_id
+MOST_REMEMBERED, LONGEST_REMEMBERED = 100, 200_000  # turns of one conversation_id, and bytes of them as JSON
 
 # The names under which a parameter's type is written, and JSON Schema's.
 TYPES = {
@@ -59,7 +59,6 @@ CHAT: dict[str, Check] = {
     "tool_results": validation.listing,
     "force_single_step": validation.boolean,
     "safety_mode": validation.one_of("CONTEXTUAL", "STRICT", "NONE"),
-    "return_prompt": validation.boolean,
     **{name: validation.CHAT[name] for name in SAME},
 }
 # Recorded in a 400: a raw prompt is all there is.
@@ -198,6 +197,8 @@ def _asked(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _remember(body: Mapping[str, Any], emulator: Emulator, told: list[dict[str, Any]], finished: Answer) -> None:
     if body.get("conversation_id"):
         turns = [*told, chatbot(finished)][-MOST_REMEMBERED:]
+        while turns and len(msgspec.json.encode(turns)) > LONGEST_REMEMBERED:
+            turns = turns[(len(turns) + 1) // 2 :]
         emulator.shelf(Remembered).put(body["conversation_id"], Remembered(turns))
 
 

@@ -22,6 +22,7 @@ LARGEST, LARGEST_OF_ALL = 1_500_000_000, 10_000_000_000
 DEFAULT_LIMIT = 100
 STATUSES = ("unknown", "queued", "processing", "failed", "validated", "skipped")
 MOST_PROBLEMS = 10
+MOST_BYTES = 64 * 1024 * 1024  # kept of all datasets together; past it the oldest is forgotten
 DOWNLOADS = "/emulator/datasets/{id}/{part}"
 
 
@@ -37,6 +38,7 @@ class Dataset(msgspec.Struct, kw_only=True):
     kept: list[dict[str, Any]]
     count: int
     size: int
+    weight: int  # the bytes that are kept of it
     schema: Any
     filename: str = ""
     error: str = ""
@@ -100,13 +102,13 @@ def create(request: Request) -> Reply:
     dataset = Dataset(
         id=short_id(name), name=name, kind=kind, created=now, updated=now, filename=part.filename or "",
         course=Course(["queued", "processing", "failed" if error else "validated"]),
-        kept=read.kept, count=read.count, size=part.size, schema=_schema(read.kept), error=error,
+        kept=read.kept, count=read.count, size=part.size, weight=len(part.data), schema=_schema(read.kept), error=error,
         warnings=warnings, preserved=preserved,
         parsed={key: query[said] for key, said in (("separator", "text_separator"), ("delimiter", "csv_delimiter"))
                 if query.get(said)},
         original=query.get("keep_original_file", "").lower() == "true",
     )  # fmt: skip
-    request.emulator.shelf(Dataset).put(dataset.id, dataset)
+    _keep(dataset, request.emulator)
     return Reply(body={"id": dataset.id})
 
 
@@ -178,17 +180,25 @@ def usable(identity: Any, kinds: Sequence[str], emulator: Emulator) -> Dataset:
 
 def made(
     name: str, identity: str, kind: str, fields: dict[str, Any], kept: list[dict[str, Any]], emulator: Emulator
-) -> Dataset:
-    """A dataset that a job has made: its fields have Avro types of their own."""
+) -> None:
+    """Keep a dataset that a job has made; its fields have Avro types of their own."""
     now = emulator.clock()
     schema = avro.record("row", fields)
     dataset = Dataset(
         id=identity, name=name, kind=kind, created=now, updated=now, course=Course(["validated"]), kept=kept,
-        count=len(kept), size=0, schema=schema,
+        count=len(kept), size=0, weight=0, schema=schema,
     )  # fmt: skip
-    dataset.size = len(dataset.file())
-    emulator.shelf(Dataset).put(identity, dataset)
-    return dataset
+    dataset.size = dataset.weight = len(dataset.file())
+    _keep(dataset, emulator)
+
+
+def _keep(dataset: Dataset, emulator: Emulator) -> None:
+    shelf = emulator.shelf(Dataset)
+    shelf.put(dataset.id, dataset)
+    weight = sum(each.weight for each in shelf.things.values())
+    for each in list(shelf.things.values())[:-1]:
+        if weight > MOST_BYTES:
+            weight -= shelf.take(each.id, _absent(each.id)).weight
 
 
 def look(dataset: Dataset, emulator: Emulator) -> None:

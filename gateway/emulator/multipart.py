@@ -16,7 +16,7 @@ import msgspec
 from gateway.emulator.refusals import bare
 
 MEDIA_TYPE = "multipart/form-data"
-KEPT = 4 * 1024 * 1024
+KEPT = 1024 * 1024
 LONGEST_HEAD = 16 * 1024
 MOST_PARTS = 32
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.emulator.multipart import Part
 
-MOST = 256  # rows that are kept, and so embedded, answered or learned from
+MOST = 100  # rows that are kept, and so embedded, answered or learned from
 LONGEST_SAMPLE = 200
 DECODER = msgspec.json.Decoder()
 
