@@ -25,8 +25,10 @@ from gateway.pump import Confluence, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
+from translators.notes import Notes
 from translators.refusals import CONTEXT_LENGTH, refusal
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class Services(msgspec.Struct, frozen=True):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            vocabulary=vocabulary,
         )
 
 
@@ -152,7 +155,7 @@ class Serving(msgspec.Struct):
             answer = call.answer(await self._bodies(call))
         _used(self.known, answer.outcome)
         await self._keep(answer.body)
-        headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *note_headers(call)]
+        headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *note_headers(call.notes)]
         self.departure.over()
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.send({"type": "http.response.body", "body": answer.body})
@@ -269,12 +272,12 @@ def _again(call: Call, failed: Failure) -> Call:
 
 def _stream_head(call: Call, known: Exchange) -> dict[str, Any]:
     known.first_byte = _now()
-    return {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *note_headers(call)]}
+    return {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *note_headers(call.notes)]}
 
 
-def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
+def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:
     """What the caller is told of their request, if anything."""
-    return [(b"x-gateway-notes", call.notes.header().encode("ascii"))] if len(call.notes) else []
+    return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []
 
 
 def _used(known: Exchange, outcome: Outcome) -> None:
