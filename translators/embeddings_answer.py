@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
 from translators.context import UsageBase
 from translators.embeddings_input import Part
-from translators.errors import AnswerFailed, Failure, UpstreamProtocolError
+from translators.errors import AnswerFailed, TranslationError, UpstreamProtocolError
 from translators.outcome import Counts, embedded, total
 
 FLOAT_BYTES = 4
@@ -60,9 +61,7 @@ def vectors(parts: Sequence[Part], answers: Sequence[bytes], view: View) -> tupl
         for name in view.asked:
             rows = answer.embeddings.get(name) or []
             if len(rows) != len(part.positions):
-                raise UpstreamProtocolError(
-                    f"Cohere sent {len(rows)} vectors of type {name} for {len(part.positions)} inputs"
-                )
+                raise _broken(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
             for position, row in zip(part.positions, rows, strict=True):
                 _check(row, name, view.size)
                 found[position][name] = row
@@ -96,28 +95,29 @@ def _read(body: bytes) -> cohere.EmbedAnswer:
         raise UpstreamProtocolError("Cohere answered with something else than vectors by type") from error
 
 
+def _broken(what: str, name: str) -> TranslationError:
+    """What is no answer; where base64 was asked for, floats may be one."""
+    broken = UpstreamProtocolError(f"Cohere sent {what}")
+    return AnswerFailed(replace(broken.failure, again=True)) if name == "base64" else broken
+
+
 def _check(row: Raw, name: str, size: int) -> None:
     """A look at both ends of a vector, not into it."""
     view = memoryview(row)
     if name != "base64":
         if view[0] != BRACKET or len(view) < 3:
-            raise UpstreamProtocolError(f"Cohere sent a vector of type {name} that is none")
-        return
-    held = _held(view)
-    if held is None or held != (size * FLOAT_BYTES or held):
-        held = _held(memoryview(_encode(_plain(row))))
-        if held is None or held != (size * FLOAT_BYTES or held):
-            message = f"Cohere sent a base64 vector that does not hold {size or 'whole'} numbers of 4 bytes"
-            raise AnswerFailed(Failure(502, message, "server_error", "upstream_protocol_error", again=True))
+            raise _broken(f"a vector of type {name} that is none", name)
+    elif not _fits(view, size) and not _fits(memoryview(_encode(_plain(row))), size):
+        raise _broken(f"a base64 vector that does not hold {size or 'whole'} numbers of 4 bytes", name)
 
 
-def _held(quoted: Any) -> int | None:
-    """How many bytes this base64 holds, in quotes; None if it cannot hold floats."""
+def _fits(quoted: Any, size: int) -> bool:
+    """Whether this base64, in quotes, is as long as that many floats; as any floats where the size is unknown."""
     length = len(quoted) - 2
     if quoted[0] != QUOTE or length < 4 or length % 4:
-        return None
+        return False
     held: int = length // 4 * 3 - (quoted[-2] == PAD) - (quoted[-3] == PAD)
-    return held if held % FLOAT_BYTES == 0 else None
+    return held == size * FLOAT_BYTES if size else held % FLOAT_BYTES == 0
 
 
 def _plain(row: Raw) -> str:
