@@ -70,20 +70,20 @@ def parts(inputs: Sequence[Input], able: Embedder) -> list[Part]:
     """The inputs divided among as few calls as Cohere's limits allow, in order."""
     found: list[Part] = []
     filling: dict[str, Part] = {}
+    most_images = MOST_IN_A_CALL if able.fused else 1
     for position, one in enumerate(inputs):
         part = filling.get(one.field)
-        if part is None or _full(part, one, able):
+        if (
+            part is None
+            or len(part.values) >= (most_images if one.field == "images" else MOST_IN_A_CALL)
+            or part.size + one.size > MOST_IMAGE_BYTES
+        ):
             part = filling[one.field] = Part(one.field, [], [])
             found.append(part)
         part.positions.append(position)
         part.values.append(one.value)
         part.size += one.size
     return found
-
-
-def _full(part: Part, one: Input, able: Embedder) -> bool:
-    most = 1 if part.field == "images" and not able.fused else MOST_IN_A_CALL
-    return len(part.values) >= most or part.size + one.size > MOST_IMAGE_BYTES
 
 
 class Inputs:
@@ -116,6 +116,8 @@ class Inputs:
         if len(value) > MOST_INPUTS:
             message = f"'{name}' must have at most {MOST_INPUTS} elements; it has {len(value)}"
             raise InvalidField(name, message, "array_above_max_length")
+        if name != "images" and all(map(_plain, value)):
+            return [Input("texts", text) for text in value]
         return [self._element(element, f"{name}[{index}]") for index, element in enumerate(value)]
 
     def _element(self, element: Any, path: str) -> Input:
@@ -184,6 +186,11 @@ class Inputs:
             # A text that was cut between tokens may be cut within a character.
             self._notes.told(path, f"{path} holds bytes that are no text: replaced")
             return Input("texts", b"".join(pieces).decode("utf-8", "replace"))
+
+
+def _plain(element: Any) -> bool:
+    """A text that can be nothing else: nearly all that is ever embedded, and worth a shorter way."""
+    return type(element) is str and element != "" and element[:5] != "data:"
 
 
 def _pieces(part: openai.Part, path: str) -> list[str | ImageContent]:
