@@ -248,46 +248,34 @@ kinds = st.sampled_from(["text", "tokens", "image", "both"])
 
 
 @property_of(15)
-@given(st.lists(kinds, min_size=1, max_size=130), st.sampled_from([V4, V3]))
-def test_any_list_comes_back_as_one_by_one(given_: Sequence[str], model: str) -> None:
+@given(given_=st.lists(kinds, min_size=1, max_size=130), model=st.sampled_from([V4, V3]))
+def test_any_list_comes_back_as_one_by_one(demo: Gateway, given_: Sequence[str], model: str) -> None:
     made: list[Any] = []
     for place, kind in enumerate(given_):
         text = f"word{place % 7} here"
         both = {"text": text, "image": PIXEL} if model == V4 else {"text": text}
         made.append({"text": text, "tokens": [9906, 1000 + place % 7], "image": PIXEL, "both": both}[kind])
-    gateway = _emulated()
-    together = vectors(embed(gateway, made, model))
+    together = vectors(embed(demo, made, model))
     alone: dict[str, list[float]] = {}
     for one, row in zip(made, together, strict=True):
         key = json.dumps([model, one])
         if key not in alone:
-            (alone[key],) = vectors(embed(gateway, [one], model))
+            (alone[key],) = vectors(embed(demo, [one], model))
         assert row == alone[key]
-
-
-_gateways: list[Gateway] = []
-
-
-def _emulated() -> Gateway:
-    return _gateways[0]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def emulated(demo: Gateway) -> None:
-    """A property wants no fixture of its own."""
-    _gateways[:] = [demo]
 
 
 # --- failures -----------------------------------------------------------------------------------------------
 
 
 def failing(*failures: tuple[int, int, float]) -> Any:
-    """An upstream that refuses some parts: (number of the part, status, seconds until then)."""
+    """An upstream that refuses some parts: (number of the part, status, seconds until then); 200 is only late."""
 
     def play(request: Request) -> Script:
         part = int(request.json()["texts"][0].split()[-1]) // 96
         for number, status, seconds in failures:
             if part == number:
+                if status == 200:
+                    return Pause(seconds), *numbered(request)
                 headers = {"retry-after": str(number)} if status == 429 else {}
                 return Pause(seconds), *json_answer(status, {"message": f"part {number} failed"}, headers)
         return Pause(0.05), *numbered(request)
@@ -297,7 +285,10 @@ def failing(*failures: tuple[int, int, float]) -> Any:
 
 def test_one_failed_part_fails_the_whole() -> None:
     texts = [f"text {number}" for number in range(2_048)]
-    with ScriptedUpstream(failing((1, 429, 0.0))).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
+    with (
+        ScriptedUpstream(failing((0, 200, 0.7), (1, 429, 0.0))).run_in_thread() as upstream,
+        gateway_over(upstream.url) as gateway,
+    ):
         seen = embed(gateway, texts)
         assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
         assert (seen.error["message"], seen.headers["retry-after"]) == ("part 1 failed", "1")
@@ -336,6 +327,7 @@ def test_base64_that_is_refused_is_asked_as_floats(staged: Stage) -> None:
         assert floats(seen.body["data"][0]["embedding"]) == [0.5] * 256
         sent = [request.json()["embedding_types"] for request in staged.upstream.requests]
         assert sent == [["base64"], ["float"]]
+        assert "asked again for floats" in seen.headers["x-gateway-notes"]
 
 
 def test_a_second_failure_is_told(staged: Stage) -> None:

@@ -65,7 +65,11 @@ class EmbeddingsCall(Struct, frozen=True):
     def otherwise(self, failed: Failure) -> "EmbeddingsCall | None":
         """Floats, where Cohere's base64 is refused or is none."""
         refused = failed.status in (400, 422) and any(word in failed.message for word in ("base64", "embedding_types"))
-        return self.second() if self.second is not None and (refused or failed.again) else None
+        if self.second is None or not (refused or failed.again):
+            return None
+        second = self.second()
+        second.notes.told("encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here")
+        return second
 
     def answer(self, bodies: Sequence[bytes]) -> Answer:
         """Cohere's answers, one a part, as OpenAI's list. Raises UpstreamProtocolError, AnswerFailed."""
