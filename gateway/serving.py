@@ -26,6 +26,7 @@ from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
@@ -57,6 +58,7 @@ class Services(msgspec.Struct, frozen=True):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            vocabulary=vocabulary,
         )
 
 
