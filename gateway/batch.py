@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange
 from gateway.access.caller import Caller
+from gateway.cache import HIT, MISS
 from gateway.departure import Departure
 from gateway.endpoint import answer_json, note_headers
 from gateway.errors import GatewayError, UpstreamError
@@ -41,35 +42,45 @@ class BatchEndpoint:
         caller: Caller = scope["gateway.caller"]
         call = operation.request(asked, services.context(scope))
         services.catalogue.notice(call.model, caller)
-        known.model, known.notes = call.model, len(call.notes)
-        services.metrics.note(operation.name, call.notes)
+        known.cache, lookup = services.cache.lookup(call.notes, True, caller, scope["gateway.headers"])
         async with Departure(receive) as departure:
+            if lookup is not None:
+                alone = call.alone()
+                call = call.beside(await lookup.pieces(operation.upstream, alone))
+                known.cache = MISS if call.bodies else HIT
+            known.model, known.notes = call.model, len(call.notes)
+            services.metrics.note(operation.name, call.notes)
             known.upstream_began = time.monotonic()
             try:
-                call, answer = await self._answered(call, caller, known)
+                call, bodies, answer = await self._answered(call, caller, known)
             finally:
-                known.upstream_ended = time.monotonic()
+                if known.cache != HIT:
+                    known.upstream_ended = time.monotonic()
             known.prompt_tokens = answer.outcome.prompt_tokens
             known.completion_tokens = answer.outcome.completion_tokens
             departure.over()
             await answer_json(send, answer.body, note_headers(call.notes))
+            if lookup is not None and bodies:
+                made = [(alone[place], piece) for place, piece in call.pieces(bodies)]
+                await lookup.keep_pieces(operation.upstream, made)
 
-    async def _answered(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, Answer]:
-        """The answer, and the call that it answers: the second, where the first one's failure can be helped."""
+    async def _answered(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
+        """The answer, what Cohere said, and to which call: the second, where the first one's failure can be helped."""
         try:
-            return call, await self._answer(call, caller, known)
+            return await self._answer(call, caller, known)
         except (UpstreamError, AnswerFailed) as error:
             second = call.otherwise(error.failure)
             if second is None:
                 raise _told(call, error) from error
         try:
-            return second, await self._answer(second, caller, known)
+            return await self._answer(second, caller, known)
         except (UpstreamError, AnswerFailed) as error:
             raise _told(second, error) from error
 
-    async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> Answer:
+    async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
         upstream, path = self._services.upstream, self._operation.upstream
-        return call.answer(await answers(upstream, path, call.bodies, caller, known))
+        bodies = await answers(upstream, path, call.bodies, caller, known)
+        return call, bodies, call.answer(bodies)
 
 
 def _told(call: Batch, error: UpstreamError | AnswerFailed) -> UpstreamError:

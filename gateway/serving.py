@@ -89,7 +89,8 @@ class Serving:
         self.services.catalogue.notice(call.model, self.caller)
         if self.operation.cached:
             headers = self._scope["gateway.headers"]
-            self.known.cache, self._lookup = self.services.cache.lookup(call, self.caller, headers)
+            cache = self.services.cache
+            self.known.cache, self._lookup = cache.lookup(call.notes, call.repeatable, self.caller, headers)
         return call
 
     def _translated(self) -> Call:

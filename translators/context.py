@@ -169,7 +169,9 @@ class Batch(Protocol):
     """A translated request whose parts are asked apart, a few at once, and answered together and whole.
 
     told: a part's failure as the caller of the whole request sees it. otherwise: the call to make after a
-    failure, None where another one would not help.
+    failure, None where another one would not help. What the cache keeps are pieces, each as if it had been asked for
+    alone: `alone` says how that would have been asked, `beside` is the call for what is not kept, `pieces` what its
+    answers add, by place.
     """
 
     @property
@@ -184,5 +186,11 @@ class Batch(Protocol):
     def told(self, failed: Failure) -> Failure: ...
 
     def otherwise(self, failed: Failure) -> "Batch | None": ...
+
+    def alone(self) -> Sequence[bytes]: ...
+
+    def beside(self, kept: Sequence[bytes | None]) -> "Batch": ...
+
+    def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]: ...
 
     def answer(self, bodies: Sequence[bytes]) -> Answer: ...
