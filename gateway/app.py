@@ -9,10 +9,12 @@ from starlette.types import ASGIApp
 from gateway.access.caller import Access
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint, Services
+from gateway.errors import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
+from gateway.native import NativeEndpoint
 from gateway.operations import CALLS, COUNTS, LOOKUPS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
@@ -48,12 +50,14 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         await memory.stop()
         log.flush()
 
+    native = NativeEndpoint(services)
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),
+            *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),

@@ -25,7 +25,7 @@ from gateway.pump import Confluence, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
-from translators.context import Call, Context, Outcome, Policy, Stream
+from translators.context import Call, Context, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
 
@@ -150,7 +150,7 @@ class Serving(msgspec.Struct):
         except AnswerFailed as error:
             call = _again(call, error.failure)
             answer = call.answer(await self._bodies(call))
-        _used(self.known, answer.outcome)
+        exchange.used(self.known, answer.outcome)
         await self._keep(answer.body)
         headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer.body)), *note_headers(call)]
         self.departure.over()
@@ -187,7 +187,7 @@ class Serving(msgspec.Struct):
             stream, documents = await self._told(call)
             if stream.failure is not None:
                 raise UpstreamError(stream.failure)
-        _used(self.known, stream.outcome)
+        exchange.used(self.known, stream.outcome)
         await self._keep(stream.final())
         self.departure.over()
         await self.send(_stream_head(call, self.known))
@@ -222,7 +222,7 @@ class Serving(msgspec.Struct):
             try:
                 await pump(source, stream, framing, self.send, lambda: _stream_head(call, known), before_the_last)
             finally:
-                _used(known, stream.outcome)
+                exchange.used(known, stream.outcome)
                 if stream.failure is not None:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
@@ -275,10 +275,6 @@ def _stream_head(call: Call, known: Exchange) -> dict[str, Any]:
 def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
     """What the caller is told of their request, if anything."""
     return [(b"x-gateway-notes", call.notes.header().encode("ascii"))] if len(call.notes) else []
-
-
-def _used(known: Exchange, outcome: Outcome) -> None:
-    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
 
 
 _now = time.monotonic

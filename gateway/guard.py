@@ -108,7 +108,7 @@ class Guard:
         if known.response_started:
             # Only a torn connection still tells the caller that what came is not whole.
             raise RuntimeError("the answer broke off") from None
-        body = errors.body(told)
+        body = errors.body(told, known.path)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:
