@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
 from gateway.catalogue import Catalogue
-from gateway.endpoint import CallEndpoint, LookupEndpoint, Services
+from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.errors import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.guard import Guard
 from gateway.log import Log
@@ -18,6 +18,7 @@ from gateway.native import NativeEndpoint
 from gateway.operations import CALLS, COUNTS, LOOKUPS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
+from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upstream.client import Upstream

@@ -17,10 +17,10 @@ from gateway.access.caller import Caller
 from gateway.access.methods import Method
 from gateway.address import Address, address_of
 from gateway.departure import Departure
-from gateway.endpoint import Services
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.exchange import Exchange
 from gateway.operations import native_asked, native_counted, native_rewritten
+from gateway.serving import Services
 from gateway.tally import Tally
 from gateway.upstream.client import TRACE_HEADER, Passage, Reply
 from translators.notes import Notes
