@@ -8,6 +8,7 @@ base URL or gets past what is decided by it.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -40,6 +41,10 @@ class Address(Struct, frozen=True):
 def address_of(scope: Scope) -> Address:
     """The address that a request to a native route means. Raises CallerError."""
     raw, query = scope["raw_path"], scope["query_string"]
+    return _often(raw, query) if len(raw) + len(query) <= _SHORT else _read(raw, query)
+
+
+def _read(raw: bytes, query: bytes) -> Address:
     if not _VISIBLE.match(raw) or not _VISIBLE.match(query) or b"#" in raw or b"#" in query:
         raise _refused("characters that no URL has")
     written = raw.decode("ascii")
@@ -55,6 +60,11 @@ def address_of(scope: Scope) -> Address:
     for better, pattern in SPELLINGS.items():
         path = pattern.sub(better, path, 1) if pattern.match(path) else path
     return Address(path, f"{path}?{query.decode('ascii')}" if query else path, alias)
+
+
+# Nearly all calls go to a handful of addresses.
+_often = lru_cache(1024)(_read)
+_SHORT = 200
 
 
 def _judge(path: str) -> None:

@@ -172,13 +172,16 @@ def _sent(
 
 def _returned(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Cohere's headers as the caller gets them."""
-    lowered = [(name.lower(), value) for name, value in given]
-    named = frozenset[bytes]().union(*(_named(value) for name, value in lowered if name == b"connection"))
-    return [
-        (name, value)
-        for name, value in lowered
-        if name not in NOT_RETURNED and name not in named and not name.startswith(NOT_RETURNED_PREFIXES)
-    ]
+    returned: list[tuple[bytes, bytes]] = []
+    named: frozenset[bytes] = frozenset()
+    for name, value in given:
+        name = name.lower()
+        if name in NOT_RETURNED:
+            if name == b"connection":
+                named |= _named(value)
+        elif not name.startswith(NOT_RETURNED_PREFIXES):
+            returned.append((name, value))
+    return [pair for pair in returned if pair[0] not in named] if named else returned
 
 
 def _named(connection: bytes | None) -> frozenset[bytes]:

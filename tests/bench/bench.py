@@ -39,6 +39,9 @@ CASES = (
     load.Case("chat-c1", "chat, whole, c=1", 1),
     load.Case("chat-c32", "chat, whole, c=32", 32),
     load.Case("stream-c32", "chat, 100 deltas at once, c=32", 32, deltas=100),
+    load.Case("native-c32", "native chat, whole, c=32", 32, native=True),
+    load.Case("native-stream-c32", "native, 100 deltas at once, c=32", 32, deltas=100, native=True),
+    load.Case("native-slow-c50", "native, a delta per 20 ms, c=50", 50, deltas=40, pace_ms=20, native=True),
     load.Case("slow-c50", "chat, a delta per 20 ms, c=50", 50, deltas=40, pace_ms=20),
 )
 

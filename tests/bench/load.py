@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,10 +36,19 @@ class Case:
     concurrency: int
     deltas: int = 0  # 0: a whole answer
     pace_ms: int = 0  # 0: the whole stream at once
+    native: bool = False  # Cohere's own API, passed through
 
     @property
     def stream(self) -> bool:
         return self.deltas > 0
+
+    @property
+    def path(self) -> str:
+        return "/cohere/v2/chat" if self.native else "/v1/chat/completions"
+
+    def body(self, deltas: int, pace_ms: int) -> bytes:
+        request = samples.cohere_request if self.native else samples.openai_request
+        return request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
 
 
 @dataclass
@@ -159,13 +169,14 @@ class Client(asyncio.Protocol):
 
 
 _numbers = count(1)
+_ID = re.compile(samples.COHERE_ID.replace("%012d", r"\d{12}").encode())
 
 
 def split_request(port: int, case: Case, deltas: int, pace_ms: int) -> list[bytes]:
     """The bytes of a request before and after its number."""
-    body = samples.openai_request(stream=case.stream, deltas=deltas, pace_ms=pace_ms)
+    body = case.body(deltas, pace_ms)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench\r\n"
+        f"POST {case.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench\r\n"
         "content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
@@ -214,13 +225,18 @@ def verify(port: int, case: Case) -> None:
     deltas = min(case.deltas, 30)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     headers = {"content-type": "application/json", "authorization": "Bearer bench"}
-    body = samples.openai_request(stream=case.stream, deltas=deltas, pace_ms=case.pace_ms)
-    connection.request("POST", "/v1/chat/completions", body, headers)
+    connection.request("POST", case.path, case.body(deltas, case.pace_ms), headers)
     response = connection.getresponse()
     answer = response.read()
     connection.close()
     if response.status != 200:
         raise WrongAnswer(f"status {response.status}: {answer[:600]!r}")
+    if case.native:
+        # Byte for byte but for the id, of which every answer has its own.
+        expected_bytes = b"".join(samples.cohere_events(deltas)) if case.stream else samples.cohere_answer()
+        if _ID.sub(b"", answer) != _ID.sub(b"", expected_bytes):
+            raise WrongAnswer(f"the bytes differ: {answer[:200]!r}")
+        return
     if not case.stream:
         found = json.loads(answer)["choices"][0]["message"]["content"]
         expected = samples.ANSWER_TEXT

@@ -1,10 +1,10 @@
 """The bare relay: the least that is honestly an OpenAI gateway for Cohere; every target refers to it.
 
-Starlette, Hypercorn (asyncio worker), aiohttp and msgspec as the gateway uses them; chat only. It
-translates the minimal fields, sends once per network read, and does nothing else: no keys, limits, log,
-metrics, retries, checks. It is tuned like the gateway, so that the ratio between them is the price of what
-the gateway does beyond this. Keep it free of project imports, and change it only when Cohere's or OpenAI's
-wire format changes.
+Starlette, Hypercorn (asyncio worker), aiohttp and msgspec as the gateway uses them; chat only, translated, and
+native chat as bytes that pass through. It translates the minimal fields, sends once per network read, and does
+nothing else: no keys, limits, log, metrics, retries, checks. It is tuned like the gateway, so that the ratio
+between them is the price of what the gateway does beyond this. Keep it free of project imports, and change it only
+when Cohere's or OpenAI's wire format changes.
 """
 
 from __future__ import annotations
@@ -412,6 +412,25 @@ class Chat:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class Native:
+    """POST /cohere/v2/chat, passed through: the body there, the status, the headers and the body back."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        async with self.chat.session.post(self.chat.url, data=body, auto_decompress=False) as response:
+            headers = [pair for pair in response.raw_headers if pair[0].lower() not in HOP_BY_HOP]
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            async for data in response.content.iter_any():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+HOP_BY_HOP = (b"connection", b"transfer-encoding")
+
+
 async def read_body(receive: Receive) -> bytes:
     """The whole request body."""
     message = await receive()
@@ -432,7 +451,11 @@ async def whole(send: Send, status: int, body: bytes) -> None:
 def application(upstream: str) -> Starlette:
     """The relay as a Starlette application."""
     chat = Chat(upstream)
-    return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])], lifespan=chat.lifespan)
+    routes = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/cohere/v2/chat", Native(chat), methods=["POST"]),
+    ]
+    return Starlette(routes=routes, lifespan=chat.lifespan)
 
 
 def main() -> None:

@@ -57,6 +57,13 @@ def openai_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0, number:
     return _json(body)
 
 
+def cohere_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0) -> bytes:
+    """The same request in Cohere's words."""
+    body = json.loads(openai_request(stream=stream, deltas=deltas, pace_ms=pace_ms))
+    body.pop("stream_options", None)
+    return _json(body)
+
+
 def cohere_answer(number: int = 0) -> bytes:
     """A whole /v2/chat answer of about 2 KB."""
     return _json(
