@@ -41,6 +41,7 @@ class Exchange(Struct):
     completion_tokens: int = 0
     billed: Mapping[str, int | float] = {}
     notes: int = 0
+    cache: str = ""
     response_started: bool = False
 
 

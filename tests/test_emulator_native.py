@@ -287,6 +287,7 @@ def test_chat_goes_on_without_a_connector_that_may_fail(wire: Wire) -> None:
 def test_an_unknown_field_is_only_warned_about(wire: Wire, path: str, body: dict[str, Any]) -> None:
     seen = wire.post(path, body | {"colour": "blue"})
     assert seen.status == 200
+    assert path == "/v1/connectors" or seen.body["meta"]["api_version"] == {"version": "1"}
     assert seen.headers["x-api-warning"] == "unknown field: parameter colour is not a valid field"
     assert "x-api-warning" not in wire.post(path, body).headers
 
@@ -393,6 +394,13 @@ def test_a_form_is_the_same_however_it_is_cut() -> None:
     for cut in range(len(TWO_PARTS)):
         assert read(TWO_PARTS, cut) == whole, cut
     assert read(TWO_PARTS, *range(1, len(TWO_PARTS))) == whole
+
+
+def test_of_a_part_no_more_is_kept_than_should_be() -> None:
+    data = form(b"a\n" * multipart.KEPT)[0]
+    part = read(data, *range(100_000, len(data), 100_000)).parts[0]
+    assert (len(part.data), part.size, part.lines) == (multipart.KEPT, 2 * multipart.KEPT, multipart.KEPT)
+    assert not part.whole
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class Question(Struct, kw_only=True):
 class Composition(Struct, frozen=True):
     """The requests to send, one a choice. model: Cohere's id. rewrites: what the answer goes through.
 
-    buffered: the answer must be seen whole before it is shown. checked: it may fail its check.
+    buffered: the answer must be seen whole before it is shown. checked: it may fail its check. repeatable: no chance
+    is in it.
     """
 
     bodies: tuple[bytes, ...]
@@ -68,6 +69,7 @@ class Composition(Struct, frozen=True):
     rewrites: tuple[Callable[[], Rewrite], ...]
     buffered: bool
     checked: bool
+    repeatable: bool
 
 
 def compose(question: Question, context: Context, notes: Notes, attempt: int) -> Composition:
@@ -104,7 +106,8 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
         notes.emulated("n", f"{question.choices} parallel calls to Cohere")
     rewrites = (*format_plan.rewrites, *rules.rewrites(plan, names))
     bodies = _bodies(sent, question.choices, question.extra)
-    return Composition(bodies, model, rewrites, buffered, buffered or format_plan.checked)
+    checked = buffered or format_plan.checked
+    return Composition(bodies, model, rewrites, buffered, checked, question.sent.get("temperature") == 0)
 
 
 def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:

@@ -77,6 +77,7 @@ class ResponsesCall(Struct, frozen=True):
     streamed: bool
     notes: Notes
     view: ResponsesView
+    repeatable: bool
     buffered: bool = False
     second: "Callable[[], ResponsesCall] | None" = None
     shortened: "Callable[[], ResponsesCall] | None" = None
@@ -159,7 +160,17 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         refuse=second is None and context.policy.refuse_missed_schema,
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
-    return ResponsesCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second, shorter)
+    return ResponsesCall(
+        found.bodies,
+        found.model,
+        question.streamed,
+        notes,
+        view,
+        found.repeatable,
+        found.buffered,
+        second,
+        shorter,
+    )
 
 
 def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
