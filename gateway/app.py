@@ -19,7 +19,7 @@ from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
-from gateway.upstream.client import Upstream
+from gateway.upstream.resilient import ResilientUpstream
 from translators.capabilities import CAPABILITIES
 
 
@@ -28,9 +28,9 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     access = Access(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in CALLS for row in operation.fields.rows}
-    upstream = Upstream(settings.cohere_base_url, settings.timeouts)
+    metrics = Metrics(lambda model: model in catalogue, fields)
+    upstream = ResilientUpstream(settings, access.keys, metrics, log)
     catalogue = Catalogue(upstream, CAPABILITIES)
-    metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from gateway import sse
-from gateway.errors import GatewayError, UpstreamError, failure, failure_of
+from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
 from gateway.upstream.client import Reply
 from translators.context import Call, Stream
 from translators.errors import TranslationError
@@ -132,20 +132,16 @@ async def pump(
     outlet: Outlet,
     before_the_last: Callable[[Stream], Awaitable[None]],
 ) -> None:
-    """Relays a stream to its end. Raises StreamRefused if it fails before anything was told.
+    """Relays a stream to its end. Raises AnswerRefused if it fails before anything was told.
 
     before_the_last: is awaited when the stream is complete, before its last documents are told.
     """
     documents = await source.read()
     if stream.failure is not None and len(documents) == 1:
-        raise StreamRefused(stream.failure)
+        raise AnswerRefused(stream.failure)
     await outlet.begin(call)
     while not source.over:
         await outlet.documents(documents)
         documents = await source.read()
     await before_the_last(stream)
     await outlet.end(documents, stream)
-
-
-class StreamRefused(GatewayError):
-    """The stream failed before it began: still an ordinary error."""

@@ -7,7 +7,7 @@ awaited during a stream is in `pump.py`.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from starlette.types import Scope
 from gateway import exchange
 from gateway.access.caller import Caller
 from gateway.catalogue import Catalogue
-from gateway.errors import UpstreamError
+from gateway.errors import AnswerRefused, UpstreamError
 from gateway.exchange import Exchange
 from gateway.memory import Memory, Recalled, new_response_id
 from gateway.metrics import Metrics
@@ -24,7 +24,9 @@ from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
-from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.upstream.client import TRACE_HEADER, Reply
+from gateway.upstream.resilient import ResilientUpstream
+from gateway.upstream.retry import ANSWERS, Patience
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
@@ -32,23 +34,26 @@ from translators.refusals import CONTEXT_LENGTH, refusal
 T = TypeVar("T")
 
 
-class Services(msgspec.Struct, frozen=True):
-    """What endpoints share: made once at start."""
+class Services(msgspec.Struct):
+    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`reload.py`)."""
 
     settings: Settings
     policy: Policy
-    upstream: Upstream
+    upstream: ResilientUpstream
     catalogue: Catalogue
     metrics: Metrics
     memory: Memory
 
-    def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
+    def context(
+        self, scope: Scope, recalled: Recalled | None = None, instead: Mapping[str, str] | None = None
+    ) -> Context:
+        """instead: models that others take the place of, for this request alone."""
         seal = seal_of(scope["gateway.caller"])
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
             strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
-            policy=self.policy,
+            policy=self.policy if instead is None else msgspec.structs.replace(self.policy, instead=instead),
             features=self.catalogue.features,
             lessons=self.catalogue.lessons,
             history=recalled.history if recalled else (),
@@ -71,6 +76,8 @@ class Serving:
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
         self._scope = scope
         self._asked = b""
+        self._patience: Patience | None = None
+        self._failed_models: list[str] = []
 
     async def prepare(self, asked: bytes) -> Call:
         """The call that this body asks for. Raises CallerError, TranslationError."""
@@ -84,8 +91,8 @@ class Serving:
         self.services.catalogue.notice(call.model, self.caller)
         return call
 
-    def _translated(self) -> Call:
-        return self.operation.request(self._asked, self.services.context(self._scope, self.recalled))
+    def _translated(self, instead: Mapping[str, str] | None = None) -> Call:
+        return self.operation.request(self._asked, self.services.context(self._scope, self.recalled, instead))
 
     async def answer(self, call: Call, outlet: Outlet) -> None:
         """Tells the answer, of another call where Cohere's refusal of this one says how to put it. Raises GatewayError,
@@ -98,7 +105,8 @@ class Serving:
                     await self._answer(call, outlet)
                     break
                 except UpstreamError as error:
-                    other = self._otherwise(call, error.failure)
+                    other = self._otherwise(call, error.failure) or await self._repeated(call, error)
+                    other = other or self._fallback(call, error)
                     if other is None:
                         raise
                     call = other
@@ -109,8 +117,47 @@ class Serving:
         """The call to make after this refusal, None where another one would not help."""
         if self.services.catalogue.learn(call.model, failed.lesson):
             # The model cannot do what the table says: the request is put to it in another way.
-            return self._translated()
+            return self._translated(self._instead(call.model))
         return call.shorter() if failed.code == CONTEXT_LENGTH else None
+
+    async def _repeated(self, call: Call, error: UpstreamError) -> Call | None:
+        """The same call, after an answer that was none and may be one the next time; a refusal has been repeated by the
+        upstream itself.
+        """
+        again = ANSWERS.get(error.failure.code) if isinstance(error, AnswerRefused) else None
+        if again is None:
+            return None
+        self._patience = self._patience or self.services.upstream.patience()
+        pause = self._patience.pause(again)
+        if pause is None:
+            return None
+        await self.services.upstream.rest(pause)
+        self.services.upstream.counted(str(error.failure.code))
+        self._asked_again(call, str(error.failure.code))
+        return call
+
+    def _fallback(self, call: Call, error: UpstreamError) -> Call | None:
+        """The call to another model, if the settings name one for the model that failed."""
+        if not helps(error.failure, self.caller.own_key):
+            return None
+        failed = self._failed_models
+        failed.append(call.model)
+        others = self.services.settings.models.fallbacks.get(failed[0], ())
+        model = next((name for name in others if name not in failed), None)
+        if model is None:
+            return None
+        self.services.metrics.fallbacks.labels(self.services.metrics.known_model(call.model)).inc()
+        other = self._translated(self._instead(model))
+        other.notes.told("upstream", f"fallback from {call.model} ({error.failure.code})")
+        return other
+
+    def _instead(self, model: str) -> Mapping[str, str] | None:
+        """What makes the request be translated for this model, if it is not the first."""
+        return {self._failed_models[0]: model} if self._failed_models else None
+
+    def _asked_again(self, call: Call, *reasons: str) -> None:
+        self.known.retries += len(reasons)
+        call.notes.told("upstream", f"asked Cohere again: {', '.join(reasons)}")
 
     async def _answer(self, call: Call, outlet: Outlet) -> None:
         known = self.known
@@ -149,16 +196,18 @@ class Serving:
     async def _bodies(self, call: Call) -> list[bytes]:
         """Cohere's whole answers to all of a call's bodies, asked at once."""
         if len(call.bodies) == 1:
-            return [await self._body(call.bodies[0])]
-        return await all_or_first_error([self._body(body) for body in call.bodies])
+            return [await self._body(call, call.bodies[0])]
+        return await all_or_first_error([self._body(call, body) for body in call.bodies])
 
-    async def _body(self, asked: bytes) -> bytes:
-        opening = self.services.upstream.post(self.operation.upstream, self.caller.upstream_key, asked, False)
+    async def _body(self, call: Call, asked: bytes) -> bytes:
+        opening = self.services.upstream.post(self.operation.upstream, self.caller, asked, False, call.model)
         async with opening as reply:
-            return await (await self._accepted(reply)).whole()
+            return await (await self._accepted(call, reply)).whole()
 
-    async def _accepted(self, reply: Reply) -> Reply:
+    async def _accepted(self, call: Call, reply: Reply) -> Reply:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
+        if reply.retried:
+            self._asked_again(call, *reply.retried)
         self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
         if reply.status != 200:
             told = refusal(reply.status, await reply.whole(), self.caller.own_key)
@@ -174,7 +223,7 @@ class Serving:
             call = _again(call, stream.failure)
             stream, documents = await self._told(call)
             if stream.failure is not None:
-                raise UpstreamError(stream.failure)
+                raise AnswerRefused(stream.failure)
         _used(self.known, stream.outcome)
         await self._before_the_last(stream)
         await outlet.begin(call)
@@ -194,12 +243,14 @@ class Serving:
         stream, known = call.stream(), self.known
         upstream, path = self.services.upstream, self.operation.upstream
         async with contextlib.AsyncExitStack() as stack:
-            openings = [upstream.post(path, self.caller.upstream_key, body, True) for body in call.bodies]
+            openings = [upstream.post(path, self.caller, body, True, call.model) for body in call.bodies]
             if len(openings) == 1:
                 replies = [await stack.enter_async_context(openings[0])]
             else:
                 replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
-            sources = [Source(await self._accepted(reply), stream, choice) for choice, reply in enumerate(replies)]
+            sources = [
+                Source(await self._accepted(call, reply), stream, choice) for choice, reply in enumerate(replies)
+            ]
             source: Source | Confluence = sources[0]
             if len(sources) > 1:
                 source = stack.enter_context(contextlib.closing(Confluence(sources, stream)))
@@ -224,12 +275,26 @@ async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]
 
 
 def _again(call: Call, failed: Failure) -> Call:
-    """The call to make after this failure. Raises UpstreamError where asking again would not help."""
+    """The call to make after this failure. Raises AnswerRefused where asking in another way would not help."""
     second = call.again() if failed.again else None
     if second is None:
-        raise UpstreamError(failed)
+        raise AnswerRefused(failed)
     second.notes.told("answer", f"asked Cohere again: {failed.code}")
     return second
+
+
+UNMENDED = frozenset({"upstream_auth", "too_many_calls", "gateway_stopping", "upstream_cancelled"})
+"""Codes of failures that no other model would be spared."""
+
+SPENT = frozenset({"rate_limit_exceeded", "insufficient_quota"})
+"""Codes of a model's budget that is spent: another model has its own, with the server's keys."""
+
+
+def helps(failed: Failure, own_key: bool) -> bool:
+    """Whether another model may answer where this one failed so."""
+    if failed.code in SPENT:
+        return not own_key
+    return failed.code == "model_not_found" or (failed.status >= 500 and failed.code not in UNMENDED)
 
 
 def _used(known: Exchange, outcome: Outcome) -> None:

@@ -58,7 +58,7 @@ class CountEndpoint:
         free = asyncio.Semaphore(MOST_AT_ONCE)
 
         async def one(asked: bytes) -> bytes:
-            opening = self._services.upstream.post(self._operation.upstream, caller.upstream_key, asked, False)
+            opening = self._services.upstream.post(self._operation.upstream, caller, asked, False)
             async with free, opening as reply:
                 known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
                 answer = await reply.whole()

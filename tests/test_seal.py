@@ -76,7 +76,7 @@ def test_packed_data_that_is_none_is_not_opened() -> None:
 
 
 def test_callers_of_one_key_are_told_apart() -> None:
-    one, other = (Caller("name", False, "the server's key", owner) for owner in ("one", "other"))
+    one, other = (Caller("name", False, "", owner, ("the server's key",)) for owner in ("one", "other"))
     token = seal_of(one).seal(THOUGHT)
     assert seal_of(one).open(token) == THOUGHT
     assert seal_of(other).open(token) is None

@@ -27,7 +27,9 @@ def resolve(asked: str, policy: Policy) -> str:
     name = policy.aliases.get(name, name)
     if name.startswith(PREFIX):
         name = name[len(PREFIX) :]
-    return SUCCESSORS.get(name, name) if policy.successors else name
+    if policy.successors:
+        name = SUCCESSORS.get(name, name)
+    return policy.instead.get(name, name) if policy.instead else name
 
 
 def bare(asked: str) -> str:
