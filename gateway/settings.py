@@ -136,7 +136,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
     ] = "error"
     stream_comments: Annotated[
-        float, _about("seconds of silence after which a stream's caller gets a comment; 0 is never"), Meta(ge=0)
+        float, _about("seconds that a stream is silent before its caller gets a comment; 0 is for ever"), Meta(ge=0)
     ] = 15.0
     log: Annotated[Literal["json", "off"], _about("one line a request on standard error")] = "json"
     timeouts: Timeouts = Timeouts()

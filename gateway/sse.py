@@ -107,3 +107,6 @@ def _type(document: bytes) -> bytes:
 
 
 DONE = encode([b"[DONE]"])
+
+COMMENT = b": keep-alive\n\n"
+"""What readers skip."""

@@ -87,7 +87,8 @@ class Reply:
             if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(self._deadline)
             block = await content.readany()
-            self._deadline, self._first_deadline = math.inf, 0.0
+            # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
+            self._deadline, self._first_deadline = self._last_deadline, 0.0
             return block
         except (aiohttp.ClientError, OSError, Interrupted) as error:
             raise _broken(error) from error
