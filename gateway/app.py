@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
 from gateway.catalogue import Catalogue
+from gateway.control import Control
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.guard import Guard
 from gateway.log import Log
@@ -25,6 +26,11 @@ from translators.capabilities import CAPABILITIES
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
+    return controlled_app(settings, log)[0]
+
+
+def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, Control]:
+    """The same, and the handles to stop it or to change its settings."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in CALLS for row in operation.fields.rows}
@@ -37,6 +43,10 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         raise SettingError(f"database_url: {error}") from error
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
     serving = False
+
+    def draining() -> None:
+        nonlocal serving
+        serving = False
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
@@ -64,4 +74,5 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     )
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    return Guard(router, settings, access, metrics, log)
+    guard = Guard(router, settings, access, metrics, log)
+    return guard, Control(guard, services, log, draining)
