@@ -13,12 +13,13 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
-from gateway.upstream.client import Reply
+from gateway.upstream.client import LARGEST_ANSWER, Reply
 from translators.context import Call, Stream
 from translators.errors import TranslationError
 
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
 TOO_LARGE = failure("cut", "Cohere sent an event that is too large to be true")
+ENDLESS = failure("cut", "Cohere's answer is too large to be true")
 
 
 class Framing(Struct, frozen=True):
@@ -48,6 +49,7 @@ class Source:
     def __init__(self, reply: Reply, stream: Stream, choice: int = 0) -> None:
         self._reply, self._stream, self._choice = reply, stream, choice
         self._decoder = sse.Decoder()
+        self._size = 0
 
     @property
     def over(self) -> bool:
@@ -60,6 +62,9 @@ class Source:
         while not stream.done(choice):
             try:
                 block = await self._reply.read()
+                self._size += len(block)
+                if self._size > LARGEST_ANSWER:
+                    return stream.end(ENDLESS, choice)
                 events = self._decoder.feed(block) if block else self._decoder.end()
             except UpstreamError as error:
                 return stream.end(error.failure, choice)

@@ -45,8 +45,13 @@ MOST_PORT = 65_535
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Reread = Callable[[], Settings]
-"""Reads the settings once more, from where they came. Raises SettingError."""
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where the settings came from: as they were read, and how to read them again (which raises SettingError)."""
+
+    settings: Settings
+    reread: Callable[[], Settings]
+
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -67,12 +72,15 @@ def bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(settings: Settings, announce: Callable[[Settings], None], reread: Reread) -> None:
+def serve(settings: Settings, announce: Callable[[Settings], None], reread: Callable[[], Settings]) -> None:
     """Serves until SIGTERM or Ctrl-C. In demo mode the emulator runs beside, on a port of its own.
 
     reread: what SIGHUP does; can be pickled, for the workers.
     """
+    # Until there is a handler, SIGHUP would be the end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     with contextlib.ExitStack() as stack:
+        origin = Origin(settings, reread)
         listening = stack.enter_context(bound(settings.host, settings.port))
         settings = replace(settings, port=listening.getsockname()[1])
         emulator: socket.socket | None = None
@@ -82,10 +90,10 @@ def serve(settings: Settings, announce: Callable[[Settings], None], reread: Rere
         create_app(settings)  # contradictory settings are told before anything is announced
         announce(settings)
         if settings.workers == 1:
-            asyncio.run(_serve_here(settings, listening, emulator, reread))
+            asyncio.run(_serve_here(settings, listening, emulator, origin))
         else:
             stack.enter_context(_shared_metrics())
-            _serve_in_workers(settings, listening, emulator, reread)
+            _serve_in_workers(settings, listening, emulator, origin)
 
 
 def serve_emulator(host: str, port: int, models: str | None, announce: Callable[[str], None]) -> None:
@@ -102,10 +110,10 @@ async def _serve_here(
     settings: Settings,
     listening: socket.socket,
     emulator: socket.socket | None,
-    reread: Reread,
+    origin: Origin,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    loaded = reread()
+    loaded = origin.settings
     guard, control = controlled_app(settings)
     apps: list[tuple[Any, socket.socket]] = [(guard, listening)]
     if emulator is not None:
@@ -119,7 +127,7 @@ async def _serve_here(
     def reload() -> None:
         nonlocal loaded
         try:
-            new = reread()
+            new = origin.reread()
         except SettingError as error:
             control.refused(error)
             return
@@ -243,7 +251,7 @@ def _shared_metrics() -> Iterator[None]:
 
 
 def _serve_in_workers(
-    settings: Settings, listening: socket.socket, emulator: socket.socket | None, reread: Reread
+    settings: Settings, listening: socket.socket, emulator: socket.socket | None, origin: Origin
 ) -> None:
     """One process a worker, all accepting from the one socket; the emulator, which has state, in one more.
 
@@ -254,7 +262,7 @@ def _serve_in_workers(
     resource_tracker.ensure_running()  # it would unblock them, were it started later
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     ready = [spawn.Event() for _ in range(settings.workers)]
-    workers = [spawn.Process(target=_worker, args=(settings, listening, reread, one)) for one in ready]
+    workers = [spawn.Process(target=_worker, args=(settings, listening, origin, one)) for one in ready]
     beside = [spawn.Process(target=_emulator_worker, args=(emulator,))] if emulator is not None else []
     for process in [*beside, *workers]:
         process.start()
@@ -276,8 +284,8 @@ def _serve_in_workers(
         process.join()
 
 
-def _worker(settings: Settings, listening: socket.socket, reread: Reread, ready: Any) -> None:
-    asyncio.run(_serve_here(settings, listening, None, reread, ready.set))
+def _worker(settings: Settings, listening: socket.socket, origin: Origin, ready: Any) -> None:
+    asyncio.run(_serve_here(settings, listening, None, origin, ready.set))
 
 
 def _emulator_worker(listening: socket.socket) -> None:

@@ -28,6 +28,9 @@ TRACE_HEADER = "x-debug-trace-id"
 READ_BUFFER = 256 * 1024
 """Bytes of an answer that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
 
+LARGEST_ANSWER = 256 * 1024 * 1024
+"""Bytes of one answer, whole or streamed, that is kept: no model writes so much, and nobody makes us hold more."""
+
 LARGE_BODY = 1024 * 1024
 
 DRAIN_SECONDS = 1.0
@@ -118,9 +121,12 @@ class Reply:
             if content.is_eof() and self._ahead is None:
                 self._whole = await content.read()
             else:
-                blocks = []
+                blocks, size = [], 0
                 while block := await self.read():
                     blocks.append(block)
+                    size += len(block)
+                    if size > LARGEST_ANSWER:
+                        raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
                 self._whole = b"".join(blocks)
         return self._whole
 
