@@ -200,7 +200,7 @@ class Gateway:
 
 @contextmanager
 def gateway_over(
-    upstream: str, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
+    upstream: str, /, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
 ) -> Iterator[Gateway]:
     """The gateway in front of an upstream, in the mode that the settings ask for.
 
