@@ -7,6 +7,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.endpoint import CallEndpoint, LookupEndpoint
@@ -41,7 +42,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
-    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
+    cache = AnswerCache(settings, log)
+    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
     serving = False
 
     def draining() -> None:
@@ -57,6 +59,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
         serving = False
         await upstream.stop()
         await memory.stop()
+        await cache.stop()
         log.flush()
 
     router = Router(

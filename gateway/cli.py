@@ -118,11 +118,16 @@ def _serve(options: argparse.Namespace) -> int:
 
     try:
         settings = reread()
-        from gateway.server import serve
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+    from gateway.server import CannotListen, serve
 
+    try:
         serve(settings, _announce, reread)
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except CannotListen as error:
+        raise _Wrong(str(error), 1) from error
     return 0
 
 
@@ -156,7 +161,7 @@ def _announce(settings: Any) -> None:
 
 
 def _emulator(options: argparse.Namespace) -> int:
-    from gateway.server import serve_emulator
+    from gateway.server import CannotListen, serve_emulator
     from gateway.settings import SettingError
 
     try:
@@ -168,6 +173,8 @@ def _emulator(options: argparse.Namespace) -> int:
         )
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except CannotListen as error:
+        raise _Wrong(str(error), 1) from error
     return 0
 
 

@@ -38,6 +38,7 @@ class Exchange(Struct):
     completion_tokens: int = 0
     notes: int = 0
     retries: int = 0
+    cache: str = ""
     response_started: bool = False
 
 

@@ -35,6 +35,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     completion_tokens: int = 0
     notes: int = 0
     retries: int = 0
+    cache: str = ""
     cohere_trace: str = ""
 
 
@@ -74,6 +75,7 @@ class Log:
             known.completion_tokens,
             known.notes,
             known.retries,
+            known.cache,
             known.trace_id,
         )
         if not self._lines:

@@ -6,6 +6,7 @@ What is decided by rule is in `test_upstream_rules.py`; here the whole way is wa
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway import pump
 from gateway.settings import (
     BreakerSettings,
     ConcurrencySettings,
@@ -22,6 +24,7 @@ from gateway.settings import (
     Retries,
     Timeouts,
 )
+from gateway.upstream import client
 from support.app import (
     SERVER_KEY,
     A,
@@ -36,6 +39,7 @@ from support.app import (
     streamed,
     whole,
 )
+from support.process import awaited, request_bytes
 from support.scripted import (
     Chunk,
     Cut,
@@ -422,6 +426,13 @@ def test_the_last_fallbacks_failure_is_told() -> None:
         assert stage.models == [FIRST, SECOND, THIRD]
 
 
+def test_the_setting_may_use_any_of_a_models_names() -> None:
+    models = Models(aliases={"ours": FIRST}, fallbacks={"ours": [f"cohere/{FIRST}", "command-r"]})
+    with theatre(by_model({FIRST: refused(503)}), models=models, retries=Retries(count=0)) as stage:
+        assert stage.gateway.chat(model=FIRST).status == 200
+        assert stage.models == [FIRST, THIRD]
+
+
 @pytest.mark.parametrize("status", [400, 422, 498])
 def test_what_the_caller_did_needs_no_other_model(status: int) -> None:
     with theatre(by_model({FIRST: refused(status)}), models=FALLBACKS) as stage:
@@ -515,9 +526,9 @@ def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() ->
         rush.asks()
         asked.wait_in_thread()
         rush.asks()
+        awaited(lambda: stage.gateway.metrics()["gateway_in_flight_requests"] == 3)  # with this look
+        stage.gateway.ask("GET", "/health/live")  # the second one has been read by now, and waits
         refused_one = stage.gateway.chat()
-        while refused_one.status == 200:  # the second caller was slower than this one
-            refused_one = stage.gateway.chat()
         assert (refused_one.status, refused_one.error["code"]) == (503, "too_many_calls")
         assert refused_one.headers["retry-after"] == "1"
         assert len(stage.upstream.requests) == 1
@@ -538,3 +549,49 @@ def test_a_failure_gives_its_place_back(script: Script) -> None:
     with theatre([script], concurrency=ConcurrencySettings(calls=1, waiting=0), retries=Retries(count=0)) as stage:
         codes = {stage.gateway.chat().error["code"] for _ in range(4)}
         assert "too_many_calls" not in codes
+
+
+def test_who_leaves_the_queue_leaves_no_trace() -> None:
+    go_on, asked = Signal(), Signal()
+
+    def play(request: Request) -> Script:
+        asked.set()
+        return (Pause(go_on), *answered())
+
+    with theatre(play, concurrency=ConcurrencySettings(calls=1, waiting=1)) as stage:
+        rush = Rush(stage.gateway)
+        rush.asks()
+        asked.wait_in_thread()
+        for identity in ("one", "two", "three"):
+            with socket.create_connection(stage.gateway.address, 10) as connection:
+                connection.sendall(request_bytes(identity))
+                stage.gateway.ask("GET", "/health/live")  # it has been read by now, and waits
+            assert stage.gateway.log.line_of(identity)["outcome"] == "client_closed"
+        go_on.set()
+        assert rush.ends() == [200]
+        assert stage.gateway.chat().status == 200
+        assert len(stage.upstream.requests) == 2
+
+
+def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
+    with theatre([refused(503)], retries=Retries(first_pause=20.0, longest_pause=20.0)) as stage:
+        with socket.create_connection(stage.gateway.address, 10) as connection:
+            connection.sendall(request_bytes("leaver"))
+            awaited(lambda: bool(stage.upstream.exchanges))
+            stage.upstream.exchanges[0].finished.wait_in_thread()
+        assert stage.gateway.log.line_of("leaver")["outcome"] == "client_closed"
+        assert len(stage.upstream.requests) == 1
+
+
+# --- answers without end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (client, pump):
+        monkeypatch.setattr(module, "LARGEST_ANSWER", 100_000)
+    script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
+    with theatre([script], retries=Retries(count=0)) as stage:
+        seen = stage.gateway.chat(stream=stream)
+        told = seen.chunks[-1]["error"] if seen.status == 200 else seen.error
+        assert told["code"] == "upstream_cut" and "too large" in told["message"]
