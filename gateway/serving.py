@@ -229,6 +229,7 @@ class Serving:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
         stream, documents = _told(call, bodies := await self._bodies(call))
         if stream.failure is not None:
+            _used(self.known, stream.outcome)
             call = _again(call, stream.failure)
             stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
@@ -323,4 +324,6 @@ def _again(call: Call, failed: Failure) -> Call:
 
 
 def _used(known: Exchange, outcome: Outcome) -> None:
-    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
+    """Added up: an answer that was not good enough to be shown was made all the same."""
+    known.prompt_tokens += outcome.prompt_tokens
+    known.completion_tokens += outcome.completion_tokens

@@ -275,7 +275,7 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
 
 _OBJECTS: tuple[tuple[str, str, Any], ...] = (
     ("models", "aliases", dict[str, str]),
-    ("models", "fallbacks", dict[str, list[str]]),
+    ("models", "fallbacks", dict[str, list[str] | str]),
     ("upstream", "headers", dict[str, str]),
 )
 """Settings that are tables in the file and JSON objects in the environment."""
@@ -298,6 +298,12 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
                 within[key] = msgspec.json.decode(written, type=kind)
             except msgspec.DecodeError as error:
                 raise SettingError(f"{table}.{key}: a JSON object is wanted here: {error}") from error
+    models = values.get("models")
+    fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
+    if isinstance(models, dict) and isinstance(fallbacks, dict):
+        models["fallbacks"] = {
+            model: _listed(others) if isinstance(others, str) else others for model, others in fallbacks.items()
+        }
     return values
 
 
