@@ -5,6 +5,7 @@ What is decided by rule is in `test_upstream_rules.py`; here the whole way is wa
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -16,15 +17,21 @@ from typing import Any
 import pytest
 
 from gateway import pump
+from gateway.access.caller import Caller
+from gateway.errors import UpstreamError, failure
+from gateway.log import Log
+from gateway.metrics import Metrics
 from gateway.settings import (
     BreakerSettings,
     ConcurrencySettings,
     Models,
     PoolSettings,
     Retries,
+    Settings,
     Timeouts,
 )
 from gateway.upstream import client
+from gateway.upstream.resilient import ResilientUpstream
 from support.app import (
     SERVER_KEY,
     A,
@@ -263,6 +270,26 @@ def test_a_response_that_fails_first_is_told_as_one() -> None:
         seen = stage.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
         assert seen.status == 200 and b"response.completed" in seen.data
         assert asked_again(seen) == "asked Cohere again: 500"
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
+    """Say, with a body that the caller is still sending."""
+    sent: list[str] = []
+
+    async def send(key: str, last_deadline: float) -> client.Reply:
+        sent.append(key)
+        raise UpstreamError(failure("cut", "x"), cause="cut")
+
+    async def main() -> None:
+        upstream = ResilientUpstream(Settings(retries=QUICK), ["a", "b"], Metrics(lambda model: False, ()), Log(False))
+        with pytest.raises(UpstreamError):
+            await upstream.through(
+                "/v1/datasets", Caller("x", False, "", "x", ()), send, streamed=False, repeatable=repeatable
+            )
+
+    asyncio.run(main())
+    assert len(sent) == (3 if repeatable else 1)
 
 
 # --- the pool -----------------------------------------------------------------------------------------------

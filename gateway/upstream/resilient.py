@@ -95,7 +95,11 @@ class ResilientUpstream:
         weight: int = 1,
         repeatable: bool = True,
     ) -> Reply:
-        """As `open`, for any way of sending. repeatable: it may be called more than once."""
+        """As `open`, for any way of sending, say of a body that comes in pieces.
+
+        streamed: of an answer that is a success only the first piece is waited for. weight: what it takes of a key's
+        budget. repeatable: `send` may be called more than once.
+        """
         return await self._interruptible(_Course(self, path, caller, send, streamed, model, weight, repeatable).run())
 
     async def rest(self, seconds: float) -> None:
@@ -218,7 +222,7 @@ class _Course:
                 pause = self._pausing(RULES[429], lease)
             if pause is None:
                 return self._given_up()
-            self._passed = [key for key in self._passed if key.parked]
+            self._passed.clear()
             await asyncio.sleep(pause)
 
     def _lease(self, pool: Pool) -> Lease | float:
