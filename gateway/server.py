@@ -175,11 +175,15 @@ async def _run(
         else:
             reload()
 
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGINT, ends, INTERRUPT_GRACE)
-        loop.add_signal_handler(signal.SIGTERM, ends, grace)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-            loop.add_signal_handler(signal.SIGHUP, hung_up)
+    handlers = {
+        signal.SIGINT: lambda: ends(INTERRUPT_GRACE),
+        signal.SIGTERM: lambda: ends(grace),
+        signal.SIGHUP: hung_up,
+    }
+    for number, handler in handlers.items():
+        # What is ignored from the start is meant to be: by nohup, by a shell for what it runs in the background.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, handler)
     ready()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
