@@ -137,7 +137,7 @@ def test_an_answer_that_never_ends_is_ended(stream: bool) -> None:
 def test_a_flood_that_never_ends_is_ended() -> None:
     """No read ever waits."""
     with stage(timeouts=Timeouts(total=0.5)) as staged:
-        flood = [Chunk(transcript(*[piece("x" * 100)] * 20, done=False))] * 100_000
+        flood: list[Chunk | Pause] = [Chunk(transcript(*[piece("x" * 100)] * 20, done=False)), Pause(0)] * 100_000
         staged.plays((EVENTS, Chunk(BEGUN), Pause(0.01), *flood))
         seen = staged.gateway.chat(stream=True)
         assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"
