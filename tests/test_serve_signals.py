@@ -150,6 +150,22 @@ def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
         assert stage.server.ends(5) == 0
 
 
+def test_what_runs_in_the_background_ends_in_good_order_too() -> None:
+    """A shell makes what it starts with `&` ignore Ctrl-C; SIGTERM means what it always means."""
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        running = Process("--demo")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    try:
+        running.signal(signal.SIGINT)
+        assert b"HTTP/1.1 200" in running.chat()
+        running.signal(signal.SIGTERM)
+        assert running.ends(5) == 0
+    finally:
+        running.close()
+
+
 # --- settings that are read again ---------------------------------------------------------------------------
 
 FIRST = 'cohere_api_key = ["first"]\n'
