@@ -7,6 +7,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.control import Control
@@ -15,14 +16,14 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upstream.resilient import ResilientUpstream
-from translators.capabilities import CAPABILITIES
+from translators.capabilities import CAPABILITIES, EMBEDDERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
@@ -34,10 +35,10 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     """The same, and the handles to stop it or to change its settings."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
-    fields = {row.name for operation in CALLS for row in operation.fields.rows}
+    fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalogue, fields)
     upstream = ResilientUpstream(settings, access.keys, metrics, log)
-    catalogue = Catalogue(upstream, CAPABILITIES)
+    catalogue = Catalogue(upstream, CAPABILITIES.keys() | EMBEDDERS.keys())
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
@@ -65,6 +66,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),

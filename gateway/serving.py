@@ -29,8 +29,10 @@ from gateway.upstream import fallbacks
 from gateway.upstream.client import TRACE_HEADER, Reply
 from gateway.upstream.resilient import ResilientUpstream
 from gateway.upstream.retry import ANSWERS, Patience
+from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
+from translators.notes import Notes
 from translators.refusals import CONTEXT_LENGTH, refusal
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class Services(msgspec.Struct):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            vocabulary=vocabulary,
         )
 
 
@@ -141,7 +144,7 @@ class Serving:
             return None
         await self.services.upstream.rest(pause)
         self.services.upstream.counted(str(error.failure.code))
-        self._asked_again(call, str(error.failure.code))
+        asked_again(self.known, call.notes, [str(error.failure.code)])
         return call
 
     def _fallback(self, call: Call, error: UpstreamError) -> Call | None:
@@ -160,10 +163,6 @@ class Serving:
     def _instead(self, model: str) -> Mapping[str, str] | None:
         """What makes the request be translated for this model, if it is not the first."""
         return {self._failed_models[0]: model} if self._failed_models else None
-
-    def _asked_again(self, call: Call, *reasons: str) -> None:
-        self.known.retries += len(reasons)
-        call.notes.told("upstream", f"asked Cohere again: {', '.join(reasons)}")
 
     async def _answer(self, call: Call, outlet: Outlet) -> None:
         known = self.known
@@ -216,7 +215,7 @@ class Serving:
     async def _accepted(self, call: Call, reply: Reply) -> Reply:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
         if reply.retried:
-            self._asked_again(call, *reply.retried)
+            asked_again(self.known, call.notes, reply.retried)
         self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
         if reply.status != 200:
             told = refusal(reply.status, await reply.whole(), self.caller.own_key)
@@ -321,6 +320,12 @@ def _again(call: Call, failed: Failure) -> Call:
         raise AnswerRefused(failed)
     second.notes.told("answer", f"asked Cohere again: {failed.code}")
     return second
+
+
+def asked_again(known: Exchange, notes: Notes, reasons: Sequence[str]) -> None:
+    """Tells the caller and the log that Cohere was asked more than once, and why."""
+    known.retries += len(reasons)
+    notes.told("upstream", f"asked Cohere again: {', '.join(reasons)}")
 
 
 def _used(known: Exchange, outcome: Outcome) -> None:

@@ -265,6 +265,14 @@ def test_other_routes_ask_again_as_well() -> None:
         assert seen.status == 200
 
 
+def test_a_part_of_an_embeddings_request_is_asked_for_again() -> None:
+    vectors = {"id": "x", "embeddings": {"float": [[0.5, 0.5]]}, "texts": ["a"], "response_type": "embeddings_by_type"}
+    with theatre([refused(503), json_answer(200, vectors)]) as stage:
+        seen = stage.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+        assert seen.status == 200
+        assert asked_again(seen) == "asked Cohere again: 503"
+
+
 def test_a_response_that_fails_first_is_told_as_one() -> None:
     with theatre([refused(500), streamed()]) as stage:
         seen = stage.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
