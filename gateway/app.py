@@ -10,6 +10,7 @@ from gateway.access.caller import Access
 from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
+from gateway.control import Control
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.errors import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.guard import Guard
@@ -23,18 +24,23 @@ from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
-from gateway.upstream.client import Upstream
+from gateway.upstream.resilient import ResilientUpstream
 from translators.capabilities import CAPABILITIES, EMBEDDERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
+    return controlled_app(settings, log)[0]
+
+
+def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, Control]:
+    """The same, and the handles to stop it or to change its settings."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
-    upstream = Upstream(settings.cohere_base_url, settings.timeouts)
+    metrics = Metrics(lambda model: model in catalogue, fields)
+    upstream = ResilientUpstream(settings, access.keys, metrics, log)
     catalogue = Catalogue(upstream, CAPABILITIES.keys() | EMBEDDERS.keys())
-    metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
@@ -42,6 +48,10 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     cache = AnswerCache(settings, log)
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
     serving = False
+
+    def draining() -> None:
+        nonlocal serving
+        serving = False
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
@@ -73,4 +83,5 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     )
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    return Guard(router, settings, access, metrics, log)
+    guard = Guard(router, settings, access, metrics, log)
+    return guard, Control(guard, services, log, draining)

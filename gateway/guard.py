@@ -41,8 +41,13 @@ class Guard:
     """The ASGI application: the routes, and what goes for all of them."""
 
     def __init__(self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
-        self._router, self._access, self._metrics, self._log = router, access, metrics, log
+        self._router, self._metrics, self._log = router, metrics, log
         self.routes = router.routes
+        self.configure(settings, access)
+
+    def configure(self, settings: Settings, access: Access) -> None:
+        """Other settings, for the requests that follow."""
+        self._access = access
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
 
