@@ -28,7 +28,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in CALLS for row in operation.fields.rows}
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    catalogue = Catalogue(upstream, CAPABILITIES)
+    catalogue = Catalogue(upstream, CAPABILITIES, settings.models.cache_seconds)
     metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)

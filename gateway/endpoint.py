@@ -10,10 +10,12 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange
 from gateway.access.caller import Caller
+from gateway.base_urls import DEPLOYMENT
 from gateway.catalogue import Catalogue
 from gateway.departure import Departure
 from gateway.errors import UpstreamError
@@ -27,11 +29,16 @@ from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
+from translators.model_names import addressed
+from translators.notes import Notes
 from translators.refusals import CONTEXT_LENGTH, refusal
 
 T = TypeVar("T")
 
 JSON_TYPE = (b"content-type", b"application/json")
+VERSION_QUERY = "api-version"
+"""What Azure's clients put into every query."""
+
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -80,11 +87,16 @@ class CallEndpoint:
         settings = services.settings
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
         caller: Caller = scope["gateway.caller"]
+        said = ""
+        if DEPLOYMENT in scope:
+            asked, said = addressed(asked, scope[DEPLOYMENT])
         recalled: Recalled | None = None
         if operation.remembering is not None:
             response_id = new_response_id()
             recalled = await services.memory.recall(operation.remembering(asked, response_id), response_id, caller)
         call = operation.request(asked, services.context(scope, recalled))
+        if said:
+            call.notes.told("deployment", f"model {said} -> {scope[DEPLOYMENT]} (the deployment in the URL)")
         services.catalogue.notice(call.model, caller)
         async with Departure(receive) as departure:
             serving = Serving(operation, services, caller, known, send, departure, recalled)
@@ -236,16 +248,32 @@ class LookupEndpoint:
         self._operation, self._services = operation, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, known = self._services, exchange.of(scope)
-        known.operation = self._operation.name
+        services, known, operation = self._services, exchange.of(scope), self._operation
+        known.operation = operation.name
+        asked = await self._asked(scope, receive) if operation.filtered else []
+        context = services.context(scope)
+        notes = Notes(context.strict)
         async with Departure(receive) as departure:
-            pages = await services.catalogue.pages(scope["gateway.caller"])
+            listing = await services.catalogue.listing(scope["gateway.caller"])
+            if listing.stale:
+                notes.told("list", listing.stale)
             name = scope["path_params"].get("name", "")
-            answer = self._operation.answer(pages, name, services.context(scope))
+            answer = operation.answer(listing.pages, name, asked, context, notes)
             departure.over()
-            headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer))]
+            headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer)), *_note_header(notes)]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": answer})
+        known.notes = len(notes)
+        services.metrics.note(operation.name, notes)
+
+    async def _asked(self, scope: Scope, receive: Receive) -> list[bytes]:
+        """What is asked of the list, in a body and in the query: JSON objects, of which the later wins."""
+        settings = self._services.settings
+        sent = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        if sent:
+            body.require_json(scope)
+        query = {name: value for name, value in QueryParams(scope["query_string"]).items() if name != VERSION_QUERY}
+        return [part for part in (sent, msgspec.json.encode(query) if query else b"") if part]
 
 
 async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -274,7 +302,11 @@ def _stream_head(call: Call, known: Exchange) -> dict[str, Any]:
 
 def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
     """What the caller is told of their request, if anything."""
-    return [(b"x-gateway-notes", call.notes.header().encode("ascii"))] if len(call.notes) else []
+    return _note_header(call.notes)
+
+
+def _note_header(notes: Notes) -> list[tuple[bytes, bytes]]:
+    return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []
 
 
 def _used(known: Exchange, outcome: Outcome) -> None:

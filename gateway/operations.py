@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, responses, tokens
+from translators import chat, models, rerank, responses, tokens
 from translators.context import Call, Context, Kept, Remembering, Stream
 from translators.fields import FieldTable
+from translators.notes import Notes
 
 
 def _done(stream: Stream) -> bytes:
@@ -58,11 +59,15 @@ class CountOperation(Struct, frozen=True):
 
 
 class LookupOperation(Struct, frozen=True):
-    """`answer` makes a body of the pages of Cohere's list, the name in the path, and the context."""
+    """`answer` makes a body of the pages of Cohere's list, the name in the path, and what else is asked.
+
+    filtered: a query or a body says which part of the list is wanted.
+    """
 
     name: str
     path: str
-    answer: Callable[[Sequence[bytes], str, Context], bytes]
+    answer: Callable[[Sequence[bytes], str, Sequence[bytes], Context, Notes], bytes]
+    filtered: bool = False
 
 
 CALLS: tuple[CallOperation, ...] = (
@@ -77,6 +82,7 @@ CALLS: tuple[CallOperation, ...] = (
         responses.remembering,
         responses.kept,
     ),
+    CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE),
 )
 
 COUNTS: tuple[CountOperation, ...] = (
@@ -92,7 +98,7 @@ COUNTS: tuple[CountOperation, ...] = (
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (
-    LookupOperation("models", "/v1/models", models.listed),
+    LookupOperation("models", "/v1/models", models.listed, True),
     LookupOperation("model", "/v1/models/{name:path}", models.retrieved),
 )
 

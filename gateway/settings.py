@@ -45,6 +45,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
     aliases: Annotated[dict[str, str], _about('other names of models: `"gpt-4o" = "command-a-03-2025"`')] = {}
     successors: Annotated[bool, _about("serve ids that Cohere removed with the models that took their place")] = True
+    cache_seconds: Annotated[
+        float, _about("how long Cohere's list of models is good; 0 asks for it each time"), Meta(ge=0, le=86_400)
+    ] = 300.0
 
 
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,7 +29,7 @@ FOLDERS = (*PACKAGES, "tests", "examples")
 # What two modules of a rung share moves down a rung.
 RUNGS: list[set[str]] = [
     {"errors"},
-    {"notes", "steps"},
+    {"notes", "steps", "documents"},
     {"context", "capabilities", "json_schema", "tool_names"},
     {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation"},

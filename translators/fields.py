@@ -97,12 +97,15 @@ SYNONYM_OBJECT = "extra_params"
 
 
 class FieldTable:
-    """The rows of one operation, compiled: `read` is the only method a request meets."""
+    """The rows of one operation, compiled: `read` is the only method a request meets.
 
-    def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None) -> None:
+    strict: false where all values come as texts, as in queries and forms.
+    """
+
+    def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None, strict: bool = True) -> None:
         self.rows = tuple(rows)
         self.synonyms = dict(synonyms or {})
-        self._rows = {row.name: (row, msgspec.json.Decoder(row.type)) for row in self.rows}
+        self._rows = {row.name: (row, msgspec.json.Decoder(row.type, strict=strict)) for row in self.rows}
 
     def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
@@ -164,6 +167,17 @@ def required(reading: Reading, name: str) -> Any:
     if value is None:
         raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
     return value
+
+
+_encode_name = msgspec.json.Encoder().encode
+
+
+def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
+    """The operator's `extra_upstream_fields`, as the caller wrote them, at the end of the object."""
+    if not extra:
+        return body
+    added = b"".join(b"," + _encode_name(name) + b":" + bytes(raw) for name, raw in extra.items())
+    return body[:-1] + added + b"}"
 
 
 def _present(fields: dict[str, Raw]) -> dict[str, Raw]:

@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 
+import msgspec
+from msgspec import Raw
+
 from translators.context import Policy
+from translators.errors import InvalidField
+from translators.notes import Notes
 
 PREFIX = "cohere/"
 
@@ -33,3 +38,31 @@ def resolve(asked: str, policy: Policy) -> str:
 def bare(asked: str) -> str:
     """The name without the prefix: what a caller may call the same model without being told so."""
     return asked.removeprefix(PREFIX)
+
+
+def named(asked: str, policy: Policy, notes: Notes) -> str:
+    """Cohere's id, noted where it is another name than the caller's. Raises InvalidField for none."""
+    model = resolve(asked, policy)
+    if not model:
+        raise InvalidField("model", "'model' must not be empty", "empty_string")
+    if model != bare(asked):
+        notes.told("model", f"model {bare(asked)} -> {model}")
+    return model
+
+
+_split = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def addressed(body: bytes, deployment: str) -> tuple[bytes, str]:
+    """A request to this deployment, and the model that its body named instead, if it did.
+
+    At Azure the URL says which model is asked, and the body's `model` counts for nothing.
+    """
+    try:
+        fields = _split(body)
+        said = msgspec.json.decode(fields.get("model", Raw(b'""')))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body, ""  # whoever reads it next says what is wrong with it
+    fields["model"] = Raw(_encode(deployment))
+    return _encode(fields), said if isinstance(said, str) and said != deployment else ""
