@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
 from gateway.catalogue import Catalogue
-from gateway.endpoint import CallEndpoint, LookupEndpoint, Services
+from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
@@ -16,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.operations import CALLS, COUNTS, LOOKUPS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
+from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upstream.client import Upstream

@@ -1,21 +1,20 @@
 """The only loop that awaits during a stream: bytes in, events, documents, bytes out.
 
-All events of one network read leave in one send. The answer's head is sent only when the first documents are
-known, so that a failure before them is an ordinary error with an ordinary status. However the upstream ends,
-the documents end properly: `Stream.end` makes the in-band error (a clean early end looks like success to the
-official SDK, ecosystem.md §0.3).
+All events of one network read leave in one send. An answer begins only when its first documents are known, so that a
+failure before them is an ordinary error with an ordinary status. However the upstream ends, the documents end properly:
+`Stream.end` makes the in-band error (a clean early end looks like success to the official SDK, ecosystem.md §0.3).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from msgspec import Struct
-from starlette.types import Send
 
 from gateway import sse
 from gateway.errors import GatewayError, UpstreamError, failure, failure_of
 from gateway.upstream.client import Reply
-from translators.context import Stream
+from translators.context import Call, Stream
 from translators.errors import TranslationError
 
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
@@ -27,6 +26,20 @@ class Framing(Struct, frozen=True):
 
     documents: Callable[[Sequence[bytes]], bytes]
     closing: Callable[[Stream], bytes]
+
+
+class Outlet(Protocol):
+    """Where an answer goes. Either `whole` once, or `begin`, `documents` any number of times, and `end`."""
+
+    async def whole(self, call: Call, answer: bytes) -> None: ...
+
+    async def begin(self, call: Call) -> None: ...
+
+    async def documents(self, documents: Sequence[bytes]) -> None: ...
+
+    async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
+        """The last documents; `stream` knows how it ended."""
+        ...
 
 
 class Source:
@@ -115,31 +128,23 @@ class Confluence:
 async def pump(
     source: Source | Confluence,
     stream: Stream,
-    framing: Framing,
-    send: Send,
-    begin: Callable[[], dict],  # type: ignore[type-arg]
-    before_the_last: Callable[[], Awaitable[None]],
+    call: Call,
+    outlet: Outlet,
+    before_the_last: Callable[[Stream], Awaitable[None]],
 ) -> None:
-    """Relays a stream to its end. Raises StreamRefused if it fails before anything was sent.
+    """Relays a stream to its end. Raises StreamRefused if it fails before anything was told.
 
-    begin: makes the answer's head, once its first documents are known. before_the_last: is awaited before the last
-    send.
+    before_the_last: is awaited when the stream is complete, before its last documents are told.
     """
     documents = await source.read()
     if stream.failure is not None and len(documents) == 1:
         raise StreamRefused(stream.failure)
-    await send(begin())
+    await outlet.begin(call)
     while not source.over:
-        await send({"type": "http.response.body", "body": framing.documents(documents), "more_body": True})
+        await outlet.documents(documents)
         documents = await source.read()
-    await before_the_last()
-    await send(
-        {
-            "type": "http.response.body",
-            "body": framing.documents(documents) + framing.closing(stream),
-            "more_body": False,
-        }
-    )
+    await before_the_last(stream)
+    await outlet.end(documents, stream)
 
 
 class StreamRefused(GatewayError):

@@ -20,10 +20,11 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange
 from gateway.access.caller import Caller
-from gateway.endpoint import JSON_TYPE, Services
+from gateway.endpoint import answer_json
 from gateway.errors import CallerError, failure
 from gateway.memory import Memory, new_conversation
 from gateway.operations import CALLS
+from gateway.serving import Services
 from gateway.store.conversations import Conversation, Order
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
@@ -412,11 +413,8 @@ class RememberedEndpoint:
         except StoreUnavailable as error:
             memory.trouble(error)
             raise CallerError(DOWN) from error
-        headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer))]
-        if len(notes):
-            headers.append((b"x-gateway-notes", notes.header().encode("ascii")))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        noted = [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []
+        await answer_json(send, answer, noted)
 
     async def _given(self, action: Action, scope: Scope, receive: Receive, notes: Notes) -> Mapping[str, Any]:
         if action.needs is None:

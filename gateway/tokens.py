@@ -10,11 +10,12 @@ from starlette.types import Receive, Scope, Send
 from gateway import body, exchange
 from gateway.access.caller import Caller
 from gateway.departure import Departure
-from gateway.endpoint import JSON_TYPE, Services, all_or_first_error, note_headers
+from gateway.endpoint import answer_json, note_headers
 from gateway.errors import UpstreamError
 from gateway.exchange import Exchange
 from gateway.memory import new_response_id
 from gateway.operations import CountOperation
+from gateway.serving import Services, all_or_first_error
 from gateway.upstream.client import TRACE_HEADER
 from translators.refusals import refusal
 
@@ -50,9 +51,7 @@ class CountEndpoint:
                 known.upstream_ended = time.monotonic()
             answer = operation.counted(answers)
             departure.over()
-            headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer)), *note_headers(call)]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": answer})
+            await answer_json(send, answer, note_headers(call))
 
     async def _answers(self, bodies: Sequence[bytes], caller: Caller, known: Exchange) -> list[bytes]:
         """Cohere's answers, in order, a few asked at once. Raises UpstreamError."""

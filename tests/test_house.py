@@ -71,7 +71,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg")),
 )
 
-# `gateway/endpoint.py` is one endpoint for all operations: with the first of these words it starts to be two.
+# The endpoint and what it serves with are one for all operations: with the first of these words they start to be two.
 FIELD_NAMES = frozenset(
     "model messages input instructions tools tool_choice parallel_tool_calls response_format stream"
     " stream_options max_tokens max_completion_tokens temperature top_p stop seed logprobs top_logprobs"
@@ -216,7 +216,7 @@ def stands_alone(module: Module) -> Iterator[str]:
 
 def names_no_field(module: Module) -> Iterator[str]:
     """FIELD_NAMES."""
-    if module.name == "gateway.endpoint":
+    if module.name in ("gateway.endpoint", "gateway.serving"):
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Constant) and node.value in FIELD_NAMES:
                 yield f"line {node.lineno}: the endpoint of all operations names the field {node.value!r}"

@@ -1,0 +1,245 @@
+"""One translated request on its way: from the caller's bytes to the last byte of the answer, wherever it goes.
+
+What goes out is an `Outlet`'s affair (an HTTP answer, a WebSocket, the storage), and nothing here knows which. What is
+awaited during a stream is in `pump.py`.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.types import Scope
+
+from gateway import exchange
+from gateway.access.caller import Caller
+from gateway.base_urls import DEPLOYMENT
+from gateway.catalogue import Catalogue
+from gateway.errors import UpstreamError
+from gateway.exchange import Exchange
+from gateway.memory import Memory, Recalled, new_response_id
+from gateway.metrics import Metrics
+from gateway.operations import CallOperation
+from gateway.pump import Confluence, Outlet, Source, pump
+from gateway.seal import seal_of
+from gateway.settings import Settings
+from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from translators.context import Call, Context, Outcome, Policy, Stream
+from translators.errors import AnswerFailed, Failure
+from translators.model_names import addressed
+from translators.refusals import CONTEXT_LENGTH, refusal
+
+T = TypeVar("T")
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What endpoints share: made once at start."""
+
+    settings: Settings
+    policy: Policy
+    upstream: Upstream
+    catalogue: Catalogue
+    metrics: Metrics
+    memory: Memory
+
+    def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
+        seal = seal_of(scope["gateway.caller"])
+        return Context(
+            created=int(time.time()),
+            unique=exchange.new_id(),
+            strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
+            policy=self.policy,
+            features=self.catalogue.features,
+            lessons=self.catalogue.lessons,
+            history=recalled.history if recalled else (),
+            response_id=recalled.response_id if recalled else "",
+            seal=seal.seal,
+            opened=seal.open,
+        )
+
+
+class Serving:
+    """One request of a row of CALLS. `prepare` translates it, `answer` sends it and tells the answer.
+
+    keep: awaited with the whole answer before its last byte leaves; None where it is not to be remembered.
+    """
+
+    def __init__(self, operation: CallOperation, services: Services, scope: Scope, known: Exchange) -> None:
+        self.operation, self.services, self.known = operation, services, known
+        self.caller: Caller = scope["gateway.caller"]
+        self.recalled: Recalled | None = None
+        self.keep: Callable[[bytes], Awaitable[None]] | None = None
+        self._scope = scope
+        self._asked, self._said = b"", ""
+
+    async def prepare(self, asked: bytes) -> Call:
+        """The call that this body asks for. Raises CallerError, TranslationError."""
+        if DEPLOYMENT in self._scope:
+            asked, self._said = addressed(asked, self._scope[DEPLOYMENT])
+        self._asked = asked
+        if self.operation.remembering is not None:
+            response_id = new_response_id()
+            remembering = self.operation.remembering(asked, response_id)
+            self.recalled = await self.services.memory.recall(remembering, response_id, self.caller)
+            self.keep = self._remember if self.recalled.keep else None
+        call = self._translated()
+        self.services.catalogue.notice(call.model, self.caller)
+        return call
+
+    def _translated(self) -> Call:
+        call = self.operation.request(self._asked, self.services.context(self._scope, self.recalled))
+        if self._said:
+            call.notes.told(
+                "deployment", f"model {self._said} -> {self._scope[DEPLOYMENT]} (the deployment in the URL)"
+            )
+        return call
+
+    async def answer(self, call: Call, outlet: Outlet) -> None:
+        """Tells the answer, of another call where Cohere's refusal of this one says how to put it. Raises GatewayError,
+        TranslationError if it fails before anything of it was told.
+        """
+        self.known.upstream_began = time.monotonic()
+        try:
+            while True:
+                try:
+                    await self._answer(call, outlet)
+                    break
+                except UpstreamError as error:
+                    other = self._otherwise(call, error.failure)
+                    if other is None:
+                        raise
+                    call = other
+        finally:
+            self.known.upstream_ended = time.monotonic()
+
+    def _otherwise(self, call: Call, failed: Failure) -> Call | None:
+        """The call to make after this refusal, None where another one would not help."""
+        if self.services.catalogue.learn(call.model, failed.lesson):
+            # The model cannot do what the table says: the request is put to it in another way.
+            return self._translated()
+        return call.shorter() if failed.code == CONTEXT_LENGTH else None
+
+    async def _answer(self, call: Call, outlet: Outlet) -> None:
+        known = self.known
+        known.model, known.streamed = call.model, call.streamed
+        try:
+            if not call.streamed:
+                call = await self._whole(call, outlet)
+            elif call.buffered:
+                call = await self._retold(call, outlet)
+            else:
+                await self._streamed(call, outlet)
+        finally:
+            known.notes = len(call.notes)
+            if known.notes:
+                self.services.metrics.note(self.operation.name, call.notes)
+
+    async def _remember(self, final: bytes) -> None:
+        assert self.recalled is not None and self.operation.kept is not None, "rows that remember keep, too"
+        await self.services.memory.keep(self.recalled, self.caller, self.operation.kept(final), final)
+
+    # --- whole answers -------------------------------------------------------------------------------------
+
+    async def _whole(self, call: Call, outlet: Outlet) -> Call:
+        """Returns the call whose answer was shown: the second, where the first one's failed its check."""
+        try:
+            answer = call.answer(await self._bodies(call))
+        except AnswerFailed as error:
+            call = _again(call, error.failure)
+            answer = call.answer(await self._bodies(call))
+        _used(self.known, answer.outcome)
+        if self.keep is not None:
+            await self.keep(answer.body)
+        await outlet.whole(call, answer.body)
+        return call
+
+    async def _bodies(self, call: Call) -> list[bytes]:
+        """Cohere's whole answers to all of a call's bodies, asked at once."""
+        if len(call.bodies) == 1:
+            return [await self._body(call.bodies[0])]
+        return await all_or_first_error([self._body(body) for body in call.bodies])
+
+    async def _body(self, asked: bytes) -> bytes:
+        opening = self.services.upstream.post(self.operation.upstream, self.caller.upstream_key, asked, False)
+        async with opening as reply:
+            return await (await self._accepted(reply)).whole()
+
+    async def _accepted(self, reply: Reply) -> Reply:
+        """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
+        self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
+        if reply.status != 200:
+            told = refusal(reply.status, await reply.whole(), self.caller.own_key)
+            raise UpstreamError(told, reply.header("retry-after") or None)
+        return reply
+
+    # --- streams -------------------------------------------------------------------------------------------
+
+    async def _retold(self, call: Call, outlet: Outlet) -> Call:
+        """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
+        stream, documents = await self._told(call)
+        if stream.failure is not None:
+            call = _again(call, stream.failure)
+            stream, documents = await self._told(call)
+            if stream.failure is not None:
+                raise UpstreamError(stream.failure)
+        _used(self.known, stream.outcome)
+        await self._before_the_last(stream)
+        await outlet.begin(call)
+        await outlet.end(documents, stream)
+        return call
+
+    async def _told(self, call: Call) -> tuple[Stream, list[bytes]]:
+        stream = call.stream()
+        bodies = await self._bodies(call)
+        return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
+
+    async def _before_the_last(self, stream: Stream) -> None:
+        if self.keep is not None:
+            await self.keep(stream.final())
+
+    async def _streamed(self, call: Call, outlet: Outlet) -> None:
+        stream, known = call.stream(), self.known
+        upstream, path = self.services.upstream, self.operation.upstream
+        async with contextlib.AsyncExitStack() as stack:
+            openings = [upstream.post(path, self.caller.upstream_key, body, True) for body in call.bodies]
+            if len(openings) == 1:
+                replies = [await stack.enter_async_context(openings[0])]
+            else:
+                replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
+            sources = [Source(await self._accepted(reply), stream, choice) for choice, reply in enumerate(replies)]
+            source: Source | Confluence = sources[0]
+            if len(sources) > 1:
+                source = stack.enter_context(contextlib.closing(Confluence(sources, stream)))
+            try:
+                await pump(source, stream, call, outlet, self._before_the_last)
+            finally:
+                _used(known, stream.outcome)
+                if stream.failure is not None:
+                    known.error = stream.failure.code or stream.failure.type
+            for reply in replies:
+                await reply.drain()
+
+
+async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order. The first error cancels the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(wait) for wait in waits]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _again(call: Call, failed: Failure) -> Call:
+    """The call to make after this failure. Raises UpstreamError where asking again would not help."""
+    second = call.again() if failed.again else None
+    if second is None:
+        raise UpstreamError(failed)
+    second.notes.told("answer", f"asked Cohere again: {failed.code}")
+    return second
+
+
+def _used(known: Exchange, outcome: Outcome) -> None:
+    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
