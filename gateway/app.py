@@ -13,12 +13,13 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.operations import CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
+from gateway.upload import UploadEndpoint
 from gateway.upstream.client import Upstream
 from translators.capabilities import CAPABILITIES
 
@@ -27,7 +28,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
-    fields = {row.name for operation in CALLS for row in operation.fields.rows}
+    fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
     catalogue = Catalogue(upstream, CAPABILITIES, settings.models.cache_seconds)
     metrics = Metrics(catalogue.__contains__, fields)
@@ -52,6 +53,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 from starlette.types import Scope
 
-DEPLOYMENT = "gateway.deployment"
-"""The key of a request's scope that holds the model of an Azure path."""
+DEPLOYMENT, SAID = "gateway.deployment", "gateway.said"
+"""The keys of a request's scope for the model of an Azure path, and for what its body named instead."""
 
 # The paths that Azure's SDK puts below a deployment; a deployment's name may itself contain slashes.
 _AZURE = "chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+"

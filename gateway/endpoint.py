@@ -58,11 +58,11 @@ class Answering:
 
     async def whole(self, call: Call, answer: bytes) -> None:
         self._departure.over()
-        await answer_json(self._send, answer, note_headers(call))
+        await answer_json(self._send, answer, note_headers(call.notes))
 
     async def begin(self, call: Call) -> None:
         self._known.first_byte = time.monotonic()
-        headers = [*STREAM_HEADERS, *note_headers(call)]
+        headers = [*STREAM_HEADERS, *note_headers(call.notes)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def documents(self, documents: Sequence[bytes]) -> None:
@@ -94,7 +94,7 @@ class LookupEndpoint:
             name = scope["path_params"].get("name", "")
             answer = operation.answer(listing.pages, name, asked, context, notes)
             departure.over()
-            await answer_json(send, answer, header_of(notes))
+            await answer_json(send, answer, note_headers(notes))
         known.notes = len(notes)
         services.metrics.note(operation.name, notes)
 
@@ -115,10 +115,6 @@ async def answer_json(send: Send, answer: bytes, more: Sequence[tuple[bytes, byt
     await send({"type": "http.response.body", "body": answer})
 
 
-def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
+def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:
     """What the caller is told of their request, if anything."""
-    return header_of(call.notes)
-
-
-def header_of(notes: Notes) -> list[tuple[bytes, bytes]]:
     return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []

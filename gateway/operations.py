@@ -1,18 +1,18 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of COUNTS is translated and counted; a row of
-LOOKUPS is answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed; a row of UPLOADS is a form whose file is sent on; a row of
+COUNTS is translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, rerank, responses, tokens
+from translators import chat, models, rerank, responses, tokens, transcription
 from translators.context import Call, Context, Kept, Remembering, Stream
 from translators.fields import FieldTable
 from translators.notes import Notes
@@ -58,6 +58,36 @@ class CountOperation(Struct, frozen=True):
     counted: Callable[[Sequence[bytes]], bytes]
 
 
+class UploadCall(Protocol):
+    """A translated form. fields: the texts that Cohere is told, in order. answer: what the caller is told."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    def answer(self, body: bytes) -> transcription.Transcript: ...
+
+
+class UploadOperation(Struct, frozen=True):
+    """A form with a file: `request` makes a call of its texts, the part called `file` is sent on as it comes.
+
+    needed: the texts that Cohere must have before the file.
+    """
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], UploadCall]
+    fields: FieldTable
+    file: str
+    needed: Sequence[str]
+
+
 class LookupOperation(Struct, frozen=True):
     """`answer` makes a body of the pages of Cohere's list, the name in the path, and what else is asked.
 
@@ -84,6 +114,21 @@ CALLS: tuple[CallOperation, ...] = (
     ),
     CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE),
 )
+
+UPLOADS: tuple[UploadOperation, ...] = (
+    UploadOperation(
+        "transcription",
+        "/v1/audio/transcriptions",
+        "/v2/audio/transcriptions",
+        transcription.request,
+        transcription.TABLE,
+        "file",
+        transcription.NEEDED,
+    ),
+)
+
+TRANSLATED: tuple[CallOperation | UploadOperation, ...] = (*CALLS, *UPLOADS)
+"""The rows with a table of fields."""
 
 COUNTS: tuple[CountOperation, ...] = (
     CountOperation(

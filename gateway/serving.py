@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from gateway import exchange
 from gateway.access.caller import Caller
-from gateway.base_urls import DEPLOYMENT
+from gateway.base_urls import DEPLOYMENT, SAID
 from gateway.catalogue import Catalogue
 from gateway.errors import UpstreamError
 from gateway.exchange import Exchange
@@ -28,7 +28,6 @@ from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
-from translators.model_names import addressed
 from translators.refusals import CONTEXT_LENGTH, refusal
 
 T = TypeVar("T")
@@ -72,12 +71,10 @@ class Serving:
         self.recalled: Recalled | None = None
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
         self._scope = scope
-        self._asked, self._said = b"", ""
+        self._asked = b""
 
     async def prepare(self, asked: bytes) -> Call:
         """The call that this body asks for. Raises CallerError, TranslationError."""
-        if DEPLOYMENT in self._scope:
-            asked, self._said = addressed(asked, self._scope[DEPLOYMENT])
         self._asked = asked
         if self.operation.remembering is not None:
             response_id = new_response_id()
@@ -90,10 +87,8 @@ class Serving:
 
     def _translated(self) -> Call:
         call = self.operation.request(self._asked, self.services.context(self._scope, self.recalled))
-        if self._said:
-            call.notes.told(
-                "deployment", f"model {self._said} -> {self._scope[DEPLOYMENT]} (the deployment in the URL)"
-            )
+        if said := self._scope.get(SAID):
+            call.notes.told("deployment", f"model {said} -> {self._scope[DEPLOYMENT]} (the deployment in the URL)")
         return call
 
     async def answer(self, call: Call, outlet: Outlet) -> None:

@@ -74,6 +74,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
+    audio_limit: Annotated[int, _about("bytes of a form with a recording in it (Cohere takes 25 MB)"), Meta(ge=1)] = (
+        26 * 1024 * 1024
+    )
+    transcription_language: Annotated[
+        str, _about("the language of recordings whose callers name none, as `en`; Cohere wants one")
+    ] = ""
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )
@@ -113,6 +119,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             UsageBase(self.usage_base),
             frozenset(self.extra_upstream_fields),
             self.strict_failures == "refusal",
+            transcription_language=self.transcription_language,
         )
 
 

@@ -51,7 +51,7 @@ class CountEndpoint:
                 known.upstream_ended = time.monotonic()
             answer = operation.counted(answers)
             departure.over()
-            await answer_json(send, answer, note_headers(call))
+            await answer_json(send, answer, note_headers(call.notes))
 
     async def _answers(self, bodies: Sequence[bytes], caller: Caller, known: Exchange) -> list[bytes]:
         """Cohere's answers, in order, a few asked at once. Raises UpstreamError."""

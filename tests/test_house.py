@@ -39,7 +39,7 @@ RUNGS: list[set[str]] = [
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),
-        *("models", "embeddings", "rerank", "tokens"),
+        *("models", "embeddings", "rerank", "tokens", "transcription"),
     },
 ]
 OPERATIONS = RUNGS[-1]
@@ -68,6 +68,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.seal",)),
+    ("python_multipart", ("gateway.form", "gateway.emulator")),
     *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg")),
 )
 

@@ -28,6 +28,7 @@ class Policy(Struct, frozen=True):
     usage_base: UsageBase = UsageBase.TOKENS
     extra_upstream_fields: frozenset[str] = frozenset()
     refuse_missed_schema: bool = False
+    transcription_language: str = ""
 
 
 def _nothing(thought: str) -> str:

@@ -35,19 +35,19 @@ def resolve(asked: str, policy: Policy) -> str:
     return SUCCESSORS.get(name, name) if policy.successors else name
 
 
-def bare(asked: str) -> str:
-    """The name without the prefix: what a caller may call the same model without being told so."""
-    return asked.removeprefix(PREFIX)
-
-
-def named(asked: str, policy: Policy, notes: Notes) -> str:
-    """Cohere's id, noted where it is another name than the caller's. Raises InvalidField for none."""
+def served(asked: str, policy: Policy, notes: Notes) -> str:
+    """The same, told where it is another one than was asked for. Raises InvalidField for an empty name."""
     model = resolve(asked, policy)
     if not model:
         raise InvalidField("model", "'model' must not be empty", "empty_string")
     if model != bare(asked):
         notes.told("model", f"model {bare(asked)} -> {model}")
     return model
+
+
+def bare(asked: str) -> str:
+    """The name without the prefix: what a caller may call the same model without being told so."""
+    return asked.removeprefix(PREFIX)
 
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -19,7 +19,7 @@ from translators.capabilities import Capabilities, capabilities
 from translators.context import Context
 from translators.fields import with_extra
 from translators.messages import Conversation, names_in_history
-from translators.model_names import named
+from translators.model_names import served
 from translators.notes import Notes
 from translators.parameters import UINT64
 from translators.reasoning import Reasoning
@@ -73,7 +73,7 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
 
     attempt: 2 after the first one's answer failed its check.
     """
-    model = named(question.model, context.policy, notes)
+    model = served(question.model, context.policy, notes)
     able = capabilities(model, context.features, context.lessons)
     rules = _Rules(question, able, notes)
     plan, names = rules.tool_plan()

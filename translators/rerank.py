@@ -18,7 +18,7 @@ from translators.context import Answer, Context, Outcome, Stream, UsageBase
 from translators.documents import text_of
 from translators.errors import InvalidField, UpstreamProtocolError
 from translators.fields import Field, FieldTable, clamped, ignore, read, required, send, with_extra
-from translators.model_names import named
+from translators.model_names import served
 from translators.notes import Notes
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -100,7 +100,7 @@ def request(body: bytes, context: Context) -> RerankCall:
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     asked: str = required(reading, "model")
-    model = named(asked, context.policy, notes)
+    model = served(asked, context.policy, notes)
     query: str = required(reading, "query")
     if not query.strip():
         raise InvalidField("query", "'query' must not be empty or blank", "empty_string")

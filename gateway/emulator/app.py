@@ -1,7 +1,7 @@
 """The emulator as an ASGI application: routes, keys, the order of judging, the way an answer leaves.
 
-What is said is decided elsewhere (`chat.py`, `embed.py`, `rerank.py`, `catalogue.py`, `tokens.py`). An
-endpoint is a function from `Request` to `Reply`; a new one is a function and a row in `ROUTES`.
+What is said is decided elsewhere (`chat.py`, `embed.py`, `rerank.py`, `transcription.py`, `catalogue.py`,
+`tokens.py`). An endpoint is a function from `Request` to `Reply`; a new one is a function and a row in `ROUTES`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.emulator import chat as chatting
-from gateway.emulator import damage, faults, stream, tokens, validation, wire
+from gateway.emulator import damage, faults, stream, tokens, transcription, validation, wire
 from gateway.emulator import embed as embedding
 from gateway.emulator import rerank as ranking
 from gateway.emulator.catalogue import Catalogue, Model, describe
@@ -95,6 +95,13 @@ def rerank(request: Request) -> Reply:
     model = request.emulator.catalogue.serving(request.body.get("model"), "rerank")
     validation.rerank(request.body, model)
     return Reply(body=ranking.answer(request.body, model))
+
+
+def transcribe(request: Request) -> Reply:
+    """POST /v2/audio/transcriptions."""
+    request.emulator.catalogue.serving(request.body.get("model"), "transcribe")
+    transcription.check(request.body)
+    return Reply(body=transcription.answer(request.body))
 
 
 def models(request: Request) -> Reply:
@@ -184,6 +191,7 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
     ("POST", "/v2/chat", chat),
     ("POST", "/v2/embed", embed),
     ("POST", "/v2/rerank", rerank),
+    ("POST", "/v2/audio/transcriptions", transcribe),
     ("GET", "/v1/models", models),
     ("GET", "/v1/models/{model:path}", model_by_id),
     ("POST", "/v1/tokenize", tokenize),
@@ -220,7 +228,7 @@ class Endpoint:
         data = await exchange.body()
         if self.emulator.trial is not None:
             exchange.extra += self.emulator.trial.spend(key, exchange.scope["path"])
-        body = _object(data) if self.method == "POST" and (data or self.answering is not check_api_key) else {}
+        body = await self._body(exchange, data)
         fault = _fault(exchange, body)
         exchange.record.stream = body.get("stream") is True
         if fault is not None:
@@ -228,6 +236,11 @@ class Endpoint:
         query = {name: values[-1] for name, values in parse_qs(exchange.scope["query_string"].decode()).items()}
         reply = self.answering(Request(self.emulator, body, query, exchange.scope.get("path_params", {})))
         await _send(exchange, reply, fault)
+
+    async def _body(self, exchange: Exchange, data: bytes) -> dict[str, Any]:
+        if self.answering is transcribe:
+            return await transcription.form(exchange.headers, data)
+        return _object(data) if self.method == "POST" and (data or self.answering is not check_api_key) else {}
 
     async def _before(self, exchange: Exchange, fault: Fault, data: bytes) -> None:
         """The faults that strike before there is an answer."""

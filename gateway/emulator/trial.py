@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.emulator.refusals import Refusal
 
-PER_MINUTE = {"/v2/chat": 20, "/v2/rerank": 10, "/v2/embed": 2_000, "/v1/tokenize": 100}
+PER_MINUTE = {"/v2/chat": 20, "/v2/rerank": 10, "/v2/embed": 2_000, "/v1/tokenize": 100, "/v2/audio/transcriptions": 5}
 PER_MINUTE_ELSEWHERE = 500
 PER_MONTH = 1_000
 MINUTE = 60
