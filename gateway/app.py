@@ -21,7 +21,7 @@ from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upload import UploadEndpoint
 from gateway.upstream.client import Upstream
-from translators.capabilities import CAPABILITIES
+from translators.capabilities import CAPABILITIES, RERANKERS, TRANSCRIBERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
@@ -30,7 +30,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    catalogue = Catalogue(upstream, CAPABILITIES, settings.models.cache_seconds)
+    catalogue = Catalogue(upstream, CAPABILITIES.keys() | RERANKERS | TRANSCRIBERS, settings.models.cache_seconds)
     metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)

@@ -58,10 +58,14 @@ class BaseUrls:
         path: str = scope["path"]
         if path in self._exact or path.lstrip("/").partition("/")[0] not in self._first:
             return
+        deployment = ""
         for spelling in SPELLINGS:
             found = spelling.pattern.search(path)
             if found is not None:
                 path = spelling.pattern.sub(spelling.served, path)
-                if "deployment" in found.groupdict():
-                    scope[DEPLOYMENT] = found["deployment"]
+                deployment = found.groupdict().get("deployment", deployment)
+        if not path.startswith("/v1/"):
+            return
         scope["path"] = path
+        if deployment:
+            scope[DEPLOYMENT] = deployment

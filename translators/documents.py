@@ -36,13 +36,17 @@ def _entry(key: str, item: Any) -> list[str]:
     name = _written(key)
     first, *rest = _lines(item)
     if isinstance(item, Mapping | list) and item:
-        return [f"{name}:", *(f"  {line}" for line in (first, *rest))]
-    return [f"{name}: {first}", *(f"  {line}" for line in rest)]
+        return [f"{name}:", *map(_deeper, (first, *rest))]
+    return [f"{name}: {first}", *map(_deeper, rest)]
 
 
 def _element(item: Any) -> list[str]:
     first, *rest = _lines(item)
-    return [f"- {first}", *(f"  {line}" for line in rest)]
+    return [f"- {first}", *map(_deeper, rest)]
+
+
+def _deeper(line: str) -> str:
+    return f"  {line}" if line else line
 
 
 def _scalar(value: Any) -> list[str]:
