@@ -13,6 +13,9 @@ from starlette.types import Scope
 DEPLOYMENT, SAID = "gateway.deployment", "gateway.said"
 """The keys of a request's scope for the model of an Azure path, and for what its body named instead."""
 
+_PLAIN = re.compile(r"/v1/(?!v1/|openai/|deployments/)(?:[^/]+/)*[^/]+\Z")
+"""Paths as OpenAI writes them, which no row is about."""
+
 # The paths that Azure's SDK puts below a deployment; a deployment's name may itself contain slashes.
 _AZURE = "chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+"
 
@@ -56,7 +59,7 @@ class BaseUrls:
     def mend(self, scope: Scope) -> None:
         """Puts the path that is meant into the scope; an Azure path's model as well."""
         path: str = scope["path"]
-        if path in self._exact or path.lstrip("/").partition("/")[0] not in self._first:
+        if path in self._exact or _PLAIN.match(path) or path.lstrip("/").partition("/")[0] not in self._first:
             return
         deployment = ""
         for spelling in SPELLINGS:

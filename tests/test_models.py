@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support import transcripts
-from translators.errors import UpstreamProtocolError
+from translators.errors import InvalidField, UpstreamProtocolError
 from translators.models import CREATED, OWNER, UnknownModel, features, listed, next_page, retrieved
 from translators.notes import Notes
 
@@ -145,3 +145,52 @@ def test_a_page_that_cannot_be_read(page: bytes) -> None:
     for read in (lambda: next_page(page), lambda: everything([page]), lambda: features([page])):
         with pytest.raises(UpstreamProtocolError):
             read()
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"endpoint": "embed"}, ["cohere/embed-v4.0"]),
+        ({"endpoint": "chat"}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "generate"}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "generate", "default_only": False}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "chat", "default_only": True}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "chat", "default_only": "true"}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "generate", "default_only": "1"}, []),
+        ({"endpoint": "rerank"}, []),
+        ({"endpoint": None, "default_only": "false"}, [f"cohere/{A}", "cohere/command-r-plus-08-2024", "gpt-4o"]),
+    ],
+    ids=json.dumps,
+)
+def test_filters(asked: dict[str, Any], expected: list[str]) -> None:
+    found = ids(asked, aliases={"gpt-4o": A})
+    assert [name for name in found if name != "cohere/embed-v4.0" or asked.get("endpoint")] == expected
+
+
+def test_of_query_and_body_the_query_wins() -> None:
+    assert ids({"endpoint": "chat"}, {"endpoint": "embed"}) == ["cohere/embed-v4.0"]
+    assert ids({"endpoint": "generate", "default_only": True}, {"default_only": "false"}) == [f"cohere/{A}"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "code"),
+    [
+        ({"default_only": True}, "default_only", "missing_required_parameter"),
+        ({"endpoint": "cats"}, "endpoint", "invalid_value"),
+        ({"endpoint": 5}, "endpoint", "invalid_type"),
+        ({"endpoint": "chat", "default_only": "maybe"}, "default_only", "invalid_type"),
+    ],
+)
+def test_filters_that_mean_nothing(asked: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        ids(asked)
+    assert (caught.value.failure.param, caught.value.failure.code) == (param, code)
+
+
+def test_what_no_filter_is_called_is_noted() -> None:
+    notes = Notes()
+    listed(PAGES, "", [b'{"limit": "3"}'], transcripts.context(), notes)
+    assert [note.text for note in notes] == ["limit ignored (not known to Cohere)"]
