@@ -11,7 +11,7 @@ import pytest
 
 from gateway.unsupported import UNSUPPORTED, refusal
 from support import oracle
-from support.app import Gateway
+from support.app import Gateway, gateway_over
 
 METHODS = ("get", "post", "put", "patch", "delete")
 NOWHERE = ("unknown_url", "method_not_allowed")
@@ -120,7 +120,5 @@ def test_a_route_wins_over_a_row(demo: Gateway) -> None:
 
 
 def test_a_key_is_wanted_before_anything_is_told() -> None:
-    from support.app import gateway_over
-
     with gateway_over("http://127.0.0.1:9") as gateway:
         assert gateway.ask("GET", "/v1/files", headers={}).status == 401
