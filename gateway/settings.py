@@ -55,6 +55,14 @@ class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     token: Annotated[str, _about("the bearer token that `/metrics` wants elsewhere")] = ""
 
 
+class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    store: Annotated[
+        Literal["off", "memory", "redis"], _about("where answers are kept for who asks the same again")
+    ] = "off"
+    seconds: Annotated[float, _about("how long, unless a request says it"), SECONDS] = 3_600.0
+    memory_bytes: Annotated[int, _about("bytes of memory for it, in each process"), Meta(ge=0)] = 64 * 1024 * 1024
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -89,6 +97,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     database_url: Annotated[str, _about("where responses are kept: sqlite:///FILE or postgresql://USER@HOST/NAME")] = (
         "sqlite:///cohere-gateway.sqlite3"
     )
+    redis_url: Annotated[str, _about("the Redis that gateways share: redis://HOST:PORT/NUMBER")] = ""
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 is for ever"), Meta(ge=0, le=36_500)
     ] = 30.0
@@ -99,6 +108,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
     metrics: MetricsSettings = MetricsSettings()
+    cache: CacheSettings = CacheSettings()
 
     @property
     def loopback(self) -> bool:

@@ -23,7 +23,11 @@ from translators.rewrites import SCHEMA_MISSED
 from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
 from translators.telling import Rewrite, Telling
 
+TEXT_DELTA = "response.output_text.delta"
+
 _encode = Encoder().encode
+_PLACE = "\u0000"
+_WRITTEN_PLACE = _encode(_PLACE)
 
 
 class ResponsesView(Struct, frozen=True):
@@ -57,15 +61,23 @@ def usage(found: Counts) -> openai.Usage:
 
 
 class _Open(Struct):
-    """The item being written, or written and not yet done."""
+    """The item being written, or written and not yet done.
+
+    around: the JSON of a piece of text, but for the piece and the event's number: before, between and after them.
+    """
 
     step: Opened
     id: str
-    text: str = ""
+    pieces: list[str] = []
+    around: tuple[bytes, bytes, bytes] = (b"", b"", b"")
     annotations: list[dict[str, Any]] = []
     citations: list[Any] = []
     logprobs: list[Any] = []
     closed: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
 class ResponsesStream:
@@ -86,7 +98,17 @@ class ResponsesStream:
         self._calls = 0
 
     def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]:
-        return self._told(self._telling.feed(data))
+        steps = self._telling.feed(data)
+        if len(steps) == 1:
+            step = steps[0]
+            # The hot lines of a stream: one more piece of text.
+            if type(step) is Delta and step.kind is Kind.TEXT and not step.logprobs:
+                opened, number = self._current(), self._sequence
+                self._sequence = number + 1
+                opened.pieces.append(step.text)
+                before, between, after = opened.around
+                return (before + _encode(step.text) + between + b"%d" % number + after,)
+        return self._told(steps)
 
     def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]:
         return self._told(self._telling.end(failure))
@@ -120,6 +142,8 @@ class ResponsesStream:
         events = self._finish_item("completed")
         index = self._places[step.item] = len(self._output)
         self._open = opened = _Open(step, f"{_PREFIXES[step.kind]}_{self._upstream_id}_item_{index}")
+        if step.kind is Kind.TEXT:
+            opened.around = _around(openai.TextDelta(TEXT_DELTA, opened.id, index, 0, _PLACE, 0, []))
         events.append(openai.ItemEvent("response.output_item.added", index, self._item("in_progress"), self._number()))
         if step.kind is Kind.CALL:
             self._calls += 1
@@ -138,13 +162,11 @@ class ResponsesStream:
 
     def _delta(self, step: Delta) -> list[Struct]:
         opened, index = self._current(), len(self._output)
-        opened.text += step.text
+        opened.pieces.append(step.text)
         if step.kind is Kind.TEXT:
             tokens: list[Any] = logprobs.token_logprobs(step.logprobs)
             opened.logprobs += tokens
-            return [
-                openai.TextDelta("response.output_text.delta", opened.id, index, 0, step.text, self._number(), tokens)
-            ]
+            return [openai.TextDelta(TEXT_DELTA, opened.id, index, 0, step.text, self._number(), tokens)]
         if step.kind is Kind.CALL:
             return [openai.ArgumentsDelta(opened.id, index, step.text, self._number())]
         if self._view.summaries:
@@ -171,7 +193,7 @@ class ResponsesStream:
 
     def _closed(self, step: Closed) -> list[Struct]:
         opened = self._current()
-        opened.text, opened.closed = step.text, step.complete
+        opened.pieces, opened.closed = [step.text], step.complete
         return []
 
     def _finished(self, step: Finished) -> list[Struct]:
@@ -295,6 +317,15 @@ def _cited_late(item: openai.Item, note: Any, added: list[dict[str, Any]]) -> op
         case openai.AnsweredReasoning(content=[thought]):
             return replace(item, content=[replace(thought, citations=[*(thought.citations or ()), note])])
     return item
+
+
+def _around(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
+    """The JSON of an event of this item around its text and its number. All but the text are plain names of ours,
+    of Cohere's, or numbers: the last place of text that looks like it is it.
+    """
+    before, rest = _encode(event).rsplit(_WRITTEN_PLACE, 1)
+    between, after = rest.split(b":0", 1)
+    return before, between + b":", after
 
 
 _PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs", Kind.CALL: "fc"}
