@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 
 from gateway import __version__
 
+OPERATIONS = ("chat", "responses", "rerank")
+"""What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -82,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints the Cohere request that would be sent, and the notes. Sends nothing.",
         epilog="example: cohere-gateway translate chat request.json",
     )
-    translate.add_argument("operation", metavar="OPERATION", help="what the request is for: chat")
+    translate.add_argument("operation", metavar="OPERATION", help=f"what the request is for: {', '.join(OPERATIONS)}")
     translate.add_argument(
         "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request; - is standard input"
     )

@@ -114,7 +114,7 @@ CALLS: tuple[CallOperation, ...] = (
         responses.remembering,
         responses.kept,
     ),
-    CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE),
+    CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
 
 UPLOADS: tuple[UploadOperation, ...] = (

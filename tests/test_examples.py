@@ -50,6 +50,14 @@ SAID: Mapping[str, tuple[str, ...]] = {
         r"command-r-plus is served by cohere/command-r-plus-08-2024",
         r"no-such-model: model_not_found",
     ),
+    "rerank.sh": (
+        r'"results":\[\{"index":1,"relevance_score":0\.\d+\}\]',
+        r'"results":\[\{"index":0,.*"document":\{"id":7,"author":"Ada Lovelace"',
+    ),
+    "transcription.sh": (
+        r'\{"text":"This is the Cohere emulator\. It heard 2\.0 seconds of sound \(en\)\."\}',
+        r"(?m)^This is the Cohere emulator\. It heard 2\.0 seconds",
+    ),
     "curl.sh": (
         r'"id":"cohere/command-r-plus",',
         r"(?m)^x-gateway-notes: temperature adjusted 1\.4 -> 1\.0; .*",
@@ -168,7 +176,8 @@ def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Pa
         assert BASE_URL in text
         command = text.replace(BASE_URL, base_url).replace("curl ", "curl --silent --show-error ", 1)
         outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
-    hello, strict, limited = outputs
+    hello, ranked, strict, limited = outputs
+    assert '"index":1' in ranked
     assert "This is the Cohere emulator" in hello
     assert '"param":"temperature"' in strict
     assert '"code":"rate_limit_exceeded"' in limited

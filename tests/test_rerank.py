@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from gateway.settings import CacheSettings
 from support import oracle, transcripts
 from support.app import Gateway, Stage, stage
 from support.scripted import json_answer
@@ -299,3 +300,11 @@ def test_cohere_is_asked_once_and_its_refusal_told(theatre: Stage) -> None:
     theatre.plays(json_answer(400, {"message": "invalid request: query must not be empty"}))
     seen = theatre.gateway.ask("POST", "/v1/rerank", body())
     assert (seen.status, seen.error["type"]) == (400, "invalid_request_error")
+
+
+def test_the_same_ranking_comes_from_the_cache() -> None:
+    with stage(cache=CacheSettings(store="memory")) as theatre:
+        theatre.plays(json_answer(200, RANKING))
+        first, second = (theatre.gateway.ask("POST", "/v1/rerank", body()) for _ in range(2))
+        assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+        assert first.body == second.body and len(theatre.upstream.requests) == 1

@@ -56,6 +56,7 @@ class RerankCall(Struct, frozen=True):
     context: Context
     streamed: bool = False
     buffered: bool = False
+    repeatable: bool = True
 
     def again(self) -> None:
         return None
