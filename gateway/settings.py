@@ -147,6 +147,7 @@ def load(
     environment: Mapping[str, str], file: str | None = None, command_line: Mapping[str, Any] | None = None
 ) -> Settings:
     """The settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
+    _refuse_slips(environment)
     values = _from_file(file or environment.get("GATEWAY_CONFIG"))
     for line in described():
         found = next((environment[name] for name in line.environment if environment.get(name)), None)
@@ -160,6 +161,22 @@ def load(
     except ValidationError as error:
         raise SettingError(_explained(error)) from error
     return msgspec.structs.replace(settings, cohere_base_url=_base_url(settings.cohere_base_url))
+
+
+SLIP = 0.87
+"""How alike two names are (difflib) of which one is taken for a slip of the other."""
+
+
+def _refuse_slips(environment: Mapping[str, str]) -> None:
+    """A variable that is nearly a setting's name. Others that begin with GATEWAY_ may be somebody else's: Kubernetes
+    puts GATEWAY_SERVICE_HOST and the like into every pod beside a service of that name.
+    """
+    known = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
+    for name in environment:
+        if name.startswith("GATEWAY_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, SLIP)
+            if near:
+                raise SettingError(f"unknown setting '{name}', did you mean '{near[0]}'?")
 
 
 def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Description]:

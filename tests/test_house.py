@@ -68,7 +68,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.seal",)),
-    ("python_multipart", ("gateway.form", "gateway.emulator")),
+    ("python_multipart", ("gateway.form",)),
     *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
 )
 
