@@ -19,6 +19,7 @@ MOST_TEXT = 256 * 1024
 """Bytes of all texts of a form together, names included."""
 
 KIND = b"multipart/form-data"
+UNKNOWN_TYPE = "application/octet-stream"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -132,8 +133,10 @@ class Form:
         if self._name == self._wanted:
             if self.file is not None:
                 raise _bad(f"'{self._wanted}' is given twice", self._wanted)
-            kind = self._headers.get(b"content-type", b"application/octet-stream")
-            self.file = File(_text(options.get(b"filename", b"")), _text(kind))
+            kind = _text(self._headers.get(b"content-type", b""))
+            # It goes into the head of a part of ours: what could end a line there goes nowhere.
+            fit = kind.isascii() and kind.isprintable() and kind
+            self.file = File(_text(options.get(b"filename", b"")), kind if fit else UNKNOWN_TYPE)
             self._into = "file"
         elif b"filename" in options:
             self.strange.append(self._name[:60])

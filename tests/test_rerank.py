@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import cohere
@@ -12,6 +13,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from gateway import cli
+from gateway.operations import TRANSLATE
 from gateway.settings import CacheSettings
 from support import oracle, transcripts
 from support.app import Gateway, Stage, stage
@@ -308,3 +311,13 @@ def test_the_same_ranking_comes_from_the_cache() -> None:
         first, second = (theatre.gateway.ask("POST", "/v1/rerank", body()) for _ in range(2))
         assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
         assert first.body == second.body and len(theatre.upstream.requests) == 1
+
+
+def test_the_command_prints_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(body()))
+    assert cli.main(["translate", "rerank", str(file)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["documents"] == [ROME, PARIS]
+    assert printed.err == "note: documents emulated (objects ranked as text)\n"
+    assert set(cli.OPERATIONS) == set(TRANSLATE)

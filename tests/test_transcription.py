@@ -201,6 +201,17 @@ def test_lists_empty_texts_and_files_that_nobody_wants() -> None:
     assert json.loads(form.said()) == {"include": ["a", "b"]}
 
 
+@pytest.mark.parametrize("kind", [b"audio/wav\nx: y", b"audio/wav\x00", b"", "ä/b".encode()])
+def test_a_content_type_that_would_break_a_head_is_none(kind: bytes) -> None:
+    body = encoded([("file", "a", b"x")]).replace(b"audio/wav", kind)
+    try:
+        form, file = read([body])
+    except CallerError as error:
+        assert error.failure.status == 400
+    else:
+        assert (form.file, file) == (forms.File("a", "application/octet-stream"), b"x")
+
+
 BROKEN: tuple[tuple[str, bytes, str | None], ...] = (
     ("nothing", b"", None),
     ("no boundary in it", b"hello", None),
@@ -295,6 +306,13 @@ def test_what_comes_behind_the_file_in_time_and_too_late(theatre: Stage) -> None
     assert seen.headers["x-gateway-notes"] == "temperature ignored (it came after the file)"
     seen = send(theatre.gateway, *FIRST, long, *late, headers={"x-gateway-strict": "true"})
     assert (seen.status, seen.error["param"]) == (400, "temperature")
+
+
+def test_names_that_would_break_a_head_are_escaped(theatre: Stage) -> None:
+    seen = send(theatre.gateway, *FIRST, ("file", r"a\"; name=\"model\r\n.wav", WAV))
+    assert seen.status == 200
+    (request,) = theatre.upstream.requests
+    assert request.body.count(b'name="model"') == 1 and b"%22; name=%22model" in request.body
 
 
 def test_the_shapes_of_the_answer(theatre: Stage) -> None:
