@@ -152,11 +152,9 @@ def test_cohere_defines_all_that_is_sent() -> None:
 # --- documents as texts -------------------------------------------------------------------------------------
 
 READABLE = st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), include_characters="\n"), max_size=30)
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | READABLE,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(READABLE, inner, max_size=3),
-    max_leaves=8,
-)
+SCALARS = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | READABLE
+FLAT = st.lists(SCALARS, max_size=3) | st.dictionaries(READABLE, SCALARS, max_size=3)
+VALUES = SCALARS | FLAT | st.lists(SCALARS | FLAT, max_size=3) | st.dictionaries(READABLE, SCALARS | FLAT, max_size=3)
 
 
 @given(st.dictionaries(READABLE, VALUES, min_size=1, max_size=4))
