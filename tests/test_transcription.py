@@ -300,6 +300,7 @@ def test_what_comes_behind_the_file_in_time_and_too_late(theatre: Stage) -> None
     assert ("temperature", b"0.5") in at_cohere(theatre)[0]
     theatre.plays(HEARD)
     long: Part = ("file", "a b.wav", bytes(500_000))
+    late = (late[0], ("temperature", None, b"1.5"))  # not said to be adjusted, as it is not sent
     seen = send(theatre.gateway, *FIRST, long, *late)
     assert (seen.status, seen.data) == (200, b"Good morning.\n")
     assert at_cohere(theatre)[0] == [("model", MODEL.encode()), ("language", b"en"), ("file", long[2])]
