@@ -7,6 +7,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint
@@ -14,7 +15,7 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
@@ -22,7 +23,7 @@ from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upload import UploadEndpoint
 from gateway.upstream.client import Upstream
-from translators.capabilities import CAPABILITIES, RERANKERS, TRANSCRIBERS
+from translators.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
@@ -31,7 +32,8 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    catalogue = Catalogue(upstream, CAPABILITIES.keys() | RERANKERS | TRANSCRIBERS, settings.models.cache_seconds)
+    known = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
+    catalogue = Catalogue(upstream, known, settings.models.cache_seconds)
     metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
@@ -57,6 +59,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
             *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
+            *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 from starlette.types import Scope
 
+from translators.notes import Notes
+
 DEPLOYMENT, SAID = "gateway.deployment", "gateway.said"
 """The keys of a request's scope for the model of an Azure path, and for what its body named instead."""
 
@@ -72,3 +74,9 @@ class BaseUrls:
         scope["path"] = path
         if deployment:
             scope[DEPLOYMENT] = deployment
+
+
+def tell(scope: Scope, notes: Notes) -> None:
+    """Notes the model that the body of a request to an Azure path named, if it named another one."""
+    if said := scope.get(SAID):
+        notes.told("deployment", f"model {said} -> {scope[DEPLOYMENT]} (the deployment in the URL)")

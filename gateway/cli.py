@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from gateway import __version__
 
-OPERATIONS = ("chat", "responses", "rerank")
+OPERATIONS = ("chat", "responses", "rerank", "embeddings")
 """What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
 
 
@@ -189,6 +189,7 @@ def _emulator(options: argparse.Namespace) -> int:
 def _translate(options: argparse.Namespace) -> int:
     from gateway.operations import TRANSLATE
     from gateway.settings import SettingError, load
+    from gateway.vocabulary import vocabulary
     from translators.context import Context
     from translators.errors import TranslationError
 
@@ -200,7 +201,7 @@ def _translate(options: argparse.Namespace) -> int:
         raise _Wrong(f"translate: '{options.operation}' is none of {', '.join(TRANSLATE)}")
     try:
         policy = load(os.environ, options.config).policy
-        call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy))
+        call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy, vocabulary=vocabulary))
     except SettingError as error:
         raise _Wrong(str(error)) from error
     except RecursionError as error:

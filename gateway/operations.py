@@ -1,8 +1,9 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of UPLOADS is a form whose file is sent on; a row of
-COUNTS is translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed; a row of BATCHES is sent in parts and answered whole;
+a row of UPLOADS is a form whose file is sent on; a row of COUNTS is translated and counted; a row of LOOKUPS is
+answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,8 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, rerank, responses, tokens, transcription
-from translators.context import Call, Context, Kept, Remembering, Stream
+from translators import chat, embeddings, models, rerank, responses, tokens, transcription
+from translators.context import Batch, Call, Context, Kept, Remembering, Stream
 from translators.fields import FieldTable
 from translators.notes import Notes
 
@@ -46,6 +47,16 @@ class CallOperation(Struct, frozen=True):
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
     cached: bool = False
+
+
+class BatchOperation(Struct, frozen=True):
+    """`request` makes a Batch of a body: the parts that are sent to `upstream`, and their one answer."""
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], Batch]
+    fields: FieldTable
 
 
 class CountOperation(Struct, frozen=True):
@@ -117,6 +128,10 @@ CALLS: tuple[CallOperation, ...] = (
     CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
 
+BATCHES: tuple[BatchOperation, ...] = (
+    BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
+)
+
 UPLOADS: tuple[UploadOperation, ...] = (
     UploadOperation(
         "transcription",
@@ -129,7 +144,7 @@ UPLOADS: tuple[UploadOperation, ...] = (
     ),
 )
 
-TRANSLATED: tuple[CallOperation | UploadOperation, ...] = (*CALLS, *UPLOADS)
+TRANSLATED: tuple[CallOperation | BatchOperation | UploadOperation, ...] = (*CALLS, *BATCHES, *UPLOADS)
 """The rows with a table of fields."""
 
 COUNTS: tuple[CountOperation, ...] = (
@@ -153,5 +168,5 @@ CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in CALLS}
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED if not isinstance(row, UploadOperation)}
 """What `cohere-gateway translate` knows."""

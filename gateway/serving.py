@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Scope
 
-from gateway import exchange
+from gateway import base_urls, exchange
 from gateway.access.caller import Caller
-from gateway.base_urls import DEPLOYMENT, SAID
 from gateway.cache import HIT, AnswerCache, Lookup, Recording, events
 from gateway.catalogue import Catalogue
 from gateway.errors import UpstreamError
@@ -27,6 +26,7 @@ from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
@@ -58,6 +58,7 @@ class Services(msgspec.Struct, frozen=True):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            vocabulary=vocabulary,
         )
 
 
@@ -88,13 +89,13 @@ class Serving:
         self.services.catalogue.notice(call.model, self.caller)
         if self.operation.cached:
             headers = self._scope["gateway.headers"]
-            self.known.cache, self._lookup = self.services.cache.lookup(call, self.caller, headers)
+            cache = self.services.cache
+            self.known.cache, self._lookup = cache.lookup(call.notes, call.repeatable, self.caller, headers)
         return call
 
     def _translated(self) -> Call:
         call = self.operation.request(self._asked, self.services.context(self._scope, self.recalled))
-        if said := self._scope.get(SAID):
-            call.notes.told("deployment", f"model {said} -> {self._scope[DEPLOYMENT]} (the deployment in the URL)")
+        base_urls.tell(self._scope, call.notes)
         return call
 
     async def answer(self, call: Call, outlet: Outlet) -> None:

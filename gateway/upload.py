@@ -14,9 +14,9 @@ from typing import IO
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange, sse
+from gateway import base_urls, body, exchange, sse
 from gateway.access.caller import Caller
-from gateway.base_urls import DEPLOYMENT
+from gateway.base_urls import DEPLOYMENT, SAID
 from gateway.departure import Departure
 from gateway.endpoint import JSON_TYPE, STREAM_HEADERS, note_headers
 from gateway.errors import GatewayError, UpstreamError
@@ -81,12 +81,10 @@ class UploadEndpoint:
         """
         late = [name for name in form.fields if name not in early and name in self._before_the_file]
         said = msgspec.json.encode({name: value for name, value in form.fields.items() if value and name not in late})
-        named = ""
         if DEPLOYMENT in scope:
-            said, named = addressed(said, scope[DEPLOYMENT])
+            said, scope[SAID] = addressed(said, scope[DEPLOYMENT])
         call = self._operation.request(said, context)
-        if named:
-            call.notes.told("deployment", f"model {named} -> {scope[DEPLOYMENT]} (the deployment in the URL)")
+        base_urls.tell(scope, call.notes)
         for name in late:
             call.notes.ignored(name, "it came after the file")
         for name in form.strange:

@@ -46,6 +46,7 @@ def test_all_of_them_mean_chat(path: str) -> None:
         ("/openai/deployments/cohere/command-r/chat/completions", CHAT, "cohere/command-r"),
         ("/v1/openai/deployments/x/chat/completions", CHAT, "x"),
         ("/deployments/x/chat/completions", CHAT, "x"),
+        ("/v1/deployments/x/chat/completions", CHAT, "x"),
         ("/openai/deployments/x/embeddings", "/v1/embeddings", "x"),
         ("/openai/deployments/x/audio/transcriptions", "/v1/audio/transcriptions", "x"),
         ("/openai/deployments/x/images/generations", "/v1/images/generations", "x"),
@@ -127,6 +128,13 @@ def test_azures_client_whole_and_streamed(demo: Gateway, base: str, options: dic
         stream = client.chat.completions.create(model=f"cohere/{A}", messages=QUESTION, stream=True)
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
         assert "".join(pieces) == completion.choices[0].message.content
+
+
+def test_azures_client_asks_for_vectors(demo: Gateway) -> None:
+    with sdk(demo, "", openai.AzureOpenAI, api_version="2024-10-21", azure_deployment="embed-v4.0") as client:
+        told = client.embeddings.with_raw_response.create(model="ada", input=["a", "b"], dimensions=256)
+        assert [len(one.embedding) for one in told.parse().data] == [256, 256]
+        assert told.headers["x-gateway-notes"] == "model ada -> embed-v4.0 (the deployment in the URL)"
 
 
 def test_azures_client_of_today(demo: Gateway) -> None:

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 
 from gateway import cli
-from gateway.operations import TRANSLATE
 from gateway.settings import CacheSettings
 from support import oracle, transcripts
 from support.app import Gateway, Stage, stage
@@ -318,4 +317,3 @@ def test_the_command_prints_what_would_be_sent(tmp_path: Path, capsys: pytest.Ca
     printed = capsys.readouterr()
     assert json.loads(printed.out)["documents"] == [ROME, PARIS]
     assert printed.err == "note: documents emulated (objects ranked as text)\n"
-    assert set(cli.OPERATIONS) == set(TRANSLATE)

@@ -21,11 +21,11 @@ from gateway.base_urls import SPELLINGS
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
 from gateway.remembered import REMEMBERED
 from gateway.settings import described
 from gateway.unsupported import UNSUPPORTED
-from translators.capabilities import CAPABILITIES, Capabilities
+from translators.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder
 from translators.fields import Field, Verdict
 from translators.model_names import SUCCESSORS
 from translators.reasoning import BUDGETS
@@ -59,6 +59,7 @@ def yes(flag: bool) -> str:
 def routes() -> str:
     """What is served of OpenAI's API, from the table of routes."""
     rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
+    rows += [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in BATCHES]
     rows += [("POST", row.path, f"sent on to Cohere's `{row.upstream}`") for row in UPLOADS]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
@@ -116,6 +117,17 @@ def _model(name: str, able: Capabilities) -> Sequence[str]:
     choice = able.tools and able.tool_choice
     abilities = (able.reasoning, able.tools, choice, able.images, able.documents, able.json_schema)
     return code(name), f"{able.max_output:,}" if able.max_output else "", *map(yes, abilities)
+
+
+def embedders() -> str:
+    head = ("Model", "Dimensions", "Texts with images", "base64")
+    return table(head, (_embedder(name, able) for name, able in EMBEDDERS.items()))
+
+
+def _embedder(name: str, able: Embedder) -> Sequence[str]:
+    own, *others = able.sizes
+    sizes = f"{own:,}" + (f", or {', '.join(f'{size:,}' for size in others)}" if others else "")
+    return code(name), sizes, yes(able.fused), "of Cohere" if able.base64 else "of the gateway"
 
 
 def successors() -> str:
@@ -192,6 +204,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "fields": fields,
     "models": models,
+    "embedders": embedders,
     "successors": successors,
     "efforts": efforts,
     "errors": errors,
