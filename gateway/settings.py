@@ -88,6 +88,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     transcription_language: Annotated[
         str, _about("the language of recordings whose callers name none, as `en`; Cohere wants one")
     ] = ""
+    upload_limit: Annotated[
+        int, _about("bytes of a file sent to Cohere's native API, which passes through"), Meta(ge=1)
+    ] = 2 * 1024 * 1024 * 1024
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.access.methods import METHODS
 from gateway.base_urls import SPELLINGS
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
@@ -78,6 +79,15 @@ def unsupported() -> str:
 
 def base_urls() -> str:
     return table(("Spelling", "Example"), ((row.shown, code(row.example)) for row in SPELLINGS))
+
+
+def native() -> str:
+    """Cohere's methods by their group."""
+    groups: dict[str, list[str]] = {}
+    for row in METHODS:
+        path = re.sub(r"\{.*?\}", "{id}", row.path)
+        groups.setdefault(row.group, []).append(f"{row.verb} {path}")
+    return table(("Group", "Methods"), ((name.replace("_", " "), codes(rows)) for name, rows in groups.items()))
 
 
 def settings() -> str:
@@ -201,6 +211,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "routes": routes,
     "unsupported": unsupported,
     "base urls": base_urls,
+    "native": native,
     "settings": settings,
     "fields": fields,
     "models": models,
