@@ -7,6 +7,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.background import Background
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.guard import Guard
@@ -19,6 +20,7 @@ from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
+from gateway.upkeep import Upkeep
 from gateway.upstream.client import Upstream
 from translators.capabilities import CAPABILITIES
 
@@ -36,25 +38,33 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
+    background, upkeep = Background(services, log), Upkeep(memory, log)
     serving = False
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
         await upstream.start()
+        memory.start()
+        upkeep.start()
         serving = True
         yield
         serving = False
+        await background.stop()
+        await upkeep.stop()
         await upstream.stop()
         await memory.stop()
         log.flush()
 
     router = Router(
         routes=[
-            *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
-            *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),
+            *(
+                Route(path, RememberedEndpoint(row, services, background), methods=list(row))
+                for path, row in REMEMBERED.items()
+            ),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
@@ -64,4 +74,4 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     )
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    return Guard(router, settings, access, metrics, log)
+    return Guard(router, settings, access, metrics, log, background.close)

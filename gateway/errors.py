@@ -63,6 +63,7 @@ ERRORS: Mapping[str, Meaning] = {
     "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
     "cut": Meaning(502, "server_error", "upstream_cut"),
     "no_storage": Meaning(503, "server_error", "storage_unavailable"),
+    "busy": Meaning(503, "server_error", "too_many_in_background"),
     "not_ready": Meaning(503, "server_error", "not_ready"),
     "silent": Meaning(504, "server_error", "upstream_timeout"),
 }

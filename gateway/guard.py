@@ -7,7 +7,7 @@ whatever came of it, the error body, the headers every answer carries, the metri
 import asyncio
 import re
 import time
-import traceback
+from collections.abc import Callable
 from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
@@ -37,11 +37,22 @@ LONGEST_PATH_LOGGED = 200
 
 
 class Guard:
-    """The ASGI application: the routes, and what goes for all of them."""
+    """The ASGI application: the routes, and what goes for all of them.
 
-    def __init__(self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
+    closing: told when the server is asked to stop, with the seconds that it leaves to what is under way.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        settings: Settings,
+        access: Access,
+        metrics: Metrics,
+        log: Log,
+        closing: Callable[[float], None] = lambda grace: None,
+    ) -> None:
         self._router, self._access, self._metrics, self._log = router, access, metrics, log
-        self.routes = router.routes
+        self.routes, self.closing = router.routes, closing
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
 
@@ -100,11 +111,7 @@ class Guard:
             error = _of_the_router(error)
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type
-        if told is errors.INTERNAL:
-            where = "".join(traceback.format_tb(error.__traceback__))
-            self._log.trouble(f"request {known.request_id} failed: {type(error).__name__}\n{where}")
-        elif told.loud:
-            self._log.trouble(f"request {known.request_id}: Cohere refused the gateway's own key ({told.code})")
+        self._log.failure(known.request_id, error, told)
         if known.response_started:
             # Only a torn connection still tells the caller that what came is not whole.
             raise RuntimeError("the answer broke off") from None

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, responses, tokens
-from translators.context import Call, Context, Kept, Remembering, Stream
+from translators import chat, models, responses, responses_answer, tokens
+from translators.context import Call, Context, Kept, Queued, Remembering, Stream
 from translators.fields import FieldTable
 
 
@@ -32,7 +32,8 @@ NAMED_EVENTS = Framing(sse.encode_named, lambda stream: sse.DONE)
 class CallOperation(Struct, frozen=True):
     """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
 
-    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer.
+    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. queued: what is told
+    of a call of this row in the background before it begins.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CallOperation(Struct, frozen=True):
     fields: FieldTable
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
+    queued: Callable[[Any], Queued] | None = None
 
 
 class CountOperation(Struct, frozen=True):
@@ -76,6 +78,7 @@ CALLS: tuple[CallOperation, ...] = (
         responses.TABLE,
         responses.remembering,
         responses.kept,
+        responses.queued,
     ),
 )
 
@@ -99,6 +102,10 @@ LOOKUPS: tuple[LookupOperation, ...] = (
 CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
+
+is_last: Callable[[bytes], bool] = responses_answer.is_last
+last_event: Callable[[str, bytes, int], bytes] = responses_answer.last_event
+gone_event: Callable[[int], bytes] = responses_answer.gone_event
 
 TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in CALLS}
 """What `cohere-gateway translate` knows."""

@@ -35,6 +35,9 @@ MOST_REQUESTS_A_CONNECTION = 1_000_000
 INTERRUPT_GRACE = 0.5
 """Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
 
+LAST_WORDS = 5.0
+"""Seconds beyond the grace in which the storage is told what became of responses in the background."""
+
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
 
@@ -121,14 +124,20 @@ async def _run(
     stop = asyncio.Event()
     configs = [_config(listening, grace, keep_alive, isinstance(app, Guard)) for app, listening in apps]
 
+    def stops(grace: float) -> None:
+        for app, _ in apps:
+            if isinstance(app, Guard):
+                app.closing(grace)
+        stop.set()
+
     def interrupted() -> None:
         for config in configs:
             config.graceful_timeout = INTERRUPT_GRACE
-        stop.set()
+        stops(INTERRUPT_GRACE)
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGINT, interrupted)
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGTERM, stops, grace)
     ready()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
@@ -158,7 +167,7 @@ def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bo
     config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
     config.keep_alive_timeout = keep_alive
     config.graceful_timeout = grace
-    config.shutdown_timeout = grace + 1
+    config.shutdown_timeout = grace + LAST_WORDS
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False

@@ -69,8 +69,14 @@ class Serving:
         self.caller: Caller = scope["gateway.caller"]
         self.recalled: Recalled | None = None
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
+        self.stream: Stream | None = None  # the last one begun: who stops the answering may want to end it
         self._scope = scope
         self._asked = b""
+
+    @property
+    def in_background(self) -> bool:
+        """The caller does not wait for the answer: it goes to the memory (`background.py`)."""
+        return self.recalled is not None and self.recalled.asked.background
 
     async def prepare(self, asked: bytes) -> Call:
         """The call that this body asks for. Raises CallerError, TranslationError."""
@@ -182,7 +188,7 @@ class Serving:
         return call
 
     async def _told(self, call: Call) -> tuple[Stream, list[bytes]]:
-        stream = call.stream()
+        self.stream = stream = call.stream()
         bodies = await self._bodies(call)
         return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
@@ -191,7 +197,8 @@ class Serving:
             await self.keep(stream.final())
 
     async def _streamed(self, call: Call, outlet: Outlet) -> None:
-        stream, known = call.stream(), self.known
+        self.stream = stream = call.stream()
+        known = self.known
         upstream, path = self.services.upstream, self.operation.upstream
         async with contextlib.AsyncExitStack() as stack:
             openings = [upstream.post(path, self.caller.upstream_key, body, True) for body in call.bodies]

@@ -19,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -384,12 +385,14 @@ class Process:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
         }
+        self._storage = tempfile.TemporaryDirectory()
+        storage = {"GATEWAY_DATABASE_URL": f"sqlite:///{self._storage.name}/gateway.sqlite3"}
         coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
         self.began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
             cwd=ROOT,
-            env={**clean, **coverage, **environment},
+            env={**clean, **coverage, **storage, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -473,6 +476,7 @@ class Process:
             pass
         self._process.wait(5)
         self._reader.join(5)
+        self._storage.cleanup()
         rest = self._stdout.read()
         self._stdout.close()
         self._stderr.close()

@@ -150,10 +150,11 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
 # --- in the background --------------------------------------------------------------------------------------
 
 
-def begin(connection: Connection, response: StoredResponse, lease_until: float) -> None:
-    """A live response, and that somebody works on it."""
+def begin(connection: Connection, response: StoredResponse, events: Sequence[bytes], lease_until: float) -> None:
+    """A live response, its first events, and that somebody works on it."""
     connection.execute(insert(RESPONSES), msgspec.structs.asdict(response))
     connection.execute(insert(RUNS), {"response_id": response.id, "lease_until": lease_until, "cancel": False})
+    _insert_events(connection, response.id, 0, events)
 
 
 def advance(
@@ -269,11 +270,18 @@ def _insert_events(connection: Connection, id: str, first_sequence: int, events:
 
 def events(connection: Connection, owner: str, id: str, after: int, now: float, most: int) -> list[tuple[int, bytes]]:
     """Those with a sequence number above `after`, in order, the first `most`."""
-    rows = connection.execute(
-        select(EVENTS.c.sequence, EVENTS.c.body)
-        .join_from(EVENTS, RESPONSES)
-        .where(_mine(owner, id), alive(RESPONSES.c.expires_at, now), EVENTS.c.sequence > min(after, MOST_SEQUENCE))
-        .order_by(EVENTS.c.sequence)
-        .limit(most)
-    )
+    newer = EVENTS.c.sequence > min(after, MOST_SEQUENCE)
+    rows = connection.execute(_events(owner, id, now).where(newer).order_by(EVENTS.c.sequence).limit(most))
     return [(row.sequence, row.body) for row in rows]
+
+
+def last_event(connection: Connection, owner: str, id: str, now: float) -> tuple[int, bytes] | None:
+    """The one with the highest sequence number."""
+    newest = _events(owner, id, now).order_by(EVENTS.c.sequence.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    return None if row is None else (row.sequence, row.body)
+
+
+def _events(owner: str, id: str, now: float) -> Select[Any]:
+    mine = _mine(owner, id), alive(RESPONSES.c.expires_at, now)
+    return select(EVENTS.c.sequence, EVENTS.c.body).join_from(EVENTS, RESPONSES).where(*mine)

@@ -93,11 +93,11 @@ class Store:
 
     # --- responses in the background ------------------------------------------------------------------------
 
-    async def begin(self, response: StoredResponse) -> None:
-        """A response that is queued or in progress, with a lease for its worker."""
+    async def begin(self, response: StoredResponse, events: Sequence[bytes] = ()) -> None:
+        """A response that is queued or in progress, with a lease for its worker, and its first events."""
         if response.status not in LIVE:
             raise ValueError("a finished response is saved, not begun")
-        await self._database.write(lambda c: responses.begin(c, response, self._now() + self.lease))
+        await self._database.write(lambda c: responses.begin(c, response, events, self._now() + self.lease))
 
     async def advance(
         self,
@@ -126,6 +126,10 @@ class Store:
     async def events(self, owner: str, id: str, after: int = -1, most: int = 1000) -> list[tuple[int, bytes]]:
         """The events numbered above `after`, in order, `most` at a time."""
         return await self._database.read(lambda c: responses.events(c, owner, id, after, self._now(), most))
+
+    async def last_event(self, owner: str, id: str) -> tuple[int, bytes] | None:
+        """The event with the highest number; None where there are none."""
+        return await self._database.read(lambda c: responses.last_event(c, owner, id, self._now()))
 
     async def request_cancel(self, owner: str, id: str) -> bool:
         """Whichever process works on it finds it in `cancelled`. False if nobody does."""

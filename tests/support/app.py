@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -204,11 +205,14 @@ def gateway_over(
     """The gateway in front of an upstream, in the mode that the settings ask for."""
     log = Written()
 
-    def app() -> Any:
-        return create_app(Settings(cohere_base_url=upstream, **settings), _AtOnce(True, log))
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
 
-    with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
-        yield Gateway(url, upstream, log, key)
+        def app() -> Any:
+            return create_app(Settings(cohere_base_url=upstream, **given), _AtOnce(True, log))
+
+        with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
+            yield Gateway(url, upstream, log, key)
 
 
 @contextmanager
