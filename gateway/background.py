@@ -9,6 +9,7 @@ hears of it is in `follow.py`. A process that dies leaves its runs to the others
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -24,7 +25,10 @@ from translators.context import Call, Queued, Stream
 from translators.errors import CANCELLED, Failure
 
 MOST_QUEUED = 1000
-"""Responses that wait for others to end. Each keeps its request in memory."""
+"""Responses that wait for others to end."""
+
+MOST_BYTES = 512 * 1024 * 1024
+"""Of the requests of all that have not ended, which are kept in memory; one is taken whatever its size."""
 
 BATCH_SECONDS = 0.05
 """Between two transactions with a run's events: what comes meanwhile goes into one."""
@@ -52,6 +56,7 @@ CLOSING_SHARE = 0.9
 LAST_WORDS_SECONDS = 3.0
 """For storing what became of the runs that a shutdown ends."""
 
+STOPPING = failure("not_ready", "The gateway is stopping")
 STOPPED = failure("not_ready", "The gateway stopped before the response was complete")
 BUSY = failure("busy", "Too many responses are waiting in the background")
 
@@ -76,8 +81,10 @@ class Background:
     async def begin(self, serving: Serving, call: Call) -> Begun:
         """Stores a call as queued, and works on it from now on. Raises CallerError (503), before Cohere is paid."""
         if self._deadline is not None:
-            raise CallerError(STOPPED)
-        if len(self._runs) >= self.services.settings.background_runs + MOST_QUEUED:
+            raise CallerError(STOPPING)
+        runs = self._runs.values()
+        size = sum(run.size for run in runs)
+        if len(runs) >= self.services.settings.background_runs + MOST_QUEUED or size > MOST_BYTES:
             raise CallerError(BUSY)
         assert serving.operation.queued is not None, "rows that remember know how to begin"
         queued = serving.operation.queued(call)
@@ -164,13 +171,16 @@ class Background:
             await asyncio.sleep(LOOK_SECONDS)
             ids = list(self._runs)
             try:
-                if ids and time.monotonic() - renewed >= store.lease / 3:
-                    renewed = time.monotonic()
+                now = time.monotonic()
+                if now - renewed >= store.lease / 3:
                     await store.renew(ids)
-                for id in await store.cancelled(ids) if ids else ():
+                    renewed = now
+                for id in await store.cancelled(ids):
                     self.stop_one(id)
             except StoreError as error:
                 self.services.memory.trouble(error)
+            except Exception as error:  # a bug; without this timer all runs would lose their leases
+                self.log.trouble(f"background: {type(error).__name__} while looking after what is under way")
         self._timer = None
 
 
@@ -183,6 +193,7 @@ class Run:
         self._background, self._serving, self._call = background, serving, call
         self._memory, self._store = background.services.memory, background.services.memory.store
         self._begun, self._streamed = queued.begun, call.streamed
+        self.size = sum(map(len, call.bodies))
         recalled = serving.recalled
         assert recalled is not None
         self.id, self._recalled = recalled.response_id, recalled
@@ -249,7 +260,7 @@ class Run:
         try:
             async with self._background.places:
                 response, _ = self._row(self._begun)
-                if await self._insist(lambda: self._store.advance(response)):
+                if await self._insist(partial(self._store.advance, response)):
                     await self._serving.answer(self._call, self)
                 else:
                     self.known.outcome, self.known.status = "cancelled", CANCELLED.status
@@ -310,7 +321,7 @@ class Run:
             while self._pending:
                 events = list(self._pending)
                 number = self._first + len(self._stored)
-                if not await self._insist(lambda: self._store.append_events(self.id, number, events)):  # noqa: B023
+                if not await self._insist(partial(self._store.append_events, self.id, number, events)):
                     self.stop(CANCELLED)
                     return
                 self._told(events)
@@ -333,12 +344,12 @@ class Run:
         events = list(self._pending) if self._streamed else []
         number = self._first + len(self._stored)
         try:
-            if await self._insist(lambda: self._store.advance(response, items, number, events)):
-                self._told(events)
+            kept = await self._insist(partial(self._store.advance, response, items, number, events))
         except ConversationMissing:
             # Deleted meanwhile: the response stays, as those do that were in it before.
-            if await self._insist(lambda: self._store.advance(response, (), number, events)):
-                self._told(events)
+            kept = await self._insist(partial(self._store.advance, response, (), number, events))
+        if kept:
+            self._told(events)
 
     async def _insist(self, write: Callable[[], Awaitable[bool]]) -> bool:
         """Whether the storage took it; False when the response is not live any more. Raises StoreUnavailable."""

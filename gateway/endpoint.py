@@ -115,7 +115,8 @@ async def answer_events(
         await send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *more]})
         async for documents in batches:
             known.first_byte = known.first_byte or time.monotonic()
-            await send({"type": "http.response.body", "body": sse.encode_named(documents), "more_body": True})
+            body = sse.encode_named(documents) or sse.COMMENT
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         departure.over()
         await send({"type": "http.response.body", "body": sse.DONE, "more_body": False})
 

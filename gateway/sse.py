@@ -107,3 +107,6 @@ def _type(document: bytes) -> bytes:
 
 
 DONE = encode([b"[DONE]"])
+
+COMMENT = b": \n\n"
+"""Bytes that keep a connection alive and say nothing."""

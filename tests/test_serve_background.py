@@ -346,6 +346,21 @@ def test_a_stream_that_breaks_off_has_failed(scene: Stage) -> None:
     assert (message["status"], message["content"][0]["text"]) == ("incomplete", "".join(WORDS[:4]))
 
 
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_silent_stream_is_kept_alive(
+    scene: Stage, elsewhere: Gateway, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_SECONDS", 0.1)
+    with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+        id = id_of(one.until(b'"delta":"word3 "'))
+        gateway = scene.gateway if where == "here" else elsewhere
+        with reading(gateway, "GET", f"{PATH}/{id}?stream=true&starting_after=0") as quiet:
+            quiet.until(b": \n\n: \n\n")
+            go_on.set()
+            told = quiet.rest().replace(b": \n\n", b"")
+    checked(told, 1)
+
+
 @pytest.mark.parametrize("number", ["-1", "a", "1e3", "9" * 30])
 def test_a_number_that_is_none(scene: Stage, number: str) -> None:
     scene.plays(streamed(*WORDS))

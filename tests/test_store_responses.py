@@ -120,6 +120,18 @@ async def test_an_expired_response_is_gone(store: Store, clock: Clock) -> None:
         await store.chain(OWNER, "resp_1")
 
 
+@pytest.mark.asyncio
+async def test_the_first_events_come_with_the_beginning_and_the_last_one_is_found(store: Store) -> None:
+    await store.begin(live("resp_1"), [b"zero", b"one"])
+    await store.begin(live("resp_2"))
+    assert await store.events(OWNER, "resp_1") == [(0, b"zero"), (1, b"one")]
+    assert await store.last_event(OWNER, "resp_1") == (1, b"one")
+    assert await store.append_events("resp_1", 2, [b"two"])
+    assert await store.last_event(OWNER, "resp_1") == (2, b"two")
+    assert await store.last_event("else", "resp_1") is None
+    assert await store.last_event(OWNER, "resp_2") is None
+
+
 LONG = "".join(hashlib.sha256(b"%d" % number).hexdigest() for number in range(200))  # and not to be compressed
 NASTY = ["", "\0", "a\0b", "\ud800", "é" * 10_000, LONG, "'; DROP TABLE responses; --", "%", "_" * 6]
 
