@@ -45,7 +45,6 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
         await upstream.start()
-        memory.start()
         upkeep.start()
         serving = True
         yield

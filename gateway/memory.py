@@ -44,17 +44,12 @@ class Recalled(Struct, frozen=True):
 
 
 class Memory:
-    """The store, opened at start. One that cannot be opened is tried again by whoever needs it."""
+    """The store, opened once. One that cannot be opened is tried again by whoever needs it."""
 
     def __init__(self, url: str, days: float, log: Log) -> None:
         self.store = Store(url)
         self._days, self._log = days, log
         self._opening: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Opens the store, beside whatever else is done: nobody waits for a database that does not answer."""
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
 
     async def _open(self) -> None:
         try:
@@ -69,8 +64,8 @@ class Memory:
 
     async def open(self) -> Store:
         """The store, once it was opened or could not be: it is usable all the same, each call tries again."""
-        self.start()
-        assert self._opening is not None
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
         await asyncio.shield(self._opening)
         return self.store
 

@@ -1,4 +1,5 @@
-"""What is done to the storage from time to time: interrupted responses end, expired rows leave.
+"""The storage is opened at start, beside whatever else is done: nobody waits for a database that does not answer. From
+time to time interrupted responses end, and expired rows leave.
 
 Each process does both, at moments of its own, so that replicas do not all come at once; what one of them has done the
 next one does not find any more.
@@ -35,7 +36,7 @@ class Upkeep:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        await self._memory.open()
+        await self._memory.open()  # whoever comes first opens it
         while True:
             await asyncio.sleep(seconds * random.uniform(0.5, 1.5))
             try:

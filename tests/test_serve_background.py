@@ -11,13 +11,16 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 import test_responses_contract as contract
-from gateway import background, follow
+from gateway import background, follow, memory
 from gateway.settings import Timeouts
+from gateway.store.errors import StoreUnavailable
+from gateway.store.store import Store
 from support import oracle
 from support.app import (
     CLOSED,
@@ -429,6 +432,17 @@ def test_whoever_follows_sees_the_cancellation(scene: Stage, elsewhere: Gateway)
     assert told[-1]["response"]["status"] == "cancelled"
 
 
+def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LOOK_SECONDS", 600)
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        for method, path in (("POST", "/cancel"), ("DELETE", "")):
+            with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+                id = id_of(one.until(b'"delta":"word3 "'))
+                assert scene.gateway.ask(method, f"{PATH}/{id}{path}").status == 200
+                scene.upstream.closed[0].wait_in_thread(10)
+                one.rest()
+
+
 def test_what_has_ended_cannot_be_cancelled(scene: Stage) -> None:
     scene.plays(answered(TEXT))
     id = begin(scene.gateway).body["id"]
@@ -496,6 +510,69 @@ def test_only_its_owner_finds_it(scene: Stage) -> None:
         other = {"authorization": "Bearer somebody-elses-key", "content-type": "application/json"}
         for method, path in (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")):
             assert scene.gateway.ask(method, f"{PATH}/{id}{path}", headers=other).status == 404
+
+
+# --- a storage that fails meanwhile -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Whatever stands in this list fails in the storage, each time taking one away."""
+    fails: list[str] = []
+    for name in ("append_events", "advance", "renew", "cancelled"):
+        monkeypatch.setattr(Store, name, failing(name, getattr(Store, name), fails))
+    monkeypatch.setattr(background, "PATIENCE", (0.05,) * 4)
+    monkeypatch.setattr(background, "LOOK_SECONDS", 0.05)
+    yield fails
+    fails.clear()
+
+
+def failing(name: str, method: Any, fails: list[str]) -> Any:
+    async def attempt(self: Store, *arguments: Any) -> Any:
+        if name in fails:
+            fails.remove(name)
+            raise StoreUnavailable("the database failed: it was told to")
+        return await method(self, *arguments)
+
+    return attempt
+
+
+def test_a_short_failure_of_the_storage_is_waited_out(database: str, shaky: list[str]) -> None:
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+            one.until(b'"delta":"word3 "')
+            shaky += ["append_events", "append_events", "advance", "renew", "cancelled"]
+            go_on.set()
+            told = checked(one.rest())
+        assert told[-1]["type"] == "response.completed"
+        assert checked(resumed(scene.gateway, told[0]["response"]["id"]).data) == told
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_what_cannot_be_stored_is_left_to_be_ended(
+    database: str, shaky: list[str], monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    """Nobody is told of what is not stored; with its lease the response ends as one whose worker is gone."""
+    monkeypatch.setattr(memory, "Store", partial(Store, lease=1))
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        go_on = Signal()
+        scene.plays(halting(go_on) if streams else late(go_on))
+        with reading(scene.gateway, "POST", PATH, {**STREAMED, "stream": streams}) as one:
+            if streams:
+                id = id_of(one.until(b'"delta":"word3 "'))
+            else:
+                id = json.loads(one.rest())["id"]
+                poll(scene.gateway, id, "in_progress")
+            shaky += ["advance", "append_events", "renew"] * 1000
+            go_on.set()
+            line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
+            assert (line["outcome"], line["error"]) == ("error", "storage_unavailable")
+            found = poll(scene.gateway, id)
+            assert found["status"] == "failed"
+            if streams:
+                told = checked(one.rest())
+                assert told[-1]["type"] == "response.failed" and told[-1]["response"] == found
+                assert checked(resumed(scene.gateway, id).data) == told
 
 
 # --- conversations, log and metrics -------------------------------------------------------------------------
