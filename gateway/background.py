@@ -8,8 +8,9 @@ hears of it is in `follow.py`. A process that dies leaves its runs to the others
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -20,7 +21,7 @@ from gateway.log import Log
 from gateway.memory import UNAVAILABLE
 from gateway.serving import Services, Serving
 from gateway.store.errors import ConversationMissing, StoreError, StoreUnavailable
-from gateway.store.responses import LIVE, StoredResponse
+from gateway.store.responses import LIVE, Batches, StoredResponse
 from translators.context import Call, Queued, Stream
 from translators.errors import CANCELLED, Failure
 
@@ -31,10 +32,13 @@ MOST_BYTES = 512 * 1024 * 1024
 """Of the requests of all that have not ended, which are kept in memory; one is taken whatever its size."""
 
 BATCH_SECONDS = 0.05
-"""Between two transactions with a run's events: what comes meanwhile goes into one."""
+"""Between two transactions with the events of all runs: what comes meanwhile goes into one."""
+
+MOST_AT_ONCE, FEWEST_OF_A_RUN = 2000, 10
+"""Events that one transaction stores, in equal parts of all runs; but of no run fewer than so many."""
 
 MOST_PENDING = 2000
-"""Events that wait to be stored before reading from Cohere pauses."""
+"""Events of a run that wait to be stored before reading from Cohere pauses."""
 
 MOST_REMEMBERED = 1000
 """Events of a run that followers in this process find in memory; older ones are read from the storage."""
@@ -61,6 +65,9 @@ STOPPED = failure("not_ready", "The gateway stopped before the response was comp
 BUSY = failure("busy", "Too many responses are waiting in the background")
 
 
+T = TypeVar("T")
+
+
 class Begun(Struct, frozen=True):
     """A response that was accepted: as it stands, and the events to come where it is streamed."""
 
@@ -69,13 +76,14 @@ class Begun(Struct, frozen=True):
 
 
 class Background:
-    """The runs of this process, and one timer for all of them."""
+    """The runs of this process, with one writer and one timer for all of them."""
 
     def __init__(self, services: Services, log: Log) -> None:
         self.services, self.log = services, log
         self.places = asyncio.Semaphore(services.settings.background_runs)
         self._runs: dict[str, Run] = {}
         self._timer: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._deadline: float | None = None
 
     async def begin(self, serving: Serving, call: Call) -> Begun:
@@ -143,8 +151,9 @@ class Background:
         await self._wait(LAST_WORDS_SECONDS)
         for run in self._runs.values():
             run.task.cancel()  # the storage does not answer; another process will say what became of it
-        if self._timer is not None:
-            self._timer.cancel()
+        for task in (self._timer, self._writer):
+            if task is not None:
+                task.cancel()
 
     async def _wait(self, seconds: float) -> None:
         if tasks := {run.task for run in self._runs.values()}:
@@ -160,6 +169,53 @@ class Background:
         known, now = run.known, time.monotonic()
         self.services.metrics.served(known, now)
         self.log.request(known, now)
+
+    # --- the storage ----------------------------------------------------------------------------------------
+
+    async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """What the storage says to this; asked again while it is down. Raises StoreUnavailable."""
+        for pause in PATIENCE:
+            try:
+                return await write()
+            except StoreUnavailable as error:
+                self.services.memory.trouble(error)
+                await asyncio.sleep(pause)
+        return await write()
+
+    def write(self) -> None:
+        """A run has events to be stored."""
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        """Stores what is pending, of all runs together, again and again until nothing is."""
+        store = self.services.memory.store
+        while batches := self._batches():
+            try:
+                gone = await self.insist(partial(store.append_events, batches))
+            except StoreUnavailable as error:
+                self.services.memory.trouble(error)
+                self._give_up(batches, failure_of(CallerError(UNAVAILABLE)))
+            except Exception as error:
+                told = failure_of(error)
+                self.log.failure("in the background", error, told)
+                self._give_up(batches, told)
+            else:
+                self._give_up(gone, CANCELLED)
+                for id, (number, events) in batches.items():
+                    if id in self._runs and id not in gone:
+                        self._runs[id].told(number, events)
+            await asyncio.sleep(BATCH_SECONDS)
+        self._writer = None
+
+    def _batches(self) -> Batches:
+        runs = self._runs.values()
+        part = max(MOST_AT_ONCE // max(len(runs), 1), FEWEST_OF_A_RUN)
+        return {run.id: batch for run in runs if (batch := run.batch(part)) is not None}
+
+    def _give_up(self, ids: Iterable[str], why: Failure) -> None:
+        for run in [self._runs[id] for id in ids if id in self._runs]:
+            run.stop(why)
 
     # --- the timer ------------------------------------------------------------------------------------------
 
@@ -208,7 +264,6 @@ class Run:
         self._ending: Failure | None = None  # why it was stopped
         self._telling = False
         self._final: bytes | None = None
-        self._writing: asyncio.Task[None] | None = None
         # Events that are stored, the newest of them, from the number `_first` on; and those that will be.
         self._stored: list[bytes] = []
         self._first = 0
@@ -227,8 +282,8 @@ class Run:
         return self._stored[index:] if index >= 0 else None
 
     def stop(self, why: Failure) -> None:
-        """Ends it like this, unless it has ended."""
-        if self._ending is None and not self.over:
+        """Ends it like this, unless its end is known."""
+        if self._ending is None and self._final is None and not self.over:
             self._ending = why
             self.task.cancel()
 
@@ -251,7 +306,6 @@ class Run:
             known.error = "internal_error"
         finally:
             self.over = True
-            await self._stop_writing()
             self._tell()
             known.status = known.status or (500 if known.error else 200)
             known.outcome = known.outcome or ("error" if known.error else "ok")
@@ -260,7 +314,7 @@ class Run:
         try:
             async with self._background.places:
                 response, _ = self._row(self._begun)
-                if await self._insist(partial(self._store.advance, response)):
+                if await self._background.insist(partial(self._store.advance, response)):
                     await self._serving.answer(self._call, self)
                 else:
                     self.known.outcome, self.known.status = "cancelled", CANCELLED.status
@@ -303,10 +357,9 @@ class Run:
 
     async def documents(self, documents: Sequence[bytes]) -> None:
         self._pending += documents
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.get_running_loop().create_task(self._write())
-        if len(self._pending) > MOST_PENDING:
-            await asyncio.wait({self._writing})
+        self._background.write()
+        while len(self._pending) > MOST_PENDING:
+            await self.news.wait()
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
         self._pending += documents
@@ -315,60 +368,37 @@ class Run:
 
     # --- the storage ----------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
-        """Stores what is pending, again and again until nothing is."""
-        try:
-            while self._pending:
-                events = list(self._pending)
-                number = self._first + len(self._stored)
-                if not await self._insist(partial(self._store.append_events, self.id, number, events)):
-                    self.stop(CANCELLED)
-                    return
-                self._told(events)
-                await asyncio.sleep(BATCH_SECONDS)
-        except StoreUnavailable as error:
-            self.stop(failure_of(CallerError(UNAVAILABLE)))
-            self._memory.trouble(error)
+    def batch(self, most: int) -> tuple[int, Sequence[bytes]] | None:
+        """The next events to be stored, with the number of the first. None once its end is to be stored with them."""
+        if not self._pending or self._final is not None or self._ending is not None:
+            return None
+        return self._first + len(self._stored), self._pending[:most]
 
-    async def _stop_writing(self) -> None:
-        """What was not seen to be stored is still pending: storing it twice does no harm."""
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait({self._writing})
-
-    async def _finish(self) -> None:
-        """The complete response, its last events, and what it adds to its conversation. Raises StoreUnavailable."""
-        await self._stop_writing()
-        assert self._final is not None
-        response, items = self._row(self._final)
-        events = list(self._pending) if self._streamed else []
-        number = self._first + len(self._stored)
-        try:
-            kept = await self._insist(partial(self._store.advance, response, items, number, events))
-        except ConversationMissing:
-            # Deleted meanwhile: the response stays, as those do that were in it before.
-            kept = await self._insist(partial(self._store.advance, response, (), number, events))
-        if kept:
-            self._told(events)
-
-    async def _insist(self, write: Callable[[], Awaitable[bool]]) -> bool:
-        """Whether the storage took it; False when the response is not live any more. Raises StoreUnavailable."""
-        for pause in PATIENCE:
-            try:
-                return await write()
-            except StoreUnavailable as error:
-                self._memory.trouble(error)
-                await asyncio.sleep(pause)
-        return await write()
-
-    def _told(self, events: Sequence[bytes]) -> None:
+    def told(self, number: int, events: Sequence[bytes]) -> None:
         """These are stored: whoever follows may have them."""
+        # What was stored twice, by the writer and with the end of the run, is told once.
+        events = events[self._first + len(self._stored) - number :]
         del self._pending[: len(events)]
         self._stored += events
         if len(self._stored) > 2 * MOST_REMEMBERED:
             self._first += len(self._stored) - MOST_REMEMBERED
             del self._stored[:-MOST_REMEMBERED]
         self._tell()
+
+    async def _finish(self) -> None:
+        """The complete response, its last events, and what it adds to its conversation. Raises StoreUnavailable."""
+        assert self._final is not None
+        response, items = self._row(self._final)
+        # Perhaps the writer is at some of these, too: storing an event twice does no harm.
+        events = list(self._pending) if self._streamed else []
+        number = self._first + len(self._stored)
+        try:
+            kept = await self._background.insist(partial(self._store.advance, response, items, number, events))
+        except ConversationMissing:
+            # Deleted meanwhile: the response stays, as those do that were in it before.
+            kept = await self._background.insist(partial(self._store.advance, response, (), number, events))
+        if kept:
+            self.told(number, events)
 
     def _tell(self) -> None:
         news, self.news = self.news, asyncio.Event()

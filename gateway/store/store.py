@@ -16,7 +16,7 @@ from gateway.store import conversations, purge, responses
 from gateway.store.conversations import Conversation, Order, Page
 from gateway.store.database import Database
 from gateway.store.errors import ItemExists, StoreUnavailable
-from gateway.store.responses import LIVE, StoredResponse
+from gateway.store.responses import LIVE, Batches, StoredResponse
 from gateway.store.tables import VERSION
 
 MOST_CHAIN_BYTES = 64 * 1024 * 1024
@@ -119,9 +119,12 @@ class Store:
         """The heartbeat of these responses' worker."""
         await self._database.write(lambda c: responses.renew(c, ids, self._now() + self.lease))
 
-    async def append_events(self, id: str, first_sequence: int, events: Sequence[bytes]) -> bool:
-        """May be repeated: a number that is taken keeps its event. False if the response is not live any more."""
-        return await self._database.write(lambda c: responses.append_events(c, id, first_sequence, events))
+    async def append_events(self, batches: Batches) -> set[str]:
+        """Events of several responses. May be repeated: a number that is taken keeps its event.
+
+        The ids of those that are not live any more, to which nothing was added.
+        """
+        return await self._database.write(lambda c: responses.append_events(c, batches))
 
     async def events(self, owner: str, id: str, after: int = -1, most: int = 1000) -> list[tuple[int, bytes]]:
         """The events numbered above `after`, in order, `most` at a time."""
