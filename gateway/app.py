@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
 from gateway.background import Background
+from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.guard import Guard
@@ -37,7 +38,8 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
-    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
+    cache = AnswerCache(settings, log)
+    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
     background, upkeep = Background(services, log), Upkeep(memory, log)
     serving = False
 
@@ -53,6 +55,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         await upkeep.stop()
         await upstream.stop()
         await memory.stop()
+        await cache.stop()
         log.flush()
 
     router = Router(

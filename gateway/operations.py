@@ -33,7 +33,8 @@ class CallOperation(Struct, frozen=True):
     """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
 
     remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. queued: what is told
-    of a call of this row in the background before it begins.
+    of a call of this row in the background before it begins. cached: answers may come from the cache (not those that
+    are remembered, whose items' ids are theirs alone).
     """
 
     name: str
@@ -45,6 +46,7 @@ class CallOperation(Struct, frozen=True):
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
     queued: Callable[[Any], Queued] | None = None
+    cached: bool = False
 
 
 class CountOperation(Struct, frozen=True):
@@ -68,7 +70,7 @@ class LookupOperation(Struct, frozen=True):
 
 
 CALLS: tuple[CallOperation, ...] = (
-    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE),
+    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE, cached=True),
     CallOperation(
         "responses",
         "/v1/responses",
