@@ -207,6 +207,7 @@ def _told(request: dict[str, Any], data: list[bytes]) -> list[Any]:
     queued = responses.queued(call).events if request.get("background") else ()
     told = [*map(json.loads, queued), *golden.told(call.stream(), data)]
     assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    assert all(next(iter(event)) == "type" for event in told), "the framing finds an event's name at its beginning"
     return told
 
 
