@@ -18,6 +18,7 @@ from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Framing
 from gateway.serving import Services, Serving
 from translators.context import Call, Stream
+from translators.notes import Notes
 
 JSON_TYPE = (b"content-type", b"application/json")
 STREAM_HEADERS = (
@@ -45,9 +46,9 @@ class CallEndpoint:
         if serving.in_background:
             begun = await self._background.begin(serving, call)
             if begun.events is None:
-                await answer_json(send, begun.body, note_headers(call))
+                await answer_json(send, begun.body, note_headers(call.notes))
             else:
-                await answer_events(known, receive, send, begun.events, note_headers(call))
+                await answer_events(known, receive, send, begun.events, note_headers(call.notes))
             return
         async with Departure(receive) as departure:
             await serving.answer(call, Answering(operation.framing, known, send, departure))
@@ -61,11 +62,11 @@ class Answering:
 
     async def whole(self, call: Call, answer: bytes) -> None:
         self._departure.over()
-        await answer_json(self._send, answer, note_headers(call))
+        await answer_json(self._send, answer, note_headers(call.notes))
 
     async def begin(self, call: Call) -> None:
         self._known.first_byte = time.monotonic()
-        headers = [*STREAM_HEADERS, *note_headers(call)]
+        headers = [*STREAM_HEADERS, *note_headers(call.notes)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def documents(self, documents: Sequence[bytes]) -> None:
@@ -121,6 +122,6 @@ async def answer_events(
         await send({"type": "http.response.body", "body": sse.DONE, "more_body": False})
 
 
-def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
+def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:
     """What the caller is told of their request, if anything."""
-    return [(b"x-gateway-notes", call.notes.header().encode("ascii"))] if len(call.notes) else []
+    return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []

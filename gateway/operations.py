@@ -1,8 +1,8 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of COUNTS is translated and counted; a row of
-LOOKUPS is answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed; a row of BATCHES is sent in parts and answered whole;
+a row of COUNTS is translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, responses, responses_answer, tokens
-from translators.context import Call, Context, Kept, Queued, Remembering, Stream
+from translators import chat, embeddings, models, native, responses, responses_answer, tokens
+from translators.context import Batch, Call, Context, Kept, Outcome, Policy, Queued, Remembering, Stream, UsageBase
 from translators.fields import FieldTable
+from translators.notes import Notes
 
 
 def _done(stream: Stream) -> bytes:
@@ -47,6 +48,16 @@ class CallOperation(Struct, frozen=True):
     kept: Callable[[bytes], Kept] | None = None
     queued: Callable[[Any], Queued] | None = None
     cached: bool = False
+
+
+class BatchOperation(Struct, frozen=True):
+    """`request` makes a Batch of a body: the parts that are sent to `upstream`, and their one answer."""
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], Batch]
+    fields: FieldTable
 
 
 class CountOperation(Struct, frozen=True):
@@ -84,6 +95,13 @@ CALLS: tuple[CallOperation, ...] = (
     ),
 )
 
+BATCHES: tuple[BatchOperation, ...] = (
+    BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
+)
+
+TRANSLATED: tuple[CallOperation | BatchOperation, ...] = (*CALLS, *BATCHES)
+"""The rows with a table of fields."""
+
 COUNTS: tuple[CountOperation, ...] = (
     CountOperation(
         "input_tokens",
@@ -109,5 +127,10 @@ is_last: Callable[[bytes], bool] = responses_answer.is_last
 last_event: Callable[[str, bytes, int], bytes] = responses_answer.last_event
 gone_event: Callable[[int], bytes] = responses_answer.gone_event
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in CALLS}
+native_asked: Callable[[bytes], tuple[str, bool]] = native.asked
+native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewritten
+native_counted: Callable[[bytes, bool, UsageBase], Outcome] = native.counted
+"""What is read, and on the alias changed, of requests that are otherwise passed on as they are."""
+
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED}
 """What `cohere-gateway translate` knows."""

@@ -26,7 +26,8 @@ from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
-from translators.context import Call, Context, Outcome, Policy, Stream
+from gateway.vocabulary import vocabulary
+from translators.context import Call, Context, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
 
@@ -57,6 +58,7 @@ class Services(msgspec.Struct, frozen=True):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            vocabulary=vocabulary,
         )
 
 
@@ -93,7 +95,8 @@ class Serving:
         self.services.catalogue.notice(call.model, self.caller)
         if self.operation.cached:
             headers = self._scope["gateway.headers"]
-            self.known.cache, self._lookup = self.services.cache.lookup(call, self.caller, headers)
+            cache = self.services.cache
+            self.known.cache, self._lookup = cache.lookup(call.notes, call.repeatable, self.caller, headers)
         return call
 
     def _translated(self) -> Call:
@@ -153,7 +156,7 @@ class Serving:
         except AnswerFailed as error:
             call = _again(call, error.failure)
             answer = call.answer(bodies := await self._bodies(call))
-        _used(self.known, answer.outcome)
+        exchange.used(self.known, answer.outcome)
         if self.keep is not None:
             await self.keep(answer.body)
         await outlet.whole(call, answer.body)
@@ -191,7 +194,7 @@ class Serving:
             stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
                 raise UpstreamError(stream.failure)
-        _used(self.known, stream.outcome)
+        exchange.used(self.known, stream.outcome)
         await self._before_the_last(stream)
         await outlet.begin(call)
         await outlet.end(documents, stream)
@@ -207,7 +210,7 @@ class Serving:
         known = self.known
         if (found := await self._cached(call)) is not None:
             told = [[*stream.feed(data, choice)] for choice, one in enumerate(found) for data in events(one)]
-            _used(known, stream.outcome)
+            exchange.used(known, stream.outcome)
             await self._before_the_last(stream)
             await outlet.begin(call)
             await outlet.end([document for documents in told for document in documents], stream)
@@ -230,7 +233,7 @@ class Serving:
             try:
                 await pump(source, stream, call, outlet, self._before_the_last)
             finally:
-                _used(known, stream.outcome)
+                exchange.used(known, stream.outcome)
                 if stream.failure is not None:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
@@ -279,7 +282,3 @@ def _again(call: Call, failed: Failure) -> Call:
         raise UpstreamError(failed)
     second.notes.told("answer", f"asked Cohere again: {failed.code}")
     return second
-
-
-def _used(known: Exchange, outcome: Outcome) -> None:
-    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens

@@ -79,9 +79,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
+    upload_limit: Annotated[
+        int, _about("bytes of a file sent to Cohere's native API, which passes through"), Meta(ge=1)
+    ] = 2 * 1024 * 1024 * 1024
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )
+    embed_input_type: Annotated[
+        Literal["search_document", "search_query", "classification", "clustering"],
+        _about("what texts to embed are for, where a caller says nothing of `input_type`"),
+    ] = "search_document"
     extra_upstream_fields: Annotated[
         list[str], _about("fields that are sent to Cohere although the gateway does not know them")
     ] = []
@@ -123,6 +130,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             UsageBase(self.usage_base),
             frozenset(self.extra_upstream_fields),
             self.strict_failures == "refusal",
+            self.embed_input_type,
         )
 
 
