@@ -7,6 +7,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.background import Background
 from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
@@ -24,6 +25,7 @@ from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
+from gateway.upkeep import Upkeep
 from gateway.upload import UploadEndpoint
 from gateway.upstream.resilient import ResilientUpstream
 from translators.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
@@ -49,19 +51,24 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
         raise SettingError(f"database_url: {error}") from error
     cache = AnswerCache(settings, log)
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
+    background, upkeep = Background(services, log), Upkeep(memory, log)
     serving = False
 
-    def draining() -> None:
+    def draining(grace: float) -> None:
         nonlocal serving
         serving = False
+        background.close(grace)
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
         await upstream.start()
+        upkeep.start()
         serving = True
         yield
         serving = False
+        await background.stop()
+        await upkeep.stop()
         await upstream.stop()
         await memory.stop()
         await cache.stop()
@@ -70,12 +77,15 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     native = NativeEndpoint(services)
     router = Router(
         routes=[
-            *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
             *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
             *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
-            *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),
+            *(
+                Route(path, RememberedEndpoint(row, services, background), methods=list(row))
+                for path, row in REMEMBERED.items()
+            ),
             *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),

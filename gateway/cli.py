@@ -93,6 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument("--config", metavar="FILE", help="a gateway.toml, for its aliases")
     translate.add_argument("--strict", action="store_true", help="refuse what would be ignored or adjusted")
     translate.set_defaults(run=_translate)
+
+    database = commands.add_parser(
+        "db", help="look after the database", description="Looks after the database of responses."
+    )
+    works = database.add_subparsers(dest="work", metavar="WORK", parser_class=_Parser, required=True)
+    upgrade = works.add_parser(
+        "upgrade",
+        help="bring the database to this version",
+        description="Makes the tables, or brings them to this version, and does nothing where they are. A gateway "
+        "does so itself at its start; this is for doing it beforehand, perhaps as a user who may.",
+        epilog="example: GATEWAY_DATABASE_URL=postgresql://gateway@localhost/gateway cohere-gateway db upgrade",
+    )
+    upgrade.add_argument("--config", metavar="FILE", help="a gateway.toml, for its database_url")
+    upgrade.set_defaults(run=_upgrade)
     return parser
 
 
@@ -178,6 +192,23 @@ def _emulator(options: argparse.Namespace) -> int:
         raise _Wrong(str(error)) from error
     except CannotListen as error:
         raise _Wrong(str(error), 1) from error
+    return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from gateway.settings import SettingError, load
+    from gateway.store.database import upgrade
+    from gateway.store.errors import StoreUnavailable
+
+    try:
+        upgrade(load(os.environ, options.config).database_url)
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+    except ValueError as error:
+        raise _Wrong(f"database_url: {error}") from error
+    except StoreUnavailable as error:
+        raise _Wrong(" ".join(str(error).split()), 1) from error
+    print("the database is up to date")
     return 0
 
 

@@ -22,14 +22,14 @@ RELOADED = frozenset(
 
 
 class Control:
-    """The handles of one gateway. draining: is called when it is to stop, say to be ready no more."""
+    """The handles of one gateway. draining: is told when it is to stop, with the seconds that are left."""
 
-    def __init__(self, guard: Guard, services: Services, log: Log, draining: Callable[[], None]) -> None:
+    def __init__(self, guard: Guard, services: Services, log: Log, draining: Callable[[float], None]) -> None:
         self._guard, self._services, self._log, self._draining = guard, services, log, draining
 
     def drain(self, seconds: float) -> None:
         """What is in flight may end by itself for so long; then it is ended, with an error in its own form."""
-        self._draining()
+        self._draining(seconds)
         asyncio.get_running_loop().call_later(seconds, self._services.upstream.interrupt)
 
     def reload(self, old: Settings, new: Settings) -> bool:

@@ -5,14 +5,16 @@ request's bytes and its answer is `serving.py`.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange, sse
+from gateway.background import Background
 from gateway.departure import Departure
 from gateway.exchange import Exchange
 from gateway.operations import CallOperation, LookupOperation
@@ -36,8 +38,8 @@ STREAM_HEADERS = (
 class CallEndpoint:
     """A row of CALLS as an ASGI application."""
 
-    def __init__(self, operation: CallOperation, services: Services) -> None:
-        self._operation, self._services = operation, services
+    def __init__(self, operation: CallOperation, services: Services, background: Background) -> None:
+        self._operation, self._services, self._background = operation, services, background
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation, known = self._operation, exchange.of(scope)
@@ -47,6 +49,13 @@ class CallEndpoint:
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
         serving = Serving(operation, self._services, scope, known)
         call = await serving.prepare(asked)
+        if serving.in_background:
+            begun = await self._background.begin(serving, call)
+            if begun.events is None:
+                await answer_json(send, begun.body, note_headers(call.notes))
+            else:
+                await answer_events(known, receive, send, begun.events, note_headers(call.notes))
+            return
         async with Departure(receive) as departure:
             with Answering(operation.framing, known, send, departure, settings.stream_comments) as answering:
                 await serving.answer(call, answering)
@@ -167,6 +176,25 @@ async def answer_json(send: Send, answer: bytes, more: Sequence[tuple[bytes, byt
     headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer)), *more]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
+
+
+async def answer_events(
+    known: Exchange,
+    receive: Receive,
+    send: Send,
+    batches: AsyncGenerator[Sequence[bytes], None],
+    more: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """A stream of named events that somebody else makes: the caller may leave, and the making goes on."""
+    known.streamed = True
+    async with Departure(receive) as departure, contextlib.aclosing(batches):
+        await send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *more]})
+        async for documents in batches:
+            known.first_byte = known.first_byte or time.monotonic()
+            body = sse.encode_named(documents) or sse.COMMENT
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        departure.over()
+        await send({"type": "http.response.body", "body": sse.DONE, "more_body": False})
 
 
 def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:

@@ -82,6 +82,7 @@ ERRORS: Mapping[str, Meaning] = {
     "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
     "cut": Meaning(502, "server_error", "upstream_cut"),
     "no_storage": Meaning(503, "server_error", "storage_unavailable"),
+    "background_full": Meaning(503, "server_error", "too_many_in_background"),
     "not_ready": Meaning(503, "server_error", "not_ready"),
     "busy": Meaning(503, "server_error", "too_many_calls"),
     "circuit_open": Meaning(503, "server_error", "circuit_open"),

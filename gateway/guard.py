@@ -7,7 +7,6 @@ routes; then, for whatever came of it, the error body, the headers every answer 
 import asyncio
 import re
 import time
-import traceback
 from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
@@ -117,11 +116,7 @@ class Guard:
         """Renders any failure; one that no table knows is a bug of ours, logged without the caller's words."""
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type
-        if told is errors.INTERNAL:
-            where = "".join(traceback.format_tb(error.__traceback__))
-            self._log.trouble(f"request {known.request_id} failed: {type(error).__name__}\n{where}")
-        elif told.loud:
-            self._log.trouble(f"request {known.request_id}: Cohere refused the gateway's own key ({told.code})")
+        self._log.failure(known.request_id, error, told)
         if known.response_started:
             # Only a torn connection still tells the caller that what came is not whole.
             raise RuntimeError("the answer broke off") from None

@@ -17,13 +17,16 @@ from gateway.errors import CallerError, failure
 from gateway.log import Log
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
-from gateway.store.responses import StoredResponse
+from gateway.store.responses import LIVE, StoredResponse
 from gateway.store.store import Store
 from translators.context import Kept, Remembering
 
 DAY = 86_400
 MOST_ITEMS = 10_000
 """Items of a conversation that one request may load."""
+
+SAID = ("completed", "incomplete")
+"""Responses that become part of their conversation."""
 
 UNAVAILABLE = failure(
     "no_storage", "The storage of responses does not answer; with 'store': false this works without it"
@@ -41,12 +44,18 @@ class Recalled(Struct, frozen=True):
 
 
 class Memory:
-    """The store, opened when it is first needed."""
+    """The store, opened once. One that cannot be opened is tried again by whoever needs it."""
 
     def __init__(self, url: str, days: float, log: Log) -> None:
         self.store = Store(url)
         self._days, self._log = days, log
         self._opening: asyncio.Task[None] | None = None
+
+    async def _open(self) -> None:
+        try:
+            await self.store.start()
+        except StoreError as error:
+            self.trouble(error)
 
     async def stop(self) -> None:
         if self._opening is not None:
@@ -54,14 +63,10 @@ class Memory:
             await self.store.stop()
 
     async def open(self) -> Store:
-        """The store, started once. Raises CallerError (503) when it cannot be."""
+        """The store, once it was opened or could not be: it is usable all the same, each call tries again."""
         if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self.store.start())
-        try:
-            await asyncio.shield(self._opening)
-        except StoreError as error:
-            # Usable all the same: each call tries again (store.py).
-            self._log.trouble(f"storage: {error}")
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        await asyncio.shield(self._opening)
         return self.store
 
     def trouble(self, error: Exception) -> None:
@@ -97,6 +102,9 @@ class Memory:
     async def _history(self, store: Store, asked: Remembering, caller: Caller) -> tuple[bytes, ...]:
         if asked.previous_response_id:
             chain = await store.chain(caller.owner, asked.previous_response_id)
+            if chain[-1].status in LIVE:
+                told = failure("bad_request", f"Previous response '{asked.previous_response_id}' is not finished yet")
+                raise CallerError(told.at("previous_response_id"))
             return tuple(array for link in chain for array in (link.items, link.output))
         if asked.conversation:
             page = await store.items(caller.owner, asked.conversation, None, MOST_ITEMS, "asc")
@@ -107,6 +115,16 @@ class Memory:
         """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out."""
         if not recalled.keep:
             return
+        response, added = self.as_stored(recalled, caller, kept, body)
+        try:
+            await self.store.save(response, added)
+        except StoreError as error:
+            self._log.trouble(f"storage: response {kept.id} was not kept: {error}")
+
+    def as_stored(
+        self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes
+    ) -> tuple[StoredResponse, list[tuple[str, bytes]]]:
+        """A response as it is stored, and the items that it adds to its conversation."""
         asked = recalled.asked
         response = StoredResponse(
             id=kept.id,
@@ -117,16 +135,13 @@ class Memory:
             model=kept.model,
             previous_id=asked.previous_response_id or None,
             conversation_id=asked.conversation or None,
-            background=False,
+            background=asked.background,
             body=body,
             items=b"[" + b",".join(item for _, item in asked.items) + b"]",
             output=kept.output,
         )
-        added = [*asked.items, *_named(kept)] if asked.conversation else []
-        try:
-            await self.store.save(response, added)
-        except StoreError as error:
-            self._log.trouble(f"storage: response {kept.id} was not kept: {error}")
+        said = asked.conversation and kept.status in SAID
+        return response, [*asked.items, *_named(kept)] if said else []
 
 
 def new_response_id() -> str:

@@ -95,6 +95,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum" if many else "all",
         )
+        self.runs = Gauge(
+            "gateway_background_responses",
+            "Responses in the background that have not ended",
+            registry=registry,
+            multiprocess_mode="livesum" if many else "all",
+        )
         self.disconnects = Counter(
             "gateway_client_disconnects_total",
             "Callers who left early",

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, embeddings, models, native, rerank, responses, tokens, transcription
-from translators.context import Batch, Call, Context, Kept, Outcome, Policy, Remembering, Stream, UsageBase
+from translators import chat, embeddings, models, native, rerank, responses, responses_answer, tokens, transcription
+from translators.context import Batch, Call, Context, Kept, Outcome, Policy, Queued, Remembering, Stream, UsageBase
 from translators.fields import FieldTable
 from translators.notes import Notes
 
@@ -34,8 +34,9 @@ NAMED_EVENTS = Framing(sse.encode_named, lambda stream: sse.DONE)
 class CallOperation(Struct, frozen=True):
     """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
 
-    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. cached: answers may
-    come from the cache (not those that are remembered, whose items' ids are theirs alone).
+    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. queued: what is told
+    of a call of this row in the background before it begins. cached: answers may come from the cache (not those that
+    are remembered, whose items' ids are theirs alone).
     """
 
     name: str
@@ -46,6 +47,7 @@ class CallOperation(Struct, frozen=True):
     fields: FieldTable
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
+    queued: Callable[[Any], Queued] | None = None
     cached: bool = False
 
 
@@ -124,6 +126,7 @@ CALLS: tuple[CallOperation, ...] = (
         responses.TABLE,
         responses.remembering,
         responses.kept,
+        responses.queued,
     ),
     CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
@@ -167,6 +170,10 @@ LOOKUPS: tuple[LookupOperation, ...] = (
 CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
+
+is_last: Callable[[bytes], bool] = responses_answer.is_last
+last_event: Callable[[str, bytes, int], bytes] = responses_answer.last_event
+gone_event: Callable[[int], bytes] = responses_answer.gone_event
 
 native_asked: Callable[[bytes], tuple[str, bool]] = native.asked
 native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewritten

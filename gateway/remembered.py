@@ -1,8 +1,8 @@
 """THE TABLE OF WHAT IS REMEMBERED: stored responses and conversations, read and changed by those who own them.
 
-One row a path and method. No row calls Cohere: each is an answer of the storage, within the time that it has. What
-is somebody else's, has expired or was never there is one and the same 404. How responses come to be stored is
-`memory.py`; how they are kept, `store/`.
+One row a path and method. No row calls Cohere: each is an answer of the storage, within the time that it has, or a
+stream that is told again (`follow.py`). What is somebody else's, has expired or was never there is one and the same
+404. How responses come to be stored is `memory.py`; how they are kept, `store/`.
 
 Source: OpenAI's specification, the paths below `/responses/{response_id}` and `/conversations`.
 """
@@ -10,7 +10,7 @@ Source: OpenAI's specification, the paths below `/responses/{response_id}` and `
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange
 from gateway.access.caller import Caller
-from gateway.endpoint import answer_json
+from gateway.background import Background
+from gateway.endpoint import answer_events, answer_json
 from gateway.errors import CallerError, failure
 from gateway.memory import Memory, new_conversation
 from gateway.operations import CALLS
@@ -98,6 +99,7 @@ class Asked(Struct, frozen=True):
 
     store: Store
     memory: Memory
+    background: Background
     caller: Caller
     path: Mapping[str, str]
     query: QueryParams
@@ -117,40 +119,55 @@ class Asked(Struct, frozen=True):
         return self.caller.owner
 
 
+Events = AsyncGenerator[Sequence[bytes], None]
+
+
 class Action(Struct, frozen=True):
     """A method of a path. needs: the fields that its body must have; None where no body is read."""
 
     name: str
-    answer: Callable[[Asked], Awaitable[bytes]]
+    answer: Callable[[Asked], Awaitable[bytes | Events]]
     needs: tuple[str, ...] | None = None
 
 
 # --- responses ----------------------------------------------------------------------------------------------
 
 
-async def _retrieve(asked: Asked) -> bytes:
-    """The response as it was answered."""
+async def _retrieve(asked: Asked) -> bytes | Events:
+    """The response as it was answered, or the events of its stream, those that are still to come as well."""
     stored = await _stored(asked)
-    if asked.query.get("stream", "").lower() in ("true", "1"):
+    if asked.query.get("stream", "").lower() not in ("true", "1"):
+        return stored.body
+    if not stored.background or not await asked.store.events(asked.owner, asked.id, -1, 1):
         told = failure("bad_request", "Only a response that was made in the background, as a stream, can be streamed")
         raise CallerError(told.at("stream"))
-    return stored.body
+    return asked.background.follow(asked.owner, asked.id, _starting_after(asked.query))
+
+
+def _starting_after(query: QueryParams) -> int:
+    """The number of the event that the caller saw last. Raises CallerError (400)."""
+    given = query.get("starting_after", "")
+    if given and not re.fullmatch(r"[0-9]{1,18}", given):
+        told = failure("bad_request", "Invalid 'starting_after': an event's sequence number is wanted")
+        raise CallerError(told.at("starting_after"))
+    return int(given) if given else -1
 
 
 async def _delete(asked: Asked) -> bytes:
     if not await asked.store.delete(asked.owner, asked.id):
         _no_response(asked)
+    asked.background.stop_one(asked.id)
     return _encode(Deleted(asked.id, "response"))
 
 
 async def _cancel(asked: Asked) -> bytes:
-    """The response as it is then; what has ended stays as it is. Whoever works on it finds that it should stop."""
+    """The response as it is then; what has ended stays as it is."""
     stored = await _stored(asked)
     if not stored.background:
         told = "Cannot cancel a synchronous response: only one that was made with 'background': true"
         raise CallerError(failure("bad_request", told))
     if stored.status in LIVE:
-        await asked.store.request_cancel(asked.owner, asked.id)
+        await asked.background.cancel(asked.owner, asked.id)
         stored = await _stored(asked)
     return stored.body
 
@@ -396,20 +413,25 @@ REMEMBERED: Mapping[str, Mapping[str, Action]] = {
 class RememberedEndpoint:
     """A path of REMEMBERED as an ASGI application."""
 
-    def __init__(self, actions: Mapping[str, Action], services: Services) -> None:
-        self._actions, self._services = actions, services
+    def __init__(self, actions: Mapping[str, Action], services: Services, background: Background) -> None:
+        self._actions, self._services, self._background = actions, services, background
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         action = self._actions["GET" if method == "HEAD" else method]
-        exchange.of(scope).operation = action.name
+        known = exchange.of(scope)
+        known.operation = action.name
         memory = self._services.memory
         notes = Notes(scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true")
         given = await self._given(action, scope, receive, notes)
         caller, query = scope["gateway.caller"], QueryParams(scope["query_string"])
         store = await memory.open()
         try:
-            answer = await action.answer(Asked(store, memory, caller, scope["path_params"], query, given, notes))
+            path = scope["path_params"]
+            answer = await action.answer(Asked(store, memory, self._background, caller, path, query, given, notes))
+            if not isinstance(answer, bytes):
+                await answer_events(known, receive, send, answer)
+                return
         except StoreUnavailable as error:
             memory.trouble(error)
             raise CallerError(DOWN) from error

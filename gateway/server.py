@@ -37,6 +37,8 @@ INTERRUPT_GRACE = 0.3
 
 FAREWELL = 0.3
 """Seconds in which what had no time left is told so, before connections are cut."""
+LAST_WORDS = 5.0
+"""Seconds beyond the grace in which the storage is told what became of responses in the background."""
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
@@ -221,7 +223,7 @@ def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bo
     config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
     config.keep_alive_timeout = keep_alive
     config.graceful_timeout = grace + FAREWELL
-    config.shutdown_timeout = grace + 1
+    config.shutdown_timeout = grace + LAST_WORDS
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False

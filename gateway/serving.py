@@ -80,11 +80,17 @@ class Serving:
         self.caller: Caller = scope["gateway.caller"]
         self.recalled: Recalled | None = None
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
+        self.stream: Stream | None = None  # the one being relayed: who stops that may want to end it
         self._scope = scope
         self._asked = b""
         self._patience: Patience | None = None
         self._failed_models: list[str] = []
         self._lookup: Lookup | None = None
+
+    @property
+    def in_background(self) -> bool:
+        """The caller does not wait for the answer: it goes to the memory (`background.py`)."""
+        return self.recalled is not None and self.recalled.asked.background
 
     async def prepare(self, asked: bytes) -> Call:
         """The call that this body asks for. Raises CallerError, TranslationError."""
@@ -248,7 +254,8 @@ class Serving:
             await self.keep(stream.final())
 
     async def _streamed(self, call: Call, outlet: Outlet) -> None:
-        stream, known = call.stream(), self.known
+        self.stream = stream = call.stream()
+        known = self.known
         if (found := await self._cached(call)) is not None:
             told = [[*stream.feed(data, choice)] for choice, one in enumerate(found) for data in events(one)]
             exchange.used(known, stream.outcome)

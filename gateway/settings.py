@@ -157,6 +157,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 is for ever"), Meta(ge=0, le=36_500)
     ] = 30.0
+    background_runs: Annotated[
+        int, _about("responses in the background that a process works on at once; more are queued"), Meta(ge=1)
+    ] = 100
     strict_failures: Annotated[
         Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
     ] = "error"

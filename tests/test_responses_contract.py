@@ -54,7 +54,12 @@ FULL: dict[str, Any] = {
     "truncation": "disabled",
     "conversation": {"id": "conv_1"},
 }
-SHAPES = {"plain": PLAIN, "full": FULL, "summaries": {**PLAIN, "reasoning": {"summary": "detailed"}}}
+SHAPES = {
+    "plain": PLAIN,
+    "full": FULL,
+    "summaries": {**PLAIN, "reasoning": {"summary": "detailed"}},
+    "background": {**PLAIN, "background": True},
+}
 
 # --- Open Responses -----------------------------------------------------------------------------------------
 
@@ -197,7 +202,13 @@ def _check_whole(response: dict[str, Any]) -> None:
 
 
 def _told(request: dict[str, Any], data: list[bytes]) -> list[Any]:
-    return golden.told(golden.responses_call(request).stream(), data)
+    """The whole stream, with what is told in the background before Cohere is asked."""
+    call = golden.responses_call(request)
+    queued = responses.queued(call).events if request.get("background") else ()
+    told = [*map(json.loads, queued), *golden.told(call.stream(), data)]
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    assert all(next(iter(event)) == "type" for event in told), "the framing finds an event's name at its beginning"
+    return told
 
 
 @needs_oracle

@@ -15,6 +15,7 @@ from hypothesis import given
 from gateway.store.conversations import Conversation, Item, Page
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing
 from gateway.store.store import Store
+from support.transcripts import property_of
 from test_store_database import KINDS, OWNER, running, throwaway
 
 CONVERSATION = Conversation("conv_1", OWNER, 1_700_000_000, None, b'{"topic": "demo"}')
@@ -137,6 +138,7 @@ def shared(
 _numbers = iter(range(10**9))
 
 
+@property_of(100)
 @given(
     batches=st.lists(st.integers(0, 4), max_size=5),
     deleted=st.sets(st.integers(0, 19)),

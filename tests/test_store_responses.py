@@ -58,6 +58,11 @@ def live(id: str = "resp_1", **changes: Any) -> StoredResponse:
     return stored(id, **{"status": "in_progress", "background": True, **changes})
 
 
+async def append(store: Store, id: str, first: int, events: list[bytes]) -> bool:
+    """Whether events were added to this one response."""
+    return id not in await store.append_events({id: (first, events)})
+
+
 # --- stored -------------------------------------------------------------------------------------------------
 
 
@@ -86,7 +91,7 @@ async def test_a_finished_response_does_not_change(store: Store) -> None:
 async def test_only_its_owner_sees_a_response(store: Store) -> None:
     await store.save(stored())
     await store.begin(live("resp_2"))
-    await store.append_events("resp_2", 0, [b"{}"])
+    await append(store, "resp_2", 0, [b"{}"])
     for id in ("resp_1", "resp_2"):
         assert await store.get("else", id) is None
         assert not await store.delete("else", id)
@@ -118,6 +123,45 @@ async def test_an_expired_response_is_gone(store: Store, clock: Clock) -> None:
     assert not await store.delete(OWNER, "resp_1")
     with pytest.raises(ChainBroken):
         await store.chain(OWNER, "resp_1")
+
+
+@pytest.mark.asyncio
+async def test_events_of_several_are_added_together(store: Store) -> None:
+    for id in ("resp_1", "resp_2", "resp_3"):
+        await store.begin(live(id))
+    assert await store.advance(live("resp_3", status="completed"))
+    batches = {"resp_1": (0, [b"a", b"b"]), "resp_2": (5, [b"c"]), "resp_3": (0, [b"d"]), "resp_4": (0, [b"e"])}
+    assert await store.append_events(batches) == {"resp_3", "resp_4"}
+    assert await store.events(OWNER, "resp_1") == [(0, b"a"), (1, b"b")]
+    assert await store.events(OWNER, "resp_2") == [(5, b"c")]
+    assert await store.events(OWNER, "resp_3") == []
+    assert await store.append_events({}) == set()
+
+
+@pytest.mark.asyncio
+async def test_events_and_heartbeats_do_not_wait_for_each_other(store: Store) -> None:
+    ids = [f"resp_{number}" for number in range(20)]
+    for id in ids:
+        await store.begin(live(id))
+    for number in range(10):
+        order = ids[::-1] if number % 2 else ids
+        added, *_ = await asyncio.gather(
+            store.append_events({id: (number, [b"x"]) for id in order}), store.renew(order), store.cancelled(ids)
+        )
+        assert added == set()
+    assert all([len(await store.events(OWNER, id)) == 10 for id in ids])
+
+
+@pytest.mark.asyncio
+async def test_the_first_events_come_with_the_beginning_and_the_last_one_is_found(store: Store) -> None:
+    await store.begin(live("resp_1"), [b"zero", b"one"])
+    await store.begin(live("resp_2"))
+    assert await store.events(OWNER, "resp_1") == [(0, b"zero"), (1, b"one")]
+    assert await store.last_event(OWNER, "resp_1") == (1, b"one")
+    assert await append(store, "resp_1", 2, [b"two"])
+    assert await store.last_event(OWNER, "resp_1") == (2, b"two")
+    assert await store.last_event("else", "resp_1") is None
+    assert await store.last_event(OWNER, "resp_2") is None
 
 
 LONG = "".join(hashlib.sha256(b"%d" % number).hexdigest() for number in range(200))  # and not to be compressed
@@ -347,7 +391,7 @@ async def test_from_the_queue_to_the_end(store: Store) -> None:
     await store.begin(queued)
     assert await store.get(OWNER, "resp_1") == queued
     assert await store.advance(live(), first_sequence=0, events=[b"created", b"in_progress"])
-    assert await store.append_events("resp_1", 2, [b"delta"])
+    assert await append(store, "resp_1", 2, [b"delta"])
     done = changed(queued, status="completed", body=b'{"status":"completed"}', output=b"[1]")
     assert await store.advance(done, first_sequence=3, events=[b"completed"])
     assert await store.get(OWNER, "resp_1") == done
@@ -364,14 +408,14 @@ async def test_from_the_queue_to_the_end(store: Store) -> None:
 @pytest.mark.asyncio
 async def test_events_after_a_number(store: Store) -> None:
     await store.begin(live())
-    assert await store.append_events("resp_1", 0, [b"%d" % number for number in range(10)])
-    assert await store.append_events("resp_1", 8, [b"x", b"x", b"10"])  # once more, with one that is new
-    assert await store.append_events("resp_1", 11, [])
+    assert await append(store, "resp_1", 0, [b"%d" % number for number in range(10)])
+    assert await append(store, "resp_1", 8, [b"x", b"x", b"10"])  # once more, with one that is new
+    assert await append(store, "resp_1", 11, [])
     assert await store.events(OWNER, "resp_1") == [(number, b"%d" % number) for number in range(11)]
     assert await store.events(OWNER, "resp_1", after=8) == [(9, b"9"), (10, b"10")]
     assert await store.events(OWNER, "resp_1", after=3, most=2) == [(4, b"4"), (5, b"5")]
     assert await store.events(OWNER, "resp_1", after=10) == []
-    assert not await store.append_events("resp_never", 0, [b"x"])
+    assert not await append(store, "resp_never", 0, [b"x"])
 
 
 @pytest.mark.asyncio
@@ -379,7 +423,7 @@ async def test_the_end_is_final(store: Store) -> None:
     await store.begin(live())
     assert await store.advance(live(status="cancelled"))
     assert not await store.advance(live(status="completed"), first_sequence=0, events=[b"completed"])
-    assert not await store.append_events("resp_1", 0, [b"delta"])
+    assert not await append(store, "resp_1", 0, [b"delta"])
     assert not await store.save(stored())
     found = await store.get(OWNER, "resp_1")
     assert found is not None and found.status == "cancelled"
@@ -389,10 +433,10 @@ async def test_the_end_is_final(store: Store) -> None:
 @pytest.mark.asyncio
 async def test_a_deleted_response_does_not_come_back(store: Store) -> None:
     await store.begin(live())
-    await store.append_events("resp_1", 0, [b"delta"])
+    await append(store, "resp_1", 0, [b"delta"])
     assert await store.delete(OWNER, "resp_1")
     assert await store.cancelled(["resp_1", "resp_never"]) == {"resp_1", "resp_never"}
-    assert not await store.append_events("resp_1", 1, [b"delta"])
+    assert not await append(store, "resp_1", 1, [b"delta"])
     assert not await store.advance(live(status="completed"))
     assert await store.get(OWNER, "resp_1") is None
     assert await store.events(OWNER, "resp_1") == []
@@ -496,8 +540,8 @@ async def test_purging(store: Store, clock: Clock) -> None:
     await store.save(stored("resp_later", expires_at=NOW + 11))
     await store.begin(live("resp_live", expires_at=NOW + 10))
     await store.begin(live("resp_events", expires_at=NOW + 10))
-    await store.append_events("resp_events", 0, [b"{}"] * 9)
-    await store.append_events("resp_live", 0, [b"{}"] * 9)
+    await append(store, "resp_events", 0, [b"{}"] * 9)
+    await append(store, "resp_live", 0, [b"{}"] * 9)
     await store.advance(live("resp_events", expires_at=NOW + 10, status="completed"))
     for id, expires_at in (("conv_old", NOW + 10), ("conv_kept", None)):
         conversation = Conversation(id, OWNER, NOW, expires_at, b"{}")

@@ -109,6 +109,16 @@ class Kept(Struct, frozen=True):
     items: Sequence[bytes]
 
 
+class Queued(Struct, frozen=True):
+    """What is told of an answer in the background before it begins. waiting, begun: the answer as it stands while
+    nobody works on it, and then. events: the first ones of its stream, numbered from 0.
+    """
+
+    waiting: bytes
+    begun: bytes
+    events: Sequence[bytes]
+
+
 class Stream(Protocol):
     """A streamed answer being told. What its methods return is to be sent in order: JSON documents.
 

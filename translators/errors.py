@@ -37,6 +37,10 @@ class Failure(Struct, frozen=True):
         return replace(self, param=param)
 
 
+CANCELLED = Failure(499, "The response was cancelled", "server_error", "cancelled")
+"""The caller did not want the answer any more; 499 is nobody's to read, nginx's word for it."""
+
+
 class TranslationError(Exception):
     """The base of this room's exceptions; never raised itself."""
 

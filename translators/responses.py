@@ -11,16 +11,17 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
+from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.context import Answer, Context, Kept, Remembering, Stream
+from translators.context import Answer, Context, Kept, Queued, Remembering, Stream
 from translators.errors import InvalidField
 from translators.fields import NOTED_ONCE, Field, FieldTable, Reading, ignore, invalid, read, refuse, required
 from translators.notes import Notes
 from translators.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.question import Question, compose
-from translators.responses_answer import ResponsesStream, ResponsesView, whole
+from translators.responses_answer import FIRST_IN_BACKGROUND, ResponsesStream, ResponsesView, whole
 from translators.responses_input import InputReader, internal_name
 from translators.tools import Choice
 from translators.truncation import further, shortened
@@ -53,7 +54,7 @@ FIELDS: tuple[Field, ...] = (
     read("store", bool),
     read("previous_response_id", str),
     read("conversation", str | openai.ConversationReference),
-    read("background", bool),
+    read("background", bool, "answered at once, worked on afterwards; needs `store`"),
     read("metadata", dict[str, str], "kept with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
@@ -251,6 +252,8 @@ def remembering(body: bytes, response_id: str) -> Remembering:
     conversation = named.id if isinstance(named, openai.ConversationReference) else named
     if asked.previous_response_id and conversation:
         raise InvalidField("conversation", "'conversation' and 'previous_response_id' exclude each other")
+    if asked.background and asked.store is False:
+        raise InvalidField("background", "'background' needs 'store': what is not stored cannot be fetched later")
     return Remembering(
         asked.store is not False,
         asked.previous_response_id or "",
@@ -279,6 +282,14 @@ def _own_items(given: str | list[Raw] | None, response_id: str) -> list[tuple[st
         kept = {**item, "id": item_id, "type": "message" if bytes(kind) == bytes(_NULL) else kind}
         items.append((str(item_id), _encode(kept)))
     return items
+
+
+def queued(call: ResponsesCall) -> Queued:
+    """What is told of a call in the background before anybody works on it."""
+    begun = call.view.base
+    waiting = replace(begun, status="queued")
+    events = [openai.ResponseEvent(name, waiting, number) for number, name in enumerate(FIRST_IN_BACKGROUND)]
+    return Queued(_encode(waiting), _encode(begun), [_encode(event) for event in events])
 
 
 def kept(final: bytes) -> Kept:

@@ -10,18 +10,30 @@ cut short inside it (`incomplete`).
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 from msgspec.json import Encoder
 from msgspec.structs import replace
 
 from schemas.openai import responses as openai
 from translators import annotations, logprobs
 from translators.context import Context, Outcome
-from translators.errors import AnswerFailed, Failure
+from translators.errors import CANCELLED, AnswerFailed, Failure
 from translators.outcome import Counts, counts, finish_reason
 from translators.rewrites import SCHEMA_MISSED
 from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
 from translators.telling import Rewrite, Telling
+
+FIRST_IN_BACKGROUND = ("response.created", "response.queued")
+"""Told before anybody works on a response in the background; `created` first, as the official SDK demands."""
+
+LAST: Mapping[str, str] = {
+    "completed": "response.completed",
+    "incomplete": "response.incomplete",
+    # OpenAI has no event of its own for it, and every stream must end with one that holds the response.
+    "cancelled": "response.incomplete",
+    "failed": "response.failed",
+}
+"""What a response has come to -> the event that ends its stream."""
 
 TEXT_DELTA = "response.output_text.delta"
 
@@ -90,7 +102,9 @@ class ResponsesStream:
         self.response = view.base
         self._view = view
         self._telling = view.telling()
-        self._sequence = 0
+        # In the background the first events were told before Cohere was asked.
+        self._sequence = len(FIRST_IN_BACKGROUND) if view.base.background else 0
+        self._begun = False
         self._upstream_id = view.context.unique
         self._output: list[openai.Item] = []
         self._places: dict[int, int] = {}  # item of the turn -> its place in the output
@@ -132,11 +146,10 @@ class ResponsesStream:
     # --- one method a step ---------------------------------------------------------------------------------
 
     def _started(self, step: Started) -> list[Struct]:
-        self._upstream_id = step.id or self._view.context.unique
-        return [
-            openai.ResponseEvent("response.created", self.response, self._number()),
-            openai.ResponseEvent("response.in_progress", self.response, self._number()),
-        ]
+        self._upstream_id, self._begun = step.id or self._view.context.unique, True
+        created = () if self._view.base.background else ("response.created",)
+        names = (*created, "response.in_progress")
+        return [openai.ResponseEvent(name, self.response, self._number()) for name in names]
 
     def _opened(self, step: Opened) -> list[Struct]:
         events = self._finish_item("completed")
@@ -201,7 +214,7 @@ class ResponsesStream:
         reason, _ = finish_reason(step.reason, self._calls)
         cut = reason == "length"
         # Lenient: a refusal may come as the only event, and clients want to see the beginning first.
-        events = [] if self._sequence else self._started(Started(""))
+        events = [] if self._begun else self._started(Started(""))
         events += self._finish_item("incomplete" if cut else "completed")
         self.outcome, self.finished = found.outcome(reason), True
         self.response = replace(
@@ -212,8 +225,7 @@ class ResponsesStream:
             output=list(self._output),
             usage=usage(found),
         )
-        name = "response.incomplete" if cut else "response.completed"
-        return [*events, openai.ResponseEvent(name, self.response, self._number())]
+        return [*events, self._last()]
 
     def _failed(self, step: Failed) -> list[Struct]:
         """Every failure of Cohere's is `server_error`: OpenAI's list of codes is closed; the text says the rest."""
@@ -221,14 +233,18 @@ class ResponsesStream:
         events = self._finish_item("incomplete")
         self.outcome, self.finished, self.failure = found.outcome("error"), True, step.failure
         code = "rate_limit_exceeded" if step.failure.status == 429 else "server_error"
+        cancelled = step.failure == CANCELLED
         self.response = replace(
             self._view.base,
-            status="failed",
-            error=openai.Error(code, step.failure.message),
+            status="cancelled" if cancelled else "failed",
+            error=None if cancelled else openai.Error(code, step.failure.message),
             output=list(self._output),
             usage=usage(found) if step.usage is not None else None,
         )
-        return [*events, openai.ResponseEvent("response.failed", self.response, self._number())]
+        return [*events, self._last()]
+
+    def _last(self) -> openai.ResponseEvent:
+        return openai.ResponseEvent(LAST[self.response.status], self.response, self._number())
 
     # --- items ---------------------------------------------------------------------------------------------
 
@@ -340,6 +356,38 @@ _TELL: dict[type, Callable[[ResponsesStream, Any], list[Struct]]] = {
     Finished: ResponsesStream._finished,
     Failed: ResponsesStream._failed,
 }
+
+
+# --- streams that were told before, and are told again -------------------------------------------------------
+
+
+class _Ended(Struct):
+    """ResponseEvent, of a response that is JSON already."""
+
+    type: str
+    response: Raw
+    sequence_number: int
+
+
+_LAST_BEGINNINGS = tuple(b'{"type":"%s"' % name.encode() for name in LAST.values())
+
+
+def is_last(document: bytes) -> bool:
+    """Whether nothing follows this event."""
+    return document.startswith(_LAST_BEGINNINGS)
+
+
+def last_event(status: str, response: bytes, number: int) -> bytes:
+    """The end of a stream that broke off, as its response says it ended."""
+    return _encode(_Ended(LAST[status], Raw(response), number))
+
+
+def gone_event(number: int) -> bytes:
+    """The end of a stream whose response was deleted meanwhile."""
+    return _encode(openai.ErrorEvent("response_not_found", "The response was deleted", None, number))
+
+
+# --- whole answers -------------------------------------------------------------------------------------------
 
 
 def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, Outcome]:

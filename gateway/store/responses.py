@@ -6,7 +6,7 @@ comes back too late finds that it is told so (False). Rows are locked in one ord
 so that no two transactions wait for each other.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -35,6 +35,9 @@ LIVE = ("queued", "in_progress")
 
 MOST_SEQUENCE = 2**62
 """Callers may ask for events after any number; a database has none beyond 64 bits."""
+
+Batches = Mapping[str, tuple[int, Sequence[bytes]]]
+"""Events by the id of their response, with the sequence number of the first."""
 
 INTERRUPTED = {"code": "server_error", "message": "The gateway that worked on this response stopped before its end"}
 """The `error` of a response whose worker is gone."""
@@ -150,10 +153,11 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
 # --- in the background --------------------------------------------------------------------------------------
 
 
-def begin(connection: Connection, response: StoredResponse, lease_until: float) -> None:
-    """A live response, and that somebody works on it."""
+def begin(connection: Connection, response: StoredResponse, events: Sequence[bytes], lease_until: float) -> None:
+    """A live response, its first events, and that somebody works on it."""
     connection.execute(insert(RESPONSES), msgspec.structs.asdict(response))
     connection.execute(insert(RUNS), {"response_id": response.id, "lease_until": lease_until, "cancel": False})
+    _insert_events(connection, response.id, 0, events)
 
 
 def advance(
@@ -249,31 +253,46 @@ def _ended(body: bytes, status: Literal["cancelled", "failed"]) -> bytes:
     return msgspec.json.encode(response)
 
 
-def append_events(connection: Connection, id: str, first_sequence: int, events: Sequence[bytes]) -> bool:
-    """Numbered from `first_sequence`; those that are there already stay as they are, so that it can be repeated.
+def append_events(connection: Connection, batches: Batches) -> set[str]:
+    """Events of several responses. Those that are there already stay as they are, so that it can be repeated.
 
-    False if the response is not live: nobody reads on after its last event.
+    The ids of those that are not live: nobody reads on after their last event.
     """
-    if not _hold(connection, id):
-        return False
-    _insert_events(connection, id, first_sequence, events)
-    return True
+    # A lock that keeps the runs from being deleted, and lets their leases be renewed at the same time.
+    held = select(RUNS.c.response_id).where(RUNS.c.response_id.in_(batches)).order_by(RUNS.c.response_id)
+    live = set(connection.scalars(held.with_for_update(read=True, key_share=True)))
+    rows = [
+        {"response_id": id, "sequence": sequence, "body": body}
+        for id, (first_sequence, events) in batches.items()
+        if id in live
+        for sequence, body in enumerate(events, first_sequence)
+    ]
+    if rows:
+        connection.execute(insert_new(connection, EVENTS), rows)
+    return set(batches) - live
 
 
 def _insert_events(connection: Connection, id: str, first_sequence: int, events: Sequence[bytes]) -> None:
     if events:
-        rows = enumerate(events, first_sequence)
-        values = [{"response_id": id, "sequence": sequence, "body": body} for sequence, body in rows]
-        connection.execute(insert_new(connection, EVENTS), values)
+        numbered = enumerate(events, first_sequence)
+        rows = [{"response_id": id, "sequence": sequence, "body": body} for sequence, body in numbered]
+        connection.execute(insert_new(connection, EVENTS), rows)
 
 
 def events(connection: Connection, owner: str, id: str, after: int, now: float, most: int) -> list[tuple[int, bytes]]:
     """Those with a sequence number above `after`, in order, the first `most`."""
-    rows = connection.execute(
-        select(EVENTS.c.sequence, EVENTS.c.body)
-        .join_from(EVENTS, RESPONSES)
-        .where(_mine(owner, id), alive(RESPONSES.c.expires_at, now), EVENTS.c.sequence > min(after, MOST_SEQUENCE))
-        .order_by(EVENTS.c.sequence)
-        .limit(most)
-    )
+    newer = EVENTS.c.sequence > min(after, MOST_SEQUENCE)
+    rows = connection.execute(_events(owner, id, now).where(newer).order_by(EVENTS.c.sequence).limit(most))
     return [(row.sequence, row.body) for row in rows]
+
+
+def last_event(connection: Connection, owner: str, id: str, now: float) -> tuple[int, bytes] | None:
+    """The one with the highest sequence number."""
+    newest = _events(owner, id, now).order_by(EVENTS.c.sequence.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    return None if row is None else (row.sequence, row.body)
+
+
+def _events(owner: str, id: str, now: float) -> Select[Any]:
+    mine = _mine(owner, id), alive(RESPONSES.c.expires_at, now)
+    return select(EVENTS.c.sequence, EVENTS.c.body).join_from(EVENTS, RESPONSES).where(*mine)

@@ -16,7 +16,7 @@ from gateway.store import conversations, purge, responses
 from gateway.store.conversations import Conversation, Order, Page
 from gateway.store.database import Database
 from gateway.store.errors import ItemExists, StoreUnavailable
-from gateway.store.responses import LIVE, StoredResponse
+from gateway.store.responses import LIVE, Batches, StoredResponse
 from gateway.store.tables import VERSION
 
 MOST_CHAIN_BYTES = 64 * 1024 * 1024
@@ -93,11 +93,11 @@ class Store:
 
     # --- responses in the background ------------------------------------------------------------------------
 
-    async def begin(self, response: StoredResponse) -> None:
-        """A response that is queued or in progress, with a lease for its worker."""
+    async def begin(self, response: StoredResponse, events: Sequence[bytes] = ()) -> None:
+        """A response that is queued or in progress, with a lease for its worker, and its first events."""
         if response.status not in LIVE:
             raise ValueError("a finished response is saved, not begun")
-        await self._database.write(lambda c: responses.begin(c, response, self._now() + self.lease))
+        await self._database.write(lambda c: responses.begin(c, response, events, self._now() + self.lease))
 
     async def advance(
         self,
@@ -119,13 +119,20 @@ class Store:
         """The heartbeat of these responses' worker."""
         await self._database.write(lambda c: responses.renew(c, ids, self._now() + self.lease))
 
-    async def append_events(self, id: str, first_sequence: int, events: Sequence[bytes]) -> bool:
-        """May be repeated: a number that is taken keeps its event. False if the response is not live any more."""
-        return await self._database.write(lambda c: responses.append_events(c, id, first_sequence, events))
+    async def append_events(self, batches: Batches) -> set[str]:
+        """Events of several responses. May be repeated: a number that is taken keeps its event.
+
+        The ids of those that are not live any more, to which nothing was added.
+        """
+        return await self._database.write(lambda c: responses.append_events(c, batches))
 
     async def events(self, owner: str, id: str, after: int = -1, most: int = 1000) -> list[tuple[int, bytes]]:
         """The events numbered above `after`, in order, `most` at a time."""
         return await self._database.read(lambda c: responses.events(c, owner, id, after, self._now(), most))
+
+    async def last_event(self, owner: str, id: str) -> tuple[int, bytes] | None:
+        """The event with the highest number; None where there are none."""
+        return await self._database.read(lambda c: responses.last_event(c, owner, id, self._now()))
 
     async def request_cancel(self, owner: str, id: str) -> bool:
         """Whichever process works on it finds it in `cancelled`. False if nobody does."""

@@ -291,6 +291,7 @@ class Response(Struct, frozen=True, kw_only=True):
 
 
 # --- events -----------------------------------------------------------------------------------------------
+# `type` stands first in each: what frames them looks no further.
 
 
 class ResponseEvent(Struct, frozen=True):
@@ -370,36 +371,32 @@ class SummaryDone(Struct, frozen=True):
     sequence_number: int
 
 
-class AnnotationAdded(Struct, frozen=True):
+class AnnotationAdded(Struct, frozen=True, tag_field="type", tag="response.output_text.annotation.added"):
     item_id: str
     output_index: int
     content_index: int
     annotation_index: int
     annotation: dict[str, Any]
     sequence_number: int
-    type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
 
 
-class ArgumentsDelta(Struct, frozen=True):
+class ArgumentsDelta(Struct, frozen=True, tag_field="type", tag="response.function_call_arguments.delta"):
     item_id: str
     output_index: int
     delta: str
     sequence_number: int
-    type: Literal["response.function_call_arguments.delta"] = "response.function_call_arguments.delta"
 
 
-class ArgumentsDone(Struct, frozen=True):
+class ArgumentsDone(Struct, frozen=True, tag_field="type", tag="response.function_call_arguments.done"):
     item_id: str
     output_index: int
     name: str
     arguments: str
     sequence_number: int
-    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
 
 
-class ErrorEvent(Struct, frozen=True):
+class ErrorEvent(Struct, frozen=True, tag_field="type", tag="error"):
     code: str | None
     message: str
     param: str | None
     sequence_number: int
-    type: Literal["error"] = "error"

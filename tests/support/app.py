@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,13 +208,14 @@ def gateway_over(
     Unless the settings say so, nothing is asked twice and no breaker opens: a failure is to be seen as it is.
     """
     log = Written()
-    given = {**ONCE, **settings}
+    with tempfile.TemporaryDirectory() as folder:
+        given = {**ONCE, "database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
 
-    def app() -> Any:
-        return create_app(Settings(cohere_base_url=upstream, **given), _AtOnce(True, log))
+        def app() -> Any:
+            return create_app(Settings(cohere_base_url=upstream, **given), _AtOnce(True, log))
 
-    with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
-        yield Gateway(url, upstream, log, key)
+        with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
+            yield Gateway(url, upstream, log, key)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -54,12 +55,14 @@ class Process:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
         }
+        self._storage = tempfile.TemporaryDirectory()
+        storage = {"GATEWAY_DATABASE_URL": f"sqlite:///{self._storage.name}/gateway.sqlite3"}
         coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
         self.began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
             cwd=ROOT,
-            env={**clean, **coverage, **environment},
+            env={**clean, **coverage, **storage, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -152,6 +155,7 @@ class Process:
             pass
         self._process.wait(5)
         self._reader.join(5)
+        self._storage.cleanup()
         rest = self._stdout.read()
         self._stdout.close()
         self._stderr.close()

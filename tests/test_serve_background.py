@@ -1,0 +1,641 @@
+"""Responses in the background: begun, polled, followed, resumed, cancelled, and what becomes of them in a crash.
+
+Each test runs over SQLite and over PostgreSQL. Two gateways share a database, as two processes would: what the one
+works on is asked of the other as well. Processes that are killed are in `test_serve_upkeep.py`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+import test_responses_contract as contract
+from gateway import background, follow, memory, sse
+from gateway.settings import Timeouts
+from gateway.store.errors import StoreUnavailable
+from gateway.store.store import Store
+from support import oracle
+from support.app import (
+    CLOSED,
+    A,
+    Gateway,
+    Seen,
+    Stage,
+    answered,
+    end,
+    gateway_over,
+    opened,
+    piece,
+    stage,
+    start,
+    streamed,
+)  # fmt: skip
+from support.scripted import Chunk, Cut, End, Head, Pause, Script, Signal, json_answer, transcript
+from test_serve_remembered import NOWHERE, database
+
+PATH = "/v1/responses"
+WORDS = [f"word{number} " for number in range(12)]
+TEXT = "".join(WORDS)
+ENDED = ("completed", "incomplete", "failed", "cancelled")
+
+__all__ = ["database"]
+
+
+@pytest.fixture(scope="module")
+def scene(database: str) -> Iterator[Stage]:
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def elsewhere(scene: Stage, database: str) -> Iterator[Gateway]:
+    """Another gateway over the same database."""
+    with gateway_over(scene.upstream.url, database_url=database) as found:
+        yield found
+
+
+# --- what the tests are told with ---------------------------------------------------------------------------
+
+
+def halting(*halts: Signal) -> Script:
+    """A stream that stops after its first words, then for each signal until it is set, one piece each time."""
+    steps: list[Any] = [Head(200, (("content-type", "text/event-stream"),))]
+    steps.append(Chunk(transcript(start(), opened(), *map(piece, WORDS[:4]), done=False)))
+    rest = [transcript(piece(word), done=False) for word in WORDS[4:]]
+    for number, halt in enumerate(halts):
+        steps += [Pause(halt), Chunk(rest[number])]
+    steps += [Chunk(b"".join(rest[len(halts) :]) + transcript(CLOSED, end())), End()]
+    return tuple(steps)
+
+
+def late(go_on: Signal) -> Script:
+    return (Pause(go_on), *answered(TEXT))
+
+
+@contextmanager
+def halted(scene: Stage, count: int = 1) -> Iterator[list[Signal]]:
+    """A stream that waits for the test; in the end nothing waits any more."""
+    signals = [Signal() for _ in range(count)]
+    scene.plays(halting(*signals))
+    try:
+        yield signals
+    finally:
+        for one in signals:
+            one.set()
+
+
+def begin(gateway: Gateway, **fields: Any) -> Seen:
+    return gateway.ask("POST", PATH, {"model": A, "input": "Say words", "background": True, **fields})
+
+
+def poll(gateway: Gateway, id: str, *wanted: str, within: float = 15) -> Any:
+    """The response once its status is one of these (by default: once it has ended)."""
+    until = time.monotonic() + within
+    while (found := gateway.ask("GET", f"{PATH}/{id}").body)["status"] not in (wanted or ENDED):
+        assert time.monotonic() < until, f"still {found['status']}"
+        time.sleep(0.02)
+    return found
+
+
+def awaited(there: Callable[[], bool], within: float = 15) -> None:
+    until = time.monotonic() + within
+    while not there():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def frames(data: bytes) -> list[bytes]:
+    """The events of a complete stream."""
+    assert data.endswith(b"data: [DONE]\n\n") and data.count(b"[DONE]") == 1
+    return [frame + b"\n\n" for frame in data.split(b"\n\n")[:-2]]
+
+
+def event(frame: bytes) -> Any:
+    name, data = frame.decode().rstrip("\n").split("\n")
+    told = json.loads(data.removeprefix("data: "))
+    assert name == f"event: {told['type']}"
+    return told
+
+
+def checked(data: bytes, first: int = 0) -> list[Any]:
+    """The events of a complete stream, each as OpenAI and Open Responses want it, without gaps."""
+    told = [event(frame) for frame in frames(data)]
+    assert [one["sequence_number"] for one in told] == list(range(first, first + len(told)))
+    if oracle.available():
+        for one in told:
+            contract._check(one)
+    return told
+
+
+def resumed(gateway: Gateway, id: str, after: int | None = None) -> Seen:
+    place = "" if after is None else f"&starting_after={after}"
+    return gateway.ask("GET", f"{PATH}/{id}?stream=true{place}", timeout=30)
+
+
+class Reading:
+    """A stream read as it comes, over a connection of its own."""
+
+    def __init__(self, gateway: Gateway, method: str, path: str, body: Any = None) -> None:
+        self._connection = http.client.HTTPConnection(*gateway.address, timeout=30)
+        headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+        self._connection.request(method, path, json.dumps(body) if body else None, headers)
+        self.answer = self._connection.getresponse()
+        assert self.answer.status == 200
+        self.data = b""
+
+    def until(self, wanted: bytes) -> bytes:
+        while wanted not in self.data:
+            some = self.answer.read1()
+            assert some, f"the end came before {wanted!r}: {self.data!r}"
+            self.data += some
+        return self.data
+
+    def rest(self) -> bytes:
+        self.data += self.answer.read()
+        return self.data
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def reading(gateway: Gateway, method: str, path: str, body: Any = None) -> Iterator[Reading]:
+    found = Reading(gateway, method, path, body)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+STREAMED = {"model": A, "input": "Say words", "background": True, "stream": True}
+
+
+def id_of(data: bytes) -> str:
+    return str(event(data.split(b"\n\n")[0] + b"\n\n")["response"]["id"])
+
+
+# --- whole --------------------------------------------------------------------------------------------------
+
+
+def test_it_is_answered_at_once_and_goes_on(scene: Stage, elsewhere: Gateway) -> None:
+    go_on = Signal()
+    scene.plays(late(go_on))
+    seen = begin(scene.gateway, metadata={"topic": "words"})
+    assert (seen.status, seen.body["status"], seen.body["background"]) == (200, "queued", True)
+    assert (seen.body["output"], seen.body["usage"], seen.body["completed_at"]) == ([], None, None)
+    id = seen.body["id"]
+    for gateway in (scene.gateway, elsewhere):
+        assert poll(gateway, id, "in_progress") == {**seen.body, "status": "in_progress"}
+    go_on.set()
+    found = poll(scene.gateway, id)
+    assert (found["status"], found["output"][0]["content"][0]["text"]) == ("completed", TEXT)
+    assert found["usage"]["output_tokens"] == 3 and found["metadata"] == {"topic": "words"}
+    assert elsewhere.ask("GET", f"{PATH}/{id}").body == found
+    if oracle.available():
+        for response in (seen.body, found):
+            contract._check_whole(response)
+
+
+def test_the_sdk_polls(scene: Stage) -> None:
+    scene.plays(answered(TEXT))
+    with scene.gateway.client() as sdk:
+        response = sdk.responses.create(model=A, input="Say words", background=True)
+        assert response.status == "queued"
+        while response.status in ("queued", "in_progress"):
+            response = sdk.responses.retrieve(response.id)
+        assert (response.status, response.output_text) == ("completed", TEXT)
+        again = sdk.responses.create(model=A, input="And?", previous_response_id=response.id)
+        assert again.output_text == TEXT
+    asked = scene.upstream.requests[-1].json()["messages"]
+    assert [message["role"] for message in asked] == ["user", "assistant", "user"]
+
+
+def test_notes_are_told_at_once(scene: Stage) -> None:
+    scene.plays(answered())
+    seen = begin(scene.gateway, temperature=1.4)
+    assert seen.headers["x-gateway-notes"] == "temperature adjusted 1.4 -> 1.0"
+    poll(scene.gateway, seen.body["id"])
+
+
+def test_one_without_events_cannot_be_streamed(scene: Stage) -> None:
+    scene.plays(answered())
+    id = begin(scene.gateway).body["id"]
+    seen = resumed(scene.gateway, id)
+    assert (seen.status, seen.error["param"]) == (400, "stream")
+    poll(scene.gateway, id)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (json_answer(500, {"message": "out of order"}), "out of order"),
+        (json_answer(429, {"message": "slow down"}), "slow down"),
+        (json_answer(200, b""), "Cohere"),
+    ],
+    ids=["500", "429", "nothing"],
+)
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_what_fails_has_failed(scene: Stage, script: Script, told: str, streams: bool) -> None:
+    scene.plays(script)
+    seen = begin(scene.gateway, stream=streams)
+    events = checked(seen.data) if streams else [{"response": seen.body}]
+    found = poll(scene.gateway, events[0]["response"]["id"])
+    assert found["status"] == "failed" and found["error"]["code"] in ("server_error", "rate_limit_exceeded")
+    assert told in found["error"]["message"]
+    if streams:
+        assert [one["type"] for one in events] == ["response.created", "response.queued", "response.failed"]
+        assert events[-1]["response"] == found
+
+
+# --- streamed -----------------------------------------------------------------------------------------------
+
+
+def test_the_events(scene: Stage) -> None:
+    scene.plays(streamed(*WORDS))
+    seen = begin(scene.gateway, stream=True)
+    assert seen.headers["content-type"].startswith("text/event-stream")
+    told = checked(seen.data)
+    names = [one["type"] for one in told]
+    assert names[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert [one["response"]["status"] for one in told[:3]] == ["queued", "queued", "in_progress"]
+    assert names.count("response.output_text.delta") == len(WORDS)
+    assert names[-1] == "response.completed"
+
+
+def test_the_last_event_holds_what_is_polled(scene: Stage) -> None:
+    scene.plays(streamed(*WORDS))
+    told = checked(begin(scene.gateway, stream=True).data)
+    assert poll(scene.gateway, told[0]["response"]["id"]) == told[-1]["response"]
+
+
+def test_a_resumed_stream_is_the_tail_of_the_first(scene: Stage, elsewhere: Gateway) -> None:
+    scene.plays(streamed(*WORDS))
+    data = begin(scene.gateway, stream=True).data
+    id, whole = id_of(data), frames(data)
+    assert resumed(scene.gateway, id).data == data
+    for after in range(len(whole) + 2):
+        gateway = (scene.gateway, elsewhere)[after % 2]
+        assert frames(resumed(gateway, id, after).data) == whole[after + 1 :], after
+
+
+def test_streaming_waits_for_what_comes_and_leaving_stops_nothing(scene: Stage, elsewhere: Gateway) -> None:
+    with halted(scene, 2) as (first, second):
+        with reading(scene.gateway, "POST", PATH, STREAMED) as left:
+            id = id_of(left.until(b'"delta":"word3 "'))
+        after = event(frames(left.data[: left.data.rfind(b"\n\n") + 2] + b"data: [DONE]\n\n")[-1])["sequence_number"]
+        with (
+            reading(scene.gateway, "GET", f"{PATH}/{id}?stream=true&starting_after={after}") as here,
+            reading(elsewhere, "GET", f"{PATH}/{id}?stream=true&starting_after={after - 2}") as there,
+        ):
+            first.set()
+            for one in (here, there):
+                assert b'"delta":"word3 "' not in one.until(b'"delta":"word4 "') or one is there
+            second.set()
+            tails = here.rest(), there.rest()
+    assert poll(scene.gateway, id)["status"] == "completed"
+    data = resumed(scene.gateway, id).data
+    checked(data)
+    assert data.startswith(left.data[: left.data.rfind(b"\n\n") + 2])
+    assert frames(tails[0]) == frames(data)[after + 1 :]
+    assert frames(tails[1]) == frames(data)[after - 1 :]
+
+
+def test_the_sdk_streams_leaves_and_resumes(scene: Stage, elsewhere: Gateway) -> None:
+    with halted(scene) as (go_on,):
+        with scene.gateway.client() as sdk:
+            told = []
+            with sdk.responses.create(model=A, input="Say words", background=True, stream=True) as stream:
+                for one in stream:
+                    told.append(one)
+                    if len(told) == 6:
+                        break
+        assert told[0].type == "response.created"
+        id = told[0].response.id
+        with elsewhere.client(timeout=30) as sdk:
+            with sdk.responses.retrieve(id, stream=True, starting_after=told[-1].sequence_number) as stream:
+                go_on.set()
+                told += list(stream)
+    assert [one.sequence_number for one in told] == list(range(len(told)))
+    assert "".join(one.delta for one in told if one.type == "response.output_text.delta") == TEXT
+    assert told[-1].type == "response.completed" and told[-1].response.output_text == TEXT
+
+
+def test_the_sdks_stream_helper_takes_it(scene: Stage) -> None:
+    scene.plays(streamed(*WORDS))
+    with scene.gateway.client() as sdk:
+        with sdk.responses.stream(model=A, input="Say words", background=True) as stream:
+            final = stream.get_final_response()
+        assert final.output_text == TEXT
+        with sdk.responses.stream(response_id=final.id, starting_after=5) as stream:
+            assert [one.sequence_number for one in stream][0] == 6
+            assert stream.get_final_response().output_text == TEXT
+
+
+def test_a_stream_that_breaks_off_has_failed(scene: Stage) -> None:
+    script = halting()[:2]
+    scene.plays((*script, Cut()))
+    told = checked(begin(scene.gateway, stream=True).data)
+    assert told[-1]["type"] == "response.failed"
+    found = poll(scene.gateway, told[0]["response"]["id"])
+    assert found == told[-1]["response"] and found["status"] == "failed"
+    (message,) = found["output"]
+    assert (message["status"], message["content"][0]["text"]) == ("incomplete", "".join(WORDS[:4]))
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_silent_stream_is_kept_alive(
+    scene: Stage, elsewhere: Gateway, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_SECONDS", 0.1)
+    with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+        id = id_of(one.until(b'"delta":"word3 "'))
+        gateway = scene.gateway if where == "here" else elsewhere
+        with reading(gateway, "GET", f"{PATH}/{id}?stream=true&starting_after=0") as quiet:
+            quiet.until(sse.COMMENT * 2)
+            go_on.set()
+            told = quiet.rest().replace(sse.COMMENT, b"")
+    checked(told, 1)
+
+
+@pytest.mark.parametrize("number", ["-1", "a", "1e3", "9" * 30])
+def test_a_number_that_is_none(scene: Stage, number: str) -> None:
+    scene.plays(streamed(*WORDS))
+    id = id_of(begin(scene.gateway, stream=True).data)
+    seen = scene.gateway.ask("GET", f"{PATH}/{id}?stream=true&starting_after={number}")
+    assert (seen.status, seen.error["param"]) == (400, "starting_after")
+
+
+def test_a_fast_long_stream_is_stored_in_batches(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More events than are kept in memory: a slow follower reads the rest from the storage."""
+    monkeypatch.setattr(background, "MOST_REMEMBERED", 20)
+    monkeypatch.setattr(background, "MOST_PENDING", 50)
+    monkeypatch.setattr(follow, "MOST_AT_ONCE", 7)
+    words = [f"{number} " for number in range(500)]
+    scene.plays(streamed(*words))
+    told = checked(begin(scene.gateway, stream=True).data)
+    assert told[-1]["response"]["output"][0]["content"][0]["text"] == "".join(words)
+    assert checked(resumed(scene.gateway, told[0]["response"]["id"]).data) == told
+
+
+# --- cancelled ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_a_cancelled_response_is_cancelled(scene: Stage, elsewhere: Gateway, where: str, streams: bool) -> None:
+    gateway = scene.gateway if where == "here" else elsewhere
+    go_on = Signal()
+    scene.plays(halting(go_on) if streams else late(go_on))
+    if streams:
+        with reading(scene.gateway, "POST", PATH, STREAMED) as one:
+            id = id_of(one.until(b'"delta":"word3 "'))
+    else:
+        id = begin(scene.gateway).body["id"]
+        awaited(lambda: len(scene.upstream.exchanges) == 1)
+    seen = gateway.ask("POST", f"{PATH}/{id}/cancel")
+    assert (seen.status, seen.body["status"], seen.body["error"]) == (200, "cancelled", None)
+    scene.upstream.closed[0].wait_in_thread(10)
+    go_on.set()
+    assert gateway.ask("POST", f"{PATH}/{id}/cancel").data == seen.data, "cancelling twice is no error"
+    assert poll(scene.gateway, id) == seen.body
+    if oracle.available():
+        contract._check_whole(seen.body)
+    if streams:
+        told = checked(resumed(gateway, id).data)
+        assert told[-1]["type"] == "response.incomplete" and told[-1]["response"] == seen.body
+        assert seen.body["output"][0]["content"][0]["text"] == "".join(WORDS[:4])
+
+
+def test_the_sdk_cancels(scene: Stage) -> None:
+    go_on = Signal()
+    scene.plays(late(go_on))
+    with scene.gateway.client() as sdk:
+        made = sdk.responses.create(model=A, input="Say words", background=True)
+        assert sdk.responses.cancel(made.id).status == "cancelled"
+    go_on.set()
+
+
+def test_whoever_follows_sees_the_cancellation(scene: Stage, elsewhere: Gateway) -> None:
+    with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as here:
+        id = id_of(here.until(b'"delta":"word3 "'))
+        with reading(elsewhere, "GET", f"{PATH}/{id}?stream=true") as there:
+            scene.gateway.ask("POST", f"{PATH}/{id}/cancel")
+            told = checked(here.rest())
+            assert checked(there.rest()) == told
+    assert told[-1]["response"]["status"] == "cancelled"
+
+
+def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LOOK_SECONDS", 600)
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        for method, path in (("POST", "/cancel"), ("DELETE", "")):
+            with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+                id = id_of(one.until(b'"delta":"word3 "'))
+                assert scene.gateway.ask(method, f"{PATH}/{id}{path}").status == 200
+                scene.upstream.closed[0].wait_in_thread(10)
+                one.rest()
+
+
+def test_what_has_ended_cannot_be_cancelled(scene: Stage) -> None:
+    scene.plays(answered(TEXT))
+    id = begin(scene.gateway).body["id"]
+    found = poll(scene.gateway, id)
+    assert scene.gateway.ask("POST", f"{PATH}/{id}/cancel").body == found
+
+
+def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gateway) -> None:
+    for gateway in (scene.gateway, elsewhere):
+        with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+            id = id_of(one.until(b'"delta":"word3 "'))
+            assert gateway.ask("DELETE", f"{PATH}/{id}").status == 200
+            scene.upstream.closed[0].wait_in_thread(10)
+            told = checked(one.rest())
+            assert (told[-1]["type"], told[-1]["code"]) == ("error", "response_not_found")
+        assert scene.gateway.ask("GET", f"{PATH}/{id}").status == 404
+
+
+# --- bounds -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "MOST_QUEUED", 2)
+    go_on = Signal()
+    with stage(database_url=database, background_runs=1, timeouts=Timeouts(shutdown=1)) as scene:
+        scene.plays(late(go_on))
+        ids = [begin(scene.gateway).body["id"] for _ in range(3)]
+        poll(scene.gateway, ids[0], "in_progress")
+        seen = begin(scene.gateway)
+        assert (seen.status, seen.error["code"]) == (503, "too_many_in_background")
+        assert [scene.gateway.ask("GET", f"{PATH}/{id}").body["status"] for id in ids[1:]] == ["queued"] * 2
+        assert scene.gateway.ask("POST", f"{PATH}/{ids[1]}/cancel").body["status"] == "cancelled"
+        assert len(scene.upstream.exchanges) == 1
+        assert scene.gateway.metrics()["gateway_background_responses"] == 2
+        go_on.set()
+        for id in (ids[0], ids[2]):
+            assert poll(scene.gateway, id)["status"] == "completed"
+        awaited(lambda: scene.gateway.metrics()["gateway_background_responses"] == 0)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_it_needs_the_storage(scene: Stage, streams: bool) -> None:
+    seen = begin(scene.gateway, stream=streams, store=False)
+    assert (seen.status, seen.error["param"]) == (400, "background")
+    with gateway_over(scene.upstream.url, database_url=NOWHERE) as broken:
+        before = len(scene.upstream.exchanges)
+        seen = begin(broken, stream=streams)
+        assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+        assert len(scene.upstream.exchanges) == before, "Cohere was not paid"
+
+
+def test_what_is_not_finished_cannot_be_continued(scene: Stage) -> None:
+    go_on = Signal()
+    scene.plays(late(go_on))
+    id = begin(scene.gateway).body["id"]
+    seen = scene.gateway.ask("POST", PATH, {"model": A, "input": "And?", "previous_response_id": id})
+    assert (seen.status, seen.error["param"]) == (400, "previous_response_id")
+    go_on.set()
+    poll(scene.gateway, id)
+
+
+def test_only_its_owner_finds_it(scene: Stage) -> None:
+    with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+        id = id_of(one.until(b'"delta":"word3 "'))
+        other = {"authorization": "Bearer somebody-elses-key", "content-type": "application/json"}
+        for method, path in (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")):
+            assert scene.gateway.ask(method, f"{PATH}/{id}{path}", headers=other).status == 404
+
+
+# --- a storage that fails meanwhile -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Whatever stands in this list fails in the storage, each time taking one away."""
+    fails: list[str] = []
+    for name in ("append_events", "advance", "renew", "cancelled"):
+        monkeypatch.setattr(Store, name, failing(name, getattr(Store, name), fails))
+    monkeypatch.setattr(background, "PATIENCE", (0.05,) * 4)
+    monkeypatch.setattr(background, "LOOK_SECONDS", 0.05)
+    yield fails
+    fails.clear()
+
+
+def failing(name: str, method: Any, fails: list[str]) -> Any:
+    async def attempt(self: Store, *arguments: Any) -> Any:
+        if name in fails:
+            fails.remove(name)
+            raise StoreUnavailable("the database failed: it was told to")
+        return await method(self, *arguments)
+
+    return attempt
+
+
+def test_a_short_failure_of_the_storage_is_waited_out(database: str, shaky: list[str]) -> None:
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+            one.until(b'"delta":"word3 "')
+            shaky += ["append_events", "append_events", "advance", "renew", "cancelled"]
+            go_on.set()
+            told = checked(one.rest())
+        assert told[-1]["type"] == "response.completed"
+        assert checked(resumed(scene.gateway, told[0]["response"]["id"]).data) == told
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_what_cannot_be_stored_is_left_to_be_ended(
+    database: str, shaky: list[str], monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    """Nobody is told of what is not stored; with its lease the response ends as one whose worker is gone."""
+    monkeypatch.setattr(memory, "Store", partial(Store, lease=1))
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        go_on = Signal()
+        scene.plays(halting(go_on) if streams else late(go_on))
+        with reading(scene.gateway, "POST", PATH, {**STREAMED, "stream": streams}) as one:
+            if streams:
+                id = id_of(one.until(b'"delta":"word3 "'))
+            else:
+                id = json.loads(one.rest())["id"]
+                poll(scene.gateway, id, "in_progress")
+            shaky += ["advance", "append_events", "renew"] * 1000
+            go_on.set()
+            line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
+            assert (line["outcome"], line["error"]) == ("error", "storage_unavailable")
+            found = poll(scene.gateway, id)
+            assert found["status"] == "failed"
+            if streams:
+                told = checked(one.rest())
+                assert told[-1]["type"] == "response.failed" and told[-1]["response"] == found
+                assert checked(resumed(scene.gateway, id).data) == told
+
+
+# --- conversations, log and metrics -------------------------------------------------------------------------
+
+
+def test_its_conversation_goes_on_when_it_is_complete(scene: Stage) -> None:
+    with scene.gateway.client() as sdk:
+        conversation = sdk.conversations.create().id
+        go_on = Signal()
+        scene.plays(late(go_on))
+        made = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
+        assert list(sdk.conversations.items.list(conversation)) == []
+        go_on.set()
+        poll(scene.gateway, made.id)
+        items = list(sdk.conversations.items.list(conversation, order="asc"))
+        assert [item.type for item in items] == ["message", "message"]
+        scene.plays(json_answer(500, {"message": "no"}))
+        failed = sdk.responses.create(model=A, input="Again", background=True, conversation=conversation)
+        assert poll(scene.gateway, failed.id)["status"] == "failed"
+        assert list(sdk.conversations.items.list(conversation, order="asc")) == items
+
+
+def test_its_conversation_may_be_deleted_meanwhile(scene: Stage) -> None:
+    with scene.gateway.client() as sdk:
+        conversation = sdk.conversations.create().id
+        go_on = Signal()
+        scene.plays(late(go_on))
+        made = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
+        sdk.conversations.delete(conversation)
+        go_on.set()
+        assert poll(scene.gateway, made.id)["status"] == "completed"
+
+
+def test_tokens_are_counted_once_when_they_are_known(database: str) -> None:
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        go_on = Signal()
+        scene.plays(late(go_on))
+        seen = begin(scene.gateway)
+        first = scene.gateway.log.line_of(seen.headers["x-request-id"])
+        assert (first["operation"], first["status"], first["outcome"]) == ("response_background", 200, "ok")
+        assert "prompt_tokens" not in first and "upstream_ms" not in first
+        go_on.set()
+        poll(scene.gateway, seen.body["id"])
+        ran = scene.gateway.log.wait(lambda line: line.get("operation") == "responses")
+        assert ran["request"] == seen.headers["x-request-id"] and ran["model"] == A
+        assert (ran["status"], ran["outcome"], ran["prompt_tokens"], ran["completion_tokens"]) == (200, "ok", 70, 3)
+        assert ran["upstream_ms"] > 0
+        found = scene.gateway.metrics()
+        counted = {name: value for name, value in found.items() if name.startswith("gateway_requests_total")}
+        assert sum(value for name, value in counted.items() if 'operation="responses"' in name) == 1
+        tokens = {name: value for name, value in found.items() if name.startswith("gateway_tokens_total")}
+        assert sorted(value for value in tokens.values() if value) == [3, 70]
+
+
+def test_a_cancelled_and_a_failed_one_in_the_log(database: str) -> None:
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        go_on = Signal()
+        scene.plays(late(go_on))
+        id = begin(scene.gateway).body["id"]
+        scene.gateway.ask("POST", f"{PATH}/{id}/cancel")
+        line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses")
+        assert (line["status"], line["outcome"]) == (499, "cancelled") and "error" not in line
+        scene.plays(json_answer(429, {"message": "slow down"}))
+        begin(scene.gateway)
+        line = scene.gateway.log.wait(lambda line: line.get("outcome") == "error")
+        assert (line["operation"], line["status"], line["error"]) == ("responses", 429, "rate_limit_exceeded")
