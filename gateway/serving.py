@@ -52,6 +52,7 @@ class Services(msgspec.Struct, frozen=True):
             features=self.catalogue.features,
             lessons=self.catalogue.lessons,
             history=recalled.history if recalled else (),
+            items=recalled.items if recalled else {},
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,

@@ -5,7 +5,7 @@ would see several turns (rivals_and_edge_cases.md C120). What stands for a place
 path, `input[3].content[0]`, wherever the trouble is found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.errors import InvalidField
+from translators.errors import InvalidField, NotStored
 from translators.fields import decode_field
 from translators.notes import Notes
 
@@ -63,15 +63,17 @@ class _Turn(Struct):
 class InputReader:
     """Reads items one after another. `opened` brings a sealed thought back, or None if it is not ours.
 
-    places: the path of each message by its `id()`, that of its first item where it has several.
+    stored: the items that are referred to, by id. places: the path of each message by its `id()`, that of its first
+    item where it has several.
     """
 
-    def __init__(self, notes: Notes, opened: Callable[[str], str | None]) -> None:
+    def __init__(self, notes: Notes, opened: Callable[[str], str | None], stored: Mapping[str, bytes]) -> None:
         self.messages: list[chat.Message] = []
         self.places: dict[int, str] = {}
-        self._notes, self._opened = notes, opened
+        self._notes, self._opened, self._stored = notes, opened, stored
         self._turn: _Turn | None = None
         self._called: set[str] = set()
+        self._seen: set[str] = set()
 
     def read(self, items: Sequence[Raw], name: str) -> None:
         """Adds these items. `name` is the field they stand in, for paths. Raises InvalidField."""
@@ -99,6 +101,8 @@ class InputReader:
         if decoder is None:
             raise InvalidField(f"{where}.type", f"Invalid '{where}.type': '{name}' is not known", "invalid_value")
         item = decode_field(where, decoder, raw, self._notes)
+        if item.id and name != "item_reference":
+            self._seen.add(item.id)
         _READ[type(item)](self, item, where)
 
     def _assistant(self, where: str) -> _Turn:
@@ -167,7 +171,15 @@ class InputReader:
         self.add(chat.ToolMessage(item.call_id, content), where)
 
     def _reference(self, item: openai.ItemReference, where: str) -> None:
-        raise InvalidField(f"{where}.id", f"The item '{item.id}' is not stored here", "item_not_found")
+        """What it names, in its place; nothing where that was said before: a conversation says each item once."""
+        if item.id in self._seen:
+            return
+        stored = self._stored.get(item.id)
+        if stored is None:
+            message = f"Item with id '{item.id}' not found: only items of responses that were stored can be referred to"
+            raise NotStored(f"{where}.id", message, "item_not_found")
+        self._seen.add(item.id)
+        self._item(Raw(stored), where)
 
 
 _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
