@@ -1,5 +1,6 @@
 """The application: the tables' rows as Starlette routes, inside the guard."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,13 +14,15 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.operations import CALLS, COUNTS, LOOKUPS, SOCKETS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
+from gateway.upgrade import Upgrades
 from gateway.upstream.client import Upstream
+from gateway.websocket import SocketEndpoint
 from translators.capabilities import CAPABILITIES
 
 
@@ -62,6 +65,9 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    stopping = asyncio.Event()
+    sockets = {row.call.path: SocketEndpoint(row, services, log, stopping) for row in SOCKETS}
+    upgrades = Upgrades(sockets, settings, access, metrics, log)
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    return Guard(router, settings, access, metrics, log)
+    return Guard(router, settings, access, metrics, log, upgrades, stopping)

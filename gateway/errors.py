@@ -50,6 +50,7 @@ ERRORS: Mapping[str, Meaning] = {
     "two_credentials": Meaning(400, "invalid_request_error", "two_credentials"),
     "missing_key": Meaning(401, "authentication_error", "missing_api_key"),
     "wrong_key": Meaning(401, "authentication_error", "invalid_api_key"),
+    "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed"),
     "not_found": Meaning(404, "invalid_request_error", "unknown_url"),
     "no_previous": Meaning(404, "invalid_request_error", "previous_response_not_found"),
     "no_response": Meaning(404, "invalid_request_error", "response_not_found"),
@@ -59,11 +60,14 @@ ERRORS: Mapping[str, Meaning] = {
     "slow_body": Meaning(408, "invalid_request_error", "request_timeout"),
     "body_too_large": Meaning(413, "invalid_request_error", "request_too_large"),
     "wrong_content_type": Meaning(415, "invalid_request_error", "unsupported_media_type"),
+    "too_many_lanes": Meaning(400, "invalid_request_error", "websocket_stream_limit_reached"),
+    "too_many_waiting": Meaning(400, "invalid_request_error", "websocket_queue_limit_reached"),
     "internal": Meaning(500, "server_error", "internal_error"),
     "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
     "cut": Meaning(502, "server_error", "upstream_cut"),
     "no_storage": Meaning(503, "server_error", "storage_unavailable"),
     "not_ready": Meaning(503, "server_error", "not_ready"),
+    "too_many_sockets": Meaning(503, "server_error", "websocket_connection_limit_reached"),
     "silent": Meaning(504, "server_error", "upstream_timeout"),
 }
 """The gateway's own errors. Cohere's refusals have their table in `translators/refusals.py`."""

@@ -7,12 +7,11 @@ whatever came of it, the error body, the headers every answer carries, the metri
 import asyncio
 import re
 import time
-import traceback
 from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.access.caller import Access, Mode
@@ -39,18 +38,32 @@ LONGEST_PATH_LOGGED = 200
 class Guard:
     """The ASGI application: the routes, and what goes for all of them."""
 
-    def __init__(self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self,
+        router: Router,
+        settings: Settings,
+        access: Access,
+        metrics: Metrics,
+        log: Log,
+        upgrades: ASGIApp,
+        stopping: asyncio.Event,
+    ) -> None:
+        """stopping: to be set when the server begins to stop, for what would not end by itself."""
+        self._upgrades, self.stopping, self.body_limit = upgrades, stopping, settings.body_limit
         self._router, self._access, self._metrics, self._log = router, access, metrics, log
         self.routes = router.routes
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
-        self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
+        self._always = always(access.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._upgrades(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        known = Exchange(_request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
+        known = Exchange(request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
         scope["gateway.exchange"], scope["gateway.headers"] = known, headers
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
@@ -61,7 +74,7 @@ class Guard:
                 known.status, known.response_started = message["status"], True
                 message["headers"] = [
                     *message.get("headers", ()),
-                    (b"date", _date()),
+                    (b"date", date()),
                     (b"x-request-id", known.request_id.encode()),
                     *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
                     *added,
@@ -100,11 +113,7 @@ class Guard:
             error = _of_the_router(error)
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type
-        if told is errors.INTERNAL:
-            where = "".join(traceback.format_tb(error.__traceback__))
-            self._log.trouble(f"request {known.request_id} failed: {type(error).__name__}\n{where}")
-        elif told.loud:
-            self._log.trouble(f"request {known.request_id}: Cohere refused the gateway's own key ({told.code})")
+        self._log.failure(known, error, told)
         if known.response_started:
             # Only a torn connection still tells the caller that what came is not whole.
             raise RuntimeError("the answer broke off") from None
@@ -145,10 +154,15 @@ class Guard:
         await answer({"type": "http.response.body", "body": b""})
 
 
+def always(mode: Mode) -> list[tuple[bytes, bytes]]:
+    """The headers of every answer."""
+    return [(b"x-gateway-upstream", b"emulator")] if mode is Mode.DEMO else []
+
+
 _second: tuple[int, bytes] = (0, b"")
 
 
-def _date() -> bytes:
+def date() -> bytes:
     """The `date` header (RFC 9110 §6.6.1), written out once a second."""
     global _second
     now = int(time.time())
@@ -157,7 +171,7 @@ def _date() -> bytes:
     return _second[1]
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id(headers: dict[bytes, bytes]) -> str:
     """The caller's own, if it is harmless; the SDKs show it beside their errors."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.match(given) else f"req_{new_id()}"

@@ -6,12 +6,15 @@ The line is an allow-list: a field that is not in `Line` cannot be logged. No bo
 import asyncio
 import sys
 import time
+import traceback
 from typing import BinaryIO
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from gateway.errors import INTERNAL
 from gateway.exchange import Exchange
+from translators.errors import Failure
 
 
 class Line(Struct, frozen=True, omit_defaults=True):
@@ -77,6 +80,14 @@ class Log:
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         self._lines.append(self._encode(line))
+
+    def failure(self, known: Exchange, error: Exception, told: Failure) -> None:
+        """What the operator must hear of a failed request: faults of ours, without the caller's words, and of keys."""
+        if told is INTERNAL:
+            where = "".join(traceback.format_tb(error.__traceback__))
+            self.trouble(f"request {known.request_id} failed: {type(error).__name__}\n{where}")
+        elif told.loud:
+            self.trouble(f"request {known.request_id}: Cohere refused the gateway's own key ({told.code})")
 
     def trouble(self, text: str) -> None:
         """What the operator must hear of, whatever the log setting says; at once."""

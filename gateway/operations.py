@@ -1,8 +1,8 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of COUNTS is translated and counted; a row of
-LOOKUPS is answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed, those of SOCKETS over WebSockets, too; a row of COUNTS is
+translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from msgspec import Struct
 from gateway import sse
 from gateway.pump import Framing
 from translators import chat, models, responses, tokens
-from translators.context import Call, Context, Kept, Remembering, Stream
+from translators.context import Call, Context, Kept, Prepared, Remembering, Stream
 from translators.fields import FieldTable
 
 
@@ -57,6 +57,13 @@ class CountOperation(Struct, frozen=True):
     counted: Callable[[Sequence[bytes]], bytes]
 
 
+class SocketOperation(Struct, frozen=True):
+    """A row of CALLS that is served on a WebSocket at its path as well; `prepared` answers without asking Cohere."""
+
+    call: CallOperation
+    prepared: Callable[[bytes, Context], Prepared]
+
+
 class LookupOperation(Struct, frozen=True):
     """`answer` makes a body of the pages of Cohere's list, the name in the path, and the context."""
 
@@ -77,6 +84,10 @@ CALLS: tuple[CallOperation, ...] = (
         responses.remembering,
         responses.kept,
     ),
+)
+
+SOCKETS: tuple[SocketOperation, ...] = tuple(
+    SocketOperation(row, responses.prepared) for row in CALLS if row.name == "responses"
 )
 
 COUNTS: tuple[CountOperation, ...] = (

@@ -35,6 +35,9 @@ MOST_REQUESTS_A_CONNECTION = 1_000_000
 INTERRUPT_GRACE = 0.5
 """Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
 
+PING_SECONDS = 20.0
+"""Between two pings on a WebSocket: proxies close what is silent, often after a minute."""
+
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
 
@@ -119,7 +122,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_quietly)
     stop = asyncio.Event()
-    configs = [_config(listening, grace, keep_alive, isinstance(app, Guard)) for app, listening in apps]
+    configs = [_config(app, listening, grace, keep_alive) for app, listening in apps]
 
     def interrupted() -> None:
         for config in configs:
@@ -131,7 +134,13 @@ async def _run(
         loop.add_signal_handler(signal.SIGTERM, stop.set)
     ready()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
+
+    async def stopped() -> None:
+        await stop.wait()
+        if isinstance(apps[0][0], Guard):
+            apps[0][0].stopping.set()
+
+    triggers: list[Callable[[], Awaitable[None]]] = [stopped]
     front_is_down = asyncio.Event()
     triggers += [front_is_down.wait] * (len(apps) - 1)  # type: ignore[list-item]
     async with asyncio.TaskGroup() as group:
@@ -148,8 +157,7 @@ def _quietly(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
         loop.default_exception_handler(trouble)
 
 
-def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bool) -> hypercorn.config.Config:
-    """dated: the application writes the `date` header itself, once a second; Hypercorn would for each answer."""
+def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float) -> hypercorn.config.Config:
     config = hypercorn.config.Config()
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
@@ -162,7 +170,11 @@ def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bo
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
-    config.include_date_header = not dated
+    if isinstance(app, Guard):
+        # It writes the `date` header itself, once a second; Hypercorn would for each answer.
+        config.include_date_header = False
+        config.websocket_max_message_size = app.body_limit
+        config.websocket_ping_interval = PING_SECONDS
     return config
 
 

@@ -22,6 +22,7 @@ from gateway.memory import Memory, Recalled, new_response_id
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
+from gateway.recent import Turn
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
@@ -63,9 +64,18 @@ class Serving:
     """One request of a row of CALLS. `prepare` translates it, `answer` sends it and tells the answer.
 
     keep: awaited with the whole answer before its last byte leaves; None where it is not to be remembered.
+    memory: what remembers, where that is not the gateway's own.
     """
 
-    def __init__(self, operation: CallOperation, services: Services, scope: Scope, known: Exchange) -> None:
+    def __init__(
+        self,
+        operation: CallOperation,
+        services: Services,
+        scope: Scope,
+        known: Exchange,
+        memory: Memory | Turn | None = None,
+    ) -> None:
+        self.memory = memory or services.memory
         self.operation, self.services, self.known = operation, services, known
         self.caller: Caller = scope["gateway.caller"]
         self.recalled: Recalled | None = None
@@ -79,7 +89,7 @@ class Serving:
         if self.operation.remembering is not None:
             response_id = new_response_id()
             remembering = self.operation.remembering(asked, response_id)
-            self.recalled = await self.services.memory.recall(remembering, response_id, self.caller)
+            self.recalled = await self.memory.recall(remembering, response_id, self.caller)
             self.keep = self._remember if self.recalled.keep else None
         call = self._translated()
         self.services.catalogue.notice(call.model, self.caller)
@@ -130,7 +140,7 @@ class Serving:
 
     async def _remember(self, final: bytes) -> None:
         assert self.recalled is not None and self.operation.kept is not None, "rows that remember keep, too"
-        await self.services.memory.keep(self.recalled, self.caller, self.operation.kept(final), final)
+        await self.memory.keep(self.recalled, self.caller, self.operation.kept(final), final)
 
     # --- whole answers -------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     between_events: Annotated[float, _about("between two reads of a stream or a body"), SECONDS] = 120.0
     request_body: Annotated[float, _about("between two pieces of a request's body"), SECONDS] = 30.0
     keep_alive: Annotated[float, _about("an idle connection of a caller stays open"), SECONDS] = 75.0
+    socket: Annotated[float, _about("between two requests on a WebSocket"), SECONDS] = 3600.0
     shutdown: Annotated[float, _about("what is in flight may take after SIGTERM"), SECONDS] = 30.0
 
 
@@ -71,6 +72,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
+    sockets: Annotated[int, _about("WebSockets that a process holds open"), Meta(ge=0)] = 256
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )

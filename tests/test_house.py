@@ -31,7 +31,7 @@ RUNGS: list[set[str]] = [
     {"errors"},
     {"notes", "steps"},
     {"context", "capabilities", "json_schema", "tool_names"},
-    {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
+    {"model_names", "fields", "envelope", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation"},
     {"telling"},
     {"structured", "parameters"},

@@ -90,6 +90,14 @@ class Reference(Struct, frozen=True):
     response_id: str = ""
 
 
+class Prepared(Struct, frozen=True):
+    """A response that was asked for without an answer: its events, and it as a whole."""
+
+    documents: Sequence[bytes]
+    final: bytes
+    notes: Notes
+
+
 class Remembering(Struct, frozen=True):
     """What a request asks of the memory. items: the request's own, by id, as they are kept."""
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.context import Answer, Context, Kept, Reference, Remembering, Stream
+from translators.context import Answer, Context, Kept, Prepared, Reference, Remembering, Stream
 from translators.errors import InvalidField
 from translators.fields import NOTED_ONCE, Field, FieldTable, Reading, ignore, invalid, read, refuse, required
 from translators.notes import Notes
@@ -159,6 +159,22 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
     return ResponsesCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second, shorter)
+
+
+SILENCE = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
+"""What Cohere would say, if it said nothing."""
+
+
+def prepared(body: bytes, context: Context) -> Prepared:
+    """A request with `generate: false`: a response to be continued, whose input may be empty. Raises InvalidField."""
+    notes = Notes(context.strict)
+    reading = TABLE.read(body, notes, context.policy)
+    required(reading, "model")
+    given = reading.read.get("input")
+    if given or context.history:
+        _reader(given or [], reading.read.get("instructions"), context, notes)
+    stream = ResponsesStream(ResponsesView(_base(reading, context), context))
+    return Prepared(stream.whole(SILENCE), stream.final(), notes)
 
 
 def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:

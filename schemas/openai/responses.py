@@ -397,3 +397,21 @@ class ErrorEvent(Struct, frozen=True):
     param: str | None
     sequence_number: int
     type: Literal["error"] = "error"
+
+
+# --- messages of the WebSocket ----------------------------------------------------------------------------
+
+
+class SocketFailure(Struct, frozen=True):
+    type: str
+    code: str | None
+    message: str
+    param: str | None
+    headers: dict[str, str] | UnsetType = UNSET
+
+
+class SocketError(Struct, frozen=True):
+    status: int
+    error: SocketFailure
+    stream_id: str | UnsetType = UNSET
+    type: Literal["error"] = "error"
