@@ -35,9 +35,6 @@ MOST_REQUESTS_A_CONNECTION = 1_000_000
 INTERRUPT_GRACE = 0.5
 """Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
 
-PING_SECONDS = 20.0
-"""Between two pings on a WebSocket: proxies close what is silent, often after a minute."""
-
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
 
@@ -174,7 +171,7 @@ def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float)
         # It writes the `date` header itself, once a second; Hypercorn would for each answer.
         config.include_date_header = False
         config.websocket_max_message_size = app.body_limit
-        config.websocket_ping_interval = PING_SECONDS
+        # No pings: Hypercorn's sleep between two of them outlives the socket, and would hold up the end.
     return config
 
 

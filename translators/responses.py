@@ -272,7 +272,7 @@ _Items = tuple[tuple[str, bytes], ...]
 
 def _own_items(given: str | list[Raw] | None, response_id: str) -> tuple[_Items, tuple[Reference, ...]]:
     """The request's items as they are kept: each with an id; and those that it only refers to."""
-    if given is None:
+    if not given:
         return (), ()
     if isinstance(given, str):
         content = [{"type": "input_text", "text": given}]
