@@ -22,6 +22,7 @@ from typing import Any
 import hypercorn.asyncio
 import hypercorn.config
 import msgspec
+from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 
 from gateway.app import create_app
@@ -43,6 +44,20 @@ MOST_PORT = 65_535
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class _Buffer(ws_stream.WebsocketBuffer):
+    """A message on its way in. Hypercorn's own first adds a piece and then finds that it is too much, and goes on so
+    with all that follows, so that a caller who ignores the close (1009) fills the memory."""
+
+    def extend(self, event: Any) -> None:
+        if self.length + len(event.data) > self.max_length:
+            self.length = self.max_length  # and nothing that follows fits
+            raise ws_stream.FrameTooLargeError
+        super().extend(event)
+
+
+ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -19,9 +19,12 @@ from typing import Any
 
 import openai
 import pytest
+from hypercorn.protocol import ws_stream
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from wsproto.events import TextMessage
 
+import gateway.server
 from gateway import recent, websocket
 from support import oracle
 from support.app import (
@@ -477,6 +480,17 @@ def test_a_message_that_is_too_large(served: Gateway) -> None:
         with pytest.raises(ConnectionClosed) as caught:
             caller.hear()
         assert caught.value.rcvd is not None and caught.value.rcvd.code == 1009
+
+
+def test_what_follows_a_message_that_is_too_large_is_not_gathered() -> None:
+    """A caller who ignores the close must not fill the memory; `gateway.server` sees to it."""
+    assert issubclass(ws_stream.WebsocketBuffer, gateway.server._Buffer)
+    found = ws_stream.WebsocketBuffer(10)
+    found.extend(TextMessage("x" * 6, message_finished=False))
+    for data in ("y" * 5, "z"):
+        with pytest.raises(ws_stream.FrameTooLargeError):
+            found.extend(TextMessage(data, message_finished=False))
+    assert found.to_message()["text"] == "x" * 6
 
 
 # --- who may come in ----------------------------------------------------------------------------------------
