@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, responses, tokens
+from translators import chat, compaction, models, responses, tokens
 from translators.context import Call, Context, Kept, Prepared, Remembering, Stream
 from translators.fields import FieldTable
 
@@ -83,6 +83,15 @@ CALLS: tuple[CallOperation, ...] = (
         responses.TABLE,
         responses.remembering,
         responses.kept,
+    ),
+    CallOperation(
+        "compact",
+        "/v1/responses/compact",
+        "/v2/chat",
+        compaction.request,
+        NAMED_EVENTS,
+        compaction.TABLE,
+        compaction.remembering,
     ),
 )
 

@@ -23,7 +23,7 @@ from gateway.metrics import Metrics
 from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.recent import Turn
-from gateway.seal import seal_of
+from gateway.seal import SUMMARY, seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
 from translators.context import Call, Context, Outcome, Policy, Stream
@@ -44,7 +44,7 @@ class Services(msgspec.Struct, frozen=True):
     memory: Memory
 
     def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
-        seal = seal_of(scope["gateway.caller"])
+        seal, summaries = seal_of(scope["gateway.caller"]), seal_of(scope["gateway.caller"], SUMMARY)
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
@@ -57,6 +57,8 @@ class Services(msgspec.Struct, frozen=True):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            seal_summary=summaries.seal,
+            opened_summary=summaries.open,
         )
 
 

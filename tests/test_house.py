@@ -41,9 +41,11 @@ RUNGS: list[set[str]] = [
         *("responses", "responses_stream", "responses_input", "responses_answer"),
         *("models", "embeddings", "rerank", "tokens"),
     },
+    {"compaction"},
 ]
-OPERATIONS = RUNGS[-1]
-# On the top rung, X may import its own X_stream, X_answer and X_input, and in translators nobody else may.
+# The last rung is for operations that are made of another one.
+OPERATIONS = RUNGS[-2] | RUNGS[-1]
+# On the rung of operations, X may import its own X_stream, X_answer and X_input, and in translators nobody else may.
 PARTS = ("_stream", "_answer", "_input")
 
 WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"})

@@ -44,8 +44,8 @@ class Context(Struct, frozen=True):
     created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
     what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
-    and back (None for a token that was not made here). history: what was said before, as JSON arrays of items.
-    items: those that the request refers to, by id.
+    and back (None for a token that was not made here); the same of a summary. history: what was said before, as JSON
+    arrays of items. items: those that the request refers to, by id.
     """
 
     created: int
@@ -59,6 +59,8 @@ class Context(Struct, frozen=True):
     response_id: str = ""
     seal: Callable[[str], str] = _nothing
     opened: Callable[[str], str | None] = _nobodys
+    seal_summary: Callable[[str], str] = _nothing
+    opened_summary: Callable[[str], str | None] = _nobodys
 
 
 class Outcome(Struct, frozen=True):

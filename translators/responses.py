@@ -179,7 +179,7 @@ def prepared(body: bytes, context: Context) -> Prepared:
 
 def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
     """Instructions, what was said before, and the input: the whole conversation as chat messages."""
-    reader = InputReader(notes, context.opened, context.items)
+    reader = InputReader(notes, context)
     if instructions:
         reader.add(chat.SystemMessage(instructions), "instructions")
     for items in context.history:

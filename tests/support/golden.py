@@ -5,6 +5,7 @@
     golden/stream/<case>/  upstream.sse (raw bytes)   chat.jsonl   responses.jsonl   why.md
                            request.openai.json (optional)
     golden/responses/<case>/  as chat, in the words of the Responses API
+    golden/compaction/<case>/  as chat, of a request to compact; its seal leaves what it seals readable
 
 `settings.json` may stand in either: the settings and headers under which the case is told. Expectations are
 compared as JSON, so the order of keys and the white space are free. `UPDATE=1` writes them anew and prints
@@ -20,9 +21,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from support import transcripts
+from translators import compaction as compaction_api
 from translators import responses as responses_api
-from translators.context import Stream
+from translators.context import Context, Stream
 from translators.errors import TranslationError
 
 ROOT = Path(__file__).resolve().parents[1] / "golden"
@@ -57,6 +61,33 @@ def chat(case: Path) -> dict[str, str]:
 def responses(case: Path) -> dict[str, str]:
     """The same of a Responses request."""
     return _whole(case, responses_call)
+
+
+def compaction(case: Path) -> dict[str, str]:
+    """The same of a request to compact."""
+    return _whole(case, compaction_call)
+
+
+SEALED = "sealed: "
+"""What is before a text that a case's context has sealed."""
+
+
+def compaction_call(
+    request: Mapping[str, Any] | bytes, history: Sequence[Any] = (), **settings: Any
+) -> compaction_api.CompactionCall:
+    """A request to compact, translated in the fixed context. history: arrays of items."""
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return compaction_api.request(body, summarising(history, **settings))
+
+
+def summarising(history: Sequence[Any] = (), **settings: Any) -> Context:
+    """The fixed context, with a seal that can be read."""
+    return msgspec.structs.replace(
+        transcripts.context(**settings),
+        history=tuple(json.dumps(items).encode() for items in history),
+        seal_summary=lambda text: SEALED + text,
+        opened_summary=lambda token: token.removeprefix(SEALED) if token.startswith(SEALED) else None,
+    )
 
 
 def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> responses_api.ResponsesCall:
