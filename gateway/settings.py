@@ -72,7 +72,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
-    sockets: Annotated[int, _about("WebSockets that a process holds open"), Meta(ge=0)] = 256
+    sockets: Annotated[int, _about("open WebSockets of a process, at most"), Meta(ge=0)] = 256
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )

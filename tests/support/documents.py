@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.operations import CALLS, COUNTS, LOOKUPS, SOCKETS
 from gateway.remembered import REMEMBERED
 from gateway.settings import described
 from translators.capabilities import CAPABILITIES, Capabilities
@@ -57,6 +57,7 @@ def yes(flag: bool) -> str:
 def routes() -> str:
     """What is served of OpenAI's API, from the table of routes."""
     rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
+    rows += [("GET", row.call.path, "the same as messages of a WebSocket") for row in SOCKETS]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
     rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]
