@@ -78,15 +78,19 @@ class Memory:
         return int(now + self._days * DAY) if self._days else None
 
     async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
-        """The history that a request continues. Raises CallerError: 404 for what is not there, 503."""
+        """What a request continues and refers to. Raises CallerError: 404 for what is not there, 503."""
+        history, items = await self.load(asked, caller)
+        return Recalled(response_id, shown(asked, history, items), history, asked.store, items)
+
+    async def load(self, asked: Remembering, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
+        """The history, and the items that are referred to, of which some may be missing. Raises CallerError."""
         if not (asked.store or asked.previous_response_id or asked.conversation or asked.references):
-            return Recalled(response_id, asked)
+            return (), {}
         store = await self.open()
         try:
             if asked.store and not await store.ping():
                 raise CallerError(UNAVAILABLE)
-            history = await self._history(store, asked, caller)
-            items = await self._referred(store, asked, caller)
+            return await self._history(store, asked, caller), await self._referred(store, asked, caller)
         except StoreUnavailable as error:
             self._log.trouble(f"storage: {error}")
             raise CallerError(UNAVAILABLE) from error
@@ -99,7 +103,6 @@ class Memory:
         except ConversationMissing as error:
             told = failure("no_conversation", f"Conversation with id '{asked.conversation}' not found.")
             raise CallerError(told.at("conversation")) from error
-        return Recalled(response_id, shown(asked, items), history, asked.store, items)
 
     async def _history(self, store: Store, asked: Remembering, caller: Caller) -> tuple[bytes, ...]:
         if asked.previous_response_id:
@@ -170,14 +173,21 @@ def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
     return found
 
 
-def shown(asked: Remembering, items: Mapping[str, bytes]) -> Remembering:
-    """The same request, with the items themselves where it refers to them: what is kept stands for itself."""
-    if not items:
+def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, bytes]) -> Remembering:
+    """The same request as it is kept: it stands for itself, and after its history says nothing twice.
+
+    Where it refers to an item it has that item, or nothing if the item came before.
+    """
+    if not asked.references:
         return asked
-    own = list(asked.items)
-    for reference in asked.references:
-        if reference.id in items:
-            own[reference.place] = (reference.id, items[reference.id])
+    names = {reference.place: reference.id for reference in asked.references}
+    seen = set(named(history, set(names.values())))
+    own: list[tuple[str, bytes]] = []
+    for place, (id, body) in enumerate(asked.items):
+        if place in names and id in seen:
+            continue
+        seen.add(id)
+        own.append((id, items.get(id, body) if place in names else body))
     return replace(asked, items=tuple(own))
 
 

@@ -68,10 +68,11 @@ class Turn:
         )
         if self._here is not None:
             outside = replace(outside, previous_response_id="")
-        recalled = await self._recent.memory.recall(outside, response_id, caller)
-        items = {**recalled.items, **items}
-        asked = shown(replace(recalled.asked, references=asked.references), items)
-        return replace(recalled, asked=asked, history=self._here or recalled.history, keep=True, items=items)
+        history, found = await self._recent.memory.load(outside, caller)
+        history, items = self._here or history, {**found, **items}
+        if self._here is not None:
+            asked = replace(asked, previous_response_id="")  # the storage knows of no such response
+        return Recalled(response_id, shown(asked, history, items), history, True, items)
 
     def _referred(self, asked: Remembering) -> Mapping[str, bytes]:
         ids = {reference.id for reference in asked.references}

@@ -64,6 +64,7 @@ class SocketEndpoint:
             elif not reading.result():
                 await _close(send, SILENT, "no message for too long")
         except asyncio.CancelledError:
+            await socket.leave()
             await _close(send, RESTARTS, "the server restarts")
             raise
         finally:

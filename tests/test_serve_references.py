@@ -118,6 +118,23 @@ def test_what_the_history_has_is_not_said_twice(own: Stage) -> None:
     assert said(own) == [("user", "Say cobalt"), ("assistant", "Cobalt."), ("user", "Say cobalt")]
 
 
+def test_what_was_named_beside_its_history_can_be_continued(sdk: openai.OpenAI) -> None:
+    """A call that the history has and the request names must not be kept twice: two calls of one id are refused."""
+    first = sdk.responses.create(model=A, input="What is the weather in Toronto?", tools=[WEATHER])
+    (call,) = [item for item in first.output if item.type == "function_call"]
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 22 degrees"}
+    more: Any = {"role": "user", "content": "Say thanks"}
+    second = sdk.responses.create(
+        model=A, input=[*named(*first.output, *first.output), result], previous_response_id=first.id, tools=[WEATHER]
+    )
+    third = sdk.responses.create(model=A, input=[more], previous_response_id=second.id, tools=[WEATHER])
+    assert third.status == "completed"
+    alone = sdk.responses.create(model=A, input=[*named(call, call), result], tools=[WEATHER])
+    assert sdk.responses.create(model=A, input=[more], previous_response_id=alone.id, tools=[WEATHER]).output_text
+    kinds = [item.type for item in sdk.responses.input_items.list(second.id, order="asc")]
+    assert kinds == ["function_call_output"]
+
+
 def test_an_item_of_a_conversation_may_be_named_in_it(sdk: openai.OpenAI) -> None:
     asked: Any = {"type": "message", **QUESTION}
     conversation = sdk.conversations.create(items=[asked])

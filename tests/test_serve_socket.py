@@ -305,6 +305,17 @@ def test_items_of_the_socket_may_be_named(theatre: Stage) -> None:
         assert (told["status"], told["error"]["param"]) == (404, "input[0].id")
 
 
+@pytest.mark.parametrize("store", [True, False])
+def test_items_that_the_sockets_history_has_are_not_said_twice(caller: Caller, store: bool) -> None:
+    first = caller.response(input=PARIS, tools=TOOLS, store=False)
+    (call,) = [item for item in first["output"] if item["type"] == "function_call"]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "Sunny, 22 degrees"}
+    items = [{"type": "item_reference", "id": call["id"]}, result]
+    second = caller.response(input=items, tools=TOOLS, store=store, previous_response_id=first["id"])
+    third = caller.response(input="Say thanks", tools=TOOLS, store=store, previous_response_id=second["id"])
+    assert third["output"]
+
+
 def test_without_a_storage_a_socket_works_for_what_is_not_stored(tmp_path: Path) -> None:
     with demonstration(database_url="postgresql://postgres@127.0.0.1:1/nothing") as gateway, opened(gateway) as caller:
         first = caller.response(store=False)["id"]
