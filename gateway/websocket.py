@@ -227,6 +227,9 @@ class Socket:
         self._log.failure(known, error, told)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = {name.decode(): value.decode("latin-1") for name, value in errors.headers(told, retry_after)}
+        headers["x-request-id"] = known.request_id
+        if known.trace_id:
+            headers["x-cohere-trace-id"] = known.trace_id
         del headers["content-type"]
         await self._say(envelope.refused(told, asked.lane, headers))
 
