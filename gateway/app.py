@@ -8,6 +8,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.guard import Guard
@@ -38,7 +39,8 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
-    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
+    cache = AnswerCache(settings, log)
+    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
     serving = False
 
     @asynccontextmanager
@@ -50,6 +52,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         serving = False
         await upstream.stop()
         await memory.stop()
+        await cache.stop()
         log.flush()
 
     router = Router(

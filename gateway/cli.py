@@ -124,13 +124,15 @@ def _settings(options: argparse.Namespace) -> Any:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    from gateway.server import serve
+    from gateway.server import CannotListen, serve
     from gateway.settings import SettingError
 
     try:
         serve(settings, _announce)
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except CannotListen as error:
+        raise _Wrong(str(error), 1) from error
     return 0
 
 
@@ -164,7 +166,7 @@ def _announce(settings: Any) -> None:
 
 
 def _emulator(options: argparse.Namespace) -> int:
-    from gateway.server import serve_emulator
+    from gateway.server import CannotListen, serve_emulator
     from gateway.settings import SettingError
 
     try:
@@ -176,6 +178,8 @@ def _emulator(options: argparse.Namespace) -> int:
         )
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except CannotListen as error:
+        raise _Wrong(str(error), 1) from error
     return 0
 
 

@@ -77,6 +77,7 @@ class Guard:
                     (b"date", date()),
                     (b"x-request-id", known.request_id.encode()),
                     *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
+                    *([(b"x-gateway-cache", known.cache.encode())] if known.cache else ()),
                     *added,
                 ]
             await send(message)

@@ -32,7 +32,8 @@ NAMED_EVENTS = Framing(sse.encode_named, lambda stream: sse.DONE)
 class CallOperation(Struct, frozen=True):
     """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
 
-    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer.
+    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. cached: answers may
+    come from the cache (not those that are remembered, whose items' ids are theirs alone).
     """
 
     name: str
@@ -43,6 +44,7 @@ class CallOperation(Struct, frozen=True):
     fields: FieldTable
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
+    cached: bool = False
 
 
 class CountOperation(Struct, frozen=True):
@@ -73,7 +75,7 @@ class LookupOperation(Struct, frozen=True):
 
 
 CALLS: tuple[CallOperation, ...] = (
-    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE),
+    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE, cached=True),
     CallOperation(
         "responses",
         "/v1/responses",

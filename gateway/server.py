@@ -46,6 +46,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
+class CannotListen(Exception):
+    """The address is taken, or none of this machine's."""
+
+
 class _Buffer(ws_stream.WebsocketBuffer):
     """A message on its way in. Hypercorn's own first adds a piece and then finds that it is too much, and goes on so
     with all that follows, so that a caller who ignores the close (1009) fills the memory."""
@@ -61,7 +65,7 @@ ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingError when the address cannot be had."""
+    """A listening socket. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +73,7 @@ def bound(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise SettingError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
     listening.listen(BACKLOG)
     listening.setblocking(False)
     listening.set_inheritable(True)

@@ -70,7 +70,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.seal",)),
-    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg")),
+    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
 )
 
 # The endpoint and what it serves with are one for all operations: with the first of these words they start to be two.

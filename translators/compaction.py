@@ -83,6 +83,7 @@ class CompactionCall(Struct, frozen=True):
     shortened: "Callable[[], CompactionCall] | None" = None
     streamed: bool = False
     buffered: bool = False
+    repeatable: bool = False
 
     def again(self) -> None:
         return None
@@ -144,6 +145,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionCall:
         model=model,
         messages=[chat.SystemMessage(TASK), chat.UserMessage(transcript(messages))],
         functions=[],
+        function_places=(),
         choice=Choice(),
         sent=reading.sent,
         extra=reading.extra,

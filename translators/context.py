@@ -154,6 +154,7 @@ class Stream(Protocol):
 class Call(Protocol):
     """A translated request: one body of Cohere's JSON for each parallel call, `model` Cohere's id.
 
+    repeatable: the likeliest answer was asked for, so that the same request deserves the same answer.
     buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
     again: the call to make when an answer fails that Cohere may do better (`Failure.again`), None for none.
     shorter: the call to make when Cohere finds this one too long, None where nothing may be left out.
@@ -167,6 +168,9 @@ class Call(Protocol):
 
     @property
     def streamed(self) -> bool: ...
+
+    @property
+    def repeatable(self) -> bool: ...
 
     @property
     def buffered(self) -> bool: ...
