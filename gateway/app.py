@@ -8,6 +8,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint
@@ -15,7 +16,7 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS, SOCKETS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
@@ -24,16 +25,16 @@ from gateway.tokens import CountEndpoint
 from gateway.upgrade import Upgrades
 from gateway.upstream.client import Upstream
 from gateway.websocket import SocketEndpoint
-from translators.capabilities import CAPABILITIES
+from translators.capabilities import CAPABILITIES, EMBEDDERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
-    fields = {row.name for operation in CALLS for row in operation.fields.rows}
+    fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    catalogue = Catalogue(upstream, CAPABILITIES)
+    catalogue = Catalogue(upstream, CAPABILITIES.keys() | EMBEDDERS.keys())
     metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
@@ -58,6 +59,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),

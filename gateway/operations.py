@@ -1,8 +1,9 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed, those of SOCKETS over WebSockets, too; a row of COUNTS is
-translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed, those of SOCKETS over WebSockets, too; a row of BATCHES is
+sent in parts and answered whole; a row of COUNTS is translated and counted; a row of LOOKUPS is answered from
+Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,8 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, compaction, models, responses, tokens
-from translators.context import Call, Context, Kept, Prepared, Remembering, Stream
+from translators import chat, compaction, embeddings, models, responses, tokens
+from translators.context import Batch, Call, Context, Kept, Prepared, Remembering, Stream
 from translators.fields import FieldTable
 
 
@@ -45,6 +46,16 @@ class CallOperation(Struct, frozen=True):
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
     cached: bool = False
+
+
+class BatchOperation(Struct, frozen=True):
+    """`request` makes a Batch of a body: the parts that are sent to `upstream`, and their one answer."""
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], Batch]
+    fields: FieldTable
 
 
 class CountOperation(Struct, frozen=True):
@@ -101,6 +112,13 @@ SOCKETS: tuple[SocketOperation, ...] = tuple(
     SocketOperation(row, responses.prepared) for row in CALLS if row.name == "responses"
 )
 
+BATCHES: tuple[BatchOperation, ...] = (
+    BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
+)
+
+TRANSLATED: tuple[CallOperation | BatchOperation, ...] = (*CALLS, *BATCHES)
+"""The rows with a table of fields."""
+
 COUNTS: tuple[CountOperation, ...] = (
     CountOperation(
         "input_tokens",
@@ -122,5 +140,5 @@ CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in CALLS}
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED}
 """What `cohere-gateway translate` knows."""

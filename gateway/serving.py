@@ -27,6 +27,7 @@ from gateway.recent import Turn
 from gateway.seal import SUMMARY, seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
@@ -61,6 +62,7 @@ class Services(msgspec.Struct, frozen=True):
             opened=seal.open,
             seal_summary=summaries.seal,
             opened_summary=summaries.open,
+            vocabulary=vocabulary,
         )
 
 
@@ -100,7 +102,8 @@ class Serving:
         self.services.catalogue.notice(call.model, self.caller)
         if self.operation.cached:
             headers = self._scope["gateway.headers"]
-            self.known.cache, self._lookup = self.services.cache.lookup(call, self.caller, headers)
+            cache = self.services.cache
+            self.known.cache, self._lookup = cache.lookup(call.notes, call.repeatable, self.caller, headers)
         return call
 
     def _translated(self) -> Call:

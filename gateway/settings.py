@@ -84,6 +84,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )
+    embed_input_type: Annotated[
+        Literal["search_document", "search_query", "classification", "clustering"],
+        _about("what texts to embed are for, where a caller says nothing of `input_type`"),
+    ] = "search_document"
     extra_upstream_fields: Annotated[
         list[str], _about("fields that are sent to Cohere although the gateway does not know them")
     ] = []
@@ -122,6 +126,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             UsageBase(self.usage_base),
             frozenset(self.extra_upstream_fields),
             self.strict_failures == "refusal",
+            self.embed_input_type,
         )
 
 

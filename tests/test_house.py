@@ -32,14 +32,15 @@ RUNGS: list[set[str]] = [
     {"notes", "steps"},
     {"context", "capabilities", "json_schema", "tool_names"},
     {"model_names", "fields", "envelope", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
-    {"turn", "replay", "messages", "tools", "reasoning", "truncation"},
+    {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
     {"telling"},
     {"structured", "parameters"},
     {"question"},
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),
-        *("models", "embeddings", "rerank", "tokens"),
+        *("models", "rerank", "tokens"),
+        *("embeddings", "embeddings_answer"),
     },
     {"compaction"},
 ]
@@ -49,7 +50,9 @@ OPERATIONS = RUNGS[-2] | RUNGS[-1]
 PARTS = ("_stream", "_answer", "_input")
 
 WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"})
-PURE = frozenset("__future__ base64 collections enum functools hashlib itertools json math re types typing".split())
+PURE = frozenset(
+    "__future__ base64 collections enum functools hashlib itertools json math re struct types typing".split()
+)
 # Rooms that may import what is listed and nothing else, the closest room first.
 MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (
     ("schemas.openai", WORDS | {"schemas.openai"}),

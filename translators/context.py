@@ -1,6 +1,7 @@
 """All that a translator may know of the outside, and the contract it offers to it.
 
-`Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer.
+`Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer; or a
+`Batch`: several requests with one answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ class Policy(Struct, frozen=True):
     usage_base: UsageBase = UsageBase.TOKENS
     extra_upstream_fields: frozenset[str] = frozenset()
     refuse_missed_schema: bool = False
+    embed_input_type: str = "search_document"
 
 
 def _nothing(thought: str) -> str:
@@ -38,6 +40,10 @@ def _nobodys(token: str) -> str | None:
     return None
 
 
+def _no_words() -> Sequence[bytes]:
+    return ()
+
+
 class Context(Struct, frozen=True):
     """One request's surroundings.
 
@@ -45,7 +51,8 @@ class Context(Struct, frozen=True):
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
     what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
     and back (None for a token that was not made here); the same of a summary. history: what was said before, as JSON
-    arrays of items. items: those that the request refers to, by id.
+    arrays of items. items: those that the request refers to, by id. vocabulary: the bytes of OpenAI's tokens by their
+    ids.
     """
 
     created: int
@@ -61,6 +68,7 @@ class Context(Struct, frozen=True):
     opened: Callable[[str], str | None] = _nobodys
     seal_summary: Callable[[str], str] = _nothing
     opened_summary: Callable[[str], str | None] = _nobodys
+    vocabulary: Callable[[], Sequence[bytes]] = _no_words
 
 
 class Outcome(Struct, frozen=True):
@@ -185,3 +193,34 @@ class Call(Protocol):
     def answer(self, bodies: Sequence[bytes]) -> Answer: ...
 
     def stream(self) -> Stream: ...
+
+
+class Batch(Protocol):
+    """A translated request whose parts are asked apart, a few at once, and answered together and whole.
+
+    told: a part's failure as the caller of the whole request sees it. otherwise: the call to make after a
+    failure, None where another one would not help. What the cache keeps are pieces, each as if it had been asked for
+    alone: `alone` says how that would have been asked, `beside` is the call for what is not kept, `pieces` what its
+    answers add, by place.
+    """
+
+    @property
+    def bodies(self) -> Sequence[bytes]: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    def told(self, failed: Failure) -> Failure: ...
+
+    def otherwise(self, failed: Failure) -> "Batch | None": ...
+
+    def alone(self) -> Sequence[bytes]: ...
+
+    def beside(self, kept: Sequence[bytes | None]) -> "Batch": ...
+
+    def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]: ...
+
+    def answer(self, bodies: Sequence[bytes]) -> Answer: ...

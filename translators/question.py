@@ -17,9 +17,9 @@ from schemas.openai import chat as openai
 from translators import structured, tools
 from translators.capabilities import Capabilities, capabilities
 from translators.context import Context
-from translators.errors import InvalidField
+from translators.fields import with_extra
 from translators.messages import Conversation, names_in_history
-from translators.model_names import bare, resolve
+from translators.model_names import served
 from translators.notes import Notes
 from translators.parameters import UINT64
 from translators.reasoning import Reasoning
@@ -77,11 +77,7 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
 
     attempt: 2 after the first one's answer failed its check.
     """
-    model = resolve(question.model, context.policy)
-    if not model:
-        raise InvalidField("model", "'model' must not be empty", "empty_string")
-    if model != bare(question.model):
-        notes.told("model", f"model {bare(question.model)} -> {model}")
+    model = served(question.model, context.policy, notes)
     able = capabilities(model, context.features, context.lessons)
     rules = _Rules(question, able, notes)
     plan, names = rules.tool_plan()
@@ -112,21 +108,13 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
 
 def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:
     """One body a choice. With a seed each choice gets its own, or all would be the same."""
-    body = _with_extra(cohere.encode_request(sent), extra)
+    body = with_extra(cohere.encode_request(sent), extra)
     if choices == 1:
         return (body,)
     if sent.seed is UNSET:
         return (body,) * choices
     seeds = [(sent.seed + index) % UINT64 for index in range(choices)]
-    return tuple(_with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
-
-
-def _with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
-    """The operator's `extra_upstream_fields`, as the caller wrote them, at the end of the object."""
-    if not extra:
-        return body
-    added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
-    return body[:-1] + added + b"}"
+    return tuple(with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
 
 
 class _Rules:

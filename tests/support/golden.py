@@ -6,6 +6,7 @@
                            request.openai.json (optional)
     golden/responses/<case>/  as chat, in the words of the Responses API
     golden/compaction/<case>/  as chat, of a request to compact; its seal leaves what it seals readable
+    golden/embeddings/<case>/  as chat; a request that is asked in parts has lists of Cohere's requests and answers
 
 `settings.json` may stand in either: the settings and headers under which the case is told. Expectations are
 compared as JSON, so the order of keys and the white space are free. `UPDATE=1` writes them anew and prints
@@ -21,10 +22,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
+from gateway.vocabulary import vocabulary
 from support import transcripts
 from translators import compaction as compaction_api
+from translators import embeddings as embeddings_api
 from translators import responses as responses_api
 from translators.context import Context, Stream
 from translators.errors import TranslationError
@@ -82,12 +85,39 @@ def compaction_call(
 
 def summarising(history: Sequence[Any] = (), **settings: Any) -> Context:
     """The fixed context, with a seal that can be read."""
-    return msgspec.structs.replace(
+    return replace(
         transcripts.context(**settings),
         history=tuple(json.dumps(items).encode() for items in history),
         seal_summary=lambda text: SEALED + text,
         opened_summary=lambda token: token.removeprefix(SEALED) if token.startswith(SEALED) else None,
     )
+
+
+def embeddings(case: Path) -> dict[str, str]:
+    """The same of an embeddings request."""
+    settings = _read(case, "settings.json") or {}
+    try:
+        call = embeddings_call((case / "request.openai.json").read_bytes(), **settings)
+    except TranslationError as error:
+        return {"error.json": _pretty(_told(error))}
+    sent = [json.loads(body) for body in call.bodies]
+    made = {"request.cohere.json": _pretty(sent if len(sent) > 1 else sent[0])}
+    if notes := "".join(f"{note.text}\n" for note in call.notes):
+        made["notes.txt"] = notes
+    answer = _read(case, "response.cohere.json")
+    if answer is not None:
+        answers = [json.dumps(one).encode() for one in (answer if isinstance(answer, list) else [answer])]
+        try:
+            made["response.openai.json"] = _pretty(json.loads(call.answer(answers).body))
+        except TranslationError as error:
+            made["error.json"] = _pretty(_told(error))
+    return made
+
+
+def embeddings_call(request: Mapping[str, Any] | bytes, **settings: Any) -> embeddings_api.EmbeddingsCall:
+    """An embeddings request translated in the fixed context."""
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return embeddings_api.request(body, replace(transcripts.context(**settings), vocabulary=vocabulary))
 
 
 def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> responses_api.ResponsesCall:
