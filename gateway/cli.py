@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from gateway import __version__
 
-OPERATIONS = ("chat", "responses", "embeddings")
+OPERATIONS = ("chat", "responses", "compact", "embeddings")
 """What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
 
 
