@@ -56,8 +56,7 @@ class BatchEndpoint:
             finally:
                 if known.cache != HIT:
                     known.upstream_ended = time.monotonic()
-            known.prompt_tokens = answer.outcome.prompt_tokens
-            known.completion_tokens = answer.outcome.completion_tokens
+            exchange.used(known, answer.outcome)
             departure.over()
             await answer_json(send, answer.body, note_headers(call.notes))
             if lookup is not None and bodies:

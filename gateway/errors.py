@@ -13,8 +13,14 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from schemas.cohere.errors import ErrorBody as CohereErrorBody
+from schemas.cohere.errors import encode_error as encode_cohere_error
 from schemas.openai.errors import Error, ErrorBody, encode_error
 from translators.errors import Failure, TranslationError
+
+NATIVE_PREFIX = "/cohere/"
+ALIAS_PREFIX = "/litellm/cohere/"
+"""Where Cohere's own API is: what is below speaks Cohere's language, in errors, too."""
 
 
 class GatewayError(Exception):
@@ -91,8 +97,10 @@ def failure_of(error: Exception) -> Failure:
     return INTERNAL
 
 
-def body(told: Failure) -> bytes:
-    """The failure in OpenAI's shape."""
+def body(told: Failure, path: str) -> bytes:
+    """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
+    if f"{path}/".startswith((NATIVE_PREFIX, ALIAS_PREFIX)):
+        return encode_cohere_error(CohereErrorBody(told.message))
     return encode_error(ErrorBody(Error(told.message, told.type, told.param, told.code)))
 
 

@@ -20,6 +20,7 @@ from gateway.exchange import Exchange, new_id
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from gateway.unread import Unread
 
 OPEN_PREFIXES = ("/health/", "/metrics")
 """Paths that decide by themselves who may read them (product.md, "Who may call")."""
@@ -56,11 +57,9 @@ class Guard:
         self._always = always(access.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await self._upgrades(scope, receive, send)
-            return
         if scope["type"] != "http":
-            await self._router(scope, receive, send)
+            other = self._upgrades if scope["type"] == "websocket" else self._router
+            await other(scope, receive, send)
             return
         headers = dict(scope["headers"])
         known = Exchange(request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
@@ -68,6 +67,9 @@ class Guard:
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
         added = [*self._always, *self._cross_origin(headers)]
+        unread: Unread | None = None
+        if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
+            receive = unread = Unread(receive)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -80,6 +82,8 @@ class Guard:
                     *([(b"x-gateway-cache", known.cache.encode())] if known.cache else ()),
                     *added,
                 ]
+            elif unread is not None and not message.get("more_body"):
+                unread.throw_away()
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -104,6 +108,8 @@ class Guard:
             await self._failed(error, known, answer)
         finally:
             self._metrics.in_flight.dec()
+            if unread is not None:
+                unread.throw_away()
             now = time.monotonic()
             self._metrics.served(known, now)
             self._log.request(known, now)
@@ -118,7 +124,7 @@ class Guard:
         if known.response_started:
             # Only a torn connection still tells the caller that what came is not whole.
             raise RuntimeError("the answer broke off") from None
-        body = errors.body(told)
+        body = errors.body(told, known.path)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:

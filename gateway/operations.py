@@ -13,9 +13,21 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, compaction, embeddings, models, responses, tokens
-from translators.context import Batch, Call, Context, Kept, Prepared, Remembering, Stream
+from translators import chat, compaction, embeddings, models, native, responses, tokens
+from translators.context import (
+    Batch,
+    Call,
+    Context,
+    Kept,
+    Outcome,
+    Policy,
+    Prepared,
+    Remembering,
+    Stream,
+    UsageBase,
+)
 from translators.fields import FieldTable
+from translators.notes import Notes
 
 
 def _done(stream: Stream) -> bytes:
@@ -139,6 +151,11 @@ LOOKUPS: tuple[LookupOperation, ...] = (
 CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
+
+native_asked: Callable[[bytes], tuple[str, bool]] = native.asked
+native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewritten
+native_counted: Callable[[bytes, bool, UsageBase], Outcome] = native.counted
+"""What is read, and on the alias changed, of requests that are otherwise passed on as they are."""
 
 TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED}
 """What `cohere-gateway translate` knows."""

@@ -28,7 +28,7 @@ from gateway.seal import SUMMARY, seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
 from gateway.vocabulary import vocabulary
-from translators.context import Call, Context, Outcome, Policy, Stream
+from translators.context import Call, Context, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
 
@@ -163,7 +163,7 @@ class Serving:
         except AnswerFailed as error:
             call = _again(call, error.failure)
             answer = call.answer(bodies := await self._bodies(call))
-        _used(self.known, answer.outcome)
+        exchange.used(self.known, answer.outcome)
         if self.keep is not None:
             await self.keep(answer.body)
         await outlet.whole(call, answer.body)
@@ -201,7 +201,7 @@ class Serving:
             stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
                 raise UpstreamError(stream.failure)
-        _used(self.known, stream.outcome)
+        exchange.used(self.known, stream.outcome)
         await self._before_the_last(stream)
         await outlet.begin(call)
         await outlet.end(documents, stream)
@@ -216,7 +216,7 @@ class Serving:
         stream, known = call.stream(), self.known
         if (found := await self._cached(call)) is not None:
             told = [[*stream.feed(data, choice)] for choice, one in enumerate(found) for data in events(one)]
-            _used(known, stream.outcome)
+            exchange.used(known, stream.outcome)
             await self._before_the_last(stream)
             await outlet.begin(call)
             await outlet.end([document for documents in told for document in documents], stream)
@@ -239,7 +239,7 @@ class Serving:
             try:
                 await pump(source, stream, call, outlet, self._before_the_last)
             finally:
-                _used(known, stream.outcome)
+                exchange.used(known, stream.outcome)
                 if stream.failure is not None:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
@@ -288,7 +288,3 @@ def _again(call: Call, failed: Failure) -> Call:
         raise UpstreamError(failed)
     second.notes.told("answer", f"asked Cohere again: {failed.code}")
     return second
-
-
-def _used(known: Exchange, outcome: Outcome) -> None:
-    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens

@@ -81,6 +81,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
     sockets: Annotated[int, _about("open WebSockets of a process, at most"), Meta(ge=0)] = 256
+    upload_limit: Annotated[
+        int, _about("bytes of a file sent to Cohere's native API, which passes through"), Meta(ge=1)
+    ] = 2 * 1024 * 1024 * 1024
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )

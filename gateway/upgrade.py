@@ -121,7 +121,7 @@ class Upgrades:
         if HTTP_ANSWER not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": POLICY})
             return
-        body = errors.body(told)
+        body = errors.body(told, known.path)
         headers = [*errors.headers(told, None), (b"content-length", b"%d" % len(body)), *self._headers(known)]
         await send({"type": f"{HTTP_ANSWER}.start", "status": told.status, "headers": headers})
         await send({"type": f"{HTTP_ANSWER}.body", "body": body})

@@ -39,7 +39,7 @@ RUNGS: list[set[str]] = [
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),
-        *("models", "rerank", "tokens"),
+        *("models", "rerank", "tokens", "native"),
         *("embeddings", "embeddings_answer"),
     },
     {"compaction"},

@@ -9,14 +9,18 @@ import asyncio
 import io
 import math
 import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from msgspec import Struct
+from yarl import URL
 
 from gateway import __version__
-from gateway.errors import UpstreamError, failure
+from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.settings import Timeouts
 
 USER_AGENT = f"cohere-gateway/{__version__}"
@@ -32,6 +36,34 @@ DRAIN_BYTES = 64 * 1024
 """What may follow a stream's last event before its connection is given up rather than kept alive."""
 
 
+NOTHING_OF_OURS = ("accept", "accept-encoding", "content-type", "user-agent")
+"""Headers that the client library would add to a request which is passed on as it came."""
+
+
+class Upload(Protocol):
+    """A body that is sent while it comes. `over`: all of it has come; `failure`: why it will never be whole."""
+
+    @property
+    def over(self) -> bool: ...
+
+    @property
+    def failure(self) -> GatewayError | None: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Passage(Struct, frozen=True):
+    """A request that is passed on as it came. target: path and query string, encoded; headers: all but the key.
+
+    A body of bytes can be sent again, an upload cannot.
+    """
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes | Upload | None
+
+
 class Reply:
     """An answer of Cohere's whose head has come.
 
@@ -39,8 +71,10 @@ class Reply:
     read in hand only when it fires. A timer for each read would cost more than the reading.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, first_deadline: float, between: float) -> None:
-        self._response, self._between = response, between
+    def __init__(
+        self, response: aiohttp.ClientResponse, first_deadline: float, between: float, upload: Upload | None = None
+    ) -> None:
+        self._response, self._between, self._upload = response, between, upload
         self._deadline = self._first_deadline = first_deadline
         self._timer: asyncio.TimerHandle | None = None
         self.status = response.status
@@ -49,6 +83,16 @@ class Reply:
         """A header's value; empty if it is missing, or not fit to be shown."""
         value = self._response.headers.get(name, "")
         return value if value.isascii() and value.isprintable() else ""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """All headers as they came."""
+        return self._response.raw_headers
+
+    @property
+    def over(self) -> bool:
+        """What was read last was the last."""
+        return self._response.content.at_eof()
 
     async def read(self) -> bytes:
         """What has arrived; empty at the end. Raises UpstreamError when it breaks or falls silent."""
@@ -107,7 +151,7 @@ class Reply:
         """Keeps the connection if the body is at its end, else cuts it."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._response.content.at_eof():
+        if self._response.content.at_eof() and (self._upload is None or self._upload.over):
             self._response.release()
         else:
             self._response.close()
@@ -116,13 +160,12 @@ class Reply:
 class Opening:
     """`async with upstream.post(...) as reply`: the reply is closed on every way out."""
 
-    def __init__(self, upstream: "Upstream", method: str, path: str, key: str, body: bytes | None, streamed: bool):
-        self._upstream, self._method, self._path = upstream, method, path
-        self._key, self._body, self._streamed = key, body, streamed
+    def __init__(self, begin: Callable[[], Awaitable[Reply]]) -> None:
+        self._begin = begin
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Reply:
-        self._reply = await self._upstream.open(self._method, self._path, self._key, self._body, self._streamed)
+        self._reply = await self._begin()
         return self._reply
 
     async def __aexit__(
@@ -137,6 +180,7 @@ class Upstream:
 
     def __init__(self, base_url: str, timeouts: Timeouts) -> None:
         self._base_url, self._timeouts = base_url, timeouts
+        self._encoded_base = str(URL(base_url)).rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -155,10 +199,14 @@ class Upstream:
             await self._session.close()
 
     def post(self, path: str, key: str, body: bytes, streamed: bool) -> Opening:
-        return Opening(self, "POST", path, key, body, streamed)
+        return Opening(lambda: self.open("POST", path, key, body, streamed))
 
     def get(self, path: str, key: str) -> Opening:
-        return Opening(self, "GET", path, key, None, False)
+        return Opening(lambda: self.open("GET", path, key, None, False))
+
+    def carry(self, passage: Passage, key: str) -> Opening:
+        """Passes a request on as it came, but for the key."""
+        return Opening(lambda: self.pass_on(passage, key))
 
     async def open(self, method: str, path: str, key: str, body: bytes | None, streamed: bool) -> Reply:
         """Sends a request and waits for the answer's head. Raises UpstreamError."""
@@ -178,6 +226,69 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _broken(error) from error
         return Reply(response, deadline, self._timeouts.between_events)
+
+    async def pass_on(self, passage: Passage, key: str) -> Reply:
+        """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
+
+        The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
+        each must be taken by Cohere in time, and the time for the answer begins when the last one was.
+        """
+        assert self._session is not None, "start() comes first"
+        loop = asyncio.get_running_loop()
+        headers = [*passage.headers, ("authorization", f"Bearer {key}")] if key else passage.headers
+        body, upload, sending = passage.body, None, None
+        try:
+            async with asyncio.timeout(self._timeouts.first_event) as clock:
+                data: _Sending | bytes | io.BytesIO | None
+                if body is None or isinstance(body, bytes):
+                    data = _payload(body)
+                else:
+                    upload = body
+                    data = sending = _Sending(upload, clock, self._timeouts)
+                response = await self._session.request(
+                    passage.method,
+                    # Encoded already: what is escaped stays so, and nothing in it can be another host.
+                    URL(self._encoded_base + passage.target, encoded=True),
+                    data=data,
+                    headers=headers,
+                    skip_auto_headers=NOTHING_OF_OURS,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                )
+                if sending is not None:
+                    sending.answered = True
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if upload is not None and upload.failure is not None:
+                raise upload.failure from error
+            raise _broken(error) from error
+        deadline = clock.when() or loop.time() + self._timeouts.first_event
+        return Reply(response, deadline, self._timeouts.between_events, upload)
+
+
+class _Sending:
+    """An upload on its way. The caller's slowness is timed where its pieces come from, Cohere's here."""
+
+    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
+        self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
+        self.answered = False
+
+    def __aiter__(self) -> "_Sending":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece; to ask for it is to have taken the one before."""
+        self._allow(None)
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._allow(self._timeouts.first_event)
+            raise
+        self._allow(self._timeouts.between_events)
+        return piece
+
+    def _allow(self, seconds: float | None) -> None:
+        if not self.answered:
+            self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

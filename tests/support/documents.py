@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.access.methods import METHODS
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
@@ -62,6 +63,15 @@ def routes() -> str:
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
     rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]
     return table(("Path", "What happens"), ((code(f"{method} {path}"), what) for method, path, what in rows))
+
+
+def native() -> str:
+    """Cohere's methods by their group."""
+    groups: dict[str, list[str]] = {}
+    for row in METHODS:
+        path = re.sub(r"\{.*?\}", "{id}", row.path)
+        groups.setdefault(row.group, []).append(f"{row.verb} {path}")
+    return table(("Group", "Methods"), ((name.replace("_", " "), codes(rows)) for name, rows in groups.items()))
 
 
 def settings() -> str:
@@ -183,6 +193,7 @@ def targets() -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "routes": routes,
+    "native": native,
     "settings": settings,
     "fields": fields,
     "models": models,
