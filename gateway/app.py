@@ -11,6 +11,7 @@ from gateway.access.caller import Access
 from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
+from gateway.control import Control
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.errors import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.guard import Guard
@@ -25,26 +26,36 @@ from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upgrade import Upgrades
-from gateway.upstream.client import Upstream
+from gateway.upstream.resilient import ResilientUpstream
 from gateway.websocket import SocketEndpoint
 from translators.capabilities import CAPABILITIES, EMBEDDERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
+    return controlled_app(settings, log)[0]
+
+
+def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, Control]:
+    """The same, and the handles to stop it or to change its settings."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
-    upstream = Upstream(settings.cohere_base_url, settings.timeouts)
+    metrics = Metrics(lambda model: model in catalogue, fields)
+    upstream = ResilientUpstream(settings, access.keys, metrics, log)
     catalogue = Catalogue(upstream, CAPABILITIES.keys() | EMBEDDERS.keys())
-    metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
     cache = AnswerCache(settings, log)
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
-    serving = False
+    serving, stopping = False, asyncio.Event()
+
+    def draining() -> None:
+        nonlocal serving
+        serving = False
+        stopping.set()
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
@@ -74,9 +85,9 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    stopping = asyncio.Event()
     sockets = {row.call.path: SocketEndpoint(row, services, log, stopping) for row in SOCKETS}
     upgrades = Upgrades(sockets, settings, access, metrics, log)
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    return Guard(router, settings, access, metrics, log, upgrades, stopping)
+    guard = Guard(router, settings, access, metrics, log, upgrades)
+    return guard, Control(guard, upgrades, services, log, draining)

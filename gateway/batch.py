@@ -17,9 +17,10 @@ from gateway.endpoint import answer_json, note_headers
 from gateway.errors import GatewayError, UpstreamError
 from gateway.exchange import Exchange
 from gateway.operations import BatchOperation
-from gateway.serving import Services
-from gateway.upstream.client import TRACE_HEADER, Upstream
-from translators.context import Answer, Batch
+from gateway.serving import Services, asked_again
+from gateway.upstream.client import TRACE_HEADER
+from gateway.upstream.resilient import ResilientUpstream
+from translators.context import Answer, Batch, Call
 from translators.errors import AnswerFailed
 from translators.refusals import refusal
 
@@ -78,7 +79,7 @@ class BatchEndpoint:
 
     async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
         upstream, path = self._services.upstream, self._operation.upstream
-        bodies = await answers(upstream, path, call.bodies, caller, known)
+        bodies = await answers(upstream, path, call, call.bodies, caller, known)
         return call, bodies, call.answer(bodies)
 
 
@@ -88,16 +89,23 @@ def _told(call: Batch, error: UpstreamError | AnswerFailed) -> UpstreamError:
 
 
 async def answers(
-    upstream: Upstream, path: str, bodies: Sequence[bytes], caller: Caller, known: Exchange
+    upstream: ResilientUpstream,
+    path: str,
+    call: Batch | Call,
+    bodies: Sequence[bytes],
+    caller: Caller,
+    known: Exchange,
 ) -> list[bytes]:
-    """Cohere's answers to these bodies, in order, a few asked at once.
+    """Cohere's answers to these bodies of a call, in order, a few asked at once.
 
     Raises UpstreamError: of several failures always that of the first body in order, so that the same request
     fails in the same way. A failure calls off what comes after it; what comes before is awaited.
     """
 
     async def one(asked: bytes) -> bytes:
-        async with upstream.post(path, caller.upstream_key, asked, False) as reply:
+        async with upstream.post(path, caller, asked, False, call.model) as reply:
+            if reply.retried:
+                asked_again(known, call.notes, reply.retried)
             known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
             answer = await reply.whole()
             if reply.status != 200:

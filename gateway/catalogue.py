@@ -8,7 +8,7 @@ from urllib.parse import quote
 from gateway import operations
 from gateway.access.caller import Caller
 from gateway.errors import UpstreamError
-from gateway.upstream.client import Upstream
+from gateway.upstream.resilient import ResilientUpstream
 from translators.errors import Failure, TranslationError
 from translators.refusals import refusal
 
@@ -25,7 +25,7 @@ class Catalogue:
     known: the models that need no looking up.
     """
 
-    def __init__(self, upstream: Upstream, known: Container[str]) -> None:
+    def __init__(self, upstream: ResilientUpstream, known: Container[str]) -> None:
         self._upstream, self._known = upstream, known
         self._asked = -LOOK_AGAIN
         self._looking: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class Catalogue:
         token = ""
         while len(pages) < MOST_PAGES:
             path = operations.CATALOGUE_PATH + (f"&page_token={quote(token, safe='')}" if token else "")
-            async with self._upstream.get(path, caller.upstream_key) as reply:
+            async with self._upstream.get(path, caller) as reply:
                 body = await reply.whole()
                 if reply.status != 200:
                     told: Failure = refusal(reply.status, body, caller.own_key)

@@ -38,7 +38,18 @@ class CallerError(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """Cohere refused, could not be reached, or fell silent."""
+    """Cohere refused, could not be reached, or fell silent.
+
+    cause: what happened to the connection ("unreachable", "silent", "cut"), empty if it was something else.
+    """
+
+    def __init__(self, failure: Failure, retry_after: str | None = None, cause: str = "") -> None:
+        super().__init__(failure, retry_after)
+        self.cause = cause
+
+
+class AnswerRefused(UpstreamError):
+    """An answer that began with 200 and is none, before anything of it was told."""
 
 
 class CallerLeft(Exception):
@@ -68,12 +79,16 @@ ERRORS: Mapping[str, Meaning] = {
     "wrong_content_type": Meaning(415, "invalid_request_error", "unsupported_media_type"),
     "too_many_lanes": Meaning(400, "invalid_request_error", "websocket_stream_limit_reached"),
     "too_many_waiting": Meaning(400, "invalid_request_error", "websocket_queue_limit_reached"),
+    "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded"),
     "internal": Meaning(500, "server_error", "internal_error"),
     "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
     "cut": Meaning(502, "server_error", "upstream_cut"),
     "no_storage": Meaning(503, "server_error", "storage_unavailable"),
     "not_ready": Meaning(503, "server_error", "not_ready"),
     "too_many_sockets": Meaning(503, "server_error", "websocket_connection_limit_reached"),
+    "busy": Meaning(503, "server_error", "too_many_calls"),
+    "circuit_open": Meaning(503, "server_error", "circuit_open"),
+    "stopping": Meaning(503, "server_error", "gateway_stopping"),
     "silent": Meaning(504, "server_error", "upstream_timeout"),
 }
 """The gateway's own errors. Cohere's refusals have their table in `translators/refusals.py`."""

@@ -41,6 +41,7 @@ class Exchange(Struct):
     completion_tokens: int = 0
     billed: Mapping[str, int | float] = {}
     notes: int = 0
+    retries: int = 0
     cache: str = ""
     response_started: bool = False
 
@@ -52,7 +53,9 @@ def of(scope: Scope) -> Exchange:
 
 
 def used(known: Exchange, outcome: Outcome) -> None:
-    """What Cohere counted of an answer."""
-    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
+    """What Cohere counted of an answer. Added up: one that was not good enough to be shown was made all the same."""
+    known.prompt_tokens += outcome.prompt_tokens
+    known.completion_tokens += outcome.completion_tokens
     if known.cache != "hit":  # what was paid for before is not paid for again
-        known.billed = outcome.billed
+        before, now = known.billed, outcome.billed
+        known.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}

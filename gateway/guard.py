@@ -40,19 +40,15 @@ class Guard:
     """The ASGI application: the routes, and what goes for all of them."""
 
     def __init__(
-        self,
-        router: Router,
-        settings: Settings,
-        access: Access,
-        metrics: Metrics,
-        log: Log,
-        upgrades: ASGIApp,
-        stopping: asyncio.Event,
+        self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log, upgrades: ASGIApp
     ) -> None:
-        """stopping: to be set when the server begins to stop, for what would not end by itself."""
-        self._upgrades, self.stopping, self.body_limit = upgrades, stopping, settings.body_limit
-        self._router, self._access, self._metrics, self._log = router, access, metrics, log
+        self._router, self._metrics, self._log, self._upgrades = router, metrics, log, upgrades
         self.routes = router.routes
+        self.configure(settings, access)
+
+    def configure(self, settings: Settings, access: Access) -> None:
+        """Other settings, for the requests that follow."""
+        self._access, self.body_limit = access, settings.body_limit
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._always = always(access.mode)
 

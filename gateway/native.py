@@ -98,8 +98,10 @@ class NativeEndpoint:
             caller: Caller = scope["gateway.caller"]
             known.upstream_began = time.monotonic()
             try:
-                async with services.upstream.carry(passage, caller.upstream_key) as reply:
+                carrying = services.upstream.carry(passage, caller, address.path, known.model, method.repeatable)
+                async with carrying as reply:
                     known.trace_id = reply.header(TRACE_HEADER)
+                    known.retries = len(reply.retried)
                     if reply.status in OWN_KEY_REFUSED and not caller.own_key:
                         raise UpstreamError(refusal(reply.status, await _beginning(reply), own_key=False))
                     await self._relay(reply, known, send, departure, notes)

@@ -110,3 +110,6 @@ def _type(document: bytes) -> bytes:
 
 
 DONE = encode([b"[DONE]"])
+
+COMMENT = b": keep-alive\n\n"
+"""What readers skip."""

@@ -55,9 +55,13 @@ class Upgrades:
         metrics: Metrics,
         log: Log,
     ) -> None:
-        self._endpoints, self._settings, self._access = endpoints, settings, access
-        self._metrics, self._log, self._always = metrics, log, always(access.mode)
+        self._endpoints, self._metrics, self._log = endpoints, metrics, log
         self._open = 0
+        self.configure(settings, access)
+
+    def configure(self, settings: Settings, access: Access) -> None:
+        """Other settings, for the sockets that follow."""
+        self._settings, self._access, self._always = settings, access, always(access.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])

@@ -41,7 +41,7 @@ METHOD = "WEBSOCKET"
 """What stands for the method in the log."""
 
 NOT_TEXT = failure("bad_request", "Messages are JSON in text frames; this one is binary")
-RESTARTING = failure("not_ready", "The server restarts: connect again")
+RESTARTING = failure("stopping", "The server restarts: connect again")
 TOO_MANY_LANES = failure("too_many_lanes", f"This WebSocket answers in {MOST_LANES} streams at once, not in more")
 TOO_MANY_WAIT = failure("too_many_waiting", "Too many requests wait on this WebSocket: read their answers first")
 

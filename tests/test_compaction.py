@@ -144,7 +144,7 @@ def test_what_is_too_long_is_halved_and_noted() -> None:
 
 # --- the seal -----------------------------------------------------------------------------------------------
 
-OWNER = Caller("own key", True, "cohere-key", "owner")
+OWNER = Caller("own key", True, "cohere-key", "owner", ("cohere-key",))
 
 
 def test_a_summary_and_a_thought_are_never_mistaken_for_each_other() -> None:

@@ -20,12 +20,15 @@ from typing import Any
 import openai
 import pytest
 from hypercorn.protocol import ws_stream
+from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 from wsproto.events import TextMessage
 
 import gateway.server
 from gateway import recent, websocket
+from gateway.app import controlled_app, create_app
+from gateway.settings import Settings, Timeouts
 from support import oracle
 from support.app import (
     CALLER_KEY,
@@ -41,9 +44,10 @@ from support.app import (
     streamed,
 )
 from support.gateway import serve
+from support.process import Process
 from support.scripted import Chunk, End, Pause, Script, Signal, json_answer, transcript
 from test_responses_contract import _check, needs_oracle
-from test_serve_leaving import BEGUN, NEVER, SOON, STREAM_HEAD, Process, late_stream, process_over, waiting
+from test_serve_leaving import BEGUN, NEVER, SOON, STREAM_HEAD, late_stream, process_over, waiting
 from test_serve_responses import PARIS, TOOLS, ask, events
 
 PATH = "/v1/responses"
@@ -481,9 +485,6 @@ def test_a_message_that_is_too_large(served: Gateway) -> None:
         config.websocket_max_message_size = 3000
 
     def app() -> Any:
-        from gateway.app import create_app
-        from gateway.settings import Settings
-
         return create_app(Settings(cohere_base_url=served.upstream, demo=True, body_limit=2000, log="off"))
 
     with serve(app, configure=small) as url, opened(Gateway(url, served.upstream, served.log)) as caller:
@@ -609,6 +610,15 @@ def upgrade(gateway: Gateway, headers: dict[str, str], host: str = "") -> bytes:
     return found
 
 
+def test_other_settings_go_for_the_sockets_that_follow() -> None:
+    old = Settings(cohere_api_key=["a"], log="off")
+    _, control = controlled_app(old)
+    headers = {b"origin": b"https://page.example", b"host": b"127.0.0.1:8080"}
+    assert not control._upgrades._welcome(headers)
+    assert control.reload(old, replace(old, cors_origins=["https://page.example"]))
+    assert control._upgrades._welcome(headers)
+
+
 def test_sockets_are_bounded(served: Gateway) -> None:
     with gateway_over(served.upstream, demo=True, sockets=1) as gateway:
         with opened(gateway) as caller:
@@ -654,8 +664,6 @@ def test_when_the_caller_leaves_the_upstream_is_closed(phase: str, script: Scrip
 
 
 def test_a_silent_socket_is_closed(served: Gateway) -> None:
-    from gateway.settings import Timeouts
-
     with gateway_over(served.upstream, demo=True, timeouts=Timeouts(socket=0.3)) as gateway, opened(gateway) as caller:
         assert caller.response(store=False)["status"] == "completed"
         with pytest.raises(ConnectionClosedOK):
@@ -663,8 +671,6 @@ def test_a_silent_socket_is_closed(served: Gateway) -> None:
 
 
 def test_a_socket_that_works_is_not_silent() -> None:
-    from gateway.settings import Timeouts
-
     script = (STREAM_HEAD, Chunk(BEGUN), Pause(go_on := Signal()), Chunk(transcript(*story()[3:])), End())
     with waiting(script, timeouts=Timeouts(socket=0.2)) as scene, opened(scene.gateway) as caller:
         caller.say(store=False)
@@ -692,7 +698,7 @@ def test_sigterm_ends_an_idle_socket_at_once_and_lets_others_finish(tmp_path: Pa
                 idle.hear()
             assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.RESTARTS
             assert time.monotonic() - told < 5
-            assert busy.error()["error"]["code"] == "not_ready", "nothing new is begun"
+            assert busy.error()["error"]["code"] == "gateway_stopping", "nothing new is begun"
             go_on.set()
             assert busy.answer()[-1]["type"] == "response.completed"
             with pytest.raises(ConnectionClosed) as caught:
@@ -709,13 +715,14 @@ def test_a_socket_that_outlives_the_grace_is_told_so(tmp_path: Path) -> None:
         while busy.hear()["type"] != "response.output_text.delta":
             pass
         server.signal(signal.SIGINT)  # half a second of grace
+        last = busy.answer()[-1]
+        assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "server_error")
         with pytest.raises(ConnectionClosed) as caught:
-            while True:
-                busy.hear()
+            busy.hear()
         assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.RESTARTS
         assert server.ends(5) == 0
         (line,) = [line for line in server.lines() if line["operation"] == "responses"]
-        assert (line["outcome"], line["error"]) == ("error", "shutdown")
+        assert (line["outcome"], line["error"]) == ("error", "gateway_stopping")
 
 
 # --- what is seen of it -------------------------------------------------------------------------------------

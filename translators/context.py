@@ -22,7 +22,10 @@ class UsageBase(Enum):
 
 
 class Policy(Struct, frozen=True):
-    """The operator's choices that translation obeys; the settings of the same names are documented there."""
+    """The operator's choices that translation obeys; the settings of the same names are documented there.
+
+    instead: Cohere's ids, and the ids that take their place for one request, as theirs have failed.
+    """
 
     aliases: Mapping[str, str] = {}
     successors: bool = True
@@ -30,6 +33,7 @@ class Policy(Struct, frozen=True):
     extra_upstream_fields: frozenset[str] = frozenset()
     refuse_missed_schema: bool = False
     embed_input_type: str = "search_document"
+    instead: Mapping[str, str] = {}
 
 
 def _nothing(thought: str) -> str:

@@ -29,7 +29,9 @@ def resolve(asked: str, policy: Policy) -> str:
     name = policy.aliases.get(name, name)
     if name.startswith(PREFIX):
         name = name[len(PREFIX) :]
-    return SUCCESSORS.get(name, name) if policy.successors else name
+    if policy.successors:
+        name = SUCCESSORS.get(name, name)
+    return policy.instead.get(name, name) if policy.instead else name
 
 
 def served(asked: str, policy: Policy, notes: Notes) -> str:

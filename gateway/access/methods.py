@@ -31,6 +31,10 @@ TRANSCRIPTIONS = Rate(5, 5)
 ELSE = Rate(500, 500)
 
 
+COMPUTING = frozenset(("chat", "embed", "rerank", "parse", "classify", "tokens", "audio", "models", "keys"))
+"""Groups whose methods answer, and leave nothing behind."""
+
+
 class Method(Struct, frozen=True):
     """One row.
 
@@ -46,6 +50,11 @@ class Method(Struct, frozen=True):
     acts_on: str = ""
     takes: Literal["", "json", "form"] = ""
     rate: Rate = ELSE
+
+    @property
+    def repeatable(self) -> bool:
+        """Asking twice does no more than asking once, but for what it costs: it makes nothing that stays."""
+        return self.verb == "GET" or self.group in COMPUTING
 
     @property
     def operation(self) -> str:

@@ -291,6 +291,9 @@ def main() -> int:
         return 1
     if not asked.no_translation:
         print("\n" + translation.report())
+        from bench import resilience  # late: what is against a running server works without this project
+
+        print("\n" + resilience.report())
     return 0
 
 

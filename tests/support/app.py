@@ -23,7 +23,7 @@ from hypercorn.config import Config
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
 from gateway.log import Log
-from gateway.settings import Settings, Timeouts
+from gateway.settings import BreakerSettings, Retries, Settings, Timeouts
 from support.gateway import serve
 from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
 
@@ -38,6 +38,7 @@ A, R7B, REASONING, VISION = (
     "command-a-vision-07-2025",
 )
 CHAT = "/v1/chat/completions"
+ONCE: Mapping[str, Any] = {"retries": Retries(count=0), "breaker": BreakerSettings(failures=0)}
 Headers = Mapping[str, str] | list[tuple[str, str]]
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -199,13 +200,17 @@ class Gateway:
 
 @contextmanager
 def gateway_over(
-    upstream: str, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
+    upstream: str, /, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
 ) -> Iterator[Gateway]:
-    """The gateway in front of an upstream, in the mode that the settings ask for."""
+    """The gateway in front of an upstream, in the mode that the settings ask for.
+
+    Unless the settings say so, nothing is asked twice and no breaker opens: a failure is to be seen as it is.
+    """
     log = Written()
+    given = {**ONCE, **settings}
 
     def app() -> Any:
-        return create_app(Settings(cohere_base_url=upstream, **settings), _AtOnce(True, log))
+        return create_app(Settings(cohere_base_url=upstream, **given), _AtOnce(True, log))
 
     with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
         yield Gateway(url, upstream, log, key)
