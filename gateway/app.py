@@ -19,16 +19,17 @@ from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
 from gateway.native import NativeEndpoint
-from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upgrade import Upgrades
+from gateway.upload import UploadEndpoint
 from gateway.upstream.resilient import ResilientUpstream
 from gateway.websocket import SocketEndpoint
-from translators.capabilities import CAPABILITIES, EMBEDDERS
+from translators.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
@@ -43,7 +44,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalogue, fields)
     upstream = ResilientUpstream(settings, access.keys, metrics, log)
-    catalogue = Catalogue(upstream, CAPABILITIES.keys() | EMBEDDERS.keys())
+    known = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
+    catalogue = Catalogue(upstream, known, settings.models.cache_seconds)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
@@ -73,6 +75,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
             *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange
+from gateway import base_urls, body, exchange
 from gateway.access.caller import Caller
 from gateway.cache import HIT, MISS
 from gateway.departure import Departure
@@ -42,6 +42,7 @@ class BatchEndpoint:
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
         caller: Caller = scope["gateway.caller"]
         call = operation.request(asked, services.context(scope))
+        base_urls.tell(scope, call.notes)
         services.catalogue.notice(call.model, caller)
         known.cache, lookup = services.cache.lookup(call.notes, True, caller, scope["gateway.headers"])
         async with Departure(receive) as departure:

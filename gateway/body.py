@@ -4,8 +4,10 @@ import asyncio
 
 from starlette.types import Receive, Scope
 
+from gateway.base_urls import DEPLOYMENT, SAID
 from gateway.departure import Departure
 from gateway.errors import CallerError, CallerLeft, failure
+from translators.model_names import addressed
 
 JSON_TYPES = (b"application/json", b"text/json")
 
@@ -45,7 +47,10 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
                     break
     except TimeoutError as error:
         raise _slow() from error
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if DEPLOYMENT in scope:
+        whole, scope[SAID] = addressed(whole, scope[DEPLOYMENT])
+    return whole
 
 
 class Pieces:

@@ -8,6 +8,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import msgspec
+from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange, sse
@@ -18,6 +20,9 @@ from gateway.pump import Framing
 from gateway.serving import Services, Serving
 from translators.context import Call, Stream
 from translators.notes import Notes
+
+VERSION_QUERY = "api-version"
+"""What Azure's clients put into every query."""
 
 JSON_TYPE = (b"content-type", b"application/json")
 STREAM_HEADERS = (
@@ -131,14 +136,30 @@ class LookupEndpoint:
         self._operation, self._services = operation, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, known = self._services, exchange.of(scope)
-        known.operation = self._operation.name
+        services, known, operation = self._services, exchange.of(scope), self._operation
+        known.operation = operation.name
+        asked = await self._asked(scope, receive) if operation.filtered else []
+        context = services.context(scope)
+        notes = Notes(context.strict)
         async with Departure(receive) as departure:
-            pages = await services.catalogue.pages(scope["gateway.caller"])
+            listing = await services.catalogue.listing(scope["gateway.caller"])
+            if listing.stale:
+                notes.told("list", listing.stale)
             name = scope["path_params"].get("name", "")
-            answer = self._operation.answer(pages, name, services.context(scope))
+            answer = operation.answer(listing.pages, name, asked, context, notes)
             departure.over()
-            await answer_json(send, answer)
+            await answer_json(send, answer, note_headers(notes))
+        known.notes = len(notes)
+        services.metrics.note(operation.name, notes)
+
+    async def _asked(self, scope: Scope, receive: Receive) -> list[bytes]:
+        """What is asked of the list, in a body and in the query: JSON objects, of which the later wins."""
+        settings = self._services.settings
+        sent = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        if sent:
+            body.require_json(scope)
+        query = {name: value for name, value in QueryParams(scope["query_string"]).items() if name != VERSION_QUERY}
+        return [part for part in (sent, msgspec.json.encode(query) if query else b"") if part]
 
 
 async def answer_json(send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -65,6 +65,7 @@ class Meaning(Struct, frozen=True):
 ERRORS: Mapping[str, Meaning] = {
     "bad_request": Meaning(400, "invalid_request_error", "bad_request"),
     "two_credentials": Meaning(400, "invalid_request_error", "two_credentials"),
+    "unsupported": Meaning(400, "UnsupportedOperationError", "unsupported_operation"),
     "missing_key": Meaning(401, "authentication_error", "missing_api_key"),
     "wrong_key": Meaning(401, "authentication_error", "invalid_api_key"),
     "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed"),

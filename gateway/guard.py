@@ -1,7 +1,7 @@
 """The one outer layer around every route, 404s included. Pure ASGI.
 
-In this order: a request id and the clock; cross-origin preflights; who is calling; then the routes; then, for
-whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
+In this order: a request id and the clock; cross-origin preflights; the path that is meant; who is calling; then the
+routes; then, for whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
 """
 
 import asyncio
@@ -10,11 +10,12 @@ import time
 from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import errors
+from gateway import errors, unsupported
 from gateway.access.caller import Access, Mode
+from gateway.base_urls import BaseUrls
 from gateway.errors import CallerLeft, GatewayError, failure
 from gateway.exchange import Exchange, new_id
 from gateway.log import Log
@@ -44,6 +45,8 @@ class Guard:
     ) -> None:
         self._router, self._metrics, self._log, self._upgrades = router, metrics, log, upgrades
         self.routes = router.routes
+        served = [route.path for route in router.routes if isinstance(route, Route)]
+        self._base_urls = BaseUrls([*served, *unsupported.UNSUPPORTED])
         self.configure(settings, access)
 
     def configure(self, settings: Settings, access: Access) -> None:
@@ -87,6 +90,8 @@ class Guard:
             if known.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, answer)
             else:
+                # First of all, so that whatever decides by the path decides by the one that is served.
+                self._base_urls.mend(scope)
                 if not known.path.startswith(OPEN_PREFIXES):
                     scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
                     known.caller = caller.name
@@ -101,7 +106,7 @@ class Guard:
             # 499 is nobody's to read: nginx's word for it, in the log alone.
             known.status, known.outcome = 499, "client_closed"
         except Exception as error:
-            await self._failed(error, known, answer)
+            await self._failed(_known(error, scope), known, answer)
         finally:
             self._metrics.in_flight.dec()
             if unread is not None:
@@ -112,8 +117,6 @@ class Guard:
 
     async def _failed(self, error: Exception, known: Exchange, answer: Send) -> None:
         """Renders any failure; one that no table knows is a bug of ours, logged without the caller's words."""
-        if isinstance(error, HTTPException):
-            error = _of_the_router(error)
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type
         self._log.failure(known, error, told)
@@ -180,7 +183,14 @@ def request_id(headers: dict[bytes, bytes]) -> str:
     return given.decode() if _REQUEST_ID.match(given) else f"req_{new_id()}"
 
 
-def _of_the_router(error: HTTPException) -> GatewayError:
+def _known(error: Exception, scope: Scope) -> Exception:
+    """The router's own exceptions as ours; all others as they are."""
+    if not isinstance(error, HTTPException):
+        return error
+    if error.status_code in (404, 405):
+        refused = unsupported.refusal(scope["method"], scope["path"])
+        if refused is not None:
+            return refused
     if error.status_code == 405:
         told = errors.CallerError(failure("wrong_method", "This URL does not take this method"))
         told.allow = (error.headers or {}).get("Allow")

@@ -2,18 +2,18 @@
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
 translated, sent to Cohere and answered, whole or streamed, those of SOCKETS over WebSockets, too; a row of BATCHES is
-sent in parts and answered whole; a row of COUNTS is translated and counted; a row of LOOKUPS is answered from
-Cohere's list of models.
+sent in parts and answered whole; a row of UPLOADS is a form whose file is sent on; a row of COUNTS is translated and
+counted; a row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, compaction, embeddings, models, native, responses, tokens
+from translators import chat, compaction, embeddings, models, native, rerank, responses, tokens, transcription
 from translators.context import (
     Batch,
     Call,
@@ -89,12 +89,46 @@ class SocketOperation(Struct, frozen=True):
     prepared: Callable[[bytes, Context], Prepared]
 
 
-class LookupOperation(Struct, frozen=True):
-    """`answer` makes a body of the pages of Cohere's list, the name in the path, and the context."""
+class UploadCall(Protocol):
+    """A translated form. fields: the texts that Cohere is told, in order. answer: what the caller is told."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    def answer(self, body: bytes) -> transcription.Transcript: ...
+
+
+class UploadOperation(Struct, frozen=True):
+    """A form with a file: `request` makes a call of its texts, the part called `file` is sent on as it comes.
+
+    needed: the texts that Cohere must have before the file.
+    """
 
     name: str
     path: str
-    answer: Callable[[Sequence[bytes], str, Context], bytes]
+    upstream: str
+    request: Callable[[bytes, Context], UploadCall]
+    fields: FieldTable
+    file: str
+    needed: Sequence[str]
+
+
+class LookupOperation(Struct, frozen=True):
+    """`answer` makes a body of the pages of Cohere's list, the name in the path, and what else is asked.
+
+    filtered: a query or a body says which part of the list is wanted.
+    """
+
+    name: str
+    path: str
+    answer: Callable[[Sequence[bytes], str, Sequence[bytes], Context, Notes], bytes]
+    filtered: bool = False
 
 
 CALLS: tuple[CallOperation, ...] = (
@@ -118,6 +152,7 @@ CALLS: tuple[CallOperation, ...] = (
         compaction.TABLE,
         compaction.remembering,
     ),
+    CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
 
 SOCKETS: tuple[SocketOperation, ...] = tuple(
@@ -128,7 +163,19 @@ BATCHES: tuple[BatchOperation, ...] = (
     BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
 )
 
-TRANSLATED: tuple[CallOperation | BatchOperation, ...] = (*CALLS, *BATCHES)
+UPLOADS: tuple[UploadOperation, ...] = (
+    UploadOperation(
+        "transcription",
+        "/v1/audio/transcriptions",
+        "/v2/audio/transcriptions",
+        transcription.request,
+        transcription.TABLE,
+        "file",
+        transcription.NEEDED,
+    ),
+)
+
+TRANSLATED: tuple[CallOperation | BatchOperation | UploadOperation, ...] = (*CALLS, *BATCHES, *UPLOADS)
 """The rows with a table of fields."""
 
 COUNTS: tuple[CountOperation, ...] = (
@@ -144,7 +191,7 @@ COUNTS: tuple[CountOperation, ...] = (
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (
-    LookupOperation("models", "/v1/models", models.listed),
+    LookupOperation("models", "/v1/models", models.listed, True),
     LookupOperation("model", "/v1/models/{name:path}", models.retrieved),
 )
 
@@ -157,5 +204,5 @@ native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewrit
 native_counted: Callable[[bytes, bool, UsageBase], Outcome] = native.counted
 """What is read, and on the alias changed, of requests that are otherwise passed on as they are."""
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED}
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED if not isinstance(row, UploadOperation)}
 """What `cohere-gateway translate` knows."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Scope
 
-from gateway import exchange
+from gateway import base_urls, exchange
 from gateway.access.caller import Caller
 from gateway.cache import HIT, AnswerCache, Lookup, Recording, events
 from gateway.catalogue import Catalogue
@@ -116,7 +116,9 @@ class Serving:
         return call
 
     def _translated(self, instead: Mapping[str, str] | None = None) -> Call:
-        return self.operation.request(self._asked, self.services.context(self._scope, self.recalled, instead))
+        call = self.operation.request(self._asked, self.services.context(self._scope, self.recalled, instead))
+        base_urls.tell(self._scope, call.notes)
+        return call
 
     async def answer(self, call: Call, outlet: Outlet) -> None:
         """Tells the answer, of another call where Cohere's refusal of this one says how to put it. Raises GatewayError,

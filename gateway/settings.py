@@ -51,6 +51,9 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
         dict[str, list[str]],
         _about('models to ask when one fails: `"command-a-03-2025" = ["command-r7b-12-2024"]`'),
     ] = {}
+    cache_seconds: Annotated[
+        float, _about("how long Cohere's list of models is good; 0 asks for it each time"), Meta(ge=0, le=86_400)
+    ] = 300.0
 
 
 class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +133,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
     sockets: Annotated[int, _about("open WebSockets of a process, at most"), Meta(ge=0)] = 256
+    audio_limit: Annotated[int, _about("bytes of a form with a recording in it (Cohere takes 25 MB)"), Meta(ge=1)] = (
+        26 * 1024 * 1024
+    )
+    transcription_language: Annotated[
+        str, _about("the language of recordings whose callers name none, as `en`; Cohere wants one")
+    ] = ""
     upload_limit: Annotated[
         int, _about("bytes of a file sent to Cohere's native API, which passes through"), Meta(ge=1)
     ] = 2 * 1024 * 1024 * 1024
@@ -187,6 +196,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             frozenset(self.extra_upstream_fields),
             self.strict_failures == "refusal",
             self.embed_input_type,
+            transcription_language=self.transcription_language,
         )
 
 

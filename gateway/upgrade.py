@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import errors
+from gateway import errors, unsupported
 from gateway.access.caller import Access, Mode
+from gateway.base_urls import BaseUrls
 from gateway.errors import CallerError, failure
 from gateway.exchange import Exchange
 from gateway.guard import LONGEST_PATH_LOGGED, always, date, request_id
@@ -35,6 +36,9 @@ HTTP_ANSWER = "websocket.http.response"
 
 POLICY, BROKEN = 1008, 1011
 """Close codes (RFC 6455 §7.4.1) for a refusal where a server has no such extension, and for a fault of ours."""
+
+OPENAIS_SOCKETS = ("/v1/realtime", "/v1/realtime/translations")
+"""Where OpenAI has WebSockets and Cohere nothing like it."""
 
 KEYLESS = (Mode.OPEN, Mode.DEMO)
 """Modes in which whoever reaches the gateway may call."""
@@ -56,6 +60,7 @@ class Upgrades:
         log: Log,
     ) -> None:
         self._endpoints, self._metrics, self._log = endpoints, metrics, log
+        self._base_urls = BaseUrls(endpoints)
         self._open = 0
         self.configure(settings, access)
 
@@ -94,9 +99,11 @@ class Upgrades:
             raise CallerError(FOREIGN)
         scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
         known.caller = caller.name
+        self._base_urls.mend(scope)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:
-            raise CallerError(NO_SOCKET)
+            refused = unsupported.refusal("GET", scope["path"]) if scope["path"] in OPENAIS_SOCKETS else None
+            raise refused or CallerError(NO_SOCKET)
         if endpoint.stopping.is_set():
             raise CallerError(RESTARTING)
         if self._open >= self._settings.sockets:

@@ -55,6 +55,14 @@ SAID: Mapping[str, tuple[str, ...]] = {
         r"command-r-plus is served by cohere/command-r-plus-08-2024",
         r"no-such-model: model_not_found",
     ),
+    "rerank.sh": (
+        r'"results":\[\{"index":1,"relevance_score":0\.\d+\}\]',
+        r'"results":\[\{"index":0,.*"document":\{"id":7,"author":"Ada Lovelace"',
+    ),
+    "transcription.sh": (
+        r'\{"text":"This is the Cohere emulator\. It heard 2\.0 seconds of sound \(en\)\."\}',
+        r"(?m)^This is the Cohere emulator\. It heard 2\.0 seconds",
+    ),
     "curl.sh": (
         r'"id":"cohere/command-r-plus",',
         r"(?m)^x-gateway-notes: temperature adjusted 1\.4 -> 1\.0; .*",
@@ -175,7 +183,8 @@ def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Pa
         command = text.replace(ORIGIN, base_url.removesuffix("/v1"))
         command = re.sub(r"^curl ", "curl --silent --show-error ", command, flags=re.MULTILINE)
         outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
-    hello, strict, native, alias, limited = outputs
+    hello, ranked, strict, native, alias, limited = outputs
+    assert '"index":1' in ranked
     assert "This is the Cohere emulator" in hello
     assert '"param":"temperature"' in strict
     assert re.search(r"(?s)message-end.*\[DONE\].*embeddings_floats.*greetings-\w+.*next_page_token", native)

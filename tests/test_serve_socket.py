@@ -512,10 +512,18 @@ def test_what_follows_a_message_that_is_too_large_is_not_gathered() -> None:
 
 
 def test_a_socket_is_at_one_path_only(served: Gateway) -> None:
-    for path in ("/v1/chat/completions", "/v1/responses/", "/v1/responses/resp_1", "/", "/v1/realtime"):
+    for path in ("/v1/chat/completions", "/v1/responses/resp_1", "/"):
         status, error = refused(served, path=path)
         assert (status, error["code"]) == (404, "unknown_url")
+    status, error = refused(served, path="/v1/realtime")
+    assert (status, error["code"]) == (400, "unsupported_operation")
     assert served.ask("GET", PATH).status == 405, "without an upgrade it is no socket"
+
+
+@pytest.mark.parametrize("path", ["/responses", "/v1/responses/", "/v1//responses", "/openai/v1/responses"])
+def test_base_urls_are_spelt_as_for_http(served: Gateway, path: str) -> None:
+    with opened(served, path=path) as caller:
+        assert caller.response(store=False)["status"] == "completed"
 
 
 KEYS: tuple[tuple[dict[str, str], int], ...] = (

@@ -34,6 +34,7 @@ class Policy(Struct, frozen=True):
     refuse_missed_schema: bool = False
     embed_input_type: str = "search_document"
     instead: Mapping[str, str] = {}
+    transcription_language: str = ""
 
 
 def _nothing(thought: str) -> str:

@@ -23,7 +23,7 @@ from hypercorn.config import Config
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
 from gateway.log import Log
-from gateway.settings import BreakerSettings, Retries, Settings, Timeouts
+from gateway.settings import BreakerSettings, Models, Retries, Settings, Timeouts
 from support.gateway import serve
 from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
 
@@ -264,7 +264,8 @@ def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings
     def next_script(request: object) -> Script:
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
-    given = {**settings, "timeouts": timeouts or Timeouts()}
+    # No list of models is kept, so that each request for it plays its own script.
+    given = {"models": Models(cache_seconds=0), **settings, "timeouts": timeouts or Timeouts()}
     with (
         ScriptedUpstream(next_script).run_in_thread() as upstream,
         gateway_over(upstream.url, key=key, **given) as gateway,
