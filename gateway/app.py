@@ -1,5 +1,6 @@
 """The application: the tables' rows as Starlette routes, inside the guard."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,15 +20,17 @@ from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
 from gateway.native import NativeEndpoint
-from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
+from gateway.upgrade import Upgrades
 from gateway.upkeep import Upkeep
 from gateway.upload import UploadEndpoint
 from gateway.upstream.resilient import ResilientUpstream
+from gateway.websocket import SocketEndpoint
 from translators.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 
@@ -52,12 +55,13 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     cache = AnswerCache(settings, log)
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
     background, upkeep = Background(services, log), Upkeep(memory, log)
-    serving = False
+    serving, stopping = False, asyncio.Event()
 
     def draining(grace: float) -> None:
         nonlocal serving
         serving = False
         background.close(grace)
+        stopping.set()
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
@@ -94,7 +98,9 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    sockets = {row.call.path: SocketEndpoint(row, services, log, stopping) for row in SOCKETS}
+    upgrades = Upgrades(sockets, settings, access, metrics, log)
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    guard = Guard(router, settings, access, metrics, log)
-    return guard, Control(guard, services, log, draining)
+    guard = Guard(router, settings, access, metrics, log, upgrades)
+    return guard, Control(guard, upgrades, services, log, draining)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from gateway import __version__
 
-OPERATIONS = ("chat", "responses", "rerank", "embeddings")
+OPERATIONS = ("chat", "responses", "compact", "rerank", "embeddings")
 """What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
 
 

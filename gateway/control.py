@@ -10,11 +10,12 @@ from gateway.guard import Guard
 from gateway.log import Log
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
+from gateway.upgrade import Upgrades
 
 RELOADED = frozenset(
     {
         *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins"),
-        *("body_limit", "usage_base", "extra_upstream_fields", "strict_failures", "stream_comments"),
+        *("body_limit", "sockets", "usage_base", "extra_upstream_fields", "strict_failures", "stream_comments"),
         *("models", "retries", "pool", "breaker", "concurrency"),
     }
 )
@@ -24,8 +25,11 @@ RELOADED = frozenset(
 class Control:
     """The handles of one gateway. draining: is told when it is to stop, with the seconds that are left."""
 
-    def __init__(self, guard: Guard, services: Services, log: Log, draining: Callable[[float], None]) -> None:
-        self._guard, self._services, self._log, self._draining = guard, services, log, draining
+    def __init__(
+        self, guard: Guard, upgrades: Upgrades, services: Services, log: Log, draining: Callable[[float], None]
+    ) -> None:
+        self._guard, self._upgrades = guard, upgrades
+        self._services, self._log, self._draining = services, log, draining
 
     def drain(self, seconds: float) -> None:
         """What is in flight may end by itself for so long; then it is ended, with an error in its own form."""
@@ -47,6 +51,7 @@ class Control:
         services.settings, services.policy = settings, settings.policy
         services.upstream.configure(settings, access.keys)
         self._guard.configure(settings, access)
+        self._upgrades.configure(settings, access)
         told = f"the settings were read again: {', '.join(taken) or 'nothing'} changed"
         self._log.trouble(told + (f"; {', '.join(left)} changed, too, and need a restart" if left else ""))
         return True

@@ -11,7 +11,7 @@ from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors, unsupported
 from gateway.access.caller import Access, Mode
@@ -40,8 +40,10 @@ LONGEST_PATH_LOGGED = 200
 class Guard:
     """The ASGI application: the routes, and what goes for all of them."""
 
-    def __init__(self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
-        self._router, self._metrics, self._log = router, metrics, log
+    def __init__(
+        self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log, upgrades: ASGIApp
+    ) -> None:
+        self._router, self._metrics, self._log, self._upgrades = router, metrics, log, upgrades
         self.routes = router.routes
         served = [route.path for route in router.routes if isinstance(route, Route)]
         self._base_urls = BaseUrls([*served, *unsupported.UNSUPPORTED])
@@ -49,16 +51,17 @@ class Guard:
 
     def configure(self, settings: Settings, access: Access) -> None:
         """Other settings, for the requests that follow."""
-        self._access = access
+        self._access, self.body_limit = access, settings.body_limit
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
-        self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
+        self._always = always(access.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._router(scope, receive, send)
+            other = self._upgrades if scope["type"] == "websocket" else self._router
+            await other(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        known = Exchange(_request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
+        known = Exchange(request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
         scope["gateway.exchange"], scope["gateway.headers"] = known, headers
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
@@ -72,7 +75,7 @@ class Guard:
                 known.status, known.response_started = message["status"], True
                 message["headers"] = [
                     *message.get("headers", ()),
-                    (b"date", _date()),
+                    (b"date", date()),
                     (b"x-request-id", known.request_id.encode()),
                     *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
                     *([(b"x-gateway-cache", known.cache.encode())] if known.cache else ()),
@@ -157,10 +160,15 @@ class Guard:
         await answer({"type": "http.response.body", "body": b""})
 
 
+def always(mode: Mode) -> list[tuple[bytes, bytes]]:
+    """The headers of every answer."""
+    return [(b"x-gateway-upstream", b"emulator")] if mode is Mode.DEMO else []
+
+
 _second: tuple[int, bytes] = (0, b"")
 
 
-def _date() -> bytes:
+def date() -> bytes:
     """The `date` header (RFC 9110 §6.6.1), written out once a second."""
     global _second
     now = int(time.time())
@@ -169,7 +177,7 @@ def _date() -> bytes:
     return _second[1]
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id(headers: dict[bytes, bytes]) -> str:
     """The caller's own, if it is harmless; the SDKs show it beside their errors."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.match(given) else f"req_{new_id()}"

@@ -8,9 +8,11 @@ stored before its last byte leaves.
 import asyncio
 import secrets
 import time
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.access.caller import Caller
 from gateway.errors import CallerError, failure
@@ -35,12 +37,16 @@ UNAVAILABLE = failure(
 
 
 class Recalled(Struct, frozen=True):
-    """A request's memory. history: what was said before, as JSON arrays of items; keep: store the answer."""
+    """A request's memory. history: what was said before, as JSON arrays of items; keep: store the answer.
+
+    items: those that the request refers to, by id; in `asked` they stand where they were referred to.
+    """
 
     response_id: str
     asked: Remembering
     history: tuple[bytes, ...] = ()
     keep: bool = False
+    items: Mapping[str, bytes] = {}
 
 
 class Memory:
@@ -77,19 +83,24 @@ class Memory:
         return int(now + self._days * DAY) if self._days else None
 
     async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
-        """The history that a request continues. Raises CallerError: 404 for what is not there, 503."""
-        if not asked.store and not asked.previous_response_id and not asked.conversation:
-            return Recalled(response_id, asked)
+        """What a request continues and refers to. Raises CallerError: 404 for what is not there, 503."""
+        history, items = await self.load(asked, caller)
+        return Recalled(response_id, shown(asked, history, items), history, asked.store, items)
+
+    async def load(self, asked: Remembering, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
+        """The history, and the items that are referred to, of which some may be missing. Raises CallerError."""
+        if not (asked.store or asked.previous_response_id or asked.conversation or asked.references):
+            return (), {}
         store = await self.open()
         try:
             if asked.store and not await store.ping():
                 raise CallerError(UNAVAILABLE)
-            history = await self._history(store, asked, caller)
+            return await self._history(store, asked, caller), await self._referred(store, asked, caller)
         except StoreUnavailable as error:
             self._log.trouble(f"storage: {error}")
             raise CallerError(UNAVAILABLE) from error
         except ChainTooLong as error:
-            told = failure("bad_request", "The responses that this one continues are too many to be loaded")
+            told = failure("bad_request", "The responses that this one continues or refers to are too large")
             raise CallerError(told) from error
         except ChainBroken as error:
             told = failure("no_previous", f"Previous response with id '{error.id}' not found.")
@@ -97,7 +108,6 @@ class Memory:
         except ConversationMissing as error:
             told = failure("no_conversation", f"Conversation with id '{asked.conversation}' not found.")
             raise CallerError(told.at("conversation")) from error
-        return Recalled(response_id, asked, history, asked.store)
 
     async def _history(self, store: Store, asked: Remembering, caller: Caller) -> tuple[bytes, ...]:
         if asked.previous_response_id:
@@ -110,6 +120,15 @@ class Memory:
             page = await store.items(caller.owner, asked.conversation, None, MOST_ITEMS, "asc")
             return (b"[" + b",".join(item.body for item in page.items) + b"]",)
         return ()
+
+    async def _referred(self, store: Store, asked: Remembering, caller: Caller) -> Mapping[str, bytes]:
+        """Those of the items that a request refers to that are there; what is not is for the translation to tell."""
+        if not asked.references:
+            return {}
+        answers = {reference.answer_id for reference in asked.references} - {""}
+        requests = {reference.response_id for reference in asked.references} - {""}
+        arrays = await store.said(caller.owner, answers, requests) if answers or requests else []
+        return named(arrays, {reference.id for reference in asked.references})
 
     async def keep(self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes) -> None:
         """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out."""
@@ -139,6 +158,7 @@ class Memory:
             body=body,
             items=b"[" + b",".join(item for _, item in asked.items) + b"]",
             output=kept.output,
+            answer_id=kept.answer_id or None,
         )
         said = asked.conversation and kept.status in SAID
         return response, [*asked.items, *_named(kept)] if said else []
@@ -154,6 +174,36 @@ class _Told(Struct):
 
 
 _told = msgspec.json.Decoder(_Told).decode
+_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
+    """The items of these ids, of the first array that has each."""
+    found: dict[str, bytes] = {}
+    for array in arrays:
+        for item in _array(array):
+            id = _told(item).id
+            if id in ids:
+                found.setdefault(id, bytes(item))
+    return found
+
+
+def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, bytes]) -> Remembering:
+    """The same request as it is kept: it stands for itself, and after its history says nothing twice.
+
+    Where it refers to an item it has that item, or nothing if the item came before.
+    """
+    if not asked.references:
+        return asked
+    names = {reference.place: reference.id for reference in asked.references}
+    seen = set(named(history, set(names.values())))
+    own: list[tuple[str, bytes]] = []
+    for place, (id, body) in enumerate(asked.items):
+        if place in names and id in seen:
+            continue
+        seen.add(id)
+        own.append((id, items.get(id, body) if place in names else body))
+    return replace(asked, items=tuple(own))
 
 
 def _named(kept: Kept) -> list[tuple[str, bytes]]:

@@ -1,9 +1,9 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of BATCHES is sent in parts and answered whole;
-a row of UPLOADS is a form whose file is sent on; a row of COUNTS is translated and counted; a row of LOOKUPS is
-answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed, those of SOCKETS over WebSockets, too; a row of BATCHES is
+sent in parts and answered whole; a row of UPLOADS is a form whose file is sent on; a row of COUNTS is translated and
+counted; a row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,31 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, embeddings, models, native, rerank, responses, responses_answer, tokens, transcription
-from translators.context import Batch, Call, Context, Kept, Outcome, Policy, Queued, Remembering, Stream, UsageBase
+from translators import (
+    chat,
+    compaction,
+    embeddings,
+    models,
+    native,
+    rerank,
+    responses,
+    responses_answer,
+    tokens,
+    transcription,
+)
+from translators.context import (
+    Batch,
+    Call,
+    Context,
+    Kept,
+    Outcome,
+    Policy,
+    Prepared,
+    Queued,
+    Remembering,
+    Stream,
+    UsageBase,
+)
 from translators.fields import FieldTable
 from translators.notes import Notes
 
@@ -73,6 +96,13 @@ class CountOperation(Struct, frozen=True):
     counted: Callable[[Sequence[bytes]], bytes]
 
 
+class SocketOperation(Struct, frozen=True):
+    """A row of CALLS that is served on a WebSocket at its path as well; `prepared` answers without asking Cohere."""
+
+    call: CallOperation
+    prepared: Callable[[bytes, Context], Prepared]
+
+
 class UploadCall(Protocol):
     """A translated form. fields: the texts that Cohere is told, in order. answer: what the caller is told."""
 
@@ -128,7 +158,20 @@ CALLS: tuple[CallOperation, ...] = (
         responses.kept,
         responses.queued,
     ),
+    CallOperation(
+        "compact",
+        "/v1/responses/compact",
+        "/v2/chat",
+        compaction.request,
+        NAMED_EVENTS,
+        compaction.TABLE,
+        compaction.remembering,
+    ),
     CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
+)
+
+SOCKETS: tuple[SocketOperation, ...] = tuple(
+    SocketOperation(row, responses.prepared) for row in CALLS if row.name == "responses"
 )
 
 BATCHES: tuple[BatchOperation, ...] = (

@@ -22,10 +22,12 @@ from typing import Any
 import hypercorn.asyncio
 import hypercorn.config
 import msgspec
+from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 
 from gateway.app import controlled_app, create_app
 from gateway.control import Control
+from gateway.guard import Guard
 from gateway.settings import SettingError, Settings
 
 BACKLOG = 2048
@@ -60,6 +62,20 @@ MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 class CannotListen(Exception):
     """The address is taken, or none of this machine's."""
+
+
+class _Buffer(ws_stream.WebsocketBuffer):
+    """A message on its way in. Hypercorn's own first adds a piece and then finds that it is too much, and goes on so
+    with all that follows, so that a caller who ignores the close (1009) fills the memory."""
+
+    def extend(self, event: Any) -> None:
+        if self.length + len(event.data) > self.max_length:
+            self.length = self.max_length  # and nothing that follows fits
+            raise ws_stream.FrameTooLargeError
+        super().extend(event)
+
+
+ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -158,10 +174,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_quietly)
     stop = asyncio.Event()
-    configs = [
-        _config(listening, grace, keep_alive, control is not None and place == 0)
-        for place, (_, listening) in enumerate(apps)
-    ]
+    configs = [_config(app, listening, grace, keep_alive) for app, listening in apps]
     attached = _has_terminal()
 
     def ends(grace: float) -> None:
@@ -213,8 +226,7 @@ def _quietly(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
         loop.default_exception_handler(trouble)
 
 
-def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bool) -> hypercorn.config.Config:
-    """dated: the application writes the `date` header itself, once a second; Hypercorn would for each answer."""
+def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float) -> hypercorn.config.Config:
     config = hypercorn.config.Config()
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
@@ -227,7 +239,11 @@ def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bo
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
-    config.include_date_header = not dated
+    if isinstance(app, Guard):
+        # It writes the `date` header itself, once a second; Hypercorn would for each answer.
+        config.include_date_header = False
+        config.websocket_max_message_size = app.body_limit
+        # No pings: Hypercorn's sleep between two of them outlives the socket, and would hold up the end.
     return config
 
 

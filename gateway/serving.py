@@ -23,7 +23,8 @@ from gateway.memory import Memory, Recalled, new_response_id
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
-from gateway.seal import seal_of
+from gateway.recent import Turn
+from gateway.seal import SUMMARY, seal_of
 from gateway.settings import Settings
 from gateway.upstream import fallbacks
 from gateway.upstream.client import TRACE_HEADER, Reply
@@ -53,7 +54,7 @@ class Services(msgspec.Struct):
         self, scope: Scope, recalled: Recalled | None = None, instead: Mapping[str, str] | None = None
     ) -> Context:
         """instead: models that others take the place of, for this request alone."""
-        seal = seal_of(scope["gateway.caller"])
+        seal, summaries = seal_of(scope["gateway.caller"]), seal_of(scope["gateway.caller"], SUMMARY)
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
@@ -62,9 +63,12 @@ class Services(msgspec.Struct):
             features=self.catalogue.features,
             lessons=self.catalogue.lessons,
             history=recalled.history if recalled else (),
+            items=recalled.items if recalled else {},
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            seal_summary=summaries.seal,
+            opened_summary=summaries.open,
             vocabulary=vocabulary,
         )
 
@@ -73,9 +77,18 @@ class Serving:
     """One request of a row of CALLS. `prepare` translates it, `answer` sends it and tells the answer.
 
     keep: awaited with the whole answer before its last byte leaves; None where it is not to be remembered.
+    memory: what remembers, where that is not the gateway's own.
     """
 
-    def __init__(self, operation: CallOperation, services: Services, scope: Scope, known: Exchange) -> None:
+    def __init__(
+        self,
+        operation: CallOperation,
+        services: Services,
+        scope: Scope,
+        known: Exchange,
+        memory: Memory | Turn | None = None,
+    ) -> None:
+        self.memory = memory or services.memory
         self.operation, self.services, self.known = operation, services, known
         self.caller: Caller = scope["gateway.caller"]
         self.recalled: Recalled | None = None
@@ -98,7 +111,7 @@ class Serving:
         if self.operation.remembering is not None:
             response_id = new_response_id()
             remembering = self.operation.remembering(asked, response_id)
-            self.recalled = await self.services.memory.recall(remembering, response_id, self.caller)
+            self.recalled = await self.memory.recall(remembering, response_id, self.caller)
             self.keep = self._remember if self.recalled.keep else None
         call = self._translated()
         self.services.catalogue.notice(call.model, self.caller)
@@ -190,7 +203,7 @@ class Serving:
 
     async def _remember(self, final: bytes) -> None:
         assert self.recalled is not None and self.operation.kept is not None, "rows that remember keep, too"
-        await self.services.memory.keep(self.recalled, self.caller, self.operation.kept(final), final)
+        await self.memory.keep(self.recalled, self.caller, self.operation.kept(final), final)
 
     # --- whole answers -------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     request_body: Annotated[float, _about("between two pieces of a request's body"), SECONDS] = 30.0
     total: Annotated[float, _about("from the call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
     keep_alive: Annotated[float, _about("an idle connection of a caller stays open"), SECONDS] = 75.0
+    socket: Annotated[float, _about("between two requests on a WebSocket"), SECONDS] = 3600.0
     shutdown: Annotated[float, _about("what is in flight may take after SIGTERM"), SECONDS] = 30.0
 
 
@@ -131,6 +132,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
+    sockets: Annotated[int, _about("open WebSockets of a process, at most"), Meta(ge=0)] = 256
     audio_limit: Annotated[int, _about("bytes of a form with a recording in it (Cohere takes 25 MB)"), Meta(ge=1)] = (
         26 * 1024 * 1024
     )

@@ -44,9 +44,6 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
         "Stored chat completions are", "chat completions are not kept", _STORED, ("GET",)
     ),
     "/v1/chat/completions/": Unsupported("Stored chat completions are", "chat completions are not kept", _STORED),
-    "/v1/responses/compact": Unsupported(
-        "Compaction is", "it is not built yet", "POST /v1/responses with 'truncation': 'auto' shortens what is too long"
-    ),
     "/v1/models/": Unsupported("Deleting models is", "they are Cohere's", _TRAINING, ("DELETE",)),
     "/v1/audio/translations": Unsupported(
         "Audio translations are", "Cohere writes speech down in its own language", f"{_SPOKEN}; chat translates it"

@@ -31,7 +31,7 @@ RUNGS: list[set[str]] = [
     {"errors"},
     {"notes", "steps", "documents"},
     {"context", "capabilities", "json_schema", "tool_names"},
-    {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
+    {"model_names", "fields", "envelope", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
     {"telling"},
     {"structured", "parameters"},
@@ -42,9 +42,11 @@ RUNGS: list[set[str]] = [
         *("models", "rerank", "tokens", "transcription", "native"),
         *("embeddings", "embeddings_answer"),
     },
+    {"compaction"},
 ]
-OPERATIONS = RUNGS[-1]
-# On the top rung, X may import its own X_stream, X_answer and X_input, and in translators nobody else may.
+# The last rung is for operations that are made of another one.
+OPERATIONS = RUNGS[-2] | RUNGS[-1]
+# On the rung of operations, X may import its own X_stream, X_answer and X_input, and in translators nobody else may.
 PARTS = ("_stream", "_answer", "_input")
 
 WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"})

@@ -17,7 +17,7 @@ from hypothesis import given
 from support import golden, oracle, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators import responses
-from translators.errors import InvalidField
+from translators.errors import InvalidField, NotStored
 from translators.fields import Verdict
 
 needs_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
@@ -410,7 +410,7 @@ def test_nonsense_in_a_field_is_a_400_at_worst(name: str, value: Any) -> None:
         _asked(json.dumps(request).encode())
     except InvalidField as error:
         failure = error.failure
-        assert failure.status == 400 and failure.message and failure.code
+        assert failure.status == (404 if isinstance(error, NotStored) else 400) and failure.message and failure.code
         assert failure.param and failure.param.split(".")[0].split("[")[0] in request
 
 
@@ -420,7 +420,8 @@ def test_nonsense_for_items_is_a_400_at_worst(items: list[Any]) -> None:
     try:
         _asked(json.dumps({**PLAIN, "input": [{"role": "user", "content": "Hi"}, *items]}).encode())
     except InvalidField as error:
-        assert error.failure.status == 400 and (error.failure.param or "").startswith("input[")
+        assert error.failure.status == (404 if isinstance(error, NotStored) else 400)
+        assert (error.failure.param or "").startswith("input[")
 
 
 @property_of(400)

@@ -14,7 +14,7 @@ from support import golden, transcripts
 from support.app import REASONING, VISION, A
 from translators import responses
 from translators.context import Context
-from translators.errors import InvalidField
+from translators.errors import InvalidField, NotStored
 
 UTILS: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": UTILS}
@@ -45,7 +45,7 @@ def notes(request: dict[str, Any]) -> list[str]:
 def refused(request: dict[str, Any], **settings: Any) -> InvalidField:
     with pytest.raises(InvalidField) as caught:
         golden.responses_call(request, **settings)
-    assert caught.value.failure.status == 400
+    assert caught.value.failure.status == (404 if isinstance(caught.value, NotStored) else 400)
     return caught.value
 
 

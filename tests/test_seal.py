@@ -72,7 +72,7 @@ def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_packed_data_that_is_none_is_not_opened() -> None:
     nonce = bytes(NONCE_BYTES)
-    data = nonce + seal._cipher(KEY).encrypt(nonce, b"not packed", b"")
+    data = nonce + seal._cipher(KEY, seal.THOUGHT.label).encrypt(nonce, b"not packed", b"")
     assert Seal(KEY).open(PREFIX + base64.urlsafe_b64encode(data).decode()) is None
 
 

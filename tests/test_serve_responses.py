@@ -250,7 +250,6 @@ def test_a_conversation_remembers(sdk: openai.OpenAI, streamed: bool) -> None:
     assert kinds == ["message", "reasoning", "function_call", "function_call_output", "message"]
 
 
-@pytest.mark.xfail(strict=True, reason="item_reference is refused although the item is stored (issue 4, point 1)")
 def test_a_stored_item_may_be_referred_to(served: Gateway) -> None:
     first = ask(served, input=PARIS, tools=TOOLS).body
     said: list[Any] = [{"role": "user", "content": PARIS}]

@@ -558,3 +558,25 @@ async def test_purging(store: Store, clock: Clock) -> None:
     assert len(await store.events(OWNER, "resp_live")) == 9
     assert await store.conversation(OWNER, "conv_old") is None
     assert len((await store.items(OWNER, "conv_kept")).items) == 5
+
+
+# --- by the ids of items ------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_was_said_is_found_by_its_ids(store: Store, clock: Clock) -> None:
+    await store.save(stored("resp_1", answer_id="m1", output=b"[1]", items=b"[10]"))
+    await store.save(stored("resp_2", answer_id="m2", output=b"[2]", items=b"[20]", created_at=NOW + 1))
+    await store.save(stored("resp_3", answer_id="m2", output=b"[3]", created_at=NOW + 2, expires_at=NOW + 10))
+    await store.begin(live("resp_4"))
+    await store.advance(live("resp_4", status="completed", answer_id="m4", output=b"[4]"))
+    assert await store.said(OWNER, {"m1", "none"}, {"resp_2", "none"}) == [b"[1]", b"[20]"]
+    assert await store.said(OWNER, {"m2"}, set()) == [b"[3]", b"[2]"]
+    assert await store.said(OWNER, {"m4"}, set()) == [b"[4]"]
+    assert await store.said("else", {"m1", "m2"}, {"resp_1"}) == []
+    clock.now = NOW + 10
+    assert await store.said(OWNER, {"m2"}, set()) == [b"[2]"]
+    await store.delete(OWNER, "resp_1")
+    assert await store.said(OWNER, {"m1"}, {"resp_1"}) == []
+    with pytest.raises(ChainTooLong):
+        await store.said(OWNER, {"m2"}, set(), most_bytes=2)

@@ -55,8 +55,9 @@ class Context(Struct, frozen=True):
     created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
     what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
-    and back (None for a token that was not made here). history: what was said before, as JSON arrays of items.
-    vocabulary: the bytes of OpenAI's tokens by their ids.
+    and back (None for a token that was not made here); the same of a summary. history: what was said before, as JSON
+    arrays of items. items: those that the request refers to, by id. vocabulary: the bytes of OpenAI's tokens by their
+    ids.
     """
 
     created: int
@@ -66,9 +67,12 @@ class Context(Struct, frozen=True):
     features: Mapping[str, frozenset[str]] = {}
     lessons: Mapping[str, Mapping[str, bool]] = {}
     history: Sequence[bytes] = ()
+    items: Mapping[str, bytes] = {}
     response_id: str = ""
     seal: Callable[[str], str] = _nothing
     opened: Callable[[str], str | None] = _nobodys
+    seal_summary: Callable[[str], str] = _nothing
+    opened_summary: Callable[[str], str | None] = _nobodys
     vocabulary: Callable[[], Sequence[bytes]] = _no_words
 
 
@@ -88,6 +92,27 @@ class Answer(Struct, frozen=True):
     outcome: Outcome
 
 
+class Reference(Struct, frozen=True):
+    """An item that a request names instead of showing it, and where it would be found.
+
+    place: among the request's items. answer_id: of the response whose output it is in. response_id: of the one whose
+    request had it. Both are empty for an id that was not made here.
+    """
+
+    place: int
+    id: str
+    answer_id: str = ""
+    response_id: str = ""
+
+
+class Prepared(Struct, frozen=True):
+    """A response that was asked for without an answer: its events, and it as a whole."""
+
+    documents: Sequence[bytes]
+    final: bytes
+    notes: Notes
+
+
 class Remembering(Struct, frozen=True):
     """What a request asks of the memory. items: the request's own, by id, as they are kept."""
 
@@ -96,10 +121,14 @@ class Remembering(Struct, frozen=True):
     conversation: str = ""
     background: bool = False
     items: tuple[tuple[str, bytes], ...] = ()
+    references: tuple[Reference, ...] = ()
 
 
 class Kept(Struct, frozen=True):
-    """A finished response as the memory keeps it. output: a JSON array; items: its elements."""
+    """A finished response as the memory keeps it. output: a JSON array; items: its elements.
+
+    answer_id: what their ids have in common, empty without any.
+    """
 
     id: str
     status: str
@@ -107,6 +136,7 @@ class Kept(Struct, frozen=True):
     created_at: int
     output: bytes
     items: Sequence[bytes]
+    answer_id: str = ""
 
 
 class Queued(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
     TranslationError
       InvalidField             the caller's request cannot mean anything to Cohere     -> 400, with `param`
+        NotStored              it names something that is not kept here                -> 404, with `param`
       UpstreamProtocolError    Cohere broke its word (order, JSON, missing pieces)      -> 502, or in-band
       AnswerFailed             Cohere says itself that its answer is none               -> 502, 504, or in-band
 
@@ -53,6 +54,14 @@ class InvalidField(TranslationError):
     def __init__(self, param: str | None, message: str, code: str = "invalid_value") -> None:
         super().__init__(message)
         self.failure = Failure(400, message, "invalid_request_error", code, param)
+
+
+class NotStored(InvalidField):
+    """What a field names is not there: 404, as at OpenAI."""
+
+    def __init__(self, param: str, message: str, code: str) -> None:
+        super().__init__(param, message, code)
+        self.failure = replace(self.failure, status=404)
 
 
 class UpstreamProtocolError(TranslationError):

@@ -15,13 +15,13 @@ from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.context import Answer, Context, Kept, Queued, Remembering, Stream
+from translators.context import Answer, Context, Kept, Prepared, Queued, Reference, Remembering, Stream
 from translators.errors import InvalidField
 from translators.fields import NOTED_ONCE, Field, FieldTable, Reading, ignore, invalid, read, refuse, required
 from translators.notes import Notes
 from translators.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.question import Question, compose
-from translators.responses_answer import FIRST_IN_BACKGROUND, ResponsesStream, ResponsesView, whole
+from translators.responses_answer import FIRST_IN_BACKGROUND, ResponsesStream, ResponsesView, answer_id, whole
 from translators.responses_input import InputReader, internal_name
 from translators.tools import Choice
 from translators.truncation import further, shortened
@@ -174,9 +174,25 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     )
 
 
+SILENCE = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
+"""What Cohere would say, if it said nothing."""
+
+
+def prepared(body: bytes, context: Context) -> Prepared:
+    """A request with `generate: false`: a response to be continued, whose input may be empty. Raises InvalidField."""
+    notes = Notes(context.strict)
+    reading = TABLE.read(body, notes, context.policy)
+    required(reading, "model")
+    given = reading.read.get("input")
+    if given or context.history:
+        _reader(given or [], reading.read.get("instructions"), context, notes)
+    stream = ResponsesStream(ResponsesView(_base(reading, context), context))
+    return Prepared(stream.whole(SILENCE), stream.final(), notes)
+
+
 def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
     """Instructions, what was said before, and the input: the whole conversation as chat messages."""
-    reader = InputReader(notes, context.opened)
+    reader = InputReader(notes, context)
     if instructions:
         reader.add(chat.SystemMessage(instructions), "instructions")
     for items in context.history:
@@ -239,7 +255,9 @@ class _Answered(Struct):
 _remembering = msgspec.json.Decoder(_Remembering).decode
 _item = msgspec.json.Decoder(dict[str, Raw]).decode
 _answered = msgspec.json.Decoder(_Answered).decode
-_NULL = Raw(b"null")
+_NULL, _MESSAGE, _REFERENCE = Raw(b"null"), Raw(b'"message"'), Raw(b'"item_reference"')
+_ASKED_ID = re.compile(r"item_(.+)_[0-9]+")
+"""The id that a request's item gets where it has none."""
 
 
 def remembering(body: bytes, response_id: str) -> Remembering:
@@ -259,29 +277,41 @@ def remembering(body: bytes, response_id: str) -> Remembering:
         asked.previous_response_id or "",
         conversation or "",
         bool(asked.background),
-        tuple(_own_items(asked.input, response_id)),
+        *_own_items(asked.input, response_id),
     )
 
 
-def _own_items(given: str | list[Raw] | None, response_id: str) -> list[tuple[str, bytes]]:
-    """The request's items as they are kept: each with an id."""
-    if given is None:
-        return []
+_Items = tuple[tuple[str, bytes], ...]
+
+
+def _own_items(given: str | list[Raw] | None, response_id: str) -> tuple[_Items, tuple[Reference, ...]]:
+    """The request's items as they are kept: each with an id; and those that it only refers to."""
+    if not given:
+        return (), ()
     if isinstance(given, str):
         content = [{"type": "input_text", "text": given}]
         given = [Raw(_encode({"type": "message", "role": "user", "status": "completed", "content": content}))]
     items: list[tuple[str, bytes]] = []
+    references: list[Reference] = []
     for index, raw in enumerate(given):
         try:
             item = _item(raw)
             given_id = msgspec.json.decode(item.get("id", _NULL))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return []  # the translation will say so
+            return (), ()  # the translation will say so
         item_id = given_id or f"item_{response_id.removeprefix('resp_')}_{index}"
         kind = item.get("type", _NULL)
-        kept = {**item, "id": item_id, "type": "message" if bytes(kind) == bytes(_NULL) else kind}
-        items.append((str(item_id), _encode(kept)))
-    return items
+        if bytes(kind) == bytes(_NULL):
+            kind = _MESSAGE if "role" in item else _REFERENCE
+        if bytes(kind) == bytes(_REFERENCE) and isinstance(given_id, str):
+            references.append(_reference(index, given_id))
+        items.append((str(item_id), _encode({**item, "id": item_id, "type": kind})))
+    return tuple(items), tuple(references)
+
+
+def _reference(place: int, id: str) -> Reference:
+    asked = _ASKED_ID.fullmatch(id)
+    return Reference(place, id, answer_id(id), f"resp_{asked[1]}" if asked else "")
 
 
 def queued(call: ResponsesCall) -> Queued:
@@ -295,7 +325,9 @@ def queued(call: ResponsesCall) -> Queued:
 def kept(final: bytes) -> Kept:
     """What is kept of a finished response."""
     told = _answered(final)
-    return Kept(told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output))
+    first = msgspec.json.decode(_item(told.output[0]).get("id", _NULL)) if told.output else None
+    shared = answer_id(first) if isinstance(first, str) else ""
+    return Kept(told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output), shared)
 
 
 # --- tools ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ An item is done when the next step comes, not when it closes: only then is it kn
 cut short inside it (`incomplete`).
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -346,6 +347,15 @@ def _around(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
 
 _PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs", Kind.CALL: "fc"}
 """Ids of items (product.md, decision 11)."""
+
+_ITEM_ID = re.compile(r"(?:msg|rs|fc)_(.+)_item_[0-9]+")
+
+
+def answer_id(item_id: str) -> str:
+    """What the ids of all items of an answer have in common; empty for an id that is none of an answer's."""
+    found = _ITEM_ID.fullmatch(item_id)
+    return found[1] if found else ""
+
 
 _TELL: dict[type, Callable[[ResponsesStream, Any], list[Struct]]] = {
     Started: ResponsesStream._started,

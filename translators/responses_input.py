@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.errors import InvalidField
+from translators.context import Context
+from translators.errors import InvalidField, NotStored
 from translators.fields import decode_field
 from translators.notes import Notes
 
@@ -27,7 +28,12 @@ _DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
     "function_call_output": msgspec.json.Decoder(openai.FunctionCallOutputItem),
     "reasoning": msgspec.json.Decoder(openai.ReasoningInput),
     "item_reference": msgspec.json.Decoder(openai.ItemReference),
+    "compaction": msgspec.json.Decoder(openai.CompactionInput),
+    "compaction_summary": msgspec.json.Decoder(openai.CompactionInput),  # Codex's older name
 }
+
+SUMMARISED = "The earlier part of this conversation was replaced by this summary:\n\n"
+"""How the model is told of a summary."""
 
 HOSTED_ITEMS = frozenset(
     {
@@ -61,17 +67,18 @@ class _Turn(Struct):
 
 
 class InputReader:
-    """Reads items one after another. `opened` brings a sealed thought back, or None if it is not ours.
+    """Reads items one after another. What is sealed in them, or only named, is the context's to bring back.
 
     places: the path of each message by its `id()`, that of its first item where it has several.
     """
 
-    def __init__(self, notes: Notes, opened: Callable[[str], str | None]) -> None:
+    def __init__(self, notes: Notes, context: Context) -> None:
         self.messages: list[chat.Message] = []
         self.places: dict[int, str] = {}
-        self._notes, self._opened = notes, opened
+        self._notes, self._context = notes, context
         self._turn: _Turn | None = None
         self._called: set[str] = set()
+        self._seen: set[str] = set()
 
     def read(self, items: Sequence[Raw], name: str) -> None:
         """Adds these items. `name` is the field they stand in, for paths. Raises InvalidField."""
@@ -99,6 +106,8 @@ class InputReader:
         if decoder is None:
             raise InvalidField(f"{where}.type", f"Invalid '{where}.type': '{name}' is not known", "invalid_value")
         item = decode_field(where, decoder, raw, self._notes)
+        if item.id and name != "item_reference":
+            self._seen.add(item.id)
         _READ[type(item)](self, item, where)
 
     def _assistant(self, where: str) -> _Turn:
@@ -138,7 +147,7 @@ class InputReader:
         parts = item.content or item.summary or []
         thought = "\n\n".join(part.text for part in parts if part.text)
         if not thought and item.encrypted_content:
-            opened = self._opened(item.encrypted_content)
+            opened = self._context.opened(item.encrypted_content)
             if opened is None:
                 self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
             thought = opened or ""
@@ -166,8 +175,28 @@ class InputReader:
         content = item.output if isinstance(item.output, str) else _words(item.output, f"{where}.output")
         self.add(chat.ToolMessage(item.call_id, content), where)
 
+    def _compaction(self, item: openai.CompactionInput, where: str) -> None:
+        self._end_turn()
+        summary = self._context.opened_summary(item.encrypted_content)
+        if summary is None:
+            self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
+            return
+        # Cohere takes system messages at the beginning only, and the summary is of what came before all that is said.
+        spoken = (place for place, said in enumerate(self.messages) if not isinstance(said, chat.SystemMessage))
+        told = chat.SystemMessage(SUMMARISED + summary)
+        self.messages.insert(next(spoken, len(self.messages)), told)
+        self.places[id(told)] = where
+
     def _reference(self, item: openai.ItemReference, where: str) -> None:
-        raise InvalidField(f"{where}.id", f"The item '{item.id}' is not stored here", "item_not_found")
+        """What it names, in its place; nothing where that was said before: a conversation says each item once."""
+        if item.id in self._seen:
+            return
+        stored = self._context.items.get(item.id)
+        if stored is None:
+            message = f"Item with id '{item.id}' not found: only items of responses that were stored can be referred to"
+            raise NotStored(f"{where}.id", message, "item_not_found")
+        self._seen.add(item.id)
+        self._item(Raw(stored), where)
 
 
 _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
@@ -176,6 +205,7 @@ _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
     openai.FunctionCallItem: InputReader._function_call,
     openai.FunctionCallOutputItem: InputReader._output,
     openai.ItemReference: InputReader._reference,
+    openai.CompactionInput: InputReader._compaction,
 }
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Select,
@@ -47,7 +48,8 @@ class StoredResponse(Struct, frozen=True):
     """A response and what it was made of, as JSON that nobody here reads.
 
     expires_at: seconds since 1970, like created_at; None is never. previous_id: the response that it continues.
-    body: the response object. items: an array, the input items of its own request. output: an array.
+    body: the response object. items: an array, the input items of its own request. output: an array. answer_id: what
+    the ids of the output's items have in common.
     """
 
     id: str
@@ -62,6 +64,7 @@ class StoredResponse(Struct, frozen=True):
     body: bytes
     items: bytes
     output: bytes
+    answer_id: str | None = None
 
 
 _COLUMNS = [RESPONSES.c[name] for name in StoredResponse.__struct_fields__]
@@ -143,6 +146,29 @@ def chain(connection: Connection, owner: str, id: str, now: float, most: int, mo
     return [found[link] for link in ids]
 
 
+def said(
+    connection: Connection, owner: str, answer_ids: Collection[str], ids: Collection[str], now: float, most_bytes: int
+) -> list[bytes]:
+    """The output of the answers, and the input items of the responses, of these ids: arrays, the newest first.
+
+    What is not there is left out. Raises ChainTooLong, before more than `most_bytes` are loaded.
+    """
+    found: list[bytes] = []
+    wanted: list[tuple[Column[Any], ColumnElement[bool], Collection[str]]] = [
+        (RESPONSES.c.output, RESPONSES.c.answer_id.in_(answer_ids), answer_ids),
+        (RESPONSES.c["items"], RESPONSES.c.id.in_(ids), ids),  # `c.items` is a method
+    ]
+    for column, named, names in wanted:
+        if not names:
+            continue
+        mine = and_(RESPONSES.c.owner == owner, named, alive(RESPONSES.c.expires_at, now))
+        size = connection.scalar(select(func.sum(func.length(column))).where(mine)) or 0
+        if size > most_bytes:
+            raise ChainTooLong(f"what is referred to has {size} bytes, more than {most_bytes}")
+        found += connection.scalars(select(column).where(mine).order_by(RESPONSES.c.created_at.desc()))
+    return found
+
+
 def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
     """With its events and its run. False if there is nothing to delete."""
     mine = _mine(owner, id)
@@ -184,6 +210,7 @@ def advance(
             body=response.body,
             items=response.items,
             output=response.output,
+            answer_id=response.answer_id,
         )
     ).rowcount
     if changed == 0:

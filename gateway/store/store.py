@@ -87,6 +87,12 @@ class Store:
         """The response and all that it continues, oldest first. Raises ChainBroken, ChainTooLong."""
         return await self._database.read(lambda c: responses.chain(c, owner, id, self._now(), most, most_bytes))
 
+    async def said(
+        self, owner: str, answer_ids: Collection[str], ids: Collection[str], most_bytes: int = MOST_CHAIN_BYTES
+    ) -> list[bytes]:
+        """The output of the answers, and the input items of the responses, of these ids. Raises ChainTooLong."""
+        return await self._database.read(lambda c: responses.said(c, owner, answer_ids, ids, self._now(), most_bytes))
+
     async def delete(self, owner: str, id: str) -> bool:
         """Its events, too; a worker finds it in `cancelled`."""
         return await self._database.write(lambda c: responses.remove(c, owner, id, self._now()))

@@ -72,6 +72,8 @@ RESPONSES = Table(
     Column("body", LargeBinary, nullable=False),
     Column("items", LargeBinary, nullable=False),
     Column("output", LargeBinary, nullable=False),
+    # What the ids of its output items have in common: callers refer to items without saying whose they are.
+    Column("answer_id", Name, index=True),
 )
 
 # A row for each response that somebody is working on. Apart from the responses, because a heartbeat should not
@@ -118,7 +120,7 @@ CONVERSATION_ITEMS = Table(
 # second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0001"
+HEAD = "0002"
 """The version that this code is written for: the newest file in `migrations/versions`."""
 
 

@@ -102,6 +102,13 @@ class ItemReference(Struct, forbid_unknown_fields=True):
     type: str | None = None
 
 
+class CompactionInput(Struct, forbid_unknown_fields=True):
+    encrypted_content: str
+    type: str | None = None
+    id: str | None = None
+    created_by: Any = None
+
+
 class ItemKind(Struct):
     """What an item says it is: the type may be missing on messages and references."""
 
@@ -290,6 +297,22 @@ class Response(Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
 
 
+class Compaction(Struct, frozen=True):
+    id: str
+    encrypted_content: str
+    type: Literal["compaction"] = "compaction"
+
+
+class CompactedResponse(Struct, frozen=True):
+    """What is to be said again, and the compaction of all else. `output` begins with messages as they came."""
+
+    id: str
+    created_at: int
+    output: list[Any]
+    usage: Usage | None
+    object: Literal["response.compaction"] = "response.compaction"
+
+
 # --- events -----------------------------------------------------------------------------------------------
 # `type` stands first in each: what frames them looks no further.
 
@@ -400,3 +423,21 @@ class ErrorEvent(Struct, frozen=True, tag_field="type", tag="error"):
     message: str
     param: str | None
     sequence_number: int
+
+
+# --- messages of the WebSocket ----------------------------------------------------------------------------
+
+
+class SocketFailure(Struct, frozen=True):
+    type: str
+    code: str | None
+    message: str
+    param: str | None
+    headers: dict[str, str] | UnsetType = UNSET
+
+
+class SocketError(Struct, frozen=True):
+    status: int
+    error: SocketFailure
+    stream_id: str | UnsetType = UNSET
+    type: Literal["error"] = "error"

@@ -22,7 +22,7 @@ from gateway.base_urls import SPELLINGS
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
-from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.remembered import REMEMBERED
 from gateway.settings import described
 from gateway.unsupported import UNSUPPORTED
@@ -62,6 +62,7 @@ def routes() -> str:
     rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
     rows += [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in BATCHES]
     rows += [("POST", row.path, f"sent on to Cohere's `{row.upstream}`") for row in UPLOADS]
+    rows += [("GET", row.call.path, "the same as messages of a WebSocket") for row in SOCKETS]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
     rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]

@@ -5,6 +5,7 @@
     golden/stream/<case>/  upstream.sse (raw bytes)   chat.jsonl   responses.jsonl   why.md
                            request.openai.json (optional)
     golden/responses/<case>/  as chat, in the words of the Responses API
+    golden/compaction/<case>/  as chat, of a request to compact; its seal leaves what it seals readable
     golden/embeddings/<case>/  as chat; a request that is asked in parts has lists of Cohere's requests and answers
 
 `settings.json` may stand in either: the settings and headers under which the case is told. Expectations are
@@ -25,9 +26,10 @@ from msgspec.structs import replace
 
 from gateway.vocabulary import vocabulary
 from support import transcripts
+from translators import compaction as compaction_api
 from translators import embeddings as embeddings_api
 from translators import responses as responses_api
-from translators.context import Stream
+from translators.context import Context, Stream
 from translators.errors import TranslationError
 
 ROOT = Path(__file__).resolve().parents[1] / "golden"
@@ -62,6 +64,33 @@ def chat(case: Path) -> dict[str, str]:
 def responses(case: Path) -> dict[str, str]:
     """The same of a Responses request."""
     return _whole(case, responses_call)
+
+
+def compaction(case: Path) -> dict[str, str]:
+    """The same of a request to compact."""
+    return _whole(case, compaction_call)
+
+
+SEALED = "sealed: "
+"""What is before a text that a case's context has sealed."""
+
+
+def compaction_call(
+    request: Mapping[str, Any] | bytes, history: Sequence[Any] = (), **settings: Any
+) -> compaction_api.CompactionCall:
+    """A request to compact, translated in the fixed context. history: arrays of items."""
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return compaction_api.request(body, summarising(history, **settings))
+
+
+def summarising(history: Sequence[Any] = (), **settings: Any) -> Context:
+    """The fixed context, with a seal that can be read."""
+    return replace(
+        transcripts.context(**settings),
+        history=tuple(json.dumps(items).encode() for items in history),
+        seal_summary=lambda text: SEALED + text,
+        opened_summary=lambda token: token.removeprefix(SEALED) if token.startswith(SEALED) else None,
+    )
 
 
 def embeddings(case: Path) -> dict[str, str]:

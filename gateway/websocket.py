@@ -1,0 +1,258 @@
+"""The endpoint of WebSockets: requests as messages in, events as messages out, and what belongs to one socket.
+
+Requests of one lane (`stream_id`) are answered one after the other, lanes beside each other. What a socket may hold is
+bounded: requests that wait, lanes, what is remembered, and the time that it may be idle. Who may open one is
+`upgrade.py`; what a request's answer is, `serving.py`.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway import errors, exchange
+from gateway.access.caller import Caller
+from gateway.errors import CallerError, GatewayError, failure
+from gateway.exchange import Exchange
+from gateway.log import Log
+from gateway.memory import new_response_id
+from gateway.operations import SocketOperation
+from gateway.recent import Recent, Turn
+from gateway.serving import Services, Serving
+from translators import envelope
+from translators.context import Call, Stream
+from translators.envelope import Envelope
+from translators.errors import Failure
+
+MOST_LANES = 8
+"""That work at once on one socket."""
+
+MOST_WAITING = 32
+"""Requests of one socket that wait for their turn; together they may have as many bytes as one request may."""
+
+SILENT, RESTARTS = 1000, 1012
+"""Close codes (RFC 6455 §7.4.1, and the registry it made). Upon the second the official SDK connects again."""
+
+METHOD = "WEBSOCKET"
+"""What stands for the method in the log."""
+
+NOT_TEXT = failure("bad_request", "Messages are JSON in text frames; this one is binary")
+RESTARTING = failure("stopping", "The server restarts: connect again")
+TOO_MANY_LANES = failure("too_many_lanes", f"This WebSocket answers in {MOST_LANES} streams at once, not in more")
+TOO_MANY_WAIT = failure("too_many_waiting", "Too many requests wait on this WebSocket: read their answers first")
+
+
+class SocketEndpoint:
+    """A row of SOCKETS. `stopping` ends its sockets when what they are answering is told."""
+
+    def __init__(self, operation: SocketOperation, services: Services, log: Log, stopping: asyncio.Event) -> None:
+        self.operation, self.services, self.log, self.stopping = operation, services, log, stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves an accepted socket until its caller leaves, or has been silent too long, or the server stops."""
+        socket = Socket(self, scope, receive, send)
+        reading = asyncio.ensure_future(socket.read())
+        stopping = asyncio.ensure_future(self._stopped(socket))
+        try:
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                await _close(send, RESTARTS, "the server restarts")
+            elif not reading.result():
+                await _close(send, SILENT, "no message for too long")
+        except asyncio.CancelledError:
+            await socket.leave()
+            await _close(send, RESTARTS, "the server restarts")
+            raise
+        finally:
+            stopping.cancel()
+            reading.cancel()
+            await socket.leave()
+
+    async def _stopped(self, socket: "Socket") -> None:
+        await self.stopping.wait()
+        await socket.finish()
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+class Lane(Struct):
+    """waiting: its requests that have not begun."""
+
+    waiting: deque[Envelope]
+    task: "asyncio.Task[None] | None" = None
+
+
+class Socket:
+    """One open socket."""
+
+    def __init__(self, endpoint: SocketEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        self._operation, self._services, self._log = endpoint.operation, endpoint.services, endpoint.log
+        self._scope, self._receive, self._send = scope, receive, send
+        self._known = exchange.of(scope)
+        self._caller: Caller = scope["gateway.caller"]
+        self._recent = Recent(self._services.memory)
+        self._lanes: dict[str, Lane] = {}
+        self._numbers = itertools.count(1)
+        self._rested = time.monotonic()
+        self._left = self._stopping = False
+
+    async def read(self) -> bool:
+        """Takes messages until the caller leaves: True. False when nothing was said for too long."""
+        while (message := await self._message()) is not None:
+            if message["type"] == "websocket.disconnect":
+                self._left = True
+                return True
+            if message["type"] == "websocket.receive":
+                await self._take(message.get("text"))
+        return False
+
+    async def finish(self) -> None:
+        """What has begun, or waits, is answered; nothing more is taken."""
+        self._stopping = True
+        while tasks := [lane.task for lane in self._lanes.values() if lane.task is not None]:
+            await asyncio.wait(tasks)
+
+    async def leave(self) -> None:
+        """What has not ended is given up, and with it the calls to Cohere."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _message(self) -> Message | None:
+        patience = self._services.settings.timeouts.socket
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    return await self._receive()
+            except TimeoutError:
+                if not self._lanes and time.monotonic() - self._rested >= patience:
+                    return None
+
+    async def _take(self, text: str | None) -> None:
+        """A message gets its place in its lane; what is wrong with it is told when its turn comes."""
+        asked = Envelope(failure=NOT_TEXT) if text is None else envelope.opened(text)
+        trouble = self._trouble(asked)
+        if trouble is not None:
+            await self._say(envelope.refused(trouble, asked.lane, {}))
+            return
+        lane = self._lanes.setdefault(asked.lane, Lane(deque()))
+        lane.waiting.append(asked)
+        if lane.task is None:
+            lane.task = asyncio.get_running_loop().create_task(self._run(asked.lane, lane))
+
+    def _trouble(self, asked: Envelope) -> Failure | None:
+        """Why a message cannot be taken now."""
+        if self._stopping:
+            return RESTARTING
+        limit = self._services.settings.body_limit
+        if len(asked.body) > limit:
+            return failure("body_too_large", f"The message is larger than {limit} bytes")
+        if asked.lane not in self._lanes and len(self._lanes) >= MOST_LANES:
+            return TOO_MANY_LANES.at("stream_id")
+        waiting = [len(one.body) for lane in self._lanes.values() for one in lane.waiting]
+        if len(waiting) >= MOST_WAITING or sum(waiting) + len(asked.body) > limit:
+            return TOO_MANY_WAIT
+        return None
+
+    async def _run(self, name: str, lane: Lane) -> None:
+        try:
+            while lane.waiting:
+                await self._serve(lane.waiting.popleft())
+        finally:
+            del self._lanes[name]
+            self._rested = time.monotonic()
+
+    async def _say(self, document: bytes) -> None:
+        await self._send({"type": "websocket.send", "text": document.decode()})
+
+    # --- one request ---------------------------------------------------------------------------------------
+
+    async def _serve(self, asked: Envelope) -> None:
+        """Answers a message, with a line in the log and its place in the metrics like any request."""
+        known = Exchange(f"{self._known.request_id}.{next(self._numbers)}", METHOD, self._known.path, time.monotonic())
+        known.operation, known.caller, metrics = self._operation.call.name, self._known.caller, self._services.metrics
+        turn = self._recent.turn()
+        metrics.in_flight.inc()
+        try:
+            await self._answer(asked, known, turn)
+            known.status, known.outcome = 200, "error" if known.error else "ok"
+        except asyncio.CancelledError:
+            if self._left:
+                known.status, known.outcome = 499, "client_closed"
+            else:
+                known.status, known.outcome, known.error = 503, "error", "shutdown"
+            raise
+        except Exception as error:
+            await self._failed(error, asked, known)
+        finally:
+            if known.error:
+                turn.failed()
+            metrics.in_flight.dec()
+            now = time.monotonic()
+            metrics.served(known, now)
+            self._log.request(known, now)
+
+    async def _answer(self, asked: Envelope, known: Exchange, turn: Turn) -> None:
+        if asked.failure is not None:
+            raise CallerError(asked.failure)
+        telling = Telling(self._say, asked.lane, known)
+        if asked.generate:
+            serving = Serving(self._operation.call, self._services, self._scope, known, turn)
+            await serving.answer(await serving.prepare(asked.body), telling)
+        else:
+            await self._prepare(asked.body, telling, known, turn)
+
+    async def _prepare(self, body: bytes, telling: "Telling", known: Exchange, turn: Turn) -> None:
+        """A response without an answer, to be continued: Cohere is not asked."""
+        remembering, kept = self._operation.call.remembering, self._operation.call.kept
+        assert remembering is not None and kept is not None, "what a socket serves is remembered"
+        response_id = new_response_id()
+        recalled = await turn.recall(remembering(body, response_id), response_id, self._caller)
+        prepared = self._operation.prepared(body, self._services.context(self._scope, recalled))
+        known.notes = len(prepared.notes)
+        await turn.keep(recalled, self._caller, kept(prepared.final), prepared.final)
+        telling.notes = prepared.notes.header()
+        await telling.documents(prepared.documents)
+
+    async def _failed(self, error: Exception, asked: Envelope, known: Exchange) -> None:
+        told = errors.failure_of(error)
+        known.status, known.outcome, known.error = told.status, "error", told.code or told.type
+        self._log.failure(known.request_id, error, told)
+        retry_after = error.retry_after if isinstance(error, GatewayError) else None
+        headers = {name.decode(): value.decode("latin-1") for name, value in errors.headers(told, retry_after)}
+        headers["x-request-id"] = known.request_id
+        if known.trace_id:
+            headers["x-cohere-trace-id"] = known.trace_id
+        del headers["content-type"]
+        await self._say(envelope.refused(told, asked.lane, headers))
+
+
+class Telling:
+    """A socket as the place where a call's answer goes: `pump.Outlet`. Each document is a message."""
+
+    def __init__(self, say: Callable[[bytes], Awaitable[None]], lane: str, known: Exchange) -> None:
+        self.notes = ""
+        self._say, self._lane, self._known = say, lane, known
+
+    async def whole(self, call: Call, answer: bytes) -> None:
+        await self.begin(call)
+        await self.documents([answer])
+
+    async def begin(self, call: Call) -> None:
+        self._known.first_byte, self._known.response_started = time.monotonic(), True
+        self.notes = call.notes.header() if len(call.notes) else ""
+
+    async def documents(self, documents: Sequence[bytes]) -> None:
+        for document in documents:
+            await self._say(envelope.addressed(document, self._lane, self.notes))
+            self.notes = ""  # the first event has them
+
+    async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
+        await self.documents(documents)

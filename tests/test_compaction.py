@@ -1,0 +1,278 @@
+"""Compaction: its golden cases, what OpenAI's specification says of it, and a compacted conversation that goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import openai
+import pytest
+from hypothesis import given
+
+from gateway.access.caller import Caller
+from gateway.seal import SUMMARY, THOUGHT, seal_of
+from support import golden, oracle, transcripts
+from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
+from support.scripted import json_answer
+from support.transcripts import property_of
+from test_responses_contract import _ANY_JSON
+from translators import compaction, responses
+from translators.errors import InvalidField
+from translators.fields import Verdict
+
+PATH = "/v1/responses/compact"
+CASES = golden.cases("compaction")
+needs_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_compaction(case: Path) -> None:
+    golden.compare(case, golden.compaction(case), golden.CHAT_INPUTS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_case_says_why(case: Path) -> None:
+    lines = (case / "why.md").read_text(encoding="utf-8").strip().splitlines()
+    assert 1 <= len(lines) <= 3
+    assert case.name == case.name.lower() and len(case.name.split("-")) >= 3
+
+
+# --- against the specifications -----------------------------------------------------------------------------
+
+
+@needs_oracle
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_goes_in_and_out_is_what_the_vendors_say(case: Path) -> None:
+    for name, check in (
+        ("response.openai.json", oracle.openai_validator("CompactResource")),
+        ("request.cohere.json", oracle.cohere_request_validator("/v2/chat")),
+    ):
+        if (case / name).exists():
+            check.check(json.loads((case / name).read_text(encoding="utf-8")))
+
+
+@needs_oracle
+def test_every_field_of_openais_has_a_row() -> None:
+    names = {row.name for row in compaction.TABLE.rows}
+    assert oracle.openai_schema_properties("CompactResponseMethodPublicBody") <= names
+
+
+def test_every_row_that_does_not_send_says_why() -> None:
+    for row in compaction.TABLE.rows:
+        assert row.verdict in (Verdict.SEND, Verdict.READ) or row.why, row.name
+
+
+@property_of(400)
+@given(st.sampled_from(sorted(row.name for row in compaction.TABLE.rows)), _ANY_JSON)
+def test_nonsense_in_a_field_is_a_4xx_at_worst(name: str, value: Any) -> None:
+    try:
+        body = json.dumps({"model": A, "input": "Hi", name: value}).encode()
+        compaction.remembering(body, "resp_1")
+        call = compaction.request(body, transcripts.context())
+    except InvalidField as error:
+        assert error.failure.status in (400, 404) and error.failure.message and error.failure.code
+    else:
+        call.answer([json.dumps(whole()).encode()])
+
+
+@property_of(400)
+@given(st.lists(_ANY_JSON, max_size=3))
+def test_nonsense_for_items_is_a_4xx_at_worst(items: list[Any]) -> None:
+    try:
+        golden.compaction_call({"model": A, "input": [{"role": "user", "content": "Hi"}, *items]})
+    except InvalidField as error:
+        assert error.failure.status in (400, 404) and (error.failure.param or "").startswith("input[")
+
+
+# --- what stays as it was -----------------------------------------------------------------------------------
+
+
+def user(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text, **more}
+
+
+def output(call: compaction.CompactionCall) -> list[Any]:
+    found: list[Any] = json.loads(call.answer([json.dumps(whole("A summary.")).encode()]).body)["output"]
+    return found
+
+
+def test_the_newest_messages_stay_and_all_instructions() -> None:
+    long = "x" * (compaction.MOST_KEPT // 3)
+    items = [user("oldest"), {"role": "developer", "content": "Be brief."}, *(user(f"{n}{long}") for n in range(3))]
+    call = golden.compaction_call({"model": A, "input": items})
+    *kept, last = output(call)
+    assert last == {"id": f"cmp_{transcripts.UNIQUE}", "type": "compaction", "encrypted_content": "sealed: A summary."}
+    assert [(item["role"], item["content"][0]["text"][:9]) for item in kept] == [
+        ("developer", "Be brief."),
+        ("user", "1xxxxxxxx"),
+        ("user", "2xxxxxxxx"),
+    ]
+    assert [note.text for note in call.notes] == ["input: 2 older user messages are in the summary only"]
+
+
+def test_what_was_said_before_is_compacted_too() -> None:
+    history = [[user("One", id="item_1"), {"role": "assistant", "content": "First."}]]
+    call = golden.compaction_call({"model": A, "input": [{"id": "item_1"}, user("Two")]}, history)
+    assert [item["content"][0]["text"] for item in output(call)[:-1]] == ["One", "Two"]
+    sent = json.loads(call.bodies[0])["messages"][1]["content"]
+    assert sent == "[user]\nOne\n\n[assistant]\nFirst.\n\n[user]\nTwo"
+
+
+def test_what_is_named_stays_as_itself() -> None:
+    context = msgspec.structs.replace(golden.summarising(), items={"item_1": json.dumps(user("One")).encode()})
+    body = json.dumps({"model": A, "input": [{"type": "item_reference", "id": "item_1"}]}).encode()
+    assert [item["content"][0]["text"] for item in output(compaction.request(body, context))[:-1]] == ["One"]
+
+
+def test_what_is_too_long_is_halved_and_noted() -> None:
+    request = {"model": A, "input": [user(f"Message {n}") for n in range(8)]}
+    shorter = golden.compaction_call(request).shorter()
+    assert shorter is not None
+    assert [note.text for note in shorter.notes] == [
+        "input ignored (its 4 oldest messages are too long to be summarised)"
+    ]
+    sent = json.loads(shorter.bodies[0])["messages"][1]["content"]
+    assert sent.startswith("[user]\nMessage 4") and len(output(shorter)) == 9
+    strict = golden.compaction_call(request, strict=True)
+    with pytest.raises(InvalidField, match="strict"):
+        strict.shorter()
+
+
+# --- the seal -----------------------------------------------------------------------------------------------
+
+OWNER = Caller("own key", True, "cohere-key", "owner", ("cohere-key",))
+
+
+def test_a_summary_and_a_thought_are_never_mistaken_for_each_other() -> None:
+    thoughts, summaries = seal_of(OWNER, THOUGHT), seal_of(OWNER, SUMMARY)
+    thought, summary = thoughts.seal("text"), summaries.seal("text")
+    assert thoughts.open(thought) == summaries.open(summary) == "text"
+    for token in (thought, summary):
+        body = token.partition(".")[2]
+        for seal, own, kind in ((thoughts, thought, THOUGHT), (summaries, summary, SUMMARY)):
+            if token != own:
+                assert seal.open(token) is None and seal.open(kind.prefix + body) is None
+
+
+def test_a_summary_is_an_instruction_to_the_model() -> None:
+    items = [user("One"), {"type": "compaction", "encrypted_content": "sealed: They counted."}, user("Two")]
+    call = responses.request(json.dumps({"model": A, "input": items}).encode(), golden.summarising())
+    first, *rest = json.loads(call.bodies[0])["messages"]
+    assert first["role"] == "system" and "They counted." in first["content"]
+    assert [message["content"] for message in rest] == ["One", "Two"]
+
+
+def test_a_foreign_summary_is_refused_in_strict_mode() -> None:
+    items = [user("One"), {"type": "compaction", "encrypted_content": "gAAAA"}]
+    with pytest.raises(InvalidField) as caught:
+        responses.request(json.dumps({"model": A, "input": items}).encode(), golden.summarising(strict=True))
+    assert caught.value.failure.param == "input[1].encrypted_content"
+
+
+# --- served -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with demonstration(database_url=f"sqlite:///{tmp_path_factory.mktemp('s')}/a.sqlite3") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage(database_url=f"sqlite:///{tmp_path_factory.mktemp('s')}/a.sqlite3") as found:
+        yield found
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer:UserWarning")  # the SDK has no class for such messages
+@pytest.mark.parametrize("model", [A, REASONING])
+def test_a_compacted_conversation_goes_on(served: Gateway, model: str) -> None:
+    with served.client() as sdk:
+        said: list[Any] = [user("My name is Alice"), {"role": "assistant", "content": "Hello Alice"}]
+        compacted = sdk.responses.compact(model=model, input=said)
+        assert compacted.object == "response.compaction" and compacted.usage.output_tokens > 0
+        assert [item.type for item in compacted.output] == ["message", "compaction"]
+        window: list[Any] = [item.to_dict() for item in compacted.output]
+        more: Any = user("Say cobalt")
+        seen = sdk.responses.with_raw_response.create(model=model, input=[*window, more])
+        assert seen.parse().output_text == "cobalt" and "x-gateway-notes" not in seen.headers
+        again = sdk.responses.compact(model=model, input=[*window, more])
+        assert [item.type for item in again.output] == ["message", "message", "compaction"]
+        counted = sdk.responses.input_tokens.count(model=model, input=window)
+        assert counted.input_tokens > 20
+
+
+def ask(gateway: Gateway, key: str | None = None, path: str = PATH, **fields: Any) -> Any:
+    headers = {"authorization": f"Bearer {key or gateway.key}", "content-type": "application/json"}
+    return gateway.ask("POST", path, {"model": A, **fields}, headers)
+
+
+def test_what_a_response_continued_is_compacted(theatre: Stage) -> None:
+    theatre.plays(answered("Cobalt."))
+    first = ask(theatre.gateway, path="/v1/responses", input="Say cobalt").body
+    theatre.plays(answered("They said cobalt."))
+    seen = ask(theatre.gateway, previous_response_id=first["id"])
+    assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
+    sent = theatre.upstream.exchanges[-1].request.json()["messages"]
+    assert sent[1]["content"].endswith("[user]\nSay cobalt\n\n[assistant]\nCobalt.")
+    assert ask(theatre.gateway, previous_response_id="resp_none").status == 404
+    # Nothing of a compaction is stored.
+    assert theatre.gateway.ask("GET", f"/v1/responses/{seen.body['id']}").status == 404
+    window = seen.body["output"]
+    theatre.plays(answered())
+    assert ask(theatre.gateway, path="/v1/responses", input=[*window, user("And now?")]).status == 200
+    assert "They said cobalt." in json.dumps(theatre.upstream.exchanges[-1].request.json()["messages"])
+
+
+def test_a_conversation_is_compacted(served: Gateway) -> None:
+    with served.client() as sdk:
+        item: Any = {"type": "message", **user("One")}
+        conversation = sdk.conversations.create(items=[item])
+        seen = ask(served, conversation=conversation.id)
+        assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
+
+
+def test_a_summary_is_worth_nothing_to_others(theatre: Stage) -> None:
+    theatre.plays(answered("A secret."))
+    window = ask(theatre.gateway, input="Hello").body["output"]
+    theatre.plays(answered())
+    seen = ask(theatre.gateway, "somebody-else", "/v1/responses", input=window)
+    assert seen.headers["x-gateway-notes"] == "input[].encrypted_content ignored (it was not made here)"
+    assert "secret" not in json.dumps(theatre.upstream.exchanges[-1].request.json())
+
+
+FAILED: dict[str, tuple[Any, int, str]] = {
+    "cut": (answered("They sa", finish="MAX_TOKENS"), 502, "compaction_failed"),
+    "empty": (answered(""), 502, "compaction_failed"),
+    "an error": (answered("They", finish="ERROR"), 502, "upstream_error"),
+    "refused": (json_answer(429, {"message": "slow down"}), 429, "rate_limit_exceeded"),
+}
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_what_failed_is_no_summary(theatre: Stage, name: str) -> None:
+    script, status, code = FAILED[name]
+    theatre.plays(script)
+    seen = ask(theatre.gateway, input="Hello")
+    assert (seen.status, seen.error["code"]) == (status, code)
+
+
+def test_what_is_wrong_is_named(served: Gateway) -> None:
+    for fields, param in (
+        ({"input": [{"type": "nonsense"}]}, "input[0].type"),
+        ({"input": 5}, "input"),
+        ({}, "input"),
+        ({"input": "Hello", "model": None}, "model"),
+        ({"input": "a", "previous_response_id": "resp_1", "conversation": "conv_1"}, "conversation"),
+    ):
+        seen = ask(served, **fields)
+        assert (seen.status, seen.error["param"]) == (400, param)
+
+
+def test_the_official_sdk_sees_the_refusal(served: Gateway) -> None:
+    with served.client() as sdk, pytest.raises(openai.BadRequestError):
+        sdk.responses.compact(model=A, input=[])
