@@ -6,6 +6,11 @@ from starlette.types import Receive, Scope
 
 from gateway.errors import CallerError, CallerLeft, failure
 
+SLOWEST = 500
+"""Bytes a second below which a body is too slow as a whole, however regularly its pieces come: else 32 MiB might
+take years. A telephone line of the last century is faster.
+"""
+
 JSON_TYPES = (b"application/json", b"text/json")
 
 
@@ -22,12 +27,17 @@ def require_json(scope: Scope) -> None:
 
 
 async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> bytes:
-    """The whole body. Raises CallerError (413, 408) and CallerLeft. `patience`: seconds between two pieces."""
+    """The whole body. Raises CallerError (413, 408) and CallerLeft.
+
+    patience: seconds between two pieces, and how far the whole may fall behind SLOWEST.
+    """
     declared: bytes = scope["gateway.headers"].get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     pieces: list[bytes] = []
     size = 0
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + patience
     try:
         async with asyncio.timeout(patience) as clock:
             while True:
@@ -37,7 +47,7 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
                 piece = message.get("body", b"")
                 if piece:
                     if pieces:
-                        clock.reschedule(asyncio.get_running_loop().time() + patience)
+                        clock.reschedule(min(loop.time() + patience, latest + size / SLOWEST))
                     pieces.append(piece)
                     size += len(piece)
                     if size > limit:

@@ -1,7 +1,7 @@
 """The one outer layer around every route, 404s included. Pure ASGI.
 
-In this order: a request id and the clock; cross-origin preflights; who is calling; then the routes; then, for
-whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
+In this order: a request id and the clock; the request's form; cross-origin preflights; who is calling; then the
+routes; then, for whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import errors
+from gateway import edge, errors
 from gateway.access.caller import Access, Mode
 from gateway.errors import CallerLeft, GatewayError, failure
 from gateway.exchange import Exchange, new_id
+from gateway.incoming import LINGER_SECONDS, Incoming
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -55,6 +56,7 @@ class Guard:
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
         added = [*self._always, *self._cross_origin(headers)]
+        incoming = Incoming(receive) if edge.has_body(scope) else None
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -66,17 +68,21 @@ class Guard:
                     *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
                     *added,
                 ]
+            elif incoming is not None and not incoming.over and not message.get("more_body"):
+                await _end_early(message, incoming, send)
+                return
             await send(message)
 
         self._metrics.in_flight.inc()
         try:
+            edge.check(scope)
             if known.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, answer)
             else:
                 if not known.path.startswith(OPEN_PREFIXES):
                     scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
                     known.caller = caller.name
-                await self._router(scope, receive, answer)
+                await self._router(scope, incoming or receive, answer)
             known.outcome = known.outcome or ("error" if known.error or known.status >= 400 else "ok")
         except asyncio.CancelledError:
             # The server is stopping and this request had no time left.
@@ -113,6 +119,8 @@ class Guard:
         headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:
             headers.append((b"allow", error.allow.encode("latin-1")))
+        if isinstance(error, GatewayError) and error.closes:
+            headers.append((b"connection", b"close"))
         await answer({"type": "http.response.start", "status": told.status, "headers": headers})
         await answer({"type": "http.response.body", "body": body})
 
@@ -143,6 +151,18 @@ class Guard:
             ]
         await answer({"type": "http.response.start", "status": 204, "headers": allowed})
         await answer({"type": "http.response.body", "body": b""})
+
+
+async def _end_early(last: Message, incoming: Incoming, send: Send) -> None:
+    """The end of an answer to a request that is still coming."""
+    await send({**last, "more_body": True})
+    rest = incoming.thrown_away()
+    try:
+        await asyncio.wait([rest], timeout=LINGER_SECONDS)
+        # Still read while this is sent: the server's queue may be full, and the end waits in it.
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        rest.cancel()
 
 
 _second: tuple[int, bytes] = (0, b"")

@@ -1,4 +1,5 @@
-"""Processes and sockets. The only file that imports Hypercorn, and the only one that starts the emulator.
+"""Processes and sockets. With `connection.py` the only file that imports Hypercorn, and the only one that starts the
+emulator.
 
 Hypercorn's asyncio worker with a long backlog: uvloop brought no gain here and starves newcomers
 (performance.md §3). Sockets are bound first and handed over by number, so that a port of 0 is known before
@@ -10,6 +11,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -25,6 +27,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.app import create_app
+from gateway.connection import tighten
 from gateway.guard import Guard
 from gateway.settings import SettingError, Settings
 
@@ -40,6 +43,11 @@ GC_THRESHOLD = 20_000
 
 MOST_PORT = 65_535
 
+MANY_FILES = 8_192
+
+TCP_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Two minutes after a caller's machine has gone without a word, the connection is known to be dead."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -50,6 +58,11 @@ def bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit this from the socket that accepts them.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in TCP_KEEP_ALIVE:
+        if option := getattr(socket, name, None):  # not every system has each of them
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
         listening.bind((host, port))
     except OSError as error:
@@ -63,6 +76,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 def serve(settings: Settings, announce: Callable[[Settings], None]) -> None:
     """Serves until SIGTERM or Ctrl-C. In demo mode the emulator runs beside, on a port of its own."""
+    _allow_many_files()
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound(settings.host, settings.port))
         settings = replace(settings, port=listening.getsockname()[1])
@@ -87,6 +101,15 @@ def serve_emulator(host: str, port: int, models: str | None, announce: Callable[
     with bound(host, port) as listening:
         announce(f"http://{host}:{listening.getsockname()[1]}")
         asyncio.run(_run([(app, listening)], 0.0))
+
+
+def _allow_many_files() -> None:
+    """As many connections as the system lets this user have: the usual soft limit is 1,024, and each is a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "unlimited" and does not mean it.
+    wanted = max(soft, MANY_FILES) if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve_here(
@@ -154,16 +177,23 @@ def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bo
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
     config.worker_class = "asyncio"
-    config.backlog = BACKLOG
-    config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
-    config.keep_alive_timeout = keep_alive
     config.graceful_timeout = grace
     config.shutdown_timeout = grace + 1
     config.accesslog = None
     config.errorlog = None
+    configure(config, keep_alive, dated)
+    return config
+
+
+def configure(config: hypercorn.config.Config, keep_alive: float, dated: bool) -> None:
+    """What callers notice of Hypercorn's settings; the tests' server has the same."""
+    config.backlog = BACKLOG
+    config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
+    # How long a connection may take for its next request's head, from its beginning or its last answer.
+    config.keep_alive_timeout = keep_alive
     config.include_server_header = False
     config.include_date_header = not dated
-    return config
+    tighten(config)
 
 
 def _emulator(models: str | None) -> Any:

@@ -23,6 +23,7 @@ from hypercorn.config import Config
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
 from gateway.log import Log
+from gateway.server import configure
 from gateway.settings import Settings, Timeouts
 from support.gateway import serve
 from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
@@ -203,18 +204,20 @@ def gateway_over(
 ) -> Iterator[Gateway]:
     """The gateway in front of an upstream, in the mode that the settings ask for."""
     log = Written()
+    known = Settings(cohere_base_url=upstream, **settings)
 
     def app() -> Any:
-        return create_app(Settings(cohere_base_url=upstream, **settings), _AtOnce(True, log))
+        return create_app(known, _AtOnce(True, log))
 
-    with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
+    in_production = _as_in_production(known.timeouts.keep_alive, True)
+    with serve(app, configure=in_production, graceful_timeout=graceful_timeout) as url:
         yield Gateway(url, upstream, log, key)
 
 
 @contextmanager
 def emulator() -> Iterator[str]:
     """The emulator's base URL."""
-    with serve(create_emulator, configure=_as_in_production) as url:
+    with serve(create_emulator, configure=_as_in_production(75.0, False)) as url:
         yield url
 
 
@@ -225,8 +228,8 @@ def demonstration(**settings: Any) -> Iterator[Gateway]:
         yield gateway
 
 
-def _as_in_production(config: Config) -> None:
-    config.include_server_header = False
+def _as_in_production(keep_alive: float, dated: bool) -> Callable[[Config], None]:
+    return lambda config: configure(config, keep_alive, dated)
 
 
 # --- the gateway over a script ------------------------------------------------------------------------------
