@@ -161,7 +161,7 @@ class Serving:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
         self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
         if reply.status != 200:
-            told = refusal(reply.status, await reply.whole(), self.caller.own_key)
+            told = refusal(reply.status, await _said(reply), self.caller.own_key)
             raise UpstreamError(told, reply.header("retry-after") or None)
         return reply
 
@@ -211,6 +211,14 @@ class Serving:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
                 await reply.drain()
+
+
+async def _said(reply: Reply) -> bytes:
+    """The body of a refusal. If it breaks off, the status has said enough."""
+    try:
+        return await reply.whole()
+    except UpstreamError:
+        return b""
 
 
 async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

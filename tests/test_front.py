@@ -681,6 +681,7 @@ def test_a_stream_goes_on_while_large_bodies_come(theatre: Stage) -> None:
 FAILURE_MODES = {
     "FM-03": "test_serve_leaving.py::test_a_caller_leaves",
     "FM-04": "test_serve_leaving.py::test_a_slow_reader_slows_cohere_down",
+    "FM-05": "test_faults.py::test_faults",
     "FM-12": "test_serve_bad_input.py::test_a_good_request_leaves_no_canary",
     "FM-13": "test_front.py::test_any_credential",
     "FM-14": "test_front.py::test_edges",

@@ -18,6 +18,7 @@ import aiohttp
 from gateway import __version__
 from gateway.errors import UpstreamError, failure
 from gateway.settings import Timeouts
+from gateway.upstream.connector import Connector
 
 USER_AGENT = f"cohere-gateway/{__version__}"
 TRACE_HEADER = "x-debug-trace-id"
@@ -142,7 +143,7 @@ class Upstream:
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context()),
+            connector=Connector(limit=0, ssl=ssl.create_default_context()),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT},

@@ -7,6 +7,7 @@ SDK, `log` what was written. Nothing of the inside is used but `create_app` and 
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -143,6 +144,7 @@ class Gateway:
     upstream: str
     log: Written
     key: str = CALLER_KEY
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -185,6 +187,14 @@ class Gateway:
         rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {series: float(value) for series, _, value in rows}
 
+    def tasks(self) -> int:
+        """How many tasks the server has."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        return asyncio.run_coroutine_threadsafe(count(), self.loops[0]).result(10)
+
     @contextmanager
     def client(self, key: str | None = None, **options: Any) -> Iterator[openai.OpenAI]:
         """The official SDK, without retries of its own."""
@@ -205,13 +215,15 @@ def gateway_over(
     """The gateway in front of an upstream, in the mode that the settings ask for."""
     log = Written()
     known = Settings(cohere_base_url=upstream, **settings)
+    loops: list[asyncio.AbstractEventLoop] = []
 
     def app() -> Any:
+        loops.append(asyncio.get_running_loop())
         return create_app(known, _AtOnce(True, log))
 
     in_production = _as_in_production(known.timeouts.keep_alive, True)
     with serve(app, configure=in_production, graceful_timeout=graceful_timeout) as url:
-        yield Gateway(url, upstream, log, key)
+        yield Gateway(url, upstream, log, key, loops)
 
 
 @contextmanager
