@@ -679,6 +679,7 @@ def test_a_stream_goes_on_while_large_bodies_come(theatre: Stage) -> None:
 
 
 FAILURE_MODES = {
+    "FM-01": "test_soak.py::test_a_short_soak",
     "FM-03": "test_serve_leaving.py::test_a_caller_leaves",
     "FM-04": "test_serve_leaving.py::test_a_slow_reader_slows_cohere_down",
     "FM-05": "test_faults.py::test_faults",
@@ -691,6 +692,7 @@ FAILURE_MODES = {
     "FM-21": "test_front.py::test_a_stream_goes_on_while_large_bodies_come",
     "FM-22": "test_front.py::test_no_caller_makes_a_series_of_their_own",
     "FM-24": "test_serve_leaving.py::test_sigterm_lets_what_is_in_flight_finish",
+    "FM-26": "test_soak.py::test_a_short_soak",
     "FM-27": "test_serve_remembered.py",
     "FM-30": "test_front.py::test_edges",
 }
