@@ -7,35 +7,38 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
+from gateway.batch import BatchEndpoint
+from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.endpoint import CallEndpoint, LookupEndpoint
 from gateway.guard import Guard
 from gateway.log import Log
 from gateway.memory import Memory
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED
 from gateway.probes import Health, MetricsPage
 from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
 from gateway.tokens import CountEndpoint
 from gateway.upstream.client import Upstream
-from translators.capabilities import CAPABILITIES
+from translators.capabilities import CAPABILITIES, EMBEDDERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
-    fields = {row.name for operation in CALLS for row in operation.fields.rows}
+    fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     upstream = Upstream(settings.cohere_base_url, settings.timeouts)
-    catalogue = Catalogue(upstream, CAPABILITIES)
+    catalogue = Catalogue(upstream, CAPABILITIES.keys() | EMBEDDERS.keys())
     metrics = Metrics(catalogue.__contains__, fields)
     try:
         memory = Memory(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
-    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory)
+    cache = AnswerCache(settings, log)
+    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
     serving = False
 
     @asynccontextmanager
@@ -47,11 +50,13 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
         serving = False
         await upstream.stop()
         await memory.stop()
+        await cache.stop()
         log.flush()
 
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services), methods=["POST"]) for row in CALLS),
+            *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
             *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
             *(Route(path, RememberedEndpoint(row, services), methods=list(row)) for path, row in REMEMBERED.items()),

@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 
 from gateway import __version__
 
+OPERATIONS = ("chat", "responses", "embeddings")
+"""What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -82,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints the Cohere request that would be sent, and the notes. Sends nothing.",
         epilog="example: cohere-gateway translate chat request.json",
     )
-    translate.add_argument("operation", metavar="OPERATION", help="what the request is for: chat")
+    translate.add_argument("operation", metavar="OPERATION", help=f"what the request is for: {', '.join(OPERATIONS)}")
     translate.add_argument(
         "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request; - is standard input"
     )
@@ -124,13 +127,15 @@ def _settings(options: argparse.Namespace) -> Any:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    from gateway.server import serve
+    from gateway.server import CannotListen, serve
     from gateway.settings import SettingError
 
     try:
         serve(settings, _announce)
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except CannotListen as error:
+        raise _Wrong(str(error), 1) from error
     return 0
 
 
@@ -164,7 +169,7 @@ def _announce(settings: Any) -> None:
 
 
 def _emulator(options: argparse.Namespace) -> int:
-    from gateway.server import serve_emulator
+    from gateway.server import CannotListen, serve_emulator
     from gateway.settings import SettingError
 
     try:
@@ -176,12 +181,15 @@ def _emulator(options: argparse.Namespace) -> int:
         )
     except SettingError as error:
         raise _Wrong(str(error)) from error
+    except CannotListen as error:
+        raise _Wrong(str(error), 1) from error
     return 0
 
 
 def _translate(options: argparse.Namespace) -> int:
     from gateway.operations import TRANSLATE
     from gateway.settings import SettingError, load
+    from gateway.vocabulary import vocabulary
     from translators.context import Context
     from translators.errors import TranslationError
 
@@ -193,7 +201,7 @@ def _translate(options: argparse.Namespace) -> int:
         raise _Wrong(f"translate: '{options.operation}' is none of {', '.join(TRANSLATE)}")
     try:
         policy = load(os.environ, options.config).policy
-        call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy))
+        call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy, vocabulary=vocabulary))
     except SettingError as error:
         raise _Wrong(str(error)) from error
     except RecursionError as error:

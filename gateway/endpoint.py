@@ -16,6 +16,7 @@ from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Framing
 from gateway.serving import Services, Serving
 from translators.context import Call, Stream
+from translators.notes import Notes
 
 JSON_TYPE = (b"content-type", b"application/json")
 STREAM_HEADERS = (
@@ -52,11 +53,11 @@ class Answering:
 
     async def whole(self, call: Call, answer: bytes) -> None:
         self._departure.over()
-        await answer_json(self._send, answer, note_headers(call))
+        await answer_json(self._send, answer, note_headers(call.notes))
 
     async def begin(self, call: Call) -> None:
         self._known.first_byte = time.monotonic()
-        headers = [*STREAM_HEADERS, *note_headers(call)]
+        headers = [*STREAM_HEADERS, *note_headers(call.notes)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def documents(self, documents: Sequence[bytes]) -> None:
@@ -93,6 +94,6 @@ async def answer_json(send: Send, answer: bytes, more: Sequence[tuple[bytes, byt
     await send({"type": "http.response.body", "body": answer})
 
 
-def note_headers(call: Call) -> list[tuple[bytes, bytes]]:
+def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:
     """What the caller is told of their request, if anything."""
-    return [(b"x-gateway-notes", call.notes.header().encode("ascii"))] if len(call.notes) else []
+    return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []

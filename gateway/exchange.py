@@ -37,6 +37,7 @@ class Exchange(Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     notes: int = 0
+    cache: str = ""
     response_started: bool = False
 
 

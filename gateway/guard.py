@@ -66,6 +66,7 @@ class Guard:
                     (b"date", _date()),
                     (b"x-request-id", known.request_id.encode()),
                     *([(b"x-cohere-trace-id", known.trace_id.encode("latin-1"))] if known.trace_id else ()),
+                    *([(b"x-gateway-cache", known.cache.encode())] if known.cache else ()),
                     *added,
                 ]
             elif incoming is not None and not incoming.over and not message.get("more_body"):

@@ -19,6 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from gateway.cache import HIT
 from gateway.errors import ERRORS
 from gateway.exchange import Exchange
 from translators.notes import Kind, Note
@@ -82,6 +83,12 @@ class Metrics:
             ("operation", "model", "direction"),
             registry=registry,
         )
+        self.cache = Counter(
+            "gateway_cache_lookups_total",
+            "Requests that could have been answered from the cache",
+            ("operation", "result"),
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "gateway_in_flight_requests",
             "Requests being served",
@@ -121,9 +128,11 @@ class Metrics:
             series.upstream.observe(exchange.upstream_ended - exchange.upstream_began)
         if exchange.streamed and exchange.first_byte:
             series.first_byte.observe(exchange.first_byte - exchange.started)
-        if exchange.prompt_tokens:
+        if exchange.cache:
+            self.cache.labels(exchange.operation, exchange.cache).inc()
+        if exchange.prompt_tokens and exchange.cache != HIT:
             series.input_tokens.inc(exchange.prompt_tokens)
-        if exchange.completion_tokens:
+        if exchange.completion_tokens and exchange.cache != HIT:
             series.output_tokens.inc(exchange.completion_tokens)
         if exchange.outcome == "client_closed":
             phase = "streaming" if exchange.response_started else "waiting"

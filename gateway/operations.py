@@ -1,8 +1,8 @@
 """THE TABLE OF ROUTES: what this gateway serves, one row an operation.
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed; a row of COUNTS is translated and counted; a row of
-LOOKUPS is answered from Cohere's list of models.
+translated, sent to Cohere and answered, whole or streamed; a row of BATCHES is sent in parts and answered whole;
+a row of COUNTS is translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, models, responses, tokens
-from translators.context import Call, Context, Kept, Remembering, Stream
+from translators import chat, embeddings, models, responses, tokens
+from translators.context import Batch, Call, Context, Kept, Remembering, Stream
 from translators.fields import FieldTable
 
 
@@ -32,7 +32,8 @@ NAMED_EVENTS = Framing(sse.encode_named, lambda stream: sse.DONE)
 class CallOperation(Struct, frozen=True):
     """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
 
-    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer.
+    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. cached: answers may
+    come from the cache (not those that are remembered, whose items' ids are theirs alone).
     """
 
     name: str
@@ -43,6 +44,17 @@ class CallOperation(Struct, frozen=True):
     fields: FieldTable
     remembering: Callable[[bytes, str], Remembering] | None = None
     kept: Callable[[bytes], Kept] | None = None
+    cached: bool = False
+
+
+class BatchOperation(Struct, frozen=True):
+    """`request` makes a Batch of a body: the parts that are sent to `upstream`, and their one answer."""
+
+    name: str
+    path: str
+    upstream: str
+    request: Callable[[bytes, Context], Batch]
+    fields: FieldTable
 
 
 class CountOperation(Struct, frozen=True):
@@ -66,7 +78,7 @@ class LookupOperation(Struct, frozen=True):
 
 
 CALLS: tuple[CallOperation, ...] = (
-    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE),
+    CallOperation("chat", "/v1/chat/completions", "/v2/chat", chat.request, DATA_LINES, chat.TABLE, cached=True),
     CallOperation(
         "responses",
         "/v1/responses",
@@ -78,6 +90,13 @@ CALLS: tuple[CallOperation, ...] = (
         responses.kept,
     ),
 )
+
+BATCHES: tuple[BatchOperation, ...] = (
+    BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
+)
+
+TRANSLATED: tuple[CallOperation | BatchOperation, ...] = (*CALLS, *BATCHES)
+"""The rows with a table of fields."""
 
 COUNTS: tuple[CountOperation, ...] = (
     CountOperation(
@@ -100,5 +119,5 @@ CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in CALLS}
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED}
 """What `cohere-gateway translate` knows."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from gateway import sse
+from gateway.cache import Recording
 from gateway.errors import GatewayError, UpstreamError, failure, failure_of
 from gateway.upstream.client import Reply
 from translators.context import Call, Stream
@@ -45,8 +46,8 @@ class Outlet(Protocol):
 class Source:
     """One upstream's stream as documents to send."""
 
-    def __init__(self, reply: Reply, stream: Stream, choice: int = 0) -> None:
-        self._reply, self._stream, self._choice = reply, stream, choice
+    def __init__(self, reply: Reply, stream: Stream, choice: int = 0, recording: Recording | None = None) -> None:
+        self._reply, self._stream, self._choice, self._recording = reply, stream, choice, recording
         self._decoder = sse.Decoder()
 
     @property
@@ -66,6 +67,8 @@ class Source:
             except sse.EventTooLarge:
                 return stream.end(TOO_LARGE, choice)
             documents: list[bytes] = []
+            if self._recording is not None:
+                self._recording.add(events)
             try:
                 for data in events:
                     documents += stream.feed(data, choice)

@@ -53,8 +53,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
+class CannotListen(Exception):
+    """The address is taken, or none of this machine's."""
+
+
 def bound(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingError when the address cannot be had."""
+    """A listening socket. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,7 +71,7 @@ def bound(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise SettingError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
     listening.listen(BACKLOG)
     listening.setblocking(False)
     listening.set_inheritable(True)

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from gateway import exchange
 from gateway.access.caller import Caller
+from gateway.cache import HIT, AnswerCache, Lookup, Recording, events
 from gateway.catalogue import Catalogue
 from gateway.errors import UpstreamError
 from gateway.exchange import Exchange
@@ -25,6 +26,7 @@ from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
 from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure
 from translators.refusals import CONTEXT_LENGTH, refusal
@@ -41,6 +43,7 @@ class Services(msgspec.Struct, frozen=True):
     catalogue: Catalogue
     metrics: Metrics
     memory: Memory
+    cache: AnswerCache
 
     def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
         seal = seal_of(scope["gateway.caller"])
@@ -55,6 +58,7 @@ class Services(msgspec.Struct, frozen=True):
             response_id=recalled.response_id if recalled else "",
             seal=seal.seal,
             opened=seal.open,
+            vocabulary=vocabulary,
         )
 
 
@@ -71,6 +75,7 @@ class Serving:
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
         self._scope = scope
         self._asked = b""
+        self._lookup: Lookup | None = None
 
     async def prepare(self, asked: bytes) -> Call:
         """The call that this body asks for. Raises CallerError, TranslationError."""
@@ -82,6 +87,9 @@ class Serving:
             self.keep = self._remember if self.recalled.keep else None
         call = self._translated()
         self.services.catalogue.notice(call.model, self.caller)
+        if self.operation.cached:
+            headers = self._scope["gateway.headers"]
+            self.known.cache, self._lookup = self.services.cache.lookup(call, self.caller, headers)
         return call
 
     def _translated(self) -> Call:
@@ -103,7 +111,8 @@ class Serving:
                         raise
                     call = other
         finally:
-            self.known.upstream_ended = time.monotonic()
+            if self.known.cache != HIT:
+                self.known.upstream_ended = time.monotonic()
 
     def _otherwise(self, call: Call, failed: Failure) -> Call | None:
         """The call to make after this refusal, None where another one would not help."""
@@ -136,18 +145,21 @@ class Serving:
     async def _whole(self, call: Call, outlet: Outlet) -> Call:
         """Returns the call whose answer was shown: the second, where the first one's failed its check."""
         try:
-            answer = call.answer(await self._bodies(call))
+            answer = call.answer(bodies := await self._bodies(call))
         except AnswerFailed as error:
             call = _again(call, error.failure)
-            answer = call.answer(await self._bodies(call))
+            answer = call.answer(bodies := await self._bodies(call))
         _used(self.known, answer.outcome)
         if self.keep is not None:
             await self.keep(answer.body)
         await outlet.whole(call, answer.body)
+        await self._cache(call, bodies)
         return call
 
     async def _bodies(self, call: Call) -> list[bytes]:
         """Cohere's whole answers to all of a call's bodies, asked at once."""
+        if (found := await self._cached(call)) is not None:
+            return found
         if len(call.bodies) == 1:
             return [await self._body(call.bodies[0])]
         return await all_or_first_error([self._body(body) for body in call.bodies])
@@ -161,7 +173,7 @@ class Serving:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
         self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
         if reply.status != 200:
-            told = refusal(reply.status, await _said(reply), self.caller.own_key)
+            told = refusal(reply.status, await said(reply), self.caller.own_key)
             raise UpstreamError(told, reply.header("retry-after") or None)
         return reply
 
@@ -169,22 +181,18 @@ class Serving:
 
     async def _retold(self, call: Call, outlet: Outlet) -> Call:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
-        stream, documents = await self._told(call)
+        stream, documents = _told(call, bodies := await self._bodies(call))
         if stream.failure is not None:
             call = _again(call, stream.failure)
-            stream, documents = await self._told(call)
+            stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
                 raise UpstreamError(stream.failure)
         _used(self.known, stream.outcome)
         await self._before_the_last(stream)
         await outlet.begin(call)
         await outlet.end(documents, stream)
+        await self._cache(call, bodies)
         return call
-
-    async def _told(self, call: Call) -> tuple[Stream, list[bytes]]:
-        stream = call.stream()
-        bodies = await self._bodies(call)
-        return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
     async def _before_the_last(self, stream: Stream) -> None:
         if self.keep is not None:
@@ -192,6 +200,14 @@ class Serving:
 
     async def _streamed(self, call: Call, outlet: Outlet) -> None:
         stream, known = call.stream(), self.known
+        if (found := await self._cached(call)) is not None:
+            told = [[*stream.feed(data, choice)] for choice, one in enumerate(found) for data in events(one)]
+            _used(known, stream.outcome)
+            await self._before_the_last(stream)
+            await outlet.begin(call)
+            await outlet.end([document for documents in told for document in documents], stream)
+            return
+        recordings = [Recording() for _ in call.bodies] if self._lookup is not None else [None] * len(call.bodies)
         upstream, path = self.services.upstream, self.operation.upstream
         async with contextlib.AsyncExitStack() as stack:
             openings = [upstream.post(path, self.caller.upstream_key, body, True) for body in call.bodies]
@@ -199,7 +215,10 @@ class Serving:
                 replies = [await stack.enter_async_context(openings[0])]
             else:
                 replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
-            sources = [Source(await self._accepted(reply), stream, choice) for choice, reply in enumerate(replies)]
+            sources = [
+                Source(await self._accepted(reply), stream, choice, recording)
+                for choice, (reply, recording) in enumerate(zip(replies, recordings, strict=True))
+            ]
             source: Source | Confluence = sources[0]
             if len(sources) > 1:
                 source = stack.enter_context(contextlib.closing(Confluence(sources, stream)))
@@ -211,9 +230,34 @@ class Serving:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
                 await reply.drain()
+        written = [recording.written() if recording is not None else None for recording in recordings]
+        if stream.failure is None:
+            await self._cache(call, [one for one in written if one is not None])
+
+    # --- the cache -----------------------------------------------------------------------------------------
+
+    async def _cached(self, call: Call) -> list[bytes] | None:
+        """What Cohere said to this very call before, where that may be told again."""
+        if self._lookup is None:
+            return None
+        found = await self._lookup.find(self.operation.upstream, call.bodies)
+        if found is not None:
+            self.known.cache = HIT
+        return found
+
+    async def _cache(self, call: Call, answers: Sequence[bytes]) -> None:
+        """Keeps what Cohere said. The caller has it already: they do not wait for this."""
+        if self._lookup is not None and self.known.cache != HIT and len(answers) == len(call.bodies):
+            await self._lookup.keep(self.operation.upstream, call.bodies, answers)
 
 
-async def _said(reply: Reply) -> bytes:
+def _told(call: Call, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+    """Whole answers as the stream that they might have been."""
+    stream = call.stream()
+    return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
+
+
+async def said(reply: Reply) -> bytes:
     """The body of a refusal. If it breaks off, the status has said enough."""
     try:
         return await reply.whole()

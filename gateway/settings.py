@@ -58,6 +58,14 @@ class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     token: Annotated[str, _about("the bearer token that `/metrics` wants elsewhere")] = ""
 
 
+class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    store: Annotated[
+        Literal["off", "memory", "redis"], _about("where answers are kept for who asks the same again")
+    ] = "off"
+    seconds: Annotated[float, _about("how long, unless a request says it"), SECONDS] = 3_600.0
+    memory_bytes: Annotated[int, _about("bytes of memory for it, in each process"), Meta(ge=0)] = 64 * 1024 * 1024
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -80,12 +88,17 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )
+    embed_input_type: Annotated[
+        Literal["search_document", "search_query", "classification", "clustering"],
+        _about("what texts to embed are for, where a caller says nothing of `input_type`"),
+    ] = "search_document"
     extra_upstream_fields: Annotated[
         list[str], _about("fields that are sent to Cohere although the gateway does not know them")
     ] = []
     database_url: Annotated[str, _about("where responses are kept: sqlite:///FILE or postgresql://USER@HOST/NAME")] = (
         "sqlite:///cohere-gateway.sqlite3"
     )
+    redis_url: Annotated[str, _about("the Redis that gateways share: redis://HOST:PORT/NUMBER")] = ""
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 is for ever"), Meta(ge=0, le=36_500)
     ] = 30.0
@@ -96,6 +109,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
     metrics: MetricsSettings = MetricsSettings()
+    cache: CacheSettings = CacheSettings()
 
     @property
     def loopback(self) -> bool:
@@ -116,6 +130,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             UsageBase(self.usage_base),
             frozenset(self.extra_upstream_fields),
             self.strict_failures == "refusal",
+            self.embed_input_type,
         )
 
 
@@ -133,6 +148,7 @@ def load(
     environment: Mapping[str, str], file: str | None = None, command_line: Mapping[str, Any] | None = None
 ) -> Settings:
     """The settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
+    _refuse_slips(environment)
     values = _from_file(file or environment.get("GATEWAY_CONFIG"))
     for line in described():
         found = next((environment[name] for name in line.environment if environment.get(name)), None)
@@ -146,6 +162,22 @@ def load(
     except ValidationError as error:
         raise SettingError(_explained(error)) from error
     return msgspec.structs.replace(settings, cohere_base_url=_base_url(settings.cohere_base_url))
+
+
+SLIP = 0.87
+"""How alike two names are (difflib) of which one is taken for a slip of the other."""
+
+
+def _refuse_slips(environment: Mapping[str, str]) -> None:
+    """A variable that is nearly a setting's name. Others that begin with GATEWAY_ may be somebody else's: Kubernetes
+    puts GATEWAY_SERVICE_HOST and the like into every pod beside a service of that name.
+    """
+    known = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
+    for name in environment:
+        if name.startswith("GATEWAY_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, SLIP)
+            if near:
+                raise SettingError(f"unknown setting '{name}', did you mean '{near[0]}'?")
 
 
 def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Description]:

@@ -1,26 +1,18 @@
 """The endpoint that counts a request's tokens: translated like the request itself, and put to the tokenizer."""
 
-import asyncio
 import time
-from collections.abc import Sequence
 
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from gateway import body, exchange
 from gateway.access.caller import Caller
+from gateway.batch import answers
 from gateway.departure import Departure
 from gateway.endpoint import answer_json, note_headers
-from gateway.errors import UpstreamError
-from gateway.exchange import Exchange
 from gateway.memory import new_response_id
 from gateway.operations import CountOperation
-from gateway.serving import Services, all_or_first_error
-from gateway.upstream.client import TRACE_HEADER
-from translators.refusals import refusal
-
-MOST_AT_ONCE = 4
-"""Calls to the tokenizer that one request has under way."""
+from gateway.serving import Services
 
 
 class CountEndpoint:
@@ -46,25 +38,10 @@ class CountEndpoint:
         async with Departure(receive) as departure:
             known.upstream_began = time.monotonic()
             try:
-                answers = await self._answers(operation.asked(call.bodies[0]), caller, known)
+                bodies = operation.asked(call.bodies[0])
+                told = await answers(services.upstream, operation.upstream, bodies, caller, known)
             finally:
                 known.upstream_ended = time.monotonic()
-            answer = operation.counted(answers)
+            answer = operation.counted(told)
             departure.over()
-            await answer_json(send, answer, note_headers(call))
-
-    async def _answers(self, bodies: Sequence[bytes], caller: Caller, known: Exchange) -> list[bytes]:
-        """Cohere's answers, in order, a few asked at once. Raises UpstreamError."""
-        free = asyncio.Semaphore(MOST_AT_ONCE)
-
-        async def one(asked: bytes) -> bytes:
-            opening = self._services.upstream.post(self._operation.upstream, caller.upstream_key, asked, False)
-            async with free, opening as reply:
-                known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
-                answer = await reply.whole()
-                if reply.status != 200:
-                    told = refusal(reply.status, answer, caller.own_key)
-                    raise UpstreamError(told, reply.header("retry-after") or None)
-                return answer
-
-        return await all_or_first_error([one(asked) for asked in bodies])
+            await answer_json(send, answer, note_headers(call.notes))

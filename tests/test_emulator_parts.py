@@ -12,8 +12,21 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gateway.emulator import app, rerank, tokens, vectors
-from gateway.emulator.app import Answering
+from gateway.emulator import (
+    app,
+    batches,
+    classify,
+    connectors,
+    embed_jobs,
+    embed_v1,
+    finetuning,
+    generate,
+    parse,
+    rerank,
+    rerank_v1,
+    tokens,
+    vectors,
+)
 from gateway.emulator.catalogue import Catalogue
 from gateway.emulator.drawing import Drawing, places
 from gateway.emulator.embed import answer as embed
@@ -21,6 +34,7 @@ from gateway.emulator.images import look
 from gateway.emulator.instances import Maker
 from gateway.emulator.patterns import example
 from gateway.emulator.refusals import Refusal
+from gateway.emulator.request import Answering, Emulator, Request
 
 # --- tokens -------------------------------------------------------------------------------------------------
 
@@ -345,6 +359,32 @@ SEEDS: list[tuple[Answering, dict[str, Any]]] = [
     (app.rerank, {"model": "rerank-v5.0-pro", "query": "a", "documents": ["a"], "relevant_spans": {"mode": "enabled"}}),
     (app.tokenize, {"model": "command-a-03-2025", "text": "a"}),
     (app.detokenize, {"model": "command-a-03-2025", "tokens": [353]}),
+    (app.chat_v1, {"message": "Weather in Oslo?", "tools": [{"name": "f", "description": "d", "parameter_definitions": {
+        "city": {"type": "str", "description": "d", "required": True}}}], "tool_results": [
+            {"call": {"name": "f", "parameters": {"city": "Oslo"}}, "outputs": [{"a": "b"}]}]}),
+    (app.chat_v1, {"message": "a", "preamble": "b", "stream": True, "connectors": [{"id": "web-search"}],
+        "conversation_id": "c", "documents": [{"id": "d", "text": "e"}], "citation_quality": "FAST"}),
+    (app.chat_v1, {"message": "a", "prompt_truncation": "AUTO", "chat_history": [
+        {"role": "USER", "message": "a"}, {"role": "SYSTEM", "message": "a"},
+        {"role": "CHATBOT", "message": "b", "tool_calls": [{"name": "f", "parameters": {"a": 1}}]},
+        {"role": "TOOL", "tool_results": [{"call": {"name": "f", "parameters": {"a": 1}}, "outputs": [{"a": "b"}]}]}]}),
+    (embed_v1.answer, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query",
+        "embedding_types": ["int8"]}),
+    (rerank_v1.answer, {"query": "a", "documents": ["a", {"text": "b", "title": "c"}], "rank_fields": ["title"],
+        "return_documents": True, "top_n": 1, "max_chunks_per_doc": 1}),
+    (classify.answer, {"inputs": ["a"], "examples": [
+        {"text": "a", "label": "a"}, {"text": "b", "label": "a"}, {"text": "c", "label": "b"},
+        {"text": "d", "label": "b"}]}),
+    (generate.generate, {"prompt": "a", "num_generations": 1, "return_likelihoods": "ALL", "stop_sequences": ["b"]}),
+    (generate.summarize, {"text": "The sea. " * 40, "length": "short", "format": "bullets"}),
+    (parse.answer, {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": "https://example.com/a.png"}}),
+    (connectors.create, {"name": "a", "url": "https://example.com/", "excludes": ["a"], "oauth": {"client_id": "a"},
+        "service_auth": {"type": "bearer", "token": "a"}}),
+    (embed_jobs.create, {"model": "embed-v4.0", "dataset_id": "a", "input_type": "search_query",
+        "embedding_types": ["int8"]}),
+    (batches.create, {"name": "a", "input_dataset_id": "a", "model": "batch-embed-v4"}),
+    (finetuning.create, {"name": "a", "settings": {"base_model": {"base_type": "BASE_TYPE_CHAT"}, "dataset_id": "a",
+        "hyperparameters": {"train_epochs": 1, "learning_rate": 0.5}, "wandb": {"project": "a", "api_key": "b"}}}),
 ]  # fmt: skip
 STRANGE: list[Any] = [
     *(None, 0, -1, 1.5, 2**70, True, "", "a", [], [None], ["a"], [{}], {}, {"a": None}, {"type": "object"}),
@@ -361,14 +401,14 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
 def test_no_body_is_too_strange() -> None:
     """Whatever stands where, the answer is an answer or a refusal."""
     chance = random.Random(13)
-    emulator = app.Emulator(Catalogue(), lambda: 0.0, trial=False)
-    for _ in range(3_000):
+    emulator = Emulator(Catalogue(), lambda: 0.0, trial=False)
+    for _ in range(6_000):
         answering, seed = chance.choice(SEEDS)
         body = copy.deepcopy(seed)
         for _ in range(chance.randint(1, 2)):
             container, key = chance.choice(places_in(body))
             container[key] = copy.deepcopy(chance.choice(STRANGE))
         try:
-            answering(app.Request(emulator, body, {}, {}))
+            answering(Request(emulator, body, {}, {}))
         except Refusal as refusal:
             assert refusal.status in (400, 404, 422) and refusal.message

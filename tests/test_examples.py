@@ -45,6 +45,10 @@ SAID: Mapping[str, tuple[str, ...]] = {
         r"answer: .*The Eiffel tower is 330 metres tall\.",
         r"cited: +\d+-\d+ '.*330 metres.*' from tower",
     ),
+    "embeddings.py": (
+        r"^0\.\d\d  The Eiffel tower is 330 metres tall\.\n",
+        r"-?0\.\d\d  .*\n-?0\.\d\d  ",
+    ),
     "models.py": (
         r"(?m)^cohere/command-a-03-2025 +288000 .*\btools\b",
         r"command-r-plus is served by cohere/command-r-plus-08-2024",

@@ -32,14 +32,15 @@ RUNGS: list[set[str]] = [
     {"notes", "steps"},
     {"context", "capabilities", "json_schema", "tool_names"},
     {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
-    {"turn", "replay", "messages", "tools", "reasoning", "truncation"},
+    {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
     {"telling"},
     {"structured", "parameters"},
     {"question"},
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),
-        *("models", "embeddings", "rerank", "tokens"),
+        *("models", "rerank", "tokens"),
+        *("embeddings", "embeddings_answer"),
     },
 ]
 OPERATIONS = RUNGS[-1]
@@ -47,7 +48,9 @@ OPERATIONS = RUNGS[-1]
 PARTS = ("_stream", "_answer", "_input")
 
 WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"})
-PURE = frozenset("__future__ base64 collections enum functools hashlib itertools json math re types typing".split())
+PURE = frozenset(
+    "__future__ base64 collections enum functools hashlib itertools json math re struct types typing".split()
+)
 # Rooms that may import what is listed and nothing else, the closest room first.
 MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (
     ("schemas.openai", WORDS | {"schemas.openai"}),
@@ -69,7 +72,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.seal",)),
-    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg")),
+    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
 )
 
 # The endpoint and what it serves with are one for all operations: with the first of these words they start to be two.

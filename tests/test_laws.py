@@ -140,7 +140,7 @@ def test_l2_fold_of_log_probabilities_after_thinking(made: list[Event]) -> None:
 def test_l2_the_two_readers_of_a_story_agree(made: list[Event], legacy: bool) -> None:
     """However odd the events: the chunks folded are the completion of the same steps."""
     view = ChatView("m", transcripts.context(), include_usage=True, legacy=legacy)
-    told = ChatCall((b"",), "m", True, Notes(), view)
+    told = ChatCall((b"",), "m", True, Notes(), view, False)
     data = _encoded(made)
     telling, steps = Telling(), list[Any]()
     try:

@@ -56,9 +56,25 @@ ROWS: tuple[tuple[dict[str, Any], Any, list[str]], ...] = (
     ({"reasoning": {"effort": None, "max_tokens": None}, "reasoning_effort": "low"}, budget(2_048), []),
     # decision 3: thinking, then reasoning, then reasoning_effort; max_tokens is the budget
     ({"reasoning": {"effort": "high", "max_tokens": 900}}, budget(900), []),
-    ({"reasoning": {"effort": "none"}, "reasoning_effort": "low"}, DISABLED, []),
-    ({"thinking": DISABLED, "reasoning": {"effort": "high"}, "reasoning_effort": "low"}, DISABLED, []),
-    ({"thinking": budget(7), "reasoning_effort": "none"}, budget(7), []),
+    (
+        {"reasoning": {"effort": "none"}, "reasoning_effort": "low"},
+        DISABLED,
+        ["reasoning_effort ignored (reasoning.effort is given, too)"],
+    ),
+    ({"reasoning": {"effort": "low"}, "reasoning_effort": "low"}, budget(2_048), []),
+    (
+        {"thinking": DISABLED, "reasoning": {"effort": "high"}, "reasoning_effort": "low"},
+        DISABLED,
+        [
+            "reasoning_effort ignored (reasoning.effort is given, too)",
+            "reasoning.effort ignored (thinking is given, too)",
+        ],
+    ),
+    (
+        {"thinking": budget(7), "reasoning_effort": "none"},
+        budget(7),
+        ["reasoning_effort ignored (thinking is given, too)"],
+    ),
     ({"thinking": {"token_budget": 7}}, budget(7), []),
     # C38: room for the answer
     ({"reasoning_effort": "high", "max_tokens": 3_000}, budget(3_000 - ANSWER_ROOM), []),

@@ -129,6 +129,8 @@ def test_thoughts_can_be_hidden() -> None:
 def test_the_answers_tool_is_the_answer() -> None:
     steps = told(AnswerCall("give"), [*call(0, "f"), *call(1, "give", '{"a":1}')])
     assert steps == [*call(0, "f"), *text_item(['{"a":1}'], 1)]
+    twice = told(AnswerCall("give"), [*call(0, "give", '{"a":1}'), *call(1, "give", '{"a":2}')])
+    assert twice == text_item(['{"a":1}'], 0), "two answers in a row would be none"
 
 
 @pytest.mark.parametrize(

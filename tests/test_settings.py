@@ -121,6 +121,11 @@ def test_aliases_are_a_table_or_json() -> None:
     assert load({"GATEWAY_MODELS_ALIASES": '{"gpt-4o": "command-a-03-2025"}'}).models.aliases == aliases
 
 
+def test_variables_of_others_are_left_alone() -> None:
+    """What Kubernetes puts into the pods beside a service called gateway."""
+    load({"GATEWAY_SERVICE_HOST": "10.0.0.1", "GATEWAY_SERVICE_PORT": "80", "GATEWAY_PORT_80_TCP": "tcp://10.0.0.1:80"})
+
+
 # --- what a wrong one is told -------------------------------------------------------------------------------
 
 WRONG: tuple[tuple[str, str, str], ...] = (
@@ -165,6 +170,8 @@ def test_a_wrong_setting_is_one_line_that_names_it(text: str, told: str) -> None
         ({"GATEWAY_LOG": "xml"}, "log: "),
         ({"GATEWAY_MODELS_ALIASES": "[]"}, "models.aliases: "),
         ({"GATEWAY_CONFIG": "nowhere.toml"}, "cannot read nowhere.toml"),
+        ({"GATEWAY_MASTERKEY": "x"}, "unknown setting 'GATEWAY_MASTERKEY', did you mean 'GATEWAY_MASTER_KEY'?"),
+        ({"GATEWAY_TIMEOUT_CONNECT": "5"}, "unknown setting 'GATEWAY_TIMEOUT_CONNECT', did you mean"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -56,6 +56,38 @@ CAPABILITIES: Mapping[str, Capabilities] = {
 _UNKNOWN = Capabilities(reasoning=True, known=False)
 
 
+class Embedder(Struct, frozen=True):
+    """sizes: of its vectors, its own first; none when unknown. base64: it gives vectors in this form.
+
+    fused: texts and images in one input, and as many images in a call as there are.
+    """
+
+    sizes: tuple[int, ...] = ()
+    fused: bool = True
+    base64: bool = True
+
+
+# That the newest give no base64 is a third party's report (cohere_api.md §8); floats they all give.
+_V5 = Embedder((2048, 256, 512, 768, 1024, 1536), base64=False)
+_V3, _V3_LIGHT = Embedder((1024,), fused=False), Embedder((384,), fused=False)
+
+EMBEDDERS: Mapping[str, Embedder] = {
+    "embed-v5.0-pro": _V5,
+    "embed-v5.0-fast": _V5,
+    "embed-v4.0": Embedder((1536, 256, 512, 1024)),
+    "embed-english-v3.0": _V3,
+    "embed-multilingual-v3.0": _V3,
+    "embed-english-light-v3.0": _V3_LIGHT,
+    "embed-multilingual-light-v3.0": _V3_LIGHT,
+}
+_NEW_EMBEDDER = Embedder()
+
+
+def embedder(model: str) -> Embedder:
+    """The table's row for an embedding model; one that it lacks is taken to do everything."""
+    return EMBEDDERS.get(model, _NEW_EMBEDDER)
+
+
 def capabilities(
     model: str, features: Mapping[str, frozenset[str]], lessons: Mapping[str, Mapping[str, bool]]
 ) -> Capabilities:

@@ -72,6 +72,7 @@ class ChatCall(Struct, frozen=True):
     streamed: bool
     notes: Notes
     view: ChatView
+    repeatable: bool
     buffered: bool = False
     second: "Callable[[], ChatCall] | None" = None
 
@@ -104,10 +105,12 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
     reading = TABLE.read(body, notes, context.policy)
     asked = reading.read
     legacy = bool(asked.get("functions")) and not asked.get("tools")
+    functions, places = tools.gathered(asked.get("tools") or [], asked.get("functions") or [])
     question = Question(
         model=required(reading, "model"),
         messages=required(reading, "messages"),
-        functions=tools.gathered(asked.get("tools") or [], asked.get("functions") or []),
+        functions=functions,
+        function_places=places,
         choice=tools.chosen(asked.get("tool_choice"), asked.get("function_call")),
         sent=reading.sent,
         streamed=asked.get("stream", False),
@@ -130,7 +133,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
     found = compose(question, context, notes, attempt)
     view = ChatView(question.model, context, include_usage, legacy, question.choices, found.rewrites)
     second = partial(request, body, context, 2) if attempt == 1 and found.checked else None
-    return ChatCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second)
+    return ChatCall(found.bodies, found.model, question.streamed, notes, view, found.repeatable, found.buffered, second)
 
 
 def _max_tokens(asked: dict[str, Any], notes: Notes) -> tuple[str, int] | None:

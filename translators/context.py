@@ -1,6 +1,7 @@
 """All that a translator may know of the outside, and the contract it offers to it.
 
-`Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer.
+`Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer; or a
+`Batch`: several requests with one answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ class Policy(Struct, frozen=True):
     usage_base: UsageBase = UsageBase.TOKENS
     extra_upstream_fields: frozenset[str] = frozenset()
     refuse_missed_schema: bool = False
+    embed_input_type: str = "search_document"
 
 
 def _nothing(thought: str) -> str:
@@ -38,6 +40,10 @@ def _nobodys(token: str) -> str | None:
     return None
 
 
+def _no_words() -> Sequence[bytes]:
+    return ()
+
+
 class Context(Struct, frozen=True):
     """One request's surroundings.
 
@@ -45,6 +51,7 @@ class Context(Struct, frozen=True):
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
     what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
     and back (None for a token that was not made here). history: what was said before, as JSON arrays of items.
+    vocabulary: the bytes of OpenAI's tokens by their ids.
     """
 
     created: int
@@ -57,6 +64,7 @@ class Context(Struct, frozen=True):
     response_id: str = ""
     seal: Callable[[str], str] = _nothing
     opened: Callable[[str], str | None] = _nobodys
+    vocabulary: Callable[[], Sequence[bytes]] = _no_words
 
 
 class Outcome(Struct, frozen=True):
@@ -124,6 +132,7 @@ class Stream(Protocol):
 class Call(Protocol):
     """A translated request: one body of Cohere's JSON for each parallel call, `model` Cohere's id.
 
+    repeatable: the likeliest answer was asked for, so that the same request deserves the same answer.
     buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
     again: the call to make when an answer fails that Cohere may do better (`Failure.again`), None for none.
     shorter: the call to make when Cohere finds this one too long, None where nothing may be left out.
@@ -139,6 +148,9 @@ class Call(Protocol):
     def streamed(self) -> bool: ...
 
     @property
+    def repeatable(self) -> bool: ...
+
+    @property
     def buffered(self) -> bool: ...
 
     @property
@@ -151,3 +163,26 @@ class Call(Protocol):
     def answer(self, bodies: Sequence[bytes]) -> Answer: ...
 
     def stream(self) -> Stream: ...
+
+
+class Batch(Protocol):
+    """A translated request whose parts are asked apart, a few at once, and answered together and whole.
+
+    told: a part's failure as the caller of the whole request sees it. otherwise: the call to make after a
+    failure, None where another one would not help.
+    """
+
+    @property
+    def bodies(self) -> Sequence[bytes]: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    def told(self, failed: Failure) -> Failure: ...
+
+    def otherwise(self, failed: Failure) -> "Batch | None": ...
+
+    def answer(self, bodies: Sequence[bytes]) -> Answer: ...

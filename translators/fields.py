@@ -89,6 +89,7 @@ class Reading(Struct):
 
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
 _NULL = b"null"
 _ABSENT = Raw(_NULL)
 
@@ -164,6 +165,14 @@ def required(reading: Reading, name: str) -> Any:
     if value is None:
         raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
     return value
+
+
+def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
+    """The operator's `extra_upstream_fields`, as the caller wrote them, at the end of the object."""
+    if not extra:
+        return body
+    added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
+    return body[:-1] + added + b"}"
 
 
 def _present(fields: dict[str, Raw]) -> dict[str, Raw]:

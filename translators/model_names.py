@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from translators.context import Policy
+from translators.errors import InvalidField
+from translators.notes import Notes
 
 PREFIX = "cohere/"
 
@@ -28,6 +30,16 @@ def resolve(asked: str, policy: Policy) -> str:
     if name.startswith(PREFIX):
         name = name[len(PREFIX) :]
     return SUCCESSORS.get(name, name) if policy.successors else name
+
+
+def served(asked: str, policy: Policy, notes: Notes) -> str:
+    """The same, told where it is another one than was asked for. Raises InvalidField for an empty name."""
+    model = resolve(asked, policy)
+    if not model:
+        raise InvalidField("model", "'model' must not be empty", "empty_string")
+    if model != bare(asked):
+        notes.told("model", f"model {bare(asked)} -> {model}")
+    return model
 
 
 def bare(asked: str) -> str:

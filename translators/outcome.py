@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from schemas.cohere.chat import Tokens, Usage
+from schemas.cohere.embed import Meta
 from translators.context import Outcome, UsageBase
 
 FINISH_REASONS: Mapping[str, str] = {
@@ -91,6 +92,19 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
         image,
         billed,
     )
+
+
+def embedded(meta: Meta | None, base: UsageBase) -> Counts:
+    """The same for vectors: no completion, and images are billed in tokens of their own, or by the piece."""
+    if meta is None:
+        return Counts()
+    billed = {name: value for name, value in (meta.billed_units or {}).items() if value is not None}
+    tokens = meta.tokens or Tokens()
+    processed = (tokens.input_tokens, tokens.image_tokens)
+    charged = (billed.get("input_tokens"), billed.get("image_tokens"))
+    first, second = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
+    texts, images = map(_whole, first if first != (None, None) else second)
+    return Counts(texts + images, image=images, billed=billed)
 
 
 def _pair(given: int | float | None, made: int | float | None, image: int) -> tuple[int, int] | None:

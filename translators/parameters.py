@@ -78,6 +78,8 @@ SAMPLING: tuple[Field, ...] = (
     send("stop", str | list[str], "stop_sequences", f"at most {MOST_STOPS}", _stops),
 )
 
+PRIORITY = send("priority", int, why="Cohere's own", convert=clamped(0, 999))
+
 COHERES_OWN: tuple[Field, ...] = (
     send(
         "documents",
@@ -91,14 +93,16 @@ COHERES_OWN: tuple[Field, ...] = (
     send("k", int, why="Cohere's own", convert=clamped(0, 500)),
     send("top_k", int, "k", "0 to 500", clamped(0, 500)),
     send("p", float, why="Cohere's own", convert=clamped(0.01, 0.99)),
-    send("priority", int, why="Cohere's own", convert=clamped(0, 999)),
+    PRIORITY,
     read("strict_tools", bool, "Cohere's own; sent where Cohere's rules for it hold"),
     send("stop_sequences", list[str], why="Cohere's own", convert=_stops),
     send("logprobs", bool, convert=true_only),
 )
 
+USER = ignore("user", "Cohere keeps no end-user ids")
+
 WITHOUT_EFFECT: tuple[Field, ...] = (
-    ignore("user", "Cohere keeps no end-user ids"),
+    USER,
     ignore("service_tier", "Cohere has no tiers; `priority` is its own", b'"auto"', b'"default"'),
     ignore("safety_identifier", "Cohere keeps no end-user ids"),
     ignore("prompt_cache_key", "Cohere caches prompts by itself"),

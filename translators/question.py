@@ -4,7 +4,7 @@ Chat and Responses spell their requests differently and mean the same: both read
 `compose` applies the rules that need more than one field, in one place.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,9 @@ from schemas.openai import chat as openai
 from translators import structured, tools
 from translators.capabilities import Capabilities, capabilities
 from translators.context import Context
-from translators.errors import InvalidField
+from translators.fields import with_extra
 from translators.messages import Conversation, names_in_history
-from translators.model_names import bare, resolve
+from translators.model_names import served
 from translators.notes import Notes
 from translators.parameters import UINT64
 from translators.reasoning import Reasoning
@@ -32,7 +32,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Question(Struct, kw_only=True):
-    """model: as the caller named it. max_tokens: the field's name and its value. sent: Cohere's own fields.
+    """model: as the caller named it. function_places: the functions' paths. max_tokens: the field's name and its value.
+    sent: Cohere's own fields.
 
     most_calls: tool calls that the caller can be shown, None for all. extra: passed on as it is.
     """
@@ -40,6 +41,7 @@ class Question(Struct, kw_only=True):
     model: str
     messages: list[openai.Message]
     functions: list[openai.Function]
+    function_places: Sequence[str]
     choice: tools.Choice
     sent: dict[str, Any]
     streamed: bool = False
@@ -58,7 +60,8 @@ class Question(Struct, kw_only=True):
 class Composition(Struct, frozen=True):
     """The requests to send, one a choice. model: Cohere's id. rewrites: what the answer goes through.
 
-    buffered: the answer must be seen whole before it is shown. checked: it may fail its check.
+    buffered: the answer must be seen whole before it is shown. checked: it may fail its check. repeatable: no chance
+    is in it.
     """
 
     bodies: tuple[bytes, ...]
@@ -66,6 +69,7 @@ class Composition(Struct, frozen=True):
     rewrites: tuple[Callable[[], Rewrite], ...]
     buffered: bool
     checked: bool
+    repeatable: bool
 
 
 def compose(question: Question, context: Context, notes: Notes, attempt: int) -> Composition:
@@ -73,11 +77,7 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
 
     attempt: 2 after the first one's answer failed its check.
     """
-    model = resolve(question.model, context.policy)
-    if not model:
-        raise InvalidField("model", "'model' must not be empty", "empty_string")
-    if model != bare(question.model):
-        notes.told("model", f"model {bare(question.model)} -> {model}")
+    model = served(question.model, context.policy, notes)
     able = capabilities(model, context.features, context.lessons)
     rules = _Rules(question, able, notes)
     plan, names = rules.tool_plan()
@@ -102,26 +102,19 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
         notes.emulated("n", f"{question.choices} parallel calls to Cohere")
     rewrites = (*format_plan.rewrites, *rules.rewrites(plan, names))
     bodies = _bodies(sent, question.choices, question.extra)
-    return Composition(bodies, model, rewrites, buffered, buffered or format_plan.checked)
+    checked = buffered or format_plan.checked
+    return Composition(bodies, model, rewrites, buffered, checked, question.sent.get("temperature") == 0)
 
 
 def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:
     """One body a choice. With a seed each choice gets its own, or all would be the same."""
-    body = _with_extra(cohere.encode_request(sent), extra)
+    body = with_extra(cohere.encode_request(sent), extra)
     if choices == 1:
         return (body,)
     if sent.seed is UNSET:
         return (body,) * choices
     seeds = [(sent.seed + index) % UINT64 for index in range(choices)]
-    return tuple(_with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
-
-
-def _with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
-    """The operator's `extra_upstream_fields`, as the caller wrote them, at the end of the object."""
-    if not extra:
-        return body
-    added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
-    return body[:-1] + added + b"}"
+    return tuple(with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
 
 
 class _Rules:
@@ -138,7 +131,16 @@ class _Rules:
         names = ToolNames([*(function.name for function in asked.functions), *history])
         for name, sent in names.renamed():
             self._notes.told("tools", f"tool {name} is called {sent} at Cohere")
-        plan = tools.planned(asked.functions, asked.choice, asked.strict_tools, self._able, history, names, self._notes)
+        plan = tools.planned(
+            asked.functions,
+            asked.function_places,
+            asked.choice,
+            asked.strict_tools,
+            self._able,
+            history,
+            names,
+            self._notes,
+        )
         return plan, names
 
     def format_plan(self, plan: tools.ToolPlan, attempt: int) -> tuple[structured.FormatPlan, tools.ToolPlan]:

@@ -49,9 +49,13 @@ def thinking(
     notes: Notes,
 ) -> Thinking | UnsetType:
     """Cohere's `thinking` for what was asked, or UNSET. Raises InvalidField on an unknown effort."""
-    if native is not None:
-        return native
     field, wish = _wish(reasoning, effort)
+    if field != "reasoning_effort" and effort not in (None, wish):
+        notes.ignored("reasoning_effort", f"{field} is given, too")
+    if native is not None:
+        if wish is not None:
+            notes.ignored(field, "thinking is given, too")
+        return native
     if wish is None:
         return UNSET
     if isinstance(wish, str):

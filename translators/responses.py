@@ -77,6 +77,7 @@ class ResponsesCall(Struct, frozen=True):
     streamed: bool
     notes: Notes
     view: ResponsesView
+    repeatable: bool
     buffered: bool = False
     second: "Callable[[], ResponsesCall] | None" = None
     shortened: "Callable[[], ResponsesCall] | None" = None
@@ -131,6 +132,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         model=model,
         messages=messages,
         functions=tools.functions,
+        function_places=tools.places,
         choice=_choice(asked.get("tool_choice"), notes),
         sent=reading.sent,
         streamed=asked.get("stream", False),
@@ -146,7 +148,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     try:
         found = compose(question, context, notes, attempt)
     except InvalidField as error:
-        raise _placed(error, [reader.places.get(id(message), "input") for message in messages], tools.places) from error
+        raise _placed(error, [reader.places.get(id(message), "input") for message in messages]) from error
     second = partial(request, body, context, 2, halvings) if attempt == 1 and found.checked else None
     view = ResponsesView(
         _base(reading, context),
@@ -158,7 +160,17 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         refuse=second is None and context.policy.refuse_missed_schema,
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
-    return ResponsesCall(found.bodies, found.model, question.streamed, notes, view, found.buffered, second, shorter)
+    return ResponsesCall(
+        found.bodies,
+        found.model,
+        question.streamed,
+        notes,
+        view,
+        found.repeatable,
+        found.buffered,
+        second,
+        shorter,
+    )
 
 
 def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
@@ -179,7 +191,7 @@ def _reader(given: str | list[Raw], instructions: str | None, context: Context, 
     return reader
 
 
-_CHATS_PLACES = re.compile(r"(messages|tools)\[(\d+)\](?:\.function)?(.*)", re.DOTALL)
+_CHATS_MESSAGES = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 _CHATS_NAMES = (
     ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
@@ -187,15 +199,14 @@ _CHATS_NAMES = (
 )
 
 
-def _placed(error: InvalidField, messages: Sequence[str], tools: Sequence[str]) -> InvalidField:
+def _placed(error: InvalidField, messages: Sequence[str]) -> InvalidField:
     """An error of what chat and Responses share, with the path that it has here."""
     failure = error.failure
     was = param = failure.param or ""
-    found = _CHATS_PLACES.fullmatch(was)
-    places = {"messages": messages, "tools": tools}[found[1]] if found else ()
-    if found and int(found[2]) < len(places):
+    found = _CHATS_MESSAGES.fullmatch(was)
+    if found and int(found[1]) < len(messages):
         # Below an item only its content has the same name in both.
-        param = places[int(found[2])] + (found[3] if found[1] == "tools" or found[3].startswith(".content") else "")
+        param = messages[int(found[1])] + (found[2] if found[2].startswith(".content") else "")
     else:
         for theirs, ours in _CHATS_NAMES:
             if was == theirs or was.startswith(theirs + "."):

@@ -23,7 +23,11 @@ from translators.rewrites import SCHEMA_MISSED
 from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
 from translators.telling import Rewrite, Telling
 
+TEXT_DELTA = "response.output_text.delta"
+
 _encode = Encoder().encode
+_PLACE = "\u0000"
+_WRITTEN_PLACE = _encode(_PLACE)
 
 
 class ResponsesView(Struct, frozen=True):
@@ -57,15 +61,23 @@ def usage(found: Counts) -> openai.Usage:
 
 
 class _Open(Struct):
-    """The item being written, or written and not yet done."""
+    """The item being written, or written and not yet done.
+
+    around: the JSON of a piece of text, but for the piece and the event's number: before, between and after them.
+    """
 
     step: Opened
     id: str
-    text: str = ""
+    pieces: list[str] = []
+    around: tuple[bytes, bytes, bytes] = (b"", b"", b"")
     annotations: list[dict[str, Any]] = []
     citations: list[Any] = []
     logprobs: list[Any] = []
     closed: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
 class ResponsesStream:
@@ -81,11 +93,22 @@ class ResponsesStream:
         self._sequence = 0
         self._upstream_id = view.context.unique
         self._output: list[openai.Item] = []
+        self._places: dict[int, int] = {}  # item of the turn -> its place in the output
         self._open: _Open | None = None
         self._calls = 0
 
     def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]:
-        return self._told(self._telling.feed(data))
+        steps = self._telling.feed(data)
+        if len(steps) == 1:
+            step = steps[0]
+            # The hot lines of a stream: one more piece of text.
+            if type(step) is Delta and step.kind is Kind.TEXT and not step.logprobs:
+                opened, number = self._current(), self._sequence
+                self._sequence = number + 1
+                opened.pieces.append(step.text)
+                before, between, after = opened.around
+                return (before + _encode(step.text) + between + b"%d" % number + after,)
+        return self._told(steps)
 
     def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]:
         return self._told(self._telling.end(failure))
@@ -117,8 +140,10 @@ class ResponsesStream:
 
     def _opened(self, step: Opened) -> list[Struct]:
         events = self._finish_item("completed")
-        index = len(self._output)
+        index = self._places[step.item] = len(self._output)
         self._open = opened = _Open(step, f"{_PREFIXES[step.kind]}_{self._upstream_id}_item_{index}")
+        if step.kind is Kind.TEXT:
+            opened.around = _around(openai.TextDelta(TEXT_DELTA, opened.id, index, 0, _PLACE, 0, []))
         events.append(openai.ItemEvent("response.output_item.added", index, self._item("in_progress"), self._number()))
         if step.kind is Kind.CALL:
             self._calls += 1
@@ -137,13 +162,11 @@ class ResponsesStream:
 
     def _delta(self, step: Delta) -> list[Struct]:
         opened, index = self._current(), len(self._output)
-        opened.text += step.text
+        opened.pieces.append(step.text)
         if step.kind is Kind.TEXT:
             tokens: list[Any] = logprobs.token_logprobs(step.logprobs)
             opened.logprobs += tokens
-            return [
-                openai.TextDelta("response.output_text.delta", opened.id, index, 0, step.text, self._number(), tokens)
-            ]
+            return [openai.TextDelta(TEXT_DELTA, opened.id, index, 0, step.text, self._number(), tokens)]
         if step.kind is Kind.CALL:
             return [openai.ArgumentsDelta(opened.id, index, step.text, self._number())]
         if self._view.summaries:
@@ -152,20 +175,25 @@ class ResponsesStream:
         return [openai.TextDelta("response.reasoning_text.delta", opened.id, index, 0, step.text, self._number())]
 
     def _cited(self, step: Cited) -> list[Struct]:
+        """A citation may come when its item is done: then the last event's response has it, too."""
+        place = self._places[step.item]
+        note, added = annotations.note(step, 0), annotations.flat_annotations(step)
         opened = self._open
-        if opened is None or opened.step.item != step.item:
-            return []  # the item is done: nothing may be added to it any more
-        opened.citations.append(annotations.note(step, 0))
-        events: list[Struct] = []
-        for annotation in annotations.flat_annotations(step):
-            number = len(opened.annotations)
-            opened.annotations.append(annotation)
-            events.append(openai.AnnotationAdded(opened.id, len(self._output), 0, number, annotation, self._number()))
-        return events
+        if opened is not None and opened.step.item == step.item:
+            id, first = opened.id, len(opened.annotations)
+            opened.citations.append(note)
+            opened.annotations += added
+        else:
+            id, first = self._output[place].id, _annotated(self._output[place])
+            self._output[place] = _cited_late(self._output[place], note, added)
+        return [
+            openai.AnnotationAdded(id, place, 0, number, annotation, self._number())
+            for number, annotation in enumerate(added, first)
+        ]
 
     def _closed(self, step: Closed) -> list[Struct]:
         opened = self._current()
-        opened.text, opened.closed = step.text, step.complete
+        opened.pieces, opened.closed = [step.text], step.complete
         return []
 
     def _finished(self, step: Finished) -> list[Struct]:
@@ -210,11 +238,10 @@ class ResponsesStream:
 
     def _part(self) -> openai.AnsweredText | openai.ReasoningText:
         opened = self._current()
+        citations = list(opened.citations) or UNSET
         if opened.step.kind is not Kind.TEXT:
-            return openai.ReasoningText(opened.text)
-        return openai.AnsweredText(
-            opened.text, list(opened.annotations), list(opened.logprobs), citations=list(opened.citations) or UNSET
-        )
+            return openai.ReasoningText(opened.text, citations=citations)
+        return openai.AnsweredText(opened.text, list(opened.annotations), list(opened.logprobs), citations=citations)
 
     def _item(self, status: str) -> openai.Item:
         """The open item as it stands; without content while it is in progress."""
@@ -228,10 +255,11 @@ class ResponsesStream:
             namespace, name = self._view.namespaces.get(step.name, ("", step.name))
             call_id = step.call_id or f"call_{opened.id}"
             return openai.AnsweredCall(opened.id, status, call_id, name, opened.text, namespace=namespace or UNSET)
+        citations = list(opened.citations) or UNSET
         if self._view.summaries:
-            shown: list[openai.SummaryText] = [] if begun else [openai.SummaryText(opened.text)]
+            shown = [] if begun else [openai.SummaryText(opened.text, citations=citations)]
             return openai.AnsweredReasoning(opened.id, status, shown, encrypted_content=self._seal(begun))
-        content = [] if begun else [openai.ReasoningText(opened.text)]
+        content = [] if begun else [openai.ReasoningText(opened.text, citations=citations)]
         return openai.AnsweredReasoning(opened.id, status, [], content=content, encrypted_content=self._seal(begun))
 
     def _seal(self, begun: bool) -> Any:
@@ -253,7 +281,7 @@ class ResponsesStream:
         elif isinstance(item, openai.AnsweredReasoning) and self._view.summaries:
             name = "response.reasoning_summary_text.done"
             events.append(openai.SummaryDone(name, opened.id, index, 0, opened.text, self._number()))
-            name, part = "response.reasoning_summary_part.done", openai.SummaryText(opened.text)
+            name, part = "response.reasoning_summary_part.done", item.summary[0]
             events.append(openai.SummaryPartEvent(name, opened.id, index, 0, part, self._number()))
         else:
             events += self._text_done(opened, index)
@@ -270,6 +298,34 @@ class ResponsesStream:
             openai.TextDone(name, opened.id, index, 0, opened.text, self._number(), tokens),
             openai.PartEvent("response.content_part.done", opened.id, index, 0, self._part(), self._number()),
         ]
+
+
+def _annotated(item: openai.Item) -> int:
+    """How many annotations a done item has."""
+    part = item.content[0] if isinstance(item, openai.AnsweredMessage) else None
+    return len(part.annotations) if isinstance(part, openai.AnsweredText) else 0
+
+
+def _cited_late(item: openai.Item, note: Any, added: list[dict[str, Any]]) -> openai.Item:
+    """A done item with one more citation."""
+    match item:
+        case openai.AnsweredMessage(content=[openai.AnsweredText() as part]):
+            citations = [*(part.citations or ()), note]
+            return replace(item, content=[replace(part, annotations=[*part.annotations, *added], citations=citations)])
+        case openai.AnsweredReasoning(summary=[summary]):
+            return replace(item, summary=[replace(summary, citations=[*(summary.citations or ()), note])])
+        case openai.AnsweredReasoning(content=[thought]):
+            return replace(item, content=[replace(thought, citations=[*(thought.citations or ()), note])])
+    return item
+
+
+def _around(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
+    """The JSON of an event of this item around its text and its number. All but the text are plain names of ours,
+    of Cohere's, or numbers: the last place of text that looks like it is it.
+    """
+    before, rest = _encode(event).rsplit(_WRITTEN_PLACE, 1)
+    between, after = rest.split(b":0", 1)
+    return before, between + b":", after
 
 
 _PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs", Kind.CALL: "fc"}

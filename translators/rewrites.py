@@ -62,18 +62,20 @@ class HideReasoning:
 
 
 class AnswerCall:
-    """Calls of the tool that stands for the answer are the answer's text."""
+    """The call of the tool that stands for the answer is the answer's text; a second one is left out, as two JSON
+    texts in a row are none.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._answers: set[int] = set()
+        self._answers: list[int] = []  # the items of such calls
 
     def __call__(self, step: Step) -> Sequence[Step]:
         if isinstance(step, Opened) and step.kind is Kind.CALL and step.name == self._name:
-            self._answers.add(step.item)
-            return (Opened(step.item, Kind.TEXT),)
+            self._answers.append(step.item)
+            return (Opened(step.item, Kind.TEXT),) if len(self._answers) == 1 else ()
         if isinstance(step, Delta | Closed) and step.item in self._answers:
-            return (replace(step, kind=Kind.TEXT),)
+            return (replace(step, kind=Kind.TEXT),) if step.item == self._answers[0] else ()
         return (step,)
 
 

@@ -4,6 +4,7 @@ Cohere has no way to name one tool, no `auto` (absence means it), and reasoning 
 altogether (cohere_api.md §5). What it lacks is emulated and noted (product.md, decision 6).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
@@ -44,8 +45,10 @@ class ToolPlan(Struct, frozen=True):
     only: frozenset[str] = frozenset()
 
 
-def gathered(tools: list[openai.Tool], functions: list[openai.Function]) -> list[openai.Function]:
-    """All function definitions, the legacy ones included. Raises InvalidField on any other type of tool."""
+def gathered(
+    tools: list[openai.Tool], functions: list[openai.Function]
+) -> tuple[list[openai.Function], tuple[str, ...]]:
+    """All function definitions, the legacy ones included, and their paths. Raises InvalidField on any other tool."""
     found: list[openai.Function] = []
     for index, tool in enumerate(tools):
         if tool.type != "function":
@@ -61,12 +64,13 @@ def gathered(tools: list[openai.Tool], functions: list[openai.Function]) -> list
                 "missing_required_parameter",
             )
         found.append(tool.function)
-    for field, named in (("tools[{}].function", found), ("functions[{}]", functions)):
-        for index, function in enumerate(named):
-            where = field.format(index)
-            if not function.name:
-                raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
-    return found + functions
+    places = [f"tools[{index}].function" for index in range(len(found))]
+    places += [f"functions[{index}]" for index in range(len(functions))]
+    found += functions
+    for where, function in zip(places, found, strict=True):
+        if not function.name:
+            raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
+    return found, tuple(places)
 
 
 def chosen(wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None) -> Choice:
@@ -103,6 +107,7 @@ def _word(wish: str, field: str) -> Choice:
 
 def planned(
     functions: list[openai.Function],
+    places: Sequence[str],
     choice: Choice,
     strict_tools: bool | None,
     able: Capabilities,
@@ -112,7 +117,7 @@ def planned(
 ) -> ToolPlan:
     """What to send so that the caller's tools and choice are honoured by this model.
 
-    called: the caller's names of the tools that the history calls.
+    places: the functions' paths. called: the caller's names of the tools that the history calls.
     """
     if not functions:
         if choice.mode == "required":
@@ -127,8 +132,8 @@ def planned(
         function for function in functions if able.keeps_tools and function.name in called and function not in wanted
     ]
     definitions = [
-        _definition(function, index, names)
-        for index, function in enumerate(functions)
+        _definition(function, where, names)
+        for function, where in zip(functions, places, strict=True)
         if function in wanted or function in kept
     ]
     strict = _strict([*wanted, *kept], strict_tools, notes)
@@ -193,8 +198,8 @@ def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[o
     return [function for function in functions if function.name in only]
 
 
-def _definition(function: openai.Function, index: int, names: ToolNames) -> cohere.Tool:
-    parameters = _parameters(function.parameters, f"tools[{index}].function.parameters")
+def _definition(function: openai.Function, where: str, names: ToolNames) -> cohere.Tool:
+    parameters = _parameters(function.parameters, f"{where}.parameters")
     description = function.description if function.description is not None else UNSET
     return cohere.Tool(cohere.ToolFunction(names.sent(function.name), parameters, description))
 

@@ -1,13 +1,12 @@
 """The emulator as an ASGI application: routes, keys, the order of judging, the way an answer leaves.
 
-What is said is decided elsewhere (`chat.py`, `embed.py`, `rerank.py`, `catalogue.py`, `tokens.py`). An
-endpoint is a function from `Request` to `Reply`; a new one is a function and a row in `ROUTES`.
+What is said is decided elsewhere (`chat.py`, `embed.py`, `rerank.py`, `catalogue.py`, `tokens.py`, and a file for
+each kind of thing that callers make: `datasets.py`, `batches.py` ...). An endpoint is a function from `Request` to
+`Reply`; a new one is a function and a row in `ROUTES`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,54 +18,43 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.emulator import (
+    avro,
+    batches,
+    classify,
+    connectors,
+    damage,
+    datasets,
+    embed_jobs,
+    embed_v1,
+    faults,
+    finetuning,
+    generate,
+    multipart,
+    parse,
+    rerank_v1,
+    stream,
+    stream_v1,
+    tokens,
+    validation,
+    wire,
+)
 from gateway.emulator import chat as chatting
-from gateway.emulator import damage, faults, stream, tokens, validation, wire
+from gateway.emulator import chat_v1 as chatting_v1
 from gateway.emulator import embed as embedding
 from gateway.emulator import rerank as ranking
 from gateway.emulator.catalogue import Catalogue, Model, describe
 from gateway.emulator.faults import Fault
 from gateway.emulator.journal import Journal
+from gateway.emulator.multipart import Form
 from gateway.emulator.refusals import Refusal, bare, invalid, wrong_type
-from gateway.emulator.trial import Trial
+from gateway.emulator.request import META_V1, ORGANIZATION, OWNER, Answering, Emulator, Reply, Request, warnings
+from gateway.emulator.shelf import page_start, page_token
 from gateway.emulator.wire import CallerLeft, Exchange
 
 REFUSED_TOKEN = "invalid"
 DEFAULT_PAGE, LARGEST_PAGE = 20, 1_000
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
-META_V1 = {"api_version": {"version": "1"}}
-ORGANIZATION = "00000000-0000-4000-8000-000000000001"
-OWNER = "00000000-0000-4000-8000-000000000002"
-
-
-class Emulator:
-    """What the endpoints share: the models, and whatever has state."""
-
-    def __init__(self, catalogue: Catalogue, clock: Callable[[], float], trial: bool) -> None:
-        self.catalogue = catalogue
-        self.clock = clock
-        self.trial = Trial(clock) if trial else None
-        self.journal = Journal()
-        self.failures: dict[bytes, int] = {}  # how often a request has met the fault "flaky"
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A request that has a key and, if it has a body, readable JSON in it."""
-
-    emulator: Emulator
-    body: dict[str, Any]
-    query: dict[str, str]
-    path: dict[str, str]
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: one body or the events of a stream."""
-
-    body: dict[str, Any] = {}
-    events: tuple[bytes, ...] | None = None
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-Answering = Callable[[Request], Reply]
 
 
 def chat(request: Request) -> Reply:
@@ -79,6 +67,19 @@ def chat(request: Request) -> Reply:
     billed = answer.usage["billed_units"]
     numbers = {"num_chars": answer.characters, "num_tokens": billed["input_tokens"] + billed["output_tokens"]}
     return Reply(body=stream.whole(answer), headers=tuple(wire.number_headers(numbers)))
+
+
+def chat_v1(request: Request) -> Reply:
+    """POST /v1/chat."""
+    turn = chatting_v1.answer(request.body, request.emulator)
+    warned = warnings(request.body, chatting_v1.CHAT)
+    if request.body.get("stream"):
+        as_events = request.wants_events()
+        told = tuple(stream_v1.events(turn, as_events=as_events))
+        return Reply(events=told, dialect="v1 events" if as_events else "lines", headers=warned)
+    billed = turn.answer.usage["billed_units"]
+    numbers = {"num_chars": turn.answer.characters, "num_tokens": billed["input_tokens"] + billed["output_tokens"]}
+    return Reply(body=stream_v1.whole(turn), headers=(*wire.number_headers(numbers), *warned))
 
 
 def embed(request: Request) -> Reply:
@@ -111,11 +112,11 @@ def models(request: Request) -> Reply:
         for model in request.emulator.catalogue.models.values()
         if endpoint is None or endpoint in (model.default_endpoints if default_only else model.endpoints)
     ]
-    start = _page_start(query.get("page_token", ""))
+    start = page_start(query.get("page_token", ""))
     end = start + _page_size(query.get("page_size", ""))
     body: dict[str, Any] = {"models": [describe(model) for model in found[start:end]]}
     if end < len(found):
-        body["next_page_token"] = base64.urlsafe_b64encode(str(end).encode()).decode()
+        body["next_page_token"] = page_token(end)
     return Reply(body=body)
 
 
@@ -125,13 +126,6 @@ def _page_size(said: str) -> int:
     if not said.isdecimal() or not 1 <= int(said) <= LARGEST_PAGE:
         raise invalid(f"page_size must be between 1 and {LARGEST_PAGE} inclusive.")
     return int(said)
-
-
-def _page_start(token: str) -> int:
-    try:
-        return int(base64.urlsafe_b64decode(token)) if token else 0
-    except (ValueError, binascii.Error):
-        raise invalid("page_token is invalid.") from None
 
 
 def model_by_id(request: Request) -> Reply:
@@ -149,7 +143,7 @@ def tokenize(request: Request) -> Reply:
         "token_strings": list(pieces),
         "meta": META_V1,
     }
-    return Reply(body=body, headers=_warnings(request.body, ("text", "model")))
+    return Reply(body=body, headers=warnings(request.body, ("text", "model")))
 
 
 def detokenize(request: Request) -> Reply:
@@ -157,7 +151,7 @@ def detokenize(request: Request) -> Reply:
     _named_model(request)
     validation.detokenize(request.body)
     text = "".join(tokens.piece(token) for token in request.body["tokens"])
-    return Reply(body={"text": text, "meta": META_V1}, headers=_warnings(request.body, ("tokens", "model")))
+    return Reply(body={"text": text, "meta": META_V1}, headers=warnings(request.body, ("tokens", "model")))
 
 
 def check_api_key(request: Request) -> Reply:
@@ -172,37 +166,69 @@ def _named_model(request: Request) -> Model:
     return request.emulator.catalogue.find(name)
 
 
-def _warnings(body: Mapping[str, Any], known: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
-    unknown = [name for name in body if name not in known]
-    if not unknown:
-        return ()
-    sentence = f"unknown field: parameter {unknown[0]} is not a valid field"
-    return ((b"x-api-warning", sentence.encode("ascii", "replace")),)
-
-
 ROUTES: tuple[tuple[str, str, Answering], ...] = (
     ("POST", "/v2/chat", chat),
     ("POST", "/v2/embed", embed),
     ("POST", "/v2/rerank", rerank),
+    ("POST", "/v2/parse", parse.answer),
+    ("POST", "/v2/batches/{id}:cancel", batches.cancel),
+    ("GET", "/v2/batches/{id}", batches.get),
+    ("GET", "/v2/batches", batches.listing),
+    ("POST", "/v2/batches", batches.create),
+    ("POST", "/v1/chat", chat_v1),
+    ("POST", "/v1/embed", embed_v1.answer),
+    ("POST", "/v1/rerank", rerank_v1.answer),
+    ("POST", "/v1/classify", classify.answer),
+    ("POST", "/v1/generate", generate.generate),
+    ("POST", "/v1/summarize", generate.summarize),
     ("GET", "/v1/models", models),
     ("GET", "/v1/models/{model:path}", model_by_id),
     ("POST", "/v1/tokenize", tokenize),
     ("POST", "/v1/detokenize", detokenize),
     ("POST", "/v1/check-api-key", check_api_key),
+    ("GET", "/v1/datasets", datasets.listing),
+    ("POST", "/v1/datasets", datasets.create),
+    ("GET", "/v1/datasets/usage", datasets.usage),
+    ("GET", "/v1/datasets/{id}", datasets.get),
+    ("DELETE", "/v1/datasets/{id}", datasets.delete),
+    ("GET", "/v1/embed-jobs", embed_jobs.listing),
+    ("POST", "/v1/embed-jobs", embed_jobs.create),
+    ("GET", "/v1/embed-jobs/{id}", embed_jobs.get),
+    ("POST", "/v1/embed-jobs/{id}/cancel", embed_jobs.cancel),
+    ("GET", "/v1/connectors", connectors.listing),
+    ("POST", "/v1/connectors", connectors.create),
+    ("GET", "/v1/connectors/{id}", connectors.get),
+    ("PATCH", "/v1/connectors/{id}", connectors.update),
+    ("DELETE", "/v1/connectors/{id}", connectors.delete),
+    ("POST", "/v1/connectors/{id}/oauth/authorize", connectors.authorize),
+    ("GET", "/v1/finetuning/finetuned-models", finetuning.listing),
+    ("POST", "/v1/finetuning/finetuned-models", finetuning.create),
+    ("GET", "/v1/finetuning/finetuned-models/{id}", finetuning.get),
+    ("PATCH", "/v1/finetuning/finetuned-models/{id}", finetuning.update),
+    ("DELETE", "/v1/finetuning/finetuned-models/{id}", finetuning.delete),
+    ("GET", "/v1/finetuning/finetuned-models/{id}/events", finetuning.events),
+    ("GET", "/v1/finetuning/finetuned-models/{id}/training-step-metrics", finetuning.metrics),
 )
+# They act on what their path names, so a body is not asked for.
+WITHOUT_BODY = (check_api_key, batches.cancel, embed_jobs.cancel, connectors.authorize)
+# They take a form. A body that is none is refused in the words of the endpoint, for what it lacks.
+WITH_FORM = (datasets.create,)
+# Services that speak protobuf: their errors are `{message}` without an id (Cohere API notes §2.1).
+PLAIN_ERRORS = ("/v2/batches", "/v1/finetuning/")
 
 
 class Endpoint:
-    """One route as an ASGI application: key, body, fault, answer, in that order."""
+    """One path as an ASGI application: key, body, fault, answer, in that order."""
 
-    def __init__(self, emulator: Emulator, method: str, answering: Answering) -> None:
+    def __init__(self, emulator: Emulator, path: str, methods: Mapping[str, Answering]) -> None:
         self.emulator = emulator
-        self.method = method
-        self.answering = answering
+        self.path = path
+        self.methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = self.emulator.journal.open(scope["method"], scope["path"])
         exchange = Exchange(scope, receive, send, record)
+        exchange.plain_errors = self.path.startswith(PLAIN_ERRORS)
         try:
             await self._serve(exchange)
         except Refusal as refusal:
@@ -214,20 +240,31 @@ class Endpoint:
             self.emulator.journal.close(record)
 
     async def _serve(self, exchange: Exchange) -> None:
-        if exchange.scope["method"] != self.method:
+        scope = exchange.scope
+        answering = self.methods.get(scope["method"])
+        if answering is None:
             raise Refusal(405, "405 method not allowed")
         key = _key(exchange.headers.get("authorization", ""))
-        data = await exchange.body()
         if self.emulator.trial is not None:
-            exchange.extra += self.emulator.trial.spend(key, exchange.scope["path"])
-        body = _object(data) if self.method == "POST" and (data or self.answering is not check_api_key) else {}
+            exchange.extra += self.emulator.trial.spend(key, self.path)
+        body, form, sent = await _content(exchange, answering)
         fault = _fault(exchange, body)
         exchange.record.stream = body.get("stream") is True
         if fault is not None:
-            await self._before(exchange, fault, data)
-        query = {name: values[-1] for name, values in parse_qs(exchange.scope["query_string"].decode()).items()}
-        reply = self.answering(Request(self.emulator, body, query, exchange.scope.get("path_params", {})))
-        await _send(exchange, reply, fault)
+            target = f"{scope['method']} {scope['path']}?".encode() + scope["query_string"]
+            await self._before(exchange, fault, target + b"\0" + sent)
+        lists = parse_qs(scope["query_string"].decode("latin-1"))
+        request = Request(
+            emulator=self.emulator,
+            body=body,
+            query={name: values[-1] for name, values in lists.items()},
+            path=scope.get("path_params", {}),
+            headers=exchange.headers,
+            form=form,
+            base=f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', '')}",
+            lists=lists,
+        )
+        await _send(exchange, answering(request), fault)
 
     async def _before(self, exchange: Exchange, fault: Fault, data: bytes) -> None:
         """The faults that strike before there is an answer."""
@@ -243,6 +280,17 @@ class Endpoint:
             self.emulator.failures[identity] = met + 1
             if met < float(fault.argument):
                 raise Refusal(503, faults.STATUS_SENTENCES[503])
+
+
+async def _content(exchange: Exchange, answering: Answering) -> tuple[dict[str, Any], Form | None, bytes]:
+    """What came with the request: a JSON object, a form or nothing, and what tells it from another request."""
+    content_type = exchange.headers.get("content-type", "")
+    if content_type.lower().startswith(multipart.MEDIA_TYPE):
+        form = await multipart.read(exchange.chunks(), content_type)
+        return {}, form, form.fingerprint
+    data = await exchange.body()
+    asked = exchange.scope["method"] in ("POST", "PATCH") and (data or answering not in WITHOUT_BODY)
+    return _object(data) if asked and answering not in WITH_FORM else {}, None, data
 
 
 def _key(authorization: str) -> str:
@@ -278,8 +326,12 @@ def _fault(exchange: Exchange, body: dict[str, Any]) -> Fault | None:
 async def _send(exchange: Exchange, reply: Reply, fault: Fault | None) -> None:
     """Play the script of an answer."""
     if reply.events is not None:
-        script = damage.of_stream(reply.events, fault)
-        await exchange.start(200, wire.EVENT_STREAM, reply.headers)
+        dialect = damage.DIALECTS[reply.dialect]
+        script = damage.of_stream(reply.events, fault, dialect)
+        await exchange.start(200, dialect.content_type, reply.headers)
+    elif reply.body is None:
+        await exchange.reply(200, wire.JSON, b"", reply.headers)
+        return
     else:
         data = wire.encode(damage.of_body(reply.body, fault))
         headers = () if fault is not None and fault.name == "no_usage" else reply.headers
@@ -313,6 +365,24 @@ class Log:
         await send({"type": "http.response.body", "body": data})
 
 
+class Download:
+    """A part of a dataset as a file. At Cohere its address is signed, so this one needs no key either."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = self.emulator.journal.open(scope["method"], scope["path"])
+        exchange = Exchange(scope, receive, send, record)
+        try:
+            data = datasets.named(scope["path_params"]["id"], self.emulator).file()
+            await exchange.reply(200, avro.MEDIA_TYPE, data)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+        finally:
+            self.emulator.journal.close(record)
+
+
 class Nowhere:
     """Any other path: 404, whoever asks."""
 
@@ -338,7 +408,11 @@ def create_emulator(
     `app.state.log` holds the last thousand requests (`gateway.emulator.journal.Record`), newest last.
     """
     emulator = Emulator(Catalogue(models), clock, trial)
-    routes = [Route(path, Endpoint(emulator, method, answering)) for method, path, answering in ROUTES]
+    paths: dict[str, dict[str, Answering]] = {}
+    for method, path, answering in ROUTES:
+        paths.setdefault(path, {})[method] = answering
+    routes = [Route(path, Endpoint(emulator, path, methods)) for path, methods in paths.items()]
+    routes.append(Route(datasets.DOWNLOADS, Download(emulator)))
     routes.append(Route("/emulator/log", Log(emulator.journal)))
     app = Starlette(routes=routes)
     app.router.default = Nowhere(emulator.journal)

@@ -17,6 +17,8 @@ CLASSIC = ("json_mode", "json_schema", "safety_modes", "tools")
 STRICT = ("json_mode", "json_schema", "strict_tools", "safety_modes", "tools")  # recorded for Command A
 REASONING = (*STRICT, "reasoning")  # recorded for Command A Reasoning
 
+LEGACY = ("generate", "chat", "summarize")  # recorded for Command R, which is gone; its successors keep them
+
 TOKENIZERS = "https://storage.googleapis.com/cohere-public/tokenizers/"
 
 
@@ -49,13 +51,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     lowercase: bool = False  # embed: the echoed texts come back in lower case
     space: str = ""  # embed: models of one space give the same vectors
     spans: bool = False  # rerank: relevant_spans
+    v1: bool = True  # chat: answers on /v1/chat, too; the models after Command A do not (recorded for one)
+    finetuned: bool = False  # trained here, on a caller's dataset
 
 
 def _classic(name: str, **more: Any) -> Model:
     settings: dict[str, Any] = {
         "features": CLASSIC, "tools": True, "tool_choice": True, "rag": True, "json": True,
         "safety_off": True, "one_penalty": True, "typed_tools": True, "indented_arguments": True,
-        "hidden": 66, "hidden_system": 66, "hidden_tools": 883, "hidden_documents": 680,
+        "hidden": 66, "hidden_system": 66, "hidden_tools": 883, "hidden_documents": 680, "endpoints": LEGACY,
     }  # fmt: skip
     return Model(name=name, **(settings | more))
 
@@ -63,7 +67,7 @@ def _classic(name: str, **more: Any) -> Model:
 def _reasoning(name: str, **more: Any) -> Model:
     settings: dict[str, Any] = {
         "features": REASONING, "tools": True, "rag": True, "json": True, "reasoning": True,
-        "temperature": 0.6, "hidden_tools": 1_417,
+        "temperature": 0.6, "hidden_tools": 1_417, "v1": False,
     }  # fmt: skip
     return Model(name=name, **(settings | more))
 
@@ -79,14 +83,14 @@ def _rerank(name: str, context_length: int, **more: Any) -> Model:
 MODELS: tuple[Model, ...] = (
     _reasoning("command-a-plus-05-2026", features=(*REASONING, "vision"), context_length=436_000,
                max_output=65_536, vision=True, hidden=25, hidden_system=25),
-    Model(name="command-a-03-2025", features=STRICT, default_endpoints=("chat", "generate"),
+    Model(name="command-a-03-2025", endpoints=LEGACY, features=STRICT, default_endpoints=("chat", "generate"),
           context_length=288_000, max_output=8_192, tools=True, tool_choice=True, rag=True, json=True,
           hidden_tools=1_425),
     _reasoning("command-a-reasoning-08-2025", context_length=288_768, max_output=32_768),
     Model(name="command-a-vision-07-2025", features=("json_mode", "json_schema", "safety_modes", "vision"),
-          max_output=8_192, json=True, vision=True),
+          max_output=8_192, json=True, vision=True, v1=False),
     Model(name="command-a-translate-08-2025", features=("safety_modes",), context_length=8_992,
-          max_output=8_192),
+          max_output=8_192, v1=False),
     Model(name="command-r7b-12-2024", features=STRICT, context_length=132_000, tools=True, tool_choice=True,
           rag=True, json=True, indented_arguments=True),
     Model(name="command-r7b-arabic-02-2025", features=STRICT, tools=True, tool_choice=True, rag=True,
@@ -94,11 +98,11 @@ MODELS: tuple[Model, ...] = (
     _classic("command-r-08-2024"),
     _classic("command-r-plus-08-2024"),
     _reasoning("north-mini-code-1-0", context_length=436_000, max_output=65_536),
-    Model(name="north-small-translate-1-0", context_length=16_384, max_output=16_384),
+    Model(name="north-small-translate-1-0", context_length=16_384, max_output=16_384, v1=False),
     Model(name="c4ai-aya-expanse-32b", hidden=8, hidden_system=12),
     Model(name="c4ai-aya-vision-32b", features=("vision",), context_length=16_384, vision=True, hidden=8,
           hidden_system=12),
-    *(Model(name=f"tiny-aya-{region}", context_length=8_192, max_output=8_192, hidden=8, hidden_system=12)
+    *(Model(name=f"tiny-aya-{region}", context_length=8_192, max_output=8_192, hidden=8, hidden_system=12, v1=False)
       for region in ("global", "earth", "fire", "water")),
     _embed("embed-v5.0-pro", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5"),
     _embed("embed-v5.0-fast", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5"),
@@ -179,7 +183,7 @@ def describe(model: Model) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "name": model.name,
         "endpoints": list(model.endpoints),
-        "finetuned": False,
+        "finetuned": model.finetuned,
         "context_length": model.context_length,
         "tokenizer_url": f"{TOKENIZERS}{model.name}.json",
         "default_endpoints": list(model.default_endpoints),

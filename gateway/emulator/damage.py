@@ -6,12 +6,13 @@ Without a fault the script is a single send. Which faults exist is `faults.py`; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from gateway.emulator import wire
+from gateway.emulator import stream_v1, wire
 from gateway.emulator.faults import INVALID_TOOL_GENERATION, Fault
 from gateway.emulator.stream import event, message_end
 
@@ -29,16 +30,68 @@ class Script(msgspec.Struct, frozen=True):
     clean: bool = True
 
 
-UNKNOWN_EVENT = event("telemetry", {"type": "telemetry", "detail": {"emulated": True}})
-BROKEN_EVENT = b'event: content-delta\ndata: {"type":"content-delta","index":0,"delta":{"mess\n\n'
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stream is spelt: what travels as what, how it ends, and how it breaks."""
+
+    content_type: bytes
+    unknown: bytes  # an event of a type that nobody knows
+    broken: bytes
+    tail: int  # how many frames the ending has
+    failed: bytes  # the ending of a generation that failed
+    ending: Callable[[bytes, dict[str, Any], Sequence[str]], bytes]  # the first of the tail, with and without fields
+
+
 FAILED = {
     "finish_reason": "ERROR", "usage": {}, "error": INVALID_TOOL_GENERATION,
     "error_type": "INVALID_TOOL_GENERATION",
 }  # fmt: skip
+TELEMETRY: dict[str, Any] = {"detail": {"emulated": True}}
 
 
-def of_stream(events: Sequence[bytes], fault: Fault | None) -> Script:
-    """The script of a stream; `events` end with message-end and [DONE]."""
+def _v2_ending(frame: bytes, more: dict[str, Any], without: Sequence[str]) -> bytes:
+    told = wire.decode(frame.split(b"\ndata: ", 1)[1])
+    return message_end({key: value for key, value in (told["delta"] | more).items() if key not in without})
+
+
+def _v1_ending(write: Callable[..., bytes], frame: bytes, more: dict[str, Any], without: Sequence[str]) -> bytes:
+    told = wire.decode(frame.split(b"\ndata: ", 1)[-1])
+    response = told["response"] | more
+    if "usage" in without and "meta" in response:
+        response["meta"] = {"api_version": response["meta"]["api_version"]}
+    reason = more.get("finish_reason", told["finish_reason"])
+    return write("stream-end", {"finish_reason": reason, "response": response}, last=True)
+
+
+def _v1(write: Callable[..., bytes], content_type: bytes, broken: bytes) -> Dialect:
+    failure = {"finish_reason": "ERROR", "response": {"text": "", "finish_reason": "ERROR"}}
+    return Dialect(
+        content_type=content_type,
+        unknown=write("telemetry", TELEMETRY),
+        broken=broken,
+        tail=1,
+        failed=write("stream-end", failure, last=True),
+        ending=partial(_v1_ending, write),
+    )
+
+
+DIALECTS: dict[str, Dialect] = {
+    "v2": Dialect(
+        content_type=wire.EVENT_STREAM,
+        unknown=event("telemetry", {"type": "telemetry", **TELEMETRY}),
+        broken=b'event: content-delta\ndata: {"type":"content-delta","index":0,"delta":{"mess\n\n',
+        tail=2,
+        failed=message_end(FAILED),
+        ending=_v2_ending,
+    ),
+    "v1 events": _v1(
+        stream_v1.event, wire.EVENT_STREAM, b'event: text-generation\ndata: {"is_finished":false,"event_ty\n\n'
+    ),
+    "lines": _v1(stream_v1.line, wire.LINES, b'{"is_finished":false,"event_type":"text-gene\n'),
+}
+
+
+def of_stream(events: Sequence[bytes], fault: Fault | None, dialect: Dialect = DIALECTS["v2"]) -> Script:
+    """The script of a stream; `events` end with the dialect's tail."""
     if fault is None:
         return Script((b"".join(events),))
     middle = max(1, len(events) // 2)
@@ -53,15 +106,15 @@ def of_stream(events: Sequence[bytes], fault: Fault | None) -> Script:
         case "eof":
             return Script((before,))
         case "broken_json":
-            return Script((before + BROKEN_EVENT + after,))
+            return Script((before + dialect.broken + after,))
         case "unknown_event":
-            return Script((before + UNKNOWN_EVENT + after,))
+            return Script((before + dialect.unknown + after,))
         case "finish_error":
-            return Script((before + message_end(FAILED) + events[-1],))
+            return Script((before + dialect.failed + b"".join(events[len(events) - dialect.tail + 1 :]),))
         case "finish_timeout":
-            return Script((_with_end(events, {"finish_reason": "TIMEOUT"}, ()),))
+            return Script((_with_end(events, dialect, {"finish_reason": "TIMEOUT"}, ()),))
         case "no_usage":
-            return Script((_with_end(events, {}, ("usage",)),))
+            return Script((_with_end(events, dialect, {}, ("usage",)),))
     return Script((b"".join(events),))
 
 
@@ -70,13 +123,13 @@ def of_body(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
     name = fault.name if fault else ""
     if name in ("finish_error", "finish_timeout") and "finish_reason" in body:
         reason = name.removeprefix("finish_").upper()
-        return body | {"finish_reason": reason} | ({"usage": {}} if reason == "ERROR" else {})
+        return body | {"finish_reason": reason} | ({"usage": {}} if reason == "ERROR" and "usage" in body else {})
     if name == "unknown_event":
         return body | {"telemetry": {"emulated": True}}
     if name == "no_usage":
         kept = {key: value for key, value in body.items() if key != "usage"}
         if "meta" in kept:
-            kept["meta"] = {key: value for key, value in kept["meta"].items() if key != "billed_units"}
+            kept["meta"] = {key: value for key, value in kept["meta"].items() if key not in ("billed_units", "tokens")}
         return kept
     return body
 
@@ -96,8 +149,7 @@ def of_bytes(data: bytes, fault: Fault | None) -> tuple[Script, int]:
     return Script((data,)), len(data)
 
 
-def _with_end(events: Sequence[bytes], more: dict[str, Any], without: Sequence[str]) -> bytes:
-    """The stream with another message-end."""
-    told = wire.decode(events[-2].split(b"\ndata: ", 1)[1])
-    delta = {key: value for key, value in (told["delta"] | more).items() if key not in without}
-    return b"".join((*events[:-2], message_end(delta), events[-1]))
+def _with_end(events: Sequence[bytes], dialect: Dialect, more: dict[str, Any], without: Sequence[str]) -> bytes:
+    """The stream with another ending."""
+    *before, end = events[: len(events) - dialect.tail + 1]
+    return b"".join((*before, dialect.ending(end, more, without), *events[len(events) - dialect.tail + 1 :]))

@@ -22,6 +22,7 @@ class Record(msgspec.Struct, kw_only=True):
     model: str | None = None
     stream: bool = False
     fault: str | None = None
+    received: int = 0  # bytes of the request's body that have come so far
     status: int | None = None
     finished: bool = False  # the last byte was sent
     closed_by_caller: bool = False

@@ -9,12 +9,15 @@ from collections.abc import Callable
 
 from gateway.emulator.refusals import Refusal
 
-PER_MINUTE = {"/v2/chat": 20, "/v2/rerank": 10, "/v2/embed": 2_000, "/v1/tokenize": 100}
+PER_MINUTE = {
+    "/v2/chat": 20, "/v1/chat": 20, "/v2/rerank": 10, "/v1/rerank": 10, "/v2/embed": 2_000, "/v1/embed": 2_000,
+    "/v1/embed-jobs": 5, "/v1/tokenize": 100,
+}  # fmt: skip
 PER_MINUTE_ELSEWHERE = 500
 PER_MONTH = 1_000
 MINUTE = 60
 MONTH = 30 * 24 * 3_600
-UNTOLD = ("/v2/rerank",)
+UNTOLD = ("/v2/rerank", "/v1/rerank")
 
 SENTENCE = (
     "You are using a Trial key, which is limited to {limit} API calls / {span}. You can continue to use the"
@@ -32,7 +35,7 @@ class Trial:
         self.counts: dict[tuple[str, str, int], int] = {}
 
     def spend(self, key: str, path: str) -> list[tuple[bytes, bytes]]:
-        """Count one call; the headers for its answer, or the 429."""
+        """Count one call of an endpoint (its path as `ROUTES` has it); the headers for its answer, or the 429."""
         limit = PER_MINUTE.get(path, PER_MINUTE_ELSEWHERE)
         if self._count(key, "month", MONTH) > PER_MONTH:
             raise Refusal(429, SENTENCE.format(limit=PER_MONTH, span="month"))

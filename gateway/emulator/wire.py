@@ -11,7 +11,7 @@ import gzip
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from gateway.emulator.refusals import Refusal, bare
 
 JSON = b"application/json"
 EVENT_STREAM = b"text/event-stream"
+LINES = b"application/stream+json"
 COMPRESSED_FROM = 1_000
 
 # Left out on purpose: alt-svc (it would send browsers and curl looking for HTTP/3) and date (the server
@@ -74,11 +75,11 @@ def decode(data: bytes) -> Any:
         raise bare(f"invalid json syntax: {reason}") from None
 
 
-def error_body(refusal: Refusal) -> bytes:
-    """The body of a refusal: `{id, message}`, with the error type in front where there is one."""
+def error_body(refusal: Refusal, *, plain: bool = False) -> bytes:
+    """The body of a refusal: `{id, message}`, with the error type in front where there is one; plain without id."""
     if refusal.message is None:
         return refusal.raw
-    told: dict[str, str] = {"id": str(uuid.uuid4())}
+    told: dict[str, str] = {} if plain else {"id": str(uuid.uuid4())}
     if refusal.error_type is not None:
         told["error_type"] = refusal.error_type
     return encode(told | {"message": refusal.message})
@@ -94,21 +95,27 @@ class Exchange:
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         self.extra: list[tuple[bytes, bytes]] = []  # headers that every answer of this exchange carries
+        self.plain_errors = False  # errors are a message alone
         self._receive = receive
         self._send = send
         self._started = time.perf_counter()
         self._leaving: asyncio.Task[None] | None = None
 
-    async def body(self) -> bytes:
-        """The whole request body."""
-        chunks: list[bytes] = []
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The request body as it arrives."""
         while True:
             message: Message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise CallerLeft
-            chunks.append(message.get("body", b""))
+            data = message.get("body", b"")
+            self.record.received += len(data)
+            yield data
             if not message.get("more_body", False):
-                return b"".join(chunks)
+                return
+
+    async def body(self) -> bytes:
+        """The whole request body."""
+        return b"".join([chunk async for chunk in self.chunks()])
 
     async def pause(self, seconds: float | None) -> None:
         """Wait (None: for ever) while watching the caller; raises CallerLeft when it goes."""
@@ -156,7 +163,7 @@ class Exchange:
 
     async def refuse(self, refusal: Refusal) -> None:
         """An error answer."""
-        await self.reply(refusal.status, refusal.content_type.encode(), error_body(refusal))
+        await self.reply(refusal.status, refusal.content_type.encode(), error_body(refusal, plain=self.plain_errors))
 
     async def close(self) -> None:
         """Stop watching the caller."""

@@ -183,13 +183,19 @@ class AnsweredMessage(Struct, frozen=True):
 
 
 class ReasoningText(Struct, frozen=True):
+    """`citations` as in AnsweredText."""
+
     text: str
     type: Literal["reasoning_text"] = "reasoning_text"
+    citations: list[Any] | UnsetType = UNSET
 
 
 class SummaryText(Struct, frozen=True):
+    """`citations` as in AnsweredText."""
+
     text: str
     type: Literal["summary_text"] = "summary_text"
+    citations: list[Any] | UnsetType = UNSET
 
 
 class AnsweredReasoning(Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import http.client
 import json
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
 
@@ -35,10 +37,22 @@ class Case:
     concurrency: int
     deltas: int = 0  # 0: a whole answer
     pace_ms: int = 0  # 0: the whole stream at once
+    inputs: int = 0  # more: texts to embed
+    encoding: str = "base64"
+    target: float = 1.25
 
     @property
     def stream(self) -> bool:
         return self.deltas > 0
+
+    @property
+    def path(self) -> str:
+        return "/v1/embeddings" if self.inputs else "/v1/chat/completions"
+
+    def body(self, deltas: int, pace_ms: int) -> bytes:
+        if self.inputs:
+            return samples.embed_request(self.inputs, self.encoding)
+        return samples.openai_request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
 
 
 @dataclass
@@ -163,9 +177,9 @@ _numbers = count(1)
 
 def split_request(port: int, case: Case, deltas: int, pace_ms: int) -> list[bytes]:
     """The bytes of a request before and after its number."""
-    body = samples.openai_request(stream=case.stream, deltas=deltas, pace_ms=pace_ms)
+    body = case.body(deltas, pace_ms)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench\r\n"
+        f"POST {case.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench\r\n"
         "content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
@@ -214,13 +228,15 @@ def verify(port: int, case: Case) -> None:
     deltas = min(case.deltas, 30)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     headers = {"content-type": "application/json", "authorization": "Bearer bench"}
-    body = samples.openai_request(stream=case.stream, deltas=deltas, pace_ms=case.pace_ms)
-    connection.request("POST", "/v1/chat/completions", body, headers)
+    connection.request("POST", case.path, case.body(deltas, case.pace_ms), headers)
     response = connection.getresponse()
     answer = response.read()
     connection.close()
     if response.status != 200:
         raise WrongAnswer(f"status {response.status}: {answer[:600]!r}")
+    if case.inputs:
+        verify_vectors(json.loads(answer)["data"], case)
+        return
     if not case.stream:
         found = json.loads(answer)["choices"][0]["message"]["content"]
         expected = samples.ANSWER_TEXT
@@ -234,6 +250,17 @@ def verify(port: int, case: Case) -> None:
         expected = samples.text(deltas)
     if found != expected:
         raise WrongAnswer(f"the text differs: {found[:200]!r}")
+
+
+def verify_vectors(data: list[dict[str, Any]], case: Case) -> None:
+    """As many as there were texts, in order, and each as long as it should be."""
+    if [one["index"] for one in data] != list(range(case.inputs)):
+        raise WrongAnswer(f"{len(data)} vectors for {case.inputs} texts, or not in order")
+    for one in data:
+        vector = one["embedding"]
+        length = len(vector) if case.encoding == "float" else len(base64.b64decode(vector, validate=True)) // 4
+        if length != samples.DIMENSIONS:
+            raise WrongAnswer(f"a vector of {length} numbers")
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """The bare relay: the least that is honestly an OpenAI gateway for Cohere; every target refers to it.
 
-Starlette, Hypercorn (asyncio worker), aiohttp and msgspec as the gateway uses them; chat only. It
-translates the minimal fields, sends once per network read, and does nothing else: no keys, limits, log,
-metrics, retries, checks. It is tuned like the gateway, so that the ratio between them is the price of what
-the gateway does beyond this. Keep it free of project imports, and change it only when Cohere's or OpenAI's
-wire format changes.
+Starlette, Hypercorn (asyncio worker), aiohttp and msgspec as the gateway uses them; chat and the embedding of
+texts. It translates the minimal fields, sends once per network read, passes vectors on as they were written, and
+does nothing else: no keys, limits, log, metrics, retries, checks. It is tuned like the gateway, so that the ratio
+between them is the price of what the gateway does beyond this. Keep it free of project imports, and change it only
+when Cohere's or OpenAI's wire format changes.
 """
 
 from __future__ import annotations
@@ -237,11 +237,79 @@ class Chunk(msgspec.Struct):
     usage: MaybeUsage = msgspec.UNSET
 
 
+# Embeddings -------------------------------------------------------------------------------------------------
+MOST_TEXTS = 96
+
+
+class OpenAIEmbedRequest(msgspec.Struct):
+    """The fields that the relay takes."""
+
+    model: str
+    input: list[str]
+    dimensions: int | None = None
+    encoding_format: str = "float"
+
+
+class EmbedRequest(msgspec.Struct, omit_defaults=True):
+    """POST /v2/embed."""
+
+    model: str
+    texts: list[str]
+    embedding_types: list[str]
+    input_type: str
+    output_dimension: int | None = None
+
+
+class BilledUnits(msgspec.Struct):
+    """What it cost."""
+
+    input_tokens: int = 0
+
+
+class EmbedMeta(msgspec.Struct):
+    """Beside the vectors."""
+
+    billed_units: BilledUnits
+
+
+class EmbedAnswer(msgspec.Struct):
+    """The vectors by type, each left as it was written."""
+
+    embeddings: dict[str, list[msgspec.Raw]]
+    meta: EmbedMeta
+
+
+class Embedding(msgspec.Struct):
+    """One vector."""
+
+    object: str
+    index: int
+    embedding: msgspec.Raw
+
+
+class EmbedUsage(msgspec.Struct):
+    """OpenAI's counts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct):
+    """All vectors."""
+
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: EmbedUsage
+
+
 FINISH = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "MAX_TOKENS": "length", "TOOL_CALL": "tool_calls"}
 TOOL_CHOICE = {"none": "NONE", "required": "REQUIRED"}
 
 decode_request = msgspec.json.Decoder(OpenAIRequest).decode
 decode_answer = msgspec.json.Decoder(CohereAnswer).decode
+decode_embed_request = msgspec.json.Decoder(OpenAIEmbedRequest).decode
+decode_embed_answer = msgspec.json.Decoder(EmbedAnswer).decode
 decode_event = msgspec.json.Decoder(Event).decode
 encode = msgspec.json.Encoder().encode
 
@@ -311,6 +379,23 @@ def openai_usage(usage: CohereUsage) -> Usage:
     )
 
 
+def embed_requests(asked: OpenAIEmbedRequest) -> list[bytes]:
+    """Cohere's requests for OpenAI's: as many texts in each as Cohere takes."""
+    model = asked.model.removeprefix("cohere/")
+    pieces = [asked.input[start : start + MOST_TEXTS] for start in range(0, len(asked.input), MOST_TEXTS)]
+    kinds = [asked.encoding_format]
+    return [encode(EmbedRequest(model, texts, kinds, "search_document", asked.dimensions)) for texts in pieces]
+
+
+def embedding_list(asked: OpenAIEmbedRequest, bodies: Sequence[bytes]) -> bytes:
+    """OpenAI's list for Cohere's answers."""
+    answers = [decode_embed_answer(body) for body in bodies]
+    rows = [row for answer in answers for row in answer.embeddings[asked.encoding_format]]
+    data = [Embedding("embedding", index, row) for index, row in enumerate(rows)]
+    tokens = sum(answer.meta.billed_units.input_tokens for answer in answers)
+    return encode(EmbeddingList("list", data, asked.model, EmbedUsage(tokens, tokens)))
+
+
 class ChunkStream:
     """One streamed answer: bytes of Cohere's events in, bytes of OpenAI's chunks out."""
 
@@ -371,11 +456,11 @@ class ChunkStream:
 
 
 # The server -------------------------------------------------------------------------------------------------
-class Chat:
-    """POST /v1/chat/completions as a plain ASGI endpoint."""
+class Upstream:
+    """The one session."""
 
     def __init__(self, upstream: str) -> None:
-        self.url = URL(upstream.rstrip("/") + "/v2/chat")
+        self.base = upstream.rstrip("/")
         self.session: aiohttp.ClientSession
 
     @asynccontextmanager
@@ -391,9 +476,34 @@ class Chat:
         async with self.session:
             yield
 
+
+class Embeddings:
+    """POST /v1/embeddings as a plain ASGI endpoint."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream, self.url = upstream, URL(upstream.base + "/v2/embed")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = decode_embed_request(await read_body(receive))
+        answers = await asyncio.gather(*map(self.answer, embed_requests(asked)))
+        await whole(send, 200, embedding_list(asked, answers))
+
+    async def answer(self, body: bytes) -> bytes:
+        """Cohere's, to one part of the texts."""
+        async with self.upstream.session.post(self.url, data=body) as response:
+            response.raise_for_status()
+            return await response.read()
+
+
+class Chat:
+    """POST /v1/chat/completions as a plain ASGI endpoint."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream, self.url = upstream, URL(upstream.base + "/v2/chat")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = decode_request(await read_body(receive))
-        async with self.session.post(self.url, data=cohere_request(asked)) as response:
+        async with self.upstream.session.post(self.url, data=cohere_request(asked)) as response:
             if response.status != 200:
                 await whole(send, response.status, await response.read())
             elif asked.stream:
@@ -431,8 +541,12 @@ async def whole(send: Send, status: int, body: bytes) -> None:
 
 def application(upstream: str) -> Starlette:
     """The relay as a Starlette application."""
-    chat = Chat(upstream)
-    return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])], lifespan=chat.lifespan)
+    session = Upstream(upstream)
+    routes = [
+        Route("/v1/chat/completions", Chat(session), methods=["POST"]),
+        Route("/v1/embeddings", Embeddings(session), methods=["POST"]),
+    ]
+    return Starlette(routes=routes, lifespan=session.lifespan)
 
 
 def main() -> None:

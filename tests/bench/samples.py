@@ -57,6 +57,24 @@ def openai_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0, number:
     return _json(body)
 
 
+EMBED_MODEL = "embed-v4.0"
+DIMENSIONS = 1024
+EMBED_MARK = b"(bench text "
+"""Stands once in each text to embed: the stand-in counts them."""
+
+
+def embed_request(inputs: int, encoding: str, number: int = 0) -> bytes:
+    """An embeddings request of so many texts of about 40 tokens; `number` makes each text unlike the last one."""
+    return _json(
+        {
+            "model": EMBED_MODEL,
+            "input": [f"{_SYSTEM[:170]} (bench text {place} number={number:012d})" for place in range(inputs)],
+            "dimensions": DIMENSIONS,
+            "encoding_format": encoding,
+        }
+    )
+
+
 def cohere_answer(number: int = 0) -> bytes:
     """A whole /v2/chat answer of about 2 KB."""
     return _json(

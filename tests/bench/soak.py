@@ -139,6 +139,7 @@ def refused(*statuses: int) -> Callable[[Answer], bool]:
     return lambda answer: answer.status in statuses and b'"error"' in answer.body
 
 
+KEPT = http("GET", "/health/live").replace(b"connection: close\r\n", b"")
 MANY = [{"role": "user", "content": "x" * 300_000}]
 KINDS = (
     Kind("chat", 16, chat, ok),
@@ -159,6 +160,7 @@ KINDS = (
     Kind("nowhere", 2, lambda chance: http("GET", f"/v1/{chance.random()}"), refused(404)),
     Kind("no response", 1, lambda chance: http("GET", f"{RESPONSES}/resp_{chance.randrange(10**9)}"), refused(404)),
     Kind("no HTTP", 2, lambda chance: chance.randbytes(200) + b"\r\n\r\n", lambda answer: answer.status in (0, 400)),
+    Kind("keeps and leaves", 3, lambda chance: KEPT, gone, lambda chance: 100),
     Kind("half a body", 2, lambda chance: chat(chance)[:-9], gone, lambda chance: 0),
     Kind("leaves", 5, lambda chance: chat(chance, stream=True), gone, lambda chance: chance.randrange(2_000)),
     Kind("leaves a silence", 3, lambda chance: at_fault(chance, ("stall", "stall_stream")), gone, lambda chance: 0),
@@ -195,7 +197,7 @@ async def asked(port: int, kind: Kind, chance: random.Random) -> Answer:
 
 
 def unchunked(body: bytes) -> bytes:
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         size, _, body = body.partition(b"\r\n")
         if not size or not (length := int(size, 16)):

@@ -2,7 +2,7 @@
 
 It knows as much HTTP/1.1 as aiohttp's client speaks (keep-alive, content-length) and nothing of Cohere's
 rules; the project's emulator is the one to test against. Answers: POST /v2/chat whole or streamed, as the
-prompt asks (see samples.py), POST /v2/embed with 96 vectors of 1024 whatever was asked, GET /v1/models.
+prompt asks (see samples.py), POST /v2/embed with a vector of 1024 for each text, GET /v1/models.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def burst(deltas: int) -> list[bytes]:
 
 
 @cache
-def embeddings(as_base64: bool) -> bytes:
-    """96 vectors of 1024, printed as Cohere prints them; made on first use because that takes a moment."""
+def embeddings(as_base64: bool, texts: int) -> bytes:
+    """Vectors of 1024, printed as Cohere prints them; made on first use because that takes a moment."""
     dice = random.Random(1)
-    vectors = [[dice.gauss(0, 0.03) for _ in range(1024)] for _ in range(96)]
+    vectors = [[dice.gauss(0, 0.03) for _ in range(samples.DIMENSIONS)] for _ in range(texts)]
     if as_base64:
         rows = ['"' + base64.b64encode(pack("<1024f", *vector)).decode() + '"' for vector in vectors]
     else:
@@ -138,7 +138,7 @@ class Upstream(asyncio.Protocol):
                 self.transport.write(_EVENT_STREAM + chunks[0].replace(_FIRST_ID, ident))
                 self.later(chunks, 1, self.loop.time() + pace_ms / 1000, pace_ms / 1000)
         elif request.startswith(b"POST /v2/embed "):
-            self.transport.write(embeddings(b'"base64"' in request))
+            self.transport.write(embeddings(b'"base64"' in request, request.count(samples.EMBED_MARK)))
         elif request.startswith(b"GET /v1/models"):
             self.transport.write(_MODELS)
         else:

@@ -20,10 +20,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
-from gateway.operations import CALLS, COUNTS, LOOKUPS
+from gateway.operations import COUNTS, LOOKUPS, TRANSLATED
 from gateway.remembered import REMEMBERED
 from gateway.settings import described
-from translators.capabilities import CAPABILITIES, Capabilities
+from translators.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder
 from translators.fields import Field, Verdict
 from translators.model_names import SUCCESSORS
 from translators.reasoning import BUDGETS
@@ -56,7 +56,7 @@ def yes(flag: bool) -> str:
 
 def routes() -> str:
     """What is served of OpenAI's API, from the table of routes."""
-    rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
+    rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in TRANSLATED]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
     rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]
@@ -74,7 +74,7 @@ def settings() -> str:
 def fields() -> str:
     """The support matrix of every operation that takes a body."""
     parts = []
-    for operation in CALLS:
+    for operation in TRANSLATED:
         rows = ((code(row.name), row.verdict.value, _goes_to(row), _remarks(row)) for row in operation.fields.rows)
         part = f"Fields of `{operation.path}`:\n\n" + table(("Field", "Verdict", "At Cohere", "Remarks"), rows)
         synonyms = [f"`{name}` is read as `{meant}`" for name, meant in operation.fields.synonyms.items()]
@@ -100,6 +100,17 @@ def _model(name: str, able: Capabilities) -> Sequence[str]:
     choice = able.tools and able.tool_choice
     abilities = (able.reasoning, able.tools, choice, able.images, able.documents, able.json_schema)
     return code(name), f"{able.max_output:,}" if able.max_output else "", *map(yes, abilities)
+
+
+def embedders() -> str:
+    head = ("Model", "Dimensions", "Texts with images", "base64")
+    return table(head, (_embedder(name, able) for name, able in EMBEDDERS.items()))
+
+
+def _embedder(name: str, able: Embedder) -> Sequence[str]:
+    own, *others = able.sizes
+    sizes = f"{own:,}" + (f", or {', '.join(f'{size:,}' for size in others)}" if others else "")
+    return code(name), sizes, yes(able.fused), "of Cohere" if able.base64 else "of the gateway"
 
 
 def successors() -> str:
@@ -174,6 +185,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "fields": fields,
     "models": models,
+    "embedders": embedders,
     "successors": successors,
     "efforts": efforts,
     "errors": errors,

@@ -5,6 +5,7 @@
     golden/stream/<case>/  upstream.sse (raw bytes)   chat.jsonl   responses.jsonl   why.md
                            request.openai.json (optional)
     golden/responses/<case>/  as chat, in the words of the Responses API
+    golden/embeddings/<case>/  as chat; a request that is asked in parts has lists of Cohere's requests and answers
 
 `settings.json` may stand in either: the settings and headers under which the case is told. Expectations are
 compared as JSON, so the order of keys and the white space are free. `UPDATE=1` writes them anew and prints
@@ -20,7 +21,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
+from gateway.vocabulary import vocabulary
 from support import transcripts
+from translators import embeddings as embeddings_api
 from translators import responses as responses_api
 from translators.context import Stream
 from translators.errors import TranslationError
@@ -57,6 +62,33 @@ def chat(case: Path) -> dict[str, str]:
 def responses(case: Path) -> dict[str, str]:
     """The same of a Responses request."""
     return _whole(case, responses_call)
+
+
+def embeddings(case: Path) -> dict[str, str]:
+    """The same of an embeddings request."""
+    settings = _read(case, "settings.json") or {}
+    try:
+        call = embeddings_call((case / "request.openai.json").read_bytes(), **settings)
+    except TranslationError as error:
+        return {"error.json": _pretty(_told(error))}
+    sent = [json.loads(body) for body in call.bodies]
+    made = {"request.cohere.json": _pretty(sent if len(sent) > 1 else sent[0])}
+    if notes := "".join(f"{note.text}\n" for note in call.notes):
+        made["notes.txt"] = notes
+    answer = _read(case, "response.cohere.json")
+    if answer is not None:
+        answers = [json.dumps(one).encode() for one in (answer if isinstance(answer, list) else [answer])]
+        try:
+            made["response.openai.json"] = _pretty(json.loads(call.answer(answers).body))
+        except TranslationError as error:
+            made["error.json"] = _pretty(_told(error))
+    return made
+
+
+def embeddings_call(request: Mapping[str, Any] | bytes, **settings: Any) -> embeddings_api.EmbeddingsCall:
+    """An embeddings request translated in the fixed context."""
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return embeddings_api.request(body, replace(transcripts.context(**settings), vocabulary=vocabulary))
 
 
 def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> responses_api.ResponsesCall:

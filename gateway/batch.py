@@ -1,0 +1,117 @@
+"""The endpoint of requests that are asked in parts, a few calls at once, and answered together and whole.
+
+No operation is named here: a row of BATCHES says how a body becomes parts and how their answers become one.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from gateway import body, exchange
+from gateway.access.caller import Caller
+from gateway.departure import Departure
+from gateway.endpoint import answer_json, note_headers
+from gateway.errors import GatewayError, UpstreamError
+from gateway.exchange import Exchange
+from gateway.operations import BatchOperation
+from gateway.serving import Services, said
+from gateway.upstream.client import TRACE_HEADER, Upstream
+from translators.context import Answer, Batch
+from translators.errors import AnswerFailed
+from translators.refusals import refusal
+
+MOST_AT_ONCE = 8
+"""Calls to Cohere that one request has under way."""
+
+
+class BatchEndpoint:
+    """A row of BATCHES as an ASGI application."""
+
+    def __init__(self, operation: BatchOperation, services: Services) -> None:
+        self._operation, self._services = operation, services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, operation, known = self._services, self._operation, exchange.of(scope)
+        known.operation = operation.name
+        body.require_json(scope)
+        settings = services.settings
+        asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        caller: Caller = scope["gateway.caller"]
+        call = operation.request(asked, services.context(scope))
+        services.catalogue.notice(call.model, caller)
+        known.model, known.notes = call.model, len(call.notes)
+        services.metrics.note(operation.name, call.notes)
+        async with Departure(receive) as departure:
+            known.upstream_began = time.monotonic()
+            try:
+                call, answer = await self._answered(call, caller, known)
+            finally:
+                known.upstream_ended = time.monotonic()
+            known.prompt_tokens = answer.outcome.prompt_tokens
+            known.completion_tokens = answer.outcome.completion_tokens
+            departure.over()
+            await answer_json(send, answer.body, note_headers(call.notes))
+
+    async def _answered(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, Answer]:
+        """The answer, and the call that it answers: the second, where the first one's failure can be helped."""
+        try:
+            return call, await self._answer(call, caller, known)
+        except (UpstreamError, AnswerFailed) as error:
+            second = call.otherwise(error.failure)
+            if second is None:
+                raise _told(call, error) from error
+        try:
+            return second, await self._answer(second, caller, known)
+        except (UpstreamError, AnswerFailed) as error:
+            raise _told(second, error) from error
+
+    async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> Answer:
+        upstream, path = self._services.upstream, self._operation.upstream
+        return call.answer(await answers(upstream, path, call.bodies, caller, known))
+
+
+def _told(call: Batch, error: UpstreamError | AnswerFailed) -> UpstreamError:
+    retry_after = error.retry_after if isinstance(error, GatewayError) else None
+    return UpstreamError(call.told(error.failure), retry_after)
+
+
+async def answers(
+    upstream: Upstream, path: str, bodies: Sequence[bytes], caller: Caller, known: Exchange
+) -> list[bytes]:
+    """Cohere's answers to these bodies, in order, a few asked at once.
+
+    Raises UpstreamError: of several failures always that of the first body in order, so that the same request
+    fails in the same way. A failure calls off what comes after it; what comes before is awaited.
+    """
+
+    async def one(asked: bytes) -> bytes:
+        async with upstream.post(path, caller.upstream_key, asked, False) as reply:
+            known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
+            if reply.status != 200:
+                told = refusal(reply.status, await said(reply), caller.own_key)
+                raise UpstreamError(told, reply.header("retry-after") or None)
+            return await reply.whole()
+
+    if len(bodies) == 1:
+        return [await one(bodies[0])]
+    free = asyncio.Semaphore(MOST_AT_ONCE)
+    tasks: list[asyncio.Task[bytes]] = []
+
+    async def in_turn(place: int, asked: bytes) -> bytes:
+        async with free:
+            try:
+                return await one(asked)
+            except BaseException:
+                for later in tasks[place + 1 :]:
+                    later.cancel()
+                raise
+
+    try:
+        tasks += [asyncio.create_task(in_turn(place, asked)) for place, asked in enumerate(bodies)]
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

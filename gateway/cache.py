@@ -1,0 +1,145 @@
+"""Which answers are kept for whoever asks the very same again, and under which key.
+
+Off unless the operator switches it on. Then requests that ask for the likeliest answer (temperature 0) are answered
+from it, and those that say `x-gateway-cache-ttl: SECONDS`; `x-gateway-cache: bypass` goes past it. What is kept is
+Cohere's answer as it came, under a hash of the request as it was sent: two callers' spellings of one question meet,
+and an answer is told anew for each of them. Callers never share: whose Cohere key it is, and which upstream, is part
+of every key.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.access.caller import Caller
+from gateway.errors import CallerError, failure
+from gateway.log import Log
+from gateway.settings import SettingError, Settings
+from gateway.store.cache import Cache, MemoryCache
+from translators.context import Call
+
+TTL_HEADER, CACHE_HEADER = b"x-gateway-cache-ttl", b"x-gateway-cache"
+MOST_SECONDS = 30 * 86_400
+LARGEST_ENTRY = 4 * 1024 * 1024
+"""Bytes of an answer that is kept."""
+
+HIT, MISS, BYPASS = "hit", "miss", "bypass"
+
+_events = msgspec.json.Decoder(list[Raw]).decode
+
+
+class Lookup(Struct):
+    """One request's use of the cache. owner: what its keys begin with."""
+
+    store: Cache
+    owner: bytes
+    seconds: float
+
+    def key(self, path: str, place: int, asked: bytes) -> bytes:
+        """place: tells apart the same bodies of one request, whose answers should differ."""
+        return hashlib.sha256(b"%b\0%b\0%d\0%b" % (self.owner, path.encode(), place, asked)).digest()
+
+    async def find(self, path: str, bodies: Sequence[bytes]) -> list[bytes] | None:
+        """What was kept for all of these requests, or nothing."""
+        found = await self.store.get([self.key(path, place, asked) for place, asked in enumerate(bodies)])
+        answers = [answer for answer in found if answer is not None]
+        return answers if len(answers) == len(bodies) else None
+
+    async def keep(self, path: str, bodies: Sequence[bytes], answers: Sequence[bytes]) -> None:
+        entries = [
+            (self.key(path, place, asked), answer)
+            for place, (asked, answer) in enumerate(zip(bodies, answers, strict=True))
+        ]
+        if all(len(answer) <= LARGEST_ENTRY for answer in answers):
+            await self.store.put(entries, self.seconds)
+
+
+class Recording:
+    """A stream's events, written down as they pass; nothing when they grow too many."""
+
+    def __init__(self) -> None:
+        self._events: list[bytes] | None = []
+        self._size = 0
+
+    def add(self, events: Sequence[bytes]) -> None:
+        if self._events is None:
+            return
+        self._size += sum(map(len, events))
+        if self._size > LARGEST_ENTRY:
+            self._events = None
+        else:
+            self._events += events
+
+    def written(self) -> bytes | None:
+        """As one JSON array. The sentinel after the last event is no JSON, and says nothing."""
+        if self._events is None:
+            return None
+        return b"[" + b",".join(event for event in self._events if event.startswith(b"{")) + b"]"
+
+
+def events(written: bytes) -> list[bytes]:
+    """What `Recording.written` wrote."""
+    return [bytes(event) for event in _events(written)]
+
+
+class AnswerCache:
+    """The operator's cache, or none."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        """Raises SettingError for a Redis that is none."""
+        cache = settings.cache
+        self._seconds = cache.seconds
+        self._upstream = settings.cohere_base_url.encode() + (b" demo" if settings.demo else b"")
+        self.store: Cache | None = None
+        if cache.store == "memory":
+            self.store = MemoryCache(cache.memory_bytes)
+        elif cache.store == "redis":
+            if not settings.redis_url:
+                raise SettingError("cache.store: 'redis' needs redis_url as well")
+            from gateway.store.redis_cache import RedisCache
+
+            try:
+                self.store = RedisCache(settings.redis_url, lambda error: log.trouble(f"cache: {error}"))
+            except ValueError as error:
+                raise SettingError(f"redis_url: {error}") from error
+
+    async def stop(self) -> None:
+        if self.store is not None:
+            await self.store.stop()
+
+    def owner(self, caller: Caller) -> bytes:
+        return self._upstream + b"\0" + caller.owner.encode("utf-8", "surrogatepass")
+
+    def wish(self, headers: Mapping[bytes, bytes]) -> tuple[str, float | None]:
+        """What the caller says of the cache: bypass or nothing, and for how many seconds.
+
+        Raises CallerError (400) for what cannot be meant.
+        """
+        how = headers.get(CACHE_HEADER, b"").strip().lower()
+        if how not in (b"", BYPASS.encode()):
+            raise CallerError(failure("bad_request", "The header x-gateway-cache can say 'bypass' only"))
+        given = headers.get(TTL_HEADER, b"").strip()
+        if not given:
+            return how.decode(), None
+        if not given.isdigit() or int(given) > MOST_SECONDS:
+            told = f"The header x-gateway-cache-ttl wants whole seconds, {MOST_SECONDS} at most"
+            raise CallerError(failure("bad_request", told))
+        return (how.decode() if int(given) else BYPASS), float(given)
+
+    def lookup(self, call: Call, caller: Caller, headers: Mapping[bytes, bytes]) -> tuple[str, Lookup | None]:
+        """What `x-gateway-cache` will say if nothing is found, and the way to look; None for a call that is not kept.
+
+        Raises CallerError, and InvalidField in strict mode.
+        """
+        how, seconds = self.wish(headers)
+        if self.store is None:
+            if seconds:
+                call.notes.ignored("x-gateway-cache-ttl", "the cache is off")
+            return "", None
+        if how == BYPASS:
+            return BYPASS, None
+        if seconds is None and not call.repeatable:
+            return "", None
+        return MISS, Lookup(self.store, self.owner(caller), seconds or self._seconds)

@@ -1,0 +1,67 @@
+"""Embeddings: what an input of a request may hold, and the answer we send.
+
+Source: OpenAI's specification, `CreateEmbeddingRequest` and `CreateEmbeddingResponse`. OpenAI embeds texts and
+tokens only: images, and inputs of several parts, are an extension, in the spellings that are in use for them
+(OpenAI's and Cohere's parts, and `{"text": ..., "image": ...}`).
+"""
+
+from typing import Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+class Image(Struct, forbid_unknown_fields=True):
+    """`url` is a data URI; `base64` the bytes alone."""
+
+    url: str | None = None
+    base64: str | None = None
+
+
+class Part(Struct, forbid_unknown_fields=True):
+    type: Literal["text", "input_text", "image_url", "input_image", "image"] | None = None
+    text: str | None = None
+    image: str | Image | None = None
+    image_url: str | Image | None = None
+
+
+class Item(Part, forbid_unknown_fields=True):
+    """An input as an object. `content` is Cohere's own spelling of an input of several parts."""
+
+    content: list[Part] | None = None
+
+
+Element = str | int | Item | list[int | Part]
+"""A text; a token; an object; tokens, or the parts of one input."""
+
+Input = str | Item | list[Element]
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+
+class Embedding(Struct, frozen=True, tag_field="object", tag="embedding"):
+    """`embeddings` is an extension: every type that was asked for by name."""
+
+    index: int
+    embedding: Raw
+    embeddings: dict[str, Raw] | UnsetType = UNSET
+
+
+class PromptTokensDetails(Struct, frozen=True):
+    image_tokens: int
+
+
+class Usage(Struct, frozen=True):
+    """What follows `total_tokens` is an extension; `billed_units` is what Cohere's invoice counts."""
+
+    prompt_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | UnsetType = UNSET
+    billed_units: dict[str, int | float] | UnsetType = UNSET
+
+
+class EmbeddingList(Struct, frozen=True, tag_field="object", tag="list"):
+    data: list[Embedding]
+    model: str
+    usage: Usage

@@ -1,0 +1,24 @@
+"""Every golden case of the embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support import golden
+
+CASES = golden.cases("embeddings")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_embeddings(case: Path) -> None:
+    golden.compare(case, golden.embeddings(case), golden.CHAT_INPUTS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_case_says_why(case: Path) -> None:
+    """One to three lines, and a name that reads as a sentence."""
+    lines = (case / "why.md").read_text(encoding="utf-8").strip().splitlines()
+    assert 1 <= len(lines) <= 3
+    assert case.name == case.name.lower() and len(case.name.split("-")) >= 3

@@ -1,0 +1,635 @@
+"""The emulator's whole native surface, judged by Cohere's own SDK and by Cohere's own specification.
+
+`support/native_calls.py` is the table of calls. What each kind of thing does on its own (stages, forms, files,
+faults on the older streams) follows below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import cohere
+import fastavro
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from gateway.emulator import avro, datasets, faults, multipart, rows, shelf
+from gateway.emulator.app import ROUTES, create_emulator
+from gateway.emulator.catalogue import MODELS, Model
+from gateway.emulator.refusals import Refusal
+from gateway.emulator.shelf import Course, Shelf
+from support import native_calls, oracle
+from support.native_calls import CALLS, LEFT_OUT, Clients, outcome
+from test_emulator import KEY, PIXEL, REASONING, A, Seen, Wire, running
+
+# Calls that must come to a refusal: what the table's names say of them.
+REFUSED = re.compile(r", (?:refused|unknown|newer model)$")
+# Served by the emulator once transcription is there; its call waits in the table.
+LATER = {"audio.transcriptions.create": "/v2/audio/transcriptions"}
+# A path with a name in it comes last, so that /v1/datasets/usage is not taken for a dataset.
+DOCUMENTED = sorted(oracle.cohere_operations(), key=lambda row: "{" in row[1]) if oracle.available() else []
+OPERATIONS = [(method, path, re.compile(re.sub(r"\{[^}]*\}", "[^/:]+", path))) for method, path in DOCUMENTED]
+
+
+class Judged:
+    """Holds every answer that the SDK gets against the specification."""
+
+    def __init__(self) -> None:
+        self.answered: set[tuple[str, str]] = set()
+
+    def __call__(self, response: httpx.Response) -> None:
+        if not response.headers["content-type"] == "application/json":
+            return
+        response.read()
+        for method, path, pattern in OPERATIONS:
+            if method != response.request.method or not pattern.fullmatch(response.request.url.path):
+                continue
+            if response.status_code != 200:
+                oracle.cohere_error_validator().check(response.json())
+            elif response.content:
+                oracle.cohere_response_validator(path, method.lower()).check(response.json())
+            self.answered |= {(method, path)} if response.status_code == 200 else set()
+            return
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    with running() as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def judged() -> Judged:
+    return Judged()
+
+
+@pytest.fixture(scope="module")
+def on(wire: Wire, judged: Judged) -> Iterator[Clients]:
+    with native_calls.clients(wire.url, hook=judged) as made:
+        yield made
+
+
+def served(name: str) -> None:
+    if name in LATER and LATER[name] not in [path for _, path, _ in ROUTES]:
+        pytest.skip(f"{LATER[name]} is not there yet")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_sdk_is_answered(on: Clients, name: str) -> None:
+    """Parsed without an error, right by the specification, and the same when asked again."""
+    served(name)
+    told = outcome(CALLS[name], on)
+    assert (isinstance(told, dict) and "refused" in told) is bool(REFUSED.search(name)), told
+    assert outcome(CALLS[name], on) == told
+
+
+def test_every_method_of_the_sdk_is_called(monkeypatch: pytest.MonkeyPatch, on: Clients) -> None:
+    called: set[tuple[type, str]] = set()
+    wanted: set[tuple[type, str]] = set()
+    parts = (on.v1.datasets, on.v1.embed_jobs, on.v1.batches, on.v1.connectors, on.v1.models, on.v1.finetuning,
+             on.v2.audio.transcriptions)  # fmt: skip
+    classes = [cohere.base_client.BaseCohere, cohere.v2.client.V2Client, *map(type, parts)]
+    for owner in classes:
+        for name, method in list(vars(owner).items()):
+            if name.startswith("_") or name in LEFT_OUT or not inspect.isfunction(method):
+                continue
+
+            def watched(self: Any, *args: Any, _of: Any = (owner, name, method), **more: Any) -> Any:
+                called.add(_of[:2])
+                return _of[2](self, *args, **more)
+
+            wanted.add((owner, name))
+            monkeypatch.setattr(owner, name, watched)
+    with native_calls.clients(on.url) as fresh:  # clients made now meet the watched methods
+        for call in CALLS.values():
+            outcome(call, fresh)
+    assert wanted - called == set()
+    # The methods that the SDK writes by hand; those that only raise are the ones it has given up.
+    by_hand = {name for name, value in vars(cohere.Client).items() if inspect.isfunction(value) and name[0] != "_"}
+    given_up = {name for name in by_hand if vars(cohere.Client)[name].__qualname__.endswith("_function.<locals>.fn")}
+    assert by_hand - given_up <= {"embed", "embed_stream", "tokenize", "detokenize", *LEFT_OUT}
+
+
+@pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
+def test_every_operation_of_the_specification_is_served(on: Clients, judged: Judged) -> None:
+    for name, call in CALLS.items():
+        if name not in LATER:
+            outcome(call, on)
+    named = {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path, _ in ROUTES}
+    documented = {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path in oracle.cohere_operations()}
+    later = {("POST", path) for path in LATER.values()}
+    assert documented - named <= later
+    assert oracle.cohere_operations() - judged.answered <= later
+
+
+# --- the older streams --------------------------------------------------------------------------------------
+
+WEATHER = native_calls.WEATHER_V1
+TURNS: dict[str, dict[str, Any]] = {
+    "words": {"message": "Say hello"},
+    "documents": {"message": "What is blue?", "documents": native_calls.DOCUMENTS},
+    "fast citations": {"message": "What is blue?", "documents": native_calls.DOCUMENTS, "citation_quality": "fast"},
+    "a call": {"message": "What is the weather in Oslo?", "tools": WEATHER},
+    "results": {"message": "Weather in Oslo?", "tools": WEATHER, "tool_results": native_calls.RESULTS},
+    "connectors": {"message": "Where is the sea?", "connectors": [{"id": "web-search"}]},
+    "queries": {"message": "Where is the sea?", "search_queries_only": True},
+}
+
+
+def told(seen: Seen) -> list[dict[str, Any]]:
+    """The events of an older stream, lines or events."""
+    assert seen.status == 200
+    lines = [line.removeprefix("data: ") for line in seen.data.decode().split("\n")]
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+@pytest.mark.parametrize("name", TURNS)
+def test_a_stream_says_what_the_whole_answer_says(wire: Wire, name: str, accept: str) -> None:
+    body = TURNS[name] | {"seed": 1}
+    seen = wire.post("/v1/chat", body | {"stream": True}, accept=accept)
+    events = told(seen)
+    expected = "text/event-stream" if accept != "*/*" else "application/stream+json"
+    assert seen.headers["content-type"] == expected and "num_tokens" not in seen.headers
+    assert [event["is_finished"] for event in events] == [False] * (len(events) - 1) + [True]
+    assert events[0]["event_type"] == "stream-start" and events[-1]["event_type"] == "stream-end"
+    response = events[-1]["response"]
+    whole = wire.post("/v1/chat", body).body
+    same = native_calls.normalised
+    assert same(response) == same(whole) and list(response) == list(whole)
+    assert response["generation_id"] == events[0]["generation_id"]
+    texts = [event["text"] for event in events if event["event_type"] == "text-generation"]
+    chunks = [event.get("text", "") for event in events if event["event_type"] == "tool-calls-chunk"]
+    assert "".join(texts or chunks) == response["text"]
+    cited = [cite for event in events if event["event_type"] == "citation-generation" for cite in event["citations"]]
+    assert cited == response.get("citations", [])
+    if oracle.available():
+        for event in events:
+            oracle.cohere_event_validator("StreamedChatResponse").check(event)
+
+
+def test_calls_are_streamed_in_pieces_of_json(wire: Wire) -> None:
+    events = told(wire.post("/v1/chat", TURNS["a call"] | {"stream": True}))
+    deltas = [event["tool_call_delta"] for event in events if "tool_call_delta" in event]
+    assert deltas[0] == {"index": 0, "name": "get_weather"}
+    assert json.loads("".join(delta.get("parameters", "") for delta in deltas)) == {"city": "Oslo"}
+    kinds = [event["event_type"] for event in events]
+    assert kinds[-2:] == ["tool-calls-generation", "stream-end"] and "text-generation" not in kinds
+
+
+def test_citations_come_while_the_text_runs_only_when_that_is_asked_for(wire: Wire) -> None:
+    body = {"message": "What is blue?", "documents": [{"text": "The sea is blue, and so is the sky."}], "stream": True}
+    late = [event["event_type"] for event in told(wire.post("/v1/chat", body))]
+    early = [event["event_type"] for event in told(wire.post("/v1/chat", body | {"citation_quality": "FAST"}))]
+    assert late.index("citation-generation") > len(late) - 1 - late[::-1].index("text-generation")
+    assert early.index("citation-generation") < len(early) - 1 - early[::-1].index("text-generation")
+
+
+def test_a_stream_of_generate(wire: Wire) -> None:
+    events = told(wire.post("/v1/generate", {"prompt": "Count to 4", "stream": True, "num_generations": 2}))
+    assert "".join(event["text"] for event in events[:-1] if event["index"] == 1) == "1, 2, 3, 4"
+    assert [made["text"] for made in events[-1]["response"]["generations"]] == ["1, 2, 3, 4"] * 2
+    if oracle.available():
+        for event in events:
+            oracle.cohere_event_validator("GenerateStreamedResponse").check(event)
+
+
+# --- v1 chat: what it takes and what it refuses -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ({"message": ""}, 400, "message must be at least 1 token long or tool results"),
+        ({"message": "a", "model": REASONING}, 400, "this model is not supported with '/v1/chat', please use"),
+        ({"message": "a", "model": "command-r-plus"}, 404, "was removed on"),
+        ({"message": 1}, 400, "parameter 'message' is of type number but should be of type string"),
+        ({"message": "a", "chat_history": [{"role": "USER", "message": ""}]}, 400, "elements in history must have"),
+        ({"message": "a", "chat_history": [{"role": "Me", "message": "a"}]}, 400, "Invalid role in chat_history at in"),
+        ({"message": "a", "documents": [{}]}, 400, "document at index 0 cannot be empty"),
+        ({"message": "a", "documents": [{"id": "x", "a": "b"}] * 2}, 400, "duplicate document ID x at index 1 and 0"),
+        ({"message": "a", "raw_prompting": True, "tools": WEATHER}, 400, "raw prompting is not supported with"),
+        ({"message": "a", "tools": [{"name": "1", "description": "d"}]}, 400, "tool names can only contain"),
+        ({"message": "a", "tools": [{"name": "f"}]}, 400, "the 'f' tool must have at least a description, input"),
+        ({"message": "a", "temperature": 2}, 400, "temperature must be between 0 and 1.0 inclusive."),
+        ({"message": "a", "max_tokens": 10**6}, 400, "max tokens must be less than or equal to 8192"),
+        ({"message": "a " * 300_000}, 400, "too many tokens"),
+        ({"message": "a", "connectors": [{"id": "nobody"}]}, 404, "connector 'nobody' not found."),
+    ],
+)
+def test_chat_refuses(wire: Wire, body: dict[str, Any], status: int, sentence: str) -> None:
+    for stream in (False, True):
+        seen = wire.post("/v1/chat", body | {"stream": stream})
+        assert seen.status == status and sentence in seen.body["message"], seen
+
+
+def test_chat_cuts_a_history_that_is_too_long_when_it_may(wire: Wire) -> None:
+    long = [{"role": "USER", "message": "word " * 300_000}, {"role": "CHATBOT", "message": "I see."}]
+    history = [*long, {"role": "user", "message": "My name is Ada."}, {"role": "CHATBOT", "message": "Hello Ada."}]
+    body = {"message": "What is my name?", "chat_history": history}
+    assert wire.post("/v1/chat", body).status == 400
+    seen = wire.post("/v1/chat", body | {"prompt_truncation": "AUTO"})
+    assert seen.status == 200 and seen.body["text"] == "Your name is Ada."
+
+
+def test_chat_in_several_steps(wire: Wire) -> None:
+    """The caller sends the history back with the results, and nothing new to say."""
+    first = wire.post("/v1/chat", TURNS["a call"]).body
+    results = [{"call": first["tool_calls"][0], "outputs": [{"weather": "7 degrees"}]}]
+    body = {"message": "", "chat_history": first["chat_history"], "tools": WEATHER, "tool_results": results}
+    second = wire.post("/v1/chat", body).body
+    assert second["text"] == "The tool returned: 7 degrees"
+    assert [turn["role"] for turn in second["chat_history"]] == ["USER", "CHATBOT", "TOOL", "CHATBOT"]
+    # Next time the results are history, too.
+    body = {"message": "Say thanks", "chat_history": second["chat_history"], "tools": WEATHER}
+    assert wire.post("/v1/chat", body).body["text"] == "thanks"
+
+
+def test_chat_forgets_what_is_too_long_to_remember(wire: Wire) -> None:
+    for message in ("My name is Ada.", "a" * 300_000, "What is my name?"):
+        seen = wire.post("/v1/chat", {"message": message, "conversation_id": "long"})
+    assert seen.status == 200 and "Ada" not in seen.body["text"]
+
+
+def test_chat_does_not_show_the_model_what_is_excluded(wire: Wire) -> None:
+    document = {"id": "a", "text": "The sea is blue.", "secret": "Zanzibar", "_excludes": ["text"]}
+    seen = wire.post("/v1/chat", {"message": "What?", "documents": [document]}).body
+    assert "Zanzibar" in seen["text"] and "blue" not in seen["text"]
+    assert seen["documents"] == [document]
+
+
+def test_chat_goes_on_without_a_connector_that_may_fail(wire: Wire) -> None:
+    body = {"message": "Say hello", "connectors": [{"id": "nobody", "continue_on_failure": True}]}
+    seen = wire.post("/v1/chat", body).body
+    assert seen["search_results"][0]["error_message"] == "connector 'nobody' not found." and seen["text"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat", {"message": "Say hello"}),
+        ("/v1/embed", {"texts": ["a"]}),
+        ("/v1/rerank", {"query": "a", "documents": ["a"]}),
+        ("/v1/classify", {"inputs": ["a"], "examples": native_calls.EXAMPLES}),
+        ("/v1/generate", {"prompt": "a"}),
+        ("/v1/summarize", {"text": native_calls.STORY}),
+        ("/v1/connectors", {"name": "a", "url": "https://example.com"}),
+    ],
+)
+def test_an_unknown_field_is_only_warned_about(wire: Wire, path: str, body: dict[str, Any]) -> None:
+    seen = wire.post(path, body | {"colour": "blue"})
+    assert seen.status == 200
+    assert path == "/v1/connectors" or seen.body["meta"]["api_version"] == {"version": "1"}
+    assert seen.headers["x-api-warning"] == "unknown field: parameter colour is not a valid field"
+    assert "x-api-warning" not in wire.post(path, body).headers
+
+
+def test_the_newer_models_are_not_for_the_older_chat(wire: Wire) -> None:
+    old = {model.name for model in MODELS if "chat" in model.endpoints and model.v1}
+    assert A in old and not any(model.reasoning for model in MODELS if model.name in old)
+
+
+# --- faults on the new routes -------------------------------------------------------------------------------
+
+STREAMED = [("*/*", "lines"), ("text/event-stream", "events")]
+POSTED: dict[str, Any] = {
+    "/v1/chat": {"message": "Say hello"}, "/v1/embed": {"texts": ["a"]}, "/v2/batches": {},
+    "/v1/finetuning/finetuned-models": {}, "/v1/connectors": {}, "/v1/datasets": None, "/v1/embed-jobs": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", POSTED)
+def test_an_ordered_error(wire: Wire, path: str) -> None:
+    for method in ("POST",) if path in ("/v1/chat", "/v1/embed") else ("GET", "POST"):
+        seen = wire.ask(method, path, POSTED[path], KEY | {faults.HEADER: "status=503"})
+        plain = path.startswith(("/v2/batches", "/v1/finetuning"))
+        assert (seen.status, "id" in seen.body) == (503, not plain), (method, seen)
+    assert wire.ask("GET", f"{path}/x", None, KEY | {faults.HEADER: "rate_month"}).status in (404, 405, 429)
+
+
+@pytest.mark.parametrize(("accept", "how"), STREAMED, ids=[how for _, how in STREAMED])
+def test_faults_in_the_older_streams(wire: Wire, accept: str, how: str) -> None:
+    def ordered(fault: str) -> Seen:
+        body = {"message": "Count to 9", "model": f"{A}@{fault}", "stream": True}
+        return wire.post("/v1/chat", body, accept=accept)
+
+    assert told(ordered("finish_error"))[-1]["finish_reason"] == "ERROR"
+    timed_out = told(ordered("finish_timeout"))[-1]
+    assert timed_out["finish_reason"] == timed_out["response"]["finish_reason"] == "TIMEOUT"
+    assert told(ordered("no_usage"))[-1]["response"]["meta"] == {"api_version": {"version": "1"}}
+    assert "telemetry" in [event["event_type"] for event in told(ordered("unknown_event"))]
+    assert told(ordered("eof"))[-1]["is_finished"] is False
+    assert told(ordered("slow=0"))[-1]["is_finished"] is True
+    with pytest.raises(json.JSONDecodeError):
+        told(ordered("broken_json"))
+
+
+def test_faults_of_a_whole_answer(wire: Wire) -> None:
+    def ordered(fault: str) -> dict[str, Any]:
+        return dict(wire.post("/v1/chat", {"message": "Hi", "model": f"{A}@{fault}"}).body)
+
+    assert ordered("finish_timeout")["finish_reason"] == "TIMEOUT"
+    assert ordered("finish_error")["finish_reason"] == "ERROR" and "usage" not in ordered("finish_error")
+    assert ordered("no_usage")["meta"] == {"api_version": {"version": "1"}, "cached_tokens": 480}
+
+
+def test_flaky_tells_requests_apart_that_have_no_body(wire: Wire) -> None:
+    flaky = KEY | {faults.HEADER: "flaky=1"}
+    asked = ["/v1/datasets", "/v1/datasets?limit=1", "/v1/datasets", "/v1/datasets?limit=1"]
+    assert [wire.ask("GET", path, None, flaky).status for path in asked] == [503, 503, 200, 200]
+
+
+def test_a_trial_key_is_counted_by_endpoint_and_not_by_thing() -> None:
+    with running(lambda: create_emulator(trial=True, clock=lambda: 0.0)) as wire:
+        left = [wire.ask("GET", f"/v1/datasets/{name}").headers["x-trial-endpoint-call-remaining"] for name in "ab"]
+        assert left == ["499", "498"]
+        assert wire.post("/v1/chat", {"message": "Hi"}).headers["x-trial-endpoint-call-limit"] == "20"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
+def test_a_method_that_a_path_does_not_have(wire: Wire, method: str) -> None:
+    assert wire.ask(method, "/v1/chat").status == 405
+
+
+# --- forms --------------------------------------------------------------------------------------------------
+
+
+def form(data: bytes, boundary: str = "b1", filename: str = "rows.jsonl") -> tuple[bytes, dict[str, str]]:
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="data"; filename="{filename}"\r\n\r\n'.encode()
+    headers = KEY | {"content-type": f"multipart/form-data; boundary={boundary}"}
+    return head + data + f"\r\n--{boundary}--\r\n".encode(), headers
+
+
+async def pieces(data: bytes, *cuts: int) -> AsyncIterator[bytes]:
+    places = [0, *cuts, len(data)]
+    for start, end in zip(places, places[1:], strict=False):
+        yield data[start:end]
+
+
+def read(data: bytes, *cuts: int) -> multipart.Form:
+    return asyncio.run(multipart.read(pieces(data, *cuts), 'multipart/form-data; charset=utf-8; boundary="b1"'))
+
+
+TWO_PARTS = (
+    b'before\r\n--b1\r\ncontent-disposition: form-data; name="data"; filename="a b.csv"\r\ncontent-type: text/csv\r\n'
+    b'\r\none\r\n--b\r\ntwo\n\r\n--b1\r\nContent-Disposition: form-data; name=empty; name="empty"\r\n\r\n'
+    b"\r\n--b1--\r\nafter"
+)
+
+
+def test_a_form_is_the_same_however_it_is_cut() -> None:
+    whole = read(TWO_PARTS)
+    data, empty = whole.parts
+    assert (data.name, data.filename, data.content_type) == ("data", "a b.csv", "text/csv")
+    assert (data.data, data.size, data.lines, data.whole) == (b"one\r\n--b\r\ntwo\n", 14, 3, True)
+    assert (empty.name, empty.filename, empty.data) == ("empty", None, b"")
+    for cut in range(len(TWO_PARTS)):
+        assert read(TWO_PARTS, cut) == whole, cut
+    assert read(TWO_PARTS, *range(1, len(TWO_PARTS))) == whole
+
+
+def test_of_a_part_no_more_is_kept_than_should_be() -> None:
+    data = form(b"a\n" * multipart.KEPT)[0]
+    part = read(data, *range(100_000, len(data), 100_000)).parts[0]
+    assert (len(part.data), part.size, part.lines) == (multipart.KEPT, 2 * multipart.KEPT, multipart.KEPT)
+    assert not part.whole
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"--b2\r\n",
+        form(b"a")[0][:-6],
+        b"--b1xx\r\n",
+        b"--b1\r\nContent-Disposition: form-data\r\n\r\na\r\n--b1--",
+        b'--b1\r\nContent-Disposition: attachment; name="a"\r\n\r\na\r\n--b1--',
+        b"--b1\r\nA: " + b"a" * 20_000,
+        b'--b1\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 40,
+    ],
+)
+def test_a_broken_form_is_refused(data: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        read(data)
+    assert refused.value.status == 400 and "invalid multipart form" in str(refused.value.message)
+
+
+def test_a_form_without_a_boundary_is_refused(wire: Wire) -> None:
+    body, headers = form(b"a")
+    seen = wire.ask(
+        "POST", "/v1/datasets?name=a&type=embed-input", body, headers | {"content-type": "multipart/form-data"}
+    )
+    assert (seen.status, seen.body["message"]) == (400, "invalid multipart form: no boundary")
+
+
+def test_of_a_large_upload_only_the_beginning_is_kept(wire: Wire) -> None:
+    line = b'{"text": "' + b"a" * 1_000 + b'"}\n'
+    body, headers = form(line * 20_000)
+    made = wire.ask("POST", "/v1/datasets?name=large&type=embed-input", body, headers).body
+    assert wire.app.state.log[-1].received == len(body) > 20_000_000
+    wire.ask("GET", f"/v1/datasets/{made['id']}")
+    dataset = wire.ask("GET", f"/v1/datasets/{made['id']}").body["dataset"]
+    assert dataset["validation_status"] == "validated"
+    assert dataset["dataset_parts"][0] | {"url": "", "samples": []} == {
+        "id": f"{made['id']}-0", "name": "rows.jsonl", "url": "", "index": 0, "size_bytes": len(line) * 20_000,
+        "num_rows": 20_000, "samples": [],
+    }  # fmt: skip
+    assert dataset["validation_warnings"] == [f"the emulator keeps the first {rows.MOST} rows only"]
+    assert all(len(part) <= rows.LONGEST_SAMPLE for part in dataset["dataset_parts"][0]["samples"])
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "sentence"),
+    [
+        ("type=embed-input", b"a", "name is required"),
+        (f"name={'a' * 50}&type=embed-input", b"a", "name must be shorter"),
+        ("name=a&type=nonsense", b"a", "type must be one of"),
+        ("name=a&type=embed-input&csv_delimiter=ab", b"a", "csv_delimiter must be a single character"),
+        ("name=a&type=embed-input", None, "data is required"),
+    ],
+)
+def test_an_upload_is_refused(wire: Wire, query: str, data: bytes | None, sentence: str) -> None:
+    body, headers = form(data) if data is not None else (b"{}", KEY)
+    seen = wire.ask("POST", f"/v1/datasets?{query}", body, headers)
+    assert seen.status == 400 and sentence in seen.body["message"]
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filename", "data", "kept", "malformed"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"}', [{"text": "a"}, {"text": "b"}], 0),
+        ("a.jsonl", b'\xef\xbb\xbf{"text": "a"}\n{"text": 1}\nx\n[]\n{}\n', [{"text": "a"}], 4),
+        ("a.csv", b"text|n\na|1\n", [{"text": "a", "n": "1"}], 0),
+        ("a.txt", b"a\n\nb\n", [{"text": "a"}, {"text": "b"}], 0),
+    ],
+)
+def test_rows(filename: str, data: bytes, kept: list[dict[str, Any]], malformed: int) -> None:
+    part = multipart.Part(name="data", filename=filename, data=data, size=len(data), lines=data.count(b"\n"))
+    found = rows.read(part, "embed-input", "", "|")
+    assert found.kept == kept and len(found.malformed) == malformed
+
+
+def test_requests_of_a_batch_have_ids_of_their_own() -> None:
+    data = native_calls.lines(
+        {"custom_id": "1", "body": {}}, {"custom_id": "1", "body": {}}, {"custom_id": 2, "body": {}}
+    )
+    part = multipart.Part(name="data", filename="a.jsonl", data=data, size=len(data))
+    found = rows.read(part, "batch-chat-v2-input", "", "")
+    assert found.malformed == ["custom_id must be a string and body an object", "custom_id '1' occurs twice"]
+
+
+def test_files_are_read_by_another_reader() -> None:
+    inner = avro.record("inner", {"floats": avro.array("double"), "ints": avro.array("long")})
+    schema = avro.record("row", {"text": "string", "maybe": ["null", "string"], "inner": inner})
+    written = [
+        {"text": "é😀", "maybe": None, "inner": {"floats": [0.5, -1.25], "ints": [0, -1, 63, 64, -65, 2**40]}},
+        {"text": "", "maybe": "x" * 300, "inner": {"floats": [], "ints": []}},
+    ]
+    assert list(fastavro.reader(io.BytesIO(avro.container(schema, written)))) == written
+    assert list(fastavro.reader(io.BytesIO(avro.container(schema, [])))) == []
+    with pytest.raises(TypeError):
+        avro.encode("bytes", b"")
+
+
+def test_a_dataset_is_downloaded_without_a_key(wire: Wire, on: Clients) -> None:
+    identity = native_calls.uploaded(on, "embed-input", native_calls.TEXTS)
+    seen = wire.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
+    assert (seen.status, seen.headers["content-type"]) == (200, "application/octet-stream")
+    found: list[Any] = list(fastavro.reader(io.BytesIO(seen.data)))
+    assert [row["text"] for row in found] == ["The sea is blue.", "The sand is yellow."]
+    assert wire.ask("GET", "/emulator/datasets/nobody/0", None, {}).status == 404
+
+
+# --- things that go through stages --------------------------------------------------------------------------
+
+
+def test_a_job_goes_on_with_each_look(on: Clients) -> None:
+    made = on.v1.datasets.create(name="staged", type="embed-input", data=("a.jsonl", native_calls.TEXTS))
+    asked = {"model": native_calls.SMALL, "dataset_id": str(made.id), "input_type": "search_document"}
+    with pytest.raises(cohere.BadRequestError, match="must be validated but is queued"):
+        on.v1.embed_jobs.create(**asked)
+    stages = [on.v1.datasets.get(str(made.id)).dataset.validation_status for _ in range(3)]
+    assert stages == ["processing", "validated", "validated"]
+    job = on.v1.embed_jobs.create(**asked)
+    assert [on.v1.embed_jobs.get(job.job_id).status for _ in range(3)] == ["processing", "complete", "complete"]
+    batch = on.v2.batches.create
+    with pytest.raises(cohere.BadRequestError, match="is of type embed-input but must be of type"):
+        batch(request=cohere.Batch(name="a", input_dataset_id=str(made.id), model=A))
+
+
+def test_a_list_is_a_look_too(on: Clients) -> None:
+    made = on.v1.datasets.create(name="listed", type="embed-input", data=("a.jsonl", native_calls.TEXTS))
+    found = [native_calls.own(on.v1.datasets.list(limit=500).datasets, made.id)[0] for _ in range(2)]
+    assert [dataset.validation_status for dataset in found] == ["processing", "validated"]
+    assert native_calls.own(on.v1.datasets.list(validation_status="queued", limit=500).datasets, made.id) == []
+    later = found[0].created_at + timedelta(seconds=1)  # the SDK sends whole milliseconds
+    assert native_calls.own(on.v1.datasets.list(after=later, limit=500).datasets, made.id) == []
+    assert native_calls.own(on.v1.datasets.list(before=later, limit=500).datasets, made.id) != []
+
+
+def test_a_course() -> None:
+    course = Course(["a", "b"])
+    assert (course.stage, course.over, course.look()) == ("a", False, True)
+    assert (course.stage, course.over, course.look()) == ("b", True, False)
+
+
+def test_a_finetuned_model_is_in_the_catalogue_while_it_lives(on: Clients) -> None:
+    _, _, identity, _ = native_calls.tuned(on, "chat-finetune-input", "BASE_TYPE_CHAT", native_calls.TALKS)
+    name = f"{identity}-ft"
+    assert on.v1.models.get(name).finetuned is True
+    assert on.v2.chat(model=name, messages=native_calls.SAID).finish_reason == "COMPLETE"
+    on.v1.finetuning.delete_finetuned_model(identity)
+    with pytest.raises(cohere.NotFoundError):
+        on.v1.models.get(name)
+
+
+def test_a_key_that_is_none_of_ours_is_not_kept(wire: Wire, on: Clients) -> None:
+    source = native_calls.uploaded(on, "chat-finetune-input", native_calls.TALKS)
+    settings = {"base_model": {"base_type": "BASE_TYPE_CHAT"}, "dataset_id": source,
+                "wandb": {"project": "p", "api_key": "hush"}}  # fmt: skip
+    made = wire.post("/v1/finetuning/finetuned-models", {"name": "a", "settings": settings})
+    assert made.status == 200 and b"hush" not in made.data
+    connector = {"name": "a", "url": "https://example.com", "oauth": {"client_secret": "hush"},
+                 "service_auth": {"type": "bearer", "token": "hush"}}  # fmt: skip
+    made = wire.post("/v1/connectors", connector)
+    assert made.status == 200 and b"hush" not in made.data
+
+
+def test_no_more_than_so_many_things_are_kept() -> None:
+    kept: Shelf[int] = Shelf(3)
+    gone = [kept.put(str(number), number) for number in range(5)]
+    assert gone == [None, None, None, 0, 1] and list(kept.newest()) == [4, 3, 2]
+    with running() as wire:
+        for _ in range(shelf.MOST + 5):
+            assert wire.post("/v1/connectors", {"name": "a", "url": "https://example.com"}).status == 200
+        body = wire.ask("GET", "/v1/connectors?limit=1000").body
+        assert body["total_count"] == len(body["connectors"]) == shelf.MOST
+
+
+def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "MOST_BYTES", 100)
+    with running() as wire:
+        body, headers = form(b'{"text": "' + b"a" * 28 + b'"}')  # 40 bytes
+        made = [wire.ask("POST", "/v1/datasets?name=a&type=embed-input", body, headers).body["id"] for _ in range(3)]
+        assert [wire.ask("GET", f"/v1/datasets/{identity}").status for identity in made] == [404, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/batches?page_size=x", "/v2/batches?page_token=x", "/v2/batches?order_by=x", "/v1/connectors?limit=-1",
+     "/v1/connectors?offset=nan", "/v1/connectors?limit=1.5", "/v1/datasets?before=x",
+     "/v1/datasets?validationStatus=x", "/v1/finetuning/finetuned-models?order_by=x"],
+)  # fmt: skip
+def test_a_bad_query_is_refused(wire: Wire, path: str) -> None:
+    assert wire.ask("GET", path).status == 400
+
+
+def test_pages_and_windows(wire: Wire) -> None:
+    names = [wire.post("/v1/connectors", {"name": f"n{n}", "url": "https://example.com"}).body for n in range(3)]
+    window = wire.ask("GET", "/v1/connectors?limit=2.0&offset=1").body["connectors"]
+    assert [one["name"] for one in window] == ["n1", "n0"]
+    assert {one["connector"]["id"][:2] for one in names} == {"n0", "n1", "n2"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/batches/x:cancel", "/v1/embed-jobs/x/cancel", "/v1/connectors/x/oauth/authorize"]
+)
+def test_an_action_needs_no_body(wire: Wire, path: str) -> None:
+    assert wire.ask("POST", path).status == 404  # not 400: nothing is called x
+
+
+def test_a_classifier_needs_examples(wire: Wire) -> None:
+    two = native_calls.EXAMPLES[:2]
+    for body in ({}, {"examples": two}, {"examples": [*two, {"text": "a", "label": "b"}]}, {"model": A}):
+        assert wire.post("/v1/classify", {"inputs": ["a"], **body}).status == 400
+    several = wire.post("/v1/classify", {"inputs": ["sunny", "rainy"], "examples": native_calls.EXAMPLES}).body
+    assert [one["prediction"] for one in several["classifications"]] == ["good", "bad"]
+    for one in several["classifications"]:
+        assert sum(label["confidence"] for label in one["labels"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_page_says_that_it_was_not_read(wire: Wire) -> None:
+    body = {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": PIXEL}}
+    assert "does not read pictures" in wire.post("/v2/parse", body).body["pages"][0]["markdown"]["content"]
+    assert wire.post("/v2/parse", body | {"model": A}).status == 400
+
+
+def test_replaced_models_can_be_tuned_all_the_same() -> None:
+    def factory() -> Starlette:
+        return create_emulator([Model(name="mine")])
+
+    with running(factory) as wire, native_calls.clients(wire.url) as clients:
+        native_calls.tuned(clients, "reranker-finetune-input", "BASE_TYPE_RERANK",
+                           native_calls.lines({"query": "a", "relevant_passages": ["b"]}))  # fmt: skip
+        assert len(clients.v1.models.list(endpoint="rerank").models) == 1

@@ -1,0 +1,138 @@
+"""Cohere's vectors as OpenAI's list, in the order of the inputs.
+
+A vector is passed on as the text it came as: to read a million numbers and write them again would cost more
+than all the rest (performance.md §3). What is counted is the length of base64, which says how many numbers it
+holds; only where Cohere gives none are floats read and packed here (product.md, decision 9).
+"""
+
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
+
+from schemas.cohere import embed as cohere
+from schemas.openai import embeddings as openai
+from translators.context import UsageBase
+from translators.embeddings_input import Part
+from translators.errors import AnswerFailed, TranslationError, UpstreamProtocolError
+from translators.outcome import Counts, embedded, total
+
+FLOAT_BYTES = 4
+QUOTE, BRACKET, PAD = b'"'[0], b"["[0], b"="[0]
+
+Vector = dict[str, Raw]
+"""One input's numbers as JSON, by Cohere's name of their type."""
+
+_floats = msgspec.json.Decoder(list[float]).decode
+_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class View(Struct, frozen=True):
+    """How the caller wants it. model: as they named it; shown: the type of `embedding`; types: asked by name.
+
+    asked: the types that Cohere is asked for. size: numbers of a vector, 0 when unknown.
+    """
+
+    model: str
+    shown: str
+    types: tuple[str, ...]
+    asked: tuple[str, ...]
+    size: int
+    base: UsageBase
+
+    @property
+    def packs(self) -> bool:
+        """base64 is wanted and made here, of floats."""
+        return "base64" not in self.asked and "base64" in (self.shown, *self.types)
+
+
+def vectors(parts: Sequence[Part], answers: Sequence[bytes], view: View) -> tuple[list[Vector], Counts]:
+    """The vectors of all inputs in order, and what they cost. Raises UpstreamProtocolError, AnswerFailed."""
+    found: list[Vector] = [{} for part in parts for _ in part.positions]
+    costs: list[Counts] = []
+    for part, body in zip(parts, answers, strict=True):
+        answer = _read(body)
+        costs.append(embedded(answer.meta, view.base))
+        for name in view.asked:
+            rows = answer.embeddings.get(name) or []
+            if len(rows) != len(part.positions):
+                raise _broken(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
+            for position, row in zip(part.positions, rows, strict=True):
+                _check(row, name, view.size)
+                found[position][name] = row
+    if view.packs:
+        for vector in found:
+            vector["base64"] = _packed(vector["float"])
+    return found, total(costs)
+
+
+def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
+    """OpenAI's list of these vectors."""
+    usage = openai.Usage(
+        counts.prompt,
+        counts.prompt,
+        openai.PromptTokensDetails(counts.image) if counts.image else UNSET,
+        dict(counts.billed) or UNSET,
+    )
+    data = [
+        openai.Embedding(
+            index, vector[view.shown], {name: vector[name] for name in view.types} if view.types else UNSET
+        )
+        for index, vector in enumerate(found)
+    ]
+    return _encode(openai.EmbeddingList(data, view.model, usage))
+
+
+def _read(body: bytes) -> cohere.EmbedAnswer:
+    try:
+        return cohere.decode_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamProtocolError("Cohere answered with something else than vectors by type") from error
+
+
+def _broken(what: str, name: str) -> TranslationError:
+    """What is no answer; where base64 was asked for, floats may be one."""
+    broken = UpstreamProtocolError(f"Cohere sent {what}")
+    return AnswerFailed(replace(broken.failure, again=True)) if name == "base64" else broken
+
+
+def _check(row: Raw, name: str, size: int) -> None:
+    """A look at both ends of a vector, not into it."""
+    view = memoryview(row)
+    if name != "base64":
+        if view[0] != BRACKET or len(view) < 3:
+            raise _broken(f"a vector of type {name} that is none", name)
+    elif not _fits(view, size) and not _fits(memoryview(_encode(_plain(row))), size):
+        raise _broken(f"a base64 vector that does not hold {size or 'whole'} numbers of 4 bytes", name)
+
+
+def _fits(quoted: Any, size: int) -> bool:
+    """Whether this base64, in quotes, is as long as that many floats; as any floats where the size is unknown."""
+    length = len(quoted) - 2
+    if quoted[0] != QUOTE or length < 4 or length % 4:
+        return False
+    held: int = length // 4 * 3 - (quoted[-2] == PAD) - (quoted[-3] == PAD)
+    return held == size * FLOAT_BYTES if size else held % FLOAT_BYTES == 0
+
+
+def _plain(row: Raw) -> str:
+    """Without JSON's escapes, which would be counted, too."""
+    try:
+        return _text(row)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+
+
+def _packed(row: Raw) -> Raw:
+    """Floats as OpenAI's SDKs read them: 32 bits each, the lowest byte first."""
+    try:
+        numbers = _floats(row)
+        packed = struct.pack(f"<{len(numbers)}f", *numbers)
+    except (msgspec.DecodeError, RecursionError, struct.error, OverflowError) as error:
+        raise UpstreamProtocolError("Cohere sent a vector of floats that cannot be read") from error
+    return Raw(b'"' + base64.b64encode(packed) + b'"')
