@@ -9,16 +9,18 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange
+from gateway import base_urls, body, exchange
 from gateway.access.caller import Caller
+from gateway.cache import HIT, MISS
 from gateway.departure import Departure
 from gateway.endpoint import answer_json, note_headers
 from gateway.errors import GatewayError, UpstreamError
 from gateway.exchange import Exchange
 from gateway.operations import BatchOperation
-from gateway.serving import Services, said
-from gateway.upstream.client import TRACE_HEADER, Upstream
-from translators.context import Answer, Batch
+from gateway.serving import Services, asked_again
+from gateway.upstream.client import TRACE_HEADER
+from gateway.upstream.resilient import ResilientUpstream
+from translators.context import Answer, Batch, Call
 from translators.errors import AnswerFailed
 from translators.refusals import refusal
 
@@ -40,36 +42,46 @@ class BatchEndpoint:
         asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
         caller: Caller = scope["gateway.caller"]
         call = operation.request(asked, services.context(scope))
+        base_urls.tell(scope, call.notes)
         services.catalogue.notice(call.model, caller)
-        known.model, known.notes = call.model, len(call.notes)
-        services.metrics.note(operation.name, call.notes)
+        known.cache, lookup = services.cache.lookup(call.notes, True, caller, scope["gateway.headers"])
         async with Departure(receive) as departure:
+            if lookup is not None:
+                alone = call.alone()
+                call = call.beside(await lookup.pieces(operation.upstream, alone))
+                known.cache = MISS if call.bodies else HIT
+            known.model, known.notes = call.model, len(call.notes)
+            services.metrics.note(operation.name, call.notes)
             known.upstream_began = time.monotonic()
             try:
-                call, answer = await self._answered(call, caller, known)
+                call, bodies, answer = await self._answered(call, caller, known)
             finally:
-                known.upstream_ended = time.monotonic()
-            known.prompt_tokens = answer.outcome.prompt_tokens
-            known.completion_tokens = answer.outcome.completion_tokens
+                if known.cache != HIT:
+                    known.upstream_ended = time.monotonic()
+            exchange.used(known, answer.outcome)
             departure.over()
             await answer_json(send, answer.body, note_headers(call.notes))
+            if lookup is not None and bodies:
+                made = [(alone[place], piece) for place, piece in call.pieces(bodies)]
+                await lookup.keep_pieces(operation.upstream, made)
 
-    async def _answered(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, Answer]:
-        """The answer, and the call that it answers: the second, where the first one's failure can be helped."""
+    async def _answered(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
+        """The answer, what Cohere said, and to which call: the second, where the first one's failure can be helped."""
         try:
-            return call, await self._answer(call, caller, known)
+            return await self._answer(call, caller, known)
         except (UpstreamError, AnswerFailed) as error:
             second = call.otherwise(error.failure)
             if second is None:
                 raise _told(call, error) from error
         try:
-            return second, await self._answer(second, caller, known)
+            return await self._answer(second, caller, known)
         except (UpstreamError, AnswerFailed) as error:
             raise _told(second, error) from error
 
-    async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> Answer:
+    async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
         upstream, path = self._services.upstream, self._operation.upstream
-        return call.answer(await answers(upstream, path, call.bodies, caller, known))
+        bodies = await answers(upstream, path, call, call.bodies, caller, known)
+        return call, bodies, call.answer(bodies)
 
 
 def _told(call: Batch, error: UpstreamError | AnswerFailed) -> UpstreamError:
@@ -78,19 +90,26 @@ def _told(call: Batch, error: UpstreamError | AnswerFailed) -> UpstreamError:
 
 
 async def answers(
-    upstream: Upstream, path: str, bodies: Sequence[bytes], caller: Caller, known: Exchange
+    upstream: ResilientUpstream,
+    path: str,
+    call: Batch | Call,
+    bodies: Sequence[bytes],
+    caller: Caller,
+    known: Exchange,
 ) -> list[bytes]:
-    """Cohere's answers to these bodies, in order, a few asked at once.
+    """Cohere's answers to these bodies of a call, in order, a few asked at once.
 
     Raises UpstreamError: of several failures always that of the first body in order, so that the same request
     fails in the same way. A failure calls off what comes after it; what comes before is awaited.
     """
 
     async def one(asked: bytes) -> bytes:
-        async with upstream.post(path, caller.upstream_key, asked, False) as reply:
+        async with upstream.post(path, caller, asked, False, call.model) as reply:
+            if reply.retried:
+                asked_again(known, call.notes, reply.retried)
             known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
             if reply.status != 200:
-                told = refusal(reply.status, await said(reply), caller.own_key)
+                told = refusal(reply.status, await reply.said(), caller.own_key)
                 raise UpstreamError(told, reply.header("retry-after") or None)
             return await reply.whole()
 

@@ -1,10 +1,13 @@
-"""A request's body, read within bounds before anything is parsed."""
+"""A request's body, within bounds: read whole before anything is parsed, or passed on piece by piece."""
 
 import asyncio
 
 from starlette.types import Receive, Scope
 
+from gateway.base_urls import DEPLOYMENT, SAID
+from gateway.departure import Departure
 from gateway.errors import CallerError, CallerLeft, failure
+from translators.model_names import addressed
 
 SLOWEST = 500
 """Bytes a second below which a body is too slow as a whole, however regularly its pieces come: else 32 MiB might
@@ -31,9 +34,7 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
 
     patience: seconds between two pieces, and how far the whole may fall behind SLOWEST.
     """
-    declared: bytes = scope["gateway.headers"].get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+    refuse_declared(scope, limit)
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -55,8 +56,68 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
                 if not message.get("more_body"):
                     break
     except TimeoutError as error:
-        raise CallerError(failure("slow_body", "The request's body came too slowly")) from error
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        raise _slow() from error
+    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if DEPLOYMENT in scope:
+        whole, scope[SAID] = addressed(whole, scope[DEPLOYMENT])
+    return whole
+
+
+class Pieces:
+    """The body piece by piece, for whoever passes it on: no more than one of them is in memory here.
+
+    What the caller does wrong on the way is kept in `failure`, since who iterates may be a task of a library's. A
+    caller who leaves is told to `departure`, which ends the request.
+    """
+
+    def __init__(self, receive: Receive, limit: int, patience: float, departure: Departure) -> None:
+        self._receive, self._limit, self._patience, self._departure = receive, limit, patience, departure
+        self._size = 0
+        self.over = False
+        self.failure: CallerError | None = None
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece, never an empty one. Raises CallerError (413, 408)."""
+        while not self.over:
+            try:
+                async with asyncio.timeout(self._patience):
+                    message = await self._receive()
+            except TimeoutError:
+                raise self._failed(_slow()) from None
+            except CallerError as error:  # broken framing
+                raise self._failed(error) from None
+            if message["type"] == "http.disconnect":
+                self._departure.left()
+                # What was sent so far is no whole request: whoever waits here is cancelled, not told of an end.
+                await asyncio.Event().wait()
+            if not message.get("more_body"):
+                self.over = True
+                self._departure.listen()
+            piece: bytes = message.get("body", b"")
+            self._size += len(piece)
+            if self._size > self._limit:
+                raise self._failed(_too_large(self._limit))
+            if piece:
+                return piece
+        raise StopAsyncIteration
+
+    def _failed(self, failure: CallerError) -> CallerError:
+        self.failure = failure
+        return failure
+
+
+def refuse_declared(scope: Scope, limit: int) -> None:
+    """Raises CallerError (413) for a body that says itself that it is too large."""
+    declared: bytes = scope["gateway.headers"].get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+
+
+def _slow() -> CallerError:
+    return CallerError(failure("slow_body", "The request's body came too slowly"))
 
 
 def _too_large(limit: int) -> CallerError:

@@ -18,7 +18,7 @@ from gateway.errors import CallerError, failure
 from gateway.log import Log
 from gateway.settings import SettingError, Settings
 from gateway.store.cache import Cache, MemoryCache
-from translators.context import Call
+from translators.notes import Notes
 
 TTL_HEADER, CACHE_HEADER = b"x-gateway-cache-ttl", b"x-gateway-cache"
 MOST_SECONDS = 30 * 86_400
@@ -41,8 +41,16 @@ class Lookup(Struct):
         """place: tells apart the same bodies of one request, whose answers should differ."""
         return hashlib.sha256(b"%b\0%b\0%d\0%b" % (self.owner, path.encode(), place, asked)).digest()
 
+    async def pieces(self, path: str, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """What was kept for each of these requests, which may be the same."""
+        return await self.store.get([self.key(path, 0, asked) for asked in bodies])
+
+    async def keep_pieces(self, path: str, answers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Requests and their answers."""
+        await self.store.put([(self.key(path, 0, asked), answer) for asked, answer in answers], self.seconds)
+
     async def find(self, path: str, bodies: Sequence[bytes]) -> list[bytes] | None:
-        """What was kept for all of these requests, or nothing."""
+        """What was kept for all of these requests of one call, or nothing."""
         found = await self.store.get([self.key(path, place, asked) for place, asked in enumerate(bodies)])
         answers = [answer for answer in found if answer is not None]
         return answers if len(answers) == len(bodies) else None
@@ -128,18 +136,20 @@ class AnswerCache:
             raise CallerError(failure("bad_request", told))
         return (how.decode() if int(given) else BYPASS), float(given)
 
-    def lookup(self, call: Call, caller: Caller, headers: Mapping[bytes, bytes]) -> tuple[str, Lookup | None]:
+    def lookup(
+        self, notes: Notes, repeatable: bool, caller: Caller, headers: Mapping[bytes, bytes]
+    ) -> tuple[str, Lookup | None]:
         """What `x-gateway-cache` will say if nothing is found, and the way to look; None for a call that is not kept.
 
-        Raises CallerError, and InvalidField in strict mode.
+        repeatable: it is kept without being asked to. Raises CallerError, and InvalidField in strict mode.
         """
         how, seconds = self.wish(headers)
         if self.store is None:
             if seconds:
-                call.notes.ignored("x-gateway-cache-ttl", "the cache is off")
+                notes.ignored("x-gateway-cache-ttl", "the cache is off")
             return "", None
         if how == BYPASS:
             return BYPASS, None
-        if seconds is None and not call.repeatable:
+        if seconds is None and not repeatable:
             return "", None
         return MISS, Lookup(self.store, self.owner(caller), seconds or self._seconds)

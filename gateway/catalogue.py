@@ -5,10 +5,12 @@ import time
 from collections.abc import Container, Mapping
 from urllib.parse import quote
 
+from msgspec import Struct
+
 from gateway import operations
-from gateway.access.caller import Caller
+from gateway.access.caller import Caller, owner_of
 from gateway.errors import UpstreamError
-from gateway.upstream.client import Upstream
+from gateway.upstream.resilient import ResilientUpstream
 from translators.errors import Failure, TranslationError
 from translators.refusals import refusal
 
@@ -19,16 +21,37 @@ MOST_PAGES = 100
 """A list that never ends is not followed for ever."""
 
 
-class Catalogue:
-    """Fetches the list; remembers what the models can do, for the requests that follow.
+MOST_LISTS = 100
+"""Cohere keys whose lists are kept: where callers bring their own, each key has its own models."""
 
-    known: the models that need no looking up.
+PATIENCE = 5.0
+"""Seconds that a caller waits for a new list where there is an old one."""
+
+TRY_AGAIN = 10.0
+"""Seconds after a failure before Cohere is asked for the list once more, where there is an old one."""
+
+
+class Listing(Struct):
+    """A list of models. read, tried: the clock's seconds. stale: what is to be told of its age, if anything."""
+
+    pages: list[bytes]
+    read: float
+    tried: float
+    stale: str = ""
+
+
+class Catalogue:
+    """Fetches the list and keeps it; remembers what the models can do, for the requests that follow.
+
+    known: the models that need no looking up. fresh: seconds for which a list is good; 0 keeps none.
     """
 
-    def __init__(self, upstream: Upstream, known: Container[str]) -> None:
-        self._upstream, self._known = upstream, known
+    def __init__(self, upstream: ResilientUpstream, known: Container[str], fresh: float = 0.0) -> None:
+        self._upstream, self._known, self._fresh = upstream, known, fresh
         self._asked = -LOOK_AGAIN
         self._looking: asyncio.Task[None] | None = None
+        self._listings: dict[str, Listing] = {}
+        self._fetching: dict[str, _Fetch] = {}
         self.features: Mapping[str, frozenset[str]] = {}
         self.lessons: dict[str, dict[str, bool]] = {}
 
@@ -56,24 +79,97 @@ class Catalogue:
 
     async def _look(self, caller: Caller) -> None:
         try:
-            await self.pages(caller)
+            await self._fetched(owner_of(caller.upstream_key), caller)
         except (UpstreamError, TranslationError, RuntimeError):
             return  # the request itself will tell what is wrong; RuntimeError: the session was closed meanwhile
 
-    async def pages(self, caller: Caller) -> list[bytes]:
+    async def listing(self, caller: Caller) -> Listing:
+        """The list: kept while it is fresh, and longer while Cohere has none to give. Raises UpstreamError."""
+        owner = owner_of(caller.upstream_key)
+        kept = self._listings.get(owner)
+        if kept is None:
+            return await self._fetched(owner, caller)
+        now = time.monotonic()
+        if now - kept.read < self._fresh:
+            return kept
+        if now - kept.tried >= TRY_AGAIN:
+            fetch = self._begun(owner, caller)
+            fetch.waiting += 1  # for ever: it goes on when nobody waits any longer, for those who come later
+            await asyncio.wait({fetch.task}, timeout=PATIENCE)
+            try:
+                return fetch.task.result()
+            except asyncio.InvalidStateError:
+                why = "upstream_timeout"
+            except (UpstreamError, TranslationError) as error:
+                told = error.failure
+                if told.loud or not (told.status >= 500 or told.status == 429):
+                    raise  # Cohere is up, and has said what it thinks of the key
+                why = str(told.code)
+            kept.tried = time.monotonic()
+            kept.stale = f"models as of {now - kept.read:.0f} seconds ago ({why})"
+        return kept
+
+    async def _fetched(self, owner: str, caller: Caller) -> Listing:
+        """A new list, fetched once for all who wait for it, and no longer than somebody does."""
+        fetch = self._begun(owner, caller)
+        fetch.waiting += 1
+        try:
+            return await asyncio.shield(fetch.task)
+        finally:
+            fetch.waiting -= 1
+            if not fetch.waiting:
+                fetch.task.cancel()
+
+    def _begun(self, owner: str, caller: Caller) -> "_Fetch":
+        fetch = self._fetching.get(owner)
+        if fetch is not None and not fetch.task.cancelling():
+            return fetch
+        fetch = _Fetch(asyncio.get_running_loop().create_task(self._fetch(owner, caller)))
+        self._fetching[owner] = fetch
+
+        def over(task: asyncio.Task[Listing]) -> None:
+            if self._fetching.get(owner) is fetch:
+                del self._fetching[owner]
+            if not task.cancelled():
+                task.exception()  # seen, also where nobody waits any longer
+
+        fetch.task.add_done_callback(over)
+        return fetch
+
+    async def _fetch(self, owner: str, caller: Caller) -> Listing:
+        pages = await self._pages(caller)
+        now = time.monotonic()
+        listing = Listing(pages, now, now)
+        if self._fresh:
+            self._listings.pop(owner, None)
+            self._listings[owner] = listing
+            if len(self._listings) > MOST_LISTS:
+                del self._listings[next(iter(self._listings))]
+        return listing
+
+    async def _pages(self, caller: Caller) -> list[bytes]:
         """The bodies of all pages. Raises UpstreamError."""
         pages: list[bytes] = []
         token = ""
+        seen = {token}
         while len(pages) < MOST_PAGES:
             path = operations.CATALOGUE_PATH + (f"&page_token={quote(token, safe='')}" if token else "")
-            async with self._upstream.get(path, caller.upstream_key) as reply:
+            async with self._upstream.get(path, caller) as reply:
                 body = await reply.whole()
                 if reply.status != 200:
                     told: Failure = refusal(reply.status, body, caller.own_key)
                     raise UpstreamError(told, reply.header("retry-after") or None)
             pages.append(body)
             token = operations.next_page(body)
-            if not token:
+            if token in seen:
                 break
+            seen.add(token)
         self.features = operations.features(pages)
         return pages
+
+
+class _Fetch(Struct):
+    """A list on its way, and how many wait for it."""
+
+    task: "asyncio.Task[Listing]"
+    waiting: int = 0

@@ -7,12 +7,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway import __version__
 
-OPERATIONS = ("chat", "responses", "embeddings")
+OPERATIONS = ("chat", "responses", "rerank", "embeddings")
 """What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
 
 
@@ -106,32 +107,26 @@ def _settings_text() -> str:
     return "\n".join(lines)
 
 
-def _settings(options: argparse.Namespace) -> Any:
-    from gateway.settings import SettingError, load
+def _serve_settings(file: str | None, command_line: dict[str, Any]) -> Any:
+    """The settings in force now. Raises SettingError."""
+    from gateway.settings import load
 
-    try:
-        return load(
-            os.environ,
-            options.config,
-            {
-                "host": options.host,
-                "port": options.port,
-                "workers": options.workers,
-                "demo": options.demo,
-                "allow_open": options.allow_open,
-            },
-        )
-    except SettingError as error:
-        raise _Wrong(str(error)) from error
+    return load(os.environ, file, command_line)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    from gateway.server import CannotListen, serve
+    names = ("host", "port", "workers", "demo", "allow_open")
+    reread = partial(_serve_settings, options.config, {name: getattr(options, name) for name in names})
     from gateway.settings import SettingError
 
     try:
-        serve(settings, _announce)
+        settings = reread()
+    except SettingError as error:
+        raise _Wrong(str(error)) from error
+    from gateway.server import CannotListen, serve
+
+    try:
+        serve(settings, _announce, reread)
     except SettingError as error:
         raise _Wrong(str(error)) from error
     except CannotListen as error:

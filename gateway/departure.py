@@ -21,10 +21,13 @@ MOMENT = 0.05
 
 
 class Departure:
-    """Use after the request's body was read: what comes then can only be a disconnect."""
+    """Use after the request's body was read: what comes then can only be a disconnect.
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    listening: False where somebody still reads the body; they say `listen` at its end, or `left`.
+    """
+
+    def __init__(self, receive: Receive, listening: bool = True) -> None:
+        self._receive, self._listening = receive, listening
         self._left = False
         self._over = False
 
@@ -37,8 +40,21 @@ class Departure:
         assert task is not None
         self._task: asyncio.Task[None] = task
         self._watcher: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(MOMENT, self._listen)
+        self._timer: asyncio.TimerHandle | None = None
+        if self._listening:
+            self.listen()
         return self
+
+    def listen(self) -> None:
+        """Begins to listen, in a moment."""
+        if not self._over and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(MOMENT, self._listen)
+
+    def left(self) -> None:
+        """The caller has gone."""
+        if not self._over:
+            self._left = True
+            self._task.cancel()
 
     def _listen(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
@@ -47,18 +63,14 @@ class Departure:
         with contextlib.suppress(CallerError):  # a body that nobody wants may come broken: then we see no more
             while (await self._receive())["type"] != "http.disconnect":
                 pass
-            self._leave()
-
-    def _leave(self) -> None:
-        if not self._over:
-            self._left = True
-            self._task.cancel()
+            self.left()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         if self._left and kind is not None and issubclass(kind, asyncio.CancelledError):

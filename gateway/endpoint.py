@@ -4,12 +4,15 @@ Pure ASGI: a request meets no framework object. Errors are raised; the guard ren
 request's bytes and its answer is `serving.py`.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 
+import msgspec
+from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange
+from gateway import body, exchange, sse
 from gateway.departure import Departure
 from gateway.exchange import Exchange
 from gateway.operations import CallOperation, LookupOperation
@@ -17,6 +20,9 @@ from gateway.pump import Framing
 from gateway.serving import Services, Serving
 from translators.context import Call, Stream
 from translators.notes import Notes
+
+VERSION_QUERY = "api-version"
+"""What Azure's clients put into every query."""
 
 JSON_TYPE = (b"content-type", b"application/json")
 STREAM_HEADERS = (
@@ -42,14 +48,26 @@ class CallEndpoint:
         serving = Serving(operation, self._services, scope, known)
         call = await serving.prepare(asked)
         async with Departure(receive) as departure:
-            await serving.answer(call, Answering(operation.framing, known, send, departure))
+            with Answering(operation.framing, known, send, departure, settings.stream_comments) as answering:
+                await serving.answer(call, answering)
 
 
 class Answering:
-    """An HTTP answer as the place where a call's answer goes: `pump.Outlet`."""
+    """An HTTP answer as the place where a call's answer goes: `pump.Outlet`.
 
-    def __init__(self, framing: Framing, known: Exchange, send: Send, departure: Departure) -> None:
+    A stream that has begun and falls silent gets a comment now and then, so that nobody between us and the caller
+    takes the connection for dead. One timer looks after that, whatever the number of events.
+
+    comments: seconds of silence at most, 0 for any.
+    """
+
+    def __init__(self, framing: Framing, known: Exchange, send: Send, departure: Departure, comments: float) -> None:
         self._framing, self._known, self._send, self._departure = framing, known, send, departure
+        self._comments = comments
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Future[None] | None = None
+        self._told = 0
+        self._seen = -1
 
     async def whole(self, call: Call, answer: bytes) -> None:
         self._departure.over()
@@ -59,15 +77,56 @@ class Answering:
         self._known.first_byte = time.monotonic()
         headers = [*STREAM_HEADERS, *note_headers(call.notes)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        if self._comments:
+            self._set_timer()
 
     async def documents(self, documents: Sequence[bytes]) -> None:
+        self._told += 1
+        if self._comment is not None:
+            await self._comment_sent()
         body = self._framing.documents(documents)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self._told += 1
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
+        self.__exit__()
+        if self._comment is not None:
+            await self._comment_sent()
         self._departure.over()
         body = self._framing.documents(documents) + self._framing.closing(stream)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def __enter__(self) -> "Answering":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if error and self._comment is not None:
+            self._comment.cancel()
+
+    def _set_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._comments / 2, self._look)
+
+    def _look(self) -> None:
+        """The timer: was anything told since it looked last? An odd count is a send that a slow caller holds up."""
+        if self._told == self._seen and not self._told % 2 and self._comment is None:
+            self._comment = asyncio.ensure_future(
+                self._send({"type": "http.response.body", "body": sse.COMMENT, "more_body": True})
+            )
+            self._comment.add_done_callback(self._commented)
+        self._seen = self._told
+        self._set_timer()
+
+    def _commented(self, comment: asyncio.Future[None]) -> None:
+        self._comment = None
+        if not comment.cancelled():
+            comment.exception()  # who has left is noticed elsewhere
+
+    async def _comment_sent(self) -> None:
+        """Two sends at once might be mixed up."""
+        if self._comment is not None:
+            await asyncio.wait([self._comment])
 
 
 class LookupEndpoint:
@@ -77,14 +136,30 @@ class LookupEndpoint:
         self._operation, self._services = operation, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, known = self._services, exchange.of(scope)
-        known.operation = self._operation.name
+        services, known, operation = self._services, exchange.of(scope), self._operation
+        known.operation = operation.name
+        asked = await self._asked(scope, receive) if operation.filtered else []
+        context = services.context(scope)
+        notes = Notes(context.strict)
         async with Departure(receive) as departure:
-            pages = await services.catalogue.pages(scope["gateway.caller"])
+            listing = await services.catalogue.listing(scope["gateway.caller"])
+            if listing.stale:
+                notes.told("list", listing.stale)
             name = scope["path_params"].get("name", "")
-            answer = self._operation.answer(pages, name, services.context(scope))
+            answer = operation.answer(listing.pages, name, asked, context, notes)
             departure.over()
-            await answer_json(send, answer)
+            await answer_json(send, answer, note_headers(notes))
+        known.notes = len(notes)
+        services.metrics.note(operation.name, notes)
+
+    async def _asked(self, scope: Scope, receive: Receive) -> list[bytes]:
+        """What is asked of the list, in a body and in the query: JSON objects, of which the later wins."""
+        settings = self._services.settings
+        sent = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        if sent:
+            body.require_json(scope)
+        query = {name: value for name, value in QueryParams(scope["query_string"]).items() if name != VERSION_QUERY}
+        return [part for part in (sent, msgspec.json.encode(query) if query else b"") if part]
 
 
 async def answer_json(send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:

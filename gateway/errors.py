@@ -13,8 +13,14 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from schemas.cohere.errors import ErrorBody as CohereErrorBody
+from schemas.cohere.errors import encode_error as encode_cohere_error
 from schemas.openai.errors import Error, ErrorBody, encode_error
 from translators.errors import Failure, TranslationError
+
+NATIVE_PREFIX = "/cohere/"
+ALIAS_PREFIX = "/litellm/cohere/"
+"""Where Cohere's own API is: what is below speaks Cohere's language, in errors, too."""
 
 
 class GatewayError(Exception):
@@ -33,7 +39,18 @@ class CallerError(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """Cohere refused, could not be reached, or fell silent."""
+    """Cohere refused, could not be reached, or fell silent.
+
+    cause: what happened to the connection ("unreachable", "silent", "cut"), empty if it was something else.
+    """
+
+    def __init__(self, failure: Failure, retry_after: str | None = None, cause: str = "") -> None:
+        super().__init__(failure, retry_after)
+        self.cause = cause
+
+
+class AnswerRefused(UpstreamError):
+    """An answer that began with 200 and is none, before anything of it was told."""
 
 
 class CallerLeft(Exception):
@@ -49,6 +66,7 @@ class Meaning(Struct, frozen=True):
 ERRORS: Mapping[str, Meaning] = {
     "bad_request": Meaning(400, "invalid_request_error", "bad_request"),
     "two_credentials": Meaning(400, "invalid_request_error", "two_credentials"),
+    "unsupported": Meaning(400, "UnsupportedOperationError", "unsupported_operation"),
     "missing_key": Meaning(401, "authentication_error", "missing_api_key"),
     "wrong_key": Meaning(401, "authentication_error", "invalid_api_key"),
     "not_found": Meaning(404, "invalid_request_error", "unknown_url"),
@@ -61,6 +79,7 @@ ERRORS: Mapping[str, Meaning] = {
     "body_too_large": Meaning(413, "invalid_request_error", "request_too_large"),
     "target_too_long": Meaning(414, "invalid_request_error", "uri_too_long"),
     "wrong_content_type": Meaning(415, "invalid_request_error", "unsupported_media_type"),
+    "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded"),
     "head_too_large": Meaning(431, "invalid_request_error", "headers_too_large"),
     "internal": Meaning(500, "server_error", "internal_error"),
     "unknown_coding": Meaning(501, "invalid_request_error", "unsupported_transfer_coding"),
@@ -68,6 +87,9 @@ ERRORS: Mapping[str, Meaning] = {
     "cut": Meaning(502, "server_error", "upstream_cut"),
     "no_storage": Meaning(503, "server_error", "storage_unavailable"),
     "not_ready": Meaning(503, "server_error", "not_ready"),
+    "busy": Meaning(503, "server_error", "too_many_calls"),
+    "circuit_open": Meaning(503, "server_error", "circuit_open"),
+    "stopping": Meaning(503, "server_error", "gateway_stopping"),
     "silent": Meaning(504, "server_error", "upstream_timeout"),
     "unknown_version": Meaning(505, "invalid_request_error", "unsupported_http_version"),
 }
@@ -92,8 +114,10 @@ def failure_of(error: Exception) -> Failure:
     return INTERNAL
 
 
-def body(told: Failure) -> bytes:
-    """The failure in OpenAI's shape."""
+def body(told: Failure, path: str) -> bytes:
+    """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
+    if f"{path}/".startswith((NATIVE_PREFIX, ALIAS_PREFIX)):
+        return encode_cohere_error(CohereErrorBody(told.message))
     return encode_error(ErrorBody(Error(told.message, told.type, told.param, told.code)))
 
 

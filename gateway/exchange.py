@@ -3,10 +3,13 @@
 No secret and no word of the caller's is ever put in here.
 """
 
+from collections.abc import Mapping
 from random import Random, SystemRandom
 
 from msgspec import Struct
 from starlette.types import Scope
+
+from translators.context import Outcome
 
 _random = Random(SystemRandom().getrandbits(256))
 
@@ -17,7 +20,7 @@ def new_id() -> str:
 
 
 class Exchange(Struct):
-    """Times are the event loop's monotonic seconds; 0 means it has not happened."""
+    """Times are the event loop's monotonic seconds; 0 means it has not happened. billed: Cohere's own count."""
 
     request_id: str
     method: str
@@ -36,7 +39,9 @@ class Exchange(Struct):
     trace_id: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    billed: Mapping[str, int | float] = {}
     notes: int = 0
+    retries: int = 0
     cache: str = ""
     response_started: bool = False
 
@@ -45,3 +50,12 @@ def of(scope: Scope) -> Exchange:
     """The exchange that the guard put into this request's scope."""
     found: Exchange = scope["gateway.exchange"]
     return found
+
+
+def used(known: Exchange, outcome: Outcome) -> None:
+    """What Cohere counted of an answer. Added up: one that was not good enough to be shown was made all the same."""
+    known.prompt_tokens += outcome.prompt_tokens
+    known.completion_tokens += outcome.completion_tokens
+    if known.cache != "hit":  # what was paid for before is not paid for again
+        before, now = known.billed, outcome.billed
+        known.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}

@@ -1,7 +1,8 @@
 """The one outer layer around every route, 404s included. Pure ASGI.
 
-In this order: a request id and the clock; the request's form; cross-origin preflights; who is calling; then the
-routes; then, for whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
+In this order: a request id and the clock; the request's form; cross-origin preflights; the path that is meant; who is
+calling; then the routes; then, for whatever came of it, the error body, the headers every answer carries, the metrics
+and one log line.
 """
 
 import asyncio
@@ -11,17 +12,18 @@ import traceback
 from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Router
+from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import edge, errors
+from gateway import edge, errors, unsupported
 from gateway.access.caller import Access, Mode
+from gateway.base_urls import BaseUrls
 from gateway.errors import CallerLeft, GatewayError, failure
 from gateway.exchange import Exchange, new_id
-from gateway.incoming import LINGER_SECONDS, Incoming
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from gateway.unread import Unread
 
 OPEN_PREFIXES = ("/health/", "/metrics")
 """Paths that decide by themselves who may read them (product.md, "Who may call")."""
@@ -41,8 +43,15 @@ class Guard:
     """The ASGI application: the routes, and what goes for all of them."""
 
     def __init__(self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log) -> None:
-        self._router, self._access, self._metrics, self._log = router, access, metrics, log
+        self._router, self._metrics, self._log = router, metrics, log
         self.routes = router.routes
+        served = [route.path for route in router.routes if isinstance(route, Route)]
+        self._base_urls = BaseUrls([*served, *unsupported.UNSUPPORTED])
+        self.configure(settings, access)
+
+    def configure(self, settings: Settings, access: Access) -> None:
+        """Other settings, for the requests that follow."""
+        self._access = access
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._always = [(b"x-gateway-upstream", b"emulator")] if access.mode is Mode.DEMO else []
 
@@ -56,7 +65,9 @@ class Guard:
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
         added = [*self._always, *self._cross_origin(headers)]
-        incoming = Incoming(receive) if edge.has_body(scope) else None
+        unread: Unread | None = None
+        if edge.has_body(scope):
+            receive = unread = Unread(receive)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -69,9 +80,11 @@ class Guard:
                     *([(b"x-gateway-cache", known.cache.encode())] if known.cache else ()),
                     *added,
                 ]
-            elif incoming is not None and not incoming.over and not message.get("more_body"):
-                await _end_early(message, incoming, send)
-                return
+            elif unread is not None and not unread.over and not message.get("more_body"):
+                # The answer is complete but for its end, which would close the connection on whoever still sends.
+                await send({**message, "more_body": True})
+                await unread.linger()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -80,10 +93,12 @@ class Guard:
             if known.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, answer)
             else:
+                # First of all, so that whatever decides by the path decides by the one that is served.
+                self._base_urls.mend(scope)
                 if not known.path.startswith(OPEN_PREFIXES):
                     scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
                     known.caller = caller.name
-                await self._router(scope, incoming or receive, answer)
+                await self._router(scope, receive, answer)
             known.outcome = known.outcome or ("error" if known.error or known.status >= 400 else "ok")
         except asyncio.CancelledError:
             # The server is stopping and this request had no time left.
@@ -94,17 +109,17 @@ class Guard:
             # 499 is nobody's to read: nginx's word for it, in the log alone.
             known.status, known.outcome = 499, "client_closed"
         except Exception as error:
-            await self._failed(error, known, answer)
+            await self._failed(_known(error, scope), known, answer)
         finally:
             self._metrics.in_flight.dec()
+            if unread is not None:
+                unread.throw_away()
             now = time.monotonic()
             self._metrics.served(known, now)
             self._log.request(known, now)
 
     async def _failed(self, error: Exception, known: Exchange, answer: Send) -> None:
         """Renders any failure; one that no table knows is a bug of ours, logged without the caller's words."""
-        if isinstance(error, HTTPException):
-            error = _of_the_router(error)
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type
         if told is errors.INTERNAL:
@@ -115,7 +130,7 @@ class Guard:
         if known.response_started:
             # Only a torn connection still tells the caller that what came is not whole.
             raise RuntimeError("the answer broke off") from None
-        body = errors.body(told)
+        body = errors.body(told, known.path)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:
@@ -154,18 +169,6 @@ class Guard:
         await answer({"type": "http.response.body", "body": b""})
 
 
-async def _end_early(last: Message, incoming: Incoming, send: Send) -> None:
-    """The end of an answer to a request that is still coming."""
-    await send({**last, "more_body": True})
-    rest = incoming.thrown_away()
-    try:
-        await asyncio.wait([rest], timeout=LINGER_SECONDS)
-        # Still read while this is sent: the server's queue may be full, and the end waits in it.
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-    finally:
-        rest.cancel()
-
-
 _second: tuple[int, bytes] = (0, b"")
 
 
@@ -184,7 +187,14 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     return given.decode() if _REQUEST_ID.match(given) else f"req_{new_id()}"
 
 
-def _of_the_router(error: HTTPException) -> GatewayError:
+def _known(error: Exception, scope: Scope) -> Exception:
+    """The router's own exceptions as ours; all others as they are."""
+    if not isinstance(error, HTTPException):
+        return error
+    if error.status_code in (404, 405):
+        refused = unsupported.refusal(scope["method"], scope["path"])
+        if refused is not None:
+            return refused
     if error.status_code == 405:
         told = errors.CallerError(failure("wrong_method", "This URL does not take this method"))
         told.allow = (error.headers or {}).get("Allow")

@@ -34,6 +34,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     notes: int = 0
+    retries: int = 0
     cache: str = ""
     cohere_trace: str = ""
 
@@ -73,6 +74,7 @@ class Log:
             known.prompt_tokens,
             known.completion_tokens,
             known.notes,
+            known.retries,
             known.cache,
             known.trace_id,
         )

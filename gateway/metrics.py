@@ -113,6 +113,37 @@ class Metrics:
             ("operation", "kind", "field"),
             registry=registry,
         )
+        self.retries = Counter(
+            "gateway_upstream_retries_total",
+            "Calls to Cohere made once more, by what went wrong before",
+            ("reason",),
+            registry=registry,
+        )
+        self.fallbacks = Counter(
+            "gateway_fallbacks_total",
+            "Requests put to another model, by the model that failed",
+            ("model",),
+            registry=registry,
+        )
+        self.parked_keys = Gauge(
+            "gateway_parked_keys",
+            "Cohere keys of the server's that were refused and are passed over",
+            registry=registry,
+            multiprocess_mode="livemax" if many else "all",
+        )
+        self.breaker = Gauge(
+            "gateway_breaker_open",
+            "1 while the circuit breaker of a model, or of the way to Cohere, lets no call through",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemax" if many else "all",
+        )
+        self.queue_wait = Histogram(
+            "gateway_upstream_queue_seconds",
+            "Waiting for one's turn to call Cohere, of the calls that had to",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
     def served(self, exchange: Exchange, now: float) -> None:

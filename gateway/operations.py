@@ -2,19 +2,21 @@
 
 The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
 translated, sent to Cohere and answered, whole or streamed; a row of BATCHES is sent in parts and answered whole;
-a row of COUNTS is translated and counted; a row of LOOKUPS is answered from Cohere's list of models.
+a row of UPLOADS is a form whose file is sent on; a row of COUNTS is translated and counted; a row of LOOKUPS is
+answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from gateway import sse
 from gateway.pump import Framing
-from translators import chat, embeddings, models, responses, tokens
-from translators.context import Batch, Call, Context, Kept, Remembering, Stream
+from translators import chat, embeddings, models, native, rerank, responses, tokens, transcription
+from translators.context import Batch, Call, Context, Kept, Outcome, Policy, Remembering, Stream, UsageBase
 from translators.fields import FieldTable
+from translators.notes import Notes
 
 
 def _done(stream: Stream) -> bytes:
@@ -69,12 +71,46 @@ class CountOperation(Struct, frozen=True):
     counted: Callable[[Sequence[bytes]], bytes]
 
 
-class LookupOperation(Struct, frozen=True):
-    """`answer` makes a body of the pages of Cohere's list, the name in the path, and the context."""
+class UploadCall(Protocol):
+    """A translated form. fields: the texts that Cohere is told, in order. answer: what the caller is told."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    def answer(self, body: bytes) -> transcription.Transcript: ...
+
+
+class UploadOperation(Struct, frozen=True):
+    """A form with a file: `request` makes a call of its texts, the part called `file` is sent on as it comes.
+
+    needed: the texts that Cohere must have before the file.
+    """
 
     name: str
     path: str
-    answer: Callable[[Sequence[bytes], str, Context], bytes]
+    upstream: str
+    request: Callable[[bytes, Context], UploadCall]
+    fields: FieldTable
+    file: str
+    needed: Sequence[str]
+
+
+class LookupOperation(Struct, frozen=True):
+    """`answer` makes a body of the pages of Cohere's list, the name in the path, and what else is asked.
+
+    filtered: a query or a body says which part of the list is wanted.
+    """
+
+    name: str
+    path: str
+    answer: Callable[[Sequence[bytes], str, Sequence[bytes], Context, Notes], bytes]
+    filtered: bool = False
 
 
 CALLS: tuple[CallOperation, ...] = (
@@ -89,13 +125,26 @@ CALLS: tuple[CallOperation, ...] = (
         responses.remembering,
         responses.kept,
     ),
+    CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
 
 BATCHES: tuple[BatchOperation, ...] = (
     BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
 )
 
-TRANSLATED: tuple[CallOperation | BatchOperation, ...] = (*CALLS, *BATCHES)
+UPLOADS: tuple[UploadOperation, ...] = (
+    UploadOperation(
+        "transcription",
+        "/v1/audio/transcriptions",
+        "/v2/audio/transcriptions",
+        transcription.request,
+        transcription.TABLE,
+        "file",
+        transcription.NEEDED,
+    ),
+)
+
+TRANSLATED: tuple[CallOperation | BatchOperation | UploadOperation, ...] = (*CALLS, *BATCHES, *UPLOADS)
 """The rows with a table of fields."""
 
 COUNTS: tuple[CountOperation, ...] = (
@@ -111,7 +160,7 @@ COUNTS: tuple[CountOperation, ...] = (
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (
-    LookupOperation("models", "/v1/models", models.listed),
+    LookupOperation("models", "/v1/models", models.listed, True),
     LookupOperation("model", "/v1/models/{name:path}", models.retrieved),
 )
 
@@ -119,5 +168,10 @@ CATALOGUE_PATH = "/v1/models?page_size=1000"
 next_page: Callable[[bytes], str] = models.next_page
 features: Callable[[Sequence[bytes]], Mapping[str, frozenset[str]]] = models.features
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED}
+native_asked: Callable[[bytes], tuple[str, bool]] = native.asked
+native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewritten
+native_counted: Callable[[bytes, bool, UsageBase], Outcome] = native.counted
+"""What is read, and on the alias changed, of requests that are otherwise passed on as they are."""
+
+TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED if not isinstance(row, UploadOperation)}
 """What `cohere-gateway translate` knows."""

@@ -13,13 +13,14 @@ from msgspec import Struct
 
 from gateway import sse
 from gateway.cache import Recording
-from gateway.errors import GatewayError, UpstreamError, failure, failure_of
-from gateway.upstream.client import Reply
+from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
+from gateway.upstream.client import LARGEST_ANSWER, Reply
 from translators.context import Call, Stream
 from translators.errors import TranslationError
 
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
 TOO_LARGE = failure("cut", "Cohere sent an event that is too large to be true")
+ENDLESS = failure("cut", "Cohere's answer is too large to be true")
 
 
 class Framing(Struct, frozen=True):
@@ -49,6 +50,7 @@ class Source:
     def __init__(self, reply: Reply, stream: Stream, choice: int = 0, recording: Recording | None = None) -> None:
         self._reply, self._stream, self._choice, self._recording = reply, stream, choice, recording
         self._decoder = sse.Decoder()
+        self._size = 0
 
     @property
     def over(self) -> bool:
@@ -61,6 +63,9 @@ class Source:
         while not stream.done(choice):
             try:
                 block = await self._reply.read()
+                self._size += len(block)
+                if self._size > LARGEST_ANSWER:
+                    return stream.end(ENDLESS, choice)
                 events = self._decoder.feed(block) if block else self._decoder.end()
             except UpstreamError as error:
                 return stream.end(error.failure, choice)
@@ -135,20 +140,16 @@ async def pump(
     outlet: Outlet,
     before_the_last: Callable[[Stream], Awaitable[None]],
 ) -> None:
-    """Relays a stream to its end. Raises StreamRefused if it fails before anything was told.
+    """Relays a stream to its end. Raises AnswerRefused if it fails before anything was told.
 
     before_the_last: is awaited when the stream is complete, before its last documents are told.
     """
     documents = await source.read()
     if stream.failure is not None and len(documents) == 1:
-        raise StreamRefused(stream.failure)
+        raise AnswerRefused(stream.failure)
     await outlet.begin(call)
     while not source.over:
         await outlet.documents(documents)
         documents = await source.read()
     await before_the_last(stream)
     await outlet.end(documents, stream)
-
-
-class StreamRefused(GatewayError):
-    """The stream failed before it began: still an ordinary error."""

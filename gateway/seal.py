@@ -1,8 +1,9 @@
 """Thoughts as opaque tokens: a caller keeps them, and only this gateway reads them again, for that caller.
 
 Nothing is stored. The key is derived from the Cohere key that serves the caller, so that every process with the
-same Cohere key opens what another one sealed, and so that a caller's own key keeps other gateways' callers out. The
-owner is authenticated with it: among callers who share a Cohere key a token is worth nothing to the others.
+same Cohere key opens what another one sealed, and so that a caller's own key keeps other gateways' callers out. Of
+several keys the first one seals and each opens, so that keys can be added, and replaced one by one. The owner is
+authenticated with it: among callers who share a Cohere key a token is worth nothing to the others.
 """
 
 import base64
@@ -10,6 +11,7 @@ import binascii
 import hmac
 import os
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -31,8 +33,9 @@ MOST_BYTES = 8 * 1024 * 1024
 class Seal:
     """Seals and opens for one owner. Making one costs nothing; the key is derived when it is first needed."""
 
-    def __init__(self, key: bytes, owner: str = "") -> None:
-        self._key, self._owner = key, owner.encode()
+    def __init__(self, key: bytes, owner: str = "", others: Sequence[bytes] = ()) -> None:
+        """others: keys that open as well."""
+        self._key, self._owner, self._others = key, owner.encode(), others
 
     def seal(self, text: str) -> str:
         """The text as a token."""
@@ -44,9 +47,15 @@ class Seal:
         """The text of a token; None for one that was not made here, or not for this owner."""
         if not token.startswith(PREFIX):
             return None
+        for key in (self._key, *self._others):
+            if (text := self._opened(key, token)) is not None:
+                return text
+        return None
+
+    def _opened(self, key: bytes, token: str) -> str | None:
         try:
             data = base64.b64decode(token[len(PREFIX) :], b"-_", validate=True)
-            packed = _cipher(self._key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
+            packed = _cipher(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
             unpacking = zlib.decompressobj()
             text = unpacking.decompress(packed, MOST_BYTES)
             return text.decode() if unpacking.eof else None
@@ -56,7 +65,8 @@ class Seal:
 
 def seal_of(caller: Caller) -> Seal:
     """The seal for this caller's thoughts."""
-    return Seal(caller.upstream_key.encode("utf-8", "surrogatepass"), caller.owner)
+    first, *others = [key.encode("utf-8", "surrogatepass") for key in caller.sealing_keys]
+    return Seal(first, caller.owner, others)
 
 
 @lru_cache(maxsize=256)

@@ -26,17 +26,20 @@ import hypercorn.config
 import msgspec
 from msgspec.structs import replace
 
-from gateway.app import create_app
+from gateway.app import controlled_app, create_app
 from gateway.connection import tighten
-from gateway.guard import Guard
+from gateway.control import Control
 from gateway.settings import SettingError, Settings
 
 BACKLOG = 2048
 MOST_REQUESTS_A_CONNECTION = 1_000_000
 """Hypercorn's default of 1,000 closes busy connections behind a load balancer (performance.md §3)."""
 
-INTERRUPT_GRACE = 0.5
+INTERRUPT_GRACE = 0.3
 """Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
+
+FAREWELL = 0.3
+"""Seconds in which what had no time left is told so, before connections are cut."""
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
@@ -48,7 +51,15 @@ MANY_FILES = 8_192
 TCP_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """Two minutes after a caller's machine has gone without a word, the connection is known to be dead."""
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where the settings came from: as they were read, and how to read them again (which raises SettingError)."""
+
+    settings: Settings
+    reread: Callable[[], Settings]
+
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -78,10 +89,16 @@ def bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(settings: Settings, announce: Callable[[Settings], None]) -> None:
-    """Serves until SIGTERM or Ctrl-C. In demo mode the emulator runs beside, on a port of its own."""
+def serve(settings: Settings, announce: Callable[[Settings], None], reread: Callable[[], Settings]) -> None:
+    """Serves until SIGTERM or Ctrl-C. In demo mode the emulator runs beside, on a port of its own.
+
+    reread: what SIGHUP does; can be pickled, for the workers.
+    """
     _allow_many_files()
+    # Until there is a handler, SIGHUP would be the end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     with contextlib.ExitStack() as stack:
+        origin = Origin(settings, reread)
         listening = stack.enter_context(bound(settings.host, settings.port))
         settings = replace(settings, port=listening.getsockname()[1])
         emulator: socket.socket | None = None
@@ -91,10 +108,10 @@ def serve(settings: Settings, announce: Callable[[Settings], None]) -> None:
         create_app(settings)  # contradictory settings are told before anything is announced
         announce(settings)
         if settings.workers == 1:
-            asyncio.run(_serve_here(settings, listening, emulator))
+            asyncio.run(_serve_here(settings, listening, emulator, origin))
         else:
             stack.enter_context(_shared_metrics())
-            _serve_in_workers(settings, listening, emulator)
+            _serve_in_workers(settings, listening, emulator, origin)
 
 
 def serve_emulator(host: str, port: int, models: str | None, announce: Callable[[str], None]) -> None:
@@ -120,9 +137,12 @@ async def _serve_here(
     settings: Settings,
     listening: socket.socket,
     emulator: socket.socket | None,
+    origin: Origin,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    apps: list[tuple[Any, socket.socket]] = [(create_app(settings), listening)]
+    loaded = origin.settings
+    guard, control = controlled_app(settings)
+    apps: list[tuple[Any, socket.socket]] = [(guard, listening)]
     if emulator is not None:
         apps.append((_emulator(None), emulator))
     # What is loaded now stays for ever: the collector need not walk it again and again. And a request makes
@@ -130,32 +150,63 @@ async def _serve_here(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    await _run(apps, settings.timeouts.shutdown, settings.timeouts.keep_alive, ready)
+
+    def reload() -> None:
+        nonlocal loaded
+        try:
+            new = origin.reread()
+        except SettingError as error:
+            control.refused(error)
+            return
+        if control.reload(loaded, new):
+            loaded = new
+
+    await _run(apps, settings.timeouts.shutdown, settings.timeouts.keep_alive, control, reload, ready)
 
 
 async def _run(
     apps: list[tuple[Any, socket.socket]],
     grace: float,
     keep_alive: float = 75.0,
+    control: Control | None = None,
+    reload: Callable[[], None] = lambda: None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves each application on its socket until a signal comes; the first one stops first.
 
-    ready: is told when signals are handled.
+    control: of the first one, if it is the gateway. ready: is told when signals are handled.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_quietly)
     stop = asyncio.Event()
-    configs = [_config(listening, grace, keep_alive, isinstance(app, Guard)) for app, listening in apps]
+    configs = [
+        _config(listening, grace, keep_alive, control is not None and place == 0)
+        for place, (_, listening) in enumerate(apps)
+    ]
+    attached = _has_terminal()
 
-    def interrupted() -> None:
+    def ends(grace: float) -> None:
         for config in configs:
-            config.graceful_timeout = INTERRUPT_GRACE
+            config.graceful_timeout = grace + FAREWELL
+        if control is not None:
+            control.drain(grace)
         stop.set()
 
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGINT, interrupted)
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
+    def hung_up() -> None:
+        if attached and not _has_terminal():
+            ends(INTERRUPT_GRACE)  # the window was closed: nobody wants other settings
+        else:
+            reload()
+
+    handlers = {
+        signal.SIGINT: lambda: ends(INTERRUPT_GRACE),
+        signal.SIGTERM: lambda: ends(grace),
+        signal.SIGHUP: hung_up,
+    }
+    for number, handler in handlers.items():
+        # What is ignored from the start is meant to be: by nohup, by a shell for what it runs in the background.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, handler)
     ready()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     triggers: list[Callable[[], Awaitable[None]]] = [stop.wait]  # type: ignore[list-item]
@@ -167,6 +218,14 @@ async def _run(
             for (app, _), config, trigger in zip(apps, configs, triggers, strict=True)
         ]
         tasks[0].add_done_callback(lambda _: front_is_down.set())
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
@@ -181,7 +240,7 @@ def _config(listening: socket.socket, grace: float, keep_alive: float, dated: bo
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
     config.worker_class = "asyncio"
-    config.graceful_timeout = grace
+    config.graceful_timeout = grace + FAREWELL
     config.shutdown_timeout = grace + 1
     config.accesslog = None
     config.errorlog = None
@@ -229,7 +288,9 @@ def _shared_metrics() -> Iterator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: socket.socket | None) -> None:
+def _serve_in_workers(
+    settings: Settings, listening: socket.socket, emulator: socket.socket | None, origin: Origin
+) -> None:
     """One process a worker, all accepting from the one socket; the emulator, which has state, in one more.
 
     Signals that come while the workers start must not be lost, nor kill them with a traceback: they are blocked,
@@ -239,16 +300,16 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
     resource_tracker.ensure_running()  # it would unblock them, were it started later
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     ready = [spawn.Event() for _ in range(settings.workers)]
-    workers = [spawn.Process(target=_worker, args=(settings, listening, one)) for one in ready]
+    workers = [spawn.Process(target=_worker, args=(settings, listening, origin, one)) for one in ready]
     beside = [spawn.Process(target=_emulator_worker, args=(emulator,))] if emulator is not None else []
     for process in [*beside, *workers]:
         process.start()
 
     def pass_on(number: int, frame: object) -> None:
         for process, one in zip(workers, ready, strict=True):
-            if process.pid is not None:
+            if process.pid is not None and (one.is_set() or number != signal.SIGHUP):
                 with contextlib.suppress(ProcessLookupError):
-                    # A worker that has not served yet has nothing to finish.
+                    # A worker that has not served yet has nothing to finish, and has just read the settings.
                     os.kill(process.pid, number if one.is_set() else signal.SIGKILL)
 
     for number in SIGNALS:
@@ -261,8 +322,8 @@ def _serve_in_workers(settings: Settings, listening: socket.socket, emulator: so
         process.join()
 
 
-def _worker(settings: Settings, listening: socket.socket, ready: Any) -> None:
-    asyncio.run(_serve_here(settings, listening, None, ready.set))
+def _worker(settings: Settings, listening: socket.socket, origin: Origin, ready: Any) -> None:
+    asyncio.run(_serve_here(settings, listening, None, origin, ready.set))
 
 
 def _emulator_worker(listening: socket.socket) -> None:

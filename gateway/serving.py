@@ -7,17 +7,17 @@ awaited during a stream is in `pump.py`.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import Scope
 
-from gateway import exchange
+from gateway import base_urls, exchange
 from gateway.access.caller import Caller
 from gateway.cache import HIT, AnswerCache, Lookup, Recording, events
 from gateway.catalogue import Catalogue
-from gateway.errors import UpstreamError
+from gateway.errors import AnswerRefused, UpstreamError
 from gateway.exchange import Exchange
 from gateway.memory import Memory, Recalled, new_response_id
 from gateway.metrics import Metrics
@@ -25,33 +25,40 @@ from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.seal import seal_of
 from gateway.settings import Settings
-from gateway.upstream.client import TRACE_HEADER, Reply, Upstream
+from gateway.upstream import fallbacks
+from gateway.upstream.client import TRACE_HEADER, Reply
+from gateway.upstream.resilient import ResilientUpstream
+from gateway.upstream.retry import ANSWERS, Patience
 from gateway.vocabulary import vocabulary
-from translators.context import Call, Context, Outcome, Policy, Stream
+from translators.context import Call, Context, Policy, Stream
 from translators.errors import AnswerFailed, Failure
+from translators.notes import Notes
 from translators.refusals import CONTEXT_LENGTH, refusal
 
 T = TypeVar("T")
 
 
-class Services(msgspec.Struct, frozen=True):
-    """What endpoints share: made once at start."""
+class Services(msgspec.Struct):
+    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`reload.py`)."""
 
     settings: Settings
     policy: Policy
-    upstream: Upstream
+    upstream: ResilientUpstream
     catalogue: Catalogue
     metrics: Metrics
     memory: Memory
     cache: AnswerCache
 
-    def context(self, scope: Scope, recalled: Recalled | None = None) -> Context:
+    def context(
+        self, scope: Scope, recalled: Recalled | None = None, instead: Mapping[str, str] | None = None
+    ) -> Context:
+        """instead: models that others take the place of, for this request alone."""
         seal = seal_of(scope["gateway.caller"])
         return Context(
             created=int(time.time()),
             unique=exchange.new_id(),
             strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
-            policy=self.policy,
+            policy=self.policy if instead is None else msgspec.structs.replace(self.policy, instead=instead),
             features=self.catalogue.features,
             lessons=self.catalogue.lessons,
             history=recalled.history if recalled else (),
@@ -75,6 +82,8 @@ class Serving:
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
         self._scope = scope
         self._asked = b""
+        self._patience: Patience | None = None
+        self._failed_models: list[str] = []
         self._lookup: Lookup | None = None
 
     async def prepare(self, asked: bytes) -> Call:
@@ -89,11 +98,14 @@ class Serving:
         self.services.catalogue.notice(call.model, self.caller)
         if self.operation.cached:
             headers = self._scope["gateway.headers"]
-            self.known.cache, self._lookup = self.services.cache.lookup(call, self.caller, headers)
+            cache = self.services.cache
+            self.known.cache, self._lookup = cache.lookup(call.notes, call.repeatable, self.caller, headers)
         return call
 
-    def _translated(self) -> Call:
-        return self.operation.request(self._asked, self.services.context(self._scope, self.recalled))
+    def _translated(self, instead: Mapping[str, str] | None = None) -> Call:
+        call = self.operation.request(self._asked, self.services.context(self._scope, self.recalled, instead))
+        base_urls.tell(self._scope, call.notes)
+        return call
 
     async def answer(self, call: Call, outlet: Outlet) -> None:
         """Tells the answer, of another call where Cohere's refusal of this one says how to put it. Raises GatewayError,
@@ -106,7 +118,8 @@ class Serving:
                     await self._answer(call, outlet)
                     break
                 except UpstreamError as error:
-                    other = self._otherwise(call, error.failure)
+                    other = self._otherwise(call, error.failure) or await self._repeated(call, error)
+                    other = other or self._fallback(call, error)
                     if other is None:
                         raise
                     call = other
@@ -118,8 +131,41 @@ class Serving:
         """The call to make after this refusal, None where another one would not help."""
         if self.services.catalogue.learn(call.model, failed.lesson):
             # The model cannot do what the table says: the request is put to it in another way.
-            return self._translated()
+            return self._translated(self._instead(call.model))
         return call.shorter() if failed.code == CONTEXT_LENGTH else None
+
+    async def _repeated(self, call: Call, error: UpstreamError) -> Call | None:
+        """The same call, after an answer that was none and may be one the next time; a refusal has been repeated by the
+        upstream itself.
+        """
+        again = ANSWERS.get(error.failure.code) if isinstance(error, AnswerRefused) else None
+        if again is None:
+            return None
+        self._patience = self._patience or self.services.upstream.patience()
+        pause = self._patience.pause(again)
+        if pause is None:
+            return None
+        await self.services.upstream.rest(pause)
+        self.services.upstream.counted(str(error.failure.code))
+        asked_again(self.known, call.notes, [str(error.failure.code)])
+        return call
+
+    def _fallback(self, call: Call, error: UpstreamError) -> Call | None:
+        """The call to another model, if the settings name one for the model that failed."""
+        if not fallbacks.may_help(error.failure, self.caller.own_key):
+            return None
+        self._failed_models.append(call.model)
+        model = fallbacks.after(self._failed_models, self.services.settings.models.fallbacks, self.services.policy)
+        if model is None:
+            return None
+        self.services.metrics.fallbacks.labels(self.services.metrics.known_model(call.model)).inc()
+        other = self._translated(self._instead(model))
+        other.notes.told("upstream", f"fallback from {call.model} ({error.failure.code})")
+        return other
+
+    def _instead(self, model: str) -> Mapping[str, str] | None:
+        """What makes the request be translated for this model, if it is not the first."""
+        return {self._failed_models[0]: model} if self._failed_models else None
 
     async def _answer(self, call: Call, outlet: Outlet) -> None:
         known = self.known
@@ -149,7 +195,7 @@ class Serving:
         except AnswerFailed as error:
             call = _again(call, error.failure)
             answer = call.answer(bodies := await self._bodies(call))
-        _used(self.known, answer.outcome)
+        exchange.used(self.known, answer.outcome)
         if self.keep is not None:
             await self.keep(answer.body)
         await outlet.whole(call, answer.body)
@@ -161,19 +207,21 @@ class Serving:
         if (found := await self._cached(call)) is not None:
             return found
         if len(call.bodies) == 1:
-            return [await self._body(call.bodies[0])]
-        return await all_or_first_error([self._body(body) for body in call.bodies])
+            return [await self._body(call, call.bodies[0])]
+        return await all_or_first_error([self._body(call, body) for body in call.bodies])
 
-    async def _body(self, asked: bytes) -> bytes:
-        opening = self.services.upstream.post(self.operation.upstream, self.caller.upstream_key, asked, False)
+    async def _body(self, call: Call, asked: bytes) -> bytes:
+        opening = self.services.upstream.post(self.operation.upstream, self.caller, asked, False, call.model)
         async with opening as reply:
-            return await (await self._accepted(reply)).whole()
+            return await (await self._accepted(call, reply)).whole()
 
-    async def _accepted(self, reply: Reply) -> Reply:
+    async def _accepted(self, call: Call, reply: Reply) -> Reply:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
+        if reply.retried:
+            asked_again(self.known, call.notes, reply.retried)
         self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
         if reply.status != 200:
-            told = refusal(reply.status, await said(reply), self.caller.own_key)
+            told = refusal(reply.status, await reply.said(), self.caller.own_key)
             raise UpstreamError(told, reply.header("retry-after") or None)
         return reply
 
@@ -183,11 +231,12 @@ class Serving:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
         stream, documents = _told(call, bodies := await self._bodies(call))
         if stream.failure is not None:
+            exchange.used(self.known, stream.outcome)
             call = _again(call, stream.failure)
             stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
-                raise UpstreamError(stream.failure)
-        _used(self.known, stream.outcome)
+                raise AnswerRefused(stream.failure)
+        exchange.used(self.known, stream.outcome)
         await self._before_the_last(stream)
         await outlet.begin(call)
         await outlet.end(documents, stream)
@@ -202,7 +251,7 @@ class Serving:
         stream, known = call.stream(), self.known
         if (found := await self._cached(call)) is not None:
             told = [[*stream.feed(data, choice)] for choice, one in enumerate(found) for data in events(one)]
-            _used(known, stream.outcome)
+            exchange.used(known, stream.outcome)
             await self._before_the_last(stream)
             await outlet.begin(call)
             await outlet.end([document for documents in told for document in documents], stream)
@@ -210,13 +259,13 @@ class Serving:
         recordings = [Recording() for _ in call.bodies] if self._lookup is not None else [None] * len(call.bodies)
         upstream, path = self.services.upstream, self.operation.upstream
         async with contextlib.AsyncExitStack() as stack:
-            openings = [upstream.post(path, self.caller.upstream_key, body, True) for body in call.bodies]
+            openings = [upstream.post(path, self.caller, body, True, call.model) for body in call.bodies]
             if len(openings) == 1:
                 replies = [await stack.enter_async_context(openings[0])]
             else:
                 replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
             sources = [
-                Source(await self._accepted(reply), stream, choice, recording)
+                Source(await self._accepted(call, reply), stream, choice, recording)
                 for choice, (reply, recording) in enumerate(zip(replies, recordings, strict=True))
             ]
             source: Source | Confluence = sources[0]
@@ -225,7 +274,7 @@ class Serving:
             try:
                 await pump(source, stream, call, outlet, self._before_the_last)
             finally:
-                _used(known, stream.outcome)
+                exchange.used(known, stream.outcome)
                 if stream.failure is not None:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
@@ -257,14 +306,6 @@ def _told(call: Call, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
     return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
 
-async def said(reply: Reply) -> bytes:
-    """The body of a refusal. If it breaks off, the status has said enough."""
-    try:
-        return await reply.whole()
-    except UpstreamError:
-        return b""
-
-
 async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all, in order. The first error cancels the rest and is raised as it is."""
     try:
@@ -276,13 +317,15 @@ async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]
 
 
 def _again(call: Call, failed: Failure) -> Call:
-    """The call to make after this failure. Raises UpstreamError where asking again would not help."""
+    """The call to make after this failure. Raises AnswerRefused where asking in another way would not help."""
     second = call.again() if failed.again else None
     if second is None:
-        raise UpstreamError(failed)
+        raise AnswerRefused(failed)
     second.notes.told("answer", f"asked Cohere again: {failed.code}")
     return second
 
 
-def _used(known: Exchange, outcome: Outcome) -> None:
-    known.prompt_tokens, known.completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
+def asked_again(known: Exchange, notes: Notes, reasons: Sequence[str]) -> None:
+    """Tells the caller and the log that Cohere was asked more than once, and why."""
+    known.retries += len(reasons)
+    notes.told("upstream", f"asked Cohere again: {', '.join(reasons)}")

@@ -42,6 +42,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
         _about("between two pieces of a request's body, and how far all of it may lag behind 500 bytes a second"),
         SECONDS,
     ] = 30.0
+    total: Annotated[float, _about("from the call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
     keep_alive: Annotated[
         float, _about("an idle connection of a caller stays open, and a request's head may take"), SECONDS
     ] = 75.0
@@ -51,6 +52,58 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
     aliases: Annotated[dict[str, str], _about('other names of models: `"gpt-4o" = "command-a-03-2025"`')] = {}
     successors: Annotated[bool, _about("serve ids that Cohere removed with the models that took their place")] = True
+    fallbacks: Annotated[
+        dict[str, list[str]],
+        _about('models to ask when one fails: `"command-a-03-2025" = ["command-r7b-12-2024"]`'),
+    ] = {}
+    cache_seconds: Annotated[
+        float, _about("how long Cohere's list of models is good; 0 asks for it each time"), Meta(ge=0, le=86_400)
+    ] = 300.0
+
+
+class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """For Cohere's API in other homes; `cohere_base_url` may have a path."""
+
+    headers: Annotated[dict[str, str], _about("headers that every request to Cohere carries as well")] = {}
+    ca_file: Annotated[str, _about("certificates, as PEM, that are trusted beside the system's")] = ""
+    client_certificate: Annotated[str, _about("the certificate, as PEM, that is shown to Cohere")] = ""
+    client_key: Annotated[str, _about("the certificate's key, as PEM, if it is in a file of its own")] = ""
+
+
+class Retries(Struct, frozen=True, forbid_unknown_fields=True):
+    """Only before the first byte of an answer has left."""
+
+    count: Annotated[int, _about("times that Cohere is asked again; another key is no such time"), Meta(ge=0)] = 2
+    budget: Annotated[float, _about("seconds after which Cohere is not asked again"), Meta(ge=0)] = 30.0
+    first_pause: Annotated[float, _about("seconds before the second call; twice that before the third"), SECONDS] = 0.5
+    longest_pause: Annotated[float, _about("seconds between two calls at most, unless Cohere says more"), SECONDS] = 8.0
+    generation: Annotated[bool, _about("ask once more when the model generated what cannot be used (422)")] = False
+
+
+class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the server's Cohere keys."""
+
+    kind: Annotated[
+        Literal["learnt", "trial", "production"],
+        _about("which of Cohere's budgets the keys are held to; learnt, from what its answers say"),
+    ] = "learnt"
+    wait: Annotated[float, _about("seconds that a call waits for a key with budget left"), Meta(ge=0)] = 10.0
+
+
+class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One for the way to Cohere, one for each model."""
+
+    failures: Annotated[int, _about("failures in the window, being half of the calls, that open it; 0 is never")] = 20
+    window: Annotated[float, _about("seconds over which is counted"), SECONDS] = 10.0
+    pause: Annotated[float, _about("seconds until one call may try again"), SECONDS] = 10.0
+
+
+class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """In one worker."""
+
+    calls: Annotated[int, _about("calls to Cohere under way at once"), Meta(ge=1)] = 1_000
+    waiting: Annotated[int, _about("calls that wait for their turn; those beyond get a 503"), Meta(ge=0)] = 1_000
+    wait: Annotated[float, _about("seconds that a call waits for its turn"), Meta(ge=0)] = 30.0
 
 
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,18 +126,26 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     demo: Annotated[bool, _about("answer from the embedded emulator, not from Cohere")] = False
     cohere_api_key: Annotated[
         list[str],
-        _about(
-            "the server's Cohere key; of several, comma separated, the first is used", "COHERE_API_KEY", "CO_API_KEY"
-        ),
+        _about("the server's Cohere key; several, comma separated, share the calls", "COHERE_API_KEY", "CO_API_KEY"),
     ] = []
     cohere_base_url: Annotated[
-        str, _about("where Cohere's API is; a trailing /v1 or /v2 is cut", "COHERE_BASE_URL", "CO_API_URL")
+        str,
+        _about("where Cohere's API is, with a path if need be; /v1 or /v2 is cut", "COHERE_BASE_URL", "CO_API_URL"),
     ] = "https://api.cohere.com"
     master_key: Annotated[str, _about("the operator's key: virtual keys are on when it is set")] = ""
     master_may_call: Annotated[bool, _about("the master key may call the API, too")] = True
     allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
     cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
     body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
+    audio_limit: Annotated[int, _about("bytes of a form with a recording in it (Cohere takes 25 MB)"), Meta(ge=1)] = (
+        26 * 1024 * 1024
+    )
+    transcription_language: Annotated[
+        str, _about("the language of recordings whose callers name none, as `en`; Cohere wants one")
+    ] = ""
+    upload_limit: Annotated[
+        int, _about("bytes of a file sent to Cohere's native API, which passes through"), Meta(ge=1)
+    ] = 2 * 1024 * 1024 * 1024
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )
@@ -105,9 +166,17 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     strict_failures: Annotated[
         Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
     ] = "error"
+    stream_comments: Annotated[
+        float, _about("seconds that a stream is silent before its caller gets a comment; 0 is for ever"), Meta(ge=0)
+    ] = 15.0
     log: Annotated[Literal["json", "off"], _about("one line a request on standard error")] = "json"
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
+    upstream: UpstreamSettings = UpstreamSettings()
+    retries: Retries = Retries()
+    pool: PoolSettings = PoolSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    concurrency: ConcurrencySettings = ConcurrencySettings()
     metrics: MetricsSettings = MetricsSettings()
     cache: CacheSettings = CacheSettings()
 
@@ -131,6 +200,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             frozenset(self.extra_upstream_fields),
             self.strict_failures == "refusal",
             self.embed_input_type,
+            transcription_language=self.transcription_language,
         )
 
 
@@ -227,6 +297,14 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     values[key] = value
 
 
+_OBJECTS: tuple[tuple[str, str, Any], ...] = (
+    ("models", "aliases", dict[str, str]),
+    ("models", "fallbacks", dict[str, list[str] | str]),
+    ("upstream", "headers", dict[str, str]),
+)
+"""Settings that are tables in the file and JSON objects in the environment."""
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -236,12 +314,20 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
     keys = values.get("cohere_api_key")
     if isinstance(keys, str):
         values["cohere_api_key"] = _listed(keys)
-    aliases = values.get("models", {}).get("aliases") if isinstance(values.get("models"), dict) else None
-    if isinstance(aliases, str):
-        try:
-            values["models"]["aliases"] = msgspec.json.decode(aliases, type=dict[str, str])
-        except msgspec.DecodeError as error:
-            raise SettingError(f"models.aliases: a JSON object is wanted here: {error}") from error
+    for table, key, kind in _OBJECTS:
+        within = values.get(table)
+        written = within.get(key) if isinstance(within, dict) else None
+        if isinstance(within, dict) and isinstance(written, str):
+            try:
+                within[key] = msgspec.json.decode(written, type=kind)
+            except msgspec.DecodeError as error:
+                raise SettingError(f"{table}.{key}: a JSON object is wanted here: {error}") from error
+    models = values.get("models")
+    fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
+    if isinstance(models, dict) and isinstance(fallbacks, dict):
+        models["fallbacks"] = {
+            model: _listed(others) if isinstance(others, str) else others for model, others in fallbacks.items()
+        }
     return values
 
 

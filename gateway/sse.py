@@ -7,6 +7,7 @@ is an event by itself (newline-delimited JSON, which Cohere's v1 and some proxie
 after which the stream ends without the empty line.
 """
 
+import re
 from collections.abc import Sequence
 
 LARGEST_EVENT = 16 * 1024 * 1024
@@ -92,15 +93,23 @@ def encode(documents: Sequence[bytes]) -> bytes:
 
 
 def encode_named(documents: Sequence[bytes]) -> bytes:
-    """Events named by the `type` in their JSON, which stands first in it."""
+    """Events named by the `type` in their JSON."""
     return b"".join([b"event: " + _type(document) + b"\ndata: " + document + b"\n\n" for document in documents])
 
 
-_TYPE = b'{"type":"'
+_FIRST = b'{"type":"'
+_TYPE = re.compile(rb'"type":"((?:response\.[a-z_.]+)|error)"')
 
 
 def _type(document: bytes) -> bytes:
-    return document[len(_TYPE) : document.index(b'"', len(_TYPE))] if document.startswith(_TYPE) else b"message"
+    """The event's own type: in most it stands first; its names begin with `response.`, unlike those of items inside."""
+    if document.startswith(_FIRST):
+        return document[len(_FIRST) : document.index(b'"', len(_FIRST))]
+    found = _TYPE.search(document)
+    return found[1] if found else b"message"
 
 
 DONE = encode([b"[DONE]"])
+
+COMMENT = b": keep-alive\n\n"
+"""What readers skip."""

@@ -39,7 +39,7 @@ class CountEndpoint:
             known.upstream_began = time.monotonic()
             try:
                 bodies = operation.asked(call.bodies[0])
-                told = await answers(services.upstream, operation.upstream, bodies, caller, known)
+                told = await answers(services.upstream, operation.upstream, call, bodies, caller, known)
             finally:
                 known.upstream_ended = time.monotonic()
             answer = operation.counted(told)

@@ -20,6 +20,7 @@ from translators import chat, models
 from translators.capabilities import CAPABILITIES
 from translators.errors import InvalidField, TranslationError, UpstreamProtocolError
 from translators.fields import Verdict
+from translators.notes import Notes
 from translators.outcome import FINISH_REASONS
 from translators.refusals import REFUSALS
 from translators.turn import FAILED_REASONS, TRANSITIONS
@@ -352,9 +353,9 @@ def test_l6_a_body_that_is_no_utf8_is_a_400(where: str) -> None:
 def test_l6_models() -> None:
     page = json.dumps({"models": [{"name": "command-a-03-2025", "endpoints": ["chat"], "context_length": 288000.0}]})
     context = transcripts.context(aliases={"gpt-4o": "command-a-03-2025"})
-    listed = json.loads(models.listed([page.encode()], "", context))
+    listed = json.loads(models.listed([page.encode()], "", (), context, Notes()))
     oracle.openai_validator("ListModelsResponse").check(listed)
-    retrieved = json.loads(models.retrieved([page.encode()], "cohere/command-a-03-2025", context))
+    retrieved = json.loads(models.retrieved([page.encode()], "cohere/command-a-03-2025", (), context, Notes()))
     oracle.openai_validator("Model").check(retrieved)
 
 

@@ -130,11 +130,13 @@ def test_settings_exist() -> None:
     assert keys <= paths, f"no such key: {sorted(keys - paths)}"
 
 
-def test_the_settings_file_of_the_readme_is_taken(tmp_path: Path) -> None:
-    (snippet,) = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+def test_the_settings_files_of_the_readme_are_taken(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
-    file.write_text(snippet, encoding="utf-8")
-    assert load({}, str(file)).models.aliases == {"gpt-4o": "command-a-03-2025"}
+    snippets = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+    file.write_text("".join(snippets), encoding="utf-8")
+    models = load({}, str(file)).models
+    assert models.aliases == {"gpt-4o": "command-a-03-2025"}
+    assert list(models.fallbacks) == ["command-a-03-2025"]
 
 
 def sources() -> Iterator[str]:

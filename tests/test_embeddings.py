@@ -156,12 +156,12 @@ def test_images_are_divided_by_their_size() -> None:
     third = MOST_IMAGE_BYTES // 3
     images = [Input("images", str(number), third) for number in range(4)]
     whole = Input("images", "whole", MOST_IMAGE_BYTES + 1)
-    found = parts([*images, whole, images[0]], Embedder())
+    found = parts(enumerate([*images, whole, images[0]]), Embedder())
     assert [part.positions for part in found] == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_older_models_get_an_image_a_call() -> None:
-    found = parts([Input("images", str(number), 1) for number in range(3)], EMBEDDERS[V3])
+    found = parts(enumerate(Input("images", str(number), 1) for number in range(3)), EMBEDDERS[V3])
     assert [part.positions for part in found] == [[0], [1], [2]]
 
 
@@ -174,7 +174,7 @@ inputs = st.lists(
 @property_of(150)
 @given(inputs, st.booleans())
 def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bool) -> None:
-    found = parts(given_, Embedder(fused=fused))
+    found = parts(enumerate(given_), Embedder(fused=fused))
     assert sorted(place for part in found for place in part.positions) == list(range(len(given_)))
     assert [part.positions[0] for part in found] == sorted(part.positions[0] for part in found)
     for part in found:

@@ -32,8 +32,6 @@ from test_emulator import KEY, PIXEL, REASONING, A, Seen, Wire, running
 
 # Calls that must come to a refusal: what the table's names say of them.
 REFUSED = re.compile(r", (?:refused|unknown|newer model)$")
-# Served by the emulator once transcription is there; its call waits in the table.
-LATER = {"audio.transcriptions.create": "/v2/audio/transcriptions"}
 # A path with a name in it comes last, so that /v1/datasets/usage is not taken for a dataset.
 DOCUMENTED = sorted(oracle.cohere_operations(), key=lambda row: "{" in row[1]) if oracle.available() else []
 OPERATIONS = [(method, path, re.compile(re.sub(r"\{[^}]*\}", "[^/:]+", path))) for method, path in DOCUMENTED]
@@ -77,15 +75,9 @@ def on(wire: Wire, judged: Judged) -> Iterator[Clients]:
         yield made
 
 
-def served(name: str) -> None:
-    if name in LATER and LATER[name] not in [path for _, path, _ in ROUTES]:
-        pytest.skip(f"{LATER[name]} is not there yet")
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_the_sdk_is_answered(on: Clients, name: str) -> None:
     """Parsed without an error, right by the specification, and the same when asked again."""
-    served(name)
     told = outcome(CALLS[name], on)
     assert (isinstance(told, dict) and "refused" in told) is bool(REFUSED.search(name)), told
     assert outcome(CALLS[name], on) == told
@@ -120,14 +112,12 @@ def test_every_method_of_the_sdk_is_called(monkeypatch: pytest.MonkeyPatch, on: 
 
 @pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
 def test_every_operation_of_the_specification_is_served(on: Clients, judged: Judged) -> None:
-    for name, call in CALLS.items():
-        if name not in LATER:
-            outcome(call, on)
+    for call in CALLS.values():
+        outcome(call, on)
     named = {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path, _ in ROUTES}
     documented = {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path in oracle.cohere_operations()}
-    later = {("POST", path) for path in LATER.values()}
-    assert documented - named <= later
-    assert oracle.cohere_operations() - judged.answered <= later
+    assert documented <= named
+    assert oracle.cohere_operations() <= judged.answered
 
 
 # --- the older streams --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASE_URL = "http://127.0.0.1:8080/v1"
+ORIGIN = BASE_URL.removesuffix("/v1")
 """What examples and README say; it stands in their text, and the tests put the real one in its place."""
 
 SECONDS = 60
@@ -53,6 +54,14 @@ SAID: Mapping[str, tuple[str, ...]] = {
         r"(?m)^cohere/command-a-03-2025 +288000 .*\btools\b",
         r"command-r-plus is served by cohere/command-r-plus-08-2024",
         r"no-such-model: model_not_found",
+    ),
+    "rerank.sh": (
+        r'"results":\[\{"index":1,"relevance_score":0\.\d+\}\]',
+        r'"results":\[\{"index":0,.*"document":\{"id":7,"author":"Ada Lovelace"',
+    ),
+    "transcription.sh": (
+        r'\{"text":"This is the Cohere emulator\. It heard 2\.0 seconds of sound \(en\)\."\}',
+        r"(?m)^This is the Cohere emulator\. It heard 2\.0 seconds",
     ),
     "curl.sh": (
         r'"id":"cohere/command-r-plus",',
@@ -159,7 +168,8 @@ def test_the_readme_has_snippets_of_known_languages_only() -> None:
 def test_the_python_of_the_readme_runs_from_top_to_bottom(base_url: str, tmp_path: Path) -> None:
     program = "\n".join(snippets("python"))
     assert program.count(BASE_URL) == 1
-    output = run([sys.executable, "-c", program.replace(BASE_URL, base_url)], base_url, tmp_path)
+    program = program.replace(ORIGIN, base_url.removesuffix("/v1"))
+    output = run([sys.executable, "-c", program], base_url, tmp_path)
     promised = re.findall(r"# prints: (.*)", program)
     assert len(promised) >= 3
     for line in promised:
@@ -169,10 +179,14 @@ def test_the_python_of_the_readme_runs_from_top_to_bottom(base_url: str, tmp_pat
 def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Path) -> None:
     outputs = []
     for text in snippets("sh"):
-        assert BASE_URL in text
-        command = text.replace(BASE_URL, base_url).replace("curl ", "curl --silent --show-error ", 1)
+        assert ORIGIN in text
+        command = text.replace(ORIGIN, base_url.removesuffix("/v1"))
+        command = re.sub(r"^curl ", "curl --silent --show-error ", command, flags=re.MULTILINE)
         outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
-    hello, strict, limited = outputs
+    hello, ranked, strict, native, alias, limited = outputs
+    assert '"index":1' in ranked
     assert "This is the Cohere emulator" in hello
     assert '"param":"temperature"' in strict
+    assert re.search(r"(?s)message-end.*\[DONE\].*embeddings_floats.*greetings-\w+.*next_page_token", native)
+    assert "This is the Cohere emulator" in alias
     assert '"code":"rate_limit_exceeded"' in limited

@@ -572,7 +572,8 @@ def test_every_route_passes_the_guard(theatre: Stage, path: str) -> None:
             assert seen.status in ({200} if method in ("GET", "HEAD") else {405})
         else:
             assert seen.status == 401
-            assert method == "HEAD" or seen.error["code"] == "missing_api_key"
+            native = "/cohere" in path  # Cohere's shape, for Cohere's own SDK
+            assert method == "HEAD" or (seen.body["message"] if native else seen.error["code"] == "missing_api_key")
         # With a key, or where none is needed, a request of bad form is refused before all else.
         with Wire(theatre.gateway) as wire:
             wire.send(get("x-request-id: walk-2", LENGTH, CHUNKED, KEY, target=target, method=method) + CHUNKS)

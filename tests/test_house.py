@@ -29,7 +29,7 @@ FOLDERS = (*PACKAGES, "tests", "examples")
 # What two modules of a rung share moves down a rung.
 RUNGS: list[set[str]] = [
     {"errors"},
-    {"notes", "steps"},
+    {"notes", "steps", "documents"},
     {"context", "capabilities", "json_schema", "tool_names"},
     {"model_names", "fields", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
@@ -39,7 +39,7 @@ RUNGS: list[set[str]] = [
     {
         *("chat", "chat_stream", "chat_answer"),
         *("responses", "responses_stream", "responses_input", "responses_answer"),
-        *("models", "rerank", "tokens"),
+        *("models", "rerank", "tokens", "transcription", "native"),
         *("embeddings", "embeddings_answer"),
     },
 ]
@@ -72,6 +72,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.seal",)),
+    ("python_multipart", ("gateway.form",)),
     *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
 )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from support import transcripts
-from translators.errors import UpstreamProtocolError
+from translators.errors import InvalidField, UpstreamProtocolError
 from translators.models import CREATED, OWNER, UnknownModel, features, listed, next_page, retrieved
+from translators.notes import Notes
 
 A = "command-a-03-2025"
 FIRST = {
@@ -31,12 +33,18 @@ SECOND = {"models": [{"name": "embed-v4.0", "endpoints": ["embed"]}]}
 PAGES = [json.dumps(page).encode() for page in (FIRST, SECOND)]
 
 
-def ids(**settings: Any) -> list[str]:
-    return [one["id"] for one in json.loads(listed(PAGES, "", transcripts.context(**settings)))["data"]]
+def everything(pages: Sequence[bytes] = PAGES, *asked: Any, **settings: Any) -> bytes:
+    """The list as it is answered; `asked` are the objects of its query and body."""
+    context = transcripts.context(**settings)
+    return listed(pages, "", [json.dumps(part).encode() for part in asked], context, Notes(context.strict))
+
+
+def ids(*asked: Any, **settings: Any) -> list[str]:
+    return [one["id"] for one in json.loads(everything(PAGES, *asked, **settings))["data"]]
 
 
 def one(asked: str, **settings: Any) -> Any:
-    return json.loads(retrieved(PAGES, asked, transcripts.context(**settings)))
+    return json.loads(retrieved(PAGES, asked, (), transcripts.context(**settings), Notes()))
 
 
 def test_c141_all_models_under_their_prefix() -> None:
@@ -46,7 +54,7 @@ def test_c141_all_models_under_their_prefix() -> None:
 def test_aliases_are_listed_and_successors_are_not() -> None:
     aliases = {"gpt-4o": A, "old": "command-r-plus", "cohere/x": f"cohere/{A}", "dangling": "gone"}
     assert ids(aliases=aliases)[3:] == ["gpt-4o", "old", "cohere/x"]
-    shown = json.loads(listed(PAGES, "", transcripts.context(aliases=aliases)))["data"]
+    shown = json.loads(everything(aliases=aliases))["data"]
     assert [entry.get("alias_of") for entry in shown[2:]] == [
         None,
         f"cohere/{A}",
@@ -112,14 +120,14 @@ def test_what_is_said_of_a_model() -> None:
 
 
 def test_the_date_is_a_constant() -> None:
-    assert json.loads(listed(PAGES, "", transcripts.context())) == json.loads(listed(PAGES, "", transcripts.context()))
+    assert everything() == everything()
     assert CREATED < 1_800_000_000
 
 
 def test_pages() -> None:
     assert [next_page(page) for page in PAGES] == ["Mg==", ""]
     assert next_page(b'{"next_page_token":null}') == ""
-    assert listed([], "", transcripts.context()) == b'{"data":[],"object":"list"}'
+    assert everything([]) == b'{"data":[],"object":"list"}'
 
 
 def test_what_models_can_do() -> None:
@@ -134,6 +142,55 @@ def test_what_models_can_do() -> None:
     "page", [b"", b"<html>", b"[]", b'{"models":5}', b'{"models":[{}]}', b'{"models":[{"name":5}]}', b"\xff"]
 )
 def test_a_page_that_cannot_be_read(page: bytes) -> None:
-    for read in (lambda: next_page(page), lambda: listed([page], "", transcripts.context()), lambda: features([page])):
+    for read in (lambda: next_page(page), lambda: everything([page]), lambda: features([page])):
         with pytest.raises(UpstreamProtocolError):
             read()
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"endpoint": "embed"}, ["cohere/embed-v4.0"]),
+        ({"endpoint": "chat"}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "generate"}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "generate", "default_only": False}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "chat", "default_only": True}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "chat", "default_only": "true"}, [f"cohere/{A}", "gpt-4o"]),
+        ({"endpoint": "generate", "default_only": "1"}, []),
+        ({"endpoint": "rerank"}, []),
+        ({"endpoint": None, "default_only": "false"}, [f"cohere/{A}", "cohere/command-r-plus-08-2024", "gpt-4o"]),
+    ],
+    ids=json.dumps,
+)
+def test_filters(asked: dict[str, Any], expected: list[str]) -> None:
+    found = ids(asked, aliases={"gpt-4o": A})
+    assert [name for name in found if name != "cohere/embed-v4.0" or asked.get("endpoint")] == expected
+
+
+def test_of_query_and_body_the_query_wins() -> None:
+    assert ids({"endpoint": "chat"}, {"endpoint": "embed"}) == ["cohere/embed-v4.0"]
+    assert ids({"endpoint": "generate", "default_only": True}, {"default_only": "false"}) == [f"cohere/{A}"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "code"),
+    [
+        ({"default_only": True}, "default_only", "missing_required_parameter"),
+        ({"endpoint": "cats"}, "endpoint", "invalid_value"),
+        ({"endpoint": 5}, "endpoint", "invalid_type"),
+        ({"endpoint": "chat", "default_only": "maybe"}, "default_only", "invalid_type"),
+    ],
+)
+def test_filters_that_mean_nothing(asked: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        ids(asked)
+    assert (caught.value.failure.param, caught.value.failure.code) == (param, code)
+
+
+def test_what_no_filter_is_called_is_noted() -> None:
+    notes = Notes()
+    listed(PAGES, "", [b'{"limit": "3"}'], transcripts.context(), notes)
+    assert [note.text for note in notes] == ["limit ignored (not known to Cohere)"]

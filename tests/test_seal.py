@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import seal
-from gateway.access.caller import Caller
+from gateway.access.caller import Access, Caller
 from gateway.seal import NONCE_BYTES, PREFIX, Seal, seal_of
+from gateway.settings import Settings
 from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
 from support.scripted import event_stream, json_answer, transcript
 
@@ -76,7 +77,7 @@ def test_packed_data_that_is_none_is_not_opened() -> None:
 
 
 def test_callers_of_one_key_are_told_apart() -> None:
-    one, other = (Caller("name", False, "the server's key", owner) for owner in ("one", "other"))
+    one, other = (Caller("name", False, "", owner, ("the server's key",)) for owner in ("one", "other"))
     token = seal_of(one).seal(THOUGHT)
     assert seal_of(one).open(token) == THOUGHT
     assert seal_of(other).open(token) is None
@@ -184,3 +185,26 @@ def test_the_servers_key_seals_too() -> None:
         with staged.gateway.client() as sdk:
             assert _next_turn(sdk, _sealed(sdk)) == ""
         assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+
+
+KEYS = (
+    ("added at the end", ["one"], ["one", "two"], True),
+    ("added in front", ["one"], ["two", "one"], True),
+    ("in another order", ["one", "two"], ["two", "one"], True),
+    ("taken away, not the first", ["one", "two"], ["one"], True),
+    ("taken away, the first", ["one", "two"], ["two"], False),
+    ("replaced", ["one"], ["two"], False),
+)
+
+
+@pytest.mark.parametrize(("before", "after", "opens"), [row[1:] for row in KEYS], ids=[row[0] for row in KEYS])
+def test_the_servers_keys_may_change(before: list[str], after: list[str], opens: bool) -> None:
+    old, new = (
+        Access(Settings(cohere_api_key=keys, master_key=MASTER_KEY)).identify(
+            [(b"authorization", b"Bearer " + MASTER_KEY.encode())]
+        )
+        for keys in (before, after)
+    )
+    token = seal_of(old).seal(THOUGHT)
+    assert seal_of(new).open(token) == (THOUGHT if opens else None)
+    assert seal_of(old).open(token) == THOUGHT

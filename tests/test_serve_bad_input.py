@@ -588,9 +588,9 @@ def test_a_compressed_body_that_is_not(theatre: Stage) -> None:
 # --- methods and paths ----------------------------------------------------------------------------------------
 
 METHODS = (
-    *((method, CHAT, "POST") for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")),
+    *((method, CHAT, "POST") for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")),
     *((method, "/v1/models", "GET") for method in ("POST", "PUT", "DELETE")),
-    *((method, "/v1/models/cohere/command-a-03-2025", "GET") for method in ("POST", "DELETE")),
+    ("POST", "/v1/models/cohere/command-a-03-2025", "GET"),
     ("POST", "/health/live", "GET"),
     ("POST", "/metrics", "GET"),
 )
@@ -623,17 +623,11 @@ NOWHERE = (
     "/v1/",
     "/v2/chat",
     "/v1/chat",
-    "/v1/chat/completions/",
-    "/v1/chat/completions/x",
-    "//v1/chat/completions",
-    "/v1//chat/completions",
     "/V1/chat/completions",
     "/v1/chat/completions;x=1",
     "/v1/x/../chat/completions",
     "/v1/%2e%2e/v1/chat/completions",
-    "/v1/chat%2fcompletions%2f",
     "/v1/%ff%fe",
-    "/chat/completions",
     "/admin",
     "/.env",
     "/health",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.settings import CacheSettings
-from support.app import Gateway, Stage, answered, stage, streamed
+from support.app import Gateway, Seen, Stage, answered, emulator, gateway_over, stage, streamed
 from support.redis import URL, needs_redis
 from support.scripted import json_answer
 
@@ -178,3 +178,65 @@ def test_responses_are_not_kept() -> None:
             seen = staged.gateway.ask("POST", "/v1/responses", body)
             assert seen.status == 200 and "x-gateway-cache" not in seen.headers
         assert asked(staged) == 2
+
+
+# --- embeddings: kept by the piece --------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
+def embedding(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """Over the emulator."""
+    with (
+        emulator() as upstream,
+        gateway_over(
+            upstream, key=secrets.token_hex(8), cache=CacheSettings(store=request.param), redis_url=URL
+        ) as gateway,
+    ):
+        yield gateway
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_only_new_inputs_are_paid_for(embedding: Gateway, form: str) -> None:
+    def ask(*inputs: str) -> Seen:
+        body = {"model": "embed-v4.0", "input": inputs, "encoding_format": form}
+        return embedding.ask("POST", "/v1/embeddings", body)
+
+    first = ask("one", "two")
+    assert first.headers["x-gateway-cache"] == "miss" and "x-gateway-notes" not in first.headers
+    second = ask("three", "two", "one", "three")
+    assert second.headers["x-gateway-cache"] == "miss"
+    assert second.headers["x-gateway-notes"] == "2 of 4 inputs from the cache"
+    third = ask("one", "three", "two")
+    assert third.headers["x-gateway-cache"] == "hit"
+    assert third.body["usage"]["prompt_tokens"] == 0, "nothing was asked of Cohere"
+
+    def vectors(seen: Seen) -> list[Any]:
+        assert [one["index"] for one in seen.body["data"]] == list(range(len(seen.body["data"])))
+        return [one["embedding"] for one in seen.body["data"]]
+
+    one, two = vectors(first)
+    three = vectors(second)[0]
+    assert vectors(second) == [three, two, one, three] and vectors(third) == [one, three, two]
+    assert 0 < second.body["usage"]["prompt_tokens"]
+    alone = embedding.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "one", "encoding_format": form})
+    assert vectors(alone) == [one]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"input_type": "search_query"}, {"dimensions": 512}, {"model": "embed-english-v3.0"}, {"truncate": "NONE"}],
+    ids=str,
+)
+def test_what_changes_a_vector_is_part_of_its_key(embedding: Gateway, fields: dict[str, Any]) -> None:
+    usual = {"model": "embed-v4.0", "input": "one"}
+    assert embedding.ask("POST", "/v1/embeddings", usual).headers["x-gateway-cache"] == "miss"
+    assert embedding.ask("POST", "/v1/embeddings", {**usual, **fields}).headers["x-gateway-cache"] == "miss"
+    assert embedding.ask("POST", "/v1/embeddings", usual).headers["x-gateway-cache"] == "hit"
+
+
+def test_embeddings_past_the_cache(embedding: Gateway) -> None:
+    usual = {"authorization": f"Bearer {embedding.key}", "content-type": "application/json"}
+    body = {"model": "embed-v4.0", "input": "one"}
+    for _ in range(2):
+        seen = embedding.ask("POST", "/v1/embeddings", body, {**usual, "x-gateway-cache": "bypass"})
+        assert seen.headers["x-gateway-cache"] == "bypass" and seen.body["usage"]["prompt_tokens"] > 0

@@ -500,7 +500,7 @@ def test_every_answer_may_be_read_by_the_page(paged: Stage) -> None:
         call(paged, origin),
         paged.gateway.ask("POST", CHAT, b"{", [origin, key]),
         paged.gateway.ask("GET", "/v1/nowhere", None, [origin, key]),
-        paged.gateway.ask("GET", CHAT, None, [origin, key]),
+        paged.gateway.ask("PUT", CHAT, b"{}", [origin, key]),
     ]
     assert [seen.status for seen in answers] == [200, 200, 401, 400, 404, 405]
     for seen in answers:

@@ -32,8 +32,9 @@ from support.app import (
     streamed,
     whole,
 )
+from support.process import reads_until, request_bytes
 from support.scripted import Chunk, Cut, Head, Pause, Signal, event_stream, json_answer, transcript
-from test_serve_leaving import reads_until, request_bytes, waiting
+from test_serve_leaving import waiting
 
 NEVER = Signal()
 PAGE = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})

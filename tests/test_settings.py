@@ -115,6 +115,14 @@ def test_truth_in_the_environment(text: str, meant: bool) -> None:
     assert load({"GATEWAY_DEMO": text}).demo is meant
 
 
+def test_fallbacks_are_lists_or_a_lone_name() -> None:
+    fallbacks = {"a": ["b", "c"], "d": ["e"]}
+    assert read('[models.fallbacks]\na = ["b", "c"]\nd = "e"\n').models.fallbacks == fallbacks
+    assert load({"GATEWAY_MODELS_FALLBACKS": '{"a": "b, c", "d": ["e"]}'}).models.fallbacks == fallbacks
+    with pytest.raises(SettingError, match=r"models\.fallbacks"):
+        load({"GATEWAY_MODELS_FALLBACKS": '{"a": 5}'})
+
+
 def test_aliases_are_a_table_or_json() -> None:
     aliases = {"gpt-4o": "command-a-03-2025"}
     assert read('[models.aliases]\n"gpt-4o" = "command-a-03-2025"\n').models.aliases == aliases

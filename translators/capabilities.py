@@ -53,6 +53,15 @@ CAPABILITIES: Mapping[str, Capabilities] = {
     "tiny-aya-water": replace(_TEXT_ONLY, max_output=8_192),
 }
 
+RERANKERS = frozenset(
+    {
+        *("rerank-v5.0-pro", "rerank-v5.0-fast", "rerank-v4.0-pro", "rerank-v4.0-fast"),
+        *("rerank-v3.5", "rerank-english-v3.0", "rerank-multilingual-v3.0"),
+    }
+)
+TRANSCRIBERS = frozenset({"cohere-transcribe-03-2026", "cohere-transcribe-arabic-07-2026"})
+"""Models that are asked alike, whatever they can do: they are only known by name."""
+
 _UNKNOWN = Capabilities(reasoning=True, known=False)
 
 

@@ -22,7 +22,10 @@ class UsageBase(Enum):
 
 
 class Policy(Struct, frozen=True):
-    """The operator's choices that translation obeys; the settings of the same names are documented there."""
+    """The operator's choices that translation obeys; the settings of the same names are documented there.
+
+    instead: Cohere's ids, and the ids that take their place for one request, as theirs have failed.
+    """
 
     aliases: Mapping[str, str] = {}
     successors: bool = True
@@ -30,6 +33,8 @@ class Policy(Struct, frozen=True):
     extra_upstream_fields: frozenset[str] = frozenset()
     refuse_missed_schema: bool = False
     embed_input_type: str = "search_document"
+    instead: Mapping[str, str] = {}
+    transcription_language: str = ""
 
 
 def _nothing(thought: str) -> str:
@@ -169,7 +174,9 @@ class Batch(Protocol):
     """A translated request whose parts are asked apart, a few at once, and answered together and whole.
 
     told: a part's failure as the caller of the whole request sees it. otherwise: the call to make after a
-    failure, None where another one would not help.
+    failure, None where another one would not help. What the cache keeps are pieces, each as if it had been asked for
+    alone: `alone` says how that would have been asked, `beside` is the call for what is not kept, `pieces` what its
+    answers add, by place.
     """
 
     @property
@@ -184,5 +191,11 @@ class Batch(Protocol):
     def told(self, failed: Failure) -> Failure: ...
 
     def otherwise(self, failed: Failure) -> "Batch | None": ...
+
+    def alone(self) -> Sequence[bytes]: ...
+
+    def beside(self, kept: Sequence[bytes | None]) -> "Batch": ...
+
+    def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]: ...
 
     def answer(self, bodies: Sequence[bytes]) -> Answer: ...

@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
 from translators.capabilities import Embedder, embedder
 from translators.context import Answer, Context
-from translators.embeddings_answer import View, told, vectors
-from translators.embeddings_input import Inputs, Part, parts
+from translators.embeddings_answer import Vector, View, told, vectors, written
+from translators.embeddings_answer import read as read_vector
+from translators.embeddings_input import Input, Inputs, Part, parts
 from translators.errors import Failure, InvalidField
 from translators.fields import Field, FieldTable, read, required, send, with_extra
 from translators.model_names import served
@@ -48,15 +50,38 @@ PARAMS = dict.fromkeys(("messages", "texts", "images", "inputs"), "input") | {"o
 
 
 class EmbeddingsCall(Struct, frozen=True):
-    """A translated embeddings request: `context.Batch`. second: the same with floats in base64's place."""
+    """A translated embeddings request: `context.Batch`.
+
+    body: what Cohere is sent for a part. known: the vector of each input that need not be asked for. second: the same
+    with floats in base64's place.
+    """
 
     bodies: tuple[bytes, ...]
     model: str
     notes: Notes
+    inputs: Sequence[Input]
+    known: Sequence[Vector | None]
     parts: Sequence[Part]
+    able: Embedder
+    body: Callable[[Part], bytes]
     view: View
     given: frozenset[str]
     second: "Callable[[], EmbeddingsCall] | None" = None
+
+    def alone(self) -> Sequence[bytes]:
+        return [self.body(Part(one.field, [0], [one.value])) for one in self.inputs]
+
+    def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsCall":
+        known = [read_vector(one) for one in kept]
+        missing = [(place, one) for place, one in enumerate(self.inputs) if known[place] is None]
+        if len(missing) < len(known):
+            self.notes.told("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
+        found = parts(missing, self.able)
+        return replace(self, known=known, parts=found, bodies=tuple(map(self.body, found)))
+
+    def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
+        found, _ = vectors(self.known, self.parts, bodies, self.view)
+        return [(place, written(found[place], self.view)) for part in self.parts for place in part.positions]
 
     def told(self, failed: Failure) -> Failure:
         param = failed.param
@@ -73,7 +98,7 @@ class EmbeddingsCall(Struct, frozen=True):
 
     def answer(self, bodies: Sequence[bytes]) -> Answer:
         """Cohere's answers, one a part, as OpenAI's list. Raises UpstreamProtocolError, AnswerFailed."""
-        found, counts = vectors(self.parts, bodies, self.view)
+        found, counts = vectors(self.known, self.parts, bodies, self.view)
         return Answer(told(found, counts, self.view), counts.outcome(""))
 
 
@@ -88,24 +113,25 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     model = served(required(reading, "model"), context.policy, notes)
     able = embedder(model)
     input_type: str | None = asked.get("input_type")
-    found = parts(Inputs(able, input_type, context.vocabulary, notes).read(asked), able)
+    inputs = Inputs(able, input_type, context.vocabulary, notes).read(asked)
     size, output_dimension = _size(asked, able, notes)
     shown, types = _types(asked)
     packs = as_floats or not able.base64
     wanted = dict.fromkeys("float" if packs and name == "base64" else name for name in (shown, *types))
     view = View(asked["model"], shown, types, tuple(wanted), size, context.policy.usage_base)
-    typed = {part.field: _input_type(part.field, input_type, context, notes) for part in found}
+    fields = dict.fromkeys(one.field for one in inputs)
+    typed = {field: _input_type(field, input_type, context, notes) for field in fields}
     same = {"output_dimension": output_dimension, **reading.sent}
-    bodies = tuple(_body(part, model, typed[part.field], view, same, reading.extra) for part in found)
+
+    def body_of(part: Part) -> bytes:
+        content: dict[str, Any] = {part.field: part.values}
+        sent = cohere.EmbedRequest(model, typed[part.field], list(view.asked), **content, **same)
+        return with_extra(cohere.encode_request(sent), reading.extra)
+
     second = partial(request, body, context, True) if "base64" in view.asked else None
-    return EmbeddingsCall(bodies, model, notes, found, view, frozenset(asked), second)
-
-
-def _body(part: Part, model: str, input_type: str, view: View, same: dict[str, Any], extra: dict[str, Raw]) -> bytes:
-    """What Cohere is sent for a part of the inputs."""
-    content: dict[str, Any] = {part.field: part.values}
-    sent = cohere.EmbedRequest(model, input_type, list(view.asked), **content, **same)
-    return with_extra(cohere.encode_request(sent), extra)
+    known, found = [None] * len(inputs), parts(enumerate(inputs), able)
+    bodies, names = tuple(map(body_of, found)), frozenset(asked)
+    return EmbeddingsCall(bodies, model, notes, inputs, known, found, able, body_of, view, names, second)
 
 
 def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

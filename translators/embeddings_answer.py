@@ -28,6 +28,7 @@ Vector = dict[str, Raw]
 """One input's numbers as JSON, by Cohere's name of their type."""
 
 _floats = msgspec.json.Decoder(list[float]).decode
+_vector = msgspec.json.Decoder(Vector).decode
 _text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -51,9 +52,14 @@ class View(Struct, frozen=True):
         return "base64" not in self.asked and "base64" in (self.shown, *self.types)
 
 
-def vectors(parts: Sequence[Part], answers: Sequence[bytes], view: View) -> tuple[list[Vector], Counts]:
-    """The vectors of all inputs in order, and what they cost. Raises UpstreamProtocolError, AnswerFailed."""
-    found: list[Vector] = [{} for part in parts for _ in part.positions]
+def vectors(
+    known: Sequence[Vector | None], parts: Sequence[Part], answers: Sequence[bytes], view: View
+) -> tuple[list[Vector], Counts]:
+    """The vectors of all inputs in order, and what the new ones cost. Raises UpstreamProtocolError, AnswerFailed.
+
+    known: the vectors that need not be asked for, None for the others.
+    """
+    found: list[Vector] = [vector or {} for vector in known]
     costs: list[Counts] = []
     for part, body in zip(parts, answers, strict=True):
         answer = _read(body)
@@ -67,8 +73,19 @@ def vectors(parts: Sequence[Part], answers: Sequence[bytes], view: View) -> tupl
                 found[position][name] = row
     if view.packs:
         for vector in found:
-            vector["base64"] = _packed(vector["float"])
+            if "base64" not in vector:
+                vector["base64"] = _packed(vector["float"])
     return found, total(costs)
+
+
+def written(vector: Vector, view: View) -> bytes:
+    """What a caller is shown of a vector, for the cache."""
+    return _encode({name: vector[name] for name in (view.shown, *view.types)})
+
+
+def read(kept: bytes | None) -> Vector | None:
+    """What `written` wrote."""
+    return _vector(kept) if kept is not None else None
 
 
 def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:

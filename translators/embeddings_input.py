@@ -5,7 +5,7 @@ any company. Sources: cohere_api.md §8; rivals_and_edge_cases.md C6.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -66,12 +66,12 @@ class Part(Struct):
     size: int = 0
 
 
-def parts(inputs: Sequence[Input], able: Embedder) -> list[Part]:
-    """The inputs divided among as few calls as Cohere's limits allow, in order."""
+def parts(inputs: Iterable[tuple[int, Input]], able: Embedder) -> list[Part]:
+    """The inputs, each with its place, divided among as few calls as Cohere's limits allow, in order."""
     found: list[Part] = []
     filling: dict[str, Part] = {}
     most_images = MOST_IN_A_CALL if able.fused else 1
-    for position, one in enumerate(inputs):
+    for position, one in inputs:
         part = filling.get(one.field)
         if (
             part is None

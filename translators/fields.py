@@ -98,12 +98,15 @@ SYNONYM_OBJECT = "extra_params"
 
 
 class FieldTable:
-    """The rows of one operation, compiled: `read` is the only method a request meets."""
+    """The rows of one operation, compiled: `read` is the only method a request meets.
 
-    def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None) -> None:
+    strict: false where all values come as texts, as in queries and forms.
+    """
+
+    def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None, strict: bool = True) -> None:
         self.rows = tuple(rows)
         self.synonyms = dict(synonyms or {})
-        self._rows = {row.name: (row, msgspec.json.Decoder(row.type)) for row in self.rows}
+        self._rows = {row.name: (row, msgspec.json.Decoder(row.type, strict=strict)) for row in self.rows}
 
     def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""

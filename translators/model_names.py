@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import msgspec
+from msgspec import Raw
+
 from translators.context import Policy
 from translators.errors import InvalidField
 from translators.notes import Notes
@@ -29,7 +32,9 @@ def resolve(asked: str, policy: Policy) -> str:
     name = policy.aliases.get(name, name)
     if name.startswith(PREFIX):
         name = name[len(PREFIX) :]
-    return SUCCESSORS.get(name, name) if policy.successors else name
+    if policy.successors:
+        name = SUCCESSORS.get(name, name)
+    return policy.instead.get(name, name) if policy.instead else name
 
 
 def served(asked: str, policy: Policy, notes: Notes) -> str:
@@ -45,3 +50,21 @@ def served(asked: str, policy: Policy, notes: Notes) -> str:
 def bare(asked: str) -> str:
     """The name without the prefix: what a caller may call the same model without being told so."""
     return asked.removeprefix(PREFIX)
+
+
+_split = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def addressed(body: bytes, deployment: str) -> tuple[bytes, str]:
+    """A request to this deployment, and the model that its body named instead, if it did.
+
+    At Azure the URL says which model is asked, and the body's `model` counts for nothing.
+    """
+    try:
+        fields = _split(body)
+        said = msgspec.json.decode(fields.get("model", Raw(b'""')))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body, ""  # whoever reads it next says what is wrong with it
+    fields["model"] = Raw(_encode(deployment))
+    return _encode(fields), said if isinstance(said, str) and said != deployment else ""

@@ -14,10 +14,24 @@ from schemas.cohere.models import Model, decode_model_page
 from schemas.openai import models as openai
 from translators.context import Context
 from translators.errors import InvalidField, UpstreamProtocolError
+from translators.fields import FieldTable, read
 from translators.model_names import PREFIX, resolve
+from translators.notes import Notes
 
 CREATED = 1_700_000_000
 OWNER = "cohere"
+
+ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
+"""What Cohere's own filter takes (cohere_api.md §15)."""
+
+TABLE = FieldTable(
+    (
+        read("endpoint", str, f"one of {', '.join(ENDPOINTS)}"),
+        read("default_only", bool, "the models that Cohere takes where none is named; needs `endpoint`"),
+    ),
+    strict=False,
+)
+"""The fields of the list's query or body."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,9 +55,12 @@ def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
     return {model.name: frozenset(model.features or ()) for model in _models(pages)}
 
 
-def listed(pages: Sequence[bytes], asked: str, context: Context) -> bytes:
-    """All models, aliases included, in OpenAI's list."""
-    models = _models(pages)
+def listed(pages: Sequence[bytes], name: str, asked: Sequence[bytes], context: Context, notes: Notes) -> bytes:
+    """All models that are asked for, aliases included, in OpenAI's list. Raises InvalidField.
+
+    asked: JSON objects with the fields of TABLE, of which the later wins.
+    """
+    models = _wanted(_models(pages), asked, context, notes)
     names = {model.name: model for model in models}
     shown = [_shown(PREFIX + model.name, model) for model in models]
     for alias in context.policy.aliases:
@@ -53,14 +70,38 @@ def listed(pages: Sequence[bytes], asked: str, context: Context) -> bytes:
     return _encode(openai.ModelList(shown))
 
 
-def retrieved(pages: Sequence[bytes], asked: str, context: Context) -> bytes:
+def retrieved(
+    pages: Sequence[bytes],
+    name: str,
+    asked: Sequence[bytes],
+    context: Context,
+    notes: Notes,
+) -> bytes:
     """One model under the name it was asked for. Raises UnknownModel."""
-    wanted = resolve(asked, context.policy)
+    wanted = resolve(name, context.policy)
     for model in _models(pages):
         if model.name == wanted:
-            alias_of = UNSET if asked in (model.name, PREFIX + model.name) else PREFIX + model.name
-            return _encode(_shown(asked, model, alias_of))
-    raise UnknownModel(asked)
+            alias_of = UNSET if name in (model.name, PREFIX + model.name) else PREFIX + model.name
+            return _encode(_shown(name, model, alias_of))
+    raise UnknownModel(name)
+
+
+def _wanted(models: list[Model], asked: Sequence[bytes], context: Context, notes: Notes) -> list[Model]:
+    """Those that serve the endpoint that is asked for; with `default_only`, those that Cohere takes for it."""
+    given: dict[str, Any] = {}
+    for part in asked:
+        given |= TABLE.read(part, notes, context.policy).read
+    endpoint, default_only = given.get("endpoint"), given.get("default_only", False)
+    if endpoint is None:
+        if default_only:
+            raise InvalidField("default_only", "'default_only' needs 'endpoint'", "missing_required_parameter")
+        return models
+    if endpoint not in ENDPOINTS and not any(endpoint in (model.endpoints or ()) for model in models):
+        known = ", ".join(ENDPOINTS)
+        raise InvalidField("endpoint", f"Invalid 'endpoint': Cohere has none called '{endpoint}', but {known}")
+    return [
+        model for model in models if endpoint in ((model.default_endpoints if default_only else model.endpoints) or ())
+    ]
 
 
 def _models(pages: Sequence[bytes]) -> list[Model]:

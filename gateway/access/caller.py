@@ -28,13 +28,16 @@ class Mode(Enum):
 class Caller(Struct, frozen=True):
     """own_key: the Cohere key is the caller's own, so they are told the truth about it.
 
+    upstream_key: that key; empty where one of the server's is used, whichever the pool chooses.
     owner: whose what is stored is; nothing can be read out of it.
+    sealing_keys: what the caller's tokens are sealed with (the first) and opened with (any), see `seal.py`.
     """
 
     name: str
     own_key: bool
     upstream_key: str
     owner: str
+    sealing_keys: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"Caller({self.name!r})"
@@ -68,15 +71,15 @@ def mode_of(settings: Settings) -> Mode:
 
 
 class Access:
-    """Tells callers apart."""
+    """Tells callers apart. keys: the server's Cohere keys."""
 
     def __init__(self, settings: Settings) -> None:
         self.mode = mode_of(settings)
         self._settings = settings
-        self._demo = Caller("demo", False, DEMO_KEY, "demo")
-        key = settings.cohere_api_key[0] if settings.cohere_api_key else ""
-        self._open = Caller("anonymous", False, key, "open")
-        self._master = Caller("master", False, key, "master")
+        keys = self.keys = [DEMO_KEY] if self.mode is Mode.DEMO else settings.cohere_api_key
+        self._demo = Caller("demo", False, "", "demo", (DEMO_KEY,))
+        self._open = Caller("anonymous", False, "", "open", tuple(keys))
+        self._master = Caller("master", False, "", "master", tuple(keys))
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """The caller behind these headers. Raises CallerError: 400 for two keys, 401 for none or a wrong one."""
@@ -88,7 +91,7 @@ class Access:
         if not key:
             raise CallerError(failure("missing_key", "No API key was given: send it as 'Authorization: Bearer KEY'"))
         if self.mode is Mode.OWN_KEY:
-            return Caller("own key", True, key, owner_of(key))
+            return Caller("own key", True, key, owner_of(key), (key,))
         if self._settings.master_may_call and same(key, self._settings.master_key):
             return self._master
         raise CallerError(failure("wrong_key", "This API key is not known here"))

@@ -1,7 +1,7 @@
 """The emulator as an ASGI application: routes, keys, the order of judging, the way an answer leaves.
 
-What is said is decided elsewhere (`chat.py`, `embed.py`, `rerank.py`, `catalogue.py`, `tokens.py`, and a file for
-each kind of thing that callers make: `datasets.py`, `batches.py` ...). An endpoint is a function from `Request` to
+What is said is decided elsewhere (`chat.py`, `embed.py`, `transcription.py` ..., and a file for each kind of thing
+that callers make: `datasets.py`, `batches.py` ...). An endpoint is a function from `Request` to
 `Reply`; a new one is a function and a row in `ROUTES`.
 """
 
@@ -36,6 +36,7 @@ from gateway.emulator import (
     stream,
     stream_v1,
     tokens,
+    transcription,
     validation,
     wire,
 )
@@ -171,6 +172,7 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
     ("POST", "/v2/embed", embed),
     ("POST", "/v2/rerank", rerank),
     ("POST", "/v2/parse", parse.answer),
+    ("POST", "/v2/audio/transcriptions", transcription.answer),
     ("POST", "/v2/batches/{id}:cancel", batches.cancel),
     ("GET", "/v2/batches/{id}", batches.get),
     ("GET", "/v2/batches", batches.listing),
@@ -212,7 +214,7 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
 # They act on what their path names, so a body is not asked for.
 WITHOUT_BODY = (check_api_key, batches.cancel, embed_jobs.cancel, connectors.authorize)
 # They take a form. A body that is none is refused in the words of the endpoint, for what it lacks.
-WITH_FORM = (datasets.create,)
+WITH_FORM = (datasets.create, transcription.answer)
 # Services that speak protobuf: their errors are `{message}` without an id (Cohere API notes §2.1).
 PLAIN_ERRORS = ("/v2/batches", "/v1/finetuning/")
 
@@ -287,7 +289,8 @@ async def _content(exchange: Exchange, answering: Answering) -> tuple[dict[str, 
     content_type = exchange.headers.get("content-type", "")
     if content_type.lower().startswith(multipart.MEDIA_TYPE):
         form = await multipart.read(exchange.chunks(), content_type)
-        return {}, form, form.fingerprint
+        named = form.find("model")
+        return {"model": named.data.decode("utf-8", "replace")} if named else {}, form, form.fingerprint
     data = await exchange.body()
     asked = exchange.scope["method"] in ("POST", "PATCH") and (data or answering not in WITHOUT_BODY)
     return _object(data) if asked and answering not in WITH_FORM else {}, None, data

@@ -80,6 +80,10 @@ def _rerank(name: str, context_length: int, **more: Any) -> Model:
     return Model(name=name, endpoints=("rerank",), max_output=0, context_length=context_length, **more)
 
 
+def _transcribe(name: str) -> Model:
+    return Model(name=name, endpoints=("transcribe",), max_output=0)
+
+
 MODELS: tuple[Model, ...] = (
     _reasoning("command-a-plus-05-2026", features=(*REASONING, "vision"), context_length=436_000,
                max_output=65_536, vision=True, hidden=25, hidden_system=25),
@@ -119,6 +123,9 @@ MODELS: tuple[Model, ...] = (
     _rerank("rerank-v3.5", 4_096, default_endpoints=("rerank",)),
     _rerank("rerank-english-v3.0", 4_096),
     _rerank("rerank-multilingual-v3.0", 4_096),
+    # guessed: which word stands for them in `endpoints`, if any does
+    _transcribe("cohere-transcribe-03-2026"),
+    _transcribe("cohere-transcribe-arabic-07-2026"),
 )  # fmt: skip
 
 # name -> (date as the sentence prints it, anchor on the models page); recorded for command-r-plus

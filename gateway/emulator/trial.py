@@ -11,7 +11,7 @@ from gateway.emulator.refusals import Refusal
 
 PER_MINUTE = {
     "/v2/chat": 20, "/v1/chat": 20, "/v2/rerank": 10, "/v1/rerank": 10, "/v2/embed": 2_000, "/v1/embed": 2_000,
-    "/v1/embed-jobs": 5, "/v1/tokenize": 100,
+    "/v1/embed-jobs": 5, "/v1/tokenize": 100, "/v2/audio/transcriptions": 5,
 }  # fmt: skip
 PER_MINUTE_ELSEWHERE = 500
 PER_MONTH = 1_000

@@ -1,4 +1,4 @@
-"""One session to Cohere for the life of the process.
+"""One session to Cohere for the life of the process: bare, each call is made once. What routes use is `resilient.py`.
 
 A `Reply` is open from its head on; whoever opened it closes it, at once if it is not at its end, so that
 Cohere stops writing what nobody will read. Redirects are not followed and no cookie is kept: the only host
@@ -9,15 +9,19 @@ import asyncio
 import io
 import math
 import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from msgspec import Struct
+from yarl import URL
 
 from gateway import __version__
-from gateway.errors import UpstreamError, failure
-from gateway.settings import Timeouts
+from gateway.errors import GatewayError, UpstreamError, failure
+from gateway.settings import SettingError, Timeouts, UpstreamSettings
 from gateway.upstream.connector import Connector
 
 USER_AGENT = f"cohere-gateway/{__version__}"
@@ -26,6 +30,9 @@ TRACE_HEADER = "x-debug-trace-id"
 READ_BUFFER = 256 * 1024
 """Bytes of an answer that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
 
+LARGEST_ANSWER = 256 * 1024 * 1024
+"""Bytes of one answer, whole or streamed, that is kept: no model writes so much, and nobody makes us hold more."""
+
 LARGE_BODY = 1024 * 1024
 
 DRAIN_SECONDS = 1.0
@@ -33,26 +40,96 @@ DRAIN_BYTES = 64 * 1024
 """What may follow a stream's last event before its connection is given up rather than kept alive."""
 
 
+NOTHING_OF_OURS = ("accept", "accept-encoding", "content-type", "user-agent")
+"""Headers that the client library would add to a request which is passed on as it came."""
+
+
+class Upload(Protocol):
+    """A body that is sent while it comes. `over`: all of it has come; `failure`: why it will never be whole."""
+
+    @property
+    def over(self) -> bool: ...
+
+    @property
+    def failure(self) -> GatewayError | None: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Passage(Struct, frozen=True):
+    """A request that is passed on as it came. target: path and query string, encoded; headers: all but the key.
+
+    A body of bytes can be sent again, an upload cannot.
+    """
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes | Upload | None
+
+
+class Interrupted(Exception):
+    """The gateway is stopping and this answer had its time."""
+
+
 class Reply:
     """An answer of Cohere's whose head has come.
 
     One timer watches all its reads: it is set when a read first has to wait, and looks at the deadline of the
     read in hand only when it fires. A timer for each read would cost more than the reading.
+
+    retried: why Cohere was asked more than once. last_deadline: when the answer must be complete. passage: what it
+    answers, where that was passed on.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, first_deadline: float, between: float) -> None:
-        self._response, self._between = response, between
-        self._deadline = self._first_deadline = first_deadline
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        first_deadline: float,
+        between: float,
+        last_deadline: float = math.inf,
+        passage: Passage | None = None,
+    ) -> None:
+        self._response, self._between, self._last_deadline = response, between, last_deadline
+        self._deadline = self._first_deadline = min(first_deadline, last_deadline)
         self._timer: asyncio.TimerHandle | None = None
+        self._passage = passage
+        self._ahead: bytes | None = None
+        self._whole: bytes | None = None
+        self.closing: Callable[[Reply], None] | None = None
         self.status = response.status
+        self.retried: Sequence[str] = ()
 
     def header(self, name: str) -> str:
         """A header's value; empty if it is missing, or not fit to be shown."""
         value = self._response.headers.get(name, "")
         return value if value.isascii() and value.isprintable() else ""
 
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """All headers as they came."""
+        return self._response.raw_headers
+
+    @property
+    def over(self) -> bool:
+        """What was read last was the last."""
+        return not self._ahead and (self._whole is not None or self._response.content.at_eof())
+
+    async def begin(self) -> None:
+        """Waits for the body's first piece, which `read` then returns. Raises UpstreamError if there is none, unless
+        the answer may have none.
+        """
+        self._ahead = await self.read()
+        if not self._ahead and self._passage is None:
+            raise UpstreamError(failure("cut", "Cohere's answer ended before it began"), cause="cut")
+
     async def read(self) -> bytes:
         """What has arrived; empty at the end. Raises UpstreamError when it breaks or falls silent."""
+        if self._ahead is not None:
+            block, self._ahead = self._ahead, None
+            return block
+        if self._whole is not None:
+            return b""
         content = self._response.content
         try:
             if block := content.read_nowait():
@@ -60,14 +137,19 @@ class Reply:
                 return block
             loop = asyncio.get_running_loop()
             # Until the first piece the deadline is the first event's; between pieces it starts anew.
-            self._deadline = self._first_deadline or loop.time() + self._between
+            self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
             if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(self._deadline)
             block = await content.readany()
-            self._deadline, self._first_deadline = math.inf, 0.0
+            # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
+            self._deadline, self._first_deadline = self._last_deadline, 0.0
             return block
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, Interrupted) as error:
             raise _broken(error) from error
+
+    def interrupt(self) -> None:
+        """Whoever reads is told that the gateway is stopping."""
+        self._response.content.set_exception(Interrupted())
 
     def _look(self) -> None:
         """The timer: too late for the read in hand, or not yet, or nobody is reading."""
@@ -84,14 +166,29 @@ class Reply:
         self._timer = asyncio.get_running_loop().call_at(when, self._look)
 
     async def whole(self) -> bytes:
-        """The rest of the body. Raises UpstreamError."""
-        content = self._response.content
-        if content.is_eof():
-            return await content.read()
-        blocks = []
-        while block := await self.read():
-            blocks.append(block)
-        return b"".join(blocks)
+        """The rest of the body, as often as it is asked for, and `read` once more. Raises UpstreamError."""
+        if self._whole is None:
+            content = self._response.content
+            if content.is_eof() and self._ahead is None:
+                self._whole = await content.read()
+            else:
+                blocks, size = [], 0
+                while block := await self.read():
+                    blocks.append(block)
+                    size += len(block)
+                    if size > LARGEST_ANSWER:
+                        raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
+                self._whole = b"".join(blocks)
+            self._ahead = self._whole or None  # for who reads it as it comes
+        return self._whole
+
+    async def said(self) -> bytes:
+        """The body of a refusal. If it breaks off, the status has said enough."""
+        try:
+            return await self.whole()
+        except UpstreamError:
+            self._whole = b""
+            return b""
 
     async def drain(self) -> None:
         """Reads to the end of a body that is over but for its framing, so that the connection can serve again."""
@@ -101,14 +198,18 @@ class Reply:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not content.at_eof() and left > 0:
                     left -= len(await content.readany())
-        except (TimeoutError, aiohttp.ClientError, OSError):
+        except (TimeoutError, aiohttp.ClientError, OSError, Interrupted):
             return
 
     def close(self) -> None:
         """Keeps the connection if the body is at its end, else cuts it."""
+        if self.closing is not None:
+            self.closing(self)
+            self.closing = None
         if self._timer is not None:
             self._timer.cancel()
-        if self._response.content.at_eof():
+        upload = self._passage.body if self._passage is not None else None
+        if self._response.content.at_eof() and (upload is None or isinstance(upload, bytes) or upload.over):
             self._response.release()
         else:
             self._response.close()
@@ -117,13 +218,12 @@ class Reply:
 class Opening:
     """`async with upstream.post(...) as reply`: the reply is closed on every way out."""
 
-    def __init__(self, upstream: "Upstream", method: str, path: str, key: str, body: bytes | None, streamed: bool):
-        self._upstream, self._method, self._path = upstream, method, path
-        self._key, self._body, self._streamed = key, body, streamed
+    def __init__(self, begin: Callable[[], Awaitable[Reply]]) -> None:
+        self._begin = begin
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Reply:
-        self._reply = await self._upstream.open(self._method, self._path, self._key, self._body, self._streamed)
+        self._reply = await self._begin()
         return self._reply
 
     async def __aexit__(
@@ -136,17 +236,23 @@ class Opening:
 class Upstream:
     """Cohere, or what stands in its place."""
 
-    def __init__(self, base_url: str, timeouts: Timeouts) -> None:
+    def __init__(self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None) -> None:
+        """Raises SettingError where a certificate or a header cannot be used."""
+        settings = settings or UpstreamSettings()
         self._base_url, self._timeouts = base_url, timeouts
+        self._encoded_base = str(URL(base_url)).rstrip("/")
+        self._headers, self._files = _extra_headers(settings.headers), settings
         self._session: aiohttp.ClientSession | None = None
+        if settings != UpstreamSettings():
+            _certificates(settings)  # a file that is not there is told before anything is served
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
         self._session = aiohttp.ClientSession(
-            connector=Connector(limit=0, ssl=ssl.create_default_context()),
+            connector=Connector(limit=0, ssl=_certificates(self._files)),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": USER_AGENT},
+            headers={"user-agent": USER_AGENT, **self._headers},
             read_bufsize=READ_BUFFER,
             proxy=_proxy(self._base_url),
         )
@@ -155,13 +261,9 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    def post(self, path: str, key: str, body: bytes, streamed: bool) -> Opening:
-        return Opening(self, "POST", path, key, body, streamed)
-
-    def get(self, path: str, key: str) -> Opening:
-        return Opening(self, "GET", path, key, None, False)
-
-    async def open(self, method: str, path: str, key: str, body: bytes | None, streamed: bool) -> Reply:
+    async def open(
+        self, method: str, path: str, key: str, body: bytes | None, streamed: bool, last_deadline: float = math.inf
+    ) -> Reply:
         """Sends a request and waits for the answer's head. Raises UpstreamError."""
         assert self._session is not None, "start() comes first"
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -170,7 +272,7 @@ class Upstream:
         # A compressed stream would be held back by whoever compresses it; a whole answer is cheaper so.
         headers["accept"] = "text/event-stream" if streamed else "application/json"
         headers["accept-encoding"] = "identity" if streamed else "gzip"
-        deadline = asyncio.get_running_loop().time() + self._timeouts.first_event
+        deadline = min(asyncio.get_running_loop().time() + self._timeouts.first_event, last_deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.request(
@@ -178,7 +280,107 @@ class Upstream:
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _broken(error) from error
-        return Reply(response, deadline, self._timeouts.between_events)
+        return Reply(response, deadline, self._timeouts.between_events, last_deadline)
+
+    async def pass_on(self, passage: Passage, key: str, last_deadline: float = math.inf) -> Reply:
+        """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
+
+        The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
+        each must be taken by Cohere in time, and the time for the answer begins when the last one was.
+        """
+        assert self._session is not None, "start() comes first"
+        loop = asyncio.get_running_loop()
+        headers = [*passage.headers, ("authorization", f"Bearer {key}")] if key else passage.headers
+        body, upload, sending = passage.body, None, None
+        try:
+            first = min(loop.time() + self._timeouts.first_event, last_deadline)
+            async with asyncio.timeout_at(first) as clock:
+                data: _Sending | bytes | io.BytesIO | None
+                if body is None or isinstance(body, bytes):
+                    data = _payload(body)
+                else:
+                    upload = body
+                    data = sending = _Sending(upload, clock, self._timeouts)
+                response = await self._session.request(
+                    passage.method,
+                    # Encoded already: what is escaped stays so, and nothing in it can be another host.
+                    URL(self._encoded_base + passage.target, encoded=True),
+                    data=data,
+                    headers=headers,
+                    skip_auto_headers=NOTHING_OF_OURS,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                )
+                if sending is not None:
+                    sending.answered = True
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if upload is not None and upload.failure is not None:
+                raise upload.failure from error
+            raise _broken(error) from error
+        deadline = clock.when() or loop.time() + self._timeouts.first_event
+        return Reply(response, deadline, self._timeouts.between_events, last_deadline, passage)
+
+
+class _Sending:
+    """An upload on its way. The caller's slowness is timed where its pieces come from, Cohere's here."""
+
+    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
+        self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
+        self.answered = False
+
+    def __aiter__(self) -> "_Sending":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece; to ask for it is to have taken the one before."""
+        self._allow(None)
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._allow(self._timeouts.first_event)
+            raise
+        self._allow(self._timeouts.between_events)
+        return piece
+
+    def _allow(self, seconds: float | None) -> None:
+        if not self.answered:
+            self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+
+OURS = frozenset(
+    "authorization accept accept-encoding connection content-length content-type host transfer-encoding".split()
+)
+"""Headers that are set for each request, so that a setting cannot."""
+
+
+def _extra_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The operator's headers. Raises SettingError on one that cannot be sent."""
+    for name, value in headers.items():
+        if not name or not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+            raise SettingError(f"upstream.headers: {name!r} is no name of a header")
+        if name.lower() in OURS:
+            raise SettingError(f"upstream.headers: '{name}' is set by the gateway itself")
+        if not value.isascii() or not value.isprintable():
+            raise SettingError(f"upstream.headers: the value of '{name}' cannot be sent")
+    return headers
+
+
+def _certificates(settings: UpstreamSettings) -> ssl.SSLContext:
+    """Whom we trust, and who we are. Raises SettingError."""
+    context = ssl.create_default_context()
+    try:
+        place = "ca_file"
+        if settings.ca_file:
+            context.load_verify_locations(settings.ca_file)
+        place = "client_certificate"
+        if settings.client_certificate:
+            context.load_cert_chain(settings.client_certificate, settings.client_key or None)
+        elif settings.client_key:
+            raise SettingError("upstream.client_key: upstream.client_certificate is missing")
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror or "it cannot be read"
+        raise SettingError(f"upstream.{place}: {getattr(settings, place)}: {why}") from error
+    return context
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
@@ -197,9 +399,17 @@ def _proxy(base_url: str) -> str | None:
 def _broken(error: Exception) -> UpstreamError:
     """What a caller is told of a connection's trouble: never an address, never a key."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return UpstreamError(failure("silent", "Cohere could not be reached in time"))
+        return UpstreamError(failure("silent", "Cohere could not be reached in time"), cause="unreachable")
     if isinstance(error, TimeoutError):
-        return UpstreamError(failure("silent", "Cohere did not answer in time"))
+        return UpstreamError(failure("silent", "Cohere did not answer in time"), cause="silent")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamError(failure("unreachable", "Cohere could not be reached"))
-    return UpstreamError(failure("cut", "The connection to Cohere broke before the answer was complete"))
+        return UpstreamError(failure("unreachable", "Cohere could not be reached"), cause="unreachable")
+    if isinstance(error, Interrupted):
+        return stopping()
+    # A ValueError is a request that cannot be sent: it would be no other the next time.
+    cause = "" if isinstance(error, ValueError) else "cut"
+    return UpstreamError(failure("cut", "The connection to Cohere broke before the answer was complete"), cause=cause)
+
+
+def stopping() -> UpstreamError:
+    return UpstreamError(failure("stopping", "The gateway is stopping and cannot wait any longer"))

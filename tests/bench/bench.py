@@ -38,6 +38,9 @@ CASES = (
     load.Case("chat-c1", "chat, whole, c=1", 1),
     load.Case("chat-c32", "chat, whole, c=32", 32),
     load.Case("stream-c32", "chat, 100 deltas at once, c=32", 32, deltas=100),
+    load.Case("native-c32", "native chat, whole, c=32", 32, native=True),
+    load.Case("native-stream-c32", "native, 100 deltas at once, c=32", 32, deltas=100, native=True, target=1.1),
+    load.Case("native-slow-c50", "native, a delta per 20 ms, c=50", 50, deltas=40, pace_ms=20, native=True, target=1.1),
     load.Case("slow-c50", "chat, a delta per 20 ms, c=50", 50, deltas=40, pace_ms=20),
     load.Case("embed-base64", "96 x 1,024 embeddings, base64, c=4", 4, inputs=96, target=1.15),
     load.Case("embed-float", "96 x 1,024 embeddings, float, c=4", 4, inputs=96, encoding="float", target=1.15),
@@ -288,6 +291,9 @@ def main() -> int:
         return 1
     if not asked.no_translation:
         print("\n" + translation.report())
+        from bench import resilience  # late: what is against a running server works without this project
+
+        print("\n" + resilience.report())
     return 0
 
 

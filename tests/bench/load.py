@@ -11,6 +11,7 @@ import asyncio
 import base64
 import http.client
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Case:
     concurrency: int
     deltas: int = 0  # 0: a whole answer
     pace_ms: int = 0  # 0: the whole stream at once
+    native: bool = False  # Cohere's own API, passed through
     inputs: int = 0  # more: texts to embed
     encoding: str = "base64"
     target: float = 1.25
@@ -47,12 +49,15 @@ class Case:
 
     @property
     def path(self) -> str:
+        if self.native:
+            return "/cohere/v2/chat"
         return "/v1/embeddings" if self.inputs else "/v1/chat/completions"
 
     def body(self, deltas: int, pace_ms: int) -> bytes:
         if self.inputs:
             return samples.embed_request(self.inputs, self.encoding)
-        return samples.openai_request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
+        request = samples.cohere_request if self.native else samples.openai_request
+        return request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
 
 
 @dataclass
@@ -173,6 +178,7 @@ class Client(asyncio.Protocol):
 
 
 _numbers = count(1)
+_ID = re.compile(samples.COHERE_ID.replace("%012d", r"\d{12}").encode())
 
 
 def split_request(port: int, case: Case, deltas: int, pace_ms: int) -> list[bytes]:
@@ -236,6 +242,12 @@ def verify(port: int, case: Case) -> None:
         raise WrongAnswer(f"status {response.status}: {answer[:600]!r}")
     if case.inputs:
         verify_vectors(json.loads(answer)["data"], case)
+        return
+    if case.native:
+        # Byte for byte but for the id, of which every answer has its own.
+        expected_bytes = b"".join(samples.cohere_events(deltas)) if case.stream else samples.cohere_answer()
+        if _ID.sub(b"", answer) != _ID.sub(b"", expected_bytes):
+            raise WrongAnswer(f"the bytes differ: {answer[:200]!r}")
         return
     if not case.stream:
         found = json.loads(answer)["choices"][0]["message"]["content"]

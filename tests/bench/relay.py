@@ -1,8 +1,9 @@
 """The bare relay: the least that is honestly an OpenAI gateway for Cohere; every target refers to it.
 
 Starlette, Hypercorn (asyncio worker), aiohttp and msgspec as the gateway uses them; chat and the embedding of
-texts. It translates the minimal fields, sends once per network read, passes vectors on as they were written, and
-does nothing else: no keys, limits, log, metrics, retries, checks. It is tuned like the gateway, so that the ratio
+texts, translated, and native chat as bytes that pass through. It translates the minimal fields, sends once per network
+read, passes vectors on as they were written, and does nothing else: no keys, limits, log, metrics, retries, checks. It
+is tuned like the gateway, so that the ratio
 between them is the price of what the gateway does beyond this. Keep it free of project imports, and change it only
 when Cohere's or OpenAI's wire format changes.
 """
@@ -522,6 +523,25 @@ class Chat:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class Native:
+    """POST /cohere/v2/chat, passed through: the body there, the status, the headers and the body back."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream, self.url = upstream, URL(upstream.base + "/v2/chat")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        async with self.upstream.session.post(self.url, data=body, auto_decompress=False) as response:
+            headers = [pair for pair in response.raw_headers if pair[0].lower() not in HOP_BY_HOP]
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            async for data in response.content.iter_any():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+HOP_BY_HOP = (b"connection", b"transfer-encoding")
+
+
 async def read_body(receive: Receive) -> bytes:
     """The whole request body."""
     message = await receive()
@@ -544,6 +564,7 @@ def application(upstream: str) -> Starlette:
     session = Upstream(upstream)
     routes = [
         Route("/v1/chat/completions", Chat(session), methods=["POST"]),
+        Route("/cohere/v2/chat", Native(session), methods=["POST"]),
         Route("/v1/embeddings", Embeddings(session), methods=["POST"]),
     ]
     return Starlette(routes=routes, lifespan=session.lifespan)

@@ -75,6 +75,13 @@ def embed_request(inputs: int, encoding: str, number: int = 0) -> bytes:
     )
 
 
+def cohere_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0) -> bytes:
+    """The same request in Cohere's words."""
+    body = json.loads(openai_request(stream=stream, deltas=deltas, pace_ms=pace_ms))
+    body.pop("stream_options", None)
+    return _json(body)
+
+
 def cohere_answer(number: int = 0) -> bytes:
     """A whole /v2/chat answer of about 2 KB."""
     return _json(

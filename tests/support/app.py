@@ -25,7 +25,7 @@ from gateway.app import create_app
 from gateway.emulator.app import create_emulator
 from gateway.log import Log
 from gateway.server import configure
-from gateway.settings import Settings, Timeouts
+from gateway.settings import BreakerSettings, Models, Retries, Settings, Timeouts
 from support.gateway import serve
 from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
 
@@ -40,6 +40,7 @@ A, R7B, REASONING, VISION = (
     "command-a-vision-07-2025",
 )
 CHAT = "/v1/chat/completions"
+ONCE: Mapping[str, Any] = {"retries": Retries(count=0), "breaker": BreakerSettings(failures=0)}
 Headers = Mapping[str, str] | list[tuple[str, str]]
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -210,11 +211,14 @@ class Gateway:
 
 @contextmanager
 def gateway_over(
-    upstream: str, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
+    upstream: str, /, *, key: str = CALLER_KEY, graceful_timeout: float = 2.0, **settings: Any
 ) -> Iterator[Gateway]:
-    """The gateway in front of an upstream, in the mode that the settings ask for."""
+    """The gateway in front of an upstream, in the mode that the settings ask for.
+
+    Unless the settings say so, nothing is asked twice and no breaker opens: a failure is to be seen as it is.
+    """
     log = Written()
-    known = Settings(cohere_base_url=upstream, **settings)
+    known = Settings(cohere_base_url=upstream, **{**ONCE, **settings})
     loops: list[asyncio.AbstractEventLoop] = []
 
     def app() -> Any:
@@ -274,7 +278,8 @@ def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings
     def next_script(request: object) -> Script:
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
-    given = {**settings, "timeouts": timeouts or Timeouts()}
+    # No list of models is kept, so that each request for it plays its own script.
+    given = {"models": Models(cache_seconds=0), **settings, "timeouts": timeouts or Timeouts()}
     with (
         ScriptedUpstream(next_script).run_in_thread() as upstream,
         gateway_over(upstream.url, key=key, **given) as gateway,

@@ -17,12 +17,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.access.methods import METHODS
+from gateway.base_urls import SPELLINGS
 from gateway.emulator.faults import FAULTS
 from gateway.errors import ERRORS
 from gateway.metrics import Metrics
-from gateway.operations import COUNTS, LOOKUPS, TRANSLATED
+from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, TRANSLATED, UPLOADS
 from gateway.remembered import REMEMBERED
 from gateway.settings import described
+from gateway.unsupported import UNSUPPORTED
 from translators.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder
 from translators.fields import Field, Verdict
 from translators.model_names import SUCCESSORS
@@ -56,11 +59,35 @@ def yes(flag: bool) -> str:
 
 def routes() -> str:
     """What is served of OpenAI's API, from the table of routes."""
-    rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in TRANSLATED]
+    rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
+    rows += [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in BATCHES]
+    rows += [("POST", row.path, f"sent on to Cohere's `{row.upstream}`") for row in UPLOADS]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
     rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]
     return table(("Path", "What happens"), ((code(f"{method} {path}"), what) for method, path, what in rows))
+
+
+def unsupported() -> str:
+    """What is refused of OpenAI's API, and the way to go instead."""
+    rows = (
+        (code(f"{' '.join(row.methods)} {path}".strip() + ("{id}" if path.endswith("/") else "")), row.why, row.instead)
+        for path, row in UNSUPPORTED.items()
+    )
+    return table(("Path", "Why not", "Instead"), rows)
+
+
+def base_urls() -> str:
+    return table(("Spelling", "Example"), ((row.shown, code(row.example)) for row in SPELLINGS))
+
+
+def native() -> str:
+    """Cohere's methods by their group."""
+    groups: dict[str, list[str]] = {}
+    for row in METHODS:
+        path = re.sub(r"\{.*?\}", "{id}", row.path)
+        groups.setdefault(row.group, []).append(f"{row.verb} {path}")
+    return table(("Group", "Methods"), ((name.replace("_", " "), codes(rows)) for name, rows in groups.items()))
 
 
 def settings() -> str:
@@ -182,6 +209,9 @@ def targets() -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "routes": routes,
+    "unsupported": unsupported,
+    "base urls": base_urls,
+    "native": native,
     "settings": settings,
     "fields": fields,
     "models": models,

@@ -61,7 +61,7 @@ RANDOM: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"({NAME}(?:-output)?)-[a-z0-9]{{6}}(?![a-z0-9])"), r"\1-<id>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)"), "<time>"),
     (re.compile(r"https?://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?"), "<server>"),
-    (re.compile(r'"created":\d+'), '"created":<time>'),
+    (re.compile(r'(created\\*":)\d+'), r"\1<time>"),
 )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -246,12 +247,13 @@ _NO_SCRIPT_LEFT = json_answer(500, {"message": "no script left for this request"
 class ScriptedUpstream:
     """The server: a script answers every request, a list of scripts one request each, a callable decides."""
 
-    def __init__(self, play: Play, *, host: str = "127.0.0.1") -> None:
+    def __init__(self, play: Play, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.exchanges: list[Exchange] = []
         self.connections = 0  # accepted so far
         self.errors: list[Exception] = []
         self._play = play
         self._host = host
+        self._tls = tls
         self._port = 0
         self._server: asyncio.Server | None = None
         self._open: set[_Connection] = set()
@@ -266,7 +268,7 @@ class ScriptedUpstream:
 
     @property
     def url(self) -> str:
-        return f"http://{self._host}:{self._port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self._port}"
 
     @property
     def requests(self) -> list[Request]:
@@ -284,7 +286,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), self._host, self._port)
+        self._server = await loop.create_server(lambda: _Connection(self), self._host, self._port, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

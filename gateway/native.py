@@ -1,0 +1,233 @@
+"""The endpoint of Cohere's native API: bytes through in both directions, nothing held back, counts read on the side.
+
+The caller's method, path, query, body and headers go to Cohere as they came, but for the table of headers below;
+Cohere's status, headers and body come back so. Which method of Cohere's it is only names the request in log and
+metrics. Two answers are not Cohere's own: what the gateway itself refuses, and what Cohere says of the server's own
+key, which is not the caller's affair; both have Cohere's shape.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from gateway import body, exchange
+from gateway.access import methods
+from gateway.access.caller import Caller
+from gateway.access.methods import Method
+from gateway.address import Address, address_of
+from gateway.departure import Departure
+from gateway.errors import CallerError, UpstreamError, failure
+from gateway.exchange import Exchange
+from gateway.operations import native_asked, native_counted, native_rewritten
+from gateway.serving import Services
+from gateway.tally import Tally
+from gateway.upstream.client import TRACE_HEADER, Passage, Reply
+from translators.notes import Notes
+from translators.refusals import refusal
+from translators.turn import FAILED_REASONS
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+"""What concerns one connection only (RFC 9110 §7.6.1), beside whatever `connection` itself names."""
+
+NOT_SENT = HOP_BY_HOP | {
+    # the caller's credentials: the key that serves them is added
+    *(b"authorization", b"x-api-key", b"api-key", b"proxy-authorization", b"cookie"),
+    # said anew for this connection; `expect` was answered by the server
+    *(b"host", b"content-length", b"expect", b"accept-encoding"),
+    # where callers are, and which pages they look at, is nothing that Cohere is told
+    *(b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip", b"origin", b"referer"),
+    # for the gateway itself
+    b"x-request-id",
+}
+NOT_SENT_PREFIXES = (b"x-forwarded-", b"x-gateway-", b"sec-")
+
+NOT_RETURNED = HOP_BY_HOP | {
+    b"set-cookie",
+    b"proxy-authenticate",
+    # what Cohere's servers say of their own address; ours has another
+    *(b"alt-svc", b"strict-transport-security"),
+    # the guard's, on every answer
+    *(b"date", b"x-request-id", b"x-cohere-trace-id"),
+}
+NOT_RETURNED_PREFIXES = (b"x-gateway-", b"access-control-")
+"""Which pages may read an answer is the setting `cors_origins`, whatever Cohere allows."""
+
+STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndjson")
+
+OWN_KEY_REFUSED = (401, 402, 403)
+"""Statuses that are about a key."""
+
+LARGEST_REFUSAL = 64 * 1024
+"""Bytes of such an answer that are read to find out what it says."""
+
+
+class NativeEndpoint:
+    """Everything below `/cohere/` and `/litellm/cohere/`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, known, verb = self._services, exchange.of(scope), scope["method"]
+        known.operation = methods.OTHER.operation
+        address = address_of(scope)
+        if verb not in methods.VERBS:
+            raise _wrong_method()
+        method = methods.find(verb, address.path)
+        if not methods.agrees(verb, address.path, method):
+            raise CallerError(failure("bad_request", "The URL's path has an encoded slash that makes it ambiguous"))
+        known.operation = method.operation
+        headers: Mapping[bytes, bytes] = scope["gateway.headers"]
+        settings = services.settings
+        limit, patience = settings.upload_limit, settings.timeouts.request_body
+        held: bytes | None = None
+        uploading = not _empty(headers) and method.takes != "json"
+        notes = None
+        if uploading:
+            body.refuse_declared(scope, limit)
+        elif method.takes == "json":
+            held = await body.read(scope, receive, settings.body_limit, patience) or None
+            held, notes = self._looked_into(held, method, address, headers, known)
+        async with Departure(receive, listening=not uploading) as departure:
+            upload = body.Pieces(receive, limit, patience, departure) if uploading else None
+            sent = list(_sent(scope["headers"], headers, known.streamed, upload is not None))
+            passage = Passage(verb, address.target, sent, held if upload is None else upload)
+            caller: Caller = scope["gateway.caller"]
+            known.upstream_began = time.monotonic()
+            try:
+                carrying = services.upstream.carry(passage, caller, address.path, known.model, method.repeatable)
+                async with carrying as reply:
+                    known.trace_id = reply.header(TRACE_HEADER)
+                    known.retries = len(reply.retried)
+                    if reply.status in OWN_KEY_REFUSED and not caller.own_key:
+                        raise UpstreamError(refusal(reply.status, await _beginning(reply), own_key=False))
+                    await self._relay(reply, known, send, departure, notes)
+            finally:
+                known.upstream_ended = time.monotonic()
+
+    def _looked_into(
+        self, held: bytes | None, method: Method, address: Address, headers: Mapping[bytes, bytes], known: Exchange
+    ) -> tuple[bytes | None, Notes | None]:
+        """The body to send, and what the caller is to be told of it."""
+        if held is None or b"content-encoding" in headers:
+            return held, None
+        notes = None
+        if address.alias and method.name == "v2.chat":
+            held, notes = native_rewritten(held, self._services.policy)
+            known.notes = len(notes)
+            if known.notes:
+                self._services.metrics.note(method.operation, notes)
+        known.model, known.streamed = native_asked(held)
+        return held, notes
+
+    async def _relay(
+        self, reply: Reply, known: Exchange, send: Send, departure: Departure, notes: Notes | None
+    ) -> None:
+        """The answer as it comes, one send for each network read. Its head waits for the first of them."""
+        headers = _returned(reply.headers)
+        if notes:
+            headers.append((b"x-gateway-notes", notes.header().encode("ascii")))
+        kind, encoding = _kind(headers)
+        known.streamed = kind.startswith(STREAMS)
+        counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
+        tally = Tally(encoding == b"gzip") if counted else None
+        try:
+            block = await reply.read()
+            known.first_byte = time.monotonic()
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            while block and not reply.over:
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+                if tally is not None:
+                    tally.take(block)
+                block = await reply.read()
+            departure.over()
+            await send({"type": "http.response.body", "body": block, "more_body": False})
+            if tally is not None:
+                tally.take(block)
+        finally:
+            if tally is not None:
+                outcome = native_counted(tally.kept(), known.streamed, self._services.policy.usage_base)
+                exchange.used(known, outcome)
+                if (failed := FAILED_REASONS.get(outcome.finish)) is not None:
+                    known.error = failed.code or failed.type
+
+
+def _sent(
+    given: Iterable[tuple[bytes, bytes]], headers: Mapping[bytes, bytes], streamed: bool, uploading: bool
+) -> Iterable[tuple[str, str]]:
+    """The caller's headers as Cohere gets them."""
+    named = _named(headers.get(b"connection"))
+    for name, value in given:
+        if name in NOT_SENT or name in named or name.startswith(NOT_SENT_PREFIXES):
+            continue
+        yield name.decode("latin-1"), _text(value)
+    if uploading and b"content-length" in headers:
+        yield "content-length", headers[b"content-length"].decode("ascii")
+    if b"accept-encoding" in headers:
+        # What else callers accept could not be read on the side; a stream would be held back by its compression.
+        packed = not streamed and b"gzip" in headers[b"accept-encoding"].lower()
+        yield "accept-encoding", "gzip" if packed else "identity"
+
+
+def _returned(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Cohere's headers as the caller gets them."""
+    returned: list[tuple[bytes, bytes]] = []
+    named: frozenset[bytes] = frozenset()
+    for name, value in given:
+        name = name.lower()
+        if name in NOT_RETURNED:
+            if name == b"connection":
+                named |= _named(value)
+        elif not name.startswith(NOT_RETURNED_PREFIXES):
+            returned.append((name, value))
+    return [pair for pair in returned if pair[0] not in named] if named else returned
+
+
+def _named(connection: bytes | None) -> frozenset[bytes]:
+    """The headers that a `connection` header declares to be for this connection only."""
+    if connection is None:
+        return frozenset()
+    return frozenset(name.strip().lower() for name in connection.split(b","))
+
+
+def _kind(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """What an answer says it is, and how it is compressed."""
+    kind = encoding = b""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value.lower()
+        elif name == b"content-encoding":
+            encoding = value.strip().lower()
+    return kind, encoding
+
+
+def _text(value: bytes) -> str:
+    """The client library writes headers as UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _empty(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the request has no body (RFC 9112 §6.3)."""
+    return headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+
+
+async def _beginning(reply: Reply) -> bytes:
+    """Enough of a refusal to see what it says."""
+    blocks: list[bytes] = []
+    size = 0
+    while size < LARGEST_REFUSAL and (block := await reply.read()):
+        blocks.append(block)
+        size += len(block)
+    return b"".join(blocks)
+
+
+def _wrong_method() -> CallerError:
+    told = CallerError(failure("wrong_method", "This method is not passed on"))
+    told.allow = ", ".join(methods.VERBS)
+    return told

@@ -1,0 +1,40 @@
+"""What is read of native requests and answers while they are passed on: the model's name, and what was counted.
+
+Everything else in them is skipped unread. Sources: cohere_api.md §6, §7, §16 and §17.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+from msgspec.json import Decoder
+
+from schemas.cohere.chat import Usage
+
+
+class Asked(Struct, frozen=True):
+    """Any request's body. Whatever the caller wrote there, it is Cohere's to judge."""
+
+    model: Any = None
+    stream: Any = None
+
+
+class Ending(Struct, frozen=True):
+    """`delta` of v2's last event, or `response` in v1's."""
+
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    meta: Usage | None = None
+
+
+class Counted(Struct, frozen=True):
+    """Any answer, whole or the last event of a stream: v2 chat has `usage`, everything else `meta`."""
+
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    meta: Usage | None = None
+    delta: Ending | None = None
+    response: Ending | None = None
+
+
+decode_asked = Decoder(Asked).decode
+decode_counted = Decoder(Counted).decode

@@ -1,0 +1,45 @@
+"""`POST /v2/rerank`: the request we send, and what is read of the answer.
+
+Source: cohere_api.md §9. Scores are passed on as they were written, whatever they are worth as floats.
+"""
+
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.json import Decoder, Encoder
+
+
+class RerankRequest(Struct, frozen=True):
+    model: str
+    query: str
+    documents: list[str]
+    top_n: int | UnsetType = UNSET
+    max_tokens_per_doc: int | UnsetType = UNSET
+    relevant_spans: dict[str, Any] | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+
+
+class Result(Struct, frozen=True):
+    """index: the document's place in the request. relevant_spans: on models that find them."""
+
+    index: int
+    relevance_score: Raw
+    relevant_spans: Raw | UnsetType = UNSET
+
+
+class RerankAnswer(Struct, frozen=True):
+    results: list[Result]
+    id: str | None = None
+    meta: Raw = Raw(b"{}")
+
+
+class Meta(Struct, frozen=True):
+    """What an answer cost: search units on most models, tokens on those that are priced by them."""
+
+    billed_units: dict[str, int | float | None] | None = None
+    tokens: dict[str, int | float | None] | None = None
+
+
+encode_request = Encoder().encode
+decode_answer = Decoder(RerankAnswer).decode
+decode_meta = Decoder(Meta | None).decode

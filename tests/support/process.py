@@ -1,0 +1,185 @@
+"""The gateway as a process of its own, and callers who hold its sockets in their hands.
+
+For what only a process has: signals, an exit status, its memory, its standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.app import CALLER_KEY, CHAT, A
+from support.gateway import raw_request
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def request_bytes(identity: str = "leaver", **fields: Any) -> bytes:
+    body = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}], **fields}).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {CALLER_KEY}\r\nx-request-id: {identity}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def reads_until(connection: socket.socket, wanted: bytes) -> bytes:
+    received = b""
+    while wanted not in received:
+        some = connection.recv(65536)
+        assert some, f"the connection was closed after {received!r}"
+        received += some
+    return received
+
+
+class Process:
+    """`cohere-gateway serve`: what it printed, where it is, how it ends."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
+        }
+        coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
+        self.began = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
+            cwd=ROOT,
+            env={**clean, **coverage, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # a group of its own, as in a terminal
+        )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._stdout, self._stderr = self._process.stdout, self._process.stderr
+        self._errors: list[bytes] = []
+        self._reader = threading.Thread(target=lambda: self._errors.extend(self._stderr))
+        self._reader.start()
+        self.announced = self._announcement()
+        self.announced_after = time.monotonic() - self.began
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.announced)
+        assert found, self.announced
+        self.url = found[0].removesuffix("/v1")
+        self.port = int(found[1])
+
+    def _announcement(self) -> str:
+        text = b""
+        while not (b"curl" in text and text.endswith(b"\n")):
+            ready, _, _ = select.select([self._stdout], [], [], 20)
+            some = os.read(self._stdout.fileno(), 4096) if ready else b""
+            if not some:
+                self._process.kill()
+                self._reader.join(5)
+                raise AssertionError(f"not announced: {text!r} {self._errors}")
+            text += some
+        return text.decode()
+
+    def await_processes(self, count: int, caught: int) -> None:
+        """Until so many processes of this one catch that signal. Linux tells, elsewhere the test is skipped."""
+
+        def catches(child: str) -> bool:
+            place = Path("/proc") / child
+            if b"spawn_main" not in (place / "cmdline").read_bytes():
+                return False  # multiprocessing's own
+            mask = re.search(r"SigCgt:\s*([0-9a-f]+)", (place / "status").read_text())
+            return mask is not None and bool(int(mask[1], 16) >> (caught - 1) & 1)
+
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        if not children.exists():
+            pytest.skip("only Linux tells who is ready for which signal")
+        awaited(lambda: sum(catches(child) for child in children.read_text().split()) >= count, 20)
+
+    def settle(self, workers: int) -> None:
+        """Until the workers, and the emulator beside them, have put up their own handlers."""
+        self.await_processes(workers, signal.SIGTERM)
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        if group:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
+
+    def ends(self, within: float) -> int:
+        """The exit status; TimeoutExpired when it does not come in time."""
+        return self._process.wait(within)
+
+    @property
+    def id(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def written(self) -> list[bytes]:
+        """The lines on standard error so far."""
+        return list(self._errors)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Standard error after the end. AssertionError unless each line is a JSON object, and no trouble."""
+        self._reader.join(5)
+        stray = [line.decode() for line in self._errors if not line.startswith(b"{")]
+        assert not stray, f"{stray[0]} ... {stray[-1]}"
+        lines = [json.loads(line) for line in self._errors]
+        assert not [line for line in lines if "trouble" in line]
+        return lines
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of requests in it, whatever else is there."""
+        self._reader.join(5)
+        return [json.loads(line) for line in self._errors if line.startswith(b'{"time"')]
+
+    def close(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait(5)
+        self._reader.join(5)
+        rest = self._stdout.read()
+        self._stdout.close()
+        self._stderr.close()
+        assert not rest, f"more on standard output: {rest!r}"
+
+    def get(self, path: str) -> bytes:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.url + path, timeout=5) as answer:
+            return bytes(answer.read())
+
+    def chat(self, **fields: Any) -> bytes:
+        """A whole answer over a connection of its own."""
+        data = request_bytes(**fields).replace(b"\r\nhost", b"\r\nconnection: close\r\nhost", 1)
+        return raw_request("127.0.0.1", self.port, data, timeout=10)
+
+
+@contextmanager
+def process(*arguments: str, **environment: str) -> Iterator[Process]:
+    found = Process(*arguments, **environment)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def awaited(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Until something is true that nobody announces."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)

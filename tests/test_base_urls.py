@@ -1,0 +1,199 @@
+"""Base URLs: every spelling of a path leads to the route that is meant, and nothing else is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+
+from gateway.base_urls import DEPLOYMENT, SPELLINGS, BaseUrls
+from support.app import CALLER_KEY, CHAT, A, Gateway, Stage, answered, stage, streamed
+
+SERVED = BaseUrls(
+    ["/v1/chat/completions", "/v1/models", "/v1/models/{name:path}", "/v1/rerank", "/v1/files", "/health/live"]
+)
+
+
+def mended(path: str) -> tuple[str, str]:
+    """The path that is meant, and the model that it names."""
+    scope: dict[str, Any] = {"path": path}
+    SERVED.mend(scope)
+    return scope["path"], scope.get(DEPLOYMENT, "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/chat/completions/", "/v1/chat/completions//", "//v1/chat/completions", "/v1//chat///completions"),
+        *("/chat/completions", "/chat/completions/", "//chat/completions"),
+        *("/v1/v1/chat/completions", "/v1/v1/v1/chat/completions", "/v1//v1/chat/completions/"),
+        *("/openai/v1/chat/completions", "/openai/chat/completions", "/v1/openai/v1/chat/completions"),
+        *("/openai/v1/v1/chat/completions/", "/openai//v1/chat/completions", "/openai/openai/chat/completions"),
+    ],
+)
+def test_all_of_them_mean_chat(path: str) -> None:
+    assert mended(path) == (CHAT, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "served", "deployment"),
+    [
+        ("/openai/deployments/x/chat/completions", CHAT, "x"),
+        ("/openai/deployments/x/chat/completions/", CHAT, "x"),
+        ("/openai/deployments/cohere/command-r/chat/completions", CHAT, "cohere/command-r"),
+        ("/v1/openai/deployments/x/chat/completions", CHAT, "x"),
+        ("/deployments/x/chat/completions", CHAT, "x"),
+        ("/v1/deployments/x/chat/completions", CHAT, "x"),
+        ("/openai/deployments/x/embeddings", "/v1/embeddings", "x"),
+        ("/openai/deployments/x/audio/transcriptions", "/v1/audio/transcriptions", "x"),
+        ("/openai/deployments/x/images/generations", "/v1/images/generations", "x"),
+        ("/openai/deployments/chat/completions/chat/completions", CHAT, "chat/completions"),
+        ("/v2/rerank", "/v1/rerank", ""),
+        ("/v2/rerank/", "/v1/rerank", ""),
+        ("/rerank", "/v1/rerank", ""),
+        ("/v1/models/cohere/x/", "/v1/models/cohere/x", ""),
+        ("/models/cohere/x", "/v1/models/cohere/x", ""),
+        ("/v1/models/", "/v1/models", ""),
+        ("/openai/models", "/v1/models", ""),
+        ("/files/f/content", "/v1/files/f/content", ""),
+    ],
+)
+def test_others(path: str, served: str, deployment: str) -> None:
+    assert mended(path) == (served, deployment)
+
+
+UNTOUCHED = (
+    *("/cohere/v1/v1/chat", "/cohere/v2/chat/", "/cohere//v2/chat", "/litellm/cohere/v1/models/", "/cohere/chat"),
+    *("/health/live", "/health/live/", "/metrics/", "/openapi.json", "/key/generate/", "/audit", "/usage/", "/"),
+    *("/v2/chat", "/v2/embed", "/v10/chat/completions", "/x/v1/chat/completions", "/V1/chat/completions"),
+    *("/v1/models/x", CHAT, "/v1/models/v1/x", "", "*"),
+)
+
+
+@pytest.mark.parametrize("path", UNTOUCHED)
+def test_what_is_not_openais_is_left_alone(path: str) -> None:
+    assert mended(path) == (path, "")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda spelling: spelling.shown)
+def test_each_row_has_an_example_that_it_is_about(spelling: Any) -> None:
+    path = spelling.example.partition("?")[0]
+    assert spelling.pattern.search(path)
+    assert mended(path)[0] in (CHAT, "/v1/rerank")
+
+
+def test_no_row_leads_out_of_openais_api() -> None:
+    words = ["v1", "openai", "deployments", "chat", "completions", "x", "..", "cohere", "metrics", "", "v2"]
+    paths = [f"/{a}/{b}/{c}/{d}" for a in words for b in words for c in words for d in words]
+    for path in paths:
+        after, _ = mended(path)
+        assert after == path or after.startswith("/v1"), path
+
+
+# --- served -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def sdk(gateway: Gateway, base: str, kind: Any = openai.OpenAI, **options: Any) -> Iterator[Any]:
+    with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:
+        given = {"base_url": gateway.url + base} if kind is openai.OpenAI else {"azure_endpoint": gateway.url + base}
+        yield kind(api_key="any", max_retries=0, timeout=10, http_client=http_client, **given, **options)
+
+
+QUESTION: Any = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize("base", ["/v1", "/v1/", "", "/", "/openai/v1", "/openai/v1/", "/v1/v1", "/openai"])
+def test_the_sdk_with_any_base_url(demo: Gateway, base: str) -> None:
+    with sdk(demo, base) as client:
+        completion = client.chat.completions.create(model=f"cohere/{A}", messages=QUESTION)
+        assert "emulator" in completion.choices[0].message.content
+        assert f"cohere/{A}" in [model.id for model in client.models.list()]
+        assert client.models.retrieve(f"cohere/{A}").id == f"cohere/{A}"
+
+
+AZURES: tuple[dict[str, str], ...] = ({"azure_deployment": A}, {})
+
+
+@pytest.mark.parametrize("options", AZURES, ids=["a deployment", "the model's name"])
+@pytest.mark.parametrize("base", ["", "/", "/v1"])
+def test_azures_client_whole_and_streamed(demo: Gateway, base: str, options: dict[str, str]) -> None:
+    with sdk(demo, base, openai.AzureOpenAI, api_version="2024-10-21", **options) as client:
+        completion = client.chat.completions.create(model=A, messages=QUESTION)
+        assert completion.model == A
+        assert "emulator" in completion.choices[0].message.content
+        stream = client.chat.completions.create(model=f"cohere/{A}", messages=QUESTION, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+        assert "".join(pieces) == completion.choices[0].message.content
+
+
+def test_azures_client_asks_for_vectors(demo: Gateway) -> None:
+    with sdk(demo, "", openai.AzureOpenAI, api_version="2024-10-21", azure_deployment="embed-v4.0") as client:
+        told = client.embeddings.with_raw_response.create(model="ada", input=["a", "b"], dimensions=256)
+        assert [len(one.embedding) for one in told.parse().data] == [256, 256]
+        assert told.headers["x-gateway-notes"] == "model ada -> embed-v4.0 (the deployment in the URL)"
+
+
+def test_azures_client_of_today(demo: Gateway) -> None:
+    """Its new API is OpenAI's, with the key in a header of its own."""
+    with sdk(demo, "/openai/v1/") as client:
+        told = client.with_options(default_headers={"api-key": "any"}).responses.create(model=A, input="Say cobalt")
+        assert told.output_text == "cobalt"
+
+
+@pytest.fixture
+def theatre() -> Iterator[Stage]:
+    with stage() as theatre:
+        yield theatre
+
+
+AZURE = f"/openai/deployments/{A}/chat/completions?api-version=2024-10-21"
+KEY = {"api-key": CALLER_KEY, "content-type": "application/json"}
+
+
+def test_azures_key_goes_to_cohere(theatre: Stage) -> None:
+    theatre.plays(answered())
+    seen = theatre.gateway.ask("POST", AZURE, {"messages": QUESTION}, KEY)
+    assert seen.status == 200
+    assert seen.body["model"] == A
+    (request,) = theatre.upstream.requests
+    assert request.headers.first("authorization") == f"Bearer {CALLER_KEY}"
+    assert b'"model":"%s"' % A.encode() in request.body
+
+
+def test_at_azure_the_deployment_is_the_model_whatever_the_body_says(theatre: Stage) -> None:
+    for script, stream in ((answered(), False), (streamed(), True)):
+        theatre.plays(script)
+        seen = theatre.gateway.ask("POST", AZURE, {"model": "gpt-4o", "messages": QUESTION, "stream": stream}, KEY)
+        assert seen.status == 200
+        assert seen.headers["x-gateway-notes"] == f"model gpt-4o -> {A} (the deployment in the URL)"
+        (request,) = theatre.upstream.requests
+        assert b'"model":"%s"' % A.encode() in request.body
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b'{"a":', "invalid_json"), (b"[]", "invalid_type"), (b'{"model":5}', "missing_required_parameter")],
+)
+def test_a_body_that_is_none_at_azure(theatre: Stage, body: bytes, code: str) -> None:
+    theatre.plays(answered())
+    seen = theatre.gateway.ask("POST", AZURE, body, KEY)
+    assert (seen.status, seen.error["code"]) == (400, code)
+    assert not theatre.upstream.requests
+
+
+@pytest.mark.parametrize("path", ["/cohere/v1/chat/", "/litellm/cohere/v2/chat", "/deployments/x/nothing", "/v2/chat"])
+def test_nothing_is_served_where_nothing_is_meant(theatre: Stage, path: str) -> None:
+    theatre.plays(answered())
+    theatre.gateway.ask("POST", path, {"messages": QUESTION})
+    assert not any(b'"model"' in request.body for request in theatre.upstream.requests)
+
+
+def test_the_log_has_the_path_that_was_asked(theatre: Stage) -> None:
+    theatre.plays(answered())
+    seen = theatre.gateway.ask("POST", "/chat/completions/", {"model": A, "messages": QUESTION})
+    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    assert (line["path"], line["operation"]) == ("/chat/completions/", "chat")

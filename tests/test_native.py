@@ -1,0 +1,371 @@
+"""The pass-through's own knowledge: Cohere's methods, native URLs, the alias's words, and what is counted.
+
+What happens on the wire is in test_serve_native.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from gateway import tally
+from gateway.access.methods import METHODS, OTHER, VERBS, agrees, find
+from gateway.address import address_of
+from gateway.errors import CallerError
+from gateway.tally import Tally
+from support import oracle
+from support.app import USAGE, story, whole
+from support.scripted import compact_json, transcript
+from translators.context import Policy, UsageBase
+from translators.native import asked, counted, rewritten
+
+# --- the table of methods -----------------------------------------------------------------------------------
+
+
+def an_example(path: str) -> str:
+    """The path of a method with an id in it."""
+    return re.sub(r"\{\w+\}", "some-id.1", path)
+
+
+def test_no_two_methods_have_one_name_or_one_path() -> None:
+    assert len({method.name for method in METHODS}) == len(METHODS)
+    assert len({(method.verb, method.path) for method in METHODS}) == len(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
+def test_a_method_is_found_by_its_own_path_and_with_a_slash_behind(method: Any) -> None:
+    path = an_example(method.path)
+    assert find(method.verb, path) is method
+    assert find(method.verb, path + "/") is method
+    assert agrees(method.verb, path, method)
+    assert method.verb in VERBS
+
+
+def test_what_takes_json_is_held_and_what_takes_files_is_not() -> None:
+    forms = {method.name for method in METHODS if method.takes == "form"}
+    assert forms == {"datasets.create", "audio.transcriptions.create", "compatibility.transcriptions"}
+    for method in METHODS:
+        if method.acts_on == "model" and "{" not in method.path:
+            assert method.takes == "json", f"{method.name}: its model is in the body"
+        assert f"{{{method.acts_on}}}" in method.path or "{" not in method.path
+
+
+@pytest.mark.skipif(not oracle.available(), reason="the specifications are absent")
+def test_every_operation_of_coheres_specification_is_in_the_table() -> None:
+    assert [row for row in oracle.cohere_operations() if find(row[0], an_example(row[1])) is OTHER] == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "name"),
+    [
+        ("HEAD", "/v1/models", "models.list"),
+        ("GET", "/v1/datasets/usage", "datasets.get_usage"),
+        ("GET", "/v1/datasets/usages", "datasets.get"),
+        ("POST", "/v2/batches/a:cancel", "batches.cancel"),
+        ("GET", "/v2/batches/a:cancel", "batches.retrieve"),
+        ("POST", "/v2/batches/:cancel", "other"),
+        ("POST", "/v2/batches/a", "other"),
+        ("GET", "/v1/models/a%2Fb", "models.get"),
+        ("GET", "/v1/models/", "models.list"),
+        ("GET", "/v1/models/a/b", "other"),
+        ("GET", "/v1/chat", "other"),
+        ("POST", "/v3/chat", "other"),
+        ("POST", "/V2/chat", "other"),
+        ("OPTIONS", "/v2/chat", "other"),
+        ("GET", "/", "other"),
+    ],
+)
+def test_a_path(verb: str, path: str, name: str) -> None:
+    assert find(verb, path).name == name
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "well"),
+    [
+        ("GET", "/v1/models/a%2Fb", True),
+        ("GET", "/v1/models/caf%C3%A9", True),
+        ("POST", "/v2%2Fchat", False),
+        ("POST", "/v2/ch%61t", False),
+        ("POST", "/v2/batches/a%3Acancel", False),
+        ("POST", "/v1/embed-jobs/a%2Fcancel", False),
+        ("GET", "/v1/finetuning/finetuned-models/a%2Fevents", False),
+        ("GET", "/v1/nothing%2Fhere", True),
+    ],
+)
+def test_an_encoded_slash_that_makes_another_method_is_seen(verb: str, path: str, well: bool) -> None:
+    assert agrees(verb, path, find(verb, path)) is well
+
+
+# --- native URLs --------------------------------------------------------------------------------------------
+
+
+def meant(raw: str, query: str = "") -> str:
+    """The target that goes to Cohere, or why none does."""
+    try:
+        return address_of({"raw_path": raw.encode("latin-1"), "query_string": query.encode("latin-1")}).target
+    except CallerError as error:
+        return f"{error.failure.status} {error.failure.message}"
+
+
+SPELLED = [
+    ("/cohere/v2/chat", "/v2/chat"),
+    ("/litellm/cohere/v2/chat", "/v2/chat"),
+    ("/cohere/v1/v1/chat", "/v1/chat"),
+    ("/cohere/v1/v2/chat", "/v2/chat"),
+    ("/cohere/v2/v1/embed-jobs", "/v1/embed-jobs"),
+    ("/cohere/v2/v2/chat", "/v2/chat"),
+    ("/cohere/chat", "/v1/chat"),
+    ("/cohere/embed", "/v1/embed"),
+    ("/cohere/rerank/", "/v1/rerank/"),
+    ("/litellm/cohere/rerank", "/v1/rerank"),
+    ("/cohere/models", "/models"),
+    ("/cohere/chats", "/chats"),
+    ("/cohere/v1/chat/", "/v1/chat/"),
+    ("/cohere//v2/chat", "/v2/chat"),
+    ("/cohere/", "/"),
+    ("/cohere/v1/v1", "/v1/v1"),
+    ("/cohere/v1/models/v1", "/v1/models/v1"),
+    ("/cohere/v1/models/a%2Fb", "/v1/models/a%2Fb"),
+    ("/cohere/v1/models/a%2fb", "/v1/models/a%2fb"),
+    ("/cohere/v1/models/caf%C3%A9%20x", "/v1/models/caf%C3%A9%20x"),
+    ("/cohere/v1/models/100%25", "/v1/models/100%25"),
+    ("/cohere/v1/models/bad%zz", "/v1/models/bad%zz"),
+    ("/cohere/v2/batches/a:cancel", "/v2/batches/a:cancel"),
+    ("/cohere/v1/datasets/..a", "/v1/datasets/..a"),
+    ("/cohere/@evil.example/", "/@evil.example/"),
+    ("/cohere/v1/datasets/a...", "/v1/datasets/a..."),
+]
+
+
+@pytest.mark.parametrize(("raw", "target"), SPELLED)
+def test_a_url_and_what_goes_to_cohere(raw: str, target: str) -> None:
+    assert meant(raw) == target
+    assert meant(raw, "a=%2F..&b=//x?y") == f"{target}?a=%2F..&b=//x?y"
+
+
+TRICKS = [
+    "/cohere/..",
+    "/cohere/.",
+    "/cohere/v1/../x",
+    "/cohere/v1/./x",
+    "/cohere/%2e%2e/x",
+    "/cohere/.%2E/x",
+    "/cohere/v1/%252e%252e/x",
+    "/cohere/v1/%25252e%25252e/x",
+    "/cohere/v1/%2e%2e%2fx",
+    "/cohere/v1%2f..%2fx",
+    "/cohere/v1/..;/x",
+    "/cohere/v1/..%3bx/x",
+    "/cohere/v1/..\\x",
+    "/cohere/v1/x%5c..%5cy",
+    "/cohere/v1\\chat",
+    "/cohere/v1//chat",
+    "/cohere/v1/x%2f/y",
+    "/cohere/http://evil.example/x",
+    "/cohere/v1/chat%00",
+    "/cohere/v1/%0d%0aevil:1",
+    "/cohere/v1/%7f",
+    "/cohere/v1/\x00",
+    "/cohere/v1/a b",
+    "/cohere/v1/caf\xe9",
+    "/cohere/v1/x#y",
+    "/cohere/v1/" + "%25" * 4 + "2525252e",
+]
+
+
+@pytest.mark.parametrize("raw", TRICKS)
+def test_a_url_that_goes_nowhere(raw: str) -> None:
+    assert meant(raw).startswith("400 The URL's path has ")
+
+
+@pytest.mark.parametrize("query", ["a=\r\nx", "a b", "a#b", "\x00", "\xe9"])
+def test_a_query_that_goes_nowhere(query: str) -> None:
+    assert meant("/cohere/v1/models", query).startswith("400 ")
+
+
+@pytest.mark.parametrize("raw", ["/%63ohere/v1/models", "/cohere%2Fv1/models", "/litellm%2fcohere/v1/models"])
+def test_a_prefix_that_is_encoded_is_no_prefix(raw: str) -> None:
+    assert meant(raw) == "404 There is nothing at this URL"
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?"), max_size=40))
+def test_whatever_is_asked_stays_below_the_base_url(rest: str) -> None:
+    target = meant(f"/cohere/{rest}")
+    if not target.startswith("400 "):
+        from yarl import URL
+
+        url = URL("https://cohere.example/prefix" + target, encoded=True)
+        assert (url.scheme, url.host, url.user) == ("https", "cohere.example", None)
+        assert url.raw_path == "/prefix" + target and ".." not in url.path.split("/")
+        # yarl's own reading of the same text, which resolves dot segments, must not get anywhere else
+        assert URL("https://cohere.example/prefix" + target.replace("%", "%25")).path.startswith("/prefix/")
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"model":"a","stream":true,"messages":[1,{}]}', ("a", True)),
+        (b'{"message":"x"}', ("", False)),
+        (b'{"model":["a"],"stream":"true"}', ("", False)),
+        (b'{"model":null,"stream":null}', ("", False)),
+        (b"[]", ("", False)),
+        (b"no JSON", ("", False)),
+        (b'{"model":"\xff"}', ("", False)),
+        (b"[" * 10_000, ("", False)),
+    ],
+)
+def test_what_is_read_of_a_request(body: bytes, found: tuple[str, bool]) -> None:
+    assert asked(body) == found
+
+
+ALIAS = [
+    ('{"tool_choice":"AUTO","model":"a"}', '{"model":"a"}', "tool_choice AUTO left out"),
+    ('{"safety_mode":"NONE"}', '{"safety_mode":"OFF"}', "safety_mode NONE sent as OFF"),
+    ('{"log_probs":true,"k":1}', '{"k":1,"logprobs":true}', "log_probs sent as logprobs"),
+    ('{"log_probs":true,"logprobs":false}', '{"logprobs":false}', "log_probs sent as logprobs"),
+    ('{"strict_tool_choice":true}', '{"strict_tools":true}', "strict_tool_choice sent as strict_tools"),
+    (
+        '{"model":"command-r-plus","x":{"y": [1.0, "\\u00e9"]}}',
+        '{"model":"command-r-plus-08-2024","x":{"y": [1.0, "\\u00e9"]}}',
+        "model command-r-plus -> command-r-plus-08-2024",
+    ),
+    (
+        '{"model":"cohere/command","tool_choice":"AUTO"}',
+        '{"model":"command-r-08-2024"}',
+        "tool_choice AUTO left out; model cohere/command -> command-r-08-2024",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "sent", "notes"), ALIAS, ids=[row[2] for row in ALIAS])
+def test_the_aliases_words(body: str, sent: str, notes: str) -> None:
+    changed, told = rewritten(body.encode(), Policy())
+    assert (changed.decode(), told.header()) == (sent, notes)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{ "model" : "command-a-03-2025",\n "tool_choice": "REQUIRED", "safety_mode": "STRICT"}',
+        '{"tool_choice": {"AUTO": 1}, "safety_mode": null, "model": 7}',
+        '{"messages": [{"tool_choice": "AUTO", "safety_mode": "NONE", "log_probs": 1}]}',
+        "[1]",
+        "no JSON",
+        "",
+    ],
+)
+def test_a_request_that_needs_no_change_is_left_as_it_is(body: str) -> None:
+    changed, told = rewritten(body.encode(), Policy())
+    assert changed.decode() == body and not told
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+META = {"api_version": {"version": "1"}, "billed_units": {"input_tokens": 4, "output_tokens": 2}}
+UNITS = {"input_tokens": 4, "output_tokens": 2}
+V1_END = {
+    "is_finished": True,
+    "event_type": "stream-end",
+    "finish_reason": "COMPLETE",
+    "response": {"text": "Hi", "meta": META},
+}
+V1_STREAM = b"".join(
+    compact_json(line) + b"\n"
+    for line in (
+        {"is_finished": False, "event_type": "stream-start", "generation_id": "g"},
+        {
+            "is_finished": False,
+            "event_type": "text-generation",
+            "text": 'Hi "meta":{"billed_units":{"input_tokens":9}}',
+        },
+        V1_END,
+    )
+)
+V2_STREAM = transcript(*story("Hi", ' "usage":{"billed_units":{"input_tokens":9}}'))
+SEARCHES = {"results": [], "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}}
+
+COUNTED: list[tuple[str, bytes, bool, tuple[int, int, dict[str, int]]]] = [
+    ("v2 chat", compact_json(whole()), False, (70, 3, UNITS)),
+    ("v2 stream", V2_STREAM, True, (70, 3, UNITS)),
+    ("v2 stream without [DONE]", transcript(*story(), done=False), True, (70, 3, UNITS)),
+    ("v2 stream, CRLF", V2_STREAM.replace(b"\n", b"\r\n"), True, (70, 3, UNITS)),
+    ("v1 chat", compact_json({"text": "Hi", "meta": META}), False, (4, 2, UNITS)),
+    ("v1 chat, written over lines", json.dumps({"text": "Hi", "meta": META}, indent=2).encode(), False, (4, 2, UNITS)),
+    ("v1 stream", V1_STREAM, True, (4, 2, UNITS)),
+    ("v1 stream as events", transcript({**V1_END, "type": "stream-end"}, done=False), True, (4, 2, UNITS)),
+    ("embed", compact_json({"embeddings": [[0.5]], "meta": {"billed_units": {"input_tokens": 7}}}), False,
+     (7, 0, {"input_tokens": 7})),
+    ("rerank", compact_json(SEARCHES), False, (0, 0, {"search_units": 1})),
+    ("the end of a long answer", compact_json({"embeddings": [0.5] * 50, "meta": META})[80:], False, (4, 2, UNITS)),
+    ("the end of a long last event", compact_json(V1_END)[40:], True, (4, 2, UNITS)),
+    ("no counts", b'{"message":"no"}', False, (0, 0, {})),
+    ("no JSON", b"<html>", False, (0, 0, {})),
+    ("counts of a wrong type", b'{"usage":{"tokens":"many"},"meta":[]}', False, (0, 0, {})),
+    ("nothing", b"", True, (0, 0, {})),
+    ("a stream that was cut", V2_STREAM[: V2_STREAM.index(b"message-end")], True, (0, 0, {})),
+    ("half of the last counts", compact_json({"meta": META})[:-9][3:], False, (0, 0, {})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kept", "streamed", "found"), COUNTED, ids=[row[0] for row in COUNTED])
+def test_what_is_counted(name: str, kept: bytes, streamed: bool, found: tuple[int, int, dict[str, int]]) -> None:
+    outcome = counted(kept, streamed, UsageBase.TOKENS)
+    assert (outcome.prompt_tokens, outcome.completion_tokens, dict(outcome.billed)) == found
+
+
+def test_the_base_of_usage_is_obeyed() -> None:
+    billed = counted(compact_json(whole()), False, UsageBase("billed_units"))
+    assert (billed.prompt_tokens, billed.completion_tokens) == (4, 2)
+
+
+def test_how_an_answer_ended_is_seen() -> None:
+    assert counted(compact_json(whole(finish="ERROR", usage=USAGE)), False, UsageBase.TOKENS).finish == "ERROR"
+    assert counted(V2_STREAM, True, UsageBase.TOKENS).finish == "COMPLETE"
+
+
+@given(st.lists(st.integers(0, 400), max_size=40))
+def test_a_tally_holds_the_end_however_it_is_cut(cuts: list[int]) -> None:
+    text = bytes(range(32, 127)) * 8
+    kept = Tally(False)
+    place = 0
+    for cut in cuts:
+        kept.take(text[place : place + cut])
+        place += cut
+    kept.take(text[place:])
+    assert kept.kept() == text
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_tally_does_not_grow(compressed: bool) -> None:
+    data = compact_json({"embeddings": [number / 7 for number in range(200_000)], "meta": META})
+    sent = gzip.compress(data) if compressed else data
+    kept = Tally(compressed)
+    for place in range(0, len(sent), 60_000):
+        kept.take(sent[place : place + 60_000])
+        assert sum(map(len, kept._blocks)) <= tally.KEPT + 256 * 1024
+    assert data.endswith(kept.kept()) and len(kept.kept()) >= tally.KEPT
+    assert counted(kept.kept(), False, UsageBase.TOKENS).prompt_tokens == 4
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = gzip.compress(bytes(tally.LARGEST_UNPACKED + 1_000_000), 9)
+    kept = Tally(True)
+    kept.take(bomb)
+    kept.take(bomb)
+    assert kept.kept() == b""
+
+
+def test_what_cannot_be_unpacked_counts_nothing() -> None:
+    kept = Tally(True)
+    kept.take(b"no gzip at all")
+    kept.take(gzip.compress(b"{}"))
+    assert kept.kept() == b""

@@ -1,0 +1,213 @@
+"""The list of models as it is served: kept for a while and per key, longer while Cohere is down, and filtered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import catalogue
+from gateway.settings import Models
+from support.app import CALLER_KEY, A, Gateway, Seen, Stage, stage
+from support.scripted import Cut, Head, Pause, Script, Signal, json_answer
+
+FRESH = 300.0
+
+
+def page(*names: str, **more: Any) -> Script:
+    return json_answer(200, {"models": [{"name": name, "endpoints": ["chat"]} for name in names], **more})
+
+
+class Clock:
+    """The catalogue's time, which passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 10_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(catalogue, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+@pytest.fixture
+def theatre(clock: Clock) -> Iterator[Stage]:
+    with stage(models=Models(cache_seconds=FRESH)) as theatre:
+        yield theatre
+
+
+def ids(seen: Seen) -> list[str]:
+    assert seen.status == 200, seen
+    return [model["id"].removeprefix("cohere/") for model in seen.body["data"]]
+
+
+def listed(theatre: Stage, key: str = CALLER_KEY, query: str = "") -> Seen:
+    return theatre.gateway.ask("GET", f"/v1/models{query}", headers={"authorization": f"Bearer {key}"})
+
+
+def notes(seen: Seen) -> str:
+    return seen.headers.get("x-gateway-notes", "")
+
+
+def test_the_list_is_asked_for_once_and_again_when_it_is_old(theatre: Stage, clock: Clock) -> None:
+    theatre.plays(page("a"), page("b"))
+    assert ids(listed(theatre)) == ids(listed(theatre)) == ["a"]
+    assert theatre.gateway.ask("GET", "/v1/models/cohere/a").status == 200
+    clock.now += FRESH - 1
+    assert ids(listed(theatre)) == ["a"]
+    clock.now += 2
+    assert ids(listed(theatre)) == ["b"]
+    assert len(theatre.upstream.requests) == 2
+
+
+def test_each_key_has_its_own_list(theatre: Stage) -> None:
+    theatre.plays(page("a"), page("b"), page("c"))
+    assert (ids(listed(theatre, "one")), ids(listed(theatre, "two"))) == (["a"], ["b"])
+    assert (ids(listed(theatre, "one")), ids(listed(theatre, "two"))) == (["a"], ["b"])
+    asked = [request.headers.first("authorization") for request in theatre.upstream.requests]
+    assert asked == ["Bearer one", "Bearer two"]
+
+
+def test_a_key_that_cohere_refuses_sees_no_list(theatre: Stage, clock: Clock) -> None:
+    theatre.plays(page("a"), json_answer(401, {"message": "invalid api token"}))
+    assert ids(listed(theatre, "good")) == ["a"]
+    assert listed(theatre, "bad").status == 401
+    clock.now += FRESH + 1
+    assert listed(theatre, "good").status == 401, "a key that was withdrawn has no list any longer"
+
+
+DOWN = {
+    "503": json_answer(503, {"message": "service unavailable"}),
+    "429": json_answer(429, {"message": "Please wait and try again later"}),
+    "html": json_answer(502, b"<html>"),
+    "no list": json_answer(200, b"[]"),
+    "cut": (Head(200, (("content-type", "application/json"),), "length", 100), Cut()),
+}
+
+
+@pytest.mark.parametrize("down", DOWN.values(), ids=DOWN)
+def test_an_old_list_is_served_while_cohere_is_down(theatre: Stage, clock: Clock, down: Script) -> None:
+    theatre.plays(page("a"), down, page("b"))
+    assert notes(listed(theatre)) == ""
+    clock.now += FRESH + 60
+    seen = listed(theatre)
+    assert ids(seen) == ["a"]
+    assert notes(seen).startswith(f"models as of {FRESH + 60:.0f} seconds ago (")
+    assert "seconds ago" in notes(theatre.gateway.ask("GET", "/v1/models/cohere/a"))
+    assert len(theatre.upstream.requests) == 2, "who has just failed is not asked again at once"
+    clock.now += catalogue.TRY_AGAIN + 1
+    seen = listed(theatre)
+    assert (ids(seen), notes(seen)) == (["b"], "")
+
+
+def test_without_an_old_list_the_failure_is_told(theatre: Stage) -> None:
+    theatre.plays(DOWN["503"], page("a"))
+    assert listed(theatre).error["code"] == "upstream_unavailable"
+    assert ids(listed(theatre)) == ["a"]
+
+
+def test_nobody_waits_long_where_there_is_an_old_list(
+    theatre: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the new one, which comes after all, is there for the next."""
+    monkeypatch.setattr(catalogue, "PATIENCE", 0.05)
+    late = Signal()
+
+    theatre.plays(page("a"), (Pause(late), *page("b")))
+    listed(theatre)
+    clock.now += FRESH + 1
+    seen = listed(theatre)
+    assert ids(seen) == ["a"] and "upstream_timeout" in notes(seen)
+    late.set()
+    for _ in range(200):
+        clock.now += catalogue.TRY_AGAIN + 1
+        if ids(seen := listed(theatre)) == ["b"]:
+            break
+    assert (ids(seen), notes(seen)) == (["b"], "")
+    assert len(theatre.upstream.requests) == 2
+
+
+def test_many_who_ask_at_once_ask_cohere_once(theatre: Stage) -> None:
+    together = Signal()
+    theatre.plays((Pause(together), *page("a")))
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(listed, theatre) for _ in range(8)]
+        while not theatre.upstream.requests:
+            time.sleep(0.01)
+        together.set()
+        assert [ids(one.result()) for one in waiting] == [["a"]] * 8
+    assert len(theatre.upstream.requests) == 1
+
+
+def test_all_pages_are_read_and_a_list_in_a_circle_ends(theatre: Stage) -> None:
+    theatre.plays(page("a", next_page_token="2"), page("b", next_page_token="3"), page("c"))
+    assert ids(listed(theatre)) == ["a", "b", "c"]
+    theatre.plays(page("a", next_page_token="2"), page("b", next_page_token="2"))
+    assert ids(listed(theatre, "other")) == ["a", "b"]
+
+
+def test_no_list_is_kept_where_that_is_switched_off() -> None:
+    with stage(models=Models(cache_seconds=0)) as theatre:
+        theatre.plays(page("a"), page("b"), DOWN["503"])
+        assert (ids(listed(theatre)), ids(listed(theatre))) == (["a"], ["b"])
+        assert listed(theatre).status == 503
+
+
+def test_the_lists_are_bounded(theatre: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "MOST_LISTS", 2)
+    theatre.plays(page("a"))
+    for key in ("one", "two", "three", "one"):
+        listed(theatre, key)
+    assert len(theatre.upstream.requests) == 4
+    listed(theatre, "three")
+    assert len(theatre.upstream.requests) == 4
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("?endpoint=rerank&default_only=true", None),
+        ("?endpoint=rerank&default_only=1&api-version=2024-10-21", None),
+        ("", {"endpoint": "rerank", "default_only": True}),
+        ("?endpoint=rerank", {"endpoint": "chat", "default_only": True}),
+    ],
+)
+def test_filters_in_query_and_body(demo: Gateway, query: str, body: Any) -> None:
+    seen = demo.ask("GET", f"/v1/models{query}", body)
+    assert ids(seen) == ["rerank-v3.5"]
+    assert "x-gateway-notes" not in seen.headers
+
+
+def test_filters_refused(demo: Gateway) -> None:
+    seen = demo.ask("GET", "/v1/models?default_only=true")
+    assert (seen.status, seen.error["param"]) == (400, "default_only")
+    seen = demo.ask("GET", "/v1/models?endpoint=cats")
+    assert (seen.status, seen.error["param"]) == (400, "endpoint")
+    assert demo.ask("GET", "/v1/models", b"{").error["code"] == "invalid_json"
+    assert demo.ask("GET", "/v1/models", b"endpoint", {"content-type": "text/plain"}).status == 415
+    strict = {"x-gateway-strict": "true"}
+    assert demo.ask("GET", "/v1/models?limit=3", None, strict).error["param"] == "limit"
+    assert demo.ask("GET", "/v1/models?api-version=1", None, strict).status == 200
+
+
+def test_a_name_with_a_slash_in_either_spelling(demo: Gateway) -> None:
+    for path in (f"cohere/{A}", f"cohere%2F{A}", f"cohere%2f{A}/"):
+        assert demo.ask("GET", f"/v1/models/{path}").body["id"] == f"cohere/{A}"
+    assert demo.ask("GET", "/v1/models/cohere%2Fcommand-r").body["alias_of"] == "cohere/command-r-08-2024"
+
+
+def test_what_is_deprecated_says_so(theatre: Stage) -> None:
+    theatre.plays(json_answer(200, {"models": [{"name": "a", "is_deprecated": True}, {"name": "b"}]}))
+    assert [model["deprecated"] for model in listed(theatre).body["data"]] == [True, False]

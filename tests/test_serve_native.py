@@ -1,0 +1,777 @@
+"""The pass-through on the wire: what Cohere is sent, what comes back, and when, byte for byte.
+
+The SDK on it is in test_serve_native_sdk.py, what its parts know in test_native.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gateway.access.methods import VERBS
+from gateway.settings import Timeouts
+from support.app import CALLER_KEY, MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, gateway_over, stage, story, whole
+from support.gateway import raw_request
+from support.recordings import ABSENT, FOLDER, recordings
+from support.scripted import (
+    Chunk,
+    Cut,
+    End,
+    Head,
+    Pause,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    Signal,
+    Write,
+    compact_json,
+    event_stream,
+    json_answer,
+    transcript,
+)
+
+SOON = 1.0
+SERVERS: dict[str, Any] = {"cohere_api_key": [SERVER_KEY]}
+OK = json_answer(200, {"ok": True})
+V2 = "/cohere/v2/chat"
+ASKED = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stage]:
+    """Callers bring Cohere keys of their own."""
+    with stage() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def open_mode() -> Iterator[Stage]:
+    """The server's key serves everybody."""
+    with stage(**SERVERS) as made:
+        yield made
+
+
+def message(seen: Seen) -> str:
+    """Cohere's error shape; AssertionError if it is anything else."""
+    assert seen.headers["content-type"] == "application/json" and list(seen.body) == ["message"], seen
+    return str(seen.body["message"])
+
+
+# --- what goes to Cohere ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "HEAD"])
+def test_a_verb_its_query_and_its_body_arrive(own: Stage, verb: str) -> None:
+    own.plays(OK)
+    body = b'{ "a" : 1.00, "b":"\\u00e9" }' if verb not in ("GET", "OPTIONS") else None
+    seen = own.gateway.ask(verb, "/cohere/v1/connectors/a%2Fb?x=%2F&x=2&y=a+b&z", body)
+    (request,) = own.upstream.requests
+    assert (seen.status, seen.body) == (200, {"ok": True})
+    assert (request.method, request.path) == (verb, "/v1/connectors/a%2Fb?x=%2F&x=2&y=a+b&z")
+    assert request.body == (body or b"")
+    assert ("content-length" in request.headers) is (body is not None)
+
+
+def test_head_has_the_length_and_no_body(own: Stage) -> None:
+    own.plays((Head(200, (("content-type", "application/json"), ("content-length", "77")), "none"),))
+    seen = own.gateway.ask("HEAD", "/cohere/v1/models")
+    assert (seen.status, seen.headers["content-length"], seen.data) == (200, "77", b"")
+    assert own.upstream.requests[0].method == "HEAD"
+
+
+@pytest.mark.parametrize("verb", ["TRACE", "PROPFIND"])
+def test_a_verb_that_is_not_passed_on(own: Stage, verb: str) -> None:
+    own.plays(OK)
+    seen = own.gateway.ask(verb, "/cohere/v1/models")
+    assert (seen.status, message(seen)) == (405, "This method is not passed on")
+    assert seen.headers["allow"] == ", ".join(VERBS) and not own.upstream.requests
+
+
+def test_a_post_without_a_body_says_so(own: Stage) -> None:
+    own.plays(OK)
+    assert own.gateway.ask("POST", "/cohere/v1/check-api-key", headers={"authorization": "Bearer k"}).status == 200
+    (request,) = own.upstream.requests
+    assert request.headers["content-length"] == ["0"] and "content-type" not in request.headers
+
+
+SENT = {
+    "accept": "application/stream+json",
+    "accepts": "text/event-stream",
+    "content-type": "application/json; charset=utf-8",
+    "user-agent": "cohere/7.3.1",
+    "x-client-name": "my app, caf\u00e9",
+    "x-fern-language": "Python",
+    "cohere-version": "2022-12-06",
+    "x-anything": "a, b",
+    "idempotency-key": "7",
+    "if-none-match": '"x"',
+}
+KEPT_BACK = {
+    "cookie": "session=1",
+    "x-api-key": CALLER_KEY,
+    "api-key": CALLER_KEY,
+    "proxy-authorization": "Basic x",
+    "connection": "x-hop, keep-alive",
+    "x-hop": "1",
+    "keep-alive": "timeout=5",
+    "te": "trailers",
+    "upgrade": "foo",
+    "x-forwarded-for": "10.0.0.1",
+    "x-forwarded-host": "evil.example",
+    "forwarded": "for=10.0.0.1",
+    "via": "1.1 proxy",
+    "x-real-ip": "10.0.0.1",
+    "origin": "https://page.example",
+    "referer": "https://page.example/secret",
+    "sec-fetch-mode": "cors",
+    "x-request-id": "mine",
+    "x-gateway-strict": "true",
+}
+
+
+@pytest.mark.parametrize("servers", [False, True], ids=["own key", "the server's key"])
+def test_the_headers_that_cohere_gets(own: Stage, open_mode: Stage, servers: bool) -> None:
+    on = open_mode if servers else own
+    on.plays(OK)
+    utf8 = {name: value.encode().decode("latin-1") for name, value in SENT.items()}
+    given = {"authorization": f"bearer {CALLER_KEY}"} | utf8 | KEPT_BACK
+    assert on.gateway.ask("POST", V2, ASKED, given).status == 200
+    (request,) = on.upstream.requests
+    key = SERVER_KEY if servers else CALLER_KEY
+    host = on.upstream.url.removeprefix("http://")
+    length = str(len(json.dumps(ASKED)))
+    expected = utf8 | {"authorization": f"Bearer {key}", "host": host, "content-length": length}
+    assert {name: values for name, values in request.headers.items()} == {
+        name: [value] for name, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "api-key", "authorization"])
+def test_an_own_key_goes_as_bearer_token(own: Stage, header: str) -> None:
+    own.plays(OK)
+    own.gateway.ask("GET", "/cohere/v1/models", headers={header: "a-key"})
+    assert own.upstream.requests[0].headers["authorization"] == ["Bearer a-key"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "streamed", "sent"),
+    [
+        (None, False, None),
+        ("gzip, deflate, br, zstd", False, "gzip"),
+        ("br", False, "identity"),
+        ("identity", False, "identity"),
+        ("gzip, deflate", True, "identity"),
+    ],
+)
+def test_the_compression_that_is_asked_for(own: Stage, accepted: str | None, streamed: bool, sent: str | None) -> None:
+    own.plays(OK)
+    headers = {"authorization": "Bearer k"} | ({"accept-encoding": accepted} if accepted else {})
+    own.gateway.ask("POST", V2, {**ASKED, "stream": streamed}, headers)
+    assert own.upstream.requests[0].headers.first("accept-encoding") == sent
+
+
+def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> None:
+    body = {"model": "command-r-plus", "tool_choice": "AUTO", "safety_mode": "NONE", "log_probs": True, "x": 1}
+    own.plays(OK)
+    seen = own.gateway.ask("POST", "/litellm/cohere/v1/v2/chat", body)
+    assert own.upstream.requests[0].json() == {
+        "model": "command-r-plus-08-2024", "safety_mode": "OFF", "x": 1, "logprobs": True
+    }  # fmt: skip
+    assert seen.headers["x-gateway-notes"] == (
+        "log_probs sent as logprobs; tool_choice AUTO left out; safety_mode NONE sent as OFF; "
+        "model command-r-plus -> command-r-plus-08-2024"
+    )
+    for path in ("/cohere/v2/chat", "/litellm/cohere/v1/chat", "/litellm/cohere/v2/embed"):
+        own.plays(OK)
+        seen = own.gateway.ask("POST", path, body)
+        assert own.upstream.requests[0].body == json.dumps(body).encode(), path
+        assert "x-gateway-notes" not in seen.headers
+
+
+def test_a_base_url_with_a_path_is_never_left() -> None:
+    with ScriptedUpstream(OK).run_in_thread() as upstream, gateway_over(f"{upstream.url}/some/prefix") as gateway:
+        assert gateway.ask("GET", "/cohere/v1/models/a%2Fb?x").status == 200
+        assert gateway.ask("GET", "/cohere/v1/../../x").status == 400
+        assert gateway.ask("GET", "/cohere/v1/%2e%2e/%2e%2e/x").status == 400
+        assert [request.path for request in upstream.requests] == ["/some/prefix/v1/models/a%2Fb?x"]
+
+
+# Targets as raw bytes: the status, and what Cohere is asked, if anything.
+TARGETS: list[tuple[bytes, int, str]] = [
+    (b"/cohere/v1/models", 200, "/v1/models"),
+    (b"/cohere//v1/models", 200, "/v1/models"),
+    (b"/cohere/v1/models/x%2F..y", 200, "/v1/models/x%2F..y"),
+    (b"/cohere/v1/models?next=http://evil.example/../%00", 200, "/v1/models?next=http://evil.example/../%00"),
+    (b"/cohere/../v1/models", 400, ""),
+    (b"/cohere/%2e%2e/v1/models", 400, ""),
+    (b"/cohere/v1/..%2fmodels", 400, ""),
+    (b"/cohere/v1/models%2f%2e%2e%2fchat", 400, ""),
+    (b"/cohere/v1\\models", 400, ""),
+    (b"/cohere/v1/x%5c..%5cy", 400, ""),
+    (b"/cohere/v1//models", 400, ""),
+    (b"/cohere/http://evil.example/", 400, ""),
+    (b"/cohere//evil.example/", 200, "/evil.example/"),
+    (b"/cohere/@evil.example/", 200, "/@evil.example/"),
+    (b"/cohere/v1/models%00", 400, ""),
+    (b"/cohere/v1/models%0d%0ax:1", 400, ""),
+    (b"/cohere/v1/models#x", 400, ""),
+    (b"/cohere/v1%2fmodels", 400, ""),
+    (b"/%63ohere/v1/models", 404, ""),
+    (b"//cohere/v1/models", 404, ""),
+    (b"/x/../cohere/v1/models", 404, ""),
+    (b"/./cohere/v1/models", 404, ""),
+    (b"http://evil.example/cohere/v1/models", 400, ""),
+    (b"/coherent/v1/models", 404, ""),
+    (b"/cohere/v1/models\x00", 400, ""),
+    (b"/cohere/v1/mod\xe9ls", 400, ""),
+    (b"/cohere/v1/mod els", 400, ""),
+]
+
+
+@pytest.mark.parametrize(("target", "status", "asked"), TARGETS, ids=[repr(row[0]) for row in TARGETS])
+def test_a_target_as_raw_bytes(own: Stage, target: bytes, status: int, asked: str) -> None:
+    own.plays(OK)
+    request = b"GET %s HTTP/1.1\r\nhost: evil.example\r\nauthorization: Bearer k\r\nconnection: close\r\n\r\n" % target
+    answer = raw_request(*own.gateway.address, request)
+    assert int(answer.split(b" ", 2)[1]) == status, answer
+    assert [one.path for one in own.upstream.requests] == ([asked] if asked else [])
+
+
+# --- what comes back ----------------------------------------------------------------------------------------
+
+BODIES: list[tuple[int, str, bytes]] = [
+    (200, "application/json", b'{"b": 1,\n"a": "\\u003c"}'),
+    (201, "application/json", b"{}"),
+    (202, "text/plain", b""),
+    (302, "text/html", b"moved"),
+    (400, "application/json", b'{"id":"x","message":"invalid request: no"}'),
+    (404, "text/plain", b"404 page not found"),
+    (409, "application/json", b'{"message":"x"}'),
+    (422, "application/json", b'{"error_type":"NO_VALID_RESPONSE_GENERATED","message":"x"}'),
+    (429, "application/json", b'{"message":"Trial key"}'),
+    (498, "application/json", b'{"message":"blocked"}'),
+    (499, "application/json", b'{"message":"request cancelled"}'),
+    (500, "text/html", b"<html>\xff\x00</html>"),
+    (502, "text/html", b""),
+    (599, "application/octet-stream", bytes(range(256)) * 1000),
+]
+
+
+@pytest.mark.parametrize(("status", "kind", "body"), BODIES, ids=[str(row[0]) for row in BODIES])
+def test_an_answer_comes_back_as_it_is(own: Stage, status: int, kind: str, body: bytes) -> None:
+    own.plays(json_answer(status, body, (("content-type", kind), ("retry-after", "7"))))
+    seen = own.gateway.ask("POST", "/cohere/v2/embed", ASKED)
+    assert (seen.status, seen.data, seen.headers["content-type"]) == (status, body, kind)
+    assert (seen.headers["content-length"], seen.headers["retry-after"]) == (str(len(body)), "7")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_body(own: Stage, status: int) -> None:
+    own.plays((Head(status, (("x-debug-trace-id", "t"),), "none"),))
+    seen = own.gateway.ask("GET", "/cohere/v1/models")
+    assert (seen.status, seen.data, seen.headers["x-cohere-trace-id"]) == (status, b"", "t")
+
+
+RETURNED = {
+    "x-debug-trace-id": "0a25",
+    "num_chars": "7",
+    "num_tokens": "9",
+    "x-api-warning": "unknown field",
+    "x-trial-endpoint-call-limit": "20",
+    "x-trial-endpoint-call-remaining": "19",
+    "x-endpoint-monthly-call-limit": "1000",
+    "cache-control": "no-cache",
+    "etag": '"x"',
+    "location": "https://elsewhere.example/",
+    "server": "envoy",
+    "via": "1.1 google",
+    "vary": "Origin,Accept-Encoding",
+}
+NOT_RETURNED = {
+    "set-cookie": "session=1",
+    "connection": "x-hop",
+    "x-hop": "1",
+    "keep-alive": "timeout=5",
+    "alt-svc": 'h3=":443"',
+    "strict-transport-security": "max-age=1",
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "X-Debug-Trace-ID",
+    "x-gateway-cost-usd": "0",
+    "x-request-id": "theirs",
+    "date": "Thu, 01 Jan 1970 00:00:00 GMT",
+}
+
+
+def test_the_headers_that_the_caller_gets(own: Stage) -> None:
+    own.plays(json_answer(200, b"{}", tuple((RETURNED | NOT_RETURNED).items())))
+    seen = own.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer k", "x-request-id": "mine"})
+    date = seen.headers.pop("date")
+    assert not date.startswith("Thu, 01 Jan 1970")
+    ours = {"content-type": "application/json", "content-length": "2", "x-request-id": "mine"}
+    assert seen.headers == RETURNED | ours | {"x-cohere-trace-id": "0a25"}
+
+
+def test_a_header_that_comes_twice_stays_twice(own: Stage) -> None:
+    own.plays(json_answer(200, b"{}", (("x-api-warning", "one"), ("x-api-warning", "two"))))
+    connection = http.client.HTTPConnection(*own.gateway.address, timeout=10)
+    connection.request("GET", "/cohere/v1/models", headers={"authorization": "Bearer k"})
+    assert connection.getresponse().headers.get_all("x-api-warning") == ["one", "two"]
+    connection.close()
+
+
+def test_a_compressed_answer_is_not_unpacked_but_counted(own: Stage) -> None:
+    packed = gzip.compress(compact_json(whole()))
+    own.plays(json_answer(200, packed, (("content-type", "application/json"), ("content-encoding", "gzip"))))
+    headers = {"authorization": "Bearer k", "accept-encoding": "gzip", "x-request-id": "packed"}
+    seen = own.gateway.ask("POST", V2, ASKED, headers)
+    assert (seen.data, seen.headers["content-encoding"]) == (packed, "gzip")
+    assert seen.headers["content-length"] == str(len(packed))
+    line = own.gateway.log.line_of("packed")
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (70, 3)
+
+
+@pytest.mark.parametrize("servers", [False, True], ids=["own key", "the server's key"])
+@pytest.mark.parametrize(
+    ("status", "said", "told", "shown"),
+    [
+        (401, "invalid api token", 502, "The gateway's own Cohere key was refused; its operator has been told"),
+        (403, "forbidden", 502, "The gateway's own Cohere key was refused; its operator has been told"),
+        (403, "model 'x' needs access", 404, "model 'x' needs access"),
+        (402, "Please add a payment method", 429, "Please add a payment method"),
+    ],
+)
+def test_a_key_that_cohere_refuses(
+    own: Stage, open_mode: Stage, servers: bool, status: int, said: str, told: int, shown: str
+) -> None:
+    """Callers are told the truth about a key of theirs, and the operator about the server's."""
+    on = open_mode if servers else own
+    on.plays(json_answer(status, {"message": said}))
+    seen = on.gateway.ask("POST", V2, ASKED)
+    assert (seen.status, message(seen)) == ((told, shown) if servers else (status, said))
+    assert SERVER_KEY not in str(seen)
+    if servers and told != 404:
+        on.gateway.log.wait(lambda line: "own key" in line.get("trouble", ""))
+
+
+# --- the gateway's own errors -------------------------------------------------------------------------------
+
+
+def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
+    timeouts = Timeouts(first_event=0.3, request_body=0.3)
+    with stage(timeouts=timeouts, body_limit=2_000, upload_limit=100_000) as on:
+        ask, bearer = on.gateway.ask, {"authorization": "Bearer k"}
+        on.plays((Pause(30),))
+        seen = ask("POST", V2, ASKED)
+        assert (seen.status, message(seen)) == (504, "Cohere did not answer in time")
+        on.plays((Cut(),))
+        seen = ask("POST", V2, ASKED)
+        assert (seen.status, message(seen)) == (502, "The connection to Cohere broke before the answer was complete")
+        assert message(ask("POST", V2, ASKED, {})).startswith("No API key was given")
+        assert ask("POST", V2, ASKED, {}).status == 401
+        two = {"authorization": "Bearer a", "x-api-key": "b"}
+        assert (ask("GET", V2, headers=two).status, message(ask("GET", V2, headers=two))) == (
+            400,
+            "The request carries two different API keys",
+        )
+        for body, path in ((b"x" * 2_001, V2), (b"x" * 100_001, "/cohere/v1/datasets"), (b"x" * 100_001, "/cohere/x")):
+            seen = ask("POST", path, body)
+            assert seen.status == 413 and "larger than" in message(seen)
+        for path in ("/cohere", "/litellm/cohere", "/cohere%2Fx"):
+            seen = ask("GET", path, headers=bearer)
+            assert (seen.status, message(seen)) == (404, "There is nothing at this URL")
+        assert ask("GET", "/coherent", headers=bearer).error["code"] == "unknown_url"
+        for path in (V2, "/cohere/v1/datasets"):
+            slow = head_of(path, 100).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n{")
+            answer = raw_request(*on.gateway.address, slow, timeout=5)
+            assert b" 408 " in answer.split(b"\r\n")[0] and answer.endswith(
+                b'{"message":"The request\'s body came too slowly"}'
+            ), answer
+
+
+def test_an_upstream_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with gateway_over(f"http://127.0.0.1:{port}") as gateway:
+        seen = gateway.ask("POST", V2, ASKED)
+        assert (seen.status, message(seen)) == (502, "Cohere could not be reached")
+
+
+def test_virtual_keys_hold_on_native_routes(open_mode: Stage) -> None:
+    with stage(key=MASTER_KEY, master_key=MASTER_KEY, **SERVERS) as on:
+        on.plays(OK)
+        assert on.gateway.ask("GET", "/cohere/v1/models").status == 200
+        assert on.upstream.requests[0].headers["authorization"] == [f"Bearer {SERVER_KEY}"]
+        seen = on.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer wrong"})
+        assert (seen.status, message(seen)) == (401, "This API key is not known here")
+        assert len(on.upstream.requests) == 1
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+EVENTS = [compact_json(event) for event in story("Hi", " there.")]
+V1_KIND = (("content-type", "application/stream+json"),)
+
+
+def test_a_stream_comes_as_it_is_and_is_counted(own: Stage) -> None:
+    sent = transcript(*story("Hi", " caf\u00e9"))
+    own.plays(event_stream(sent, per_event=True, headers=(("x-debug-trace-id", "t1"),)))
+    headers = {"authorization": "Bearer k", "x-request-id": "stream", "content-type": "application/json"}
+    seen = own.gateway.ask("POST", V2, {**ASKED, "stream": True}, headers)
+    assert (seen.data, seen.headers["content-type"]) == (sent, "text/event-stream")
+    line = own.gateway.log.line_of("stream")
+    expected = {"operation": "native.v2.chat", "model": A, "streamed": True, "outcome": "ok", "cohere_trace": "t1"}
+    assert {name: line[name] for name in expected} == expected
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (70, 3)
+
+
+def test_each_event_is_relayed_when_it_comes(own: Stage) -> None:
+    gates = [Signal() for _ in range(4)]
+    steps: list[Any] = [Head(200, V1_KIND, "chunked")]
+    for number, gate in enumerate(gates):
+        steps += [Pause(gate), Chunk(b'{"n":%d}\n' % number)]
+    own.plays((*steps, End()))
+    connection = http.client.HTTPConnection(*own.gateway.address, timeout=10)
+    gates[0].set()
+    connection.request("POST", "/cohere/v1/chat", json.dumps({"stream": True}), {"authorization": "Bearer k"})
+    response = connection.getresponse()
+    for number in range(4):
+        gates[number].set()
+        assert response.readline() == b'{"n":%d}\n' % number
+    assert response.read() == b"" and response.isclosed()
+    connection.close()
+
+
+FIRST = b'event: message-start\ndata: {"type":"message-start"}\n\n'
+BREAKS: list[tuple[str, Script]] = [
+    ("a stream that is cut", (Head(200), Chunk(FIRST), Pause(0.05), Cut())),
+    ("a stream that is reset", (Head(200), Chunk(FIRST), Pause(0.05), Reset())),
+    ("a chunk that is cut", (Head(200), Write(b"ff\r\n" + FIRST), Pause(0.05), Cut())),
+    ("a body that is cut", (Head(200, (), "length", length=1000), Write(FIRST), Pause(0.05), Cut())),
+    ("a stream that falls silent", (Head(200), Chunk(FIRST), Pause(30))),
+    # The client library does not tell its reader of this one: it is found out by the time between two reads.
+    ("nonsense that leaves it silent", (Head(200), Chunk(FIRST), Pause(0.05), Write(b"nonsense\r\n"), Pause(30))),
+]
+
+
+@pytest.mark.parametrize(("name", "script"), BREAKS, ids=[row[0] for row in BREAKS])
+def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
+    with stage(timeouts=Timeouts(between_events=0.5)) as on:
+        on.plays(script)
+        connection = http.client.HTTPConnection(*on.gateway.address, timeout=10)
+        headers = {"authorization": "Bearer k", "x-request-id": "broken"}
+        connection.request("POST", V2, json.dumps({**ASKED, "stream": True}), headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            response.read()
+        assert caught.value.partial == FIRST
+        connection.close()
+        line = on.gateway.log.line_of("broken")
+        assert (line["outcome"], line["error"]) == (
+            "error",
+            "upstream_timeout" if "silent" in name else "upstream_cut",
+        )
+
+
+@pytest.mark.parametrize(
+    "script", [(Head(200), Cut()), (Head(200, (), "length", length=9), Cut()), (Write(b"HTTP/1.1 2"), Cut())]
+)
+def test_what_breaks_before_the_first_byte_is_an_error(own: Stage, script: Script) -> None:
+    own.plays(script)
+    seen = own.gateway.ask("POST", V2, {**ASKED, "stream": True})
+    assert seen.status == 502 and "broke" in message(seen)
+
+
+def test_a_stream_that_ends_with_an_error_is_logged_as_one(own: Stage) -> None:
+    sent = transcript(*story("Hi", ending={"type": "message-end", "delta": {"finish_reason": "ERROR", "usage": {}}}))
+    own.plays(event_stream(sent))
+    headers = {"authorization": "Bearer k", "x-request-id": "in-band", "content-type": "application/json"}
+    seen = own.gateway.ask("POST", V2, {**ASKED, "stream": True}, headers)
+    assert (seen.status, seen.data) == (200, sent)
+    line = own.gateway.log.line_of("in-band")
+    assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_error")
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
+def test_recorded_answers_come_back_byte_for_byte(own: Stage) -> None:
+    found = recordings()
+    assert found
+    for one in found:
+        kind = (("content-type", one.headers.get("content-type", "application/json")),)
+        own.plays(event_stream(one.body, headers=kind) if one.streamed else json_answer(one.status, one.body, kind))
+        if one.streamed and one.status != 200:
+            continue
+        identity = f"r-{abs(hash(one.name))}"
+        headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": identity}
+        seen = own.gateway.ask(one.request.method, f"/cohere{one.request.path}", one.request.body, headers)
+        assert (seen.status, seen.data) == (one.status, one.body), one.name
+        asked = own.upstream.requests[-1]
+        assert (asked.path, asked.json()) == (one.request.path, one.request.body)
+        line = own.gateway.log.line_of(identity)
+        if one.status == 200 and b'"input_tokens"' in one.body:
+            assert line.get("prompt_tokens"), (one.name, line)
+
+
+# --- those who leave ----------------------------------------------------------------------------------------
+
+LEAVINGS: list[tuple[str, Script, bytes]] = [
+    ("before the head", (Pause(Signal()),), b""),
+    ("before the first byte", (Head(200), Pause(Signal())), b""),
+    ("inside a stream", (Head(200), Chunk(FIRST), Pause(Signal())), b"message-start"),
+    ("inside a body", (Head(200, (), "length", length=1000), Write(FIRST), Pause(Signal())), b"message-start"),
+]
+
+
+def head_of(path: str, length: int | None, identity: str = "leaver", verb: str = "POST") -> bytes:
+    framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+    return (
+        f"{verb} {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer k\r\nx-request-id: {identity}\r\n"
+        f"{framing}\r\n\r\n"
+    ).encode()
+
+
+@pytest.mark.parametrize(("name", "script", "sees"), LEAVINGS, ids=[row[0] for row in LEAVINGS])
+@pytest.mark.parametrize("path", [V2, "/cohere/v1/datasets"], ids=["held", "an upload"])
+def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees: bytes) -> None:
+    own.plays((Pause(0), *script))
+    mark = len(own.gateway.log.lines)
+    with socket.create_connection(own.gateway.address, 5) as connection:
+        connection.sendall(head_of(path, 2) + b"{}")
+        received = b""
+        while sees not in received:
+            received += connection.recv(65536)
+        deadline = time.monotonic() + 5
+        while not own.upstream.exchanges and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not own.upstream.closed[0].is_set()
+    left = time.monotonic()
+    own.upstream.closed[0].wait_in_thread(SOON)
+    told = own.upstream.closed[0].at
+    assert told is not None and told - left < SOON
+    line = own.gateway.log.wait(lambda line: line in own.gateway.log.lines[mark:] and line.get("request") == "leaver")
+    assert (line["status"], line["outcome"]) == (499, "client_closed")
+
+
+# --- uploads and downloads ----------------------------------------------------------------------------------
+
+
+class Receiver:
+    """An upstream on a bare socket that reads an upload only as far as it is told to."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.go_on = threading.Event()
+        self.refuse = threading.Event()
+        self.begun = threading.Event()
+        self.ended = threading.Event()
+        self.head = b""
+        self.received = 0
+        self.tail = b""
+        self.early = b""  # an answer that does not wait for the body
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listening.accept()
+        with self._listening, connection:
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += connection.recv(65536)
+            self.head, _, rest = data.partition(b"\r\n\r\n")
+            self.received, self.tail = len(rest), rest
+            self.begun.set()
+            if self.early:
+                self.refuse.wait()
+                connection.sendall(self.early)
+            self.go_on.wait()
+            length = self._length()
+            while (length is None or self.received < length) and not self.tail.endswith(b"0\r\n\r\n"):
+                if not (some := connection.recv(65536)):
+                    break
+                self.received += len(some)
+                self.tail = (self.tail + some)[-100:]
+            else:
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n" + b'{"id":"data"}')
+            self.ended.set()
+
+    def _length(self) -> int | None:
+        for line in self.head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                return int(line.split(b":")[1])
+        return None
+
+
+@contextmanager
+def receiving(early: bytes = b"", **settings: Any) -> Iterator[tuple[Gateway, Receiver]]:
+    receiver = Receiver()
+    receiver.early = early
+    with gateway_over(receiver.url, **settings) as gateway:
+        try:
+            yield gateway, receiver
+        finally:
+            receiver.go_on.set()
+
+
+MEGABYTE = bytes(1024 * 1024)
+LARGE = 64 * len(MEGABYTE)
+
+
+def test_an_upload_waits_for_whoever_takes_it() -> None:
+    """What Cohere does not take, the caller keeps: nothing but the buffers of four sockets is on the way."""
+    with receiving() as (gateway, receiver), socket.create_connection(gateway.address, 10) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        connection.sendall(head_of("/cohere/v1/datasets?name=x&type=embed-input", LARGE))
+        taken = 0
+        connection.settimeout(1.0)
+        try:
+            while taken < LARGE:
+                taken += connection.send(MEGABYTE[: LARGE - taken])
+        except TimeoutError:
+            pass
+        assert taken < 32 * len(MEGABYTE), "the gateway takes what Cohere does not"
+        receiver.go_on.set()
+        connection.settimeout(20)
+        while taken < LARGE:
+            taken += connection.send(MEGABYTE[: LARGE - taken])
+        answer = connection.recv(65536)
+        while b'{"id":"data"}' not in answer:
+            answer += connection.recv(65536)
+        assert receiver.received == LARGE and b" 200 " in answer
+        line = gateway.log.line_of("leaver")
+        assert (line["operation"], line["outcome"]) == ("native.datasets.create", "ok")
+        assert receiver.head.startswith(b"POST /v1/datasets?name=x&type=embed-input HTTP/1.1\r\n")
+
+
+def test_an_upload_in_chunks_goes_on_in_chunks(own: Stage) -> None:
+    own.plays(OK)
+    pieces = [b"one", b"two" * 1000, b"x" * 200_000]
+    sent = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    with socket.create_connection(own.gateway.address, 10) as connection:
+        connection.sendall(head_of("/cohere/v1/datasets", None) + sent)
+        assert b" 200 " in connection.recv(65536)
+    (request,) = own.upstream.requests
+    assert request.body == b"".join(pieces)
+    assert request.headers["transfer-encoding"] == ["chunked"] and "content-length" not in request.headers
+
+
+@pytest.mark.parametrize("length", [LARGE, None], ids=["with a length", "in chunks"])
+def test_a_caller_leaves_an_upload(length: int | None) -> None:
+    with receiving() as (gateway, receiver):
+        receiver.go_on.set()
+        with socket.create_connection(gateway.address, 5) as connection:
+            piece = MEGABYTE if length else b"%x\r\n%s\r\n" % (len(MEGABYTE), MEGABYTE)
+            connection.sendall(head_of("/cohere/v1/datasets", length) + piece)
+            assert receiver.begun.wait(5)
+        left = time.monotonic()
+        assert receiver.ended.wait(SOON), "Cohere still waits for the rest"
+        assert time.monotonic() - left < SOON
+        assert receiver.received < 2 * len(MEGABYTE) and not receiver.tail.endswith(b"0\r\n\r\n")
+        line = gateway.log.line_of("leaver")
+        assert (line["status"], line["outcome"]) == (499, "client_closed")
+
+
+def test_an_answer_before_the_end_of_an_upload() -> None:
+    """Cohere refuses what it has not read: the caller hears of it, and nothing is left waiting."""
+    early = b'HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{"message":"big"}'
+    with receiving(early) as (gateway, receiver), socket.create_connection(gateway.address, 10) as connection:
+        connection.sendall(head_of("/cohere/v1/datasets", LARGE, "early"))
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):  # everything on the way is full
+            for _ in range(64):
+                connection.sendall(MEGABYTE)
+        receiver.refuse.set()
+        connection.settimeout(5)
+        received = b""
+        while not received.endswith(b'{"message":"big"}') and (some := connection.recv(65536)):
+            received += some
+        assert b" 413 " in received.split(b"\r\n")[0]
+        assert gateway.log.line_of("early")["status"] == 413
+
+
+def test_an_upload_that_grows_too_large_is_stopped() -> None:
+    with receiving(upload_limit=1_000_000) as (gateway, receiver):
+        receiver.go_on.set()
+        with socket.create_connection(gateway.address, 10) as connection:
+            piece = b"%x\r\n%s\r\n" % (400_000, bytes(400_000))
+            connection.sendall(head_of("/cohere/v1/datasets", None) + piece * 3)
+            answer = b""
+            while b'{"message":' not in answer and (some := connection.recv(65536)):
+                answer += some
+            assert b" 413 " in answer.split(b"\r\n")[0] and b'{"message":' in answer
+        assert receiver.ended.wait(5) and not receiver.tail.endswith(b"0\r\n\r\n")
+
+
+def test_an_upload_that_cohere_stops_taking_is_given_up() -> None:
+    with receiving(timeouts=Timeouts(between_events=0.5)) as (gateway, receiver):
+        with socket.create_connection(gateway.address, 10) as connection:
+            connection.sendall(head_of("/cohere/v1/datasets", LARGE))
+            threading.Thread(target=_push, args=(connection,), daemon=True).start()
+            answer = connection.recv(65536)
+            assert b" 504 " in answer.split(b"\r\n")[0], answer
+
+
+def _push(connection: socket.socket) -> None:
+    try:
+        while True:
+            connection.sendall(MEGABYTE)
+    except OSError:
+        return
+
+
+def test_a_reader_who_stops_makes_cohere_wait() -> None:
+    """A download of 64 MB that nobody reads: most of it stays with Cohere."""
+    steps: list[Any] = [Head(200, (("content-type", "application/octet-stream"),), "length", length=LARGE)]
+    steps += [Write(MEGABYTE)] * 64
+    with stage() as on:
+        on.plays((*steps, End()))
+        with socket.create_connection(on.gateway.address, 10) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            connection.sendall(head_of("/cohere/v1/datasets/x", 0, verb="GET"))
+            head = connection.recv(1000)
+            time.sleep(1.0)
+            assert not on.upstream.exchanges[0].finished.is_set()
+            left = LARGE - len(head.partition(b"\r\n\r\n")[2])
+            while left > 0:
+                some = connection.recv(1 << 20)
+                assert some
+                left -= len(some)
+            on.upstream.exchanges[0].finished.wait_in_thread()
+
+
+# --- what is known of it ------------------------------------------------------------------------------------
+
+
+def test_a_native_call_is_counted_under_its_method(own: Stage) -> None:
+    before: Mapping[str, float] = own.gateway.metrics()
+    own.plays(json_answer(200, whole()))
+    own.gateway.ask("POST", V2, ASKED)
+    own.gateway.ask("POST", V2, {**ASKED, "model": "no model that anybody knows"})
+    own.gateway.ask("GET", "/cohere/v1/what/ever/that/is")
+    after = own.gateway.metrics()
+
+    def grew(series: str) -> float:
+        return after.get(series, 0) - before.get(series, 0)
+
+    labels = 'operation="native.v2.chat",outcome="ok",status="200"'
+    assert grew(f'gateway_requests_total{{model="{A}",{labels}}}') == 1
+    assert grew(f'gateway_requests_total{{model="other",{labels}}}') == 1
+    assert grew('gateway_requests_total{model="",operation="native.other",outcome="ok",status="200"}') == 1
+    assert grew(f'gateway_tokens_total{{direction="input",model="{A}",operation="native.v2.chat"}}') == 70
+
+
+def test_the_log_has_no_word_of_anybodys(own: Stage) -> None:
+    own.plays(json_answer(200, whole("a secret answer")))
+    secret = {"model": A, "messages": [{"role": "user", "content": "a secret question"}]}
+    headers = {"authorization": "Bearer secret-key", "x-request-id": "quiet"}
+    own.gateway.ask("POST", f"{V2}?token=secret", secret, headers)
+    assert "secret" not in json.dumps(own.gateway.log.line_of("quiet"))

@@ -1,0 +1,632 @@
+"""Calls that fail and are made again: retries, the pool of keys, fallbacks, breakers, places, each over a real server.
+
+What is decided by rule is in `test_upstream_rules.py`; here the whole way is walked. Pauses are a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway import pump
+from gateway.access.caller import Caller
+from gateway.errors import UpstreamError, failure
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.settings import (
+    BreakerSettings,
+    ConcurrencySettings,
+    Models,
+    PoolSettings,
+    Retries,
+    Settings,
+    Timeouts,
+)
+from gateway.upstream import client
+from gateway.upstream.resilient import ResilientUpstream
+from support.app import (
+    SERVER_KEY,
+    A,
+    Gateway,
+    Seen,
+    answered,
+    end,
+    gateway_over,
+    opened,
+    piece,
+    start,
+    streamed,
+    whole,
+)
+from support.process import awaited, request_bytes
+from support.scripted import (
+    Chunk,
+    Cut,
+    End,
+    Head,
+    Pause,
+    Request,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    Signal,
+    Write,
+    event_stream,
+    json_answer,
+    transcript,
+)
+
+QUICK = Retries(first_pause=0.001, longest_pause=0.001)
+NEVER = Signal()
+EVENTS = (("content-type", "text/event-stream"),)
+
+TRIAL = "You are using a Trial key, which is limited to 20 API calls / minute."
+MONTH = "You are past the per-month request limit for this model, please wait and try again later."
+
+
+def refused(status: int, message: str = "no", **more: Any) -> Script:
+    headers = more.pop("headers", {})
+    return json_answer(status, {"message": message, **more}, headers)
+
+
+@dataclass
+class Theatre:
+    """A gateway over an upstream that answers by rule, and what was asked of it."""
+
+    gateway: Gateway
+    upstream: ScriptedUpstream
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of each request to Cohere."""
+        return [
+            str(request.headers.first("authorization")).removeprefix("Bearer ") for request in self.upstream.requests
+        ]
+
+    @property
+    def models(self) -> list[str]:
+        return [request.json()["model"] for request in self.upstream.requests]
+
+
+@contextmanager
+def theatre(play: Callable[[Request], Script] | Sequence[Script], **settings: Any) -> Iterator[Theatre]:
+    """Scripts in order, the last one for all that follow, or a rule; one key of the server's unless settings differ."""
+    if callable(play):
+        rule = play
+    else:
+        scripts = list(play)
+
+        def rule(request: Request) -> Script:
+            return scripts.pop(0) if len(scripts) > 1 else scripts[0]
+
+    given = {"cohere_api_key": [SERVER_KEY], "retries": QUICK, **settings}
+    with ScriptedUpstream(rule).run_in_thread() as upstream, gateway_over(upstream.url, **given) as gateway:
+        yield Theatre(gateway, upstream)
+
+
+OWN: dict[str, Any] = {"cohere_api_key": []}
+
+
+def asked_again(seen: Seen) -> str:
+    """What the notes say of it."""
+    notes = seen.headers.get("x-gateway-notes", "").split("; ")
+    return next((note for note in notes if note.startswith("asked Cohere again")), "")
+
+
+# --- retries ------------------------------------------------------------------------------------------------
+
+BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
+
+MENDED: tuple[tuple[str, Script, str], ...] = (
+    ("500", refused(500), "500"),
+    ("502, a page", json_answer(502, b"<html>Bad Gateway</html>", {"content-type": "text/html"}), "502"),
+    ("503", refused(503), "503"),
+    ("504", refused(504), "504"),
+    ("429", refused(429, TRIAL, headers={"retry-after": "0"}), "429"),
+    ("closed before the head", (Cut(),), "upstream_cut"),
+    ("reset before the head", (Reset(),), "upstream_cut"),
+    ("cut inside the head", (Write(b"HTTP/1.1 200 OK\r\ncontent-"), Cut()), "upstream_cut"),
+    ("not HTTP", (Write(b"what?\r\n\r\n"), Cut()), "upstream_cut"),
+    ("closed after the head", (Head(200, EVENTS), Cut()), "upstream_cut"),
+    ("ended after the head", (Head(200, EVENTS), End()), "upstream_cut"),
+)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["server", "own"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("script", "why"), [row[1:] for row in MENDED], ids=[row[0] for row in MENDED])
+def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) -> None:
+    if script[-1] == End() and not stream and why == "upstream_cut":
+        pytest.skip("an empty whole body is an answer that cannot be read")
+    with theatre([script, streamed() if stream else answered()], **(OWN if own else {})) as stage:
+        seen = stage.gateway.chat(stream=stream)
+        assert (seen.status, seen.text) == (200, "Hi there.")
+        assert asked_again(seen) == f"asked Cohere again: {why}"
+        assert len(stage.upstream.requests) == 2
+        assert stage.upstream.requests[0].body == stage.upstream.requests[1].body
+        assert stage.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
+        assert stage.gateway.metrics()[f'gateway_upstream_retries_total{{reason="{why}"}}'] == 1
+
+
+def test_a_whole_answer_that_breaks_off_is_asked_for_again() -> None:
+    body = json.dumps(whole()).encode()
+    broken = (Head(200, (("content-type", "application/json"),), "length", len(body)), Write(body[:40]), Cut())
+    with theatre([broken, broken, answered()]) as stage:
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.text) == (200, "Hi there.")
+        assert asked_again(seen) == "asked Cohere again: upstream_cut, upstream_cut"
+
+
+FIRST_EVENTS: tuple[tuple[str, Script], ...] = (
+    ("a failing first event", event_stream(transcript(end("ERROR", {})))),
+    ("half an event", (Head(200, EVENTS), Chunk(b'event: message-start\ndata: {"id'), Cut())),
+    ("nothing but a comment", (Head(200, EVENTS), Chunk(b": hello\n\n"), End())),
+)
+
+
+@pytest.mark.parametrize("script", [row[1] for row in FIRST_EVENTS], ids=[row[0] for row in FIRST_EVENTS])
+def test_a_stream_that_fails_before_its_first_event_is_asked_for_again(script: Script) -> None:
+    with theatre([script, script, streamed()]) as stage:
+        seen = stage.gateway.chat(stream=True)
+        assert (seen.status, seen.text) == (200, "Hi there.")
+        assert asked_again(seen).startswith("asked Cohere again: upstream_")
+        assert len(stage.upstream.requests) == 3
+
+
+def test_a_whole_answer_that_says_error_is_asked_for_again() -> None:
+    with theatre([answered("", finish="ERROR"), answered()]) as stage:
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.text) == (200, "Hi there.")
+        assert asked_again(seen) == "asked Cohere again: upstream_error"
+
+
+def test_after_the_first_event_nothing_is_asked_again() -> None:
+    with theatre([(Head(200, EVENTS), Chunk(BEGUN), Cut()), streamed()]) as stage:
+        seen = stage.gateway.chat(stream=True)
+        assert seen.status == 200 and "error" in seen.chunks[-1] and "[DONE]" not in seen.frames
+        assert len(stage.upstream.requests) == 1
+
+
+FINAL: tuple[tuple[str, Script, int], ...] = (
+    ("400", refused(400), 400),
+    ("403", refused(403), 403),
+    ("404", refused(404), 404),
+    ("422", refused(422, error_type="INVALID_TOOL_GENERATION"), 422),
+    ("498", refused(498), 400),
+    ("501", refused(501), 502),
+    ("401", refused(401), 401),
+    ("402", refused(402), 402),
+    ("429 of a month", refused(429, MONTH), 429),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("script", "status"), [row[1:] for row in FINAL], ids=[row[0] for row in FINAL])
+def test_what_is_final_is_asked_once(script: Script, status: int, stream: bool) -> None:
+    with theatre([script, answered()], **OWN) as stage:
+        assert stage.gateway.chat(stream=stream).status == status
+        assert len(stage.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_retries_come_to_an_end(stream: bool) -> None:
+    with theatre([refused(503)]) as stage:
+        seen = stage.gateway.chat(stream=stream)
+        assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
+        assert len(stage.upstream.requests) == 3
+
+
+def test_a_silent_model_is_not_asked_again() -> None:
+    with theatre([(Pause(NEVER),)], timeouts=Timeouts(first_event=0.2)) as stage:
+        assert stage.gateway.chat().status == 504
+        assert len(stage.upstream.requests) == 1
+
+
+def test_a_retry_after_beyond_the_budget_is_passed_on() -> None:
+    with theatre([refused(503, headers={"retry-after": "120"})]) as stage:
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.headers["retry-after"]) == (503, "120")
+        assert len(stage.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_failed_generation_is_asked_for_once_more_if_the_setting_says_so(allowed: bool, stream: bool) -> None:
+    failed = refused(422, error_type="NO_VALID_RESPONSE_GENERATED")
+    with theatre([failed], retries=Retries(generation=allowed)) as stage:
+        assert stage.gateway.chat(stream=stream).status == 422
+        assert len(stage.upstream.requests) == 1 + allowed
+
+
+def test_nobody_there() -> None:
+    with ScriptedUpstream(answered()).run_in_thread() as gone:
+        url = gone.url
+    with gateway_over(url, cohere_api_key=[SERVER_KEY], retries=QUICK) as gateway:
+        seen = gateway.chat()
+        assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
+        assert gateway.metrics()['gateway_upstream_retries_total{reason="upstream_unreachable"}'] == 2
+
+
+def test_other_routes_ask_again_as_well() -> None:
+    models = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})
+    with theatre([refused(503), models]) as stage:
+        assert stage.gateway.ask("GET", "/v1/models").status == 200
+    tokens = json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]})
+    with theatre([refused(503), tokens]) as stage:
+        seen = stage.gateway.ask("POST", "/v1/responses/input_tokens", {"model": A, "input": "Hello"})
+        assert seen.status == 200
+
+
+def test_a_part_of_an_embeddings_request_is_asked_for_again() -> None:
+    vectors = {"id": "x", "embeddings": {"float": [[0.5, 0.5]]}, "texts": ["a"], "response_type": "embeddings_by_type"}
+    with theatre([refused(503), json_answer(200, vectors)]) as stage:
+        seen = stage.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+        assert seen.status == 200
+        assert asked_again(seen) == "asked Cohere again: 503"
+
+
+def test_a_response_that_fails_first_is_told_as_one() -> None:
+    with theatre([refused(500), streamed()]) as stage:
+        seen = stage.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
+        assert seen.status == 200 and b"response.completed" in seen.data
+        assert asked_again(seen) == "asked Cohere again: 500"
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
+    """Say, with a body that the caller is still sending."""
+    sent: list[str] = []
+
+    async def send(key: str, last_deadline: float) -> client.Reply:
+        sent.append(key)
+        raise UpstreamError(failure("cut", "x"), cause="cut")
+
+    async def main() -> None:
+        upstream = ResilientUpstream(Settings(retries=QUICK), ["a", "b"], Metrics(lambda model: False, ()), Log(False))
+        with pytest.raises(UpstreamError):
+            await upstream.through(
+                "/v1/datasets", Caller("x", False, "", "x", ()), send, streamed=False, repeatable=repeatable
+            )
+
+    asyncio.run(main())
+    assert len(sent) == (3 if repeatable else 1)
+
+
+# --- the pool -----------------------------------------------------------------------------------------------
+
+
+def by_key(**scripts: Script) -> Callable[[Request], Script]:
+    """Each key has its own answer; those that are not named get a proper one."""
+
+    def play(request: Request) -> Script:
+        key = str(request.headers.first("authorization")).removeprefix("Bearer ")
+        usual = streamed() if request.json().get("stream") else answered()
+        return scripts.get(key, usual)
+
+    return play
+
+
+POOL = {"cohere_api_key": ["a", "b", "c"]}
+
+
+def test_the_keys_share_the_calls() -> None:
+    with theatre(by_key(), **POOL) as stage:
+        for _ in range(9):
+            assert stage.gateway.chat().status == 200
+        assert sorted(stage.keys) == [*"aaabbbccc"]
+
+
+def test_a_callers_own_key_is_no_pools() -> None:
+    with theatre(by_key(), **OWN) as stage:
+        assert stage.gateway.chat().status == 200
+        assert stage.keys == [stage.gateway.key]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_key_that_is_limited_gives_way_to_another(stream: bool) -> None:
+    with theatre(by_key(a=refused(429, TRIAL)), **POOL, retries=Retries(count=0)) as stage:
+        for _ in range(4):
+            assert stage.gateway.chat(stream=stream).status == 200
+        assert stage.keys.count("a") == 1
+
+
+PARKING = (("401", 401, "invalid api token"), ("402", 402, "Please add your payment method"), ("month", 429, MONTH))
+
+
+@pytest.mark.parametrize(("status", "message"), [row[1:] for row in PARKING], ids=[row[0] for row in PARKING])
+def test_a_refused_key_is_parked_loudly(status: int, message: str) -> None:
+    with theatre(by_key(a=refused(status, message)), **POOL, retries=Retries(count=0)) as stage:
+        answers = [stage.gateway.chat() for _ in range(6)]
+        assert [seen.status for seen in answers] == [200] * 6
+        assert stage.keys.count("a") == 1
+        line = stage.gateway.log.wait(lambda line: "is parked" in line.get("trouble", ""))
+        assert line["trouble"].startswith("Cohere key 1 of 3 (sha256 ca978112) is parked: ")
+        assert stage.gateway.metrics()["gateway_parked_keys"] == 1
+        assert sum(bool(asked_again(seen)) for seen in answers) == 1
+
+
+def test_all_keys_refused_is_the_operators_trouble() -> None:
+    with theatre([refused(401, "invalid api token")], **POOL) as stage:
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
+        assert sorted(stage.keys) == ["a", "b", "c"]
+        assert stage.gateway.metrics()["gateway_parked_keys"] == 3
+
+
+def test_the_last_key_is_never_given_up() -> None:
+    """Parked or not, it is all there is, and the bill may have been paid."""
+    with theatre([refused(402, "Please add your payment method"), answered()]) as stage:
+        assert stage.gateway.chat().status == 429
+        assert stage.gateway.metrics()["gateway_parked_keys"] == 1
+        assert stage.gateway.chat().status == 200
+        assert stage.gateway.metrics()["gateway_parked_keys"] == 0
+        stage.gateway.log.wait(lambda line: "serves again" in line.get("trouble", ""))
+
+
+def test_when_every_key_is_limited_the_caller_is_told_when_to_come_back() -> None:
+    limited = refused(429, TRIAL, headers={"retry-after": "50"})
+    with theatre([limited], **POOL) as stage:
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
+        assert len(stage.keys) == 3
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
+        assert 40 <= int(seen.headers["retry-after"]) <= 50
+        assert len(stage.keys) == 3, "Cohere was asked although every key rests"
+
+
+def test_a_call_waits_for_the_next_free_key() -> None:
+    with theatre([refused(429, TRIAL, headers={"retry-after": "0.3"}), answered()], retries=Retries(count=0)) as stage:
+        assert stage.gateway.chat().status == 429
+        assert stage.gateway.chat().status == 200
+
+
+def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
+    with theatre(
+        [refused(429, TRIAL, headers={"retry-after": "5"}), answered()],
+        retries=Retries(count=0),
+        pool=PoolSettings(wait=0),
+    ) as stage:
+        assert [stage.gateway.chat().status for _ in range(2)] == [429, 429]
+        assert len(stage.keys) == 1
+
+
+def test_trial_headers_are_learnt() -> None:
+    spent = json_answer(200, whole(), {"x-trial-endpoint-call-limit": "20", "x-trial-endpoint-call-remaining": "0"})
+    with theatre(by_key(a=spent), cohere_api_key=["a", "b"]) as stage:
+        for _ in range(6):
+            assert stage.gateway.chat().status == 200
+        assert stage.keys.count("a") == 1
+
+
+# --- fallbacks ----------------------------------------------------------------------------------------------
+
+
+FIRST, SECOND, THIRD = A, "command-r7b-12-2024", "command-r-08-2024"
+
+
+def by_model(scripts: Mapping[str, Script]) -> Callable[[Request], Script]:
+    def play(request: Request) -> Script:
+        body = request.json()
+        return scripts.get(body["model"], streamed() if body.get("stream") else answered())
+
+    return play
+
+
+FALLBACKS = Models(fallbacks={FIRST: [SECOND, THIRD], SECOND: [FIRST]})
+FAILING: tuple[tuple[str, Script, str], ...] = (
+    ("404", refused(404, f"model '{FIRST}' not found"), "model_not_found"),
+    ("500", refused(500), "upstream_error"),
+    ("503", refused(503), "upstream_unavailable"),
+    ("month", refused(429, MONTH), "insufficient_quota"),
+    ("cut", (Cut(),), "upstream_cut"),
+    ("silent", (Pause(NEVER),), "upstream_timeout"),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("script", "code"), [row[1:] for row in FAILING], ids=[row[0] for row in FAILING])
+def test_another_model_answers(script: Script, code: str, stream: bool) -> None:
+    settings = {"models": FALLBACKS, "retries": Retries(count=0), "timeouts": Timeouts(first_event=0.3)}
+    with theatre(by_model({FIRST: script}), **settings) as stage:
+        seen = stage.gateway.chat(model=f"cohere/{FIRST}", stream=stream)
+        assert (seen.status, seen.text) == (200, "Hi there.")
+        body = seen.chunks[0] if stream else seen.body
+        assert body["model"] == f"cohere/{FIRST}", "the caller sees the name they asked for"
+        assert seen.headers["x-gateway-notes"] == f"model {FIRST} -> {SECOND}; fallback from {FIRST} ({code})"
+        assert stage.models == [FIRST, SECOND]
+        assert stage.gateway.metrics()[f'gateway_fallbacks_total{{model="{FIRST}"}}'] == 1
+
+
+def test_one_fallback_after_the_other() -> None:
+    with theatre(
+        by_model({FIRST: refused(503), SECOND: refused(500)}), models=FALLBACKS, retries=Retries(count=0)
+    ) as stage:
+        assert stage.gateway.chat(model=FIRST).status == 200
+        assert stage.models == [FIRST, SECOND, THIRD]
+
+
+def test_the_last_fallbacks_failure_is_told() -> None:
+    failing = {FIRST: refused(503), SECOND: refused(500), THIRD: refused(404, f"model '{THIRD}' not found")}
+    with theatre(by_model(failing), models=FALLBACKS, retries=Retries(count=0)) as stage:
+        assert stage.gateway.chat(model=FIRST).error["code"] == "model_not_found"
+        assert stage.models == [FIRST, SECOND, THIRD]
+
+
+def test_the_setting_may_use_any_of_a_models_names() -> None:
+    models = Models(aliases={"ours": FIRST}, fallbacks={"ours": [f"cohere/{FIRST}", "command-r"]})
+    with theatre(by_model({FIRST: refused(503)}), models=models, retries=Retries(count=0)) as stage:
+        assert stage.gateway.chat(model=FIRST).status == 200
+        assert stage.models == [FIRST, THIRD]
+
+
+@pytest.mark.parametrize("status", [400, 422, 498])
+def test_what_the_caller_did_needs_no_other_model(status: int) -> None:
+    with theatre(by_model({FIRST: refused(status)}), models=FALLBACKS) as stage:
+        assert stage.gateway.chat(model=FIRST).status >= 400
+        assert stage.models == [FIRST]
+
+
+def test_a_callers_own_quota_is_theirs() -> None:
+    with theatre(by_model({FIRST: refused(429, MONTH)}), models=FALLBACKS, **OWN) as stage:
+        assert stage.gateway.chat(model=FIRST).error["code"] == "insufficient_quota"
+        assert stage.models == [FIRST]
+
+
+def test_after_the_first_byte_no_other_model_answers() -> None:
+    script = (Head(200, EVENTS), Chunk(BEGUN), Cut())
+    with theatre(by_model({FIRST: script}), models=FALLBACKS) as stage:
+        assert "error" in stage.gateway.chat(model=FIRST, stream=True).chunks[-1]
+        assert stage.models == [FIRST]
+
+
+# --- breakers -----------------------------------------------------------------------------------------------
+
+TOUCHY = {"breaker": BreakerSettings(failures=3, pause=60.0), "retries": Retries(count=0)}
+
+
+def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
+    with theatre(by_model({FIRST: refused(503)}), **TOUCHY) as stage:
+        assert [stage.gateway.chat().status for _ in range(3)] == [503] * 3
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.error["code"]) == (503, "circuit_open")
+        assert 50 <= int(seen.headers["retry-after"]) <= 60
+        assert len(stage.upstream.requests) == 3
+        assert stage.gateway.chat(model=SECOND).status == 200
+        assert stage.gateway.metrics()[f'gateway_breaker_open{{model="{A}"}}'] == 1
+        stage.gateway.log.wait(lambda line: line.get("trouble") == f"the circuit breaker of Cohere's model {A} is open")
+
+
+def test_a_probe_closes_the_breaker() -> None:
+    settings = {**TOUCHY, "breaker": BreakerSettings(failures=3, pause=0.2)}
+    with theatre([refused(503), refused(503), refused(503), answered()], **settings) as stage:
+        for _ in range(3):
+            stage.gateway.chat()
+        stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is open"))
+        seen = stage.gateway.chat()
+        while seen.status != 200:
+            assert seen.error["code"] == "circuit_open"
+            seen = stage.gateway.chat()
+        stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is closed"))
+        assert len(stage.upstream.requests) == 4
+
+
+def test_an_open_breaker_makes_another_model_answer() -> None:
+    with theatre(by_model({FIRST: refused(503)}), **TOUCHY, models=FALLBACKS) as stage:
+        for _ in range(5):
+            assert stage.gateway.chat(model=FIRST).status == 200
+        assert stage.models.count(FIRST) == 3
+
+
+# --- places -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rush:
+    """Callers in threads, and what they were told."""
+
+    gateway: Gateway
+    answers: list[Seen] = field(default_factory=list)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def asks(self) -> None:
+        thread = threading.Thread(target=lambda: self.answers.append(self.gateway.chat()))
+        self.threads.append(thread)
+        thread.start()
+
+    def ends(self) -> list[int]:
+        for thread in self.threads:
+            thread.join(20)
+        return sorted(seen.status for seen in self.answers)
+
+
+def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() -> None:
+    go_on, asked = Signal(), Signal()
+
+    def play(request: Request) -> Script:
+        asked.set()
+        return (Pause(go_on), *answered())
+
+    concurrency = ConcurrencySettings(calls=1, waiting=1)
+    with theatre(play, concurrency=concurrency) as stage:
+        rush = Rush(stage.gateway)
+        rush.asks()
+        asked.wait_in_thread()
+        rush.asks()
+        awaited(lambda: stage.gateway.metrics()["gateway_in_flight_requests"] == 3)  # with this look
+        stage.gateway.ask("GET", "/health/live")  # the second one has been read by now, and waits
+        refused_one = stage.gateway.chat()
+        assert (refused_one.status, refused_one.error["code"]) == (503, "too_many_calls")
+        assert refused_one.headers["retry-after"] == "1"
+        assert len(stage.upstream.requests) == 1
+        go_on.set()
+        assert rush.ends() == [200, 200]
+        assert stage.gateway.metrics()["gateway_upstream_queue_seconds_count"] >= 1
+
+
+def test_a_stream_gives_its_place_back() -> None:
+    with theatre([streamed()], concurrency=ConcurrencySettings(calls=1, waiting=0)) as stage:
+        for _ in range(5):
+            seen = stage.gateway.chat(stream=True)
+            assert (seen.status, seen.text) == (200, "Hi there.")
+
+
+@pytest.mark.parametrize("script", [refused(503), refused(400), (Cut(),), refused(401)], ids=str)
+def test_a_failure_gives_its_place_back(script: Script) -> None:
+    with theatre([script], concurrency=ConcurrencySettings(calls=1, waiting=0), retries=Retries(count=0)) as stage:
+        codes = {stage.gateway.chat().error["code"] for _ in range(4)}
+        assert "too_many_calls" not in codes
+
+
+def test_who_leaves_the_queue_leaves_no_trace() -> None:
+    go_on, asked = Signal(), Signal()
+
+    def play(request: Request) -> Script:
+        asked.set()
+        return (Pause(go_on), *answered())
+
+    with theatre(play, concurrency=ConcurrencySettings(calls=1, waiting=1)) as stage:
+        rush = Rush(stage.gateway)
+        rush.asks()
+        asked.wait_in_thread()
+        for identity in ("one", "two", "three"):
+            with socket.create_connection(stage.gateway.address, 10) as connection:
+                connection.sendall(request_bytes(identity))
+                stage.gateway.ask("GET", "/health/live")  # it has been read by now, and waits
+            assert stage.gateway.log.line_of(identity)["outcome"] == "client_closed"
+        go_on.set()
+        assert rush.ends() == [200]
+        assert stage.gateway.chat().status == 200
+        assert len(stage.upstream.requests) == 2
+
+
+def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
+    with theatre([refused(503)], retries=Retries(first_pause=20.0, longest_pause=20.0)) as stage:
+        with socket.create_connection(stage.gateway.address, 10) as connection:
+            connection.sendall(request_bytes("leaver"))
+            awaited(lambda: bool(stage.upstream.exchanges))
+            stage.upstream.exchanges[0].finished.wait_in_thread()
+        assert stage.gateway.log.line_of("leaver")["outcome"] == "client_closed"
+        assert len(stage.upstream.requests) == 1
+
+
+# --- answers without end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (client, pump):
+        monkeypatch.setattr(module, "LARGEST_ANSWER", 100_000)
+    script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
+    with theatre([script], retries=Retries(count=0)) as stage:
+        seen = stage.gateway.chat(stream=stream)
+        told = seen.chunks[-1]["error"] if seen.status == 200 else seen.error
+        assert told["code"] == "upstream_cut" and "too large" in told["message"]
