@@ -108,10 +108,10 @@ async def answers(
             if reply.retried:
                 asked_again(known, call.notes, reply.retried)
             known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
-            answer = await reply.whole()
             if reply.status != 200:
-                raise UpstreamError(refusal(reply.status, answer, caller.own_key), reply.header("retry-after") or None)
-            return answer
+                told = refusal(reply.status, await reply.said(), caller.own_key)
+                raise UpstreamError(told, reply.header("retry-after") or None)
+            return await reply.whole()
 
     if len(bodies) == 1:
         return [await one(bodies[0])]

@@ -9,6 +9,11 @@ from gateway.departure import Departure
 from gateway.errors import CallerError, CallerLeft, failure
 from translators.model_names import addressed
 
+SLOWEST = 500
+"""Bytes a second below which a body is too slow as a whole, however regularly its pieces come: else 32 MiB might
+take years. A telephone line of the last century is faster.
+"""
+
 JSON_TYPES = (b"application/json", b"text/json")
 
 
@@ -25,10 +30,15 @@ def require_json(scope: Scope) -> None:
 
 
 async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> bytes:
-    """The whole body. Raises CallerError (413, 408) and CallerLeft. `patience`: seconds between two pieces."""
+    """The whole body. Raises CallerError (413, 408) and CallerLeft.
+
+    patience: seconds between two pieces, and how far the whole may fall behind SLOWEST.
+    """
     refuse_declared(scope, limit)
     pieces: list[bytes] = []
     size = 0
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + patience
     try:
         async with asyncio.timeout(patience) as clock:
             while True:
@@ -38,7 +48,7 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
                 piece = message.get("body", b"")
                 if piece:
                     if pieces:
-                        clock.reschedule(asyncio.get_running_loop().time() + patience)
+                        clock.reschedule(min(loop.time() + patience, latest + size / SLOWEST))
                     pieces.append(piece)
                     size += len(piece)
                     if size > limit:
@@ -77,6 +87,8 @@ class Pieces:
                     message = await self._receive()
             except TimeoutError:
                 raise self._failed(_slow()) from None
+            except CallerError as error:  # broken framing
+                raise self._failed(error) from None
             if message["type"] == "http.disconnect":
                 self._departure.left()
                 # What was sent so far is no whole request: whoever waits here is cancelled, not told of an end.

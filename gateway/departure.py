@@ -9,11 +9,12 @@ a disconnect waits in the server's queue until somebody asks.
 """
 
 import asyncio
+import contextlib
 from types import TracebackType
 
 from starlette.types import Receive
 
-from gateway.errors import CallerLeft
+from gateway.errors import CallerError, CallerLeft
 
 MOMENT = 0.05
 """Seconds before the listening begins: far less than the second in which the upstream must be closed."""
@@ -59,9 +60,10 @@ class Departure:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left()
+        with contextlib.suppress(CallerError):  # a body that nobody wants may come broken: then we see no more
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self.left()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -31,6 +31,7 @@ class GatewayError(Exception):
         self.failure = failure
         self.retry_after = retry_after
         self.allow: str | None = None  # the methods that a URL takes
+        self.closes = False  # the connection is not to be used again
 
 
 class CallerError(GatewayError):
@@ -77,11 +78,14 @@ ERRORS: Mapping[str, Meaning] = {
     "wrong_method": Meaning(405, "invalid_request_error", "method_not_allowed"),
     "slow_body": Meaning(408, "invalid_request_error", "request_timeout"),
     "body_too_large": Meaning(413, "invalid_request_error", "request_too_large"),
+    "target_too_long": Meaning(414, "invalid_request_error", "uri_too_long"),
     "wrong_content_type": Meaning(415, "invalid_request_error", "unsupported_media_type"),
     "too_many_lanes": Meaning(400, "invalid_request_error", "websocket_stream_limit_reached"),
     "too_many_waiting": Meaning(400, "invalid_request_error", "websocket_queue_limit_reached"),
     "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded"),
+    "head_too_large": Meaning(431, "invalid_request_error", "headers_too_large"),
     "internal": Meaning(500, "server_error", "internal_error"),
+    "unknown_coding": Meaning(501, "invalid_request_error", "unsupported_transfer_coding"),
     "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
     "cut": Meaning(502, "server_error", "upstream_cut"),
     "no_storage": Meaning(503, "server_error", "storage_unavailable"),
@@ -92,6 +96,7 @@ ERRORS: Mapping[str, Meaning] = {
     "circuit_open": Meaning(503, "server_error", "circuit_open"),
     "stopping": Meaning(503, "server_error", "gateway_stopping"),
     "silent": Meaning(504, "server_error", "upstream_timeout"),
+    "unknown_version": Meaning(505, "invalid_request_error", "unsupported_http_version"),
 }
 """The gateway's own errors. Cohere's refusals have their table in `translators/refusals.py`."""
 

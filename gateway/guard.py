@@ -1,7 +1,8 @@
 """The one outer layer around every route, 404s included. Pure ASGI.
 
-In this order: a request id and the clock; cross-origin preflights; the path that is meant; who is calling; then the
-routes; then, for whatever came of it, the error body, the headers every answer carries, the metrics and one log line.
+In this order: a request id and the clock; the request's form; cross-origin preflights; the path that is meant; who is
+calling; then the routes; then, for whatever came of it, the error body, the headers every answer carries, the metrics
+and one log line.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import errors, unsupported
+from gateway import edge, errors, unsupported
 from gateway.access.caller import Access, Mode
 from gateway.base_urls import BaseUrls
 from gateway.errors import CallerLeft, GatewayError, failure
@@ -67,7 +68,7 @@ class Guard:
         scope["app"] = self
         added = [*self._always, *self._cross_origin(headers)]
         unread: Unread | None = None
-        if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
+        if edge.has_body(scope):
             receive = unread = Unread(receive)
 
         async def answer(message: Message) -> None:
@@ -81,12 +82,16 @@ class Guard:
                     *([(b"x-gateway-cache", known.cache.encode())] if known.cache else ()),
                     *added,
                 ]
-            elif unread is not None and not message.get("more_body"):
-                unread.throw_away()
+            elif unread is not None and not unread.over and not message.get("more_body"):
+                # The answer is complete but for its end, which would close the connection on whoever still sends.
+                await send({**message, "more_body": True})
+                await unread.linger()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         self._metrics.in_flight.inc()
         try:
+            edge.check(scope)
             if known.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, answer)
             else:
@@ -128,6 +133,8 @@ class Guard:
         headers = [*errors.headers(told, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:
             headers.append((b"allow", error.allow.encode("latin-1")))
+        if isinstance(error, GatewayError) and error.closes:
+            headers.append((b"connection", b"close"))
         await answer({"type": "http.response.start", "status": told.status, "headers": headers})
         await answer({"type": "http.response.body", "body": body})
 

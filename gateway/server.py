@@ -1,4 +1,5 @@
-"""Processes and sockets. The only file that imports Hypercorn, and the only one that starts the emulator.
+"""Processes and sockets. With `connection.py` the only file that imports Hypercorn, and the only one that starts the
+emulator.
 
 Hypercorn's asyncio worker with a long backlog: uvloop brought no gain here and starves newcomers
 (performance.md §3). Sockets are bound first and handed over by number, so that a port of 0 is known before
@@ -10,6 +11,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -26,6 +28,7 @@ from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 
 from gateway.app import controlled_app, create_app
+from gateway.connection import tighten
 from gateway.control import Control
 from gateway.guard import Guard
 from gateway.settings import SettingError, Settings
@@ -46,6 +49,11 @@ GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
 
 MOST_PORT = 65_535
+
+MANY_FILES = 8_192
+
+TCP_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Two minutes after a caller's machine has gone without a word, the connection is known to be dead."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -83,6 +91,11 @@ def bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit this from the socket that accepts them.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in TCP_KEEP_ALIVE:
+        if option := getattr(socket, name, None):  # not every system has each of them
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
         listening.bind((host, port))
     except OSError as error:
@@ -99,6 +112,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None], reread: Call
 
     reread: what SIGHUP does; can be pickled, for the workers.
     """
+    _allow_many_files()
     # Until there is a handler, SIGHUP would be the end.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     with contextlib.ExitStack() as stack:
@@ -126,6 +140,15 @@ def serve_emulator(host: str, port: int, models: str | None, announce: Callable[
     with bound(host, port) as listening:
         announce(f"http://{host}:{listening.getsockname()[1]}")
         asyncio.run(_run([(app, listening)], 0.0))
+
+
+def _allow_many_files() -> None:
+    """As many connections as the system lets this user have: the usual soft limit is 1,024, and each is a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "unlimited" and does not mean it.
+    wanted = max(soft, MANY_FILES) if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve_here(
@@ -231,20 +254,32 @@ def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float)
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
     config.worker_class = "asyncio"
-    config.backlog = BACKLOG
-    config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
-    config.keep_alive_timeout = keep_alive
     config.graceful_timeout = grace + FAREWELL
     config.shutdown_timeout = grace + LAST_WORDS
     config.accesslog = None
     config.errorlog = None
-    config.include_server_header = False
     if isinstance(app, Guard):
-        # It writes the `date` header itself, once a second; Hypercorn would for each answer.
-        config.include_date_header = False
-        config.websocket_max_message_size = app.body_limit
-        # No pings: Hypercorn's sleep between two of them outlives the socket, and would hold up the end.
+        configure(config, keep_alive, True, app.body_limit)
+    else:
+        configure(config, keep_alive, False)
     return config
+
+
+def configure(
+    config: hypercorn.config.Config, keep_alive: float, dated: bool, largest_message: int | None = None
+) -> None:
+    """What callers notice of Hypercorn's settings; the tests' server has the same."""
+    config.backlog = BACKLOG
+    config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
+    # How long a connection may take for its next request's head, from its beginning or its last answer.
+    config.keep_alive_timeout = keep_alive
+    config.include_server_header = False
+    # The gateway writes the `date` header itself, once a second; Hypercorn would for each answer.
+    config.include_date_header = not dated
+    if largest_message is not None:
+        config.websocket_max_message_size = largest_message
+    # No pings: Hypercorn's sleep between two of them outlives the socket, and would hold up the end.
+    tighten(config)
 
 
 def _emulator(models: str | None) -> Any:

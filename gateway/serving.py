@@ -240,7 +240,7 @@ class Serving:
             asked_again(self.known, call.notes, reply.retried)
         self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
         if reply.status != 200:
-            told = refusal(reply.status, await reply.whole(), self.caller.own_key)
+            told = refusal(reply.status, await reply.said(), self.caller.own_key)
             raise UpstreamError(told, reply.header("retry-after") or None)
         return reply
 

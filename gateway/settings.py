@@ -37,9 +37,15 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     connect: Annotated[float, _about("to reach Cohere"), SECONDS] = 10.0
     first_event: Annotated[float, _about("until Cohere's answer or the first event of its stream"), SECONDS] = 300.0
     between_events: Annotated[float, _about("between two reads of a stream or a body"), SECONDS] = 120.0
-    request_body: Annotated[float, _about("between two pieces of a request's body"), SECONDS] = 30.0
+    request_body: Annotated[
+        float,
+        _about("between two pieces of a request's body, and how far all of it may lag behind 500 bytes a second"),
+        SECONDS,
+    ] = 30.0
     total: Annotated[float, _about("from the call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
-    keep_alive: Annotated[float, _about("an idle connection of a caller stays open"), SECONDS] = 75.0
+    keep_alive: Annotated[
+        float, _about("an idle connection of a caller stays open, and a request's head may take"), SECONDS
+    ] = 75.0
     socket: Annotated[float, _about("between two requests on a WebSocket"), SECONDS] = 3600.0
     shutdown: Annotated[float, _about("what is in flight may take after SIGTERM"), SECONDS] = 30.0
 

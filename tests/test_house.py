@@ -68,7 +68,8 @@ IMPURE = frozenset(
 
 # What only some modules of ours may import, and who.
 ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("hypercorn", ("gateway.cli", "gateway.server")),
+    ("hypercorn", ("gateway.cli", "gateway.server", "gateway.connection")),
+    ("h11", ("gateway.connection",)),
     ("gateway.emulator", ("gateway.cli", "gateway.server", "gateway.emulator")),
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),

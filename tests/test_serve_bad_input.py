@@ -1,8 +1,8 @@
 """Requests that nobody should send: a clear 4xx in OpenAI's shape, nothing sent to Cohere, nothing leaked.
 
 REFUSED are JSON bodies, UNREADABLE are bytes that are no such body, BOMBS are nested too deeply; then what is
-wrong with headers, methods, paths, sizes and bytes on the wire. Every request carries canaries in its prompt,
-its key and its query: none may turn up in the log.
+wrong with content types, methods, paths and sizes. What is wrong with bytes on the wire is in test_front.py. Every
+request carries canaries in its prompt, its key and its query: none may turn up in the log.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -628,9 +627,7 @@ NOWHERE = (
     "/v1/chat/completions;x=1",
     "/v1/x/../chat/completions",
     "/v1/%2e%2e/v1/chat/completions",
-    "/v1/chat%2f%00",
     "/v1/%ff%fe",
-    "/v1/%0d%0ax-evil:%20yes",
     "/admin",
     "/.env",
     "/health",
@@ -647,65 +644,9 @@ def test_nowhere(theatre: Stage, path: str) -> None:
     theatre.plays(answered())
     seen = theatre.gateway.ask("POST", f"{path}?key={QUERY_CANARY}", GOOD)
     refused(theatre, seen, 404, "unknown_url")
-    assert "x-evil" not in seen.headers
-
-
-def test_an_absolute_address_does_not_lead_elsewhere(theatre: Stage) -> None:
-    seen = raw(theatre, "POST http://evil.example/v1/chat/completions HTTP/1.1", AUTHORIZATION, body=b"")
-    assert 400 <= seen.status < 500
-    assert not theatre.upstream.exchanges
 
 
 # --- bytes on the wire ----------------------------------------------------------------------------------------
-
-WIRE: tuple[tuple[str, bytes], ...] = (
-    ("no HTTP", b"hello\r\n\r\n"),
-    ("binary", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 4 + b"\r\n\r\n"),
-    ("no host", b"GET /health/live HTTP/1.1\r\n\r\n"),
-    ("two hosts", b"GET /health/live HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
-    ("a length that is none", f"{POST}\r\nhost: a\r\ncontent-length: x\r\n\r\n".encode()),
-    ("a negative length", f"{POST}\r\nhost: a\r\ncontent-length: -1\r\n\r\n".encode()),
-    ("two lengths", f"{POST}\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!".encode()),
-    ("a broken chunk", f"{POST}\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".encode()),
-    ("an unknown coding", f"{POST}\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n".encode()),
-    ("a header with NUL", b"GET /health/live HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n"),
-    ("a header without colon", b"GET /health/live HTTP/1.1\r\nhost: a\r\nnonsense\r\n\r\n"),
-    ("an endless header", b"GET /health/live HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 200_000 + b"\r\n\r\n"),
-)
-
-
-@pytest.mark.parametrize(("name", "data"), WIRE, ids=[row[0] for row in WIRE])
-def test_broken_http(theatre: Stage, name: str, data: bytes) -> None:
-    """The server's own business, but it must not fall over, and it must not be us who fail."""
-    with socket.create_connection(theatre.gateway.address, 5) as connection:
-        answer = b""
-        try:
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # refused before it was all read
-        try:
-            while some := connection.recv(65536):
-                answer += some
-        except ConnectionResetError:
-            pass
-    if answer:
-        status = int(answer.split(b" ")[1])
-        assert 400 <= status < 500 or (name, status) == ("an unknown coding", 501), answer
-    assert b"Traceback" not in answer
-    still_serves(theatre)
-
-
-def test_many_requests_at_once_on_one_connection(theatre: Stage) -> None:
-    """Pipelined: bad, good, bad. Each has its own answer, in order."""
-    theatre.plays(answered())
-    bad, good = b"{", GOOD
-    data = b"".join(
-        f"{POST}\r\nhost: a\r\n{AUTHORIZATION}\r\ncontent-length: {len(body)}\r\n{closing}\r\n".encode() + body
-        for body, closing in ((bad, ""), (good, ""), (bad, "connection: close\r\n"))
-    )
-    answer = raw_request(*theatre.gateway.address, data)
-    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"400", b"200", b"400"]
 
 
 def test_expect_100(theatre: Stage) -> None:

@@ -390,7 +390,7 @@ def test_one_model_by_the_sdk(sdk: openai.OpenAI) -> None:
     assert sdk.models.retrieve("cohere/command-r-plus").object == "model"  # by its successor
 
 
-@pytest.mark.parametrize("name", ["gpt-4", "cohere/none", "cohere/a/b", "%00", "a%20b", "caf%C3%A9", "x" * 500])
+@pytest.mark.parametrize("name", ["gpt-4", "cohere/none", "cohere/a/b", "a%20b", "caf%C3%A9", "x" * 500])
 def test_an_unknown_model(demo: Gateway, name: str) -> None:
     seen = demo.ask("GET", f"/v1/models/{name}")
     assert seen.status == 404

@@ -88,7 +88,7 @@ def test_head_has_the_length_and_no_body(own: Stage) -> None:
     assert own.upstream.requests[0].method == "HEAD"
 
 
-@pytest.mark.parametrize("verb", ["TRACE", "PROPFIND", "CONNECT"])
+@pytest.mark.parametrize("verb", ["TRACE", "PROPFIND"])
 def test_a_verb_that_is_not_passed_on(own: Stage, verb: str) -> None:
     own.plays(OK)
     seen = own.gateway.ask(verb, "/cohere/v1/models")
@@ -222,14 +222,14 @@ TARGETS: list[tuple[bytes, int, str]] = [
     (b"/cohere//evil.example/", 200, "/evil.example/"),
     (b"/cohere/@evil.example/", 200, "/@evil.example/"),
     (b"/cohere/v1/models%00", 400, ""),
-    (b"/cohere/v1/models%0d%0ax:1", 404, ""),
+    (b"/cohere/v1/models%0d%0ax:1", 400, ""),
     (b"/cohere/v1/models#x", 400, ""),
     (b"/cohere/v1%2fmodels", 400, ""),
     (b"/%63ohere/v1/models", 404, ""),
     (b"//cohere/v1/models", 404, ""),
     (b"/x/../cohere/v1/models", 404, ""),
     (b"/./cohere/v1/models", 404, ""),
-    (b"http://evil.example/cohere/v1/models", 404, ""),
+    (b"http://evil.example/cohere/v1/models", 400, ""),
     (b"/coherent/v1/models", 404, ""),
     (b"/cohere/v1/models\x00", 400, ""),
     (b"/cohere/v1/mod\xe9ls", 400, ""),

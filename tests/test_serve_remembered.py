@@ -412,7 +412,6 @@ ABSENT: tuple[tuple[str, str, Any, str], ...] = (
     ("DELETE", RESPONSE, None, "response_not_found"),
     ("POST", f"{RESPONSE}/cancel", None, "response_not_found"),
     ("GET", f"{RESPONSE}/input_items", None, "response_not_found"),
-    ("GET", "/v1/responses/%00", None, "response_not_found"),
     ("GET", CONVERSATION, None, "conversation_not_found"),
     ("POST", CONVERSATION, {"metadata": {}}, "conversation_not_found"),
     ("DELETE", CONVERSATION, None, "conversation_not_found"),
@@ -421,7 +420,6 @@ ABSENT: tuple[tuple[str, str, Any, str], ...] = (
     ("POST", f"{CONVERSATION}/items", {"items": [message("Hello")]}, "conversation_not_found"),
     ("GET", f"{CONVERSATION}/items/msg_1", None, "conversation_not_found"),
     ("DELETE", f"{CONVERSATION}/items/msg_1", None, "conversation_not_found"),
-    ("DELETE", "/v1/conversations/%00/items/%00", None, "conversation_not_found"),
 )
 
 

@@ -108,7 +108,7 @@ def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
 def _read(body: bytes) -> cohere.EmbedAnswer:
     try:
         return cohere.decode_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("Cohere answered with something else than vectors by type") from error
 
 
@@ -141,7 +141,7 @@ def _plain(row: Raw) -> str:
     """Without JSON's escapes, which would be counted, too."""
     try:
         return _text(row)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return ""
 
 
@@ -150,6 +150,6 @@ def _packed(row: Raw) -> Raw:
     try:
         numbers = _floats(row)
         packed = struct.pack(f"<{len(numbers)}f", *numbers)
-    except (msgspec.DecodeError, struct.error, OverflowError) as error:
+    except (msgspec.DecodeError, RecursionError, struct.error, OverflowError) as error:
         raise UpstreamProtocolError("Cohere sent a vector of floats that cannot be read") from error
     return Raw(b'"' + base64.b64encode(packed) + b'"')

@@ -111,7 +111,7 @@ def _models(pages: Sequence[bytes]) -> list[Model]:
 def _page(page: bytes) -> Any:
     try:
         return decode_model_page(page)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
 
 

@@ -72,6 +72,9 @@ LESSONS: tuple[tuple[str, tuple[str, bool]], ...] = (
 LONGEST_TEXT = 500
 """Characters of a body that is not Cohere's JSON which are shown: an HTML page helps nobody."""
 
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
+"""What only bytes that were never meant to be read have."""
+
 PARAMETER_PATTERNS = (
     re.compile(r"unknown field: parameter '?([A-Za-z_][\w.\[\]]*)'? is not"),
     re.compile(r"parameter '([A-Za-z_][\w.\[\]]*)'"),
@@ -131,7 +134,7 @@ def _is_page(body: bytes) -> bool:
 
 def _plain(body: bytes) -> str:
     text = body[: LONGEST_TEXT * 4].decode("utf-8", "replace").strip()
-    if not text:
+    if not text or _NO_TEXT.search(text):
         return ""
     if _is_page(body):
         return "Cohere answered with a page that is not JSON"

@@ -35,7 +35,7 @@ def counted(answers: Sequence[bytes]) -> bytes:
     """The tokenizer's answers as OpenAI's count. Raises UpstreamProtocolError."""
     try:
         total = sum(len(cohere.decode_answer(answer).tokens) for answer in answers)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("Cohere's tokenizer answered with something else than tokens") from error
     return _encode(_Counted(total))
 

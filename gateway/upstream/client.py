@@ -22,6 +22,7 @@ from yarl import URL
 from gateway import __version__
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.settings import SettingError, Timeouts, UpstreamSettings
+from gateway.upstream.connector import Connector
 
 USER_AGENT = f"cohere-gateway/{__version__}"
 TRACE_HEADER = "x-debug-trace-id"
@@ -181,6 +182,14 @@ class Reply:
             self._ahead = self._whole or None  # for who reads it as it comes
         return self._whole
 
+    async def said(self) -> bytes:
+        """The body of a refusal. If it breaks off, the status has said enough."""
+        try:
+            return await self.whole()
+        except UpstreamError:
+            self._whole = b""
+            return b""
+
     async def drain(self) -> None:
         """Reads to the end of a body that is over but for its framing, so that the connection can serve again."""
         content = self._response.content
@@ -240,7 +249,7 @@ class Upstream:
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=_certificates(self._files)),
+            connector=Connector(limit=0, ssl=_certificates(self._files)),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT, **self._headers},

@@ -283,7 +283,7 @@ class _Course:
             breakers.undecided(model)
             raise
         if not 200 <= reply.status < 300:
-            self._refused(reply, await reply.whole(), lease)
+            self._refused(reply, await reply.said(), lease)
             return None
         breakers.succeeded(model)
         if lease is not None and upstream._pool.succeeded(
@@ -301,7 +301,7 @@ class _Course:
             if 200 <= reply.status < 300:
                 await (reply.begin() if self._streamed else reply.whole())
             else:
-                await reply.whole()
+                await reply.said()
                 reply.close()
         except BaseException:
             reply.close()

@@ -7,6 +7,7 @@ SDK, `log` what was written. Nothing of the inside is used but `create_app` and 
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -24,6 +25,7 @@ from hypercorn.config import Config
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
 from gateway.log import Log
+from gateway.server import configure
 from gateway.settings import BreakerSettings, Models, Retries, Settings, Timeouts
 from support.gateway import serve
 from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
@@ -144,6 +146,7 @@ class Gateway:
     upstream: str
     log: Written
     key: str = CALLER_KEY
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -186,6 +189,14 @@ class Gateway:
         rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {series: float(value) for series, _, value in rows}
 
+    def tasks(self) -> int:
+        """How many tasks the server has."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        return asyncio.run_coroutine_threadsafe(count(), self.loops[0]).result(10)
+
     @contextmanager
     def client(self, key: str | None = None, **options: Any) -> Iterator[openai.OpenAI]:
         """The official SDK, without retries of its own."""
@@ -208,20 +219,24 @@ def gateway_over(
     Unless the settings say so, nothing is asked twice and no breaker opens: a failure is to be seen as it is.
     """
     log = Written()
+    loops: list[asyncio.AbstractEventLoop] = []
     with tempfile.TemporaryDirectory() as folder:
         given = {**ONCE, "database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
+        known = Settings(cohere_base_url=upstream, **given)
 
         def app() -> Any:
-            return create_app(Settings(cohere_base_url=upstream, **given), _AtOnce(True, log))
+            loops.append(asyncio.get_running_loop())
+            return create_app(known, _AtOnce(True, log))
 
-        with serve(app, configure=_as_in_production, graceful_timeout=graceful_timeout) as url:
-            yield Gateway(url, upstream, log, key)
+        in_production = _as_in_production(known.timeouts.keep_alive, True, known.body_limit)
+        with serve(app, configure=in_production, graceful_timeout=graceful_timeout) as url:
+            yield Gateway(url, upstream, log, key, loops)
 
 
 @contextmanager
 def emulator() -> Iterator[str]:
     """The emulator's base URL."""
-    with serve(create_emulator, configure=_as_in_production) as url:
+    with serve(create_emulator, configure=_as_in_production(75.0, False)) as url:
         yield url
 
 
@@ -232,8 +247,8 @@ def demonstration(**settings: Any) -> Iterator[Gateway]:
         yield gateway
 
 
-def _as_in_production(config: Config) -> None:
-    config.include_server_header = False
+def _as_in_production(keep_alive: float, dated: bool, largest_message: int | None = None) -> Callable[[Config], None]:
+    return lambda config: configure(config, keep_alive, dated, largest_message)
 
 
 # --- the gateway over a script ------------------------------------------------------------------------------

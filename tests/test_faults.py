@@ -1,0 +1,724 @@
+"""THE FAULT MATRIX: whatever goes wrong on Cohere's side, times everything that a caller can ask.
+
+FAULTS is what Cohere does, each with what the caller must then see of a whole answer and of a stream; ADDRESSES are
+faults of reaching it at all; STATUSES times SHAPES are its refusals in every dress. SURFACES is what callers ask: a new
+operation is one row, and meets every fault. After each cell the gateway must serve as before, and nothing may be left
+over: no connection on either side, no task, no open file. No cell may hang, and none may look like a success.
+
+What a refusal's sentence becomes, and which param it names, is in test_serve_errors.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.settings import Timeouts
+from support.app import (
+    CALLER_KEY,
+    CHAT,
+    CLOSED,
+    ONCE,
+    A,
+    Seen,
+    Stage,
+    end,
+    gateway_over,
+    opened,
+    piece,
+    stage,
+    start,
+    story,
+    whole,
+)
+from support.scripted import (
+    Chunk,
+    Cut,
+    End,
+    Exchange,
+    Head,
+    Pause,
+    Reset,
+    Script,
+    Signal,
+    Step,
+    Write,
+    event_stream,
+    json_answer,
+    transcript,
+)
+
+NEVER = Signal()
+PATIENCE = Timeouts(connect=5, first_event=0.4, between_events=0.4)
+
+# --- what a caller sees -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Error:
+    """An HTTP error."""
+
+    status: int
+    code: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Some of an answer, and then, in the surface's own way, that it failed."""
+
+    code: str
+    text: str = "Hi th"
+
+
+@dataclass(frozen=True)
+class Fine:
+    """A whole and proper answer."""
+
+    text: str = "Hi there."
+
+
+Outcome = Error | Broken | Fine
+
+# --- what a caller asks -------------------------------------------------------------------------------------
+
+
+def chat_whole(seen: Seen) -> Outcome:
+    return Fine(seen.body["choices"][0]["message"]["content"])
+
+
+def chat_stream(seen: Seen) -> Outcome:
+    """No [DONE] after an error: a program that waits for it must not take what came for an answer."""
+    *_, last = seen.frames
+    if last == "[DONE]":
+        assert [choice["finish_reason"] for chunk in seen.chunks for choice in chunk["choices"]][-1] == "stop"
+        return Fine(seen.text)
+    broken = json.loads(last)
+    assert set(broken["error"]) == {"message", "type", "param", "code"}
+    assert broken["error"]["type"] == "server_error" and broken["error"]["message"]
+    assert not [choice for chunk in seen.chunks[:-1] for choice in chunk["choices"] if choice["finish_reason"]]
+    return Broken(broken["error"]["code"], seen.text)
+
+
+def responses_whole(seen: Seen) -> Outcome:
+    assert seen.body["status"] == "completed"
+    return Fine("".join(part["text"] for item in seen.body["output"] for part in item.get("content", ())))
+
+
+def responses_stream(seen: Seen) -> Outcome:
+    """OpenAI's list of codes here is closed, so the log's code is the one that tells."""
+    events = [
+        dict(line.split(": ", 1) for line in frame.split("\n")) for frame in seen.data.decode().split("\n\n")[:-1]
+    ]
+    *named, done = events
+    assert done == {"data": "[DONE]"}
+    told = [json.loads(event["data"]) for event in named]
+    assert [event["type"] for event in told] == [event["event"] for event in named]
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    text = "".join(event["delta"] for event in told if event["type"] == "response.output_text.delta")
+    last = told[-1]
+    if last["type"] == "response.completed":
+        assert last["response"]["status"] == "completed"
+        return Fine(text)
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+    assert last["response"]["error"]["message"]
+    return Broken("", text)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A request, and how its answer of status 200 is read.
+
+    good: Cohere's whole answer to it. lacks: faults that mean nothing here.
+    """
+
+    name: str
+    path: str
+    body: dict[str, Any]
+    streamed: bool
+    read: Callable[[Seen], Outcome]
+    good: bytes = json.dumps(whole()).encode()
+    lacks: frozenset[str] = frozenset()
+
+
+def embeddings(seen: Seen) -> Outcome:
+    """Vectors are compared bit by bit; the text is the others' word for "as it should be"."""
+    assert [item["embedding"] for item in seen.body["data"]] == [[0.5, -0.25]]
+    return Fine()
+
+
+EMBEDDED = {
+    "id": "5c11",
+    "texts": ["Hi there."],
+    "embeddings": {"float": [[0.5, -0.25]]},
+    "meta": {"billed_units": {"input_tokens": 3}},
+    "response_type": "embeddings_by_type",
+}
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+SURFACES = (
+    Surface("chat", CHAT, {"model": A, "messages": MESSAGES}, False, chat_whole),
+    Surface("chat stream", CHAT, {"model": A, "messages": MESSAGES, "stream": True}, True, chat_stream),
+    Surface("responses", "/v1/responses", {"model": A, "input": "Hi", "store": False}, False, responses_whole),
+    Surface(
+        "responses stream",
+        "/v1/responses",
+        {"model": A, "input": "Hi", "store": False, "stream": True},
+        True,
+        responses_stream,
+    ),
+    Surface(
+        "embeddings",
+        "/v1/embeddings",
+        {"model": "embed-v4.0", "input": "Hi there."},
+        False,
+        embeddings,
+        json.dumps(EMBEDDED).encode(),
+        frozenset({"10 MB at once", "ERROR for a reason", "TIMEOUT for a reason", "ended inside a character"}),
+    ),
+)
+SETTINGS = ONCE
+"""What makes a fault be seen and not mended: nothing is tried twice."""
+
+# --- what Cohere does ---------------------------------------------------------------------------------------
+
+BODY = SURFACES[0].good
+BEGUN = transcript(start(), opened(), piece("Hi"), piece(" th"), done=False)
+REST = transcript(piece("ere."), CLOSED, end())
+WHOLE = BEGUN + REST
+SNOWMAN = '{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"☃"}}}}'.encode()
+CALL_PIECE = {
+    "type": "tool-call-delta",
+    "index": 0,
+    "delta": {"message": {"tool_calls": {"function": {"arguments": "{"}}}},
+}
+SSE = (("content-type", "text/event-stream"),)
+JSON = (("content-type", "application/json"),)
+HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+MIB = 1024 * 1024
+
+ANOTHER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+CUT, SILENT, PROTOCOL = "upstream_cut", "upstream_timeout", "upstream_protocol_error"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What Cohere does and what the caller sees: where a whole answer was asked for, and where a stream was.
+
+    What is done to a good answer is a function of it: each surface has its own.
+    """
+
+    name: str
+    whole: tuple[Script | Callable[[bytes], Script], Outcome] | None
+    stream: tuple[Script, Outcome] | None
+
+
+_END, _CUT = End(), Cut()
+
+
+def both(name: str, script: Script, outcome: Outcome) -> Fault:
+    return Fault(name, (script, outcome), (script, outcome))
+
+
+def streams(name: str, script: Script, outcome: Outcome) -> Fault:
+    """What can only go wrong in a stream."""
+    return Fault(name, None, (script, outcome))
+
+
+def lines(*rows: bytes, body: bytes = b"") -> bytes:
+    return b"\r\n".join([*rows, b"", b""]) + body
+
+
+def raw(*rows: bytes, body: bytes = b"", ending: Step = _CUT) -> Script:
+    return Write(lines(*rows, body=body)), ending
+
+
+def sse(*pieces: bytes, ending: Step | None = _END, **more: Any) -> Script:
+    return event_stream(list(pieces), ending=ending, between=Pause(0.01), **more)
+
+
+def document(body: bytes, **headers: str) -> Script:
+    return json_answer(200, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+FAULTS: tuple[Fault, ...] = (
+    # --- before the answer's head is complete ---
+    both("closed before the head", (Cut(),), Error(502, CUT)),
+    both("reset before the head", (Reset(),), Error(502, CUT)),
+    both("closed inside the head", (Write(b"HTTP/1.1 200 OK\r\ncontent-ty"), Cut()), Error(502, CUT)),
+    both("reset inside the head", (Write(b"HTTP/1.1 200 OK\r\nconte"), Pause(0.05), Reset()), Error(502, CUT)),
+    both("no head", (Pause(NEVER),), Error(504, SILENT)),
+    both("half a head, then nothing", (Write(b"HTTP/1.1 200 OK\r\ncontent-ty"), Pause(NEVER)), Error(504, SILENT)),
+    both(
+        "a head that drips",
+        tuple(step for byte in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 90 for step in (Write(bytes([byte])), Pause(0.02))),
+        Error(504, SILENT),
+    ),
+    both("not HTTP", (Write(b"SSH-2.0-OpenSSH_9.9\r\n"), Cut()), Error(502, CUT)),
+    both("a status that is none", raw(b"HTTP/1.1 abc OK", body=BODY), Error(502, CUT)),
+    both("a head without end", raw(b"HTTP/1.1 200 OK", b"x: " + b"y" * 200_000), Error(502, CUT)),
+    both("headers without end", raw(b"HTTP/1.1 200 OK", *[b"x: y"] * 40_000), Error(502, CUT)),
+    both("a header with NUL", raw(b"HTTP/1.1 200 OK", b"x: a\x00b", b"content-length: 0"), Error(502, CUT)),
+    both("two lengths", raw(b"HTTP/1.1 200 OK", b"content-length: 5", b"content-length: 6"), Error(502, CUT)),
+    both(
+        "a length and chunks",
+        raw(b"HTTP/1.1 200 OK", b"content-length: 5", b"transfer-encoding: chunked", body=b"0\r\n\r\n"),
+        Error(502, CUT),
+    ),
+    both("an informational answer only", raw(b"HTTP/1.1 103 Early Hints", b"link: x"), Error(502, CUT)),
+    # --- 200, and then no answer ---
+    Fault(
+        "nothing after the head",
+        ((Head(200, JSON), Pause(NEVER)), Error(504, SILENT)),
+        ((Head(200, SSE), Pause(NEVER)), Error(504, SILENT)),
+    ),
+    Fault(
+        "closed after the head",
+        ((Head(200, JSON), Pause(0.02), Cut()), Error(502, CUT)),
+        ((Head(200, SSE), Pause(0.02), Cut()), Error(502, CUT)),
+    ),
+    Fault(
+        "reset after the head",
+        ((Head(200, JSON), Pause(0.05), Reset()), Error(502, CUT)),
+        ((Head(200, SSE), Pause(0.05), Reset()), Error(502, CUT)),
+    ),
+    Fault("an empty body", (document(b""), Error(502, PROTOCOL)), (sse(b""), Error(502, CUT))),
+    both("no content", raw(b"HTTP/1.1 204 No Content"), Error(502, "")),
+    both("HTML", json_answer(200, HTML, {"content-type": "text/html"}), Error(502, "")),
+    both("an image", json_answer(200, b"\x89PNG\r\n\x1a\n\x00\x00", {"content-type": "image/png"}), Error(502, "")),
+    both("an error for an answer", document(b'{"message":"something is wrong"}'), Error(502, "")),
+    both("JSON that is no object", document(b"[]"), Error(502, "")),
+    both("JSON of the wrong types", document(b'{"id":1,"finish_reason":2,"message":"hello"}'), Error(502, "")),
+    both("JSON nested too deeply", document(b'{"message":' + b"[" * 100_000), Error(502, "")),
+    Fault(
+        "half a document",
+        (lambda good: document(half(good)), Error(502, PROTOCOL)),
+        (sse(b"data: " + half(SNOWMAN)), Error(502, "")),
+    ),
+    Fault("the other framing", (sse(WHOLE), Error(502, PROTOCOL)), (document(BODY), Error(502, PROTOCOL))),
+    streams("only comments", sse(b": hello\n\n", b": again\n\n"), Error(502, CUT)),
+    streams("only [DONE]", sse(b"data: [DONE]\n\n"), Error(502, CUT)),
+    # --- the body breaks ---
+    Fault(
+        "closed inside the body",
+        (lambda good: (Head(200, JSON, "length"), Write(half(good)), Cut()), Error(502, CUT)),
+        (sse(BEGUN, ending=Cut()), Broken(CUT)),
+    ),
+    Fault(
+        "reset inside the body",
+        (lambda good: (Head(200, JSON, "length"), Write(half(good)), Pause(0.05), Reset()), Error(502, CUT)),
+        ((*sse(BEGUN, ending=Pause(0.05)), Reset()), Broken(CUT)),
+    ),
+    Fault(
+        "a stall inside the body",
+        (lambda good: (Head(200, JSON, "length", len(good)), Write(half(good)), Pause(NEVER)), Error(504, SILENT)),
+        (sse(BEGUN, ending=Pause(NEVER)), Broken(SILENT)),
+    ),
+    Fault(
+        "closed inside a chunk",
+        (lambda good: (Head(200, JSON), Write(b"%x\r\n%s" % (len(good), half(good))), Cut()), Error(502, CUT)),
+        ((Head(200, SSE), Chunk(BEGUN), Pause(0.01), Write(b"40\r\ndata: "), Cut()), Broken(CUT)),
+    ),
+    Fault(
+        "a stall inside a chunk",
+        (
+            lambda good: (Head(200, JSON), Write(b"%x\r\n%s" % (len(good), half(good))), Pause(NEVER)),
+            Error(504, SILENT),
+        ),
+        ((Head(200, SSE), Chunk(BEGUN), Pause(0.01), Write(b"40\r\ndata: "), Pause(NEVER)), Broken(SILENT)),
+    ),
+    # aiohttp closes the connection and tells nobody who reads: the silence is what is noticed.
+    Fault(
+        "a chunk of no size",
+        ((Head(200, JSON), Pause(0.05), Write(b"zz\r\n"), Pause(NEVER)), Error(504, SILENT)),
+        ((Head(200, SSE), Chunk(BEGUN), Pause(0.1), Write(b"zz\r\n"), Pause(NEVER)), Broken(SILENT)),
+    ),
+    Fault(
+        "a length that is too long",
+        (lambda good: (Head(200, JSON, "length", len(good) + 9), Write(good), Cut()), Error(502, CUT)),
+        ((Head(200, SSE, "length", len(BEGUN) + 9), Write(BEGUN), Cut()), Broken(CUT)),
+    ),
+    Fault(
+        "a length that is too short",
+        (lambda good: (Head(200, JSON, "length", len(good) - 9), Write(good), Cut()), Error(502, "")),
+        ((Head(200, SSE, "length", len(BEGUN)), Write(WHOLE), Cut()), Error(502, CUT)),
+    ),
+    Fault(
+        "a second answer behind the first",
+        (lambda good: (Head(200, JSON, "length", len(good)), Write(good), Pause(0.05), Write(ANOTHER)), Fine()),
+        ((*sse(WHOLE), Pause(0.05), Write(ANOTHER)), Fine()),
+    ),
+    streams(
+        "cut inside an event", sse(BEGUN, b"event: content-delta\ndata: " + half(SNOWMAN), ending=Cut()), Broken(CUT)
+    ),
+    streams("ended inside an event", sse(BEGUN, b"event: content-delta\ndata: " + half(SNOWMAN)), Broken("")),
+    Fault(
+        "cut inside a character",
+        (
+            lambda good: (Head(200, JSON, "length"), Write(good.split(b"Hi")[0] + "☃".encode()[:2]), Cut()),
+            Error(502, CUT),
+        ),
+        (sse(BEGUN, b"data: " + SNOWMAN.split("☃".encode())[0] + "☃".encode()[:2], ending=Cut()), Broken(CUT)),
+    ),
+    Fault(
+        "ended inside a character",
+        (lambda good: document(good.replace(b"there", "☃".encode()[:2])), Error(502, PROTOCOL)),
+        (sse(BEGUN, b"data: " + SNOWMAN.replace("☃".encode(), "☃".encode()[:2]) + b"\n\n"), Broken(PROTOCOL)),
+    ),
+    Fault(
+        "gzip cut short",
+        (lambda good: document(gzip.compress(good)[:-12], content_encoding="gzip"), Error(502, "")),
+        (sse(gzip.compress(WHOLE)[:-40], headers={"content-encoding": "gzip"}), Broken("", "Hi there.")),
+    ),
+    Fault(
+        "gzip with wrong bytes",
+        (lambda good: document(gzip.compress(good)[:-12] + b"x" * 12, content_encoding="gzip"), Error(502, "")),
+        (sse(b"\x1f\x8b\x08" + b"\xff" * 90, headers={"content-encoding": "gzip"}), Error(502, CUT)),
+    ),
+    Fault(
+        "gzip that is none",
+        (lambda good: document(good, content_encoding="gzip"), Error(502, CUT)),
+        (sse(WHOLE, headers={"content-encoding": "gzip"}), Error(502, CUT)),
+    ),
+    Fault(
+        "a coding that nobody asked for",
+        (lambda good: document(good, content_encoding="compress"), Fine()),
+        (sse(gzip.compress(WHOLE), headers={"content-encoding": "gzip"}), Fine()),
+    ),
+    # --- too much ---
+    Fault(
+        "a gzip bomb",
+        (document(gzip.compress(b" " * (200 * MIB)), content_encoding="gzip"), Error(502, "")),
+        (sse(gzip.compress(b"data: " + b" " * (100 * MIB)), headers={"content-encoding": "gzip"}), Error(502, CUT)),
+    ),
+    Fault(
+        "10 MB at once",
+        (document(json.dumps(whole("x" * 10 * MIB)).encode()), Fine("x" * 10 * MIB)),
+        (sse(transcript(*story("x" * 10 * MIB))), Fine("x" * 10 * MIB)),
+    ),
+    Fault(
+        "an answer without end",
+        ((Head(200, JSON), *[Chunk(b'{"id":' + b" " * MIB)] * 200, Cut()), Error(502, CUT)),
+        (sse(BEGUN, b'data: {"type":"', *[b"x" * MIB] * 40), Broken(CUT)),
+    ),
+    # --- events that break their word ---
+    streams("JSON that is none", sse(BEGUN, b'data: {"type":"content-delta","delta":{"mess\n\n'), Broken(PROTOCOL)),
+    streams("an event of another type", sse(BEGUN, b'data: {"type":"content-delta","delta":5}\n\n'), Broken(PROTOCOL)),
+    streams("an unknown event", sse(BEGUN, b'data: {"type":"telemetry","detail":{}}\n\n', REST), Fine()),
+    streams("an event without a type", sse(BEGUN, b'data: {"delta":{}}\n\n', REST), Broken(PROTOCOL)),
+    streams("no start", sse(transcript(opened(), piece("Hi"), CLOSED, end())), Error(502, PROTOCOL)),
+    streams("a second start", sse(BEGUN, transcript(start())), Broken(PROTOCOL)),
+    streams("no end of a text, which is lenient", sse(BEGUN, transcript(piece("ere."), end())), Fine()),
+    streams("no start of a text, which is lenient", sse(transcript(start(), piece("Hi"), end())), Fine("Hi")),
+    streams("a call's piece without a call", sse(BEGUN, transcript(CALL_PIECE, end())), Broken(PROTOCOL)),
+    streams("an end before the start", sse(transcript(CLOSED, start(), end())), Error(502, PROTOCOL)),
+    streams("the start in the middle", sse(BEGUN, transcript(CLOSED, start(), end())), Broken(PROTOCOL)),
+    streams("no message-end", sse(BEGUN, transcript(CLOSED, done=False)), Broken(CUT)),
+    streams("[DONE] without message-end", sse(BEGUN, b"data: [DONE]\n\n"), Broken(CUT)),
+    streams("more after message-end", sse(WHOLE, BEGUN), Fine()),
+    streams("two message-ends", sse(BEGUN, transcript(piece("ere."), CLOSED, end(), end())), Fine()),
+    Fault(
+        "ERROR for a reason",
+        (document(json.dumps(whole("Hi th", finish="ERROR")).encode()), Error(502, "upstream_error")),
+        (sse(BEGUN, transcript(end("ERROR", {}))), Broken("upstream_error")),
+    ),
+    Fault(
+        "TIMEOUT for a reason",
+        (document(json.dumps(whole("Hi th", finish="TIMEOUT")).encode()), Error(504, SILENT)),
+        (sse(BEGUN, transcript(end("TIMEOUT", {}))), Broken(SILENT)),
+    ),
+    streams("ERROR at once", sse(transcript(end("ERROR", {}, error="no"))), Error(502, "")),
+)
+
+
+@pytest.fixture(scope="module")
+def theatre() -> Iterator[Stage]:
+    with stage(timeouts=PATIENCE, **SETTINGS) as found:
+        yield found
+
+
+CELLS = [
+    pytest.param(*cell, surface, id=f"{fault.name}-{surface.name}")
+    for fault in FAULTS
+    for surface in SURFACES
+    if fault.name not in surface.lacks and (cell := fault.stream if surface.streamed else fault.whole) is not None
+]
+
+
+@pytest.mark.parametrize(("script", "expected", "surface"), CELLS)
+def test_faults(theatre: Stage, script: Any, expected: Outcome, surface: Surface) -> None:
+    """FM-05."""
+    script = script(surface.good) if callable(script) else script
+    before = settled(theatre)
+    seen = asked(theatre, surface, script)
+    found = outcome(seen, surface)
+    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    code = getattr(found, "code", "")
+    if isinstance(expected, Fine):
+        assert found == expected
+        assert line["outcome"] == "ok"
+    else:
+        assert type(found) is type(expected)
+        assert (getattr(found, "status", 0), getattr(found, "text", "")) == (
+            getattr(expected, "status", 0),
+            getattr(expected, "text", ""),
+        )
+        assert line["outcome"] == "error"
+        assert line["error"] == (expected.code or line["error"])
+        assert not code or line["error"] == code
+        assert line["error"].startswith("upstream_")
+    (exchange,) = theatre.upstream.exchanges
+    over(exchange)
+    assert settled(theatre, before) == before
+
+
+def over(exchange: Exchange) -> None:
+    """Cohere has said its last word, or has been told that nobody listens any more."""
+    deadline = time.monotonic() + 5
+    while not (exchange.finished.is_set() or exchange.closed.is_set()):
+        assert time.monotonic() < deadline, "Cohere was not told that it is over"
+        time.sleep(0.002)
+
+
+def asked(theatre: Stage, surface: Surface, script: Script) -> Seen:
+    theatre.plays(script)
+    return theatre.gateway.ask("POST", surface.path, surface.body)
+
+
+def outcome(seen: Seen, surface: Surface) -> Outcome:
+    """What a caller makes of it."""
+    if seen.status == 200:
+        return surface.read(seen)
+    error = seen.error
+    assert error["message"] and "<" not in error["message"] and error["type"]
+    return Error(seen.status, error["code"] or "")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the gateway holds while nobody asks anything: with one connection to Cohere that waits for more."""
+
+    tasks: int
+    files: int
+    upstream: int
+
+
+def settled(theatre: Stage, wanted: Held | None = None) -> Held:
+    """What is held after a good answer, once it is what is wanted, or stays as it is."""
+    theatre.plays(document(BODY))
+    seen = theatre.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
+    assert outcome(seen, SURFACES[0]) == Fine(), "it does not serve any more"
+    deadline, last, since = time.monotonic() + 8, None, 0.0
+    while True:
+        held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
+        now = time.monotonic()
+        if held != last:
+            last, since = held, now
+        # The callers' connections end after their answers.
+        if held == wanted or now > deadline or (wanted is None and held.upstream == 1 and now - since > 0.02):
+            return held
+        time.sleep(0.002)
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+# --- what never ends on its own -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("surface", [one for one in SURFACES if one.streamed], ids=lambda surface: surface.name)
+def test_an_endless_stream_ends_with_its_caller(theatre: Stage, surface: Surface) -> None:
+    """As much as the caller likes to read, and not a byte of it kept by Cohere's side afterwards."""
+    before = settled(theatre)
+    more: list[Step] = [Chunk(transcript(piece("x" * 1_000), done=False) * 20), Pause(0.001)]
+    theatre.plays((Head(200, SSE), Chunk(BEGUN), *more * 20_000, End()))
+    connection = http.client.HTTPConnection(*theatre.gateway.address, timeout=10)
+    headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
+    connection.request("POST", surface.path, json.dumps(surface.body), headers)
+    answer = connection.getresponse()
+    assert (answer.status, len(answer.read(300_000))) == (200, 300_000)
+    answer.close()
+    connection.close()
+    over(theatre.upstream.exchanges[0])
+    assert theatre.upstream.closed[0].is_set()
+    assert settled(theatre, before) == before
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+def test_three_429_are_three_answers(theatre: Stage, surface: Surface) -> None:
+    """Nothing is tried twice here: each is the caller's to see, and the fourth request is answered."""
+    refusal = json_answer(429, {"message": "Please wait and try again later"}, {"retry-after": "1"})
+    good = sse(WHOLE) if surface.streamed else document(surface.good)
+    theatre.plays(refusal, refusal, refusal, good)
+    found = [outcome(theatre.gateway.ask("POST", surface.path, surface.body), surface) for _ in range(4)]
+    assert found == [*[Error(429, "rate_limit_exceeded")] * 3, Fine()]
+    assert len(theatre.upstream.exchanges) == 4
+
+
+# --- refusals in every dress --------------------------------------------------------------------------------
+
+STATUSES: dict[int, Error] = {
+    201: Error(502, ""),
+    206: Error(502, ""),
+    302: Error(502, "upstream_error"),
+    400: Error(400, ""),
+    401: Error(401, "invalid_api_key"),
+    402: Error(402, "insufficient_quota"),
+    403: Error(403, "permission_denied"),
+    404: Error(404, "model_not_found"),
+    405: Error(400, ""),
+    409: Error(400, ""),
+    413: Error(400, ""),
+    418: Error(400, ""),
+    422: Error(422, ""),
+    429: Error(429, ""),
+    431: Error(400, ""),
+    498: Error(400, "content_filter"),
+    499: Error(502, "upstream_cancelled"),
+    500: Error(502, "upstream_error"),
+    501: Error(502, "upstream_not_implemented"),
+    502: Error(502, "upstream_error"),
+    503: Error(503, "upstream_unavailable"),
+    504: Error(504, SILENT),
+    524: Error(502, "upstream_error"),
+    599: Error(502, "upstream_error"),
+    999: Error(502, "upstream_error"),
+}
+"""Cohere's status, whatever is in its body, and what becomes of it (product.md, "What the caller sees ...")."""
+
+
+def shaped(status: int) -> dict[str, Script]:
+    """One refusal, with every shape of body that a network makes of it."""
+    message = b'{"message":"no"}'
+    head = Head(status, JSON, "length")
+    return {
+        "JSON": json_answer(status, message),
+        "an id, too": json_answer(status, b'{"id":"1","message":"no","error_type":"NO"}'),
+        "nothing": json_answer(status, b""),
+        "HTML": json_answer(status, HTML, {"content-type": "text/html"}),
+        "text": json_answer(status, b"error code: 1020", {"content-type": "text/plain"}),
+        "a list": json_answer(status, b"[1,2]"),
+        "null": json_answer(status, b"null"),
+        "wrong types": json_answer(status, b'{"message":{"deep":[1]}}'),
+        "OpenAI's shape": json_answer(status, b'{"error":{"message":"no","type":"x","code":5}}'),
+        "half of it": json_answer(status, half(message)),
+        "no UTF-8": json_answer(status, b'{"message":"\xff\xfe"}'),
+        "bytes": json_answer(status, bytes(range(256))),
+        "a very long message": json_answer(status, b'{"message":"%s"}' % (b"no " * 400_000)),
+        "a stream": event_stream(WHOLE, status=status),
+        "an answer": json_answer(status, BODY),
+        "cut": (head, Write(half(message)), Cut()),
+        "reset": (head, Write(half(message)), Pause(0.02), Reset()),
+        "broken gzip": json_answer(status, message, {"content-encoding": "gzip"}),
+    }
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+@pytest.mark.parametrize("status", STATUSES)
+def test_statuses(theatre: Stage, status: int, surface: Surface) -> None:
+    before = settled(theatre)
+    # A proxy's page is nobody's refusal, whatever its status.
+    page = STATUSES[status] if status in (503, 504) else Error(502, "upstream_error")
+    for name, script in shaped(status).items():
+        found = outcome(asked(theatre, surface, script), surface)
+        assert isinstance(found, Error), name
+        expected = page if name == "HTML" else STATUSES[status]
+        assert (found.status, expected.code or found.code) == (expected.status, found.code), name
+        assert len(theatre.upstream.exchanges) == 1, name
+    assert settled(theatre, before) == before
+
+
+# --- Cohere cannot be reached -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def nobody(scheme: str = "http") -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    yield f"{scheme}://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def listening(greeting: bytes, scheme: str = "https") -> Iterator[str]:
+    """Somebody who says this to whoever connects, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greets() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(greeting)
+                        connection.recv(65536)
+
+        thread = threading.Thread(target=greets, daemon=True)
+        thread.start()
+        yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+@contextlib.contextmanager
+def full() -> Iterator[str]:
+    """A listener that accepts nobody, with a queue that is full: connections neither come about nor fail."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+UNREACHABLE = "upstream_unreachable"
+ADDRESSES: tuple[tuple[str, Callable[[], contextlib.AbstractContextManager[str]], Error], ...] = (
+    ("a name that is none", lambda: contextlib.nullcontext("http://cohere.invalid"), Error(502, UNREACHABLE)),
+    ("a name that cannot be", lambda: contextlib.nullcontext(f"http://{'x' * 80}.invalid"), Error(502, "")),
+    ("nobody listens", nobody, Error(502, UNREACHABLE)),
+    ("nobody listens, with TLS", lambda: nobody("https"), Error(502, UNREACHABLE)),
+    ("no TLS", lambda: listening(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Error(502, UNREACHABLE)),
+    ("TLS breaks off", lambda: listening(b""), Error(502, "")),
+    ("nobody accepts", full, Error(504, SILENT)),
+)
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+@pytest.mark.parametrize(("name", "address", "expected"), ADDRESSES, ids=[row[0] for row in ADDRESSES])
+def test_addresses(name: str, address: Any, expected: Error, surface: Surface) -> None:
+    patience = Timeouts(connect=0.5, first_event=5)
+    with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
+        gateway.ask("GET", "/health/live")
+        before = gateway.tasks()
+        for _ in range(3):
+            found = outcome(gateway.ask("POST", surface.path, surface.body), surface)
+            assert isinstance(found, Error)
+            assert (found.status, expected.code or found.code) == (expected.status, found.code)
+        deadline = time.monotonic() + 5
+        while gateway.tasks() > before and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert gateway.tasks() <= before
+        assert not [line for line in gateway.log.lines if "trouble" in line]
+
+
+def test_the_matrix_is_large() -> None:
+    """At least sixty faults, and every surface meets each of them."""
+    assert len(FAULTS) + len(ADDRESSES) >= 60 and len(CELLS) >= 200
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
