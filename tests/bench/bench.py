@@ -47,6 +47,24 @@ CASES = (
     load.Case("embed-2048", "2,048 x 1,024 embeddings, base64, c=1", 1, inputs=2_048, target=1.15),
 )
 
+_CHAT = load.Case("chat", "chat", 32, deltas=100)
+_SLOW_CHAT = load.Case("slow-chat", "chat", 50, deltas=40, pace_ms=20)
+PAIRS = (
+    (
+        load.Case("responses-c32", "Responses, 100 deltas at once, c=32", 32, 100, responses=True, target=1.3),
+        _CHAT,
+    ),
+    (
+        load.Case("responses-slow-c50", "Responses, a delta per 20 ms, c=50", 50, 40, 20, responses=True, target=1.3),
+        _SLOW_CHAT,
+    ),
+    (
+        load.Case("stored-c32", "Responses stored, 100 deltas, c=32", 32, 100, responses=True, store=True),
+        load.Case("not-stored", "not stored", 32, 100, responses=True),
+    ),
+)
+"""What the gateway is compared with itself in: a case, and what its cost refers to."""
+
 
 @dataclass
 class Side:
@@ -143,6 +161,35 @@ def run_cycles(sides: Sequence[Side], cases: Sequence[load.Case], cycles: int, s
         progress(f"cycle {cycle + 1} of {cycles}")
 
 
+def run_pairs(side: Side, pairs: Sequence[tuple[load.Case, load.Case]], cycles: int, seconds: float) -> None:
+    """As `run_cycles`, of two cases on the one server."""
+    for pair in pairs:
+        for case in pair:
+            load.verify(side.server.port, case)
+            run_burst(side, case, seconds / 3)
+    for cycle in range(cycles):
+        for pair in pairs:
+            for case in pair if cycle % 2 == 0 else reversed(pair):
+                side.bursts.setdefault(f"{pair[0].name} {case.name}", []).append(run_burst(side, case, seconds))
+        progress(f"cycle {cycle + 1} of {cycles}, the gateway by itself")
+
+
+def pair_table(side: Side, pairs: Sequence[tuple[load.Case, load.Case]]) -> list[str]:
+    """What one way through the gateway costs beside another."""
+    lines = [f"{'CPU per event, gateway against itself':<46}{'us':<26}{'reference, us':<26}{'paired ratio':<20}"]
+    for case, reference in pairs:
+        mine, other = (
+            [burst.per(one.deltas) for burst in side.bursts[f"{case.name} {one.name}"]] for one in (case, reference)
+        )
+        ratios = [a / b for a, b in zip(mine, other, strict=True)]
+        title = f"{case.title} / {reference.title}"
+        lines.append(
+            f"{title:<46}{spread(mine, 1):<26}{spread(other, 1):<26}{spread(ratios, 2):<20}"
+            + (verdict(ratios, case.target) if case.target != 1.25 else "")
+        )
+    return lines
+
+
 def progress(text: str) -> None:
     """A line that is overwritten, on a terminal only."""
     if sys.stderr.isatty():
@@ -231,7 +278,7 @@ def options() -> argparse.Namespace:
         description="CPU per request and per stream event of the gateway, as a ratio to the bare relay.",
         epilog="example: bench.py --case chat-c32 --cycles 20",
     )
-    names = [case.name for case in CASES]
+    names = [case.name for case in CASES] + [case.name for case, _ in PAIRS]
     parser.add_argument("--cycles", type=int, help="bursts per case and server (default 14; 5 with --quick)")
     parser.add_argument("--seconds", type=float, help="length of a burst (default 0.4)")
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
@@ -269,9 +316,15 @@ def compare(asked: argparse.Namespace, home: Path) -> None:
         idle = [side.server.rss() for side in sides]
         used = upstream.cpu()
         run_cycles(sides, cases, cycles, seconds)
+        pairs = [pair for pair in PAIRS if asked.case is None or pair[0].name in asked.case]
+        if len(sides) == 2 and pairs:
+            run_pairs(sides[1], pairs, cycles, seconds)
         progress("")
         print(f"{cycles} cycles, bursts of {seconds} s; median [min-max] over the cycles")
-        report(sides, cases, idle, upstream.cpu() - used)
+        if cases:
+            report(sides, cases, idle, upstream.cpu() - used)
+        if len(sides) == 2 and pairs:
+            print("\n" + "\n".join(pair_table(sides[1], pairs)))
     finally:
         for server in reversed(running):
             server.stop()

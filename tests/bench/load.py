@@ -41,6 +41,8 @@ class Case:
     native: bool = False  # Cohere's own API, passed through
     inputs: int = 0  # more: texts to embed
     encoding: str = "base64"
+    responses: bool = False  # the Responses API, streamed
+    store: bool = False
     target: float = 1.25
 
     @property
@@ -51,11 +53,15 @@ class Case:
     def path(self) -> str:
         if self.native:
             return "/cohere/v2/chat"
+        if self.responses:
+            return "/v1/responses"
         return "/v1/embeddings" if self.inputs else "/v1/chat/completions"
 
     def body(self, deltas: int, pace_ms: int) -> bytes:
         if self.inputs:
             return samples.embed_request(self.inputs, self.encoding)
+        if self.responses:
+            return samples.responses_request(deltas=deltas, pace_ms=pace_ms, store=self.store)
         request = samples.cohere_request if self.native else samples.openai_request
         return request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
 
@@ -197,7 +203,8 @@ def check(answer: bytearray, case: Case) -> None:
     if not answer.startswith(b"HTTP/1.1 200"):
         raise WrongAnswer(f"not a 200: {bytes(answer)[:600]!r}")
     if case.stream:
-        if b"data: [DONE]" not in answer or b'"usage"' not in answer or b'"error"' in answer:
+        bad = b'"error":{' in answer or b"event: response.failed" in answer
+        if b"data: [DONE]" not in answer or b'"usage"' not in answer or bad:
             raise WrongAnswer(f"a stream without a good end: {bytes(answer)[-600:]!r}")
     elif b'"usage"' not in answer:
         raise WrongAnswer(f"a completion without usage: {bytes(answer)[:600]!r}")
@@ -257,10 +264,22 @@ def verify(port: int, case: Case) -> None:
         if not lines or lines[-1].strip() != b"[DONE]":
             raise WrongAnswer(f"no [DONE] at the end: {answer[-600:]!r}")
         chunks = [json.loads(line) for line in lines[:-1]]
+        if case.responses:
+            verify_response(chunks, samples.text(deltas))
+            return
         deltas_seen = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
         found = "".join(delta.get("content") or "" for delta in deltas_seen)
         expected = samples.text(deltas)
     if found != expected:
+        raise WrongAnswer(f"the text differs: {found[:200]!r}")
+
+
+def verify_response(events: list[dict[str, Any]], expected: str) -> None:
+    """Numbered without a gap, and the same words in the pieces and in the last event's response."""
+    if [event["sequence_number"] for event in events] != list(range(len(events))):
+        raise WrongAnswer("the events are not numbered without a gap")
+    found = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    if not found == events[-1]["response"]["output"][0]["content"][0]["text"] == expected:
         raise WrongAnswer(f"the text differs: {found[:200]!r}")
 
 

@@ -57,6 +57,20 @@ def openai_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0, number:
     return _json(body)
 
 
+def responses_request(*, deltas: int, pace_ms: int, store: bool) -> bytes:
+    """The same request, streamed, in the words of the Responses API."""
+    chat = json.loads(openai_request(stream=True, deltas=deltas, pace_ms=pace_ms))
+    body = {
+        "model": chat["model"],
+        "input": chat["messages"],
+        "max_output_tokens": chat["max_tokens"],
+        "temperature": chat["temperature"],
+        "stream": True,
+        "store": store,
+    }
+    return _json(body)
+
+
 EMBED_MODEL = "embed-v4.0"
 DIMENSIONS = 1024
 EMBED_MARK = b"(bench text "
