@@ -46,12 +46,17 @@ class Connection(H11Protocol):
         self._waiting = False  # further requests have come, for when this one is served
         self._lost = False  # what comes from now on has no meaning
         self._ended = False  # the caller sends no more
+        self._gone = False  # nobody reads from this connection any more
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, RawData):
             self._ended = self._ended or not event.data
             if self._lost:
                 return
+        elif isinstance(event, Closed) and not self._gone:
+            self._gone = True
+            if self.stream is None:
+                self._end()
         await super().handle(event)
 
     async def _handle_events(self) -> None:
@@ -76,9 +81,6 @@ class Connection(H11Protocol):
                     return
                 await self.can_read.clear()
                 await self.can_read.wait()
-            elif isinstance(event, h11.ConnectionClosed) and self.stream is None:
-                # Else the idle timer, and with it the socket, would outlive the caller.
-                return await self.send(Closed())
             elif self.stream is None or event is h11.NEED_DATA or not await self._passed_on(event, self.stream):
                 return
 
@@ -103,9 +105,18 @@ class Connection(H11Protocol):
 
     async def _maybe_recycle(self) -> None:
         await super()._maybe_recycle()
-        if self._waiting:
+        if self._gone:
+            self._end()
+        elif self._waiting:
             self._waiting = False
             self.task_group.spawn(self._handle_events)
+
+    def _end(self) -> None:
+        """Ends the idle timer, too: else it, and with it the connection's tasks, would outlive the caller.
+
+        In a task of its own, because it may be the timer that asks, and who ends the timer waits for it.
+        """
+        self.task_group.spawn(self.send, Closed())
 
     async def _broken(self, error: h11.RemoteProtocolError) -> None:
         """What came is no HTTP. An answer is possible unless one has begun."""

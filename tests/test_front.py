@@ -12,6 +12,7 @@ import ast
 import json
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -515,18 +516,21 @@ def test_many_idle_connections(theatre: Stage) -> None:
             wire.socket.close()
 
 
-def test_who_has_left_leaves_nothing_open(theatre: Stage) -> None:
-    """Hypercorn by itself keeps the socket of an idle caller who left until the idle time is over."""
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_who_has_left_leaves_nothing_open(theatre: Stage, reset: bool) -> None:
+    """Hypercorn by itself keeps the socket and the tasks of an idle caller who left until the idle time is over."""
     assert theatre.gateway.ask("GET", "/health/live").status == 200
-    before = open_files()
+    before, tasks = open_files(), theatre.gateway.tasks()
     for sent in (b"", LIVE[:30], LIVE, post(LENGTH, CHUNKED, body=CHUNKS), get(LENGTH) + BODY[:9]) * 20:
         with Wire(theatre.gateway) as wire:
             wire.send(sent)
             if sent == LIVE:
                 wire.answer()
+            if reset:
+                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     deadline = time.monotonic() + 10
-    while open_files() > before + 5:
-        assert time.monotonic() < deadline, "sockets of callers who left are still open"
+    while open_files() > before + 5 or theatre.gateway.tasks() > tasks:
+        assert time.monotonic() < deadline, "of callers who left something is still there"
         time.sleep(0.02)
 
 
