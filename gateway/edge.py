@@ -76,7 +76,7 @@ def check(scope: Scope) -> None:
 
 def _check_target(scope: Scope) -> None:
     target: bytes = scope["raw_path"]
-    if not target.startswith(b"/") or scope["method"] == "CONNECT":
+    if not target.startswith(b"/") or scope.get("method") == "CONNECT":
         raise _malformed("The request's target must be a path: this is not a proxy")
     if len(target) + len(scope["query_string"]) >= LONGEST_TARGET:
         raise Malformed(BROKE["target"])

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import errors, unsupported
+from gateway import edge, errors, unsupported
 from gateway.access.caller import Access, Mode
 from gateway.base_urls import BaseUrls
 from gateway.errors import CallerError, failure
@@ -95,6 +95,7 @@ class Upgrades:
 
     def _endpoint(self, scope: Scope, headers: Mapping[bytes, bytes], known: Exchange) -> SocketEndpoint:
         """What serves this socket. Raises CallerError for one that may not be opened."""
+        edge.check(scope)
         if not self._welcome(headers):
             raise CallerError(FOREIGN)
         scope["gateway.caller"] = caller = self._access.identify(scope["headers"])

@@ -526,6 +526,12 @@ def test_base_urls_are_spelt_as_for_http(served: Gateway, path: str) -> None:
         assert caller.response(store=False)["status"] == "completed"
 
 
+@pytest.mark.parametrize("host", ["a\r\nhost: b", "two words", "a:99999"], ids=["two hosts", "no name", "no port"])
+def test_an_upgrade_is_looked_at_as_every_request(served: Gateway, host: str) -> None:
+    head = upgrade(served, {}, host)
+    assert head.startswith(b"HTTP/1.1 400 "), head
+
+
 KEYS: tuple[tuple[dict[str, str], int], ...] = (
     ({}, 401),
     ({"authorization": "Bearer"}, 401),
