@@ -6,8 +6,8 @@ next one does not find any more.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
+from random import Random
 
 from gateway.log import Log
 from gateway.memory import Memory
@@ -23,6 +23,7 @@ class Upkeep:
     def __init__(self, memory: Memory, log: Log) -> None:
         self._memory, self._log = memory, log
         self._tasks: list[asyncio.Task[None]] = []
+        self._random = Random()
 
     def start(self) -> None:
         """Needs the running loop."""
@@ -38,7 +39,7 @@ class Upkeep:
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         await self._memory.open()  # whoever comes first opens it
         while True:
-            await asyncio.sleep(seconds * random.uniform(0.5, 1.5))
+            await asyncio.sleep(seconds * self._random.uniform(0.5, 1.5))
             try:
                 await work()
             except StoreError as error:
