@@ -356,7 +356,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a length that is too short",
         (lambda good: (Head(200, JSON, "length", len(good) - 9), Write(good), Cut()), Error(502, "")),
-        ((Head(200, SSE, "length", len(BEGUN)), Write(WHOLE), Cut()), Error(502, CUT)),
+        # Apart, because of what comes in one read nobody can tell which of the two is noticed first.
+        (
+            (Head(200, SSE, "length", len(BEGUN)), Write(BEGUN), Pause(0.1), Write(WHOLE[len(BEGUN) :]), Cut()),
+            Broken(CUT),
+        ),
     ),
     Fault(
         "a second answer behind the first",
@@ -705,16 +709,16 @@ ADDRESSES: tuple[tuple[str, Callable[[], contextlib.AbstractContextManager[str]]
 def test_addresses(name: str, address: Any, expected: Error, surface: Surface) -> None:
     patience = Timeouts(connect=0.5, first_event=5)
     with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
-        gateway.ask("GET", "/health/live")
+        gateway.ask("GET", "/v1/responses/none")  # when this is answered, the storage has been opened
         before = gateway.tasks()
         for _ in range(3):
             found = outcome(gateway.ask("POST", surface.path, surface.body), surface)
             assert isinstance(found, Error)
             assert (found.status, expected.code or found.code) == (expected.status, found.code)
         deadline = time.monotonic() + 5
-        while gateway.tasks() > before and time.monotonic() < deadline:
+        while (tasks := gateway.tasks()) > before and time.monotonic() < deadline:
             time.sleep(0.005)
-        assert gateway.tasks() <= before
+        assert tasks <= before
         assert not [line for line in gateway.log.lines if "trouble" in line]
 
 
