@@ -1,0 +1,132 @@
+"""The fault matrix of `test_faults.py` on what is passed through, where the rule is another one: the caller sees what
+Cohere did, whole or visibly broken, and where that is nothing at all, an error in Cohere's own shape.
+
+So nothing is expected by hand: each fault is met twice, by a plain client that asks the upstream itself and by the same
+client through the gateway, and what the one saw says what the other must see (EXPECTED).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from support.app import CALLER_KEY, A, Stage, stage
+from test_faults import BODY, FAULTS, MESSAGES, PATIENCE, SETTINGS, Held, document, open_files, over
+
+PATH = "/v2/chat"
+SURFACES = {"native": False, "native stream": True}
+
+
+@dataclass(frozen=True)
+class Saw:
+    """nothing: no answer at all. silent: it did not go on. broken: it ended too early. whole: a proper end."""
+
+    end: str
+    status: int = 0
+    body: bytes = b""
+
+
+def ask(address: tuple[str, int], path: str, streamed: bool, patience: float) -> Saw:
+    connection = http.client.HTTPConnection(*address, timeout=patience)
+    headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
+    body = json.dumps({"model": A, "messages": MESSAGES, "stream": streamed})
+    found, status = b"", 0
+    try:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        status = answer.status
+        while some := answer.read1(65_536):
+            found += some
+        # What was announced and did not come: `read1` does not complain.
+        return Saw("broken" if answer.length else "whole", status, found)
+    except TimeoutError:
+        return Saw("silent", status, found)
+    except (http.client.HTTPException, ConnectionError, ValueError):
+        return Saw("broken" if status else "nothing", status, found)
+    finally:
+        connection.close()
+
+
+STRICTER = frozenset(
+    {
+        *("a header with NUL", "two lengths", "a length and chunks", "headers without end", "a head without end"),
+        *("a status that is none", "an informational answer only", "closed inside the head"),
+        # Noticed, but told to no reader (aiohttp): the silence that follows is what the caller hears of.
+        "a chunk of no size",
+    }
+)
+"""Answers that a lax client takes and the gateway does not: an error is right, whatever that client saw."""
+
+
+def expected(direct: Saw) -> tuple[str, set[int], bytes]:
+    """EXPECTED: how the gateway's answer must end, with which status, and what its body begins with."""
+    match direct:
+        case Saw("whole", status, body):
+            return "whole", {status}, body
+        case Saw("nothing") | Saw("broken", _, b""):
+            return "whole", {502}, b'{"message":'
+        case Saw("silent", _, b""):
+            return "whole", {504}, b'{"message":'
+        case Saw(_, status, body):
+            return "broken", {status}, body
+    raise AssertionError(direct)
+
+
+@pytest.fixture(scope="module")
+def theatre() -> Iterator[Stage]:
+    with stage(timeouts=PATIENCE, **SETTINGS) as found:
+        assert ask(found.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
+        yield found
+
+
+def settled(theatre: Stage) -> Held:
+    """What is held after a good answer, once it stays as it is."""
+    theatre.plays(document(BODY))
+    assert ask(theatre.gateway.address, f"/cohere{PATH}", False, 5) == Saw("whole", 200, BODY)
+    deadline, last, since = time.monotonic() + 8, None, 0.0
+    while True:
+        held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
+        if held != last:
+            last, since = held, time.monotonic()
+        if time.monotonic() > deadline or (held.upstream == 1 and time.monotonic() - since > 0.05):
+            return held
+        time.sleep(0.002)
+
+
+ENDLESS = ("10 MB at once", "an answer without end")
+"""Passed on for as long as they come; how long that is, `test_serve_native.py` has."""
+
+CELLS = [
+    pytest.param(fault.name, cell[0], streamed, id=f"{fault.name}-{name}")
+    for fault in FAULTS
+    for name, streamed in SURFACES.items()
+    if (cell := fault.stream if streamed else fault.whole) is not None and fault.name not in ENDLESS
+]
+
+
+@pytest.mark.parametrize(("name", "script", "streamed"), CELLS)
+def test_a_fault_is_passed_on_or_told(theatre: Stage, name: str, script: Any, streamed: bool) -> None:
+    script = script(BODY) if callable(script) else script
+    before = settled(theatre)
+    theatre.plays(script)
+    direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, PATIENCE.between_events * 2)
+    theatre.plays(script)
+    found = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 10)
+    if name in STRICTER and found.status in (502, 504):
+        assert found.end == "whole" and found.body.startswith(b'{"message":')
+    else:
+        end, statuses, body = expected(direct)
+        assert (found.end, found.status in statuses) == (end, True), (direct, found)
+        assert found.body.startswith(body[: len(found.body)] if end == "broken" else body), (direct, found)
+        if end == "whole" and direct.end == "whole":
+            assert found.body == direct.body
+    over(theatre.upstream.exchanges[0])
+    deadline = time.monotonic() + 5
+    while (after := settled(theatre)) != before:
+        assert time.monotonic() < deadline, (before, after)
