@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 
-from support.app import CALLER_KEY, A, Stage, stage
-from test_faults import BODY, FAULTS, MESSAGES, PATIENCE, SETTINGS, Held, document, open_files, over
+from gateway.settings import Timeouts
+from support.app import CALLER_KEY, A, Stage, gateway_over, stage
+from support.scripted import json_answer
+from test_faults import ADDRESSES, BODY, FAULTS, MESSAGES, PATIENCE, SETTINGS, Held, document, open_files, over
 
 PATH = "/v2/chat"
+NAMES = [row[0] for row in ADDRESSES]
 SURFACES = {"native": False, "native stream": True}
 
 
@@ -130,3 +133,24 @@ def test_a_fault_is_passed_on_or_told(theatre: Stage, name: str, script: Any, st
     deadline = time.monotonic() + 5
     while (after := settled(theatre)) != before:
         assert time.monotonic() < deadline, (before, after)
+
+
+@pytest.mark.parametrize("streamed", SURFACES.values(), ids=SURFACES)
+@pytest.mark.parametrize(("address", "status"), [(row[1], row[2].status) for row in ADDRESSES], ids=NAMES)
+def test_addresses(address: Any, status: int, streamed: bool) -> None:
+    patience = Timeouts(connect=0.5, first_event=5)
+    with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
+        for _ in range(3):
+            found = ask(gateway.address, f"/cohere{PATH}", streamed, 10)
+            assert (found.end, found.status) == ("whole", status)
+            assert list(json.loads(found.body)) == ["message"], "in Cohere's shape, and no address in it"
+            assert "127.0.0.1" not in found.body.decode() and "invalid" not in found.body.decode()
+
+
+def test_three_refusals_in_a_row_are_three_refusals(theatre: Stage) -> None:
+    """429 is the caller's to hear, with what Cohere says of when to come back."""
+    script = json_answer(429, {"message": "slow down"}, [("retry-after", "7")])
+    theatre.plays(script, script, script)
+    for _ in range(3):
+        found = ask(theatre.gateway.address, f"/cohere{PATH}", False, 10)
+        assert (found.end, found.status, json.loads(found.body)) == ("whole", 429, {"message": "slow down"})
