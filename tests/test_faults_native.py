@@ -60,6 +60,8 @@ STRICTER = frozenset(
     {
         *("a header with NUL", "two lengths", "a length and chunks", "headers without end", "a head without end"),
         *("a status that is none", "an informational answer only", "closed inside the head"),
+        # More than was announced: whether that is noticed before the answer has gone is a matter of moments.
+        *("a length that is too short", "a second answer behind the first"),
         # Noticed, but told to no reader (aiohttp): the silence that follows is what the caller hears of.
         "a chunk of no size",
     }
@@ -131,7 +133,7 @@ def test_a_fault_is_passed_on_or_told(theatre: Stage, name: str, script: Any, st
             assert found.body == direct.body
     over(theatre.upstream.exchanges[0])
     deadline = time.monotonic() + 5
-    while (after := settled(theatre)) != before:
+    while (after := settled(theatre)).tasks > before.tasks or after.files > before.files or after.upstream > 1:
         assert time.monotonic() < deadline, (before, after)
 
 
