@@ -8,29 +8,29 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.access.caller import Access
-from gateway.background import Background
-from gateway.batch import BatchEndpoint
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.control import Control
-from gateway.endpoint import CallEndpoint, LookupEndpoint
+from gateway.endpoints.background import Background
+from gateway.endpoints.batch import BatchEndpoint
+from gateway.endpoints.endpoint import CallEndpoint, LookupEndpoint
+from gateway.endpoints.native import NativeEndpoint
+from gateway.endpoints.probes import Health, MetricsPage
+from gateway.endpoints.remembered import REMEMBERED, RememberedEndpoint
+from gateway.endpoints.tokens import CountEndpoint
+from gateway.endpoints.upgrade import Upgrades
+from gateway.endpoints.upload import UploadEndpoint
+from gateway.endpoints.websocket import SocketEndpoint
 from gateway.errors import ALIAS_PREFIX, NATIVE_PREFIX
-from gateway.guard import Guard
+from gateway.front.guard import Guard
 from gateway.log import Log
-from gateway.memory import Memory
+from gateway.memory.memory import Memory
+from gateway.memory.upkeep import Upkeep
 from gateway.metrics import Metrics
-from gateway.native import NativeEndpoint
 from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
-from gateway.probes import Health, MetricsPage
-from gateway.remembered import REMEMBERED, RememberedEndpoint
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
-from gateway.tokens import CountEndpoint
-from gateway.upgrade import Upgrades
-from gateway.upkeep import Upkeep
-from gateway.upload import UploadEndpoint
 from gateway.upstream.resilient import ResilientUpstream
-from gateway.websocket import SocketEndpoint
 from translators.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 

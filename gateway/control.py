@@ -6,11 +6,11 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from gateway.access.caller import Access
-from gateway.guard import Guard
+from gateway.endpoints.upgrade import Upgrades
+from gateway.front.guard import Guard
 from gateway.log import Log
 from gateway.serving import Services
 from gateway.settings import SettingError, Settings
-from gateway.upgrade import Upgrades
 
 RELOADED = frozenset(
     {

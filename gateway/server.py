@@ -28,9 +28,9 @@ from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 
 from gateway.app import controlled_app, create_app
-from gateway.connection import tighten
 from gateway.control import Control
-from gateway.guard import Guard
+from gateway.front.connection import tighten
+from gateway.front.guard import Guard
 from gateway.settings import SettingError, Settings
 
 BACKLOG = 2048

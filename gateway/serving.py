@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Scope
 
-from gateway import base_urls, exchange
+from gateway import exchange
 from gateway.access.caller import Caller
 from gateway.cache import HIT, AnswerCache, Lookup, Recording, events
 from gateway.catalogue import Catalogue
 from gateway.errors import AnswerRefused, UpstreamError
 from gateway.exchange import Exchange
-from gateway.memory import Memory, Recalled, new_response_id
+from gateway.front import base_urls
+from gateway.memory.memory import Memory, Recalled, new_response_id
+from gateway.memory.recent import Turn
+from gateway.memory.seal import SUMMARY, seal_of
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
-from gateway.recent import Turn
-from gateway.seal import SUMMARY, seal_of
 from gateway.settings import Settings
 from gateway.upstream import fallbacks
 from gateway.upstream.client import TRACE_HEADER, Reply

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.base_urls import DEPLOYMENT, SPELLINGS, BaseUrls
+from gateway.front.base_urls import DEPLOYMENT, SPELLINGS, BaseUrls
 from support.app import CALLER_KEY, CHAT, A, Gateway, Stage, answered, stage, streamed
 
 SERVED = BaseUrls(

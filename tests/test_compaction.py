@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from gateway.access.caller import Caller
-from gateway.seal import SUMMARY, THOUGHT, seal_of
+from gateway.memory.seal import SUMMARY, THOUGHT, seal_of
 from support import golden, oracle, transcripts
 from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
 from support.scripted import json_answer

@@ -1,6 +1,6 @@
 """The house rules as tests: who may import whom, what things are called, where our names lie.
 
-The rules are tables (RUNGS, MAY_IMPORT, ONLY_FROM, FIELD_NAMES); `violations` judges one module's source
+The rules are tables (RUNGS, FLOORS, MAY_IMPORT, ONLY_FROM, FIELD_NAMES); `violations` judges one module's source
 against all of them without running it. It is a pure function, so each rule is itself tested with a snippet
 that breaks it. What the rules are for is in CONTRIBUTING.md; a change of a table is a decision and belongs
 there, too.
@@ -60,6 +60,18 @@ MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (
     ("schemas", WORDS),
     ("translators", PURE | {"schemas", "translators", "msgspec", "jsonschema", "referencing"}),
 )
+# What a room of the gateway may import of the gateway, besides itself. Rooms and files not named here stand higher.
+FLOORS: dict[str, frozenset[str]] = {
+    "gateway.store": frozenset(),
+    "gateway.access": frozenset({"gateway.errors", "gateway.settings"}),
+    "gateway.memory": frozenset({"gateway.access", "gateway.errors", "gateway.log", "gateway.store"}),
+    "gateway.upstream": frozenset(
+        f"gateway.{name}" for name in "__version__ access errors log metrics settings".split()
+    ),
+    "gateway.front": frozenset(
+        f"gateway.{name}" for name in "access errors exchange log metrics settings unsupported".split()
+    ),
+}
 # None of them is on a list above. They are named so that the message can say why.
 IMPURE = frozenset(
     "asyncio aiohttp starlette hypercorn http os time uuid random secrets logging prometheus_client socket"
@@ -68,13 +80,14 @@ IMPURE = frozenset(
 
 # What only some modules of ours may import, and who.
 ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("hypercorn", ("gateway.cli", "gateway.server", "gateway.connection")),
-    ("h11", ("gateway.connection",)),
+    ("hypercorn", ("gateway.cli", "gateway.server", "gateway.front.connection")),
+    ("h11", ("gateway.front.connection",)),
     ("gateway.emulator", ("gateway.cli", "gateway.server", "gateway.emulator")),
+    ("gateway.endpoints", ("gateway.app", "gateway.control", "gateway.endpoints")),
     ("prometheus_client", ("gateway.metrics",)),
     ("aiohttp", ("gateway.upstream",)),
-    ("cryptography", ("gateway.seal",)),
-    ("python_multipart", ("gateway.form",)),
+    ("cryptography", ("gateway.memory.seal",)),
+    ("python_multipart", ("gateway.front.form",)),
     *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
 )
 
@@ -174,6 +187,15 @@ def keeps_others_out(module: Module) -> Iterator[str]:
                     yield f"line {one.line}: {target} is for {', '.join(importers)} only"
 
 
+def stays_on_its_floor(module: Module) -> Iterator[str]:
+    """FLOORS."""
+    for room, below in FLOORS.items():
+        if module.within(room):
+            for one in module.imports:
+                if one.within("gateway") and not one.within(room, *below):
+                    yield f"line {one.line}: {room} does not import {one.target}, which stands higher"
+
+
 def climbs_down(module: Module) -> Iterator[str]:
     """RUNGS: the ladder inside translators."""
     if not module.within("translators"):
@@ -223,7 +245,7 @@ def stands_alone(module: Module) -> Iterator[str]:
 
 def names_no_field(module: Module) -> Iterator[str]:
     """FIELD_NAMES."""
-    if module.name in ("gateway.endpoint", "gateway.serving"):
+    if module.name in ("gateway.endpoints.endpoint", "gateway.serving"):
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Constant) and node.value in FIELD_NAMES:
                 yield f"line {node.lineno}: the endpoint of all operations names the field {node.value!r}"
@@ -271,6 +293,7 @@ def trusts_no_url(module: Module) -> Iterator[str]:
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     stays_in_its_room,
     keeps_others_out,
+    stays_on_its_floor,
     climbs_down,
     reaches_operations_through_their_table,
     stands_alone,
@@ -303,14 +326,18 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (keeps_others_out, "gateway.emulator.server", "from hypercorn.config import Config"),
     (keeps_others_out, "gateway.app", "from gateway import emulator"),
     (keeps_others_out, "gateway.app", "import importlib\nimportlib.import_module('gateway.emulator.app')"),
-    (keeps_others_out, "gateway.endpoint", "from prometheus_client import Counter"),
+    (keeps_others_out, "gateway.endpoints.endpoint", "from prometheus_client import Counter"),
     (keeps_others_out, "gateway.pump", "import aiohttp"),
     (keeps_others_out, "gateway.upstreams", "import aiohttp"),
     (keeps_others_out, "gateway.app", "from sqlalchemy.ext.asyncio import create_async_engine"),
     (keeps_others_out, "gateway.cli", "def late():\n    from alembic import command"),
     (keeps_others_out, "gateway.stores", "import aiosqlite"),
-    (keeps_others_out, "gateway.endpoint", "import asyncpg"),
-    (keeps_others_out, "gateway.endpoint", "from cryptography.fernet import Fernet"),
+    (keeps_others_out, "gateway.endpoints.endpoint", "import asyncpg"),
+    (keeps_others_out, "gateway.endpoints.endpoint", "from cryptography.fernet import Fernet"),
+    (keeps_others_out, "gateway.serving", "from gateway.endpoints.endpoint import Answering"),
+    (stays_on_its_floor, "gateway.store.responses", "from gateway.errors import failure"),
+    (stays_on_its_floor, "gateway.memory.memory", "from gateway import operations"),
+    (stays_on_its_floor, "gateway.front.guard", "from gateway.upstream.client import Upstream"),
     (climbs_down, "translators.errors", "from translators.notes import Notes"),
     (climbs_down, "translators.messages", "from translators import tools"),
     (climbs_down, "translators.chat", "from translators.rerank import request"),
@@ -320,13 +347,13 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (climbs_down, "translators.chat", "from translators import leftovers"),
     (climbs_down, "translators.leftovers", "import re"),
     (climbs_down, "translators", "from translators.chat import request"),
-    (reaches_operations_through_their_table, "gateway.endpoint", "from translators import chat"),
+    (reaches_operations_through_their_table, "gateway.endpoints.endpoint", "from translators import chat"),
     (reaches_operations_through_their_table, "gateway.store.responses", "import translators.responses_input"),
     (stands_alone, "gateway.emulator.chat", "from schemas.cohere.chat import ChatRequest"),
     (stands_alone, "gateway.emulator.chat", "from gateway.settings import Settings"),
     (
         names_no_field,
-        "gateway.endpoint",
+        "gateway.endpoints.endpoint",
         "def f(body: dict[str, object]) -> object:\n    return body['messages']",
     ),
     (is_no_drawer, "gateway.utils", "X = 1"),
@@ -336,8 +363,8 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (imports_by_full_name, "gateway.app", "from .settings import Settings"),
     (uses_no_base_middleware, "gateway.app", "from starlette.middleware.base import BaseHTTPMiddleware"),
     (uses_no_base_middleware, "tests.test_app", "import m\nclass Timing(m.BaseHTTPMiddleware): ..."),
-    (trusts_no_url, "gateway.guard", "def f(request):\n    return request.url.path"),
-    (trusts_no_url, "gateway.guard", "def f(self):\n    return str(self.request.url)"),
+    (trusts_no_url, "gateway.front.guard", "def f(request):\n    return request.url.path"),
+    (trusts_no_url, "gateway.front.guard", "def f(self):\n    return str(self.request.url)"),
 )
 
 OBEYED: tuple[tuple[str, str], ...] = (
@@ -347,13 +374,13 @@ OBEYED: tuple[tuple[str, str], ...] = (
     ("translators.chat", "import jsonschema\nfrom translators import chat_answer, chat_stream\nimport re"),
     ("translators", ""),
     ("gateway.operations", "from translators import chat, chat_stream, rerank"),
-    ("gateway.endpoint", "from translators.errors import InvalidField\nKIND = 'application/json'"),
+    ("gateway.endpoints.endpoint", "from translators.errors import InvalidField\nKIND = 'application/json'"),
     ("gateway.server", "import hypercorn.asyncio\nfrom gateway.emulator import app"),
     ("gateway.emulator.chat", "import time\nfrom gateway.emulator.tokens import count"),
     ("gateway.upstream.client", "import aiohttp"),
     ("gateway.metrics", "import prometheus_client"),
     ("gateway.store.database", "import asyncpg\nfrom sqlalchemy import select"),
-    ("gateway.guard", "def f(scope, settings):\n    return scope['path'], settings.url"),
+    ("gateway.front.guard", "def f(scope, settings):\n    return scope['path'], settings.url"),
     ("tests.test_serve", "import hypercorn\nimport aiohttp\ndef f(request):\n    return request.url"),
 )
 

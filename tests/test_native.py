@@ -14,11 +14,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway import tally
 from gateway.access.methods import METHODS, OTHER, VERBS, agrees, find
-from gateway.address import address_of
+from gateway.endpoints import tally
+from gateway.endpoints.address import address_of
+from gateway.endpoints.tally import Tally
 from gateway.errors import CallerError
-from gateway.tally import Tally
 from support import oracle
 from support.app import USAGE, story, whole
 from support.scripted import compact_json, transcript

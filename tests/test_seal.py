@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import seal
 from gateway.access.caller import Access, Caller
-from gateway.seal import NONCE_BYTES, PREFIX, Seal, seal_of
+from gateway.memory import seal
+from gateway.memory.seal import NONCE_BYTES, PREFIX, Seal, seal_of
 from gateway.settings import Settings
 from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
 from support.scripted import event_stream, json_answer, transcript

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 import test_responses_contract as contract
-from gateway import background, follow, memory, sse
+from gateway import sse
+from gateway.endpoints import background, follow
+from gateway.memory import memory
 from gateway.settings import Timeouts
 from gateway.store.errors import StoreUnavailable
 from gateway.store.store import Store

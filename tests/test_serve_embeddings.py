@@ -24,8 +24,8 @@ from openai.lib._parsing import _embeddings as decoding
 from pydantic import SecretStr
 
 from gateway import cli
-from gateway.batch import MOST_AT_ONCE
 from gateway.emulator.catalogue import MODELS
+from gateway.endpoints.batch import MOST_AT_ONCE
 from gateway.operations import TRANSLATE
 from gateway.settings import Models
 from gateway.vocabulary import ORDINARY, vocabulary

@@ -26,8 +26,9 @@ from websockets.sync.client import connect
 from wsproto.events import TextMessage
 
 import gateway.server
-from gateway import recent, websocket
 from gateway.app import controlled_app, create_app
+from gateway.endpoints import websocket
+from gateway.memory import recent
 from gateway.settings import Settings, Timeouts
 from support import oracle
 from support.app import (

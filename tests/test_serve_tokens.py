@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import MOST_AT_ONCE
 from gateway.emulator.tokens import pieces
+from gateway.endpoints.batch import MOST_AT_ONCE
 from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.scripted import Pause, Request, Script, ScriptedUpstream, json_answer
 from translators.errors import UpstreamProtocolError

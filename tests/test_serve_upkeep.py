@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from gateway import background, memory, upkeep
+from gateway.endpoints import background
+from gateway.memory import memory, upkeep
 from gateway.settings import Timeouts
 from gateway.store.store import Store
 from gateway.store.tables import RUNS

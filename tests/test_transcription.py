@@ -18,9 +18,9 @@ import openai
 import pytest
 from hypothesis import given
 
-from gateway import form as forms
 from gateway.errors import CallerError
-from gateway.form import Form
+from gateway.front import form as forms
+from gateway.front.form import Form
 from support import transcripts
 from support.app import CALLER_KEY, SERVER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.gateway import serve

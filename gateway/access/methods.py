@@ -1,7 +1,7 @@
 """THE TABLE OF COHERE'S METHODS: which one a native request calls, by its verb and path.
 
 For metrics and the log; for permissions, limits and the ledger as they come. Names are those of Cohere's own SDK.
-How a URL becomes a path of Cohere's is in `gateway/address.py`; what a method's body means is not known here.
+How a URL becomes a path of Cohere's is in `gateway/endpoints/address.py`; what a method's body means is not known here.
 Sources: Cohere's OpenAPI document, SDK 7.3.1, cohere_api.md §4.
 """
 

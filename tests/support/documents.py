@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.access.methods import METHODS
-from gateway.base_urls import SPELLINGS
 from gateway.emulator.faults import FAULTS
+from gateway.endpoints.remembered import REMEMBERED
 from gateway.errors import ERRORS
+from gateway.front.base_urls import SPELLINGS
 from gateway.metrics import Metrics
 from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
-from gateway.remembered import REMEMBERED
 from gateway.settings import described
 from gateway.unsupported import UNSUPPORTED
 from translators.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder

@@ -14,14 +14,15 @@ from typing import IO
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway import base_urls, body, exchange, sse
+from gateway import exchange, sse
 from gateway.access.caller import Caller
-from gateway.base_urls import DEPLOYMENT, SAID
-from gateway.departure import Departure
-from gateway.endpoint import JSON_TYPE, STREAM_HEADERS, note_headers
+from gateway.endpoints.endpoint import JSON_TYPE, STREAM_HEADERS, note_headers
 from gateway.errors import GatewayError, UpstreamError
 from gateway.exchange import Exchange
-from gateway.form import File, Form
+from gateway.front import base_urls, body
+from gateway.front.base_urls import DEPLOYMENT, SAID
+from gateway.front.departure import Departure
+from gateway.front.form import File, Form
 from gateway.operations import UploadCall, UploadOperation
 from gateway.serving import Services
 from gateway.upstream.client import TRACE_HEADER, USER_AGENT, Passage

@@ -5,12 +5,13 @@ import time
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange
+from gateway import exchange
 from gateway.access.caller import Caller
-from gateway.batch import answers
-from gateway.departure import Departure
-from gateway.endpoint import answer_json, note_headers
-from gateway.memory import new_response_id
+from gateway.endpoints.batch import answers
+from gateway.endpoints.endpoint import answer_json, note_headers
+from gateway.front import body
+from gateway.front.departure import Departure
+from gateway.memory.memory import new_response_id
 from gateway.operations import CountOperation
 from gateway.serving import Services
 

@@ -11,7 +11,7 @@ import contextlib
 
 from starlette.types import Message, Receive
 
-from gateway.edge import BROKE, BROKEN, Malformed
+from gateway.front.edge import BROKE, BROKEN, Malformed
 
 LINGER_SECONDS = 2.0
 """How long the end of a complete answer waits for the rest of a body that nobody wants."""

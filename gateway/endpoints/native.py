@@ -11,17 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange
+from gateway import exchange
 from gateway.access import methods
 from gateway.access.caller import Caller
 from gateway.access.methods import Method
-from gateway.address import Address, address_of
-from gateway.departure import Departure
+from gateway.endpoints.address import Address, address_of
+from gateway.endpoints.tally import Tally
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.exchange import Exchange
+from gateway.front import body
+from gateway.front.departure import Departure
 from gateway.operations import native_asked, native_counted, native_rewritten
 from gateway.serving import Services
-from gateway.tally import Tally
 from gateway.upstream.client import TRACE_HEADER, Passage, Reply
 from translators.notes import Notes
 from translators.refusals import refusal

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import base_urls, body, exchange
+from gateway import exchange
 from gateway.access.caller import Caller
 from gateway.cache import HIT, MISS
-from gateway.departure import Departure
-from gateway.endpoint import answer_json, note_headers
+from gateway.endpoints.endpoint import answer_json, note_headers
 from gateway.errors import GatewayError, UpstreamError
 from gateway.exchange import Exchange
+from gateway.front import base_urls, body
+from gateway.front.departure import Departure
 from gateway.operations import BatchOperation
 from gateway.serving import Services, asked_again
 from gateway.upstream.client import TRACE_HEADER

@@ -13,10 +13,11 @@ import msgspec
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange, sse
-from gateway.background import Background
-from gateway.departure import Departure
+from gateway import exchange, sse
+from gateway.endpoints.background import Background
 from gateway.exchange import Exchange
+from gateway.front import body
+from gateway.front.departure import Departure
 from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Framing
 from gateway.serving import Services, Serving

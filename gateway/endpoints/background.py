@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from gateway.endpoints.follow import follow
 from gateway.errors import CallerError, failure, failure_of
 from gateway.exchange import Exchange
-from gateway.follow import follow
 from gateway.log import Log
-from gateway.memory import UNAVAILABLE
+from gateway.memory.memory import UNAVAILABLE
 from gateway.serving import Services, Serving
 from gateway.store.errors import ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, Batches, StoredResponse

@@ -17,16 +17,17 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import edge, errors, unsupported
+from gateway import errors, unsupported
 from gateway.access.caller import Access, Mode
-from gateway.base_urls import BaseUrls
+from gateway.endpoints.websocket import METHOD, RESTARTING, SocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.exchange import Exchange
-from gateway.guard import LONGEST_PATH_LOGGED, always, date, request_id
+from gateway.front import edge
+from gateway.front.base_urls import BaseUrls
+from gateway.front.guard import LONGEST_PATH_LOGGED, always, date, request_id
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.websocket import METHOD, RESTARTING, SocketEndpoint
 
 OPERATION = "socket"
 """What an open socket is called in log and metrics; the requests on it are counted as what they are."""

@@ -19,9 +19,9 @@ from gateway.access.caller import Caller
 from gateway.errors import CallerError, GatewayError, failure
 from gateway.exchange import Exchange
 from gateway.log import Log
-from gateway.memory import new_response_id
+from gateway.memory.memory import new_response_id
+from gateway.memory.recent import Recent, Turn
 from gateway.operations import SocketOperation
-from gateway.recent import Recent, Turn
 from gateway.serving import Services, Serving
 from translators import envelope
 from translators.context import Call, Stream

@@ -11,8 +11,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Scope
 
-from gateway.body import Pieces
 from gateway.errors import CallerError, failure
+from gateway.front.body import Pieces
 
 MOST_FIELDS = 64
 MOST_TEXT = 256 * 1024

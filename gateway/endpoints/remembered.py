@@ -18,12 +18,13 @@ from msgspec import Meta, Raw, Struct
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
-from gateway import body, exchange
+from gateway import exchange
 from gateway.access.caller import Caller
-from gateway.background import Background
-from gateway.endpoint import answer_events, answer_json
+from gateway.endpoints.background import Background
+from gateway.endpoints.endpoint import answer_events, answer_json
 from gateway.errors import CallerError, failure
-from gateway.memory import Memory, new_conversation
+from gateway.front import body
+from gateway.memory.memory import Memory, new_conversation
 from gateway.operations import CALLS
 from gateway.serving import Services
 from gateway.store.conversations import Conversation, Order

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 from gateway.log import Log
-from gateway.memory import Memory
+from gateway.memory.memory import Memory
 from gateway.store.errors import StoreError
 
 PURGE_SECONDS = 3600.0

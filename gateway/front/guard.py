@@ -14,15 +14,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import edge, errors, unsupported
+from gateway import errors, unsupported
 from gateway.access.caller import Access, Mode
-from gateway.base_urls import BaseUrls
 from gateway.errors import CallerLeft, GatewayError, failure
 from gateway.exchange import Exchange, new_id
+from gateway.front import edge
+from gateway.front.base_urls import BaseUrls
+from gateway.front.unread import Unread
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.unread import Unread
 
 OPEN_PREFIXES = ("/health/", "/metrics")
 """Paths that decide by themselves who may read them (product.md, "Who may call")."""

@@ -4,9 +4,9 @@ import asyncio
 
 from starlette.types import Receive, Scope
 
-from gateway.base_urls import DEPLOYMENT, SAID
-from gateway.departure import Departure
 from gateway.errors import CallerError, CallerLeft, failure
+from gateway.front.base_urls import DEPLOYMENT, SAID
+from gateway.front.departure import Departure
 from translators.model_names import addressed
 
 SLOWEST = 500

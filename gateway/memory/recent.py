@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.access.caller import Caller
-from gateway.memory import Memory, Recalled, named, shown
+from gateway.memory.memory import Memory, Recalled, named, shown
 from translators.context import Kept, Remembering
 
 MOST_RESPONSES = 16

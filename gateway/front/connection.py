@@ -23,7 +23,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState
 
-from gateway.edge import BROKEN, LARGEST_HEAD
+from gateway.front.edge import BROKEN, LARGEST_HEAD
 
 MOST_AHEAD = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
