@@ -342,11 +342,11 @@ FAULTS: tuple[Fault, ...] = (
         ),
         ((Head(200, SSE), Chunk(BEGUN), Pause(0.01), Write(b"40\r\ndata: "), Pause(NEVER)), Broken(SILENT)),
     ),
-    # aiohttp closes the connection and tells nobody who reads: the silence is what is noticed.
+    # aiohttp closes the connection and tells nobody who reads: `gateway/upstream/connector.py` does.
     Fault(
         "a chunk of no size",
-        ((Head(200, JSON), Pause(0.05), Write(b"zz\r\n"), Pause(NEVER)), Error(504, SILENT)),
-        ((Head(200, SSE), Chunk(BEGUN), Pause(0.1), Write(b"zz\r\n"), Pause(NEVER)), Broken(SILENT)),
+        ((Head(200, JSON), Pause(0.05), Write(b"zz\r\n"), Pause(NEVER)), Error(502, CUT)),
+        ((Head(200, SSE), Chunk(BEGUN), Pause(0.1), Write(b"zz\r\n"), Pause(NEVER)), Broken(CUT)),
     ),
     Fault(
         "a length that is too long",

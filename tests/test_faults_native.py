@@ -62,8 +62,6 @@ STRICTER = frozenset(
         *("a status that is none", "an informational answer only", "closed inside the head"),
         # More than was announced: whether that is noticed before the answer has gone is a matter of moments.
         *("a length that is too short", "a second answer behind the first"),
-        # Noticed, but told to no reader (aiohttp): the silence that follows is what the caller hears of.
-        "a chunk of no size",
     }
 )
 """Answers that a lax client takes and the gateway does not: an error is right, whatever that client saw."""
