@@ -96,9 +96,16 @@ def test_a_path(verb: str, path: str, name: str) -> None:
         ("POST", "/v1/embed-jobs/a%2Fcancel", False),
         ("GET", "/v1/finetuning/finetuned-models/a%2Fevents", False),
         ("GET", "/v1/nothing%2Fhere", True),
+        ("POST", "/v2/ch%2561t", False),
+        ("POST", "/v2/chat;x=1", False),
+        ("POST", "/v2;x/chat", False),
+        ("POST", "/v2/chat%3Bx", False),
+        ("GET", "/v1/datasets/usage;x", False),
+        ("GET", "/v1/datasets/a;x", True),
+        ("GET", "/v1/models/100%25", True),
     ],
 )
-def test_an_encoded_slash_that_makes_another_method_is_seen(verb: str, path: str, well: bool) -> None:
+def test_a_path_that_might_be_read_as_another_method_is_seen(verb: str, path: str, well: bool) -> None:
     assert agrees(verb, path, find(verb, path)) is well
 
 

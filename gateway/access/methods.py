@@ -157,6 +157,8 @@ METHODS: tuple[Method, ...] = (
 OTHER = Method("other", "other", "", "")
 """What the table does not know: carried all the same."""
 
+_DECODINGS = 3
+
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """What is carried. TRACE would show the caller the server's key, and CONNECT asks for a tunnel."""
 
@@ -174,14 +176,20 @@ def find(verb: str, path: str) -> Method:
 
 
 def agrees(verb: str, path: str, method: Method) -> bool:
-    """Whether one who decodes a path before splitting it would find the same method, or none.
+    """Whether one who decodes a path before splitting it, or cuts its segments at a semicolon, would find the same
+    method, or none.
 
     An encoded slash inside an id is fine; one that makes another method of the path could get past whatever is
     decided by this table.
     """
-    if "%" not in path:
+    if "%" not in path and ";" not in path:
         return True
-    return find(verb, unquote(path)) in (method, OTHER)
+    for _ in range(_DECODINGS):
+        path = unquote(path)
+        cut = "/".join([segment.partition(";")[0] for segment in path.split("/")])
+        if not {find(verb, path), find(verb, cut)} <= {method, OTHER}:
+            return False
+    return True
 
 
 def _fits(part: str, wanted: str) -> bool:
