@@ -22,7 +22,7 @@ from gateway.exchange import Exchange
 from gateway.front import body
 from gateway.front.departure import Departure
 from gateway.operations import native_asked, native_counted, native_rewritten
-from gateway.serving import Services
+from gateway.serving import Services, asked_again
 from gateway.upstream.client import TRACE_HEADER, Passage, Reply
 from translators.notes import Notes
 from translators.refusals import refusal
@@ -61,9 +61,6 @@ STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndj
 OWN_KEY_REFUSED = (401, 402, 403)
 """Statuses that are about a key."""
 
-LARGEST_REFUSAL = 64 * 1024
-"""Bytes of such an answer that are read to find out what it says."""
-
 
 class NativeEndpoint:
     """Everything below `/cohere/` and `/litellm/cohere/`."""
@@ -79,7 +76,7 @@ class NativeEndpoint:
             raise _wrong_method()
         method = methods.find(verb, address.path)
         if not methods.agrees(verb, address.path, method):
-            raise CallerError(failure("bad_request", "The URL's path has an encoded slash that makes it ambiguous"))
+            raise CallerError(failure("bad_request", "The URL's path might be read as another one"))
         known.operation = method.operation
         headers: Mapping[bytes, bytes] = scope["gateway.headers"]
         settings = services.settings
@@ -102,9 +99,11 @@ class NativeEndpoint:
                 carrying = services.upstream.carry(passage, caller, address.path, known.model, method.repeatable)
                 async with carrying as reply:
                     known.trace_id = reply.header(TRACE_HEADER)
-                    known.retries = len(reply.retried)
+                    if reply.retried:
+                        notes = notes or Notes()
+                        asked_again(known, notes, reply.retried)
                     if reply.status in OWN_KEY_REFUSED and not caller.own_key:
-                        raise UpstreamError(refusal(reply.status, await _beginning(reply), own_key=False))
+                        raise UpstreamError(refusal(reply.status, await reply.said(), own_key=False))
                     await self._relay(reply, known, send, departure, notes)
             finally:
                 known.upstream_ended = time.monotonic()
@@ -157,10 +156,10 @@ class NativeEndpoint:
 
 
 def _sent(
-    given: Iterable[tuple[bytes, bytes]], headers: Mapping[bytes, bytes], streamed: bool, uploading: bool
+    given: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes], streamed: bool, uploading: bool
 ) -> Iterable[tuple[str, str]]:
     """The caller's headers as Cohere gets them."""
-    named = _named(headers.get(b"connection"))
+    named = _named(*(value for name, value in given if name == b"connection")) if b"connection" in headers else ()
     for name, value in given:
         if name in NOT_SENT or name in named or name.startswith(NOT_SENT_PREFIXES):
             continue
@@ -187,11 +186,9 @@ def _returned(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
     return [pair for pair in returned if pair[0] not in named] if named else returned
 
 
-def _named(connection: bytes | None) -> frozenset[bytes]:
-    """The headers that a `connection` header declares to be for this connection only."""
-    if connection is None:
-        return frozenset()
-    return frozenset(name.strip().lower() for name in connection.split(b","))
+def _named(*connection: bytes) -> frozenset[bytes]:
+    """The headers that `connection` headers declare to be for this connection only."""
+    return frozenset(name.strip().lower() for value in connection for name in value.split(b","))
 
 
 def _kind(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
@@ -216,16 +213,6 @@ def _text(value: bytes) -> str:
 def _empty(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the request has no body (RFC 9112 §6.3)."""
     return headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
-
-
-async def _beginning(reply: Reply) -> bytes:
-    """Enough of a refusal to see what it says."""
-    blocks: list[bytes] = []
-    size = 0
-    while size < LARGEST_REFUSAL and (block := await reply.read()):
-        blocks.append(block)
-        size += len(block)
-    return b"".join(blocks)
 
 
 def _wrong_method() -> CallerError:

@@ -9,6 +9,7 @@ import asyncio
 import io
 import math
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
@@ -32,6 +33,9 @@ READ_BUFFER = 256 * 1024
 
 LARGEST_ANSWER = 256 * 1024 * 1024
 """Bytes of one answer, whole or streamed, that is kept: no model writes so much, and nobody makes us hold more."""
+
+LARGEST_REFUSAL = 4 * 1024 * 1024
+"""Bytes of an answer that is none: it is held whole, to find out what it says."""
 
 LARGE_BODY = 1024 * 1024
 
@@ -96,6 +100,7 @@ class Reply:
         self._passage = passage
         self._ahead: bytes | None = None
         self._whole: bytes | None = None
+        self._broke: UpstreamError | None = None
         self.closing: Callable[[Reply], None] | None = None
         self.status = response.status
         self.retried: Sequence[str] = ()
@@ -113,7 +118,9 @@ class Reply:
     @property
     def over(self) -> bool:
         """What was read last was the last."""
-        return not self._ahead and (self._whole is not None or self._response.content.at_eof())
+        if self._ahead or self._broke is not None:
+            return False
+        return self._whole is not None or self._response.content.at_eof()
 
     async def begin(self) -> None:
         """Waits for the body's first piece, which `read` then returns. Raises UpstreamError if there is none, unless
@@ -128,6 +135,8 @@ class Reply:
         if self._ahead is not None:
             block, self._ahead = self._ahead, None
             return block
+        if self._broke is not None:
+            raise self._broke
         if self._whole is not None:
             return b""
         content = self._response.content
@@ -172,23 +181,35 @@ class Reply:
             if content.is_eof() and self._ahead is None:
                 self._whole = await content.read()
             else:
-                blocks, size = [], 0
-                while block := await self.read():
-                    blocks.append(block)
-                    size += len(block)
-                    if size > LARGEST_ANSWER:
-                        raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
+                blocks: list[bytes] = []
+                await self._collect(blocks, LARGEST_ANSWER)
                 self._whole = b"".join(blocks)
             self._ahead = self._whole or None  # for who reads it as it comes
         return self._whole
 
+    async def _collect(self, blocks: list[bytes], most: int) -> None:
+        while block := await self.read():
+            blocks.append(block)
+            most -= len(block)
+            if most < 0:
+                raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
+
     async def said(self) -> bytes:
-        """The body of a refusal. If it breaks off, the status has said enough."""
-        try:
-            return await self.whole()
-        except UpstreamError:
-            self._whole = b""
+        """The body of a refusal, as text. If it breaks off, the status has said enough; who reads it as it comes has
+        what there is of it, and then its end.
+        """
+        if self._whole is None:
+            blocks: list[bytes] = []
+            try:
+                await self._collect(blocks, LARGEST_REFUSAL)
+            except UpstreamError as error:
+                self._broke = error
+            self._whole = b"".join(blocks)
+            self._ahead = self._whole or None
+        if self._broke is not None:
             return b""
+        packed = self._passage is not None and self.header("content-encoding").lower() == "gzip"
+        return _unpacked(self._whole) if packed else self._whole
 
     async def drain(self) -> None:
         """Reads to the end of a body that is over but for its framing, so that the connection can serve again."""
@@ -290,7 +311,10 @@ class Upstream:
         """
         assert self._session is not None, "start() comes first"
         loop = asyncio.get_running_loop()
-        headers = [*passage.headers, ("authorization", f"Bearer {key}")] if key else passage.headers
+        # The operator's headers are every request's: no caller puts others in their place.
+        headers = [pair for pair in passage.headers if pair[0] not in self._headers]
+        if key:
+            headers.append(("authorization", f"Bearer {key}"))
         body, upload, sending = passage.body, None, None
         try:
             first = min(loop.time() + self._timeouts.first_event, last_deadline)
@@ -317,6 +341,10 @@ class Upstream:
             if upload is not None and upload.failure is not None:
                 raise upload.failure from error
             raise _broken(error) from error
+        if response.status < 200:
+            # An upgrade that nobody has asked for: what follows it is no HTTP.
+            response.close()
+            raise UpstreamError(failure("cut", "Cohere's answer is none"))
         deadline = clock.when() or loop.time() + self._timeouts.first_event
         return Reply(response, deadline, self._timeouts.between_events, last_deadline, passage)
 
@@ -362,7 +390,7 @@ def _extra_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
             raise SettingError(f"upstream.headers: '{name}' is set by the gateway itself")
         if not value.isascii() or not value.isprintable():
             raise SettingError(f"upstream.headers: the value of '{name}' cannot be sent")
-    return headers
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _certificates(settings: UpstreamSettings) -> ssl.SSLContext:
@@ -386,6 +414,14 @@ def _certificates(settings: UpstreamSettings) -> ssl.SSLContext:
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     """aiohttp warns of large bytes, which it would write in one go: it reads a file piece by piece."""
     return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """What an answer says that is passed on compressed; nothing, if it is not what it claims to be."""
+    try:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, LARGEST_REFUSAL)
+    except zlib.error:
+        return b""
 
 
 def _proxy(base_url: str) -> str | None:
