@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from gateway.settings import (
     Settings,
     Timeouts,
 )
-from gateway.upstream import client
+from gateway.upstream import client, keys
 from gateway.upstream.resilient import ResilientUpstream
 from support.app import (
     SERVER_KEY,
@@ -224,6 +225,16 @@ def test_retries_come_to_an_end(stream: bool) -> None:
         assert len(stage.upstream.requests) == 3
 
 
+def test_no_call_is_made_when_all_time_would_be_up() -> None:
+    with theatre(
+        [refused(503)], timeouts=Timeouts(total=2), retries=Retries(first_pause=10.0, longest_pause=10.0)
+    ) as stage:
+        began = time.monotonic()
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
+        assert time.monotonic() - began < 1
+
+
 def test_a_silent_model_is_not_asked_again() -> None:
     with theatre([(Pause(NEVER),)], timeouts=Timeouts(first_event=0.2)) as stage:
         assert stage.gateway.chat().status == 504
@@ -397,6 +408,15 @@ def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
     ) as stage:
         assert [stage.gateway.chat().status for _ in range(2)] == [429, 429]
         assert len(stage.keys) == 1
+
+
+def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cohere's names none. How long the only key rests is a guess then, and whoever cannot wait so long asks Cohere."""
+    monkeypatch.setattr(keys, "PROBES", 0.0)
+    limited = refused(429, TRIAL)
+    with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(wait=0)) as stage:
+        assert [stage.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
+        assert len(stage.keys) == 4
 
 
 def test_trial_headers_are_learnt() -> None:

@@ -17,7 +17,7 @@ from gateway.control import RELOADED
 from gateway.settings import Settings
 from support.app import CLOSED, A, answered, end, opened, piece, start
 from support.process import Process, awaited, process, reads_until, request_bytes
-from support.scripted import Chunk, End, Head, Pause, Request, Script, ScriptedUpstream, Signal, transcript
+from support.scripted import Chunk, End, Head, Pause, Request, Script, ScriptedUpstream, Signal, json_answer, transcript
 
 EVENTS = Head(200, (("content-type", "text/event-stream"),))
 BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
@@ -196,6 +196,23 @@ def test_settings_are_read_again_and_no_stream_is_dropped(workers: int, tmp_path
             assert b"there." in reads_until(connection, b"[DONE]")
         stage.server.signal(signal.SIGTERM)
         assert stage.server.ends(5) == 0
+
+
+def test_who_waits_for_a_key_is_served_with_a_new_one(tmp_path: Path) -> None:
+    limited = json_answer(429, {"message": "Trial key"}, {"retry-after": "40"})
+    wait = "[retries]\ncount = 0\n[pool]\nwait = 60\n"
+
+    def play(request: Request) -> Script:
+        return limited if request.headers.first("authorization") == "Bearer first" else answered()
+
+    with served(tmp_path, play, FIRST + wait) as stage:
+        assert b"HTTP/1.1 429" in stage.server.chat()
+        with asking(stage.server) as connection:
+            # It is one of two by then: the other one asks.
+            awaited(lambda: b"gateway_in_flight_requests 2.0" in stage.server.get("/metrics"))
+            stage.hangs_up('cohere_api_key = ["second"]\n' + wait)
+            assert b"HTTP/1.1 200" in reads_until(connection, b"there.")
+        assert stage.keys == ["first", "second"]
 
 
 BAD: tuple[tuple[str, str, str], ...] = (

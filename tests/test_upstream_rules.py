@@ -18,7 +18,19 @@ from gateway.settings import BreakerSettings, ConcurrencySettings, PoolSettings,
 from gateway.upstream import retry
 from gateway.upstream.breaker import WAY, Breakers
 from gateway.upstream.client import stopping
-from gateway.upstream.keys import BUDGETS, COOLING, MINUTE, OTHERS, PARKED, Lease, Pool, PoolKey, endpoint
+from gateway.upstream.keys import (
+    BUDGETS,
+    COOLING,
+    LONGEST_REST,
+    MINUTE,
+    OTHERS,
+    PARKED,
+    PROBES,
+    Lease,
+    Pool,
+    PoolKey,
+    endpoint,
+)
 from gateway.upstream.places import Places
 from gateway.upstream.retry import Key, Patience, Rule
 from translators.errors import Failure
@@ -306,6 +318,45 @@ def test_a_key_rests_for_as_long_as_cohere_says() -> None:
     assert one.take("/v2/chat", A) == pytest.approx(42.0)
 
 
+def test_whatever_somebody_says_a_key_rests_for_minutes_at_most() -> None:
+    one = pool("a", clock=Clock())
+    one.cools(taken(one.take("/v2/chat", A)), 86_400.0)
+    assert one.take("/v2/chat", A) == pytest.approx(LONGEST_REST)
+
+
+def test_a_rest_of_our_own_guess_refuses_nobody() -> None:
+    """Cohere names no time with a 429. Who cannot wait for what we made up is let through, one a second."""
+    clock = Clock()
+    one = pool("a", clock=clock)
+    lease = taken(one.take("/v2/rerank"))
+    for rest in COOLING[:4]:
+        clock.passes(rest)
+        one.cools(lease, None)
+    assert one.take("/v2/rerank", patience=15.0) == 15.0
+    taken(one.take("/v2/rerank", patience=10.0))
+    assert one.take("/v2/rerank", patience=10.0) == 15.0
+    clock.passes(PROBES)
+    assert one.take("/v2/rerank", passed=[lease.key], patience=0.0) == 14.0, "this request has tried it"
+    probe = taken(one.take("/v2/rerank", patience=10.0))
+    one.cools(probe, None)
+    assert one.take("/v2/rerank") == 14.0, "a probe that is refused makes nothing worse"
+    clock.passes(PROBES)
+    one.succeeded(taken(one.take("/v2/rerank", patience=10.0)), "", "")
+    taken(one.take("/v2/rerank", patience=0.0))  # Cohere serves again: nobody waits any more
+    one.cools(lease, 30.0)
+    assert one.take("/v2/rerank", patience=10.0) == 30.0, "what Cohere has said is no guess"
+
+
+def test_a_late_success_does_not_end_a_rest() -> None:
+    clock = Clock()
+    one = pool("a", clock=clock)
+    slow, refused = (taken(one.take("/v2/chat", A)) for _ in range(2))
+    clock.passes(1)
+    one.cools(refused, None)
+    one.succeeded(slow, "", "")
+    assert one.take("/v2/chat", A) == COOLING[0]
+
+
 WHY = Failure(502, "x", code="upstream_auth")
 
 
@@ -462,6 +513,20 @@ def test_none_opens_when_they_are_off() -> None:
     assert not changes and found.refused(A) == 0
 
 
+def test_breakers_that_are_switched_off_close() -> None:
+    """Else one that waits for its probe would wait for ever: nothing counts any more."""
+    clock = Clock()
+    found, changes = breakers(clock)
+    for _ in range(3):
+        found.failed(A, way=False)
+    clock.passes(5)
+    assert found.refused(A) == 0  # the probe
+    found.configure(BreakerSettings(failures=0))
+    found.failed(A, way=False)
+    assert [found.refused(A) for _ in range(3)] == [0, 0, 0]
+    assert changes == [(A, True), (A, False)]
+
+
 def test_breakers_are_bounded_and_forget_what_works() -> None:
     found, _ = breakers(Clock(), failures=1)
     found.failed("bad", way=False)
@@ -549,6 +614,21 @@ def test_waiting_is_bounded() -> None:
         assert (found.taken, found.waiting) == (1, 0)
         found.leave()
         assert found.at_once()
+
+    asyncio.run(main())
+
+
+def test_more_places_are_for_those_who_wait_already() -> None:
+    async def main() -> None:
+        places = Places(ConcurrencySettings(calls=1, waiting=5, wait=5))
+        await places.enter("first")
+        waiting = [asyncio.create_task(places.enter("x")) for _ in range(3)]
+        await asyncio.sleep(0)
+        places.configure(ConcurrencySettings(calls=3, waiting=5, wait=5))
+        await asyncio.wait_for(asyncio.gather(*waiting[:2]), 1)
+        assert not waiting[2].done()
+        places.leave()
+        await asyncio.wait_for(waiting[2], 1)
 
     asyncio.run(main())
 

@@ -36,6 +36,15 @@ class Breakers:
         self._clock, self._changed = clock, changed
         self._of: dict[str, Breaker] = {}
 
+    def configure(self, settings: BreakerSettings) -> None:
+        """Other bounds. Where no breaker may open any more, those that are open close."""
+        self.settings = settings
+        if not settings.failures:
+            broken, self._of = self._of, {}
+            for name, breaker in broken.items():
+                if breaker.opened:
+                    self._changed(name, False)
+
     def refused(self, model: str) -> float:
         """Seconds for which a call is not to be made; 0 lets it through, perhaps as the probe of a half open one."""
         if not self._of:

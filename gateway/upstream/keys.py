@@ -20,6 +20,12 @@ MINUTE = 60.0
 COOLING = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
 """Seconds that a key rests after the first 429 in a row, the second, and so on, where Cohere names no time."""
 
+LONGEST_REST = 600.0
+"""Seconds that a key rests at most, whatever Cohere, or somebody on the way, says: budgets are by the minute."""
+
+PROBES = 1.0
+"""Seconds between two calls with a key that rests for a time of our own guess, where nothing better is left."""
+
 PARKED = 600.0
 """Seconds until a parked key is tried again: somebody may have paid."""
 
@@ -65,14 +71,18 @@ TRIAL_LIMIT, TRIAL_REMAINING = "x-trial-endpoint-call-limit", "x-trial-endpoint-
 class Bucket:
     """One key's calls of one kind."""
 
-    __slots__ = ("began", "full", "held", "limit", "rests", "strikes", "used")
+    __slots__ = ("began", "guessed", "held", "limit", "probed", "rests", "strikes", "struck", "used")
 
     def __init__(self, limit: int, held: bool, now: float) -> None:
         self.limit, self.held = limit, held
         self.used, self.began = 0, now
         self.rests = 0.0
         """Until when it is passed over."""
+        self.guessed = False
+        """That is our guess: Cohere has named no time."""
         self.strikes = 0
+        self.struck = self.probed = -math.inf
+        """When the last one was, and when it was last lent while it rests."""
 
 
 class PoolKey:
@@ -102,10 +112,24 @@ class PoolKey:
 
 
 class Lease(Struct):
-    """A key lent to one call."""
+    """A key lent to one call, and since when."""
 
     key: PoolKey
     bucket: Bucket
+    since: float
+
+
+def _lent(key: PoolKey, bucket: Bucket, weight: int, now: float) -> Lease:
+    bucket.used += weight
+    return Lease(key, bucket, now)
+
+
+def _probe(guess: tuple[PoolKey, Bucket] | None, weight: int, now: float) -> Lease | None:
+    """The key that rests for a time of our own guess, if it has not just been lent so."""
+    if guess is None or now - guess[1].probed < PROBES:
+        return None
+    guess[1].probed = now
+    return _lent(*guess, weight, now)
 
 
 class Pool:
@@ -135,12 +159,18 @@ class Pool:
         return sum(bool(key.parked) for key in self._keys)
 
     def take(
-        self, path: str, model: str = "", weight: int = 1, passed: Collection[PoolKey] = ()
+        self,
+        path: str,
+        model: str = "",
+        weight: int = 1,
+        passed: Collection[PoolKey] = (),
+        patience: float = math.inf,
     ) -> Lease | float | None:
         """The key with the largest part of its budget left; seconds until there is one; None if there will be none.
 
-        passed: keys that this request has tried in vain. Of keys that are all parked the one that has been so for
-        longest is tried: there is nothing better, and it may have been mended.
+        passed: keys that this request has tried in vain. patience: seconds that it may wait. Where it would be refused
+        for a rest that is our guess, Cohere is asked instead, now and then: it knows better. Of keys that are all
+        parked the one that has been so for longest is tried: there is nothing better, and it may have been mended.
         """
         now = self._clock()
         name = endpoint(path)
@@ -151,6 +181,7 @@ class Pool:
         best: PoolKey | None = None
         best_bucket: Bucket | None = None
         best_left, soonest, resort = -math.inf, math.inf, None
+        guess: tuple[PoolKey, Bucket] | None = None
         for key in self._keys:
             if key.parked > now:
                 if key not in passed and (resort is None or key.parked < resort.parked):
@@ -161,25 +192,31 @@ class Pool:
                 soonest = min(soonest, max(bucket.rests, now))
             elif bucket.rests > now:
                 soonest = min(soonest, bucket.rests)
+                guess = (key, bucket) if bucket.guessed else guess
             elif bucket.held and bucket.used and bucket.used + weight > bucket.limit:
                 soonest = min(soonest, bucket.began + MINUTE)
             else:
                 left = (bucket.limit - bucket.used) / bucket.limit
                 if left > best_left:
                     best, best_bucket, best_left = key, bucket, left
-        if best is None and soonest == math.inf and resort is not None:
-            best, best_bucket = resort, resort.bucket(name, budget, limited, now)
-            if best_bucket.rests > now:
-                return best_bucket.rests - now
-        if best is None or best_bucket is None:
-            return soonest - now if soonest < math.inf else None
-        best_bucket.used += weight
-        return Lease(best, best_bucket)
+        if best is not None and best_bucket is not None:
+            return _lent(best, best_bucket, weight, now)
+        if soonest < math.inf:
+            probe = _probe(guess, weight, now) if soonest - now > patience else None
+            return probe or soonest - now
+        if resort is None:
+            return None
+        last = resort.bucket(name, budget, limited, now)
+        return last.rests - now if last.rests > now else _lent(resort, last, weight, now)
 
     def succeeded(self, lease: Lease, limit: str, remaining: str) -> bool:
         """What an answer's trial headers teach; empty where there are none. True if the key was parked till now."""
         key, bucket = lease.key, lease.bucket
-        bucket.strikes = 0
+        if lease.since >= bucket.struck:
+            # What was under way before the last 429 says nothing of what is left now.
+            bucket.strikes = 0
+            if bucket.guessed:
+                bucket.rests = 0.0
         if limit.isdecimal() and int(limit):
             key.trial = key.held = bucket.held = True
             bucket.limit = int(limit)
@@ -193,11 +230,13 @@ class Pool:
     def cools(self, lease: Lease, told: float | None) -> None:
         """A 429: the key rests for what Cohere says, else for longer each time."""
         bucket, now = lease.bucket, self._clock()
-        if bucket.rests <= now:
+        if told is not None:
+            bucket.rests, bucket.guessed = now + min(told, LONGEST_REST), False
+        elif bucket.rests <= now:
             # Calls that were under way together are refused together: one strike for all.
-            rest = COOLING[min(bucket.strikes, len(COOLING) - 1)] if told is None else told
+            bucket.rests, bucket.guessed = now + COOLING[min(bucket.strikes, len(COOLING) - 1)], True
             bucket.strikes += 1
-            bucket.rests = now + rest
+        bucket.struck = now
 
     def park(self, lease: Lease, why: Failure) -> bool:
         """False if it was parked already."""

@@ -51,6 +51,14 @@ class Places:
     def leave(self) -> None:
         """Gives a place back, or on to whoever is next."""
         self.taken -= 1
+        self._admit()
+
+    def configure(self, settings: ConcurrencySettings) -> None:
+        """Other bounds, for those who wait already, too."""
+        self.settings = settings
+        self._admit()
+
+    def _admit(self) -> None:
         while self._queues and self.taken < self.settings.calls:
             owner, queue = next(iter(self._queues.items()))
             turn = queue.popleft()

@@ -5,6 +5,7 @@ its first piece is. What is worth it says the table in `retry.py`. When nothing 
 """
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -43,6 +44,7 @@ class ResilientUpstream:
         self._places = Places(settings.concurrency)
         self._asking: set[asyncio.Task[object]] = set()
         self._open: set[Reply] = set()
+        self._keys_changed: asyncio.Event | None = None
         self._stopping = False
 
     async def start(self) -> None:
@@ -56,7 +58,9 @@ class ResilientUpstream:
         """Other keys, retries, breakers and places, for the calls that follow."""
         self._retries, self._wait = settings.retries, settings.pool.wait
         self._pool.configure(keys, settings.pool)
-        self._breakers.settings, self._places.settings = settings.breaker, settings.concurrency
+        self._breakers.configure(settings.breaker)
+        self._places.configure(settings.concurrency)
+        self.keys_changed()
         self._metrics.parked_keys.set(self._pool.parked)
 
     def interrupt(self) -> None:
@@ -153,6 +157,19 @@ class ResilientUpstream:
             finally:
                 self._metrics.queue_wait.observe(time.monotonic() - began)
 
+    async def a_key(self, seconds: float) -> None:
+        """Waits for a key that is to be free by then, or for news of the keys."""
+        self._keys_changed = self._keys_changed or asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._keys_changed.wait()
+
+    def keys_changed(self) -> None:
+        """Whoever waits for a key may look again."""
+        if self._keys_changed is not None:
+            self._keys_changed.set()
+            self._keys_changed = None
+
     def counted(self, why: str) -> None:
         """A retry."""
         self._metrics.retries.labels(why).inc()
@@ -200,7 +217,7 @@ class _Course:
     ) -> None:
         self._upstream, self._path, self._caller, self._send = upstream, path, caller, send
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
-        self._began = time.monotonic()
+        self._began = self._deadline = time.monotonic()
         self._patience: Patience | None = None
         self._passed: list[PoolKey] = []
         self._retried: list[str] = []
@@ -212,12 +229,12 @@ class _Course:
     async def run(self) -> Reply:
         """Attempt upon attempt. Raises UpstreamError."""
         upstream, pool = self._upstream, self._upstream._pool
-        deadline = asyncio.get_running_loop().time() + upstream._total
+        self._deadline = self._began + upstream._total
         while True:
             await upstream.place(self._caller.owner)
             try:
                 lease = None if self._caller.own_key else self._lease(pool)
-                reply = None if isinstance(lease, float) else await self._attempt(lease, deadline)
+                reply = None if isinstance(lease, float) else await self._attempt(lease)
             except BaseException:
                 upstream._places.leave()
                 raise
@@ -240,20 +257,25 @@ class _Course:
             await asyncio.sleep(pause)
 
     def _lease(self, pool: Pool) -> Lease | float:
-        """A key, or the seconds until there is one. Raises UpstreamError where there will be none."""
-        lease = pool.take(self._path, self._model, self._weight, self._passed)
-        return float("inf") if lease is None else lease
+        """A key, or the seconds until there is one."""
+        lease = pool.take(self._path, self._model, self._weight, self._passed, self._left())
+        return math.inf if lease is None else lease
+
+    def _left(self) -> float:
+        """Seconds that this call may still wait for a key."""
+        upstream = self._upstream
+        return self._began + min(upstream._wait, upstream._total) - time.monotonic()
 
     async def _slot(self, seconds: float) -> None:
-        """Waits until a key is free, within bounds. Raises UpstreamError."""
+        """Waits until a key may be free, within bounds. Raises UpstreamError."""
         upstream = self._upstream
-        if time.monotonic() + seconds - self._began > upstream._wait:
+        if seconds > self._left():
             told = failure("keys_spent", "Cohere's rate limit is reached for every key of the gateway; wait and retry")
-            raise UpstreamError(told, f"{max(seconds, 1):.0f}" if seconds < float("inf") else None)
+            raise UpstreamError(told, f"{max(seconds, 1):.0f}" if seconds < math.inf else None)
         # Not all at once: some chance, and at most so long after the moment.
-        await asyncio.sleep(seconds + upstream._random.random() * min(seconds * 0.1, 0.5))
+        await upstream.a_key(seconds + upstream._random.random() * min(seconds * 0.1, 0.5))
 
-    async def _attempt(self, lease: Lease | None, deadline: float) -> Reply | None:
+    async def _attempt(self, lease: Lease | None) -> Reply | None:
         """One call. None if it failed: `_last`, `_again` and `_told` say how. Raises UpstreamError if it may not be
         made.
         """
@@ -270,7 +292,7 @@ class _Course:
             self._retried.append(self._why)
             upstream.counted(self._why)
         try:
-            reply = await self._sent(lease.key.secret if lease is not None else self._caller.upstream_key, deadline)
+            reply = await self._sent(lease.key.secret if lease is not None else self._caller.upstream_key)
         except UpstreamError as error:
             self._last, self._why, self._told = error, error.failure.code or "", None
             self._again = rule(error.cause)
@@ -286,17 +308,19 @@ class _Course:
             self._refused(reply, await reply.said(), lease)
             return None
         breakers.succeeded(model)
-        if lease is not None and upstream._pool.succeeded(
-            lease, reply.header(TRIAL_LIMIT), reply.header(TRIAL_REMAINING)
-        ):
-            upstream.unpark(lease.key)
+        if lease is not None:
+            rested = lease.bucket.rests
+            if upstream._pool.succeeded(lease, reply.header(TRIAL_LIMIT), reply.header(TRIAL_REMAINING)):
+                upstream.unpark(lease.key)
+            if lease.bucket.rests != rested:
+                upstream.keys_changed()
         reply.retried = self._retried
         upstream.opened(reply)
         return reply
 
-    async def _sent(self, key: str, deadline: float) -> Reply:
+    async def _sent(self, key: str) -> Reply:
         """The answer as far as it must be known: the first piece of a stream, all of anything else."""
-        reply = await self._send(key, deadline)
+        reply = await self._send(key, self._deadline)
         try:
             if 200 <= reply.status < 300:
                 await (reply.begin() if self._streamed else reply.whole())
@@ -332,7 +356,9 @@ class _Course:
         if self._patience is None:
             upstream = self._upstream
             self._patience = Patience(upstream._retries, self._began, time.monotonic, upstream._random)
-        return self._patience.pause(again, told)
+        pause = self._patience.pause(again, told)
+        # What would come after all time is up is no answer, but a second failure that hides the first.
+        return None if pause is None or time.monotonic() + pause >= self._deadline else pause
 
     def _given_up(self) -> Reply:
         """The last failure is what the caller is told."""
