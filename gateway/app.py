@@ -82,6 +82,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     router = Router(
         routes=[
             *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
+            # The router asks one after the other: what is called most comes first.
+            *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
             *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
             *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
             *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
@@ -90,7 +92,6 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
                 Route(path, RememberedEndpoint(row, services, background), methods=list(row))
                 for path, row in REMEMBERED.items()
             ),
-            *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),

@@ -10,11 +10,27 @@ from aiohttp.connector import Connection
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp ends a connection whose answer has broken framing, say a chunk's size that is no number, but tells only
-    who waits for the answer's head. Who reads its body would wait until they lose patience.
-    """
+    """aiohttp's side of a connection, with two things mended."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._was_paused = False
+
+    def pause_reading(self) -> None:
+        self._was_paused = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Does nothing as long as nothing was paused: aiohttp asks for it after each chunk that is read, and would
+        each time walk through its parser and its transport. Once paused, the parser may hold more than it says.
+        """
+        if self._was_paused:
+            super().resume_reading(resume_parser)
 
     def connection_lost(self, error: BaseException | None) -> None:
+        """aiohttp ends a connection whose answer has broken framing, say a chunk's size that is no number, but tells
+        only who waits for the answer's head. Who reads its body would wait until they lose patience.
+        """
         body = self._payload
         super().connection_lost(error)
         if body is not None and not body.is_eof() and body.exception() is None:
