@@ -20,7 +20,9 @@ def new_id() -> str:
 
 
 class Exchange(Struct):
-    """Times are the event loop's monotonic seconds; 0 means it has not happened. billed: Cohere's own count."""
+    """Times are the event loop's monotonic seconds; 0 means it has not happened. billed: Cohere's own count.
+    estimated: among the tokens are some that Cohere never told.
+    """
 
     request_id: str
     method: str
@@ -39,6 +41,7 @@ class Exchange(Struct):
     trace_id: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
     billed: Mapping[str, int | float] = {}
     notes: int = 0
     retries: int = 0
@@ -52,8 +55,15 @@ def of(scope: Scope) -> Exchange:
     return found
 
 
-def used(known: Exchange, outcome: Outcome) -> None:
-    """What Cohere counted of an answer. Added up: one that was not good enough to be shown was made all the same."""
+def used(known: Exchange, outcome: Outcome, pieces: int = 0) -> None:
+    """What Cohere counted of an answer. Added up: one that was not good enough to be shown was made all the same.
+
+    pieces: of a stream. Cohere counts at its end; if that never came, say because the caller has left, what was made is
+    known by its pieces, each of which is about a token.
+    """
+    if pieces and not (outcome.prompt_tokens or outcome.completion_tokens or outcome.billed):
+        known.completion_tokens += pieces
+        known.estimated = True
     known.prompt_tokens += outcome.prompt_tokens
     known.completion_tokens += outcome.completion_tokens
     if known.cache != "hit":  # what was paid for before is not paid for again

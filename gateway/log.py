@@ -36,6 +36,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     error: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
     notes: int = 0
     retries: int = 0
     cache: str = ""
@@ -76,6 +77,7 @@ class Log:
             known.error,
             known.prompt_tokens,
             known.completion_tokens,
+            known.estimated,
             known.notes,
             known.retries,
             known.cache,

@@ -79,7 +79,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "gateway_tokens_total",
-            "Tokens as Cohere counts them",
+            "Tokens as Cohere counts them; of a stream that broke off before, estimated",
             ("operation", "model", "direction"),
             registry=registry,
         )

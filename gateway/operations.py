@@ -221,6 +221,7 @@ gone_event: Callable[[int], bytes] = responses_answer.gone_event
 native_asked: Callable[[bytes], tuple[str, bool]] = native.asked
 native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewritten
 native_counted: Callable[[bytes, bool, UsageBase], Outcome] = native.counted
+native_pieces: Callable[[bytes], int] = native.pieces
 """What is read, and on the alias changed, of requests that are otherwise passed on as they are."""
 
 TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED if not isinstance(row, UploadOperation)}

@@ -50,12 +50,17 @@ class Source:
     def __init__(self, reply: Reply, stream: Stream, choice: int = 0, recording: Recording | None = None) -> None:
         self._reply, self._stream, self._choice, self._recording = reply, stream, choice, recording
         self._decoder = sse.Decoder()
-        self._size = 0
+        self._size = self._events = 0
 
     @property
     def over(self) -> bool:
         """What was read last was the last."""
         return self._stream.finished
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces of the answer have come, more or less: two events open it."""
+        return max(self._events - 2, 0)
 
     async def read(self) -> Sequence[bytes]:
         """The documents of the next network read that makes any; empty after the last."""
@@ -71,6 +76,7 @@ class Source:
                 return stream.end(error.failure, choice)
             except sse.EventTooLarge:
                 return stream.end(TOO_LARGE, choice)
+            self._events += len(events)
             documents: list[bytes] = []
             if self._recording is not None:
                 self._recording.add(events)

@@ -295,7 +295,7 @@ class Serving:
             try:
                 await pump(source, stream, call, outlet, self._before_the_last)
             finally:
-                exchange.used(known, stream.outcome)
+                exchange.used(known, stream.outcome, sum(one.pieces for one in sources))
                 if stream.failure is not None:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:

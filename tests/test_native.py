@@ -23,7 +23,7 @@ from support import oracle
 from support.app import USAGE, story, whole
 from support.scripted import compact_json, transcript
 from translators.context import Policy, UsageBase
-from translators.native import asked, counted, rewritten
+from translators.native import asked, counted, pieces, rewritten
 
 # --- the table of methods -----------------------------------------------------------------------------------
 
@@ -327,6 +327,20 @@ COUNTED: list[tuple[str, bytes, bool, tuple[int, int, dict[str, int]]]] = [
 def test_what_is_counted(name: str, kept: bytes, streamed: bool, found: tuple[int, int, dict[str, int]]) -> None:
     outcome = counted(kept, streamed, UsageBase.TOKENS)
     assert (outcome.prompt_tokens, outcome.completion_tokens, dict(outcome.billed)) == found
+
+
+@pytest.mark.parametrize(
+    ("stream", "found"),
+    [
+        (V2_STREAM, 2),
+        (V1_STREAM, 1),
+        (transcript(*story('say "content-delta"', "x")), 2),
+        (b"", 0),
+        (b"data: nonsense", 0),
+    ],
+)
+def test_the_pieces_of_an_answer_are_counted(stream: bytes, found: int) -> None:
+    assert pieces(stream) == found
 
 
 def test_the_base_of_usage_is_obeyed() -> None:

@@ -286,7 +286,7 @@ def test_what_an_answer_says_is_no_label(theatre: Stage) -> None:
 ALWAYS = {"time", "request", "method", "path", "operation", "status", "outcome", "duration_ms"}
 SOMETIMES = {
     *("first_byte_ms", "upstream_ms", "model", "caller", "streamed", "error", "prompt_tokens", "completion_tokens"),
-    *("notes", "cohere_trace"),
+    *("notes", "cohere_trace", "estimated"),
 }
 
 
@@ -322,6 +322,7 @@ def test_the_line_of_a_stream(theatre: Stage) -> None:
     assert line["streamed"] is True
     assert 0 < line["first_byte_ms"] <= line["duration_ms"]
     assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_cut")
+    assert (line["completion_tokens"], line["estimated"]) == (1, True), "Cohere never said what it counted"
 
 
 def test_one_line_a_request(theatre: Stage) -> None:

@@ -645,6 +645,20 @@ def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees:
     assert (line["status"], line["outcome"]) == (499, "client_closed")
 
 
+@pytest.mark.parametrize("count", [3, 2_000])
+def test_what_a_leaving_caller_had_made_is_estimated(own: Stage, count: int) -> None:
+    """Cohere tells what it counted at the end only, and that never came."""
+    own.plays(event_stream(transcript(*story(*["piece"] * count), done=False)[:-150], ending=Pause(30)))
+    mark = len(own.gateway.log.lines)
+    with socket.create_connection(own.gateway.address, 5) as connection:
+        connection.sendall(head_of(V2, 2) + b"{}")
+        received = b""
+        while received.count(b'"content-delta"') < count:
+            received += connection.recv(65536)
+    line = own.gateway.log.wait(lambda line: line in own.gateway.log.lines[mark:] and line.get("request") == "leaver")
+    assert line["estimated"] is True and line["completion_tokens"] == pytest.approx(count, rel=0.02)
+
+
 # --- uploads and downloads ----------------------------------------------------------------------------------
 
 

@@ -27,6 +27,9 @@ REWORDED: Mapping[tuple[str, str], str | None] = {("tool_choice", "AUTO"): None,
 LAST_EVENTS = 4
 """How many of a stream's last lines are looked at: the last event, and a [DONE] after it."""
 
+PIECES = (b"content-delta", b"tool-plan-delta", b"tool-call-delta", b"text-generation", b"tool-calls-chunk")
+"""Types of events that bring a piece of an answer, about a token each: v2's and v1's."""
+
 _decode_fields = Decoder(dict[str, Raw]).decode
 _decode_word = Decoder(str).decode
 _encode = Encoder().encode
@@ -89,6 +92,11 @@ def counted(kept: bytes, streamed: bool, base: UsageBase) -> Outcome:
             if usage is not None:
                 return counts(usage, base).outcome(finish)
     return counts(_at_the_end(kept), base).outcome("")
+
+
+def pieces(kept: bytes) -> int:
+    """How many pieces of an answer there are in a stream, or a part of one."""
+    return sum(kept.count(b'"%b"' % kind) for kind in PIECES)
 
 
 def _whole(document: bytes) -> tuple[Usage | None, str] | None:

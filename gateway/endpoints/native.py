@@ -21,7 +21,7 @@ from gateway.errors import CallerError, UpstreamError, failure
 from gateway.exchange import Exchange
 from gateway.front import body
 from gateway.front.departure import Departure
-from gateway.operations import native_asked, native_counted, native_rewritten
+from gateway.operations import native_asked, native_counted, native_pieces, native_rewritten
 from gateway.serving import Services, asked_again
 from gateway.upstream.client import TRACE_HEADER, Passage, Reply
 from translators.notes import Notes
@@ -149,8 +149,10 @@ class NativeEndpoint:
                 tally.take(block)
         finally:
             if tally is not None:
-                outcome = native_counted(tally.kept(), known.streamed, self._services.policy.usage_base)
-                exchange.used(known, outcome)
+                kept = tally.kept()
+                outcome = native_counted(kept, known.streamed, self._services.policy.usage_base)
+                broken = known.streamed and not departure.is_over
+                exchange.used(known, outcome, round(native_pieces(kept) / tally.share) if broken else 0)
                 if (failed := FAILED_REASONS.get(outcome.finish)) is not None:
                     known.error = failed.code or failed.type
 

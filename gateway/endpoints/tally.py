@@ -19,7 +19,7 @@ class Tally:
 
     def __init__(self, compressed: bool) -> None:
         self._blocks: deque[bytes] = deque()
-        self._size = 0
+        self._size = self._all = 0
         self._unpacked = 0
         self._unpacking = zlib.decompressobj(_GZIP) if compressed else None
 
@@ -34,10 +34,16 @@ class Tally:
         """What there is; nothing of an answer that cannot be unpacked."""
         return b"" if self._unpacked > LARGEST_UNPACKED else b"".join(self._blocks)
 
+    @property
+    def share(self) -> float:
+        """How much of the answer is kept."""
+        return self._size / self._all if self._all else 1.0
+
     def _keep(self, block: bytes) -> None:
         blocks = self._blocks
         blocks.append(block)
         self._size += len(block)
+        self._all += len(block)
         while self._size - len(blocks[0]) >= KEPT:
             self._size -= len(blocks.popleft())
 

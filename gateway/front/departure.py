@@ -35,6 +35,11 @@ class Departure:
         """The answer's last byte is being sent: from now on a disconnect means nothing."""
         self._over = True
 
+    @property
+    def is_over(self) -> bool:
+        """The answer has come to its end."""
+        return self._over
+
     async def __aenter__(self) -> "Departure":
         task = asyncio.current_task()
         assert task is not None
