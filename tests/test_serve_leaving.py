@@ -528,6 +528,7 @@ def test_sigterm_does_not_wait_for_ever() -> None:
 
 def test_two_workers_add_up(tmp_path: Path) -> None:
     with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as server:
+        server.settle(2)  # three processes are starting, which on a busy machine takes longer than a caller waits
         for _ in range(20):
             assert b"HTTP/1.1 200" in server.chat()
         # The last one may be counted after its last byte came; whichever worker is asked, it is the sum.
