@@ -411,12 +411,24 @@ def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
 
 
 def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cohere's names none. How long the only key rests is a guess then, and whoever cannot wait so long asks Cohere."""
+    """Cohere's names none. How long the only key rests is a guess then, and Cohere is asked before it is over."""
     monkeypatch.setattr(keys, "PROBES", 0.0)
     limited = refused(429, TRIAL)
     with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(wait=0)) as stage:
         assert [stage.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
         assert len(stage.keys) == 4
+
+
+def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six callers are refused together. Those who wait while others try lose nothing by it."""
+    monkeypatch.setattr(keys, "PROBES", 0.05)
+    scripts = [refused(429, TRIAL)] * 8 + [answered()]
+    with theatre(scripts, retries=Retries(count=2, first_pause=0.05, longest_pause=0.1)) as stage:
+        rush = Rush(stage.gateway)
+        for _ in range(6):
+            rush.asks()
+        # Of the two tries that fail both may be one caller's, who then has had all three.
+        assert rush.ends().count(200) >= 5
 
 
 def test_trial_headers_are_learnt() -> None:

@@ -295,8 +295,9 @@ def test_a_key_that_gets_429_rests_longer_each_time() -> None:
     clock = Clock()
     one = pool("a", clock=clock)
     for rest in (*COOLING, COOLING[-1]):
-        one.cools(taken(one.take("/v2/chat", A)), None)
-        assert one.take("/v2/chat", A) == pytest.approx(rest)
+        lease = taken(one.take("/v2/chat", A))
+        one.cools(lease, None)
+        assert one.take("/v2/chat", A, passed=[lease.key]) == pytest.approx(rest)
         taken(one.take("/v2/rerank"))  # another endpoint has another budget
         clock.passes(rest)
     one.succeeded(taken(one.take("/v2/chat", A)), "", "")
@@ -324,27 +325,48 @@ def test_whatever_somebody_says_a_key_rests_for_minutes_at_most() -> None:
     assert one.take("/v2/chat", A) == pytest.approx(LONGEST_REST)
 
 
-def test_a_rest_of_our_own_guess_refuses_nobody() -> None:
-    """Cohere names no time with a 429. Who cannot wait for what we made up is let through, one a second."""
+def test_a_rest_of_our_own_guess_keeps_nobody_for_long() -> None:
+    """Cohere names no time with a 429. Where nothing else is left, a key that rests is tried once a second."""
     clock = Clock()
     one = pool("a", clock=clock)
     lease = taken(one.take("/v2/rerank"))
     for rest in COOLING[:4]:
         clock.passes(rest)
         one.cools(lease, None)
-    assert one.take("/v2/rerank", patience=15.0) == 15.0
-    taken(one.take("/v2/rerank", patience=10.0))
-    assert one.take("/v2/rerank", patience=10.0) == 15.0
+    assert one.take("/v2/rerank") == PROBES
     clock.passes(PROBES)
-    assert one.take("/v2/rerank", passed=[lease.key], patience=0.0) == 14.0, "this request has tried it"
-    probe = taken(one.take("/v2/rerank", patience=10.0))
+    assert one.take("/v2/rerank", passed=[lease.key]) == COOLING[3] - PROBES, "this request has tried it"
+    assert one.take("/v2/rerank", passed=[lease.key], longest=8.0) == 8.0 - PROBES
+    probe = taken(one.take("/v2/rerank"))
+    assert one.take("/v2/rerank") == PROBES, "one is under way"
     one.cools(probe, None)
-    assert one.take("/v2/rerank") == 14.0, "a probe that is refused makes nothing worse"
+    assert one.take("/v2/rerank", passed=[lease.key]) == COOLING[3] - PROBES, "a refused probe makes nothing worse"
     clock.passes(PROBES)
-    one.succeeded(taken(one.take("/v2/rerank", patience=10.0)), "", "")
-    taken(one.take("/v2/rerank", patience=0.0))  # Cohere serves again: nobody waits any more
+    one.succeeded(taken(one.take("/v2/rerank")), "", "")
+    taken(one.take("/v2/rerank"))  # Cohere serves again: nobody waits any more
     one.cools(lease, 30.0)
-    assert one.take("/v2/rerank", patience=10.0) == 30.0, "what Cohere has said is no guess"
+    assert one.take("/v2/rerank") == 30.0, "what Cohere has said is no guess"
+
+
+def test_a_key_that_is_free_is_no_reason_to_try_one_that_rests() -> None:
+    clock = Clock()
+    two = pool("a", "b", clock=clock)
+    resting = taken(two.take("/v2/chat", A))
+    for rest in COOLING[:5]:
+        clock.passes(rest)
+        two.cools(resting, None)
+    clock.passes(PROBES)
+    assert len({secret(two.take("/v2/chat", A)) for _ in range(50)}) == 1
+
+
+def test_a_budget_that_is_spent_is_no_guess() -> None:
+    clock = Clock()
+    one = pool("a", clock=clock, kind="trial")
+    for _ in range(20):
+        lease = taken(one.take("/v2/chat", A))
+    one.cools(lease, None)
+    clock.passes(COOLING[0])
+    assert one.take("/v2/chat", A) == MINUTE - COOLING[0]
 
 
 def test_a_late_success_does_not_end_a_rest() -> None:

@@ -84,6 +84,20 @@ class Bucket:
         self.struck = self.probed = -math.inf
         """When the last one was, and when it was last lent while it rests."""
 
+    def free(self, now: float, weight: int) -> float:
+        """When it has budget left; 0 for now."""
+        if self.rests > now:
+            return self.rests
+        return self.began + MINUTE if self.held and self.used and self.used + weight > self.limit else 0.0
+
+    def free_again(self, longest: float) -> float:
+        """When its rest is over, for who was refused with it."""
+        return min(self.rests, self.struck + longest) if self.guessed else self.rests
+
+    def next_probe(self, now: float) -> float:
+        """When it may be lent although it rests; never, where that is not our guess."""
+        return max(self.struck, self.probed) + PROBES if self.guessed and self.rests > now else math.inf
+
 
 class PoolKey:
     """A key and what is known of it. Never shown: `name` is what a log may have."""
@@ -119,17 +133,9 @@ class Lease(Struct):
     since: float
 
 
-def _lent(key: PoolKey, bucket: Bucket, weight: int, now: float) -> Lease:
-    bucket.used += weight
-    return Lease(key, bucket, now)
-
-
-def _probe(guess: tuple[PoolKey, Bucket] | None, weight: int, now: float) -> Lease | None:
-    """The key that rests for a time of our own guess, if it has not just been lent so."""
-    if guess is None or now - guess[1].probed < PROBES:
-        return None
-    guess[1].probed = now
-    return _lent(*guess, weight, now)
+def _lent(lease: Lease, weight: int) -> Lease:
+    lease.bucket.used += weight
+    return lease
 
 
 class Pool:
@@ -164,13 +170,14 @@ class Pool:
         model: str = "",
         weight: int = 1,
         passed: Collection[PoolKey] = (),
-        patience: float = math.inf,
+        longest: float = math.inf,
     ) -> Lease | float | None:
         """The key with the largest part of its budget left; seconds until there is one; None if there will be none.
 
-        passed: keys that this request has tried in vain. patience: seconds that it may wait. Where it would be refused
-        for a rest that is our guess, Cohere is asked instead, now and then: it knows better. Of keys that are all
-        parked the one that has been so for longest is tried: there is nothing better, and it may have been mended.
+        passed: keys that this request has tried in vain; longest: seconds after which it may have them again, unless
+        Cohere says more. Where all others rest, one that does so for a time of our own guess is lent now and then:
+        Cohere knows better. Of keys that are all parked the one that has been so for
+        longest is tried: there is nothing better, and it may have been mended.
         """
         now = self._clock()
         name = endpoint(path)
@@ -181,7 +188,7 @@ class Pool:
         best: PoolKey | None = None
         best_bucket: Bucket | None = None
         best_left, soonest, resort = -math.inf, math.inf, None
-        guess: tuple[PoolKey, Bucket] | None = None
+        probe, probed = math.inf, None
         for key in self._keys:
             if key.parked > now:
                 if key not in passed and (resort is None or key.parked < resort.parked):
@@ -189,25 +196,22 @@ class Pool:
                 continue
             bucket = key.bucket(name, budget, limited, now)
             if passed and key in passed:
-                soonest = min(soonest, max(bucket.rests, now))
-            elif bucket.rests > now:
-                soonest = min(soonest, bucket.rests)
-                guess = (key, bucket) if bucket.guessed else guess
-            elif bucket.held and bucket.used and bucket.used + weight > bucket.limit:
-                soonest = min(soonest, bucket.began + MINUTE)
-            else:
-                left = (bucket.limit - bucket.used) / bucket.limit
-                if left > best_left:
-                    best, best_bucket, best_left = key, bucket, left
+                soonest = min(soonest, max(bucket.free_again(longest), now))
+            elif free := bucket.free(now, weight):
+                soonest = min(soonest, free)
+                if (tried := bucket.next_probe(now)) < probe:
+                    probe, probed = tried, Lease(key, bucket, now)
+            elif (left := (bucket.limit - bucket.used) / bucket.limit) > best_left:
+                best, best_bucket, best_left = key, bucket, left
         if best is not None and best_bucket is not None:
-            return _lent(best, best_bucket, weight, now)
-        if soonest < math.inf:
-            probe = _probe(guess, weight, now) if soonest - now > patience else None
-            return probe or soonest - now
-        if resort is None:
-            return None
+            return _lent(Lease(best, best_bucket, now), weight)
+        if probed is not None and probe <= now:
+            probed.bucket.probed = now
+            return _lent(probed, weight)
+        if soonest < math.inf or resort is None:
+            return min(soonest, probe) - now if soonest < math.inf else None
         last = resort.bucket(name, budget, limited, now)
-        return last.rests - now if last.rests > now else _lent(resort, last, weight, now)
+        return last.rests - now if last.rests > now else _lent(Lease(resort, last, now), weight)
 
     def succeeded(self, lease: Lease, limit: str, remaining: str) -> bool:
         """What an answer's trial headers teach; empty where there are none. True if the key was parked till now."""

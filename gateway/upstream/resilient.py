@@ -225,6 +225,8 @@ class _Course:
         self._why = ""
         self._again = rule("")
         self._told: float | None = None
+        self._granted = False
+        """A retry was granted, and has not been made yet."""
 
     async def run(self) -> Reply:
         """Attempt upon attempt. Raises UpstreamError."""
@@ -249,16 +251,17 @@ class _Course:
                 await self._slot(lease)
                 continue
             else:
-                # Every key has been tried: the next one that is free again counts as a retry.
-                pause = self._pausing(RULES[429], lease)
+                pause = self._waiting(lease)
             if pause is None:
                 return self._given_up()
+            self._granted = True
             self._passed.clear()
             await asyncio.sleep(pause)
 
     def _lease(self, pool: Pool) -> Lease | float:
         """A key, or the seconds until there is one."""
-        lease = pool.take(self._path, self._model, self._weight, self._passed, self._left())
+        longest = self._upstream._retries.longest_pause
+        lease = pool.take(self._path, self._model, self._weight, self._passed, longest)
         return math.inf if lease is None else lease
 
     def _left(self) -> float:
@@ -288,6 +291,7 @@ class _Course:
                 failure("circuit_open", "Cohere fails too often at the moment; it is tried again soon"),
                 f"{max(seconds, 1):.0f}",
             )
+        self._granted = False
         if self._last is not None:
             self._retried.append(self._why)
             upstream.counted(self._why)
@@ -359,6 +363,15 @@ class _Course:
         pause = self._patience.pause(again, told)
         # What would come after all time is up is no answer, but a second failure that hides the first.
         return None if pause is None or time.monotonic() + pause >= self._deadline else pause
+
+    def _waiting(self, seconds: float) -> float | None:
+        """Every key has been tried: the next one that is free again counts as a retry. If it rests once more by then,
+        because somebody else was refused with it, waiting for it goes on.
+        """
+        if not self._granted:
+            return self._pausing(RULES[429], seconds)
+        assert self._patience is not None
+        return seconds if seconds < min(self._patience.left, self._deadline - time.monotonic()) else None
 
     def _given_up(self) -> Reply:
         """The last failure is what the caller is told."""
