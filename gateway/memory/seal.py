@@ -72,6 +72,7 @@ class Seal:
             return None
 
 
+@lru_cache(maxsize=256)
 def seal_of(caller: Caller, kind: Kind = THOUGHT) -> Seal:
     """The seal for this caller's thoughts, or summaries."""
     first, *others = [key.encode("utf-8", "surrogatepass") for key in caller.sealing_keys]
