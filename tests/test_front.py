@@ -485,7 +485,7 @@ WRITES = (
         "streamed at once",
         post(f"content-length: {len(STREAMED)}", CLOSE, body=STREAMED),
         streamed(),
-        [rb"HTTP/1.1 200 .*\r\n\r\n", rb"[0-9a-f]+\r\ndata: .*\[DONE\]\n\n\r\n0\r\n\r\n"],
+        [rb"HTTP/1.1 200 .*\r\n\r\n[0-9a-f]+\r\ndata: .*\[DONE\]\n\n\r\n0\r\n\r\n"],
     ),
 )
 

@@ -27,7 +27,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ASGISendEvent, ConnectionState, H11SendableEvent, WorkerContext
 
-from gateway.front.edge import BROKEN, LARGEST_HEAD
+from gateway.front.edge import BROKEN, JOINED, LARGEST_HEAD
 
 MOST_AHEAD = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
@@ -46,12 +46,14 @@ def tighten(config: hypercorn.config.Config) -> None:
 
 
 class Answer(HTTPStream):
-    """A request's answer. `last`: the piece that is being sent is, so that the end can go with it."""
+    """A request's answer. `joined`: what is being sent goes with what follows it at once."""
 
-    last = False
+    joined = False
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
-        self.last = message is not None and message["type"] == "http.response.body" and not message.get("more_body")
+        if message is not None:
+            body = message["type"] == "http.response.body"
+            self.joined = not message.get("more_body") if body else JOINED in message
         await super().app_send(message)
 
 
@@ -187,12 +189,13 @@ class Connection(H11Protocol):
         elif self._unsent:
             unsent, self._unsent = self._unsent, b""
             await self.send(RawData(data=unsent))
-        # A body follows the head at once where its length is known; the end follows what is the last piece.
-        if isinstance(event, h11.Response):
-            waits = any(name == b"content-length" for name, _ in event.headers)
+        if isinstance(event, h11.EndOfMessage):
+            joined = False
         else:
-            waits = isinstance(event, h11.Data) and isinstance(self.stream, Answer) and self.stream.last
-        if waits and len(data) <= LARGEST_JOINED:
+            joined = isinstance(self.stream, Answer) and self.stream.joined
+            if isinstance(event, h11.Response) and not joined:
+                joined = any(name == b"content-length" for name, _ in event.headers)
+        if joined and len(data) <= LARGEST_JOINED:
             self._unsent = data
         elif data:
             await self.send(RawData(data=data))
