@@ -289,8 +289,10 @@ def _emulator(models: str | None) -> Any:
         return create_emulator()
     try:
         return create_emulator(msgspec.json.decode(Path(models).read_bytes(), type=list[dict[str, Any]]))
-    except (OSError, msgspec.DecodeError) as error:
-        raise SettingError(f"--models {models}: {error}") from error
+    except OSError as error:
+        raise SettingError(f"--models: cannot read {models}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise SettingError(f"--models: {models} is not a JSON list of models: {error}") from error
 
 
 # --- several workers --------------------------------------------------------------------------------------

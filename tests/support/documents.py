@@ -152,9 +152,9 @@ def efforts() -> str:
 
 
 def errors() -> str:
-    """The gateway's own errors; the table's keys say in two words what happened."""
+    """The gateway's own errors, by their status."""
     rows = (
-        (str(row.status), code(row.type), code(row.code), name.replace("_", " "))
+        (str(row.status), code(row.type), code(row.code), row.when or name.replace("_", " "))
         for name, row in sorted(ERRORS.items(), key=lambda item: item[1].status)
     )
     return table(("Status", "`type`", "`code`", "What happened"), rows)
