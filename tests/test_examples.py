@@ -198,7 +198,7 @@ def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Pa
         command = text.replace(ORIGIN, base_url.removesuffix("/v1"))
         command = re.sub(r"^curl ", "curl --silent --show-error ", command, flags=re.MULTILINE)
         outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
-    hello, ranked, strict, native, alias, limited = outputs
+    hello, ranked, native, alias, strict, limited = outputs
     assert '"index":1' in ranked
     assert "This is the Cohere emulator" in hello
     assert '"param":"temperature"' in strict

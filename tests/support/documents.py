@@ -34,7 +34,15 @@ from translators.refusals import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
 from translators.turn import FAILED_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "gateway/README.md",
+    "gateway/RUNNING.md",
+    "gateway/emulator/README.md",
+    "translators/README.md",
+)
+"""All documents but the changelog, in which nothing is generated."""
 
 GENERATED = re.compile(r"(<!-- generated: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
