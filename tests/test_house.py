@@ -34,7 +34,7 @@ RUNGS: list[set[str]] = [
     {"model_names", "fields", "envelope", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
     {"telling"},
-    {"structured", "parameters"},
+    {"structured", "parameters", "responses_tools", "responses_echo"},
     {"question"},
     {
         *("chat", "chat_stream", "chat_answer"),
