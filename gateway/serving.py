@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Services(msgspec.Struct):
-    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`reload.py`)."""
+    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`control.py`)."""
 
     settings: Settings
     policy: Policy
