@@ -178,6 +178,7 @@ class Metrics:
             self.upstream_errors.labels(exchange.operation, exchange.error).inc()
 
     def note(self, operation: str, notes: Iterable[Note]) -> None:
+        """Counts the fields that were not taken as asked."""
         for note in notes:
             if note.kind is not Kind.NOTED:
                 field = note.field.partition("[")[0].partition(".")[0]
@@ -185,6 +186,7 @@ class Metrics:
                 self.noted.labels(operation, note.kind.value, known).inc()
 
     def known_model(self, model: str) -> str:
+        """The label for a model: its name if it is known, else `other`."""
         return model if not model or self._is_model(model) else OTHER
 
     def exposition(self) -> bytes:

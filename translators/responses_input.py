@@ -84,6 +84,7 @@ class InputReader:
         self._end_turn()
 
     def add(self, message: chat.Message, where: str) -> None:
+        """Adds a message, made of what stands at this path."""
         self.messages.append(message)
         self.places[id(message)] = where
 

@@ -62,12 +62,16 @@ _array = msgspec.json.Decoder(list[Raw]).decode
 
 
 class Deleted(Struct, frozen=True):
+    """OpenAI's answer to a DELETE."""
+
     id: str
     object: str
     deleted: Literal[True] = True
 
 
 class ShownConversation(Struct, frozen=True):
+    """OpenAI's conversation object."""
+
     id: str
     created_at: int
     metadata: Raw
@@ -85,7 +89,10 @@ class ShownItems(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """One request. given: the fields of its body, in rows that have one."""
+    """One request, with what its answer may need.
+
+    path: the ids in the URL. given: the fields of the body; empty in rows that read none.
+    """
 
     store: Store
     memory: Memory
@@ -113,7 +120,11 @@ Events = AsyncGenerator[Sequence[bytes], None]
 
 
 class Action(Struct, frozen=True):
-    """A method of a path. needs: the fields that its body must have; None where no body is read."""
+    """A row: what a method of a path does.
+
+    name: of the operation, in log and metrics. answer: makes the whole answer, or events to stream. needs: the fields
+    that the body must have; None where no body is read.
+    """
 
     name: str
     answer: Callable[[Asked], Awaitable[bytes | Events]]
