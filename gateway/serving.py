@@ -226,7 +226,7 @@ class Serving:
         return call
 
     async def _bodies(self, call: Call) -> list[bytes]:
-        """Cohere's whole answers to a call, one for each of its bodies, which are sent at the same time."""
+        """Cohere's whole answers to all of a call's bodies, asked at once."""
         if (found := await self._cached(call)) is not None:
             return found
         if len(call.bodies) == 1:

@@ -111,14 +111,8 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         tools.add(tool, f"tools[{index}]")
     wish = asked.get("reasoning")
     text: openai.TextOptions = asked.get("text") or openai.TextOptions()
-    if text.verbosity not in (None, "medium"):
-        notes.ignored("text.verbosity", "Cohere has none")
-    if (asked.get("stream_options") or openai.StreamOptions()).include_obfuscation:
-        notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
-    included = asked.get("include") or ()
-    for name in included:
-        if name not in (SEALED, LOGPROBS):
-            notes.ignored(f"include {name}", "Cohere has no such thing", "include")
+    included: Sequence[str] = asked.get("include") or ()
+    _note_what_has_no_effect(text, asked.get("stream_options"), included, notes)
     if asked.get("top_logprobs") or LOGPROBS in included:
         reading.sent["logprobs"] = True
     model = required(reading, "model")
@@ -171,6 +165,19 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         second,
         shorter,
     )
+
+
+def _note_what_has_no_effect(
+    text: openai.TextOptions, options: openai.StreamOptions | None, included: Sequence[str], notes: Notes
+) -> None:
+    """Notes the parts of fields that Cohere has nothing for, where they ask for more than the usual."""
+    if text.verbosity not in (None, "medium"):
+        notes.ignored("text.verbosity", "Cohere has none")
+    if options is not None and options.include_obfuscation:
+        notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
+    for name in included:
+        if name not in (SEALED, LOGPROBS):
+            notes.ignored(f"include {name}", "Cohere has no such thing", "include")
 
 
 SILENCE = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
