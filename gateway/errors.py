@@ -86,7 +86,7 @@ ERRORS: Mapping[str, Meaning] = {
     "slow_body": Meaning(408, _INVALID, "request_timeout", "the body came too slowly (`timeouts.request_body`)"),
     "body_too_large": Meaning(413, _INVALID, "request_too_large", "larger than `body_limit`, or the limit of its kind"),
     "target_too_long": Meaning(414, _INVALID, "uri_too_long", "the URL is longer than 8 KiB"),
-    "wrong_content_type": Meaning(415, _INVALID, "unsupported_media_type", "the body has another type or is packed"),
+    "wrong_content_type": Meaning(415, _INVALID, "unsupported_media_type", "another content type, or compressed"),
     "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded", "every Cohere key is at its rate limit"),
     "head_too_large": Meaning(431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100"),
     "internal": Meaning(500, _SERVER, "internal_error", "a bug of the gateway's; its log has the details"),
