@@ -126,7 +126,7 @@ def _add_database(commands: Commands) -> None:
         description="Makes the tables, or brings them to this version; does nothing if they are there. A gateway\n"
         "does so itself when it starts. This is for doing it beforehand, say as a database user\n"
         "who may create tables.",
-        epilog="example:\n  GATEWAY_DATABASE_URL=postgresql://gateway@localhost/gateway cohere-gateway db upgrade",
+        epilog="example: GATEWAY_DATABASE_URL=postgresql://gateway@localhost/gateway cohere-gateway db upgrade",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     upgrade.add_argument("--config", metavar="FILE", help="the settings file, for its database_url")
