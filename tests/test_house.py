@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ RUNGS: list[set[str]] = [
     {"model_names", "fields", "envelope", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
     {"telling"},
-    {"structured", "parameters"},
+    {"structured", "parameters", "responses_tools", "responses_echo"},
     {"question"},
     {
         *("chat", "chat_stream", "chat_answer"),
@@ -423,6 +424,18 @@ def dotted(path: Path) -> str:
 def test_module(path: Path) -> None:
     found = violations(dotted(path), path.read_text(encoding="utf-8"))
     assert not found, "\n" + "\n".join(found)
+
+
+MENTIONED = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
+"""A file of ours by its name, or by as much of its path as is needed, in a docstring or a comment."""
+
+
+@pytest.mark.parametrize("path", files(), ids=dotted)
+def test_files_that_are_mentioned_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    ours = [f"/{other.relative_to(ROOT).as_posix()}" for other in files()]
+    gone = {name for name in MENTIONED.findall(text) if not any(other.endswith(f"/{name}") for other in ours)}
+    assert not gone, f"{dotted(path)} speaks of files that do not exist: {sorted(gone)}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

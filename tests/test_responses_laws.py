@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 
 from schemas.cohere import events
-from support import golden, transcripts
+from support import golden, nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.errors import TranslationError, UpstreamProtocolError
 from translators.responses_answer import ResponsesStream
@@ -472,47 +472,9 @@ def test_two_streams_of_one_call_do_not_mix(transcript: Transcript) -> None:
 
 # --- totality -----------------------------------------------------------------------------------------------
 
-_JUNK = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-(2**70), 2**70),
-        st.floats(allow_nan=False),
-        st.text(max_size=4),
-        st.sampled_from(["text", "thinking", "", "n", "null"]),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(
-            st.sampled_from(["message", "content", "text", "thinking", "tool_calls", "citations", "usage", "a"]),
-            inner,
-            max_size=3,
-        ),
-    ),
-    max_leaves=6,
-)
-
-
-@st.composite
-def broken_data(draw: st.DrawFn) -> bytes:
-    """An event's JSON after an accident: a value replaced somewhere, bytes changed or lost."""
-    made = draw(transcripts.event_of(draw(st.sampled_from(sorted(events.TAGS)))))
-    place: Any = made
-    while isinstance(place, dict) and place:
-        key = draw(st.sampled_from(sorted(place)))
-        if draw(st.booleans()) or not isinstance(place[key], dict):
-            place[key] = draw(_JUNK)
-            break
-        place = place[key]
-    raw = json.dumps(made).encode()
-    if draw(st.booleans()):
-        start, length = draw(st.integers(0, len(raw))), draw(st.integers(0, 4))
-        raw = raw[:start] + draw(st.binary(max_size=4)) + raw[start + length :]
-    return raw
-
 
 @property_of(500)
-@given(st.lists(broken_data(), max_size=5), shapes)
+@given(st.lists(nonsense.broken_events(), max_size=5), shapes)
 @example([b"\xff"], ASKED)
 @example([b'"message-end"'], ASKED)
 @example([b"[" * 100_000], ASKED)
@@ -534,7 +496,7 @@ def test_broken_data_raises_one_thing_only(data: list[bytes], shape: dict[str, A
 
 
 @property_of(300)
-@given(_JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
+@given(nonsense.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
 def test_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
     call = golden.responses_call({**ASKED, "stream": False})
     for answer in ({**transcripts.whole(made), key: junk}, junk):

@@ -24,7 +24,7 @@ class UsageBase(Enum):
 class Policy(Struct, frozen=True):
     """The operator's choices that translation obeys; the settings of the same names are documented there.
 
-    instead: Cohere's ids, and the ids that take their place for one request, as theirs have failed.
+    instead: models that failed in this one request -> the models that answer in their place.
     """
 
     aliases: Mapping[str, str] = {}
@@ -175,12 +175,18 @@ class Stream(Protocol):
 
 
 class Call(Protocol):
-    """A translated request: one body of Cohere's JSON for each parallel call, `model` Cohere's id.
+    """A translated request.
 
-    repeatable: the likeliest answer was asked for, so that the same request deserves the same answer.
-    buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
-    again: the call to make when an answer fails that Cohere may do better (`Failure.again`), None for none.
-    shorter: the call to make when Cohere finds this one too long, None where nothing may be left out.
+    bodies       what Cohere is sent, as JSON: one body for each parallel call (`n` in chat)
+    model        Cohere's id of the model
+    streamed     the caller wants a stream
+    buffered     Cohere's answer must be seen whole before any of it is shown, also to a caller who streams
+    repeatable   the likeliest answer is asked for (temperature 0): the same request may get the same answer
+    notes        what was not taken as asked
+    again        the call to make after an answer that Cohere may do better (`Failure.again`); None for none
+    shorter      the call to make when Cohere finds this one too long; None where nothing may be left out
+    answer       Cohere's whole answers, one for each body, as the caller's
+    stream       the machine that tells Cohere's events as the caller's
     """
 
     @property

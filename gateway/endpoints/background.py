@@ -57,7 +57,7 @@ PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 CLOSING_SHARE = 0.9
 """Of the time between SIGTERM and the end: what is left over is for telling followers how their response ended."""
 
-LAST_WORDS_SECONDS = 3.0
+STORING_SECONDS = 3.0
 """For storing what became of the runs that a shutdown ends."""
 
 STOPPING = failure("not_ready", "The gateway is stopping")
@@ -143,12 +143,12 @@ class Background:
             asyncio.get_running_loop().call_later(seconds, self._stop_all)
 
     async def stop(self) -> None:
-        """Returns when all runs have ended."""
+        """Waits for the runs to end by themselves, then stops them; returns when all have ended or been given up."""
         self.close(self.services.settings.timeouts.shutdown)
         assert self._deadline is not None
         await self._wait(max(self._deadline - time.monotonic(), 0))
         self._stop_all()
-        await self._wait(LAST_WORDS_SECONDS)
+        await self._wait(STORING_SECONDS)
         for run in self._runs.values():
             run.task.cancel()  # the storage does not answer; another process will say what became of it
         for task in (self._timer, self._writer):
@@ -173,7 +173,7 @@ class Background:
     # --- the storage ----------------------------------------------------------------------------------------
 
     async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """What the storage says to this; asked again while it is down. Raises StoreUnavailable."""
+        """The result of a write, which is tried again while the storage is down. Raises StoreUnavailable in the end."""
         for pause in PATIENCE:
             try:
                 return await write()

@@ -29,7 +29,9 @@ class Worked(Protocol):
     over: bool
     news: asyncio.Event
 
-    def since(self, after: int) -> Sequence[bytes] | None: ...
+    def since(self, after: int) -> Sequence[bytes] | None:
+        """The events numbered above `after`; None if not all of them are in memory."""
+        ...
 
 
 async def follow(

@@ -37,9 +37,11 @@ UNAVAILABLE = failure(
 
 
 class Recalled(Struct, frozen=True):
-    """A request's memory. history: what was said before, as JSON arrays of items; keep: store the answer.
+    """What the memory has for one request.
 
-    items: those that the request refers to, by id; in `asked` they stand where they were referred to.
+    response_id: the id that the answer will have. asked: what the request asked of the memory, with the items that it
+    only named in their places. history: what was said before, as JSON arrays of items. keep: whether to store the
+    answer. items: the stored items that the request names, by id.
     """
 
     response_id: str
@@ -64,6 +66,7 @@ class Memory:
             self.trouble(error)
 
     async def stop(self) -> None:
+        """Closes the store, if anybody has opened it."""
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
             await self.store.stop()
@@ -80,6 +83,7 @@ class Memory:
         self._log.trouble(f"storage: {error}")
 
     def expiry(self, now: float) -> int | None:
+        """When what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
     async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
@@ -88,7 +92,11 @@ class Memory:
         return Recalled(response_id, shown(asked, history, items), history, asked.store, items)
 
     async def load(self, asked: Remembering, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
-        """The history, and the items that are referred to, of which some may be missing. Raises CallerError."""
+        """The history that a request continues, and the stored items that it names (those that are there).
+
+        The storage is not touched for a request that asks nothing of the memory. Raises CallerError: 404 for a response
+        or a conversation that is not there, 503 while the storage does not answer.
+        """
         if not (asked.store or asked.previous_response_id or asked.conversation or asked.references):
             return (), {}
         store = await self.open()
@@ -122,7 +130,7 @@ class Memory:
         return ()
 
     async def _referred(self, store: Store, asked: Remembering, caller: Caller) -> Mapping[str, bytes]:
-        """Those of the items that a request refers to that are there; what is not is for the translation to tell."""
+        """The items that a request names, by id. One that is missing is left out: the translation refuses it."""
         if not asked.references:
             return {}
         answers = {reference.answer_id for reference in asked.references} - {""}
@@ -178,7 +186,7 @@ _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
-    """The items of these ids, of the first array that has each."""
+    """The items that have these ids, by id. Where several arrays have one, the first of them counts."""
     found: dict[str, bytes] = {}
     for array in arrays:
         for item in _array(array):
@@ -189,9 +197,9 @@ def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
 
 
 def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, bytes]) -> Remembering:
-    """The same request as it is kept: it stands for itself, and after its history says nothing twice.
+    """A request as it is stored, so that it can be read without looking anything up.
 
-    Where it refers to an item it has that item, or nothing if the item came before.
+    Each item that it only names is replaced by that item; an item that the history has already is left out.
     """
     if not asked.references:
         return asked
@@ -207,9 +215,10 @@ def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, byte
 
 
 def _named(kept: Kept) -> list[tuple[str, bytes]]:
-    """By the ids that the caller was told: they page by them, and look items up."""
+    """The output's items by the ids that the caller was told, by which they page and look items up."""
     return [(_told(item).id or f"{kept.id}_{index}", bytes(item)) for index, item in enumerate(kept.items)]
 
 
 def new_conversation(caller: Caller, metadata: bytes, expires_at: int | None) -> Conversation:
+    """An empty conversation of this caller's, with an id that nobody can guess."""
     return Conversation(f"conv_{secrets.token_hex(24)}", caller.owner, int(time.time()), expires_at, metadata)

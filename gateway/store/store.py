@@ -79,6 +79,7 @@ class Store:
         return await self._database.write(lambda c: responses.save(c, response, conversation_items, self._now()))
 
     async def get(self, owner: str, id: str) -> StoredResponse | None:
+        """None for a response that is not there, somebody else's, or expired."""
         return await self._database.read(lambda c: responses.get(c, owner, id, self._now()))
 
     async def chain(
@@ -165,6 +166,7 @@ class Store:
         await self._adding(lambda c: conversations.create(c, conversation, items))
 
     async def conversation(self, owner: str, id: str) -> Conversation | None:
+        """None for a conversation that is not there, somebody else's, or expired."""
         return await self._database.read(lambda c: conversations.get(c, owner, id, self._now()))
 
     async def update_conversation(self, owner: str, id: str, metadata: bytes) -> Conversation | None:
@@ -193,9 +195,11 @@ class Store:
         )
 
     async def item(self, owner: str, conversation_id: str, id: str) -> bytes | None:
+        """An item of a conversation as JSON; None if either is not there."""
         return await self._database.read(lambda c: conversations.item(c, owner, conversation_id, id, self._now()))
 
     async def delete_item(self, owner: str, conversation_id: str, id: str) -> bool:
+        """False if there is nothing to delete."""
         return await self._database.write(
             lambda c: conversations.remove_item(c, owner, conversation_id, id, self._now())
         )
