@@ -171,6 +171,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     strict_failures: Annotated[
         Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
     ] = "error"
+    reasoning_events: Annotated[
+        Literal["summary", "text"], _about("what Responses tell thinking as where a caller asks for no summary")
+    ] = "summary"
     stream_comments: Annotated[
         float, _about("seconds that a stream is silent before its caller gets a comment; 0 is for ever"), Meta(ge=0)
     ] = 15.0
@@ -206,6 +209,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             self.strict_failures == "refusal",
             self.embed_input_type,
             transcription_language=self.transcription_language,
+            raw_thoughts=self.reasoning_events == "text",
         )
 
 

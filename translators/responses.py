@@ -154,7 +154,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     view = ResponsesView(
         _base(reading, context),
         context,
-        summaries=wish is not None and bool(wish.summary or wish.generate_summary),
+        summaries=not context.policy.raw_thoughts or wish is not None and bool(wish.summary or wish.generate_summary),
         sealed=SEALED in included,
         namespaces=tools.namespaces,
         rewrites=found.rewrites,
