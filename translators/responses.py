@@ -55,7 +55,7 @@ FIELDS: tuple[Field, ...] = (
     read("previous_response_id", str),
     read("conversation", str | openai.ConversationReference),
     read("background", bool, "answered at once, worked on afterwards; needs `store`"),
-    read("metadata", dict[str, str], "kept with the response, not sent"),
+    read("metadata", openai.Metadata, "kept with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
     ignore("context_management", "nothing is compacted by itself"),
