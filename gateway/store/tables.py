@@ -5,6 +5,7 @@ JSON is kept as the bytes it came in: nothing here reads it, so nothing here can
 """
 
 import hashlib
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -130,6 +131,12 @@ def alive(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> Co
 
 
 def insert_new(connection: Connection, table: Table) -> Any:
-    """An insert that leaves rows alone that are there already."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    """An insert that leaves rows alone that are there already; `execute` is given the rows."""
+    return _insert_new(connection.dialect.name, table)
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Any:
+    """Put together once: with a row's values in it, that would take longer than the insert."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()
