@@ -93,6 +93,12 @@ class Store:
         """The output of the answers, and the input items of the responses, of these ids. Raises ChainTooLong."""
         return await self._database.read(lambda c: responses.said(c, owner, answer_ids, ids, self._now(), most_bytes))
 
+    async def said_in_conversations(
+        self, owner: str, ids: Collection[str], most_bytes: int = MOST_CHAIN_BYTES
+    ) -> list[bytes]:
+        """The items of these ids, of whichever conversation of this owner's. Raises ChainTooLong."""
+        return await self._database.read(lambda c: conversations.said(c, owner, ids, self._now(), most_bytes))
+
     async def delete(self, owner: str, id: str) -> bool:
         """Its events, too; a worker finds it in `cancelled`."""
         return await self._database.write(lambda c: responses.remove(c, owner, id, self._now()))

@@ -112,7 +112,8 @@ CONVERSATION_ITEMS = Table(
     METADATA,
     Column("conversation_id", Name, ForeignKey(CONVERSATIONS.c.id, ondelete="CASCADE"), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("id", Name, nullable=False),
+    # Callers refer to items without saying in which conversation they are.
+    Column("id", Name, nullable=False, index=True),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("conversation_id", "id"),
 )
@@ -121,7 +122,7 @@ CONVERSATION_ITEMS = Table(
 # second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0002"
+HEAD = "0003"
 """The version that this code is written for: the newest file in `migrations/versions`."""
 
 
