@@ -567,3 +567,13 @@ def test_what_a_storage_missed_is_kept_when_it_is_back(
             time.sleep(0.02)
     with demonstration(database_url=url) as gateway:
         assert gateway.ask("GET", path).body == made.body
+
+
+def test_a_chain_that_is_too_long_is_a_400_at_its_field(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store.chain, "__defaults__", (2, 1_000_000))
+    id = None
+    for status in (200, 200, 200, 400):
+        seen = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "previous_response_id": id})
+        assert seen.status == status
+        id = seen.body.get("id")
+    assert seen.error["param"] == "previous_response_id" and "more than" in seen.error["message"]

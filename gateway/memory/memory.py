@@ -21,7 +21,7 @@ from gateway.log import Log
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
-from gateway.store.store import Store
+from gateway.store.store import MOST_LINKS, Store
 from translators.context import Kept, Remembering
 
 DAY = 86_400
@@ -41,6 +41,9 @@ UNAVAILABLE = failure(
     "no_storage", "The storage of responses does not answer; with 'store': false this works without it"
 )
 """503, before Cohere is paid."""
+
+
+TOO_LONG = f"The responses that this one continues or refers to are more than {MOST_LINKS}, or too large together"
 
 
 class Recalled(Struct, frozen=True):
@@ -111,8 +114,8 @@ class Memory:
             self._log.trouble(f"storage: {error}")
             raise CallerError(UNAVAILABLE) from error
         except ChainTooLong as error:
-            told = failure("bad_request", "The responses that this one continues or refers to are too large")
-            raise CallerError(told) from error
+            told = failure("bad_request", f"{TOO_LONG}: compact them, or begin anew")
+            raise CallerError(told.at("previous_response_id" if asked.previous_response_id else "input")) from error
         except ChainBroken as error:
             told = failure("no_previous", f"Previous response with id '{error.id}' not found.")
             raise CallerError(told.at("previous_response_id")) from error
