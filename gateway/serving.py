@@ -71,6 +71,7 @@ class Services(msgspec.Struct):
             seal_summary=summaries.seal,
             opened_summary=summaries.open,
             vocabulary=vocabulary,
+            now=time.time,
         )
 
 

@@ -190,6 +190,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     strict_failures: Annotated[
         Literal["error", "refusal"], _about("what a caller gets when the model misses a `strict` schema twice")
     ] = "error"
+    reasoning_events: Annotated[
+        Literal["summary", "text"], _about("what Responses tell thinking as where a caller asks for no summary")
+    ] = "summary"
     stream_comments: Annotated[
         float,
         _about("seconds of silence after which a stream's caller gets a comment, to keep the connection; 0 sends none"),
@@ -227,6 +230,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             self.strict_failures == "refusal",
             self.embed_input_type,
             transcription_language=self.transcription_language,
+            raw_thoughts=self.reasoning_events == "text",
         )
 
 

@@ -89,7 +89,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.memory.seal",)),
     ("python_multipart", ("gateway.front.form",)),
-    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
+    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "sqlite3", "asyncpg", "redis")),
 )
 
 # The endpoint and what it serves with are one for all operations: with the first of these words they start to be two.
@@ -332,7 +332,7 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (keeps_others_out, "gateway.upstreams", "import aiohttp"),
     (keeps_others_out, "gateway.app", "from sqlalchemy.ext.asyncio import create_async_engine"),
     (keeps_others_out, "gateway.cli", "def late():\n    from alembic import command"),
-    (keeps_others_out, "gateway.stores", "import aiosqlite"),
+    (keeps_others_out, "gateway.stores", "import sqlite3"),
     (keeps_others_out, "gateway.endpoints.endpoint", "import asyncpg"),
     (keeps_others_out, "gateway.endpoints.endpoint", "from cryptography.fernet import Fernet"),
     (keeps_others_out, "gateway.serving", "from gateway.endpoints.endpoint import Answering"),

@@ -35,6 +35,7 @@ class Policy(Struct, frozen=True):
     embed_input_type: str = "search_document"
     instead: Mapping[str, str] = {}
     transcription_language: str = ""
+    raw_thoughts: bool = False
 
 
 def _nothing(thought: str) -> str:
@@ -55,7 +56,8 @@ class Context(Struct, frozen=True):
     created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
     what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
-    and back (None for a token that was not made here); the same of a summary. history: what was said before, as JSON
+    and back (None for a token that was not made here); the same of a summary. now: Unix seconds when it is called, for
+    what takes its time; `created` where there is no clock. history: what was said before, as JSON
     arrays of items. items: those that the request refers to, by id. vocabulary: the bytes of OpenAI's tokens by their
     ids.
     """
@@ -74,6 +76,11 @@ class Context(Struct, frozen=True):
     seal_summary: Callable[[str], str] = _nothing
     opened_summary: Callable[[str], str | None] = _nobodys
     vocabulary: Callable[[], Sequence[bytes]] = _no_words
+    now: Callable[[], float] | None = None
+
+    def ended(self) -> int:
+        """When an answer was complete that is so now; clocks may be set back, answers do not end before they began."""
+        return max(int(self.now()), self.created) if self.now is not None else self.created
 
 
 class Outcome(Struct, frozen=True):

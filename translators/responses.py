@@ -56,7 +56,7 @@ FIELDS: tuple[Field, ...] = (
     read("previous_response_id", str),
     read("conversation", str | openai.ConversationReference),
     read("background", bool, "answered at once, worked on afterwards; needs `store`"),
-    read("metadata", dict[str, str], "kept with the response, not sent"),
+    read("metadata", openai.Metadata, "kept with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
     ignore("context_management", "nothing is compacted by itself"),
@@ -147,7 +147,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     view = ResponsesView(
         before_the_answer(reading, context),
         context,
-        summaries=wish is not None and bool(wish.summary or wish.generate_summary),
+        summaries=not context.policy.raw_thoughts or wish is not None and bool(wish.summary or wish.generate_summary),
         sealed=SEALED in included,
         namespaces=tools.namespaces,
         rewrites=found.rewrites,

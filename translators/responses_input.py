@@ -188,7 +188,7 @@ class InputReader:
             return
         stored = self._context.items.get(item.id)
         if stored is None:
-            message = f"Item with id '{item.id}' not found: only items of responses that were stored can be referred to"
+            message = f"Item with id '{item.id}' not found: only items that were stored can be referred to"
             raise NotStored(f"{where}.id", message, "item_not_found")
         self._seen.add(item.id)
         self._item(Raw(stored), where)

@@ -7,6 +7,7 @@ hears of it is in `follow.py`. A process that dies leaves its runs to the others
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -112,7 +113,8 @@ class Background:
 
     def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The events of a response that were numbered above `after`, and those to come."""
-        return follow(self.services.memory.store, owner, id, after, self._runs.get(id))
+        quiet = self.services.settings.stream_comments or math.inf
+        return follow(self.services.memory.store, owner, id, after, quiet, self._runs.get(id))
 
     async def cancel(self, owner: str, id: str) -> None:
         """Returns when the response has ended, or after a while all the same. Raises StoreUnavailable."""

@@ -30,6 +30,7 @@ from gateway.store.conversations import Conversation, Order
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
 from gateway.store.store import Store
+from schemas.openai.responses import Metadata
 from translators.context import Policy
 from translators.fields import FieldTable, read, required
 from translators.notes import Notes
@@ -38,11 +39,6 @@ MOST_AT_ONCE = 20
 """Items that one request may add to a conversation."""
 
 MOST_ON_A_PAGE, USUAL_PAGE = 100, 20
-
-Metadata = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-    Meta(max_length=16),
-]
 
 TABLE = FieldTable(
     (

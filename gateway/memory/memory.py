@@ -6,6 +6,7 @@ stored before its last byte leaves.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -20,12 +21,18 @@ from gateway.log import Log
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
-from gateway.store.store import Store
+from gateway.store.store import MOST_LINKS, Store
 from translators.context import Kept, Remembering
 
 DAY = 86_400
 MOST_ITEMS = 10_000
 """Items of a conversation that one request may load."""
+
+AGAIN = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds between the tries to keep a response whose answer has left while the storage was down."""
+
+MOST_LATE_BYTES = 64 * 1024 * 1024
+"""Of all responses that wait for the storage; more are given up at once."""
 
 SAID = ("completed", "incomplete")
 """Responses that become part of their conversation."""
@@ -34,6 +41,9 @@ UNAVAILABLE = failure(
     "no_storage", "The storage of responses does not answer; with 'store': false this works without it"
 )
 """503, before Cohere is paid."""
+
+
+TOO_LONG = f"The responses that this one continues or refers to are more than {MOST_LINKS}, or too large together"
 
 
 class Recalled(Struct, frozen=True):
@@ -58,6 +68,8 @@ class Memory:
         self.store = Store(url)
         self._days, self._log = days, log
         self._opening: asyncio.Task[None] | None = None
+        self._late: dict[asyncio.Task[None], int] = {}  # responses that wait for the storage, and their bytes
+        self._stopping = asyncio.Event()
 
     async def _open(self) -> None:
         try:
@@ -69,6 +81,8 @@ class Memory:
         """Closes the store, if anybody has opened it."""
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
+            self._stopping.set()
+            await asyncio.gather(*self._late, return_exceptions=True)
             await self.store.stop()
 
     async def open(self) -> Store:
@@ -108,8 +122,8 @@ class Memory:
             self._log.trouble(f"storage: {error}")
             raise CallerError(UNAVAILABLE) from error
         except ChainTooLong as error:
-            told = failure("bad_request", "The responses that this one continues or refers to are too large")
-            raise CallerError(told) from error
+            told = failure("bad_request", f"{TOO_LONG}: compact them, or begin anew")
+            raise CallerError(told.at("previous_response_id" if asked.previous_response_id else "input")) from error
         except ChainBroken as error:
             told = failure("no_previous", f"Previous response with id '{error.id}' not found.")
             raise CallerError(told.at("previous_response_id")) from error
@@ -135,18 +149,52 @@ class Memory:
             return {}
         answers = {reference.answer_id for reference in asked.references} - {""}
         requests = {reference.response_id for reference in asked.references} - {""}
+        ids = {reference.id for reference in asked.references}
         arrays = await store.said(caller.owner, answers, requests) if answers or requests else []
-        return named(arrays, {reference.id for reference in asked.references})
+        found = named(arrays, ids)
+        if missing := ids - found.keys():
+            items = await store.said_in_conversations(caller.owner, missing)
+            found |= named((b"[" + item + b"]" for item in items), missing)
+        return found
 
     async def keep(self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes) -> None:
-        """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out."""
+        """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out. While
+        the storage is down it is tried again.
+        """
         if not recalled.keep:
             return
         response, added = self.as_stored(recalled, caller, kept, body)
         try:
             await self.store.save(response, added)
+        except StoreUnavailable as error:
+            size = len(body) + len(response.items) + len(response.output)
+            if size + sum(self._late.values()) > MOST_LATE_BYTES:
+                self._log.trouble(f"storage: response {kept.id} was not kept: {error}")
+                return
+            self._log.trouble(f"storage: response {kept.id} is not kept yet: {error}")
+            task = asyncio.get_running_loop().create_task(self._keep_late(response, added))
+            self._late[task] = size
+            task.add_done_callback(self._late.pop)
         except StoreError as error:
             self._log.trouble(f"storage: response {kept.id} was not kept: {error}")
+
+    async def _keep_late(self, response: StoredResponse, added: list[tuple[str, bytes]]) -> None:
+        """What was stored meanwhile is found, and not stored twice. At the end of the process there is one last try."""
+        last: StoreError | None = None
+        for pause in AGAIN:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            try:
+                await self.store.save(response, added)
+                return
+            except StoreUnavailable as error:
+                last = error
+                if self._stopping.is_set():
+                    break
+            except StoreError as error:
+                last = error
+                break
+        self._log.trouble(f"storage: response {response.id} was not kept: {last}")
 
     def as_stored(
         self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes

@@ -97,8 +97,8 @@ def save(
     connection: Connection, response: StoredResponse, conversation_items: Sequence[tuple[str, bytes]], now: float
 ) -> bool:
     """A finished response, with what it adds to its conversation. False if there is a finished one of this id."""
-    row = insert_new(connection, RESPONSES).values(msgspec.structs.asdict(response))
-    if connection.execute(row).rowcount == 0:
+    row = msgspec.structs.asdict(response)
+    if connection.execute(insert_new(connection, RESPONSES), row).rowcount == 0:
         return advance(connection, response, conversation_items, 0, (), now)
     _add_to_conversation(connection, response, conversation_items, now)
     return True
