@@ -40,7 +40,7 @@ bench: .venv/.dev-stamp ## run the benchmarks
 soak: .venv/.dev-stamp ## five minutes of everything at once, faults too; fails if anything is left over
 	$(BIN)/python tests/bench/soak.py $(ARGS)
 
-docs: .venv/.dev-stamp ## write the generated tables into the README
+docs: .venv/.dev-stamp ## write the generated tables into the documents
 	$(BIN)/python tests/support/documents.py $(ARGS)
 
 cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite

@@ -40,7 +40,7 @@ def create_app(settings: Settings, log: Log | None = None) -> Guard:
 
 
 def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, Control]:
-    """The same, and the handles to stop it or to change its settings."""
+    """The application of `create_app`, and the handles by which signals stop it or change its settings."""
     access = Access(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
@@ -78,20 +78,9 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
         await cache.stop()
         log.flush()
 
-    native = NativeEndpoint(services)
     router = Router(
         routes=[
-            *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
-            # The router asks one after the other: what is called most comes first.
-            *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
-            *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
-            *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
-            *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
-            *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
-            *(
-                Route(path, RememberedEndpoint(row, services, background), methods=list(row))
-                for path, row in REMEMBERED.items()
-            ),
+            *_routes(services, background),
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
@@ -105,3 +94,21 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
     guard = Guard(router, settings, access, metrics, log, upgrades)
     return guard, Control(guard, upgrades, services, log, draining)
+
+
+def _routes(services: Services, background: Background) -> list[Route]:
+    """The rows of all tables, each with the endpoint of its kind."""
+    native = NativeEndpoint(services)
+    return [
+        *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
+        # The router asks one after the other: what is called most comes first.
+        *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
+        *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
+        *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
+        *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
+        *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
+        *(
+            Route(path, RememberedEndpoint(row, services, background), methods=list(row))
+            for path, row in REMEMBERED.items()
+        ),
+    ]

@@ -32,7 +32,11 @@ TRY_AGAIN = 10.0
 
 
 class Listing(Struct):
-    """A list of models. read, tried: the clock's seconds. stale: what is to be told of its age, if anything."""
+    """A list of models.
+
+    pages: Cohere's answers. read, tried: when it was fetched, and when a newer one was last asked for in vain, in
+    monotonic seconds. stale: the note for callers who get it although it is old; empty if it is not.
+    """
 
     pages: list[bytes]
     read: float
@@ -121,6 +125,7 @@ class Catalogue:
                 fetch.task.cancel()
 
     def _begun(self, owner: str, caller: Caller) -> "_Fetch":
+        """The fetch of this owner's list that is under way, or a new one."""
         fetch = self._fetching.get(owner)
         if fetch is not None and not fetch.task.cancelling():
             return fetch

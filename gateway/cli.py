@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from gateway import __version__
 
@@ -53,7 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for add in (_add_serve, _add_emulator, _add_translate, _add_database):
+        add(commands)
+    return parser
 
+
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def _add_serve(commands: Commands) -> None:
     serve = commands.add_parser(
         "serve",
         help="serve the gateway",
@@ -61,25 +69,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: COHERE_API_KEY=... cohere-gateway serve --port 8080\n\n" + _settings_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--config", metavar="FILE", help="a gateway.toml (default: ./gateway.toml if it exists)")
-    serve.add_argument("--host", help="the address to listen on")
-    serve.add_argument("--port", type=int, help="the port to listen on; 0 picks a free one")
-    serve.add_argument("--workers", type=int, help="processes that share the port")
+    serve.add_argument("--config", metavar="FILE", help="the settings file (default: ./gateway.toml if it exists)")
+    serve.add_argument("--host", help="the address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="the port to listen on; 0 picks a free one (default: 8080)")
+    serve.add_argument("--workers", type=int, help="processes that share the port (default: 1)")
     serve.add_argument("--demo", action="store_true", default=None, help="answer from the embedded emulator")
-    serve.add_argument("--allow-open", action="store_true", default=None, help="serve anybody on a public address")
+    serve.add_argument(
+        "--allow-open",
+        action="store_true",
+        default=None,
+        help="without a master key, listen on addresses beyond loopback, too: whoever reaches them may call",
+    )
     serve.set_defaults(run=_serve)
 
+
+def _add_emulator(commands: Commands) -> None:
     emulator = commands.add_parser(
         "emulator",
         help="serve the Cohere emulator alone",
         description="Serves a rule-based stand-in for Cohere's API: for tests and demonstrations, not a model.",
         epilog="example: cohere-gateway emulator --port 8090",
     )
-    emulator.add_argument("--host", default="127.0.0.1")
-    emulator.add_argument("--port", type=int, default=8090)
+    emulator.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    emulator.add_argument("--port", type=int, default=8090, help="the port to listen on (default: 8090)")
     emulator.add_argument("--models", metavar="FILE", help="a JSON file of models to offer instead of Cohere's")
     emulator.set_defaults(run=_emulator)
 
+
+def _add_translate(commands: Commands) -> None:
     translate = commands.add_parser(
         "translate",
         help="show what a request becomes",
@@ -88,26 +105,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     translate.add_argument("operation", metavar="OPERATION", help=f"what the request is for: {', '.join(OPERATIONS)}")
     translate.add_argument(
-        "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request; - is standard input"
+        "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request (default: -, standard input)"
     )
-    translate.add_argument("--config", metavar="FILE", help="a gateway.toml, for its aliases")
+    translate.add_argument("--config", metavar="FILE", help="the settings file, for its aliases")
     translate.add_argument("--strict", action="store_true", help="refuse what would be ignored or adjusted")
     translate.set_defaults(run=_translate)
 
+
+def _add_database(commands: Commands) -> None:
     database = commands.add_parser(
-        "db", help="look after the database", description="Looks after the database of responses."
+        "db",
+        help="look after the database",
+        description="Looks after the database of responses and conversations.",
+        epilog="example: cohere-gateway db upgrade",
     )
     works = database.add_subparsers(dest="work", metavar="WORK", parser_class=_Parser, required=True)
     upgrade = works.add_parser(
         "upgrade",
         help="bring the database to this version",
-        description="Makes the tables, or brings them to this version, and does nothing where they are. A gateway "
-        "does so itself at its start; this is for doing it beforehand, perhaps as a user who may.",
+        description="Makes the tables, or brings them to this version; does nothing if they are there. A gateway\n"
+        "does so itself when it starts. This is for doing it beforehand, say as a database user\n"
+        "who may create tables.",
         epilog="example: GATEWAY_DATABASE_URL=postgresql://gateway@localhost/gateway cohere-gateway db upgrade",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    upgrade.add_argument("--config", metavar="FILE", help="a gateway.toml, for its database_url")
+    upgrade.add_argument("--config", metavar="FILE", help="the settings file, for its database_url")
     upgrade.set_defaults(run=_upgrade)
-    return parser
 
 
 def _settings_text() -> str:
@@ -158,20 +181,14 @@ def _announce(settings: Any) -> None:
     upstream = settings.cohere_base_url
     if mode is Mode.DEMO:
         upstream = "the embedded emulator: rule-based answers, NOT Cohere; set COHERE_API_KEY to talk to Cohere"
-    key = (
-        "any"
-        if mode in (Mode.DEMO, Mode.OPEN)
-        else "$COHERE_API_KEY"
-        if mode is Mode.OWN_KEY
-        else "$GATEWAY_MASTER_KEY"
-    )
+    keys = {Mode.OWN_KEY: "$COHERE_API_KEY", Mode.VIRTUAL_KEYS: "$GATEWAY_MASTER_KEY"}
     print(
         f"cohere-gateway {__version__}\n"
         f"  base URL  {base}\n"
         f"  upstream  {upstream}\n"
         f"  callers   {mode.value}\n"
         f"  try       curl {base}/chat/completions -H 'content-type: application/json' "
-        f'-H "authorization: Bearer {key}" '
+        f'-H "authorization: Bearer {keys.get(mode, "any")}" '
         """-d '{"model": "cohere/command-r-plus", "messages": [{"role": "user", "content": "Hello"}]}'""",
         flush=True,
     )
@@ -219,12 +236,12 @@ def _translate(options: argparse.Namespace) -> int:
     from translators.context import Context
     from translators.errors import TranslationError
 
+    if options.operation not in TRANSLATE:
+        raise _Wrong(f"translate: '{options.operation}' is none of {', '.join(TRANSLATE)}")
     try:
         body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     except OSError as error:
         raise _Wrong(f"cannot read {options.file}: {error.strerror}", 1) from error
-    if options.operation not in TRANSLATE:
-        raise _Wrong(f"translate: '{options.operation}' is none of {', '.join(TRANSLATE)}")
     try:
         policy = load(os.environ, options.config).policy
         call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy, vocabulary=vocabulary))

@@ -16,6 +16,7 @@ RELOADED = frozenset(
     {
         *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins"),
         *("body_limit", "sockets", "usage_base", "extra_upstream_fields", "strict_failures", "stream_comments"),
+        "reasoning_events",
         *("models", "retries", "pool", "breaker", "concurrency"),
     }
 )

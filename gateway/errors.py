@@ -58,45 +58,50 @@ class CallerLeft(Exception):
 
 
 class Meaning(Struct, frozen=True):
+    """What callers are told of an error. when: what has happened, for the documentation."""
+
     status: int
     type: str
     code: str
+    when: str = ""
 
+
+_INVALID, _SERVER = "invalid_request_error", "server_error"
 
 ERRORS: Mapping[str, Meaning] = {
-    "bad_request": Meaning(400, "invalid_request_error", "bad_request"),
-    "two_credentials": Meaning(400, "invalid_request_error", "two_credentials"),
-    "unsupported": Meaning(400, "UnsupportedOperationError", "unsupported_operation"),
-    "missing_key": Meaning(401, "authentication_error", "missing_api_key"),
-    "wrong_key": Meaning(401, "authentication_error", "invalid_api_key"),
-    "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed"),
-    "not_found": Meaning(404, "invalid_request_error", "unknown_url"),
-    "no_previous": Meaning(404, "invalid_request_error", "previous_response_not_found"),
-    "no_response": Meaning(404, "invalid_request_error", "response_not_found"),
-    "no_conversation": Meaning(404, "invalid_request_error", "conversation_not_found"),
-    "no_item": Meaning(404, "invalid_request_error", "item_not_found"),
-    "wrong_method": Meaning(405, "invalid_request_error", "method_not_allowed"),
-    "slow_body": Meaning(408, "invalid_request_error", "request_timeout"),
-    "body_too_large": Meaning(413, "invalid_request_error", "request_too_large"),
-    "target_too_long": Meaning(414, "invalid_request_error", "uri_too_long"),
-    "wrong_content_type": Meaning(415, "invalid_request_error", "unsupported_media_type"),
-    "too_many_lanes": Meaning(400, "invalid_request_error", "websocket_stream_limit_reached"),
-    "too_many_waiting": Meaning(400, "invalid_request_error", "websocket_queue_limit_reached"),
-    "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded"),
-    "head_too_large": Meaning(431, "invalid_request_error", "headers_too_large"),
-    "internal": Meaning(500, "server_error", "internal_error"),
-    "unknown_coding": Meaning(501, "invalid_request_error", "unsupported_transfer_coding"),
-    "unreachable": Meaning(502, "server_error", "upstream_unreachable"),
-    "cut": Meaning(502, "server_error", "upstream_cut"),
-    "no_storage": Meaning(503, "server_error", "storage_unavailable"),
-    "background_full": Meaning(503, "server_error", "too_many_in_background"),
-    "not_ready": Meaning(503, "server_error", "not_ready"),
-    "too_many_sockets": Meaning(503, "server_error", "websocket_connection_limit_reached"),
-    "busy": Meaning(503, "server_error", "too_many_calls"),
-    "circuit_open": Meaning(503, "server_error", "circuit_open"),
-    "stopping": Meaning(503, "server_error", "gateway_stopping"),
-    "silent": Meaning(504, "server_error", "upstream_timeout"),
-    "unknown_version": Meaning(505, "invalid_request_error", "unsupported_http_version"),
+    "bad_request": Meaning(400, _INVALID, "bad_request", "the request's form cannot be served; the message says why"),
+    "two_credentials": Meaning(400, _INVALID, "two_credentials", "the request carries two different API keys"),
+    "unsupported": Meaning(400, "UnsupportedOperationError", "unsupported_operation", "Cohere cannot do this"),
+    "too_many_lanes": Meaning(400, _INVALID, "websocket_stream_limit_reached", "too many `stream_id` on a WebSocket"),
+    "too_many_waiting": Meaning(400, _INVALID, "websocket_queue_limit_reached", "too many requests wait on a socket"),
+    "missing_key": Meaning(401, "authentication_error", "missing_api_key", "no API key was sent, and one is needed"),
+    "wrong_key": Meaning(401, "authentication_error", "invalid_api_key", "the API key is not known here"),
+    "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`"),
+    "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL"),
+    "no_previous": Meaning(404, _INVALID, "previous_response_not_found", "the caller has no response of this id"),
+    "no_response": Meaning(404, _INVALID, "response_not_found", "no stored response of the caller's has this id"),
+    "no_conversation": Meaning(404, _INVALID, "conversation_not_found", "no conversation of the caller's has this id"),
+    "no_item": Meaning(404, _INVALID, "item_not_found", "no stored item of the caller's has this id"),
+    "wrong_method": Meaning(405, _INVALID, "method_not_allowed", "the URL takes another method; `allow` says which"),
+    "slow_body": Meaning(408, _INVALID, "request_timeout", "the body came too slowly (`timeouts.request_body`)"),
+    "body_too_large": Meaning(413, _INVALID, "request_too_large", "larger than `body_limit`, or the limit of its kind"),
+    "target_too_long": Meaning(414, _INVALID, "uri_too_long", "the URL is longer than 8 KiB"),
+    "wrong_content_type": Meaning(415, _INVALID, "unsupported_media_type", "another content type, or compressed"),
+    "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded", "every Cohere key is at its rate limit"),
+    "head_too_large": Meaning(431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100"),
+    "internal": Meaning(500, _SERVER, "internal_error", "a bug of the gateway's; its log has the details"),
+    "unknown_coding": Meaning(501, _INVALID, "unsupported_transfer_coding", "a transfer coding other than `chunked`"),
+    "unreachable": Meaning(502, _SERVER, "upstream_unreachable", "no connection to Cohere"),
+    "cut": Meaning(502, _SERVER, "upstream_cut", "Cohere's answer broke off"),
+    "no_storage": Meaning(503, _SERVER, "storage_unavailable", "the database does not answer"),
+    "background_full": Meaning(503, _SERVER, "too_many_in_background", "too many background responses wait"),
+    "not_ready": Meaning(503, _SERVER, "not_ready", "the gateway is starting or stopping"),
+    "too_many_sockets": Meaning(503, _SERVER, "websocket_connection_limit_reached", "`sockets` of them are open"),
+    "busy": Meaning(503, _SERVER, "too_many_calls", "too many calls to Cohere are under way (`concurrency`)"),
+    "circuit_open": Meaning(503, _SERVER, "circuit_open", "Cohere fails too often and gets a pause (`breaker`)"),
+    "stopping": Meaning(503, _SERVER, "gateway_stopping", "the gateway stopped before the answer was complete"),
+    "silent": Meaning(504, _SERVER, "upstream_timeout", "Cohere did not answer in time (`timeouts`)"),
+    "unknown_version": Meaning(505, _INVALID, "unsupported_http_version", "the request is not HTTP/1.0 or HTTP/1.1"),
 }
 """The gateway's own errors. Cohere's refusals have their table in `translators/refusals.py`."""
 

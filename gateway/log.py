@@ -51,6 +51,8 @@ FLUSH_SECONDS = 0.05
 
 
 class Log:
+    """Lines of JSON on standard error, or `out`. requests: also one for each request, not the operator's alone."""
+
     def __init__(self, requests: bool = True, out: BinaryIO | None = None) -> None:
         self._requests = requests
         self._out = out or sys.stderr.buffer
@@ -58,6 +60,7 @@ class Log:
         self._lines: list[bytes] = []
 
     def request(self, known: Exchange, now: float) -> None:
+        """The line of a finished request, written a moment later, with those that come meanwhile."""
         if not self._requests:
             return
         line = Line(
@@ -88,7 +91,9 @@ class Log:
         self._lines.append(self._encode(line))
 
     def failure(self, request_id: str, error: Exception, told: Failure) -> None:
-        """Of what callers are told of as failed, that which is the operator's to mend; without the caller's words."""
+        """A failure that the operator must mend: a bug of ours, or a Cohere key that is refused. Others are not logged
+        here. Nothing of the caller's words is in it: a traceback has the code's lines only.
+        """
         if told is INTERNAL:
             where = "".join(traceback.format_tb(error.__traceback__))
             self.trouble(f"request {request_id} failed: {type(error).__name__}\n{where}")

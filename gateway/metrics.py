@@ -7,6 +7,7 @@ processes through files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets befo
 
 import os
 from collections.abc import Callable, Collection, Iterable
+from typing import Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -49,106 +50,69 @@ class Metrics:
         """is_model, fields: which names may become labels."""
         self._is_model, self._fields = is_model, frozenset(fields)
         self._registry = registry = CollectorRegistry()
-        many = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
-        self.requests = Counter(
-            "gateway_requests_total",
-            "Requests answered",
-            ("operation", "model", "status", "outcome"),
-            registry=registry,
+        several = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=_SECONDS, registry=registry)
+
+        def gauge(workers: Literal["livesum", "livemax"], name: str, text: str, *labels: str) -> Gauge:
+            """workers: how the values of several are put together."""
+            return Gauge(name, text, labels, registry=registry, multiprocess_mode=workers if several else "all")
+
+        self.requests = counter(
+            "gateway_requests_total", "Requests answered", "operation", "model", "status", "outcome"
         )
-        self.duration = Histogram(
-            "gateway_request_duration_seconds",
-            "From the request's head to the answer's last byte",
-            ("operation",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.duration = histogram(
+            "gateway_request_duration_seconds", "From the request's head to the answer's last byte", "operation"
         )
-        self.first_byte = Histogram(
+        self.first_byte = histogram(
             "gateway_time_to_first_token_seconds",
             "From the request's head to the first byte of a streamed answer",
-            ("operation",),
-            buckets=_SECONDS,
-            registry=registry,
+            "operation",
         )
-        self.upstream = Histogram(
-            "gateway_upstream_duration_seconds",
-            "From the call to Cohere to the last byte of its answer",
-            ("operation",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.upstream = histogram(
+            "gateway_upstream_duration_seconds", "From the call to Cohere to the last byte of its answer", "operation"
         )
-        self.tokens = Counter(
+        self.tokens = counter(
             "gateway_tokens_total",
             "Tokens as Cohere counts them; of a stream that broke off before, estimated",
-            ("operation", "model", "direction"),
-            registry=registry,
+            "operation",
+            "model",
+            "direction",
         )
-        self.cache = Counter(
+        self.cache = counter(
             "gateway_cache_lookups_total",
             "Requests that could have been answered from the cache",
-            ("operation", "result"),
-            registry=registry,
+            "operation",
+            "result",
         )
-        self.in_flight = Gauge(
-            "gateway_in_flight_requests",
-            "Requests being served",
-            registry=registry,
-            multiprocess_mode="livesum" if many else "all",
+        self.in_flight = gauge("livesum", "gateway_in_flight_requests", "Requests being served")
+        self.runs = gauge("livesum", "gateway_background_responses", "Responses in the background that have not ended")
+        self.disconnects = counter("gateway_client_disconnects_total", "Callers who left early", "operation", "phase")
+        self.upstream_errors = counter(
+            "gateway_upstream_errors_total", "Failures of Cohere or of the way to it", "operation", "code"
         )
-        self.runs = Gauge(
-            "gateway_background_responses",
-            "Responses in the background that have not ended",
-            registry=registry,
-            multiprocess_mode="livesum" if many else "all",
+        self.noted = counter("gateway_noted_fields_total", "Fields not taken as asked", "operation", "kind", "field")
+        self.retries = counter(
+            "gateway_upstream_retries_total", "Calls to Cohere made once more, by what went wrong before", "reason"
         )
-        self.disconnects = Counter(
-            "gateway_client_disconnects_total",
-            "Callers who left early",
-            ("operation", "phase"),
-            registry=registry,
+        self.fallbacks = counter(
+            "gateway_fallbacks_total", "Requests put to another model, by the model that failed", "model"
         )
-        self.upstream_errors = Counter(
-            "gateway_upstream_errors_total",
-            "Failures of Cohere or of the way to it",
-            ("operation", "code"),
-            registry=registry,
+        self.parked_keys = gauge(
+            "livemax", "gateway_parked_keys", "Cohere keys of the server's that were refused and are passed over"
         )
-        self.noted = Counter(
-            "gateway_noted_fields_total",
-            "Fields not taken as asked",
-            ("operation", "kind", "field"),
-            registry=registry,
-        )
-        self.retries = Counter(
-            "gateway_upstream_retries_total",
-            "Calls to Cohere made once more, by what went wrong before",
-            ("reason",),
-            registry=registry,
-        )
-        self.fallbacks = Counter(
-            "gateway_fallbacks_total",
-            "Requests put to another model, by the model that failed",
-            ("model",),
-            registry=registry,
-        )
-        self.parked_keys = Gauge(
-            "gateway_parked_keys",
-            "Cohere keys of the server's that were refused and are passed over",
-            registry=registry,
-            multiprocess_mode="livemax" if many else "all",
-        )
-        self.breaker = Gauge(
+        self.breaker = gauge(
+            "livemax",
             "gateway_breaker_open",
             "1 while the circuit breaker of a model, or of the way to Cohere, lets no call through",
-            ("model",),
-            registry=registry,
-            multiprocess_mode="livemax" if many else "all",
+            "model",
         )
-        self.queue_wait = Histogram(
-            "gateway_upstream_queue_seconds",
-            "Waiting for one's turn to call Cohere, of the calls that had to",
-            buckets=_SECONDS,
-            registry=registry,
+        self.queue_wait = histogram(
+            "gateway_upstream_queue_seconds", "Waiting for one's turn to call Cohere, of the calls that had to"
         )
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
@@ -178,6 +142,7 @@ class Metrics:
             self.upstream_errors.labels(exchange.operation, exchange.error).inc()
 
     def note(self, operation: str, notes: Iterable[Note]) -> None:
+        """Counts the fields that were not taken as asked."""
         for note in notes:
             if note.kind is not Kind.NOTED:
                 field = note.field.partition("[")[0].partition(".")[0]
@@ -185,6 +150,7 @@ class Metrics:
                 self.noted.labels(operation, note.kind.value, known).inc()
 
     def known_model(self, model: str) -> str:
+        """The label for a model: its name if it is known, else `other`."""
         return model if not model or self._is_model(model) else OTHER
 
     def exposition(self) -> bytes:

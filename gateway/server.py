@@ -40,10 +40,10 @@ MOST_REQUESTS_A_CONNECTION = 1_000_000
 INTERRUPT_GRACE = 0.3
 """Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
 
-FAREWELL = 0.3
-"""Seconds in which what had no time left is told so, before connections are cut."""
-LAST_WORDS = 5.0
-"""Seconds beyond the grace in which the storage is told what became of responses in the background."""
+TELLING_SECONDS = 0.3
+"""For error answers to requests that had no time left, before their connections are cut."""
+STORING_SECONDS = 5.0
+"""Beyond the grace, for storing what became of responses in the background."""
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
@@ -59,7 +59,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the settings came from: as they were read, and how to read them again (which raises SettingError)."""
+    """The settings as they were read, and the function that reads them again (it raises SettingError)."""
 
     settings: Settings
     reread: Callable[[], Settings]
@@ -110,7 +110,8 @@ def bound(host: str, port: int) -> socket.socket:
 def serve(settings: Settings, announce: Callable[[Settings], None], reread: Callable[[], Settings]) -> None:
     """Serves until SIGTERM or Ctrl-C. In demo mode the emulator runs beside, on a port of its own.
 
-    reread: what SIGHUP does; can be pickled, for the workers.
+    announce: is told the settings with the real port, when it is bound. reread: reads the settings again, on SIGHUP; it
+    must be possible to pickle it, for the workers. Raises SettingError, CannotListen.
     """
     _allow_many_files()
     # Until there is a handler, SIGHUP would be the end.
@@ -133,7 +134,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None], reread: Call
 
 
 def serve_emulator(host: str, port: int, models: str | None, announce: Callable[[str], None]) -> None:
-    """The emulator alone."""
+    """Serves the emulator alone. models: a file to replace its list of models. Raises SettingError, CannotListen."""
     if not 0 <= port <= MOST_PORT:
         raise SettingError(f"--port: {port} is not a port")
     app = _emulator(models)
@@ -158,6 +159,7 @@ async def _serve_here(
     origin: Origin,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
+    """Serves in this process: the gateway and, if its socket is given, the emulator. ready: see `_run`."""
     loaded = origin.settings
     guard, control = controlled_app(settings)
     apps: list[tuple[Any, socket.socket]] = [(guard, listening)]
@@ -190,9 +192,11 @@ async def _run(
     reload: Callable[[], None] = lambda: None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves each application on its socket until a signal comes; the first one stops first.
+    """Serves each application on its socket until a signal comes; the first one stops first, then the others.
 
-    control: of the first one, if it is the gateway. ready: is told when signals are handled.
+    grace: seconds that requests in flight have after SIGTERM. keep_alive: seconds that idle connections stay open.
+    control: of the first application, if it is the gateway. reload: what SIGHUP does. ready: called when signals are
+    handled.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_quietly)
@@ -202,7 +206,7 @@ async def _run(
 
     def ends(grace: float) -> None:
         for config in configs:
-            config.graceful_timeout = grace + FAREWELL
+            config.graceful_timeout = grace + TELLING_SECONDS
         if control is not None:
             control.drain(grace)
         stop.set()
@@ -236,6 +240,7 @@ async def _run(
 
 
 def _has_terminal() -> bool:
+    """Whether there is a terminal that this process belongs to."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -250,12 +255,13 @@ def _quietly(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
 
 
 def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float) -> hypercorn.config.Config:
+    """Hypercorn's settings for one application; takes the socket over."""
     config = hypercorn.config.Config()
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listening.detach()}"]
     config.worker_class = "asyncio"
-    config.graceful_timeout = grace + FAREWELL
-    config.shutdown_timeout = grace + LAST_WORDS
+    config.graceful_timeout = grace + TELLING_SECONDS
+    config.shutdown_timeout = grace + STORING_SECONDS
     config.accesslog = None
     config.errorlog = None
     if isinstance(app, Guard):
@@ -289,8 +295,10 @@ def _emulator(models: str | None) -> Any:
         return create_emulator()
     try:
         return create_emulator(msgspec.json.decode(Path(models).read_bytes(), type=list[dict[str, Any]]))
-    except (OSError, msgspec.DecodeError) as error:
-        raise SettingError(f"--models {models}: {error}") from error
+    except OSError as error:
+        raise SettingError(f"--models: cannot read {models}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise SettingError(f"--models: {models} is not a JSON list of models: {error}") from error
 
 
 # --- several workers --------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Services(msgspec.Struct):
-    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`reload.py`)."""
+    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`control.py`)."""
 
     settings: Settings
     policy: Policy
@@ -54,7 +54,7 @@ class Services(msgspec.Struct):
     def context(
         self, scope: Scope, recalled: Recalled | None = None, instead: Mapping[str, str] | None = None
     ) -> Context:
-        """instead: models that others take the place of, for this request alone."""
+        """What the translation of one request may know. instead: see `Policy.instead`."""
         seal, summaries = seal_of(scope["gateway.caller"]), seal_of(scope["gateway.caller"], SUMMARY)
         return Context(
             created=int(time.time()),
@@ -71,6 +71,7 @@ class Services(msgspec.Struct):
             seal_summary=summaries.seal,
             opened_summary=summaries.open,
             vocabulary=vocabulary,
+            now=time.time,
         )
 
 
@@ -128,8 +129,11 @@ class Serving:
         return call
 
     async def answer(self, call: Call, outlet: Outlet) -> None:
-        """Tells the answer, of another call where Cohere's refusal of this one says how to put it. Raises GatewayError,
-        TranslationError if it fails before anything of it was told.
+        """Makes the call and sends its answer to the outlet.
+
+        A call that fails before anything of its answer was sent may be replaced: by another wording, where Cohere's
+        refusal says which; by the same call once more; by a call to another model. Raises GatewayError or
+        TranslationError when none of these is left.
         """
         self.known.upstream_began = time.monotonic()
         try:
@@ -184,7 +188,7 @@ class Serving:
         return other
 
     def _instead(self, model: str) -> Mapping[str, str] | None:
-        """What makes the request be translated for this model, if it is not the first."""
+        """For `Policy.instead`: this model in the place of the one asked for; None while no model has failed."""
         return {self._failed_models[0]: model} if self._failed_models else None
 
     async def _answer(self, call: Call, outlet: Outlet) -> None:
@@ -322,7 +326,7 @@ class Serving:
 
 
 def _told(call: Call, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
-    """Whole answers as the stream that they might have been."""
+    """Whole answers as a stream: the stream when it has ended, and all of its documents."""
     stream = call.stream()
     return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
@@ -338,7 +342,7 @@ async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]
 
 
 def _again(call: Call, failed: Failure) -> Call:
-    """The call to make after this failure. Raises AnswerRefused where asking in another way would not help."""
+    """The call to make after an answer that failed its check. Raises AnswerRefused where there is none."""
     second = call.again() if failed.again else None
     if second is None:
         raise AnswerRefused(failed)

@@ -7,6 +7,7 @@ GATEWAY_TIMEOUTS_CONNECT) unless the field names others. `described()` feeds `se
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,53 +33,65 @@ SECONDS = Meta(gt=0, le=86_400)
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """In seconds."""
-
-    connect: Annotated[float, _about("to reach Cohere"), SECONDS] = 10.0
-    first_event: Annotated[float, _about("until Cohere's answer or the first event of its stream"), SECONDS] = 300.0
-    between_events: Annotated[float, _about("between two reads of a stream or a body"), SECONDS] = 120.0
+    connect: Annotated[float, _about("seconds to reach Cohere"), SECONDS] = 10.0
+    first_event: Annotated[
+        float, _about("seconds until Cohere's answer, or the first event of its stream"), SECONDS
+    ] = 300.0
+    between_events: Annotated[
+        float, _about("seconds between two pieces of a stream or a body from Cohere"), SECONDS
+    ] = 120.0
     request_body: Annotated[
         float,
-        _about("between two pieces of a request's body, and how far all of it may lag behind 500 bytes a second"),
+        _about("seconds between two pieces of a request's body; the whole may lag this far behind 500 bytes a second"),
         SECONDS,
     ] = 30.0
-    total: Annotated[float, _about("from the call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
+    total: Annotated[float, _about("seconds from the call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
     keep_alive: Annotated[
-        float, _about("an idle connection of a caller stays open, and a request's head may take"), SECONDS
+        float, _about("seconds that a caller's idle connection stays open, and that a request's head may take"), SECONDS
     ] = 75.0
-    socket: Annotated[float, _about("between two requests on a WebSocket"), SECONDS] = 3600.0
-    shutdown: Annotated[float, _about("what is in flight may take after SIGTERM"), SECONDS] = 30.0
+    socket: Annotated[float, _about("seconds between two requests on a WebSocket"), SECONDS] = 3600.0
+    shutdown: Annotated[float, _about("seconds that requests in flight have to finish after SIGTERM"), SECONDS] = 30.0
 
 
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
-    aliases: Annotated[dict[str, str], _about('other names of models: `"gpt-4o" = "command-a-03-2025"`')] = {}
+    aliases: Annotated[dict[str, str], _about('names of your own for models: `"gpt-4o" = "command-a-03-2025"`')] = {}
     successors: Annotated[bool, _about("serve ids that Cohere removed with the models that took their place")] = True
     fallbacks: Annotated[
         dict[str, list[str]],
-        _about('models to ask when one fails: `"command-a-03-2025" = ["command-r7b-12-2024"]`'),
+        _about('models to ask, in order, when one fails: `"command-a-03-2025" = ["command-r7b-12-2024"]`'),
     ] = {}
     cache_seconds: Annotated[
-        float, _about("how long Cohere's list of models is good; 0 asks for it each time"), Meta(ge=0, le=86_400)
+        float, _about("seconds that Cohere's list of models is kept; 0 asks for it each time"), Meta(ge=0, le=86_400)
     ] = 300.0
 
 
 class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """For Cohere's API in other homes; `cohere_base_url` may have a path."""
+    """For private deployments of Cohere's API; `cohere_base_url` may have a path."""
 
-    headers: Annotated[dict[str, str], _about("headers that every request to Cohere carries as well")] = {}
-    ca_file: Annotated[str, _about("certificates, as PEM, that are trusted beside the system's")] = ""
-    client_certificate: Annotated[str, _about("the certificate, as PEM, that is shown to Cohere")] = ""
-    client_key: Annotated[str, _about("the certificate's key, as PEM, if it is in a file of its own")] = ""
+    headers: Annotated[dict[str, str], _about("headers that are added to every request to Cohere")] = {}
+    ca_file: Annotated[str, _about("a PEM file of certificates that are trusted beside the system's")] = ""
+    client_certificate: Annotated[
+        str, _about("a PEM file with the certificate that the gateway shows to Cohere (mutual TLS)")
+    ] = ""
+    client_key: Annotated[str, _about("a PEM file with that certificate's key, if it is not in the same file")] = ""
 
 
 class Retries(Struct, frozen=True, forbid_unknown_fields=True):
-    """Only before the first byte of an answer has left."""
+    """A call is made again only before the first byte of its answer has left."""
 
-    count: Annotated[int, _about("times that Cohere is asked again; another key is no such time"), Meta(ge=0)] = 2
-    budget: Annotated[float, _about("seconds after which Cohere is not asked again"), Meta(ge=0)] = 30.0
-    first_pause: Annotated[float, _about("seconds before the second call; twice that before the third"), SECONDS] = 0.5
-    longest_pause: Annotated[float, _about("seconds between two calls at most, unless Cohere says more"), SECONDS] = 8.0
-    generation: Annotated[bool, _about("ask once more when the model generated what cannot be used (422)")] = False
+    count: Annotated[
+        int, _about("times that a failed call is made again; another key of the pool does not count"), Meta(ge=0)
+    ] = 2
+    budget: Annotated[float, _about("seconds after the first call in which it may be made again"), Meta(ge=0)] = 30.0
+    first_pause: Annotated[float, _about("seconds before the second call; twice as many before the third"), SECONDS] = (
+        0.5
+    )
+    longest_pause: Annotated[
+        float, _about("seconds between two calls at most, unless Cohere's Retry-After asks for more"), SECONDS
+    ] = 8.0
+    generation: Annotated[
+        bool, _about("make a call once more when the model generated something unusable (Cohere's 422)")
+    ] = False
 
 
 class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,38 +99,44 @@ class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Annotated[
         Literal["learnt", "trial", "production"],
-        _about("which of Cohere's budgets the keys are held to; learnt, from what its answers say"),
+        _about("the rate limits that keys are held to: Cohere's published ones, or those learnt from its answers"),
     ] = "learnt"
-    wait: Annotated[float, _about("seconds that a call waits for a key with budget left"), Meta(ge=0)] = 10.0
+    wait: Annotated[float, _about("seconds that a call waits for a key that is below its limit"), Meta(ge=0)] = 10.0
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """One for the way to Cohere, one for each model."""
+    """One breaker for the way to Cohere, one for each model."""
 
-    failures: Annotated[int, _about("failures in the window, being half of the calls, that open it; 0 is never")] = 20
-    window: Annotated[float, _about("seconds over which is counted"), SECONDS] = 10.0
-    pause: Annotated[float, _about("seconds until one call may try again"), SECONDS] = 10.0
+    failures: Annotated[
+        int, _about("failures in the window that open the breaker, if they are half of the calls; 0 switches it off")
+    ] = 20
+    window: Annotated[float, _about("seconds over which failures are counted"), SECONDS] = 10.0
+    pause: Annotated[float, _about("seconds that an open breaker refuses calls, before one call may try"), SECONDS] = (
+        10.0
+    )
 
 
 class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """In one worker."""
-
-    calls: Annotated[int, _about("calls to Cohere under way at once"), Meta(ge=1)] = 1_000
+    calls: Annotated[int, _about("calls to Cohere at once, in each worker"), Meta(ge=1)] = 1_000
     waiting: Annotated[int, _about("calls that wait for their turn; those beyond get a 503"), Meta(ge=0)] = 1_000
     wait: Annotated[float, _about("seconds that a call waits for its turn"), Meta(ge=0)] = 30.0
 
 
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    public: Annotated[bool, _about("`/metrics` needs no token although the bind is not loopback")] = False
-    token: Annotated[str, _about("the bearer token that `/metrics` wants elsewhere")] = ""
+    public: Annotated[bool, _about("serve `/metrics` without a token on addresses beyond loopback, too")] = False
+    token: Annotated[str, _about("the bearer token that `/metrics` wants on addresses beyond loopback")] = ""
 
 
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
     store: Annotated[
-        Literal["off", "memory", "redis"], _about("where answers are kept for who asks the same again")
+        Literal["off", "memory", "redis"], _about("where answers are kept for callers who ask the same again")
     ] = "off"
-    seconds: Annotated[float, _about("how long, unless a request says it"), SECONDS] = 3_600.0
-    memory_bytes: Annotated[int, _about("bytes of memory for it, in each process"), Meta(ge=0)] = 64 * 1024 * 1024
+    seconds: Annotated[float, _about("seconds that an answer is kept, unless its request names a number"), SECONDS] = (
+        3_600.0
+    )
+    memory_bytes: Annotated[int, _about("bytes of answers kept in memory, in each worker"), Meta(ge=0)] = (
+        64 * 1024 * 1024
+    )
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,54 +146,59 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     demo: Annotated[bool, _about("answer from the embedded emulator, not from Cohere")] = False
     cohere_api_key: Annotated[
         list[str],
-        _about("the server's Cohere key; several, comma separated, share the calls", "COHERE_API_KEY", "CO_API_KEY"),
+        _about("the server's Cohere key; several, separated by commas, form a pool", "COHERE_API_KEY", "CO_API_KEY"),
     ] = []
     cohere_base_url: Annotated[
         str,
-        _about("where Cohere's API is, with a path if need be; /v1 or /v2 is cut", "COHERE_BASE_URL", "CO_API_URL"),
+        _about("where Cohere's API is; a trailing /v1 or /v2 is cut", "COHERE_BASE_URL", "CO_API_URL"),
     ] = "https://api.cohere.com"
-    master_key: Annotated[str, _about("the operator's key: virtual keys are on when it is set")] = ""
-    master_may_call: Annotated[bool, _about("the master key may call the API, too")] = True
-    allow_open: Annotated[bool, _about("serve anybody who reaches a public address (open mode)")] = False
-    cors_origins: Annotated[list[str], _about("origins whose pages may call, comma separated")] = []
-    body_limit: Annotated[int, _about("bytes of a request's body"), Meta(ge=1)] = 32 * 1024 * 1024
-    sockets: Annotated[int, _about("open WebSockets of a process, at most"), Meta(ge=0)] = 256
-    audio_limit: Annotated[int, _about("bytes of a form with a recording in it (Cohere takes 25 MB)"), Meta(ge=1)] = (
-        26 * 1024 * 1024
-    )
+    master_key: Annotated[str, _about("the operator's own key; setting it switches virtual keys on")] = ""
+    master_may_call: Annotated[bool, _about("the master key may call the API as well")] = True
+    allow_open: Annotated[bool, _about("in open mode, listen on addresses beyond loopback, too")] = False
+    cors_origins: Annotated[list[str], _about("origins whose web pages may call, separated by commas")] = []
+    body_limit: Annotated[int, _about("bytes of a request's body, at most"), Meta(ge=1)] = 32 * 1024 * 1024
+    sockets: Annotated[int, _about("open WebSockets in each worker, at most"), Meta(ge=0)] = 256
+    audio_limit: Annotated[
+        int, _about("bytes of a transcription request, at most (Cohere takes files of 25 MB)"), Meta(ge=1)
+    ] = 26 * 1024 * 1024
     transcription_language: Annotated[
-        str, _about("the language of recordings whose callers name none, as `en`; Cohere wants one")
+        str, _about("the language of recordings whose callers name none, such as `en`; Cohere requires one")
     ] = ""
-    upload_limit: Annotated[
-        int, _about("bytes of a file sent to Cohere's native API, which passes through"), Meta(ge=1)
-    ] = 2 * 1024 * 1024 * 1024
+    upload_limit: Annotated[int, _about("bytes of an upload to Cohere's native API, at most"), Meta(ge=1)] = (
+        2 * 1024 * 1024 * 1024
+    )
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
         "tokens"
     )
     embed_input_type: Annotated[
         Literal["search_document", "search_query", "classification", "clustering"],
-        _about("what texts to embed are for, where a caller says nothing of `input_type`"),
+        _about("the `input_type` of texts to embed whose callers name none"),
     ] = "search_document"
     extra_upstream_fields: Annotated[
         list[str], _about("fields that are sent to Cohere although the gateway does not know them")
     ] = []
-    database_url: Annotated[str, _about("where responses are kept: sqlite:///FILE or postgresql://USER@HOST/NAME")] = (
-        "sqlite:///cohere-gateway.sqlite3"
-    )
-    redis_url: Annotated[str, _about("the Redis that gateways share: redis://HOST:PORT/NUMBER")] = ""
+    database_url: Annotated[
+        str, _about("where responses are stored: sqlite:///FILE or postgresql://USER@HOST/NAME")
+    ] = "sqlite:///cohere-gateway.sqlite3"
+    redis_url: Annotated[str, _about("the Redis that several gateways share: redis://HOST:PORT/NUMBER")] = ""
     response_days: Annotated[
-        float, _about("days that a stored response is kept; 0 is for ever"), Meta(ge=0, le=36_500)
+        float, _about("days that a stored response is kept; 0 keeps it for ever"), Meta(ge=0, le=36_500)
     ] = 30.0
     background_runs: Annotated[
-        int, _about("responses in the background that a process works on at once; more are queued"), Meta(ge=1)
+        int, _about("background responses that a worker works on at once; more are queued"), Meta(ge=1)
     ] = 100
     strict_failures: Annotated[
-        Literal["error", "refusal"], _about("what a caller gets whose `strict` schema the model missed twice")
+        Literal["error", "refusal"], _about("what a caller gets when the model misses a `strict` schema twice")
     ] = "error"
+    reasoning_events: Annotated[
+        Literal["summary", "text"], _about("what Responses tell thinking as where a caller asks for no summary")
+    ] = "summary"
     stream_comments: Annotated[
-        float, _about("seconds that a stream is silent before its caller gets a comment; 0 is for ever"), Meta(ge=0)
+        float,
+        _about("seconds of silence after which a stream's caller gets a comment, to keep the connection; 0 sends none"),
+        Meta(ge=0),
     ] = 15.0
-    log: Annotated[Literal["json", "off"], _about("one line a request on standard error")] = "json"
+    log: Annotated[Literal["json", "off"], _about("the log on standard error, one line for each request")] = "json"
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -206,16 +230,22 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             self.strict_failures == "refusal",
             self.embed_input_type,
             transcription_language=self.transcription_language,
+            raw_thoughts=self.reasoning_events == "text",
         )
 
 
 class Description(Struct, frozen=True):
-    """One line of the settings table. `path` is the key in the file, dots between table and key."""
+    """One line of the settings table.
+
+    path: the key in the file, with dots between table and key. text: what the setting means, its choices included.
+    choices: the only values that it may have; empty for any. repeated: it is a list.
+    """
 
     path: str
     environment: tuple[str, ...]
     default: str
     text: str
+    choices: tuple[str, ...]
     repeated: bool
 
 
@@ -272,9 +302,11 @@ def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Descr
         default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
         repeated = isinstance(described_type, msgspec.inspect.ListType)
         environment = names or ("GATEWAY_" + path.replace(".", "_").upper(),)
-        values = described_type.values if isinstance(described_type, msgspec.inspect.LiteralType) else ()
-        text = next(filter(None, texts), "") + (f": {' or '.join(map(str, values))}" if values else "")
-        yield Description(path, tuple(environment), _written(default), text, repeated)
+        choices: tuple[str, ...] = ()
+        if isinstance(described_type, msgspec.inspect.LiteralType):
+            choices = tuple(map(str, described_type.values))
+        text = next(filter(None, texts), "") + (f" (one of {', '.join(choices)})" if choices else "")
+        yield Description(path, tuple(environment), _written(default), text, choices, repeated)
 
 
 def _written(default: Any) -> str:
@@ -346,13 +378,35 @@ def _base_url(url: str) -> str:
     return url
 
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "array": "a list",
+    "object": "a table",
+}
+"""msgspec's names of types, in the words of a settings file."""
+
+
 def _explained(error: ValidationError) -> str:
+    """msgspec's sentence in plain words, after the name of the setting that it is about."""
     text, _, place = str(error).partition(" - at ")
     path = place.strip("`").removeprefix("$").lstrip(".")
     unknown = "unknown field `"
     if unknown in text:
         key = text.split(unknown)[1].rstrip("`")
-        wrong = f"{path}.{key}" if path else key
-        near = difflib.get_close_matches(wrong, [line.path for line in described()], 1, 0.5)
-        return f"unknown setting '{wrong}'" + (f", did you mean '{near[0]}'?" if near else "")
+        return _unknown(f"{path}.{key}" if path else key)
+    choices = next((line.choices for line in described() if line.path == path), ())
+    if choices and text.startswith("Invalid enum value"):
+        return f"{path}: {text.removeprefix('Invalid enum value ')} is none of {', '.join(choices)}"
+    text = re.sub(r"`(\w+)`", lambda found: _KINDS.get(found[1], found[0]), text)
     return f"{path or 'settings'}: {text[:1].lower()}{text[1:]}"
+
+
+def _unknown(name: str) -> str:
+    """What is said of a key that does not exist. The name of a table may be the slip, too."""
+    paths = [line.path for line in described()]
+    names = [*paths, *dict.fromkeys(path.partition(".")[0] for path in paths if "." in path)]
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"unknown setting '{name}'" + (f", did you mean '{near[0]}'?" if near else "")

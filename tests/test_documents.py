@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and CHANGELOG against the project: tables fresh, and what they mention is there."""
+"""The documents against the project: tables fresh, and what they mention is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gateway.settings import described, load
 from support import documents
 
 ROOT = documents.ROOT
-WRITTEN = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+WRITTEN = (*documents.DOCUMENTS, "CHANGELOG.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in WRITTEN}
 EVERYTHING = "\n".join(TEXTS.values())
 
@@ -85,10 +86,10 @@ def test_links_lead_somewhere(name: str) -> None:
         if link.startswith("https://"):
             continue
         path, _, anchor = link.partition("#")
-        assert not path or (ROOT / path).exists(), f"{name}: {link}"
+        target = (ROOT / name).parent.joinpath(path).resolve() if path else ROOT / name
+        assert target.exists(), f"{name}: {link}"
         if anchor:
-            target = TEXTS[path] if path else TEXTS[name]
-            assert anchor in headings(target), f"{name}: {link}"
+            assert anchor in headings(TEXTS[str(target.relative_to(ROOT))]), f"{name}: {link}"
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -130,13 +131,22 @@ def test_settings_exist() -> None:
     assert keys <= paths, f"no such key: {sorted(keys - paths)}"
 
 
-def test_the_settings_files_of_the_readme_are_taken(tmp_path: Path) -> None:
+TOML = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", [text for text in TOML if "model_providers" not in text])
+def test_the_settings_files_of_the_readme_are_taken(snippet: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
-    snippets = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
-    file.write_text("".join(snippets), encoding="utf-8")
-    models = load({}, str(file)).models
-    assert models.aliases == {"gpt-4o": "command-a-03-2025"}
-    assert list(models.fallbacks) == ["command-a-03-2025"]
+    file.write_text(snippet, encoding="utf-8")
+    assert load({}, str(file)) != load({})
+
+
+def test_codex_is_sent_to_the_base_url() -> None:
+    (snippet,) = [text for text in TOML if "model_providers" in text]
+    configuration = tomllib.loads(snippet)
+    provider = configuration["model_providers"][configuration["model_provider"]]
+    assert provider["base_url"] == "http://127.0.0.1:8080/v1"
+    assert provider["wire_api"] == "responses"
 
 
 def sources() -> Iterator[str]:

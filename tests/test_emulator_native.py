@@ -22,9 +22,10 @@ import pytest
 from starlette.applications import Starlette
 
 from gateway.emulator import avro, datasets, faults, multipart, rows, shelf
-from gateway.emulator.app import ROUTES, create_emulator
+from gateway.emulator.app import create_emulator
 from gateway.emulator.catalogue import MODELS, Model
 from gateway.emulator.refusals import Refusal
+from gateway.emulator.routes import ROUTES
 from gateway.emulator.shelf import Course, Shelf
 from support import native_calls, oracle
 from support.native_calls import CALLS, LEFT_OUT, Clients, outcome

@@ -13,7 +13,6 @@ import jsonschema
 import pytest
 
 from gateway.emulator import (
-    app,
     batches,
     classify,
     connectors,
@@ -24,6 +23,7 @@ from gateway.emulator import (
     parse,
     rerank,
     rerank_v1,
+    routes,
     tokens,
     vectors,
 )
@@ -344,27 +344,29 @@ def test_any_instance_is_valid(text: str) -> None:
 
 
 SEEDS: list[tuple[Answering, dict[str, Any]]] = [
-    (app.chat, {"model": "command-r-08-2024", "messages": [{"role": "user", "content": "Paris, 3"}], "tools": [
+    (routes.chat, {"model": "command-r-08-2024", "messages": [{"role": "user", "content": "Paris, 3"}], "tools": [
         {"type": "function", "function": {"name": "f", "description": "d", "parameters": {
             "type": "object", "properties": {"a": {"type": "string", "enum": ["x"]}}, "required": ["a"]}}}]}),
-    (app.chat, {"model": "command-a-03-2025", "stream": True, "messages": [
+    (routes.chat, {"model": "command-a-03-2025", "stream": True, "messages": [
         {"role": "user", "content": [{"type": "text", "text": "a"}]},
         {"role": "assistant", "tool_calls": [
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "tool_call_id": "c", "content": [{"type": "document", "document": {"data": {"a": "b"}}}]}]}),
-    (app.chat, {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "JSON"}], "response_format": {
+    (routes.chat, {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "JSON"}], "response_format": {
         "type": "json_object", "schema": {"type": "object", "properties": {"a": {"type": "array", "items": {
             "type": "integer"}}}, "required": ["a"]}}}),
-    (app.embed, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query", "output_dimension": 256}),
-    (app.rerank, {"model": "rerank-v5.0-pro", "query": "a", "documents": ["a"], "relevant_spans": {"mode": "enabled"}}),
-    (app.tokenize, {"model": "command-a-03-2025", "text": "a"}),
-    (app.detokenize, {"model": "command-a-03-2025", "tokens": [353]}),
-    (app.chat_v1, {"message": "Weather in Oslo?", "tools": [{"name": "f", "description": "d", "parameter_definitions": {
-        "city": {"type": "str", "description": "d", "required": True}}}], "tool_results": [
+    (routes.embed, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query", "output_dimension": 256}),
+    (routes.rerank, {"model": "rerank-v5.0-pro", "query": "a", "documents": ["a"],
+        "relevant_spans": {"mode": "enabled"}}),
+    (routes.tokenize, {"model": "command-a-03-2025", "text": "a"}),
+    (routes.detokenize, {"model": "command-a-03-2025", "tokens": [353]}),
+    (routes.chat_v1, {"message": "Weather in Oslo?", "tools": [
+        {"name": "f", "description": "d", "parameter_definitions": {
+            "city": {"type": "str", "description": "d", "required": True}}}], "tool_results": [
             {"call": {"name": "f", "parameters": {"city": "Oslo"}}, "outputs": [{"a": "b"}]}]}),
-    (app.chat_v1, {"message": "a", "preamble": "b", "stream": True, "connectors": [{"id": "web-search"}],
+    (routes.chat_v1, {"message": "a", "preamble": "b", "stream": True, "connectors": [{"id": "web-search"}],
         "conversation_id": "c", "documents": [{"id": "d", "text": "e"}], "citation_quality": "FAST"}),
-    (app.chat_v1, {"message": "a", "prompt_truncation": "AUTO", "chat_history": [
+    (routes.chat_v1, {"message": "a", "prompt_truncation": "AUTO", "chat_history": [
         {"role": "USER", "message": "a"}, {"role": "SYSTEM", "message": "a"},
         {"role": "CHATBOT", "message": "b", "tool_calls": [{"name": "f", "parameters": {"a": 1}}]},
         {"role": "TOOL", "tool_results": [{"call": {"name": "f", "parameters": {"a": 1}}, "outputs": [{"a": "b"}]}]}]}),

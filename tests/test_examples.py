@@ -50,6 +50,21 @@ SAID: Mapping[str, tuple[str, ...]] = {
         r"^0\.\d\d  The Eiffel tower is 330 metres tall\.\n",
         r"-?0\.\d\d  .*\n-?0\.\d\d  ",
     ),
+    "responses.py": (
+        r"first: +The capital of France is Paris\.\n",
+        r"second: +1, 2, 3\n",
+        r"tokens: +[1-9]\d* in, [1-9]\d* out",
+        r"stored: +\['message'\]",
+    ),
+    "agents_sdk.py": (
+        r"called: +Toronto",
+        r"answer: .*11 degrees and rain in Toronto",
+    ),
+    "langchain_chat.py": (
+        r"answer: +The capital of France is Paris\.",
+        r"shaped: +\['age', 'name'\]",
+        r"vector: +1536 numbers",
+    ),
     "models.py": (
         r"(?m)^cohere/command-a-03-2025 +288000 .*\btools\b",
         r"command-r-plus is served by cohere/command-r-plus-08-2024",
@@ -183,7 +198,7 @@ def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Pa
         command = text.replace(ORIGIN, base_url.removesuffix("/v1"))
         command = re.sub(r"^curl ", "curl --silent --show-error ", command, flags=re.MULTILINE)
         outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
-    hello, ranked, strict, native, alias, limited = outputs
+    hello, ranked, native, alias, strict, limited = outputs
     assert '"index":1' in ranked
     assert "This is the Cohere emulator" in hello
     assert '"param":"temperature"' in strict

@@ -21,14 +21,16 @@ from typing import Any
 
 import openai
 import pytest
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Event, RawData
 from starlette.routing import Route
 
 from gateway.app import create_app
 from gateway.server import TCP_KEEP_ALIVE, bound
 from gateway.settings import Settings, Timeouts
-from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage
+from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
 from support.gateway import raw_request
-from support.scripted import Pause, ScriptedUpstream, Signal
+from support.scripted import Pause, Script, ScriptedUpstream, Signal
 
 TESTS = Path(__file__).parent
 KEY = "authorization: Bearer front-key-41"
@@ -456,6 +458,62 @@ def test_a_caller_may_be_silent_while_cohere_thinks(hasty: Stage) -> None:
         wire.send(post(LENGTH, body=BODY))
         seen = wire.answer()
         assert seen is not None and seen.status == 200
+        assert wire.ends(), "the next pause is counted again"
+
+
+def test_each_pause_is_counted_by_itself(hasty: Stage) -> None:
+    with Wire(hasty.gateway) as wire:
+        for _ in range(4):
+            wire.send(LIVE)
+            assert wire.answer() is not None
+            time.sleep(0.3)
+        began = time.monotonic()
+        assert wire.ends()
+        assert time.monotonic() - began < 1
+
+
+# --- how answers leave --------------------------------------------------------------------------------------
+
+STREAMED = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
+CLOSE = "connection: close"
+
+WRITES = (
+    ("whole", post(LENGTH, CLOSE, body=BODY), answered(), [rb"HTTP/1.1 200 .*Hi there.*\}"]),
+    ("no body", post(LENGTH, CLOSE, body=BODY).replace(b"POST", b"HEAD"), answered(), [rb"HTTP/1.1 405 .*\r\n\r\n"]),
+    ("an error", get(CLOSE, target="/v1/nowhere"), answered(), [rb"HTTP/1.1 401 .*\}"]),
+    (
+        "streamed at once",
+        post(f"content-length: {len(STREAMED)}", CLOSE, body=STREAMED),
+        streamed(),
+        [rb"HTTP/1.1 200 .*\r\n\r\n[0-9a-f]+\r\ndata: .*\[DONE\]\n\n\r\n0\r\n\r\n"],
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "script", "expected"), [row[1:] for row in WRITES], ids=[row[0] for row in WRITES]
+)
+def test_an_answer_leaves_in_few_writes(
+    theatre: Stage, monkeypatch: pytest.MonkeyPatch, request_: bytes, script: Script, expected: list[bytes]
+) -> None:
+    """Head and body together where the length is known, and a stream's end with its last piece."""
+    written: list[bytes] = []
+    send = TCPServer.protocol_send
+
+    async def counting(server: TCPServer, event: Event) -> None:
+        if isinstance(event, RawData):
+            written.append(event.data)
+        await send(server, event)
+
+    monkeypatch.setattr(TCPServer, "protocol_send", counting)
+    theatre.plays(script)
+    with Wire(theatre.gateway) as wire:
+        wire.send(request_)
+        while wire.socket.recv(65536):
+            pass
+    assert len(written) == len(expected)
+    for data, pattern in zip(written, expected, strict=True):
+        assert re.fullmatch(pattern, data, re.DOTALL), data
 
 
 # --- callers who leave --------------------------------------------------------------------------------------

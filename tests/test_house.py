@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ RUNGS: list[set[str]] = [
     {"model_names", "fields", "envelope", "outcome", "citations", "annotations", "logprobs", "refusals", "rewrites"},
     {"turn", "replay", "messages", "tools", "reasoning", "truncation", "embeddings_input"},
     {"telling"},
-    {"structured", "parameters"},
+    {"structured", "parameters", "responses_tools", "responses_echo"},
     {"question"},
     {
         *("chat", "chat_stream", "chat_answer"),
@@ -88,7 +89,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("aiohttp", ("gateway.upstream",)),
     ("cryptography", ("gateway.memory.seal",)),
     ("python_multipart", ("gateway.front.form",)),
-    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")),
+    *((driver, ("gateway.store",)) for driver in ("sqlalchemy", "alembic", "sqlite3", "asyncpg", "redis")),
 )
 
 # The endpoint and what it serves with are one for all operations: with the first of these words they start to be two.
@@ -331,7 +332,7 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (keeps_others_out, "gateway.upstreams", "import aiohttp"),
     (keeps_others_out, "gateway.app", "from sqlalchemy.ext.asyncio import create_async_engine"),
     (keeps_others_out, "gateway.cli", "def late():\n    from alembic import command"),
-    (keeps_others_out, "gateway.stores", "import aiosqlite"),
+    (keeps_others_out, "gateway.stores", "import sqlite3"),
     (keeps_others_out, "gateway.endpoints.endpoint", "import asyncpg"),
     (keeps_others_out, "gateway.endpoints.endpoint", "from cryptography.fernet import Fernet"),
     (keeps_others_out, "gateway.serving", "from gateway.endpoints.endpoint import Answering"),
@@ -423,6 +424,18 @@ def dotted(path: Path) -> str:
 def test_module(path: Path) -> None:
     found = violations(dotted(path), path.read_text(encoding="utf-8"))
     assert not found, "\n" + "\n".join(found)
+
+
+MENTIONED = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
+"""A file of ours by its name, or by as much of its path as is needed, in a docstring or a comment."""
+
+
+@pytest.mark.parametrize("path", files(), ids=dotted)
+def test_files_that_are_mentioned_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    ours = [f"/{other.relative_to(ROOT).as_posix()}" for other in files()]
+    gone = {name for name in MENTIONED.findall(text) if not any(other.endswith(f"/{name}") for other in ours)}
+    assert not gone, f"{dotted(path)} speaks of files that do not exist: {sorted(gone)}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -18,7 +18,7 @@ from hypothesis import example, given
 
 from gateway import sse
 from schemas.cohere import events
-from support import transcripts
+from support import nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.chat import ChatCall
 from translators.chat_answer import ChatView, completion
@@ -225,48 +225,8 @@ def test_l3_every_state_is_reached_and_every_state_can_end() -> None:
         assert rows[events.MessageEnd] is State.DONE
 
 
-_JUNK = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-(2**70), 2**70),
-        st.floats(allow_nan=False),
-        st.text(max_size=4),
-        st.sampled_from(["text", "thinking", "", "n", "null"]),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(
-            st.sampled_from(["message", "content", "text", "thinking", "tool_calls", "citations", "usage", "a"]),
-            inner,
-            max_size=3,
-        ),
-    ),
-    max_leaves=6,
-)
-
-
-@st.composite
-def broken_data(draw: st.DrawFn) -> bytes:
-    """An event's JSON after an accident: a key gone, a value of another type, bytes changed or lost."""
-    tag = draw(st.sampled_from(sorted(events.TAGS)))
-    made = draw(transcripts.event_of(tag))
-    for _ in range(draw(st.integers(0, 2))):
-        place, last = made, None
-        while isinstance(place, dict) and place:
-            place, last = (place, draw(st.sampled_from(sorted(place)))) if last is None else (place[last], None)
-            if last is not None and (draw(st.booleans()) or not isinstance(place[last], dict)):
-                place[last] = draw(_JUNK)
-                break
-    raw = json.dumps(made).encode()
-    if draw(st.booleans()):
-        start, length = draw(st.integers(0, len(raw))), draw(st.integers(0, 4))
-        raw = raw[:start] + draw(st.binary(max_size=4)) + raw[start + length :]
-    return raw
-
-
 @property_of(600)
-@given(st.lists(broken_data(), max_size=5), st.sampled_from(STATES))
+@given(st.lists(nonsense.broken_events(), max_size=5), st.sampled_from(STATES))
 @example([b"\xff"], State.BETWEEN)
 @example([b'"message-end"'], State.BETWEEN)
 @example([b"[" * 100_000], State.BETWEEN)
@@ -290,7 +250,7 @@ def test_l3_broken_data_raises_one_thing_only(data: list[bytes], state: State) -
 
 
 @property_of(300)
-@given(_JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
+@given(nonsense.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
 def test_l3_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
     told = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
     for answer in ({**transcripts.whole(made), key: junk}, junk):

@@ -1,7 +1,7 @@
 """What the Responses API says is what OpenAI's and Open Responses' schemas say; and no field of it is silent.
 
-OpenAI's document is the oracle; Open Responses' is not at hand, so what it requires beyond is written down here
-(its public schema's required fields). Where OpenAI's document is absent its tests are skipped.
+OpenAI's document is the oracle; what Open Responses requires beyond (release 2026-04-24: required fields, names of
+events) is written down here. Where OpenAI's document is absent its tests are skipped.
 """
 
 from __future__ import annotations
@@ -92,8 +92,27 @@ _ITEMS = {
         content={"type": "array", "items": _CONTENT},
     ),
     "function_call": _object(type=_TEXT, id=_TEXT, call_id=_TEXT, name=_TEXT, arguments=_TEXT, status=_STATUS),
-    "reasoning": _object(type=_TEXT, id=_TEXT, summary={"type": "array"}),
+    "reasoning": {
+        **_object(type=_TEXT, id=_TEXT, summary={"type": "array"}),
+        "not": {"required": ["encrypted_content"], "properties": {"encrypted_content": {"type": "null"}}},
+    },
 }
+_EVENTS = frozenset(
+    {
+        *("response.created", "response.queued", "response.in_progress"),
+        *("response.completed", "response.incomplete", "response.failed", "error"),
+        *("response.output_item.added", "response.output_item.done"),
+        *("response.content_part.added", "response.content_part.done"),
+        *("response.output_text.delta", "response.output_text.done", "response.output_text.annotation.added"),
+        *("response.refusal.delta", "response.refusal.done"),
+        *("response.function_call_arguments.delta", "response.function_call_arguments.done"),
+        *("response.reasoning_summary_part.added", "response.reasoning_summary_part.done"),
+        *("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done"),
+    }
+)
+"""Those of Open Responses that OpenAI has as well. OpenAI's `reasoning_text` it calls `reasoning`, so that raw thoughts
+(setting `reasoning_events`) cannot please both.
+"""
 OPEN_RESPONSE = _object(
     id=_TEXT,
     object={"const": "response"},
@@ -181,7 +200,10 @@ _HELLO = [
 
 
 def _check(event: Any) -> None:
-    """OpenAI's schema of an event, and Open Responses' of the response in it."""
+    """OpenAI's schema of an event, and Open Responses' of the response or item in it."""
+    assert event["type"] in _EVENTS
+    if "item" in event:
+        jsonschema.validate(event["item"], _ITEMS[event["item"]["type"]])
     if "response" in event:
         _CHECK.validate(event["response"])
         event = {**event, "response": _openais(event["response"])}

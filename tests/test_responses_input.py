@@ -407,6 +407,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no calls at all": (ask(max_tool_calls=0), "max_tool_calls"),
     "a prompt template": (ask(prompt={"id": "p"}), "prompt"),
     "metadata that is no text": (ask(metadata={"a": 1}), "metadata[]"),
+    "too much metadata": (ask(metadata={str(number): "" for number in range(17)}), "metadata"),
+    "metadata with a long key": (ask(metadata={"k" * 65: ""}), "metadata"),
+    "metadata with a long value": (ask(metadata={"k": "v" * 513}), "metadata[]"),
     "a conversation without an id": (ask(conversation={}), "conversation.id"),
     "a conversation of another type": (ask(conversation={"id": ["a"]}), "conversation.id"),
 }

@@ -13,11 +13,14 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
+from msgspec.structs import replace
 
 from schemas.cohere import events
-from support import golden, transcripts
+from support import golden, nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
+from translators import responses
 from translators.errors import TranslationError, UpstreamProtocolError
+from translators.responses import ResponsesCall
 from translators.responses_answer import ResponsesStream
 
 CUT = transcripts.CUT
@@ -40,7 +43,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         ],
     },
     "hidden thoughts": {**ASKED, "reasoning": {"exclude": True}},
+    "raw thoughts": {**ASKED, "settings": {"raw_thoughts": True}},
 }
+"""Requests, and under `settings` the operator's."""
+
 TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
 PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_"}
 
@@ -48,8 +54,13 @@ each_transcript = pytest.mark.parametrize("transcript", transcripts.transcripts(
 shapes = st.sampled_from(sorted(SHAPES)).map(lambda name: SHAPES[name])
 
 
-def _stream(request: dict[str, Any] = ASKED) -> ResponsesStream:
-    stream = golden.responses_call(request).stream()
+def _call(shape: dict[str, Any]) -> ResponsesCall:
+    request = dict(shape)
+    return golden.responses_call(request, **request.pop("settings", {}))
+
+
+def _stream(shape: dict[str, Any] = ASKED) -> ResponsesStream:
+    stream = _call(shape).stream()
     assert isinstance(stream, ResponsesStream)
     return stream
 
@@ -210,7 +221,7 @@ def test_the_events_of_any_walk(made: list[Event], shape: dict[str, Any]) -> Non
 
 @each_transcript
 def test_thoughts_are_told_in_one_family(transcript: Transcript) -> None:
-    for name, absent in (("plain", "reasoning_summary"), ("summaries", "reasoning_text")):
+    for name, absent in (("plain", "reasoning_text"), ("summaries", "reasoning_text"), ("raw thoughts", "summary")):
         told = golden.told(_stream(SHAPES[name]), _data(transcript))
         assert not [event["type"] for event in told if absent in event["type"]]
 
@@ -238,7 +249,7 @@ def test_the_order_is_thoughts_words_calls() -> None:
 def _same(data: Sequence[bytes], equal: Any, request: dict[str, Any]) -> None:
     final = read(golden.told(_stream(request), data))
     try:
-        answer = golden.responses_answer(golden.responses_call({**request, "stream": False}), equal)
+        answer = golden.responses_answer(_call({**request, "stream": False}), equal)
     except TranslationError as error:
         assert final["status"] == "failed" and final["error"]["message"] == error.failure.message
         return
@@ -285,7 +296,7 @@ def test_a_whole_answer_told_as_a_stream_is_the_same(made: list[Event], shape: d
     told = [json.loads(document) for document in stream.whole(json.dumps(transcripts.whole(made)).encode())]
     final = read(told)
     assert json.loads(stream.final()) == final
-    assert final == golden.responses_answer(golden.responses_call({**shape, "stream": False}), transcripts.whole(made))
+    assert final == golden.responses_answer(_call({**shape, "stream": False}), transcripts.whole(made))
 
 
 _SOURCES = [{"type": "document", "id": "d1", "document": {"id": "d1", "url": "https://example.com/1"}}]
@@ -335,7 +346,7 @@ def test_chat_and_responses_tell_the_same(made: list[Event]) -> None:
     for item in response["output"]:
         by_kind[item["type"]].append(item)
     assert "".join(item["content"][0]["text"] for item in by_kind["message"]) == (message["content"] or "")
-    thoughts = [item["content"][0]["text"] for item in by_kind["reasoning"]]
+    thoughts = [item["summary"][0]["text"] for item in by_kind["reasoning"]]
     assert "\n\n".join(text for text in thoughts if text) == message.get("reasoning_content", "")
     calls = [(item["call_id"], item["name"], item["arguments"]) for item in by_kind["function_call"]]
     assert calls == [
@@ -343,6 +354,21 @@ def test_chat_and_responses_tell_the_same(made: list[Event]) -> None:
     ]
     used, counted = response["usage"], completion["usage"]
     assert (used["input_tokens"], used["output_tokens"]) == (counted["prompt_tokens"], counted["completion_tokens"])
+
+
+@pytest.mark.parametrize(("now", "completed"), [(7.9, 7), (0.0, 0), (-60.0, 0)])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_is_completed_when_it_ends(streamed: bool, now: float, completed: int) -> None:
+    """And not before it began, should the clock have been set back."""
+    context = replace(transcripts.context(), now=lambda: transcripts.CREATED + now)
+    call = responses.request(json.dumps({**ASKED, "stream": streamed}).encode(), context)
+    made = [transcripts.message_start(), transcripts.message_end()]
+    if streamed:
+        response = golden.told(call.stream(), _encoded(made))[-1]["response"]
+    else:
+        response = golden.responses_answer(call, transcripts.whole(made))
+    assert response["created_at"] == transcripts.CREATED
+    assert response["completed_at"] == transcripts.CREATED + completed
 
 
 # --- clean end ----------------------------------------------------------------------------------------------
@@ -472,47 +498,9 @@ def test_two_streams_of_one_call_do_not_mix(transcript: Transcript) -> None:
 
 # --- totality -----------------------------------------------------------------------------------------------
 
-_JUNK = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-(2**70), 2**70),
-        st.floats(allow_nan=False),
-        st.text(max_size=4),
-        st.sampled_from(["text", "thinking", "", "n", "null"]),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(
-            st.sampled_from(["message", "content", "text", "thinking", "tool_calls", "citations", "usage", "a"]),
-            inner,
-            max_size=3,
-        ),
-    ),
-    max_leaves=6,
-)
-
-
-@st.composite
-def broken_data(draw: st.DrawFn) -> bytes:
-    """An event's JSON after an accident: a value replaced somewhere, bytes changed or lost."""
-    made = draw(transcripts.event_of(draw(st.sampled_from(sorted(events.TAGS)))))
-    place: Any = made
-    while isinstance(place, dict) and place:
-        key = draw(st.sampled_from(sorted(place)))
-        if draw(st.booleans()) or not isinstance(place[key], dict):
-            place[key] = draw(_JUNK)
-            break
-        place = place[key]
-    raw = json.dumps(made).encode()
-    if draw(st.booleans()):
-        start, length = draw(st.integers(0, len(raw))), draw(st.integers(0, 4))
-        raw = raw[:start] + draw(st.binary(max_size=4)) + raw[start + length :]
-    return raw
-
 
 @property_of(500)
-@given(st.lists(broken_data(), max_size=5), shapes)
+@given(st.lists(nonsense.broken_events(), max_size=5), shapes)
 @example([b"\xff"], ASKED)
 @example([b'"message-end"'], ASKED)
 @example([b"[" * 100_000], ASKED)
@@ -534,7 +522,7 @@ def test_broken_data_raises_one_thing_only(data: list[bytes], shape: dict[str, A
 
 
 @property_of(300)
-@given(_JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
+@given(nonsense.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
 def test_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
     call = golden.responses_call({**ASKED, "stream": False})
     for answer in ({**transcripts.whole(made), key: junk}, junk):

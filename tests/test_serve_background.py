@@ -352,13 +352,16 @@ def test_a_stream_that_breaks_off_has_failed(scene: Stage) -> None:
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_a_silent_stream_is_kept_alive(
-    scene: Stage, elsewhere: Gateway, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "QUIET_SECONDS", 0.1)
-    with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+def test_a_silent_stream_is_kept_alive(scene: Stage, database: str, where: str) -> None:
+    another = partial(gateway_over, scene.upstream.url, database_url=database, stream_comments=0.1)
+    with (
+        another() as here,
+        another() as there,
+        halted(scene) as (go_on,),
+        reading(here, "POST", PATH, STREAMED) as one,
+    ):
         id = id_of(one.until(b'"delta":"word3 "'))
-        gateway = scene.gateway if where == "here" else elsewhere
+        gateway = here if where == "here" else there
         with reading(gateway, "GET", f"{PATH}/{id}?stream=true&starting_after=0") as quiet:
             quiet.until(sse.COMMENT * 2)
             go_on.set()

@@ -26,7 +26,6 @@ from pydantic import SecretStr
 from gateway import cli
 from gateway.emulator.catalogue import MODELS
 from gateway.endpoints.batch import MOST_AT_ONCE
-from gateway.operations import TRANSLATE
 from gateway.settings import Models
 from gateway.vocabulary import ORDINARY, vocabulary
 from support import oracle
@@ -432,7 +431,3 @@ def test_translate_shows_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     first, second = map(json.loads, told.out.splitlines())
     assert (first["texts"][0], len(first["texts"]), second["texts"]) == ("Hello world", 96, ["text 95"])
     assert told.err == "note: input emulated (tokens read as cl100k_base text)\n"
-
-
-def test_the_help_of_translate_names_what_there_is() -> None:
-    assert set(cli.OPERATIONS) == set(TRANSLATE)

@@ -266,6 +266,63 @@ def test_a_choice_that_is_not_followed_twice_is_an_error() -> None:
         assert (seen.status, seen.error["code"]) == (502, "tool_choice_not_followed")
 
 
+# --- a call that only an instruction asks for -----------------------------------------------------------------
+
+DISOBEYED = "tool_choice required: the model called no tool all the same"
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+
+
+def must_call(on: Stage, path: str, **fields: Any) -> Seen:
+    function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+    asked: dict[str, Any] = {"model": REASONER, "tool_choice": "required", **fields}
+    if path == CHAT:
+        tools: Any = [{"type": "function", "function": function}]
+        return on.gateway.ask("POST", path, {**asked, "messages": [{"role": "user", "content": "Hi"}], "tools": tools})
+    return on.gateway.ask(
+        "POST", path, {**asked, "input": "Hi", "store": False, "tools": [{"type": "function", **function}]}
+    )
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("choice", ["required", "named"])
+def test_a_model_that_calls_nothing_is_asked_again(path: str, choice: str) -> None:
+    named: Any = {"type": "function", "name": "look", "function": {"name": "look"}}
+    if path == RESPONSES:
+        del named["function"]
+    with stage() as on:
+        on.plays(answered("I will not."), calls("look"))
+        seen = must_call(on, path, **({"tool_choice": named} if choice == "named" else {}))
+        assert seen.status == 200 and b'"name":"look"' in seen.data and b"will not" not in seen.data
+        assert len(sent(on)) == 2 and DISOBEYED not in seen.headers["x-gateway-notes"]
+        assert "asked Cohere again: tool_choice_not_followed" in seen.headers["x-gateway-notes"]
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_one_that_calls_nothing_twice_is_shown_with_a_note(path: str) -> None:
+    with stage() as on:
+        on.plays(answered("I will not."), answered("No."))
+        seen = must_call(on, path)
+        assert seen.status == 200 and b"No." in seen.data and len(sent(on)) == 2
+        assert DISOBEYED in seen.headers["x-gateway-notes"]
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_what_streams_is_shown_as_it_comes(path: str) -> None:
+    """The caller has seen the answer by the time that it is known to have no call."""
+    with stage() as on:
+        on.plays(event_stream(transcript(*story("I will not."))))
+        seen = must_call(on, path, stream=True)
+        assert seen.status == 200 and b"I will not." in seen.data and len(sent(on)) == 1
+
+
+@pytest.mark.parametrize("finish", ["MAX_TOKENS", "COMPLETE"])
+def test_an_answer_that_was_cut_short_might_have_called(finish: str) -> None:
+    with stage() as on:
+        on.plays(json_answer(200, whole("I lo", finish=finish)), calls("look"))
+        assert must_call(on, CHAT).status == 200
+        assert len(sent(on)) == (1 if finish == "MAX_TOKENS" else 2)
+
+
 def test_tools_of_the_history_are_defined_in_outline() -> None:
     with stage() as on:
         on.plays(answered("Sunny."))

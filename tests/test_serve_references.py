@@ -143,6 +143,22 @@ def test_an_item_of_a_conversation_may_be_named_in_it(sdk: openai.OpenAI) -> Non
     assert made.status == "completed"
 
 
+def test_an_item_of_another_conversation_may_be_named(own: Stage) -> None:
+    """By whoever it belongs to, as long as it is there."""
+    own.plays(answered())
+    reference = {"type": "item_reference", "id": "note"}
+    asked = {"id": "note", "role": "user", "content": "Say amber"}
+    made = own.gateway.ask("POST", "/v1/conversations", {"items": [asked]}).body
+    other = own.gateway.ask("POST", "/v1/conversations", {}).body
+    for fields in ({}, {"conversation": other["id"]}):
+        assert ask(own.gateway, [reference, QUESTION], **fields).status == 200
+        assert said(own) == [("user", "Say amber"), ("user", "Say cobalt")]
+    own.gateway.ask("DELETE", f"/v1/conversations/{other['id']}")  # it has the item, too, by now
+    assert ask(own.gateway, [reference], OTHER_KEY).status == 404
+    own.gateway.ask("DELETE", f"/v1/conversations/{made['id']}")
+    assert ask(own.gateway, [reference]).status == 404
+
+
 UNKNOWN = {
     "never there": "msg_none_item_0",
     "of no kind": "anything",

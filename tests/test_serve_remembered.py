@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from gateway.memory import memory
+from gateway.store.errors import StoreUnavailable
+from gateway.store.store import Store
 from support import oracle
 from support.app import A, Gateway, Stage, answered, demonstration, emulator, gateway_over, stage
 from test_store_database import KINDS, throwaway
@@ -529,3 +534,46 @@ def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI
             assert answer.status == 400 and b"synchronous" in answer.read()
     finally:
         connection.close()
+
+
+# --- a storage that is away for a moment ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back", ["soon", "at the end of the process"])
+def test_what_a_storage_missed_is_kept_when_it_is_back(
+    back: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered before the request and not after the answer, which is paid and has left."""
+    failures = 2 if back == "soon" else 1
+    save = Store.save
+
+    async def falls_short(store: Store, *given: Any) -> bool:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StoreUnavailable("the database is away")
+        return await save(store, *given)
+
+    monkeypatch.setattr(Store, "save", falls_short)
+    monkeypatch.setattr(memory, "AGAIN", (0.05, 0.05, 0.05) if back == "soon" else (600.0,))
+    url = f"sqlite:///{tmp_path}/store.db"
+    with demonstration(database_url=url) as gateway:
+        made = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello"})
+        assert made.status == 200
+        path = f"/v1/responses/{made.body['id']}"
+        until = time.monotonic() + 10
+        while back == "soon" and gateway.ask("GET", path).status != 200:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    with demonstration(database_url=url) as gateway:
+        assert gateway.ask("GET", path).body == made.body
+
+
+def test_a_chain_that_is_too_long_is_a_400_at_its_field(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store.chain, "__defaults__", (2, 1_000_000))
+    id = None
+    for status in (200, 200, 200, 400):
+        seen = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "previous_response_id": id})
+        assert seen.status == status
+        id = seen.body.get("id")
+    assert seen.error["param"] == "previous_response_id" and "more than" in seen.error["message"]

@@ -40,7 +40,11 @@ def annotations(cited: Cited, base: int) -> list[Annotation]:
 
 
 def flat_annotations(cited: Cited) -> list[dict[str, Any]]:
-    """The Responses form: flat, and a source without a URL is a file_citation, which has no place in the text."""
+    """The Responses form: flat, and a document without a URL is a file_citation, which has no place in the text.
+
+    What a tool said is no file: it is in the citations alone. (Open Responses has no file_citation, and of the two only
+    tools can be asked for in its words.)
+    """
     if cited.kind is not Kind.TEXT:
         return []
     found: list[dict[str, Any]] = []
@@ -51,7 +55,7 @@ def flat_annotations(cited: Cited) -> list[dict[str, Any]]:
         if url:
             place = {"start_index": cited.start, "end_index": cited.end}
             found.append({"type": "url_citation", "url": url, "title": title or name or url, **place})
-        else:
+        elif source.get("type") != "tool":
             found.append({"type": "file_citation", "file_id": name, "filename": title or name, "index": index})
     return found
 

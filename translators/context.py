@@ -24,7 +24,7 @@ class UsageBase(Enum):
 class Policy(Struct, frozen=True):
     """The operator's choices that translation obeys; the settings of the same names are documented there.
 
-    instead: Cohere's ids, and the ids that take their place for one request, as theirs have failed.
+    instead: models that failed in this one request -> the models that answer in their place.
     """
 
     aliases: Mapping[str, str] = {}
@@ -35,6 +35,7 @@ class Policy(Struct, frozen=True):
     embed_input_type: str = "search_document"
     instead: Mapping[str, str] = {}
     transcription_language: str = ""
+    raw_thoughts: bool = False
 
 
 def _nothing(thought: str) -> str:
@@ -55,7 +56,8 @@ class Context(Struct, frozen=True):
     created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
     strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
     what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
-    and back (None for a token that was not made here); the same of a summary. history: what was said before, as JSON
+    and back (None for a token that was not made here); the same of a summary. now: Unix seconds when it is called, for
+    what takes its time; `created` where there is no clock. history: what was said before, as JSON
     arrays of items. items: those that the request refers to, by id. vocabulary: the bytes of OpenAI's tokens by their
     ids.
     """
@@ -74,6 +76,11 @@ class Context(Struct, frozen=True):
     seal_summary: Callable[[str], str] = _nothing
     opened_summary: Callable[[str], str | None] = _nobodys
     vocabulary: Callable[[], Sequence[bytes]] = _no_words
+    now: Callable[[], float] | None = None
+
+    def ended(self) -> int:
+        """When an answer was complete that is so now; clocks may be set back, answers do not end before they began."""
+        return max(int(self.now()), self.created) if self.now is not None else self.created
 
 
 class Outcome(Struct, frozen=True):
@@ -175,12 +182,18 @@ class Stream(Protocol):
 
 
 class Call(Protocol):
-    """A translated request: one body of Cohere's JSON for each parallel call, `model` Cohere's id.
+    """A translated request.
 
-    repeatable: the likeliest answer was asked for, so that the same request deserves the same answer.
-    buffered: Cohere's answer must be seen whole before any of it is shown, also to a caller who streams.
-    again: the call to make when an answer fails that Cohere may do better (`Failure.again`), None for none.
-    shorter: the call to make when Cohere finds this one too long, None where nothing may be left out.
+    bodies       what Cohere is sent, as JSON: one body for each parallel call (`n` in chat)
+    model        Cohere's id of the model
+    streamed     the caller wants a stream
+    buffered     Cohere's answer must be seen whole before any of it is shown, also to a caller who streams
+    repeatable   the likeliest answer is asked for (temperature 0): the same request may get the same answer
+    notes        what was not taken as asked
+    again        the call to make after an answer that Cohere may do better (`Failure.again`); None for none
+    shorter      the call to make when Cohere finds this one too long; None where nothing may be left out
+    answer       Cohere's whole answers, one for each body, as the caller's
+    stream       the machine that tells Cohere's events as the caller's
     """
 
     @property

@@ -27,6 +27,8 @@ from translators.notes import Notes
 
 
 class Verdict(Enum):
+    """What becomes of a field, in the words of the documents."""
+
     SEND = "sent"
     READ = "translated"
     IGNORE = "ignored"
@@ -53,18 +55,22 @@ class Field(Struct, frozen=True):
 
 
 def send(name: str, type: Any, to: str = "", why: str = "", convert: Converter | None = None) -> Field:
+    """A field that goes to Cohere, under the name `to` if it has another one there."""
     return Field(name, Verdict.SEND, type, why, to or name, convert)
 
 
 def read(name: str, type: Any, why: str = "") -> Field:
+    """A field that a rule reads."""
     return Field(name, Verdict.READ, type, why)
 
 
 def ignore(name: str, why: str, *neutral: bytes) -> Field:
+    """A field without effect: noted, unless it has one of the neutral values."""
     return Field(name, Verdict.IGNORE, Any, why, neutral=neutral)
 
 
 def refuse(name: str, why: str, *neutral: bytes) -> Field:
+    """A field that is a 400, unless it has one of the neutral values."""
     return Field(name, Verdict.REFUSE, Any, why, neutral=neutral)
 
 

@@ -161,6 +161,7 @@ def opened(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_object(schema: Mapping[str, Any]) -> bool:
+    """Whether the top of a schema is an object, said or implied."""
     return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
 
 

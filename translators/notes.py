@@ -16,6 +16,8 @@ HEADER_LIMIT = 1024
 
 
 class Kind(Enum):
+    """What was done with a field; NOTED is anything else that a caller should know."""
+
     IGNORED = "ignored"
     ADJUSTED = "adjusted"
     EMULATED = "emulated"
@@ -41,13 +43,15 @@ class Notes:
         self._notes: dict[str, Note] = {}
 
     def ignored(self, field: str, why: str = "", param: str | None = None) -> None:
-        """`param` is the exact path where `field` is a general one (`messages[].name`)."""
+        """It had no effect. `param` is the exact path where `field` is a general one (`messages[].name`)."""
         self._add(Kind.IGNORED, param or field, f"{field} ignored" + (f" ({why})" if why else ""))
 
     def adjusted(self, field: str, was: object, now: object) -> None:
+        """Another value was used than the caller gave."""
         self._add(Kind.ADJUSTED, field, f"{field} adjusted {_short(was)} -> {_short(now)}")
 
     def emulated(self, field: str, how: str) -> None:
+        """The gateway did what Cohere cannot; `how` says by what means."""
         self._add(Kind.EMULATED, field, f"{field} emulated ({how})")
 
     def told(self, field: str, text: str) -> None:

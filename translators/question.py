@@ -24,7 +24,7 @@ from translators.notes import Notes
 from translators.parameters import UINT64
 from translators.reasoning import Reasoning
 from translators.reasoning import thinking as thinking_for
-from translators.rewrites import HideReasoning, LimitCalls, OnlyTools, RestoreNames
+from translators.rewrites import HideReasoning, LimitCalls, MustCall, OnlyTools, RestoreNames
 from translators.telling import Rewrite
 from translators.tool_names import ToolNames
 
@@ -100,9 +100,10 @@ def compose(question: Question, context: Context, notes: Notes, attempt: int) ->
     )
     if question.choices > 1:
         notes.emulated("n", f"{question.choices} parallel calls to Cohere")
-    rewrites = (*format_plan.rewrites, *rules.rewrites(plan, names))
+    again = plan.must_call and attempt == 1 and not sent.stream
+    rewrites = (*rules.must_call(plan, again), *format_plan.rewrites, *rules.rewrites(plan, names))
     bodies = _bodies(sent, question.choices, question.extra)
-    checked = buffered or format_plan.checked
+    checked = buffered or format_plan.checked or again
     return Composition(bodies, model, rewrites, buffered, checked, question.sent.get("temperature") == 0)
 
 
@@ -176,6 +177,13 @@ class _Rules:
             return found
         written = _encode(documents).decode()
         return replace(found, instructions=(f"Base your answer on these documents: {written}",))
+
+    def must_call(self, plan: tools.ToolPlan, again: bool) -> list[Any]:
+        """Before all others: a call that stands for something else is one, too. again: a disobedient model is asked
+        once more; a stream's caller has seen its answer by then.
+        """
+        told = partial(self._notes.told, "tool_choice", "tool_choice required: the model called no tool all the same")
+        return [partial(MustCall, None if again else told)] if plan.must_call else []
 
     def rewrites(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
         """What the answer's calls and thoughts go through, in this order."""

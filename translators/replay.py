@@ -11,6 +11,7 @@ from schemas.cohere.chat import ChatAnswer, Citation, ContentBlock, LogprobItem
 
 
 def replay(answer: ChatAnswer) -> Iterator[events.Event]:
+    """The events that a stream of this answer might have had, from message-start to message-end."""
     message = answer.message
     yield events.MessageStart(answer.id)
     if message.tool_plan:

@@ -7,23 +7,24 @@ decisions 3 and 11. What the fields have in common with chat's stands in `parame
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
 from translators.context import Answer, Context, Kept, Prepared, Queued, Reference, Remembering, Stream
 from translators.errors import InvalidField
-from translators.fields import NOTED_ONCE, Field, FieldTable, Reading, ignore, invalid, read, refuse, required
+from translators.fields import Field, FieldTable, ignore, read, refuse, required
 from translators.notes import Notes
 from translators.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.question import Question, compose
 from translators.responses_answer import FIRST_IN_BACKGROUND, ResponsesStream, ResponsesView, answer_id, whole
-from translators.responses_input import InputReader, internal_name
-from translators.tools import Choice
+from translators.responses_echo import before_the_answer
+from translators.responses_input import InputReader
+from translators.responses_tools import ResponsesTools, chosen
 from translators.truncation import further, shortened
 
 SEALED = "reasoning.encrypted_content"
@@ -55,7 +56,7 @@ FIELDS: tuple[Field, ...] = (
     read("previous_response_id", str),
     read("conversation", str | openai.ConversationReference),
     read("background", bool, "answered at once, worked on afterwards; needs `store`"),
-    read("metadata", dict[str, str], "kept with the response, not sent"),
+    read("metadata", openai.Metadata, "kept with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
     ignore("context_management", "nothing is compacted by itself"),
@@ -66,8 +67,6 @@ FIELDS: tuple[Field, ...] = (
 TABLE = FieldTable(FIELDS, SYNONYMS)
 
 _encode = msgspec.json.Encoder().encode
-
-T = TypeVar("T")
 
 
 class ResponsesCall(Struct, frozen=True):
@@ -107,19 +106,13 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     asked = reading.read
-    tools = _Tools(notes)
+    tools = ResponsesTools(notes)
     for index, tool in enumerate(asked.get("tools") or ()):
         tools.add(tool, f"tools[{index}]")
     wish = asked.get("reasoning")
     text: openai.TextOptions = asked.get("text") or openai.TextOptions()
-    if text.verbosity not in (None, "medium"):
-        notes.ignored("text.verbosity", "Cohere has none")
-    if (asked.get("stream_options") or openai.StreamOptions()).include_obfuscation:
-        notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
-    included = asked.get("include") or ()
-    for name in included:
-        if name not in (SEALED, LOGPROBS):
-            notes.ignored(f"include {name}", "Cohere has no such thing", "include")
+    included: Sequence[str] = asked.get("include") or ()
+    _note_what_has_no_effect(text, asked.get("stream_options"), included, notes)
     if asked.get("top_logprobs") or LOGPROBS in included:
         reading.sent["logprobs"] = True
     model = required(reading, "model")
@@ -134,7 +127,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         messages=messages,
         functions=tools.functions,
         function_places=tools.places,
-        choice=_choice(asked.get("tool_choice"), notes),
+        choice=chosen(asked.get("tool_choice"), notes),
         sent=reading.sent,
         streamed=asked.get("stream", False),
         response_format=_format(text.format),
@@ -152,9 +145,9 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         raise _placed(error, [reader.places.get(id(message), "input") for message in messages]) from error
     second = partial(request, body, context, 2, halvings) if attempt == 1 and found.checked else None
     view = ResponsesView(
-        _base(reading, context),
+        before_the_answer(reading, context),
         context,
-        summaries=wish is not None and bool(wish.summary or wish.generate_summary),
+        summaries=not context.policy.raw_thoughts or wish is not None and bool(wish.summary or wish.generate_summary),
         sealed=SEALED in included,
         namespaces=tools.namespaces,
         rewrites=found.rewrites,
@@ -174,6 +167,19 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     )
 
 
+def _note_what_has_no_effect(
+    text: openai.TextOptions, options: openai.StreamOptions | None, included: Sequence[str], notes: Notes
+) -> None:
+    """Notes the parts of fields that Cohere has nothing for, where they ask for more than the usual."""
+    if text.verbosity not in (None, "medium"):
+        notes.ignored("text.verbosity", "Cohere has none")
+    if options is not None and options.include_obfuscation:
+        notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
+    for name in included:
+        if name not in (SEALED, LOGPROBS):
+            notes.ignored(f"include {name}", "Cohere has no such thing", "include")
+
+
 SILENCE = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
 """What Cohere would say, if it said nothing."""
 
@@ -186,7 +192,7 @@ def prepared(body: bytes, context: Context) -> Prepared:
     given = reading.read.get("input")
     if given or context.history:
         _reader(given or [], reading.read.get("instructions"), context, notes)
-    stream = ResponsesStream(ResponsesView(_base(reading, context), context))
+    stream = ResponsesStream(ResponsesView(before_the_answer(reading, context), context))
     return Prepared(stream.whole(SILENCE), stream.final(), notes)
 
 
@@ -231,6 +237,14 @@ def _placed(error: InvalidField, messages: Sequence[str]) -> InvalidField:
                 break
     message = failure.message.replace(was, param) if was else failure.message
     return InvalidField(param or None, message, failure.code or "invalid_value")
+
+
+def _format(form: openai.TextFormat | None) -> chat.ResponseFormat | None:
+    if form is None:
+        return None
+    if form.type != "json_schema":
+        return chat.ResponseFormat(form.type)
+    return chat.ResponseFormat("json_schema", {"name": form.name, "schema": form.schema, "strict": form.strict})
 
 
 # --- memory -----------------------------------------------------------------------------------------------
@@ -328,154 +342,3 @@ def kept(final: bytes) -> Kept:
     first = msgspec.json.decode(_item(told.output[0]).get("id", _NULL)) if told.output else None
     shared = answer_id(first) if isinstance(first, str) else ""
     return Kept(told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output), shared)
-
-
-# --- tools ------------------------------------------------------------------------------------------------
-
-
-class _Tools:
-    """The function tools, those inside namespaces too. namespaces: inner name -> (namespace, name).
-
-    places: the path of each function.
-    """
-
-    def __init__(self, notes: Notes) -> None:
-        self.functions: list[chat.Function] = []
-        self.places: list[str] = []
-        self.namespaces: dict[str, tuple[str, str]] = {}
-        self._notes = notes
-
-    def add(self, given: dict[str, Any], where: str, namespace: str = "") -> None:
-        """Raises InvalidField on a tool that is none."""
-        kind = _converted(given, openai.NamedTool, where).type
-        if kind is None:
-            raise _missing(f"{where}.type")
-        if kind != "function" and (kind != "namespace" or namespace):
-            self._notes.ignored(f"tools[].type {kind}", "Cohere has no such tool", f"{where}.type")
-            return
-        known: dict[str, Any] = {}
-        for key, value in given.items():
-            if key in openai.Tool.__struct_fields__:
-                known[key] = value
-            elif value is not None:
-                self._notes.ignored(
-                    key if key in NOTED_ONCE else f"tools[].{key}", "not known to Cohere", f"{where}.{key}"
-                )
-        tool = _converted(known, openai.Tool, where)
-        if not tool.name:
-            raise _missing(f"{where}.name")
-        if kind == "namespace":
-            for index, nested in enumerate(tool.tools or ()):
-                self.add(nested, f"{where}.tools[{index}]", tool.name)
-            return
-        name = internal_name(namespace, tool.name)
-        if namespace:
-            self.namespaces[name] = (namespace, tool.name)
-        self.functions.append(chat.Function(name, tool.description, tool.parameters, tool.strict))
-        self.places.append(where)
-
-
-def _converted(value: Any, kind: type[T], where: str) -> T:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise invalid(where, error) from error
-
-
-def _missing(where: str) -> InvalidField:
-    return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
-
-
-def _choice(given: str | dict[str, Any] | None, notes: Notes) -> Choice:
-    if given is None or given == "auto":
-        return Choice()
-    wish = given if isinstance(given, str) else _converted(given, openai.ToolChoice, "tool_choice")
-    if isinstance(wish, str):
-        if wish not in ("none", "required"):
-            raise InvalidField("tool_choice", f"Invalid 'tool_choice': '{wish}' is none of auto, none, required")
-        return Choice(wish)
-    if wish.type == "function":
-        if not wish.name:
-            raise _missing("tool_choice.name")
-        return Choice("required", (wish.name,))
-    if wish.type == "allowed_tools":
-        names = tuple(tool.name for tool in wish.tools or () if tool.name and tool.type in (None, "function"))
-        return Choice(wish.mode or "auto", names)
-    notes.ignored("tool_choice", f"Cohere has no tool of type {wish.type}")
-    return Choice()
-
-
-def _format(form: openai.TextFormat | None) -> chat.ResponseFormat | None:
-    if form is None:
-        return None
-    if form.type != "json_schema":
-        return chat.ResponseFormat(form.type)
-    return chat.ResponseFormat("json_schema", {"name": form.name, "schema": form.schema, "strict": form.strict})
-
-
-# --- what is echoed ---------------------------------------------------------------------------------------
-
-
-def _base(reading: Reading, context: Context) -> openai.Response:
-    """The response before anything came: everything that was asked, and OpenAI's defaults for the rest."""
-    asked = reading.read
-    wish = asked.get("reasoning")
-    conversation = asked.get("conversation")
-    return openai.Response(
-        id=context.response_id or f"resp_{context.unique}",
-        created_at=context.created,
-        status="in_progress",
-        instructions=asked.get("instructions"),
-        model=asked["model"],
-        previous_response_id=asked.get("previous_response_id"),
-        conversation=openai.ConversationReference(conversation) if isinstance(conversation, str) else conversation,
-        tools=[_echoed_tool(tool) for tool in asked.get("tools") or ()],
-        tool_choice=asked.get("tool_choice", "auto"),
-        parallel_tool_calls=asked.get("parallel_tool_calls", True),
-        text={"format": _echoed_format(asked.get("text")), "verbosity": "medium"},
-        reasoning={"effort": wish.effort if wish else None, "summary": wish.summary if wish else None},
-        temperature=_number(reading, "temperature", 1.0),
-        top_p=_number(reading, "p", 1.0),
-        presence_penalty=_number(reading, "presence_penalty", 0.0),
-        frequency_penalty=_number(reading, "frequency_penalty", 0.0),
-        top_logprobs=asked.get("top_logprobs", 0),
-        max_output_tokens=asked.get("max_output_tokens"),
-        max_tool_calls=asked.get("max_tool_calls"),
-        store=asked.get("store", True),
-        background=asked.get("background", False),
-        metadata=asked.get("metadata") or {},
-        truncation=asked.get("truncation", "disabled"),
-    )
-
-
-def _number(reading: Reading, name: str, default: float) -> float:
-    value = reading.sent.get(name, UNSET)
-    return default if value is UNSET else float(value)
-
-
-def _echoed_tool(tool: dict[str, Any]) -> Any:
-    """A function with all that OpenAI's answer has; any other tool as it was given."""
-    if tool["type"] != "function":
-        return tool
-    return {
-        "type": "function",
-        "name": tool["name"],
-        "description": tool.get("description"),
-        "parameters": tool.get("parameters"),
-        "strict": tool["strict"] if tool.get("strict") is not None else True,
-    }
-
-
-def _echoed_format(text: openai.TextOptions | None) -> Any:
-    if text is None or text.format is None:
-        return {"type": "text"}
-    form = text.format
-    if form.type != "json_schema":
-        return {"type": form.type}
-    return {
-        "type": "json_schema",
-        "name": form.name or "",
-        "schema": form.schema,
-        "strict": bool(form.strict),
-        "description": form.description or "",
-    }

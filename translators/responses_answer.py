@@ -46,7 +46,8 @@ _WRITTEN_PLACE = _encode(_PLACE)
 class ResponsesView(Struct, frozen=True):
     """What the answer must know of the request.
 
-    base: the response as it stands before anything came; summaries: reasoning is told as a summary; sealed: the
+    base: the response as it stands before anything came; summaries: reasoning is told as a summary (of the two forms
+    the one that every client shows, and whose events OpenAI and Open Responses call by the same names); sealed: the
     thoughts' opaque form is asked for; namespaces: inner name -> (namespace, name) of namespaced tools.
     """
 
@@ -221,7 +222,7 @@ class ResponsesStream:
         self.response = replace(
             self._view.base,
             status="incomplete" if cut else "completed",
-            completed_at=None if cut else self._view.context.created,
+            completed_at=None if cut else self._view.context.ended(),
             incomplete_details=openai.IncompleteDetails("max_output_tokens") if cut else None,
             output=list(self._output),
             usage=usage(found),
@@ -280,9 +281,10 @@ class ResponsesStream:
         return openai.AnsweredReasoning(opened.id, status, [], content=content, encrypted_content=self._seal(begun))
 
     def _seal(self, begun: bool) -> Any:
-        if not self._view.sealed:
+        """Not null while the item is open: Open Responses has it as a text or not at all."""
+        if begun or not self._view.sealed:
             return UNSET
-        return None if begun else self._view.context.seal(self._current().text)
+        return self._view.context.seal(self._current().text)
 
     def _finish_item(self, status: str) -> list[Struct]:
         """The events that end the open item, if there is one; then it belongs to the output."""
@@ -407,14 +409,14 @@ def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, Outcome]:
     if stream.failure is None:
         return stream.response, stream.outcome
     if view.refuse and stream.failure.code == SCHEMA_MISSED:
-        return _refused(stream), stream.outcome
+        return _refused(stream, view.context.ended()), stream.outcome
     raise AnswerFailed(stream.failure)
 
 
-def _refused(stream: ResponsesStream) -> openai.Response:
+def _refused(stream: ResponsesStream, ended: int) -> openai.Response:
     """An answer that missed its schema, told as a refusal (setting `strict_failures`)."""
     assert stream.failure is not None
-    context = stream.response
+    response = stream.response
     refusal = openai.AnsweredRefusal(stream.failure.message)
-    message = openai.AnsweredMessage(f"msg_{context.id}_item_0", "completed", [refusal])
-    return replace(context, status="completed", error=None, output=[message], completed_at=context.created_at)
+    message = openai.AnsweredMessage(f"msg_{response.id}_item_0", "completed", [refusal])
+    return replace(response, status="completed", error=None, output=[message], completed_at=ended)

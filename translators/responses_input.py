@@ -17,9 +17,7 @@ from translators.context import Context
 from translators.errors import InvalidField, NotStored
 from translators.fields import decode_field
 from translators.notes import Notes
-
-NAMESPACE_SEPARATOR = "."
-"""Between a namespace and its function, in the name that both share inside: no caller ever sees it."""
+from translators.responses_tools import internal_name
 
 _kind = msgspec.json.Decoder(openai.ItemKind).decode
 _DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
@@ -44,10 +42,6 @@ HOSTED_ITEMS = frozenset(
     }
 )
 """Traces of tools that OpenAI runs itself: left out and noted, as their tools are."""
-
-
-def internal_name(namespace: str | None, name: str) -> str:
-    return f"{namespace}{NAMESPACE_SEPARATOR}{name}" if namespace else name
 
 
 class _Turn(Struct):
@@ -90,6 +84,7 @@ class InputReader:
         self._end_turn()
 
     def add(self, message: chat.Message, where: str) -> None:
+        """Adds a message, made of what stands at this path."""
         self.messages.append(message)
         self.places[id(message)] = where
 
@@ -193,7 +188,7 @@ class InputReader:
             return
         stored = self._context.items.get(item.id)
         if stored is None:
-            message = f"Item with id '{item.id}' not found: only items of responses that were stored can be referred to"
+            message = f"Item with id '{item.id}' not found: only items that were stored can be referred to"
             raise NotStored(f"{where}.id", message, "item_not_found")
         self._seen.add(item.id)
         self._item(Raw(stored), where)

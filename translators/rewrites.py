@@ -49,7 +49,27 @@ class OnlyTools:
     def __call__(self, step: Step) -> Sequence[Step]:
         if isinstance(step, Opened) and step.kind is Kind.CALL and step.name not in self._names:
             message = f"The model called '{step.name}' although tool_choice allows only {', '.join(self._names)}"
-            return (Failed(Failure(502, message, "server_error", "tool_choice_not_followed", again=True)),)
+            return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, again=True)),)
+        return (step,)
+
+
+class MustCall:
+    """An answer without a call, where only an instruction asked for one, fails to be asked for again; or, where it is
+    to be shown as it is, `disobeyed` hears of it. One that was cut short might have called yet.
+    """
+
+    def __init__(self, disobeyed: Callable[[], None] | None) -> None:
+        self._disobeyed = disobeyed
+        self._called = False
+
+    def __call__(self, step: Step) -> Sequence[Step]:
+        if isinstance(step, Opened) and step.kind is Kind.CALL:
+            self._called = True
+        if isinstance(step, Finished) and step.reason in ("COMPLETE", "STOP_SEQUENCE") and not self._called:
+            if self._disobeyed is None:
+                message = "The model called no tool although tool_choice requires it"
+                return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, again=True), step.usage),)
+            self._disobeyed()
         return (step,)
 
 
@@ -208,3 +228,4 @@ class Checked:
 
 
 SCHEMA_MISSED = "structured_output_invalid"
+NOT_FOLLOWED = "tool_choice_not_followed"

@@ -20,11 +20,13 @@ class Kind(Enum):
 
 
 class Started(Struct, frozen=True):
+    """The answer has begun. `id` is Cohere's, empty where it gave none."""
+
     id: str
 
 
 class Opened(Struct, frozen=True):
-    """`call_id` and `name` are set for a call."""
+    """An item begins. `call_id` and `name` are set for a call."""
 
     item: int
     kind: Kind
@@ -33,6 +35,8 @@ class Opened(Struct, frozen=True):
 
 
 class Delta(Struct, frozen=True, gc=False):
+    """A piece of the open item's text, or of a call's arguments."""
+
     item: int
     kind: Kind
     text: str
@@ -50,7 +54,7 @@ class Cited(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """`complete` is False when the stream broke inside the item."""
+    """An item ends, with all of its text. `complete` is False when the stream broke inside the item."""
 
     item: int
     kind: Kind
@@ -59,13 +63,15 @@ class Closed(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """`reason` is Cohere's own word."""
+    """The answer ended properly. `reason` is Cohere's own word."""
 
     reason: str
     usage: Usage | None
 
 
 class Failed(Struct, frozen=True):
+    """The answer ended as none: nothing follows."""
+
     failure: Failure
     usage: Usage | None = None
 

@@ -37,6 +37,7 @@ class ToolNames:
         return self._asked.get(sent, sent)
 
     def renamed(self) -> list[tuple[str, str]]:
+        """The names that had to be changed: (the caller's, the one sent)."""
         return [(name, sent) for name, sent in self._sent.items() if name != sent]
 
     def _free(self, name: str) -> str:

@@ -34,7 +34,8 @@ class Choice(Struct, frozen=True):
 class ToolPlan(Struct, frozen=True):
     """What is sent. instructions: sentences for the system turn; stray_calls: calls are to be removed.
 
-    only: the (sent) names that may be called, where tools are defined that may not.
+    only: the (sent) names that may be called, where tools are defined that may not. must_call: a call is wanted, and an
+    instruction is all that asks for it.
     """
 
     tools: list[cohere.Tool] | UnsetType = UNSET
@@ -43,6 +44,7 @@ class ToolPlan(Struct, frozen=True):
     instructions: tuple[str, ...] = ()
     stray_calls: bool = False
     only: frozenset[str] = frozenset()
+    must_call: bool = False
 
 
 def gathered(
@@ -145,13 +147,14 @@ def planned(
         notes.emulated("tool_choice", how)
     instructions = (_must_call(chosen, choice.mode),) if kept else ()
     sent: Any = UNSET
-    if choice.mode == "required":
-        if able.tool_choice:
-            sent = "REQUIRED"
-        elif not instructions:
-            notes.emulated("tool_choice", "required: an instruction to the model")
-            instructions = (_must_call(chosen, choice.mode),)
-    return ToolPlan(definitions, sent, strict, instructions, only=frozenset(chosen) if kept else frozenset())
+    must_call = choice.mode == "required" and not able.tool_choice
+    if must_call and not instructions:
+        notes.emulated("tool_choice", "required: an instruction to the model")
+        instructions = (_must_call(chosen, choice.mode),)
+    elif choice.mode == "required" and able.tool_choice:
+        sent = "REQUIRED"
+    only = frozenset(chosen) if kept else frozenset()
+    return ToolPlan(definitions, sent, strict, instructions, only=only, must_call=must_call)
 
 
 def _silenced(

@@ -7,6 +7,7 @@ hears of it is in `follow.py`. A process that dies leaves its runs to the others
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -57,7 +58,7 @@ PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 CLOSING_SHARE = 0.9
 """Of the time between SIGTERM and the end: what is left over is for telling followers how their response ended."""
 
-LAST_WORDS_SECONDS = 3.0
+STORING_SECONDS = 3.0
 """For storing what became of the runs that a shutdown ends."""
 
 STOPPING = failure("not_ready", "The gateway is stopping")
@@ -112,7 +113,8 @@ class Background:
 
     def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The events of a response that were numbered above `after`, and those to come."""
-        return follow(self.services.memory.store, owner, id, after, self._runs.get(id))
+        quiet = self.services.settings.stream_comments or math.inf
+        return follow(self.services.memory.store, owner, id, after, quiet, self._runs.get(id))
 
     async def cancel(self, owner: str, id: str) -> None:
         """Returns when the response has ended, or after a while all the same. Raises StoreUnavailable."""
@@ -143,12 +145,12 @@ class Background:
             asyncio.get_running_loop().call_later(seconds, self._stop_all)
 
     async def stop(self) -> None:
-        """Returns when all runs have ended."""
+        """Waits for the runs to end by themselves, then stops them; returns when all have ended or been given up."""
         self.close(self.services.settings.timeouts.shutdown)
         assert self._deadline is not None
         await self._wait(max(self._deadline - time.monotonic(), 0))
         self._stop_all()
-        await self._wait(LAST_WORDS_SECONDS)
+        await self._wait(STORING_SECONDS)
         for run in self._runs.values():
             run.task.cancel()  # the storage does not answer; another process will say what became of it
         for task in (self._timer, self._writer):
@@ -173,7 +175,7 @@ class Background:
     # --- the storage ----------------------------------------------------------------------------------------
 
     async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """What the storage says to this; asked again while it is down. Raises StoreUnavailable."""
+        """The result of a write, which is tried again while the storage is down. Raises StoreUnavailable in the end."""
         for pause in PATIENCE:
             try:
                 return await write()

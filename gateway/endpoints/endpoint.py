@@ -18,6 +18,7 @@ from gateway.endpoints.background import Background
 from gateway.exchange import Exchange
 from gateway.front import body
 from gateway.front.departure import Departure
+from gateway.front.edge import JOINED
 from gateway.operations import CallOperation, LookupOperation
 from gateway.pump import Framing
 from gateway.serving import Services, Serving
@@ -86,7 +87,7 @@ class Answering:
     async def begin(self, call: Call) -> None:
         self._known.first_byte = time.monotonic()
         headers = [*STREAM_HEADERS, *note_headers(call.notes)]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers, JOINED: True})
         if self._comments:
             self._set_timer()
 

@@ -5,6 +5,7 @@ storage is asked at intervals. A response whose worker died has no last event: i
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
@@ -19,9 +20,6 @@ POLL_SECONDS = 0.5
 MOST_AT_ONCE = 500
 """Events that are read from the storage in one go."""
 
-QUIET_SECONDS = 15.0
-"""After so long without an event an empty batch is told, so that nobody on the way takes the connection for dead."""
-
 
 class Worked(Protocol):
     """A response that this process works on. over: nothing more comes; news: is set when something has come."""
@@ -29,25 +27,31 @@ class Worked(Protocol):
     over: bool
     news: asyncio.Event
 
-    def since(self, after: int) -> Sequence[bytes] | None: ...
+    def since(self, after: int) -> Sequence[bytes] | None:
+        """The events numbered above `after`; None if not all of them are in memory."""
+        ...
 
 
 async def follow(
-    store: Store, owner: str, id: str, after: int, worked: Worked | None = None
+    store: Store, owner: str, id: str, after: int, quiet: float, worked: Worked | None = None
 ) -> AsyncGenerator[Sequence[bytes], None]:
-    """The events numbered above `after`, in order, as they come, until the last. Raises StoreUnavailable."""
+    """The events numbered above `after`, in order, as they come, until the last. Raises StoreUnavailable.
+
+    After `quiet` seconds without an event an empty batch is told, so that nobody on the way takes the connection for
+    dead.
+    """
     over = False
     while not over:
-        told = await _here(worked, after) if worked is not None else None
+        told = await _here(worked, after, quiet) if worked is not None else None
         if told is None:
-            told, over = await _stored(store, owner, id, after)
+            told, over = await _stored(store, owner, id, after, quiet)
         if told or not over:
             yield told
         after += len(told)
         over = over or bool(told) and operations.is_last(told[-1])
 
 
-async def _here(worked: Worked, after: int) -> Sequence[bytes] | None:
+async def _here(worked: Worked, after: int, quiet: float) -> Sequence[bytes] | None:
     """The next events that this process has, none if it is quiet; None where the storage must be asked."""
     while True:
         news = worked.news
@@ -57,15 +61,15 @@ async def _here(worked: Worked, after: int) -> Sequence[bytes] | None:
         if told is None or worked.over:
             return None
         try:
-            async with asyncio.timeout(QUIET_SECONDS):
+            async with asyncio.timeout(None if math.isinf(quiet) else quiet):
                 await news.wait()
         except TimeoutError:
             return ()
 
 
-async def _stored(store: Store, owner: str, id: str, after: int) -> tuple[Sequence[bytes], bool]:
+async def _stored(store: Store, owner: str, id: str, after: int, quiet: float) -> tuple[Sequence[bytes], bool]:
     """The next events that the storage has, none if it is quiet; and whether nothing follows."""
-    until = time.monotonic() + QUIET_SECONDS
+    until = time.monotonic() + quiet
     while time.monotonic() < until:
         found = await store.events(owner, id, after, MOST_AT_ONCE)
         if found:

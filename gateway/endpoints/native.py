@@ -21,6 +21,7 @@ from gateway.errors import CallerError, UpstreamError, failure
 from gateway.exchange import Exchange
 from gateway.front import body
 from gateway.front.departure import Departure
+from gateway.front.edge import JOINED
 from gateway.operations import native_asked, native_counted, native_pieces, native_rewritten
 from gateway.serving import Services, asked_again
 from gateway.upstream.client import TRACE_HEADER, Passage, Reply
@@ -137,7 +138,7 @@ class NativeEndpoint:
         try:
             block = await reply.read()
             known.first_byte = time.monotonic()
-            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers, JOINED: True})
             while block and not reply.over:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
                 if tally is not None:

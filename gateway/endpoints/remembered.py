@@ -8,7 +8,6 @@ Source: OpenAI's specification, the paths below `/responses/{response_id}` and `
 """
 
 import re
-import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn
@@ -22,29 +21,24 @@ from gateway import exchange
 from gateway.access.caller import Caller
 from gateway.endpoints.background import Background
 from gateway.endpoints.endpoint import answer_events, answer_json
+from gateway.endpoints.items import as_kept, given_items, shown
 from gateway.errors import CallerError, failure
 from gateway.front import body
 from gateway.memory.memory import Memory, new_conversation
-from gateway.operations import CALLS
 from gateway.serving import Services
 from gateway.store.conversations import Conversation, Order
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
 from gateway.store.store import Store
-from translators.context import Context, Policy
-from translators.errors import InvalidField
+from schemas.openai.responses import Metadata
+from translators.context import Policy
 from translators.fields import FieldTable, read, required
-from translators.notes import Kind, Notes
+from translators.notes import Notes
 
 MOST_AT_ONCE = 20
 """Items that one request may add to a conversation."""
 
 MOST_ON_A_PAGE, USUAL_PAGE = 100, 20
-
-Metadata = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-    Meta(max_length=16),
-]
 
 TABLE = FieldTable(
     (
@@ -54,18 +48,9 @@ TABLE = FieldTable(
 )
 """The fields of requests that make or change a conversation."""
 
-JUDGE = next(row for row in CALLS if row.remembering is not None)
-"""What this row could not send to Cohere is not taken: it would spoil every answer in its conversation."""
-
-WITH_STATUS = frozenset({"message", "function_call", "function_call_output"})
-
 DOWN = failure("no_storage", "The storage of responses does not answer")
 
-_ID = re.compile(r"[A-Za-z0-9._:=+~-]{1,128}\Z")
-"""An item's id that a caller may choose: it must be fit for a path."""
-
 _encode = msgspec.json.Encoder().encode
-_item = msgspec.json.Decoder(dict[str, Any]).decode
 _array = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -73,12 +58,16 @@ _array = msgspec.json.Decoder(list[Raw]).decode
 
 
 class Deleted(Struct, frozen=True):
+    """OpenAI's answer to a DELETE."""
+
     id: str
     object: str
     deleted: Literal[True] = True
 
 
 class ShownConversation(Struct, frozen=True):
+    """OpenAI's conversation object."""
+
     id: str
     created_at: int
     metadata: Raw
@@ -96,7 +85,10 @@ class ShownItems(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """One request. given: the fields of its body, in rows that have one."""
+    """One request, with what its answer may need.
+
+    path: the ids in the URL. given: the fields of the body; empty in rows that read none.
+    """
 
     store: Store
     memory: Memory
@@ -124,7 +116,11 @@ Events = AsyncGenerator[Sequence[bytes], None]
 
 
 class Action(Struct, frozen=True):
-    """A method of a path. needs: the fields that its body must have; None where no body is read."""
+    """A row: what a method of a path does.
+
+    name: of the operation, in log and metrics. answer: makes the whole answer, or events to stream. needs: the fields
+    that the body must have; None where no body is read.
+    """
 
     name: str
     answer: Callable[[Asked], Awaitable[bytes | Events]]
@@ -176,7 +172,7 @@ async def _cancel(asked: Asked) -> bytes:
 async def _input_items(asked: Asked) -> bytes:
     """The items of the response's own request, not those of the responses that it continued."""
     after, limit, order = _paging(asked.query)
-    items = [_shown(raw) for raw in _array((await _stored(asked)).items)]
+    items = [shown(raw) for raw in _array((await _stored(asked)).items)]
     if order == "desc":
         items.reverse()
     if after is not None:
@@ -200,11 +196,11 @@ def _no_response(asked: Asked) -> NoReturn:
 
 
 async def _create_conversation(asked: Asked) -> bytes:
-    items = _given_items(asked)
+    items = given_items(asked.given.get("items", ()), asked.notes)
     expires_at = asked.memory.expiry(time.time())
     made = new_conversation(asked.caller, _encode(asked.given.get("metadata") or {}), expires_at)
     try:
-        await asked.store.create_conversation(made, _as_kept(items))
+        await asked.store.create_conversation(made, as_kept(items))
     except ItemExists as error:
         raise _twice() from error
     return _conversation(made)
@@ -235,14 +231,14 @@ async def _list_items(asked: Asked) -> bytes:
         _no_conversation(asked)
     except ItemMissing:
         _no_item(after or "", asked.id, "after")
-    return _page([_shown(item.body) for item in page.items], page.more)
+    return _page([shown(item.body) for item in page.items], page.more)
 
 
 async def _add_items(asked: Asked) -> bytes:
     """All or none."""
-    items = _given_items(asked)
+    items = given_items(asked.given.get("items", ()), asked.notes)
     try:
-        await asked.store.add_items(asked.owner, asked.id, _as_kept(items), asked.memory.expiry(time.time()))
+        await asked.store.add_items(asked.owner, asked.id, as_kept(items), asked.memory.expiry(time.time()))
     except ConversationMissing:
         _no_conversation(asked)
     except ItemExists as error:
@@ -255,7 +251,7 @@ async def _retrieve_item(asked: Asked) -> bytes:
     if found is None:
         await _retrieve_conversation(asked)  # the 404 says which of the two is not there
         _no_item(asked.item, asked.id)
-    return _encode(_shown(found))
+    return _encode(shown(found))
 
 
 async def _delete_item(asked: Asked) -> bytes:
@@ -281,88 +277,6 @@ def _no_item(id: str, where: str, param: str | None = None) -> NoReturn:
 
 def _twice() -> CallerError:
     return CallerError(failure("bad_request", "An item of this id is in the conversation already").at("items"))
-
-
-# --- items --------------------------------------------------------------------------------------------------
-
-
-def _given_items(asked: Asked) -> list[dict[str, Any]]:
-    """The items of a body, checked, each with an id. Raises InvalidField with the path of what is wrong."""
-    return [_given_item(raw, f"items[{index}]", asked.notes) for index, raw in enumerate(asked.given.get("items", ()))]
-
-
-def _given_item(raw: Raw, where: str, notes: Notes) -> dict[str, Any]:
-    try:
-        item = _item(raw)
-    except msgspec.ValidationError as error:
-        raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
-    _judge(item, where, notes)
-    id = item.get("id")
-    if id and not (isinstance(id, str) and _ID.match(id)):
-        message = f"Invalid '{where}.id': up to 128 letters, digits and any of . _ : = + ~ - are allowed"
-        raise InvalidField(f"{where}.id", message)
-    kind = item.get("type") or "message"
-    id = id or f"{'msg' if kind == 'message' else 'item'}_{secrets.token_hex(24)}"
-    return _completed({**item, "type": kind, "id": id})
-
-
-def _judge(item: dict[str, Any], where: str, notes: Notes) -> None:
-    """Translates a request of this item for no model. Raises InvalidField where that cannot be done."""
-    before = []
-    if item.get("type") == "function_call_output" and isinstance(item.get("call_id"), str):
-        # Its call may be in the conversation already, or come with it.
-        before = [{"type": "function_call", "call_id": item["call_id"], "name": "any", "arguments": "{}"}]
-    place = f"input[{len(before)}]"
-    asked = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
-    try:
-        call = JUDGE.request(_encode(asked), Context(0, "0", notes.strict))
-    except InvalidField as error:
-        told = error.failure
-        param = told.param if told.param and told.param.startswith(place) else place
-        shown = told.message.replace(place, where)
-        raise InvalidField(param.replace(place, where), shown, told.code or "invalid_value") from error
-    for note in call.notes:
-        if note.kind is Kind.IGNORED:
-            notes.told(note.field, note.text.replace(place, where))
-
-
-def _as_kept(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
-    return [(item["id"], _encode(item)) for item in items]
-
-
-def _shown(raw: bytes | Raw) -> dict[str, Any]:
-    return _completed(_item(raw))
-
-
-def _completed(item: dict[str, Any]) -> dict[str, Any]:
-    """An item with all that OpenAI's answers have and requests may leave out."""
-    kind = item.get("type")
-    if kind == "reasoning":
-        return {**item, "summary": item.get("summary") or []}
-    if kind not in WITH_STATUS:
-        return item
-    item = {**item, "status": item.get("status") or "completed"}
-    if kind == "message":
-        content = item.get("content")
-        if isinstance(content, str):
-            spoken = "output_text" if item.get("role") == "assistant" else "input_text"
-            content = [{"type": spoken, "text": content}]
-        if isinstance(content, list):
-            item["content"] = [_completed_part(part) for part in content]
-    return item
-
-
-_PART_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "output_text": {"annotations": [], "logprobs": []},
-    "input_image": {"detail": "auto"},
-}
-
-
-def _completed_part(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    defaults = _PART_DEFAULTS.get(part.get("type", ""), {})
-    return {**part, **{name: value for name, value in defaults.items() if part.get(name) is None}}
 
 
 # --- pages --------------------------------------------------------------------------------------------------

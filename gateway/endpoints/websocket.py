@@ -202,14 +202,14 @@ class Socket:
     async def _answer(self, asked: Envelope, known: Exchange, turn: Turn) -> None:
         if asked.failure is not None:
             raise CallerError(asked.failure)
-        telling = Telling(self._say, asked.lane, known)
+        outlet = SocketOutlet(self._say, asked.lane, known)
         if asked.generate:
             serving = Serving(self._operation.call, self._services, self._scope, known, turn)
-            await serving.answer(await serving.prepare(asked.body), telling)
+            await serving.answer(await serving.prepare(asked.body), outlet)
         else:
-            await self._prepare(asked.body, telling, known, turn)
+            await self._prepare(asked.body, outlet, known, turn)
 
-    async def _prepare(self, body: bytes, telling: "Telling", known: Exchange, turn: Turn) -> None:
+    async def _prepare(self, body: bytes, outlet: "SocketOutlet", known: Exchange, turn: Turn) -> None:
         """A response without an answer, to be continued: Cohere is not asked."""
         remembering, kept = self._operation.call.remembering, self._operation.call.kept
         assert remembering is not None and kept is not None, "what a socket serves is remembered"
@@ -218,8 +218,8 @@ class Socket:
         prepared = self._operation.prepared(body, self._services.context(self._scope, recalled))
         known.notes = len(prepared.notes)
         await turn.keep(recalled, self._caller, kept(prepared.final), prepared.final)
-        telling.notes = prepared.notes.header()
-        await telling.documents(prepared.documents)
+        outlet.notes = prepared.notes.header()
+        await outlet.documents(prepared.documents)
 
     async def _failed(self, error: Exception, asked: Envelope, known: Exchange) -> None:
         told = errors.failure_of(error)
@@ -234,7 +234,7 @@ class Socket:
         await self._say(envelope.refused(told, asked.lane, headers))
 
 
-class Telling:
+class SocketOutlet:
     """A socket as the place where a call's answer goes: `pump.Outlet`. Each document is a message."""
 
     def __init__(self, say: Callable[[bytes], Awaitable[None]], lane: str, known: Exchange) -> None:

@@ -23,6 +23,11 @@ MOST_HEADERS = 100
 BROKEN = "gateway.broken"
 """The key under which `connection.py` tells what was wrong with bytes that are no request (a row of BROKE)."""
 
+JOINED = "gateway.joined"
+"""In the message with an answer's head: its body follows at once, so the two can leave together. Where the head has a
+length this goes without saying.
+"""
+
 BROKE: Mapping[str, Failure] = {
     "syntax": failure("bad_request", "The request is not HTTP/1.1"),
     "version": failure("unknown_version", "This server speaks HTTP/1.1"),

@@ -5,7 +5,6 @@ Nothing of a file stays in memory but the piece in hand. What the fields mean is
 
 from collections.abc import AsyncIterator, Mapping
 
-import msgspec
 from msgspec import Struct
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -21,8 +20,6 @@ MOST_TEXT = 256 * 1024
 KIND = b"multipart/form-data"
 UNKNOWN_TYPE = "application/octet-stream"
 
-_encode = msgspec.json.Encoder().encode
-
 
 class File(Struct, frozen=True):
     """The head of a file's part, as the caller wrote it."""
@@ -34,7 +31,7 @@ class File(Struct, frozen=True):
 class Form:
     """The form of a request. `upload.Upload` reads the file from it; `fields` fills as the form comes.
 
-    wanted: the name of the one part that may be a file. late: the fields that came after it.
+    wanted: the name of the one part that may be a file. strange: the names of other parts that are files all the same.
     """
 
     def __init__(self, scope: Scope, pieces: Pieces, wanted: str) -> None:
@@ -54,7 +51,6 @@ class Form:
             },
         )
         self.fields: dict[str, str | list[str]] = {}
-        self.late: list[str] = []
         self.strange: list[str] = []
         self.file: File | None = None
         self.failure: CallerError | None = None
@@ -66,15 +62,6 @@ class Form:
         self._text = bytearray()
         self._into = "text"  # what a part's data is: a text, the file, or nothing that anybody wants
         self._waiting: list[bytes] = []
-
-    @property
-    def over(self) -> bool:
-        """All of the request has come."""
-        return self._pieces.over
-
-    def said(self) -> bytes:
-        """The texts as one JSON object; an empty one says nothing."""
-        return _encode({name: value for name, value in self.fields.items() if value})
 
     async def to_the_file(self) -> None:
         """Reads until the file begins, or to the end. Raises CallerError."""
@@ -169,8 +156,6 @@ class Form:
             raise _bad(f"'{name[:60]}' is given twice", name[:60])
         else:
             self.fields[name] = text
-        if self.file is not None:
-            self.late.append(name)
 
     def _closed(self) -> None:
         self._complete = True

@@ -6,6 +6,7 @@ stored before its last byte leaves.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -20,12 +21,18 @@ from gateway.log import Log
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
-from gateway.store.store import Store
+from gateway.store.store import MOST_LINKS, Store
 from translators.context import Kept, Remembering
 
 DAY = 86_400
 MOST_ITEMS = 10_000
 """Items of a conversation that one request may load."""
+
+AGAIN = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds between the tries to keep a response whose answer has left while the storage was down."""
+
+MOST_LATE_BYTES = 64 * 1024 * 1024
+"""Of all responses that wait for the storage; more are given up at once."""
 
 SAID = ("completed", "incomplete")
 """Responses that become part of their conversation."""
@@ -36,10 +43,15 @@ UNAVAILABLE = failure(
 """503, before Cohere is paid."""
 
 
-class Recalled(Struct, frozen=True):
-    """A request's memory. history: what was said before, as JSON arrays of items; keep: store the answer.
+TOO_LONG = f"The responses that this one continues or refers to are more than {MOST_LINKS}, or too large together"
 
-    items: those that the request refers to, by id; in `asked` they stand where they were referred to.
+
+class Recalled(Struct, frozen=True):
+    """What the memory has for one request.
+
+    response_id: the id that the answer will have. asked: what the request asked of the memory, with the items that it
+    only named in their places. history: what was said before, as JSON arrays of items. keep: whether to store the
+    answer. items: the stored items that the request names, by id.
     """
 
     response_id: str
@@ -56,6 +68,8 @@ class Memory:
         self.store = Store(url)
         self._days, self._log = days, log
         self._opening: asyncio.Task[None] | None = None
+        self._late: dict[asyncio.Task[None], int] = {}  # responses that wait for the storage, and their bytes
+        self._stopping = asyncio.Event()
 
     async def _open(self) -> None:
         try:
@@ -64,8 +78,11 @@ class Memory:
             self.trouble(error)
 
     async def stop(self) -> None:
+        """Closes the store, if anybody has opened it."""
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
+            self._stopping.set()
+            await asyncio.gather(*self._late, return_exceptions=True)
             await self.store.stop()
 
     async def open(self) -> Store:
@@ -80,6 +97,7 @@ class Memory:
         self._log.trouble(f"storage: {error}")
 
     def expiry(self, now: float) -> int | None:
+        """When what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
     async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
@@ -88,7 +106,11 @@ class Memory:
         return Recalled(response_id, shown(asked, history, items), history, asked.store, items)
 
     async def load(self, asked: Remembering, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
-        """The history, and the items that are referred to, of which some may be missing. Raises CallerError."""
+        """The history that a request continues, and the stored items that it names (those that are there).
+
+        The storage is not touched for a request that asks nothing of the memory. Raises CallerError: 404 for a response
+        or a conversation that is not there, 503 while the storage does not answer.
+        """
         if not (asked.store or asked.previous_response_id or asked.conversation or asked.references):
             return (), {}
         store = await self.open()
@@ -100,8 +122,8 @@ class Memory:
             self._log.trouble(f"storage: {error}")
             raise CallerError(UNAVAILABLE) from error
         except ChainTooLong as error:
-            told = failure("bad_request", "The responses that this one continues or refers to are too large")
-            raise CallerError(told) from error
+            told = failure("bad_request", f"{TOO_LONG}: compact them, or begin anew")
+            raise CallerError(told.at("previous_response_id" if asked.previous_response_id else "input")) from error
         except ChainBroken as error:
             told = failure("no_previous", f"Previous response with id '{error.id}' not found.")
             raise CallerError(told.at("previous_response_id")) from error
@@ -122,23 +144,57 @@ class Memory:
         return ()
 
     async def _referred(self, store: Store, asked: Remembering, caller: Caller) -> Mapping[str, bytes]:
-        """Those of the items that a request refers to that are there; what is not is for the translation to tell."""
+        """The items that a request names, by id. One that is missing is left out: the translation refuses it."""
         if not asked.references:
             return {}
         answers = {reference.answer_id for reference in asked.references} - {""}
         requests = {reference.response_id for reference in asked.references} - {""}
+        ids = {reference.id for reference in asked.references}
         arrays = await store.said(caller.owner, answers, requests) if answers or requests else []
-        return named(arrays, {reference.id for reference in asked.references})
+        found = named(arrays, ids)
+        if missing := ids - found.keys():
+            items = await store.said_in_conversations(caller.owner, missing)
+            found |= named((b"[" + item + b"]" for item in items), missing)
+        return found
 
     async def keep(self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes) -> None:
-        """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out."""
+        """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out. While
+        the storage is down it is tried again.
+        """
         if not recalled.keep:
             return
         response, added = self.as_stored(recalled, caller, kept, body)
         try:
             await self.store.save(response, added)
+        except StoreUnavailable as error:
+            size = len(body) + len(response.items) + len(response.output)
+            if size + sum(self._late.values()) > MOST_LATE_BYTES:
+                self._log.trouble(f"storage: response {kept.id} was not kept: {error}")
+                return
+            self._log.trouble(f"storage: response {kept.id} is not kept yet: {error}")
+            task = asyncio.get_running_loop().create_task(self._keep_late(response, added))
+            self._late[task] = size
+            task.add_done_callback(self._late.pop)
         except StoreError as error:
             self._log.trouble(f"storage: response {kept.id} was not kept: {error}")
+
+    async def _keep_late(self, response: StoredResponse, added: list[tuple[str, bytes]]) -> None:
+        """What was stored meanwhile is found, and not stored twice. At the end of the process there is one last try."""
+        last: StoreError | None = None
+        for pause in AGAIN:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            try:
+                await self.store.save(response, added)
+                return
+            except StoreUnavailable as error:
+                last = error
+                if self._stopping.is_set():
+                    break
+            except StoreError as error:
+                last = error
+                break
+        self._log.trouble(f"storage: response {response.id} was not kept: {last}")
 
     def as_stored(
         self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes
@@ -178,7 +234,7 @@ _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
-    """The items of these ids, of the first array that has each."""
+    """The items that have these ids, by id. Where several arrays have one, the first of them counts."""
     found: dict[str, bytes] = {}
     for array in arrays:
         for item in _array(array):
@@ -189,9 +245,9 @@ def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
 
 
 def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, bytes]) -> Remembering:
-    """The same request as it is kept: it stands for itself, and after its history says nothing twice.
+    """A request as it is stored, so that it can be read without looking anything up.
 
-    Where it refers to an item it has that item, or nothing if the item came before.
+    Each item that it only names is replaced by that item; an item that the history has already is left out.
     """
     if not asked.references:
         return asked
@@ -207,9 +263,10 @@ def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, byte
 
 
 def _named(kept: Kept) -> list[tuple[str, bytes]]:
-    """By the ids that the caller was told: they page by them, and look items up."""
+    """The output's items by the ids that the caller was told, by which they page and look items up."""
     return [(_told(item).id or f"{kept.id}_{index}", bytes(item)) for index, item in enumerate(kept.items)]
 
 
 def new_conversation(caller: Caller, metadata: bytes, expires_at: int | None) -> Conversation:
+    """An empty conversation of this caller's, with an id that nobody can guess."""
     return Conversation(f"conv_{secrets.token_hex(24)}", caller.owner, int(time.time()), expires_at, metadata)

@@ -29,9 +29,11 @@ class Recent:
         self._conversations: dict[str, tuple[bytes, ...]] = {}
 
     def turn(self) -> "Turn":
+        """The memory for the next request."""
         return Turn(self)
 
     def get(self, response_id: str) -> tuple[bytes, ...] | None:
+        """The conversation up to and including this response; None if it is not remembered here."""
         return self._conversations.get(response_id)
 
     def arrays(self) -> Iterator[bytes]:
@@ -40,6 +42,7 @@ class Recent:
             yield from reversed(arrays)
 
     def add(self, response_id: str, conversation: tuple[bytes, ...]) -> None:
+        """Remembers a conversation; the oldest ones go when there are too many, or too many bytes."""
         self._conversations[response_id] = conversation
         sizes = {id: sum(map(len, arrays)) for id, arrays in self._conversations.items()}
         while len(sizes) > MOST_RESPONSES or sum(sizes.values()) > MOST_BYTES:
@@ -47,11 +50,14 @@ class Recent:
             del self._conversations[oldest], sizes[oldest]
 
     def forget(self, response_id: str) -> None:
+        """Nothing happens if it is not remembered."""
         self._conversations.pop(response_id, None)
 
 
 class Turn:
-    """The memory as one request on the socket meets it; `recall` and `keep` as those of `Memory`."""
+    """The memory for one request on the socket. `recall` and `keep` do what those of `Memory` do: first in what the
+    socket remembers, then in the storage.
+    """
 
     def __init__(self, recent: Recent) -> None:
         self._recent = recent

@@ -22,8 +22,10 @@ from gateway.access.caller import Caller
 
 
 class Kind(Struct, frozen=True):
-    """What is sealed. prefix: says whose token it is, and how it is made: another way gets another number. label: what
-    the derived key is for, so that it is good for nothing else.
+    """What is sealed.
+
+    prefix: what its tokens begin with; the number in it changes when tokens are made in another way. label: goes into
+    the key, so that a token of one kind cannot be opened as another.
     """
 
     prefix: str
@@ -72,6 +74,7 @@ class Seal:
             return None
 
 
+@lru_cache(maxsize=256)
 def seal_of(caller: Caller, kind: Kind = THOUGHT) -> Seal:
     """The seal for this caller's thoughts, or summaries."""
     first, *others = [key.encode("utf-8", "surrogatepass") for key in caller.sealing_keys]

@@ -32,6 +32,7 @@ class Upkeep:
             self._tasks.append(asyncio.get_running_loop().create_task(self._every(seconds, work)))
 
     async def stop(self) -> None:
+        """Ends both timers; what they are at is broken off, and found again by the next process."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

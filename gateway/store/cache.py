@@ -15,13 +15,19 @@ ENTRY_OVERHEAD = 200
 
 
 class Cache(Protocol):
+    """What a cache can do, wherever it keeps things."""
+
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What is kept under each of the keys."""
+        """What is kept under each of the keys, in their order; None where nothing is."""
         ...
 
-    async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None: ...
+    async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
+        """Keeps these keys and values for so long, or shorter."""
+        ...
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """Lets go of memory and connections."""
+        ...
 
 
 class MemoryCache:

@@ -3,14 +3,14 @@
 Each function is work for one transaction (`database.py`), and sees one owner's rows only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, select, update
 
-from gateway.store.errors import ConversationMissing, ItemMissing
+from gateway.store.errors import ChainTooLong, ConversationMissing, ItemMissing
 from gateway.store.tables import CONVERSATION_ITEMS, CONVERSATIONS, alive, insert_new
 
 Order = Literal["asc", "desc"]
@@ -142,6 +142,21 @@ def _item(owner: str, conversation_id: str, id: str, now: float) -> ColumnElemen
 def item(connection: Connection, owner: str, conversation_id: str, id: str, now: float) -> bytes | None:
     """One item; None as for conversations."""
     return connection.scalar(select(CONVERSATION_ITEMS.c.body).where(_item(owner, conversation_id, id, now)))
+
+
+def said(connection: Connection, owner: str, ids: Collection[str], now: float, most_bytes: int) -> list[bytes]:
+    """The items of these ids, of whichever conversation, the newest conversation's first. What is not there is left
+    out. Raises ChainTooLong, before more than `most_bytes` are loaded.
+    """
+    mine = and_(
+        CONVERSATION_ITEMS.c.id.in_(ids), CONVERSATIONS.c.owner == owner, alive(CONVERSATIONS.c.expires_at, now)
+    )
+    joined = CONVERSATION_ITEMS.join(CONVERSATIONS)
+    size = connection.scalar(select(func.sum(func.length(CONVERSATION_ITEMS.c.body))).select_from(joined).where(mine))
+    if (size or 0) > most_bytes:
+        raise ChainTooLong(f"what is referred to has {size} bytes, more than {most_bytes}")
+    newest = CONVERSATIONS.c.created_at.desc(), CONVERSATIONS.c.id
+    return list(connection.scalars(select(CONVERSATION_ITEMS.c.body).select_from(joined).where(mine).order_by(*newest)))
 
 
 def remove_item(connection: Connection, owner: str, conversation_id: str, id: str, now: float) -> bool:

@@ -1,8 +1,8 @@
 """The way to the database: connections, transactions, bounds on time, and coming back after a failure.
 
 What is asked of the database is in `responses.py` and `conversations.py`: functions of one connection, which `read`
-and `write` run in a transaction. They are written as if connections blocked; SQLAlchemy runs them in a greenlet, so
-that waiting for the database blocks nobody.
+and `write` run in a transaction. They are written as if connections blocked, and block nobody: on SQLite a transaction
+is run in a thread as a whole, one journey there and back; on PostgreSQL SQLAlchemy runs it in a greenlet.
 
 A database that fails is looked at anew before the next transaction: it may be another one, without tables. One that
 vanished is never replaced by an empty one, which would answer 404 for what was promised to be kept.
@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import URL, AdaptedConnection, Connection, event, inspect, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -64,7 +66,7 @@ class Address(Struct, frozen=True):
             case "sqlite" | "sqlite+aiosqlite":
                 if not url.database or url.database.startswith((":memory:", "file:")) or url.query or url.host:
                     raise ValueError("SQLite wants a file and nothing else: sqlite:///relative.db, sqlite:////abs.db")
-                return Address(url.set(drivername="sqlite+aiosqlite"), Path(url.database))
+                return Address(url.set(drivername="sqlite"), Path(url.database))
             case "postgresql" | "postgres" | "postgresql+asyncpg":
                 return Address(url.set(drivername="postgresql"), None)
         raise ValueError(f"'{url.drivername}' is not supported: sqlite or postgresql")
@@ -82,35 +84,35 @@ class Address(Struct, frozen=True):
         status = os.stat(self.path)
         return status.st_dev, status.st_ino
 
-    def engine(self, timeout: float, pool_size: int) -> AsyncEngine:
+    def way(self, timeout: float, pool_size: int) -> "Way":
         """Connects to nothing yet."""
         bounds: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
         if self.path is not None:
             # isolation_level: the driver is not to begin transactions of its own; _begin does.
             connect: dict[str, Any] = {"timeout": timeout * BUSY_SHARE, "isolation_level": None}
-            engine = create_async_engine(self.url, connect_args=connect, hide_parameters=True, **bounds)
-            event.listen(engine.sync_engine, "connect", _set_up)
-            event.listen(engine.sync_engine, "begin", _begin)
-            return engine
+            engine = create_engine(self.url, connect_args=connect, hide_parameters=True, **bounds)
+            event.listen(engine, "connect", _set_up)
+            event.listen(engine, "begin", _begin)
+            return InThreads(engine, pool_size)
         # asyncpg reads the URL itself: it knows sslmode and the rest of libpq's words, which SQLAlchemy does not.
         connect = {
             "dsn": self.url.render_as_string(hide_password=False),
             "timeout": timeout,
             "command_timeout": timeout,
         }
-        return create_async_engine(
-            "postgresql+asyncpg://", connect_args=connect, hide_parameters=True, pool_pre_ping=True, **bounds
+        return InGreenlets(
+            create_async_engine(
+                "postgresql+asyncpg://", connect_args=connect, hide_parameters=True, pool_pre_ping=True, **bounds
+            )
         )
 
 
 def _set_up(connection: Any, record: object) -> None:
     try:
-        cursor = connection.cursor()
         for pragma in _PRAGMAS:
-            cursor.execute(pragma)
-        cursor.close()
+            connection.execute(pragma)
     except BaseException:
-        connection.terminate()  # the pool forgets it without closing it
+        connection.close()  # the pool forgets it without closing it
         raise
 
 
@@ -118,12 +120,81 @@ def _begin(connection: Connection) -> None:
     # Who will write says so at once. A reader that starts to write is refused when somebody wrote meanwhile, and no
     # waiting helps it. A read of one statement needs no transaction.
     if connection.get_execution_options().get("writes"):
-        driver = cast(AdaptedConnection, connection.connection.dbapi_connection)
-        driver.run_async(_begin_at_once)  # one journey to the connection's thread, where a statement takes three
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute("BEGIN IMMEDIATE")
 
 
-async def _begin_at_once(connection: Any) -> None:
-    await connection.execute("BEGIN IMMEDIATE")
+class Way(Protocol):
+    """How transactions get to a database. `run` may be cancelled: then nothing is committed that was not yet."""
+
+    async def run(self, work: Work[Result], writes: bool) -> Result: ...
+
+    async def reset(self) -> None:
+        """Closes the connections that are idle, and each other one when it is next idle."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class InThreads:
+    """To SQLite, which blocks: a thread runs a whole transaction."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self._engine, self._writing = engine, engine.execution_options(writes=True)
+        self._threads = ThreadPoolExecutor(size, "sqlite")
+
+    async def run(self, work: Work[Result], writes: bool) -> Result:
+        given_up = threading.Event()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._transaction, work, writes, given_up
+            )
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+
+    def _transaction(self, work: Work[Result], writes: bool, given_up: threading.Event) -> Result:
+        pool = self._engine.pool
+        with (self._writing if writes else self._engine).connect() as connection:
+            result = work(connection)
+            if writes and not given_up.is_set():
+                connection.commit()
+            if self._engine.pool is not pool:
+                connection.invalidate()  # the others were closed meanwhile (reset); nobody else closes this one
+            return result
+
+    async def reset(self) -> None:
+        await asyncio.to_thread(self._engine.dispose)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self.reset()
+
+
+class InGreenlets:
+    """To PostgreSQL, whose driver waits without blocking."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        # Reads need no BEGIN and ROLLBACK, which are a journey each.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def run(self, work: Work[Result], writes: bool) -> Result:
+        async with (self._engine if writes else self._reading).connect() as connection:
+            try:
+                result = await connection.run_sync(work)
+                if writes:
+                    await connection.commit()
+            except asyncio.CancelledError:
+                await connection.invalidate()  # the server may still be at work for it
+                raise
+            return result
+
+    async def reset(self) -> None:
+        """Each connection is looked at before it is used (pool_pre_ping)."""
+
+    async def close(self) -> None:
+        await self._engine.dispose()
 
 
 def upgrade(url: str) -> None:
@@ -138,12 +209,11 @@ def upgrade(url: str) -> None:
 
 
 async def _upgrade(address: Address) -> None:
-    engine = address.engine(MIGRATION_SECONDS, 1)
+    way = address.way(MIGRATION_SECONDS, 1)
     try:
-        async with engine.execution_options(writes=True).begin() as connection:
-            await connection.run_sync(migrate)
+        await way.run(migrate, True)
     finally:
-        await engine.dispose()
+        await way.close()
 
 
 @contextlib.contextmanager
@@ -175,12 +245,7 @@ class Database:
     def __init__(self, url: str, timeout: float, pool_size: int) -> None:
         self._address, self._timeout = Address.of(url), timeout
         self._url = url
-        self._engine = self._address.engine(timeout, pool_size)
-        self._writing = self._engine.execution_options(writes=True)
-        # Reads on PostgreSQL need no BEGIN and ROLLBACK, which are a journey each.
-        self._reading = self._engine
-        if self._address.path is None:
-            self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._way = self._address.way(timeout, pool_size)
         # SQLite has one writer at a time and lets the others try again after naps. Inside this process they queue.
         self._turn = asyncio.Lock() if self._address.path is not None else contextlib.nullcontext()
         self._failures = _driver_failures(self._address)
@@ -202,7 +267,7 @@ class Database:
             self._looking.cancel()
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._timeout)
-        closing = asyncio.create_task(self._engine.dispose())
+        closing = asyncio.create_task(self._way.close())
         await asyncio.wait({closing}, timeout=GRACE_SECONDS)
         closing.cancel()
         self._readable = self._writable = False
@@ -240,25 +305,11 @@ class Database:
 
     async def _read(self, work: Work[Result]) -> Result:
         async with self._bounds(False):
-            return await self._transaction(self._reading, work)
+            return await self._way.run(work, False)
 
     async def _write(self, work: Work[Result]) -> Result:
         async with self._bounds(True), self._turn:
-            return await self._transaction(self._writing, work)
-
-    async def _transaction(self, engine: AsyncEngine, work: Work[Result]) -> Result:
-        pool = self._engine.pool
-        async with engine.connect() as connection:
-            try:
-                result = await connection.run_sync(work)
-                if engine is self._writing:
-                    await connection.commit()
-            except asyncio.CancelledError:
-                await connection.invalidate()  # a thread, or a server, may still be at work for it
-                raise
-            if self._engine.pool is not pool:
-                await connection.invalidate()  # the others were closed meanwhile (_look); nobody else closes this one
-            return result
+            return await self._way.run(work, True)
 
     @contextlib.asynccontextmanager
     async def _bounds(self, writes: bool) -> AsyncIterator[None]:
@@ -291,10 +342,9 @@ class Database:
         if self._identity is not None:
             address.identity()  # raises where the file is gone
         await asyncio.to_thread(address.prepare)
-        if address.path is not None:
-            await self._engine.dispose()  # connections to a file that is no longer the one of this name
-        async with asyncio.timeout(self._timeout), self._reading.connect() as connection:
-            version = await connection.run_sync(_version)
+        await self._way.reset()  # connections to a file that is no longer the one of this name
+        async with asyncio.timeout(self._timeout):
+            version = await self._way.run(_version, False)
         if version != HEAD:
             await asyncio.to_thread(upgrade, self._url)
         self._identity = address.identity()

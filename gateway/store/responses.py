@@ -75,7 +75,10 @@ def _mine(owner: str, id: str) -> ColumnElement[bool]:
 
 
 def _links() -> Select[Any]:
-    """What a response continues, newest first, and one more than `most` if there is one."""
+    """The query for a response and those that it continues, without their contents, newest first.
+
+    At most `most` of them, and one more if there are more.
+    """
     size = func.length(RESPONSES.c.body) + func.length(RESPONSES.c["items"]) + func.length(RESPONSES.c.output)
     columns = RESPONSES.c.id, RESPONSES.c.previous_id, size.label("size")
     now = bindparam("now", type_=BigInteger)
@@ -94,14 +97,14 @@ def save(
     connection: Connection, response: StoredResponse, conversation_items: Sequence[tuple[str, bytes]], now: float
 ) -> bool:
     """A finished response, with what it adds to its conversation. False if there is a finished one of this id."""
-    row = insert_new(connection, RESPONSES).values(msgspec.structs.asdict(response))
-    if connection.execute(row).rowcount == 0:
+    row = msgspec.structs.asdict(response)
+    if connection.execute(insert_new(connection, RESPONSES), row).rowcount == 0:
         return advance(connection, response, conversation_items, 0, (), now)
-    _say(connection, response, conversation_items, now)
+    _add_to_conversation(connection, response, conversation_items, now)
     return True
 
 
-def _say(
+def _add_to_conversation(
     connection: Connection, response: StoredResponse, conversation_items: Sequence[tuple[str, bytes]], now: float
 ) -> None:
     if response.conversation_id is not None and conversation_items:
@@ -218,7 +221,7 @@ def advance(
     _insert_events(connection, response.id, first_sequence, events)
     if response.status not in LIVE:
         connection.execute(delete(RUNS).where(RUNS.c.response_id == response.id))
-        _say(connection, response, conversation_items, now)
+        _add_to_conversation(connection, response, conversation_items, now)
     return True
 
 
@@ -228,7 +231,7 @@ def _hold(connection: Connection, id: str) -> bool:
 
 
 def renew(connection: Connection, ids: Collection[str], lease_until: float) -> None:
-    """The workers of these are there."""
+    """Extends the leases of these responses: whoever works on them is alive."""
     connection.execute(update(RUNS).where(RUNS.c.response_id.in_(ids)).values(lease_until=lease_until))
 
 

@@ -19,6 +19,9 @@ from gateway.store.errors import ItemExists, StoreUnavailable
 from gateway.store.responses import LIVE, Batches, StoredResponse
 from gateway.store.tables import VERSION
 
+MOST_LINKS = 200
+"""Responses that one request may continue, one after the other."""
+
 MOST_CHAIN_BYTES = 64 * 1024 * 1024
 """The history that one request may load."""
 
@@ -79,10 +82,11 @@ class Store:
         return await self._database.write(lambda c: responses.save(c, response, conversation_items, self._now()))
 
     async def get(self, owner: str, id: str) -> StoredResponse | None:
+        """None for a response that is not there, somebody else's, or expired."""
         return await self._database.read(lambda c: responses.get(c, owner, id, self._now()))
 
     async def chain(
-        self, owner: str, id: str, most: int = 200, most_bytes: int = MOST_CHAIN_BYTES
+        self, owner: str, id: str, most: int = MOST_LINKS, most_bytes: int = MOST_CHAIN_BYTES
     ) -> list[StoredResponse]:
         """The response and all that it continues, oldest first. Raises ChainBroken, ChainTooLong."""
         return await self._database.read(lambda c: responses.chain(c, owner, id, self._now(), most, most_bytes))
@@ -92,6 +96,12 @@ class Store:
     ) -> list[bytes]:
         """The output of the answers, and the input items of the responses, of these ids. Raises ChainTooLong."""
         return await self._database.read(lambda c: responses.said(c, owner, answer_ids, ids, self._now(), most_bytes))
+
+    async def said_in_conversations(
+        self, owner: str, ids: Collection[str], most_bytes: int = MOST_CHAIN_BYTES
+    ) -> list[bytes]:
+        """The items of these ids, of whichever conversation of this owner's. Raises ChainTooLong."""
+        return await self._database.read(lambda c: conversations.said(c, owner, ids, self._now(), most_bytes))
 
     async def delete(self, owner: str, id: str) -> bool:
         """Its events, too; a worker finds it in `cancelled`."""
@@ -165,6 +175,7 @@ class Store:
         await self._adding(lambda c: conversations.create(c, conversation, items))
 
     async def conversation(self, owner: str, id: str) -> Conversation | None:
+        """None for a conversation that is not there, somebody else's, or expired."""
         return await self._database.read(lambda c: conversations.get(c, owner, id, self._now()))
 
     async def update_conversation(self, owner: str, id: str, metadata: bytes) -> Conversation | None:
@@ -193,9 +204,11 @@ class Store:
         )
 
     async def item(self, owner: str, conversation_id: str, id: str) -> bytes | None:
+        """An item of a conversation as JSON; None if either is not there."""
         return await self._database.read(lambda c: conversations.item(c, owner, conversation_id, id, self._now()))
 
     async def delete_item(self, owner: str, conversation_id: str, id: str) -> bool:
+        """False if there is nothing to delete."""
         return await self._database.write(
             lambda c: conversations.remove_item(c, owner, conversation_id, id, self._now())
         )

@@ -5,6 +5,7 @@ JSON is kept as the bytes it came in: nothing here reads it, so nothing here can
 """
 
 import hashlib
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -111,7 +112,8 @@ CONVERSATION_ITEMS = Table(
     METADATA,
     Column("conversation_id", Name, ForeignKey(CONVERSATIONS.c.id, ondelete="CASCADE"), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("id", Name, nullable=False),
+    # Callers refer to items without saying in which conversation they are.
+    Column("id", Name, nullable=False, index=True),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("conversation_id", "id"),
 )
@@ -120,7 +122,7 @@ CONVERSATION_ITEMS = Table(
 # second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0002"
+HEAD = "0003"
 """The version that this code is written for: the newest file in `migrations/versions`."""
 
 
@@ -130,6 +132,12 @@ def alive(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> Co
 
 
 def insert_new(connection: Connection, table: Table) -> Any:
-    """An insert that leaves rows alone that are there already."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    """An insert that leaves rows alone that are there already; `execute` is given the rows."""
+    return _insert_new(connection.dialect.name, table)
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Any:
+    """Put together once: with a row's values in it, that would take longer than the insert."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()

@@ -88,4 +88,5 @@ class Places:
 
 
 def busy() -> UpstreamError:
+    """What a caller is told who gets no place: 503, come back in a second."""
     return UpstreamError(failure("busy", "The gateway has as many calls to Cohere under way as it may"), "1")

@@ -23,7 +23,11 @@ class Key(Enum):
 
 
 class Rule(Struct, frozen=True):
-    """again: the same may succeed a moment later. breaks: the breaker counts it. once: if the setting allows it."""
+    """A row: what is done about a failure.
+
+    again: the same call may succeed a moment later. key: what becomes of the key. breaks: the circuit breaker counts
+    it. once: it is made again once only, and only if the setting `retries.generation` allows it.
+    """
 
     again: bool = False
     key: Key = Key.KEPT
@@ -77,6 +81,7 @@ def trouble(status: int, code: str | None) -> int | str:
 
 
 def rule(what: int | str) -> Rule:
+    """The row for a status or for what happened to the connection; final for what has none."""
     return RULES.get(what, _FINAL)
 
 

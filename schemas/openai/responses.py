@@ -5,9 +5,15 @@ Responses specification asks for more required fields, those are here as well (c
 unknown keys for the field engine's sake (see `schemas/openai/chat.py`).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
+"""What callers may have kept with a response or a conversation."""
 
 # --- request: content parts -------------------------------------------------------------------------------
 

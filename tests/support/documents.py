@@ -34,7 +34,15 @@ from translators.refusals import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
 from translators.turn import FAILED_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "gateway/README.md",
+    "gateway/RUNNING.md",
+    "gateway/emulator/README.md",
+    "translators/README.md",
+)
+"""All documents but the changelog, in which nothing is generated."""
 
 GENERATED = re.compile(r"(<!-- generated: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -152,9 +160,9 @@ def efforts() -> str:
 
 
 def errors() -> str:
-    """The gateway's own errors; the table's keys say in two words what happened."""
+    """The gateway's own errors, by their status."""
     rows = (
-        (str(row.status), code(row.type), code(row.code), name.replace("_", " "))
+        (str(row.status), code(row.type), code(row.code), row.when or name.replace("_", " "))
         for name, row in sorted(ERRORS.items(), key=lambda item: item[1].status)
     )
     return table(("Status", "`type`", "`code`", "What happened"), rows)

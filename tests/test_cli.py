@@ -1,0 +1,123 @@
+"""The command line: what its help says, and what it answers to wrong use.
+
+What the commands do is tested where their subjects are: `serve` in test_serve_*.py, `emulator` in test_emulator*.py,
+`db upgrade` in test_serve_upkeep.py. Sentences about wrong settings are in test_settings.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import cli
+from gateway.operations import TRANSLATE
+from gateway.settings import described
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without a gateway.toml, and an environment without settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("GATEWAY_", "COHERE_", "CO_"))]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of all its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
+
+
+PARSERS = {parser.prog: parser for parser in parsers(cli._parser())}
+
+
+def test_the_commands() -> None:
+    names = ["serve", "emulator", "translate", "db", "db upgrade"]
+    assert list(PARSERS) == ["cohere-gateway", *(f"cohere-gateway {name}" for name in names)]
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_help_of_every_command_shows_an_example_of_it(name: str) -> None:
+    parser = PARSERS[name]
+    example = (parser.epilog or "").partition("example:")[2]
+    assert name in example
+    (*_, line) = [line for line in parser.format_help().splitlines() if name in line]
+    assert line.rstrip().endswith(example.strip().splitlines()[0]), "an example is one line, to be copied"
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_help_explains_every_argument(name: str) -> None:
+    for action in PARSERS[name]._actions:
+        assert action.help or isinstance(action, argparse._SubParsersAction), action.option_strings
+
+
+def test_the_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    told = capsys.readouterr().out
+    for line in described():
+        assert f"  {', '.join(line.environment)}  {line.path}" in told
+        assert line.text in told
+
+
+def test_the_help_of_translate_names_what_there_is() -> None:
+    assert set(cli.OPERATIONS) == set(TRANSLATE)
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: cohere-gateway")
+
+
+# arguments, exit status (1: failed, 2: wrong use), what is said
+WRONG: tuple[tuple[str, int, str], ...] = (
+    ("fly", 2, "'fly'"),
+    ("serve --port many", 2, "--port"),
+    ("serve --port 70000", 2, "port: expected a whole number <= 65535"),
+    ("serve --config nowhere.toml", 2, "cannot read nowhere.toml"),
+    ("emulator --port 70000", 2, "--port: 70000 is not a port"),
+    ("emulator --models nowhere.json", 2, "--models: cannot read nowhere.json: No such file or directory"),
+    ("emulator --models models.txt", 2, "--models: models.txt is not a JSON list of models"),
+    ("translate", 2, "OPERATION"),
+    ("translate poetry", 2, "'poetry' is none of chat"),
+    ("translate chat nowhere.json", 1, "cannot read nowhere.json"),
+    ("translate chat models.txt", 1, "400 invalid_json"),
+    ("translate chat empty.json", 1, "400 missing_required_parameter at model"),
+    ("db", 2, "WORK"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "status", "said"), WRONG, ids=[row[0] for row in WRONG])
+def test_wrong_use_is_told_in_one_line(
+    arguments: str, status: int, said: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (nowhere / "models.txt").write_text("no JSON")
+    (nowhere / "empty.json").write_text("{}")
+    try:
+        assert cli.main(arguments.split()) == status
+    except SystemExit as error:
+        assert error.code == status
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert said in told.err
+
+
+def test_translate_prints_the_request_and_the_notes(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = {"model": "command-r", "messages": [{"role": "user", "content": "Hello"}], "logit_bias": {"1": 2}}
+    (nowhere / "request.json").write_text(json.dumps(body))
+    assert cli.main(["translate", "chat", "request.json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["model"] == "command-r-08-2024"
+    assert "note: logit_bias ignored" in told.err
+    assert cli.main(["translate", "chat", "request.json", "--strict"]) == 1
+    assert "at logit_bias" in capsys.readouterr().err
