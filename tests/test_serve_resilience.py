@@ -6,6 +6,7 @@ What is decided by rule is in `test_upstream_rules.py`; here the whole way is wa
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -422,8 +423,15 @@ def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.Monkey
 def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six callers are refused together. Those who wait while others try lose nothing by it."""
     monkeypatch.setattr(keys, "PROBES", 0.05)
-    scripts = [refused(429, TRIAL)] * 8 + [answered()]
-    with theatre(scripts, retries=Retries(count=2, first_pause=0.05, longest_pause=0.1)) as stage:
+    asked, all_are_here = itertools.count(1), Signal()
+
+    def play(request: Request) -> Script:
+        number = next(asked)
+        if number == 6:
+            all_are_here.set()
+        return answered() if number > 8 else (Pause(all_are_here), *refused(429, TRIAL))
+
+    with theatre(play, retries=Retries(count=2, first_pause=0.05, longest_pause=0.1)) as stage:
         rush = Rush(stage.gateway)
         for _ in range(6):
             rush.asks()
@@ -605,7 +613,8 @@ def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() ->
 
 
 def test_a_stream_gives_its_place_back() -> None:
-    with theatre([streamed()], concurrency=ConcurrencySettings(calls=1, waiting=0)) as stage:
+    # One may wait: the last bytes are there a moment before the place is given back.
+    with theatre([streamed()], concurrency=ConcurrencySettings(calls=1, waiting=1)) as stage:
         for _ in range(5):
             seen = stage.gateway.chat(stream=True)
             assert (seen.status, seen.text) == (200, "Hi there.")
