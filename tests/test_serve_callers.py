@@ -94,6 +94,7 @@ ONE_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
     (("authorization", "Bearer {}"), ("x-api-key", "{}")),
     (("authorization", "Bearer {}"), ("x-api-key", "{}"), ("api-key", "{}")),
     (("authorization", "Bearer "), ("x-api-key", "{}")),
+    (("authorization", "Basic dXNlcjpwYXNz"), ("x-api-key", "{}")),
     (("authorization", ""), ("api-key", "{}")),
 )
 
@@ -110,6 +111,7 @@ NO_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
     (("authorization", ""),),
     (("authorization", "Bearer"),),
     (("authorization", "Bearer   "),),
+    (("authorization", "Basic dXNlcjpwYXNz"),),
     (("authorization", "token"),),
     (("x-api-key", ""),),
     (("api-key", "  "),),

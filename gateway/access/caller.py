@@ -105,9 +105,10 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
             text = value.decode("latin-1").strip()
             if name == b"authorization":
                 scheme, _, rest = text.partition(" ")
-                text = rest.strip() if scheme.lower() in _SCHEMES else text
-                if text.lower() in _SCHEMES:
-                    text = ""
+                if scheme.lower() in _SCHEMES:
+                    text = rest.strip()
+                elif rest:
+                    text = ""  # of another scheme, say Basic: meant for a proxy on the way, and no key of ours
             if text:
                 found.add(text)
     if len(found) > 1:
