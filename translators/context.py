@@ -77,12 +77,20 @@ class Context(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count."""
+    """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count.
+
+    finish: of several choices one that did not just end, if there is one; empty where nothing is generated.
+    """
 
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     billed: Mapping[str, int | float] = {}
+
+    @property
+    def lasting(self) -> bool:
+        """It may be told again later: nothing of it was cut off, and nobody is told again to call a tool."""
+        return self.finish in ("", "stop")
 
 
 class Answer(Struct, frozen=True):

@@ -4,7 +4,7 @@ Sources: OpenAI's specification, `CreateEmbeddingRequest`; cohere_api.md §8; pr
 input may be is in `embeddings_input.py`, what an answer is made of in `embeddings_answer.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -72,7 +72,7 @@ class EmbeddingsCall(Struct, frozen=True):
         return [self.body(Part(one.field, [0], [one.value])) for one in self.inputs]
 
     def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsCall":
-        known = [read_vector(one) for one in kept]
+        known = [read_vector(one, self.view) for one in kept]
         missing = [(place, one) for place, one in enumerate(self.inputs) if known[place] is None]
         if len(missing) < len(known):
             self.notes.told("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
@@ -116,9 +116,9 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     inputs = Inputs(able, input_type, context.vocabulary, notes).read(asked)
     size, output_dimension = _size(asked, able, notes)
     shown, types = _types(asked)
-    packs = as_floats or not able.base64
-    wanted = dict.fromkeys("float" if packs and name == "base64" else name for name in (shown, *types))
-    view = View(asked["model"], shown, types, tuple(wanted), size, context.policy.usage_base)
+    kept = _asked((shown, *types), able.base64)
+    wanted = _asked(kept, not as_floats)
+    view = View(asked["model"], shown, types, wanted, kept, size, context.policy.usage_base)
     fields = dict.fromkeys(one.field for one in inputs)
     typed = {field: _input_type(field, input_type, context, notes) for field in fields}
     same = {"output_dimension": output_dimension, **reading.sent}
@@ -140,6 +140,11 @@ def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     if len(types) == 1 and types != ("float",):
         return types[0], types
     return asked.get("encoding_format", "float"), types
+
+
+def _asked(types: Iterable[str], base64: bool) -> tuple[str, ...]:
+    """The types to ask for; where there is no base64 it is made here, of floats."""
+    return tuple(dict.fromkeys("float" if name == "base64" and not base64 else name for name in types))
 
 
 def _size(asked: dict[str, Any], able: Embedder, notes: Notes) -> tuple[int, Any]:

@@ -36,13 +36,15 @@ _encode = msgspec.json.Encoder().encode
 class View(Struct, frozen=True):
     """How the caller wants it. model: as they named it; shown: the type of `embedding`; types: asked by name.
 
-    asked: the types that Cohere is asked for. size: numbers of a vector, 0 when unknown.
+    asked: the types that Cohere is asked for; kept: those that the cache has of an input that was asked for in this
+    way. size: numbers of a vector, 0 when unknown.
     """
 
     model: str
     shown: str
     types: tuple[str, ...]
     asked: tuple[str, ...]
+    kept: tuple[str, ...]
     size: int
     base: UsageBase
 
@@ -79,13 +81,16 @@ def vectors(
 
 
 def written(vector: Vector, view: View) -> bytes:
-    """What a caller is shown of a vector, for the cache."""
-    return _encode({name: vector[name] for name in (view.shown, *view.types)})
+    """A vector for the cache: what Cohere said of it, whatever its caller wanted to see."""
+    return _encode({name: vector[name] for name in view.kept})
 
 
-def read(kept: bytes | None) -> Vector | None:
-    """What `written` wrote."""
-    return _vector(kept) if kept is not None else None
+def read(kept: bytes | None, view: View) -> Vector | None:
+    """What `written` wrote, for whoever asks Cohere for the same."""
+    if kept is None:
+        return None
+    found = _vector(kept)
+    return found if all(name in found for name in view.kept) else None
 
 
 def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
