@@ -221,7 +221,8 @@ class Call(Protocol):
 class Batch(Protocol):
     """A translated request whose parts are asked apart, a few at once, and answered together and whole.
 
-    told: a part's failure as the caller of the whole request sees it. otherwise: the call to make after a
+    weights: what each body takes of a budget that counts inputs. told: a part's failure as the caller of the whole
+    request sees it. otherwise: the call to make after a
     failure, None where another one would not help. What the cache keeps are pieces, each as if it had been asked for
     alone: `alone` says how that would have been asked, `beside` is the call for what is not kept, `pieces` what its
     answers add, by place.
@@ -232,6 +233,9 @@ class Batch(Protocol):
 
     @property
     def model(self) -> str: ...
+
+    @property
+    def weights(self) -> Sequence[int]: ...
 
     @property
     def notes(self) -> Notes: ...

@@ -68,6 +68,10 @@ class EmbeddingsCall(Struct, frozen=True):
     given: frozenset[str]
     second: "Callable[[], EmbeddingsCall] | None" = None
 
+    @property
+    def weights(self) -> Sequence[int]:
+        return [len(part.positions) for part in self.parts]
+
     def alone(self) -> Sequence[bytes]:
         return [self.body(Part(one.field, [0], [one.value])) for one in self.inputs]
 
