@@ -17,7 +17,7 @@ from translators.capabilities import Embedder, embedder
 from translators.context import Answer, Context
 from translators.embeddings_answer import Vector, View, told, vectors, written
 from translators.embeddings_answer import read as read_vector
-from translators.embeddings_input import Input, Inputs, Part, parts
+from translators.embeddings_input import Input, Inputs, Part, alone, parts
 from translators.errors import Failure, InvalidField
 from translators.fields import Field, FieldTable, read, required, send, with_extra
 from translators.model_names import served
@@ -73,14 +73,14 @@ class EmbeddingsCall(Struct, frozen=True):
         return [len(part.positions) for part in self.parts]
 
     def alone(self) -> Sequence[bytes]:
-        return [self.body(Part(one.field, [0], [one.value])) for one in self.inputs]
+        return [self.body(alone(one)) for one in self.inputs]
 
     def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsCall":
         known = [read_vector(one, self.view) for one in kept]
-        missing = [(place, one) for place, one in enumerate(self.inputs) if known[place] is None]
+        missing = [place for place, one in enumerate(known) if one is None]
         if len(missing) < len(known):
             self.notes.told("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
-        found = parts(missing, self.able)
+        found = parts(missing, [self.inputs[place] for place in missing], self.able)
         return replace(self, known=known, parts=found, bodies=tuple(map(self.body, found)))
 
     def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
@@ -123,7 +123,8 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     kept = _asked((shown, *types), able.base64)
     wanted = _asked(kept, not as_floats)
     view = View(asked["model"], shown, types, wanted, kept, size, context.policy.usage_base)
-    fields = dict.fromkeys(one.field for one in inputs)
+    found = parts(range(len(inputs)), inputs, able)
+    fields = dict.fromkeys(part.field for part in found)
     typed = {field: _input_type(field, input_type, context, notes) for field in fields}
     same = {"output_dimension": output_dimension, **reading.sent}
 
@@ -133,7 +134,7 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
         return with_extra(cohere.encode_request(sent), reading.extra)
 
     second = partial(request, body, context, True) if "base64" in view.asked else None
-    known, found = [None] * len(inputs), parts(enumerate(inputs), able)
+    known: list[Vector | None] = [None] * len(inputs)
     bodies, names = tuple(map(body_of, found)), frozenset(asked)
     return EmbeddingsCall(bodies, model, notes, inputs, known, found, able, body_of, view, names, second)
 

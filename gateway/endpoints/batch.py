@@ -60,8 +60,7 @@ class BatchEndpoint:
                 if known.cache != HIT:
                     known.upstream_ended = time.monotonic()
             exchange.used(known, answer.outcome)
-            departure.over()
-            await answer_json(send, answer.body, note_headers(call.notes))
+            await answer_json(send, answer.body, note_headers(call.notes), departure)
             if lookup is not None and bodies:
                 made = [(alone[place], piece) for place, piece in call.pieces(bodies)]
                 await lookup.keep_pieces(operation.upstream, made)
