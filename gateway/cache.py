@@ -4,10 +4,12 @@ Off unless the operator switches it on. Then requests that ask for the likeliest
 from it, and those that say `x-gateway-cache-ttl: SECONDS`; `x-gateway-cache: bypass` goes past it. What is kept is
 Cohere's answer as it came, under a hash of the request as it was sent: two callers' spellings of one question meet,
 and an answer is told anew for each of them. Callers never share: whose Cohere key it is, and which upstream, is part
-of every key.
+of every key. What comes back from a store is believed only with the seal that it was given, made of that Cohere key:
+whoever else can write there can make us forget, not make us say anything.
 """
 
 import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -22,8 +24,13 @@ from translators.notes import Notes
 
 TTL_HEADER, CACHE_HEADER = b"x-gateway-cache-ttl", b"x-gateway-cache"
 MOST_SECONDS = 30 * 86_400
+MOST_DIGITS = 9
+"""Python reads no number of thousands of digits."""
+
 LARGEST_ENTRY = 4 * 1024 * 1024
 """Bytes of an answer that is kept."""
+
+SEAL_BYTES = 16
 
 HIT, MISS, BYPASS = "hit", "miss", "bypass"
 
@@ -31,7 +38,7 @@ _events = msgspec.json.Decoder(list[Raw]).decode
 
 
 class Lookup(Struct):
-    """One request's use of the cache. owner: what its keys begin with."""
+    """One request's use of the cache. owner: a hash of whose it is, which its keys and seals are made of."""
 
     store: Cache
     owner: bytes
@@ -43,15 +50,15 @@ class Lookup(Struct):
 
     async def pieces(self, path: str, bodies: Sequence[bytes]) -> list[bytes | None]:
         """What was kept for each of these requests, which may be the same."""
-        return await self.store.get([self.key(path, 0, asked) for asked in bodies])
+        return await self._get([self.key(path, 0, asked) for asked in bodies])
 
     async def keep_pieces(self, path: str, answers: Sequence[tuple[bytes, bytes]]) -> None:
         """Requests and their answers."""
-        await self.store.put([(self.key(path, 0, asked), answer) for asked, answer in answers], self.seconds)
+        await self._put([(self.key(path, 0, asked), answer) for asked, answer in answers])
 
     async def find(self, path: str, bodies: Sequence[bytes]) -> list[bytes] | None:
         """What was kept for all of these requests of one call, or nothing."""
-        found = await self.store.get([self.key(path, place, asked) for place, asked in enumerate(bodies)])
+        found = await self._get([self.key(path, place, asked) for place, asked in enumerate(bodies)])
         answers = [answer for answer in found if answer is not None]
         return answers if len(answers) == len(bodies) else None
 
@@ -61,7 +68,25 @@ class Lookup(Struct):
             for place, (asked, answer) in enumerate(zip(bodies, answers, strict=True))
         ]
         if all(len(answer) <= LARGEST_ENTRY for answer in answers):
-            await self.store.put(entries, self.seconds)
+            await self._put(entries)
+
+    async def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self._opened(key, kept) for key, kept in zip(keys, await self.store.get(keys), strict=True)]
+
+    async def _put(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        await self.store.put([(key, self._seal(key, answer) + answer) for key, answer in entries], self.seconds)
+
+    def _opened(self, key: bytes, kept: bytes | None) -> bytes | None:
+        """What was sealed under this key; nothing where it is damaged or somebody else's work."""
+        if kept is None:
+            return None
+        seal, answer = kept[:SEAL_BYTES], kept[SEAL_BYTES:]
+        return answer if hmac.compare_digest(seal, self._seal(key, answer)) else None
+
+    def _seal(self, key: bytes, answer: bytes) -> bytes:
+        seal = hashlib.blake2b(key, key=self.owner, digest_size=SEAL_BYTES)
+        seal.update(answer)
+        return seal.digest()
 
 
 class Recording:
@@ -118,7 +143,10 @@ class AnswerCache:
             await self.store.stop()
 
     def owner(self, caller: Caller) -> bytes:
-        return self._upstream + b"\0" + caller.owner.encode("utf-8", "surrogatepass")
+        """The server's key is in it, too: two gateways at one Redis may have keys of two organisations."""
+        parts = (caller.owner, caller.sealing_keys[0])
+        told = [self._upstream, *(part.encode("utf-8", "surrogatepass") for part in parts)]
+        return hashlib.sha256(b"\0".join(told)).digest()
 
     def wish(self, headers: Mapping[bytes, bytes]) -> tuple[str, float | None]:
         """What the caller says of the cache: bypass or nothing, and for how many seconds.
@@ -131,7 +159,7 @@ class AnswerCache:
         given = headers.get(TTL_HEADER, b"").strip()
         if not given:
             return how.decode(), None
-        if not given.isdigit() or int(given) > MOST_SECONDS:
+        if not given.isdigit() or len(given) > MOST_DIGITS or int(given) > MOST_SECONDS:
             told = f"The header x-gateway-cache-ttl wants whole seconds, {MOST_SECONDS} at most"
             raise CallerError(failure("bad_request", told))
         return (how.decode() if int(given) else BYPASS), float(given)

@@ -219,6 +219,7 @@ last_event: Callable[[str, bytes, int], bytes] = responses_answer.last_event
 gone_event: Callable[[int], bytes] = responses_answer.gone_event
 
 native_asked: Callable[[bytes], tuple[str, bool]] = native.asked
+native_inputs: Callable[[bytes], int] = native.inputs
 native_rewritten: Callable[[bytes, Policy], tuple[bytes, Notes]] = native.rewritten
 native_counted: Callable[[bytes, bool, UsageBase], Outcome] = native.counted
 native_pieces: Callable[[bytes], int] = native.pieces

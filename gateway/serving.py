@@ -32,8 +32,8 @@ from gateway.upstream.client import TRACE_HEADER, Reply
 from gateway.upstream.resilient import ResilientUpstream
 from gateway.upstream.retry import ANSWERS, Patience
 from gateway.vocabulary import vocabulary
-from translators.context import Call, Context, Policy, Stream
-from translators.errors import AnswerFailed, Failure
+from translators.context import Call, Context, Outcome, Policy, Stream
+from translators.errors import AnswerFailed, Failure, TranslationError, UpstreamProtocolError
 from translators.notes import Notes
 from translators.refusals import CONTEXT_LENGTH, refusal
 
@@ -214,22 +214,22 @@ class Serving:
 
     async def _whole(self, call: Call, outlet: Outlet) -> Call:
         """Returns the call whose answer was shown: the second, where the first one's failed its check."""
-        try:
-            answer = call.answer(bodies := await self._bodies(call))
-        except AnswerFailed as error:
-            call = _again(call, error.failure)
-            answer = call.answer(bodies := await self._bodies(call))
+        answer, bodies = await self._cached(call, call.answer), None
+        if answer is None:
+            try:
+                answer = call.answer(bodies := await self._bodies(call))
+            except AnswerFailed as error:
+                call = _again(call, error.failure)
+                answer = call.answer(bodies := await self._bodies(call))
         exchange.used(self.known, answer.outcome)
         if self.keep is not None:
             await self.keep(answer.body)
         await outlet.whole(call, answer.body)
-        await self._cache(call, bodies)
+        await self._cache(call, bodies, answer.outcome)
         return call
 
     async def _bodies(self, call: Call) -> list[bytes]:
         """Cohere's whole answers to all of a call's bodies, asked at once."""
-        if (found := await self._cached(call)) is not None:
-            return found
         if len(call.bodies) == 1:
             return [await self._body(call, call.bodies[0])]
         return await all_or_first_error([self._body(call, body) for body in call.bodies])
@@ -253,18 +253,22 @@ class Serving:
 
     async def _retold(self, call: Call, outlet: Outlet) -> Call:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
-        stream, documents = _told(call, bodies := await self._bodies(call))
-        if stream.failure is not None:
-            exchange.used(self.known, stream.outcome)
-            call = _again(call, stream.failure)
+        cached = await self._cached(call, lambda found: _unfailed(*_told(call, found)))
+        if cached is not None:
+            (stream, documents), bodies = cached, None
+        else:
             stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
-                raise AnswerRefused(stream.failure)
+                exchange.used(self.known, stream.outcome)
+                call = _again(call, stream.failure)
+                stream, documents = _told(call, bodies := await self._bodies(call))
+                if stream.failure is not None:
+                    raise AnswerRefused(stream.failure)
         exchange.used(self.known, stream.outcome)
         await self._before_the_last(stream)
         await outlet.begin(call)
         await outlet.end(documents, stream)
-        await self._cache(call, bodies)
+        await self._cache(call, bodies, stream.outcome)
         return call
 
     async def _before_the_last(self, stream: Stream) -> None:
@@ -272,15 +276,15 @@ class Serving:
             await self.keep(stream.final())
 
     async def _streamed(self, call: Call, outlet: Outlet) -> None:
-        self.stream = stream = call.stream()
         known = self.known
-        if (found := await self._cached(call)) is not None:
-            told = [[*stream.feed(data, choice)] for choice, one in enumerate(found) for data in events(one)]
-            exchange.used(known, stream.outcome)
-            await self._before_the_last(stream)
+        if (cached := await self._cached(call, lambda found: _unfailed(*_replayed(call, found)))) is not None:
+            self.stream, documents = cached
+            exchange.used(known, self.stream.outcome)
+            await self._before_the_last(self.stream)
             await outlet.begin(call)
-            await outlet.end([document for documents in told for document in documents], stream)
+            await outlet.end(documents, self.stream)
             return
+        self.stream = stream = call.stream()
         recordings = [Recording() for _ in call.bodies] if self._lookup is not None else [None] * len(call.bodies)
         upstream, path = self.services.upstream, self.operation.upstream
         async with contextlib.AsyncExitStack() as stack:
@@ -306,22 +310,29 @@ class Serving:
                 await reply.drain()
         written = [recording.written() if recording is not None else None for recording in recordings]
         if stream.failure is None:
-            await self._cache(call, [one for one in written if one is not None])
+            await self._cache(call, [one for one in written if one is not None], stream.outcome)
 
     # --- the cache -----------------------------------------------------------------------------------------
 
-    async def _cached(self, call: Call) -> list[bytes] | None:
-        """What Cohere said to this very call before, where that may be told again."""
+    async def _cached(self, call: Call, tell: Callable[[Sequence[bytes]], T]) -> T | None:
+        """What `tell` makes of what Cohere said to this very call before. Nothing where that is of no use here: another
+        request, which checks less, may have asked Cohere for the same.
+        """
         if self._lookup is None:
             return None
         found = await self._lookup.find(self.operation.upstream, call.bodies)
-        if found is not None:
-            self.known.cache = HIT
-        return found
+        if found is None:
+            return None
+        try:
+            told = tell(found)
+        except TranslationError:
+            return None
+        self.known.cache = HIT
+        return told
 
-    async def _cache(self, call: Call, answers: Sequence[bytes]) -> None:
-        """Keeps what Cohere said. The caller has it already: they do not wait for this."""
-        if self._lookup is not None and self.known.cache != HIT and len(answers) == len(call.bodies):
+    async def _cache(self, call: Call, answers: Sequence[bytes] | None, outcome: Outcome) -> None:
+        """Keeps what Cohere said, if it was asked. The caller has it already: they do not wait for this."""
+        if self._lookup is not None and answers is not None and outcome.lasting and len(answers) == len(call.bodies):
             await self._lookup.keep(self.operation.upstream, call.bodies, answers)
 
 
@@ -329,6 +340,21 @@ def _told(call: Call, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
     """Whole answers as a stream: the stream when it has ended, and all of its documents."""
     stream = call.stream()
     return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
+
+
+def _replayed(call: Call, found: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+    """The events of streams as they came the first time. Raises UpstreamProtocolError."""
+    stream = call.stream()
+    return stream, [
+        document for choice, one in enumerate(found) for data in events(one) for document in stream.feed(data, choice)
+    ]
+
+
+def _unfailed(stream: Stream, documents: list[bytes]) -> tuple[Stream, list[bytes]]:
+    """Raises AnswerFailed for a stream that tells of a failure, or breaks off."""
+    if stream.failure is not None or not stream.finished:
+        raise AnswerFailed(stream.failure or UpstreamProtocolError("the end is missing").failure)
+    return stream, documents
 
 
 async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import openai
 import pytest
+from starlette.routing import Route
 
+from gateway.app import create_app
 from gateway.front.base_urls import DEPLOYMENT, SPELLINGS, BaseUrls
-from support.app import CALLER_KEY, CHAT, A, Gateway, Stage, answered, stage, streamed
+from gateway.settings import Settings
+from support.app import CALLER_KEY, CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
 
 SERVED = BaseUrls(
     ["/v1/chat/completions", "/v1/models", "/v1/models/{name:path}", "/v1/rerank", "/v1/files", "/health/live"]
@@ -53,6 +57,7 @@ def test_all_of_them_mean_chat(path: str) -> None:
         ("/openai/deployments/chat/completions/chat/completions", CHAT, "chat/completions"),
         ("/v2/rerank", "/v1/rerank", ""),
         ("/v2/rerank/", "/v1/rerank", ""),
+        ("/v1/v2/rerank", "/v1/rerank", ""),
         ("/rerank", "/v1/rerank", ""),
         ("/v1/models/cohere/x/", "/v1/models/cohere/x", ""),
         ("/models/cohere/x", "/v1/models/cohere/x", ""),
@@ -113,6 +118,35 @@ def test_the_sdk_with_any_base_url(demo: Gateway, base: str) -> None:
         assert "emulator" in completion.choices[0].message.content
         assert f"cohere/{A}" in [model.id for model in client.models.list()]
         assert client.models.retrieve(f"cohere/{A}").id == f"cohere/{A}"
+
+
+def _routes() -> list[tuple[str, str]]:
+    """Every method and path of OpenAI's API that is served, parameters filled in."""
+    guard = create_app(Settings(demo=True))
+    routes = [route for route in guard.routes if isinstance(route, Route) and route.path.startswith("/v1/")]
+    return [(method, re.sub(r"{.*?}", "x1", route.path)) for route in routes for method in sorted(route.methods or ())]
+
+
+RESPELLED: dict[str, Callable[[str], str]] = {
+    "trailing slash": lambda path: path + "/",
+    "doubled slash": lambda path: path.replace("/v1/", "/v1//", 1),
+    "OpenAI's prefix": lambda path: "/openai" + path,
+    "doubled version": lambda path: "/v1" + path,
+    "no version": lambda path: path.removeprefix("/v1"),
+}
+
+
+@pytest.mark.parametrize("respelled", RESPELLED.values(), ids=RESPELLED.keys())
+def test_every_route_is_reached_by_every_spelling(demo: Gateway, respelled: Callable[[str], str]) -> None:
+    """Told by what an empty request is answered, which no two routes need have in common but each has with itself."""
+    for method, path in _routes():
+        body = None if method in ("GET", "HEAD") else b"{}"
+        plain, other = (demo.ask(method, spelt, body) for spelt in (path, respelled(path)))
+        assert (other.status, _code(other)) == (plain.status, _code(plain)), f"{method} {respelled(path)}"
+
+
+def _code(seen: Seen) -> Any:
+    return seen.error["code"] if seen.status >= 400 and seen.data else None
 
 
 AZURES: tuple[dict[str, str], ...] = ({"azure_deployment": A}, {})

@@ -19,7 +19,7 @@ from support.golden import embeddings_call
 from support.transcripts import property_of
 from translators import embeddings
 from translators.capabilities import EMBEDDERS, Embedder
-from translators.embeddings_input import MOST_IMAGE_BYTES, MOST_IN_A_CALL, MOST_INPUTS, Input, parts
+from translators.embeddings_input import MOST_IMAGE_BYTES, MOST_IN_A_CALL, MOST_INPUTS, Input, Seen, field_of, parts
 from translators.errors import AnswerFailed, Failure, InvalidField, UpstreamProtocolError
 from translators.fields import Verdict
 
@@ -154,35 +154,37 @@ def test_the_longest_list_is_divided_by_ninety_six() -> None:
 
 def test_images_are_divided_by_their_size() -> None:
     third = MOST_IMAGE_BYTES // 3
-    images = [Input("images", str(number), third) for number in range(4)]
-    whole = Input("images", "whole", MOST_IMAGE_BYTES + 1)
-    found = parts(enumerate([*images, whole, images[0]]), Embedder())
+    images = [Seen("images", str(number), third) for number in range(4)]
+    whole = Seen("images", "whole", MOST_IMAGE_BYTES + 1)
+    found = parts(range(6), [*images, whole, images[0]], Embedder())
     assert [part.positions for part in found] == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_older_models_get_an_image_a_call() -> None:
-    found = parts(enumerate(Input("images", str(number), 1) for number in range(3)), EMBEDDERS[V3])
+    found = parts(range(3), [Seen("images", str(number), 1) for number in range(3)], EMBEDDERS[V3])
     assert [part.positions for part in found] == [[0], [1], [2]]
 
 
-inputs = st.lists(
-    st.builds(Input, st.sampled_from(["texts", "images", "inputs"]), st.text(), st.integers(0, MOST_IMAGE_BYTES)),
-    max_size=300,
-)
+seen = st.builds(Seen, st.sampled_from(["images", "inputs"]), st.text(), st.integers(0, MOST_IMAGE_BYTES))
+inputs = st.one_of(st.lists(st.text(), max_size=300), st.lists(st.one_of(st.text(), seen), max_size=300))
 
 
 @property_of(150)
-@given(inputs, st.booleans())
-def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bool) -> None:
-    found = parts(enumerate(given_), Embedder(fused=fused))
-    assert sorted(place for part in found for place in part.positions) == list(range(len(given_)))
+@given(inputs, st.booleans(), st.integers(1, 3))
+def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bool, apart: int) -> None:
+    """apart: from one place to the next, where what lies between is in the cache."""
+    places = range(0, len(given_) * apart, apart)
+    found = parts(places, given_, Embedder(fused=fused))
+    assert sorted(place for part in found for place in part.positions) == list(places)
     assert [part.positions[0] for part in found] == sorted(part.positions[0] for part in found)
     for part in found:
-        assert part.positions == sorted(part.positions)
-        assert part.values == [given_[place].value for place in part.positions]
-        assert {given_[place].field for place in part.positions} == {part.field}
+        assert list(part.positions) == sorted(part.positions)
+        of_part = [given_[place // apart] for place in part.positions]
+        assert list(part.values) == [one if isinstance(one, str) else one.value for one in of_part]
+        assert {field_of(one) for one in of_part} == {part.field}
         assert len(part.values) <= MOST_IN_A_CALL
-        assert part.size <= MOST_IMAGE_BYTES or len(part.values) == 1
+        size = sum(one.size for one in of_part if isinstance(one, Seen))
+        assert size <= MOST_IMAGE_BYTES or len(part.values) == 1
 
 
 # --- the law: in company as alone ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ route goes past the guard. FAILURE_MODES says where the project's list of failur
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import re
 import socket
@@ -24,8 +25,11 @@ import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import Event, RawData
 from starlette.routing import Route
+from starlette.types import Message
 
 from gateway.app import create_app
+from gateway.front.body import Pieces
+from gateway.front.departure import Departure
 from gateway.server import TCP_KEEP_ALIVE, bound
 from gateway.settings import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
@@ -426,6 +430,43 @@ def test_a_slow_body_is_refused(hasty: Stage, drip: bool, chunked: bool) -> None
         refused(hasty, seen)
         assert (seen.status, seen.error["code"]) == (408, "request_timeout")
     assert not hasty.upstream.exchanges
+
+
+FORM = (
+    b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+)
+
+
+@pytest.mark.parametrize("drip", [False, True], ids=["stalled", "dripping"])
+@pytest.mark.parametrize("target", ["/v1/audio/transcriptions", "/cohere/v1/datasets?name=x&type=embed-input"])
+def test_a_slow_upload_is_refused(hasty: Stage, target: str, drip: bool) -> None:
+    """What is passed on while it comes has to come, too: it holds a connection to Cohere."""
+    hasty.plays(answered())
+    with Wire(hasty.gateway) as wire:
+        kind = "content-type: multipart/form-data; boundary=b"
+        wire.send(post(kind, "content-length: 100000", body=FORM, target=target))
+        if drip:
+            assert drips(wire, b" " * 4096) < 8
+        seen = wire.answer()
+        assert seen is not None and seen.status == 408
+
+
+def test_who_waits_for_cohere_is_not_slow() -> None:
+    """Pieces are asked for as Cohere takes them; only what the caller is waited for counts."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def main() -> int:
+        pieces = Pieces(receive, 1_000, 0.2, Departure(receive, listening=False))
+        for _ in range(5):
+            assert await anext(pieces) == b"x"
+            await asyncio.sleep(0.1)
+        return 5
+
+    assert asyncio.run(main()) == 5
 
 
 def test_a_body_that_is_slow_but_comes(hasty: Stage) -> None:

@@ -5,23 +5,50 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from gateway.cache import SEAL_BYTES
 from gateway.settings import CacheSettings
-from support.app import Gateway, Seen, Stage, answered, emulator, gateway_over, stage, streamed
+from gateway.store.cache import MemoryCache
+from support.app import (
+    CHAT,
+    A,
+    Gateway,
+    Seen,
+    Stage,
+    answered,
+    demonstration,
+    emulator,
+    end,
+    gateway_over,
+    stage,
+    story,
+    streamed,
+    whole,
+)
 from support.redis import URL, needs_redis
-from support.scripted import json_answer
+from support.scripted import event_stream, json_answer, transcript
 
 ZERO: dict[str, Any] = {"temperature": 0}
+
+
+class Patient(Gateway):
+    """Waits until the server is done with a request: it puts into the cache what its caller already has."""
+
+    def ask(self, *request: Any, **more: Any) -> Seen:
+        seen = super().ask(*request, **more)
+        self.log.line_of(seen.headers["x-request-id"])
+        return seen
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
 def kept(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Over a script, with a key of its own, so that no two tests share what is in Redis."""
     with stage(key=secrets.token_hex(8), cache=CacheSettings(store=request.param), redis_url=URL) as staged:
+        staged.gateway = Patient(**vars(staged.gateway))
         yield staged
 
 
@@ -124,6 +151,7 @@ def test_failures_are_not_kept(kept: Stage, script: Any) -> None:
         {"x-gateway-cache-ttl": "soon"},
         {"x-gateway-cache-ttl": "-1"},
         {"x-gateway-cache-ttl": "99999999"},
+        {"x-gateway-cache-ttl": "9" * 5000},
         {"x-gateway-cache": "yes"},
     ],
     ids=str,
@@ -131,6 +159,111 @@ def test_failures_are_not_kept(kept: Stage, script: Any) -> None:
 def test_headers_that_mean_nothing_are_refused(kept: Stage, headers: dict[str, str]) -> None:
     seen = kept.gateway.chat(headers=headers)
     assert seen.status == 400 and next(iter(headers)) in seen.error["message"]
+
+
+CALLED: dict[str, Any] = {
+    "content": None,
+    "tool_calls": [{"id": "pay_1", "type": "function", "function": {"name": "pay", "arguments": "{}"}}],
+}
+TOOL: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}]}
+
+
+@pytest.mark.parametrize(
+    ("script", "fields"),
+    [
+        (answered("cut o", finish="MAX_TOKENS"), {}),
+        (json_answer(200, whole(finish="TOOL_CALL", **CALLED)), TOOL),
+        (event_stream(transcript(*story("cut o", ending=end("MAX_TOKENS")))), {"stream": True}),
+        (event_stream(transcript(*story("cut o", ending=end("MAX_TOKENS"))[:-1])), {"stream": True}),
+    ],
+    ids=["cut off", "a call of a tool", "a stream that is cut off", "a stream without an end"],
+)
+def test_what_is_cut_off_or_calls_a_tool_is_not_kept(kept: Stage, script: Any, fields: dict[str, Any]) -> None:
+    kept.plays(script, streamed("Good.") if "stream" in fields else answered("Good."))
+    assert kept.gateway.chat(**ZERO, **fields).headers["x-gateway-cache"] == "miss"
+    second = kept.gateway.chat(**ZERO, **fields)
+    assert (second.text, second.headers["x-gateway-cache"]) == ("Good.", "miss")
+
+
+@pytest.mark.parametrize("cut", [0, 1], ids=["the first", "the last"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_choice_that_is_cut_off_is_enough(kept: Stage, cut: int, stream: bool) -> None:
+    def said(finish: str) -> Any:
+        return event_stream(transcript(*story(ending=end(finish)))) if stream else answered(finish=finish)
+
+    # The choices are asked at once, so which of them a script answers is chance; both orders are in the two cases.
+    scripts = [said("COMPLETE"), said("COMPLETE")]
+    scripts[cut] = said("MAX_TOKENS")
+    kept.plays(*scripts, said("COMPLETE"))
+    for _ in range(2):
+        seen = kept.gateway.chat(n=2, stream=stream, **ZERO)
+        assert seen.status == 200 and seen.headers["x-gateway-cache"] == "miss"
+
+
+def test_what_fails_a_stricter_check_is_asked_for_again(kept: Stage) -> None:
+    """Cohere is told nothing of `strict`, so both ask it for the same, but only one of them checks the answer."""
+
+    def form(strict: bool) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+        return {"type": "json_schema", "json_schema": {"name": "x", "strict": strict, "schema": schema}}
+
+    kept.plays(answered('{"b": 1}'), answered('{"a": 1}'))
+    lax = kept.gateway.chat(response_format=form(False), **ZERO)
+    strict = kept.gateway.chat(response_format=form(True), **ZERO)
+    assert (lax.text, strict.text) == ('{"b": 1}', '{"a": 1}')
+    assert strict.headers["x-gateway-cache"] == "miss" and asked(kept) == 2
+    assert kept.gateway.chat(response_format=form(True), **ZERO).headers["x-gateway-cache"] == "hit"
+
+
+DAMAGED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "nonsense": lambda found: [b"nonsense" for _ in found],
+    "empty": lambda found: [b"" for _ in found],
+    "JSON of another kind": lambda found: [b"[]" for _ in found],
+    "cut off": lambda found: [one[: len(one) // 2] for one in found],
+    "a bit": lambda found: [one[:-2] + bytes([one[-2] ^ 1]) + one[-1:] for one in found],
+    "the seal": lambda found: [bytes([one[0] ^ 1]) + one[1:] for one in found],
+    "without its seal": lambda found: [one[SEAL_BYTES:] for one in found],
+    "another's": lambda found: found[::-1],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+def test_what_was_damaged_in_the_store_is_a_miss(
+    monkeypatch: pytest.MonkeyPatch, damage: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    get = MemoryCache.get
+
+    async def damaged(cache: MemoryCache, keys: Sequence[bytes]) -> list[bytes | None]:
+        found = [one for one in await get(cache, keys) if one is not None]
+        return [*damage(found)] if len(found) == len(keys) else [None for _ in keys]
+
+    ways: dict[str, dict[str, Any]] = {
+        CHAT: {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "n": 2, "model": A},
+        "/v1/embeddings": {"model": "embed-v4.0", "input": ["one", "two"]},
+    }
+    ways |= {f"{CHAT}/": {**ways[CHAT], "stream": True}}
+    with demonstration(cache=CacheSettings(store="memory")) as gateway:
+        good = [gateway.ask("POST", path, body) for path, body in ways.items()]
+        assert [seen.headers["x-gateway-cache"] for seen in good] == ["miss"] * 3
+        assert gateway.ask("POST", CHAT, ways[CHAT]).headers["x-gateway-cache"] == "hit"
+        monkeypatch.setattr(MemoryCache, "get", damaged)
+        for path, body in ways.items():
+            seen = gateway.ask("POST", path, body)
+            assert (seen.status, seen.headers["x-gateway-cache"]) == (200, "miss"), path
+            assert b'"usage"' in seen.data or b"[DONE]" in seen.data
+
+
+@needs_redis
+def test_gateways_with_other_cohere_keys_share_no_redis() -> None:
+    cache: dict[str, Any] = {"cache": CacheSettings(store="redis"), "redis_url": URL}
+    ours, theirs = secrets.token_hex(8), secrets.token_hex(8)
+    with emulator() as upstream:
+
+        def ask(key: str) -> str:
+            with gateway_over(upstream, cohere_api_key=[key], **cache) as gateway:
+                return Patient(**vars(gateway)).chat(**ZERO).headers["x-gateway-cache"]
+
+        assert [ask(ours), ask(theirs), ask(ours)] == ["miss", "miss", "hit"]
 
 
 def test_hits_and_misses_are_counted() -> None:
@@ -192,7 +325,7 @@ def embedding(request: pytest.FixtureRequest) -> Iterator[Gateway]:
             upstream, key=secrets.token_hex(8), cache=CacheSettings(store=request.param), redis_url=URL
         ) as gateway,
     ):
-        yield gateway
+        yield Patient(**vars(gateway))
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])
@@ -232,6 +365,24 @@ def test_what_changes_a_vector_is_part_of_its_key(embedding: Gateway, fields: di
     assert embedding.ask("POST", "/v1/embeddings", usual).headers["x-gateway-cache"] == "miss"
     assert embedding.ask("POST", "/v1/embeddings", {**usual, **fields}).headers["x-gateway-cache"] == "miss"
     assert embedding.ask("POST", "/v1/embeddings", usual).headers["x-gateway-cache"] == "hit"
+
+
+@pytest.mark.parametrize("model", ["embed-v4.0", "embed-v5.0-pro"])
+def test_the_forms_of_a_vector_do_not_get_in_each_others_way(embedding: Gateway, model: str) -> None:
+    """Of the newest models both forms are made of floats, so that one of them is in the cache for both."""
+    plain: dict[str, Any] = {"model": model, "input": "one"}
+    forms: list[dict[str, Any]] = [
+        {"encoding_format": "base64"},
+        {"encoding_format": "float"},
+        {"embedding_types": ["float", "base64"]},
+        {"embedding_types": ["base64", "int8"]},
+    ]
+    asks = [{**plain, **form} for form in forms]
+    first = [embedding.ask("POST", "/v1/embeddings", body) for body in asks]
+    assert [seen.status for seen in first] == [200] * len(asks)
+    again = [embedding.ask("POST", "/v1/embeddings", body) for body in reversed(asks)]
+    assert [seen.headers["x-gateway-cache"] for seen in again] == ["hit"] * len(asks)
+    assert [seen.body["data"] for seen in reversed(again)] == [seen.body["data"] for seen in first]
 
 
 def test_embeddings_past_the_cache(embedding: Gateway) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.endpoints.endpoint import LARGEST_SEND
 from support.app import (
     CALLER_KEY,
     CLOSED,
@@ -195,6 +196,27 @@ def test_the_emulator_sees_its_caller_leave(demo: Gateway, order: str, stream: b
     gone = record(lambda one: one["fault"] == fault and one["closed_at"] is not None, SOON)
     assert gone["closed_by_caller"] and not gone["finished"]
     assert gone["closed_at"] - left < SOON
+
+
+@pytest.mark.parametrize("length", [LARGEST_SEND * 3 - 500, LARGEST_SEND * 3, LARGEST_SEND - 500])
+def test_a_large_answer_comes_whole(length: int) -> None:
+    """It is handed to the connection piece by piece."""
+    with stage() as staged:
+        assert staged.asked(answered("x" * length)).text == "x" * length
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_leaving_in_the_middle_of_a_large_answer(reset: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    with stage() as staged:
+        staged.plays(answered("x" * 40 * LARGEST_SEND))
+        with socket.create_connection(staged.gateway.address, 10) as connection:
+            connection.sendall(request_bytes("gone"))
+            assert connection.recv(1_000)
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        line = staged.gateway.log.line_of("gone")
+        assert (line["status"], line["outcome"]) == (499, "client_closed")
+        assert "socket.send" not in capfd.readouterr().err, "asyncio complains of writing where nobody is"
 
 
 def test_leaving_after_the_last_byte_is_not_leaving() -> None:

@@ -39,6 +39,7 @@ from support.app import (
     Gateway,
     Seen,
     answered,
+    emulator,
     end,
     gateway_over,
     opened,
@@ -441,6 +442,30 @@ def test_trial_headers_are_learnt() -> None:
         for _ in range(6):
             assert stage.gateway.chat().status == 200
         assert stage.keys.count("a") == 1
+
+
+EMBED: dict[str, Any] = {"model": "embed-v4.0", "input_type": "search_query"}
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "several"),
+    [
+        ("/v1/embeddings", "input", (1_900, 99)),
+        ("/cohere/v2/embed", "texts", (96,) * 20 + (79,)),
+        ("/cohere/v1/embed", "texts", (96,) * 20 + (79,)),
+    ],
+)
+def test_vectors_are_counted_by_the_input(path: str, field: str, several: tuple[int, ...]) -> None:
+    """Cohere's budget is 2,000 inputs a minute, in however many calls."""
+    settings: dict[str, Any] = {"cohere_api_key": ["a"], "pool": PoolSettings(kind="production", wait=0)}
+    with emulator() as upstream, gateway_over(upstream, **settings) as gateway:
+
+        def ask(inputs: int) -> int:
+            body = {**EMBED, field: ["a"] * inputs, "output_dimension": 256}
+            return gateway.ask("POST", path, body).status
+
+        assert [ask(inputs) for inputs in several] == [200] * len(several)
+        assert (ask(2), ask(1), ask(1)) == (429, 200, 429)
 
 
 # --- fallbacks ----------------------------------------------------------------------------------------------

@@ -516,8 +516,9 @@ def test_a_socket_is_at_one_path_only(served: Gateway) -> None:
     for path in ("/v1/chat/completions", "/v1/responses/resp_1", "/"):
         status, error = refused(served, path=path)
         assert (status, error["code"]) == (404, "unknown_url")
-    status, error = refused(served, path="/v1/realtime")
-    assert (status, error["code"]) == (400, "unsupported_operation")
+    for path in ("/v1/realtime", "/realtime?model=x", "/openai/realtime?deployment=x", "/v1/realtime/translations"):
+        status, error = refused(served, path=path)
+        assert (status, error["code"]) == (400, "unsupported_operation")
     assert served.ask("GET", PATH).status == 405, "without an upgrade it is no socket"
 
 

@@ -99,7 +99,8 @@ def with_redis(work: Callable[[Cache], Awaitable[T]], url: str = URL) -> tuple[T
 
 
 @needs_redis
-def test_redis_keeps_bytes_for_their_time() -> None:
+@pytest.mark.parametrize("url", [URL, f"{URL}?decode_responses=True"])
+def test_redis_keeps_bytes_for_their_time(url: str) -> None:
     key = secrets.token_bytes(16)
 
     async def work(cache: Cache) -> list[Any]:
@@ -107,7 +108,7 @@ def test_redis_keeps_bytes_for_their_time() -> None:
         await cache.put([(key, b"\0\xff bytes")], 60)
         return [before, await cache.get([b"nothing", key])]
 
-    found, troubles = with_redis(work)
+    found, troubles = with_redis(work, url)
     assert found == [[None], [None, b"\0\xff bytes"]] and not troubles
 
 

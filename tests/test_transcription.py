@@ -61,6 +61,7 @@ TRANSLATED: tuple[tuple[dict[str, Any], dict[str, str], list[str]], ...] = (
     ({"temperature": "1.5"}, {"temperature": "1.0"}, ["temperature adjusted 1.5 -> 1.0"]),
     ({"language": "de-CH"}, {"language": "de"}, ["language adjusted de-CH -> de"]),
     ({"language": "tlh"}, {"language": "tlh"}, []),
+    ({"language": "DE"}, {"language": "de"}, []),
     ({"prompt": "Names: Ada"}, {}, ["prompt ignored (Cohere takes none)"]),
     ({"chunking_strategy": "auto"}, {}, []),
     ({"timestamp_granularities": ["word"]}, {}, ["timestamp_granularities ignored (Cohere tells no times)"]),

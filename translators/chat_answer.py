@@ -4,7 +4,7 @@
 completion is a law of the tests (`tests/test_laws.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
@@ -212,7 +212,7 @@ class ChatStream:
         self.failure = told.failure
         self.finished = self.failure is not None or all(choice.finish for choice in self._choices)
         found = total(choice.counts for choice in self._choices)
-        self.outcome = found.outcome(told.finish)
+        self.outcome = found.outcome(_ending(choice.finish for choice in self._choices))
         if not self.finished or self.failure is not None or not self._view.include_usage:
             return chunks
         return [*chunks, _chunk(told.id, self._view, [], usage(found))]
@@ -220,6 +220,11 @@ class ChatStream:
 
 def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
     return _encode(openai.ChatCompletionChunk(id, view.context.created, view.model, choices, usage=usage))
+
+
+def _ending(finishes: Iterable[str]) -> str:
+    """Of several choices' finish reasons the first that is not simply the end."""
+    return next((finish for finish in finishes if finish not in ("", "stop")), "stop")
 
 
 def _finish(step: Finished, calls: int, view: ChatView) -> tuple[str, str | None]:
@@ -265,7 +270,7 @@ def completion(
     answer = openai.ChatCompletion(
         view.completion_id(upstream_id), view.context.created, view.model, choices, usage=usage(found)
     )
-    return answer, found.outcome(choices[-1].finish_reason)
+    return answer, found.outcome(_ending(choice.finish_reason for choice in choices))
 
 
 def _choice(steps: Sequence[Step], index: int, view: ChatView, refuse: bool) -> tuple[openai.Choice, Counts, str]:

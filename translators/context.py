@@ -84,12 +84,20 @@ class Context(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count."""
+    """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count.
+
+    finish: of several choices one that did not just end, if there is one; empty where nothing is generated.
+    """
 
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     billed: Mapping[str, int | float] = {}
+
+    @property
+    def lasting(self) -> bool:
+        """It may be told again later: nothing of it was cut off, and nobody is told again to call a tool."""
+        return self.finish in ("", "stop")
 
 
 class Answer(Struct, frozen=True):
@@ -226,7 +234,8 @@ class Call(Protocol):
 class Batch(Protocol):
     """A translated request whose parts are asked apart, a few at once, and answered together and whole.
 
-    told: a part's failure as the caller of the whole request sees it. otherwise: the call to make after a
+    weights: what each body takes of a budget that counts inputs. told: a part's failure as the caller of the whole
+    request sees it. otherwise: the call to make after a
     failure, None where another one would not help. What the cache keeps are pieces, each as if it had been asked for
     alone: `alone` says how that would have been asked, `beside` is the call for what is not kept, `pieces` what its
     answers add, by place.
@@ -237,6 +246,9 @@ class Batch(Protocol):
 
     @property
     def model(self) -> str: ...
+
+    @property
+    def weights(self) -> Sequence[int]: ...
 
     @property
     def notes(self) -> Notes: ...

@@ -4,7 +4,7 @@ Sources: OpenAI's specification, `CreateEmbeddingRequest`; cohere_api.md §8; pr
 input may be is in `embeddings_input.py`, what an answer is made of in `embeddings_answer.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from translators.capabilities import Embedder, embedder
 from translators.context import Answer, Context
 from translators.embeddings_answer import Vector, View, told, vectors, written
 from translators.embeddings_answer import read as read_vector
-from translators.embeddings_input import Input, Inputs, Part, parts
+from translators.embeddings_input import Input, Inputs, Part, alone, parts
 from translators.errors import Failure, InvalidField
 from translators.fields import Field, FieldTable, read, required, send, with_extra
 from translators.model_names import served
@@ -68,15 +68,19 @@ class EmbeddingsCall(Struct, frozen=True):
     given: frozenset[str]
     second: "Callable[[], EmbeddingsCall] | None" = None
 
+    @property
+    def weights(self) -> Sequence[int]:
+        return [len(part.positions) for part in self.parts]
+
     def alone(self) -> Sequence[bytes]:
-        return [self.body(Part(one.field, [0], [one.value])) for one in self.inputs]
+        return [self.body(alone(one)) for one in self.inputs]
 
     def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsCall":
-        known = [read_vector(one) for one in kept]
-        missing = [(place, one) for place, one in enumerate(self.inputs) if known[place] is None]
+        known = [read_vector(one, self.view) for one in kept]
+        missing = [place for place, one in enumerate(known) if one is None]
         if len(missing) < len(known):
             self.notes.told("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
-        found = parts(missing, self.able)
+        found = parts(missing, [self.inputs[place] for place in missing], self.able)
         return replace(self, known=known, parts=found, bodies=tuple(map(self.body, found)))
 
     def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
@@ -116,10 +120,11 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     inputs = Inputs(able, input_type, context.vocabulary, notes).read(asked)
     size, output_dimension = _size(asked, able, notes)
     shown, types = _types(asked)
-    packs = as_floats or not able.base64
-    wanted = dict.fromkeys("float" if packs and name == "base64" else name for name in (shown, *types))
-    view = View(asked["model"], shown, types, tuple(wanted), size, context.policy.usage_base)
-    fields = dict.fromkeys(one.field for one in inputs)
+    kept = _asked((shown, *types), able.base64)
+    wanted = _asked(kept, not as_floats)
+    view = View(asked["model"], shown, types, wanted, kept, size, context.policy.usage_base)
+    found = parts(range(len(inputs)), inputs, able)
+    fields = dict.fromkeys(part.field for part in found)
     typed = {field: _input_type(field, input_type, context, notes) for field in fields}
     same = {"output_dimension": output_dimension, **reading.sent}
 
@@ -129,7 +134,7 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
         return with_extra(cohere.encode_request(sent), reading.extra)
 
     second = partial(request, body, context, True) if "base64" in view.asked else None
-    known, found = [None] * len(inputs), parts(enumerate(inputs), able)
+    known: list[Vector | None] = [None] * len(inputs)
     bodies, names = tuple(map(body_of, found)), frozenset(asked)
     return EmbeddingsCall(bodies, model, notes, inputs, known, found, able, body_of, view, names, second)
 
@@ -140,6 +145,11 @@ def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     if len(types) == 1 and types != ("float",):
         return types[0], types
     return asked.get("encoding_format", "float"), types
+
+
+def _asked(types: Iterable[str], base64: bool) -> tuple[str, ...]:
+    """The types to ask for; where there is no base64 it is made here, of floats."""
+    return tuple(dict.fromkeys("float" if name == "base64" and not base64 else name for name in types))
 
 
 def _size(asked: dict[str, Any], able: Embedder, notes: Notes) -> tuple[int, Any]:

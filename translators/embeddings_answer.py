@@ -8,6 +8,7 @@ holds; only where Cohere gives none are floats read and packed here (product.md,
 import base64
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ from translators.outcome import Counts, embedded, total
 
 FLOAT_BYTES = 4
 QUOTE, BRACKET, PAD = b'"'[0], b"["[0], b"="[0]
+SHORTEST = 6
+"""Bytes of the shortest base64, in quotes."""
 
 Vector = dict[str, Raw]
 """One input's numbers as JSON, by Cohere's name of their type."""
@@ -36,13 +39,15 @@ _encode = msgspec.json.Encoder().encode
 class View(Struct, frozen=True):
     """How the caller wants it. model: as they named it; shown: the type of `embedding`; types: asked by name.
 
-    asked: the types that Cohere is asked for. size: numbers of a vector, 0 when unknown.
+    asked: the types that Cohere is asked for; kept: those that the cache has of an input that was asked for in this
+    way. size: numbers of a vector, 0 when unknown.
     """
 
     model: str
     shown: str
     types: tuple[str, ...]
     asked: tuple[str, ...]
+    kept: tuple[str, ...]
     size: int
     base: UsageBase
 
@@ -68,8 +73,8 @@ def vectors(
             rows = answer.embeddings.get(name) or []
             if len(rows) != len(part.positions):
                 raise _broken(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
+            _check(rows, name, view.size)
             for position, row in zip(part.positions, rows, strict=True):
-                _check(row, name, view.size)
                 found[position][name] = row
     if view.packs:
         for vector in found:
@@ -79,13 +84,16 @@ def vectors(
 
 
 def written(vector: Vector, view: View) -> bytes:
-    """What a caller is shown of a vector, for the cache."""
-    return _encode({name: vector[name] for name in (view.shown, *view.types)})
+    """A vector for the cache: what Cohere said of it, whatever its caller wanted to see."""
+    return _encode({name: vector[name] for name in view.kept})
 
 
-def read(kept: bytes | None) -> Vector | None:
-    """What `written` wrote."""
-    return _vector(kept) if kept is not None else None
+def read(kept: bytes | None, view: View) -> Vector | None:
+    """What `written` wrote, for whoever asks Cohere for the same."""
+    if kept is None:
+        return None
+    found = _vector(kept)
+    return found if all(name in found for name in view.kept) else None
 
 
 def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
@@ -96,13 +104,25 @@ def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
         openai.PromptTokensDetails(counts.image) if counts.image else UNSET,
         dict(counts.billed) or UNSET,
     )
+    shown = view.shown
+    if not view.types:
+        # Written around the vectors, by the same Structs: their numbers are moved once, and no object is made of each.
+        before, after = _encode(openai.EmbeddingList([], view.model, usage)).split(b"[]", 1)
+        pieces = [before, b"["]
+        for index, vector in enumerate(found):
+            pieces += (b"," if index else b"", _head(index), vector[shown], b"}")
+        return b"".join([*pieces, b"]", after])
     data = [
-        openai.Embedding(
-            index, vector[view.shown], {name: vector[name] for name in view.types} if view.types else UNSET
-        )
+        openai.Embedding(index, vector[shown], {name: vector[name] for name in view.types})
         for index, vector in enumerate(found)
     ]
     return _encode(openai.EmbeddingList(data, view.model, usage))
+
+
+@cache
+def _head(index: int) -> bytes:
+    """What stands before a vector; its place is bounded by the inputs of a request."""
+    return _encode(openai.Embedding(index, Raw(b"0"))).removesuffix(b"0}")
 
 
 def _read(body: bytes) -> cohere.EmbedAnswer:
@@ -118,31 +138,40 @@ def _broken(what: str, name: str) -> TranslationError:
     return AnswerFailed(replace(broken.failure, again=True)) if name == "base64" else broken
 
 
-def _check(row: Raw, name: str, size: int) -> None:
-    """A look at both ends of a vector, not into it."""
-    view = memoryview(row)
+def _check(rows: Sequence[Raw], name: str, size: int) -> None:
+    """A look at both ends of the vectors, not into them."""
+    views: list[Any] = [memoryview(row) for row in rows]
     if name != "base64":
-        if view[0] != BRACKET or len(view) < 3:
+        if any(view[0] != BRACKET or len(view) < 3 for view in views):
             raise _broken(f"a vector of type {name} that is none", name)
-    elif not _fits(view, size) and not _fits(memoryview(_encode(_plain(row))), size):
+    elif not _fit(views, size) and not _fit([memoryview(_plain(row)) for row in rows], size):
         raise _broken(f"a base64 vector that does not hold {size or 'whole'} numbers of 4 bytes", name)
 
 
-def _fits(quoted: Any, size: int) -> bool:
-    """Whether this base64, in quotes, is as long as that many floats; as any floats where the size is unknown."""
-    length = len(quoted) - 2
-    if quoted[0] != QUOTE or length < 4 or length % 4:
+def _fit(several: Sequence[Any], size: int) -> bool:
+    """Whether each of these, base64 in quotes, is as long as that many floats; as any where the size is unknown.
+
+    Nearly always they are alike, so what they look like is gathered first, and looked at once.
+    """
+    if min(map(len, several)) < SHORTEST:
         return False
-    held: int = length // 4 * 3 - (quoted[-2] == PAD) - (quoted[-3] == PAD)
+    shapes = {(len(one) - 2, one[0], one[-2], one[-3]) for one in several}
+    return all(_fits(*shape, size) for shape in shapes)
+
+
+def _fits(length: int, first: int, last: int, second_last: int, size: int) -> bool:
+    if first != QUOTE or length % 4:
+        return False
+    held = length // 4 * 3 - (last == PAD) - (second_last == PAD)
     return held == size * FLOAT_BYTES if size else held % FLOAT_BYTES == 0
 
 
-def _plain(row: Raw) -> str:
-    """Without JSON's escapes, which would be counted, too."""
+def _plain(row: Raw) -> bytes:
+    """In quotes, without JSON's escapes, which would be counted, too."""
     try:
-        return _text(row)
+        return _encode(_text(row))
     except (msgspec.DecodeError, RecursionError):
-        return ""
+        return b""
 
 
 def _packed(row: Raw) -> Raw:

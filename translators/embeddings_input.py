@@ -5,7 +5,7 @@ any company. Sources: cohere_api.md §8; rivals_and_edge_cases.md C6.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -49,41 +49,60 @@ KEY_OF: Mapping[str, str] = {
 """The key that a part of this type must have."""
 
 
-class Input(Struct, frozen=True):
-    """One vector's worth. field: Cohere's field for it; size: bytes of its images."""
+class Seen(Struct, frozen=True):
+    """An input that is more than a text. field: Cohere's field for it; size: bytes of its images."""
 
     field: str
     value: str | cohere.Input
-    size: int = 0
+    size: int
 
 
-class Part(Struct):
+Input = str | Seen
+"""One vector's worth. A text stands for itself: there may be thousands of them, and hardly ever anything else."""
+
+
+class Part(Struct, frozen=True):
     """What goes into one call: inputs of one field. positions: their places among all inputs."""
 
     field: str
-    positions: list[int]
-    values: list[Any]
-    size: int = 0
+    positions: Sequence[int]
+    values: Sequence[Any]
 
 
-def parts(inputs: Iterable[tuple[int, Input]], able: Embedder) -> list[Part]:
-    """The inputs, each with its place, divided among as few calls as Cohere's limits allow, in order."""
-    found: list[Part] = []
-    filling: dict[str, Part] = {}
+def field_of(one: Input) -> str:
+    """Cohere's field for an input."""
+    return "texts" if isinstance(one, str) else one.field
+
+
+def alone(one: Input) -> Part:
+    """An input as if it were the only one."""
+    return Part(field_of(one), (0,), (one if isinstance(one, str) else one.value,))
+
+
+def parts(positions: Sequence[int], inputs: Sequence[Input], able: Embedder) -> list[Part]:
+    """The inputs, whose places are these, divided among as few calls as Cohere's limits allow, in order."""
+    if all_texts(inputs):
+        cuts = [slice(start, start + MOST_IN_A_CALL) for start in range(0, len(inputs), MOST_IN_A_CALL)]
+        return [Part("texts", positions[cut], inputs[cut]) for cut in cuts]
+    found: list[tuple[str, list[int], list[Any]]] = []
+    filling: dict[str, tuple[int, list[int], list[Any]]] = {}  # by field; with the bytes of its images
     most_images = MOST_IN_A_CALL if able.fused else 1
-    for position, one in inputs:
-        part = filling.get(one.field)
-        if (
-            part is None
-            or len(part.values) >= (most_images if one.field == "images" else MOST_IN_A_CALL)
-            or part.size + one.size > MOST_IMAGE_BYTES
-        ):
-            part = filling[one.field] = Part(one.field, [], [])
-            found.append(part)
-        part.positions.append(position)
-        part.values.append(one.value)
-        part.size += one.size
-    return found
+    for position, one in zip(positions, inputs, strict=True):
+        field, value, size = ("texts", one, 0) if isinstance(one, str) else (one.field, one.value, one.size)
+        most = most_images if field == "images" else MOST_IN_A_CALL
+        filled, places, values = filling.get(field, (MOST_IMAGE_BYTES, [], []))
+        if not values or len(values) >= most or filled + size > MOST_IMAGE_BYTES:
+            filled, places, values = 0, [], []
+            found.append((field, places, values))
+        places.append(position)
+        values.append(value)
+        filling[field] = filled + size, places, values
+    return [Part(*part) for part in found]
+
+
+def all_texts(inputs: Sequence[Input]) -> bool:
+    """Nothing among them but texts; told without a look at each."""
+    return set(map(type, inputs)) <= {str}
 
 
 class Inputs:
@@ -116,8 +135,8 @@ class Inputs:
         if len(value) > MOST_INPUTS:
             message = f"'{name}' must have at most {MOST_INPUTS} elements; it has {len(value)}"
             raise InvalidField(name, message, "array_above_max_length")
-        if name != "images" and all(map(_plain, value)):
-            return [Input("texts", text) for text in value]
+        if name != "images" and all_texts(value) and "" not in value and not any(text[:5] == "data:" for text in value):
+            return value  # nearly all that is ever embedded
         return [self._element(element, f"{name}[{index}]") for index, element in enumerate(value)]
 
     def _element(self, element: Any, path: str) -> Input:
@@ -125,7 +144,7 @@ class Inputs:
             # In OpenAI's field a data URI can only be meant as an image; Cohere's two fields say what they hold.
             if self._source == "images" or (self._source == "input" and DATA_URI.match(element)):
                 return self._image(_uri(element, path))
-            return Input("texts", _filled(element, path))
+            return _filled(element, path)
         if isinstance(element, openai.Item):
             if element.content is None:
                 return self._joined(_pieces(element, path), path)
@@ -150,22 +169,22 @@ class Inputs:
         """One input of these texts and images."""
         if len(pieces) == 1:
             (piece,) = pieces
-            return Input("texts", piece) if isinstance(piece, str) else self._image(piece.image_url.url)
+            return piece if isinstance(piece, str) else self._image(piece.image_url.url)
         if self._able.fused:
             content = [TextContent(piece) if isinstance(piece, str) else piece for piece in pieces]
             sizes = (len(piece.image_url.url) for piece in pieces if isinstance(piece, ImageContent))
-            return Input("inputs", cohere.Input(content), sum(sizes))
+            return Seen("inputs", cohere.Input(content), sum(sizes))
         texts = [piece for piece in pieces if isinstance(piece, str)]
         if len(texts) < len(pieces):
             message = "This model of Cohere's does not take an image beside anything else in one input"
             raise InvalidField(path, message, "unsupported_value")
         self._notes.emulated("input", "this model takes one text: parts joined by line breaks")
-        return Input("texts", "\n".join(texts))
+        return "\n".join(texts)
 
     def _image(self, uri: str) -> Input:
         if self._typed:
-            return Input("inputs", cohere.Input([ImageContent(ImageUrl(uri))]), len(uri))
-        return Input("images", uri, len(uri))
+            return Seen("inputs", cohere.Input([ImageContent(ImageUrl(uri))]), len(uri))
+        return Seen("images", uri, len(uri))
 
     def _tokens(self, tokens: Sequence[Any], path: str) -> Input:
         """Tokens of OpenAI's as the text they stand for."""
@@ -181,16 +200,11 @@ class Inputs:
             pieces.append(piece)
         self._notes.emulated("input", "tokens read as cl100k_base text")
         try:
-            return Input("texts", b"".join(pieces).decode())
+            return b"".join(pieces).decode()
         except UnicodeDecodeError:
             # A text that was cut between tokens may be cut within a character.
             self._notes.told(path, f"{path} holds bytes that are no text: replaced")
-            return Input("texts", b"".join(pieces).decode("utf-8", "replace"))
-
-
-def _plain(element: Any) -> bool:
-    """A text that can be nothing else: nearly all that is ever embedded, and worth a shorter way."""
-    return type(element) is str and element != "" and element[:5] != "data:"
+            return b"".join(pieces).decode("utf-8", "replace")
 
 
 def _pieces(part: openai.Part, path: str) -> list[str | ImageContent]:

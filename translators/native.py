@@ -12,7 +12,7 @@ from msgspec import DecodeError, Raw, ValidationError, convert
 from msgspec.json import Decoder, Encoder
 
 from schemas.cohere.chat import Usage
-from schemas.cohere.native import Asked, Ending, decode_asked, decode_counted
+from schemas.cohere.native import Asked, Ending, decode_asked, decode_counted, decode_inputs
 from translators.context import Outcome, Policy, UsageBase
 from translators.model_names import resolve
 from translators.notes import Notes
@@ -43,6 +43,15 @@ def asked(body: bytes) -> tuple[str, bool]:
     except (DecodeError, UnicodeDecodeError, RecursionError):
         found = Asked()
     return found.model if isinstance(found.model, str) else "", found.stream is True
+
+
+def inputs(body: bytes) -> int:
+    """How many inputs a body has that Cohere would count; 1 where that cannot be told."""
+    try:
+        found = decode_inputs(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return 1
+    return max(1, sum(len(several or ()) for several in (found.texts, found.images, found.inputs)))
 
 
 def rewritten(body: bytes, policy: Policy) -> tuple[bytes, Notes]:

@@ -48,8 +48,8 @@ class Form(Enum):
     STREAM = "stream"
 
 
-_REGION = re.compile(r"([A-Za-z]{2})[-_][A-Za-z0-9-_]+\Z")
-"""A language with a region or a script: Cohere takes the language alone."""
+_LANGUAGE = re.compile(r"([A-Za-z]{2})([-_][A-Za-z0-9-_]+)?\Z")
+"""A language, perhaps with a region or a script: Cohere takes the language alone, in small letters."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -107,10 +107,11 @@ def _language(asked: str, usual: str, notes: Notes) -> str:
     if not asked:
         notes.told("language", f"language {usual} (setting transcription_language)")
         return usual
-    found = _REGION.match(asked)
+    found = _LANGUAGE.match(asked)
     if found is None:
         return asked
-    notes.adjusted("language", asked, found[1].lower())
+    if found[2]:
+        notes.adjusted("language", asked, found[1].lower())
     return found[1].lower()
 
 

@@ -60,8 +60,7 @@ class BatchEndpoint:
                 if known.cache != HIT:
                     known.upstream_ended = time.monotonic()
             exchange.used(known, answer.outcome)
-            departure.over()
-            await answer_json(send, answer.body, note_headers(call.notes))
+            await answer_json(send, answer.body, note_headers(call.notes), departure)
             if lookup is not None and bodies:
                 made = [(alone[place], piece) for place, piece in call.pieces(bodies)]
                 await lookup.keep_pieces(operation.upstream, made)
@@ -81,7 +80,7 @@ class BatchEndpoint:
 
     async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
         upstream, path = self._services.upstream, self._operation.upstream
-        bodies = await answers(upstream, path, call, call.bodies, caller, known)
+        bodies = await answers(upstream, path, call, call.bodies, caller, known, call.weights)
         return call, bodies, call.answer(bodies)
 
 
@@ -97,15 +96,17 @@ async def answers(
     bodies: Sequence[bytes],
     caller: Caller,
     known: Exchange,
+    weights: Sequence[int] = (),
 ) -> list[bytes]:
-    """Cohere's answers to these bodies of a call, in order, a few asked at once.
+    """Cohere's answers to these bodies of a call, in order, a few asked at once. weights: of each, 1 unless told.
 
     Raises UpstreamError: of several failures always that of the first body in order, so that the same request
     fails in the same way. A failure calls off what comes after it; what comes before is awaited.
     """
 
-    async def one(asked: bytes) -> bytes:
-        async with upstream.post(path, caller, asked, False, call.model) as reply:
+    async def one(place: int) -> bytes:
+        weight = weights[place] if weights else 1
+        async with upstream.post(path, caller, bodies[place], False, call.model, weight) as reply:
             if reply.retried:
                 asked_again(known, call.notes, reply.retried)
             known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
@@ -115,21 +116,21 @@ async def answers(
             return await reply.whole()
 
     if len(bodies) == 1:
-        return [await one(bodies[0])]
+        return [await one(0)]
     free = asyncio.Semaphore(MOST_AT_ONCE)
     tasks: list[asyncio.Task[bytes]] = []
 
-    async def in_turn(place: int, asked: bytes) -> bytes:
+    async def in_turn(place: int) -> bytes:
         async with free:
             try:
-                return await one(asked)
+                return await one(place)
             except BaseException:
                 for later in tasks[place + 1 :]:
                     later.cancel()
                 raise
 
     try:
-        tasks += [asyncio.create_task(in_turn(place, asked)) for place, asked in enumerate(bodies)]
+        tasks += [asyncio.create_task(in_turn(place)) for place in range(len(bodies))]
         return [await task for task in tasks]
     finally:
         for task in tasks:

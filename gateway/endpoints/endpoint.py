@@ -28,6 +28,9 @@ from translators.notes import Notes
 VERSION_QUERY = "api-version"
 """What Azure's clients put into every query."""
 
+LARGEST_SEND = 1024 * 1024
+"""Bytes that are handed to the connection at once. What it cannot take at once it copies, twice, and keeps."""
+
 JSON_TYPE = (b"content-type", b"application/json")
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -81,8 +84,7 @@ class Answering:
         self._seen = -1
 
     async def whole(self, call: Call, answer: bytes) -> None:
-        self._departure.over()
-        await answer_json(self._send, answer, note_headers(call.notes))
+        await answer_json(self._send, answer, note_headers(call.notes), self._departure)
 
     async def begin(self, call: Call) -> None:
         self._known.first_byte = time.monotonic()
@@ -158,8 +160,7 @@ class LookupEndpoint:
                 notes.told("list", listing.stale)
             name = scope["path_params"].get("name", "")
             answer = operation.answer(listing.pages, name, asked, context, notes)
-            departure.over()
-            await answer_json(send, answer, note_headers(notes))
+            await answer_json(send, answer, note_headers(notes), departure)
         known.notes = len(notes)
         services.metrics.note(operation.name, notes)
 
@@ -173,11 +174,23 @@ class LookupEndpoint:
         return [part for part in (sent, msgspec.json.encode(query) if query else b"") if part]
 
 
-async def answer_json(send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    """A whole JSON answer, with these headers too."""
+async def answer_json(
+    send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = (), departure: Departure | None = None
+) -> None:
+    """A whole JSON answer, with these headers too. departure: what watches its caller until the last byte; a large one
+    needs it, as it is sent piece by piece.
+    """
     headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer)), *more]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer})
+    sent = 0
+    if departure is not None:
+        while len(answer) - sent > LARGEST_SEND:
+            block = answer[sent : sent + LARGEST_SEND]
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+            await asyncio.sleep(0)  # a connection that is lost never waits: let the departure be heard
+            sent += LARGEST_SEND
+        departure.over()
+    await send({"type": "http.response.body", "body": answer[sent:] if sent else answer})
 
 
 async def answer_events(

@@ -22,7 +22,7 @@ from gateway.exchange import Exchange
 from gateway.front import body
 from gateway.front.departure import Departure
 from gateway.front.edge import JOINED
-from gateway.operations import native_asked, native_counted, native_pieces, native_rewritten
+from gateway.operations import native_asked, native_counted, native_inputs, native_pieces, native_rewritten
 from gateway.serving import Services, asked_again
 from gateway.upstream.client import TRACE_HEADER, Passage, Reply
 from translators.notes import Notes
@@ -97,7 +97,10 @@ class NativeEndpoint:
             caller: Caller = scope["gateway.caller"]
             known.upstream_began = time.monotonic()
             try:
-                carrying = services.upstream.carry(passage, caller, address.path, known.model, method.repeatable)
+                weight = native_inputs(held) if held is not None and method.rate.counts == "inputs" else 1
+                carrying = services.upstream.carry(
+                    passage, caller, address.path, known.model, method.repeatable, weight
+                )
                 async with carrying as reply:
                     known.trace_id = reply.header(TRACE_HEADER)
                     if reply.retried:

@@ -44,5 +44,4 @@ class CountEndpoint:
             finally:
                 known.upstream_ended = time.monotonic()
             answer = operation.counted(told)
-            departure.over()
-            await answer_json(send, answer, note_headers(call.notes))
+            await answer_json(send, answer, note_headers(call.notes), departure)

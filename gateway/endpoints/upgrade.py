@@ -61,7 +61,7 @@ class Upgrades:
         log: Log,
     ) -> None:
         self._endpoints, self._metrics, self._log = endpoints, metrics, log
-        self._base_urls = BaseUrls(endpoints)
+        self._base_urls = BaseUrls([*endpoints, *OPENAIS_SOCKETS])
         self._open = 0
         self.configure(settings, access)
 

@@ -15,7 +15,7 @@ from translators.notes import Notes
 DEPLOYMENT, SAID = "gateway.deployment", "gateway.said"
 """The keys of a request's scope for the model of an Azure path, and for what its body named instead."""
 
-_PLAIN = re.compile(r"/v1/(?!v1/|openai/|deployments/)(?:[^/]+/)*[^/]+\Z")
+_PLAIN = re.compile(r"/v1/(?!v[12]/|openai/|deployments/)(?:[^/]+/)*[^/]+\Z")
 """Paths as OpenAI writes them, which no row is about."""
 
 # The paths that Azure's SDK puts below a deployment; a deployment's name may itself contain slashes.
@@ -42,7 +42,7 @@ SPELLINGS: tuple[Spelling, ...] = (
     ),
     Spelling("Azure's of today", "/openai/v1/chat/completions", re.compile(r"\A/(?:v1/)*(?:openai/)+(?:v1/)*"), "/v1/"),
     Spelling("a doubled version", "/v1/v1/chat/completions", re.compile(r"\A/(?:v1/){2,}"), "/v1/"),
-    Spelling("Cohere's of rerank", "/v2/rerank", re.compile(r"\A/v2/rerank\Z"), "/v1/rerank"),
+    Spelling("Cohere's of rerank", "/v2/rerank", re.compile(r"\A/(?:v1/)?v2/rerank\Z"), "/v1/rerank"),
     Spelling("no version", "/chat/completions", re.compile(r"\A/(?!v[12]/)"), "/v1/"),
 )
 """In the order in which they are applied."""
@@ -54,7 +54,8 @@ class BaseUrls:
     """The table, for the paths that are served: only what begins like one of them is ever rewritten."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        served = [path for path in paths if path.startswith("/v1/")]
+        # A row of what is not served may end in a slash, which means what lies below it: nobody is served there.
+        served = [path.rstrip("/") for path in paths if path.startswith("/v1/")]
         self._exact = frozenset(path for path in served if "{" not in path)
         self._first = PREFIXES | {path.split("/")[2] for path in served}
 

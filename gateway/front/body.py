@@ -66,6 +66,7 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
 class Pieces:
     """The body piece by piece, for whoever passes it on: no more than one of them is in memory here.
 
+    patience: as in `read`, but only what the caller is waited for counts: Cohere may take its time with each piece.
     What the caller does wrong on the way is kept in `failure`, since who iterates may be a task of a library's. A
     caller who leaves is told to `departure`, which ends the request.
     """
@@ -73,6 +74,7 @@ class Pieces:
     def __init__(self, receive: Receive, limit: int, patience: float, departure: Departure) -> None:
         self._receive, self._limit, self._patience, self._departure = receive, limit, patience, departure
         self._size = 0
+        self._waited = 0.0
         self.over = False
         self.failure: CallerError | None = None
 
@@ -81,14 +83,18 @@ class Pieces:
 
     async def __anext__(self) -> bytes:
         """The next piece, never an empty one. Raises CallerError (413, 408)."""
+        loop = asyncio.get_running_loop()
         while not self.over:
+            began = loop.time()
+            behind = self._waited - self._size / SLOWEST
             try:
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout_at(began + self._patience - max(behind, 0.0)):
                     message = await self._receive()
             except TimeoutError:
                 raise self._failed(_slow()) from None
             except CallerError as error:  # broken framing
                 raise self._failed(error) from None
+            self._waited += loop.time() - began
             if message["type"] == "http.disconnect":
                 self._departure.left()
                 # What was sent so far is no whole request: whoever waits here is cancelled, not told of an end.

@@ -7,7 +7,7 @@ from typing import cast
 from redis import RedisError
 from redis.asyncio import Redis
 
-PREFIX = b"cohere-gateway:cache:1:"
+PREFIX = b"cohere-gateway:cache:2:"
 """Of all keys in Redis. The number changes when entries are written in another way."""
 
 MOST_SECONDS = 0.5
@@ -23,6 +23,8 @@ class RedisCache:
     def __init__(self, url: str, trouble: Callable[[Exception], None]) -> None:
         """Connects to nothing yet. Raises ValueError for a URL that is none."""
         self._redis = Redis.from_url(url, socket_timeout=MOST_SECONDS, socket_connect_timeout=MOST_SECONDS)
+        # What is kept is bytes, whatever options the URL carries for others who use this Redis.
+        self._redis.connection_pool.connection_kwargs["decode_responses"] = False
         self._trouble = trouble
         self._left_alone_until = 0.0
 
@@ -31,7 +33,7 @@ class RedisCache:
             return [None] * len(keys)
         try:
             found = await self._redis.mget([PREFIX + key for key in keys])
-            return cast(list[bytes | None], found)  # text only where the client is told to decode
+            return cast(list[bytes | None], found)
         except (RedisError, OSError) as error:
             self._failed(error)
             return [None] * len(keys)

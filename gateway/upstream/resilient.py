@@ -72,16 +72,18 @@ class ResilientUpstream:
         for reply in self._open:
             reply.interrupt()
 
-    def post(self, path: str, caller: Caller, body: bytes, streamed: bool, model: str = "") -> Opening:
-        """model: Cohere's name of it, where there is one; budgets and breakers go by it."""
-        return Opening(lambda: self.open("POST", path, caller, body, streamed, model))
+    def post(self, path: str, caller: Caller, body: bytes, streamed: bool, model: str = "", weight: int = 1) -> Opening:
+        """model: Cohere's name of it, where there is one; budgets and breakers go by it. weight: as in `through`."""
+        return Opening(lambda: self.open("POST", path, caller, body, streamed, model, weight))
 
     def get(self, path: str, caller: Caller) -> Opening:
         return Opening(lambda: self.open("GET", path, caller, None, False, ""))
 
-    def carry(self, passage: Passage, caller: Caller, path: str, model: str, repeatable: bool) -> Opening:
+    def carry(
+        self, passage: Passage, caller: Caller, path: str, model: str, repeatable: bool, weight: int = 1
+    ) -> Opening:
         """Passes a request on as it came, but for the key. path: Cohere's, without the query string. repeatable: asking
-        twice does no more than asking once.
+        twice does no more than asking once. weight: as in `through`.
         """
         upload = not isinstance(passage.body, bytes | None)
 
@@ -89,18 +91,28 @@ class ResilientUpstream:
             # What comes in pieces takes as long as it takes: each piece has its own time.
             return self._session.pass_on(passage, key, math.inf if upload else last_deadline)
 
-        again = repeatable and not upload
-        return Opening(lambda: self.through(path, caller, send, streamed=True, model=model, repeatable=again))
+        return Opening(
+            lambda: self.through(
+                path, caller, send, streamed=True, model=model, weight=weight, repeatable=repeatable and not upload
+            )
+        )
 
     async def open(
-        self, method: str, path: str, caller: Caller, body: bytes | None, streamed: bool, model: str
+        self,
+        method: str,
+        path: str,
+        caller: Caller,
+        body: bytes | None,
+        streamed: bool,
+        model: str,
+        weight: int = 1,
     ) -> Reply:
         """Sends a request until its answer is good, or final. Raises UpstreamError where there is none."""
 
         def send(key: str, last_deadline: float) -> Awaitable[Reply]:
             return self._session.open(method, path, key, body, streamed, last_deadline)
 
-        return await self.through(path, caller, send, streamed=streamed, model=model)
+        return await self.through(path, caller, send, streamed=streamed, model=model, weight=weight)
 
     async def through(
         self,
@@ -116,7 +128,7 @@ class ResilientUpstream:
         """As `open`, for any way of sending, say of a body that comes in pieces.
 
         streamed: of an answer that is a success only the first piece is waited for. weight: what it takes of a key's
-        budget. repeatable: `send` may be called more than once.
+        budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once.
         """
         return await self._interruptible(_Course(self, path, caller, send, streamed, model, weight, repeatable).run())
 

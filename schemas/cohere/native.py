@@ -5,7 +5,7 @@ Everything else in them is skipped unread. Sources: cohere_api.md §6, §7, §16
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from schemas.cohere.chat import Usage
@@ -16,6 +16,14 @@ class Asked(Struct, frozen=True):
 
     model: Any = None
     stream: Any = None
+
+
+class Inputs(Struct, frozen=True):
+    """A request for vectors: what is to be embedded, uncounted and unread."""
+
+    texts: list[Raw] | None = None
+    images: list[Raw] | None = None
+    inputs: list[Raw] | None = None
 
 
 class Ending(Struct, frozen=True):
@@ -37,4 +45,5 @@ class Counted(Struct, frozen=True):
 
 
 decode_asked = Decoder(Asked).decode
+decode_inputs = Decoder(Inputs).decode
 decode_counted = Decoder(Counted).decode
