@@ -11,8 +11,7 @@ from gateway import operations
 from gateway.access.caller import Caller, owner_of
 from gateway.errors import UpstreamError
 from gateway.upstream.resilient import ResilientUpstream
-from translators.errors import Failure, TranslationError
-from translators.refusals import refusal
+from translators.errors import TranslationError
 
 LOOK_AGAIN = 600.0
 """Seconds between two looks at the list for the sake of unknown models."""
@@ -160,10 +159,8 @@ class Catalogue:
         while len(pages) < MOST_PAGES:
             path = operations.CATALOGUE_PATH + (f"&page_token={quote(token, safe='')}" if token else "")
             async with self._upstream.get(path, caller) as reply:
+                await reply.raise_for_refusal(caller.own_key)
                 body = await reply.whole()
-                if reply.status != 200:
-                    told: Failure = refusal(reply.status, body, caller.own_key)
-                    raise UpstreamError(told, reply.header("retry-after") or None)
             pages.append(body)
             token = operations.next_page(body)
             if token in seen:

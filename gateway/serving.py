@@ -35,7 +35,7 @@ from gateway.vocabulary import vocabulary
 from translators.context import Call, Context, Outcome, Policy, Stream
 from translators.errors import AnswerFailed, Failure, TranslationError, UpstreamProtocolError
 from translators.notes import Notes
-from translators.refusals import CONTEXT_LENGTH, refusal
+from translators.refusals import CONTEXT_LENGTH
 
 T = TypeVar("T")
 
@@ -241,12 +241,7 @@ class Serving:
 
     async def _accepted(self, call: Call, reply: Reply) -> Reply:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
-        if reply.retried:
-            asked_again(self.known, call.notes, reply.retried)
-        self.known.trace_id = self.known.trace_id or reply.header(TRACE_HEADER)
-        if reply.status != 200:
-            told = refusal(reply.status, await reply.said(), self.caller.own_key)
-            raise UpstreamError(told, reply.header("retry-after") or None)
+        await accepted(reply, self.known, call.notes, self.caller)
         return reply
 
     # --- streams -------------------------------------------------------------------------------------------
@@ -374,6 +369,14 @@ def _again(call: Call, failed: Failure) -> Call:
         raise AnswerRefused(failed)
     second.notes.told("answer", f"asked Cohere again: {failed.code}")
     return second
+
+
+async def accepted(reply: Reply, known: Exchange, notes: Notes, caller: Caller) -> None:
+    """Takes down what a reply's head tells of the call. Raises UpstreamError if Cohere refused it."""
+    if reply.retried:
+        asked_again(known, notes, reply.retried)
+    known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
+    await reply.raise_for_refusal(caller.own_key)
 
 
 def asked_again(known: Exchange, notes: Notes, reasons: Sequence[str]) -> None:

@@ -18,12 +18,10 @@ from gateway.exchange import Exchange
 from gateway.front import base_urls, body
 from gateway.front.departure import Departure
 from gateway.operations import BatchOperation
-from gateway.serving import Services, asked_again
-from gateway.upstream.client import TRACE_HEADER
+from gateway.serving import Services, accepted
 from gateway.upstream.resilient import ResilientUpstream
 from translators.context import Answer, Batch, Call
 from translators.errors import AnswerFailed
-from translators.refusals import refusal
 
 MOST_AT_ONCE = 8
 """Calls to Cohere that one request has under way."""
@@ -107,12 +105,7 @@ async def answers(
     async def one(place: int) -> bytes:
         weight = weights[place] if weights else 1
         async with upstream.post(path, caller, bodies[place], False, call.model, weight) as reply:
-            if reply.retried:
-                asked_again(known, call.notes, reply.retried)
-            known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
-            if reply.status != 200:
-                told = refusal(reply.status, await reply.said(), caller.own_key)
-                raise UpstreamError(told, reply.header("retry-after") or None)
+            await accepted(reply, known, call.notes, caller)
             return await reply.whole()
 
     if len(bodies) == 1:

@@ -17,20 +17,19 @@ from starlette.types import Receive, Scope, Send
 from gateway import exchange, sse
 from gateway.access.caller import Caller
 from gateway.endpoints.endpoint import JSON_TYPE, STREAM_HEADERS, note_headers
-from gateway.errors import GatewayError, UpstreamError
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.front import base_urls, body
 from gateway.front.base_urls import DEPLOYMENT, SAID
 from gateway.front.departure import Departure
 from gateway.front.form import File, Form
 from gateway.operations import UploadCall, UploadOperation
-from gateway.serving import Services
-from gateway.upstream.client import TRACE_HEADER, USER_AGENT, Passage
+from gateway.serving import Services, accepted
+from gateway.upstream.client import USER_AGENT, Passage
 from translators.context import Context
 from translators.errors import InvalidField
 from translators.fields import Verdict
 from translators.model_names import addressed
-from translators.refusals import refusal
 
 IN_MEMORY = 256 * 1024
 """Bytes of a file that waits for its form which are kept off the disk."""
@@ -104,12 +103,8 @@ class UploadEndpoint:
             passage = Passage("POST", self._operation.upstream, headers, upload)
             path = self._operation.upstream
             async with self._services.upstream.carry(passage, caller, path, call.model, repeatable=False) as reply:
-                known.trace_id = reply.header(TRACE_HEADER)
-                answer = await reply.whole()
-                if reply.status != 200:
-                    told = refusal(reply.status, answer, caller.own_key)
-                    raise UpstreamError(told, reply.header("retry-after") or None)
-                return answer
+                await accepted(reply, known, call.notes, caller)
+                return await reply.whole()
         finally:
             known.upstream_ended = time.monotonic()
 

@@ -24,6 +24,7 @@ from gateway import __version__
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.settings import SettingError, Timeouts, UpstreamSettings
 from gateway.upstream.connector import Connector
+from translators.refusals import refusal
 
 USER_AGENT = f"cohere-gateway/{__version__}"
 TRACE_HEADER = "x-debug-trace-id"
@@ -193,6 +194,15 @@ class Reply:
             most -= len(block)
             if most < 0:
                 raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
+
+    async def raise_for_refusal(self, own_key: bool) -> None:
+        """Raises UpstreamError with what Cohere said, if it did not do what it was asked for.
+
+        own_key: the key was the caller's own, so they are told what is wrong with it.
+        """
+        if self.status != 200:
+            told = refusal(self.status, await self.said(), own_key)
+            raise UpstreamError(told, self.header("retry-after") or None)
 
     async def said(self) -> bytes:
         """The body of a refusal, as text. If it breaks off, the status has said enough; who reads it as it comes has
