@@ -21,7 +21,7 @@ from gateway.errors import AnswerRefused, UpstreamError
 from gateway.exchange import Exchange
 from gateway.front import base_urls
 from gateway.memory.memory import Memory, Recalled, new_response_id
-from gateway.memory.recent import Turn
+from gateway.memory.recent import SocketTurn
 from gateway.memory.seal import SUMMARY, seal_of
 from gateway.metrics import Metrics
 from gateway.operations import CallOperation
@@ -88,7 +88,7 @@ class Serving:
         services: Services,
         scope: Scope,
         known: Exchange,
-        memory: Memory | Turn | None = None,
+        memory: Memory | SocketTurn | None = None,
     ) -> None:
         self.memory = memory or services.memory
         self.operation, self.services, self.known = operation, services, known

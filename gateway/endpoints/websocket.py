@@ -20,7 +20,7 @@ from gateway.errors import CallerError, GatewayError, failure
 from gateway.exchange import Exchange
 from gateway.log import Log
 from gateway.memory.memory import new_response_id
-from gateway.memory.recent import Recent, Turn
+from gateway.memory.recent import Recent, SocketTurn
 from gateway.operations import SocketOperation
 from gateway.serving import Services, Serving
 from translators import envelope
@@ -199,7 +199,7 @@ class Socket:
             metrics.served(known, now)
             self._log.request(known, now)
 
-    async def _answer(self, asked: Envelope, known: Exchange, turn: Turn) -> None:
+    async def _answer(self, asked: Envelope, known: Exchange, turn: SocketTurn) -> None:
         if asked.failure is not None:
             raise CallerError(asked.failure)
         outlet = SocketOutlet(self._say, asked.lane, known)
@@ -209,7 +209,7 @@ class Socket:
         else:
             await self._prepare(asked.body, outlet, known, turn)
 
-    async def _prepare(self, body: bytes, outlet: "SocketOutlet", known: Exchange, turn: Turn) -> None:
+    async def _prepare(self, body: bytes, outlet: "SocketOutlet", known: Exchange, turn: SocketTurn) -> None:
         """A response without an answer, to be continued: Cohere is not asked."""
         remembering, kept = self._operation.call.remembering, self._operation.call.kept
         assert remembering is not None and kept is not None, "what a socket serves is remembered"

@@ -28,9 +28,9 @@ class Recent:
         self.memory = memory
         self._conversations: dict[str, tuple[bytes, ...]] = {}
 
-    def turn(self) -> "Turn":
+    def turn(self) -> "SocketTurn":
         """The memory for the next request."""
-        return Turn(self)
+        return SocketTurn(self)
 
     def get(self, response_id: str) -> tuple[bytes, ...] | None:
         """The conversation up to and including this response; None if it is not remembered here."""
@@ -54,7 +54,7 @@ class Recent:
         self._conversations.pop(response_id, None)
 
 
-class Turn:
+class SocketTurn:
     """The memory for one request on the socket. `recall` and `keep` do what those of `Memory` do: first in what the
     socket remembers, then in the storage.
     """
