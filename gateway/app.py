@@ -11,8 +11,10 @@ from gateway.access.caller import Access
 from gateway.cache import AnswerCache
 from gateway.catalogue import Catalogue
 from gateway.control import Control
+from gateway.endpoints import description
 from gateway.endpoints.background import Background
 from gateway.endpoints.batch import BatchEndpoint
+from gateway.endpoints.description import Description
 from gateway.endpoints.endpoint import CallEndpoint, LookupEndpoint
 from gateway.endpoints.native import NativeEndpoint
 from gateway.endpoints.probes import Health, MetricsPage
@@ -84,6 +86,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
+            Route(description.PATH, Description(), methods=["GET"]),
         ],
         redirect_slashes=False,
         lifespan=lifespan,

@@ -25,8 +25,8 @@ from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
-OPEN_PREFIXES = ("/health/", "/metrics")
-"""Paths that decide by themselves who may read them (product.md, "Who may call")."""
+OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json")
+"""Paths that decide by themselves who may read them (product.md, "Who may call" and "HTTP")."""
 
 OUR_HEADERS = (
     b"x-request-id, x-gateway-notes, x-cohere-trace-id, x-gateway-upstream, x-gateway-cache, x-gateway-cost-usd, "

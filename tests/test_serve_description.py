@@ -1,0 +1,134 @@
+"""`/openapi.json`: it is a description, it is complete, and what is golden obeys it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from starlette.routing import Route
+
+from gateway.app import create_app
+from gateway.endpoints.description import PATH, document
+from gateway.settings import Settings
+from support import golden
+from support.app import Gateway, demonstration, gateway_over
+
+DESCRIPTION: dict[str, Any] = json.loads(document())
+VERBS = {"get", "post", "put", "patch", "delete"}
+
+OPERATIONS = [
+    pytest.param(path, verb, told, id=f"{verb} {path}")
+    for path, verbs in DESCRIPTION["paths"].items()
+    for verb, told in verbs.items()
+]
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    with demonstration() as found:
+        yield found
+
+
+def schemas(told: Any) -> Iterator[Any]:
+    """Every schema in a description."""
+    if isinstance(told, dict):
+        if isinstance(told.get("schema"), dict):
+            yield told["schema"]
+        for value in told.values():
+            yield from schemas(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from schemas(value)
+
+
+def validator(schema: Any) -> Draft202012Validator:
+    """Checks against one schema of the description. Its references are looked up in the whole."""
+    return Draft202012Validator({**schema, "components": DESCRIPTION["components"]})
+
+
+def test_it_is_served_to_everybody() -> None:
+    with gateway_over("http://127.0.0.1:1", master_key="m", cohere_api_key=["k"]) as locked:
+        seen = locked.ask("GET", PATH)
+    assert (seen.status, seen.headers["content-type"]) == (200, "application/json")
+    assert seen.body == DESCRIPTION
+
+
+@pytest.mark.parametrize(("path", "verb", "told"), OPERATIONS)
+def test_an_operation_is_properly_described(path: str, verb: str, told: dict[str, Any]) -> None:
+    """Source: OpenAPI 3.1.0, "Operation Object" and "Path Templating"."""
+    assert verb in VERBS
+    assert {one["name"] for one in told.get("parameters", [])} == set(re.findall(r"\{(\w+)\}", path))
+    assert all(one["in"] == "path" and one["required"] for one in told.get("parameters", []))
+    assert told["responses"].keys() == {"200", "default"}
+    for schema in schemas(told):
+        Draft202012Validator.check_schema(schema)
+        list(validator(schema).iter_errors({"no": "matter"}))  # every reference is found
+
+
+def test_names_of_operations_are_names() -> None:
+    names = [told["operationId"] for path in DESCRIPTION["paths"].values() for told in path.values()]
+    assert len(names) == len(set(names))
+
+
+def test_every_component_is_a_schema_and_named_as_one() -> None:
+    for name, schema in DESCRIPTION["components"]["schemas"].items():
+        assert re.fullmatch(r"[a-zA-Z0-9._-]+", name)
+        Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(("path", "verb", "told"), OPERATIONS)
+def test_what_is_described_is_served(gateway: Gateway, path: str, verb: str, told: dict[str, Any]) -> None:
+    """Whatever comes of a request with nothing in it: there is a route, and it takes the method."""
+    seen = gateway.ask(verb.upper(), re.sub(r"\{\w+\}", "x", path))
+    assert seen.status != 405
+    if seen.status == 404 and not path.startswith("/cohere/"):
+        assert seen.error["code"] != "unknown_url"
+    assert gateway.log.line_of(seen.headers["x-request-id"])["operation"] not in ("other", "native.other")
+
+
+def test_what_is_served_is_described() -> None:
+    """But for the aliases of other paths: all of Cohere's methods are told once, below `/cohere/`."""
+    served = {
+        (re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path), verb.lower())
+        for route in create_app(Settings(demo=True)).routes
+        if isinstance(route, Route) and not route.path.endswith("cohere/{path:path}")
+        for verb in route.methods or ()
+        if verb != "HEAD"
+    }
+    told = {(path, verb) for path, verbs in DESCRIPTION["paths"].items() for verb in verbs}
+    assert served == {one for one in told if not one[0].startswith("/cohere/")}
+
+
+GOLDEN = [
+    pytest.param(path, case, id=f"{kind} {case.name}")
+    for kind, path in (
+        ("chat", "/v1/chat/completions"),
+        ("responses", "/v1/responses"),
+        ("compaction", "/v1/responses/compact"),
+        ("embeddings", "/v1/embeddings"),
+    )
+    for case in golden.cases(kind)
+    if not (case / "error.json").exists()
+]
+
+
+@pytest.mark.parametrize(("path", "case"), GOLDEN)
+def test_what_is_taken_and_told_is_as_described(path: str, case: Path) -> None:
+    told = DESCRIPTION["paths"][path]["post"]
+    asked = told["requestBody"]["content"]["application/json"]["schema"]
+    validator(asked).validate(json.loads((case / "request.openai.json").read_text()))
+    answered = case / "response.openai.json"
+    if answered.exists():
+        answer = told["responses"]["200"]["content"]["application/json"]["schema"]
+        validator(answer).validate(json.loads(answered.read_text()))
+
+
+def test_what_is_of_another_type_is_not_as_described() -> None:
+    told = DESCRIPTION["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    wrong = {"model": "a", "messages": [{"role": "user", "content": 5}]}
+    assert not validator(told["schema"]).is_valid(wrong)
