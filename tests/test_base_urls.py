@@ -115,6 +115,13 @@ def test_the_sdk_with_any_base_url(demo: Gateway, base: str) -> None:
         assert client.models.retrieve(f"cohere/{A}").id == f"cohere/{A}"
 
 
+@pytest.mark.parametrize("path", [f"{CHAT}/", f"{CHAT}//", "/v1/models/", "/models//"])
+def test_a_slash_at_the_end_on_the_real_server(demo: Gateway, path: str) -> None:
+    """Its rows about what lies below these paths are not about them."""
+    method, body = ("GET", None) if "models" in path else ("POST", {"model": A, "messages": QUESTION})
+    assert demo.ask(method, path, body).status == 200
+
+
 AZURES: tuple[dict[str, str], ...] = ({"azure_deployment": A}, {})
 
 

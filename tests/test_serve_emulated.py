@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from support.app import A, R7B, Seen, Stage, answered, demonstration, stage, start, story, whole
+from support.app import R7B, A, Seen, Stage, answered, demonstration, stage, start, story, whole
 from support.scripted import Script, event_stream, json_answer, transcript
 
 SCHEMA = {

@@ -55,7 +55,8 @@ class BaseUrls:
 
     def __init__(self, paths: Iterable[str]) -> None:
         served = [path for path in paths if path.startswith("/v1/")]
-        self._exact = frozenset(path for path in served if "{" not in path)
+        # What ends in a slash is no path, but a row about all that lies below (`unsupported.py`).
+        self._exact = frozenset(path for path in served if "{" not in path and not path.endswith("/"))
         self._first = PREFIXES | {path.split("/")[2] for path in served}
 
     def mend(self, scope: Scope) -> None:
