@@ -254,6 +254,12 @@ def test_beside_tools_a_tool_stands_for_the_answer() -> None:
         assert [one["function"]["name"] for one in body["tools"]] == ["look", "give_final_answer"]
 
 
+def test_a_model_that_answers_with_text_all_the_same() -> None:
+    with stage() as on:
+        on.plays(answered('```json\n{"name": "Ada"}\n```'))
+        assert content(on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")])) == '{"name": "Ada"}'
+
+
 def test_a_real_call_beside_it_is_a_call() -> None:
     with stage() as on:
         on.plays(calls("look", '{"city":"Oslo"}'))

@@ -186,7 +186,8 @@ def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> For
     parameters, unwrap = _objects(schema)
     parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
-    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), *unwrap, *_checks(wish))
+    # A model that answers with text all the same, mostly answers with JSON.
+    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), WithoutFence, *unwrap, *_checks(wish))
     return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
 
 
