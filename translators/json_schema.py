@@ -63,17 +63,26 @@ def check(schema: Mapping[str, Any], param: str) -> None:
 
 def check_references(schema: Mapping[str, Any], param: str) -> None:
     """Raises InvalidField on a `$ref` that leads nowhere: nothing is ever fetched, so neither Cohere nor the check of
-    the answer could follow it.
+    the answer could follow it. Checked schemas are remembered.
     """
-    resource = DRAFT202012.create_resource(schema)
-    resolver = referencing.Registry().with_resource("", resource).resolver()
-    for reference in _references(schema):
+    lost = _lost_reference(msgspec.json.encode(schema))
+    if lost:
+        raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{lost}' leads nowhere", "invalid_schema")
+
+
+@lru_cache(maxsize=512)
+def _lost_reference(encoded: bytes) -> str:
+    schema = msgspec.json.decode(encoded)
+    references = list(_references(schema))
+    if not references:
+        return ""
+    resolver = referencing.Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for reference in references:
         try:
             resolver.lookup(reference)
-        except (referencing.exceptions.Unresolvable, ValueError) as error:
-            raise InvalidField(
-                param, f"Invalid schema for '{param}': its $ref '{reference}' leads nowhere", "invalid_schema"
-            ) from error
+        except (referencing.exceptions.Unresolvable, ValueError):
+            return reference
+    return ""
 
 
 def _references(schema: Any) -> Iterator[str]:
