@@ -105,6 +105,9 @@ def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> 
 
 
 def test_a_reference_to_itself_satisfies_nobody() -> None:
+    lost = schema(a={"$id": "urn:a", "$ref": "#/$defs/A"})
+    check_references(lost, "here")
+    assert complaint(lost, '{"a": 1}') == "the schema has a $ref that leads nowhere"
     assert complaint({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, "{}") == "it is nested too deeply"
 
 

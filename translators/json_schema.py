@@ -276,6 +276,9 @@ def complaint(schema: Mapping[str, Any], text: str) -> str:
         error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(instance))
     except RecursionError:
         return "it is nested too deeply"
+    except referencing.exceptions.Unresolvable:
+        # One that `check_references` does not follow: below an `$id` of its own.
+        return "the schema has a $ref that leads nowhere"
     if error is None:
         return ""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
