@@ -149,6 +149,13 @@ def _code(seen: Seen) -> Any:
     return seen.error["code"] if seen.status >= 400 and seen.data else None
 
 
+@pytest.mark.parametrize("path", [f"{CHAT}/", f"{CHAT}//", "/v1/models/", "/models//"])
+def test_a_slash_at_the_end_on_the_real_server(demo: Gateway, path: str) -> None:
+    """Its rows about what lies below these paths are not about them."""
+    method, body = ("GET", None) if "models" in path else ("POST", {"model": A, "messages": QUESTION})
+    assert demo.ask(method, path, body).status == 200
+
+
 AZURES: tuple[dict[str, str], ...] = ({"azure_deployment": A}, {})
 
 

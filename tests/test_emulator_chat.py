@@ -481,6 +481,25 @@ def test_json_without_a_schema(wire: Wire, prompt: str, made: Any) -> None:
     assert json.loads(text(wire.chat(prompt, response_format={"type": "json_object"}))) == made
 
 
+def test_a_schema_in_the_system_prompt_and_json_asked_for_by_the_user(wire: Wire) -> None:
+    messages = [
+        {"role": "system", "content": f"Provide objects that match this json_schema: {json.dumps(SCHEMA)}"},
+        {"role": "user", "content": "Ada is 36\n\nReturn the correct JSON response within a ```json codeblock."},
+    ]
+    jsonschema.validate(json.loads(text(wire.chat(messages=messages))), SCHEMA)
+    assert not text(wire.chat("Return the JSON response of yesterday")).startswith("{")
+
+
+def test_a_deep_schema_is_filled_and_an_endless_one_has_an_end(wire: Wire) -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(30):
+        deep = {"type": "object", "properties": {"a": deep}, "required": ["a"]}
+    made = json.loads(text(wire.chat("JSON please", response_format={"type": "json_object", "json_schema": deep})))
+    jsonschema.validate(made, deep)
+    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    assert text(wire.chat("JSON please", response_format={"type": "json_object", "json_schema": endless}))
+
+
 # --- limits -------------------------------------------------------------------------------------------------
 
 

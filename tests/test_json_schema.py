@@ -15,7 +15,17 @@ from gateway.emulator import json_schema as judge
 from gateway.emulator.refusals import Refusal
 from support.transcripts import property_of
 from translators.errors import InvalidField
-from translators.json_schema import FORMATS, SILENT_KEYWORDS, UNSUPPORTED_KEYWORDS, check, sanitised
+from translators.json_schema import (
+    FORMATS,
+    SILENT_KEYWORDS,
+    UNSUPPORTED_KEYWORDS,
+    check,
+    check_references,
+    compilable,
+    complaint,
+    sanitised,
+    typed,
+)
 
 TEXT = {"type": "string"}
 
@@ -64,6 +74,41 @@ def test_a_schema_without_end_is_refused() -> None:
         endless = {"items": endless}
     with pytest.raises(InvalidField, match="nested too deeply"):
         check(endless, "here")
+
+
+REFERENCES: tuple[tuple[str, Any, bool], ...] = (
+    # name, a schema, it leads somewhere
+    ("to a definition", {**schema(a={"$ref": "#/$defs/A"}), "$defs": {"A": TEXT}}, True),
+    ("to an old one", {**schema(a={"$ref": "#/definitions/A"}), "definitions": {"A": TEXT}}, True),
+    ("to the whole", schema(a={"type": "array", "items": {"$ref": "#"}}), True),
+    ("to an anchor", {**schema(a={"$ref": "#here"}), "$defs": {"A": {"$anchor": "here", "type": "string"}}}, True),
+    ("by the schema's own id", {"$id": "urn:a", "$ref": "#/$defs/A", "$defs": {"A": TEXT}}, True),
+    ("inside a part of its own", schema(a={"$id": "urn:b", "$ref": "#/$defs/A", "$defs": {"A": TEXT}}), True),
+    ("a property of that name", schema(**{"$ref": TEXT}), True),
+    ("in an instance", schema(a={"enum": [{"$ref": "#/nowhere"}]}), True),
+    ("nowhere", schema(a={"$ref": "#/$defs/A"}), False),
+    ("nowhere, below", schema(a={"anyOf": [{"items": {"$ref": "#/$defs/A"}}]}), False),
+    ("to another place", schema(a={"$ref": "https://example.com/a.json"}), False),
+    ("to no address", schema(a={"$ref": "http://[x"}), False),
+)
+
+
+@pytest.mark.parametrize(("given_", "leads"), [row[1:] for row in REFERENCES], ids=[row[0] for row in REFERENCES])
+def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> None:
+    if leads:
+        check_references(given_, "here")
+        complaint(given_, "{}")
+        return
+    with pytest.raises(InvalidField) as caught:
+        check_references(given_, "here")
+    assert (caught.value.failure.param, caught.value.failure.code) == ("here", "invalid_schema")
+
+
+def test_a_reference_to_itself_satisfies_nobody() -> None:
+    lost = schema(a={"$id": "urn:a", "$ref": "#/$defs/A"})
+    check_references(lost, "here")
+    assert complaint(lost, '{"a": 1}') == "the schema has a $ref that leads nowhere"
+    assert complaint({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, "{}") == "it is nested too deeply"
 
 
 # --- what Cohere does not know ------------------------------------------------------------------------------
@@ -244,6 +289,44 @@ def test_what_is_left_is_a_schema_that_cohere_takes(inner: dict[str, Any]) -> No
     assert sanitised(clean) == (clean, [])
 
 
+_LOOSE = st.recursive(
+    st.one_of(_LEAVES, st.just({}), st.just({"description": "D"}), st.just({"type": "object"}), st.just(True)),
+    lambda inner: st.one_of(
+        st.builds(lambda items: {"type": "array", "items": items}, inner),
+        st.builds(lambda one, two: {"oneOf": [one, two]}, inner, inner),
+        st.builds(lambda one, two: {"allOf": [one, two]}, inner, inner),
+        st.builds(lambda values: {"type": "object", "additionalProperties": values}, inner),
+        st.builds(lambda properties: schema(**properties), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
+    ),
+    max_leaves=6,
+)
+
+
+def _taken(judged: Any) -> bool:
+    try:
+        judged()
+    except Refusal:
+        return False
+    return True
+
+
+@property_of(300)
+@given(_LOOSE)
+def test_what_can_be_compiled_is_known_beforehand(inner: Any) -> None:
+    """Objects of any keys and values of any kind are no part of Cohere's grammar, at whatever depth."""
+    clean, _ = sanitised(schema(a=inner))
+    assert compilable(clean) is _taken(lambda: judge.check(clean))
+
+
+@property_of(200)
+@given(_LOOSE)
+def test_each_property_can_say_its_type(inner: Any) -> None:
+    before = copy.deepcopy(inner)
+    found = typed(schema(a=inner))
+    assert _taken(lambda: judge.check_typed(found)) and inner == before
+    assert typed(found) == found
+
+
 _VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-2, 5), st.sampled_from(["", "a", "ab", "b@c"])),
     lambda inner: st.one_of(
@@ -252,6 +335,14 @@ _VALUES = st.recursive(
     ),
     max_leaves=5,
 )
+
+
+@property_of(200)
+@given(_LOOSE, _VALUES)
+def test_saying_the_type_changes_nothing_but_one_of(inner: Any, value: Any) -> None:
+    if "oneOf" not in json.dumps(inner):
+        before, after = (jsonschema.Draft202012Validator(one) for one in (schema(a=inner), typed(schema(a=inner))))
+        assert before.is_valid({"a": value}) is after.is_valid({"a": value})
 
 
 @property_of(200)

@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from support.app import A, Seen, Stage, answered, demonstration, stage, start, story, whole
+from support.app import R7B, A, Seen, Stage, answered, demonstration, stage, start, story, whole
 from support.scripted import Script, event_stream, json_answer, transcript
 
 SCHEMA = {
@@ -166,6 +166,54 @@ def test_keywords_that_cohere_does_not_know_are_checked_here() -> None:
         assert "asked Cohere again: structured_output_invalid" in seen.headers["x-gateway-notes"]
 
 
+def test_the_second_time_the_model_is_told_what_cohere_does_not_compile() -> None:
+    with stage() as on:
+        on.plays(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
+        on.gateway.chat(model=A, response_format=FORMAT)
+        first, second = sent(on)
+        assert first["messages"] == second["messages"][1:] and second["response_format"] == first["response_format"]
+        assert '"minLength":3' in second["messages"][0]["content"]
+
+
+LOOSE = {
+    "an object of any keys": {"type": "object", "properties": {"ages": {"type": "object"}}, "required": ["ages"]},
+    "a value of any kind": {"type": "object", "properties": {"any": {"title": "Any"}}, "required": ["any"]},
+    "an object of any keys at the top": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "nothing": {"type": "object", "properties": {}},
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("model", [A, REASONER, "command-r-plus", "command-a-vision-07-2025"])
+@pytest.mark.parametrize("schema", LOOSE.values(), ids=LOOSE)
+def test_a_schema_that_cohere_cannot_compile(schema: dict[str, Any], model: str, streamed: bool) -> None:
+    """`dict[str, int]`, `Any`, `z.record()`: a tool stands for the answer, or an instruction asks for it."""
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with demonstration() as gateway:
+        seen = gateway.chat("Ada is 36", model=model, response_format=form, stream=streamed)
+        assert isinstance(json.loads(seen.text if streamed else content(seen)), dict)
+        assert "response_format emulated" in seen.headers["x-gateway-notes"]
+
+
+def test_a_model_that_turns_out_to_want_types_is_given_them() -> None:
+    anything = tool("look")
+    anything["function"]["parameters"] = {"type": "object", "properties": {"a": {"title": "A"}}}
+    with stage() as on:
+        on.plays(json_answer(400, {"message": "property a must have a type"}), answered("Hi."), answered("Hi."))
+        assert content(on.gateway.chat(model=R7B, tools=[anything])) == "Hi."
+        assert content(on.gateway.chat(model=R7B, tools=[anything])) == "Hi."
+        properties = [body["tools"][0]["function"]["parameters"]["properties"]["a"] for body in sent(on)]
+        assert ["anyOf" in one for one in properties] == [False, True, True]
+
+
+def test_where_the_model_was_only_told_it_is_told_again() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": LOOSE["nothing"]}}
+    with stage() as on:
+        on.plays(answered("It rains."), answered("{}"))
+        assert content(on.gateway.chat(model=REASONER, response_format=form)) == "{}"
+        assert all("response_format" not in body and "tools" not in body for body in sent(on))
+
+
 def test_an_answer_that_misses_its_schema_twice_is_an_error() -> None:
     with stage() as on:
         on.plays(answered('{"name": "A"}'), answered("It rains."))
@@ -204,6 +252,12 @@ def test_beside_tools_a_tool_stands_for_the_answer() -> None:
         (body,) = sent(on)
         assert body["tool_choice"] == "REQUIRED" and "response_format" not in body
         assert [one["function"]["name"] for one in body["tools"]] == ["look", "give_final_answer"]
+
+
+def test_a_model_that_answers_with_text_all_the_same() -> None:
+    with stage() as on:
+        on.plays(answered('```json\n{"name": "Ada"}\n```'))
+        assert content(on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")])) == '{"name": "Ada"}'
 
 
 def test_a_real_call_beside_it_is_a_call() -> None:

@@ -399,6 +399,12 @@ def test_200_without_an_answer(own: Stage, name: str, body: bytes) -> None:
         assert "something is wrong" in seen.error["message"]
 
 
+def test_an_error_in_the_place_of_a_stream_says_what_it_says(own: Stage) -> None:
+    seen = own.asked(json_answer(200, {"message": "the model is being moved"}), stream=True)
+    assert seen.status == 502
+    assert seen.error["message"] == "Cohere answered with an error: the model is being moved"
+
+
 NO_STREAM = tuple((name, body) for name, body in NO_ANSWER if name != "a stream") + (
     ("a whole answer", json.dumps(whole()).encode()),
     ("only [DONE]", b"data: [DONE]\n\n"),

@@ -19,8 +19,12 @@ A, AR, APLUS, R7B, VISION = (
     "command-a-vision-07-2025",
 )
 USER = {"role": "user", "content": "Weather?"}
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 NOTHING = {"type": "object", "properties": {}}
+
+
+def with_city(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {**CITY["properties"], **properties}, "required": ["city", *properties]}
 
 
 def tool(name: str = "f", parameters: Any = ..., **more: Any) -> dict[str, Any]:
@@ -119,6 +123,30 @@ def test_c44_no_tools_are_no_field() -> None:
 def test_b21_a_model_without_tools() -> None:
     assert refused(tool(), model=VISION) == "tools"
     assert not CAPABILITIES[VISION].tools
+    assert "tools" not in body(tool(), model=VISION, tool_choice="none")
+    assert notes(tool(), model=VISION, tool_choice="none") == ["tool_choice emulated (none: the tools are left out)"]
+
+
+ANY = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "object", "array", "null")]}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"description": "D"}, {"description": "D", **ANY}),
+        (True, ANY),
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        ({"type": "array", "items": {"properties": {"b": {}}}}, {"type": "array", "items": {"properties": {"b": ANY}}}),
+        ({"enum": ["x"]}, {"enum": ["x"]}),
+    ],
+    ids=json.dumps,
+)
+def test_parameters_without_a_type_are_given_one_where_the_model_wants_it(given: Any, told: Any) -> None:
+    """`z.any()`, pydantic's `Any`: command-r and command-r-plus answer "property a must have a type"."""
+    parameters = {"type": "object", "properties": {"a": given}}
+    for model, expected in ((A, given), ("command-r-plus", told)):
+        (sent,) = body(tool("f", parameters), model=model)["tools"]
+        assert sent["function"]["parameters"]["properties"] == {"a": expected}
 
 
 # --- strict -------------------------------------------------------------------------------------------------
@@ -133,6 +161,10 @@ STRICT: tuple[tuple[str, list[Any], dict[str, Any], bool, bool], ...] = (
     ("strict_tools", [tool("a", CITY), tool("b", CITY)], {"strict_tools": True}, True, False),
     ("strict_tools without a required parameter", [tool("a", NOTHING)], {"strict_tools": True}, False, True),
     ("strict_tools false", [tool("a", CITY)], {"strict_tools": False}, False, False),
+    ("an object of any keys", [tool("a", with_city(b={"type": "object"}), strict=True)], {}, False, True),
+    ("a value of any kind", [tool("a", with_city(b={"title": "B"}), strict=True)], {}, False, True),
+    ("the same below", [tool("a", with_city(b={"type": "array", "items": NOTHING}), strict=True)], {}, False, True),
+    ("the top is a reference", [tool("a", {"$ref": "#/$defs/C", "$defs": {"C": CITY}}, strict=True)], {}, True, False),
     ("Bifrost's spelling", [tool("a", CITY)], {"strict_tool_choice": True}, True, False),
     (
         "too many fields",
@@ -170,6 +202,21 @@ def test_b4_b16_c46_strict_is_all_or_nothing(tools: Any, fields: Any, sent: bool
     assert (body(*tools, **fields).get("strict_tools") is True) is sent
     assert any("strict" in note for note in notes(*tools, **fields)) is noted
     assert "strict" not in json.dumps(body(*tools, **fields)["tools"])
+
+
+def test_strict_tools_are_sent_as_cohere_compiles_them() -> None:
+    """Keywords that it refuses are taken away and told; without them, what the caller wrote stays."""
+    bounded = with_city(age={"type": ["integer", "null"], "minimum": 0}, mail={"type": "string", "format": "email"})
+    told = body(tool("a", bounded, strict=True), tool("b", {**CITY, "title": "T"}, strict=True))
+    assert told["strict_tools"] is True
+    age, mail = (told["tools"][0]["function"]["parameters"]["properties"][name] for name in ("age", "mail"))
+    assert (age, mail) == ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"type": "string"})
+    assert notes(tool("a", bounded, strict=True)) == [
+        "tools[].function.parameters adjusted the schema -> what Cohere compiles, with other format, minimum"
+    ]
+    for strict in (None, False):
+        (lax,) = body(tool("a", bounded, strict=strict))["tools"]
+        assert lax["function"]["parameters"] == bounded
 
 
 # --- the choice ---------------------------------------------------------------------------------------------
@@ -242,7 +289,8 @@ def test_an_instruction_joins_the_callers_own() -> None:
         ("sometimes", "tool_choice"),
         ("f", "tool_choice"),
         ({"type": "custom", "custom": {"name": "f"}}, "tool_choice.type"),
-        ({"type": "function"}, "tool_choice.type"),
+        ({"type": "function"}, "tool_choice.function"),
+        ({"type": "function", "name": "f"}, "tool_choice.function"),
         ({}, "tool_choice.type"),
         (allowed("perhaps", "f"), "tool_choice.allowed_tools.mode"),
         (5, "tool_choice"),

@@ -16,6 +16,9 @@ class Capabilities(Struct, frozen=True):
 
     keeps_tools: tools that were called in the history must stay defined, else 422 INVALID_TOOL_GENERATION
     (rivals_and_edge_cases.md B19: reported for the newer models, not seen with command-r in the recordings).
+
+    typed_tools: a tool's parameters must all say their type, else 400 "property x must have a type" (third parties met
+    it with command-r and command-r-plus).
     """
 
     max_output: int | None = None
@@ -27,10 +30,11 @@ class Capabilities(Struct, frozen=True):
     json_schema: bool = True
     one_penalty: bool = False
     keeps_tools: bool = True
+    typed_tools: bool = False
     known: bool = True
 
 
-_R = Capabilities(4096, images=False, one_penalty=True, keeps_tools=False)
+_R = Capabilities(4096, images=False, one_penalty=True, keeps_tools=False, typed_tools=True)
 _TEXT_ONLY = Capabilities(4096, tools=False, tool_choice=False, images=False, documents=False, json_schema=False)
 
 CAPABILITIES: Mapping[str, Capabilities] = {

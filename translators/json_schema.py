@@ -6,7 +6,7 @@ required property; each property a type. What is taken away is told, so that it 
 `strict` was asked, checked against the answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,8 @@ import jsonschema
 import jsonschema.exceptions
 import msgspec
 import referencing
+import referencing.exceptions
+from referencing.jsonschema import DRAFT202012
 
 from translators.errors import InvalidField
 
@@ -35,6 +37,9 @@ FORMATS = frozenset({"date-time", "uuid", "date", "time"})
 
 _PATTERN_TROUBLE = ("^", "$", "(?=", "(?!", "(?<")
 
+_NO_SCHEMAS = frozenset({"enum", "const", "default", "examples", "example"})
+"""Keywords whose values are instances: what looks like a schema in them is none."""
+
 _SUBSCHEMAS = ("properties", "$defs", "definitions", "$def")
 _TYPE_OF = {
     bool: "boolean",
@@ -54,6 +59,44 @@ def check(schema: Mapping[str, Any], param: str) -> None:
         raise InvalidField(param, f"Invalid schema for '{param}': nested too deeply") from error
     if complaint:
         raise InvalidField(param, f"Invalid schema for '{param}': {complaint}", "invalid_schema")
+
+
+def check_references(schema: Mapping[str, Any], param: str) -> None:
+    """Raises InvalidField on a `$ref` that leads nowhere: nothing is ever fetched, so neither Cohere nor the check of
+    the answer could follow it. Checked schemas are remembered.
+    """
+    lost = _lost_reference(msgspec.json.encode(schema))
+    if lost:
+        raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{lost}' leads nowhere", "invalid_schema")
+
+
+@lru_cache(maxsize=512)
+def _lost_reference(encoded: bytes) -> str:
+    schema = msgspec.json.decode(encoded)
+    references = list(_references(schema))
+    if not references:
+        return ""
+    resolver = referencing.Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for reference in references:
+        try:
+            resolver.lookup(reference)
+        except (referencing.exceptions.Unresolvable, ValueError):
+            return reference
+    return ""
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Every `$ref` of a schema, down to parts with an `$id`, which have references of their own."""
+    if isinstance(schema, dict):
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            yield reference
+        for key, value in schema.items():
+            if key not in _NO_SCHEMAS and not (isinstance(value, dict) and isinstance(value.get("$id"), str)):
+                yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
 
 
 @lru_cache(maxsize=512)
@@ -146,6 +189,54 @@ def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+_SAYS_ITS_TYPE = ("type", "anyOf", "$ref", "enum", "const")
+_ANY_TYPE = [{"type": kind} for kind in ("string", "number", "boolean", "object", "array", "null")]
+
+
+def typed(schema: Any) -> Any:
+    """The same schema, in which each property says its type: a value of any kind says that it may have any."""
+    if not isinstance(schema, dict):
+        return schema
+    found = dict(schema)
+    for table in _SUBSCHEMAS:
+        if isinstance(schema.get(table), dict):
+            found[table] = {name: typed(below) for name, below in schema[table].items()}
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            found[key] = typed(schema[key])
+    for key in ("anyOf", "oneOf", "allOf"):
+        if isinstance(schema.get(key), list):
+            found[key] = [typed(below) for below in schema[key]]
+    if isinstance(found.get("properties"), dict):
+        found["properties"] = {name: _saying_its_type(below) for name, below in found["properties"].items()}
+    return found
+
+
+def _saying_its_type(schema: Any) -> Any:
+    if schema is True:
+        return {"anyOf": _ANY_TYPE}
+    if not isinstance(schema, dict) or any(word in schema for word in _SAYS_ITS_TYPE):
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "oneOf"}
+    return {**rest, "anyOf": schema.get("oneOf", _ANY_TYPE)}
+
+
+def compilable(clean: Any) -> bool:
+    """Whether Cohere can compile a schema that is `sanitised`. An object of any keys and a value of any kind have no
+    place in its grammar: each object must require something, each property must say its type (cohere_api.md §5.5).
+    """
+    if not isinstance(clean, dict):
+        return True
+    properties = clean.get("properties") or {}
+    if clean.get("type") == "object" and not properties:
+        return False
+    if not all(isinstance(one, dict) and any(word in one for word in _SAYS_ITS_TYPE) for one in properties.values()):
+        return False
+    below = [one for table in _SUBSCHEMAS if isinstance(clean.get(table), dict) for one in clean[table].values()]
+    below += [clean.get("items"), clean.get("additionalProperties"), *(clean.get("anyOf") or ())]
+    return all(map(compilable, below))
+
+
 # --- the top of a schema ----------------------------------------------------------------------------------
 
 
@@ -181,7 +272,13 @@ def complaint(schema: Mapping[str, Any], text: str) -> str:
         instance = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return "it is not JSON"
-    error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(instance))
+    try:
+        error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(instance))
+    except RecursionError:
+        return "it is nested too deeply"
+    except referencing.exceptions.Unresolvable:
+        # One that `check_references` does not follow: below an `$id` of its own.
+        return "the schema has a $ref that leads nowhere"
     if error is None:
         return ""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)

@@ -106,7 +106,8 @@ class Conversation:
             raise InvalidField(where, "This model of Cohere's does not take images", "unsupported_value")
         if isinstance(part.image_url, str):
             return cohere.ImageContent(cohere.ImageUrl(part.image_url))
-        detail = part.image_url.detail
+        # Cohere's finest is `high`.
+        detail = "high" if part.image_url.detail == "original" else part.image_url.detail
         return cohere.ImageContent(cohere.ImageUrl(part.image_url.url, detail if detail else msgspec.UNSET))
 
     def _assistant(self, message: openai.AssistantMessage, path: str, index: int) -> cohere.Message | None:

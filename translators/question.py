@@ -159,12 +159,13 @@ class _Rules:
             must_call=with_tools and choice.mode == "required",
             refused=silent or bool(self._question.sent.get("documents")),
             taken=[one.function.name for one in plan.tools] if isinstance(plan.tools, list) else (),
+            again=attempt == 2,
         )
         if found.tool is not None:
             # The tool that stands for the answer joins the others, and one of them must be called.
             given = plan.tools if isinstance(plan.tools, list) else []
             plan = replace(plan, tools=[*given, found.tool], tool_choice="REQUIRED", strict_tools=UNSET)
-        if found.instructed and attempt == 2 and self._able.json_schema:
+        if found.enforceable and attempt == 2:
             return self._enforced(asked), tools.ToolPlan()
         return found, plan
 

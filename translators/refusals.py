@@ -66,6 +66,7 @@ LESSONS: tuple[tuple[str, tuple[str, bool]], ...] = (
     ("tool_choice is not supported for this model", ("tool_choice", False)),
     ("only one of 'presence_penalty' and 'frequency_penalty'", ("one_penalty", True)),
     ("cannot specify both frequency_penalty and presence_penalty", ("one_penalty", True)),
+    ("must have a type", ("typed_tools", True)),
 )
 """What a refusal teaches about a model: (Cohere's words, the capability and its true value)."""
 

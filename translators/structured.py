@@ -7,10 +7,12 @@ that OpenAI would give, and says so:
     beside tools          a tool that stands for the answer, with the schema as its parameters; on models that
                           cannot be made to call a tool, an instruction
     no schema support     the same
+    not to be compiled    the same: objects of any keys, values of any kind
     beside documents      an instruction, and the Markdown fence taken off the answer
     the instruction fails Cohere is asked again with the schema, without the tools, the documents in the prompt
     no object at the top  a wrapper around it, taken off the answer
-    strict                the answer checked against the whole schema
+    strict                the answer checked against the whole schema; what Cohere does not compile of it is told to
+                          the model when the first answer misses it
 """
 
 from collections.abc import Callable, Collection
@@ -40,7 +42,8 @@ _JSON_ONLY = "no prose around it and no code fence"
 class FormatPlan(Struct, frozen=True):
     """How the wish is fulfilled. tool: the tool that stands for the answer; rewrites: in their order.
 
-    instructed: the model was only told, and may not have listened.
+    enforceable: the model was only told, and if it did not listen, Cohere can be made to compile the schema.
+    instructed: it was only told.
     """
 
     response_format: cohere.ResponseFormat | UnsetType = UNSET
@@ -49,6 +52,7 @@ class FormatPlan(Struct, frozen=True):
     rewrites: tuple[Callable[[], Rewrite], ...] = ()
     checked: bool = False
     instructed: bool = False
+    enforceable: bool = False
 
 
 NOTHING = FormatPlan()
@@ -70,12 +74,13 @@ def planned(
     must_call: bool,
     refused: bool,
     taken: Collection[str] = (),
+    again: bool = False,
 ) -> FormatPlan:
     """The plan for a response_format. Raises InvalidField on one that is none.
 
     beside_tools: tools are sent that the model may call; must_call: it must call one of them now; refused:
     Cohere takes no response_format in this request (documents, tools that may not be called). taken: the tools'
-    names at Cohere.
+    names at Cohere. again: the first answer failed its check.
     """
     wish = _wish(asked)
     if wish is None:
@@ -84,25 +89,33 @@ def planned(
         notes.emulated("response_format", "left out: a tool must be called in this turn")
         return NOTHING
     schema = json_schema.opened(wish.schema) if wish.schema is not None else None
-    elsewhere = beside_tools or refused or not able.json_schema
+    clean, removed, unwrap = _compiled(schema)
+    compiles = able.json_schema and json_schema.compilable(clean)
+    elsewhere = beside_tools or refused or not compiles
     if elsewhere and schema is not None and able.tools and able.tool_choice and not refused:
-        beside = "beside tools" if beside_tools else "on a model without JSON schemas"
-        notes.emulated("response_format", f"a tool stands for the answer {beside}")
-        return _by_tool(schema, wish, taken)
+        why = "beside tools" if beside_tools else "as Cohere cannot compile the schema"
+        notes.emulated("response_format", f"a tool stands for the answer {why}")
+        return _by_tool(json_schema.typed(schema) if able.typed_tools else schema, wish, taken)
     if elsewhere:
         notes.emulated("response_format", "an instruction to the model")
         # Nothing but the check makes an instruction's answer JSON at all.
         schema_checked = wish.schema if wish.schema is not None and wish.strict else ANY_JSON if schema else ANY_OBJECT
-        rewrites = (WithoutFence, _check(schema_checked))
-        return FormatPlan(instructions=(_instruction(wish.schema),), rewrites=rewrites, checked=True, instructed=True)
-    if schema is None:
+        return FormatPlan(
+            instructions=(_instruction(wish.schema),),
+            rewrites=(WithoutFence, _check(schema_checked)),
+            checked=True,
+            instructed=True,
+            enforceable=compiles,
+        )
+    if clean is None:
         return FormatPlan(cohere.ResponseFormat("json_object"))
-    sent, unwrap = _objects(schema)
-    clean, removed = json_schema.sanitised(sent)
     if removed:
         _tell_removed(removed, wish.strict, notes)
     return FormatPlan(
-        cohere.ResponseFormat("json_object", clean), rewrites=(*unwrap, *_checks(wish)), checked=wish.strict
+        cohere.ResponseFormat("json_object", clean),
+        instructions=(_instruction(wish.schema),) if again and removed else (),
+        rewrites=(*unwrap, *_checks(wish)),
+        checked=wish.strict,
     )
 
 
@@ -140,11 +153,23 @@ def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
         )
     if schema is not None:
         json_schema.check(schema, where)
+        json_schema.check_references(schema, where)
     return _Wish(schema, strict)
 
 
 def _missing(where: str) -> InvalidField:
     return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+
+
+def _compiled(
+    schema: dict[str, Any] | None,
+) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], Rewrite], ...]]:
+    """The schema as Cohere is to compile it, what was taken away for that, and what unwraps the answer."""
+    if schema is None:
+        return None, [], ()
+    sent, unwrap = _objects(schema)
+    clean, removed = json_schema.sanitised(sent)
+    return clean, removed, unwrap
 
 
 def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], Rewrite], ...]]:
@@ -159,8 +184,10 @@ def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> For
     while name in taken:
         name += "_"
     parameters, unwrap = _objects(schema)
+    parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
-    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), *unwrap, *_checks(wish))
+    # A model that answers with text all the same, mostly answers with JSON.
+    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), WithoutFence, *unwrap, *_checks(wish))
     return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
 
 

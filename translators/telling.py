@@ -41,7 +41,7 @@ class Telling:
         try:
             event = decode_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamProtocolError("Cohere sent a stream event that cannot be read") from error
+            raise UpstreamProtocolError(_complaint(data, "a stream event")) from error
         steps = self._turn.feed(event)
         return self._rewritten(steps) if self._rewrites else steps
 
@@ -54,7 +54,7 @@ class Telling:
         try:
             answer = decode_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamProtocolError(_complaint(body)) from error
+            raise UpstreamProtocolError(_complaint(body, "an answer")) from error
         steps = [step for event in replay(answer) for step in self._turn.feed(event)]
         return self._rewritten(steps) if self._rewrites else steps
 
@@ -71,10 +71,11 @@ class Telling:
         return steps
 
 
-def _complaint(body: bytes) -> str:
-    """Some proxies answer 200 with an error body: its message is worth more than "cannot be read"."""
+def _complaint(body: bytes, what: str) -> str:
+    """Some proxies answer 200 with an error body, asked for a stream or not: its message is worth more than "cannot be
+    read"."""
     try:
         stated = decode_error(body).message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         stated = None
-    return f"Cohere answered with an error: {stated}" if stated else "Cohere sent an answer that cannot be read"
+    return f"Cohere answered with an error: {stated}" if stated else f"Cohere sent {what} that cannot be read"

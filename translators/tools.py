@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
@@ -92,6 +93,9 @@ def chosen(wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName
     if wish.type == "allowed_tools" and wish.allowed_tools:
         names = tuple(tool.function.name for tool in wish.allowed_tools.tools if tool.function)
         return Choice(wish.allowed_tools.mode, names)
+    if wish.type in ("function", "allowed_tools"):
+        param = f"tool_choice.{wish.type}"
+        raise InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
     raise InvalidField(
         "tool_choice.type",
         f"A tool_choice of type '{wish.type}' cannot be sent to Cohere",
@@ -127,6 +131,9 @@ def planned(
         if strict_tools:
             notes.ignored("strict_tools", "there are no tools")
         return _remembered(called, able, names, notes)
+    if not able.tools and choice.mode == "none":
+        notes.emulated("tool_choice", "none: the tools are left out")
+        return ToolPlan()
     if not able.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
     wanted = functions if choice.only is None else _filtered(functions, choice.only)
@@ -134,11 +141,11 @@ def planned(
         function for function in functions if able.keeps_tools and function.name in called and function not in wanted
     ]
     definitions = [
-        _definition(function, where, names)
+        _definition(function, where, names, able)
         for function, where in zip(functions, places, strict=True)
         if function in wanted or function in kept
     ]
-    strict = _strict([*wanted, *kept], strict_tools, notes)
+    definitions, strict = _strict([*wanted, *kept], definitions, strict_tools, notes)
     if choice.mode == "none":
         return _silenced(definitions, strict, able, bool(called), notes)
     chosen = [names.sent(function.name) for function in wanted]
@@ -201,8 +208,10 @@ def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[o
     return [function for function in functions if function.name in only]
 
 
-def _definition(function: openai.Function, where: str, names: ToolNames) -> cohere.Tool:
+def _definition(function: openai.Function, where: str, names: ToolNames, able: Capabilities) -> cohere.Tool:
     parameters = _parameters(function.parameters, f"{where}.parameters")
+    if able.typed_tools:
+        parameters = json_schema.typed(parameters)
     description = function.description if function.description is not None else UNSET
     return cohere.Tool(cohere.ToolFunction(names.sent(function.name), parameters, description))
 
@@ -223,26 +232,43 @@ def _parameters(parameters: dict[str, Any] | None, where: str) -> dict[str, Any]
     return parameters if "properties" in parameters else {**parameters, "properties": {}}
 
 
-def _strict(functions: list[openai.Function], strict_tools: bool | None, notes: Notes) -> bool | UnsetType:
-    """`strict_tools` is all or nothing, and Cohere refuses it where a tool requires no parameter."""
+def _strict(
+    functions: list[openai.Function], definitions: list[cohere.Tool], strict_tools: bool | None, notes: Notes
+) -> tuple[list[cohere.Tool], bool | UnsetType]:
+    """`strict_tools` is all or nothing, and its schemas are compiled: Cohere refuses it where a tool requires no
+    parameter or cannot be compiled. The definitions come back in the dialect that it compiles.
+    """
     asked = [function for function in functions if function.strict]
     if not asked and not strict_tools:
-        return UNSET
+        return definitions, UNSET
     field = "strict_tools" if strict_tools else "tools[].function.strict"
     if strict_tools is False:
         notes.ignored(field, "strict_tools is false")
-        return UNSET
+        return definitions, UNSET
+    schemas = [definition.function.parameters for definition in definitions]
+    cleaned = [json_schema.sanitised(schema) for schema in schemas]
+    trouble = ""
     if not strict_tools and len(asked) < len(functions):
-        notes.ignored(field, "Cohere enforces all tools or none")
-        return UNSET
-    total = sum(_count((function.parameters or {}).get("properties")) for function in functions)
-    if any(not (function.parameters or {}).get("required") for function in functions):
-        notes.ignored(field, "Cohere needs a required parameter in every tool")
-        return UNSET
-    if total > STRICT_FIELDS_LIMIT:
-        notes.ignored(field, f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools")
-        return UNSET
-    return True
+        trouble = "Cohere enforces all tools or none"
+    elif not all(schema.get("required") for schema in schemas):
+        trouble = "Cohere needs a required parameter in every tool"
+    elif sum(_count(schema.get("properties")) for schema in schemas) > STRICT_FIELDS_LIMIT:
+        trouble = f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools"
+    elif not all(json_schema.compilable(clean) for clean, _ in cleaned):
+        trouble = "Cohere cannot compile the schema of every tool"
+    if trouble:
+        notes.ignored(field, trouble)
+        return definitions, UNSET
+    removed = sorted({word for _, words in cleaned for word in words})
+    if not removed:
+        return definitions, True
+    notes.adjusted(
+        "tools[].function.parameters", "the schema", f"what Cohere compiles, with other {', '.join(removed)}"
+    )
+    return [
+        replace(definition, function=replace(definition.function, parameters=clean))
+        for definition, (clean, _) in zip(definitions, cleaned, strict=True)
+    ], True
 
 
 def _count(properties: Any) -> int:

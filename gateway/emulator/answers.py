@@ -95,6 +95,8 @@ COUNTED = (
 KEY = re.compile(r"[\"'`“](\w+)[\"'`”]")
 # A system prompt that asks for JSON is obeyed like a response_format: models do, mostly.
 JSON_ONLY = re.compile(r"\b(?:answer|reply|respond) with (?:one )?JSON(?: object)? only\b", re.IGNORECASE)
+# A user's request counts where the system prompt holds the schema: instructor's MD_JSON.
+JSON_ASKED = re.compile(r"\breturn\b[^.\n]{0,40}\bJSON\b", re.IGNORECASE)
 KEY_LIST = re.compile(
     r"\b(?:keys?|fields?|propert(?:y|ies))\b\s*(?:named|called|are|of)?:?\s*"
     r"((?:\w+(?:,\s*(?:and\s+)?|\s+and\s+))*\w+)",
@@ -105,7 +107,7 @@ LIST_JOINT = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 
 def answer(conversation: Conversation) -> str:
     """The text of the answer; never empty."""
-    if conversation.wants_json or JSON_ONLY.search(glance(conversation.system)):
+    if conversation.wants_json or JSON_ONLY.search(glance(conversation.system)) or _json_asked(conversation):
         return _json(conversation)
     if conversation.results:
         return _results(conversation.results)
@@ -252,6 +254,10 @@ def _document(conversation: Conversation) -> str:
             if sentence and found > score:
                 best, score = sentence, found
     return f"According to the documents: {best}"
+
+
+def _json_asked(conversation: Conversation) -> bool:
+    return bool(JSON_ASKED.search(glance(conversation.user)) and _schema_in(conversation.system)[0])
 
 
 def _json(conversation: Conversation) -> str:

@@ -7,6 +7,7 @@ what it does not understand becomes a harmless value of the right type. Which sc
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -132,7 +133,7 @@ class Maker:
         """A field's value, unless a schema that contains itself has gone deep enough."""
         if depth >= DEEPEST // 3 and _nullable(item):
             return None
-        if depth >= DEEPEST:
+        if depth >= DEEPEST and "$ref" in json.dumps(item):
             return None
         return self.make(item, name, depth + 1)
 

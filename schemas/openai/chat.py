@@ -31,7 +31,7 @@ class ThinkingPart(Struct, tag_field="type", tag="thinking", forbid_unknown_fiel
 
 class ImageUrl(Struct, forbid_unknown_fields=True):
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class ImagePart(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
