@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway import sse
 from gateway.cache import Recording
 from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
-from gateway.upstream.client import LARGEST_ANSWER, Reply
+from gateway.upstream.reply import LARGEST_ANSWER, Reply
 from translators.context import Call, Stream
 from translators.errors import TranslationError
 

@@ -28,7 +28,7 @@ from gateway.operations import CallOperation
 from gateway.pump import Confluence, Outlet, Source, pump
 from gateway.settings import Settings
 from gateway.upstream import fallbacks
-from gateway.upstream.client import TRACE_HEADER, Reply
+from gateway.upstream.reply import TRACE_HEADER, Reply
 from gateway.upstream.resilient import ResilientUpstream
 from gateway.upstream.retry import ANSWERS, Patience
 from gateway.vocabulary import vocabulary

@@ -31,7 +31,7 @@ from gateway.settings import (
     Settings,
     Timeouts,
 )
-from gateway.upstream import client, keys
+from gateway.upstream import keys, reply
 from gateway.upstream.resilient import ResilientUpstream
 from support.app import (
     SERVER_KEY,
@@ -294,7 +294,7 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
     """Say, with a body that the caller is still sending."""
     sent: list[str] = []
 
-    async def send(key: str, last_deadline: float) -> client.Reply:
+    async def send(key: str, last_deadline: float) -> reply.Reply:
         sent.append(key)
         raise UpstreamError(failure("cut", "x"), cause="cut")
 
@@ -685,7 +685,7 @@ def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (client, pump):
+    for module in (reply, pump):
         monkeypatch.setattr(module, "LARGEST_ANSWER", 100_000)
     script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
     with theatre([script], retries=Retries(count=0)) as stage:

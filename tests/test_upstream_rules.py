@@ -17,7 +17,6 @@ from gateway.errors import UpstreamError
 from gateway.settings import BreakerSettings, ConcurrencySettings, PoolSettings, Retries
 from gateway.upstream import retry
 from gateway.upstream.breaker import WAY, Breakers
-from gateway.upstream.client import stopping
 from gateway.upstream.keys import (
     BUDGETS,
     COOLING,
@@ -32,6 +31,7 @@ from gateway.upstream.keys import (
     endpoint,
 )
 from gateway.upstream.places import Places
+from gateway.upstream.reply import stopping
 from gateway.upstream.retry import Key, Patience, Rule
 from translators.errors import Failure
 from translators.refusals import refusal

@@ -24,7 +24,7 @@ from gateway.front.departure import Departure
 from gateway.front.edge import JOINED
 from gateway.operations import native_asked, native_counted, native_inputs, native_pieces, native_rewritten
 from gateway.serving import Services, asked_again
-from gateway.upstream.client import TRACE_HEADER, Passage, Reply
+from gateway.upstream.reply import TRACE_HEADER, Passage, Reply
 from translators.notes import Notes
 from translators.refusals import refusal
 from translators.turn import FAILED_REASONS

@@ -25,7 +25,8 @@ from gateway.front.departure import Departure
 from gateway.front.form import File, Form
 from gateway.operations import UploadCall, UploadOperation
 from gateway.serving import Services, accepted
-from gateway.upstream.client import USER_AGENT, Passage
+from gateway.upstream.client import USER_AGENT
+from gateway.upstream.reply import Passage
 from translators.context import Context
 from translators.errors import InvalidField
 from translators.fields import Verdict

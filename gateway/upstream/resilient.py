@@ -18,9 +18,10 @@ from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.upstream.breaker import WAY, Breakers
-from gateway.upstream.client import Opening, Passage, Reply, Upstream, stopping
+from gateway.upstream.client import Upstream
 from gateway.upstream.keys import TRIAL_LIMIT, TRIAL_REMAINING, Lease, Pool, PoolKey
 from gateway.upstream.places import Places
+from gateway.upstream.reply import Opening, Passage, Reply, stopping
 from gateway.upstream.retry import RULES, Key, Patience, Rule, retry_after, rule, trouble
 from translators.refusals import refusal
 

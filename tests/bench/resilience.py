@@ -25,7 +25,8 @@ from gateway.access.caller import Caller
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.settings import Settings, UpstreamSettings
-from gateway.upstream.client import Reply, Upstream
+from gateway.upstream.client import Upstream
+from gateway.upstream.reply import Reply
 from gateway.upstream.resilient import ResilientUpstream
 
 TARGET = 15.0
