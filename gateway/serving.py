@@ -373,10 +373,15 @@ def _again(call: Call, failed: Failure) -> Call:
 
 async def accepted(reply: Reply, known: Exchange, notes: Notes, caller: Caller) -> None:
     """Takes down what a reply's head tells of the call. Raises UpstreamError if Cohere refused it."""
+    take_down(reply, known, notes)
+    await reply.raise_for_refusal(caller.own_key)
+
+
+def take_down(reply: Reply, known: Exchange, notes: Notes) -> None:
+    """Cohere's own id of the call, and how often it was made."""
     if reply.retried:
         asked_again(known, notes, reply.retried)
     known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
-    await reply.raise_for_refusal(caller.own_key)
 
 
 def asked_again(known: Exchange, notes: Notes, reasons: Sequence[str]) -> None:

@@ -188,7 +188,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         int, _about("background responses that a worker works on at once; more are queued"), Meta(ge=1)
     ] = 100
     strict_failures: Annotated[
-        Literal["error", "refusal"], _about("what a caller gets when the model misses a `strict` schema twice")
+        Literal["error", "refusal"],
+        _about("what the caller of a whole answer gets when the model misses a `strict` schema twice"),
     ] = "error"
     reasoning_events: Annotated[
         Literal["summary", "text"], _about("what Responses tell thinking as where a caller asks for no summary")

@@ -19,7 +19,7 @@ from support.golden import embeddings_call
 from support.transcripts import property_of
 from translators import embeddings
 from translators.capabilities import EMBEDDERS, Embedder
-from translators.embeddings_input import MOST_IMAGE_BYTES, MOST_IN_A_CALL, MOST_INPUTS, Input, Seen, field_of, parts
+from translators.embeddings_input import MOST_IMAGE_BYTES, MOST_IN_A_CALL, MOST_INPUTS, Input, Visual, field_of, parts
 from translators.errors import AnswerFailed, Failure, InvalidField, UpstreamProtocolError
 from translators.fields import Verdict
 
@@ -154,19 +154,19 @@ def test_the_longest_list_is_divided_by_ninety_six() -> None:
 
 def test_images_are_divided_by_their_size() -> None:
     third = MOST_IMAGE_BYTES // 3
-    images = [Seen("images", str(number), third) for number in range(4)]
-    whole = Seen("images", "whole", MOST_IMAGE_BYTES + 1)
+    images = [Visual("images", str(number), third) for number in range(4)]
+    whole = Visual("images", "whole", MOST_IMAGE_BYTES + 1)
     found = parts(range(6), [*images, whole, images[0]], Embedder())
     assert [part.positions for part in found] == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_older_models_get_an_image_a_call() -> None:
-    found = parts(range(3), [Seen("images", str(number), 1) for number in range(3)], EMBEDDERS[V3])
+    found = parts(range(3), [Visual("images", str(number), 1) for number in range(3)], EMBEDDERS[V3])
     assert [part.positions for part in found] == [[0], [1], [2]]
 
 
-seen = st.builds(Seen, st.sampled_from(["images", "inputs"]), st.text(), st.integers(0, MOST_IMAGE_BYTES))
-inputs = st.one_of(st.lists(st.text(), max_size=300), st.lists(st.one_of(st.text(), seen), max_size=300))
+visual = st.builds(Visual, st.sampled_from(["images", "inputs"]), st.text(), st.integers(0, MOST_IMAGE_BYTES))
+inputs = st.one_of(st.lists(st.text(), max_size=300), st.lists(st.one_of(st.text(), visual), max_size=300))
 
 
 @property_of(150)
@@ -183,7 +183,7 @@ def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bo
         assert list(part.values) == [one if isinstance(one, str) else one.value for one in of_part]
         assert {field_of(one) for one in of_part} == {part.field}
         assert len(part.values) <= MOST_IN_A_CALL
-        size = sum(one.size for one in of_part if isinstance(one, Seen))
+        size = sum(one.size for one in of_part if isinstance(one, Visual))
         assert size <= MOST_IMAGE_BYTES or len(part.values) == 1
 
 

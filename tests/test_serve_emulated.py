@@ -230,8 +230,10 @@ def test_or_a_refusal_by_setting() -> None:
         assert choice["finish_reason"] == "stop"
 
 
-def test_a_streamed_answer_that_misses_its_schema_ends_in_an_error() -> None:
-    with stage() as on:
+@pytest.mark.parametrize("strict_failures", ["error", "refusal"])
+def test_a_streamed_answer_that_misses_its_schema_ends_in_an_error(strict_failures: str) -> None:
+    """Whatever the setting: what was told of it cannot be taken back."""
+    with stage(strict_failures=strict_failures) as on:
         seen = on.asked(event_stream(transcript(*story('{"name": "A"}'))), model=A, response_format=FORMAT, stream=True)
         assert json.loads(seen.frames[-1])["error"]["code"] == "structured_output_invalid"
 

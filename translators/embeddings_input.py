@@ -49,7 +49,7 @@ KEY_OF: Mapping[str, str] = {
 """The key that a part of this type must have."""
 
 
-class Seen(Struct, frozen=True):
+class Visual(Struct, frozen=True):
     """An input that is more than a text. field: Cohere's field for it; size: bytes of its images."""
 
     field: str
@@ -57,7 +57,7 @@ class Seen(Struct, frozen=True):
     size: int
 
 
-Input = str | Seen
+Input = str | Visual
 """One vector's worth. A text stands for itself: there may be thousands of them, and hardly ever anything else."""
 
 
@@ -173,7 +173,7 @@ class Inputs:
         if self._able.fused:
             content = [TextContent(piece) if isinstance(piece, str) else piece for piece in pieces]
             sizes = (len(piece.image_url.url) for piece in pieces if isinstance(piece, ImageContent))
-            return Seen("inputs", cohere.Input(content), sum(sizes))
+            return Visual("inputs", cohere.Input(content), sum(sizes))
         texts = [piece for piece in pieces if isinstance(piece, str)]
         if len(texts) < len(pieces):
             message = "This model of Cohere's does not take an image beside anything else in one input"
@@ -183,8 +183,8 @@ class Inputs:
 
     def _image(self, uri: str) -> Input:
         if self._typed:
-            return Seen("inputs", cohere.Input([ImageContent(ImageUrl(uri))]), len(uri))
-        return Seen("images", uri, len(uri))
+            return Visual("inputs", cohere.Input([ImageContent(ImageUrl(uri))]), len(uri))
+        return Visual("images", uri, len(uri))
 
     def _tokens(self, tokens: Sequence[Any], path: str) -> Input:
         """Tokens of OpenAI's as the text they stand for."""

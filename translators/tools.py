@@ -246,7 +246,7 @@ def _strict(
         notes.ignored(field, "strict_tools is false")
         return definitions, UNSET
     schemas = [definition.function.parameters for definition in definitions]
-    cleaned = [json_schema.sanitised(schema) for schema in schemas]
+    cleaned: list[tuple[dict[str, Any], list[str]]] = []
     trouble = ""
     if not strict_tools and len(asked) < len(functions):
         trouble = "Cohere enforces all tools or none"
@@ -254,8 +254,10 @@ def _strict(
         trouble = "Cohere needs a required parameter in every tool"
     elif sum(_count(schema.get("properties")) for schema in schemas) > STRICT_FIELDS_LIMIT:
         trouble = f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools"
-    elif not all(json_schema.compilable(clean) for clean, _ in cleaned):
-        trouble = "Cohere cannot compile the schema of every tool"
+    else:
+        cleaned = [json_schema.sanitised(schema) for schema in schemas]
+        if not all(json_schema.compilable(clean) for clean, _ in cleaned):
+            trouble = "Cohere cannot compile the schema of every tool"
     if trouble:
         notes.ignored(field, trouble)
         return definitions, UNSET

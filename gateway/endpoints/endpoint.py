@@ -49,9 +49,8 @@ class CallEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation, known = self._operation, exchange.of(scope)
         known.operation = operation.name
-        body.require_json(scope)
         settings = self._services.settings
-        asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        asked = await body.read_json(scope, receive, settings)
         serving = Serving(operation, self._services, scope, known)
         call = await serving.prepare(asked)
         if serving.in_background:

@@ -16,6 +16,7 @@ from gateway.access import methods
 from gateway.access.caller import Caller
 from gateway.access.methods import Method
 from gateway.endpoints.address import Address, address_of
+from gateway.endpoints.endpoint import note_headers
 from gateway.endpoints.tally import Tally
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.exchange import Exchange
@@ -23,8 +24,8 @@ from gateway.front import body
 from gateway.front.departure import Departure
 from gateway.front.edge import JOINED
 from gateway.operations import native_asked, native_counted, native_inputs, native_pieces, native_rewritten
-from gateway.serving import Services, asked_again
-from gateway.upstream.reply import TRACE_HEADER, Passage, Reply
+from gateway.serving import Services, take_down
+from gateway.upstream.reply import Passage, Reply
 from translators.notes import Notes
 from translators.refusals import refusal
 from translators.turn import FAILED_REASONS
@@ -84,7 +85,7 @@ class NativeEndpoint:
         limit, patience = settings.upload_limit, settings.timeouts.request_body
         held: bytes | None = None
         uploading = not _empty(headers) and method.takes != "json"
-        notes = None
+        notes = Notes()
         if uploading:
             body.refuse_declared(scope, limit)
         elif method.takes == "json":
@@ -102,10 +103,7 @@ class NativeEndpoint:
                     passage, caller, address.path, known.model, method.repeatable, weight
                 )
                 async with carrying as reply:
-                    known.trace_id = reply.header(TRACE_HEADER)
-                    if reply.retried:
-                        notes = notes or Notes()
-                        asked_again(known, notes, reply.retried)
+                    take_down(reply, known, notes)
                     if reply.status in OWN_KEY_REFUSED and not caller.own_key:
                         raise UpstreamError(refusal(reply.status, await reply.said(), own_key=False))
                     await self._relay(reply, known, send, departure, notes)
@@ -114,11 +112,11 @@ class NativeEndpoint:
 
     def _looked_into(
         self, held: bytes | None, method: Method, address: Address, headers: Mapping[bytes, bytes], known: Exchange
-    ) -> tuple[bytes | None, Notes | None]:
+    ) -> tuple[bytes | None, Notes]:
         """The body to send, and what the caller is to be told of it."""
+        notes = Notes()
         if held is None or b"content-encoding" in headers:
-            return held, None
-        notes = None
+            return held, notes
         if address.alias and method.name == "v2.chat":
             held, notes = native_rewritten(held, self._services.policy)
             known.notes = len(notes)
@@ -127,13 +125,9 @@ class NativeEndpoint:
         known.model, known.streamed = native_asked(held)
         return held, notes
 
-    async def _relay(
-        self, reply: Reply, known: Exchange, send: Send, departure: Departure, notes: Notes | None
-    ) -> None:
+    async def _relay(self, reply: Reply, known: Exchange, send: Send, departure: Departure, notes: Notes) -> None:
         """The answer as it comes, one send for each network read. Its head waits for the first of them."""
-        headers = _returned(reply.headers)
-        if notes:
-            headers.append((b"x-gateway-notes", notes.header().encode("ascii")))
+        headers = [*_returned(reply.headers), *note_headers(notes)]
         kind, encoding = _kind(headers)
         known.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")

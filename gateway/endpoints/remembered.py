@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from gateway import exchange
 from gateway.access.caller import Caller
 from gateway.endpoints.background import Background
-from gateway.endpoints.endpoint import answer_events, answer_json
+from gateway.endpoints.endpoint import answer_events, answer_json, note_headers
 from gateway.endpoints.items import as_kept, given_items, shown
 from gateway.errors import CallerError, failure
 from gateway.front import body
@@ -350,15 +350,12 @@ class RememberedEndpoint:
         except StoreUnavailable as error:
             memory.trouble(error)
             raise CallerError(DOWN) from error
-        noted = [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []
-        await answer_json(send, answer, noted)
+        await answer_json(send, answer, note_headers(notes))
 
     async def _given(self, action: Action, scope: Scope, receive: Receive, notes: Notes) -> Mapping[str, Any]:
         if action.needs is None:
             return {}
-        body.require_json(scope)
-        settings = self._services.settings
-        sent = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        sent = await body.read_json(scope, receive, self._services.settings)
         reading = TABLE.read(sent or b"{}", notes, Policy())
         for name in action.needs:
             required(reading, name)

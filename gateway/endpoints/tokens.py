@@ -25,9 +25,7 @@ class CountEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, known = self._services, self._operation, exchange.of(scope)
         known.operation = operation.name
-        body.require_json(scope)
-        settings = services.settings
-        asked = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        asked = await body.read_json(scope, receive, services.settings)
         caller: Caller = scope["gateway.caller"]
         response_id = new_response_id()
         # Nothing will be kept of a count: the storage is needed only for what the request continues.

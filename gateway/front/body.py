@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope
 from gateway.errors import CallerError, CallerLeft, failure
 from gateway.front.base_urls import DEPLOYMENT, SAID
 from gateway.front.departure import Departure
+from gateway.settings import Settings
 from translators.model_names import addressed
 
 SLOWEST = 500
@@ -27,6 +28,12 @@ def require_json(scope: Scope) -> None:
     encoding = headers.get(b"content-encoding", b"").strip().lower()
     if encoding not in (b"", b"identity"):
         raise CallerError(failure("wrong_content_type", "Compressed request bodies are not supported"))
+
+
+async def read_json(scope: Scope, receive: Receive, settings: Settings) -> bytes:
+    """A whole body of JSON, within the settings' bounds. Raises what `require_json` and `read` raise."""
+    require_json(scope)
+    return await read(scope, receive, settings.body_limit, settings.timeouts.request_body)
 
 
 async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> bytes:

@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 import h11
 import hypercorn.config
 import hypercorn.protocol
-import hypercorn.protocol.h11
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
@@ -39,10 +38,9 @@ VERSIONS = (b"1.1", b"1.0")
 
 
 def tighten(config: hypercorn.config.Config) -> None:
-    """Has Hypercorn use these classes, in the whole process; there is no setting for it."""
+    """Has Hypercorn use this connection, in the whole process; there is no setting for it."""
     config.h11_max_incomplete_size = LARGEST_HEAD
     vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
-    vars(hypercorn.protocol.h11)[HTTPStream.__name__] = Answer
 
 
 class Answer(HTTPStream):
