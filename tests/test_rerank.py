@@ -11,7 +11,7 @@ import cohere
 import httpx
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from gateway import cli
 from gateway.settings import CacheSettings
@@ -157,6 +157,8 @@ VALUES = SCALARS | FLAT | st.lists(SCALARS | FLAT, max_size=3) | st.dictionaries
 
 
 @given(st.dictionaries(READABLE, VALUES, min_size=1, max_size=4))
+@example({"a": "b\n"})
+@example({"a": ["b\n", {"c": "d\n\ne\n"}], "f": "g"})
 def test_the_text_is_yaml_that_means_the_document(document: dict[str, Any]) -> None:
     yaml = pytest.importorskip("yaml")
     assert yaml.safe_load(text_of(document)) == document

@@ -68,7 +68,8 @@ def _block(text: str) -> list[str] | None:
     odd = not lines[0] or lines[0][0].isspace() or not lines[-1] or not all(map(_fits, lines))
     if odd or (len(lines) == 1 and body == text):
         return None
-    return ["|" if body != text else "|-", *lines]
+    # The empty line is none of the text's: it ends its last line, which nothing else does at the document's end.
+    return ["|", *lines, ""] if body != text else ["|-", *lines]
 
 
 def _fits(line: str) -> bool:
