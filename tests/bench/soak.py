@@ -302,6 +302,7 @@ def servers(told: Path) -> Iterator[Server]:
         "GATEWAY_TIMEOUTS_BETWEEN_EVENTS": "1",
         # The model that answers 429 does so for ever: to wait for it as for Cohere would hold the callers up.
         "GATEWAY_RETRIES_LONGEST_PAUSE": "1",
+        "GATEWAY_POOL_WAIT": "1",
     }
     with contextlib.ExitStack() as stack:
         emulator = Server(
@@ -330,7 +331,9 @@ def soak(seconds: float, callers: int, seed: int) -> int:
         began, warm, after = time.monotonic(), before, before
         parts = 8
         for part in range(1, parts + 1):
-            asyncio.run(load(server.port, seconds / parts, callers, chance, tally))
+            # What a part takes longer, for its last answers and to fall quiet, the others have less.
+            left = max(began + seconds - time.monotonic(), 0) / (parts + 1 - part)
+            asyncio.run(load(server.port, left, callers, chance, tally))
             after = settled(server, told, quiet, 10)
             if part <= parts * WARM:
                 warm = after
