@@ -7,33 +7,34 @@ from contextlib import asynccontextmanager
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from gateway.access.caller import Access
-from gateway.cache import AnswerCache
-from gateway.catalogue import Catalogue
-from gateway.control import Control
-from gateway.endpoints import description
-from gateway.endpoints.background import Background
-from gateway.endpoints.batch import BatchEndpoint
-from gateway.endpoints.description import Description
-from gateway.endpoints.endpoint import CallEndpoint, LookupEndpoint
-from gateway.endpoints.native import NativeEndpoint
-from gateway.endpoints.probes import Health, MetricsPage
-from gateway.endpoints.remembered import REMEMBERED, RememberedEndpoint
-from gateway.endpoints.tokens import CountEndpoint
-from gateway.endpoints.upgrade import Upgrades
-from gateway.endpoints.upload import UploadEndpoint
+from gateway.auth.authenticator import Access
+from gateway.endpoints import openapi
+from gateway.endpoints.completions import CallEndpoint
+from gateway.endpoints.health import Health, MetricsPage
+from gateway.endpoints.models import LookupEndpoint
+from gateway.endpoints.openapi import Description
+from gateway.endpoints.passthrough import NativeEndpoint
+from gateway.endpoints.split import BatchEndpoint
+from gateway.endpoints.stored import REMEMBERED, RememberedEndpoint
+from gateway.endpoints.token_count import CountEndpoint
+from gateway.endpoints.uploads import UploadEndpoint
 from gateway.endpoints.websocket import SocketEndpoint
-from gateway.errors import ALIAS_PREFIX, NATIVE_PREFIX
-from gateway.front.guard import Guard
-from gateway.log import Log
-from gateway.memory.memory import Memory
-from gateway.memory.upkeep import Upkeep
-from gateway.metrics import Metrics
-from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
-from gateway.serving import Services
-from gateway.settings import SettingError, Settings
-from gateway.upstream.resilient import ResilientUpstream
-from translators.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
+from gateway.endpoints.websocket_handshake import Upgrades
+from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
+from gateway.http.middleware import Guard
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+from gateway.pipeline.background import Background
+from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
+from gateway.pipeline.response_cache import AnswerCache
+from gateway.pipeline.services import Services
+from gateway.reload import Control
+from gateway.settings.schema import SettingError, Settings
+from gateway.state.conversation_state import Memory
+from gateway.state.maintenance import Upkeep
+from gateway.upstream.client import ResilientUpstream
+from gateway.upstream.model_catalog import Catalogue
+from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 
 def create_app(settings: Settings, log: Log | None = None) -> Guard:
@@ -86,7 +87,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
             Route("/health/live", Health("live", lambda: True), methods=["GET"]),
             Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
-            Route(description.PATH, Description(), methods=["GET"]),
+            Route(openapi.PATH, Description(), methods=["GET"]),
         ],
         redirect_slashes=False,
         lifespan=lifespan,

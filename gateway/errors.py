@@ -1,6 +1,6 @@
 """THE TABLE OF ERRORS at the door: what went wrong -> what the caller is told.
 
-Every failure becomes a `translators.errors.Failure`; nothing else builds an error body.
+Every failure becomes a `translators.core.errors.Failure`; nothing else builds an error body.
 
     TranslationError (translators)   carries its own Failure
     CallerError                      the caller did it: who they are, what they sent, where to
@@ -13,14 +13,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from schemas.cohere.errors import ErrorBody as CohereErrorBody
-from schemas.cohere.errors import encode_error as encode_cohere_error
-from schemas.openai.errors import Error, ErrorBody, encode_error
-from translators.errors import Failure, TranslationError
-
-NATIVE_PREFIX = "/cohere/"
-ALIAS_PREFIX = "/litellm/cohere/"
-"""Where Cohere's own API is: what is below speaks Cohere's language, in errors, too."""
+from translators.core.errors import Failure, TranslationError
 
 
 class GatewayError(Exception):
@@ -103,7 +96,7 @@ ERRORS: Mapping[str, Meaning] = {
     "silent": Meaning(504, _SERVER, "upstream_timeout", "Cohere did not answer in time (`timeouts`)"),
     "unknown_version": Meaning(505, _INVALID, "unsupported_http_version", "the request is not HTTP/1.0 or HTTP/1.1"),
 }
-"""The gateway's own errors. Cohere's refusals have their table in `translators/refusals.py`."""
+"""The gateway's own errors. Cohere's refusals have their table in `translators/core/upstream_errors.py`."""
 
 
 def failure(name: str, message: str) -> Failure:
@@ -122,20 +115,3 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, RecursionError):
         return failure("bad_request", "The request body is nested too deeply")
     return INTERNAL
-
-
-def body(told: Failure, path: str) -> bytes:
-    """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
-    if f"{path}/".startswith((NATIVE_PREFIX, ALIAS_PREFIX)):
-        return encode_cohere_error(CohereErrorBody(told.message))
-    return encode_error(ErrorBody(Error(told.message, told.type, told.param, told.code)))
-
-
-def headers(told: Failure, retry_after: str | None) -> list[tuple[bytes, bytes]]:
-    """Headers that steer the SDKs' own retries."""
-    found = [(b"content-type", b"application/json")]
-    if told.retry is not None:
-        found.append((b"x-should-retry", b"true" if told.retry else b"false"))
-    if retry_after:
-        found.append((b"retry-after", retry_after.encode("latin-1")))
-    return found

@@ -12,8 +12,8 @@ import pytest
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.front.base_urls import DEPLOYMENT, SPELLINGS, BaseUrls
-from gateway.settings import Settings
+from gateway.http.path_aliases import DEPLOYMENT, SPELLINGS, BaseUrls
+from gateway.settings.schema import Settings
 from support.app import CALLER_KEY, CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
 
 SERVED = BaseUrls(

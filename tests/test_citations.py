@@ -11,9 +11,9 @@ from hypothesis import given
 
 from schemas.cohere.chat import Citation
 from support.transcripts import property_of
-from translators import annotations as told_as
-from translators.citations import clamp, locate
-from translators.steps import Cited, Kind
+from translators.answer import annotations as told_as
+from translators.answer.citations import clamp, locate
+from translators.answer.events import Cited, Kind
 
 
 def citation(start: int | None, end: int | None, text: str | None, **more: Any) -> Citation:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cli
-from gateway.operations import TRANSLATE
-from gateway.settings import described
+from gateway.cli import main
+from gateway.pipeline.operations import TRANSLATE
+from gateway.settings.reference import described
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(below)
 
 
-PARSERS = {parser.prog: parser for parser in parsers(cli._parser())}
+PARSERS = {parser.prog: parser for parser in parsers(main._parser())}
 
 
 def test_the_commands() -> None:
@@ -62,7 +62,7 @@ def test_the_help_explains_every_argument(name: str) -> None:
 
 def test_the_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["serve", "--help"])
+        main.main(["serve", "--help"])
     told = capsys.readouterr().out
     for line in described():
         assert f"  {', '.join(line.environment)}  {line.path}" in told
@@ -70,11 +70,11 @@ def test_the_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str
 
 
 def test_the_help_of_translate_names_what_there_is() -> None:
-    assert set(cli.OPERATIONS) == set(TRANSLATE)
+    assert set(main.OPERATIONS) == set(TRANSLATE)
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
     assert capsys.readouterr().out.startswith("usage: cohere-gateway")
 
 
@@ -103,7 +103,7 @@ def test_wrong_use_is_told_in_one_line(
     (nowhere / "models.txt").write_text("no JSON")
     (nowhere / "empty.json").write_text("{}")
     try:
-        assert cli.main(arguments.split()) == status
+        assert main.main(arguments.split()) == status
     except SystemExit as error:
         assert error.code == status
     told = capsys.readouterr()
@@ -115,9 +115,9 @@ def test_wrong_use_is_told_in_one_line(
 def test_translate_prints_the_request_and_the_notes(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = {"model": "command-r", "messages": [{"role": "user", "content": "Hello"}], "logit_bias": {"1": 2}}
     (nowhere / "request.json").write_text(json.dumps(body))
-    assert cli.main(["translate", "chat", "request.json"]) == 0
+    assert main.main(["translate", "chat", "request.json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["model"] == "command-r-08-2024"
     assert "note: logit_bias ignored" in told.err
-    assert cli.main(["translate", "chat", "request.json", "--strict"]) == 1
+    assert main.main(["translate", "chat", "request.json", "--strict"]) == 1
     assert "at logit_bias" in capsys.readouterr().err

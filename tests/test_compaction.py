@@ -13,16 +13,16 @@ import openai
 import pytest
 from hypothesis import given
 
-from gateway.access.caller import Caller
-from gateway.memory.seal import SUMMARY, THOUGHT, seal_of
+from gateway.auth.principal import Caller
+from gateway.state.encrypted_content import SUMMARY, THOUGHT, seal_of
 from support import golden, oracle, transcripts
 from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
 from support.scripted import json_answer
 from support.transcripts import property_of
 from test_responses_contract import _ANY_JSON
-from translators import compaction, responses
-from translators.errors import InvalidField
-from translators.fields import Verdict
+from translators.core.errors import InvalidField
+from translators.core.field_table import Verdict
+from translators.operations import responses, responses_compaction
 
 PATH = "/v1/responses/compact"
 CASES = golden.cases("compaction")
@@ -57,22 +57,22 @@ def test_what_goes_in_and_out_is_what_the_vendors_say(case: Path) -> None:
 
 @needs_oracle
 def test_every_field_of_openais_has_a_row() -> None:
-    names = {row.name for row in compaction.TABLE.rows}
+    names = {row.name for row in responses_compaction.TABLE.rows}
     assert oracle.openai_schema_properties("CompactResponseMethodPublicBody") <= names
 
 
 def test_every_row_that_does_not_send_says_why() -> None:
-    for row in compaction.TABLE.rows:
+    for row in responses_compaction.TABLE.rows:
         assert row.verdict in (Verdict.SEND, Verdict.READ) or row.why, row.name
 
 
 @property_of(400)
-@given(st.sampled_from(sorted(row.name for row in compaction.TABLE.rows)), _ANY_JSON)
+@given(st.sampled_from(sorted(row.name for row in responses_compaction.TABLE.rows)), _ANY_JSON)
 def test_nonsense_in_a_field_is_a_4xx_at_worst(name: str, value: Any) -> None:
     try:
         body = json.dumps({"model": A, "input": "Hi", name: value}).encode()
-        compaction.remembering(body, "resp_1")
-        call = compaction.request(body, transcripts.context())
+        responses_compaction.remembering(body, "resp_1")
+        call = responses_compaction.request(body, transcripts.context())
     except InvalidField as error:
         assert error.failure.status in (400, 404) and error.failure.message and error.failure.code
     else:
@@ -95,13 +95,13 @@ def user(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "user", "content": text, **more}
 
 
-def output(call: compaction.CompactionCall) -> list[Any]:
+def output(call: responses_compaction.CompactionCall) -> list[Any]:
     found: list[Any] = json.loads(call.answer([json.dumps(whole("A summary.")).encode()]).body)["output"]
     return found
 
 
 def test_the_newest_messages_stay_and_all_instructions() -> None:
-    long = "x" * (compaction.MOST_KEPT // 3)
+    long = "x" * (responses_compaction.MOST_KEPT // 3)
     items = [user("oldest"), {"role": "developer", "content": "Be brief."}, *(user(f"{n}{long}") for n in range(3))]
     call = golden.compaction_call({"model": A, "input": items})
     *kept, last = output(call)
@@ -125,7 +125,7 @@ def test_what_was_said_before_is_compacted_too() -> None:
 def test_what_is_named_stays_as_itself() -> None:
     context = msgspec.structs.replace(golden.summarising(), items={"item_1": json.dumps(user("One")).encode()})
     body = json.dumps({"model": A, "input": [{"type": "item_reference", "id": "item_1"}]}).encode()
-    assert [item["content"][0]["text"] for item in output(compaction.request(body, context))[:-1]] == ["One"]
+    assert [item["content"][0]["text"] for item in output(responses_compaction.request(body, context))[:-1]] == ["One"]
 
 
 def test_what_is_too_long_is_halved_and_noted() -> None:

@@ -16,14 +16,14 @@ from hypothesis import given
 from schemas.cohere import events
 from support import golden, oracle, transcripts
 from support.transcripts import Event, Transcript, property_of
-from translators import chat, models
-from translators.capabilities import CAPABILITIES
-from translators.errors import InvalidField, TranslationError, UpstreamProtocolError
-from translators.fields import Verdict
-from translators.notes import Notes
-from translators.outcome import FINISH_REASONS
-from translators.refusals import REFUSALS
-from translators.turn import FAILED_REASONS, TRANSITIONS
+from translators.answer.turn import FAILED_REASONS, TRANSITIONS
+from translators.answer.usage import FINISH_REASONS
+from translators.core.capabilities import CAPABILITIES
+from translators.core.errors import InvalidField, TranslationError, UpstreamProtocolError
+from translators.core.field_table import Verdict
+from translators.core.notes import Notes
+from translators.core.upstream_errors import REFUSALS
+from translators.operations import chat, models
 
 needs_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cli
-from gateway.operations import COUNTS, LOOKUPS, TRANSLATED
-from gateway.settings import described, load
+from gateway.cli import main
+from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED
+from gateway.settings.loading import load
+from gateway.settings.reference import described
 from support import documents
 
 ROOT = documents.ROOT
@@ -166,7 +167,7 @@ def test_headers_exist() -> None:
 def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     def help_of(*words: str) -> str:
         with pytest.raises(SystemExit):
-            cli.main([*words, "--help"])
+            main.main([*words, "--help"])
         return capsys.readouterr().out
 
     commands = set(re.findall(r"cohere-gateway\s+([a-z]+)", TEXTS["README.md"])) - {"is"}
@@ -196,6 +197,6 @@ def test_the_session_of_translate_is_true(
     monkeypatch.chdir(tmp_path)  # no gateway.toml here
     for name in [name for name in os.environ if name.startswith(("GATEWAY_", "COHERE_", "CO_"))]:
         monkeypatch.delenv(name)
-    assert cli.main(command.split()) == 0
+    assert main.main(command.split()) == 0
     told = capsys.readouterr()
     assert told.out + told.err == shown

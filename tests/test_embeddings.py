@@ -13,15 +13,23 @@ import pytest
 from hypothesis import given
 
 from gateway.emulator.catalogue import MODELS
-from gateway.vocabulary import ORDINARY, SPECIAL, vocabulary
+from gateway.pipeline.cl100k_base import ORDINARY, SPECIAL, vocabulary
 from support import golden, oracle
 from support.golden import embeddings_call
 from support.transcripts import property_of
-from translators import embeddings
-from translators.capabilities import EMBEDDERS, Embedder
-from translators.embeddings_input import MOST_IMAGE_BYTES, MOST_IN_A_CALL, MOST_INPUTS, Input, Visual, field_of, parts
-from translators.errors import AnswerFailed, Failure, InvalidField, UpstreamProtocolError
-from translators.fields import Verdict
+from translators.core.capabilities import EMBEDDERS, Embedder
+from translators.core.errors import AnswerFailed, Failure, InvalidField, UpstreamProtocolError
+from translators.core.field_table import Verdict
+from translators.operations import embeddings
+from translators.operations.embeddings_input import (
+    MOST_IMAGE_BYTES,
+    MOST_IN_A_CALL,
+    MOST_INPUTS,
+    Input,
+    Visual,
+    field_of,
+    parts,
+)
 
 V4, V3, V5, NEW = "embed-v4.0", "embed-english-v3.0", "embed-v5.0-fast", "embed-v9.0"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="

@@ -21,12 +21,12 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from gateway.emulator import avro, datasets, faults, multipart, rows, shelf
+from gateway.emulator import avro, dataset_rows, datasets, faults, multipart, repository
 from gateway.emulator.app import create_emulator
 from gateway.emulator.catalogue import MODELS, Model
 from gateway.emulator.refusals import Refusal
+from gateway.emulator.repository import Course, Shelf
 from gateway.emulator.routes import ROUTES
-from gateway.emulator.shelf import Course, Shelf
 from support import native_calls, oracle
 from support.native_calls import CALLS, LEFT_OUT, Clients, outcome
 from test_emulator import KEY, PIXEL, REASONING, A, Seen, Wire, running
@@ -433,8 +433,8 @@ def test_of_a_large_upload_only_the_beginning_is_kept(wire: Wire) -> None:
         "id": f"{made['id']}-0", "name": "rows.jsonl", "url": "", "index": 0, "size_bytes": len(line) * 20_000,
         "num_rows": 20_000, "samples": [],
     }  # fmt: skip
-    assert dataset["validation_warnings"] == [f"the emulator keeps the first {rows.MOST} rows only"]
-    assert all(len(part) <= rows.LONGEST_SAMPLE for part in dataset["dataset_parts"][0]["samples"])
+    assert dataset["validation_warnings"] == [f"the emulator keeps the first {dataset_rows.MOST} rows only"]
+    assert all(len(part) <= dataset_rows.LONGEST_SAMPLE for part in dataset["dataset_parts"][0]["samples"])
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_an_upload_is_refused(wire: Wire, query: str, data: bytes | None, senten
 )
 def test_rows(filename: str, data: bytes, kept: list[dict[str, Any]], malformed: int) -> None:
     part = multipart.Part(name="data", filename=filename, data=data, size=len(data), lines=data.count(b"\n"))
-    found = rows.read(part, "embed-input", "", "|")
+    found = dataset_rows.read(part, "embed-input", "", "|")
     assert found.kept == kept and len(found.malformed) == malformed
 
 
@@ -476,7 +476,7 @@ def test_requests_of_a_batch_have_ids_of_their_own() -> None:
         {"custom_id": "1", "body": {}}, {"custom_id": "1", "body": {}}, {"custom_id": 2, "body": {}}
     )
     part = multipart.Part(name="data", filename="a.jsonl", data=data, size=len(data))
-    found = rows.read(part, "batch-chat-v2-input", "", "")
+    found = dataset_rows.read(part, "batch-chat-v2-input", "", "")
     assert found.malformed == ["custom_id must be a string and body an object", "custom_id '1' occurs twice"]
 
 
@@ -562,10 +562,10 @@ def test_no_more_than_so_many_things_are_kept() -> None:
     gone = [kept.put(str(number), number) for number in range(5)]
     assert gone == [None, None, None, 0, 1] and list(kept.newest()) == [4, 3, 2]
     with running() as wire:
-        for _ in range(shelf.MOST + 5):
+        for _ in range(repository.MOST + 5):
             assert wire.post("/v1/connectors", {"name": "a", "url": "https://example.com"}).status == 200
         body = wire.ask("GET", "/v1/connectors?limit=1000").body
-        assert body["total_count"] == len(body["connectors"]) == shelf.MOST
+        assert body["total_count"] == len(body["connectors"]) == repository.MOST
 
 
 def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

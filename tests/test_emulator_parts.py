@@ -28,13 +28,13 @@ from gateway.emulator import (
     vectors,
 )
 from gateway.emulator.catalogue import Catalogue
-from gateway.emulator.drawing import Drawing, places
 from gateway.emulator.embed import answer as embed
+from gateway.emulator.extraction import Drawing, places
 from gateway.emulator.images import look
-from gateway.emulator.instances import Maker
 from gateway.emulator.patterns import example
 from gateway.emulator.refusals import Refusal
 from gateway.emulator.request import Answering, Emulator, Request
+from gateway.emulator.schema_instances import Maker
 
 # --- tokens -------------------------------------------------------------------------------------------------
 

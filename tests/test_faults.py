@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Timeouts
+from gateway.settings.schema import Timeouts
 from support.app import (
     CALLER_KEY,
     CHAT,

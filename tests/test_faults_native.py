@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Timeouts
+from gateway.settings.schema import Timeouts
 from support.app import CALLER_KEY, A, Stage, gateway_over, stage
 from support.scripted import json_answer
 from test_faults import ADDRESSES, BODY, FAULTS, MESSAGES, PATIENCE, SETTINGS, Held, document, open_files, over

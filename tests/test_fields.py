@@ -9,10 +9,10 @@ import pytest
 from msgspec import Meta, Struct
 
 from support import transcripts
-from translators.context import Policy
-from translators.errors import InvalidField
-from translators.fields import Field, FieldTable, Reading, Verdict, clamped, ignore, read, refuse, send
-from translators.notes import Notes
+from translators.core.contracts import Policy
+from translators.core.errors import InvalidField
+from translators.core.field_table import Field, FieldTable, Reading, Verdict, clamped, ignore, read, refuse, send
+from translators.core.notes import Notes
 
 A, R, R7B = "command-a-03-2025", "command-r-08-2024", "command-r7b-12-2024"
 USER = {"role": "user", "content": "Hi"}

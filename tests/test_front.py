@@ -28,10 +28,10 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from gateway.app import create_app
-from gateway.front.body import Pieces
-from gateway.front.departure import Departure
-from gateway.server import TCP_KEEP_ALIVE, bound
-from gateway.settings import Settings, Timeouts
+from gateway.http.body import Pieces
+from gateway.http.disconnect import Departure
+from gateway.server.process import TCP_KEEP_ALIVE, bound
+from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
 from support.gateway import raw_request
 from support.scripted import Pause, Script, ScriptedUpstream, Signal

@@ -14,8 +14,8 @@ from hypothesis import given
 from gateway.emulator import json_schema as judge
 from gateway.emulator.refusals import Refusal
 from support.transcripts import property_of
-from translators.errors import InvalidField
-from translators.json_schema import (
+from translators.core.errors import InvalidField
+from translators.request.json_schema import (
     FORMATS,
     SILENT_KEYWORDS,
     UNSUPPORTED_KEYWORDS,

@@ -16,16 +16,16 @@ import msgspec
 import pytest
 from hypothesis import example, given
 
-from gateway import sse
+from gateway.http import sse
 from schemas.cohere import events
 from support import nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
-from translators.chat import ChatCall
-from translators.chat_answer import ChatView, completion
-from translators.errors import TranslationError, UpstreamProtocolError
-from translators.notes import Notes
-from translators.telling import Telling
-from translators.turn import TRANSITIONS, State, Turn
+from translators.answer.decoder import Telling
+from translators.answer.turn import TRANSITIONS, State, Turn
+from translators.core.errors import TranslationError, UpstreamProtocolError
+from translators.core.notes import Notes
+from translators.operations.chat import ChatCall
+from translators.operations.chat_answer import ChatView, completion
 
 each_transcript = pytest.mark.parametrize("transcript", transcripts.transcripts(), ids=lambda one: one.name)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support import transcripts
-from translators.errors import InvalidField
+from translators.core.errors import InvalidField
 
 A, AR, VISION = "command-a-03-2025", "command-a-reasoning-08-2025", "command-a-plus-05-2026"
 USER = {"role": "user", "content": "Hi"}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from support import transcripts
-from translators.errors import InvalidField, UpstreamProtocolError
-from translators.models import CREATED, OWNER, UnknownModel, features, listed, next_page, retrieved
-from translators.notes import Notes
+from translators.core.errors import InvalidField, UpstreamProtocolError
+from translators.core.notes import Notes
+from translators.operations.models import CREATED, OWNER, UnknownModel, features, listed, next_page, retrieved
 
 A = "command-a-03-2025"
 FIRST = {

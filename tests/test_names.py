@@ -11,10 +11,10 @@ from hypothesis import given
 
 from gateway.emulator.catalogue import MODELS, REMOVED
 from support.transcripts import property_of
-from translators.capabilities import CAPABILITIES, capabilities
-from translators.context import Policy
-from translators.model_names import SUCCESSORS, bare, resolve
-from translators.tool_names import LONGEST, ToolNames
+from translators.core.capabilities import CAPABILITIES, capabilities
+from translators.core.contracts import Policy
+from translators.core.model_names import SUCCESSORS, bare, resolve
+from translators.core.tool_names import LONGEST, ToolNames
 
 LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

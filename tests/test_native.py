@@ -14,16 +14,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.access.methods import METHODS, OTHER, VERBS, agrees, find
-from gateway.endpoints import tally
-from gateway.endpoints.address import address_of
-from gateway.endpoints.tally import Tally
+from gateway.cohere_methods import METHODS, OTHER, VERBS, agrees, find
+from gateway.endpoints import usage_tail
+from gateway.endpoints.passthrough_path import address_of
+from gateway.endpoints.usage_tail import Tally
 from gateway.errors import CallerError
 from support import oracle
 from support.app import USAGE, story, whole
 from support.scripted import compact_json, transcript
-from translators.context import Policy, UsageBase
-from translators.native import asked, counted, pieces, rewritten
+from translators.core.contracts import Policy, UsageBase
+from translators.operations.passthrough import asked, counted, pieces, rewritten
 
 # --- the table of methods -----------------------------------------------------------------------------------
 
@@ -372,13 +372,13 @@ def test_a_tally_does_not_grow(compressed: bool) -> None:
     kept = Tally(compressed)
     for place in range(0, len(sent), 60_000):
         kept.take(sent[place : place + 60_000])
-        assert sum(map(len, kept._blocks)) <= tally.KEPT + 256 * 1024
-    assert data.endswith(kept.kept()) and len(kept.kept()) >= tally.KEPT
+        assert sum(map(len, kept._blocks)) <= usage_tail.KEPT + 256 * 1024
+    assert data.endswith(kept.kept()) and len(kept.kept()) >= usage_tail.KEPT
     assert counted(kept.kept(), False, UsageBase.TOKENS).prompt_tokens == 4
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    bomb = gzip.compress(bytes(tally.LARGEST_UNPACKED + 1_000_000), 9)
+    bomb = gzip.compress(bytes(usage_tail.LARGEST_UNPACKED + 1_000_000), 9)
     kept = Tally(True)
     kept.take(bomb)
     kept.take(bomb)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 from support.transcripts import property_of
-from translators.errors import InvalidField
-from translators.notes import HEADER_LIMIT, Kind, Note, Notes
+from translators.core.errors import InvalidField
+from translators.core.notes import HEADER_LIMIT, Kind, Note, Notes
 
 
 def test_the_three_kinds_and_what_is_only_told() -> None:

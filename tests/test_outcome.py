@@ -14,8 +14,8 @@ from hypothesis import given
 from schemas.cohere.chat import Usage
 from support import transcripts
 from support.transcripts import property_of
-from translators.context import Outcome, UsageBase
-from translators.outcome import FINISH_REASONS, Counts, counts, finish_reason
+from translators.answer.usage import FINISH_REASONS, Counts, counts, finish_reason
+from translators.core.contracts import Outcome, UsageBase
 
 TOKENS, BILLED = UsageBase.TOKENS, UsageBase.BILLED
 

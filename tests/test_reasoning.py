@@ -11,8 +11,8 @@ from hypothesis import given
 
 from support import transcripts
 from support.transcripts import property_of
-from translators.errors import InvalidField
-from translators.reasoning import ANSWER_ROOM, BUDGETS
+from translators.core.errors import InvalidField
+from translators.request.reasoning import ANSWER_ROOM, BUDGETS
 
 A, AR, APLUS, NORTH = (
     "command-a-03-2025",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from translators.errors import Failure
-from translators.refusals import LONGEST_TEXT, REFUSALS, refusal
+from translators.core.errors import Failure
+from translators.core.upstream_errors import LONGEST_TEXT, REFUSALS, refusal
 
 MONTH = "You are using a Trial key, which is limited to 1000 API calls / month."
 MINUTE = "You are past the per minute request limit, please wait and try again later."

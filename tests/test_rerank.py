@@ -13,14 +13,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from gateway import cli
-from gateway.settings import CacheSettings
+from gateway.cli import main
+from gateway.settings.schema import CacheSettings
 from support import oracle, transcripts
 from support.app import Gateway, Stage, stage
 from support.scripted import json_answer
-from translators import rerank
-from translators.documents import text_of
-from translators.errors import InvalidField, UpstreamProtocolError
+from translators.core.errors import InvalidField, UpstreamProtocolError
+from translators.operations import rerank
+from translators.operations.rerank_text import text_of
 
 MODEL = "rerank-v3.5"
 PARIS, ROME = "Paris is the capital of France.", "Rome is the capital of Italy."
@@ -315,7 +315,7 @@ def test_the_same_ranking_comes_from_the_cache() -> None:
 def test_the_command_prints_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "request.json"
     file.write_text(json.dumps(body()))
-    assert cli.main(["translate", "rerank", str(file)]) == 0
+    assert main.main(["translate", "rerank", str(file)]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["documents"] == [ROME, PARIS]
     assert printed.err == "note: documents emulated (objects ranked as text)\n"

@@ -16,9 +16,9 @@ from hypothesis import given
 
 from support import golden, oracle, transcripts
 from support.transcripts import Event, Transcript, property_of
-from translators import responses
-from translators.errors import InvalidField, NotStored
-from translators.fields import Verdict
+from translators.core.errors import InvalidField, NotStored
+from translators.core.field_table import Verdict
+from translators.operations import responses
 
 needs_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
 

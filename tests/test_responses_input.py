@@ -12,9 +12,9 @@ import pytest
 
 from support import golden, transcripts
 from support.app import REASONING, VISION, A
-from translators import responses
-from translators.context import Context
-from translators.errors import InvalidField, NotStored
+from translators.core.contracts import Context
+from translators.core.errors import InvalidField, NotStored
+from translators.operations import responses
 
 UTILS: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": UTILS}

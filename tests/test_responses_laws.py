@@ -18,10 +18,10 @@ from msgspec.structs import replace
 from schemas.cohere import events
 from support import golden, nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
-from translators import responses
-from translators.errors import TranslationError, UpstreamProtocolError
-from translators.responses import ResponsesCall
-from translators.responses_answer import ResponsesStream
+from translators.core.errors import TranslationError, UpstreamProtocolError
+from translators.operations import responses
+from translators.operations.responses import ResponsesCall
+from translators.operations.responses_answer import ResponsesStream
 
 CUT = transcripts.CUT
 ASKED: dict[str, Any] = {"model": transcripts.MODEL, "input": "Hello", "stream": True}
@@ -70,7 +70,7 @@ def _encoded(made: Iterable[Event]) -> list[bytes]:
 
 
 def _data(transcript: Transcript) -> list[bytes]:
-    from gateway import sse
+    from gateway.http import sse
 
     decoder = sse.Decoder()
     return [*decoder.feed(transcript.raw), *decoder.end()]

@@ -1,4 +1,4 @@
-"""`translators/rewrites.py`: what is taken off or restored, in whatever pieces the text comes."""
+"""`translators/answer/transforms.py`: what is taken off or restored, in whatever pieces the text comes."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.transcripts import property_of
-from translators.rewrites import (
+from translators.answer.decoder import Rewrite
+from translators.answer.events import Closed, Delta, Failed, Finished, Kind, Opened, Step
+from translators.answer.transforms import (
     AnswerCall,
     Checked,
     HideReasoning,
@@ -18,9 +20,7 @@ from translators.rewrites import (
     Unwrapped,
     WithoutFence,
 )
-from translators.steps import Closed, Delta, Failed, Finished, Kind, Opened, Step
-from translators.telling import Rewrite
-from translators.tool_names import ToolNames
+from translators.core.tool_names import ToolNames
 
 
 def told(rewrite: Rewrite, steps: Sequence[Step]) -> list[Step]:

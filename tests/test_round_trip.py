@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from starlette.types import ASGIApp, Message
 
-from gateway import sse
 from gateway.emulator.app import create_emulator
+from gateway.http import sse
 from support import transcripts
 from support.transcripts import property_of
 

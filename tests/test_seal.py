@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.caller import Access, Caller
-from gateway.memory import seal
-from gateway.memory.seal import NONCE_BYTES, PREFIX, Seal, seal_of
-from gateway.settings import Settings
+from gateway.auth.authenticator import Access
+from gateway.auth.principal import Caller
+from gateway.settings.schema import Settings
+from gateway.state import encrypted_content
+from gateway.state.encrypted_content import NONCE_BYTES, PREFIX, Seal, seal_of
 from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
 from support.scripted import event_stream, json_answer, transcript
 
@@ -66,13 +67,13 @@ def test_what_is_no_token_is_not_opened(token: str) -> None:
 def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     token = Seal(KEY).seal("x" * 1000)
     assert Seal(KEY).open(token)
-    monkeypatch.setattr(seal, "MOST_BYTES", 999)
+    monkeypatch.setattr(encrypted_content, "MOST_BYTES", 999)
     assert Seal(KEY).open(token) is None
 
 
 def test_packed_data_that_is_none_is_not_opened() -> None:
     nonce = bytes(NONCE_BYTES)
-    data = nonce + seal._cipher(KEY, seal.THOUGHT.label).encrypt(nonce, b"not packed", b"")
+    data = nonce + encrypted_content._cipher(KEY, encrypted_content.THOUGHT.label).encrypt(nonce, b"not packed", b"")
     assert Seal(KEY).open(PREFIX + base64.urlsafe_b64encode(data).decode()) is None
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import test_responses_contract as contract
-from gateway import sse
-from gateway.endpoints import background, follow
-from gateway.memory import memory
-from gateway.settings import Timeouts
+from gateway.http import sse
+from gateway.pipeline import background, event_replay
+from gateway.settings.schema import Timeouts
+from gateway.state import conversation_state
 from gateway.store.errors import StoreUnavailable
 from gateway.store.store import Store
 from support import oracle
@@ -381,7 +381,7 @@ def test_a_fast_long_stream_is_stored_in_batches(scene: Stage, monkeypatch: pyte
     """More events than are kept in memory: a slow follower reads the rest from the storage."""
     monkeypatch.setattr(background, "MOST_REMEMBERED", 20)
     monkeypatch.setattr(background, "MOST_PENDING", 50)
-    monkeypatch.setattr(follow, "MOST_AT_ONCE", 7)
+    monkeypatch.setattr(event_replay, "MOST_AT_ONCE", 7)
     words = [f"{number} " for number in range(500)]
     scene.plays(streamed(*words))
     told = checked(begin(scene.gateway, stream=True).data)
@@ -558,7 +558,7 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
     database: str, shaky: list[str], monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
     """Nobody is told of what is not stored; with its lease the response ends as one whose worker is gone."""
-    monkeypatch.setattr(memory, "Store", partial(Store, lease=1))
+    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1))
     with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
         go_on = Signal()
         scene.plays(halting(go_on) if streams else late(go_on))

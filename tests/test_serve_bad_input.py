@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Timeouts
+from gateway.settings.schema import Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
 from support.gateway import raw_request
 

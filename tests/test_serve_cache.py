@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.cache import SEAL_BYTES
-from gateway.settings import CacheSettings
-from gateway.store.cache import MemoryCache
+from gateway.pipeline.response_cache import SEAL_BYTES
+from gateway.settings.schema import CacheSettings
+from gateway.store.memory_cache import MemoryCache
 from support.app import (
     CHAT,
     A,

@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from gateway.app import create_app
-from gateway.settings import MetricsSettings, SettingError, Settings
+from gateway.settings.schema import MetricsSettings, SettingError, Settings
 from support.app import (
     CALLER_KEY,
     CHAT,
@@ -294,7 +294,7 @@ def test_nothing_of_the_callers_headers_goes_to_cohere(own: Stage) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v2", "/v1/", "/v2/"])
 def test_the_base_url_in_every_spelling(suffix: str, tmp_path: Path) -> None:
-    from gateway.settings import load
+    from gateway.settings.loading import load
     from support.app import gateway_over
     from support.scripted import ScriptedUpstream
 

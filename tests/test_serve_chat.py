@@ -54,7 +54,7 @@ async def async_sdk(demo: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
 @pytest.fixture(scope="module")
 def aliased() -> Iterator[Gateway]:
     """A gateway with an alias."""
-    from gateway.settings import Models
+    from gateway.settings.schema import Models
 
     with demonstration(models=Models(aliases={"gpt-4o": A, "ours/fast": "command-r7b-12-2024"})) as gateway:
         yield gateway
@@ -418,7 +418,7 @@ def test_aliases(aliased: Gateway) -> None:
 
 
 def test_successors_can_be_switched_off() -> None:
-    from gateway.settings import Models
+    from gateway.settings.schema import Models
 
     with demonstration(models=Models(successors=False)) as gateway:
         assert gateway.chat(model="command-r-plus").status == 404

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.endpoints.description import PATH, document
-from gateway.settings import Settings
+from gateway.endpoints.openapi import PATH, document
+from gateway.settings.schema import Settings
 from support import golden
 from support.app import Gateway, demonstration, gateway_over
 

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from openai.lib._parsing import _embeddings as decoding
 from pydantic import SecretStr
 
-from gateway import cli
+from gateway.cli import main
 from gateway.emulator.catalogue import MODELS
-from gateway.endpoints.batch import MOST_AT_ONCE
-from gateway.settings import Models
-from gateway.vocabulary import ORDINARY, vocabulary
+from gateway.pipeline.cl100k_base import ORDINARY, vocabulary
+from gateway.pipeline.fan_out import MOST_AT_ONCE
+from gateway.settings.schema import Models
 from support import oracle
 from support.app import CALLER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.recordings import Recording, each_recording
@@ -426,7 +426,7 @@ def test_an_alias_names_an_embedding_model(staged: Stage) -> None:
 def test_translate_shows_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     request = {"model": V4, "input": [[9906, 1917], *(f"text {number}" for number in range(96))]}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(request).encode())))
-    assert cli.main(["translate", "embeddings"]) == 0
+    assert main.main(["translate", "embeddings"]) == 0
     told = capsys.readouterr()
     first, second = map(json.loads, told.out.splitlines())
     assert (first["texts"][0], len(first["texts"]), second["texts"]) == ("Hello world", 96, ["text 95"])

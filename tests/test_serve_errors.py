@@ -19,7 +19,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.settings import Timeouts
+from gateway.settings.schema import Timeouts
 from support.app import (
     CHAT,
     CLOSED,
@@ -54,7 +54,7 @@ from support.scripted import (
     json_answer,
     transcript,
 )
-from translators.capabilities import CAPABILITIES
+from translators.core.capabilities import CAPABILITIES
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 NEVER = Signal()

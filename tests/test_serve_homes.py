@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.app import create_app
-from gateway.settings import SettingError, Settings, UpstreamSettings, load
+from gateway.settings.loading import load
+from gateway.settings.schema import SettingError, Settings, UpstreamSettings
 from support.app import SERVER_KEY, Gateway, answered, gateway_over, streamed
 from support.scripted import ScriptedUpstream
 

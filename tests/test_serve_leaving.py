@@ -28,7 +28,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.endpoints.endpoint import LARGEST_SEND
+from gateway.http.responses import LARGEST_SEND
 from support.app import (
     CALLER_KEY,
     CLOSED,

@@ -4,7 +4,7 @@ import json
 import urllib.request
 
 from gateway.app import create_app
-from gateway.settings import Settings
+from gateway.settings.schema import Settings
 from support.gateway import serve
 from support.scripted import Request, Script, ScriptedUpstream, json_answer
 

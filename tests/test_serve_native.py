@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from gateway.access.methods import VERBS
-from gateway.settings import Retries, Timeouts, UpstreamSettings
-from gateway.upstream import reply
+from gateway.cohere_methods import VERBS
+from gateway.settings.schema import Retries, Timeouts, UpstreamSettings
+from gateway.upstream import response
 from support.app import CALLER_KEY, MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, gateway_over, stage, story, whole
 from support.gateway import raw_request
 from support.recordings import ABSENT, FOLDER, recordings
@@ -550,7 +550,7 @@ def test_a_refusal_that_breaks_off_breaks_off_here(own: Stage, framing: Any) -> 
 
 
 def test_a_refusal_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply, "LARGEST_REFUSAL", 100_000)
+    monkeypatch.setattr(response, "LARGEST_REFUSAL", 100_000)
     with stage() as on:
         on.plays((Head(500), *[Chunk(b"x" * 10_000)] * 50, Pause(30)))
         with pytest.raises(http.client.IncompleteRead) as caught:

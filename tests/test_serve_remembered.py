@@ -16,7 +16,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.memory import memory
+from gateway.state import conversation_state
 from gateway.store.errors import StoreUnavailable
 from gateway.store.store import Store
 from support import oracle
@@ -555,7 +555,7 @@ def test_what_a_storage_missed_is_kept_when_it_is_back(
         return await save(store, *given)
 
     monkeypatch.setattr(Store, "save", falls_short)
-    monkeypatch.setattr(memory, "AGAIN", (0.05, 0.05, 0.05) if back == "soon" else (600.0,))
+    monkeypatch.setattr(conversation_state, "AGAIN", (0.05, 0.05, 0.05) if back == "soon" else (600.0,))
     url = f"sqlite:///{tmp_path}/store.db"
     with demonstration(database_url=url) as gateway:
         made = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello"})

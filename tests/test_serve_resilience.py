@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from gateway import pump
-from gateway.access.caller import Caller
+from gateway.auth.principal import Caller
 from gateway.errors import UpstreamError, failure
-from gateway.log import Log
-from gateway.metrics import Metrics
-from gateway.settings import (
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+from gateway.pipeline import streaming
+from gateway.settings.schema import (
     BreakerSettings,
     ConcurrencySettings,
     Models,
@@ -31,8 +31,8 @@ from gateway.settings import (
     Settings,
     Timeouts,
 )
-from gateway.upstream import keys, reply
-from gateway.upstream.resilient import ResilientUpstream
+from gateway.upstream import key_pool, response
+from gateway.upstream.client import ResilientUpstream
 from support.app import (
     SERVER_KEY,
     A,
@@ -294,7 +294,7 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
     """Say, with a body that the caller is still sending."""
     sent: list[str] = []
 
-    async def send(key: str, last_deadline: float) -> reply.Reply:
+    async def send(key: str, last_deadline: float) -> response.Reply:
         sent.append(key)
         raise UpstreamError(failure("cut", "x"), cause="cut")
 
@@ -410,7 +410,7 @@ def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
 
 def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cohere's names none. How long the only key rests is a guess then, and Cohere is asked before it is over."""
-    monkeypatch.setattr(keys, "PROBES", 0.0)
+    monkeypatch.setattr(key_pool, "PROBES", 0.0)
     limited = refused(429, TRIAL)
     with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(wait=0)) as stage:
         assert [stage.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
@@ -419,7 +419,7 @@ def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.Monkey
 
 def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six callers are refused together. Those who wait while others try lose nothing by it."""
-    monkeypatch.setattr(keys, "PROBES", 0.05)
+    monkeypatch.setattr(key_pool, "PROBES", 0.05)
     asked, all_are_here = itertools.count(1), Signal()
 
     def play(request: Request) -> Script:
@@ -685,7 +685,7 @@ def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (reply, pump):
+    for module in (response, streaming):
         monkeypatch.setattr(module, "LARGEST_ANSWER", 100_000)
     script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
     with theatre([script], retries=Retries(count=0)) as stage:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from gateway.control import RELOADED
-from gateway.settings import Settings
+from gateway.reload import RELOADED
+from gateway.settings.schema import Settings
 from support.app import CLOSED, A, answered, end, opened, piece, start
 from support.process import Process, awaited, process, reads_until, request_bytes
 from support.scripted import Chunk, End, Head, Pause, Request, Script, ScriptedUpstream, Signal, json_answer, transcript

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway.settings import Timeouts
+from gateway.settings.schema import Timeouts
 from support.app import CALLER_KEY, CHAT, CLOSED, A, Stage, end, opened, piece, stage, start, streamed
 from support.scripted import Chunk, End, Head, Pause, Script, Signal, transcript
 

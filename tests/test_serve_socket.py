@@ -25,11 +25,11 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidS
 from websockets.sync.client import connect
 from wsproto.events import TextMessage
 
-import gateway.server
+import gateway.server.process
 from gateway.app import controlled_app, create_app
 from gateway.endpoints import websocket
-from gateway.memory import recent
-from gateway.settings import Settings, Timeouts
+from gateway.settings.schema import Settings, Timeouts
+from gateway.state import connection_state
 from support import oracle
 from support.app import (
     CALLER_KEY,
@@ -499,8 +499,8 @@ def test_a_message_that_is_too_large(served: Gateway) -> None:
 
 
 def test_what_follows_a_message_that_is_too_large_is_not_gathered() -> None:
-    """A caller who ignores the close must not fill the memory; `gateway.server` sees to it."""
-    assert issubclass(ws_stream.WebsocketBuffer, gateway.server._Buffer)
+    """A caller who ignores the close must not fill the memory; `gateway.server.process` sees to it."""
+    assert issubclass(ws_stream.WebsocketBuffer, gateway.server.process._Buffer)
     found = ws_stream.WebsocketBuffer(10)
     found.extend(TextMessage("x" * 6, message_finished=False))
     for data in ("y" * 5, "z"):
@@ -816,13 +816,13 @@ def test_the_official_sdk_without_blocking(served: Gateway) -> None:
 
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     memory: Any = None
-    found = recent.Recent(memory)
-    for number in range(recent.MOST_RESPONSES + 3):
+    found = connection_state.Recent(memory)
+    for number in range(connection_state.MOST_RESPONSES + 3):
         found.add(f"r{number}", (b"[]",))
     assert found.get("r2") is None and found.get("r3") == (b"[]",)
-    found.add("large", (b"x" * (recent.MOST_BYTES - 10),))
-    assert found.get("large") is not None and found.get(f"r{recent.MOST_RESPONSES + 2}") is not None
+    found.add("large", (b"x" * (connection_state.MOST_BYTES - 10),))
+    assert found.get("large") is not None and found.get(f"r{connection_state.MOST_RESPONSES + 2}") is not None
     assert found.get("r3") is None
-    found.add("too large", (b"x" * (recent.MOST_BYTES + 1),))
+    found.add("too large", (b"x" * (connection_state.MOST_BYTES + 1),))
     assert found.get("too large") is None and found.get("large") is None
     found.forget("never there")

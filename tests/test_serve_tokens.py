@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.emulator.tokens import pieces
-from gateway.endpoints.batch import MOST_AT_ONCE
+from gateway.pipeline.fan_out import MOST_AT_ONCE
 from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.scripted import Pause, Request, Script, ScriptedUpstream, json_answer
-from translators.errors import UpstreamProtocolError
-from translators.tokens import MOST_CHARACTERS, asked, counted
+from translators.core.errors import UpstreamProtocolError
+from translators.operations.responses_token_count import MOST_CHARACTERS, asked, counted
 
 PATH = "/v1/responses/input_tokens"
 WEATHER: Any = {

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from gateway.endpoints import background
-from gateway.memory import memory, upkeep
-from gateway.settings import Timeouts
+from gateway.pipeline import background
+from gateway.settings.schema import Timeouts
+from gateway.state import conversation_state, maintenance
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
 from support.app import A, Gateway, Seen, answered, emulator, gateway_over, stage
@@ -198,7 +198,7 @@ def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[See
 
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "Store", partial(Store, lease=1.5))
+    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1.5))
     monkeypatch.setattr(background, "LOOK_SECONDS", 0.1)
 
 
@@ -256,7 +256,7 @@ def test_one_that_comes_later_is_used(tmp_path: Path) -> None:
 
 
 def test_what_has_expired_is_deleted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "PURGE_SECONDS", 0.2)
+    monkeypatch.setattr(maintenance, "PURGE_SECONDS", 0.2)
     with stage(database_url=database) as scene:
         scene.plays(answered())
         with asyncio.Runner() as runner:

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.settings import SettingError, Settings, described, load
-from translators.context import Policy, UsageBase
+from gateway.settings.loading import load
+from gateway.settings.reference import described
+from gateway.settings.schema import SettingError, Settings
+from translators.core.contracts import Policy, UsageBase
 
 
 @pytest.fixture(autouse=True)

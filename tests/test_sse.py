@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from gateway import sse
+from gateway.http import sse
 from support.transcripts import property_of
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.store.cache import ENTRY_OVERHEAD, Cache, MemoryCache
+from gateway.store.memory_cache import ENTRY_OVERHEAD, Cache, MemoryCache
 from gateway.store.redis_cache import RedisCache
 from support.redis import URL, needs_redis
 

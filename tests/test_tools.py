@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from support import transcripts
-from translators.capabilities import CAPABILITIES
-from translators.errors import InvalidField
+from translators.core.capabilities import CAPABILITIES
+from translators.core.errors import InvalidField
 
 A, AR, APLUS, R7B, VISION = (
     "command-a-03-2025",

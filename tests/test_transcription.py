@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given
 
 from gateway.errors import CallerError
-from gateway.front import form as forms
-from gateway.front.form import Form
+from gateway.http import multipart as forms
+from gateway.http.multipart import Form
 from support import transcripts
 from support.app import CALLER_KEY, SERVER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.gateway import serve
 from support.scripted import Request, json_answer
-from translators import transcription
-from translators.errors import InvalidField, UpstreamProtocolError
+from translators.core.errors import InvalidField, UpstreamProtocolError
+from translators.operations import transcription
 
 MODEL = "cohere-transcribe-03-2026"
 PATH = "/v1/audio/transcriptions"

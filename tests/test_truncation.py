@@ -21,7 +21,7 @@ from schemas.openai.chat import (
 )
 from support.app import A, Gateway, gateway_over, story, whole
 from support.scripted import Request, Script, ScriptedUpstream, event_stream, json_answer, transcript
-from translators.truncation import MOST_HALVINGS, further, shortened
+from translators.request.truncation import MOST_HALVINGS, further, shortened
 
 TOO_LONG = {"id": "1", "message": "too many tokens: total number of tokens in this request cannot exceed 128000"}
 

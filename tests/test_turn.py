@@ -26,9 +26,9 @@ from support.transcripts import (
     property_of,
     walks,
 )
-from translators.errors import Failure, UpstreamProtocolError
-from translators.steps import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
-from translators.turn import FAILED_REASONS, State, Turn
+from translators.answer.events import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
+from translators.answer.turn import FAILED_REASONS, State, Turn
+from translators.core.errors import Failure, UpstreamProtocolError
 
 TEXT, THINKING, PLAN, CALL = Kind.TEXT, Kind.THINKING, Kind.PLAN, Kind.CALL
 CUT = Failure(502, "cut")
@@ -351,7 +351,7 @@ def test_the_end_of_a_broken_stream_closes_what_is_open() -> None:
 @property_of(300)
 @given(walks())
 def test_every_item_is_opened_once_and_closed_once(made: list[Event]) -> None:
-    """What `steps.py` promises: numbers from 0, deltas joined are the closed text, nothing after the end."""
+    """What `events.py` promises: numbers from 0, deltas joined are the closed text, nothing after the end."""
     turn = Turn()
     steps: list[Step] = []
     failure = CUT

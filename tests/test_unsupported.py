@@ -9,7 +9,7 @@ from functools import cache
 import openai
 import pytest
 
-from gateway.unsupported import UNSUPPORTED, refusal
+from gateway.http.unsupported import UNSUPPORTED, refusal
 from support import oracle
 from support.app import Gateway, gateway_over
 

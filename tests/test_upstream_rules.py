@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 
 from gateway.errors import UpstreamError
-from gateway.settings import BreakerSettings, ConcurrencySettings, PoolSettings, Retries
+from gateway.settings.schema import BreakerSettings, ConcurrencySettings, PoolSettings, Retries
 from gateway.upstream import retry
-from gateway.upstream.breaker import WAY, Breakers
-from gateway.upstream.keys import (
+from gateway.upstream.circuit_breaker import WAY, Breakers
+from gateway.upstream.concurrency import Places
+from gateway.upstream.key_pool import (
     BUDGETS,
     COOLING,
     LONGEST_REST,
@@ -30,11 +31,10 @@ from gateway.upstream.keys import (
     PoolKey,
     endpoint,
 )
-from gateway.upstream.places import Places
-from gateway.upstream.reply import stopping
+from gateway.upstream.response import stopping
 from gateway.upstream.retry import Key, Patience, Rule
-from translators.errors import Failure
-from translators.refusals import refusal
+from translators.core.errors import Failure
+from translators.core.upstream_errors import refusal
 
 A, PLUS = "command-a-03-2025", "command-a-plus-05-2026"
 

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from gateway.emulator.conversation import Conversation, Source
-from gateway.emulator.drawing import DATE, Drawing, glance, salient
+from gateway.emulator.extraction import DATE, Drawing, glance, salient
 from gateway.emulator.images import Image
-from gateway.emulator.instances import Maker
+from gateway.emulator.schema_instances import Maker
 from gateway.emulator.tools import Call, words
 
 INTRODUCTION = "This is the Cohere emulator (rule-based, not a model)."

@@ -17,13 +17,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.emulator import avro, damage, datasets, faults, multipart, wire
+from gateway.emulator import avro, datasets, fault_injection, faults, multipart, wire
 from gateway.emulator.catalogue import Catalogue, Model
 from gateway.emulator.faults import Fault
-from gateway.emulator.journal import Journal
 from gateway.emulator.multipart import Form
 from gateway.emulator.refusals import Refusal, wrong_type
 from gateway.emulator.request import Answering, Emulator, Reply, Request
+from gateway.emulator.request_log import Journal
 from gateway.emulator.routes import PLAIN_ERRORS, ROUTES, WITH_FORM, WITHOUT_BODY
 from gateway.emulator.wire import CallerLeft, Exchange
 
@@ -141,22 +141,22 @@ def _fault(exchange: Exchange, body: dict[str, Any]) -> Fault | None:
 async def _send(exchange: Exchange, reply: Reply, fault: Fault | None) -> None:
     """Play the script of an answer."""
     if reply.events is not None:
-        dialect = damage.DIALECTS[reply.dialect]
-        script = damage.of_stream(reply.events, fault, dialect)
+        dialect = fault_injection.DIALECTS[reply.dialect]
+        script = fault_injection.of_stream(reply.events, fault, dialect)
         await exchange.start(200, dialect.content_type, reply.headers)
     elif reply.body is None:
         await exchange.reply(200, wire.JSON, b"", reply.headers)
         return
     else:
-        data = wire.encode(damage.of_body(reply.body, fault))
+        data = wire.encode(fault_injection.of_body(reply.body, fault))
         headers = () if fault is not None and fault.name == "no_usage" else reply.headers
         if fault is None:
             await exchange.reply(200, wire.JSON, data, headers)
             return
-        script, length = damage.of_bytes(data, fault)
+        script, length = fault_injection.of_bytes(data, fault)
         await exchange.start(200, wire.JSON, (*headers, (b"content-length", str(length).encode())))
     for step in script.steps:
-        if isinstance(step, damage.Wait):
+        if isinstance(step, fault_injection.Wait):
             await exchange.pause(step.seconds)
         else:
             await exchange.write(step)
@@ -220,7 +220,7 @@ def create_emulator(
 ) -> Starlette:
     """A Cohere stand-in. `models` replaces the built-in catalogue; `trial` treats every key as a trial key.
 
-    `app.state.log` holds the last thousand requests (`gateway.emulator.journal.Record`), newest last.
+    `app.state.log` holds the last thousand requests (`gateway.emulator.request_log.Record`), newest last.
     """
     emulator = Emulator(Catalogue(models), clock, trial)
     paths: dict[str, dict[str, Answering]] = {}

@@ -15,8 +15,8 @@ from gateway.emulator import chat, chat_v1, datasets, embed, stream, stream_v1, 
 from gateway.emulator.catalogue import Model
 from gateway.emulator.datasets import Dataset
 from gateway.emulator.refusals import Refusal, invalid
+from gateway.emulator.repository import Course, moment, page, short_id
 from gateway.emulator.request import ORGANIZATION, OWNER, Emulator, Reply, Request, warnings
-from gateway.emulator.shelf import Course, moment, page, short_id
 from gateway.emulator.validation import Check
 
 QUEUED, IN_PROGRESS, COMPLETED, CANCELING, CANCELED = (

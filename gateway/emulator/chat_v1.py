@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from gateway.emulator import chat, validation
-from gateway.emulator.attachments import check_tool_name
 from gateway.emulator.catalogue import Model
 from gateway.emulator.chat import Answer
 from gateway.emulator.connectors import Connector, Search, search
-from gateway.emulator.drawing import glance, salient
+from gateway.emulator.extraction import glance, salient
 from gateway.emulator.refusals import Refusal, bare, invalid, wrong_type
 from gateway.emulator.request import Emulator
+from gateway.emulator.tool_validation import check_tool_name
 from gateway.emulator.validation import Check
 
 # In the samples of the specification; a request may leave its model out (deprecated, but served).

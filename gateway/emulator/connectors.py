@@ -15,8 +15,8 @@ import msgspec
 
 from gateway.emulator import validation
 from gateway.emulator.refusals import invalid, wrong_type
+from gateway.emulator.repository import Shelf, moment, short_id, window
 from gateway.emulator.request import ORGANIZATION, Reply, Request, warnings
-from gateway.emulator.shelf import Shelf, moment, short_id, window
 from gateway.emulator.validation import Check
 
 DEFAULT_LIMIT = 30

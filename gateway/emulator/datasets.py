@@ -1,7 +1,7 @@
 """/v1/datasets: files that callers upload, and files that jobs make of them.
 
 A dataset is checked while callers look (`shelf.Course`), and can be downloaded as Avro from the address that it
-shows, as at Cohere without a key. Source: Cohere API notes §13; `rows.py` reads the files.
+shows, as at Cohere without a key. Source: Cohere API notes §13; `dataset_rows.py` reads the files.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.emulator import avro, rows
+from gateway.emulator import avro, dataset_rows
 from gateway.emulator.refusals import Refusal, bare, invalid
+from gateway.emulator.repository import Course, moment, short_id, window
 from gateway.emulator.request import Emulator, Reply, Request
-from gateway.emulator.shelf import Course, moment, short_id, window
 
 LONGEST_NAME = 50
 LARGEST, LARGEST_OF_ALL = 1_500_000_000, 10_000_000_000
@@ -54,7 +54,7 @@ class Dataset(msgspec.Struct, kw_only=True):
         told |= {"dataset_type": self.kind, "validation_status": self.course.stage}
         if self.course.over and self.error:
             told["validation_error"] = self.error
-        told["required_fields"] = list(rows.REQUIRED.get(self.kind, ()))
+        told["required_fields"] = list(dataset_rows.REQUIRED.get(self.kind, ()))
         told["preserve_fields"] = self.preserved
         if self.course.over and not self.error:
             told |= {"schema": avro.ENCODER.encode(self.schema).decode(), "dataset_parts": [self._part(base)]}
@@ -69,7 +69,7 @@ class Dataset(msgspec.Struct, kw_only=True):
         told |= {"index": 0, "size_bytes": self.size, "num_rows": self.count}
         if self.original:
             told["original_url"] = address
-        return told | {"samples": rows.sample(self.kept)}
+        return told | {"samples": dataset_rows.sample(self.kept)}
 
     def file(self) -> bytes:
         """The rows that are kept, as the file that is downloaded."""
@@ -84,8 +84,8 @@ def create(request: Request) -> Reply:
         raise bare("invalid request: name is required.")  # guessed
     if len(name) >= LONGEST_NAME:
         raise invalid(f"name must be shorter than {LONGEST_NAME} characters.")  # guessed
-    if kind not in rows.REQUIRED:
-        raise invalid(f"type must be one of {', '.join(rows.REQUIRED)}.")  # guessed
+    if kind not in dataset_rows.REQUIRED:
+        raise invalid(f"type must be one of {', '.join(dataset_rows.REQUIRED)}.")  # guessed
     delimiter = query.get("csv_delimiter", "")
     if len(delimiter) > 1:
         raise invalid("csv_delimiter must be a single character.")  # guessed
@@ -95,7 +95,7 @@ def create(request: Request) -> Reply:
     sizes = [dataset.size for dataset in request.emulator.shelf(Dataset).newest()]
     if part.size > LARGEST or sum(sizes) + part.size > LARGEST_OF_ALL:
         raise invalid("the dataset exceeds the capacity of your organization.")  # guessed
-    read = rows.read(part, kind, query.get("text_separator", ""), delimiter)
+    read = dataset_rows.read(part, kind, query.get("text_separator", ""), delimiter)
     error, warnings = _judged(read, query.get("skip_malformed_input", "").lower() == "true")
     preserved = [*request.lists.get("keep_fields", ()), *request.lists.get("optional_fields", ())]
     now = request.emulator.clock()
@@ -112,7 +112,7 @@ def create(request: Request) -> Reply:
     return Reply(body={"id": dataset.id})
 
 
-def _judged(read: rows.Rows, skip: bool) -> tuple[str, list[str]]:
+def _judged(read: dataset_rows.Rows, skip: bool) -> tuple[str, list[str]]:
     """The error that fails the dataset, if any, and its warnings."""
     problems = read.malformed[:MOST_PROBLEMS]
     if problems and not skip:

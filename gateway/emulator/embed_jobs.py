@@ -14,8 +14,8 @@ from gateway.emulator import avro, datasets, embed, validation
 from gateway.emulator.catalogue import Model
 from gateway.emulator.datasets import Dataset
 from gateway.emulator.refusals import Refusal, invalid
+from gateway.emulator.repository import Course, moment, short_id
 from gateway.emulator.request import META_V1, Emulator, Reply, Request, warnings
-from gateway.emulator.shelf import Course, moment, short_id
 from gateway.emulator.validation import Check
 
 RUNNING = ("processing", "processing", "complete")

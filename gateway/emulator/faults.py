@@ -2,7 +2,7 @@
 
 By header `x-emulator-fault: NAME[=ARG]` or by model suffix `model@NAME[=ARG]`. Here are the table, its
 reading, and the faults that are plain error answers. What the others do to an answer on its way out is
-`damage.py`.
+`fault_injection.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.emulator.refusals import Refusal, invalid
-from gateway.emulator.trial import SENTENCE as TRIAL
+from gateway.emulator.trial_limits import SENTENCE as TRIAL
 
 HEADER = "x-emulator-fault"
 

@@ -16,8 +16,8 @@ import msgspec
 from gateway.emulator import datasets, validation
 from gateway.emulator.catalogue import Model
 from gateway.emulator.refusals import invalid, wrong_type
+from gateway.emulator.repository import Course, moment, page
 from gateway.emulator.request import ORGANIZATION, OWNER, Emulator, Reply, Request, warnings
-from gateway.emulator.shelf import Course, moment, page
 from gateway.emulator.validation import Check
 
 STATUSES = ("STATUS_QUEUED", "STATUS_FINETUNING", "STATUS_DEPLOYING_API", "STATUS_READY")

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.emulator.attachments import check_tool_name
 from gateway.emulator.catalogue import Model
 from gateway.emulator.images import check_url
 from gateway.emulator.refusals import bare, invalid, unknown_field, wrong_type
+from gateway.emulator.tool_validation import check_tool_name
 
 MOST_IMAGES = 20
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.emulator.catalogue import Catalogue
-from gateway.emulator.journal import Journal
 from gateway.emulator.multipart import Form
-from gateway.emulator.shelf import Shelf
-from gateway.emulator.trial import Trial
+from gateway.emulator.repository import Shelf
+from gateway.emulator.request_log import Journal
+from gateway.emulator.trial_limits import Trial
 
 META_V1: dict[str, Any] = {"api_version": {"version": "1"}}
 ORGANIZATION = "00000000-0000-4000-8000-000000000001"

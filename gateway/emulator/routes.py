@@ -32,8 +32,8 @@ from gateway.emulator import embed as embedding
 from gateway.emulator import rerank as ranking
 from gateway.emulator.catalogue import Model, describe
 from gateway.emulator.refusals import bare, invalid
+from gateway.emulator.repository import page_start, page_token
 from gateway.emulator.request import META_V1, ORGANIZATION, OWNER, Answering, Reply, Request, warnings
-from gateway.emulator.shelf import page_start, page_token
 
 DEFAULT_PAGE, LARGEST_PAGE = 20, 1_000
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from gateway.emulator.conversation import Conversation, Tool
-from gateway.emulator.drawing import STOPWORDS, Drawing, glance, places
-from gateway.emulator.instances import Maker
+from gateway.emulator.extraction import STOPWORDS, Drawing, glance, places
+from gateway.emulator.schema_instances import Maker
 
 ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 12  # recorded: get_weather_9gpb31r7h7mj

@@ -1,7 +1,7 @@
 """The rules of every request body: which fields exist, their types, their ranges, with Cohere's sentences.
 
 Tables of (field, check). What reaches into messages is in `messages.py`, into tools and documents in
-`attachments.py`, into JSON Schemas in `json_schema.py`. Nothing here decides what to answer.
+`tool_validation.py`, into JSON Schemas in `json_schema.py`. Nothing here decides what to answer.
 Sources: Cohere API notes §5, §8, §9, §15 and §2.3; "guessed" marks a sentence that nobody recorded.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from gateway.emulator import attachments, json_schema, messages
+from gateway.emulator import json_schema, messages, tool_validation
 from gateway.emulator.catalogue import Model
 from gateway.emulator.images import check_url
 from gateway.emulator.refusals import bare, invalid, overlong, unknown_field, wrong_type
@@ -185,8 +185,8 @@ def chat(body: Body, model: Model) -> None:
     messages.check(body.get("messages"), model)
     tools = body.get("tools") or []
     documents = body.get("documents") or []
-    attachments.check_tools(tools, bool(body.get("strict_tools")), model)
-    attachments.check_documents(documents)
+    tool_validation.check_tools(tools, bool(body.get("strict_tools")), model)
+    tool_validation.check_documents(documents)
     _capabilities(body, model, tools, documents)
     limit = body.get("max_tokens")
     if limit is not None and limit > model.max_output:
@@ -241,7 +241,7 @@ def embed(body: Body, model: Model) -> None:
     if source == "inputs":
         if not model.multimodal:
             raise invalid("inputs is not supported for this model.")  # guessed
-        attachments.check_inputs(content)
+        tool_validation.check_inputs(content)
     for kind in body.get("embedding_types") or ():
         if kind not in EMBEDDING_TYPES:
             raise invalid(f"embedding_types must be one of {', '.join(EMBEDDING_TYPES)} - received {kind}")  # guessed

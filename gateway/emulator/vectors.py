@@ -14,7 +14,7 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from gateway.emulator.drawing import STOPWORDS
+from gateway.emulator.extraction import STOPWORDS
 
 FULL = 2048  # directions are drawn here; smaller sizes are prefixes, as with Matryoshka embeddings
 DIRECTIONS = 48

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.emulator.journal import Record
 from gateway.emulator.refusals import Refusal, bare
+from gateway.emulator.request_log import Record
 
 JSON = b"application/json"
 EVENT_STREAM = b"text/event-stream"

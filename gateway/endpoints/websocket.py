@@ -2,7 +2,7 @@
 
 Requests of one lane (`stream_id`) are answered one after the other, lanes beside each other. What a socket may hold is
 bounded: requests that wait, lanes, what is remembered, and the time that it may be idle. Who may open one is
-`upgrade.py`; what a request's answer is, `serving.py`.
+`websocket_handshake.py`; what a request's answer is, `handler.py`.
 """
 
 import asyncio
@@ -14,19 +14,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import errors, exchange
-from gateway.access.caller import Caller
+from gateway import errors
+from gateway.auth.principal import Caller
 from gateway.errors import CallerError, GatewayError, failure
-from gateway.exchange import Exchange
-from gateway.log import Log
-from gateway.memory.memory import new_response_id
-from gateway.memory.recent import Recent, SocketTurn
-from gateway.operations import SocketOperation
-from gateway.serving import Services, Serving
-from translators import envelope
-from translators.context import Call, Stream
-from translators.envelope import Envelope
-from translators.errors import Failure
+from gateway.http import error_responses
+from gateway.observability import record
+from gateway.observability.access_log import Log
+from gateway.observability.record import Exchange
+from gateway.pipeline.handler import Serving
+from gateway.pipeline.operations import SocketOperation
+from gateway.pipeline.services import Services
+from gateway.state.connection_state import Recent, SocketTurn
+from gateway.state.conversation_state import new_response_id
+from translators.core.contracts import Call, Stream
+from translators.core.errors import Failure
+from translators.operations import responses_websocket
+from translators.operations.responses_websocket import Envelope
 
 MOST_LANES = 8
 """That work at once on one socket."""
@@ -94,7 +97,7 @@ class Socket:
     def __init__(self, endpoint: SocketEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
         self._operation, self._services, self._log = endpoint.operation, endpoint.services, endpoint.log
         self._scope, self._receive, self._send = scope, receive, send
-        self._known = exchange.of(scope)
+        self._known = record.of(scope)
         self._caller: Caller = scope["gateway.caller"]
         self._recent = Recent(self._services.memory)
         self._lanes: dict[str, Lane] = {}
@@ -137,10 +140,10 @@ class Socket:
 
     async def _take(self, text: str | None) -> None:
         """A message gets its place in its lane; what is wrong with it is told when its turn comes."""
-        asked = Envelope(failure=NOT_TEXT) if text is None else envelope.opened(text)
+        asked = Envelope(failure=NOT_TEXT) if text is None else responses_websocket.opened(text)
         trouble = self._trouble(asked)
         if trouble is not None:
-            await self._say(envelope.refused(trouble, asked.lane, {}))
+            await self._say(responses_websocket.refused(trouble, asked.lane, {}))
             return
         lane = self._lanes.setdefault(asked.lane, Lane(deque()))
         lane.waiting.append(asked)
@@ -226,12 +229,12 @@ class Socket:
         known.status, known.outcome, known.error = told.status, "error", told.code or told.type
         self._log.failure(known.request_id, error, told)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
-        headers = {name.decode(): value.decode("latin-1") for name, value in errors.headers(told, retry_after)}
+        headers = {name.decode(): value.decode("latin-1") for name, value in error_responses.headers(told, retry_after)}
         headers["x-request-id"] = known.request_id
         if known.trace_id:
             headers["x-cohere-trace-id"] = known.trace_id
         del headers["content-type"]
-        await self._say(envelope.refused(told, asked.lane, headers))
+        await self._say(responses_websocket.refused(told, asked.lane, headers))
 
 
 class SocketOutlet:
@@ -251,7 +254,7 @@ class SocketOutlet:
 
     async def documents(self, documents: Sequence[bytes]) -> None:
         for document in documents:
-            await self._say(envelope.addressed(document, self._lane, self.notes))
+            await self._say(responses_websocket.addressed(document, self._lane, self.notes))
             self.notes = ""  # the first event has them
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:

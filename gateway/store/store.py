@@ -12,7 +12,7 @@ from functools import partial
 from sqlalchemy import Connection, Delete, Update, false
 from sqlalchemy.exc import IntegrityError
 
-from gateway.store import conversations, purge, responses
+from gateway.store import conversations, responses, retention
 from gateway.store.conversations import Conversation, Order, Page
 from gateway.store.database import Database
 from gateway.store.errors import ItemExists, StoreUnavailable
@@ -224,7 +224,7 @@ class Store:
     async def purge(self, now: float | None = None, batch: int = 500) -> int:
         """Deletes what has expired, in transactions of at most `batch` rows; their number."""
         deleted = 0
-        for step in purge.steps(self._now() if now is None else now, batch):
+        for step in retention.steps(self._now() if now is None else now, batch):
             while True:
                 rows = await self._database.write(partial(_rows, step))
                 deleted += rows

@@ -1,201 +1,214 @@
-"""One session to Cohere for the life of the process: bare, each call is made once. What routes use is `resilient.py`.
+"""The way to Cohere that every route uses: places, keys, breakers and retries around the bare session.
 
-Redirects are not followed and no cookie is kept: the only host ever dialled is the configured one. What comes back
-is in `reply.py`.
+An answer is asked for again only before its first byte has left: a whole one until it is all here, a streamed one until
+its first piece is. What is worth it says the table in `retry.py`. When nothing is wrong, all this is a few comparisons.
 """
 
 import asyncio
-import io
+import contextlib
 import math
-import ssl
-from collections.abc import Mapping
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
-import aiohttp
-from yarl import URL
+from gateway.auth.principal import Caller
+from gateway.errors import UpstreamError
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+from gateway.settings.schema import Settings
+from gateway.upstream.attempts import _Course
+from gateway.upstream.circuit_breaker import WAY, Breakers
+from gateway.upstream.concurrency import Places
+from gateway.upstream.key_pool import Lease, Pool, PoolKey
+from gateway.upstream.response import Opening, Passage, Reply, stopping
+from gateway.upstream.retry import Patience
+from gateway.upstream.session import Upstream
 
-from gateway import __version__
-from gateway.errors import UpstreamError, failure
-from gateway.settings import SettingError, Timeouts, UpstreamSettings
-from gateway.upstream.connector import Connector
-from gateway.upstream.reply import Passage, Reply, Upload, broken
-
-USER_AGENT = f"cohere-gateway/{__version__}"
-READ_BUFFER = 256 * 1024
-"""Bytes of an answer that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
-
-LARGE_BODY = 1024 * 1024
-
-NOTHING_OF_OURS = ("accept", "accept-encoding", "content-type", "user-agent")
-"""Headers that the client library would add to a request which is passed on as it came."""
+T = TypeVar("T")
+Send: TypeAlias = Callable[[str, float], Awaitable[Reply]]
+"""Makes the call once: with this key, to be complete by this moment of the loop's clock."""
 
 
-class Upstream:
-    """Cohere, or what stands in its place."""
+class ResilientUpstream:
+    """Cohere, or what stands in its place, asked as often as it makes sense."""
 
-    def __init__(self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None) -> None:
-        """Raises SettingError where a certificate or a header cannot be used."""
-        settings = settings or UpstreamSettings()
-        self._base_url, self._timeouts = base_url, timeouts
-        self._encoded_base = str(URL(base_url)).rstrip("/")
-        self._headers, self._files = _extra_headers(settings.headers), settings
-        self._session: aiohttp.ClientSession | None = None
-        if settings != UpstreamSettings():
-            _certificates(settings)  # a file that is not there is told before anything is served
+    def __init__(self, settings: Settings, keys: list[str], metrics: Metrics, log: Log) -> None:
+        """Raises SettingError."""
+        self._session = Upstream(settings.cohere_base_url, settings.timeouts, settings.upstream)
+        self._retries, self._total = settings.retries, settings.timeouts.total
+        self._wait = settings.pool.wait
+        self._metrics, self._log = metrics, log
+        self._random = random.Random()
+        self._pool = Pool(keys, settings.pool, time.monotonic)
+        self._breakers = Breakers(settings.breaker, time.monotonic, self._breaker_changed)
+        self._places = Places(settings.concurrency)
+        self._asking: set[asyncio.Task[object]] = set()
+        self._open: set[Reply] = set()
+        self._keys_changed: asyncio.Event | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
-        self._session = aiohttp.ClientSession(
-            connector=Connector(limit=0, ssl=_certificates(self._files)),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": USER_AGENT, **self._headers},
-            read_bufsize=READ_BUFFER,
-            proxy=_proxy(self._base_url),
-        )
+        await self._session.start()
 
     async def stop(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._session.stop()
+
+    def configure(self, settings: Settings, keys: list[str]) -> None:
+        """Other keys, retries, breakers and places, for the calls that follow."""
+        self._retries, self._wait = settings.retries, settings.pool.wait
+        self._pool.configure(keys, settings.pool)
+        self._breakers.configure(settings.breaker)
+        self._places.configure(settings.concurrency)
+        self.keys_changed()
+        self._metrics.parked_keys.set(self._pool.parked)
+
+    def interrupt(self) -> None:
+        """Ends what is under way: those who wait or read are told that the gateway is stopping."""
+        self._stopping = True
+        self._places.dismiss(stopping())
+        for task in self._asking:
+            task.cancel()
+        for reply in self._open:
+            reply.interrupt()
+
+    def post(self, path: str, caller: Caller, body: bytes, streamed: bool, model: str = "", weight: int = 1) -> Opening:
+        """model: Cohere's name of it, where there is one; budgets and breakers go by it. weight: as in `through`."""
+        return Opening(lambda: self.open("POST", path, caller, body, streamed, model, weight))
+
+    def get(self, path: str, caller: Caller) -> Opening:
+        return Opening(lambda: self.open("GET", path, caller, None, False, ""))
+
+    def carry(
+        self, passage: Passage, caller: Caller, path: str, model: str, repeatable: bool, weight: int = 1
+    ) -> Opening:
+        """Passes a request on as it came, but for the key. path: Cohere's, without the query string. repeatable: asking
+        twice does no more than asking once. weight: as in `through`.
+        """
+        upload = not isinstance(passage.body, bytes | None)
+
+        def send(key: str, last_deadline: float) -> Awaitable[Reply]:
+            # What comes in pieces takes as long as it takes: each piece has its own time.
+            return self._session.pass_on(passage, key, math.inf if upload else last_deadline)
+
+        return Opening(
+            lambda: self.through(
+                path, caller, send, streamed=True, model=model, weight=weight, repeatable=repeatable and not upload
+            )
+        )
 
     async def open(
-        self, method: str, path: str, key: str, body: bytes | None, streamed: bool, last_deadline: float = math.inf
+        self,
+        method: str,
+        path: str,
+        caller: Caller,
+        body: bytes | None,
+        streamed: bool,
+        model: str,
+        weight: int = 1,
     ) -> Reply:
-        """Sends a request and waits for the answer's head. Raises UpstreamError."""
-        assert self._session is not None, "start() comes first"
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        if body is not None:
-            headers["content-type"] = "application/json"
-        # A compressed stream would be held back by whoever compresses it; a whole answer is cheaper so.
-        headers["accept"] = "text/event-stream" if streamed else "application/json"
-        headers["accept-encoding"] = "identity" if streamed else "gzip"
-        deadline = min(asyncio.get_running_loop().time() + self._timeouts.first_event, last_deadline)
-        try:
-            async with asyncio.timeout_at(deadline):
-                response = await self._session.request(
-                    method, self._base_url + path, data=_payload(body), headers=headers, allow_redirects=False
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise broken(error) from error
-        return Reply(response, deadline, self._timeouts.between_events, last_deadline)
+        """Sends a request until its answer is good, or final. Raises UpstreamError where there is none."""
 
-    async def pass_on(self, passage: Passage, key: str, last_deadline: float = math.inf) -> Reply:
-        """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
+        def send(key: str, last_deadline: float) -> Awaitable[Reply]:
+            return self._session.open(method, path, key, body, streamed, last_deadline)
 
-        The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
-        each must be taken by Cohere in time, and the time for the answer begins when the last one was.
+        return await self.through(path, caller, send, streamed=streamed, model=model, weight=weight)
+
+    async def through(
+        self,
+        path: str,
+        caller: Caller,
+        send: Send,
+        *,
+        streamed: bool,
+        model: str = "",
+        weight: int = 1,
+        repeatable: bool = True,
+    ) -> Reply:
+        """As `open`, for any way of sending, say of a body that comes in pieces.
+
+        streamed: of an answer that is a success only the first piece is waited for. weight: what it takes of a key's
+        budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once.
         """
-        assert self._session is not None, "start() comes first"
-        loop = asyncio.get_running_loop()
-        # The operator's headers are every request's: no caller puts others in their place.
-        headers = [pair for pair in passage.headers if pair[0] not in self._headers]
-        if key:
-            headers.append(("authorization", f"Bearer {key}"))
-        body, upload, sending = passage.body, None, None
+        return await self._interruptible(_Course(self, path, caller, send, streamed, model, weight, repeatable).run())
+
+    async def rest(self, seconds: float) -> None:
+        """Waits, but for no gateway that is stopping. Raises UpstreamError."""
+        await self._interruptible(asyncio.sleep(seconds))
+
+    async def _interruptible(self, waited: Coroutine[Any, Any, T]) -> T:
+        """Raises UpstreamError when the gateway is stopping and its time is up."""
+        if self._stopping:
+            waited.close()
+            raise stopping()
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
         try:
-            first = min(loop.time() + self._timeouts.first_event, last_deadline)
-            async with asyncio.timeout_at(first) as clock:
-                data: _Sending | bytes | io.BytesIO | None
-                if body is None or isinstance(body, bytes):
-                    data = _payload(body)
-                else:
-                    upload = body
-                    data = sending = _Sending(upload, clock, self._timeouts)
-                response = await self._session.request(
-                    passage.method,
-                    # Encoded already: what is escaped stays so, and nothing in it can be another host.
-                    URL(self._encoded_base + passage.target, encoded=True),
-                    data=data,
-                    headers=headers,
-                    skip_auto_headers=NOTHING_OF_OURS,
-                    allow_redirects=False,
-                    auto_decompress=False,
-                )
-                if sending is not None:
-                    sending.answered = True
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if upload is not None and upload.failure is not None:
-                raise upload.failure from error
-            raise broken(error) from error
-        if response.status < 200:
-            # An upgrade that nobody has asked for: what follows it is no HTTP.
-            response.close()
-            raise UpstreamError(failure("cut", "Cohere's answer is none"))
-        deadline = clock.when() or loop.time() + self._timeouts.first_event
-        return Reply(response, deadline, self._timeouts.between_events, last_deadline, passage)
-
-
-class _Sending:
-    """An upload on its way. The caller's slowness is timed where its pieces come from, Cohere's here."""
-
-    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
-        self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
-        self.answered = False
-
-    def __aiter__(self) -> "_Sending":
-        return self
-
-    async def __anext__(self) -> bytes:
-        """The next piece; to ask for it is to have taken the one before."""
-        self._allow(None)
-        try:
-            piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            self._allow(self._timeouts.first_event)
+            return await waited
+        except asyncio.CancelledError:
+            # Our own cancellation, unless somebody else wants the task to end as well.
+            if self._stopping and task.uncancel() == 0:
+                raise stopping() from None
             raise
-        self._allow(self._timeouts.between_events)
-        return piece
+        finally:
+            self._asking.discard(task)
 
-    def _allow(self, seconds: float | None) -> None:
-        if not self.answered:
-            self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+    def patience(self) -> Patience:
+        """For an answer that began with 200 and turned out to be none."""
+        return Patience(self._retries, time.monotonic(), time.monotonic, self._random)
 
+    # --- for the course of one call ------------------------------------------------------------------------
 
-OURS = frozenset(
-    "authorization accept accept-encoding connection content-length content-type host transfer-encoding".split()
-)
-"""Headers that are set for each request, so that a setting cannot."""
+    async def place(self, owner: str) -> None:
+        """Takes a place. Raises UpstreamError."""
+        if not self._places.at_once():
+            began = time.monotonic()
+            try:
+                await self._places.enter(owner)
+            finally:
+                self._metrics.queue_wait.observe(time.monotonic() - began)
 
+    async def a_key(self, seconds: float) -> None:
+        """Waits for a key that is to be free by then, or for news of the keys."""
+        self._keys_changed = self._keys_changed or asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._keys_changed.wait()
 
-def _extra_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The operator's headers. Raises SettingError on one that cannot be sent."""
-    for name, value in headers.items():
-        if not name or not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-            raise SettingError(f"upstream.headers: {name!r} is no name of a header")
-        if name.lower() in OURS:
-            raise SettingError(f"upstream.headers: '{name}' is set by the gateway itself")
-        if not value.isascii() or not value.isprintable():
-            raise SettingError(f"upstream.headers: the value of '{name}' cannot be sent")
-    return {name.lower(): value for name, value in headers.items()}
+    def keys_changed(self) -> None:
+        """Whoever waits for a key may look again."""
+        if self._keys_changed is not None:
+            self._keys_changed.set()
+            self._keys_changed = None
 
+    def counted(self, why: str) -> None:
+        """A retry."""
+        self._metrics.retries.labels(why).inc()
 
-def _certificates(settings: UpstreamSettings) -> ssl.SSLContext:
-    """Whom we trust, and who we are. Raises SettingError."""
-    context = ssl.create_default_context()
-    try:
-        place = "ca_file"
-        if settings.ca_file:
-            context.load_verify_locations(settings.ca_file)
-        place = "client_certificate"
-        if settings.client_certificate:
-            context.load_cert_chain(settings.client_certificate, settings.client_key or None)
-        elif settings.client_key:
-            raise SettingError("upstream.client_key: upstream.client_certificate is missing")
-    except OSError as error:  # ssl.SSLError is one
-        why = error.strerror or "it cannot be read"
-        raise SettingError(f"upstream.{place}: {getattr(settings, place)}: {why}") from error
-    return context
+    def opened(self, reply: Reply) -> None:
+        self._open.add(reply)
+        reply.closing = self._closed
 
+    def _closed(self, reply: Reply) -> None:
+        self._open.discard(reply)
+        self._places.leave()
 
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """aiohttp warns of large bytes, which it would write in one go: it reads a file piece by piece."""
-    return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
+    def park(self, lease: Lease, told: UpstreamError) -> None:
+        if self._pool.park(lease, told.failure):
+            self._metrics.parked_keys.set(self._pool.parked)
+            self._log.trouble(
+                f"Cohere {lease.key.name} is parked: {told.failure.code}. The other keys serve; "
+                "it is tried again from time to time, and after SIGHUP"
+            )
 
+    def unpark(self, key: PoolKey) -> None:
+        self._metrics.parked_keys.set(self._pool.parked)
+        self._log.trouble(f"Cohere {key.name} serves again")
 
-def _proxy(base_url: str) -> str | None:
-    """The environment's proxy for this address, looked up once: aiohttp's own `trust_env` would do it each time."""
-    parts = urlsplit(base_url)
-    if proxy_bypass(parts.hostname or ""):
-        return None
-    return getproxies().get(parts.scheme)
+    def _breaker_changed(self, model: str, is_open: bool) -> None:
+        name = "way" if model == WAY else self._metrics.known_model(model) or "none"
+        self._metrics.breaker.labels(name).set(int(is_open))
+        what = "the way to Cohere" if model == WAY else f"Cohere's model {name}"
+        self._log.trouble(f"the circuit breaker of {what} is {'open' if is_open else 'closed'}")

@@ -1,7 +1,7 @@
 """THE TABLE of what a failed call means: is Cohere asked again, and what becomes of the key.
 
-Pure: clock and chance are passed in. Who asks again is `resilient.py`; for answers that came with 200 and are none,
-`serving.py`. Which failures are worth it: cohere_api.md §3.
+Pure: clock and chance are passed in. Who asks again is `client.py`; for answers that came with 200 and are none,
+`handler.py`. Which failures are worth it: cohere_api.md §3.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from random import Random
 
 from msgspec import Struct
 
-from gateway.settings import Retries
+from gateway.settings.schema import Retries
 
 
 class Key(Enum):

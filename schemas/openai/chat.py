@@ -1,6 +1,6 @@
 """Chat Completions: what a request's structured fields hold, and the answers we send.
 
-Requests forbid unknown keys on purpose: the field engine (`translators/fields.py`) catches the refusal,
+Requests forbid unknown keys on purpose: the field engine (`translators/core/field_table.py`) catches the refusal,
 drops the key and notes it, so an ordinary request pays nothing for it and no key is lost in silence.
 Answers use UNSET for "may be absent" and None for "required, may be null".
 

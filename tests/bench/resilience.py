@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from multidict import CIMultiDict
 
 from bench.translation import spread
-from gateway.access.caller import Caller
-from gateway.log import Log
-from gateway.metrics import Metrics
-from gateway.settings import Settings, UpstreamSettings
-from gateway.upstream.client import Upstream
-from gateway.upstream.reply import Reply
-from gateway.upstream.resilient import ResilientUpstream
+from gateway.auth.principal import Caller
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+from gateway.settings.schema import Settings, UpstreamSettings
+from gateway.upstream.client import ResilientUpstream
+from gateway.upstream.response import Reply
+from gateway.upstream.session import Upstream
 
 TARGET = 15.0
 LOOPS = 3_000

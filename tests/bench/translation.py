@@ -66,8 +66,8 @@ def project(module: str) -> Any:
 
 def project_request(body: bytes) -> Callable[[], Any]:
     """What translates this request."""
-    chat = project("translators.chat")
-    context = project("translators.context").Context(created=1_700_000_000, unique="0" * 32)
+    chat = project("translators.operations.chat")
+    context = project("translators.core.contracts").Context(created=1_700_000_000, unique="0" * 32)
     return lambda: chat.request(body, context)
 
 
@@ -86,7 +86,7 @@ def project_whole() -> Work:
 def project_stream(reads: list[bytes]) -> Work:
     """Request and stream, with the framing that the gateway does around the translator."""
     request = project_request(STREAM_REQUEST)
-    sse = project("gateway.sse")
+    sse = project("gateway.http.sse")
 
     def work() -> object:
         call = request()

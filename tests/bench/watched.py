@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from gateway.cli import main
+from gateway.cli.main import main
 
 
 def tell(file: Path) -> None:

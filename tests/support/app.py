@@ -24,9 +24,9 @@ from hypercorn.config import Config
 
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
-from gateway.log import Log
-from gateway.server import configure
-from gateway.settings import BreakerSettings, Models, Retries, Settings, Timeouts
+from gateway.observability.access_log import Log
+from gateway.server.process import configure
+from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
 from support.gateway import serve
 from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
 

@@ -17,21 +17,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from gateway.access.methods import METHODS
+from gateway.cohere_methods import METHODS
 from gateway.emulator.faults import FAULTS
-from gateway.endpoints.remembered import REMEMBERED
+from gateway.endpoints.stored import REMEMBERED
 from gateway.errors import ERRORS
-from gateway.front.base_urls import SPELLINGS
-from gateway.metrics import Metrics
-from gateway.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
-from gateway.settings import described
-from gateway.unsupported import UNSUPPORTED
-from translators.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder
-from translators.fields import Field, Verdict
-from translators.model_names import SUCCESSORS
-from translators.reasoning import BUDGETS
-from translators.refusals import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
-from translators.turn import FAILED_REASONS
+from gateway.http.path_aliases import SPELLINGS
+from gateway.http.unsupported import UNSUPPORTED
+from gateway.observability.metrics import Metrics
+from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
+from gateway.settings.reference import described
+from translators.answer.turn import FAILED_REASONS
+from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder
+from translators.core.field_table import Field, Verdict
+from translators.core.model_names import SUCCESSORS
+from translators.core.upstream_errors import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
+from translators.request.reasoning import BUDGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (

@@ -24,13 +24,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gateway.vocabulary import vocabulary
+from gateway.pipeline.cl100k_base import vocabulary
 from support import transcripts
-from translators import compaction as compaction_api
-from translators import embeddings as embeddings_api
-from translators import responses as responses_api
-from translators.context import Context, Stream
-from translators.errors import TranslationError
+from translators.core.contracts import Context, Stream
+from translators.core.errors import TranslationError
+from translators.operations import embeddings as embeddings_api
+from translators.operations import responses as responses_api
+from translators.operations import responses_compaction as compaction_api
 
 ROOT = Path(__file__).resolve().parents[1] / "golden"
 
@@ -163,7 +163,7 @@ def _whole(case: Path, translate: Callable[..., Any]) -> dict[str, str]:
 
 def stream(case: Path) -> dict[str, str]:
     """What the case's transcript comes to in either projection: one document a line."""
-    from gateway import sse
+    from gateway.http import sse
 
     settings = _read(case, "settings.json") or {}
     decoder = sse.Decoder()

@@ -19,9 +19,9 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 
 from support.recordings import select
-from translators import chat
-from translators.context import Context, Policy, UsageBase
-from translators.errors import Failure
+from translators.core.contracts import Context, Policy, UsageBase
+from translators.core.errors import Failure
+from translators.operations import chat
 
 Event = dict[str, Any]
 
@@ -391,7 +391,7 @@ def answers(draw: st.DrawFn, reasons: st.SearchStrategy[str] = GOOD_REASONS, log
 @st.composite
 def walks(draw: st.DrawFn) -> list[Event]:
     """Any walk over the turn machine's own table: legal, and as odd as leniency allows."""
-    from translators.turn import TRANSITIONS, State
+    from translators.answer.turn import TRANSITIONS, State
 
     state, events, number = State.IDLE, list[Event](), 0
     for _ in range(draw(st.integers(1, 14))):

@@ -1,0 +1,215 @@
+"""THE TABLE OF COHERE'S METHODS: which one a native request calls, by its verb and path.
+
+For metrics and the log; for permissions, limits and the ledger as they come. Names are those of Cohere's own SDK.
+How a URL becomes a path of Cohere's is in `gateway/endpoints/passthrough_path.py`; what a method's body means is
+not known here.
+Sources: Cohere's OpenAPI document, SDK 7.3.1, cohere_api.md §4.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+
+class Rate(Struct, frozen=True):
+    """Calls a minute, or inputs, that Cohere grants a key."""
+
+    trial: int
+    production: int
+    counts: Literal["calls", "inputs"] = "calls"
+
+
+CHAT = Rate(20, 500)
+"""Models that are sold by contract stay at the trial rate with a production key, too."""
+
+EMBED = Rate(2_000, 2_000, "inputs")
+RERANK = Rate(10, 1_000)
+TOKENIZE = Rate(100, 2_000)
+EMBED_JOBS = Rate(5, 50)
+TRANSCRIPTIONS = Rate(5, 5)
+ELSE = Rate(500, 500)
+
+
+COMPUTING = frozenset(("chat", "embed", "rerank", "parse", "classify", "tokens", "audio", "models", "keys"))
+"""Groups whose methods answer, and leave nothing behind."""
+
+
+class Method(Struct, frozen=True):
+    """One row.
+
+    acts_on: what a permission for it would name; a `{placeholder}` of that name in the path is its id, and a
+    `model` that is not in the path is in the body. takes: what its body is; JSON is held until it is whole, so that
+    it can be looked into and sent again, anything else is passed on piece by piece.
+    """
+
+    name: str
+    group: str
+    verb: str
+    path: str
+    acts_on: str = ""
+    takes: Literal["", "json", "form"] = ""
+    rate: Rate = ELSE
+
+    @property
+    def repeatable(self) -> bool:
+        """Asking twice does no more than asking once, but for what it costs: it makes nothing that stays."""
+        return self.verb == "GET" or self.group in COMPUTING
+
+    @property
+    def operation(self) -> str:
+        """Its name among the gateway's operations, in log and metrics."""
+        return f"native.{self.name}"
+
+
+METHODS: tuple[Method, ...] = (
+    Method("v2.chat", "chat", "POST", "/v2/chat", "model", "json", CHAT),
+    Method("v2.embed", "embed", "POST", "/v2/embed", "model", "json", EMBED),
+    Method("v2.rerank", "rerank", "POST", "/v2/rerank", "model", "json", RERANK),
+    Method("v2.parse", "parse", "POST", "/v2/parse", "model", "json"),
+    Method("chat", "chat", "POST", "/v1/chat", "model", "json", CHAT),
+    Method("generate", "chat", "POST", "/v1/generate", "model", "json"),
+    Method("summarize", "chat", "POST", "/v1/summarize", "model", "json"),
+    Method("embed", "embed", "POST", "/v1/embed", "model", "json", EMBED),
+    Method("rerank", "rerank", "POST", "/v1/rerank", "model", "json", RERANK),
+    Method("classify", "classify", "POST", "/v1/classify", "model", "json"),
+    Method("tokenize", "tokens", "POST", "/v1/tokenize", "model", "json", TOKENIZE),
+    Method("detokenize", "tokens", "POST", "/v1/detokenize", "model", "json"),
+    Method("audio.transcriptions.create", "audio", "POST", "/v2/audio/transcriptions", "", "form", TRANSCRIPTIONS),
+    Method("models.list", "models", "GET", "/v1/models"),
+    Method("models.get", "models", "GET", "/v1/models/{model}", "model"),
+    Method("check_api_key", "keys", "POST", "/v1/check-api-key"),
+    Method("datasets.create", "datasets", "POST", "/v1/datasets", "dataset", "form"),
+    Method("datasets.list", "datasets", "GET", "/v1/datasets"),
+    Method("datasets.get_usage", "datasets", "GET", "/v1/datasets/usage"),
+    Method("datasets.get", "datasets", "GET", "/v1/datasets/{dataset}", "dataset"),
+    Method("datasets.delete", "datasets", "DELETE", "/v1/datasets/{dataset}", "dataset"),
+    Method("embed_jobs.create", "embed_jobs", "POST", "/v1/embed-jobs", "model", "json", EMBED_JOBS),
+    Method("embed_jobs.list", "embed_jobs", "GET", "/v1/embed-jobs", "", "", EMBED_JOBS),
+    Method("embed_jobs.get", "embed_jobs", "GET", "/v1/embed-jobs/{job}", "job", "", EMBED_JOBS),
+    Method("embed_jobs.cancel", "embed_jobs", "POST", "/v1/embed-jobs/{job}/cancel", "job", "", EMBED_JOBS),
+    Method("batches.create", "batches", "POST", "/v2/batches", "model", "json"),
+    Method("batches.list", "batches", "GET", "/v2/batches"),
+    Method("batches.retrieve", "batches", "GET", "/v2/batches/{batch}", "batch"),
+    Method("batches.cancel", "batches", "POST", "/v2/batches/{batch}:cancel", "batch"),
+    Method(
+        "finetuning.create_finetuned_model", "finetuning", "POST", "/v1/finetuning/finetuned-models", "finetune", "json"
+    ),
+    Method("finetuning.list_finetuned_models", "finetuning", "GET", "/v1/finetuning/finetuned-models"),
+    Method(
+        "finetuning.get_finetuned_model", "finetuning", "GET", "/v1/finetuning/finetuned-models/{finetune}", "finetune"
+    ),
+    Method(
+        "finetuning.update_finetuned_model",
+        "finetuning",
+        "PATCH",
+        "/v1/finetuning/finetuned-models/{finetune}",
+        "finetune",
+        "json",
+    ),
+    Method(
+        "finetuning.delete_finetuned_model",
+        "finetuning",
+        "DELETE",
+        "/v1/finetuning/finetuned-models/{finetune}",
+        "finetune",
+    ),
+    Method(
+        "finetuning.list_events",
+        "finetuning",
+        "GET",
+        "/v1/finetuning/finetuned-models/{finetune}/events",
+        "finetune",
+    ),
+    Method(
+        "finetuning.list_training_step_metrics",
+        "finetuning",
+        "GET",
+        "/v1/finetuning/finetuned-models/{finetune}/training-step-metrics",
+        "finetune",
+    ),
+    Method("connectors.create", "connectors", "POST", "/v1/connectors", "connector", "json"),
+    Method("connectors.list", "connectors", "GET", "/v1/connectors"),
+    Method("connectors.get", "connectors", "GET", "/v1/connectors/{connector}", "connector"),
+    Method("connectors.update", "connectors", "PATCH", "/v1/connectors/{connector}", "connector", "json"),
+    Method("connectors.delete", "connectors", "DELETE", "/v1/connectors/{connector}", "connector"),
+    Method(
+        "connectors.o_auth_authorize",
+        "connectors",
+        "POST",
+        "/v1/connectors/{connector}/oauth/authorize",
+        "connector",
+    ),
+    Method("compatibility.chat", "chat", "POST", "/compatibility/v1/chat/completions", "model", "json", CHAT),
+    Method("compatibility.embeddings", "embed", "POST", "/compatibility/v1/embeddings", "model", "json", EMBED),
+    Method("compatibility.models", "models", "GET", "/compatibility/v1/models"),
+    Method(
+        "compatibility.transcriptions",
+        "audio",
+        "POST",
+        "/compatibility/v1/audio/transcriptions",
+        "",
+        "form",
+        TRANSCRIPTIONS,
+    ),
+)
+
+OTHER = Method("other", "other", "", "")
+"""What the table does not know: carried all the same."""
+
+_DECODINGS = 3
+
+VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What is carried. TRACE would show the caller the server's key, and CONNECT asks for a tunnel."""
+
+
+def find(verb: str, path: str) -> Method:
+    """The method that this path of Cohere's calls; OTHER if the table has none. `path` is as it was written."""
+    verb = "GET" if verb == "HEAD" else verb
+    if (found := _FIXED.get((verb, path))) is not None:
+        return found
+    parts = path.removesuffix("/").split("/")
+    for method, wanted in _BY_LENGTH.get((verb, len(parts)), ()):
+        if all(map(_fits, parts, wanted)):
+            return method
+    return OTHER
+
+
+def agrees(verb: str, path: str, method: Method) -> bool:
+    """Whether one who decodes a path before splitting it, or cuts its segments at a semicolon, would find the same
+    method, or none.
+
+    An encoded slash inside an id is fine; one that makes another method of the path could get past whatever is
+    decided by this table.
+    """
+    if "%" not in path and ";" not in path:
+        return True
+    for _ in range(_DECODINGS):
+        path = unquote(path)
+        cut = "/".join([segment.partition(";")[0] for segment in path.split("/")])
+        if not {find(verb, path), find(verb, cut)} <= {method, OTHER}:
+            return False
+    return True
+
+
+def _fits(part: str, wanted: str) -> bool:
+    if wanted[:1] != "{":
+        return part == wanted
+    ending = wanted.partition("}")[2]
+    return len(part) > len(ending) and part.endswith(ending)
+
+
+def _tables() -> tuple[Mapping[tuple[str, str], Method], Mapping[tuple[str, int], list[tuple[Method, list[str]]]]]:
+    fixed: dict[tuple[str, str], Method] = {}
+    by_length: dict[tuple[str, int], list[tuple[Method, list[str]]]] = {}
+    # Plain parts go before placeholders: `/v1/datasets/usage` is no dataset's id.
+    for method in sorted(METHODS, key=lambda row: "{" in row.path):
+        if "{" not in method.path:
+            fixed[method.verb, method.path] = method
+        parts = method.path.split("/")
+        by_length.setdefault((method.verb, len(parts)), []).append((method, parts))
+    return fixed, by_length
+
+
+_FIXED, _BY_LENGTH = _tables()

@@ -1,0 +1,154 @@
+"""The guard's part for WebSockets: who may open one, and what is told to whoever may not.
+
+A refusal is an ordinary HTTP answer in place of the upgrade. What happens on an open socket is `websocket.py`.
+
+Pages of other origins: a browser lets any page open a WebSocket anywhere and read what comes; CORS does not apply, but
+it says who the page is (`Origin`), which programs need not. A page is let in if its origin is one of the setting
+`cors_origins`, as for HTTP. Some programs send the address that they call as their origin, so the gateway's own is let
+in, too; but where no key is needed only under a name that nobody can make point here: an IP address or localhost. (A
+page that was loaded from `http://evil.example` may have that name point to 127.0.0.1 afterwards.)
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.types import Receive, Scope, Send
+
+from gateway import errors
+from gateway.auth.authenticator import Access, Mode
+from gateway.endpoints.websocket import METHOD, RESTARTING, SocketEndpoint
+from gateway.errors import CallerError, failure
+from gateway.http import error_responses, unsupported, validation
+from gateway.http.middleware import LONGEST_PATH_LOGGED, always, date, request_id
+from gateway.http.path_aliases import BaseUrls
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+from gateway.observability.record import Exchange
+from gateway.settings.schema import Settings
+
+OPERATION = "socket"
+"""What an open socket is called in log and metrics; the requests on it are counted as what they are."""
+
+HTTP_ANSWER = "websocket.http.response"
+"""The extension of ASGI by which an upgrade is refused with an answer."""
+
+POLICY, BROKEN = 1008, 1011
+"""Close codes (RFC 6455 §7.4.1) for a refusal where a server has no such extension, and for a fault of ours."""
+
+OPENAIS_SOCKETS = ("/v1/realtime", "/v1/realtime/translations")
+"""Where OpenAI has WebSockets and Cohere nothing like it."""
+
+KEYLESS = (Mode.OPEN, Mode.DEMO)
+"""Modes in which whoever reaches the gateway may call."""
+
+FOREIGN = failure("foreign_origin", "Pages of this origin may not open a WebSocket here: see the setting cors_origins")
+NO_SOCKET = failure("not_found", "There is no WebSocket at this URL: /v1/responses has one")
+TOO_MANY = failure("too_many_sockets", "Too many WebSockets are open: try again, or use HTTP")
+
+
+class Upgrades:
+    """Sockets by their path, as an ASGI application."""
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, SocketEndpoint],
+        settings: Settings,
+        access: Access,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        self._endpoints, self._metrics, self._log = endpoints, metrics, log
+        self._base_urls = BaseUrls([*endpoints, *OPENAIS_SOCKETS])
+        self._open = 0
+        self.configure(settings, access)
+
+    def configure(self, settings: Settings, access: Access) -> None:
+        """Other settings, for the sockets that follow."""
+        self._settings, self._access, self._always = settings, access, always(access.mode)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        known = Exchange(request_id(headers), METHOD, scope["path"][:LONGEST_PATH_LOGGED], time.monotonic(), OPERATION)
+        scope["gateway.exchange"], scope["gateway.headers"] = known, headers
+        try:
+            endpoint = self._endpoint(scope, headers, known)
+            self._open += 1
+            try:
+                await receive()  # websocket.connect
+                known.status, known.response_started = 101, True
+                await send({"type": "websocket.accept", "headers": self._headers(known)})
+                await endpoint(scope, receive, send)
+            finally:
+                self._open -= 1
+            known.outcome = "ok"
+        except asyncio.CancelledError:
+            known.outcome, known.error = "error", "shutdown"
+            raise
+        except Exception as error:
+            await self._failed(error, known, scope, send)
+        finally:
+            now = time.monotonic()
+            self._metrics.served(known, now)
+            self._log.request(known, now)
+
+    def _endpoint(self, scope: Scope, headers: Mapping[bytes, bytes], known: Exchange) -> SocketEndpoint:
+        """What serves this socket. Raises CallerError for one that may not be opened."""
+        validation.check(scope)
+        if not self._welcome(headers):
+            raise CallerError(FOREIGN)
+        scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
+        known.caller = caller.name
+        self._base_urls.mend(scope)
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is None:
+            refused = unsupported.refusal("GET", scope["path"]) if scope["path"] in OPENAIS_SOCKETS else None
+            raise refused or CallerError(NO_SOCKET)
+        if endpoint.stopping.is_set():
+            raise CallerError(RESTARTING)
+        if self._open >= self._settings.sockets:
+            raise CallerError(TOO_MANY)
+        return endpoint
+
+    def _welcome(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether this is no page, or one that may come in."""
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if not origin or origin in self._settings.cors_origins or "*" in self._settings.cors_origins:
+            return True
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        return _address(origin) == host and (self._access.mode not in KEYLESS or _unforgeable(host))
+
+    def _headers(self, known: Exchange) -> list[tuple[bytes, bytes]]:
+        return [(b"date", date()), (b"x-request-id", known.request_id.encode()), *self._always]
+
+    async def _failed(self, error: Exception, known: Exchange, scope: Scope, send: Send) -> None:
+        told = errors.failure_of(error)
+        known.outcome, known.error = "error", told.code or told.type
+        self._log.failure(known.request_id, error, told)
+        if known.response_started:
+            await send({"type": "websocket.close", "code": BROKEN})
+            return
+        known.status = told.status
+        if HTTP_ANSWER not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": POLICY})
+            return
+        body = error_responses.body(told, known.path)
+        headers = [*error_responses.headers(told, None), (b"content-length", b"%d" % len(body)), *self._headers(known)]
+        await send({"type": f"{HTTP_ANSWER}.start", "status": told.status, "headers": headers})
+        await send({"type": f"{HTTP_ANSWER}.body", "body": body})
+
+
+def _address(origin: str) -> str:
+    """Host and port of an origin, as a Host header has them."""
+    return origin.lower().partition("://")[2]
+
+
+def _unforgeable(host: str) -> bool:
+    """Whether no name server can be made to say what this host is."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False

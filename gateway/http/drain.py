@@ -1,0 +1,52 @@
+"""What is left of a request's body when its answer is over: 401, 413, a GET with a body.
+
+Hypercorn hands a body over through a queue of ten messages and waits for room in it, also before it ends the
+request: with an answer that did not wait for the body (a key that is not known, a file that is too large), and
+nobody who reads on, it would wait for ever, and the connection with it. And to close a connection on which something
+still comes is to reset it: many clients would never read the answer (RFC 9112 §9.6).
+"""
+
+import asyncio
+import contextlib
+
+from starlette.types import Message, Receive
+
+from gateway.http.validation import BROKE, BROKEN, Malformed
+
+LINGER_SECONDS = 2.0
+"""How long the end of a complete answer waits for the rest of a body that nobody wants."""
+
+
+class Unread:
+    """`receive` of a request that has a body."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self.over = False
+
+    async def __call__(self) -> Message:
+        """The next message. Raises Malformed where `connection.py` could not read on."""
+        message = await self._receive()
+        if BROKEN in message:
+            self.over = True
+            raise Malformed(BROKE[message[BROKEN]])
+        if not message.get("more_body"):
+            self.over = True
+        return message
+
+    def throw_away(self) -> None:
+        """Reads on, beside whatever else happens, until the server has closed the request."""
+        if not self.over and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._read_on())
+
+    async def linger(self) -> None:
+        """Until the body has ended, or for a moment."""
+        self.throw_away()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=LINGER_SECONDS)
+
+    async def _read_on(self) -> None:
+        with contextlib.suppress(Malformed):
+            while not self.over:
+                await self()

@@ -1,0 +1,29 @@
+"""Errors as bodies and headers of HTTP answers."""
+
+from schemas.cohere.errors import ErrorBody as CohereErrorBody
+from schemas.cohere.errors import encode_error as encode_cohere_error
+from schemas.openai.errors import Error, ErrorBody, encode_error
+from translators.core.errors import Failure
+
+NATIVE_PREFIX = "/cohere/"
+
+
+ALIAS_PREFIX = "/litellm/cohere/"
+"""Where Cohere's own API is: what is below speaks Cohere's language, in errors, too."""
+
+
+def body(told: Failure, path: str) -> bytes:
+    """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
+    if f"{path}/".startswith((NATIVE_PREFIX, ALIAS_PREFIX)):
+        return encode_cohere_error(CohereErrorBody(told.message))
+    return encode_error(ErrorBody(Error(told.message, told.type, told.param, told.code)))
+
+
+def headers(told: Failure, retry_after: str | None) -> list[tuple[bytes, bytes]]:
+    """Headers that steer the SDKs' own retries."""
+    found = [(b"content-type", b"application/json")]
+    if told.retry is not None:
+        found.append((b"x-should-retry", b"true" if told.retry else b"false"))
+    if retry_after:
+        found.append((b"retry-after", retry_after.encode("latin-1")))
+    return found

@@ -1,0 +1,83 @@
+"""THE TABLE OF BASE URLS: other spellings of the paths of OpenAI's API, all onto the same routes.
+
+Clients join their base URL and their path in every way that there is. A path that is served as it stands is never
+looked at; what begins with a word that is not OpenAI's, such as Cohere's native API, is left as it is.
+"""
+
+import re
+from collections.abc import Iterable
+
+from msgspec import Struct
+from starlette.types import Scope
+
+from translators.core.notes import Notes
+
+DEPLOYMENT, SAID = "gateway.deployment", "gateway.said"
+"""The keys of a request's scope for the model of an Azure path, and for what its body named instead."""
+
+_PLAIN = re.compile(r"/v1/(?!v[12]/|openai/|deployments/)(?:[^/]+/)*[^/]+\Z")
+"""Paths as OpenAI writes them, which no row is about."""
+
+# The paths that Azure's SDK puts below a deployment; a deployment's name may itself contain slashes.
+_AZURE = "chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+"
+
+
+class Spelling(Struct, frozen=True):
+    """shown, example: for the README. `served` is what takes the place of what the pattern found."""
+
+    shown: str
+    example: str
+    pattern: re.Pattern[str]
+    served: str
+
+
+SPELLINGS: tuple[Spelling, ...] = (
+    Spelling("doubled slashes", "/v1//chat/completions", re.compile(r"/{2,}"), "/"),
+    Spelling("trailing slashes", "/v1/chat/completions/", re.compile(r"(?<=.)/+\Z"), ""),
+    Spelling(
+        "Azure's",
+        "/openai/deployments/command-a-03-2025/chat/completions?api-version=2024-10-21",
+        re.compile(rf"\A/(?:(?:v1|openai)/)*deployments/(?P<deployment>.+?)/(?P<rest>{_AZURE})\Z"),
+        r"/v1/\g<rest>",
+    ),
+    Spelling("Azure's of today", "/openai/v1/chat/completions", re.compile(r"\A/(?:v1/)*(?:openai/)+(?:v1/)*"), "/v1/"),
+    Spelling("a doubled version", "/v1/v1/chat/completions", re.compile(r"\A/(?:v1/){2,}"), "/v1/"),
+    Spelling("Cohere's of rerank", "/v2/rerank", re.compile(r"\A/(?:v1/)?v2/rerank\Z"), "/v1/rerank"),
+    Spelling("no version", "/chat/completions", re.compile(r"\A/(?!v[12]/)"), "/v1/"),
+)
+"""In the order in which they are applied."""
+
+PREFIXES = frozenset({"v1", "v2", "openai", "deployments"})
+
+
+class BaseUrls:
+    """The table, for the paths that are served: only what begins like one of them is ever rewritten."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        # A row of what is not served may end in a slash, which means what lies below it: nobody is served there.
+        served = [path.rstrip("/") for path in paths if path.startswith("/v1/")]
+        self._exact = frozenset(path for path in served if "{" not in path)
+        self._first = PREFIXES | {path.split("/")[2] for path in served}
+
+    def mend(self, scope: Scope) -> None:
+        """Puts the path that is meant into the scope; an Azure path's model as well."""
+        path: str = scope["path"]
+        if path in self._exact or _PLAIN.match(path) or path.lstrip("/").partition("/")[0] not in self._first:
+            return
+        deployment = ""
+        for spelling in SPELLINGS:
+            found = spelling.pattern.search(path)
+            if found is not None:
+                path = spelling.pattern.sub(spelling.served, path)
+                deployment = found.groupdict().get("deployment", deployment)
+        if not path.startswith("/v1/"):
+            return
+        scope["path"] = path
+        if deployment:
+            scope[DEPLOYMENT] = deployment
+
+
+def tell(scope: Scope, notes: Notes) -> None:
+    """Notes the model that the body of a request to an Azure path named, if it named another one."""
+    if said := scope.get(SAID):
+        notes.told("deployment", f"model {said} -> {scope[DEPLOYMENT]} (the deployment in the URL)")

@@ -1,0 +1,111 @@
+"""What every request must look like before anything is decided about it: the guard asks this first.
+
+h11 has read the request by then, and has refused most of what is no HTTP (`connection.py` has that told here). This
+table is what h11 lets through and a gateway must not, because somebody in front of us may have read it differently
+(RFC 9112 §11.2, request smuggling), or because it would be unbounded. Nothing is ever decided on a URL made of the
+Host header: routes look at `scope["path"]`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from starlette.types import Scope
+
+from gateway.errors import CallerError, failure
+from translators.core.errors import Failure
+
+LARGEST_HEAD = 32 * 1024
+"""Bytes of a request's line and headers. h11 keeps to it, too, where they come in pieces."""
+
+LONGEST_TARGET = 8 * 1024
+MOST_HEADERS = 100
+
+BROKEN = "gateway.broken"
+"""The key under which `connection.py` tells what was wrong with bytes that are no request (a row of BROKE)."""
+
+JOINED = "gateway.joined"
+"""In the message with an answer's head: its body follows at once, so the two can leave together. Where the head has a
+length this goes without saying.
+"""
+
+BROKE: Mapping[str, Failure] = {
+    "syntax": failure("bad_request", "The request is not HTTP/1.1"),
+    "version": failure("unknown_version", "This server speaks HTTP/1.1"),
+    "coding": failure("unknown_coding", "Of transfer codings only 'chunked', alone and once, is supported"),
+    "target": failure("target_too_long", f"The URL is longer than {LONGEST_TARGET} bytes"),
+    "head": failure("head_too_large", f"The request's headers have more than {LARGEST_HEAD} bytes"),
+    "body": failure("bad_request", "The request's body is not properly framed"),
+}
+
+_SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type")
+"""Headers that may come once: two readers would not agree on which one counts."""
+
+# RFC 3986 §3.2.2 and §3.2.3: a name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?\Z")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+
+MOST_PORT = 65_535
+
+
+class Malformed(CallerError):
+    """A request that is refused for its form. Its connection is not used again: who knows what comes next on it."""
+
+    def __init__(self, told: Failure) -> None:
+        super().__init__(told)
+        self.closes = True
+
+
+def check(scope: Scope) -> None:
+    """Raises Malformed. `scope["gateway.headers"]` is there already."""
+    broken = scope.get("state", {}).get(BROKEN)
+    if broken is not None:
+        raise Malformed(BROKE[broken])
+    _check_target(scope)
+    headers: dict[bytes, bytes] = scope["gateway.headers"]
+    _check_sizes(scope["headers"], headers)
+    modern = scope["http_version"] != "1.0"
+    if b"transfer-encoding" in headers:
+        # RFC 9112 §6.1: a request that has both ought to be handled as an error; and HTTP/1.0 knows no coding.
+        if b"content-length" in headers:
+            raise _malformed("The request has both a 'content-length' and a 'transfer-encoding' header")
+        if not modern:
+            raise _malformed("HTTP/1.0 has no transfer codings")
+    host = headers.get(b"host")
+    if host is not None:
+        named = _HOST.match(host)
+        if named is None or int(named[1] or 0) > MOST_PORT:
+            raise _malformed("The 'host' header is neither a name nor an address")
+    elif modern:
+        raise _malformed("The request has no 'host' header")
+
+
+def _check_target(scope: Scope) -> None:
+    target: bytes = scope["raw_path"]
+    if not target.startswith(b"/") or scope.get("method") == "CONNECT":
+        raise _malformed("The request's target must be a path: this is not a proxy")
+    if len(target) + len(scope["query_string"]) >= LONGEST_TARGET:
+        raise Malformed(BROKE["target"])
+    if _CONTROL.search(scope["path"]):
+        raise _malformed("The URL has control characters in its path")
+
+
+def _check_sizes(given: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> None:
+    if len(given) > MOST_HEADERS:
+        raise Malformed(failure("head_too_large", f"The request has more than {MOST_HEADERS} headers"))
+    if sum([len(name) + len(value) + 4 for name, value in given]) > LARGEST_HEAD:
+        raise Malformed(BROKE["head"])
+    if len(headers) != len(given):
+        names = [name for name, _ in given]
+        for single in _SINGLE:
+            if names.count(single) > 1:
+                raise _malformed(f"The request has more than one '{single.decode()}' header")
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a body was announced."""
+    headers: dict[bytes, bytes] = scope["gateway.headers"]
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+
+def _malformed(message: str) -> Malformed:
+    return Malformed(failure("bad_request", message))

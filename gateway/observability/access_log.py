@@ -1,0 +1,135 @@
+"""One structured line a request, and the operator's few sentences, on standard error.
+
+The line is an allow-list: a field that is not in `Line` cannot be logged. No body, no key, no prompt.
+"""
+
+import asyncio
+import sys
+import time
+import traceback
+from typing import BinaryIO
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.errors import INTERNAL
+from gateway.observability.record import Exchange
+from translators.core.errors import Failure
+
+
+class Line(Struct, frozen=True, omit_defaults=True):
+    """Durations are milliseconds."""
+
+    time: str
+    request: str
+    method: str
+    path: str
+    operation: str
+    status: int
+    outcome: str
+    duration_ms: float
+    first_byte_ms: float | UnsetType = UNSET
+    upstream_ms: float | UnsetType = UNSET
+    model: str = ""
+    caller: str = ""
+    streamed: bool = False
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+    notes: int = 0
+    retries: int = 0
+    cache: str = ""
+    cohere_trace: str = ""
+
+
+LONGEST_NAME = 100
+"""Characters of a model's name that are logged: a caller may write anything there."""
+
+FLUSH_SECONDS = 0.05
+"""Lines are written together this often: a write for each would cost as much as making the line."""
+
+
+class Log:
+    """Lines of JSON on standard error, or `out`. requests: also one for each request, not the operator's alone."""
+
+    def __init__(self, requests: bool = True, out: BinaryIO | None = None) -> None:
+        self._requests = requests
+        self._out = out or sys.stderr.buffer
+        self._encode = msgspec.json.Encoder().encode
+        self._lines: list[bytes] = []
+
+    def request(self, known: Exchange, now: float) -> None:
+        """The line of a finished request, written a moment later, with those that come meanwhile."""
+        if not self._requests:
+            return
+        line = Line(
+            _stamp(),
+            known.request_id,
+            known.method,
+            known.path,
+            known.operation,
+            known.status,
+            known.outcome,
+            _milliseconds(now - known.started),
+            _milliseconds(known.first_byte - known.started) if known.first_byte else UNSET,
+            _milliseconds(known.upstream_ended - known.upstream_began) if known.upstream_ended else UNSET,
+            known.model[:LONGEST_NAME],
+            known.caller,
+            known.streamed,
+            known.error,
+            known.prompt_tokens,
+            known.completion_tokens,
+            known.estimated,
+            known.notes,
+            known.retries,
+            known.cache,
+            known.trace_id,
+        )
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        self._lines.append(self._encode(line))
+
+    def failure(self, request_id: str, error: Exception, told: Failure) -> None:
+        """A failure that the operator must mend: a bug of ours, or a Cohere key that is refused. Others are not logged
+        here. Nothing of the caller's words is in it: a traceback has the code's lines only.
+        """
+        if told is INTERNAL:
+            where = "".join(traceback.format_tb(error.__traceback__))
+            self.trouble(f"request {request_id} failed: {type(error).__name__}\n{where}")
+        elif told.loud:
+            self.trouble(f"request {request_id}: Cohere refused the gateway's own key ({told.code})")
+
+    def trouble(self, text: str) -> None:
+        """What the operator must hear of, whatever the log setting says; at once."""
+        self._lines.append(self._encode({"time": _stamp(), "trouble": text}))
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits. Called at the end, too."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        try:
+            self._out.write(b"\n".join(lines) + b"\n")
+            self._out.flush()
+        except (OSError, ValueError):
+            # A closed pipe at the log's other end must not fail a request.
+            return
+
+
+_second = (0, "")
+
+
+def _stamp() -> str:
+    """ISO 8601 in UTC with milliseconds; the part down to the second is written once a second."""
+    global _second
+    now = time.time()
+    whole = int(now)
+    if _second[0] != whole:
+        _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{_second[1]}.{int((now - whole) * 1000):03d}Z"
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2)

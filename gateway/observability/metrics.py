@@ -1,0 +1,173 @@
+"""Every Prometheus collector, declared once. The only file that knows prometheus_client.
+
+Labels have closed sets of values: operations and outcomes are ours, models are those that Cohere lists or
+the capability table knows, everything else is `other`. With several workers prometheus_client adds up the
+processes through files in PROMETHEUS_MULTIPROC_DIR, which `process.py` sets before the workers start.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from typing import Literal
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.errors import ERRORS
+from gateway.observability.record import CACHE_HIT, Exchange
+from translators.core.notes import Kind, Note
+from translators.core.upstream_errors import REFUSALS
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+OTHER = "other"
+
+UPSTREAM_CODES = frozenset(
+    meaning.code
+    for table in (ERRORS.values(), (meaning for row in REFUSALS.values() for meaning in (row.own, row.server)))
+    for meaning in table
+    if meaning.status >= 429 and meaning.code and meaning.code != "internal_error"
+) | {"upstream_protocol_error"}
+"""The codes of failures that are Cohere's or the way's: a closed set, as Cohere may invent error types."""
+
+# A `_created` series for each series doubles what is scraped and says nothing here.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """One process's collectors."""
+
+    def __init__(self, is_model: Callable[[str], bool], fields: Collection[str]) -> None:
+        """is_model, fields: which names may become labels."""
+        self._is_model, self._fields = is_model, frozenset(fields)
+        self._registry = registry = CollectorRegistry()
+        several = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=_SECONDS, registry=registry)
+
+        def gauge(workers: Literal["livesum", "livemax"], name: str, text: str, *labels: str) -> Gauge:
+            """workers: how the values of several are put together."""
+            return Gauge(name, text, labels, registry=registry, multiprocess_mode=workers if several else "all")
+
+        self.requests = counter(
+            "gateway_requests_total", "Requests answered", "operation", "model", "status", "outcome"
+        )
+        self.duration = histogram(
+            "gateway_request_duration_seconds", "From the request's head to the answer's last byte", "operation"
+        )
+        self.first_byte = histogram(
+            "gateway_time_to_first_token_seconds",
+            "From the request's head to the first byte of a streamed answer",
+            "operation",
+        )
+        self.upstream = histogram(
+            "gateway_upstream_duration_seconds", "From the call to Cohere to the last byte of its answer", "operation"
+        )
+        self.tokens = counter(
+            "gateway_tokens_total",
+            "Tokens as Cohere counts them; of a stream that broke off before, estimated",
+            "operation",
+            "model",
+            "direction",
+        )
+        self.cache = counter(
+            "gateway_cache_lookups_total",
+            "Requests that could have been answered from the cache",
+            "operation",
+            "result",
+        )
+        self.in_flight = gauge("livesum", "gateway_in_flight_requests", "Requests being served")
+        self.runs = gauge("livesum", "gateway_background_responses", "Responses in the background that have not ended")
+        self.disconnects = counter("gateway_client_disconnects_total", "Callers who left early", "operation", "phase")
+        self.upstream_errors = counter(
+            "gateway_upstream_errors_total", "Failures of Cohere or of the way to it", "operation", "code"
+        )
+        self.noted = counter("gateway_noted_fields_total", "Fields not taken as asked", "operation", "kind", "field")
+        self.retries = counter(
+            "gateway_upstream_retries_total", "Calls to Cohere made once more, by what went wrong before", "reason"
+        )
+        self.fallbacks = counter(
+            "gateway_fallbacks_total", "Requests put to another model, by the model that failed", "model"
+        )
+        self.parked_keys = gauge(
+            "livemax", "gateway_parked_keys", "Cohere keys of the server's that were refused and are passed over"
+        )
+        self.breaker = gauge(
+            "livemax",
+            "gateway_breaker_open",
+            "1 while the circuit breaker of a model, or of the way to Cohere, lets no call through",
+            "model",
+        )
+        self.queue_wait = histogram(
+            "gateway_upstream_queue_seconds", "Waiting for one's turn to call Cohere, of the calls that had to"
+        )
+        self._series: dict[tuple[str, str, int, str], _Series] = {}
+
+    def served(self, exchange: Exchange, now: float) -> None:
+        """Counts a finished request."""
+        model = self.known_model(exchange.model)
+        key = (exchange.operation, model, exchange.status, exchange.outcome)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(self, *key)
+        series.requests.inc()
+        series.duration.observe(now - exchange.started)
+        if exchange.upstream_ended:
+            series.upstream.observe(exchange.upstream_ended - exchange.upstream_began)
+        if exchange.streamed and exchange.first_byte:
+            series.first_byte.observe(exchange.first_byte - exchange.started)
+        if exchange.cache:
+            self.cache.labels(exchange.operation, exchange.cache).inc()
+        if exchange.prompt_tokens and exchange.cache != CACHE_HIT:
+            series.input_tokens.inc(exchange.prompt_tokens)
+        if exchange.completion_tokens and exchange.cache != CACHE_HIT:
+            series.output_tokens.inc(exchange.completion_tokens)
+        if exchange.outcome == "client_closed":
+            phase = "streaming" if exchange.response_started else "waiting"
+            self.disconnects.labels(exchange.operation, phase).inc()
+        elif exchange.error in UPSTREAM_CODES:
+            self.upstream_errors.labels(exchange.operation, exchange.error).inc()
+
+    def note(self, operation: str, notes: Iterable[Note]) -> None:
+        """Counts the fields that were not taken as asked."""
+        for note in notes:
+            if note.kind is not Kind.NOTED:
+                field = note.field.partition("[")[0].partition(".")[0]
+                known = field if field in self._fields else OTHER
+                self.noted.labels(operation, note.kind.value, known).inc()
+
+    def known_model(self, model: str) -> str:
+        """The label for a model: its name if it is known, else `other`."""
+        return model if not model or self._is_model(model) else OTHER
+
+    def exposition(self) -> bytes:
+        """The text of `/metrics`; with several workers, of all of them."""
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self._registry)
+
+
+class _Series:
+    """The series that requests of one kind count in: `labels()` takes a lock and builds strings each time."""
+
+    def __init__(self, metrics: Metrics, operation: str, model: str, status: int, outcome: str) -> None:
+        self.requests = metrics.requests.labels(operation, model, str(status), outcome)
+        self.duration = metrics.duration.labels(operation)
+        self.first_byte = metrics.first_byte.labels(operation)
+        self.upstream = metrics.upstream.labels(operation)
+        self.input_tokens = metrics.tokens.labels(operation, model, "input")
+        self.output_tokens = metrics.tokens.labels(operation, model, "output")

@@ -1,0 +1,1 @@
+"""A translated request from its body to the last byte of its answer."""

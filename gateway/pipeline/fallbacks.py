@@ -1,0 +1,31 @@
+"""Which model is asked when one has failed, and whether that may help. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from translators.core.contracts import Policy
+from translators.core.errors import Failure
+from translators.core.model_names import resolve
+
+UNMENDED = frozenset({"upstream_auth", "too_many_calls", "gateway_stopping", "upstream_cancelled"})
+"""Codes of failures that no other model would be spared."""
+
+SPENT = frozenset({"rate_limit_exceeded", "insufficient_quota"})
+"""Codes of a model's budget that is spent: another model has its own, with the server's keys."""
+
+
+def may_help(failed: Failure, own_key: bool) -> bool:
+    """Whether another model may answer where this one failed so."""
+    if failed.code in SPENT:
+        return not own_key
+    return failed.code == "model_not_found" or (failed.status >= 500 and failed.code not in UNMENDED)
+
+
+def after(failed: Sequence[str], fallbacks: Mapping[str, Sequence[str]], policy: Policy) -> str | None:
+    """The model to ask after these, the first of which is the one that was asked for; None if there is none left.
+
+    The setting may call models by any name that a caller might use.
+    """
+    for model, others in fallbacks.items():
+        if resolve(model, policy) == failed[0]:
+            return next((name for name in (resolve(other, policy) for other in others) if name not in failed), None)
+    return None

@@ -1,0 +1,53 @@
+"""What endpoints share."""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+from starlette.types import Scope
+
+from gateway.observability import record
+from gateway.observability.metrics import Metrics
+from gateway.pipeline.cl100k_base import vocabulary
+from gateway.pipeline.response_cache import AnswerCache
+from gateway.settings.schema import Settings
+from gateway.state.conversation_state import Memory, Recalled
+from gateway.state.encrypted_content import SUMMARY, seal_of
+from gateway.upstream.client import ResilientUpstream
+from gateway.upstream.model_catalog import Catalogue
+from translators.core.contracts import Context, Policy
+
+
+class Services(msgspec.Struct):
+    """What endpoints share: made once at start. A reload changes `settings` and `policy` (`reload.py`)."""
+
+    settings: Settings
+    policy: Policy
+    upstream: ResilientUpstream
+    catalogue: Catalogue
+    metrics: Metrics
+    memory: Memory
+    cache: AnswerCache
+
+    def context(
+        self, scope: Scope, recalled: Recalled | None = None, instead: Mapping[str, str] | None = None
+    ) -> Context:
+        """What the translation of one request may know. instead: see `Policy.instead`."""
+        seal, summaries = seal_of(scope["gateway.caller"]), seal_of(scope["gateway.caller"], SUMMARY)
+        return Context(
+            created=int(time.time()),
+            unique=record.new_id(),
+            strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
+            policy=self.policy if instead is None else msgspec.structs.replace(self.policy, instead=instead),
+            features=self.catalogue.features,
+            lessons=self.catalogue.lessons,
+            history=recalled.history if recalled else (),
+            items=recalled.items if recalled else {},
+            response_id=recalled.response_id if recalled else "",
+            seal=seal.seal,
+            opened=seal.open,
+            seal_summary=summaries.seal,
+            opened_summary=summaries.open,
+            vocabulary=vocabulary,
+            now=time.time,
+        )

@@ -1,0 +1,62 @@
+"""What signals do to a running gateway: an end in good order, new settings. Which signals, is `process.py`'s affair."""
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from gateway.auth.authenticator import Access
+from gateway.endpoints.websocket_handshake import Upgrades
+from gateway.http.middleware import Guard
+from gateway.observability.access_log import Log
+from gateway.pipeline.services import Services
+from gateway.settings.schema import SettingError, Settings
+
+RELOADED = frozenset(
+    {
+        *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins"),
+        *("body_limit", "sockets", "usage_base", "extra_upstream_fields", "strict_failures", "stream_comments"),
+        "reasoning_events",
+        *("models", "retries", "pool", "breaker", "concurrency"),
+    }
+)
+"""Settings, or tables of them, that a running gateway takes over. The others need a restart."""
+
+
+class Control:
+    """The handles of one gateway. draining: is told when it is to stop, with the seconds that are left."""
+
+    def __init__(
+        self, guard: Guard, upgrades: Upgrades, services: Services, log: Log, draining: Callable[[float], None]
+    ) -> None:
+        self._guard, self._upgrades = guard, upgrades
+        self._services, self._log, self._draining = services, log, draining
+
+    def drain(self, seconds: float) -> None:
+        """What is in flight may end by itself for so long; then it is ended, with an error in its own form."""
+        self._draining(seconds)
+        asyncio.get_running_loop().call_later(seconds, self._services.upstream.interrupt)
+
+    def reload(self, old: Settings, new: Settings) -> bool:
+        """Takes over what has changed, for the requests that follow. False if the new settings cannot be."""
+        changed = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+        taken = [name for name in changed if name in RELOADED]
+        left = [name for name in changed if name not in RELOADED]
+        services = self._services
+        settings = replace(services.settings, **{name: getattr(new, name) for name in taken})
+        try:
+            access = Access(settings)
+        except SettingError as error:
+            self.refused(error)
+            return False
+        services.settings, services.policy = settings, settings.policy
+        services.upstream.configure(settings, access.keys)
+        self._guard.configure(settings, access)
+        self._upgrades.configure(settings, access)
+        told = f"the settings were read again: {', '.join(taken) or 'nothing'} changed"
+        self._log.trouble(told + (f"; {', '.join(left)} changed, too, and need a restart" if left else ""))
+        return True
+
+    def refused(self, error: SettingError) -> None:
+        """The new settings cannot even be read."""
+        self._log.trouble(f"the new settings cannot be used, the old ones stay: {error}")

@@ -1,0 +1,151 @@
+"""How the settings are read from the file and the environment."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import ValidationError
+
+from gateway.settings.reference import described
+from gateway.settings.schema import SettingError, Settings
+
+DEFAULT_FILE = "gateway.toml"
+
+
+def load(
+    environment: Mapping[str, str], file: str | None = None, command_line: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
+    _refuse_slips(environment)
+    values = _from_file(file or environment.get("GATEWAY_CONFIG"))
+    for line in described():
+        found = next((environment[name] for name in line.environment if environment.get(name)), None)
+        if found is not None:
+            _put(values, line.path, _listed(found) if line.repeated else found)
+    for path, value in (command_line or {}).items():
+        if value is not None:
+            _put(values, path, value)
+    try:
+        settings = msgspec.convert(_parsed(values), Settings, strict=False)
+    except ValidationError as error:
+        raise SettingError(_explained(error)) from error
+    return msgspec.structs.replace(settings, cohere_base_url=_base_url(settings.cohere_base_url))
+
+
+SLIP = 0.87
+"""How alike two names are (difflib) of which one is taken for a slip of the other."""
+
+
+def _refuse_slips(environment: Mapping[str, str]) -> None:
+    """A variable that is nearly a setting's name. Others that begin with GATEWAY_ may be somebody else's: Kubernetes
+    puts GATEWAY_SERVICE_HOST and the like into every pod beside a service of that name.
+    """
+    known = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
+    for name in environment:
+        if name.startswith("GATEWAY_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, SLIP)
+            if near:
+                raise SettingError(f"unknown setting '{name}', did you mean '{near[0]}'?")
+
+
+def _from_file(name: str | None) -> dict[str, Any]:
+    path = Path(name or DEFAULT_FILE)
+    if name is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not TOML: {error}") from error
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *tables, key = path.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise SettingError(f"{table}: a table is wanted here")
+    values[key] = value
+
+
+_OBJECTS: tuple[tuple[str, str, Any], ...] = (
+    ("models", "aliases", dict[str, str]),
+    ("models", "fallbacks", dict[str, list[str] | str]),
+    ("upstream", "headers", dict[str, str]),
+)
+"""Settings that are tables in the file and JSON objects in the environment."""
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parsed(values: dict[str, Any]) -> dict[str, Any]:
+    """A lone string where a list or a table is meant: `cohere_api_key = "x"`, aliases as JSON in a variable."""
+    keys = values.get("cohere_api_key")
+    if isinstance(keys, str):
+        values["cohere_api_key"] = _listed(keys)
+    for table, key, kind in _OBJECTS:
+        within = values.get(table)
+        written = within.get(key) if isinstance(within, dict) else None
+        if isinstance(within, dict) and isinstance(written, str):
+            try:
+                within[key] = msgspec.json.decode(written, type=kind)
+            except msgspec.DecodeError as error:
+                raise SettingError(f"{table}.{key}: a JSON object is wanted here: {error}") from error
+    models = values.get("models")
+    fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
+    if isinstance(models, dict) and isinstance(fallbacks, dict):
+        models["fallbacks"] = {
+            model: _listed(others) if isinstance(others, str) else others for model, others in fallbacks.items()
+        }
+    return values
+
+
+def _base_url(url: str) -> str:
+    """Without trailing slash and version: clients' configurations carry either (product.md, "HTTP")."""
+    url = url.rstrip("/")
+    for version in ("/v1", "/v2"):
+        url = url.removesuffix(version)
+    if not url.startswith(("http://", "https://")):
+        raise SettingError(f"cohere_base_url: '{url}' is not an http or https address")
+    return url
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "array": "a list",
+    "object": "a table",
+}
+"""msgspec's names of types, in the words of a settings file."""
+
+
+def _explained(error: ValidationError) -> str:
+    """msgspec's sentence in plain words, after the name of the setting that it is about."""
+    text, _, place = str(error).partition(" - at ")
+    path = place.strip("`").removeprefix("$").lstrip(".")
+    unknown = "unknown field `"
+    if unknown in text:
+        key = text.split(unknown)[1].rstrip("`")
+        return _unknown(f"{path}.{key}" if path else key)
+    choices = next((line.choices for line in described() if line.path == path), ())
+    if choices and text.startswith("Invalid enum value"):
+        return f"{path}: {text.removeprefix('Invalid enum value ')} is none of {', '.join(choices)}"
+    text = re.sub(r"`(\w+)`", lambda found: _KINDS.get(found[1], found[0]), text)
+    return f"{path or 'settings'}: {text[:1].lower()}{text[1:]}"
+
+
+def _unknown(name: str) -> str:
+    """What is said of a key that does not exist. The name of a table may be the slip, too."""
+    paths = [line.path for line in described()]
+    names = [*paths, *dict.fromkeys(path.partition(".")[0] for path in paths if "." in path)]
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"unknown setting '{name}'" + (f", did you mean '{near[0]}'?" if near else "")

@@ -1,0 +1,52 @@
+"""The reference of the settings, made from their schema."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.settings.schema import Settings
+
+
+class Description(Struct, frozen=True):
+    """One line of the settings table.
+
+    path: the key in the file, with dots between table and key. text: what the setting means, its choices included.
+    choices: the only values that it may have; empty for any. repeated: it is a list.
+    """
+
+    path: str
+    environment: tuple[str, ...]
+    default: str
+    text: str
+    choices: tuple[str, ...]
+    repeated: bool
+
+
+def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Description]:
+    """Every setting in the order of its declaration."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    for field in info.fields:
+        path = f"{prefix}{field.name}"
+        if isinstance(field.type, msgspec.inspect.StructType):
+            yield from described(field.type.cls, f"{path}.")
+            continue
+        described_type, texts, names = field.type, [], ()
+        while isinstance(described_type, msgspec.inspect.Metadata):
+            texts.append((described_type.extra_json_schema or {}).get("description", ""))
+            names = (described_type.extra or {}).get("environment", names)
+            described_type = described_type.type
+        default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        repeated = isinstance(described_type, msgspec.inspect.ListType)
+        environment = names or ("GATEWAY_" + path.replace(".", "_").upper(),)
+        choices: tuple[str, ...] = ()
+        if isinstance(described_type, msgspec.inspect.LiteralType):
+            choices = tuple(map(str, described_type.values))
+        text = next(filter(None, texts), "") + (f" (one of {', '.join(choices)})" if choices else "")
+        yield Description(path, tuple(environment), _written(default), text, choices, repeated)
+
+
+def _written(default: Any) -> str:
+    return "" if default in ("", [], {}) else msgspec.json.encode(default).decode().strip('"')

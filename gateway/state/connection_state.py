@@ -1,0 +1,102 @@
+"""What one WebSocket remembers: the responses on it that are not to be stored, as long as it is open.
+
+In front of `conversation_state.py`, which has everything else. OpenAI's guide to the WebSocket mode: what was made with
+`store: false` can be continued on its connection and nowhere else, and a request that fails takes what it continued
+out of the connection's memory, so that nobody goes on from a state that may be stale.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.auth.principal import Caller
+from gateway.state.conversation_state import Memory, Recalled, named, shown
+from translators.core.contracts import Kept, Remembering
+
+MOST_RESPONSES = 16
+MOST_BYTES = 16 * 1024 * 1024
+"""Of all that a socket remembers; the oldest goes first. What two responses share is counted twice."""
+
+_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class Recent:
+    """One socket's memory: the whole conversation up to each response, as JSON arrays of items."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self._conversations: dict[str, tuple[bytes, ...]] = {}
+
+    def turn(self) -> "SocketTurn":
+        """The memory for the next request."""
+        return SocketTurn(self)
+
+    def get(self, response_id: str) -> tuple[bytes, ...] | None:
+        """The conversation up to and including this response; None if it is not remembered here."""
+        return self._conversations.get(response_id)
+
+    def arrays(self) -> Iterator[bytes]:
+        """The newest conversation's last items first."""
+        for arrays in reversed(self._conversations.values()):
+            yield from reversed(arrays)
+
+    def add(self, response_id: str, conversation: tuple[bytes, ...]) -> None:
+        """Remembers a conversation; the oldest ones go when there are too many, or too many bytes."""
+        self._conversations[response_id] = conversation
+        sizes = {id: sum(map(len, arrays)) for id, arrays in self._conversations.items()}
+        while len(sizes) > MOST_RESPONSES or sum(sizes.values()) > MOST_BYTES:
+            oldest = next(iter(sizes))
+            del self._conversations[oldest], sizes[oldest]
+
+    def forget(self, response_id: str) -> None:
+        """Nothing happens if it is not remembered."""
+        self._conversations.pop(response_id, None)
+
+
+class SocketTurn:
+    """The memory for one request on the socket. `recall` and `keep` do what those of `Memory` do: first in what the
+    socket remembers, then in the storage.
+    """
+
+    def __init__(self, recent: Recent) -> None:
+        self._recent = recent
+        self._continued = ""
+        self._here: tuple[bytes, ...] | None = None
+
+    async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
+        """Raises CallerError as `Memory.recall`, for what is not here."""
+        self._continued = asked.previous_response_id
+        self._here = self._recent.get(self._continued)
+        items = self._referred(asked)
+        outside = replace(
+            asked, references=tuple(reference for reference in asked.references if reference.id not in items)
+        )
+        if self._here is not None:
+            outside = replace(outside, previous_response_id="")
+        history, found = await self._recent.memory.load(outside, caller)
+        history, items = self._here or history, {**found, **items}
+        if self._here is not None:
+            asked = replace(asked, previous_response_id="")  # the storage knows of no such response
+        return Recalled(response_id, shown(asked, history, items), history, True, items)
+
+    def _referred(self, asked: Remembering) -> Mapping[str, bytes]:
+        ids = {reference.id for reference in asked.references}
+        return named(self._recent.arrays(), ids) if ids else {}
+
+    async def keep(self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes) -> None:
+        """In the storage where that was asked for, else here."""
+        asked = recalled.asked
+        if asked.store:
+            if self._here is not None:
+                # The storage has no link to what is only here: it gets all of it.
+                before = tuple(("", bytes(item)) for array in self._here for item in _array(array))
+                recalled = replace(recalled, asked=replace(asked, items=(*before, *asked.items)))
+            await self._recent.memory.keep(recalled, caller, kept, body)
+        elif kept.status != "failed":
+            own = b"[" + b",".join(item for _, item in asked.items) + b"]"
+            self._recent.add(kept.id, (*recalled.history, own, kept.output))
+
+    def failed(self) -> None:
+        """The request failed: what it continued is forgotten here."""
+        self._recent.forget(self._continued)

@@ -1,0 +1,92 @@
+"""Places for calls to Cohere: so many at once, and a fair queue for the others.
+
+Fair means by turns: each caller who waits has one queue, and the queues are served in rotation, so that nobody waits
+behind all that somebody else has brought.
+"""
+
+import asyncio
+from collections import deque
+
+from gateway.errors import UpstreamError, failure
+from gateway.settings.schema import ConcurrencySettings
+
+
+class Places:
+    """Take one with `enter` or `at_once`, give it back with `leave`."""
+
+    def __init__(self, settings: ConcurrencySettings) -> None:
+        self.settings = settings
+        self.taken = 0
+        self.waiting = 0
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+
+    def at_once(self) -> bool:
+        """Takes a place if one is free and nobody waits for it."""
+        if self.taken >= self.settings.calls or self.waiting:
+            return False
+        self.taken += 1
+        return True
+
+    async def enter(self, owner: str) -> None:
+        """Waits for a place in its turn. Raises UpstreamError when the queue is full or the wait too long."""
+        if self.at_once():
+            return
+        if self.waiting >= self.settings.waiting:
+            raise busy()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(owner, deque()).append(turn)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self.settings.wait):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave()  # it came in the very moment in which we gave up
+            elif turn.cancelled() or not turn.done():
+                self._forget(owner, turn)
+            if isinstance(error, TimeoutError):
+                raise busy() from None
+            raise
+
+    def leave(self) -> None:
+        """Gives a place back, or on to whoever is next."""
+        self.taken -= 1
+        self._admit()
+
+    def configure(self, settings: ConcurrencySettings) -> None:
+        """Other bounds, for those who wait already, too."""
+        self.settings = settings
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._queues and self.taken < self.settings.calls:
+            owner, queue = next(iter(self._queues.items()))
+            turn = queue.popleft()
+            del self._queues[owner]
+            if queue:
+                self._queues[owner] = queue  # to the end of the rotation
+            self.waiting -= 1
+            if not turn.done():
+                self.taken += 1
+                turn.set_result(None)
+
+    def dismiss(self, error: UpstreamError) -> None:
+        """Sends all away who wait."""
+        queues, self._queues, self.waiting = self._queues, {}, 0
+        for queue in queues.values():
+            for turn in queue:
+                if not turn.done():
+                    turn.set_exception(error)
+
+    def _forget(self, owner: str, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(owner)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            self.waiting -= 1
+            if not queue:
+                del self._queues[owner]
+
+
+def busy() -> UpstreamError:
+    """What a caller is told who gets no place: 503, come back in a second."""
+    return UpstreamError(failure("busy", "The gateway has as many calls to Cohere under way as it may"), "1")

@@ -1,0 +1,201 @@
+"""One session to Cohere for the life of the process: bare, each call is made once. What routes use is `client.py`.
+
+Redirects are not followed and no cookie is kept: the only host ever dialled is the configured one. What comes back
+is in `response.py`.
+"""
+
+import asyncio
+import io
+import math
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from gateway import __version__
+from gateway.errors import UpstreamError, failure
+from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
+from gateway.upstream.connector import Connector
+from gateway.upstream.response import Passage, Reply, Upload, broken
+
+USER_AGENT = f"cohere-gateway/{__version__}"
+READ_BUFFER = 256 * 1024
+"""Bytes of an answer that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
+
+LARGE_BODY = 1024 * 1024
+
+NOTHING_OF_OURS = ("accept", "accept-encoding", "content-type", "user-agent")
+"""Headers that the client library would add to a request which is passed on as it came."""
+
+
+class Upstream:
+    """Cohere, or what stands in its place."""
+
+    def __init__(self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None) -> None:
+        """Raises SettingError where a certificate or a header cannot be used."""
+        settings = settings or UpstreamSettings()
+        self._base_url, self._timeouts = base_url, timeouts
+        self._encoded_base = str(URL(base_url)).rstrip("/")
+        self._headers, self._files = _extra_headers(settings.headers), settings
+        self._session: aiohttp.ClientSession | None = None
+        if settings != UpstreamSettings():
+            _certificates(settings)  # a file that is not there is told before anything is served
+
+    async def start(self) -> None:
+        """Opens the session; needs the running loop."""
+        self._session = aiohttp.ClientSession(
+            connector=Connector(limit=0, ssl=_certificates(self._files)),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"user-agent": USER_AGENT, **self._headers},
+            read_bufsize=READ_BUFFER,
+            proxy=_proxy(self._base_url),
+        )
+
+    async def stop(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def open(
+        self, method: str, path: str, key: str, body: bytes | None, streamed: bool, last_deadline: float = math.inf
+    ) -> Reply:
+        """Sends a request and waits for the answer's head. Raises UpstreamError."""
+        assert self._session is not None, "start() comes first"
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        # A compressed stream would be held back by whoever compresses it; a whole answer is cheaper so.
+        headers["accept"] = "text/event-stream" if streamed else "application/json"
+        headers["accept-encoding"] = "identity" if streamed else "gzip"
+        deadline = min(asyncio.get_running_loop().time() + self._timeouts.first_event, last_deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._session.request(
+                    method, self._base_url + path, data=_payload(body), headers=headers, allow_redirects=False
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise broken(error) from error
+        return Reply(response, deadline, self._timeouts.between_events, last_deadline)
+
+    async def pass_on(self, passage: Passage, key: str, last_deadline: float = math.inf) -> Reply:
+        """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
+
+        The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
+        each must be taken by Cohere in time, and the time for the answer begins when the last one was.
+        """
+        assert self._session is not None, "start() comes first"
+        loop = asyncio.get_running_loop()
+        # The operator's headers are every request's: no caller puts others in their place.
+        headers = [pair for pair in passage.headers if pair[0] not in self._headers]
+        if key:
+            headers.append(("authorization", f"Bearer {key}"))
+        body, upload, sending = passage.body, None, None
+        try:
+            first = min(loop.time() + self._timeouts.first_event, last_deadline)
+            async with asyncio.timeout_at(first) as clock:
+                data: _Sending | bytes | io.BytesIO | None
+                if body is None or isinstance(body, bytes):
+                    data = _payload(body)
+                else:
+                    upload = body
+                    data = sending = _Sending(upload, clock, self._timeouts)
+                response = await self._session.request(
+                    passage.method,
+                    # Encoded already: what is escaped stays so, and nothing in it can be another host.
+                    URL(self._encoded_base + passage.target, encoded=True),
+                    data=data,
+                    headers=headers,
+                    skip_auto_headers=NOTHING_OF_OURS,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                )
+                if sending is not None:
+                    sending.answered = True
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if upload is not None and upload.failure is not None:
+                raise upload.failure from error
+            raise broken(error) from error
+        if response.status < 200:
+            # An upgrade that nobody has asked for: what follows it is no HTTP.
+            response.close()
+            raise UpstreamError(failure("cut", "Cohere's answer is none"))
+        deadline = clock.when() or loop.time() + self._timeouts.first_event
+        return Reply(response, deadline, self._timeouts.between_events, last_deadline, passage)
+
+
+class _Sending:
+    """An upload on its way. The caller's slowness is timed where its pieces come from, Cohere's here."""
+
+    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
+        self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
+        self.answered = False
+
+    def __aiter__(self) -> "_Sending":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece; to ask for it is to have taken the one before."""
+        self._allow(None)
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._allow(self._timeouts.first_event)
+            raise
+        self._allow(self._timeouts.between_events)
+        return piece
+
+    def _allow(self, seconds: float | None) -> None:
+        if not self.answered:
+            self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+
+OURS = frozenset(
+    "authorization accept accept-encoding connection content-length content-type host transfer-encoding".split()
+)
+"""Headers that are set for each request, so that a setting cannot."""
+
+
+def _extra_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The operator's headers. Raises SettingError on one that cannot be sent."""
+    for name, value in headers.items():
+        if not name or not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+            raise SettingError(f"upstream.headers: {name!r} is no name of a header")
+        if name.lower() in OURS:
+            raise SettingError(f"upstream.headers: '{name}' is set by the gateway itself")
+        if not value.isascii() or not value.isprintable():
+            raise SettingError(f"upstream.headers: the value of '{name}' cannot be sent")
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _certificates(settings: UpstreamSettings) -> ssl.SSLContext:
+    """Whom we trust, and who we are. Raises SettingError."""
+    context = ssl.create_default_context()
+    try:
+        place = "ca_file"
+        if settings.ca_file:
+            context.load_verify_locations(settings.ca_file)
+        place = "client_certificate"
+        if settings.client_certificate:
+            context.load_cert_chain(settings.client_certificate, settings.client_key or None)
+        elif settings.client_key:
+            raise SettingError("upstream.client_key: upstream.client_certificate is missing")
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror or "it cannot be read"
+        raise SettingError(f"upstream.{place}: {getattr(settings, place)}: {why}") from error
+    return context
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """aiohttp warns of large bytes, which it would write in one go: it reads a file piece by piece."""
+    return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
+
+
+def _proxy(base_url: str) -> str | None:
+    """The environment's proxy for this address, looked up once: aiohttp's own `trust_env` would do it each time."""
+    parts = urlsplit(base_url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)

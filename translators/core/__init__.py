@@ -1,0 +1,1 @@
+"""Contracts, field tables, notes and errors that every translation uses."""

@@ -1,0 +1,277 @@
+"""The engine of field tables: one row a field, one verdict a row.
+
+    send     goes to Cohere under a name, perhaps through a converter that sees only its own value
+    read     is decoded and used by a joint rule or by the answer
+    ignore   accepted without effect, noted with its reason
+    refuse   400: accepting it would change the input's meaning or the output's kind
+
+A field without a row is unknown: accepted and noted, refused in strict mode (product.md, decision 1); the
+setting `extra_upstream_fields` names those that are sent all the same. null means absent everywhere.
+
+Each field is decoded by its own decoder, so an error knows its `param`. The Structs of structured fields
+forbid unknown keys; when one is met, the keys that nobody knows are dropped, noted, and the field is read
+again: an ordinary request never pays for it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, ValidationError
+
+from translators.core.contracts import Policy
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+
+class Verdict(Enum):
+    """What becomes of a field, in the words of the documents."""
+
+    SEND = "sent"
+    READ = "translated"
+    IGNORE = "ignored"
+    REFUSE = "refused"
+
+
+Converter = Callable[[Any, str, Notes], Any]
+"""(value, the caller's name of the field, notes) -> the value for Cohere, or UNSET to send nothing."""
+
+
+class Field(Struct, frozen=True):
+    """A row. `why` is the sentence that the support matrix and the notes show.
+
+    neutral: JSON texts that mean the same as absence, neither noted nor refused (product.md, decision 2).
+    """
+
+    name: str
+    verdict: Verdict
+    type: Any = Any
+    why: str = ""
+    to: str = ""
+    convert: Converter | None = None
+    neutral: tuple[bytes, ...] = ()
+
+
+def send(name: str, type: Any, to: str = "", why: str = "", convert: Converter | None = None) -> Field:
+    """A field that goes to Cohere, under the name `to` if it has another one there."""
+    return Field(name, Verdict.SEND, type, why, to or name, convert)
+
+
+def read(name: str, type: Any, why: str = "") -> Field:
+    """A field that a rule reads."""
+    return Field(name, Verdict.READ, type, why)
+
+
+def ignore(name: str, why: str, *neutral: bytes) -> Field:
+    """A field without effect: noted, unless it has one of the neutral values."""
+    return Field(name, Verdict.IGNORE, Any, why, neutral=neutral)
+
+
+def refuse(name: str, why: str, *neutral: bytes) -> Field:
+    """A field that is a 400, unless it has one of the neutral values."""
+    return Field(name, Verdict.REFUSE, Any, why, neutral=neutral)
+
+
+def clamped(low: float, high: float) -> Converter:
+    """A number brought into Cohere's range, noted when it was outside."""
+
+    def convert(value: float, name: str, notes: Notes) -> float:
+        inside = min(max(value, low), high)
+        if inside != value:
+            notes.adjusted(name, value, inside)
+        return inside
+
+    return convert
+
+
+class Reading(Struct):
+    """What a body came to. sent: Cohere's names and values; read: the caller's; extra: passed as they are."""
+
+    sent: dict[str, Any]
+    read: dict[str, Any]
+    extra: dict[str, Raw]
+
+
+_split = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+_NULL = b"null"
+_ABSENT = Raw(_NULL)
+
+SYNONYM_OBJECT = "extra_params"
+"""An object whose fields are read as if they stood at the top level (product.md, decision 1)."""
+
+
+class FieldTable:
+    """The rows of one operation, compiled: `read` is the only method a request meets.
+
+    strict: false where all values come as texts, as in queries and forms.
+    """
+
+    def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None, strict: bool = True) -> None:
+        self.rows = tuple(rows)
+        self.synonyms = dict(synonyms or {})
+        self._rows = {row.name: (row, msgspec.json.Decoder(row.type, strict=strict)) for row in self.rows}
+
+    def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
+        """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
+        reading = Reading({}, {}, {})
+        given: dict[str, str] = {}  # Cohere's name -> the caller's
+        for name, raw in self._fields(body).items():
+            found = self._rows.get(name)
+            if found is None:
+                if name in policy.extra_upstream_fields:
+                    reading.extra[name] = raw
+                elif bytes(raw) != _NULL:
+                    notes.ignored(name, "not known to Cohere")
+                continue
+            row, decoder = found
+            if bytes(raw) == _NULL:
+                continue
+            if row.verdict is Verdict.SEND:
+                value = decode_field(name, decoder, raw, notes)
+                converted = row.convert(value, name, notes) if row.convert else value
+                other = given.setdefault(row.to, name)
+                if other != name and reading.sent[row.to] != converted:
+                    # Two names of one field: Cohere's own wins, whatever the order.
+                    notes.ignored(other if name == row.to else name, f"{row.to} is given, too")
+                    if name != row.to:
+                        continue
+                reading.sent[row.to] = converted
+            elif row.verdict is Verdict.READ:
+                reading.read[name] = decode_field(name, decoder, raw, notes)
+            elif bytes(raw) in row.neutral:
+                continue
+            elif row.verdict is Verdict.IGNORE:
+                notes.ignored(name, row.why)
+            else:
+                raise InvalidField(name, f"'{name}' is not supported: {row.why}", "unsupported_value")
+        return reading
+
+    def _fields(self, body: bytes) -> dict[str, Raw]:
+        try:
+            fields = _split(body)
+            nested = fields.pop(SYNONYM_OBJECT, None)
+            if nested is not None and bytes(nested) != _NULL:
+                fields = {**_split_nested(nested), **_present(fields)}
+        except ValidationError as error:
+            raise InvalidField(None, "The request body must be a JSON object", "invalid_type") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidField(None, f"The request body is not valid JSON: {error}", "invalid_json") from error
+        if self.synonyms:
+            for synonym, name in self.synonyms.items():
+                if synonym in fields:
+                    raw = fields.pop(synonym)
+                    if bytes(fields.get(name, _ABSENT)) == _NULL:
+                        fields[name] = raw
+        return fields
+
+
+def required(reading: Reading, name: str) -> Any:
+    """A field that must be there. Raises InvalidField."""
+    value = reading.read.get(name)
+    if value is None:
+        raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
+    return value
+
+
+def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
+    """The operator's `extra_upstream_fields`, as the caller wrote them, at the end of the object."""
+    if not extra:
+        return body
+    added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
+    return body[:-1] + added + b"}"
+
+
+def _present(fields: dict[str, Raw]) -> dict[str, Raw]:
+    return {name: raw for name, raw in fields.items() if bytes(raw) != _NULL}
+
+
+def _split_nested(raw: Raw) -> dict[str, Raw]:
+    try:
+        return _split(raw)
+    except ValidationError as error:
+        raise InvalidField(SYNONYM_OBJECT, f"'{SYNONYM_OBJECT}' must be a JSON object", "invalid_type") from error
+
+
+def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, notes: Notes) -> Any:
+    """One field's value by its own decoder; keys that nobody knows are dropped and noted."""
+    try:
+        return decoder.decode(raw)
+    except ValidationError as error:
+        if "unknown field" not in str(error):
+            raise invalid(name, error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidField(name, f"'{name}' is not valid JSON in UTF-8", "invalid_json") from error
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidField(name, f"'{name}' is not valid JSON: {error}", "invalid_json") from error
+    dropped: dict[str, str] = {}
+    _prune(value, msgspec.inspect.type_info(decoder.type), name, name, dropped)
+    for general, exact in dropped.items():
+        notes.ignored(general, "not known to Cohere", param=exact)
+    try:
+        return msgspec.convert(value, decoder.type)
+    except ValidationError as error:
+        raise invalid(name, error) from error
+
+
+# --- errors with a path -----------------------------------------------------------------------------------
+
+_LOCATED = re.compile(r"(?s)(.*) - at `(?:key in )?\$(.*)`\Z")
+_MISSING = re.compile(r"Object missing required field `(.+?)`")
+
+
+def invalid(name: str, error: ValidationError) -> InvalidField:
+    """msgspec's sentence as OpenAI's error: its `$[2].content` is a path below the field."""
+    located = _LOCATED.match(str(error))
+    text, below = (located[1], located[2]) if located else (str(error), "")
+    param = name + below.replace("[...]", "[]")
+    missing = _MISSING.match(text)
+    if missing:
+        param = f"{param}.{missing[1]}"
+        return InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
+    of_type = text.startswith("Expected") and not any(bound in text for bound in (">=", "<=", "length"))
+    code = "invalid_type" if of_type else "invalid_value"
+    return InvalidField(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}", code)
+
+
+# --- keys that nobody knows -------------------------------------------------------------------------------
+
+NOTED_ONCE = frozenset({"cache_control"})
+"""Keys whose place does not matter: one note, wherever and however often they stand."""
+
+
+def _prune(value: Any, kind: msgspec.inspect.Type, general: str, exact: str, dropped: dict[str, str]) -> None:
+    """Removes from `value` (plain JSON) the keys that the type has no field for; `dropped` says which."""
+    if isinstance(value, list):
+        element = next((part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.ListType)), None)
+        if element is not None:
+            for index, item in enumerate(value):
+                _prune(item, element.item_type, f"{general}[]", f"{exact}[{index}]", dropped)
+    elif isinstance(value, dict):
+        struct = _struct_for(value, kind)
+        if struct is None:
+            return
+        fields = {field.encode_name: field.type for field in struct.fields}
+        for key in list(value):
+            if key in fields:
+                _prune(value[key], fields[key], f"{general}.{key}", f"{exact}.{key}", dropped)
+            elif key != struct.tag_field:
+                if value.pop(key) is not None:
+                    dropped.setdefault(key if key in NOTED_ONCE else f"{general}.{key}", f"{exact}.{key}")
+
+
+def _alternatives(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
+    return kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+
+
+def _struct_for(value: dict[str, Any], kind: msgspec.inspect.Type) -> msgspec.inspect.StructType | None:
+    """The Struct that this object is meant as: by its tag in a tagged union, else the only one there is."""
+    structs = [part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.StructType)]
+    for struct in structs:
+        if struct.tag_field is None or value.get(struct.tag_field) == struct.tag:
+            return struct
+    return None

@@ -1,0 +1,70 @@
+"""Which Cohere model a caller means: prefix, aliases, successors (product.md, "HTTP", Model names)."""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+
+from translators.core.contracts import Policy
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+PREFIX = "cohere/"
+
+SUCCESSORS: Mapping[str, str] = {
+    "command-r-plus": "command-r-plus-08-2024",
+    "command-r-plus-04-2024": "command-r-plus-08-2024",
+    "command-r": "command-r-08-2024",
+    "command-r-03-2024": "command-r-08-2024",
+    "command-r-2024-10-29": "command-r-08-2024",
+    "command": "command-r-08-2024",
+    "command-light": "command-r7b-12-2024",
+}
+"""Ids that Cohere removed on 15 September 2025 (cohere_api.md §18) and what serves their callers now."""
+
+
+def resolve(asked: str, policy: Policy) -> str:
+    """Cohere's id for the model a caller asked for: alias, then prefix, then alias again, then successor."""
+    name = policy.aliases.get(asked, asked)
+    # `cohere:x` is any-llm's and Otari's spelling; both are in use.
+    if name.startswith((PREFIX, "cohere:")):
+        name = name[len(PREFIX) :]
+    name = policy.aliases.get(name, name)
+    if name.startswith(PREFIX):
+        name = name[len(PREFIX) :]
+    if policy.successors:
+        name = SUCCESSORS.get(name, name)
+    return policy.instead.get(name, name) if policy.instead else name
+
+
+def served(asked: str, policy: Policy, notes: Notes) -> str:
+    """The same, told where it is another one than was asked for. Raises InvalidField for an empty name."""
+    model = resolve(asked, policy)
+    if not model:
+        raise InvalidField("model", "'model' must not be empty", "empty_string")
+    if model != bare(asked):
+        notes.told("model", f"model {bare(asked)} -> {model}")
+    return model
+
+
+def bare(asked: str) -> str:
+    """The name without the prefix: what a caller may call the same model without being told so."""
+    return asked.removeprefix(PREFIX)
+
+
+_split = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def addressed(body: bytes, deployment: str) -> tuple[bytes, str]:
+    """A request to this deployment, and the model that its body named instead, if it did.
+
+    At Azure the URL says which model is asked, and the body's `model` counts for nothing.
+    """
+    try:
+        fields = _split(body)
+        said = msgspec.json.decode(fields.get("model", Raw(b'""')))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body, ""  # whoever reads it next says what is wrong with it
+    fields["model"] = Raw(_encode(deployment))
+    return _encode(fields), said if isinstance(said, str) and said != deployment else ""

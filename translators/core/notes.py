@@ -1,0 +1,101 @@
+"""What was not taken as asked, as data: the contents of the `x-gateway-notes` header.
+
+Three kinds (product.md, "Headers of ours"): `ignored` (no effect), `adjusted` (another value was used) and
+`emulated` (the gateway did it, not Cohere). Strict mode turns the first two into a refusal.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+
+from msgspec import Struct
+
+from translators.core.errors import InvalidField
+
+HEADER_LIMIT = 1024
+"""Bytes of the header's value before `+N more`: proxies cut long headers."""
+
+
+class Kind(Enum):
+    """What was done with a field; NOTED is anything else that a caller should know."""
+
+    IGNORED = "ignored"
+    ADJUSTED = "adjusted"
+    EMULATED = "emulated"
+    NOTED = "noted"
+
+
+REFUSED_IN_STRICT_MODE = frozenset({Kind.IGNORED, Kind.ADJUSTED})
+
+
+class Note(Struct, frozen=True):
+    """`field` is the caller's name of it; `text` is the whole sentence shown."""
+
+    kind: Kind
+    field: str
+    text: str
+
+
+class Notes:
+    """Collects the notes of one request, each sentence once."""
+
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
+        self._notes: dict[str, Note] = {}
+
+    def ignored(self, field: str, why: str = "", param: str | None = None) -> None:
+        """It had no effect. `param` is the exact path where `field` is a general one (`messages[].name`)."""
+        self._add(Kind.IGNORED, param or field, f"{field} ignored" + (f" ({why})" if why else ""))
+
+    def adjusted(self, field: str, was: object, now: object) -> None:
+        """Another value was used than the caller gave."""
+        self._add(Kind.ADJUSTED, field, f"{field} adjusted {_short(was)} -> {_short(now)}")
+
+    def emulated(self, field: str, how: str) -> None:
+        """The gateway did what Cohere cannot; `how` says by what means."""
+        self._add(Kind.EMULATED, field, f"{field} emulated ({how})")
+
+    def told(self, field: str, text: str) -> None:
+        """Something the caller should know that changed nothing they asked for: never refused."""
+        self._add(Kind.NOTED, field, text)
+
+    def _add(self, kind: Kind, field: str, text: str) -> None:
+        if self.strict and kind in REFUSED_IN_STRICT_MODE:
+            raise InvalidField(
+                field,
+                f"{text}; x-gateway-strict asks for every field to be taken as it is",
+                "unsupported_value",
+            )
+        self._notes.setdefault(text, Note(kind, field, text))
+
+    def __iter__(self) -> Iterator[Note]:
+        return iter(self._notes.values())
+
+    def __len__(self) -> int:
+        return len(self._notes)
+
+    def header(self) -> str:
+        """All sentences in one ASCII line of at most HEADER_LIMIT bytes."""
+        sentences = [_printable(text) for text in self._notes]
+        line = "; ".join(sentences)
+        if len(line) <= HEADER_LIMIT:
+            return line
+        shown: list[str] = []
+        room = HEADER_LIMIT - len("; +999 more")
+        for sentence in sentences:
+            room -= len(sentence) + 2
+            if room < 0:
+                break
+            shown.append(sentence)
+        return "; ".join([*shown, f"+{len(sentences) - len(shown)} more"])
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _printable(text: str) -> str:
+    """Foreign names may hold anything: escaped to printable ASCII, so that no header can be broken."""
+    if text.isascii() and text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")

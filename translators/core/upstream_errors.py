@@ -1,0 +1,150 @@
+"""THE TABLE of Cohere's statuses: what the caller sees when Cohere refuses.
+
+Whose key it was matters: a caller is told the truth about their own key, while a broken key of the server's
+is the operator's trouble (product.md, "What the caller sees when Cohere refuses"). Texts: cohere_api.md §2.3.
+"""
+
+import re
+from collections.abc import Mapping
+
+from msgspec import DecodeError, Struct
+
+from schemas.cohere.errors import ErrorBody, decode_error
+from translators.core.errors import Failure
+
+
+class Meaning(Struct, frozen=True):
+    status: int
+    type: str
+    code: str | None = None
+    retry: bool | None = None
+    loud: bool = False
+
+
+class Row(Struct, frozen=True):
+    """own: the caller's own Cohere key was used; server: the gateway's was."""
+
+    own: Meaning
+    server: Meaning
+
+
+def _same(status: int, type: str, code: str | None = None, retry: bool | None = None) -> Row:
+    meaning = Meaning(status, type, code, retry)
+    return Row(meaning, meaning)
+
+
+_UPSTREAM_AUTH = Meaning(502, "server_error", "upstream_auth", retry=False, loud=True)
+
+REFUSALS: Mapping[int, Row] = {
+    400: _same(400, "invalid_request_error", "invalid_value"),
+    401: Row(Meaning(401, "authentication_error", "invalid_api_key"), _UPSTREAM_AUTH),
+    402: Row(
+        Meaning(402, "insufficient_quota", "insufficient_quota"),
+        Meaning(429, "insufficient_quota", "insufficient_quota", retry=False, loud=True),
+    ),
+    403: Row(Meaning(403, "permission_error", "permission_denied"), _UPSTREAM_AUTH),
+    404: _same(404, "invalid_request_error", "model_not_found"),
+    422: _same(422, "invalid_request_error", "unprocessable_entity"),
+    429: _same(429, "rate_limit_error", "rate_limit_exceeded"),
+    498: _same(400, "invalid_request_error", "content_filter"),
+    499: _same(502, "server_error", "upstream_cancelled"),
+    500: _same(502, "server_error", "upstream_error"),
+    501: _same(502, "server_error", "upstream_not_implemented"),
+    503: _same(503, "server_error", "upstream_unavailable"),
+    504: _same(504, "server_error", "upstream_timeout"),
+}
+
+QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", retry=False)
+"""A 429 whose text speaks of a month: waiting a minute does not help (cohere_api.md §3)."""
+
+MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found")
+
+CONTEXT_LENGTH = "context_length_exceeded"
+"""OpenAI's code for an overlong prompt; frameworks trim the history upon it."""
+
+LESSONS: tuple[tuple[str, tuple[str, bool]], ...] = (
+    ("tool_choice is not supported for this model", ("tool_choice", False)),
+    ("only one of 'presence_penalty' and 'frequency_penalty'", ("one_penalty", True)),
+    ("cannot specify both frequency_penalty and presence_penalty", ("one_penalty", True)),
+    ("must have a type", ("typed_tools", True)),
+)
+"""What a refusal teaches about a model: (Cohere's words, the capability and its true value)."""
+
+LONGEST_TEXT = 500
+"""Characters of a body that is not Cohere's JSON which are shown: an HTML page helps nobody."""
+
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
+"""What only bytes that were never meant to be read have."""
+
+PARAMETER_PATTERNS = (
+    re.compile(r"unknown field: parameter '?([A-Za-z_][\w.\[\]]*)'? is not"),
+    re.compile(r"parameter '([A-Za-z_][\w.\[\]]*)'"),
+    re.compile(r"'([a-z_]+)' param is missing"),
+    re.compile(r"\b(temperature|presence_penalty|frequency_penalty|max tokens|tool_choice|response_format)\b"),
+    re.compile(r"\b(tool names|tool use|tools)\b"),
+)
+"""How Cohere's sentences name the field they refuse, most exact first."""
+
+FIELD_NAMES: Mapping[str, str] = {
+    "max tokens": "max_tokens",
+    "tool names": "tools",
+    "tool use": "tools",
+    "stop_sequences": "stop",
+    "p": "top_p",
+    "k": "top_k",
+}
+"""Cohere's word -> OpenAI's name of the field."""
+
+
+def refusal(status: int, body: bytes, own_key: bool) -> Failure:
+    """What the caller is told of an answer of Cohere's that is not a success."""
+    stated = _read(body)
+    message = stated.message or _plain(body) or f"Cohere answered with status {status} and no message"
+    row = REFUSALS.get(status) or REFUSALS[400 if 400 <= status < 500 else 500]
+    if stated.message is None and _is_page(body):
+        # A proxy's page is nobody's refusal, whatever its status.
+        row = REFUSALS[status if status in (503, 504) else 500]
+    meaning = row.own if own_key else row.server
+    text = message.lower()
+    if status == 429 and "month" in text:
+        meaning = QUOTA
+    elif status == 403 and "model" in text and not own_key:
+        meaning = MODEL_NOT_FOUND
+    code, param = meaning.code, None
+    if status in (400, 422):
+        code = stated.error_type or (CONTEXT_LENGTH if text.startswith("too many tokens") else code)
+        param = "messages" if code == CONTEXT_LENGTH and "max tokens" not in text else _parameter(message)
+        if param == "max_tokens":
+            code = "invalid_value"
+    if meaning is _UPSTREAM_AUTH:
+        message = "The gateway's own Cohere key was refused; its operator has been told"
+    lesson = next((lesson for words, lesson in LESSONS if status == 400 and words in message), None)
+    return Failure(meaning.status, message, meaning.type, code, param, meaning.retry, meaning.loud, lesson=lesson)
+
+
+def _read(body: bytes) -> ErrorBody:
+    try:
+        return decode_error(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return ErrorBody()
+
+
+def _is_page(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"<"
+
+
+def _plain(body: bytes) -> str:
+    text = body[: LONGEST_TEXT * 4].decode("utf-8", "replace").strip()
+    if not text or _NO_TEXT.search(text):
+        return ""
+    if _is_page(body):
+        return "Cohere answered with a page that is not JSON"
+    return text[:LONGEST_TEXT]
+
+
+def _parameter(message: str) -> str | None:
+    for pattern in PARAMETER_PATTERNS:
+        found = pattern.search(message)
+        if found:
+            return FIELD_NAMES.get(found[1], found[1])
+    return None

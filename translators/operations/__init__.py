@@ -1,0 +1,1 @@
+"""One module per operation: its field table, its request and its answer."""

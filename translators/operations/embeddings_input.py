@@ -1,0 +1,252 @@
+"""What is to be embedded, in all its spellings, as inputs of Cohere's; and how they are divided among calls.
+
+Each input stands for itself: what it becomes does not depend on its neighbours, so that a vector is the same in
+any company. Sources: cohere_api.md §8; rivals_and_edge_cases.md C6.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.cohere import embed as cohere
+from schemas.cohere.chat import ImageContent, ImageUrl, TextContent
+from schemas.openai import embeddings as openai
+from translators.core.capabilities import Embedder
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+MOST_INPUTS = 2_048
+"""OpenAI's own limit on an array."""
+
+MOST_IN_A_CALL = 96
+"""Cohere's limit, for texts and for inputs of several parts."""
+
+MOST_IMAGE_BYTES = 20_000_000
+"""Of all images in a call. Their data URIs are counted, which are a third longer: a safe side of Cohere's 20 MB."""
+
+SOURCES = ("input", "texts", "images", "inputs")
+"""OpenAI's field and Cohere's own: one of them holds what is to be embedded."""
+
+SIGNATURES: Mapping[str, str] = {
+    "iVBORw0KGgo": "image/png",
+    "/9j/": "image/jpeg",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+}
+"""How an image begins in base64: some clients send it without the `data:` before it."""
+
+DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,")
+
+KEY_OF: Mapping[str, str] = {
+    "text": "text",
+    "input_text": "text",
+    "image_url": "image_url",
+    "input_image": "image_url",
+    "image": "image",
+}
+"""The key that a part of this type must have."""
+
+
+class Visual(Struct, frozen=True):
+    """An input that is more than a text. field: Cohere's field for it; size: bytes of its images."""
+
+    field: str
+    value: str | cohere.Input
+    size: int
+
+
+Input = str | Visual
+"""One vector's worth. A text stands for itself: there may be thousands of them, and hardly ever anything else."""
+
+
+class Part(Struct, frozen=True):
+    """What goes into one call: inputs of one field. positions: their places among all inputs."""
+
+    field: str
+    positions: Sequence[int]
+    values: Sequence[Any]
+
+
+def field_of(one: Input) -> str:
+    """Cohere's field for an input."""
+    return "texts" if isinstance(one, str) else one.field
+
+
+def alone(one: Input) -> Part:
+    """An input as if it were the only one."""
+    return Part(field_of(one), (0,), (one if isinstance(one, str) else one.value,))
+
+
+def parts(positions: Sequence[int], inputs: Sequence[Input], able: Embedder) -> list[Part]:
+    """The inputs, whose places are these, divided among as few calls as Cohere's limits allow, in order."""
+    if all_texts(inputs):
+        cuts = [slice(start, start + MOST_IN_A_CALL) for start in range(0, len(inputs), MOST_IN_A_CALL)]
+        return [Part("texts", positions[cut], inputs[cut]) for cut in cuts]
+    found: list[tuple[str, list[int], list[Any]]] = []
+    filling: dict[str, tuple[int, list[int], list[Any]]] = {}  # by field; with the bytes of its images
+    most_images = MOST_IN_A_CALL if able.fused else 1
+    for position, one in zip(positions, inputs, strict=True):
+        field, value, size = ("texts", one, 0) if isinstance(one, str) else (one.field, one.value, one.size)
+        most = most_images if field == "images" else MOST_IN_A_CALL
+        filled, places, values = filling.get(field, (MOST_IMAGE_BYTES, [], []))
+        if not values or len(values) >= most or filled + size > MOST_IMAGE_BYTES:
+            filled, places, values = 0, [], []
+            found.append((field, places, values))
+        places.append(position)
+        values.append(value)
+        filling[field] = filled + size, places, values
+    return [Part(*part) for part in found]
+
+
+def all_texts(inputs: Sequence[Input]) -> bool:
+    """Nothing among them but texts; told without a look at each."""
+    return set(map(type, inputs)) <= {str}
+
+
+class Inputs:
+    """The inputs of one request being read."""
+
+    def __init__(
+        self, able: Embedder, input_type: str | None, vocabulary: Callable[[], Sequence[bytes]], notes: Notes
+    ) -> None:
+        """input_type: the caller's, None for none."""
+        self._able, self._vocabulary, self._notes = able, vocabulary, notes
+        # With `inputs` an image may be of any type; among `images` it must be an image.
+        self._typed = able.fused and input_type not in (None, "image")
+        self._source = ""
+
+    def read(self, asked: Mapping[str, Any]) -> list[Input]:
+        """All inputs of a request, in order. Raises InvalidField with the exact path of what cannot be one."""
+        given = [name for name in SOURCES if name in asked]
+        if not given:
+            raise InvalidField("input", "Missing required parameter: 'input'", "missing_required_parameter")
+        if len(given) > 1:
+            raise InvalidField(given[1], f"'{given[1]}' cannot be given beside '{given[0]}'")
+        (name,) = given
+        value, self._source = asked[name], name
+        if not isinstance(value, list):
+            return [self._element(value, name)]
+        if not value:
+            raise InvalidField(name, f"'{name}' must not be empty", "empty_array")
+        if isinstance(value[0], int):
+            return [self._tokens(value, name)]
+        if len(value) > MOST_INPUTS:
+            message = f"'{name}' must have at most {MOST_INPUTS} elements; it has {len(value)}"
+            raise InvalidField(name, message, "array_above_max_length")
+        if name != "images" and all_texts(value) and "" not in value and not any(text[:5] == "data:" for text in value):
+            return value  # nearly all that is ever embedded
+        return [self._element(element, f"{name}[{index}]") for index, element in enumerate(value)]
+
+    def _element(self, element: Any, path: str) -> Input:
+        if isinstance(element, str):
+            # In OpenAI's field a data URI can only be meant as an image; Cohere's two fields say what they hold.
+            if self._source == "images" or (self._source == "input" and DATA_URI.match(element)):
+                return self._image(_uri(element, path))
+            return _filled(element, path)
+        if isinstance(element, openai.Item):
+            if element.content is None:
+                return self._joined(_pieces(element, path), path)
+            return self._several(element.content, f"{path}.content")
+        if isinstance(element, list):
+            if element and isinstance(element[0], int):
+                return self._tokens(element, path)
+            return self._several(element, path)
+        raise _unlike(path, "a text, an array or an object")
+
+    def _several(self, given: Sequence[Any], path: str) -> Input:
+        pieces: list[str | ImageContent] = []
+        if not given:
+            raise InvalidField(path, f"'{path}' must not be empty", "empty_array")
+        for index, part in enumerate(given):
+            if not isinstance(part, openai.Part):
+                raise _unlike(f"{path}[{index}]", "a part")
+            pieces += _pieces(part, f"{path}[{index}]")
+        return self._joined(pieces, path)
+
+    def _joined(self, pieces: Sequence[str | ImageContent], path: str) -> Input:
+        """One input of these texts and images."""
+        if len(pieces) == 1:
+            (piece,) = pieces
+            return piece if isinstance(piece, str) else self._image(piece.image_url.url)
+        if self._able.fused:
+            content = [TextContent(piece) if isinstance(piece, str) else piece for piece in pieces]
+            sizes = (len(piece.image_url.url) for piece in pieces if isinstance(piece, ImageContent))
+            return Visual("inputs", cohere.Input(content), sum(sizes))
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        if len(texts) < len(pieces):
+            message = "This model of Cohere's does not take an image beside anything else in one input"
+            raise InvalidField(path, message, "unsupported_value")
+        self._notes.emulated("input", "this model takes one text: parts joined by line breaks")
+        return "\n".join(texts)
+
+    def _image(self, uri: str) -> Input:
+        if self._typed:
+            return Visual("inputs", cohere.Input([ImageContent(ImageUrl(uri))]), len(uri))
+        return Visual("images", uri, len(uri))
+
+    def _tokens(self, tokens: Sequence[Any], path: str) -> Input:
+        """Tokens of OpenAI's as the text they stand for."""
+        known = self._vocabulary()
+        pieces: list[bytes] = []
+        for index, token in enumerate(tokens):
+            if not isinstance(token, int):
+                raise _unlike(f"{path}[{index}]", "a token")
+            piece = known[token] if 0 <= token < len(known) else b""
+            if not piece:
+                where = f"{path}[{index}]"
+                raise InvalidField(where, f"'{where}' is no token of OpenAI's cl100k_base vocabulary")
+            pieces.append(piece)
+        self._notes.emulated("input", "tokens read as cl100k_base text")
+        try:
+            return b"".join(pieces).decode()
+        except UnicodeDecodeError:
+            # A text that was cut between tokens may be cut within a character.
+            self._notes.told(path, f"{path} holds bytes that are no text: replaced")
+            return b"".join(pieces).decode("utf-8", "replace")
+
+
+def _pieces(part: openai.Part, path: str) -> list[str | ImageContent]:
+    """The text and the image of a part: one of them, or both."""
+    if part.type is not None and getattr(part, KEY_OF[part.type]) is None:
+        where = f"{path}.{KEY_OF[part.type]}"
+        raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+    pieces: list[str | ImageContent] = []
+    if part.text is not None:
+        pieces.append(_filled(part.text, f"{path}.text"))
+    for key, image in (("image", part.image), ("image_url", part.image_url)):
+        if image is not None:
+            pieces.append(ImageContent(ImageUrl(_uri_of(image, f"{path}.{key}"))))
+    if not pieces:
+        raise InvalidField(path, f"'{path}' holds neither a text nor an image", "missing_required_parameter")
+    return pieces
+
+
+def _uri_of(image: str | openai.Image, path: str) -> str:
+    if isinstance(image, str):
+        return _uri(image, path)
+    for key, given in (("url", image.url), ("base64", image.base64)):
+        if given is not None:
+            return _uri(given, f"{path}.{key}")
+    raise InvalidField(f"{path}.url", f"Missing required parameter: '{path}.url'", "missing_required_parameter")
+
+
+def _uri(image: str, path: str) -> str:
+    """An image as the data URI that Cohere wants; it fetches nothing for an embedding."""
+    if image.startswith("data:"):
+        return image
+    kind = next((kind for start, kind in SIGNATURES.items() if image.startswith(start)), None)
+    if kind is None:
+        raise InvalidField(path, f"'{path}' must be an image as a data URI: Cohere fetches none to embed it")
+    return f"data:{kind};base64,{image}"
+
+
+def _unlike(path: str, kind: str) -> InvalidField:
+    return InvalidField(path, f"'{path}' must be {kind} like those before", "invalid_type")
+
+
+def _filled(text: str, path: str) -> str:
+    if not text:
+        raise InvalidField(path, f"'{path}' must not be empty", "empty_string")
+    return text

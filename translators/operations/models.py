@@ -1,0 +1,130 @@
+"""`GET /v1/models` and `/v1/models/{id}`: Cohere's catalogue as OpenAI's.
+
+Ids carry the prefix `cohere/`; aliases are listed, successors are only resolved (product.md, "HTTP"). Cohere
+gives no creation date: a constant stands in, as a date that changes with every call would be a lie.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from schemas.cohere.models import Model, decode_model_page
+from schemas.openai import models as openai
+from translators.core.contracts import Context
+from translators.core.errors import InvalidField, UpstreamProtocolError
+from translators.core.field_table import FieldTable, read
+from translators.core.model_names import PREFIX, resolve
+from translators.core.notes import Notes
+
+CREATED = 1_700_000_000
+OWNER = "cohere"
+
+ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
+"""What Cohere's own filter takes (cohere_api.md §15)."""
+
+TABLE = FieldTable(
+    (
+        read("endpoint", str, f"one of {', '.join(ENDPOINTS)}"),
+        read("default_only", bool, "the models that Cohere takes where none is named; needs `endpoint`"),
+    ),
+    strict=False,
+)
+"""The fields of the list's query or body."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class UnknownModel(InvalidField):
+    """404 `model_not_found`."""
+
+    def __init__(self, asked: str) -> None:
+        message = f"The model '{asked}' does not exist at Cohere or your key has no access to it"
+        super().__init__("model", message, "model_not_found")
+        self.failure = msgspec.structs.replace(self.failure, status=404)
+
+
+def next_page(page: bytes) -> str:
+    """The token of the page after this one; empty on the last."""
+    return _page(page).next_page_token or ""
+
+
+def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
+    """What each model says it can do, for `Context.features`."""
+    return {model.name: frozenset(model.features or ()) for model in _models(pages)}
+
+
+def listed(pages: Sequence[bytes], name: str, asked: Sequence[bytes], context: Context, notes: Notes) -> bytes:
+    """All models that are asked for, aliases included, in OpenAI's list. Raises InvalidField.
+
+    asked: JSON objects with the fields of TABLE, of which the later wins.
+    """
+    models = _wanted(_models(pages), asked, context, notes)
+    names = {model.name: model for model in models}
+    shown = [_shown(PREFIX + model.name, model) for model in models]
+    for alias in context.policy.aliases:
+        target = names.get(resolve(alias, context.policy))
+        if target is not None:
+            shown.append(_shown(alias, target, PREFIX + target.name))
+    return _encode(openai.ModelList(shown))
+
+
+def retrieved(
+    pages: Sequence[bytes],
+    name: str,
+    asked: Sequence[bytes],
+    context: Context,
+    notes: Notes,
+) -> bytes:
+    """One model under the name it was asked for. Raises UnknownModel."""
+    wanted = resolve(name, context.policy)
+    for model in _models(pages):
+        if model.name == wanted:
+            alias_of = UNSET if name in (model.name, PREFIX + model.name) else PREFIX + model.name
+            return _encode(_shown(name, model, alias_of))
+    raise UnknownModel(name)
+
+
+def _wanted(models: list[Model], asked: Sequence[bytes], context: Context, notes: Notes) -> list[Model]:
+    """Those that serve the endpoint that is asked for; with `default_only`, those that Cohere takes for it."""
+    given: dict[str, Any] = {}
+    for part in asked:
+        given |= TABLE.read(part, notes, context.policy).read
+    endpoint, default_only = given.get("endpoint"), given.get("default_only", False)
+    if endpoint is None:
+        if default_only:
+            raise InvalidField("default_only", "'default_only' needs 'endpoint'", "missing_required_parameter")
+        return models
+    if endpoint not in ENDPOINTS and not any(endpoint in (model.endpoints or ()) for model in models):
+        known = ", ".join(ENDPOINTS)
+        raise InvalidField("endpoint", f"Invalid 'endpoint': Cohere has none called '{endpoint}', but {known}")
+    return [
+        model for model in models if endpoint in ((model.default_endpoints if default_only else model.endpoints) or ())
+    ]
+
+
+def _models(pages: Sequence[bytes]) -> list[Model]:
+    return [model for page in pages for model in _page(page).models]
+
+
+def _page(page: bytes) -> Any:
+    try:
+        return decode_model_page(page)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
+
+
+def _shown(name: str, model: Model, alias_of: Any = UNSET) -> openai.Model:
+    return openai.Model(
+        id=name,
+        created=CREATED,
+        owned_by=OWNER,
+        context_length=int(model.context_length) if model.context_length else UNSET,
+        endpoints=model.endpoints or [],
+        default_endpoints=model.default_endpoints or UNSET,
+        features=model.features or UNSET,
+        finetuned=bool(model.finetuned),
+        deprecated=bool(model.is_deprecated),
+        alias_of=alias_of,
+    )

@@ -1,0 +1,134 @@
+"""Native requests and answers: what little is read of them, and the one request that is changed.
+
+Native traffic is carried byte for byte. What is read here is read on the side. Only where programs written for
+another gateway's `/litellm/cohere/v2/chat` call, whose published schema has words that Cohere has not, those words
+are put into Cohere's.
+"""
+
+import json
+from collections.abc import Mapping
+
+from msgspec import DecodeError, Raw, ValidationError, convert
+from msgspec.json import Decoder, Encoder
+
+from schemas.cohere.chat import Usage
+from schemas.cohere.native import Asked, Ending, decode_asked, decode_counted, decode_inputs
+from translators.answer.usage import counts
+from translators.core.contracts import Outcome, Policy, UsageBase
+from translators.core.model_names import resolve
+from translators.core.notes import Notes
+
+RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
+"""The alias's name of a field -> Cohere's."""
+
+REWORDED: Mapping[tuple[str, str], str | None] = {("tool_choice", "AUTO"): None, ("safety_mode", "NONE"): "OFF"}
+"""A field and the alias's word for it -> Cohere's word, or None for what Cohere does when nothing is said."""
+
+LAST_EVENTS = 4
+"""How many of a stream's last lines are looked at: the last event, and a [DONE] after it."""
+
+PIECES = (b"content-delta", b"tool-plan-delta", b"tool-call-delta", b"text-generation", b"tool-calls-chunk")
+"""Types of events that bring a piece of an answer, about a token each: v2's and v1's."""
+
+_decode_fields = Decoder(dict[str, Raw]).decode
+_decode_word = Decoder(str).decode
+_encode = Encoder().encode
+_decode_prefix = json.JSONDecoder().raw_decode
+
+
+def asked(body: bytes) -> tuple[str, bool]:
+    """The model that a body names, and whether it wants a stream; nothing of a body that is no JSON object."""
+    try:
+        found = decode_asked(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        found = Asked()
+    return found.model if isinstance(found.model, str) else "", found.stream is True
+
+
+def inputs(body: bytes) -> int:
+    """How many inputs a body has that Cohere would count; 1 where that cannot be told."""
+    try:
+        found = decode_inputs(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return 1
+    return max(1, sum(len(several or ()) for several in (found.texts, found.images, found.inputs)))
+
+
+def rewritten(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
+    """A chat request to the alias in Cohere's words. A body that needs no change is returned as it is."""
+    notes = Notes()
+    try:
+        fields = _decode_fields(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return body, notes
+    for name, meant in RENAMED.items():
+        if name in fields:
+            given = fields.pop(name)
+            fields.setdefault(meant, given)
+            notes.told(name, f"{name} sent as {meant}")
+    for (name, word), meant_word in REWORDED.items():
+        if name in fields and _word(fields[name]) == word:
+            if meant_word is None:
+                del fields[name]
+                notes.told(name, f"{name} {word} left out")
+            else:
+                fields[name] = Raw(_encode(meant_word))
+                notes.told(name, f"{name} {word} sent as {meant_word}")
+    model = _word(fields.get("model", Raw(b"")))
+    served = resolve(model, policy) if model else model
+    if served != model:
+        fields["model"] = Raw(_encode(served))
+        notes.told("model", f"model {model} -> {served}")
+    return (_encode(fields) if len(notes) else body), notes
+
+
+def _word(value: Raw) -> str:
+    """A field's text; empty if it is none."""
+    try:
+        return _decode_word(value)
+    except (DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def counted(kept: bytes, streamed: bool, base: UsageBase) -> Outcome:
+    """What Cohere counted of an answer, from all of it or from its end."""
+    # v1 streams are JSON documents in lines, v2's are events whose data is one line.
+    lines = kept.rstrip().rsplit(b"\n", LAST_EVENTS)[-LAST_EVENTS:] if streamed else [kept]
+    for line in reversed(lines):
+        document = line.removeprefix(b"data:").strip()
+        if document[:1] == b"{" and (found := _whole(document)) is not None:
+            usage, finish = found
+            if usage is not None:
+                return counts(usage, base).outcome(finish)
+    return counts(_at_the_end(kept), base).outcome("")
+
+
+def pieces(kept: bytes) -> int:
+    """How many pieces of an answer there are in a stream, or a part of one."""
+    return sum(kept.count(b'"%b"' % kind) for kind in PIECES)
+
+
+def _whole(document: bytes) -> tuple[Usage | None, str] | None:
+    """The counts in a whole document and the finish reason beside them; None of what is no whole document."""
+    try:
+        found = decode_counted(document)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    ending = found.delta or found.response or Ending()
+    usage = found.usage or found.meta or ending.usage or ending.meta
+    return usage, found.finish_reason or ending.finish_reason or ""
+
+
+def _at_the_end(kept: bytes) -> Usage | None:
+    """The last counts in the end of a document that is too long to be kept whole.
+
+    Inside a JSON string the quotes would be escaped, so no text of a caller's or a model's looks like this.
+    """
+    place = max(kept.rfind(b'"meta":{'), kept.rfind(b'"usage":{'))
+    if place < 0:
+        return None
+    text = kept[kept.index(b"{", place) :].decode("utf-8", "replace")
+    try:
+        return convert(_decode_prefix(text)[0], Usage)
+    except (ValueError, ValidationError, RecursionError):
+        return None

@@ -1,0 +1,160 @@
+"""`POST /v1/rerank` and `/v2/rerank`: THE FIELD TABLE, documents as texts, and the ranking that comes back.
+
+Callers speak Cohere's version 2, its version 1 (objects as documents, `rank_fields`, `return_documents`) or Jina's
+dialect; Cohere is asked in version 2, which takes texts and names them by number. Sources: cohere_api.md §9 and
+§16, rivals_and_edge_cases.md C140.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+
+from schemas.cohere import rerank as cohere
+from schemas.openai import rerank as openai
+from translators.core.contracts import Answer, Context, Outcome, Stream, UsageBase
+from translators.core.errors import InvalidField, UpstreamProtocolError
+from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send, with_extra
+from translators.core.model_names import served
+from translators.core.notes import Notes
+from translators.operations.rerank_text import text_of
+
+Positive = Annotated[int, Meta(ge=1)]
+Document = str | dict[str, Any]
+
+FIELDS: tuple[Field, ...] = (
+    read("model", str, "prefix and aliases resolved; the answer echoes what was asked"),
+    read("query", str),
+    read("documents", list[Document], "objects as texts: by `rank_fields`, else their `text`, else all of it"),
+    read("rank_fields", list[str], "the fields of objects to rank by, as YAML"),
+    read("return_documents", bool, "emulated"),
+    send("top_n", Positive, why="more than there are documents means all"),
+    send("max_tokens_per_doc", Positive),
+    send("relevant_spans", dict[str, Any], why="on models that find them"),
+    send("priority", int, convert=clamped(0, 999)),
+    ignore("max_chunks_per_doc", "documents are cut by `max_tokens_per_doc`"),
+    ignore("truncation", "Cohere cuts long documents by itself", b"true"),
+    ignore("user", "Cohere keeps no end-user ids"),
+)
+
+TABLE = FieldTable(FIELDS)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RerankCall(Struct, frozen=True):
+    """A translated request: `context.Call`. asked: the model as the caller named it."""
+
+    bodies: tuple[bytes, ...]
+    model: str
+    notes: Notes
+    asked: str
+    documents: list[Document]
+    returned: bool
+    context: Context
+    streamed: bool = False
+    buffered: bool = False
+    repeatable: bool = True
+
+    def again(self) -> None:
+        return None
+
+    def shorter(self) -> None:
+        return None
+
+    def answer(self, bodies: Sequence[bytes]) -> Answer:
+        """Cohere's ranking in both dialects. Raises UpstreamProtocolError."""
+        try:
+            ranking = cohere.decode_answer(bodies[0])
+            counted = cohere.decode_meta(ranking.meta) or cohere.Meta()
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamProtocolError("Cohere sent a ranking that cannot be read") from error
+        outcome = _outcome(counted, self.context.policy.usage_base)
+        told = openai.Ranking(
+            id=ranking.id or f"rerank-{self.context.unique}",
+            model=self.asked,
+            results=[self._ranked(result) for result in ranking.results],
+            meta=ranking.meta,
+            usage=openai.RankingUsage(
+                outcome.prompt_tokens, outcome.prompt_tokens, outcome.billed.get("search_units", UNSET)
+            ),
+        )
+        return Answer(_encode(told), outcome)
+
+    def stream(self) -> Stream:
+        raise NotImplementedError("a ranking is never streamed")
+
+    def _ranked(self, result: cohere.Result) -> openai.Ranked:
+        if not 0 <= result.index < len(self.documents):
+            raise UpstreamProtocolError("Cohere ranked a document that it was not sent")
+        document = self.documents[result.index]
+        shown = openai.RankedDocument(document) if isinstance(document, str) else document
+        return openai.Ranked(
+            result.index, result.relevance_score, shown if self.returned else UNSET, result.relevant_spans
+        )
+
+
+def request(body: bytes, context: Context) -> RerankCall:
+    """A rerank request as a call to Cohere. Raises InvalidField."""
+    notes = Notes(context.strict)
+    reading = TABLE.read(body, notes, context.policy)
+    asked: str = required(reading, "model")
+    model = served(asked, context.policy, notes)
+    query: str = required(reading, "query")
+    if not query.strip():
+        raise InvalidField("query", "'query' must not be empty or blank", "empty_string")
+    documents: list[Document] = required(reading, "documents")
+    if not documents:
+        raise InvalidField("documents", "'documents' must not be empty", "empty_array")
+    fields: list[str] | None = reading.read.get("rank_fields")
+    if fields == []:
+        raise InvalidField("rank_fields", "'rank_fields' must name a field, or be left out", "empty_array")
+    texts = [_text(document, index, fields) for index, document in enumerate(documents)]
+    if any(not isinstance(document, str) for document in documents):
+        notes.emulated("documents", "objects ranked as text")
+    elif fields:
+        notes.ignored("rank_fields", "the documents are texts")
+    returned = reading.read.get("return_documents", False)
+    if returned:
+        notes.emulated("return_documents", "added by the gateway")
+    sent = cohere.RerankRequest(model, query, texts, **reading.sent)
+    bodies = (with_extra(cohere.encode_request(sent), reading.extra),)
+    return RerankCall(bodies, model, notes, asked, documents, returned, context)
+
+
+def _text(document: Document, index: int, fields: list[str] | None) -> str:
+    """What Cohere is to read of a document. Raises InvalidField where that is nothing."""
+    if isinstance(document, str):
+        return document if document.strip() else _nothing(index)
+    if fields is not None:
+        chosen = {name: document[name] for name in fields if document.get(name) is not None}
+        return text_of(chosen) if chosen else _nothing(index, f": it has none of the fields {', '.join(fields)}")
+    # Version 1 and Jina rank an object by its text and keep the rest for the answer.
+    text = document.get("text")
+    if isinstance(text, str) and text.strip():
+        return text
+    if set(document) == {"image"}:
+        where = f"documents[{index}].image"
+        raise InvalidField(where, f"Invalid '{where}': Cohere ranks texts, not images", "unsupported_value")
+    return text_of(document) if any(value not in (None, "") for value in document.values()) else _nothing(index)
+
+
+def _nothing(index: int, why: str = "") -> NoReturn:
+    where = f"documents[{index}]"
+    raise InvalidField(where, f"Invalid '{where}': there is no text in it to be ranked{why}", "empty_string")
+
+
+def _outcome(counted: cohere.Meta, base: UsageBase) -> Outcome:
+    """Tokens where Cohere counts any; what is billed as it stands."""
+    billed = {name: value for name, value in (counted.billed_units or {}).items() if value is not None}
+    first, second = _tokens(counted.tokens or {}), _tokens(billed)
+    if base is UsageBase.BILLED:
+        first, second = second, first
+    return Outcome("", first or second, 0, billed)
+
+
+def _tokens(units: Mapping[str, int | float | None]) -> int:
+    number = units.get("input_tokens")
+    return max(0, int(number)) if number is not None and math.isfinite(number) else 0

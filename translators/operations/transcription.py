@@ -1,0 +1,122 @@
+"""`POST /v1/audio/transcriptions`: THE FIELD TABLE of its form, and the answer that comes back.
+
+Only the form's texts are read here: they come as one JSON object of strings. The recording itself passes by.
+Sources: OpenAI's specification, `CreateTranscriptionRequest`; cohere_api.md §11.
+"""
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+from schemas.cohere import transcription as cohere
+from schemas.openai import transcription as openai
+from translators.core.contracts import Context
+from translators.core.errors import InvalidField, UpstreamProtocolError
+from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send
+from translators.core.model_names import served
+from translators.core.notes import Notes
+
+FIELDS: tuple[Field, ...] = (
+    read("model", str, "prefix and aliases resolved"),
+    read("language", str, "Cohere wants one, as `en`; the setting `transcription_language` stands in"),
+    send("temperature", float, why="Cohere's range is 0 to 1", convert=clamped(0.0, 1.0)),
+    read("response_format", str, "json and text; Cohere tells no times"),
+    read("stream", bool, "emulated: the text in one piece"),
+    ignore("prompt", "Cohere takes none"),
+    ignore("timestamp_granularities", "Cohere tells no times"),
+    ignore("include", "Cohere tells no log probabilities"),
+    ignore("chunking_strategy", "Cohere cuts recordings by itself", b'"auto"'),
+    ignore("known_speaker_names", "Cohere tells no speakers"),
+    ignore("known_speaker_references", "Cohere tells no speakers"),
+    ignore("user", "Cohere keeps no end-user ids"),
+)
+
+TABLE = FieldTable(FIELDS, strict=False)
+
+NEEDED = ("model", "language")
+"""What Cohere must be told before the recording, which is the last part of its form."""
+
+
+class Form(Enum):
+    """What an answer looks like, by OpenAI's word for it."""
+
+    JSON = "json"
+    TEXT = "text"
+    STREAM = "stream"
+
+
+_LANGUAGE = re.compile(r"([A-Za-z]{2})([-_][A-Za-z0-9-_]+)?\Z")
+"""A language, perhaps with a region or a script: Cohere takes the language alone, in small letters."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Transcript(Struct, frozen=True):
+    """An answer for the caller. documents: JSON, one an event of a stream; empty where `body` is all there is."""
+
+    body: bytes
+    documents: Sequence[bytes] = ()
+    plain: bool = False
+
+
+class TranscriptionCall(Struct, frozen=True):
+    """A translated form. fields: what Cohere is told, in order; the recording follows."""
+
+    model: str
+    fields: tuple[tuple[str, str], ...]
+    notes: Notes
+    form: Form
+
+    def answer(self, body: bytes) -> Transcript:
+        """Cohere's answer as it was asked for. Raises UpstreamProtocolError."""
+        try:
+            text = cohere.decode_answer(body).text
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamProtocolError("Cohere sent a transcription that cannot be read") from error
+        if self.form is Form.STREAM:
+            return Transcript(b"", (_encode(openai.TextDelta(text)), _encode(openai.TextDone(text))))
+        if self.form is Form.TEXT:
+            return Transcript(f"{text}\n".encode(), plain=True)
+        return Transcript(_encode(openai.Transcription(text)))
+
+
+def request(body: bytes, context: Context) -> TranscriptionCall:
+    """The texts of an OpenAI form as those of Cohere's. Raises InvalidField."""
+    notes = Notes(context.strict)
+    reading = TABLE.read(body, notes, context.policy)
+    model = served(required(reading, "model"), context.policy, notes)
+    language = _language(reading.read.get("language", ""), context.policy.transcription_language, notes)
+    form = _form(reading.read.get("response_format", "json"))
+    if reading.read.get("stream"):
+        form = Form.STREAM
+        notes.emulated("stream", "the text in one piece")
+    sent = {"model": model, "language": language}
+    sent |= {name: str(value) for name, value in reading.sent.items()}
+    sent |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
+    return TranscriptionCall(model, tuple(sent.items()), notes, form)
+
+
+def _language(asked: str, usual: str, notes: Notes) -> str:
+    """Cohere does not find out by itself which language is spoken."""
+    if not asked and not usual:
+        message = "Missing required parameter: 'language': Cohere wants the language that is spoken, as 'en'"
+        raise InvalidField("language", message, "missing_required_parameter")
+    if not asked:
+        notes.told("language", f"language {usual} (setting transcription_language)")
+        return usual
+    found = _LANGUAGE.match(asked)
+    if found is None:
+        return asked
+    if found[2]:
+        notes.adjusted("language", asked, found[1].lower())
+    return found[1].lower()
+
+
+def _form(asked: str) -> Form:
+    if asked in (Form.JSON.value, Form.TEXT.value):
+        return Form(asked)
+    message = f"Invalid 'response_format': Cohere tells no times and no speakers; json and text work, not '{asked}'"
+    raise InvalidField("response_format", message, "unsupported_value")

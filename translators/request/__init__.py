@@ -1,0 +1,1 @@
+"""OpenAI's requests: the parts of which Cohere's requests are built."""

@@ -1,0 +1,291 @@
+"""JSON Schemas: checked as the caller wrote them, cut down to what Cohere takes.
+
+Cohere compiles a schema into a grammar and refuses what it cannot compile (cohere_api.md §5.5): no `allOf`,
+`oneOf`, `not`, no bounds, no anchors or lookaheads in a pattern, few formats; each object needs at least one
+required property; each property a type. What is taken away is told, so that it can be noted and, where
+`strict` was asked, checked against the answer.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+import jsonschema.exceptions
+import msgspec
+import referencing
+import referencing.exceptions
+from referencing.jsonschema import DRAFT202012
+
+from translators.core.errors import InvalidField
+
+UNSUPPORTED_KEYWORDS = frozenset(
+    {
+        *("allOf", "oneOf", "not", "if", "then", "else"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems"),
+        *("minLength", "maxLength", "minProperties", "maxProperties"),
+        *("patternProperties", "propertyNames", "dependencies", "dependentRequired", "dependentSchemas"),
+        *("unevaluatedProperties", "unevaluatedItems", "additionalItems"),
+    }
+)
+
+SILENT_KEYWORDS = frozenset({"title", "default", "examples", "example", "$schema", "$id", "$comment", "deprecated"})
+"""Words about a schema that constrain nothing: left out without a note."""
+
+FORMATS = frozenset({"date-time", "uuid", "date", "time"})
+
+_PATTERN_TROUBLE = ("^", "$", "(?=", "(?!", "(?<")
+
+_NO_SCHEMAS = frozenset({"enum", "const", "default", "examples", "example"})
+"""Keywords whose values are instances: what looks like a schema in them is none."""
+
+_SUBSCHEMAS = ("properties", "$defs", "definitions", "$def")
+_TYPE_OF = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    type(None): "null",
+    list: "array",
+}
+
+
+def check(schema: Mapping[str, Any], param: str) -> None:
+    """Raises InvalidField if this is no JSON Schema at all. Checked schemas are remembered."""
+    try:
+        complaint = _complaint(msgspec.json.encode(schema))
+    except RecursionError as error:
+        raise InvalidField(param, f"Invalid schema for '{param}': nested too deeply") from error
+    if complaint:
+        raise InvalidField(param, f"Invalid schema for '{param}': {complaint}", "invalid_schema")
+
+
+def check_references(schema: Mapping[str, Any], param: str) -> None:
+    """Raises InvalidField on a `$ref` that leads nowhere: nothing is ever fetched, so neither Cohere nor the check of
+    the answer could follow it. Checked schemas are remembered.
+    """
+    lost = _lost_reference(msgspec.json.encode(schema))
+    if lost:
+        raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{lost}' leads nowhere", "invalid_schema")
+
+
+@lru_cache(maxsize=512)
+def _lost_reference(encoded: bytes) -> str:
+    schema = msgspec.json.decode(encoded)
+    references = list(_references(schema))
+    if not references:
+        return ""
+    resolver = referencing.Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for reference in references:
+        try:
+            resolver.lookup(reference)
+        except (referencing.exceptions.Unresolvable, ValueError):
+            return reference
+    return ""
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Every `$ref` of a schema, down to parts with an `$id`, which have references of their own."""
+    if isinstance(schema, dict):
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            yield reference
+        for key, value in schema.items():
+            if key not in _NO_SCHEMAS and not (isinstance(value, dict) and isinstance(value.get("$id"), str)):
+                yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
+
+
+@lru_cache(maxsize=512)
+def _complaint(encoded: bytes) -> str:
+    try:
+        jsonschema.Draft202012Validator.check_schema(msgspec.json.decode(encoded))
+    except jsonschema.SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path)
+        return f"{error.message}" + (f" (at {where})" if where else "")
+    return ""
+
+
+def sanitised(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The schema in Cohere's dialect, and the keywords that were taken away or weakened (sorted)."""
+    removed: set[str] = set()
+    return _clean(dict(schema), removed), sorted(removed)
+
+
+def _clean(schema: dict[str, Any], removed: set[str]) -> dict[str, Any]:
+    clean: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in UNSUPPORTED_KEYWORDS or key in SILENT_KEYWORDS:
+            if key in UNSUPPORTED_KEYWORDS:
+                removed.add(key)
+        elif key in _SUBSCHEMAS and isinstance(value, dict):
+            clean[key] = {name: _clean_any(sub, removed) for name, sub in value.items()}
+        elif key == "items" or (key == "additionalProperties" and isinstance(value, dict)):
+            clean[key] = _clean_any(value, removed)
+        elif key == "anyOf" and isinstance(value, list):
+            clean[key] = [_clean_any(sub, removed) for sub in value]
+        elif key == "format" and value not in FORMATS:
+            removed.add("format")
+        elif key == "pattern" and any(trouble in str(value) for trouble in _PATTERN_TROUBLE):
+            removed.add("pattern")
+        else:
+            clean[key] = value
+    _merge_composites(schema, clean, removed)
+    _require_something(clean, removed)
+    _name_the_type(clean)
+    return clean
+
+
+def _clean_any(schema: Any, removed: set[str]) -> Any:
+    return _clean(schema, removed) if isinstance(schema, dict) else schema
+
+
+def _merge_composites(schema: dict[str, Any], clean: dict[str, Any], removed: set[str]) -> None:
+    """`oneOf` becomes `anyOf` (weaker by one word); an `allOf` of one is that one."""
+    one_of = schema.get("oneOf")
+    if isinstance(one_of, list) and "anyOf" not in clean:
+        clean["anyOf"] = [_clean_any(sub, removed) for sub in one_of]
+    all_of = schema.get("allOf")
+    if isinstance(all_of, list) and len(all_of) == 1 and isinstance(all_of[0], dict):
+        removed.discard("allOf")
+        clean.update(_clean(all_of[0], removed))
+
+
+def _require_something(clean: dict[str, Any], removed: set[str]) -> None:
+    """Cohere wants at least one required property in each object; the first one is the least intrusion."""
+    properties = clean.get("properties")
+    if isinstance(properties, dict) and properties:
+        schema_required = clean.get("required") or []
+        required = [name for name in schema_required if name in properties]
+        clean["required"] = required or [next(iter(properties))]
+        if not required or len(required) != len(schema_required):
+            removed.add("required")
+        clean.setdefault("type", "object")
+
+
+def _name_the_type(clean: dict[str, Any]) -> None:
+    """`type` lists become `anyOf`; a bare enum or const gets the type of its values."""
+    kind = clean.get("type")
+    if isinstance(kind, list):
+        rest = {key: clean.pop(key) for key in list(clean) if key not in ("description",)}
+        clean["anyOf"] = [{**_rest_for(one, rest), "type": one} for one in kind]
+    elif kind is None and ("enum" in clean or "const" in clean):
+        values = clean.get("enum") or [clean.get("const")]
+        kinds = {_TYPE_OF.get(type(value)) for value in values}
+        if len(kinds) == 1 and None not in kinds:
+            clean["type"] = kinds.pop()
+
+
+def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that go with one of several types: none for null, no null among an enum's values."""
+    if kind == "null":
+        return {}
+    kept = {key: value for key, value in rest.items() if key != "type"}
+    if "enum" in kept:
+        kept["enum"] = [value for value in kept["enum"] if value is not None]
+    return kept
+
+
+_SAYS_ITS_TYPE = ("type", "anyOf", "$ref", "enum", "const")
+_ANY_TYPE = [{"type": kind} for kind in ("string", "number", "boolean", "object", "array", "null")]
+
+
+def typed(schema: Any) -> Any:
+    """The same schema, in which each property says its type: a value of any kind says that it may have any."""
+    if not isinstance(schema, dict):
+        return schema
+    found = dict(schema)
+    for table in _SUBSCHEMAS:
+        if isinstance(schema.get(table), dict):
+            found[table] = {name: typed(below) for name, below in schema[table].items()}
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            found[key] = typed(schema[key])
+    for key in ("anyOf", "oneOf", "allOf"):
+        if isinstance(schema.get(key), list):
+            found[key] = [typed(below) for below in schema[key]]
+    if isinstance(found.get("properties"), dict):
+        found["properties"] = {name: _saying_its_type(below) for name, below in found["properties"].items()}
+    return found
+
+
+def _saying_its_type(schema: Any) -> Any:
+    if schema is True:
+        return {"anyOf": _ANY_TYPE}
+    if not isinstance(schema, dict) or any(word in schema for word in _SAYS_ITS_TYPE):
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "oneOf"}
+    return {**rest, "anyOf": schema.get("oneOf", _ANY_TYPE)}
+
+
+def compilable(clean: Any) -> bool:
+    """Whether Cohere can compile a schema that is `sanitised`. An object of any keys and a value of any kind have no
+    place in its grammar: each object must require something, each property must say its type (cohere_api.md §5.5).
+    """
+    if not isinstance(clean, dict):
+        return True
+    properties = clean.get("properties") or {}
+    if clean.get("type") == "object" and not properties:
+        return False
+    if not all(isinstance(one, dict) and any(word in one for word in _SAYS_ITS_TYPE) for one in properties.values()):
+        return False
+    below = [one for table in _SUBSCHEMAS if isinstance(clean.get(table), dict) for one in clean[table].values()]
+    below += [clean.get("items"), clean.get("additionalProperties"), *(clean.get("anyOf") or ())]
+    return all(map(compilable, below))
+
+
+# --- the top of a schema ----------------------------------------------------------------------------------
+
+
+def opened(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose top is only a reference, as the thing referred to: Cohere wants an object there."""
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        for table in ("$defs", "definitions"):
+            target = schema.get(table, {}).get(reference.removeprefix(f"#/{table}/"))
+            if isinstance(target, dict):
+                return {**target, table: schema[table]}
+    return schema
+
+
+def is_object(schema: Mapping[str, Any]) -> bool:
+    """Whether the top of a schema is an object, said or implied."""
+    return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
+
+
+def wrapped(schema: dict[str, Any], key: str) -> dict[str, Any]:
+    """An object that holds an instance of the schema under `key`; definitions move to the new top."""
+    inner = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
+    moved: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    return {"type": "object", "properties": {key: inner}, "required": [key], **moved}
+
+
+# --- instances --------------------------------------------------------------------------------------------
+
+
+def complaint(schema: Mapping[str, Any], text: str) -> str:
+    """Why a text is no instance of the schema; empty if it is one."""
+    try:
+        instance = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "it is not JSON"
+    try:
+        error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(instance))
+    except RecursionError:
+        return "it is nested too deeply"
+    except referencing.exceptions.Unresolvable:
+        # One that `check_references` does not follow: below an `$id` of its own.
+        return "the schema has a $ref that leads nowhere"
+    if error is None:
+        return ""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+    return f"{error.validator} at ${where}"
+
+
+@lru_cache(maxsize=256)
+def _validator(encoded: bytes) -> jsonschema.Draft202012Validator:
+    # The registry is empty: a reference to a remote schema fails, nothing is ever fetched.
+    return jsonschema.Draft202012Validator(msgspec.json.decode(encoded), registry=referencing.Registry())

@@ -1,0 +1,117 @@
+"""The parameters that chat and Responses share: sampling, Cohere's own fields, and how each is converted.
+
+Rows for the field tables of both operations. Sources: cohere_api.md §5 and §19, product.md decisions 1 and 2.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta
+
+from schemas.cohere import chat as cohere
+from translators.core.errors import InvalidField
+from translators.core.field_table import Field, clamped, ignore, read, send
+from translators.core.notes import Notes
+from translators.request import reasoning
+
+MOST_STOPS = 5
+"""Stop sequences that Cohere takes (cohere_api.md §5); OpenAI itself takes 4."""
+
+UINT64 = 1 << 64
+
+
+def _seed(value: int, name: str, notes: Notes) -> int:
+    """Cohere's seed is unsigned; OpenAI's may be negative: the same bits, so still the same seed every time."""
+    unsigned = value % UINT64
+    if unsigned != value:
+        notes.adjusted(name, value, unsigned)
+    return unsigned
+
+
+def _top_p(value: float, name: str, notes: Notes) -> float:
+    """Cohere takes 0.01 to 0.99; 1, OpenAI's default, means no nucleus and is not worth a note."""
+    return 0.99 if value == 1 else clamped(0.01, 0.99)(value, name, notes)
+
+
+def _penalty(value: float, name: str, notes: Notes) -> Any:
+    """Zero is Cohere's default, and on some models a second penalty is refused even when it is zero."""
+    return clamped(0.0, 1.0)(value, name, notes) or UNSET
+
+
+def _stops(value: str | list[str], name: str, notes: Notes) -> Any:
+    stops = [value] if isinstance(value, str) else value
+    for index, stop in enumerate(stops):
+        if not stop:
+            raise InvalidField(f"{name}[{index}]", f"'{name}[{index}]' must not be empty", "empty_string")
+    if len(stops) > MOST_STOPS:
+        notes.adjusted(name, f"{len(stops)} sequences", f"the first {MOST_STOPS}")
+    return stops[:MOST_STOPS] or UNSET
+
+
+def _citation_options(value: cohere.CitationOptions, name: str, notes: Notes) -> cohere.CitationOptions:
+    """Cohere's guides write the modes in lower case, its specification in upper case."""
+    return cohere.CitationOptions(value.mode.upper())
+
+
+def _documents(value: list[str | dict[str, Any]], name: str, notes: Notes) -> Any:
+    """Cohere wants `{data, id}`; a bare map, which v1 and several frameworks use, is put under `data`."""
+    shaped: list[Any] = []
+    for document in value:
+        if isinstance(document, dict) and "data" not in document:
+            rest = {key: item for key, item in document.items() if key != "id"}
+            document = {"data": rest, "id": document["id"]} if "id" in document else {"data": rest}
+        shaped.append(document)
+    return shaped or UNSET
+
+
+def true_only(value: bool, name: str, notes: Notes) -> Any:
+    return True if value else UNSET
+
+
+Positive = Annotated[int, Meta(ge=1)]
+
+SAMPLING: tuple[Field, ...] = (
+    send("temperature", float, why="Cohere's range is 0 to 1", convert=clamped(0.0, 1.0)),
+    send("top_p", float, "p", "Cohere's range is 0.01 to 0.99", _top_p),
+    send("seed", int, why="negative seeds as unsigned 64-bit numbers", convert=_seed),
+    send("frequency_penalty", float, why="Cohere's range is 0 to 1", convert=_penalty),
+    send("presence_penalty", float, why="Cohere's range is 0 to 1", convert=_penalty),
+    send("stop", str | list[str], "stop_sequences", f"at most {MOST_STOPS}", _stops),
+)
+
+PRIORITY = send("priority", int, why="Cohere's own", convert=clamped(0, 999))
+
+COHERES_OWN: tuple[Field, ...] = (
+    send(
+        "documents",
+        list[str | dict[str, Any]],
+        why="Cohere's own: sources for the answer, cited",
+        convert=_documents,
+    ),
+    send("citation_options", cohere.CitationOptions, why="Cohere's own", convert=_citation_options),
+    send("safety_mode", Literal["CONTEXTUAL", "STRICT", "OFF"], why="Cohere's own"),
+    read("thinking", cohere.Thinking, "Cohere's own; goes before `reasoning`"),
+    send("k", int, why="Cohere's own", convert=clamped(0, 500)),
+    send("top_k", int, "k", "0 to 500", clamped(0, 500)),
+    send("p", float, why="Cohere's own", convert=clamped(0.01, 0.99)),
+    PRIORITY,
+    read("strict_tools", bool, "Cohere's own; sent where Cohere's rules for it hold"),
+    send("stop_sequences", list[str], why="Cohere's own", convert=_stops),
+    send("logprobs", bool, convert=true_only),
+)
+
+USER = ignore("user", "Cohere keeps no end-user ids")
+
+WITHOUT_EFFECT: tuple[Field, ...] = (
+    USER,
+    ignore("service_tier", "Cohere has no tiers; `priority` is its own", b'"auto"', b'"default"'),
+    ignore("safety_identifier", "Cohere keeps no end-user ids"),
+    ignore("prompt_cache_key", "Cohere caches prompts by itself"),
+    ignore("prompt_cache_retention", "Cohere caches prompts by itself"),
+    ignore("prompt_cache_options", "Cohere caches prompts by itself"),
+    ignore("moderation", "Cohere's `safety_mode` is its own"),
+)
+
+REASONING = read("reasoning", reasoning.Reasoning, "`effort`, or `max_tokens` as the budget")
+
+SYNONYMS = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
+"""Bifrost's spellings of Cohere's fields (product.md, decision 1)."""

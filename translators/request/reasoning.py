@@ -1,0 +1,99 @@
+"""How much a model shall think.
+
+Cohere knows on, off, and a budget of tokens (cohere_api.md §5.6); OpenAI knows words. Precedence (product.md,
+decision 3): `thinking`, then `reasoning`, then `reasoning_effort`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from schemas.cohere.chat import Thinking
+from translators.core.capabilities import Capabilities
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+BUDGETS: Mapping[str, int | None] = {
+    "none": 0,
+    "minimal": 512,
+    "low": 2_048,
+    "medium": 8_192,
+    "high": None,
+    "xhigh": None,
+    "max": None,
+}
+"""Tokens of thought for each effort; None is unlimited, which Cohere recommends, 0 switches thinking off."""
+
+ANSWER_ROOM = 1_024
+"""Tokens that Cohere's guide asks to leave for the answer within max_tokens."""
+
+
+class Reasoning(Struct, forbid_unknown_fields=True):
+    """`reasoning` of a request. `summary` and `generate_summary` shape the answer of /v1/responses alone."""
+
+    effort: str | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    enabled: bool | None = None
+    exclude: bool | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+def thinking(
+    native: Thinking | None,
+    reasoning: Reasoning | None,
+    effort: str | None,
+    max_tokens: int | None,
+    able: Capabilities,
+    notes: Notes,
+) -> Thinking | UnsetType:
+    """Cohere's `thinking` for what was asked, or UNSET. Raises InvalidField on an unknown effort."""
+    field, wish = _wish(reasoning, effort)
+    if field != "reasoning_effort" and effort not in (None, wish):
+        notes.ignored("reasoning_effort", f"{field} is given, too")
+    if native is not None:
+        if wish is not None:
+            notes.ignored(field, "thinking is given, too")
+        return native
+    if wish is None:
+        return UNSET
+    if isinstance(wish, str):
+        if wish not in BUDGETS:
+            raise InvalidField(field, f"Invalid '{field}': '{wish}' is none of {', '.join(BUDGETS)}")
+        budget = BUDGETS[wish]
+    else:
+        budget = wish
+    if not able.reasoning:
+        if budget != 0:
+            notes.ignored(field, "this model does not reason")
+        return UNSET
+    if budget == 0:
+        return Thinking("disabled")
+    return Thinking("enabled", _with_room(budget, max_tokens, None if isinstance(wish, str) else field, notes))
+
+
+def _wish(reasoning: Reasoning | None, effort: str | None) -> tuple[str, str | int | None]:
+    """The field that decides, and what it says: a word, a budget, or nothing."""
+    if reasoning is not None:
+        if reasoning.max_tokens is not None:
+            return "reasoning.max_tokens", reasoning.max_tokens
+        if reasoning.effort is not None:
+            return "reasoning.effort", reasoning.effort
+        if reasoning.enabled is False:
+            return "reasoning.enabled", "none"
+    return "reasoning_effort", effort
+
+
+def _with_room(budget: int | None, max_tokens: int | None, asked: str | None, notes: Notes) -> int | UnsetType:
+    """Thinking counts within max_tokens: a budget as large as that would leave no answer at all.
+
+    `asked` names the field of a budget that the caller put in numbers, whose change is worth a note.
+    """
+    if max_tokens is not None:
+        room = max(max_tokens - ANSWER_ROOM, max_tokens // 2, 1)
+        if budget is None or budget > room:
+            if asked and budget is not None:
+                notes.adjusted(asked, budget, room)
+            budget = room
+    return UNSET if budget is None else budget

@@ -1,0 +1,209 @@
+"""Structured output: what `response_format` becomes.
+
+Cohere compiles a schema itself, but refuses one beside tools or documents, wants an object at its top, and
+some models take none at all (cohere_api.md §5.4, §5.5). Then the gateway finds another way to the answer
+that OpenAI would give, and says so:
+
+    beside tools          a tool that stands for the answer, with the schema as its parameters; on models that
+                          cannot be made to call a tool, an instruction
+    no schema support     the same
+    not to be compiled    the same: objects of any keys, values of any kind
+    beside documents      an instruction, and the Markdown fence taken off the answer
+    the instruction fails Cohere is asked again with the schema, without the tools, the documents in the prompt
+    no object at the top  a wrapper around it, taken off the answer
+    strict                the answer checked against the whole schema; what Cohere does not compile of it is told to
+                          the model when the first answer misses it
+"""
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from schemas.cohere import chat as cohere
+from schemas.openai import chat as openai
+from translators.answer.decoder import Rewrite
+from translators.answer.transforms import AnswerCall, Checked, Unwrapped, WithoutFence
+from translators.core.capabilities import Capabilities
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+from translators.request import json_schema
+
+ANSWER_TOOL = "give_final_answer"
+_ANSWER_TOOL_DESCRIPTION = (
+    "Gives the final answer to the user. Call it once, when no other tool is needed any more; its arguments are "
+    "the answer itself."
+)
+_JSON_ONLY = "no prose around it and no code fence"
+
+
+class FormatPlan(Struct, frozen=True):
+    """How the wish is fulfilled. tool: the tool that stands for the answer; rewrites: in their order.
+
+    enforceable: the model was only told, and if it did not listen, Cohere can be made to compile the schema.
+    instructed: it was only told.
+    """
+
+    response_format: cohere.ResponseFormat | UnsetType = UNSET
+    tool: cohere.Tool | None = None
+    instructions: tuple[str, ...] = ()
+    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+    checked: bool = False
+    instructed: bool = False
+    enforceable: bool = False
+
+
+NOTHING = FormatPlan()
+
+
+class _Wish(Struct, frozen=True):
+    """schema: None for any JSON object. strict: the answer must satisfy all of the schema."""
+
+    schema: dict[str, Any] | None
+    strict: bool = False
+
+
+def planned(
+    asked: openai.ResponseFormat | None,
+    able: Capabilities,
+    notes: Notes,
+    *,
+    beside_tools: bool,
+    must_call: bool,
+    refused: bool,
+    taken: Collection[str] = (),
+    again: bool = False,
+) -> FormatPlan:
+    """The plan for a response_format. Raises InvalidField on one that is none.
+
+    beside_tools: tools are sent that the model may call; must_call: it must call one of them now; refused:
+    Cohere takes no response_format in this request (documents, tools that may not be called). taken: the tools'
+    names at Cohere. again: the first answer failed its check.
+    """
+    wish = _wish(asked)
+    if wish is None:
+        return NOTHING
+    if must_call:
+        notes.emulated("response_format", "left out: a tool must be called in this turn")
+        return NOTHING
+    schema = json_schema.opened(wish.schema) if wish.schema is not None else None
+    clean, removed, unwrap = _compiled(schema)
+    compiles = able.json_schema and json_schema.compilable(clean)
+    elsewhere = beside_tools or refused or not compiles
+    if elsewhere and schema is not None and able.tools and able.tool_choice and not refused:
+        why = "beside tools" if beside_tools else "as Cohere cannot compile the schema"
+        notes.emulated("response_format", f"a tool stands for the answer {why}")
+        return _by_tool(json_schema.typed(schema) if able.typed_tools else schema, wish, taken)
+    if elsewhere:
+        notes.emulated("response_format", "an instruction to the model")
+        # Nothing but the check makes an instruction's answer JSON at all.
+        schema_checked = wish.schema if wish.schema is not None and wish.strict else ANY_JSON if schema else ANY_OBJECT
+        return FormatPlan(
+            instructions=(_instruction(wish.schema),),
+            rewrites=(WithoutFence, _check(schema_checked)),
+            checked=True,
+            instructed=True,
+            enforceable=compiles,
+        )
+    if clean is None:
+        return FormatPlan(cohere.ResponseFormat("json_object"))
+    if removed:
+        _tell_removed(removed, wish.strict, notes)
+    return FormatPlan(
+        cohere.ResponseFormat("json_object", clean),
+        instructions=(_instruction(wish.schema),) if again and removed else (),
+        rewrites=(*unwrap, *_checks(wish)),
+        checked=wish.strict,
+    )
+
+
+ANY_JSON: dict[str, Any] = {}
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+def _checks(wish: _Wish) -> tuple[Callable[[], Rewrite], ...]:
+    """`strict` means that the answer satisfies all of the schema, also what Cohere does not know."""
+    return (_check(wish.schema),) if wish.schema is not None and wish.strict else ()
+
+
+def _check(schema: dict[str, Any]) -> Callable[[], Rewrite]:
+    return partial(Checked, partial(json_schema.complaint, schema))
+
+
+def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
+    """The schema asked for, in OpenAI's form or in one of Cohere's two (cohere_api.md §5.5)."""
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        schema, where, strict = asked.json_schema or asked.schema, "response_format.schema", False
+    elif asked.type == "json_schema":
+        wrapper = asked.json_schema
+        if wrapper is None:
+            raise _missing("response_format.json_schema")
+        where, strict = "response_format.json_schema.schema", wrapper.get("strict") is True
+        schema = wrapper.get("schema")
+        if not isinstance(schema, dict):
+            raise _missing(where)
+    else:
+        raise InvalidField(
+            "response_format.type",
+            f"Invalid 'response_format.type': '{asked.type}' is none of text, json_object, json_schema",
+        )
+    if schema is not None:
+        json_schema.check(schema, where)
+        json_schema.check_references(schema, where)
+    return _Wish(schema, strict)
+
+
+def _missing(where: str) -> InvalidField:
+    return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+
+
+def _compiled(
+    schema: dict[str, Any] | None,
+) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], Rewrite], ...]]:
+    """The schema as Cohere is to compile it, what was taken away for that, and what unwraps the answer."""
+    if schema is None:
+        return None, [], ()
+    sent, unwrap = _objects(schema)
+    clean, removed = json_schema.sanitised(sent)
+    return clean, removed, unwrap
+
+
+def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], Rewrite], ...]]:
+    """A schema with an object at its top, and what takes the wrapper off the answer again."""
+    if json_schema.is_object(schema):
+        return schema, ()
+    return json_schema.wrapped(schema, Unwrapped.KEY), (Unwrapped,)
+
+
+def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> FormatPlan:
+    name = ANSWER_TOOL
+    while name in taken:
+        name += "_"
+    parameters, unwrap = _objects(schema)
+    parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
+    tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
+    # A model that answers with text all the same, mostly answers with JSON.
+    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), WithoutFence, *unwrap, *_checks(wish))
+    return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
+
+
+def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:
+    words = ", ".join(removed)
+    if checked:
+        notes.emulated("response_format", f"{words}: not what Cohere compiles, the answer is checked here")
+    else:
+        notes.adjusted("response_format", "the schema", f"what Cohere compiles, with other {words}")
+
+
+def _instruction(schema: dict[str, Any] | None) -> str:
+    if schema is None:
+        return f"Answer with one JSON object only: {_JSON_ONLY}."
+    written = msgspec.json.encode(schema).decode()
+    return (
+        f"When you give your final answer, answer with JSON only: {_JSON_ONLY}. "
+        f"The JSON must satisfy this JSON Schema: {written}"
+    )

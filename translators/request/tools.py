@@ -1,0 +1,281 @@
+"""Tools and the choice among them.
+
+Cohere has no way to name one tool, no `auto` (absence means it), and reasoning models refuse `tool_choice`
+altogether (cohere_api.md §5). What it lacks is emulated and noted (product.md, decision 6).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from schemas.cohere import chat as cohere
+from schemas.openai import chat as openai
+from translators.core.capabilities import Capabilities
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+from translators.core.tool_names import ToolNames
+from translators.request import json_schema
+
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+"""Cohere requires `parameters`; OpenAI lets a tool without any leave them out."""
+
+STRICT_FIELDS_LIMIT = 200
+"""Fields over all tools that `strict_tools` allows (cohere_api.md §5)."""
+
+
+class Choice(Struct, frozen=True):
+    """What the caller wants of the tools. only: the names to choose among, None for all."""
+
+    mode: str = "auto"  # auto, none, required
+    only: tuple[str, ...] | None = None
+
+
+class ToolPlan(Struct, frozen=True):
+    """What is sent. instructions: sentences for the system turn; stray_calls: calls are to be removed.
+
+    only: the (sent) names that may be called, where tools are defined that may not. must_call: a call is wanted, and an
+    instruction is all that asks for it.
+    """
+
+    tools: list[cohere.Tool] | UnsetType = UNSET
+    tool_choice: Any = UNSET
+    strict_tools: bool | UnsetType = UNSET
+    instructions: tuple[str, ...] = ()
+    stray_calls: bool = False
+    only: frozenset[str] = frozenset()
+    must_call: bool = False
+
+
+def gathered(
+    tools: list[openai.Tool], functions: list[openai.Function]
+) -> tuple[list[openai.Function], tuple[str, ...]]:
+    """All function definitions, the legacy ones included, and their paths. Raises InvalidField on any other tool."""
+    found: list[openai.Function] = []
+    for index, tool in enumerate(tools):
+        if tool.type != "function":
+            raise InvalidField(
+                f"tools[{index}].type",
+                f"Tools of type '{tool.type}' cannot be sent to Cohere: only 'function' tools can",
+                "unsupported_value",
+            )
+        if tool.function is None:
+            raise InvalidField(
+                f"tools[{index}].function",
+                f"Missing required parameter: 'tools[{index}].function'",
+                "missing_required_parameter",
+            )
+        found.append(tool.function)
+    places = [f"tools[{index}].function" for index in range(len(found))]
+    places += [f"functions[{index}]" for index in range(len(functions))]
+    found += functions
+    for where, function in zip(places, found, strict=True):
+        if not function.name:
+            raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
+    return found, tuple(places)
+
+
+def chosen(wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None) -> Choice:
+    """The caller's wish in one form. Raises InvalidField on a choice that Cohere cannot know."""
+    if wish is None and legacy is not None:
+        return (
+            Choice("required", (legacy.name,))
+            if isinstance(legacy, openai.ChosenName)
+            else _word(legacy, "function_call")
+        )
+    if wish is None:
+        return Choice()
+    if isinstance(wish, str):
+        return _word(wish, "tool_choice")
+    if wish.type == "function" and wish.function:
+        return Choice("required", (wish.function.name,))
+    if wish.type == "allowed_tools" and wish.allowed_tools:
+        names = tuple(tool.function.name for tool in wish.allowed_tools.tools if tool.function)
+        return Choice(wish.allowed_tools.mode, names)
+    if wish.type in ("function", "allowed_tools"):
+        param = f"tool_choice.{wish.type}"
+        raise InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
+    raise InvalidField(
+        "tool_choice.type",
+        f"A tool_choice of type '{wish.type}' cannot be sent to Cohere",
+        "unsupported_value",
+    )
+
+
+def _word(wish: str, field: str) -> Choice:
+    # `any` is what several frameworks and Mistral call `required`.
+    mode = {"any": "required"}.get(wish, wish)
+    if mode not in ("auto", "none", "required"):
+        raise InvalidField(field, f"Invalid '{field}': '{wish}' is none of auto, none, required", "invalid_value")
+    return Choice(mode)
+
+
+def planned(
+    functions: list[openai.Function],
+    places: Sequence[str],
+    choice: Choice,
+    strict_tools: bool | None,
+    able: Capabilities,
+    called: list[str],
+    names: ToolNames,
+    notes: Notes,
+) -> ToolPlan:
+    """What to send so that the caller's tools and choice are honoured by this model.
+
+    places: the functions' paths. called: the caller's names of the tools that the history calls.
+    """
+    if not functions:
+        if choice.mode == "required":
+            raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
+        if strict_tools:
+            notes.ignored("strict_tools", "there are no tools")
+        return _remembered(called, able, names, notes)
+    if not able.tools and choice.mode == "none":
+        notes.emulated("tool_choice", "none: the tools are left out")
+        return ToolPlan()
+    if not able.tools:
+        raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
+    wanted = functions if choice.only is None else _filtered(functions, choice.only)
+    kept = [
+        function for function in functions if able.keeps_tools and function.name in called and function not in wanted
+    ]
+    definitions = [
+        _definition(function, where, names, able)
+        for function, where in zip(functions, places, strict=True)
+        if function in wanted or function in kept
+    ]
+    definitions, strict = _strict([*wanted, *kept], definitions, strict_tools, notes)
+    if choice.mode == "none":
+        return _silenced(definitions, strict, able, bool(called), notes)
+    chosen = [names.sent(function.name) for function in wanted]
+    if choice.only is not None:
+        how = "an instruction names them, the answer is checked" if kept else "only these tools are sent"
+        notes.emulated("tool_choice", how)
+    instructions = (_must_call(chosen, choice.mode),) if kept else ()
+    sent: Any = UNSET
+    must_call = choice.mode == "required" and not able.tool_choice
+    if must_call and not instructions:
+        notes.emulated("tool_choice", "required: an instruction to the model")
+        instructions = (_must_call(chosen, choice.mode),)
+    elif choice.mode == "required" and able.tool_choice:
+        sent = "REQUIRED"
+    only = frozenset(chosen) if kept else frozenset()
+    return ToolPlan(definitions, sent, strict, instructions, only=only, must_call=must_call)
+
+
+def _silenced(
+    definitions: list[cohere.Tool], strict: bool | UnsetType, able: Capabilities, called: bool, notes: Notes
+) -> ToolPlan:
+    """`tool_choice: none`: Cohere's NONE, or what comes nearest on a model that refuses it."""
+    if able.tool_choice:
+        return ToolPlan(definitions, "NONE", strict)
+    if called:
+        notes.emulated("tool_choice", "none: calls are kept from the answer")
+        return ToolPlan(definitions, UNSET, strict, (_NO_CALLS,), stray_calls=True)
+    notes.emulated("tool_choice", "none: the tools are left out")
+    return ToolPlan()
+
+
+def _remembered(called: list[str], able: Capabilities, names: ToolNames, notes: Notes) -> ToolPlan:
+    """Tools that the history calls and the request no longer defines, defined in outline and not to be called."""
+    if not called or not able.keeps_tools or not able.tools:
+        return ToolPlan()
+    notes.emulated("tools", "those of the history are defined in outline, as Cohere wants them")
+    definitions = [cohere.Tool(cohere.ToolFunction(names.sent(name), NO_PARAMETERS)) for name in dict.fromkeys(called)]
+    if able.tool_choice:
+        return ToolPlan(definitions, "NONE")
+    return ToolPlan(definitions, instructions=(_NO_CALLS,), stray_calls=True)
+
+
+_NO_CALLS = "Do not call any tool now: answer with text."
+
+
+def _must_call(names: list[str], mode: str) -> str:
+    which = f"the tool {names[0]}" if len(names) == 1 else f"one of these tools: {', '.join(names)}"
+    if mode == "required":
+        return f"You must call {which} now. Do not answer with text alone, and call no other tool."
+    return f"If you call a tool now, it must be {which}."
+
+
+def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[openai.Function]:
+    if not only:
+        raise InvalidField("tool_choice", "'tool_choice' allows no tool at all: 'none' says so", "invalid_value")
+    known = {function.name for function in functions}
+    for name in only:
+        if name not in known:
+            raise InvalidField("tool_choice", f"'tool_choice' names the tool '{name}', which 'tools' lacks")
+    return [function for function in functions if function.name in only]
+
+
+def _definition(function: openai.Function, where: str, names: ToolNames, able: Capabilities) -> cohere.Tool:
+    parameters = _parameters(function.parameters, f"{where}.parameters")
+    if able.typed_tools:
+        parameters = json_schema.typed(parameters)
+    description = function.description if function.description is not None else UNSET
+    return cohere.Tool(cohere.ToolFunction(names.sent(function.name), parameters, description))
+
+
+def _parameters(parameters: dict[str, Any] | None, where: str) -> dict[str, Any]:
+    """An object schema. A bare map of properties, which Cohere answers with a 422, is wrapped."""
+    if not parameters:
+        return NO_PARAMETERS
+    parameters = json_schema.opened(parameters)
+    if "type" not in parameters and "$ref" not in parameters:
+        if "properties" in parameters:
+            parameters = {"type": "object", **parameters}
+        elif all(isinstance(value, dict) for value in parameters.values()):
+            parameters = {"type": "object", "properties": parameters}
+    if parameters.get("type") != "object":
+        raise InvalidField(where, f"Invalid schema for '{where}': its type must be 'object'", "invalid_schema")
+    json_schema.check(parameters, where)
+    return parameters if "properties" in parameters else {**parameters, "properties": {}}
+
+
+def _strict(
+    functions: list[openai.Function], definitions: list[cohere.Tool], strict_tools: bool | None, notes: Notes
+) -> tuple[list[cohere.Tool], bool | UnsetType]:
+    """`strict_tools` is all or nothing, and its schemas are compiled: Cohere refuses it where a tool requires no
+    parameter or cannot be compiled. The definitions come back in the dialect that it compiles.
+    """
+    asked = [function for function in functions if function.strict]
+    if not asked and not strict_tools:
+        return definitions, UNSET
+    field = "strict_tools" if strict_tools else "tools[].function.strict"
+    if strict_tools is False:
+        notes.ignored(field, "strict_tools is false")
+        return definitions, UNSET
+    schemas = [definition.function.parameters for definition in definitions]
+    cleaned: list[tuple[dict[str, Any], list[str]]] = []
+    trouble = ""
+    if not strict_tools and len(asked) < len(functions):
+        trouble = "Cohere enforces all tools or none"
+    elif not all(schema.get("required") for schema in schemas):
+        trouble = "Cohere needs a required parameter in every tool"
+    elif sum(_count(schema.get("properties")) for schema in schemas) > STRICT_FIELDS_LIMIT:
+        trouble = f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools"
+    else:
+        cleaned = [json_schema.sanitised(schema) for schema in schemas]
+        if not all(json_schema.compilable(clean) for clean, _ in cleaned):
+            trouble = "Cohere cannot compile the schema of every tool"
+    if trouble:
+        notes.ignored(field, trouble)
+        return definitions, UNSET
+    removed = sorted({word for _, words in cleaned for word in words})
+    if not removed:
+        return definitions, True
+    notes.adjusted(
+        "tools[].function.parameters", "the schema", f"what Cohere compiles, with other {', '.join(removed)}"
+    )
+    return [
+        replace(definition, function=replace(definition.function, parameters=clean))
+        for definition, (clean, _) in zip(definitions, cleaned, strict=True)
+    ], True
+
+
+def _count(properties: Any) -> int:
+    if not isinstance(properties, dict):
+        return 0
+    return len(properties) + sum(
+        _count(value.get("properties")) for value in properties.values() if isinstance(value, dict)
+    )
