@@ -7,57 +7,57 @@ from contextlib import asynccontextmanager
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from gateway.auth.authenticator import Access
+from gateway.auth.authenticator import Authenticator
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CallEndpoint
 from gateway.endpoints.health import Health, MetricsPage
-from gateway.endpoints.models import LookupEndpoint
+from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
-from gateway.endpoints.passthrough import NativeEndpoint
-from gateway.endpoints.split import BatchEndpoint
-from gateway.endpoints.stored import REMEMBERED, RememberedEndpoint
-from gateway.endpoints.token_count import CountEndpoint
+from gateway.endpoints.passthrough import PassthroughEndpoint
+from gateway.endpoints.split import SplitEndpoint
+from gateway.endpoints.stored import REMEMBERED, StoredEndpoint
+from gateway.endpoints.token_count import TokenCountEndpoint
 from gateway.endpoints.uploads import UploadEndpoint
-from gateway.endpoints.websocket import SocketEndpoint
-from gateway.endpoints.websocket_handshake import Upgrades
+from gateway.endpoints.websocket import WebSocketEndpoint
+from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
-from gateway.http.middleware import Guard
+from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.background import Background
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
-from gateway.pipeline.response_cache import AnswerCache
+from gateway.pipeline.response_cache import ResponseCache
 from gateway.pipeline.services import Services
 from gateway.reload import Control
 from gateway.settings.schema import SettingError, Settings
-from gateway.state.conversation_state import Memory
-from gateway.state.maintenance import Upkeep
-from gateway.upstream.client import ResilientUpstream
-from gateway.upstream.model_catalog import Catalogue
+from gateway.state.conversation_state import ConversationState
+from gateway.state.maintenance import Maintenance
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.model_catalog import ModelCatalog
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 
-def create_app(settings: Settings, log: Log | None = None) -> Guard:
+def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
     """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
     return controlled_app(settings, log)[0]
 
 
-def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, Control]:
+def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, Control]:
     """The application of `create_app`, and the handles by which signals stop it or change its settings."""
-    access = Access(settings)
+    access = Authenticator(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalogue, fields)
-    upstream = ResilientUpstream(settings, access.keys, metrics, log)
+    upstream = UpstreamClient(settings, access.keys, metrics, log)
     known = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
-    catalogue = Catalogue(upstream, known, settings.models.cache_seconds)
+    catalogue = ModelCatalog(upstream, known, settings.models.cache_seconds)
     try:
-        memory = Memory(settings.database_url, settings.response_days, log)
+        memory = ConversationState(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
-    cache = AnswerCache(settings, log)
+    cache = ResponseCache(settings, log)
     services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
-    background, upkeep = Background(services, log), Upkeep(memory, log)
+    background, upkeep = Background(services, log), Maintenance(memory, log)
     serving, stopping = False, asyncio.Event()
 
     def draining(grace: float) -> None:
@@ -92,27 +92,27 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[Guard, C
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    sockets = {row.call.path: SocketEndpoint(row, services, log, stopping) for row in SOCKETS}
-    upgrades = Upgrades(sockets, settings, access, metrics, log)
+    sockets = {row.call.path: WebSocketEndpoint(row, services, log, stopping) for row in SOCKETS}
+    upgrades = WebSocketHandshake(sockets, settings, access, metrics, log)
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    guard = Guard(router, settings, access, metrics, log, upgrades)
+    guard = GatewayMiddleware(router, settings, access, metrics, log, upgrades)
     return guard, Control(guard, upgrades, services, log, draining)
 
 
 def _routes(services: Services, background: Background) -> list[Route]:
     """The rows of all tables, each with the endpoint of its kind."""
-    native = NativeEndpoint(services)
+    native = PassthroughEndpoint(services)
     return [
         *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
         # The router asks one after the other: what is called most comes first.
         *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
         *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),
-        *(Route(row.path, BatchEndpoint(row, services), methods=["POST"]) for row in BATCHES),
-        *(Route(row.path, CountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
-        *(Route(row.path, LookupEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
+        *(Route(row.path, SplitEndpoint(row, services), methods=["POST"]) for row in BATCHES),
+        *(Route(row.path, TokenCountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
+        *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
         *(
-            Route(path, RememberedEndpoint(row, services, background), methods=list(row))
+            Route(path, StoredEndpoint(row, services, background), methods=list(row))
             for path, row in REMEMBERED.items()
         ),
     ]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from gateway.auth.authenticator import Access
-from gateway.endpoints.websocket_handshake import Upgrades
-from gateway.http.middleware import Guard
+from gateway.auth.authenticator import Authenticator
+from gateway.endpoints.websocket_handshake import WebSocketHandshake
+from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
 from gateway.pipeline.services import Services
 from gateway.settings.schema import SettingError, Settings
@@ -27,7 +27,12 @@ class Control:
     """The handles of one gateway. draining: is told when it is to stop, with the seconds that are left."""
 
     def __init__(
-        self, guard: Guard, upgrades: Upgrades, services: Services, log: Log, draining: Callable[[float], None]
+        self,
+        guard: GatewayMiddleware,
+        upgrades: WebSocketHandshake,
+        services: Services,
+        log: Log,
+        draining: Callable[[float], None],
     ) -> None:
         self._guard, self._upgrades = guard, upgrades
         self._services, self._log, self._draining = services, log, draining
@@ -45,7 +50,7 @@ class Control:
         services = self._services
         settings = replace(services.settings, **{name: getattr(new, name) for name in taken})
         try:
-            access = Access(settings)
+            access = Authenticator(settings)
         except SettingError as error:
             self.refused(error)
             return False

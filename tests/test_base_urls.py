@@ -12,11 +12,11 @@ import pytest
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.http.path_aliases import DEPLOYMENT, SPELLINGS, BaseUrls
+from gateway.http.path_aliases import DEPLOYMENT, SPELLINGS, PathAliases
 from gateway.settings.schema import Settings
 from support.app import CALLER_KEY, CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
 
-SERVED = BaseUrls(
+SERVED = PathAliases(
     ["/v1/chat/completions", "/v1/models", "/v1/models/{name:path}", "/v1/rerank", "/v1/files", "/health/live"]
 )
 

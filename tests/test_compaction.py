@@ -95,7 +95,7 @@ def user(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "user", "content": text, **more}
 
 
-def output(call: responses_compaction.CompactionCall) -> list[Any]:
+def output(call: responses_compaction.CompactionTranslation) -> list[Any]:
     found: list[Any] = json.loads(call.answer([json.dumps(whole("A summary.")).encode()]).body)["output"]
     return found
 

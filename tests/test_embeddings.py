@@ -17,7 +17,7 @@ from gateway.pipeline.cl100k_base import ORDINARY, SPECIAL, vocabulary
 from support import golden, oracle
 from support.golden import embeddings_call
 from support.transcripts import property_of
-from translators.core.capabilities import EMBEDDERS, Embedder
+from translators.core.capabilities import EMBEDDERS, EmbeddingModel
 from translators.core.errors import AnswerFailed, Failure, InvalidField, UpstreamProtocolError
 from translators.core.field_table import Verdict
 from translators.operations import embeddings
@@ -164,7 +164,7 @@ def test_images_are_divided_by_their_size() -> None:
     third = MOST_IMAGE_BYTES // 3
     images = [Visual("images", str(number), third) for number in range(4)]
     whole = Visual("images", "whole", MOST_IMAGE_BYTES + 1)
-    found = parts(range(6), [*images, whole, images[0]], Embedder())
+    found = parts(range(6), [*images, whole, images[0]], EmbeddingModel())
     assert [part.positions for part in found] == [[0, 1, 2], [3], [4], [5]]
 
 
@@ -182,7 +182,7 @@ inputs = st.one_of(st.lists(st.text(), max_size=300), st.lists(st.one_of(st.text
 def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bool, apart: int) -> None:
     """apart: from one place to the next, where what lies between is in the cache."""
     places = range(0, len(given_) * apart, apart)
-    found = parts(places, given_, Embedder(fused=fused))
+    found = parts(places, given_, EmbeddingModel(fused=fused))
     assert sorted(place for part in found for place in part.positions) == list(places)
     assert [part.positions[0] for part in found] == sorted(part.positions[0] for part in found)
     for part in found:

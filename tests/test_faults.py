@@ -46,9 +46,9 @@ from support.scripted import (
     Chunk,
     Cut,
     End,
-    Exchange,
     Head,
     Pause,
+    RequestRecord,
     Reset,
     Script,
     Signal,
@@ -88,16 +88,16 @@ class Fine:
     text: str = "Hi there."
 
 
-Outcome = Error | Broken | Fine
+Usage = Error | Broken | Fine
 
 # --- what a caller asks -------------------------------------------------------------------------------------
 
 
-def chat_whole(seen: Seen) -> Outcome:
+def chat_whole(seen: Seen) -> Usage:
     return Fine(seen.body["choices"][0]["message"]["content"])
 
 
-def chat_stream(seen: Seen) -> Outcome:
+def chat_stream(seen: Seen) -> Usage:
     """No [DONE] after an error: a program that waits for it must not take what came for an answer."""
     *_, last = seen.frames
     if last == "[DONE]":
@@ -110,12 +110,12 @@ def chat_stream(seen: Seen) -> Outcome:
     return Broken(broken["error"]["code"], seen.text)
 
 
-def responses_whole(seen: Seen) -> Outcome:
+def responses_whole(seen: Seen) -> Usage:
     assert seen.body["status"] == "completed"
     return Fine("".join(part["text"] for item in seen.body["output"] for part in item.get("content", ())))
 
 
-def responses_stream(seen: Seen) -> Outcome:
+def responses_stream(seen: Seen) -> Usage:
     """OpenAI's list of codes here is closed, so the log's code is the one that tells."""
     events = [
         dict(line.split(": ", 1) for line in frame.split("\n")) for frame in seen.data.decode().split("\n\n")[:-1]
@@ -146,12 +146,12 @@ class Surface:
     path: str
     body: dict[str, Any]
     streamed: bool
-    read: Callable[[Seen], Outcome]
+    read: Callable[[Seen], Usage]
     good: bytes = json.dumps(whole()).encode()
     lacks: frozenset[str] = frozenset()
 
 
-def embeddings(seen: Seen) -> Outcome:
+def embeddings(seen: Seen) -> Usage:
     """Vectors are compared bit by bit; the text is the others' word for "as it should be"."""
     assert [item["embedding"] for item in seen.body["data"]] == [[0.5, -0.25]]
     return Fine()
@@ -220,18 +220,18 @@ class Fault:
     """
 
     name: str
-    whole: tuple[Script | Callable[[bytes], Script], Outcome] | None
-    stream: tuple[Script, Outcome] | None
+    whole: tuple[Script | Callable[[bytes], Script], Usage] | None
+    stream: tuple[Script, Usage] | None
 
 
 _END, _CUT = End(), Cut()
 
 
-def both(name: str, script: Script, outcome: Outcome) -> Fault:
+def both(name: str, script: Script, outcome: Usage) -> Fault:
     return Fault(name, (script, outcome), (script, outcome))
 
 
-def streams(name: str, script: Script, outcome: Outcome) -> Fault:
+def streams(name: str, script: Script, outcome: Usage) -> Fault:
     """What can only go wrong in a stream."""
     return Fault(name, None, (script, outcome))
 
@@ -465,7 +465,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("script", "expected", "surface"), CELLS)
-def test_faults(theatre: Stage, script: Any, expected: Outcome, surface: Surface) -> None:
+def test_faults(theatre: Stage, script: Any, expected: Usage, surface: Surface) -> None:
     """FM-05."""
     script = script(surface.good) if callable(script) else script
     before = settled(theatre)
@@ -492,7 +492,7 @@ def test_faults(theatre: Stage, script: Any, expected: Outcome, surface: Surface
     assert after.within(before), (before, after)
 
 
-def over(exchange: Exchange) -> None:
+def over(exchange: RequestRecord) -> None:
     """Cohere has said its last word, or has been told that nobody listens any more."""
     deadline = time.monotonic() + 5
     while not (exchange.finished.is_set() or exchange.closed.is_set()):
@@ -505,7 +505,7 @@ def asked(theatre: Stage, surface: Surface, script: Script) -> Seen:
     return theatre.gateway.ask("POST", surface.path, surface.body)
 
 
-def outcome(seen: Seen, surface: Surface) -> Outcome:
+def outcome(seen: Seen, surface: Surface) -> Usage:
     """What a caller makes of it."""
     if seen.status == 200:
         return surface.read(seen)

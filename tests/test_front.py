@@ -29,7 +29,7 @@ from starlette.types import Message
 
 from gateway.app import create_app
 from gateway.http.body import Pieces
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.server.process import TCP_KEEP_ALIVE, bound
 from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
@@ -460,7 +460,7 @@ def test_who_waits_for_cohere_is_not_slow() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def main() -> int:
-        pieces = Pieces(receive, 1_000, 0.2, Departure(receive, listening=False))
+        pieces = Pieces(receive, 1_000, 0.2, DisconnectWatcher(receive, listening=False))
         for _ in range(5):
             assert await anext(pieces) == b"x"
             await asyncio.sleep(0.1)

@@ -20,11 +20,11 @@ from gateway.http import sse
 from schemas.cohere import events
 from support import nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
-from translators.answer.decoder import Telling
+from translators.answer.decoder import AnswerDecoder
 from translators.answer.turn import TRANSITIONS, State, Turn
 from translators.core.errors import TranslationError, UpstreamProtocolError
 from translators.core.notes import Notes
-from translators.operations.chat import ChatCall
+from translators.operations.chat import ChatTranslation
 from translators.operations.chat_answer import ChatView, completion
 
 each_transcript = pytest.mark.parametrize("transcript", transcripts.transcripts(), ids=lambda one: one.name)
@@ -90,7 +90,7 @@ def test_l1_split_in_many_pieces(made: list[Event], places: list[int], ends: str
 # --- L2: a stream folded is the whole answer -----------------------------------------------------------------
 
 
-def _compare(told: ChatCall, data: list[bytes], equal: Any) -> None:
+def _compare(told: ChatTranslation, data: list[bytes], equal: Any) -> None:
     folded = transcripts.fold(transcripts.chunks(told, data))
     try:
         completed = transcripts.folded_completion(transcripts.answered(told, equal))
@@ -140,9 +140,9 @@ def test_l2_fold_of_log_probabilities_after_thinking(made: list[Event]) -> None:
 def test_l2_the_two_readers_of_a_story_agree(made: list[Event], legacy: bool) -> None:
     """However odd the events: the chunks folded are the completion of the same steps."""
     view = ChatView("m", transcripts.context(), include_usage=True, legacy=legacy)
-    told = ChatCall((b"",), "m", True, Notes(), view, False)
+    told = ChatTranslation((b"",), "m", True, Notes(), view, False)
     data = _encoded(made)
-    telling, steps = Telling(), list[Any]()
+    telling, steps = AnswerDecoder(), list[Any]()
     try:
         for one in data:
             steps += telling.feed(one)

@@ -17,7 +17,7 @@ from hypothesis import given
 from gateway.cohere_methods import METHODS, OTHER, VERBS, agrees, find
 from gateway.endpoints import usage_tail
 from gateway.endpoints.passthrough_path import address_of
-from gateway.endpoints.usage_tail import Tally
+from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError
 from support import oracle
 from support.app import USAGE, story, whole
@@ -356,7 +356,7 @@ def test_how_an_answer_ended_is_seen() -> None:
 @given(st.lists(st.integers(0, 400), max_size=40))
 def test_a_tally_holds_the_end_however_it_is_cut(cuts: list[int]) -> None:
     text = bytes(range(32, 127)) * 8
-    kept = Tally(False)
+    kept = UsageTail(False)
     place = 0
     for cut in cuts:
         kept.take(text[place : place + cut])
@@ -369,7 +369,7 @@ def test_a_tally_holds_the_end_however_it_is_cut(cuts: list[int]) -> None:
 def test_a_tally_does_not_grow(compressed: bool) -> None:
     data = compact_json({"embeddings": [number / 7 for number in range(200_000)], "meta": META})
     sent = gzip.compress(data) if compressed else data
-    kept = Tally(compressed)
+    kept = UsageTail(compressed)
     for place in range(0, len(sent), 60_000):
         kept.take(sent[place : place + 60_000])
         assert sum(map(len, kept._blocks)) <= usage_tail.KEPT + 256 * 1024
@@ -379,14 +379,14 @@ def test_a_tally_does_not_grow(compressed: bool) -> None:
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(usage_tail.LARGEST_UNPACKED + 1_000_000), 9)
-    kept = Tally(True)
+    kept = UsageTail(True)
     kept.take(bomb)
     kept.take(bomb)
     assert kept.kept() == b""
 
 
 def test_what_cannot_be_unpacked_counts_nothing() -> None:
-    kept = Tally(True)
+    kept = UsageTail(True)
     kept.take(b"no gzip at all")
     kept.take(gzip.compress(b"{}"))
     assert kept.kept() == b""

@@ -15,7 +15,7 @@ from schemas.cohere.chat import Usage
 from support import transcripts
 from support.transcripts import property_of
 from translators.answer.usage import FINISH_REASONS, Counts, counts, finish_reason
-from translators.core.contracts import Outcome, UsageBase
+from translators.core.contracts import UsageBase, UsageTotals
 
 TOKENS, BILLED = UsageBase.TOKENS, UsageBase.BILLED
 
@@ -127,7 +127,7 @@ def test_b33_absent_usage_never_crashes() -> None:
 def test_billed_units_are_told_untouched() -> None:
     found = counts(usage(billed_units={"input_tokens": 5.5, "output_tokens": 7, "search_units": 1, "x": None}), TOKENS)
     assert found.billed == {"input_tokens": 5.5, "output_tokens": 7, "search_units": 1}
-    assert found.outcome("stop") == Outcome("stop", 5, 7, found.billed)
+    assert found.outcome("stop") == UsageTotals("stop", 5, 7, found.billed)
 
 
 @property_of(300)

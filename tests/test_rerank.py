@@ -27,7 +27,7 @@ PARIS, ROME = "Paris is the capital of France.", "Rome is the capital of Italy."
 QUERY = "What is the capital of France?"
 
 
-def translated(body: Mapping[str, Any] | bytes, **settings: Any) -> rerank.RerankCall:
+def translated(body: Mapping[str, Any] | bytes, **settings: Any) -> rerank.RerankTranslation:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return rerank.request(data, transcripts.context(**settings))
 

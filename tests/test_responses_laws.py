@@ -20,7 +20,7 @@ from support import golden, nonsense, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.core.errors import TranslationError, UpstreamProtocolError
 from translators.operations import responses
-from translators.operations.responses import ResponsesCall
+from translators.operations.responses import ResponsesTranslation
 from translators.operations.responses_answer import ResponsesStream
 
 CUT = transcripts.CUT
@@ -54,7 +54,7 @@ each_transcript = pytest.mark.parametrize("transcript", transcripts.transcripts(
 shapes = st.sampled_from(sorted(SHAPES)).map(lambda name: SHAPES[name])
 
 
-def _call(shape: dict[str, Any]) -> ResponsesCall:
+def _call(shape: dict[str, Any]) -> ResponsesTranslation:
     request = dict(shape)
     return golden.responses_call(request, **request.pop("settings", {}))
 

@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.transcripts import property_of
-from translators.answer.decoder import Rewrite
+from translators.answer.decoder import StepTransform
 from translators.answer.events import Closed, Delta, Failed, Finished, Kind, Opened, Step
 from translators.answer.transforms import (
     AnswerCall,
-    Checked,
     HideReasoning,
-    LimitCalls,
+    LimitToolCalls,
     OnlyTools,
-    RestoreNames,
+    RestoreToolNames,
+    StripCodeFence,
     Unwrapped,
-    WithoutFence,
+    ValidateSchema,
 )
 from translators.core.tool_names import ToolNames
 
 
-def told(rewrite: Rewrite, steps: Sequence[Step]) -> list[Step]:
+def told(rewrite: StepTransform, steps: Sequence[Step]) -> list[Step]:
     return [shown for step in steps for shown in rewrite(step)]
 
 
@@ -32,7 +32,7 @@ def text_item(pieces: Sequence[str], item: int = 0) -> list[Step]:
     return [Opened(item, Kind.TEXT), *deltas, Closed(item, Kind.TEXT, "".join(pieces))]
 
 
-def shown(rewrite: Rewrite, pieces: Sequence[str]) -> str:
+def shown(rewrite: StepTransform, pieces: Sequence[str]) -> str:
     """The text that is told, which its deltas and its closing must agree on."""
     steps = told(rewrite, text_item(pieces))
     joined = "".join(step.text for step in steps if isinstance(step, Delta))
@@ -73,10 +73,10 @@ WRAPPERS = [
 
 @pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in FENCES], ids=[row[0] for row in FENCES])
 def test_a_fence_is_taken_off_however_it_comes(given_: str, wanted: str) -> None:
-    assert shown(WithoutFence(), [given_]) == wanted
-    assert shown(WithoutFence(), list(given_)) == wanted
+    assert shown(StripCodeFence(), [given_]) == wanted
+    assert shown(StripCodeFence(), list(given_)) == wanted
     for cut in range(len(given_) + 1):
-        assert shown(WithoutFence(), [given_[:cut], given_[cut:]]) == wanted
+        assert shown(StripCodeFence(), [given_[:cut], given_[cut:]]) == wanted
 
 
 @pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in WRAPPERS], ids=[row[0] for row in WRAPPERS])
@@ -101,17 +101,17 @@ def test_any_value_comes_out_of_its_wrapper(value: object, data: st.DataObject, 
     pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)], strict=True)]
     assert json.loads(shown(Unwrapped(), pieces)) == value
     fenced = f"```json\n{written}\n```"
-    assert json.loads(shown(WithoutFence(), list(fenced))) == {"value": value}
+    assert json.loads(shown(StripCodeFence(), list(fenced))) == {"value": value}
 
 
 def test_one_call_is_passed_on() -> None:
-    steps = told(LimitCalls(1), [*call(0, "f"), *call(1, "g"), Finished("TOOL_CALL", None)])
+    steps = told(LimitToolCalls(1), [*call(0, "f"), *call(1, "g"), Finished("TOOL_CALL", None)])
     assert steps == [*call(0, "f"), Finished("TOOL_CALL", None)]
-    assert told(LimitCalls(0), call(0, "f")) == []
+    assert told(LimitToolCalls(0), call(0, "f")) == []
 
 
 def test_names_come_back() -> None:
-    (opened, *_) = told(RestoreNames(ToolNames(["a.b"])), call(0, "a_b"))
+    (opened, *_) = told(RestoreToolNames(ToolNames(["a.b"])), call(0, "a_b"))
     assert isinstance(opened, Opened) and opened.name == "a.b"
 
 
@@ -148,5 +148,5 @@ def test_a_finished_text_is_checked(reason: str, items: list[Step], fails: bool)
     def complaint(text: str) -> str:
         return "" if text == "good" else "it is bad"
 
-    last = told(Checked(complaint), [*items, Finished(reason, None)])[-1]
+    last = told(ValidateSchema(complaint), [*items, Finished(reason, None)])[-1]
     assert isinstance(last, Failed) is fails

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.authenticator import Access
+from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Caller
 from gateway.settings.schema import Settings
 from gateway.state import encrypted_content
@@ -201,7 +201,7 @@ KEYS = (
 @pytest.mark.parametrize(("before", "after", "opens"), [row[1:] for row in KEYS], ids=[row[0] for row in KEYS])
 def test_the_servers_keys_may_change(before: list[str], after: list[str], opens: bool) -> None:
     old, new = (
-        Access(Settings(cohere_api_key=keys, master_key=MASTER_KEY)).identify(
+        Authenticator(Settings(cohere_api_key=keys, master_key=MASTER_KEY)).identify(
             [(b"authorization", b"Bearer " + MASTER_KEY.encode())]
         )
         for keys in (before, after)

@@ -32,7 +32,7 @@ from gateway.settings.schema import (
     Timeouts,
 )
 from gateway.upstream import key_pool, response
-from gateway.upstream.client import ResilientUpstream
+from gateway.upstream.client import UpstreamClient
 from support.app import (
     SERVER_KEY,
     A,
@@ -294,12 +294,12 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
     """Say, with a body that the caller is still sending."""
     sent: list[str] = []
 
-    async def send(key: str, last_deadline: float) -> response.Reply:
+    async def send(key: str, last_deadline: float) -> response.UpstreamResponse:
         sent.append(key)
         raise UpstreamError(failure("cut", "x"), cause="cut")
 
     async def main() -> None:
-        upstream = ResilientUpstream(Settings(retries=QUICK), ["a", "b"], Metrics(lambda model: False, ()), Log(False))
+        upstream = UpstreamClient(Settings(retries=QUICK), ["a", "b"], Metrics(lambda model: False, ()), Log(False))
         with pytest.raises(UpstreamError):
             await upstream.through(
                 "/v1/datasets", Caller("x", False, "", "x", ()), send, streamed=False, repeatable=repeatable

@@ -816,7 +816,7 @@ def test_the_official_sdk_without_blocking(served: Gateway) -> None:
 
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     memory: Any = None
-    found = connection_state.Recent(memory)
+    found = connection_state.ConnectionState(memory)
     for number in range(connection_state.MOST_RESPONSES + 3):
         found.add(f"r{number}", (b"[]",))
     assert found.get("r2") is None and found.get("r3") == (b"[]",)

@@ -49,7 +49,7 @@ WAV = recording()
 # --- the texts ----------------------------------------------------------------------------------------------
 
 
-def translated(fields: Mapping[str, Any], **settings: Any) -> transcription.TranscriptionCall:
+def translated(fields: Mapping[str, Any], **settings: Any) -> transcription.TranscriptionTranslation:
     return transcription.request(json.dumps(fields).encode(), transcripts.context(**settings))
 
 

@@ -17,7 +17,7 @@ from gateway.errors import UpstreamError
 from gateway.settings.schema import BreakerSettings, ConcurrencySettings, PoolSettings, Retries
 from gateway.upstream import retry
 from gateway.upstream.circuit_breaker import WAY, Breakers
-from gateway.upstream.concurrency import Places
+from gateway.upstream.concurrency import ConcurrencyLimiter
 from gateway.upstream.key_pool import (
     BUDGETS,
     COOLING,
@@ -32,7 +32,7 @@ from gateway.upstream.key_pool import (
     endpoint,
 )
 from gateway.upstream.response import stopping
-from gateway.upstream.retry import Key, Patience, Rule
+from gateway.upstream.retry import Key, RetryBudget, Rule
 from translators.core.errors import Failure
 from translators.core.upstream_errors import refusal
 
@@ -127,8 +127,8 @@ def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | N
 AGAIN = Rule(again=True)
 
 
-def patience(clock: Callable[[], float], chance: random.Random | None = None, **settings: float) -> Patience:
-    return Patience(Retries(**settings), clock(), clock, chance or Middling())  # type: ignore[arg-type]
+def patience(clock: Callable[[], float], chance: random.Random | None = None, **settings: float) -> RetryBudget:
+    return RetryBudget(Retries(**settings), clock(), clock, chance or Middling())  # type: ignore[arg-type]
 
 
 def test_pauses_double_up_to_the_longest() -> None:
@@ -562,11 +562,11 @@ def test_breakers_are_bounded_and_forget_what_works() -> None:
 # --- places -------------------------------------------------------------------------------------------------
 
 
-def places(**settings: float) -> Places:
-    return Places(ConcurrencySettings(**settings))  # type: ignore[arg-type]
+def places(**settings: float) -> ConcurrencyLimiter:
+    return ConcurrencyLimiter(ConcurrencySettings(**settings))  # type: ignore[arg-type]
 
 
-async def queued(found: Places, *owners: str) -> list[str]:
+async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
     """These callers wait, one after the other; who got a place, in order, as one place is handed on and on."""
     served: list[str] = []
 
@@ -642,7 +642,7 @@ def test_waiting_is_bounded() -> None:
 
 def test_more_places_are_for_those_who_wait_already() -> None:
     async def main() -> None:
-        places = Places(ConcurrencySettings(calls=1, waiting=5, wait=5))
+        places = ConcurrencyLimiter(ConcurrencySettings(calls=1, waiting=5, wait=5))
         await places.enter("first")
         waiting = [asyncio.create_task(places.enter("x")) for _ in range(3)]
         await asyncio.sleep(0)

@@ -50,7 +50,7 @@ def mode_of(settings: Settings) -> Mode:
     return Mode.OPEN
 
 
-class Access:
+class Authenticator:
     """Tells callers apart. keys: the server's Cohere keys."""
 
     def __init__(self, settings: Settings) -> None:

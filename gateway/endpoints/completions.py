@@ -7,12 +7,12 @@ request's bytes and its answer is `handler.py`.
 from starlette.types import Receive, Scope, Send
 
 from gateway.http import body
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import answer_events, answer_json, note_headers
 from gateway.observability import record
 from gateway.pipeline.background import Background
-from gateway.pipeline.handler import Serving
-from gateway.pipeline.http_sink import Answering
+from gateway.pipeline.handler import RequestHandler
+from gateway.pipeline.http_sink import HttpSink
 from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.services import Services
 
@@ -28,7 +28,7 @@ class CallEndpoint:
         known.operation = operation.name
         settings = self._services.settings
         asked = await body.read_json(scope, receive, settings)
-        serving = Serving(operation, self._services, scope, known)
+        serving = RequestHandler(operation, self._services, scope, known)
         call = await serving.prepare(asked)
         if serving.in_background:
             begun = await self._background.begin(serving, call)
@@ -37,6 +37,6 @@ class CallEndpoint:
             else:
                 await answer_events(known, receive, send, begun.events, note_headers(call.notes))
             return
-        async with Departure(receive) as departure:
-            with Answering(operation.framing, known, send, departure, settings.stream_comments) as answering:
+        async with DisconnectWatcher(receive) as departure:
+            with HttpSink(operation.framing, known, send, departure, settings.stream_comments) as answering:
                 await serving.answer(call, answering)

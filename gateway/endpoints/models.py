@@ -5,7 +5,7 @@ from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from gateway.http import body
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import answer_json, note_headers
 from gateway.observability import record
 from gateway.pipeline.operations import LookupOperation
@@ -16,7 +16,7 @@ VERSION_QUERY = "api-version"
 """What Azure's clients put into every query."""
 
 
-class LookupEndpoint:
+class ModelsEndpoint:
     """A row of LOOKUPS as an ASGI application."""
 
     def __init__(self, operation: LookupOperation, services: Services) -> None:
@@ -28,7 +28,7 @@ class LookupEndpoint:
         asked = await self._asked(scope, receive) if operation.filtered else []
         context = services.context(scope)
         notes = Notes(context.strict)
-        async with Departure(receive) as departure:
+        async with DisconnectWatcher(receive) as departure:
             listing = await services.catalogue.listing(scope["gateway.caller"])
             if listing.stale:
                 notes.told("list", listing.stale)

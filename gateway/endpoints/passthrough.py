@@ -16,17 +16,17 @@ from gateway.auth.principal import Caller
 from gateway.cohere_methods import Method
 from gateway.endpoints.passthrough_headers import _empty, _kind, _returned, _sent
 from gateway.endpoints.passthrough_path import Address, address_of
-from gateway.endpoints.usage_tail import Tally
+from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.http import body
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import note_headers
 from gateway.http.validation import JOINED
 from gateway.observability import record
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from gateway.pipeline.handler import take_down
 from gateway.pipeline.services import Services
-from gateway.upstream.response import Passage, Reply
+from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.turn import FAILED_REASONS
 from translators.core.notes import Notes
 from translators.core.upstream_errors import refusal
@@ -38,7 +38,7 @@ OWN_KEY_REFUSED = (401, 402, 403)
 """Statuses that are about a key."""
 
 
-class NativeEndpoint:
+class PassthroughEndpoint:
     """Everything below `/cohere/` and `/litellm/cohere/`."""
 
     def __init__(self, services: Services) -> None:
@@ -65,10 +65,10 @@ class NativeEndpoint:
         elif method.takes == "json":
             held = await body.read(scope, receive, settings.body_limit, patience) or None
             held, notes = self._looked_into(held, method, address, headers, known)
-        async with Departure(receive, listening=not uploading) as departure:
+        async with DisconnectWatcher(receive, listening=not uploading) as departure:
             upload = body.Pieces(receive, limit, patience, departure) if uploading else None
             sent = list(_sent(scope["headers"], headers, known.streamed, upload is not None))
-            passage = Passage(verb, address.target, sent, held if upload is None else upload)
+            passage = ProxyRequest(verb, address.target, sent, held if upload is None else upload)
             caller: Caller = scope["gateway.caller"]
             known.upstream_began = time.monotonic()
             try:
@@ -85,7 +85,7 @@ class NativeEndpoint:
                 known.upstream_ended = time.monotonic()
 
     def _looked_into(
-        self, held: bytes | None, method: Method, address: Address, headers: Mapping[bytes, bytes], known: Exchange
+        self, held: bytes | None, method: Method, address: Address, headers: Mapping[bytes, bytes], known: RequestRecord
     ) -> tuple[bytes | None, Notes]:
         """The body to send, and what the caller is to be told of it."""
         notes = Notes()
@@ -99,13 +99,15 @@ class NativeEndpoint:
         known.model, known.streamed = passthrough.asked(held)
         return held, notes
 
-    async def _relay(self, reply: Reply, known: Exchange, send: Send, departure: Departure, notes: Notes) -> None:
+    async def _relay(
+        self, reply: UpstreamResponse, known: RequestRecord, send: Send, departure: DisconnectWatcher, notes: Notes
+    ) -> None:
         """The answer as it comes, one send for each network read. Its head waits for the first of them."""
         headers = [*_returned(reply.headers), *note_headers(notes)]
         kind, encoding = _kind(headers)
         known.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
-        tally = Tally(encoding == b"gzip") if counted else None
+        tally = UsageTail(encoding == b"gzip") if counted else None
         try:
             block = await reply.read()
             known.first_byte = time.monotonic()

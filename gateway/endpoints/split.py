@@ -10,22 +10,22 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.principal import Caller
 from gateway.errors import GatewayError, UpstreamError
 from gateway.http import body, path_aliases
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import answer_json, note_headers
 from gateway.observability import record
-from gateway.observability.record import CACHE_HIT, Exchange
+from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.fan_out import answers
-from gateway.pipeline.operations import BatchOperation
+from gateway.pipeline.operations import SplitOperation
 from gateway.pipeline.response_cache import MISS
 from gateway.pipeline.services import Services
-from translators.core.contracts import Answer, Batch
+from translators.core.contracts import SplitRequest, TranslatedResponse
 from translators.core.errors import AnswerFailed
 
 
-class BatchEndpoint:
+class SplitEndpoint:
     """A row of BATCHES as an ASGI application."""
 
-    def __init__(self, operation: BatchOperation, services: Services) -> None:
+    def __init__(self, operation: SplitOperation, services: Services) -> None:
         self._operation, self._services = operation, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,7 +37,7 @@ class BatchEndpoint:
         path_aliases.tell(scope, call.notes)
         services.catalogue.notice(call.model, caller)
         known.cache, lookup = services.cache.lookup(call.notes, True, caller, scope["gateway.headers"])
-        async with Departure(receive) as departure:
+        async with DisconnectWatcher(receive) as departure:
             if lookup is not None:
                 alone = call.alone()
                 call = call.beside(await lookup.pieces(operation.upstream, alone))
@@ -56,7 +56,9 @@ class BatchEndpoint:
                 made = [(alone[place], piece) for place, piece in call.pieces(bodies)]
                 await lookup.keep_pieces(operation.upstream, made)
 
-    async def _answered(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
+    async def _answered(
+        self, call: SplitRequest, caller: Caller, known: RequestRecord
+    ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         """The answer, what Cohere said, and to which call: the second, where the first one's failure can be helped."""
         try:
             return await self._answer(call, caller, known)
@@ -69,12 +71,14 @@ class BatchEndpoint:
         except (UpstreamError, AnswerFailed) as error:
             raise _told(second, error) from error
 
-    async def _answer(self, call: Batch, caller: Caller, known: Exchange) -> tuple[Batch, list[bytes], Answer]:
+    async def _answer(
+        self, call: SplitRequest, caller: Caller, known: RequestRecord
+    ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         upstream, path = self._services.upstream, self._operation.upstream
         bodies = await answers(upstream, path, call, call.bodies, caller, known, call.weights)
         return call, bodies, call.answer(bodies)
 
 
-def _told(call: Batch, error: UpstreamError | AnswerFailed) -> UpstreamError:
+def _told(call: SplitRequest, error: UpstreamError | AnswerFailed) -> UpstreamError:
     retry_after = error.retry_after if isinstance(error, GatewayError) else None
     return UpstreamError(call.told(error.failure), retry_after)

@@ -24,7 +24,7 @@ from gateway.http.responses import answer_events, answer_json, note_headers
 from gateway.observability import record
 from gateway.pipeline.background import Background
 from gateway.pipeline.services import Services
-from gateway.state.conversation_state import Memory, new_conversation, new_item_id
+from gateway.state.conversation_state import ConversationState, new_conversation, new_item_id
 from gateway.store.conversations import Conversation, Order
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
@@ -65,7 +65,7 @@ class Asked(Struct, frozen=True):
     """
 
     store: Store
-    memory: Memory
+    memory: ConversationState
     background: Background
     caller: Caller
     path: Mapping[str, str]
@@ -299,7 +299,7 @@ REMEMBERED: Mapping[str, Mapping[str, Action]] = {
 }
 
 
-class RememberedEndpoint:
+class StoredEndpoint:
     """A path of REMEMBERED as an ASGI application."""
 
     def __init__(self, actions: Mapping[str, Action], services: Services, background: Background) -> None:

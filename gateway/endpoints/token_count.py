@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.auth.principal import Caller
 from gateway.http import body
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import answer_json, note_headers
 from gateway.observability import record
 from gateway.pipeline.fan_out import answers
@@ -16,7 +16,7 @@ from gateway.pipeline.services import Services
 from gateway.state.conversation_state import new_response_id
 
 
-class CountEndpoint:
+class TokenCountEndpoint:
     """A row of COUNTS as an ASGI application."""
 
     def __init__(self, operation: CountOperation, services: Services) -> None:
@@ -34,7 +34,7 @@ class CountEndpoint:
         call = operation.request(asked, services.context(scope, recalled))
         known.model, known.notes = call.model, len(call.notes)
         services.metrics.note(operation.name, call.notes)
-        async with Departure(receive) as departure:
+        async with DisconnectWatcher(receive) as departure:
             known.upstream_began = time.monotonic()
             try:
                 bodies = operation.asked(call.bodies[0])

@@ -17,16 +17,16 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.principal import Caller
 from gateway.errors import GatewayError
 from gateway.http import body, path_aliases, sse
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.multipart import File, Form
 from gateway.http.path_aliases import DEPLOYMENT, SAID
 from gateway.http.responses import JSON_TYPE, STREAM_HEADERS, note_headers
 from gateway.observability import record
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from gateway.pipeline.handler import accepted
-from gateway.pipeline.operations import UploadCall, UploadOperation
+from gateway.pipeline.operations import UploadOperation, UploadTranslation
 from gateway.pipeline.services import Services
-from gateway.upstream.response import Passage
+from gateway.upstream.response import ProxyRequest
 from gateway.upstream.session import USER_AGENT
 from translators.core.contracts import Context
 from translators.core.errors import InvalidField
@@ -56,7 +56,7 @@ class UploadEndpoint:
         known.operation = operation.name
         limit = services.settings.audio_limit
         body.refuse_declared(scope, limit)
-        async with Departure(receive, listening=False) as departure, contextlib.AsyncExitStack() as stack:
+        async with DisconnectWatcher(receive, listening=False) as departure, contextlib.AsyncExitStack() as stack:
             pieces = body.Pieces(receive, limit, services.settings.timeouts.request_body, departure)
             form = Form(scope, pieces, operation.file)
             await form.to_the_file()
@@ -76,7 +76,7 @@ class UploadEndpoint:
                 call = self._call(form, scope, context, early)
             await self._tell(call, answer, known, send, departure)
 
-    def _call(self, form: Form, scope: Scope, context: Context, early: set[str]) -> UploadCall:
+    def _call(self, form: Form, scope: Scope, context: Context, early: set[str]) -> UploadTranslation:
         """The call of the form as far as it has come. Raises InvalidField.
 
         early: the fields that came in time to be sent; what came behind the file counts for the answer alone.
@@ -94,7 +94,7 @@ class UploadEndpoint:
         return call
 
     async def _asked(
-        self, call: UploadCall, form: Form, contents: AsyncIterator[bytes], caller: Caller, known: Exchange
+        self, call: UploadTranslation, form: Form, contents: AsyncIterator[bytes], caller: Caller, known: RequestRecord
     ) -> bytes:
         """Cohere's answer. Raises GatewayError, TranslationError."""
         assert form.file is not None
@@ -102,7 +102,7 @@ class UploadEndpoint:
         known.upstream_began = time.monotonic()
         try:
             headers = (("content-type", upload.content_type), *SENT_HEADERS)
-            passage = Passage("POST", self._operation.upstream, headers, upload)
+            passage = ProxyRequest("POST", self._operation.upstream, headers, upload)
             path = self._operation.upstream
             async with self._services.upstream.carry(passage, caller, path, call.model, repeatable=False) as reply:
                 await accepted(reply, known, call.notes, caller)
@@ -110,7 +110,9 @@ class UploadEndpoint:
         finally:
             known.upstream_ended = time.monotonic()
 
-    async def _tell(self, call: UploadCall, answer: bytes, known: Exchange, send: Send, departure: Departure) -> None:
+    async def _tell(
+        self, call: UploadTranslation, answer: bytes, known: RequestRecord, send: Send, departure: DisconnectWatcher
+    ) -> None:
         told = call.answer(answer)
         known.notes = len(call.notes)
         self._services.metrics.note(self._operation.name, call.notes)

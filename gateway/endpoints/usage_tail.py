@@ -14,7 +14,7 @@ _UNPACKED_AT_ONCE = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-class Tally:
+class UsageTail:
     """The end of one answer. compressed: it comes as gzip, which is unpacked on the side."""
 
     def __init__(self, compressed: bool) -> None:

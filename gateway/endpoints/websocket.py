@@ -20,13 +20,13 @@ from gateway.errors import CallerError, GatewayError, failure
 from gateway.http import error_responses
 from gateway.observability import record
 from gateway.observability.access_log import Log
-from gateway.observability.record import Exchange
-from gateway.pipeline.handler import Serving
-from gateway.pipeline.operations import SocketOperation
+from gateway.observability.record import RequestRecord
+from gateway.pipeline.handler import RequestHandler
+from gateway.pipeline.operations import WebSocketOperation
 from gateway.pipeline.services import Services
-from gateway.state.connection_state import Recent, SocketTurn
+from gateway.state.connection_state import ConnectionState, SocketTurn
 from gateway.state.conversation_state import new_response_id
-from translators.core.contracts import Call, Stream
+from translators.core.contracts import Stream, Translation
 from translators.core.errors import Failure
 from translators.operations import responses_websocket
 from translators.operations.responses_websocket import Envelope
@@ -49,10 +49,10 @@ TOO_MANY_LANES = failure("too_many_lanes", f"This WebSocket answers in {MOST_LAN
 TOO_MANY_WAIT = failure("too_many_waiting", "Too many requests wait on this WebSocket: read their answers first")
 
 
-class SocketEndpoint:
+class WebSocketEndpoint:
     """A row of SOCKETS. `stopping` ends its sockets when what they are answering is told."""
 
-    def __init__(self, operation: SocketOperation, services: Services, log: Log, stopping: asyncio.Event) -> None:
+    def __init__(self, operation: WebSocketOperation, services: Services, log: Log, stopping: asyncio.Event) -> None:
         self.operation, self.services, self.log, self.stopping = operation, services, log, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,7 @@ async def _close(send: Send, code: int, reason: str) -> None:
     await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
-class Lane(Struct):
+class StreamQueue(Struct):
     """waiting: its requests that have not begun."""
 
     waiting: deque[Envelope]
@@ -94,13 +94,13 @@ class Lane(Struct):
 class Socket:
     """One open socket."""
 
-    def __init__(self, endpoint: SocketEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, endpoint: WebSocketEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
         self._operation, self._services, self._log = endpoint.operation, endpoint.services, endpoint.log
         self._scope, self._receive, self._send = scope, receive, send
         self._known = record.of(scope)
         self._caller: Caller = scope["gateway.caller"]
-        self._recent = Recent(self._services.memory)
-        self._lanes: dict[str, Lane] = {}
+        self._recent = ConnectionState(self._services.memory)
+        self._lanes: dict[str, StreamQueue] = {}
         self._numbers = itertools.count(1)
         self._rested = time.monotonic()
         self._left = self._stopping = False
@@ -145,7 +145,7 @@ class Socket:
         if trouble is not None:
             await self._say(responses_websocket.refused(trouble, asked.lane, {}))
             return
-        lane = self._lanes.setdefault(asked.lane, Lane(deque()))
+        lane = self._lanes.setdefault(asked.lane, StreamQueue(deque()))
         lane.waiting.append(asked)
         if lane.task is None:
             lane.task = asyncio.get_running_loop().create_task(self._run(asked.lane, lane))
@@ -164,7 +164,7 @@ class Socket:
             return TOO_MANY_WAIT
         return None
 
-    async def _run(self, name: str, lane: Lane) -> None:
+    async def _run(self, name: str, lane: StreamQueue) -> None:
         try:
             while lane.waiting:
                 await self._serve(lane.waiting.popleft())
@@ -179,7 +179,9 @@ class Socket:
 
     async def _serve(self, asked: Envelope) -> None:
         """Answers a message, with a line in the log and its place in the metrics like any request."""
-        known = Exchange(f"{self._known.request_id}.{next(self._numbers)}", METHOD, self._known.path, time.monotonic())
+        known = RequestRecord(
+            f"{self._known.request_id}.{next(self._numbers)}", METHOD, self._known.path, time.monotonic()
+        )
         known.operation, known.caller, metrics = self._operation.call.name, self._known.caller, self._services.metrics
         turn = self._recent.turn()
         metrics.in_flight.inc()
@@ -202,17 +204,17 @@ class Socket:
             metrics.served(known, now)
             self._log.request(known, now)
 
-    async def _answer(self, asked: Envelope, known: Exchange, turn: SocketTurn) -> None:
+    async def _answer(self, asked: Envelope, known: RequestRecord, turn: SocketTurn) -> None:
         if asked.failure is not None:
             raise CallerError(asked.failure)
-        outlet = SocketOutlet(self._say, asked.lane, known)
+        outlet = WebSocketSink(self._say, asked.lane, known)
         if asked.generate:
-            serving = Serving(self._operation.call, self._services, self._scope, known, turn)
+            serving = RequestHandler(self._operation.call, self._services, self._scope, known, turn)
             await serving.answer(await serving.prepare(asked.body), outlet)
         else:
             await self._prepare(asked.body, outlet, known, turn)
 
-    async def _prepare(self, body: bytes, outlet: "SocketOutlet", known: Exchange, turn: SocketTurn) -> None:
+    async def _prepare(self, body: bytes, outlet: "WebSocketSink", known: RequestRecord, turn: SocketTurn) -> None:
         """A response without an answer, to be continued: Cohere is not asked."""
         remembering, kept = self._operation.call.remembering, self._operation.call.kept
         assert remembering is not None and kept is not None, "what a socket serves is remembered"
@@ -224,7 +226,7 @@ class Socket:
         outlet.notes = prepared.notes.header()
         await outlet.documents(prepared.documents)
 
-    async def _failed(self, error: Exception, asked: Envelope, known: Exchange) -> None:
+    async def _failed(self, error: Exception, asked: Envelope, known: RequestRecord) -> None:
         told = errors.failure_of(error)
         known.status, known.outcome, known.error = told.status, "error", told.code or told.type
         self._log.failure(known.request_id, error, told)
@@ -237,18 +239,18 @@ class Socket:
         await self._say(responses_websocket.refused(told, asked.lane, headers))
 
 
-class SocketOutlet:
-    """A socket as the place where a call's answer goes: `pump.Outlet`. Each document is a message."""
+class WebSocketSink:
+    """A socket as the place where a call's answer goes: `streaming.ResponseSink`. Each document is a message."""
 
-    def __init__(self, say: Callable[[bytes], Awaitable[None]], lane: str, known: Exchange) -> None:
+    def __init__(self, say: Callable[[bytes], Awaitable[None]], lane: str, known: RequestRecord) -> None:
         self.notes = ""
         self._say, self._lane, self._known = say, lane, known
 
-    async def whole(self, call: Call, answer: bytes) -> None:
+    async def whole(self, call: Translation, answer: bytes) -> None:
         await self.begin(call)
         await self.documents([answer])
 
-    async def begin(self, call: Call) -> None:
+    async def begin(self, call: Translation) -> None:
         self._known.first_byte, self._known.response_started = time.monotonic(), True
         self.notes = call.notes.header() if len(call.notes) else ""
 

@@ -18,15 +18,15 @@ from urllib.parse import urlsplit
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.authenticator import Access, Mode
-from gateway.endpoints.websocket import METHOD, RESTARTING, SocketEndpoint
+from gateway.auth.authenticator import Authenticator, Mode
+from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.middleware import LONGEST_PATH_LOGGED, always, date, request_id
-from gateway.http.path_aliases import BaseUrls
+from gateway.http.path_aliases import PathAliases
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
 
 OPERATION = "socket"
@@ -49,29 +49,31 @@ NO_SOCKET = failure("not_found", "There is no WebSocket at this URL: /v1/respons
 TOO_MANY = failure("too_many_sockets", "Too many WebSockets are open: try again, or use HTTP")
 
 
-class Upgrades:
+class WebSocketHandshake:
     """Sockets by their path, as an ASGI application."""
 
     def __init__(
         self,
-        endpoints: Mapping[str, SocketEndpoint],
+        endpoints: Mapping[str, WebSocketEndpoint],
         settings: Settings,
-        access: Access,
+        access: Authenticator,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self._endpoints, self._metrics, self._log = endpoints, metrics, log
-        self._base_urls = BaseUrls([*endpoints, *OPENAIS_SOCKETS])
+        self._base_urls = PathAliases([*endpoints, *OPENAIS_SOCKETS])
         self._open = 0
         self.configure(settings, access)
 
-    def configure(self, settings: Settings, access: Access) -> None:
+    def configure(self, settings: Settings, access: Authenticator) -> None:
         """Other settings, for the sockets that follow."""
         self._settings, self._access, self._always = settings, access, always(access.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        known = Exchange(request_id(headers), METHOD, scope["path"][:LONGEST_PATH_LOGGED], time.monotonic(), OPERATION)
+        known = RequestRecord(
+            request_id(headers), METHOD, scope["path"][:LONGEST_PATH_LOGGED], time.monotonic(), OPERATION
+        )
         scope["gateway.exchange"], scope["gateway.headers"] = known, headers
         try:
             endpoint = self._endpoint(scope, headers, known)
@@ -94,7 +96,7 @@ class Upgrades:
             self._metrics.served(known, now)
             self._log.request(known, now)
 
-    def _endpoint(self, scope: Scope, headers: Mapping[bytes, bytes], known: Exchange) -> SocketEndpoint:
+    def _endpoint(self, scope: Scope, headers: Mapping[bytes, bytes], known: RequestRecord) -> WebSocketEndpoint:
         """What serves this socket. Raises CallerError for one that may not be opened."""
         validation.check(scope)
         if not self._welcome(headers):
@@ -120,10 +122,10 @@ class Upgrades:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         return _address(origin) == host and (self._access.mode not in KEYLESS or _unforgeable(host))
 
-    def _headers(self, known: Exchange) -> list[tuple[bytes, bytes]]:
+    def _headers(self, known: RequestRecord) -> list[tuple[bytes, bytes]]:
         return [(b"date", date()), (b"x-request-id", known.request_id.encode()), *self._always]
 
-    async def _failed(self, error: Exception, known: Exchange, scope: Scope, send: Send) -> None:
+    async def _failed(self, error: Exception, known: RequestRecord, scope: Scope, send: Send) -> None:
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type
         self._log.failure(known.request_id, error, told)

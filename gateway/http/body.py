@@ -5,7 +5,7 @@ import asyncio
 from starlette.types import Receive, Scope
 
 from gateway.errors import CallerError, CallerLeft, failure
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.path_aliases import DEPLOYMENT, SAID
 from gateway.settings.schema import Settings
 from translators.core.model_names import addressed
@@ -78,7 +78,7 @@ class Pieces:
     caller who leaves is told to `departure`, which ends the request.
     """
 
-    def __init__(self, receive: Receive, limit: int, patience: float, departure: Departure) -> None:
+    def __init__(self, receive: Receive, limit: int, patience: float, departure: DisconnectWatcher) -> None:
         self._receive, self._limit, self._patience, self._departure = receive, limit, patience, departure
         self._size = 0
         self._waited = 0.0

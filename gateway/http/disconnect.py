@@ -1,7 +1,7 @@
 """Notices that the caller has left.
 
 No ASGI server cancels a handler when its caller goes (ecosystem.md §0.4), so somebody must listen on
-`receive`. `async with Departure(receive)` listens while its body runs; when the caller goes it cancels the
+`receive`. `async with DisconnectWatcher(receive)` listens while its body runs; when the caller goes it cancels the
 body, whose `finally` clauses close the upstream, and turns the cancellation into CallerLeft.
 
 It begins to listen a moment late: an answer that is faster than that never pays for the listening task, and
@@ -20,7 +20,7 @@ MOMENT = 0.05
 """Seconds before the listening begins: far less than the second in which the upstream must be closed."""
 
 
-class Departure:
+class DisconnectWatcher:
     """Use after the request's body was read: what comes then can only be a disconnect.
 
     listening: False where somebody still reads the body; they say `listen` at its end, or `left`.
@@ -40,7 +40,7 @@ class Departure:
         """The answer has come to its end."""
         return self._over
 
-    async def __aenter__(self) -> "Departure":
+    async def __aenter__(self) -> "DisconnectWatcher":
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[None] = task

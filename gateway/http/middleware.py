@@ -15,14 +15,14 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.authenticator import Access, Mode
+from gateway.auth.authenticator import Authenticator, Mode
 from gateway.errors import CallerLeft, GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.drain import Unread
-from gateway.http.path_aliases import BaseUrls
+from gateway.http.path_aliases import PathAliases
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
-from gateway.observability.record import Exchange, new_id
+from gateway.observability.record import RequestRecord, new_id
 from gateway.settings.schema import Settings
 
 OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json")
@@ -39,19 +39,19 @@ _PREFLIGHT_SECONDS = b"600"
 LONGEST_PATH_LOGGED = 200
 
 
-class Guard:
+class GatewayMiddleware:
     """The ASGI application: the routes, and what goes for all of them."""
 
     def __init__(
-        self, router: Router, settings: Settings, access: Access, metrics: Metrics, log: Log, upgrades: ASGIApp
+        self, router: Router, settings: Settings, access: Authenticator, metrics: Metrics, log: Log, upgrades: ASGIApp
     ) -> None:
         self._router, self._metrics, self._log, self._upgrades = router, metrics, log, upgrades
         self.routes = router.routes
         served = [route.path for route in router.routes if isinstance(route, Route)]
-        self._base_urls = BaseUrls([*served, *unsupported.UNSUPPORTED])
+        self._base_urls = PathAliases([*served, *unsupported.UNSUPPORTED])
         self.configure(settings, access)
 
-    def configure(self, settings: Settings, access: Access) -> None:
+    def configure(self, settings: Settings, access: Authenticator) -> None:
         """Other settings, for the requests that follow."""
         self._access, self.body_limit = access, settings.body_limit
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
@@ -63,7 +63,9 @@ class Guard:
             await other(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        known = Exchange(request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic())
+        known = RequestRecord(
+            request_id(headers), scope["method"], scope["path"][:LONGEST_PATH_LOGGED], time.monotonic()
+        )
         scope["gateway.exchange"], scope["gateway.headers"] = known, headers
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
@@ -121,7 +123,7 @@ class Guard:
             self._metrics.served(known, now)
             self._log.request(known, now)
 
-    async def _failed(self, error: Exception, known: Exchange, answer: Send) -> None:
+    async def _failed(self, error: Exception, known: RequestRecord, answer: Send) -> None:
         """Renders any failure; one that no table knows is a bug of ours, logged without the caller's words."""
         told = errors.failure_of(error)
         known.outcome, known.error = "error", told.code or told.type

@@ -50,7 +50,7 @@ SPELLINGS: tuple[Spelling, ...] = (
 PREFIXES = frozenset({"v1", "v2", "openai", "deployments"})
 
 
-class BaseUrls:
+class PathAliases:
     """The table, for the paths that are served: only what begins like one of them is ever rewritten."""
 
     def __init__(self, paths: Iterable[str]) -> None:

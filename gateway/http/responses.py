@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 from starlette.types import Receive, Send
 
 from gateway.http import sse
-from gateway.http.disconnect import Departure
-from gateway.observability.record import Exchange
+from gateway.http.disconnect import DisconnectWatcher
+from gateway.observability.record import RequestRecord
 from translators.core.notes import Notes
 
 LARGEST_SEND = 1024 * 1024
@@ -28,7 +28,7 @@ STREAM_HEADERS = (
 
 
 async def answer_json(
-    send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = (), departure: Departure | None = None
+    send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = (), departure: DisconnectWatcher | None = None
 ) -> None:
     """A whole JSON answer, with these headers too. departure: what watches its caller until the last byte; a large one
     needs it, as it is sent piece by piece.
@@ -47,7 +47,7 @@ async def answer_json(
 
 
 async def answer_events(
-    known: Exchange,
+    known: RequestRecord,
     receive: Receive,
     send: Send,
     batches: AsyncGenerator[Sequence[bytes], None],
@@ -55,7 +55,7 @@ async def answer_events(
 ) -> None:
     """A stream of named events that somebody else makes: the caller may leave, and the making goes on."""
     known.streamed = True
-    async with Departure(receive) as departure, contextlib.aclosing(batches):
+    async with DisconnectWatcher(receive) as departure, contextlib.aclosing(batches):
         await send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *more]})
         async for documents in batches:
             known.first_byte = known.first_byte or time.monotonic()

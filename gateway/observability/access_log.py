@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.errors import INTERNAL
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from translators.core.errors import Failure
 
 
@@ -59,7 +59,7 @@ class Log:
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
 
-    def request(self, known: Exchange, now: float) -> None:
+    def request(self, known: RequestRecord, now: float) -> None:
         """The line of a finished request, written a moment later, with those that come meanwhile."""
         if not self._requests:
             return

@@ -21,7 +21,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.errors import ERRORS
-from gateway.observability.record import CACHE_HIT, Exchange
+from gateway.observability.record import CACHE_HIT, RequestRecord
 from translators.core.notes import Kind, Note
 from translators.core.upstream_errors import REFUSALS
 
@@ -115,7 +115,7 @@ class Metrics:
         )
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
-    def served(self, exchange: Exchange, now: float) -> None:
+    def served(self, exchange: RequestRecord, now: float) -> None:
         """Counts a finished request."""
         model = self.known_model(exchange.model)
         key = (exchange.operation, model, exchange.status, exchange.outcome)

@@ -9,7 +9,7 @@ from random import Random, SystemRandom
 from msgspec import Struct
 from starlette.types import Scope
 
-from translators.core.contracts import Outcome
+from translators.core.contracts import UsageTotals
 
 CACHE_HIT = "hit"
 
@@ -21,7 +21,7 @@ def new_id() -> str:
     return f"{_random.getrandbits(96):024x}"
 
 
-class Exchange(Struct):
+class RequestRecord(Struct):
     """Times are the event loop's monotonic seconds; 0 means it has not happened. billed: Cohere's own count.
     estimated: among the tokens are some that Cohere never told.
     """
@@ -51,13 +51,13 @@ class Exchange(Struct):
     response_started: bool = False
 
 
-def of(scope: Scope) -> Exchange:
+def of(scope: Scope) -> RequestRecord:
     """The exchange that the guard put into this request's scope."""
-    found: Exchange = scope["gateway.exchange"]
+    found: RequestRecord = scope["gateway.exchange"]
     return found
 
 
-def used(known: Exchange, outcome: Outcome, pieces: int = 0) -> None:
+def used(known: RequestRecord, outcome: UsageTotals, pieces: int = 0) -> None:
     """What Cohere counted of an answer. Added up: one that was not good enough to be shown was made all the same.
 
     pieces: of a stream. Cohere counts at its end; if that never came, say because the caller has left, what was made is

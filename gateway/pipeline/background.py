@@ -1,7 +1,7 @@
 """Responses in the background: worked on after their request was answered, whether or not anybody waits for them.
 
-A `Run` is where such a call's answer goes (`pump.Outlet`): into the storage. Nobody hears of an event before it is
-stored, so whoever comes back, here or at another process, after a crash or not, finds the past that they were told. Who
+A `Run` is where such a call's answer goes (`streaming.ResponseSink`): into the storage. Nobody hears of an event
+before it is stored, so whoever comes back, here or at another process, after a crash or not, finds the past that they were told. Who
 hears of it is in `event_replay.py`. A process that dies leaves its runs to the others, which end them when the lease
 is over (`maintenance.py`).
 """
@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from gateway.errors import CallerError, failure, failure_of
 from gateway.observability.access_log import Log
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from gateway.pipeline.event_replay import follow
-from gateway.pipeline.handler import Serving
+from gateway.pipeline.handler import RequestHandler
 from gateway.pipeline.services import Services
 from gateway.state.conversation_state import UNAVAILABLE
 from gateway.store.errors import ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, Batches, StoredResponse
-from translators.core.contracts import Call, Queued, Stream
+from translators.core.contracts import QueuedResponse, Stream, Translation
 from translators.core.errors import CANCELLED, Failure
 
 MOST_QUEUED = 1000
@@ -88,7 +88,7 @@ class Background:
         self._writer: asyncio.Task[None] | None = None
         self._deadline: float | None = None
 
-    async def begin(self, serving: Serving, call: Call) -> Begun:
+    async def begin(self, serving: RequestHandler, call: Translation) -> Begun:
         """Stores a call as queued, and works on it from now on. Raises CallerError (503), before Cohere is paid."""
         if self._deadline is not None:
             raise CallerError(STOPPING)
@@ -244,11 +244,13 @@ class Background:
 
 
 class Run:
-    """One response in the background: `pump.Outlet`. `task` works on it."""
+    """One response in the background: `streaming.ResponseSink`. `task` works on it."""
 
     task: asyncio.Task[None]
 
-    def __init__(self, background: Background, serving: Serving, call: Call, queued: Queued) -> None:
+    def __init__(
+        self, background: Background, serving: RequestHandler, call: Translation, queued: QueuedResponse
+    ) -> None:
         self._background, self._serving, self._call = background, serving, call
         self._memory, self._store = background.services.memory, background.services.memory.store
         self._begun, self._streamed = queued.begun, call.streamed
@@ -258,7 +260,7 @@ class Run:
         self.id, self._recalled = recalled.response_id, recalled
         asked = serving.known
         # The request is answered and counted by itself; what the answer costs is known here alone.
-        self.known = Exchange(asked.request_id, asked.method, asked.path, time.monotonic(), serving.operation.name)
+        self.known = RequestRecord(asked.request_id, asked.method, asked.path, time.monotonic(), serving.operation.name)
         self.known.caller, self.known.model, self.known.streamed = asked.caller, call.model, call.streamed
         asked.operation, asked.model, asked.notes = "response_background", call.model, len(call.notes)
         serving.known, serving.keep = self.known, None
@@ -272,7 +274,7 @@ class Run:
         self._first = 0
         self._pending: list[bytes] = []
 
-    async def store(self, queued: Queued) -> None:
+    async def store(self, queued: QueuedResponse) -> None:
         """As queued. Raises StoreUnavailable."""
         response, _ = self._row(queued.waiting)
         events = queued.events if self._streamed else ()
@@ -350,11 +352,11 @@ class Run:
 
     # --- where the answer goes ------------------------------------------------------------------------------
 
-    async def whole(self, call: Call, answer: bytes) -> None:
+    async def whole(self, call: Translation, answer: bytes) -> None:
         self._final = answer
         await self._finish()
 
-    async def begin(self, call: Call) -> None:
+    async def begin(self, call: Translation) -> None:
         self._telling = True
         self.known.first_byte = time.monotonic()
 

@@ -4,22 +4,22 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.auth.principal import Caller
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from gateway.pipeline.handler import accepted
-from gateway.upstream.client import ResilientUpstream
-from translators.core.contracts import Batch, Call
+from gateway.upstream.client import UpstreamClient
+from translators.core.contracts import SplitRequest, Translation
 
 MOST_AT_ONCE = 8
 """Calls to Cohere that one request has under way."""
 
 
 async def answers(
-    upstream: ResilientUpstream,
+    upstream: UpstreamClient,
     path: str,
-    call: Batch | Call,
+    call: SplitRequest | Translation,
     bodies: Sequence[bytes],
     caller: Caller,
-    known: Exchange,
+    known: RequestRecord,
     weights: Sequence[int] = (),
 ) -> list[bytes]:
     """Cohere's answers to these bodies of a call, in order, a few asked at once. weights: of each, 1 unless told.

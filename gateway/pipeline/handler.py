@@ -1,7 +1,7 @@
 """One translated request on its way: from the caller's bytes to the last byte of the answer, wherever it goes.
 
-What goes out is an `Outlet`'s affair (an HTTP answer, a WebSocket, the storage), and nothing here knows which. What is
-awaited during a stream is in `streaming.py`.
+Where the response goes (HTTP, a WebSocket, the storage) is known to its `ResponseSink` alone. What is awaited during a
+stream is in `streaming.py`.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from gateway.auth.principal import Caller
 from gateway.errors import AnswerRefused, UpstreamError
 from gateway.http import path_aliases
 from gateway.observability import record
-from gateway.observability.record import CACHE_HIT, Exchange
+from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline import fallbacks
 from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.response_cache import Lookup, Recording, events
 from gateway.pipeline.services import Services
-from gateway.pipeline.streaming import Confluence, Outlet, Source, pump
+from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
 from gateway.state.connection_state import SocketTurn
-from gateway.state.conversation_state import Memory, Recalled, new_response_id
-from gateway.upstream.response import TRACE_HEADER, Reply
-from gateway.upstream.retry import ANSWERS, Patience
-from translators.core.contracts import Call, Outcome, Stream
+from gateway.state.conversation_state import ConversationState, LoadedState, new_response_id
+from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
+from gateway.upstream.retry import ANSWERS, RetryBudget
+from translators.core.contracts import Stream, Translation, UsageTotals
 from translators.core.errors import AnswerFailed, Failure, TranslationError, UpstreamProtocolError
 from translators.core.notes import Notes
 from translators.core.upstream_errors import CONTEXT_LENGTH
@@ -34,7 +34,7 @@ from translators.core.upstream_errors import CONTEXT_LENGTH
 T = TypeVar("T")
 
 
-class Serving:
+class RequestHandler:
     """One request of a row of CALLS. `prepare` translates it, `answer` sends it and tells the answer.
 
     keep: awaited with the whole answer before its last byte leaves; None where it is not to be remembered.
@@ -46,18 +46,18 @@ class Serving:
         operation: CallOperation,
         services: Services,
         scope: Scope,
-        known: Exchange,
-        memory: Memory | SocketTurn | None = None,
+        known: RequestRecord,
+        memory: ConversationState | SocketTurn | None = None,
     ) -> None:
         self.memory = memory or services.memory
         self.operation, self.services, self.known = operation, services, known
         self.caller: Caller = scope["gateway.caller"]
-        self.recalled: Recalled | None = None
+        self.recalled: LoadedState | None = None
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
         self.stream: Stream | None = None  # the one being relayed: who stops that may want to end it
         self._scope = scope
         self._asked = b""
-        self._patience: Patience | None = None
+        self._patience: RetryBudget | None = None
         self._failed_models: list[str] = []
         self._lookup: Lookup | None = None
 
@@ -66,7 +66,7 @@ class Serving:
         """The caller does not wait for the answer: it goes to the memory (`background.py`)."""
         return self.recalled is not None and self.recalled.asked.background
 
-    async def prepare(self, asked: bytes) -> Call:
+    async def prepare(self, asked: bytes) -> Translation:
         """The call that this body asks for. Raises CallerError, TranslationError."""
         self._asked = asked
         if self.operation.remembering is not None:
@@ -82,12 +82,12 @@ class Serving:
             self.known.cache, self._lookup = cache.lookup(call.notes, call.repeatable, self.caller, headers)
         return call
 
-    def _translated(self, instead: Mapping[str, str] | None = None) -> Call:
+    def _translated(self, instead: Mapping[str, str] | None = None) -> Translation:
         call = self.operation.request(self._asked, self.services.context(self._scope, self.recalled, instead))
         path_aliases.tell(self._scope, call.notes)
         return call
 
-    async def answer(self, call: Call, outlet: Outlet) -> None:
+    async def answer(self, call: Translation, outlet: ResponseSink) -> None:
         """Makes the call and sends its answer to the outlet.
 
         A call that fails before anything of its answer was sent may be replaced: by another wording, where Cohere's
@@ -110,14 +110,14 @@ class Serving:
             if self.known.cache != CACHE_HIT:
                 self.known.upstream_ended = time.monotonic()
 
-    def _otherwise(self, call: Call, failed: Failure) -> Call | None:
+    def _otherwise(self, call: Translation, failed: Failure) -> Translation | None:
         """The call to make after this refusal, None where another one would not help."""
         if self.services.catalogue.learn(call.model, failed.lesson):
             # The model cannot do what the table says: the request is put to it in another way.
             return self._translated(self._instead(call.model))
         return call.shorter() if failed.code == CONTEXT_LENGTH else None
 
-    async def _repeated(self, call: Call, error: UpstreamError) -> Call | None:
+    async def _repeated(self, call: Translation, error: UpstreamError) -> Translation | None:
         """The same call, after an answer that was none and may be one the next time; a refusal has been repeated by the
         upstream itself.
         """
@@ -133,7 +133,7 @@ class Serving:
         asked_again(self.known, call.notes, [str(error.failure.code)])
         return call
 
-    def _fallback(self, call: Call, error: UpstreamError) -> Call | None:
+    def _fallback(self, call: Translation, error: UpstreamError) -> Translation | None:
         """The call to another model, if the settings name one for the model that failed."""
         if not fallbacks.may_help(error.failure, self.caller.own_key):
             return None
@@ -150,7 +150,7 @@ class Serving:
         """For `Policy.instead`: this model in the place of the one asked for; None while no model has failed."""
         return {self._failed_models[0]: model} if self._failed_models else None
 
-    async def _answer(self, call: Call, outlet: Outlet) -> None:
+    async def _answer(self, call: Translation, outlet: ResponseSink) -> None:
         known = self.known
         known.model, known.streamed = call.model, call.streamed
         try:
@@ -171,7 +171,7 @@ class Serving:
 
     # --- whole answers -------------------------------------------------------------------------------------
 
-    async def _whole(self, call: Call, outlet: Outlet) -> Call:
+    async def _whole(self, call: Translation, outlet: ResponseSink) -> Translation:
         """Returns the call whose answer was shown: the second, where the first one's failed its check."""
         answer, bodies = await self._cached(call, call.answer), None
         if answer is None:
@@ -187,25 +187,25 @@ class Serving:
         await self._cache(call, bodies, answer.outcome)
         return call
 
-    async def _bodies(self, call: Call) -> list[bytes]:
+    async def _bodies(self, call: Translation) -> list[bytes]:
         """Cohere's whole answers to all of a call's bodies, asked at once."""
         if len(call.bodies) == 1:
             return [await self._body(call, call.bodies[0])]
-        return await all_or_first_error([self._body(call, body) for body in call.bodies])
+        return await gather_or_first_error([self._body(call, body) for body in call.bodies])
 
-    async def _body(self, call: Call, asked: bytes) -> bytes:
+    async def _body(self, call: Translation, asked: bytes) -> bytes:
         opening = self.services.upstream.post(self.operation.upstream, self.caller, asked, False, call.model)
         async with opening as reply:
             return await (await self._accepted(call, reply)).whole()
 
-    async def _accepted(self, call: Call, reply: Reply) -> Reply:
+    async def _accepted(self, call: Translation, reply: UpstreamResponse) -> UpstreamResponse:
         """The reply, if Cohere took the request. Raises UpstreamError with what it said instead."""
         await accepted(reply, self.known, call.notes, self.caller)
         return reply
 
     # --- streams -------------------------------------------------------------------------------------------
 
-    async def _retold(self, call: Call, outlet: Outlet) -> Call:
+    async def _retold(self, call: Translation, outlet: ResponseSink) -> Translation:
         """A stream made of whole answers, for calls whose answers must be checked before they are shown."""
         cached = await self._cached(call, lambda found: _unfailed(*_told(call, found)))
         if cached is not None:
@@ -229,7 +229,7 @@ class Serving:
         if self.keep is not None:
             await self.keep(stream.final())
 
-    async def _streamed(self, call: Call, outlet: Outlet) -> None:
+    async def _streamed(self, call: Translation, outlet: ResponseSink) -> None:
         known = self.known
         if (cached := await self._cached(call, lambda found: _unfailed(*_replayed(call, found)))) is not None:
             self.stream, documents = cached
@@ -246,14 +246,14 @@ class Serving:
             if len(openings) == 1:
                 replies = [await stack.enter_async_context(openings[0])]
             else:
-                replies = await all_or_first_error([stack.enter_async_context(opening) for opening in openings])
+                replies = await gather_or_first_error([stack.enter_async_context(opening) for opening in openings])
             sources = [
-                Source(await self._accepted(call, reply), stream, choice, recording)
+                UpstreamStream(await self._accepted(call, reply), stream, choice, recording)
                 for choice, (reply, recording) in enumerate(zip(replies, recordings, strict=True))
             ]
-            source: Source | Confluence = sources[0]
+            source: UpstreamStream | MergedStream = sources[0]
             if len(sources) > 1:
-                source = stack.enter_context(contextlib.closing(Confluence(sources, stream)))
+                source = stack.enter_context(contextlib.closing(MergedStream(sources, stream)))
             try:
                 await pump(source, stream, call, outlet, self._before_the_last)
             finally:
@@ -268,7 +268,7 @@ class Serving:
 
     # --- the cache -----------------------------------------------------------------------------------------
 
-    async def _cached(self, call: Call, tell: Callable[[Sequence[bytes]], T]) -> T | None:
+    async def _cached(self, call: Translation, tell: Callable[[Sequence[bytes]], T]) -> T | None:
         """What `tell` makes of what Cohere said to this very call before. Nothing where that is of no use here: another
         request, which checks less, may have asked Cohere for the same.
         """
@@ -284,19 +284,19 @@ class Serving:
         self.known.cache = CACHE_HIT
         return told
 
-    async def _cache(self, call: Call, answers: Sequence[bytes] | None, outcome: Outcome) -> None:
+    async def _cache(self, call: Translation, answers: Sequence[bytes] | None, outcome: UsageTotals) -> None:
         """Keeps what Cohere said, if it was asked. The caller has it already: they do not wait for this."""
         if self._lookup is not None and answers is not None and outcome.lasting and len(answers) == len(call.bodies):
             await self._lookup.keep(self.operation.upstream, call.bodies, answers)
 
 
-def _told(call: Call, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+def _told(call: Translation, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
     """Whole answers as a stream: the stream when it has ended, and all of its documents."""
     stream = call.stream()
     return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
 
 
-def _replayed(call: Call, found: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+def _replayed(call: Translation, found: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
     """The events of streams as they came the first time. Raises UpstreamProtocolError."""
     stream = call.stream()
     return stream, [
@@ -311,7 +311,7 @@ def _unfailed(stream: Stream, documents: list[bytes]) -> tuple[Stream, list[byte
     return stream, documents
 
 
-async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all, in order. The first error cancels the rest and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -321,7 +321,7 @@ async def all_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]
     return [task.result() for task in tasks]
 
 
-def _again(call: Call, failed: Failure) -> Call:
+def _again(call: Translation, failed: Failure) -> Translation:
     """The call to make after an answer that failed its check. Raises AnswerRefused where there is none."""
     second = call.again() if failed.again else None
     if second is None:
@@ -330,20 +330,20 @@ def _again(call: Call, failed: Failure) -> Call:
     return second
 
 
-async def accepted(reply: Reply, known: Exchange, notes: Notes, caller: Caller) -> None:
+async def accepted(reply: UpstreamResponse, known: RequestRecord, notes: Notes, caller: Caller) -> None:
     """Takes down what a reply's head tells of the call. Raises UpstreamError if Cohere refused it."""
     take_down(reply, known, notes)
     await reply.raise_for_refusal(caller.own_key)
 
 
-def take_down(reply: Reply, known: Exchange, notes: Notes) -> None:
+def take_down(reply: UpstreamResponse, known: RequestRecord, notes: Notes) -> None:
     """Cohere's own id of the call, and how often it was made."""
     if reply.retried:
         asked_again(known, notes, reply.retried)
     known.trace_id = known.trace_id or reply.header(TRACE_HEADER)
 
 
-def asked_again(known: Exchange, notes: Notes, reasons: Sequence[str]) -> None:
+def asked_again(known: RequestRecord, notes: Notes, reasons: Sequence[str]) -> None:
     """Tells the caller and the log that Cohere was asked more than once, and why."""
     known.retries += len(reasons)
     notes.told("upstream", f"asked Cohere again: {', '.join(reasons)}")

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from starlette.types import Send
 
 from gateway.http import sse
-from gateway.http.disconnect import Departure
+from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import STREAM_HEADERS, answer_json, note_headers
 from gateway.http.validation import JOINED
-from gateway.observability.record import Exchange
+from gateway.observability.record import RequestRecord
 from gateway.pipeline.streaming import Framing
-from translators.core.contracts import Call, Stream
+from translators.core.contracts import Stream, Translation
 
 
-class Answering:
-    """An HTTP answer as the place where a call's answer goes: `pump.Outlet`.
+class HttpSink:
+    """An HTTP answer as the place where a call's answer goes: `streaming.ResponseSink`.
 
     A stream that has begun and falls silent gets a comment now and then, so that nobody between us and the caller
     takes the connection for dead. One timer looks after that, whatever the number of events.
@@ -24,7 +24,9 @@ class Answering:
     comments: seconds of silence at most, 0 for any.
     """
 
-    def __init__(self, framing: Framing, known: Exchange, send: Send, departure: Departure, comments: float) -> None:
+    def __init__(
+        self, framing: Framing, known: RequestRecord, send: Send, departure: DisconnectWatcher, comments: float
+    ) -> None:
         self._framing, self._known, self._send, self._departure = framing, known, send, departure
         self._comments = comments
         self._timer: asyncio.TimerHandle | None = None
@@ -32,10 +34,10 @@ class Answering:
         self._told = 0
         self._seen = -1
 
-    async def whole(self, call: Call, answer: bytes) -> None:
+    async def whole(self, call: Translation, answer: bytes) -> None:
         await answer_json(self._send, answer, note_headers(call.notes), self._departure)
 
-    async def begin(self, call: Call) -> None:
+    async def begin(self, call: Translation) -> None:
         self._known.first_byte = time.monotonic()
         headers = [*STREAM_HEADERS, *note_headers(call.notes)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers, JOINED: True})
@@ -58,7 +60,7 @@ class Answering:
         body = self._framing.documents(documents) + self._framing.closing(stream)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def __enter__(self) -> "Answering":
+    def __enter__(self) -> "HttpSink":
         return self
 
     def __exit__(self, *error: object) -> None:

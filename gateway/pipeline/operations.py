@@ -14,14 +14,14 @@ from msgspec import Struct
 from gateway.http import sse
 from gateway.pipeline.streaming import Framing
 from translators.core.contracts import (
-    Batch,
-    Call,
     Context,
-    Kept,
+    FinishedResponse,
     Prepared,
-    Queued,
-    Remembering,
+    QueuedResponse,
+    SplitRequest,
+    StateOptions,
     Stream,
+    Translation,
 )
 from translators.core.field_table import FieldTable
 from translators.core.notes import Notes
@@ -60,22 +60,22 @@ class CallOperation(Struct, frozen=True):
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], Call]
+    request: Callable[[bytes, Context], Translation]
     framing: Framing
     fields: FieldTable
-    remembering: Callable[[bytes, str], Remembering] | None = None
-    kept: Callable[[bytes], Kept] | None = None
-    queued: Callable[[Any], Queued] | None = None
+    remembering: Callable[[bytes, str], StateOptions] | None = None
+    kept: Callable[[bytes], FinishedResponse] | None = None
+    queued: Callable[[Any], QueuedResponse] | None = None
     cached: bool = False
 
 
-class BatchOperation(Struct, frozen=True):
+class SplitOperation(Struct, frozen=True):
     """`request` makes a Batch of a body: the parts that are sent to `upstream`, and their one answer."""
 
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], Batch]
+    request: Callable[[bytes, Context], SplitRequest]
     fields: FieldTable
 
 
@@ -85,20 +85,20 @@ class CountOperation(Struct, frozen=True):
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], Call]
-    remembering: Callable[[bytes, str], Remembering]
+    request: Callable[[bytes, Context], Translation]
+    remembering: Callable[[bytes, str], StateOptions]
     asked: Callable[[bytes], Sequence[bytes]]
     counted: Callable[[Sequence[bytes]], bytes]
 
 
-class SocketOperation(Struct, frozen=True):
+class WebSocketOperation(Struct, frozen=True):
     """A row of CALLS that is served on a WebSocket at its path as well; `prepared` answers without asking Cohere."""
 
     call: CallOperation
     prepared: Callable[[bytes, Context], Prepared]
 
 
-class UploadCall(Protocol):
+class UploadTranslation(Protocol):
     """A translated form. fields: the texts that Cohere is told, in order. answer: what the caller is told."""
 
     @property
@@ -122,7 +122,7 @@ class UploadOperation(Struct, frozen=True):
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], UploadCall]
+    request: Callable[[bytes, Context], UploadTranslation]
     fields: FieldTable
     file: str
     needed: Sequence[str]
@@ -165,12 +165,12 @@ CALLS: tuple[CallOperation, ...] = (
     CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
 
-SOCKETS: tuple[SocketOperation, ...] = tuple(
-    SocketOperation(row, responses.prepared) for row in CALLS if row.name == "responses"
+SOCKETS: tuple[WebSocketOperation, ...] = tuple(
+    WebSocketOperation(row, responses.prepared) for row in CALLS if row.name == "responses"
 )
 
-BATCHES: tuple[BatchOperation, ...] = (
-    BatchOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
+BATCHES: tuple[SplitOperation, ...] = (
+    SplitOperation("embeddings", "/v1/embeddings", "/v2/embed", embeddings.request, embeddings.TABLE),
 )
 
 UPLOADS: tuple[UploadOperation, ...] = (
@@ -185,7 +185,7 @@ UPLOADS: tuple[UploadOperation, ...] = (
     ),
 )
 
-TRANSLATED: tuple[CallOperation | BatchOperation | UploadOperation, ...] = (*CALLS, *BATCHES, *UPLOADS)
+TRANSLATED: tuple[CallOperation | SplitOperation | UploadOperation, ...] = (*CALLS, *BATCHES, *UPLOADS)
 """The rows with a table of fields."""
 
 COUNTS: tuple[CountOperation, ...] = (

@@ -117,7 +117,7 @@ def events(written: bytes) -> list[bytes]:
     return [bytes(event) for event in _events(written)]
 
 
-class AnswerCache:
+class ResponseCache:
     """The operator's cache, or none."""
 
     def __init__(self, settings: Settings, log: Log) -> None:

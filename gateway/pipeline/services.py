@@ -9,12 +9,12 @@ from starlette.types import Scope
 from gateway.observability import record
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.cl100k_base import vocabulary
-from gateway.pipeline.response_cache import AnswerCache
+from gateway.pipeline.response_cache import ResponseCache
 from gateway.settings.schema import Settings
-from gateway.state.conversation_state import Memory, Recalled
+from gateway.state.conversation_state import ConversationState, LoadedState
 from gateway.state.encrypted_content import SUMMARY, seal_of
-from gateway.upstream.client import ResilientUpstream
-from gateway.upstream.model_catalog import Catalogue
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.model_catalog import ModelCatalog
 from translators.core.contracts import Context, Policy
 
 
@@ -23,14 +23,14 @@ class Services(msgspec.Struct):
 
     settings: Settings
     policy: Policy
-    upstream: ResilientUpstream
-    catalogue: Catalogue
+    upstream: UpstreamClient
+    catalogue: ModelCatalog
     metrics: Metrics
-    memory: Memory
-    cache: AnswerCache
+    memory: ConversationState
+    cache: ResponseCache
 
     def context(
-        self, scope: Scope, recalled: Recalled | None = None, instead: Mapping[str, str] | None = None
+        self, scope: Scope, recalled: LoadedState | None = None, instead: Mapping[str, str] | None = None
     ) -> Context:
         """What the translation of one request may know. instead: see `Policy.instead`."""
         seal, summaries = seal_of(scope["gateway.caller"]), seal_of(scope["gateway.caller"], SUMMARY)

@@ -14,8 +14,8 @@ from msgspec import Struct
 from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
 from gateway.http import sse
 from gateway.pipeline.response_cache import Recording
-from gateway.upstream.response import LARGEST_ANSWER, Reply
-from translators.core.contracts import Call, Stream
+from gateway.upstream.response import LARGEST_ANSWER, UpstreamResponse
+from translators.core.contracts import Stream, Translation
 from translators.core.errors import TranslationError
 
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
@@ -30,12 +30,12 @@ class Framing(Struct, frozen=True):
     closing: Callable[[Stream], bytes]
 
 
-class Outlet(Protocol):
+class ResponseSink(Protocol):
     """Where an answer goes. Either `whole` once, or `begin`, `documents` any number of times, and `end`."""
 
-    async def whole(self, call: Call, answer: bytes) -> None: ...
+    async def whole(self, call: Translation, answer: bytes) -> None: ...
 
-    async def begin(self, call: Call) -> None: ...
+    async def begin(self, call: Translation) -> None: ...
 
     async def documents(self, documents: Sequence[bytes]) -> None: ...
 
@@ -44,10 +44,12 @@ class Outlet(Protocol):
         ...
 
 
-class Source:
+class UpstreamStream:
     """One upstream's stream as documents to send."""
 
-    def __init__(self, reply: Reply, stream: Stream, choice: int = 0, recording: Recording | None = None) -> None:
+    def __init__(
+        self, reply: UpstreamResponse, stream: Stream, choice: int = 0, recording: Recording | None = None
+    ) -> None:
         self._reply, self._stream, self._choice, self._recording = reply, stream, choice, recording
         self._decoder = sse.Decoder()
         self._size = self._events = 0
@@ -92,10 +94,10 @@ class Source:
         return ()
 
 
-class Confluence:
+class MergedStream:
     """Several sources read at once: their documents in the order in which they were made."""
 
-    def __init__(self, sources: Sequence[Source], stream: Stream) -> None:
+    def __init__(self, sources: Sequence[UpstreamStream], stream: Stream) -> None:
         self._stream = stream
         self._made: list[bytes] = []
         self._error: Exception | None = None
@@ -103,7 +105,7 @@ class Confluence:
         self._news, self._read = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.ensure_future(self._relay(source)) for source in sources]
 
-    async def _relay(self, source: Source) -> None:
+    async def _relay(self, source: UpstreamStream) -> None:
         """A source reads on only when what it made has been taken: a slow caller slows the upstreams down."""
         try:
             while documents := await source.read():
@@ -140,10 +142,10 @@ class Confluence:
 
 
 async def pump(
-    source: Source | Confluence,
+    source: UpstreamStream | MergedStream,
     stream: Stream,
-    call: Call,
-    outlet: Outlet,
+    call: Translation,
+    outlet: ResponseSink,
     before_the_last: Callable[[Stream], Awaitable[None]],
 ) -> None:
     """Relays a stream to its end. Raises AnswerRefused if it fails before anything was told.

@@ -55,17 +55,17 @@ class Answer(HTTPStream):
         await super().app_send(message)
 
 
-class Pauses:
+class IdleConnections:
     """The connections of one worker on which nothing is asked at the moment. They end when the worker does."""
 
-    _of: WeakKeyDictionary[WorkerContext, "Pauses"] = WeakKeyDictionary()
+    _of: WeakKeyDictionary[WorkerContext, "IdleConnections"] = WeakKeyDictionary()
 
     def __init__(self, context: WorkerContext) -> None:
         self.connections: set[Connection] = set()
         self._task = asyncio.get_running_loop().create_task(self._end_with(context))
 
     @classmethod
-    def of(cls, context: WorkerContext) -> "Pauses":
+    def of(cls, context: WorkerContext) -> "IdleConnections":
         found = cls._of.get(context)
         if found is None:
             found = cls._of[context] = cls(context)
@@ -88,7 +88,7 @@ class Connection(H11Protocol):
         self._ended = False  # the caller sends no more
         self._gone = False  # nobody reads from this connection any more
         self._unsent = b""  # the beginning of what is written next
-        self._pauses = Pauses.of(self.context)
+        self._pauses = IdleConnections.of(self.context)
         self._fresh = True  # nothing was asked yet: Hypercorn's own timer watches
         self._since = 0.0  # the pause began
         self._timer: asyncio.TimerHandle | None = None

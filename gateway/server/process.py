@@ -28,7 +28,7 @@ from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 
 from gateway.app import controlled_app, create_app
-from gateway.http.middleware import Guard
+from gateway.http.middleware import GatewayMiddleware
 from gateway.reload import Control
 from gateway.server.connection import tighten
 from gateway.settings.schema import SettingError, Settings
@@ -264,7 +264,7 @@ def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float)
     config.shutdown_timeout = grace + STORING_SECONDS
     config.accesslog = None
     config.errorlog = None
-    if isinstance(app, Guard):
+    if isinstance(app, GatewayMiddleware):
         configure(config, keep_alive, True, app.body_limit)
     else:
         configure(config, keep_alive, False)

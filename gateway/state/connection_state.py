@@ -11,8 +11,8 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.auth.principal import Caller
-from gateway.state.conversation_state import Memory, Recalled, named, shown
-from translators.core.contracts import Kept, Remembering
+from gateway.state.conversation_state import ConversationState, LoadedState, named, shown
+from translators.core.contracts import FinishedResponse, StateOptions
 
 MOST_RESPONSES = 16
 MOST_BYTES = 16 * 1024 * 1024
@@ -21,10 +21,10 @@ MOST_BYTES = 16 * 1024 * 1024
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-class Recent:
+class ConnectionState:
     """One socket's memory: the whole conversation up to each response, as JSON arrays of items."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: ConversationState) -> None:
         self.memory = memory
         self._conversations: dict[str, tuple[bytes, ...]] = {}
 
@@ -55,17 +55,17 @@ class Recent:
 
 
 class SocketTurn:
-    """The memory for one request on the socket. `recall` and `keep` do what those of `Memory` do: first in what the
-    socket remembers, then in the storage.
+    """The memory for one request on the socket. `recall` and `keep` do what those of
+    `ConversationState` do: first in what the socket remembers, then in the storage.
     """
 
-    def __init__(self, recent: Recent) -> None:
+    def __init__(self, recent: ConnectionState) -> None:
         self._recent = recent
         self._continued = ""
         self._here: tuple[bytes, ...] | None = None
 
-    async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
-        """Raises CallerError as `Memory.recall`, for what is not here."""
+    async def recall(self, asked: StateOptions, response_id: str, caller: Caller) -> LoadedState:
+        """Raises CallerError as `ConversationState.recall`, for what is not here."""
         self._continued = asked.previous_response_id
         self._here = self._recent.get(self._continued)
         items = self._referred(asked)
@@ -78,13 +78,13 @@ class SocketTurn:
         history, items = self._here or history, {**found, **items}
         if self._here is not None:
             asked = replace(asked, previous_response_id="")  # the storage knows of no such response
-        return Recalled(response_id, shown(asked, history, items), history, True, items)
+        return LoadedState(response_id, shown(asked, history, items), history, True, items)
 
-    def _referred(self, asked: Remembering) -> Mapping[str, bytes]:
+    def _referred(self, asked: StateOptions) -> Mapping[str, bytes]:
         ids = {reference.id for reference in asked.references}
         return named(self._recent.arrays(), ids) if ids else {}
 
-    async def keep(self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes) -> None:
+    async def keep(self, recalled: LoadedState, caller: Caller, kept: FinishedResponse, body: bytes) -> None:
         """In the storage where that was asked for, else here."""
         asked = recalled.asked
         if asked.store:

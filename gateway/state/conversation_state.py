@@ -22,7 +22,7 @@ from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
 from gateway.store.store import MOST_LINKS, Store
-from translators.core.contracts import Kept, Remembering
+from translators.core.contracts import FinishedResponse, StateOptions
 
 DAY = 86_400
 MOST_ITEMS = 10_000
@@ -46,7 +46,7 @@ UNAVAILABLE = failure(
 TOO_LONG = f"The responses that this one continues or refers to are more than {MOST_LINKS}, or too large together"
 
 
-class Recalled(Struct, frozen=True):
+class LoadedState(Struct, frozen=True):
     """What the memory has for one request.
 
     response_id: the id that the answer will have. asked: what the request asked of the memory, with the items that it
@@ -55,13 +55,13 @@ class Recalled(Struct, frozen=True):
     """
 
     response_id: str
-    asked: Remembering
+    asked: StateOptions
     history: tuple[bytes, ...] = ()
     keep: bool = False
     items: Mapping[str, bytes] = {}
 
 
-class Memory:
+class ConversationState:
     """The store, opened once. One that cannot be opened is tried again by whoever needs it."""
 
     def __init__(self, url: str, days: float, log: Log) -> None:
@@ -100,12 +100,12 @@ class Memory:
         """When what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
-    async def recall(self, asked: Remembering, response_id: str, caller: Caller) -> Recalled:
+    async def recall(self, asked: StateOptions, response_id: str, caller: Caller) -> LoadedState:
         """What a request continues and refers to. Raises CallerError: 404 for what is not there, 503."""
         history, items = await self.load(asked, caller)
-        return Recalled(response_id, shown(asked, history, items), history, asked.store, items)
+        return LoadedState(response_id, shown(asked, history, items), history, asked.store, items)
 
-    async def load(self, asked: Remembering, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
+    async def load(self, asked: StateOptions, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
         """The history that a request continues, and the stored items that it names (those that are there).
 
         The storage is not touched for a request that asks nothing of the memory. Raises CallerError: 404 for a response
@@ -131,7 +131,7 @@ class Memory:
             told = failure("no_conversation", f"Conversation with id '{asked.conversation}' not found.")
             raise CallerError(told.at("conversation")) from error
 
-    async def _history(self, store: Store, asked: Remembering, caller: Caller) -> tuple[bytes, ...]:
+    async def _history(self, store: Store, asked: StateOptions, caller: Caller) -> tuple[bytes, ...]:
         if asked.previous_response_id:
             chain = await store.chain(caller.owner, asked.previous_response_id)
             if chain[-1].status in LIVE:
@@ -143,7 +143,7 @@ class Memory:
             return (b"[" + b",".join(item.body for item in page.items) + b"]",)
         return ()
 
-    async def _referred(self, store: Store, asked: Remembering, caller: Caller) -> Mapping[str, bytes]:
+    async def _referred(self, store: Store, asked: StateOptions, caller: Caller) -> Mapping[str, bytes]:
         """The items that a request names, by id. One that is missing is left out: the translation refuses it."""
         if not asked.references:
             return {}
@@ -157,7 +157,7 @@ class Memory:
             found |= named((b"[" + item + b"]" for item in items), missing)
         return found
 
-    async def keep(self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes) -> None:
+    async def keep(self, recalled: LoadedState, caller: Caller, kept: FinishedResponse, body: bytes) -> None:
         """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out. While
         the storage is down it is tried again.
         """
@@ -197,7 +197,7 @@ class Memory:
         self._log.trouble(f"storage: response {response.id} was not kept: {last}")
 
     def as_stored(
-        self, recalled: Recalled, caller: Caller, kept: Kept, body: bytes
+        self, recalled: LoadedState, caller: Caller, kept: FinishedResponse, body: bytes
     ) -> tuple[StoredResponse, list[tuple[str, bytes]]]:
         """A response as it is stored, and the items that it adds to its conversation."""
         asked = recalled.asked
@@ -249,7 +249,7 @@ def named(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
     return found
 
 
-def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, bytes]) -> Remembering:
+def shown(asked: StateOptions, history: Iterable[bytes], items: Mapping[str, bytes]) -> StateOptions:
     """A request as it is stored, so that it can be read without looking anything up.
 
     Each item that it only names is replaced by that item; an item that the history has already is left out.
@@ -267,7 +267,7 @@ def shown(asked: Remembering, history: Iterable[bytes], items: Mapping[str, byte
     return replace(asked, items=tuple(own))
 
 
-def _named(kept: Kept) -> list[tuple[str, bytes]]:
+def _named(kept: FinishedResponse) -> list[tuple[str, bytes]]:
     """The output's items by the ids that the caller was told, by which they page and look items up."""
     return [(_told(item).id or f"{kept.id}_{index}", bytes(item)) for index, item in enumerate(kept.items)]
 

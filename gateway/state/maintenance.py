@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 from gateway.observability.access_log import Log
-from gateway.state.conversation_state import Memory
+from gateway.state.conversation_state import ConversationState
 from gateway.store.errors import StoreError
 
 PURGE_SECONDS = 3600.0
 """Between two purges, give or take a half. Nobody sees an expired row, so there is no hurry."""
 
 
-class Upkeep:
+class Maintenance:
     """Two timers, from `start` to `stop`."""
 
-    def __init__(self, memory: Memory, log: Log) -> None:
+    def __init__(self, memory: ConversationState, log: Log) -> None:
         self._memory, self._log = memory, log
         self._tasks: list[asyncio.Task[None]] = []
         self._random = Random()

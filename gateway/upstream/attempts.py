@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, TypeAlias
 from gateway.auth.principal import Caller
 from gateway.errors import UpstreamError, failure
 from gateway.upstream.key_pool import TRIAL_LIMIT, TRIAL_REMAINING, Lease, Pool, PoolKey
-from gateway.upstream.response import Reply
-from gateway.upstream.retry import RULES, Key, Patience, Rule, retry_after, rule, trouble
+from gateway.upstream.response import UpstreamResponse
+from gateway.upstream.retry import RULES, Key, RetryBudget, Rule, retry_after, rule, trouble
 from translators.core.upstream_errors import refusal
 
 if TYPE_CHECKING:
-    from gateway.upstream.client import ResilientUpstream
+    from gateway.upstream.client import UpstreamClient
 
-Send: TypeAlias = Callable[[str, float], Awaitable[Reply]]
+Send: TypeAlias = Callable[[str, float], Awaitable[UpstreamResponse]]
 """Sends the call once: with this key, and until this time of the loop at the latest."""
 
 
-class _Course:
+class Attempts:
     """One call on its way to its answer: the attempts, and what they came to."""
 
     def __init__(
         self,
-        upstream: "ResilientUpstream",
+        upstream: "UpstreamClient",
         path: str,
         caller: Caller,
         send: Send,
@@ -37,17 +37,17 @@ class _Course:
         self._upstream, self._path, self._caller, self._send = upstream, path, caller, send
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
         self._began = self._deadline = time.monotonic()
-        self._patience: Patience | None = None
+        self._patience: RetryBudget | None = None
         self._passed: list[PoolKey] = []
         self._retried: list[str] = []
-        self._last: Reply | UpstreamError | None = None
+        self._last: UpstreamResponse | UpstreamError | None = None
         self._why = ""
         self._again = rule("")
         self._told: float | None = None
         self._granted = False
         """A retry was granted, and has not been made yet."""
 
-    async def run(self) -> Reply:
+    async def run(self) -> UpstreamResponse:
         """Attempt upon attempt. Raises UpstreamError."""
         upstream, pool = self._upstream, self._upstream._pool
         self._deadline = self._began + upstream._total
@@ -97,7 +97,7 @@ class _Course:
         # Not all at once: some chance, and at most so long after the moment.
         await upstream.a_key(seconds + upstream._random.random() * min(seconds * 0.1, 0.5))
 
-    async def _attempt(self, lease: Lease | None) -> Reply | None:
+    async def _attempt(self, lease: Lease | None) -> UpstreamResponse | None:
         """One call. None if it failed: `_last`, `_again` and `_told` say how. Raises UpstreamError if it may not be
         made.
         """
@@ -141,7 +141,7 @@ class _Course:
         upstream.opened(reply)
         return reply
 
-    async def _sent(self, key: str) -> Reply:
+    async def _sent(self, key: str) -> UpstreamResponse:
         """The answer as far as it must be known: the first piece of a stream, all of anything else."""
         reply = await self._send(key, self._deadline)
         try:
@@ -155,7 +155,7 @@ class _Course:
             raise
         return reply
 
-    def _refused(self, reply: Reply, body: bytes, lease: Lease | None) -> None:
+    def _refused(self, reply: UpstreamResponse, body: bytes, lease: Lease | None) -> None:
         """An answer that is not a success: what it says of the key, the model and the way."""
         upstream = self._upstream
         told = refusal(reply.status, body, lease is None)
@@ -178,7 +178,7 @@ class _Course:
             return None
         if self._patience is None:
             upstream = self._upstream
-            self._patience = Patience(upstream._retries, self._began, time.monotonic, upstream._random)
+            self._patience = RetryBudget(upstream._retries, self._began, time.monotonic, upstream._random)
         pause = self._patience.pause(again, told)
         # What would come after all time is up is no answer, but a second failure that hides the first.
         return None if pause is None or time.monotonic() + pause >= self._deadline else pause
@@ -192,9 +192,9 @@ class _Course:
         assert self._patience is not None
         return seconds if seconds < min(self._patience.left, self._deadline - time.monotonic()) else None
 
-    def _given_up(self) -> Reply:
+    def _given_up(self) -> UpstreamResponse:
         """The last failure is what the caller is told."""
-        if isinstance(self._last, Reply):
+        if isinstance(self._last, UpstreamResponse):
             self._last.retried = self._retried
             return self._last
         assert self._last is not None

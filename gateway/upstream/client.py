@@ -17,34 +17,34 @@ from gateway.errors import UpstreamError
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from gateway.settings.schema import Settings
-from gateway.upstream.attempts import _Course
+from gateway.upstream.attempts import Attempts
 from gateway.upstream.circuit_breaker import WAY, Breakers
-from gateway.upstream.concurrency import Places
+from gateway.upstream.concurrency import ConcurrencyLimiter
 from gateway.upstream.key_pool import Lease, Pool, PoolKey
-from gateway.upstream.response import Opening, Passage, Reply, stopping
-from gateway.upstream.retry import Patience
-from gateway.upstream.session import Upstream
+from gateway.upstream.response import ProxyRequest, ResponseContext, UpstreamResponse, stopping
+from gateway.upstream.retry import RetryBudget
+from gateway.upstream.session import UpstreamSession
 
 T = TypeVar("T")
-Send: TypeAlias = Callable[[str, float], Awaitable[Reply]]
+Send: TypeAlias = Callable[[str, float], Awaitable[UpstreamResponse]]
 """Makes the call once: with this key, to be complete by this moment of the loop's clock."""
 
 
-class ResilientUpstream:
+class UpstreamClient:
     """Cohere, or what stands in its place, asked as often as it makes sense."""
 
     def __init__(self, settings: Settings, keys: list[str], metrics: Metrics, log: Log) -> None:
         """Raises SettingError."""
-        self._session = Upstream(settings.cohere_base_url, settings.timeouts, settings.upstream)
+        self._session = UpstreamSession(settings.cohere_base_url, settings.timeouts, settings.upstream)
         self._retries, self._total = settings.retries, settings.timeouts.total
         self._wait = settings.pool.wait
         self._metrics, self._log = metrics, log
         self._random = random.Random()
         self._pool = Pool(keys, settings.pool, time.monotonic)
         self._breakers = Breakers(settings.breaker, time.monotonic, self._breaker_changed)
-        self._places = Places(settings.concurrency)
+        self._places = ConcurrencyLimiter(settings.concurrency)
         self._asking: set[asyncio.Task[object]] = set()
-        self._open: set[Reply] = set()
+        self._open: set[UpstreamResponse] = set()
         self._keys_changed: asyncio.Event | None = None
         self._stopping = False
 
@@ -73,26 +73,28 @@ class ResilientUpstream:
         for reply in self._open:
             reply.interrupt()
 
-    def post(self, path: str, caller: Caller, body: bytes, streamed: bool, model: str = "", weight: int = 1) -> Opening:
+    def post(
+        self, path: str, caller: Caller, body: bytes, streamed: bool, model: str = "", weight: int = 1
+    ) -> ResponseContext:
         """model: Cohere's name of it, where there is one; budgets and breakers go by it. weight: as in `through`."""
-        return Opening(lambda: self.open("POST", path, caller, body, streamed, model, weight))
+        return ResponseContext(lambda: self.open("POST", path, caller, body, streamed, model, weight))
 
-    def get(self, path: str, caller: Caller) -> Opening:
-        return Opening(lambda: self.open("GET", path, caller, None, False, ""))
+    def get(self, path: str, caller: Caller) -> ResponseContext:
+        return ResponseContext(lambda: self.open("GET", path, caller, None, False, ""))
 
     def carry(
-        self, passage: Passage, caller: Caller, path: str, model: str, repeatable: bool, weight: int = 1
-    ) -> Opening:
+        self, passage: ProxyRequest, caller: Caller, path: str, model: str, repeatable: bool, weight: int = 1
+    ) -> ResponseContext:
         """Passes a request on as it came, but for the key. path: Cohere's, without the query string. repeatable: asking
         twice does no more than asking once. weight: as in `through`.
         """
         upload = not isinstance(passage.body, bytes | None)
 
-        def send(key: str, last_deadline: float) -> Awaitable[Reply]:
+        def send(key: str, last_deadline: float) -> Awaitable[UpstreamResponse]:
             # What comes in pieces takes as long as it takes: each piece has its own time.
             return self._session.pass_on(passage, key, math.inf if upload else last_deadline)
 
-        return Opening(
+        return ResponseContext(
             lambda: self.through(
                 path, caller, send, streamed=True, model=model, weight=weight, repeatable=repeatable and not upload
             )
@@ -107,10 +109,10 @@ class ResilientUpstream:
         streamed: bool,
         model: str,
         weight: int = 1,
-    ) -> Reply:
+    ) -> UpstreamResponse:
         """Sends a request until its answer is good, or final. Raises UpstreamError where there is none."""
 
-        def send(key: str, last_deadline: float) -> Awaitable[Reply]:
+        def send(key: str, last_deadline: float) -> Awaitable[UpstreamResponse]:
             return self._session.open(method, path, key, body, streamed, last_deadline)
 
         return await self.through(path, caller, send, streamed=streamed, model=model, weight=weight)
@@ -125,13 +127,13 @@ class ResilientUpstream:
         model: str = "",
         weight: int = 1,
         repeatable: bool = True,
-    ) -> Reply:
+    ) -> UpstreamResponse:
         """As `open`, for any way of sending, say of a body that comes in pieces.
 
         streamed: of an answer that is a success only the first piece is waited for. weight: what it takes of a key's
         budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once.
         """
-        return await self._interruptible(_Course(self, path, caller, send, streamed, model, weight, repeatable).run())
+        return await self._interruptible(Attempts(self, path, caller, send, streamed, model, weight, repeatable).run())
 
     async def rest(self, seconds: float) -> None:
         """Waits, but for no gateway that is stopping. Raises UpstreamError."""
@@ -155,9 +157,9 @@ class ResilientUpstream:
         finally:
             self._asking.discard(task)
 
-    def patience(self) -> Patience:
+    def patience(self) -> RetryBudget:
         """For an answer that began with 200 and turned out to be none."""
-        return Patience(self._retries, time.monotonic(), time.monotonic, self._random)
+        return RetryBudget(self._retries, time.monotonic(), time.monotonic, self._random)
 
     # --- for the course of one call ------------------------------------------------------------------------
 
@@ -187,11 +189,11 @@ class ResilientUpstream:
         """A retry."""
         self._metrics.retries.labels(why).inc()
 
-    def opened(self, reply: Reply) -> None:
+    def opened(self, reply: UpstreamResponse) -> None:
         self._open.add(reply)
         reply.closing = self._closed
 
-    def _closed(self, reply: Reply) -> None:
+    def _closed(self, reply: UpstreamResponse) -> None:
         self._open.discard(reply)
         self._places.leave()
 

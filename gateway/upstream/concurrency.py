@@ -11,7 +11,7 @@ from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import ConcurrencySettings
 
 
-class Places:
+class ConcurrencyLimiter:
     """Take one with `enter` or `at_once`, give it back with `leave`."""
 
     def __init__(self, settings: ConcurrencySettings) -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from gateway.auth.principal import Caller, owner_of
 from gateway.errors import UpstreamError
-from gateway.upstream.client import ResilientUpstream
+from gateway.upstream.client import UpstreamClient
 from translators.core.errors import TranslationError
 from translators.operations import models
 
@@ -45,13 +45,13 @@ class Listing(Struct):
     stale: str = ""
 
 
-class Catalogue:
+class ModelCatalog:
     """Fetches the list and keeps it; remembers what the models can do, for the requests that follow.
 
     known: the models that need no looking up. fresh: seconds for which a list is good; 0 keeps none.
     """
 
-    def __init__(self, upstream: ResilientUpstream, known: Container[str], fresh: float = 0.0) -> None:
+    def __init__(self, upstream: UpstreamClient, known: Container[str], fresh: float = 0.0) -> None:
         self._upstream, self._known, self._fresh = upstream, known, fresh
         self._asked = -LOOK_AGAIN
         self._looking: asyncio.Task[None] | None = None

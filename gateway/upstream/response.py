@@ -1,6 +1,6 @@
 """An answer of Cohere's whose head has come, and what it answers.
 
-A `Reply` is open from its head on; whoever opened it closes it, at once if it is not at its end, so that
+A `UpstreamResponse` is open from its head on; whoever opened it closes it, at once if it is not at its end, so that
 Cohere stops writing what nobody will read.
 """
 
@@ -42,7 +42,7 @@ class Upload(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
-class Passage(Struct, frozen=True):
+class ProxyRequest(Struct, frozen=True):
     """A request that is passed on as it came. target: path and query string, encoded; headers: all but the key.
 
     A body of bytes can be sent again, an upload cannot.
@@ -58,7 +58,7 @@ class Interrupted(Exception):
     """The gateway is stopping and this answer had its time."""
 
 
-class Reply:
+class UpstreamResponse:
     """An answer of Cohere's whose head has come.
 
     One timer watches all its reads: it is set when a read first has to wait, and looks at the deadline of the
@@ -74,7 +74,7 @@ class Reply:
         first_deadline: float,
         between: float,
         last_deadline: float = math.inf,
-        passage: Passage | None = None,
+        passage: ProxyRequest | None = None,
     ) -> None:
         self._response, self._between, self._last_deadline = response, between, last_deadline
         self._deadline = self._first_deadline = min(first_deadline, last_deadline)
@@ -83,7 +83,7 @@ class Reply:
         self._ahead: bytes | None = None
         self._whole: bytes | None = None
         self._broke: UpstreamError | None = None
-        self.closing: Callable[[Reply], None] | None = None
+        self.closing: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
         self.retried: Sequence[str] = ()
 
@@ -227,14 +227,14 @@ class Reply:
             self._response.close()
 
 
-class Opening:
+class ResponseContext:
     """`async with upstream.post(...) as reply`: the reply is closed on every way out."""
 
-    def __init__(self, begin: Callable[[], Awaitable[Reply]]) -> None:
+    def __init__(self, begin: Callable[[], Awaitable[UpstreamResponse]]) -> None:
         self._begin = begin
-        self._reply: Reply | None = None
+        self._reply: UpstreamResponse | None = None
 
-    async def __aenter__(self) -> Reply:
+    async def __aenter__(self) -> UpstreamResponse:
         self._reply = await self._begin()
         return self._reply
 

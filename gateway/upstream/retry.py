@@ -99,7 +99,7 @@ def retry_after(value: str | None, now: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if seconds == seconds else None
 
 
-class Patience:
+class RetryBudget:
     """What is left of one request's retries.
 
     began: when Cohere was first asked, by `clock`.

@@ -19,7 +19,7 @@ from gateway import __version__
 from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
 from gateway.upstream.connector import Connector
-from gateway.upstream.response import Passage, Reply, Upload, broken
+from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, broken
 
 USER_AGENT = f"cohere-gateway/{__version__}"
 READ_BUFFER = 256 * 1024
@@ -31,7 +31,7 @@ NOTHING_OF_OURS = ("accept", "accept-encoding", "content-type", "user-agent")
 """Headers that the client library would add to a request which is passed on as it came."""
 
 
-class Upstream:
+class UpstreamSession:
     """Cohere, or what stands in its place."""
 
     def __init__(self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None) -> None:
@@ -61,7 +61,7 @@ class Upstream:
 
     async def open(
         self, method: str, path: str, key: str, body: bytes | None, streamed: bool, last_deadline: float = math.inf
-    ) -> Reply:
+    ) -> UpstreamResponse:
         """Sends a request and waits for the answer's head. Raises UpstreamError."""
         assert self._session is not None, "start() comes first"
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -78,9 +78,9 @@ class Upstream:
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise broken(error) from error
-        return Reply(response, deadline, self._timeouts.between_events, last_deadline)
+        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
-    async def pass_on(self, passage: Passage, key: str, last_deadline: float = math.inf) -> Reply:
+    async def pass_on(self, passage: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
         """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
 
         The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
@@ -123,7 +123,7 @@ class Upstream:
             response.close()
             raise UpstreamError(failure("cut", "Cohere's answer is none"))
         deadline = clock.when() or loop.time() + self._timeouts.first_event
-        return Reply(response, deadline, self._timeouts.between_events, last_deadline, passage)
+        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, passage)
 
 
 class _Sending:

@@ -457,7 +457,7 @@ class ChunkStream:
 
 
 # The server -------------------------------------------------------------------------------------------------
-class Upstream:
+class UpstreamSession:
     """The one session."""
 
     def __init__(self, upstream: str) -> None:
@@ -481,7 +481,7 @@ class Upstream:
 class Embeddings:
     """POST /v1/embeddings as a plain ASGI endpoint."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: UpstreamSession) -> None:
         self.upstream, self.url = upstream, URL(upstream.base + "/v2/embed")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -499,7 +499,7 @@ class Embeddings:
 class Chat:
     """POST /v1/chat/completions as a plain ASGI endpoint."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: UpstreamSession) -> None:
         self.upstream, self.url = upstream, URL(upstream.base + "/v2/chat")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -526,7 +526,7 @@ class Chat:
 class Native:
     """POST /cohere/v2/chat, passed through: the body there, the status, the headers and the body back."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: UpstreamSession) -> None:
         self.upstream, self.url = upstream, URL(upstream.base + "/v2/chat")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -561,7 +561,7 @@ async def whole(send: Send, status: int, body: bytes) -> None:
 
 def application(upstream: str) -> Starlette:
     """The relay as a Starlette application."""
-    session = Upstream(upstream)
+    session = UpstreamSession(upstream)
     routes = [
         Route("/v1/chat/completions", Chat(session), methods=["POST"]),
         Route("/cohere/v2/chat", Native(session), methods=["POST"]),

@@ -25,9 +25,9 @@ from gateway.auth.principal import Caller
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from gateway.settings.schema import Settings, UpstreamSettings
-from gateway.upstream.client import ResilientUpstream
-from gateway.upstream.response import Reply
-from gateway.upstream.session import Upstream
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.response import UpstreamResponse
+from gateway.upstream.session import UpstreamSession
 
 TARGET = 15.0
 LOOPS = 3_000
@@ -65,11 +65,11 @@ class Response:
         return
 
 
-class Session(Upstream):
+class Session(UpstreamSession):
     """The bare session with an answer at hand."""
 
-    async def open(self, *asked: Any) -> Reply:
-        return Reply(Response(), 1e9, 120.0)  # type: ignore[arg-type]
+    async def open(self, *asked: Any) -> UpstreamResponse:
+        return UpstreamResponse(Response(), 1e9, 120.0)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def resilient(case: Case) -> Work:
     """The same call as the routes make it."""
     settings = Settings()
     keys = [f"key-{number}" for number in range(case.keys)]
-    upstream = ResilientUpstream(settings, keys, Metrics(lambda model: True, ()), Log(False))
+    upstream = UpstreamClient(settings, keys, Metrics(lambda model: True, ()), Log(False))
     upstream._session = Session(settings.cohere_base_url, settings.timeouts)
 
     async def work() -> object:

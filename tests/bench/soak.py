@@ -207,7 +207,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 @dataclass
-class Tally:
+class UsageTail:
     """What was asked, and what went wrong."""
 
     kinds: Counter[str]
@@ -218,7 +218,7 @@ class Tally:
         return sum(self.kinds.values())
 
 
-async def load(port: int, seconds: float, callers: int, chance: random.Random, tally: Tally) -> None:
+async def load(port: int, seconds: float, callers: int, chance: random.Random, tally: UsageTail) -> None:
     """So many callers, one request after another, until the time is over."""
     until = time.monotonic() + seconds
     weights = [kind.weight for kind in KINDS]
@@ -318,7 +318,7 @@ def servers(told: Path) -> Iterator[Server]:
 
 def soak(seconds: float, callers: int, seed: int) -> int:
     """Prints what came of it; the exit status."""
-    tally, chance = Tally(Counter(), []), random.Random(seed)
+    tally, chance = UsageTail(Counter(), []), random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder, "told")) as server:
         told = Path(folder, "told")
 

@@ -92,7 +92,7 @@ def embeddings(as_base64: bool, texts: int) -> bytes:
     )
 
 
-class Upstream(asyncio.Protocol):
+class UpstreamSession(asyncio.Protocol):
     """One connection."""
 
     numbers = count(1)
@@ -163,7 +163,7 @@ async def run(port: int) -> None:
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
-    server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=2048)
+    server = await loop.create_server(UpstreamSession, "127.0.0.1", port, backlog=2048)
     await stopped.wait()
     server.close()
 

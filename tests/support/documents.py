@@ -27,7 +27,7 @@ from gateway.observability.metrics import Metrics
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.settings.reference import described
 from translators.answer.turn import FAILED_REASONS
-from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, Embedder
+from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, EmbeddingModel
 from translators.core.field_table import Field, Verdict
 from translators.core.model_names import SUCCESSORS
 from translators.core.upstream_errors import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
@@ -143,7 +143,7 @@ def embedders() -> str:
     return table(head, (_embedder(name, able) for name, able in EMBEDDERS.items()))
 
 
-def _embedder(name: str, able: Embedder) -> Sequence[str]:
+def _embedder(name: str, able: EmbeddingModel) -> Sequence[str]:
     own, *others = able.sizes
     sizes = f"{own:,}" + (f", or {', '.join(f'{size:,}' for size in others)}" if others else "")
     return code(name), sizes, yes(able.fused), "of Cohere" if able.base64 else "of the gateway"

@@ -77,7 +77,7 @@ SEALED = "sealed: "
 
 def compaction_call(
     request: Mapping[str, Any] | bytes, history: Sequence[Any] = (), **settings: Any
-) -> compaction_api.CompactionCall:
+) -> compaction_api.CompactionTranslation:
     """A request to compact, translated in the fixed context. history: arrays of items."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     return compaction_api.request(body, summarising(history, **settings))
@@ -114,19 +114,19 @@ def embeddings(case: Path) -> dict[str, str]:
     return made
 
 
-def embeddings_call(request: Mapping[str, Any] | bytes, **settings: Any) -> embeddings_api.EmbeddingsCall:
+def embeddings_call(request: Mapping[str, Any] | bytes, **settings: Any) -> embeddings_api.EmbeddingsRequest:
     """An embeddings request translated in the fixed context."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     return embeddings_api.request(body, replace(transcripts.context(**settings), vocabulary=vocabulary))
 
 
-def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> responses_api.ResponsesCall:
+def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> responses_api.ResponsesTranslation:
     """A Responses request translated in the fixed context."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     return responses_api.request(body, transcripts.context(**settings))
 
 
-def responses_answer(call: responses_api.ResponsesCall, answer: Any) -> Any:
+def responses_answer(call: responses_api.ResponsesTranslation, answer: Any) -> Any:
     """Cohere's whole answer as the caller sees it."""
     return json.loads(call.answer([json.dumps(answer).encode()]).body)
 

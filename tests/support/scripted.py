@@ -227,7 +227,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class RequestRecord:
     """A request and what became of its answer: in the end one of the two signals is set.
 
     `closed`: the peer closed the connection before the script was over. `finished`: it was played to its last
@@ -248,7 +248,7 @@ class ScriptedUpstream:
     """The server: a script answers every request, a list of scripts one request each, a callable decides."""
 
     def __init__(self, play: Play, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[RequestRecord] = []
         self.connections = 0  # accepted so far
         self.errors: list[Exception] = []
         self._play = play
@@ -360,7 +360,7 @@ class _Connection(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._exchange: Exchange | None = None
+        self._exchange: RequestRecord | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -405,7 +405,7 @@ class _Connection(asyncio.Protocol):
         try:
             while True:
                 request = await self._read_request()
-                self._exchange = exchange = Exchange(request)
+                self._exchange = exchange = RequestRecord(request)
                 self._upstream.exchanges.append(exchange)
                 try:
                     script = self._upstream.script_for(request)

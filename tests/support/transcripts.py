@@ -99,25 +99,25 @@ def context(**settings: Any) -> Context:
     return Context(CREATED, UNIQUE, strict, Policy(**settings), reported)
 
 
-def call(request: Mapping[str, Any] | bytes, **settings: Any) -> chat.ChatCall:
+def call(request: Mapping[str, Any] | bytes, **settings: Any) -> chat.ChatTranslation:
     """A chat request translated in the fixed context."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     return chat.request(body, context(**settings))
 
 
-def sent(told: chat.ChatCall) -> Any:
+def sent(told: chat.ChatTranslation) -> Any:
     """The one request that goes to Cohere."""
     (body,) = told.bodies
     return json.loads(body)
 
 
-def answered(told: chat.ChatCall, answer: Any) -> Any:
+def answered(told: chat.ChatTranslation, answer: Any) -> Any:
     """Cohere's whole answer as the caller sees it."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     return json.loads(told.answer([body]).body)
 
 
-def chunks(told: chat.ChatCall, data: Iterable[bytes]) -> list[Any]:
+def chunks(told: chat.ChatTranslation, data: Iterable[bytes]) -> list[Any]:
     """A stream as the caller sees it, ended as the pump ends one that just stops."""
     stream = told.stream()
     documents = [document for one in data for document in stream.feed(one)]

@@ -20,16 +20,16 @@ DONE = b"[DONE]"
 """Cohere's sentinel after message-end: not JSON, and it says nothing new."""
 
 
-class Rewrite(Protocol):
+class StepTransform(Protocol):
     """Changes what is told: one step in, any number out. Made anew for each answer, may keep state."""
 
     def __call__(self, step: Step) -> Sequence[Step]: ...
 
 
-class Telling:
+class AnswerDecoder:
     """One answer. Either `whole` once, or `feed` for each event and `end` at the end."""
 
-    def __init__(self, rewrites: Iterable[Rewrite] = ()) -> None:
+    def __init__(self, rewrites: Iterable[StepTransform] = ()) -> None:
         self._turn = Turn()
         self._rewrites = tuple(rewrites)
         self._failed = False

@@ -13,7 +13,7 @@ from translators.core.errors import Failure
 from translators.core.tool_names import ToolNames
 
 
-class RestoreNames:
+class RestoreToolNames:
     """The tools' names as the caller wrote them."""
 
     def __init__(self, names: ToolNames) -> None:
@@ -25,7 +25,7 @@ class RestoreNames:
         return (step,)
 
 
-class LimitCalls:
+class LimitToolCalls:
     """At most `limit` tool calls are passed on (`parallel_tool_calls: false` is 1, `tool_choice: none` 0)."""
 
     def __init__(self, limit: int) -> None:
@@ -53,7 +53,7 @@ class OnlyTools:
         return (step,)
 
 
-class MustCall:
+class RequireToolCall:
     """An answer without a call, where only an instruction asked for one, fails to be asked for again; or, where it is
     to be shown as it is, `disobeyed` hears of it. One that was cut short might have called yet.
     """
@@ -165,7 +165,7 @@ class _Peeled(_TextRewrite):
         return "" if closed else held
 
 
-class WithoutFence(_Peeled):
+class StripCodeFence(_Peeled):
     """JSON without the Markdown fence that models like to put around it."""
 
     TAIL = re.compile(r"\s*`{0,3}\s*\Z")
@@ -200,7 +200,7 @@ class Unwrapped(_Peeled):
         return "}" in held
 
 
-class Checked:
+class ValidateSchema:
     """The finished text must satisfy the schema that was asked for, else the answer fails.
 
     An answer that was cut short (`length`) or that calls tools is no instance and is not looked at.

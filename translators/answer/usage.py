@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from schemas.cohere.chat import Tokens, Usage
 from schemas.cohere.embed import Meta
-from translators.core.contracts import Outcome, UsageBase
+from translators.core.contracts import UsageBase, UsageTotals
 
 FINISH_REASONS: Mapping[str, str] = {
     "COMPLETE": "stop",
@@ -47,8 +47,8 @@ class Counts(Struct, frozen=True):
     image: int = 0
     billed: Mapping[str, int | float] = {}
 
-    def outcome(self, finish: str) -> Outcome:
-        return Outcome(finish, self.prompt, self.completion, self.billed)
+    def outcome(self, finish: str) -> UsageTotals:
+        return UsageTotals(finish, self.prompt, self.completion, self.billed)
 
 
 def total(several: Iterable[Counts]) -> Counts:

@@ -69,7 +69,7 @@ TRANSCRIBERS = frozenset({"cohere-transcribe-03-2026", "cohere-transcribe-arabic
 _UNKNOWN = Capabilities(reasoning=True, known=False)
 
 
-class Embedder(Struct, frozen=True):
+class EmbeddingModel(Struct, frozen=True):
     """sizes: of its vectors, its own first; none when unknown. base64: it gives vectors in this form.
 
     fused: texts and images in one input, and as many images in a call as there are.
@@ -81,22 +81,22 @@ class Embedder(Struct, frozen=True):
 
 
 # That the newest give no base64 is a third party's report (cohere_api.md §8); floats they all give.
-_V5 = Embedder((2048, 256, 512, 768, 1024, 1536), base64=False)
-_V3, _V3_LIGHT = Embedder((1024,), fused=False), Embedder((384,), fused=False)
+_V5 = EmbeddingModel((2048, 256, 512, 768, 1024, 1536), base64=False)
+_V3, _V3_LIGHT = EmbeddingModel((1024,), fused=False), EmbeddingModel((384,), fused=False)
 
-EMBEDDERS: Mapping[str, Embedder] = {
+EMBEDDERS: Mapping[str, EmbeddingModel] = {
     "embed-v5.0-pro": _V5,
     "embed-v5.0-fast": _V5,
-    "embed-v4.0": Embedder((1536, 256, 512, 1024)),
+    "embed-v4.0": EmbeddingModel((1536, 256, 512, 1024)),
     "embed-english-v3.0": _V3,
     "embed-multilingual-v3.0": _V3,
     "embed-english-light-v3.0": _V3_LIGHT,
     "embed-multilingual-light-v3.0": _V3_LIGHT,
 }
-_NEW_EMBEDDER = Embedder()
+_NEW_EMBEDDER = EmbeddingModel()
 
 
-def embedder(model: str) -> Embedder:
+def embedder(model: str) -> EmbeddingModel:
     """The table's row for an embedding model; one that it lacks is taken to do everything."""
     return EMBEDDERS.get(model, _NEW_EMBEDDER)
 

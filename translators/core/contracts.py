@@ -1,7 +1,7 @@
 """All that a translator may know of the outside, and the contract it offers to it.
 
-`Context` goes in. A `Call` comes out: the Cohere request to send, and the two ways to tell its answer; or a
-`Batch`: several requests with one answer.
+`Context` goes in. A `Translation` comes out: the Cohere request to send, and the two ways to tell its answer; or a
+`SplitRequest`: several requests with one answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,7 @@ class Context(Struct, frozen=True):
         return max(int(self.now()), self.created) if self.now is not None else self.created
 
 
-class Outcome(Struct, frozen=True):
+class UsageTotals(Struct, frozen=True):
     """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count.
 
     finish: of several choices one that did not just end, if there is one; empty where nothing is generated.
@@ -100,11 +100,11 @@ class Outcome(Struct, frozen=True):
         return self.finish in ("", "stop")
 
 
-class Answer(Struct, frozen=True):
+class TranslatedResponse(Struct, frozen=True):
     """A whole answer, encoded for the caller."""
 
     body: bytes
-    outcome: Outcome
+    outcome: UsageTotals
 
 
 class Reference(Struct, frozen=True):
@@ -128,7 +128,7 @@ class Prepared(Struct, frozen=True):
     notes: Notes
 
 
-class Remembering(Struct, frozen=True):
+class StateOptions(Struct, frozen=True):
     """What a request asks of the memory. items: the request's own, by id, as they are kept."""
 
     store: bool = True
@@ -139,7 +139,7 @@ class Remembering(Struct, frozen=True):
     references: tuple[Reference, ...] = ()
 
 
-class Kept(Struct, frozen=True):
+class FinishedResponse(Struct, frozen=True):
     """A finished response as the memory keeps it. output: a JSON array; items: its elements.
 
     answer_id: what their ids have in common, empty without any.
@@ -154,7 +154,7 @@ class Kept(Struct, frozen=True):
     answer_id: str = ""
 
 
-class Queued(Struct, frozen=True):
+class QueuedResponse(Struct, frozen=True):
     """What is told of an answer in the background before it begins. waiting, begun: the answer as it stands while
     nobody works on it, and then. events: the first ones of its stream, numbered from 0.
     """
@@ -172,7 +172,7 @@ class Stream(Protocol):
     returns nothing. whole tells a whole answer of Cohere's as the stream it might have been.
     """
 
-    outcome: Outcome
+    outcome: UsageTotals
     finished: bool
     failure: Failure | None
 
@@ -189,7 +189,7 @@ class Stream(Protocol):
         ...
 
 
-class Call(Protocol):
+class Translation(Protocol):
     """A translated request.
 
     bodies       what Cohere is sent, as JSON: one body for each parallel call (`n` in chat)
@@ -222,16 +222,16 @@ class Call(Protocol):
     @property
     def notes(self) -> Notes: ...
 
-    def again(self) -> "Call | None": ...
+    def again(self) -> "Translation | None": ...
 
-    def shorter(self) -> "Call | None": ...
+    def shorter(self) -> "Translation | None": ...
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer: ...
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse: ...
 
     def stream(self) -> Stream: ...
 
 
-class Batch(Protocol):
+class SplitRequest(Protocol):
     """A translated request whose parts are asked apart, a few at once, and answered together and whole.
 
     weights: what each body takes of a budget that counts inputs. told: a part's failure as the caller of the whole
@@ -255,12 +255,12 @@ class Batch(Protocol):
 
     def told(self, failed: Failure) -> Failure: ...
 
-    def otherwise(self, failed: Failure) -> "Batch | None": ...
+    def otherwise(self, failed: Failure) -> "SplitRequest | None": ...
 
     def alone(self) -> Sequence[bytes]: ...
 
-    def beside(self, kept: Sequence[bytes | None]) -> "Batch": ...
+    def beside(self, kept: Sequence[bytes | None]) -> "SplitRequest": ...
 
     def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]: ...
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer: ...
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse: ...

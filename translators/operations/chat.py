@@ -13,13 +13,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.openai import chat as openai
-from translators.core.contracts import Answer, Context, Stream
+from translators.core.contracts import Context, Stream, TranslatedResponse
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
 from translators.core.notes import Notes
 from translators.operations.chat_answer import ChatStream, ChatView, completion
 from translators.request import tools
-from translators.request.builder import Question, compose
+from translators.request.builder import ChatOptions, compose
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 
 MOST_CHOICES = 128
@@ -64,8 +64,8 @@ FIELDS: tuple[Field, ...] = (
 TABLE = FieldTable(FIELDS, SYNONYMS)
 
 
-class ChatCall(Struct, frozen=True):
-    """A translated chat request: `context.Call`."""
+class ChatTranslation(Struct, frozen=True):
+    """A translated chat request: `context.Translation`."""
 
     bodies: tuple[bytes, ...]
     model: str
@@ -74,20 +74,20 @@ class ChatCall(Struct, frozen=True):
     view: ChatView
     repeatable: bool
     buffered: bool = False
-    second: "Callable[[], ChatCall] | None" = None
+    second: "Callable[[], ChatTranslation] | None" = None
 
-    def again(self) -> "ChatCall | None":
+    def again(self) -> "ChatTranslation | None":
         return self.second() if self.second is not None else None
 
     def shorter(self) -> None:
         return None
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer:
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's whole answers, one a choice, as a ChatCompletion. Raises UpstreamProtocolError, AnswerFailed."""
         tellings = [self.view.telling().whole(body) for body in bodies]
         refuse = self.second is None and self.view.context.policy.refuse_missed_schema
         told, outcome = completion(tellings, self.view, refuse)
-        return Answer(_encode(told), outcome)
+        return TranslatedResponse(_encode(told), outcome)
 
     def stream(self) -> Stream:
         return ChatStream(self.view)
@@ -96,7 +96,7 @@ class ChatCall(Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
+def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     """An OpenAI chat request as a call to Cohere. Raises InvalidField.
 
     attempt: 2 for the call to make after the first one's answer failed its check.
@@ -106,7 +106,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
     asked = reading.read
     legacy = bool(asked.get("functions")) and not asked.get("tools")
     functions, places = tools.gathered(asked.get("tools") or [], asked.get("functions") or [])
-    question = Question(
+    question = ChatOptions(
         model=required(reading, "model"),
         messages=required(reading, "messages"),
         functions=functions,
@@ -133,7 +133,9 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatCall:
     found = compose(question, context, notes, attempt)
     view = ChatView(question.model, context, include_usage, legacy, question.choices, found.rewrites)
     second = partial(request, body, context, 2) if attempt == 1 and found.checked else None
-    return ChatCall(found.bodies, found.model, question.streamed, notes, view, found.repeatable, found.buffered, second)
+    return ChatTranslation(
+        found.bodies, found.model, question.streamed, notes, view, found.repeatable, found.buffered, second
+    )
 
 
 def _max_tokens(asked: dict[str, Any], notes: Notes) -> tuple[str, int] | None:

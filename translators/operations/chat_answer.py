@@ -13,11 +13,11 @@ from msgspec.json import Encoder
 from schemas.openai import chat as openai
 from schemas.openai.errors import Error, ErrorBody
 from translators.answer import annotations, logprobs
-from translators.answer.decoder import Rewrite, Telling
+from translators.answer.decoder import AnswerDecoder, StepTransform
 from translators.answer.events import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
 from translators.answer.transforms import SCHEMA_MISSED
 from translators.answer.usage import Counts, counts, finish_reason, total
-from translators.core.contracts import Context, Outcome
+from translators.core.contracts import Context, UsageTotals
 from translators.core.errors import AnswerFailed, Failure
 
 REASONING = frozenset({Kind.THINKING, Kind.PLAN})
@@ -33,10 +33,10 @@ class ChatView(Struct, frozen=True):
     include_usage: bool = False
     legacy: bool = False
     choices: int = 1
-    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+    rewrites: tuple[Callable[[], StepTransform], ...] = ()
 
-    def telling(self) -> Telling:
-        return Telling([make() for make in self.rewrites])
+    def telling(self) -> AnswerDecoder:
+        return AnswerDecoder([make() for make in self.rewrites])
 
     def completion_id(self, upstream_id: str) -> str:
         """Cohere's own id, by which its support finds the answer; of several choices none is the answer's."""
@@ -178,7 +178,7 @@ class ChatStream:
     """A streamed answer of one choice or several: `context.Stream`. One id for all; the usage comes last."""
 
     def __init__(self, view: ChatView) -> None:
-        self.outcome = Outcome()
+        self.outcome = UsageTotals()
         self.finished = False
         self.failure: Failure | None = None
         self._view = view
@@ -254,7 +254,7 @@ class _Piece(Struct):
 
 def completion(
     tellings: Sequence[Sequence[Step]], view: ChatView, refuse: bool = False
-) -> tuple[openai.ChatCompletion, Outcome]:
+) -> tuple[openai.ChatCompletion, UsageTotals]:
     """All steps of each choice as one completion. Raises AnswerFailed when a story ends in a failure.
 
     refuse: a choice that misses its schema becomes a refusal instead.

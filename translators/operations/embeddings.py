@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
-from translators.core.capabilities import Embedder, embedder
-from translators.core.contracts import Answer, Context
+from translators.core.capabilities import EmbeddingModel, embedder
+from translators.core.contracts import Context, TranslatedResponse
 from translators.core.errors import Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, read, required, send, with_extra
 from translators.core.model_names import served
@@ -49,8 +49,8 @@ PARAMS = dict.fromkeys(("messages", "texts", "images", "inputs"), "input") | {"o
 """The field that Cohere means -> the field that the caller has."""
 
 
-class EmbeddingsCall(Struct, frozen=True):
-    """A translated embeddings request: `context.Batch`.
+class EmbeddingsRequest(Struct, frozen=True):
+    """A translated embeddings request: `context.SplitRequest`.
 
     body: what Cohere is sent for a part. known: the vector of each input that need not be asked for. second: the same
     with floats in base64's place.
@@ -62,11 +62,11 @@ class EmbeddingsCall(Struct, frozen=True):
     inputs: Sequence[Input]
     known: Sequence[Vector | None]
     parts: Sequence[Part]
-    able: Embedder
+    able: EmbeddingModel
     body: Callable[[Part], bytes]
     view: View
     given: frozenset[str]
-    second: "Callable[[], EmbeddingsCall] | None" = None
+    second: "Callable[[], EmbeddingsRequest] | None" = None
 
     @property
     def weights(self) -> Sequence[int]:
@@ -75,7 +75,7 @@ class EmbeddingsCall(Struct, frozen=True):
     def alone(self) -> Sequence[bytes]:
         return [self.body(alone(one)) for one in self.inputs]
 
-    def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsCall":
+    def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsRequest":
         known = [read_vector(one, self.view) for one in kept]
         missing = [place for place, one in enumerate(known) if one is None]
         if len(missing) < len(known):
@@ -91,7 +91,7 @@ class EmbeddingsCall(Struct, frozen=True):
         param = failed.param
         return failed if param is None or param in self.given else failed.at(PARAMS.get(param, param))
 
-    def otherwise(self, failed: Failure) -> "EmbeddingsCall | None":
+    def otherwise(self, failed: Failure) -> "EmbeddingsRequest | None":
         """Floats, where Cohere's base64 is refused or is none."""
         refused = failed.status in (400, 422) and any(word in failed.message for word in ("base64", "embedding_types"))
         if self.second is None or not (refused or failed.again):
@@ -100,13 +100,13 @@ class EmbeddingsCall(Struct, frozen=True):
         second.notes.told("encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here")
         return second
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer:
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's answers, one a part, as OpenAI's list. Raises UpstreamProtocolError, AnswerFailed."""
         found, counts = vectors(self.known, self.parts, bodies, self.view)
-        return Answer(told(found, counts, self.view), counts.outcome(""))
+        return TranslatedResponse(told(found, counts, self.view), counts.outcome(""))
 
 
-def request(body: bytes, context: Context, as_floats: bool = False) -> EmbeddingsCall:
+def request(body: bytes, context: Context, as_floats: bool = False) -> EmbeddingsRequest:
     """An embeddings request as calls to Cohere. Raises InvalidField.
 
     as_floats: base64, if it is wanted, is made here.
@@ -136,7 +136,7 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     second = partial(request, body, context, True) if "base64" in view.asked else None
     known: list[Vector | None] = [None] * len(inputs)
     bodies, names = tuple(map(body_of, found)), frozenset(asked)
-    return EmbeddingsCall(bodies, model, notes, inputs, known, found, able, body_of, view, names, second)
+    return EmbeddingsRequest(bodies, model, notes, inputs, known, found, able, body_of, view, names, second)
 
 
 def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -152,7 +152,7 @@ def _asked(types: Iterable[str], base64: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys("float" if name == "base64" and not base64 else name for name in types))
 
 
-def _size(asked: dict[str, Any], able: Embedder, notes: Notes) -> tuple[int, Any]:
+def _size(asked: dict[str, Any], able: EmbeddingModel, notes: Notes) -> tuple[int, Any]:
     """How many numbers a vector has, 0 when unknown, and what Cohere is told of it."""
     name = "output_dimension" if "output_dimension" in asked else "dimensions"
     wanted: int | None = asked.get(name)

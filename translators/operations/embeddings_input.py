@@ -13,7 +13,7 @@ from msgspec import Struct
 from schemas.cohere import embed as cohere
 from schemas.cohere.chat import ImageContent, ImageUrl, TextContent
 from schemas.openai import embeddings as openai
-from translators.core.capabilities import Embedder
+from translators.core.capabilities import EmbeddingModel
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 
@@ -79,7 +79,7 @@ def alone(one: Input) -> Part:
     return Part(field_of(one), (0,), (one if isinstance(one, str) else one.value,))
 
 
-def parts(positions: Sequence[int], inputs: Sequence[Input], able: Embedder) -> list[Part]:
+def parts(positions: Sequence[int], inputs: Sequence[Input], able: EmbeddingModel) -> list[Part]:
     """The inputs, whose places are these, divided among as few calls as Cohere's limits allow, in order."""
     if all_texts(inputs):
         cuts = [slice(start, start + MOST_IN_A_CALL) for start in range(0, len(inputs), MOST_IN_A_CALL)]
@@ -109,7 +109,7 @@ class Inputs:
     """The inputs of one request being read."""
 
     def __init__(
-        self, able: Embedder, input_type: str | None, vocabulary: Callable[[], Sequence[bytes]], notes: Notes
+        self, able: EmbeddingModel, input_type: str | None, vocabulary: Callable[[], Sequence[bytes]], notes: Notes
     ) -> None:
         """input_type: the caller's, None for none."""
         self._able, self._vocabulary, self._notes = able, vocabulary, notes

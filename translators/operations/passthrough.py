@@ -14,7 +14,7 @@ from msgspec.json import Decoder, Encoder
 from schemas.cohere.chat import Usage
 from schemas.cohere.native import Asked, Ending, decode_asked, decode_counted, decode_inputs
 from translators.answer.usage import counts
-from translators.core.contracts import Outcome, Policy, UsageBase
+from translators.core.contracts import Policy, UsageBase, UsageTotals
 from translators.core.model_names import resolve
 from translators.core.notes import Notes
 
@@ -90,7 +90,7 @@ def _word(value: Raw) -> str:
         return ""
 
 
-def counted(kept: bytes, streamed: bool, base: UsageBase) -> Outcome:
+def counted(kept: bytes, streamed: bool, base: UsageBase) -> UsageTotals:
     """What Cohere counted of an answer, from all of it or from its end."""
     # v1 streams are JSON documents in lines, v2's are events whose data is one line.
     lines = kept.rstrip().rsplit(b"\n", LAST_EVENTS)[-LAST_EVENTS:] if streamed else [kept]

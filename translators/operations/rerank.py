@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct
 
 from schemas.cohere import rerank as cohere
 from schemas.openai import rerank as openai
-from translators.core.contracts import Answer, Context, Outcome, Stream, UsageBase
+from translators.core.contracts import Context, Stream, TranslatedResponse, UsageBase, UsageTotals
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send, with_extra
 from translators.core.model_names import served
@@ -44,8 +44,8 @@ TABLE = FieldTable(FIELDS)
 _encode = msgspec.json.Encoder().encode
 
 
-class RerankCall(Struct, frozen=True):
-    """A translated request: `context.Call`. asked: the model as the caller named it."""
+class RerankTranslation(Struct, frozen=True):
+    """A translated request: `context.Translation`. asked: the model as the caller named it."""
 
     bodies: tuple[bytes, ...]
     model: str
@@ -64,7 +64,7 @@ class RerankCall(Struct, frozen=True):
     def shorter(self) -> None:
         return None
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer:
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's ranking in both dialects. Raises UpstreamProtocolError."""
         try:
             ranking = cohere.decode_answer(bodies[0])
@@ -81,7 +81,7 @@ class RerankCall(Struct, frozen=True):
                 outcome.prompt_tokens, outcome.prompt_tokens, outcome.billed.get("search_units", UNSET)
             ),
         )
-        return Answer(_encode(told), outcome)
+        return TranslatedResponse(_encode(told), outcome)
 
     def stream(self) -> Stream:
         raise NotImplementedError("a ranking is never streamed")
@@ -96,7 +96,7 @@ class RerankCall(Struct, frozen=True):
         )
 
 
-def request(body: bytes, context: Context) -> RerankCall:
+def request(body: bytes, context: Context) -> RerankTranslation:
     """A rerank request as a call to Cohere. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
@@ -121,7 +121,7 @@ def request(body: bytes, context: Context) -> RerankCall:
         notes.emulated("return_documents", "added by the gateway")
     sent = cohere.RerankRequest(model, query, texts, **reading.sent)
     bodies = (with_extra(cohere.encode_request(sent), reading.extra),)
-    return RerankCall(bodies, model, notes, asked, documents, returned, context)
+    return RerankTranslation(bodies, model, notes, asked, documents, returned, context)
 
 
 def _text(document: Document, index: int, fields: list[str] | None) -> str:
@@ -146,13 +146,13 @@ def _nothing(index: int, why: str = "") -> NoReturn:
     raise InvalidField(where, f"Invalid '{where}': there is no text in it to be ranked{why}", "empty_string")
 
 
-def _outcome(counted: cohere.Meta, base: UsageBase) -> Outcome:
+def _outcome(counted: cohere.Meta, base: UsageBase) -> UsageTotals:
     """Tokens where Cohere counts any; what is billed as it stands."""
     billed = {name: value for name, value in (counted.billed_units or {}).items() if value is not None}
     first, second = _tokens(counted.tokens or {}), _tokens(billed)
     if base is UsageBase.BILLED:
         first, second = second, first
-    return Outcome("", first or second, 0, billed)
+    return UsageTotals("", first or second, 0, billed)
 
 
 def _tokens(units: Mapping[str, int | float | None]) -> int:

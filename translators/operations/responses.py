@@ -15,7 +15,16 @@ from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.core.contracts import Answer, Context, Kept, Prepared, Queued, Reference, Remembering, Stream
+from translators.core.contracts import (
+    Context,
+    FinishedResponse,
+    Prepared,
+    QueuedResponse,
+    Reference,
+    StateOptions,
+    Stream,
+    TranslatedResponse,
+)
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, ignore, read, refuse, required
 from translators.core.notes import Notes
@@ -29,7 +38,7 @@ from translators.operations.responses_answer import (
 from translators.operations.responses_input import InputReader
 from translators.operations.responses_template import before_the_answer
 from translators.operations.responses_tools import ResponsesTools, chosen
-from translators.request.builder import Question, compose
+from translators.request.builder import ChatOptions, compose
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.request.truncation import further, shortened
 
@@ -75,8 +84,8 @@ TABLE = FieldTable(FIELDS, SYNONYMS)
 _encode = msgspec.json.Encoder().encode
 
 
-class ResponsesCall(Struct, frozen=True):
-    """A translated Responses request: `context.Call`."""
+class ResponsesTranslation(Struct, frozen=True):
+    """A translated Responses request: `context.Translation`."""
 
     bodies: tuple[bytes, ...]
     model: str
@@ -85,25 +94,25 @@ class ResponsesCall(Struct, frozen=True):
     view: ResponsesView
     repeatable: bool
     buffered: bool = False
-    second: "Callable[[], ResponsesCall] | None" = None
-    shortened: "Callable[[], ResponsesCall] | None" = None
+    second: "Callable[[], ResponsesTranslation] | None" = None
+    shortened: "Callable[[], ResponsesTranslation] | None" = None
 
-    def again(self) -> "ResponsesCall | None":
+    def again(self) -> "ResponsesTranslation | None":
         return self.second() if self.second is not None else None
 
-    def shorter(self) -> "ResponsesCall | None":
+    def shorter(self) -> "ResponsesTranslation | None":
         return self.shortened() if self.shortened is not None else None
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer:
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's whole answer as a Response. Raises UpstreamProtocolError or AnswerFailed."""
         response, outcome = whole(bodies[0], self.view)
-        return Answer(_encode(response), outcome)
+        return TranslatedResponse(_encode(response), outcome)
 
     def stream(self) -> Stream:
         return ResponsesStream(self.view)
 
 
-def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) -> ResponsesCall:
+def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) -> ResponsesTranslation:
     """An OpenAI Responses request as a call to Cohere. Raises InvalidField.
 
     attempt: 2 for the call to make after the first one's answer failed its check. halvings: how often the history
@@ -128,7 +137,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     if halvings:
         messages, everything = shortened(messages, halvings), len(messages)
         notes.told("truncation", f"truncation auto: the oldest {everything - len(messages)} messages left out")
-    question = Question(
+    question = ChatOptions(
         model=model,
         messages=messages,
         functions=tools.functions,
@@ -160,7 +169,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         refuse=second is None and context.policy.refuse_missed_schema,
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
-    return ResponsesCall(
+    return ResponsesTranslation(
         found.bodies,
         found.model,
         question.streamed,
@@ -280,19 +289,19 @@ _ASKED_ID = re.compile(r"item_(.+)_[0-9]+")
 """The id that a request's item gets where it has none."""
 
 
-def remembering(body: bytes, response_id: str) -> Remembering:
+def remembering(body: bytes, response_id: str) -> StateOptions:
     """What a request asks to be remembered, read before it is translated. Raises InvalidField."""
     try:
         asked = _remembering(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Remembering(store=False)  # the translation will say what is wrong with it
+        return StateOptions(store=False)  # the translation will say what is wrong with it
     named = asked.conversation
     conversation = named.id if isinstance(named, openai.ConversationReference) else named
     if asked.previous_response_id and conversation:
         raise InvalidField("conversation", "'conversation' and 'previous_response_id' exclude each other")
     if asked.background and asked.store is False:
         raise InvalidField("background", "'background' needs 'store': what is not stored cannot be fetched later")
-    return Remembering(
+    return StateOptions(
         asked.store is not False,
         asked.previous_response_id or "",
         conversation or "",
@@ -334,17 +343,19 @@ def _reference(place: int, id: str) -> Reference:
     return Reference(place, id, answer_id(id), f"resp_{asked[1]}" if asked else "")
 
 
-def queued(call: ResponsesCall) -> Queued:
+def queued(call: ResponsesTranslation) -> QueuedResponse:
     """What is told of a call in the background before anybody works on it."""
     begun = call.view.base
     waiting = replace(begun, status="queued")
     events = [openai.ResponseEvent(name, waiting, number) for number, name in enumerate(FIRST_IN_BACKGROUND)]
-    return Queued(_encode(waiting), _encode(begun), [_encode(event) for event in events])
+    return QueuedResponse(_encode(waiting), _encode(begun), [_encode(event) for event in events])
 
 
-def kept(final: bytes) -> Kept:
+def kept(final: bytes) -> FinishedResponse:
     """What is kept of a finished response."""
     told = _answered(final)
     first = msgspec.json.decode(_item(told.output[0]).get("id", _NULL)) if told.output else None
     shared = answer_id(first) if isinstance(first, str) else ""
-    return Kept(told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output), shared)
+    return FinishedResponse(
+        told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output), shared
+    )

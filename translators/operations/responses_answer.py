@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from schemas.openai import responses as openai
 from translators.answer import annotations, logprobs
-from translators.answer.decoder import Rewrite, Telling
+from translators.answer.decoder import AnswerDecoder, StepTransform
 from translators.answer.events import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
 from translators.answer.transforms import SCHEMA_MISSED
 from translators.answer.usage import Counts, counts, finish_reason
-from translators.core.contracts import Context, Outcome
+from translators.core.contracts import Context, UsageTotals
 from translators.core.errors import CANCELLED, AnswerFailed, Failure
 
 FIRST_IN_BACKGROUND = ("response.created", "response.queued")
@@ -56,11 +56,11 @@ class ResponsesView(Struct, frozen=True):
     summaries: bool = False
     sealed: bool = False
     namespaces: Mapping[str, tuple[str, str]] = {}
-    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+    rewrites: tuple[Callable[[], StepTransform], ...] = ()
     refuse: bool = False
 
-    def telling(self) -> Telling:
-        return Telling([make() for make in self.rewrites])
+    def telling(self) -> AnswerDecoder:
+        return AnswerDecoder([make() for make in self.rewrites])
 
 
 def usage(found: Counts) -> openai.Usage:
@@ -98,7 +98,7 @@ class ResponsesStream:
     """A streamed answer: `context.Stream`, of one choice. `response` is the object as it stands."""
 
     def __init__(self, view: ResponsesView) -> None:
-        self.outcome = Outcome()
+        self.outcome = UsageTotals()
         self.finished = False
         self.failure: Failure | None = None
         self.response = view.base
@@ -402,7 +402,7 @@ def gone_event(number: int) -> bytes:
 # --- whole answers -------------------------------------------------------------------------------------------
 
 
-def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, Outcome]:
+def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, UsageTotals]:
     """Cohere's whole answer as a response. Raises UpstreamProtocolError or AnswerFailed."""
     stream = ResponsesStream(view)
     stream.whole(body)

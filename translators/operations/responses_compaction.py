@@ -17,14 +17,14 @@ from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.core.contracts import Answer, Context, Remembering, Stream
+from translators.core.contracts import Context, StateOptions, Stream, TranslatedResponse
 from translators.core.errors import AnswerFailed, Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, ignore, read, required
 from translators.core.notes import Notes
 from translators.operations import responses
 from translators.operations.responses_answer import ResponsesView, whole
 from translators.operations.responses_input import InputReader
-from translators.request.builder import Question, compose
+from translators.request.builder import ChatOptions, compose
 from translators.request.parameters import WITHOUT_EFFECT
 from translators.request.tools import Choice
 from translators.request.truncation import further, shortened
@@ -72,15 +72,15 @@ _items = msgspec.json.Decoder(list[Raw]).decode
 _item = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class CompactionCall(Struct, frozen=True):
-    """A request to compact: `context.Call`. kept: the messages that stay as they were."""
+class CompactionTranslation(Struct, frozen=True):
+    """A request to compact: `context.Translation`. kept: the messages that stay as they were."""
 
     bodies: tuple[bytes, ...]
     model: str
     notes: Notes
     view: ResponsesView
     kept: list[dict[str, Any]]
-    shortened: "Callable[[], CompactionCall] | None" = None
+    shortened: "Callable[[], CompactionTranslation] | None" = None
     streamed: bool = False
     buffered: bool = False
     repeatable: bool = False
@@ -88,10 +88,10 @@ class CompactionCall(Struct, frozen=True):
     def again(self) -> None:
         return None
 
-    def shorter(self) -> "CompactionCall | None":
+    def shorter(self) -> "CompactionTranslation | None":
         return self.shortened() if self.shortened is not None else None
 
-    def answer(self, bodies: Sequence[bytes]) -> Answer:
+    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Raises UpstreamProtocolError, and AnswerFailed for a summary that is not whole."""
         response, outcome = whole(bodies[0], self.view)
         summary = "".join(_texts(response.output)).strip()
@@ -101,7 +101,7 @@ class CompactionCall(Struct, frozen=True):
         compaction = openai.Compaction(f"cmp_{context.unique}", context.seal_summary(summary))
         output = [*self.kept, compaction]
         told = openai.CompactedResponse(response.id, response.created_at, output, response.usage)
-        return Answer(_encode(told), outcome)
+        return TranslatedResponse(_encode(told), outcome)
 
     def stream(self) -> Stream:
         raise AssertionError("a compaction is never streamed")
@@ -113,7 +113,7 @@ def _texts(output: Sequence[openai.Item]) -> Iterator[str]:
             yield from (part.text for part in item.content if isinstance(part, openai.AnsweredText))
 
 
-def request(body: bytes, context: Context, halvings: int = 0) -> CompactionCall:
+def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTranslation:
     """A request to compact as a call to Cohere. Raises InvalidField.
 
     halvings: how often the oldest part was left out, because Cohere found the conversation too long.
@@ -141,7 +141,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionCall:
         notes.ignored("input", f"its {everything - len(messages)} oldest messages are too long to be summarised")
     if instructions := asked.get("instructions"):
         messages = [chat.SystemMessage(instructions), *messages]
-    question = Question(
+    question = ChatOptions(
         model=model,
         messages=[chat.SystemMessage(TASK), chat.UserMessage(transcript(messages))],
         functions=[],
@@ -157,7 +157,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionCall:
         status="in_progress",
         model=model,
     )
-    return CompactionCall(
+    return CompactionTranslation(
         found.bodies,
         found.model,
         notes,
@@ -167,7 +167,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionCall:
     )
 
 
-def remembering(body: bytes, response_id: str) -> Remembering:
+def remembering(body: bytes, response_id: str) -> StateOptions:
     """What a request continues; nothing of it is stored. Raises InvalidField."""
     return replace(responses.remembering(body, response_id), store=False, background=False)
 

@@ -62,7 +62,7 @@ class Transcript(Struct, frozen=True):
     plain: bool = False
 
 
-class TranscriptionCall(Struct, frozen=True):
+class TranscriptionTranslation(Struct, frozen=True):
     """A translated form. fields: what Cohere is told, in order; the recording follows."""
 
     model: str
@@ -83,7 +83,7 @@ class TranscriptionCall(Struct, frozen=True):
         return Transcript(_encode(openai.Transcription(text)))
 
 
-def request(body: bytes, context: Context) -> TranscriptionCall:
+def request(body: bytes, context: Context) -> TranscriptionTranslation:
     """The texts of an OpenAI form as those of Cohere's. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
@@ -96,7 +96,7 @@ def request(body: bytes, context: Context) -> TranscriptionCall:
     sent = {"model": model, "language": language}
     sent |= {name: str(value) for name, value in reading.sent.items()}
     sent |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
-    return TranscriptionCall(model, tuple(sent.items()), notes, form)
+    return TranscriptionTranslation(model, tuple(sent.items()), notes, form)
 
 
 def _language(asked: str, usual: str, notes: Notes) -> str:

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
-from translators.answer.decoder import Rewrite
-from translators.answer.transforms import HideReasoning, LimitCalls, MustCall, OnlyTools, RestoreNames
+from translators.answer.decoder import StepTransform
+from translators.answer.transforms import HideReasoning, LimitToolCalls, OnlyTools, RequireToolCall, RestoreToolNames
 from translators.core.capabilities import Capabilities, capabilities
 from translators.core.contracts import Context
 from translators.core.field_table import with_extra
@@ -31,7 +31,7 @@ from translators.request.reasoning import thinking as thinking_for
 _encode = msgspec.json.Encoder().encode
 
 
-class Question(Struct, kw_only=True):
+class ChatOptions(Struct, kw_only=True):
     """model: as the caller named it. function_places: the functions' paths. max_tokens: the field's name and its value.
     sent: Cohere's own fields.
 
@@ -66,20 +66,20 @@ class Composition(Struct, frozen=True):
 
     bodies: tuple[bytes, ...]
     model: str
-    rewrites: tuple[Callable[[], Rewrite], ...]
+    rewrites: tuple[Callable[[], StepTransform], ...]
     buffered: bool
     checked: bool
     repeatable: bool
 
 
-def compose(question: Question, context: Context, notes: Notes, attempt: int) -> Composition:
+def compose(question: ChatOptions, context: Context, notes: Notes, attempt: int) -> Composition:
     """The requests that ask this question. Raises InvalidField.
 
     attempt: 2 after the first one's answer failed its check.
     """
     model = served(question.model, context.policy, notes)
     able = capabilities(model, context.features, context.lessons)
-    rules = _Rules(question, able, notes)
+    rules = CrossFieldRules(question, able, notes)
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
     buffered = bool(plan.only) or format_plan.instructed
@@ -118,10 +118,10 @@ def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) ->
     return tuple(with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
 
 
-class _Rules:
+class CrossFieldRules:
     """The rules that need two fields or more, one method each, in the order of `compose`."""
 
-    def __init__(self, question: Question, able: Capabilities, notes: Notes) -> None:
+    def __init__(self, question: ChatOptions, able: Capabilities, notes: Notes) -> None:
         self._question, self._able, self._notes = question, able, notes
 
     def tool_plan(self) -> tuple[tools.ToolPlan, ToolNames]:
@@ -186,7 +186,7 @@ class _Rules:
         once more; a stream's caller has seen its answer by then.
         """
         told = partial(self._notes.told, "tool_choice", "tool_choice required: the model called no tool all the same")
-        return [partial(MustCall, None if again else told)] if plan.must_call else []
+        return [partial(RequireToolCall, None if again else told)] if plan.must_call else []
 
     def rewrites(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
         """What the answer's calls and thoughts go through, in this order."""
@@ -194,14 +194,14 @@ class _Rules:
         if plan.only:
             found.append(partial(OnlyTools, plan.only))
         if plan.stray_calls:
-            found.append(partial(LimitCalls, 0))
+            found.append(partial(LimitToolCalls, 0))
         elif plan.tools and self._question.parallel_tool_calls is False:
             self._notes.emulated("parallel_tool_calls", "one call is passed on")
-            found.append(partial(LimitCalls, 1))
+            found.append(partial(LimitToolCalls, 1))
         elif plan.tools and self._question.most_calls is not None:
-            found.append(partial(LimitCalls, self._question.most_calls))
+            found.append(partial(LimitToolCalls, self._question.most_calls))
         if names.renamed():
-            found.append(partial(RestoreNames, names))
+            found.append(partial(RestoreToolNames, names))
         wish = self._question.reasoning
         if wish is not None and wish.exclude:
             found.append(HideReasoning)

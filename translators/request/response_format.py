@@ -24,8 +24,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
-from translators.answer.decoder import Rewrite
-from translators.answer.transforms import AnswerCall, Checked, Unwrapped, WithoutFence
+from translators.answer.decoder import StepTransform
+from translators.answer.transforms import AnswerCall, StripCodeFence, Unwrapped, ValidateSchema
 from translators.core.capabilities import Capabilities
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
@@ -49,7 +49,7 @@ class FormatPlan(Struct, frozen=True):
     response_format: cohere.ResponseFormat | UnsetType = UNSET
     tool: cohere.Tool | None = None
     instructions: tuple[str, ...] = ()
-    rewrites: tuple[Callable[[], Rewrite], ...] = ()
+    rewrites: tuple[Callable[[], StepTransform], ...] = ()
     checked: bool = False
     instructed: bool = False
     enforceable: bool = False
@@ -102,7 +102,7 @@ def planned(
         schema_checked = wish.schema if wish.schema is not None and wish.strict else ANY_JSON if schema else ANY_OBJECT
         return FormatPlan(
             instructions=(_instruction(wish.schema),),
-            rewrites=(WithoutFence, _check(schema_checked)),
+            rewrites=(StripCodeFence, _check(schema_checked)),
             checked=True,
             instructed=True,
             enforceable=compiles,
@@ -123,13 +123,13 @@ ANY_JSON: dict[str, Any] = {}
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
-def _checks(wish: _Wish) -> tuple[Callable[[], Rewrite], ...]:
+def _checks(wish: _Wish) -> tuple[Callable[[], StepTransform], ...]:
     """`strict` means that the answer satisfies all of the schema, also what Cohere does not know."""
     return (_check(wish.schema),) if wish.schema is not None and wish.strict else ()
 
 
-def _check(schema: dict[str, Any]) -> Callable[[], Rewrite]:
-    return partial(Checked, partial(json_schema.complaint, schema))
+def _check(schema: dict[str, Any]) -> Callable[[], StepTransform]:
+    return partial(ValidateSchema, partial(json_schema.complaint, schema))
 
 
 def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
@@ -163,7 +163,7 @@ def _missing(where: str) -> InvalidField:
 
 def _compiled(
     schema: dict[str, Any] | None,
-) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], Rewrite], ...]]:
+) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], StepTransform], ...]]:
     """The schema as Cohere is to compile it, what was taken away for that, and what unwraps the answer."""
     if schema is None:
         return None, [], ()
@@ -172,7 +172,7 @@ def _compiled(
     return clean, removed, unwrap
 
 
-def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], Rewrite], ...]]:
+def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], StepTransform], ...]]:
     """A schema with an object at its top, and what takes the wrapper off the answer again."""
     if json_schema.is_object(schema):
         return schema, ()
@@ -187,7 +187,12 @@ def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> For
     parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
     # A model that answers with text all the same, mostly answers with JSON.
-    rewrites: tuple[Callable[[], Rewrite], ...] = (partial(AnswerCall, name), WithoutFence, *unwrap, *_checks(wish))
+    rewrites: tuple[Callable[[], StepTransform], ...] = (
+        partial(AnswerCall, name),
+        StripCodeFence,
+        *unwrap,
+        *_checks(wish),
+    )
     return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
 
 
