@@ -1,9 +1,9 @@
 """Responses in the background: worked on after their request was answered, whether or not anybody waits for them.
 
 A `Run` is where such a call's answer goes (`streaming.ResponseSink`): into the storage. Nobody hears of an event
-before it is stored, so whoever comes back, here or at another process, after a crash or not, finds the past that they were told. Who
-hears of it is in `event_replay.py`. A process that dies leaves its runs to the others, which end them when the lease
-is over (`maintenance.py`).
+before it is stored, so whoever comes back, here or at another process, after a crash or not, finds the past that they
+were told. Who hears of it is in `event_replay.py`. A process that dies leaves its runs to the others, which end them
+when the lease is over (`maintenance.py`).
 """
 
 import asyncio
