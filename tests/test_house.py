@@ -88,6 +88,17 @@ FIELD_NAMES = frozenset(
     " embedding_types".split()
 )
 
+# Words that name no thing an engineer of this field would look for: participles in the place of nouns, and metaphors.
+# Nothing of ours is called so, alone or as a part of a name.
+BANNED_WORDS = frozenset(
+    "told asked retold telling kept shown said remembered recalled whoever loud lesson lessons patience departure"
+    " upkeep tally lane shelf drawing damage journal rung floor room house".split()
+)
+# These are banned as whole names only: `not_found` is a word of the field, `found` is not.
+BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent way place places course".split())
+# Packages in which they hold.
+IN_THE_FIELDS_WORDS: tuple[str, ...] = ("words",)
+
 DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})
 
 CARD = frozenset({"pyproject.toml", "Makefile", "gateway", "translators", "schemas", "tests", "examples"})
@@ -232,6 +243,27 @@ def is_no_drawer(module: Module) -> Iterator[str]:
         yield f"{name!r} says nothing about what is inside; name the one thing that is"
 
 
+def uses_the_fields_words(module: Module) -> Iterator[str]:
+    """BANNED_WORDS, BANNED_NAMES."""
+    if not module.within(*IN_THE_FIELDS_WORDS):
+        return
+    for line, name in _defined_names(module.tree):
+        plain = name.strip("_").lower()
+        if plain in BANNED_NAMES or BANNED_WORDS & {*plain.split("_")}:
+            yield f"line {line}: {name!r} is no name an engineer of this field would look for"
+
+
+def _defined_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case ast.arg(arg=name):
+                yield node.lineno, name
+
+
 def says_what_it_is(module: Module) -> Iterator[str]:
     """Every module has a docstring."""
     if not ast.get_docstring(module.tree):
@@ -271,6 +303,7 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     stands_alone,
     names_no_field,
     is_no_drawer,
+    uses_the_fields_words,
     says_what_it_is,
     imports_by_full_name,
     uses_no_base_middleware,
@@ -325,6 +358,9 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     ),
     (is_no_drawer, "gateway.utils", "X = 1"),
     (is_no_drawer, "tests.support.stream_helpers", "X = 1"),
+    (uses_the_fields_words, "words", "def f(told): ..."),
+    (uses_the_fields_words, "words", "found = 1"),
+    (uses_the_fields_words, "words", "class C:\n    def as_kept(self): self.known = 1"),
     (says_what_it_is, "gateway.pipeline.streaming", "X = 1"),
     (imports_by_full_name, "gateway.app", "from . import settings"),
     (imports_by_full_name, "gateway.app", "from .settings import Settings"),
@@ -342,6 +378,7 @@ OBEYED: tuple[tuple[str, str], ...] = (
     ("translators", ""),
     ("gateway.pipeline.operations", "from translators.operations import chat, rerank"),
     ("gateway.cli.main", "from gateway import __version__"),
+    ("words", "def not_found(): ...\nresult = settings.known"),
     ("gateway.endpoints.completions", "from translators.core.errors import InvalidField\nKIND = 'application/json'"),
     ("gateway.server.process", "import hypercorn.asyncio\nfrom gateway.emulator import app"),
     ("gateway.emulator.chat", "import time\nfrom gateway.emulator.tokens import count"),
