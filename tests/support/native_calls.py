@@ -84,10 +84,10 @@ def normalised(value: Any) -> Any:
     return value
 
 
-Translation = Callable[[Clients], Any]
+NativeCall = Callable[[Clients], Any]
 
 
-def outcome(call: Translation, on: Clients) -> Any:
+def outcome(call: NativeCall, on: Clients) -> Any:
     """What a call comes to: a value, or the refusal with its class, status and body."""
     return told(lambda: call(on))
 
@@ -248,7 +248,7 @@ def embed_job_cancelled(on: Clients) -> Any:
     return [nothing, ended, told(lambda: on.v1.embed_jobs.cancel(made.job_id))]
 
 
-def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> Translation:
+def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> NativeCall:
     """A batch from the upload to its answers."""
 
     def call(on: Clients) -> Any:
@@ -256,7 +256,7 @@ def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> Translation:
 
         rows = [{"custom_id": str(number), "body": body} for number, body in enumerate(bodies)]
         source = uploaded(on, kind, lines(*rows))
-        made = on.v2.batches.create(request=cohere.SplitRequest(name=NAME, input_dataset_id=source, model=model))
+        made = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=model))
         identity = str(made.batch.id)
         ended = until(
             lambda: on.v2.batches.retrieve(identity), lambda seen: seen.batch.status, "BATCH_STATUS_COMPLETED"
@@ -270,7 +270,7 @@ def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> Translation:
 
 def batch_cancelled(on: Clients) -> Any:
     source = uploaded(on, "batch-chat-v2-input", lines({"custom_id": "1", "body": {"messages": SAID}}))
-    made = on.v2.batches.create(request=cohere.SplitRequest(name=NAME, input_dataset_id=source, model=CHAT))
+    made = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=CHAT))
     identity = str(made.batch.id)
     said = on.v2.batches.cancel(identity)
     ended = until(lambda: on.v2.batches.retrieve(identity), lambda seen: seen.batch.status, "BATCH_STATUS_CANCELED")
@@ -356,7 +356,7 @@ OPENAI_BODY = {"messages": [{"role": "developer", "content": "Be brief."}, {"rol
 EMBED_BODY = {"inputs": [{"content": [{"type": "text", "text": "sea"}]}], "input_type": "search_document",
               "embedding_types": ["int8"]}  # fmt: skip
 
-CALLS: dict[str, Translation] = {
+CALLS: dict[str, NativeCall] = {
     # chat, v2
     "v2.chat": lambda on: on.v2.chat(model=CHAT, messages=SAID),
     "v2.chat, a call": lambda on: on.v2.chat(
