@@ -41,7 +41,7 @@ soak: .venv/.dev-stamp ## five minutes of everything at once, faults too; fails 
 	$(BIN)/python tests/bench/soak.py $(ARGS)
 
 docs: .venv/.dev-stamp ## write the generated tables into the documents
-	$(BIN)/python tests/support/documents.py $(ARGS)
+	$(BIN)/python tests/support/docs.py $(ARGS)
 
 cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite
 	$(BIN)/python -m pytest --cov $(ARGS)

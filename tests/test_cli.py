@@ -1,7 +1,7 @@
 """The command line: what its help says, and what it answers to wrong use.
 
 What the commands do is tested where their subjects are: `serve` in test_serve_*.py, `emulator` in test_emulator*.py,
-`db upgrade` in test_serve_upkeep.py. Sentences about wrong settings are in test_settings.py.
+`db upgrade` in test_serve_maintenance.py. Sentences about wrong settings are in test_settings.py.
 """
 
 from __future__ import annotations

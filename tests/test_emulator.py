@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 
 from gateway.emulator.app import create_emulator
 from gateway.emulator.catalogue import MODELS, REMOVED
-from support.gateway import serve
+from support.asgi_server import serve
 
 KEY = {"authorization": "Bearer test"}
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

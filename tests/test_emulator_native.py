@@ -1,6 +1,6 @@
 """The emulator's whole native surface, judged by Cohere's own SDK and by Cohere's own specification.
 
-`support/native_calls.py` is the table of calls. What each kind of thing does on its own (stages, forms, files,
+`support/cohere_sdk_calls.py` is the table of calls. What each kind of thing does on its own (stages, forms, files,
 faults on the older streams) follows below.
 """
 
@@ -27,8 +27,8 @@ from gateway.emulator.catalogue import MODELS, Model
 from gateway.emulator.refusals import Refusal
 from gateway.emulator.repository import Course, Shelf
 from gateway.emulator.routes import ROUTES
-from support import native_calls, oracle
-from support.native_calls import CALLS, LEFT_OUT, Clients, outcome
+from support import cohere_sdk_calls, oracle
+from support.cohere_sdk_calls import CALLS, LEFT_OUT, Clients, outcome
 from test_emulator import KEY, PIXEL, REASONING, A, Seen, Wire, running
 
 # Calls that must come to a refusal: what the table's names say of them.
@@ -72,7 +72,7 @@ def judged() -> Judged:
 
 @pytest.fixture(scope="module")
 def on(wire: Wire, judged: Judged) -> Iterator[Clients]:
-    with native_calls.clients(wire.url, hook=judged) as made:
+    with cohere_sdk_calls.clients(wire.url, hook=judged) as made:
         yield made
 
 
@@ -101,7 +101,7 @@ def test_every_method_of_the_sdk_is_called(monkeypatch: pytest.MonkeyPatch, on: 
 
             wanted.add((owner, name))
             monkeypatch.setattr(owner, name, watched)
-    with native_calls.clients(on.url) as fresh:  # clients made now meet the watched methods
+    with cohere_sdk_calls.clients(on.url) as fresh:  # clients made now meet the watched methods
         for call in CALLS.values():
             outcome(call, fresh)
     assert wanted - called == set()
@@ -123,13 +123,13 @@ def test_every_operation_of_the_specification_is_served(on: Clients, judged: Jud
 
 # --- the older streams --------------------------------------------------------------------------------------
 
-WEATHER = native_calls.WEATHER_V1
+WEATHER = cohere_sdk_calls.WEATHER_V1
 TURNS: dict[str, dict[str, Any]] = {
     "words": {"message": "Say hello"},
-    "documents": {"message": "What is blue?", "documents": native_calls.DOCUMENTS},
-    "fast citations": {"message": "What is blue?", "documents": native_calls.DOCUMENTS, "citation_quality": "fast"},
+    "documents": {"message": "What is blue?", "documents": cohere_sdk_calls.DOCUMENTS},
+    "fast citations": {"message": "What is blue?", "documents": cohere_sdk_calls.DOCUMENTS, "citation_quality": "fast"},
     "a call": {"message": "What is the weather in Oslo?", "tools": WEATHER},
-    "results": {"message": "Weather in Oslo?", "tools": WEATHER, "tool_results": native_calls.RESULTS},
+    "results": {"message": "Weather in Oslo?", "tools": WEATHER, "tool_results": cohere_sdk_calls.RESULTS},
     "connectors": {"message": "Where is the sea?", "connectors": [{"id": "web-search"}]},
     "queries": {"message": "Where is the sea?", "search_queries_only": True},
 }
@@ -154,7 +154,7 @@ def test_a_stream_says_what_the_whole_answer_says(wire: Wire, name: str, accept:
     assert events[0]["event_type"] == "stream-start" and events[-1]["event_type"] == "stream-end"
     response = events[-1]["response"]
     whole = wire.post("/v1/chat", body).body
-    same = native_calls.normalised
+    same = cohere_sdk_calls.normalised
     assert same(response) == same(whole) and list(response) == list(whole)
     assert response["generation_id"] == events[0]["generation_id"]
     texts = [event["text"] for event in events if event["event_type"] == "text-generation"]
@@ -269,9 +269,9 @@ def test_chat_goes_on_without_a_connector_that_may_fail(wire: Wire) -> None:
         ("/v1/chat", {"message": "Say hello"}),
         ("/v1/embed", {"texts": ["a"]}),
         ("/v1/rerank", {"query": "a", "documents": ["a"]}),
-        ("/v1/classify", {"inputs": ["a"], "examples": native_calls.EXAMPLES}),
+        ("/v1/classify", {"inputs": ["a"], "examples": cohere_sdk_calls.EXAMPLES}),
         ("/v1/generate", {"prompt": "a"}),
-        ("/v1/summarize", {"text": native_calls.STORY}),
+        ("/v1/summarize", {"text": cohere_sdk_calls.STORY}),
         ("/v1/connectors", {"name": "a", "url": "https://example.com"}),
     ],
 )
@@ -472,7 +472,7 @@ def test_rows(filename: str, data: bytes, kept: list[dict[str, Any]], malformed:
 
 
 def test_requests_of_a_batch_have_ids_of_their_own() -> None:
-    data = native_calls.lines(
+    data = cohere_sdk_calls.lines(
         {"custom_id": "1", "body": {}}, {"custom_id": "1", "body": {}}, {"custom_id": 2, "body": {}}
     )
     part = multipart.Part(name="data", filename="a.jsonl", data=data, size=len(data))
@@ -494,7 +494,7 @@ def test_files_are_read_by_another_reader() -> None:
 
 
 def test_a_dataset_is_downloaded_without_a_key(wire: Wire, on: Clients) -> None:
-    identity = native_calls.uploaded(on, "embed-input", native_calls.TEXTS)
+    identity = cohere_sdk_calls.uploaded(on, "embed-input", cohere_sdk_calls.TEXTS)
     seen = wire.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
     assert (seen.status, seen.headers["content-type"]) == (200, "application/octet-stream")
     found: list[Any] = list(fastavro.reader(io.BytesIO(seen.data)))
@@ -506,8 +506,8 @@ def test_a_dataset_is_downloaded_without_a_key(wire: Wire, on: Clients) -> None:
 
 
 def test_a_job_goes_on_with_each_look(on: Clients) -> None:
-    made = on.v1.datasets.create(name="staged", type="embed-input", data=("a.jsonl", native_calls.TEXTS))
-    asked = {"model": native_calls.SMALL, "dataset_id": str(made.id), "input_type": "search_document"}
+    made = on.v1.datasets.create(name="staged", type="embed-input", data=("a.jsonl", cohere_sdk_calls.TEXTS))
+    asked = {"model": cohere_sdk_calls.SMALL, "dataset_id": str(made.id), "input_type": "search_document"}
     with pytest.raises(cohere.BadRequestError, match="must be validated but is queued"):
         on.v1.embed_jobs.create(**asked)
     stages = [on.v1.datasets.get(str(made.id)).dataset.validation_status for _ in range(3)]
@@ -520,13 +520,13 @@ def test_a_job_goes_on_with_each_look(on: Clients) -> None:
 
 
 def test_a_list_is_a_look_too(on: Clients) -> None:
-    made = on.v1.datasets.create(name="listed", type="embed-input", data=("a.jsonl", native_calls.TEXTS))
-    found = [native_calls.own(on.v1.datasets.list(limit=500).datasets, made.id)[0] for _ in range(2)]
+    made = on.v1.datasets.create(name="listed", type="embed-input", data=("a.jsonl", cohere_sdk_calls.TEXTS))
+    found = [cohere_sdk_calls.own(on.v1.datasets.list(limit=500).datasets, made.id)[0] for _ in range(2)]
     assert [dataset.validation_status for dataset in found] == ["processing", "validated"]
-    assert native_calls.own(on.v1.datasets.list(validation_status="queued", limit=500).datasets, made.id) == []
+    assert cohere_sdk_calls.own(on.v1.datasets.list(validation_status="queued", limit=500).datasets, made.id) == []
     later = found[0].created_at + timedelta(seconds=1)  # the SDK sends whole milliseconds
-    assert native_calls.own(on.v1.datasets.list(after=later, limit=500).datasets, made.id) == []
-    assert native_calls.own(on.v1.datasets.list(before=later, limit=500).datasets, made.id) != []
+    assert cohere_sdk_calls.own(on.v1.datasets.list(after=later, limit=500).datasets, made.id) == []
+    assert cohere_sdk_calls.own(on.v1.datasets.list(before=later, limit=500).datasets, made.id) != []
 
 
 def test_a_course() -> None:
@@ -536,17 +536,17 @@ def test_a_course() -> None:
 
 
 def test_a_finetuned_model_is_in_the_catalogue_while_it_lives(on: Clients) -> None:
-    _, _, identity, _ = native_calls.tuned(on, "chat-finetune-input", "BASE_TYPE_CHAT", native_calls.TALKS)
+    _, _, identity, _ = cohere_sdk_calls.tuned(on, "chat-finetune-input", "BASE_TYPE_CHAT", cohere_sdk_calls.TALKS)
     name = f"{identity}-ft"
     assert on.v1.models.get(name).finetuned is True
-    assert on.v2.chat(model=name, messages=native_calls.SAID).finish_reason == "COMPLETE"
+    assert on.v2.chat(model=name, messages=cohere_sdk_calls.SAID).finish_reason == "COMPLETE"
     on.v1.finetuning.delete_finetuned_model(identity)
     with pytest.raises(cohere.NotFoundError):
         on.v1.models.get(name)
 
 
 def test_a_key_that_is_none_of_ours_is_not_kept(wire: Wire, on: Clients) -> None:
-    source = native_calls.uploaded(on, "chat-finetune-input", native_calls.TALKS)
+    source = cohere_sdk_calls.uploaded(on, "chat-finetune-input", cohere_sdk_calls.TALKS)
     settings = {"base_model": {"base_type": "BASE_TYPE_CHAT"}, "dataset_id": source,
                 "wandb": {"project": "p", "api_key": "hush"}}  # fmt: skip
     made = wire.post("/v1/finetuning/finetuned-models", {"name": "a", "settings": settings})
@@ -601,10 +601,10 @@ def test_an_action_needs_no_body(wire: Wire, path: str) -> None:
 
 
 def test_a_classifier_needs_examples(wire: Wire) -> None:
-    two = native_calls.EXAMPLES[:2]
+    two = cohere_sdk_calls.EXAMPLES[:2]
     for body in ({}, {"examples": two}, {"examples": [*two, {"text": "a", "label": "b"}]}, {"model": A}):
         assert wire.post("/v1/classify", {"inputs": ["a"], **body}).status == 400
-    several = wire.post("/v1/classify", {"inputs": ["sunny", "rainy"], "examples": native_calls.EXAMPLES}).body
+    several = wire.post("/v1/classify", {"inputs": ["sunny", "rainy"], "examples": cohere_sdk_calls.EXAMPLES}).body
     assert [one["prediction"] for one in several["classifications"]] == ["good", "bad"]
     for one in several["classifications"]:
         assert sum(label["confidence"] for label in one["labels"].values()) == pytest.approx(1, abs=1e-5)
@@ -620,7 +620,7 @@ def test_replaced_models_can_be_tuned_all_the_same() -> None:
     def factory() -> Starlette:
         return create_emulator([Model(name="mine")])
 
-    with running(factory) as wire, native_calls.clients(wire.url) as clients:
-        native_calls.tuned(clients, "reranker-finetune-input", "BASE_TYPE_RERANK",
-                           native_calls.lines({"query": "a", "relevant_passages": ["b"]}))  # fmt: skip
+    with running(factory) as wire, cohere_sdk_calls.clients(wire.url) as clients:
+        cohere_sdk_calls.tuned(clients, "reranker-finetune-input", "BASE_TYPE_RERANK",
+                           cohere_sdk_calls.lines({"query": "a", "relevant_passages": ["b"]}))  # fmt: skip
         assert len(clients.v1.models.list(endpoint="rerank").models) == 1

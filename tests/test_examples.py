@@ -176,7 +176,7 @@ def snippets(language: str) -> list[str]:
 
 
 def test_the_readme_has_snippets_of_known_languages_only() -> None:
-    # `sh` and `python` are run here, `toml` is read in test_documents.py; `console` shows a session.
+    # `sh` and `python` are run here, `toml` is read in test_docs.py; `console` shows a session.
     assert {found["language"] for found in SNIPPET.finditer(README)} == {"sh", "python", "toml", "console"}
 
 

@@ -42,7 +42,7 @@ from support.app import (
     story,
     whole,
 )
-from support.scripted import (
+from support.scripted_upstream import (
     Chunk,
     Cut,
     End,

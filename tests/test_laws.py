@@ -18,7 +18,7 @@ from hypothesis import example, given
 
 from gateway.http import sse
 from schemas.cohere import events
-from support import nonsense, transcripts
+from support import malformed, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.answer.decoder import AnswerDecoder
 from translators.answer.turn import TRANSITIONS, State, Turn
@@ -226,7 +226,7 @@ def test_l3_every_state_is_reached_and_every_state_can_end() -> None:
 
 
 @property_of(600)
-@given(st.lists(nonsense.broken_events(), max_size=5), st.sampled_from(STATES))
+@given(st.lists(malformed.broken_events(), max_size=5), st.sampled_from(STATES))
 @example([b"\xff"], State.BETWEEN)
 @example([b'"message-end"'], State.BETWEEN)
 @example([b"[" * 100_000], State.BETWEEN)
@@ -250,7 +250,7 @@ def test_l3_broken_data_raises_one_thing_only(data: list[bytes], state: State) -
 
 
 @property_of(300)
-@given(nonsense.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
+@given(malformed.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
 def test_l3_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
     told = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
     for answer in ({**transcripts.whole(made), key: junk}, junk):

@@ -17,7 +17,7 @@ from gateway.cli import main
 from gateway.settings.schema import CacheSettings
 from support import oracle, transcripts
 from support.app import Gateway, Stage, stage
-from support.scripted import json_answer
+from support.scripted_upstream import json_answer
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.operations import rerank
 from translators.operations.rerank_text import text_of

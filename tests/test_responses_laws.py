@@ -16,7 +16,7 @@ from hypothesis import example, given
 from msgspec.structs import replace
 
 from schemas.cohere import events
-from support import golden, nonsense, transcripts
+from support import golden, malformed, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.core.errors import TranslationError, UpstreamProtocolError
 from translators.operations import responses
@@ -500,7 +500,7 @@ def test_two_streams_of_one_call_do_not_mix(transcript: Transcript) -> None:
 
 
 @property_of(500)
-@given(st.lists(nonsense.broken_events(), max_size=5), shapes)
+@given(st.lists(malformed.broken_events(), max_size=5), shapes)
 @example([b"\xff"], ASKED)
 @example([b'"message-end"'], ASKED)
 @example([b"[" * 100_000], ASKED)
@@ -522,7 +522,7 @@ def test_broken_data_raises_one_thing_only(data: list[bytes], shape: dict[str, A
 
 
 @property_of(300)
-@given(nonsense.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
+@given(malformed.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
 def test_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
     call = golden.responses_call({**ASKED, "stream": False})
     for answer in ({**transcripts.whole(made), key: junk}, junk):

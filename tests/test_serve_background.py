@@ -1,7 +1,7 @@
 """Responses in the background: begun, polled, followed, resumed, cancelled, and what becomes of them in a crash.
 
 Each test runs over SQLite and over PostgreSQL. Two gateways share a database, as two processes would: what the one
-works on is asked of the other as well. Processes that are killed are in `test_serve_upkeep.py`.
+works on is asked of the other as well. Processes that are killed are in `test_serve_maintenance.py`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from support.app import (
     start,
     streamed,
 )  # fmt: skip
-from support.scripted import Chunk, Cut, End, Head, Pause, Script, Signal, json_answer, transcript
-from test_serve_remembered import NOWHERE, database
+from support.scripted_upstream import Chunk, Cut, End, Head, Pause, Script, Signal, json_answer, transcript
+from test_serve_stored import NOWHERE, database
 
 PATH = "/v1/responses"
 WORDS = [f"word{number} " for number in range(12)]

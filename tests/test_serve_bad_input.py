@@ -1,7 +1,7 @@
 """Requests that nobody should send: a clear 4xx in OpenAI's shape, nothing sent to Cohere, nothing leaked.
 
 REFUSED are JSON bodies, UNREADABLE are bytes that are no such body, BOMBS are nested too deeply; then what is
-wrong with content types, methods, paths and sizes. What is wrong with bytes on the wire is in test_front.py. Every
+wrong with content types, methods, paths and sizes. What is wrong with bytes on the wire is in test_http.py. Every
 request carries canaries in its prompt, its key and its query: none may turn up in the log.
 """
 
@@ -19,7 +19,7 @@ import pytest
 
 from gateway.settings.schema import Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
-from support.gateway import raw_request
+from support.asgi_server import raw_request
 
 CANARY = "canary-of-the-prompt-91c4"
 KEY_CANARY = "canary-of-the-key-5e07"

@@ -29,8 +29,8 @@ from support.app import (
     streamed,
     whole,
 )
-from support.redis import URL, needs_redis
-from support.scripted import event_stream, json_answer, transcript
+from support.redis_server import URL, needs_redis
+from support.scripted_upstream import event_stream, json_answer, transcript
 
 ZERO: dict[str, Any] = {"temperature": 0}
 

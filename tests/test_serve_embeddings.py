@@ -31,7 +31,7 @@ from gateway.settings.schema import Models
 from support import oracle
 from support.app import CALLER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.recordings import Recording, each_recording
-from support.scripted import Pause, Request, Script, ScriptedUpstream, json_answer
+from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from support.transcripts import property_of
 
 PATH = "/v1/embeddings"

@@ -39,7 +39,7 @@ from support.app import (
     streamed,
     whole,
 )
-from support.scripted import (
+from support.scripted_upstream import (
     Chunk,
     Cut,
     End,

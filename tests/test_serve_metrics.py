@@ -33,8 +33,8 @@ from support.app import (
     whole,
 )
 from support.process import reads_until, request_bytes
-from support.scripted import Chunk, Cut, Head, Pause, Signal, event_stream, json_answer, transcript
-from test_serve_leaving import waiting
+from support.scripted_upstream import Chunk, Cut, Head, Pause, Signal, event_stream, json_answer, transcript
+from test_serve_disconnect import waiting
 
 NEVER = Signal()
 PAGE = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})

@@ -13,7 +13,7 @@ import pytest
 from gateway.settings.schema import Models
 from gateway.upstream import model_catalog
 from support.app import CALLER_KEY, A, Gateway, Seen, Stage, stage
-from support.scripted import Cut, Head, Pause, Script, Signal, json_answer
+from support.scripted_upstream import Cut, Head, Pause, Script, Signal, json_answer
 
 FRESH = 300.0
 

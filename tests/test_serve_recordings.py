@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletion
 from support import oracle
 from support.app import Stage, answered, stage, streamed
 from support.recordings import Recording, each_recording
-from support.scripted import Pause, Script, event_stream, json_answer, transcript
+from support.scripted_upstream import Pause, Script, event_stream, json_answer, transcript
 
 CHAT_PATH = "/v2/chat"
 FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "MAX_TOKENS": "length", "TOOL_CALL": "tool_calls"}

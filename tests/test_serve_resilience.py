@@ -49,7 +49,7 @@ from support.app import (
     whole,
 )
 from support.process import awaited, request_bytes
-from support.scripted import (
+from support.scripted_upstream import (
     Chunk,
     Cut,
     End,

@@ -17,7 +17,18 @@ from gateway.reload import RELOADED
 from gateway.settings.schema import Settings
 from support.app import CLOSED, A, answered, end, opened, piece, start
 from support.process import Process, awaited, process, reads_until, request_bytes
-from support.scripted import Chunk, End, Head, Pause, Request, Script, ScriptedUpstream, Signal, json_answer, transcript
+from support.scripted_upstream import (
+    Chunk,
+    End,
+    Head,
+    Pause,
+    Request,
+    Script,
+    ScriptedUpstream,
+    Signal,
+    json_answer,
+    transcript,
+)
 
 EVENTS = Head(200, (("content-type", "text/event-stream"),))
 BEGUN = transcript(start(), opened(), piece("Hi"), done=False)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gateway.store.memory_cache import ENTRY_OVERHEAD, Cache, MemoryCache
 from gateway.store.redis_cache import RedisCache
-from support.redis import URL, needs_redis
+from support.redis_server import URL, needs_redis
 
 T = TypeVar("T")
 

@@ -23,8 +23,8 @@ from gateway.http import multipart as forms
 from gateway.http.multipart import Form
 from support import transcripts
 from support.app import CALLER_KEY, SERVER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
-from support.gateway import serve
-from support.scripted import Request, json_answer
+from support.asgi_server import serve
+from support.scripted_upstream import Request, json_answer
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.operations import transcription
 

@@ -20,7 +20,7 @@ from schemas.openai.chat import (
     UserMessage,
 )
 from support.app import A, Gateway, gateway_over, story, whole
-from support.scripted import Request, Script, ScriptedUpstream, event_stream, json_answer, transcript
+from support.scripted_upstream import Request, Script, ScriptedUpstream, event_stream, json_answer, transcript
 from translators.request.truncation import MOST_HALVINGS, further, shortened
 
 TOO_LONG = {"id": "1", "message": "too many tokens: total number of tokens in this request cannot exceed 128000"}

@@ -27,8 +27,8 @@ from gateway.emulator.app import create_emulator
 from gateway.observability.access_log import Log
 from gateway.server.process import configure
 from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
-from support.gateway import serve
-from support.scripted import Script, ScriptedUpstream, event_stream, json_answer, transcript
+from support.asgi_server import serve
+from support.scripted_upstream import Script, ScriptedUpstream, event_stream, json_answer, transcript
 
 CALLER_KEY = "caller-key-0001"
 SERVER_KEY = "server-key-0002"

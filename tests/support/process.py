@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from support.app import CALLER_KEY, CHAT, A
-from support.gateway import raw_request
+from support.asgi_server import raw_request
 
 ROOT = Path(__file__).resolve().parents[2]
 

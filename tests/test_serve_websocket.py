@@ -44,11 +44,11 @@ from support.app import (
     story,
     streamed,
 )
-from support.gateway import serve
+from support.asgi_server import serve
 from support.process import Process
-from support.scripted import Chunk, End, Pause, Script, Signal, json_answer, transcript
+from support.scripted_upstream import Chunk, End, Pause, Script, Signal, json_answer, transcript
 from test_responses_contract import _check, needs_oracle
-from test_serve_leaving import BEGUN, NEVER, SOON, STREAM_HEAD, late_stream, process_over, waiting
+from test_serve_disconnect import BEGUN, NEVER, SOON, STREAM_HEAD, late_stream, process_over, waiting
 from test_serve_responses import PARIS, TOOLS, ask, events
 
 PATH = "/v1/responses"

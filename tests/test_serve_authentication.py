@@ -33,8 +33,8 @@ from support.app import (
     stage,
     streamed,
 )
-from support.gateway import raw_request
-from support.scripted import json_answer
+from support.asgi_server import raw_request
+from support.scripted_upstream import json_answer
 
 ROOT = Path(__file__).resolve().parents[1]
 BODY = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
@@ -296,7 +296,7 @@ def test_nothing_of_the_callers_headers_goes_to_cohere(own: Stage) -> None:
 def test_the_base_url_in_every_spelling(suffix: str, tmp_path: Path) -> None:
     from gateway.settings.loading import load
     from support.app import gateway_over
-    from support.scripted import ScriptedUpstream
+    from support.scripted_upstream import ScriptedUpstream
 
     with ScriptedUpstream(answered()).run_in_thread() as upstream:
         base = load({"COHERE_BASE_URL": upstream.url + suffix, "GATEWAY_CONFIG": str(empty(tmp_path))}).cohere_base_url

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from support.app import A, Gateway, Stage, answered, demonstration, stage, whole
-from support.scripted import json_answer
+from support.scripted_upstream import json_answer
 from test_store_database import KINDS, throwaway
 
 OTHER_KEY = "caller-key-0009"

@@ -1,6 +1,6 @@
 """The pass-through on the wire: what Cohere is sent, what comes back, and when, byte for byte.
 
-The SDK on it is in test_serve_native_sdk.py, what its parts know in test_native.py.
+The SDK on it is in test_cohere_sdk.py, what its parts know in test_passthrough.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gateway.cohere_methods import VERBS
 from gateway.settings.schema import Retries, Timeouts, UpstreamSettings
 from gateway.upstream import response
 from support.app import CALLER_KEY, MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, gateway_over, stage, story, whole
-from support.gateway import raw_request
+from support.asgi_server import raw_request
 from support.recordings import ABSENT, FOLDER, recordings
-from support.scripted import (
+from support.scripted_upstream import (
     Chunk,
     Cut,
     End,

@@ -5,8 +5,8 @@ import urllib.request
 
 from gateway.app import create_app
 from gateway.settings.schema import Settings
-from support.gateway import serve
-from support.scripted import Request, Script, ScriptedUpstream, json_answer
+from support.asgi_server import serve
+from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
 
 MODEL = "command-r-plus-08-2024"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}

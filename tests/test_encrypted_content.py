@@ -17,7 +17,7 @@ from gateway.settings.schema import Settings
 from gateway.state import encrypted_content
 from gateway.state.encrypted_content import NONCE_BYTES, PREFIX, Seal, seal_of
 from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
-from support.scripted import event_stream, json_answer, transcript
+from support.scripted_upstream import event_stream, json_answer, transcript
 
 KEY = b"a Cohere key"
 THOUGHT = "The user greets me. I shall greet back, as befits: \N{WAVING HAND SIGN}."

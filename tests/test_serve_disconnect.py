@@ -46,7 +46,7 @@ from support.app import (
     whole,
 )
 from support.process import Process, awaited, process, reads_until, request_bytes
-from support.scripted import (
+from support.scripted_upstream import (
     Chunk,
     Cut,
     End,

@@ -17,7 +17,7 @@ from gateway.auth.principal import Caller
 from gateway.state.encrypted_content import SUMMARY, THOUGHT, seal_of
 from support import golden, oracle, transcripts
 from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
-from support.scripted import json_answer
+from support.scripted_upstream import json_answer
 from support.transcripts import property_of
 from test_responses_contract import _ANY_JSON
 from translators.core.errors import InvalidField

@@ -28,7 +28,7 @@ from gateway.store.store import Store
 from gateway.store.tables import RUNS
 from support.app import A, Gateway, Seen, answered, emulator, gateway_over, stage
 from support.process import ROOT, Process, process
-from support.scripted import Script, ScriptedUpstream, Signal
+from support.scripted_upstream import Script, ScriptedUpstream, Signal
 from test_serve_background import (
     PATH,
     STREAMED,
@@ -44,7 +44,7 @@ from test_serve_background import (
     reading,
     resumed,
 )
-from test_serve_remembered import NOWHERE
+from test_serve_stored import NOWHERE
 from test_store_database import KINDS, OWNER, running, stored, throwaway
 from test_store_responses import live
 

@@ -18,7 +18,7 @@ import pytest
 
 from gateway.settings.schema import Timeouts
 from support.app import CALLER_KEY, A, Stage, gateway_over, stage
-from support.scripted import json_answer
+from support.scripted_upstream import json_answer
 from test_faults import ADDRESSES, BODY, FAULTS, MESSAGES, PATIENCE, SETTINGS, Held, document, open_files, over
 
 PATH = "/v2/chat"
@@ -103,7 +103,7 @@ def settled(theatre: Stage) -> Held:
 
 
 ENDLESS = ("10 MB at once", "an answer without end")
-"""Passed on for as long as they come; how long that is, `test_serve_native.py` has."""
+"""Passed on for as long as they come; how long that is, `test_serve_passthrough.py` has."""
 
 CELLS = [
     pytest.param(fault.name, cell[0], streamed, id=f"{fault.name}-{name}")

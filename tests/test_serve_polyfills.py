@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from support.app import R7B, A, Seen, Stage, answered, demonstration, stage, start, story, whole
-from support.scripted import Script, event_stream, json_answer, transcript
+from support.scripted_upstream import Script, event_stream, json_answer, transcript
 
 SCHEMA = {
     "type": "object",

@@ -33,8 +33,8 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.server.process import TCP_KEEP_ALIVE, bound
 from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
-from support.gateway import raw_request
-from support.scripted import Pause, Script, ScriptedUpstream, Signal
+from support.asgi_server import raw_request
+from support.scripted_upstream import Pause, Script, ScriptedUpstream, Signal
 
 TESTS = Path(__file__).parent
 KEY = "authorization: Bearer front-key-41"
@@ -785,21 +785,21 @@ def test_a_stream_goes_on_while_large_bodies_come(theatre: Stage) -> None:
 
 FAILURE_MODES = {
     "FM-01": "test_soak.py::test_a_short_soak",
-    "FM-03": "test_serve_leaving.py::test_a_caller_leaves",
-    "FM-04": "test_serve_leaving.py::test_a_slow_reader_slows_cohere_down",
+    "FM-03": "test_serve_disconnect.py::test_a_caller_leaves",
+    "FM-04": "test_serve_disconnect.py::test_a_slow_reader_slows_cohere_down",
     "FM-05": "test_faults.py::test_faults",
     "FM-12": "test_serve_bad_input.py::test_a_good_request_leaves_no_canary",
-    "FM-13": "test_front.py::test_any_credential",
-    "FM-14": "test_front.py::test_edges",
-    "FM-15": "test_front.py::test_every_route_passes_the_guard",
-    "FM-17": "test_front.py::test_only_the_configured_upstream_is_asked",
+    "FM-13": "test_http.py::test_any_credential",
+    "FM-14": "test_http.py::test_edges",
+    "FM-15": "test_http.py::test_every_route_passes_the_guard",
+    "FM-17": "test_http.py::test_only_the_configured_upstream_is_asked",
     "FM-18": "test_serve_bad_input.py::test_nowhere",
-    "FM-21": "test_front.py::test_a_stream_goes_on_while_large_bodies_come",
-    "FM-22": "test_front.py::test_no_caller_makes_a_series_of_their_own",
-    "FM-24": "test_serve_leaving.py::test_sigterm_lets_what_is_in_flight_finish",
+    "FM-21": "test_http.py::test_a_stream_goes_on_while_large_bodies_come",
+    "FM-22": "test_http.py::test_no_caller_makes_a_series_of_their_own",
+    "FM-24": "test_serve_disconnect.py::test_sigterm_lets_what_is_in_flight_finish",
     "FM-26": "test_soak.py::test_a_short_soak",
-    "FM-27": "test_serve_remembered.py",
-    "FM-30": "test_front.py::test_edges",
+    "FM-27": "test_serve_stored.py",
+    "FM-30": "test_http.py::test_edges",
 }
 """Failure modes of a gateway, by their numbers, and the test that holds each off."""
 

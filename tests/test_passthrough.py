@@ -1,6 +1,6 @@
 """The pass-through's own knowledge: Cohere's methods, native URLs, the alias's words, and what is counted.
 
-What happens on the wire is in test_serve_native.py.
+What happens on the wire is in test_serve_passthrough.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError
 from support import oracle
 from support.app import USAGE, story, whole
-from support.scripted import compact_json, transcript
+from support.scripted_upstream import compact_json, transcript
 from translators.core.contracts import Policy, UsageBase
 from translators.operations.passthrough import asked, counted, pieces, rewritten
 

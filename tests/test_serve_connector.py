@@ -21,7 +21,7 @@ from gateway.app import create_app
 from gateway.settings.loading import load
 from gateway.settings.schema import SettingError, Settings, UpstreamSettings
 from support.app import SERVER_KEY, Gateway, answered, gateway_over, streamed
-from support.scripted import ScriptedUpstream
+from support.scripted_upstream import ScriptedUpstream
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Cohere's own SDK on the pass-through: every method does what it does at the server behind it.
 
-The table of calls is `support/native_calls.py`; here each is put to the emulator and, through `/cohere`, to the
+The table of calls is `support/cohere_sdk_calls.py`; here each is put to the emulator and, through `/cohere`, to the
 gateway in front of it, and must come to the same.
 """
 
@@ -14,9 +14,9 @@ import cohere
 import httpx
 import pytest
 
-from support import native_calls
+from support import cohere_sdk_calls
 from support.app import CALLER_KEY, A, Gateway, gateway_over
-from support.native_calls import CALLS, SAID, Clients, outcome
+from support.cohere_sdk_calls import CALLS, SAID, Clients, outcome
 
 BASES = ("/cohere", "/cohere/", "/cohere/v1", "/cohere/v2", "/litellm/cohere")
 """Base URLs that configurations were seen to have."""
@@ -24,13 +24,13 @@ BASES = ("/cohere", "/cohere/", "/cohere/v1", "/cohere/v2", "/litellm/cohere")
 
 @pytest.fixture(scope="module")
 def through(demo: Gateway) -> Iterator[Clients]:
-    with native_calls.clients(f"{demo.url}/cohere") as made:
+    with cohere_sdk_calls.clients(f"{demo.url}/cohere") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def direct(demo: Gateway) -> Iterator[Clients]:
-    with native_calls.clients(demo.upstream) as made:
+    with cohere_sdk_calls.clients(demo.upstream) as made:
         yield made
 
 
@@ -41,7 +41,7 @@ def test_a_call_comes_to_the_same(through: Clients, direct: Clients, name: str) 
 
 @pytest.mark.parametrize("base", BASES)
 def test_a_base_url(demo: Gateway, direct: Clients, base: str) -> None:
-    with native_calls.clients(demo.url + base) as on:
+    with cohere_sdk_calls.clients(demo.url + base) as on:
         for name in ("v2.chat", "chat", "v2.embed", "models.list", "v2.chat_stream"):
             assert outcome(CALLS[name], on) == outcome(CALLS[name], direct), name
 
@@ -70,7 +70,7 @@ async def test_the_asynchronous_clients(demo: Gateway) -> None:
 def test_a_refused_key_is_the_sdks_usual_exception() -> None:
     with (
         gateway_over("http://127.0.0.1:9", master_key="m", cohere_api_key=["s"]) as gateway,
-        native_calls.clients(f"{gateway.url}/cohere", CALLER_KEY) as on,
+        cohere_sdk_calls.clients(f"{gateway.url}/cohere", CALLER_KEY) as on,
         pytest.raises(cohere.UnauthorizedError) as caught,
     ):
         on.v2.chat(model=A, messages=SAID)

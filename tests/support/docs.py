@@ -1,4 +1,4 @@
-"""The generated tables of the documents: `make docs` writes them, `tests/test_documents.py` finds stale ones.
+"""The generated tables of the documents: `make docs` writes them, `tests/test_docs.py` finds stale ones.
 
 A table stands in a document between `<!-- generated: NAME -->` and `<!-- end -->`, where NAME is a key of
 TABLES. Each is made from the very table that the program obeys, so that a new row there needs no words here.
@@ -11,9 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-# As a script this file has `gateway.py` beside it, which is not the package of that name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.emulator.tokens import pieces
 from gateway.pipeline.fan_out import MOST_AT_ONCE
 from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
-from support.scripted import Pause, Request, Script, ScriptedUpstream, json_answer
+from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from translators.core.errors import UpstreamProtocolError
 from translators.operations.responses_token_count import MOST_CHARACTERS, asked, counted
 

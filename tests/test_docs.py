@@ -16,10 +16,10 @@ from gateway.cli import main
 from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED
 from gateway.settings.loading import load
 from gateway.settings.reference import described
-from support import documents
+from support import docs
 
-ROOT = documents.ROOT
-WRITTEN = (*documents.DOCUMENTS, "CHANGELOG.md")
+ROOT = docs.ROOT
+WRITTEN = (*docs.DOCUMENTS, "CHANGELOG.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in WRITTEN}
 EVERYTHING = "\n".join(TEXTS.values())
 
@@ -44,32 +44,32 @@ def prose(text: str) -> str:
 # --- generated tables ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", documents.DOCUMENTS)
+@pytest.mark.parametrize("name", docs.DOCUMENTS)
 def test_the_tables_are_fresh(name: str) -> None:
-    assert documents.regenerated(TEXTS[name]) == TEXTS[name], f"the tables of {name} are stale: run make docs"
+    assert docs.regenerated(TEXTS[name]) == TEXTS[name], f"the tables of {name} are stale: run make docs"
 
 
 def test_every_table_stands_somewhere() -> None:
-    found = [match["name"] for name in documents.DOCUMENTS for match in documents.GENERATED.finditer(TEXTS[name])]
-    assert sorted(found) == sorted(documents.TABLES)
+    found = [match["name"] for name in docs.DOCUMENTS for match in docs.GENERATED.finditer(TEXTS[name])]
+    assert sorted(found) == sorted(docs.TABLES)
     assert EVERYTHING.count("<!-- generated:") == len(found) == EVERYTHING.count("<!-- end -->")
 
 
 def test_a_stale_table_is_seen() -> None:
-    name = documents.DOCUMENTS[0]
+    name = docs.DOCUMENTS[0]
     stale = TEXTS[name].replace("`command-light`", "`command-heavy`")
     assert stale != TEXTS[name]
-    assert documents.regenerated(stale) == TEXTS[name]
+    assert docs.regenerated(stale) == TEXTS[name]
 
 
 def test_an_unknown_table_is_an_error() -> None:
     with pytest.raises(KeyError):
-        documents.regenerated("<!-- generated: nonsense -->\n<!-- end -->\n")
+        docs.regenerated("<!-- generated: nonsense -->\n<!-- end -->\n")
 
 
 def test_the_makefile_calls_the_generator() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert str(Path(documents.__file__).relative_to(ROOT)) in makefile
+    assert str(Path(docs.__file__).relative_to(ROOT)) in makefile
 
 
 # --- what is mentioned is there -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.settings.schema import Timeouts
 from support.app import CALLER_KEY, CHAT, CLOSED, A, Stage, end, opened, piece, stage, start, streamed
-from support.scripted import Chunk, End, Head, Pause, Script, Signal, transcript
+from support.scripted_upstream import Chunk, End, Head, Pause, Script, Signal, transcript
 
 EVENTS = Head(200, (("content-type", "text/event-stream"),))
 BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
