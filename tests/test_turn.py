@@ -340,6 +340,17 @@ def test_a_refused_event_names_itself_and_the_state() -> None:
         told(message_start())
 
 
+@pytest.mark.parametrize("foreign", [call_delta(1, "{}"), call_end(1)], ids=["a delta", "an end"])
+def test_a_piece_of_another_call_than_the_open_one_is_refused(foreign: Event) -> None:
+    """It must not join the arguments of the open call, which stays as it was."""
+    turn = Turn()
+    feed(turn, message_start(), call_start(0, "f"), call_delta(0, '{"a":'))
+    with pytest.raises(UpstreamProtocolError, match="tool call 1 while 0 is open"):
+        feed(turn, foreign)
+    assert turn.state is State.CALL
+    assert short(feed(turn, call_delta(0, "1}"), call_end(0))) == ["+0 1}", 'close 0 {"a":1}']
+
+
 def test_the_end_of_a_broken_stream_closes_what_is_open() -> None:
     turn = Turn()
     feed(turn, message_start(), content_start(0), content_delta(0, "Sun"))

@@ -82,7 +82,8 @@ def compose(question: ChatOptions, context: Context, notes: Notes, attempt: int)
     rules = CrossFieldRules(question, able, notes)
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
-    buffered = bool(plan.only) or format_plan.instructed
+    # The second attempt is buffered because the first was: Cohere must not be asked to stream what is read whole.
+    buffered = attempt > 1 or bool(plan.only) or format_plan.instructed
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     instructions = [*plan.instructions, *format_plan.instructions]
@@ -165,9 +166,13 @@ class CrossFieldRules:
             # The tool that stands for the answer joins the others, and one of them must be called.
             given = plan.tools if isinstance(plan.tools, list) else []
             plan = replace(plan, tools=[*given, found.tool], tool_choice="REQUIRED", strict_tools=UNSET)
-        if found.enforceable and attempt == 2:
+        if found.enforceable and attempt == 2 and not self._must_keep_tools():
             return self._enforced(asked), tools.ToolPlan()
         return found, plan
+
+    def _must_keep_tools(self) -> bool:
+        """Whether the history calls tools that this model wants defined: then the instruction is repeated."""
+        return self._able.keeps_tools and self._able.tools and bool(names_in_history(self._question.messages))
 
     def _enforced(self, asked: openai.ResponseFormat) -> response_format.FormatPlan:
         """The model did not listen: now Cohere compiles the schema, and what it refuses beside it goes."""
