@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.app import A, Seen, Stage, answered, stage
-from support.scripted import Script, json_answer
+from support.scripted_upstream import Script, json_answer
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 R, REASONER = "command-r-08-2024", "command-a-plus-05-2026"
