@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test install node-modules check fix bench soak docs cover lock clean FORCE
+.PHONY: help run test test-long install node-modules check fix bench soak docs cover lock clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -17,8 +17,13 @@ help: ## print this list
 run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
 	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
 
+# Two workers take tests from each other until none is left. ARGS=-n0 runs them one after the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 test: .venv/.dev-stamp node-modules ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
+	GATEWAY_TEST_LONG=1 $(PYTEST) $(ARGS)
 
 install: .venv/.run-stamp ## .venv with the locked versions and the command
 	@echo 'Ready: $(BIN)/cohere-gateway --help'
@@ -44,7 +49,7 @@ docs: .venv/.dev-stamp ## write the generated tables into the documents
 	$(BIN)/python tests/support/docs.py $(ARGS)
 
 cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(PYTEST) --cov $(ARGS)
 
 # Pins stay where they are as long as pyproject.toml allows; `make lock ARGS=--upgrade` moves them.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
