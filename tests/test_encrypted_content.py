@@ -11,18 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.auth import credentials
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.settings.schema import Settings
 from gateway.state import encrypted_content
 from gateway.state.encrypted_content import NONCE_BYTES, PREFIX, Seal, seal_of
 from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
 from support.scripted_upstream import event_stream, json_answer, transcript
 
-KEY = b"a Cohere key"
+KEY = "a Cohere key"
 THOUGHT = "The user greets me. I shall greet back, as befits: \N{WAVING HAND SIGN}."
 INCLUDE: Any = ["reasoning.encrypted_content"]
+SERVER = credentials.store(["the server's key"])
 FOREIGN = "input[].encrypted_content ignored (it was not made here)"
+
+
+def seal_with(key: str, owner: str = "") -> Seal:
+    return Seal(credentials.store([key]), owner)
 
 
 # --- tokens -------------------------------------------------------------------------------------------------
@@ -30,25 +36,25 @@ FOREIGN = "input[].encrypted_content ignored (it was not made here)"
 
 @given(st.text())
 def test_what_was_sealed_is_opened(text: str) -> None:
-    token = Seal(KEY, "owner").seal(text)
-    assert Seal(KEY, "owner").open(token) == text
+    token = seal_with(KEY, "owner").seal(text)
+    assert seal_with(KEY, "owner").open(token) == text
 
 
 def test_a_token_says_nothing() -> None:
-    token = Seal(KEY).seal(THOUGHT)
-    assert token != Seal(KEY).seal(THOUGHT)
+    token = seal_with(KEY).seal(THOUGHT)
+    assert token != seal_with(KEY).seal(THOUGHT)
     assert token.isascii() and THOUGHT[:8].encode() not in base64.urlsafe_b64decode(token[len(PREFIX) :])
-    assert len(Seal(KEY).seal("again and " * 1000)) < 300
+    assert len(seal_with(KEY).seal("again and " * 1000)) < 300
 
 
 def test_nobody_else_opens_it() -> None:
-    token = Seal(KEY, "owner").seal(THOUGHT)
-    assert Seal(KEY, "other").open(token) is None
-    assert Seal(b"another Cohere key", "owner").open(token) is None
+    token = seal_with(KEY, "owner").seal(THOUGHT)
+    assert seal_with(KEY, "other").open(token) is None
+    assert seal_with("another Cohere key", "owner").open(token) is None
 
 
 def test_a_changed_token_is_not_opened() -> None:
-    ours = Seal(KEY, "owner")
+    ours = seal_with(KEY, "owner")
     data = base64.urlsafe_b64decode(ours.seal("short")[len(PREFIX) :])
     for place in range(len(data)):
         changed = bytes([*data[:place], data[place] ^ 1, *data[place + 1 :]])
@@ -61,24 +67,25 @@ def test_a_changed_token_is_not_opened() -> None:
     "token", ["", "gAAAAABo", PREFIX, PREFIX + "!", PREFIX + "\N{SNOWMAN}", PREFIX + "AAAA", "\udcff"]
 )
 def test_what_is_no_token_is_not_opened(token: str) -> None:
-    assert Seal(KEY).open(token) is None
+    assert seal_with(KEY).open(token) is None
 
 
 def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    token = Seal(KEY).seal("x" * 1000)
-    assert Seal(KEY).open(token)
+    token = seal_with(KEY).seal("x" * 1000)
+    assert seal_with(KEY).open(token)
     monkeypatch.setattr(encrypted_content, "MOST_BYTES", 999)
-    assert Seal(KEY).open(token) is None
+    assert seal_with(KEY).open(token) is None
 
 
 def test_packed_data_that_is_none_is_not_opened() -> None:
     nonce = bytes(NONCE_BYTES)
-    data = nonce + encrypted_content._cipher(KEY, encrypted_content.THOUGHT.label).encrypt(nonce, b"not packed", b"")
-    assert Seal(KEY).open(PREFIX + base64.urlsafe_b64encode(data).decode()) is None
+    credential, label = credentials.store([KEY]), encrypted_content.THOUGHT.label
+    data = nonce + encrypted_content._ciphers(credential, label)[0].encrypt(nonce, b"not packed", b"")
+    assert Seal(credential).open(PREFIX + base64.urlsafe_b64encode(data).decode()) is None
 
 
 def test_callers_of_one_key_are_told_apart() -> None:
-    one, other = (Caller("name", False, "", owner, ("the server's key",)) for owner in ("one", "other"))
+    one, other = (Principal("name", owner, False, SERVER) for owner in ("one", "other"))
     token = seal_of(one).seal(THOUGHT)
     assert seal_of(one).open(token) == THOUGHT
     assert seal_of(other).open(token) is None
@@ -201,7 +208,7 @@ KEYS = (
 @pytest.mark.parametrize(("before", "after", "opens"), [row[1:] for row in KEYS], ids=[row[0] for row in KEYS])
 def test_the_servers_keys_may_change(before: list[str], after: list[str], opens: bool) -> None:
     old, new = (
-        Authenticator(Settings(cohere_api_key=keys, master_key=MASTER_KEY)).identify(
+        Authenticator(Settings(cohere_api_key=keys, master_key=MASTER_KEY)).authenticate(
             [(b"authorization", b"Bearer " + MASTER_KEY.encode())]
         )
         for keys in (before, after)

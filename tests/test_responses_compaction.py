@@ -13,7 +13,8 @@ import openai
 import pytest
 from hypothesis import given
 
-from gateway.auth.principal import Caller
+from gateway.auth import credentials
+from gateway.auth.principal import Principal
 from gateway.state.encrypted_content import SUMMARY, THOUGHT, seal_of
 from support import golden, oracle, transcripts
 from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
@@ -144,7 +145,7 @@ def test_what_is_too_long_is_halved_and_noted() -> None:
 
 # --- the seal -----------------------------------------------------------------------------------------------
 
-OWNER = Caller("own key", True, "cohere-key", "owner", ("cohere-key",))
+OWNER = Principal("own key", "owner", True, credentials.store(["cohere-key"]))
 
 
 def test_a_summary_and_a_thought_are_never_mistaken_for_each_other() -> None:

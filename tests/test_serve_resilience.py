@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.principal import Caller
+from gateway.auth import credentials
+from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
@@ -302,7 +303,11 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
         upstream = UpstreamClient(Settings(retries=QUICK), ["a", "b"], Metrics(lambda model: False, ()), Log(False))
         with pytest.raises(UpstreamError):
             await upstream.through(
-                "/v1/datasets", Caller("x", False, "", "x", ()), send, streamed=False, repeatable=repeatable
+                "/v1/datasets",
+                Principal("x", "x", False, credentials.store(())),
+                send,
+                streamed=False,
+                repeatable=repeatable,
             )
 
     asyncio.run(main())

@@ -1,6 +1,6 @@
-"""Who is calling and which Cohere key serves them: decided here, before any route.
+"""Authentication: who is calling, decided before any route from the request's headers.
 
-Four modes (product.md, "Who may call"), chosen once at start:
+Four modes, chosen once at start (the README explains them under "Who may call"):
     demo                 anybody; the embedded emulator answers
     virtual keys         a key issued here, or the master key; the server's Cohere key goes upstream
     open                 anybody who reaches the address; the server's Cohere key goes upstream
@@ -10,8 +10,10 @@ Four modes (product.md, "Who may call"), chosen once at start:
 import hmac
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 
-from gateway.auth.principal import Caller, owner_of
+from gateway.auth import credentials
+from gateway.auth.principal import Principal, owner_of
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import SettingError, Settings
 
@@ -24,14 +26,17 @@ class Mode(Enum):
 
 
 DEMO_KEY = "demo"
-"""What the emulator is shown: it takes any key."""
+"""The Cohere key in demo mode: the emulator accepts any."""
 
 _CREDENTIAL_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 _SCHEMES = ("bearer", "token")
 
+CACHED_PRINCIPALS = 1024
+"""Callers with a key of their own who are recognised without hashing it again."""
+
 
 def mode_of(settings: Settings) -> Mode:
-    """The mode these settings ask for. Raises SettingError where they contradict each other."""
+    """Returns the mode that these settings ask for. Raises SettingError where they contradict each other."""
     if settings.demo:
         return Mode.DEMO
     if settings.master_key:
@@ -51,35 +56,51 @@ def mode_of(settings: Settings) -> Mode:
 
 
 class Authenticator:
-    """Tells callers apart. keys: the server's Cohere keys."""
+    """Authenticates requests in the mode of the settings.
+
+    keys: the server's Cohere keys, empty if callers bring their own.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        """Raises SettingError as `mode_of`."""
         self.mode = mode_of(settings)
         self._settings = settings
         keys = self.keys = [DEMO_KEY] if self.mode is Mode.DEMO else settings.cohere_api_key
-        self._demo = Caller("demo", False, "", "demo", (DEMO_KEY,))
-        self._open = Caller("anonymous", False, "", "open", tuple(keys))
-        self._master = Caller("master", False, "", "master", tuple(keys))
+        server = credentials.store(keys)
+        self._demo = Principal("demo", "demo", False, server)
+        self._open = Principal("anonymous", "open", False, server)
+        self._master = Principal("master", "master", False, server)
 
-    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """The caller behind these headers. Raises CallerError: 400 for two keys, 401 for none or a wrong one."""
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
+        """Returns the principal behind these headers.
+
+        Raises CallerError: 400 for two different keys, 401 for none or a wrong one.
+        """
         if self.mode is Mode.DEMO:
             return self._demo
-        key = credential(headers)
+        key = credential_in(headers)
         if self.mode is Mode.OPEN:
             return self._open
         if not key:
             raise CallerError(failure("missing_key", "No API key was given: send it as 'Authorization: Bearer KEY'"))
         if self.mode is Mode.OWN_KEY:
-            return Caller("own key", True, key, owner_of(key), (key,))
-        if self._settings.master_may_call and same(key, self._settings.master_key):
+            return _own_key_principal(key)
+        if self._settings.master_may_call and constant_time_equals(key, self._settings.master_key):
             return self._master
         raise CallerError(failure("wrong_key", "This API key is not known here"))
 
 
-def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The one key in a request's headers, or an empty string. Raises CallerError on two different ones."""
-    found: set[str] = set()
+@lru_cache(maxsize=CACHED_PRINCIPALS)
+def _own_key_principal(key: str) -> Principal:
+    return Principal("own key", owner_of(key), True, credentials.store((key,)))
+
+
+def credential_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Returns the one API key in a request's headers, or an empty string.
+
+    Raises CallerError (400) on two different ones.
+    """
+    keys: set[str] = set()
     for name, value in headers:
         if name in _CREDENTIAL_HEADERS:
             text = value.decode("latin-1").strip()
@@ -88,14 +109,21 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
                 if scheme.lower() in _SCHEMES:
                     text = rest.strip()
                 elif rest:
-                    text = ""  # of another scheme, say Basic: meant for a proxy on the way, and no key of ours
+                    text = ""  # of another scheme, say Basic: it is meant for a proxy on the way, not for us
             if text:
-                found.add(text)
-    if len(found) > 1:
+                keys.add(text)
+    if len(keys) > 1:
         raise CallerError(failure("two_credentials", "The request carries two different API keys"))
-    return found.pop() if found else ""
+    return keys.pop() if keys else ""
 
 
-def same(given: str, kept: str) -> bool:
-    """Compared in a time that says nothing of where they differ."""
-    return bool(kept) and hmac.compare_digest(given.encode("utf-8", "replace"), kept.encode())
+def remove_credentials(headers: list[tuple[bytes, bytes]], by_name: dict[bytes, bytes]) -> None:
+    """Removes the headers that carry keys, in place: nobody needs them once the caller is authenticated."""
+    headers[:] = [header for header in headers if header[0] not in _CREDENTIAL_HEADERS]
+    for name in _CREDENTIAL_HEADERS:
+        by_name.pop(name, None)
+
+
+def constant_time_equals(presented: str, expected: str) -> bool:
+    """Compares secrets in a time that does not depend on where they differ. An empty `expected` equals nothing."""
+    return bool(expected) and hmac.compare_digest(presented.encode("utf-8", "replace"), expected.encode())

@@ -4,25 +4,23 @@ import hashlib
 
 from msgspec import Struct
 
+from gateway.auth.credentials import Credential
 
-class Caller(Struct, frozen=True):
-    """own_key: the Cohere key is the caller's own, so they are told the truth about it.
 
-    upstream_key: that key; empty where one of the server's is used, whichever the pool chooses.
-    owner: whose what is stored is; nothing can be read out of it.
-    sealing_keys: what the caller's tokens are sealed with (the first) and opened with (any): `encrypted_content.py`.
+class Principal(Struct, frozen=True):
+    """The caller of a request, without any secret of theirs or ours.
+
+    name: for the log. owner: whose stored responses and conversations are served; no key can be read out of it.
+    own_key: the Cohere key is the caller's own, so errors of Cohere's about the key are theirs to see.
+    credential: the handle of that key, or of all the server's keys (`credentials.py`).
     """
 
     name: str
-    own_key: bool
-    upstream_key: str
     owner: str
-    sealing_keys: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return f"Caller({self.name!r})"
+    own_key: bool
+    credential: Credential
 
 
 def owner_of(key: str) -> str:
-    """The whole hash of a key: a part of it could be shared by two."""
+    """Returns the owner that a key of a caller's own stands for: its whole hash, as two keys could share a part."""
     return "key:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

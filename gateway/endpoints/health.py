@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.authenticator import credential, same
+from gateway.auth.authenticator import constant_time_equals, credential_in
 from gateway.errors import CallerError, failure
 from gateway.observability import record
 from gateway.observability.metrics import CONTENT_TYPE, Metrics
@@ -34,7 +34,7 @@ class MetricsPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record.of(scope).operation = "metrics"
-        if not self._open and not same(credential(scope["headers"]), self._token):
+        if not self._open and not constant_time_equals(credential_in(scope["headers"]), self._token):
             raise CallerError(failure("wrong_key", "/metrics wants the token of the setting metrics.token"))
         await _answer(send, self._metrics.exposition(), CONTENT_TYPE.encode())
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.endpoints.passthrough_headers import _empty, _kind, _returned, _sent
 from gateway.endpoints.passthrough_path import Address, address_of
@@ -69,7 +69,7 @@ class PassthroughEndpoint:
             upload = body.Pieces(receive, limit, patience, departure) if uploading else None
             sent = list(_sent(scope["headers"], headers, known.streamed, upload is not None))
             passage = ProxyRequest(verb, address.target, sent, held if upload is None else upload)
-            caller: Caller = scope["gateway.caller"]
+            caller: Principal = scope["gateway.caller"]
             known.upstream_began = time.monotonic()
             try:
                 weight = passthrough.inputs(held) if held is not None and method.rate.counts == "inputs" else 1

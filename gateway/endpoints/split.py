@@ -7,7 +7,7 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import GatewayError, UpstreamError
 from gateway.http import body, path_aliases
 from gateway.http.disconnect import DisconnectWatcher
@@ -32,7 +32,7 @@ class SplitEndpoint:
         services, operation, known = self._services, self._operation, record.of(scope)
         known.operation = operation.name
         asked = await body.read_json(scope, receive, services.settings)
-        caller: Caller = scope["gateway.caller"]
+        caller: Principal = scope["gateway.caller"]
         call = operation.request(asked, services.context(scope))
         path_aliases.tell(scope, call.notes)
         services.catalogue.notice(call.model, caller)
@@ -57,7 +57,7 @@ class SplitEndpoint:
                 await lookup.keep_pieces(operation.upstream, made)
 
     async def _answered(
-        self, call: SplitRequest, caller: Caller, known: RequestRecord
+        self, call: SplitRequest, caller: Principal, known: RequestRecord
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         """The answer, what Cohere said, and to which call: the second, where the first one's failure can be helped."""
         try:
@@ -72,7 +72,7 @@ class SplitEndpoint:
             raise _told(second, error) from error
 
     async def _answer(
-        self, call: SplitRequest, caller: Caller, known: RequestRecord
+        self, call: SplitRequest, caller: Principal, known: RequestRecord
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         upstream, path = self._services.upstream, self._operation.upstream
         bodies = await answers(upstream, path, call, call.bodies, caller, known, call.weights)

@@ -17,7 +17,7 @@ from msgspec import Meta, Raw, Struct
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http import body
 from gateway.http.responses import answer_events, answer_json, note_headers
@@ -67,7 +67,7 @@ class Asked(Struct, frozen=True):
     store: Store
     memory: ConversationState
     background: Background
-    caller: Caller
+    caller: Principal
     path: Mapping[str, str]
     query: QueryParams
     given: Mapping[str, Any]

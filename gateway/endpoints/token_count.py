@@ -5,7 +5,7 @@ import time
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import answer_json, note_headers
@@ -26,7 +26,7 @@ class TokenCountEndpoint:
         services, operation, known = self._services, self._operation, record.of(scope)
         known.operation = operation.name
         asked = await body.read_json(scope, receive, services.settings)
-        caller: Caller = scope["gateway.caller"]
+        caller: Principal = scope["gateway.caller"]
         response_id = new_response_id()
         # Nothing will be kept of a count: the storage is needed only for what the request continues.
         remembering = replace(operation.remembering(asked, response_id), store=False)

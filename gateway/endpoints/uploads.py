@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import GatewayError
 from gateway.http import body, path_aliases, sse
 from gateway.http.disconnect import DisconnectWatcher
@@ -94,7 +94,12 @@ class UploadEndpoint:
         return call
 
     async def _asked(
-        self, call: UploadTranslation, form: Form, contents: AsyncIterator[bytes], caller: Caller, known: RequestRecord
+        self,
+        call: UploadTranslation,
+        form: Form,
+        contents: AsyncIterator[bytes],
+        caller: Principal,
+        known: RequestRecord,
     ) -> bytes:
         """Cohere's answer. Raises GatewayError, TranslationError."""
         assert form.file is not None

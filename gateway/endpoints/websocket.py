@@ -15,7 +15,7 @@ from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import CallerError, GatewayError, failure
 from gateway.http import error_responses
 from gateway.observability import record
@@ -98,7 +98,7 @@ class Socket:
         self._operation, self._services, self._log = endpoint.operation, endpoint.services, endpoint.log
         self._scope, self._receive, self._send = scope, receive, send
         self._known = record.of(scope)
-        self._caller: Caller = scope["gateway.caller"]
+        self._caller: Principal = scope["gateway.caller"]
         self._recent = ConnectionState(self._services.memory)
         self._lanes: dict[str, StreamQueue] = {}
         self._numbers = itertools.count(1)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.authenticator import Authenticator, Mode
+from gateway.auth.authenticator import Authenticator, Mode, remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
@@ -101,7 +101,8 @@ class WebSocketHandshake:
         validation.check(scope)
         if not self._welcome(headers):
             raise CallerError(FOREIGN)
-        scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
+        scope["gateway.caller"] = caller = self._access.authenticate(scope["headers"])
+        remove_credentials(scope["headers"], scope["gateway.headers"])
         known.caller = caller.name
         self._base_urls.mend(scope)
         endpoint = self._endpoints.get(scope["path"])

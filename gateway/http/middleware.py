@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.authenticator import Authenticator, Mode
+from gateway.auth.authenticator import Authenticator, Mode, remove_credentials
 from gateway.errors import CallerLeft, GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.drain import Unread
@@ -101,7 +101,8 @@ class GatewayMiddleware:
                 # First of all, so that whatever decides by the path decides by the one that is served.
                 self._base_urls.mend(scope)
                 if not known.path.startswith(OPEN_PREFIXES):
-                    scope["gateway.caller"] = caller = self._access.identify(scope["headers"])
+                    scope["gateway.caller"] = caller = self._access.authenticate(scope["headers"])
+                    remove_credentials(scope["headers"], headers)
                     known.caller = caller.name
                 await self._router(scope, receive, answer)
             known.outcome = known.outcome or ("error" if known.error or known.status >= 400 else "ok")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.observability.record import RequestRecord
 from gateway.pipeline.handler import accepted
 from gateway.upstream.client import UpstreamClient
@@ -18,7 +18,7 @@ async def answers(
     path: str,
     call: SplitRequest | Translation,
     bodies: Sequence[bytes],
-    caller: Caller,
+    caller: Principal,
     known: RequestRecord,
     weights: Sequence[int] = (),
 ) -> list[bytes]:

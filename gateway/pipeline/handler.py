@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Scope
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import AnswerRefused, UpstreamError
 from gateway.http import path_aliases
 from gateway.observability import record
@@ -51,7 +51,7 @@ class RequestHandler:
     ) -> None:
         self.memory = memory or services.memory
         self.operation, self.services, self.known = operation, services, known
-        self.caller: Caller = scope["gateway.caller"]
+        self.caller: Principal = scope["gateway.caller"]
         self.recalled: LoadedState | None = None
         self.keep: Callable[[bytes], Awaitable[None]] | None = None
         self.stream: Stream | None = None  # the one being relayed: who stops that may want to end it
@@ -330,7 +330,7 @@ def _again(call: Translation, failed: Failure) -> Translation:
     return second
 
 
-async def accepted(reply: UpstreamResponse, known: RequestRecord, notes: Notes, caller: Caller) -> None:
+async def accepted(reply: UpstreamResponse, known: RequestRecord, notes: Notes, caller: Principal) -> None:
     """Takes down what a reply's head tells of the call. Raises UpstreamError if Cohere refused it."""
     take_down(reply, known, notes)
     await reply.raise_for_refusal(caller.own_key)

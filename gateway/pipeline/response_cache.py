@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.observability.access_log import Log
 from gateway.settings.schema import SettingError, Settings
+from gateway.state.encrypted_content import authentication_key
 from gateway.store.memory_cache import Cache, MemoryCache
 from translators.core.notes import Notes
 
@@ -31,6 +32,8 @@ LARGEST_ENTRY = 4 * 1024 * 1024
 """Bytes of an answer that is kept."""
 
 SEAL_BYTES = 16
+
+CACHE_LABEL = b"cohere-gateway response cache 1"
 
 MISS, BYPASS = "miss", "bypass"
 
@@ -142,11 +145,13 @@ class ResponseCache:
         if self.store is not None:
             await self.store.stop()
 
-    def owner(self, caller: Caller) -> bytes:
-        """The server's key is in it, too: two gateways at one Redis may have keys of two organisations."""
-        parts = (caller.owner, caller.sealing_keys[0])
-        told = [self._upstream, *(part.encode("utf-8", "surrogatepass") for part in parts)]
-        return hashlib.sha256(b"\0".join(told)).digest()
+    def owner(self, caller: Principal) -> bytes:
+        """The key of all that the cache holds for a caller.
+
+        It depends on the server's Cohere key as well: two gateways at one Redis may have keys of two organisations.
+        """
+        key = authentication_key(caller, CACHE_LABEL)
+        return hmac.digest(key, self._upstream + b"\0" + caller.owner.encode(), "sha256")
 
     def wish(self, headers: Mapping[bytes, bytes]) -> tuple[str, float | None]:
         """What the caller says of the cache: bypass or nothing, and for how many seconds.
@@ -165,7 +170,7 @@ class ResponseCache:
         return (how.decode() if int(given) else BYPASS), float(given)
 
     def lookup(
-        self, notes: Notes, repeatable: bool, caller: Caller, headers: Mapping[bytes, bytes]
+        self, notes: Notes, repeatable: bool, caller: Principal, headers: Mapping[bytes, bytes]
     ) -> tuple[str, Lookup | None]:
         """What `x-gateway-cache` will say if nothing is found, and the way to look; None for a call that is not kept.
 

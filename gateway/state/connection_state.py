@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.state.conversation_state import ConversationState, LoadedState, named, shown
 from translators.core.contracts import FinishedResponse, StateOptions
 
@@ -64,7 +64,7 @@ class SocketTurn:
         self._continued = ""
         self._here: tuple[bytes, ...] | None = None
 
-    async def recall(self, asked: StateOptions, response_id: str, caller: Caller) -> LoadedState:
+    async def recall(self, asked: StateOptions, response_id: str, caller: Principal) -> LoadedState:
         """Raises CallerError as `ConversationState.recall`, for what is not here."""
         self._continued = asked.previous_response_id
         self._here = self._recent.get(self._continued)
@@ -84,7 +84,7 @@ class SocketTurn:
         ids = {reference.id for reference in asked.references}
         return named(self._recent.arrays(), ids) if ids else {}
 
-    async def keep(self, recalled: LoadedState, caller: Caller, kept: FinishedResponse, body: bytes) -> None:
+    async def keep(self, recalled: LoadedState, caller: Principal, kept: FinishedResponse, body: bytes) -> None:
         """In the storage where that was asked for, else here."""
         asked = recalled.asked
         if asked.store:

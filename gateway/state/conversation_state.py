@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.observability.access_log import Log
 from gateway.store.conversations import Conversation
@@ -100,12 +100,12 @@ class ConversationState:
         """When what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
-    async def recall(self, asked: StateOptions, response_id: str, caller: Caller) -> LoadedState:
+    async def recall(self, asked: StateOptions, response_id: str, caller: Principal) -> LoadedState:
         """What a request continues and refers to. Raises CallerError: 404 for what is not there, 503."""
         history, items = await self.load(asked, caller)
         return LoadedState(response_id, shown(asked, history, items), history, asked.store, items)
 
-    async def load(self, asked: StateOptions, caller: Caller) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
+    async def load(self, asked: StateOptions, caller: Principal) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
         """The history that a request continues, and the stored items that it names (those that are there).
 
         The storage is not touched for a request that asks nothing of the memory. Raises CallerError: 404 for a response
@@ -131,7 +131,7 @@ class ConversationState:
             told = failure("no_conversation", f"Conversation with id '{asked.conversation}' not found.")
             raise CallerError(told.at("conversation")) from error
 
-    async def _history(self, store: Store, asked: StateOptions, caller: Caller) -> tuple[bytes, ...]:
+    async def _history(self, store: Store, asked: StateOptions, caller: Principal) -> tuple[bytes, ...]:
         if asked.previous_response_id:
             chain = await store.chain(caller.owner, asked.previous_response_id)
             if chain[-1].status in LIVE:
@@ -143,7 +143,7 @@ class ConversationState:
             return (b"[" + b",".join(item.body for item in page.items) + b"]",)
         return ()
 
-    async def _referred(self, store: Store, asked: StateOptions, caller: Caller) -> Mapping[str, bytes]:
+    async def _referred(self, store: Store, asked: StateOptions, caller: Principal) -> Mapping[str, bytes]:
         """The items that a request names, by id. One that is missing is left out: the translation refuses it."""
         if not asked.references:
             return {}
@@ -157,7 +157,7 @@ class ConversationState:
             found |= named((b"[" + item + b"]" for item in items), missing)
         return found
 
-    async def keep(self, recalled: LoadedState, caller: Caller, kept: FinishedResponse, body: bytes) -> None:
+    async def keep(self, recalled: LoadedState, caller: Principal, kept: FinishedResponse, body: bytes) -> None:
         """Stores a finished response. A failure now is the operator's to hear: the answer is paid and goes out. While
         the storage is down it is tried again.
         """
@@ -197,7 +197,7 @@ class ConversationState:
         self._log.trouble(f"storage: response {response.id} was not kept: {last}")
 
     def as_stored(
-        self, recalled: LoadedState, caller: Caller, kept: FinishedResponse, body: bytes
+        self, recalled: LoadedState, caller: Principal, kept: FinishedResponse, body: bytes
     ) -> tuple[StoredResponse, list[tuple[str, bytes]]]:
         """A response as it is stored, and the items that it adds to its conversation."""
         asked = recalled.asked
@@ -272,6 +272,6 @@ def _named(kept: FinishedResponse) -> list[tuple[str, bytes]]:
     return [(_told(item).id or f"{kept.id}_{index}", bytes(item)) for index, item in enumerate(kept.items)]
 
 
-def new_conversation(caller: Caller, metadata: bytes, expires_at: int | None) -> Conversation:
+def new_conversation(caller: Principal, metadata: bytes, expires_at: int | None) -> Conversation:
     """An empty conversation of this caller's, with an id that nobody can guess."""
     return Conversation(f"conv_{secrets.token_hex(24)}", caller.owner, int(time.time()), expires_at, metadata)

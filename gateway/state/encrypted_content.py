@@ -11,14 +11,14 @@ import binascii
 import hmac
 import os
 import zlib
-from collections.abc import Sequence
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
-from gateway.auth.principal import Caller
+from gateway.auth.credentials import Credential, cohere_keys
+from gateway.auth.principal import Principal
 
 
 class Kind(Struct, frozen=True):
@@ -42,31 +42,34 @@ MOST_BYTES = 8 * 1024 * 1024
 
 
 class Seal:
-    """Seals and opens for one owner. Making one costs nothing; the key is derived when it is first needed."""
+    """Seals and opens tokens of one kind for one owner, with keys derived from the Cohere keys behind a credential.
 
-    def __init__(self, key: bytes, owner: str = "", others: Sequence[bytes] = (), kind: Kind = THOUGHT) -> None:
-        """others: keys that open as well."""
-        self._key, self._owner, self._others, self._kind = key, owner.encode(), others, kind
+    Making one costs nothing: keys are derived when they are first needed, and no key is an attribute of it.
+    """
+
+    def __init__(self, credential: Credential, owner: str = "", kind: Kind = THOUGHT) -> None:
+        self._credential, self._owner, self._kind = credential, owner.encode(), kind
 
     def seal(self, text: str) -> str:
-        """The text as a token."""
+        """Returns the text as a token, sealed with the first key."""
         nonce = os.urandom(NONCE_BYTES)
-        sealed = _cipher(self._key, self._kind.label).encrypt(nonce, zlib.compress(text.encode()), self._owner)
+        cipher = _ciphers(self._credential, self._kind.label)[0]
+        sealed = cipher.encrypt(nonce, zlib.compress(text.encode()), self._owner)
         return self._kind.prefix + base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, token: str) -> str | None:
-        """The text of a token; None for one that was not made here, or not for this owner."""
+        """Returns the text of a token; None for one that was not made here, or not for this owner."""
         if not token.startswith(self._kind.prefix):
             return None
-        for key in (self._key, *self._others):
-            if (text := self._opened(key, token)) is not None:
+        for cipher in _ciphers(self._credential, self._kind.label):
+            if (text := self._decrypt(cipher, token)) is not None:
                 return text
         return None
 
-    def _opened(self, key: bytes, token: str) -> str | None:
+    def _decrypt(self, cipher: AESGCM, token: str) -> str | None:
         try:
             data = base64.b64decode(token[len(self._kind.prefix) :], b"-_", validate=True)
-            packed = _cipher(key, self._kind.label).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
+            packed = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
             unpacking = zlib.decompressobj()
             text = unpacking.decompress(packed, MOST_BYTES)
             return text.decode() if unpacking.eof else None
@@ -75,13 +78,23 @@ class Seal:
 
 
 @lru_cache(maxsize=256)
-def seal_of(caller: Caller, kind: Kind = THOUGHT) -> Seal:
-    """The seal for this caller's thoughts, or summaries."""
-    first, *others = [key.encode("utf-8", "surrogatepass") for key in caller.sealing_keys]
-    return Seal(first, caller.owner, others, kind)
+def seal_of(principal: Principal, kind: Kind = THOUGHT) -> Seal:
+    """Returns the seal for this principal's thoughts, or summaries."""
+    return Seal(principal.credential, principal.owner, kind)
+
+
+def authentication_key(principal: Principal, label: bytes) -> bytes:
+    """Returns 32 bytes for authenticating data, which only gateways with this principal's first Cohere key derive."""
+    return _derived_keys(principal.credential, label)[0]
 
 
 @lru_cache(maxsize=256)
-def _cipher(key: bytes, label: bytes) -> AESGCM:
-    """One HMAC-SHA256 is enough of a derivation: a Cohere key is random, no password."""
-    return AESGCM(hmac.digest(key, label, "sha256"))
+def _ciphers(credential: Credential, label: bytes) -> tuple[AESGCM, ...]:
+    return tuple(AESGCM(key) for key in _derived_keys(credential, label))
+
+
+@lru_cache(maxsize=256)
+def _derived_keys(credential: Credential, label: bytes) -> tuple[bytes, ...]:
+    """One HMAC-SHA256 is enough of a derivation: a Cohere key is random, not a password."""
+    keys = [key.encode("utf-8", "surrogatepass") for key in cohere_keys(credential)]
+    return tuple(hmac.digest(key, label, "sha256") for key in keys)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.auth.principal import Caller
+from gateway.auth.credentials import cohere_keys
+from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.upstream.key_pool import TRIAL_LIMIT, TRIAL_REMAINING, Lease, Pool, PoolKey
 from gateway.upstream.response import UpstreamResponse
@@ -27,7 +28,7 @@ class Attempts:
         self,
         upstream: "UpstreamClient",
         path: str,
-        caller: Caller,
+        caller: Principal,
         send: Send,
         streamed: bool,
         model: str,
@@ -115,7 +116,7 @@ class Attempts:
             self._retried.append(self._why)
             upstream.counted(self._why)
         try:
-            reply = await self._sent(lease.key.secret if lease is not None else self._caller.upstream_key)
+            reply = await self._sent(lease.key.secret if lease is not None else cohere_keys(self._caller.credential)[0])
         except UpstreamError as error:
             self._last, self._why, self._told = error, error.failure.code or "", None
             self._again = rule(error.cause)

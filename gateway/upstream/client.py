@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
-from gateway.auth.principal import Caller
+from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
@@ -74,16 +74,16 @@ class UpstreamClient:
             reply.interrupt()
 
     def post(
-        self, path: str, caller: Caller, body: bytes, streamed: bool, model: str = "", weight: int = 1
+        self, path: str, caller: Principal, body: bytes, streamed: bool, model: str = "", weight: int = 1
     ) -> ResponseContext:
         """model: Cohere's name of it, where there is one; budgets and breakers go by it. weight: as in `through`."""
         return ResponseContext(lambda: self.open("POST", path, caller, body, streamed, model, weight))
 
-    def get(self, path: str, caller: Caller) -> ResponseContext:
+    def get(self, path: str, caller: Principal) -> ResponseContext:
         return ResponseContext(lambda: self.open("GET", path, caller, None, False, ""))
 
     def carry(
-        self, passage: ProxyRequest, caller: Caller, path: str, model: str, repeatable: bool, weight: int = 1
+        self, passage: ProxyRequest, caller: Principal, path: str, model: str, repeatable: bool, weight: int = 1
     ) -> ResponseContext:
         """Passes a request on as it came, but for the key. path: Cohere's, without the query string. repeatable: asking
         twice does no more than asking once. weight: as in `through`.
@@ -104,7 +104,7 @@ class UpstreamClient:
         self,
         method: str,
         path: str,
-        caller: Caller,
+        caller: Principal,
         body: bytes | None,
         streamed: bool,
         model: str,
@@ -120,7 +120,7 @@ class UpstreamClient:
     async def through(
         self,
         path: str,
-        caller: Caller,
+        caller: Principal,
         send: Send,
         *,
         streamed: bool,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from gateway.auth.principal import Caller, owner_of
+from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError
 from gateway.upstream.client import UpstreamClient
 from translators.core.errors import TranslationError
@@ -75,22 +75,22 @@ class ModelCatalog:
         learnt[name] = value
         return True
 
-    def notice(self, model: str, caller: Caller) -> None:
+    def notice(self, model: str, caller: Principal) -> None:
         """A model that no table knows makes us read the list, beside the request and at most once in a while."""
         if model in self or time.monotonic() - self._asked < LOOK_AGAIN:
             return
         self._asked = time.monotonic()
         self._looking = asyncio.get_running_loop().create_task(self._look(caller))
 
-    async def _look(self, caller: Caller) -> None:
+    async def _look(self, caller: Principal) -> None:
         try:
-            await self._fetched(owner_of(caller.upstream_key), caller)
+            await self._fetched(_list_owner(caller), caller)
         except (UpstreamError, TranslationError, RuntimeError):
             return  # the request itself will tell what is wrong; RuntimeError: the session was closed meanwhile
 
-    async def listing(self, caller: Caller) -> Listing:
+    async def listing(self, caller: Principal) -> Listing:
         """The list: kept while it is fresh, and longer while Cohere has none to give. Raises UpstreamError."""
-        owner = owner_of(caller.upstream_key)
+        owner = _list_owner(caller)
         kept = self._listings.get(owner)
         if kept is None:
             return await self._fetched(owner, caller)
@@ -114,7 +114,7 @@ class ModelCatalog:
             kept.stale = f"models as of {now - kept.read:.0f} seconds ago ({why})"
         return kept
 
-    async def _fetched(self, owner: str, caller: Caller) -> Listing:
+    async def _fetched(self, owner: str, caller: Principal) -> Listing:
         """A new list, fetched once for all who wait for it, and no longer than somebody does."""
         fetch = self._begun(owner, caller)
         fetch.waiting += 1
@@ -125,7 +125,7 @@ class ModelCatalog:
             if not fetch.waiting:
                 fetch.task.cancel()
 
-    def _begun(self, owner: str, caller: Caller) -> "_Fetch":
+    def _begun(self, owner: str, caller: Principal) -> "_Fetch":
         """The fetch of this owner's list that is under way, or a new one."""
         fetch = self._fetching.get(owner)
         if fetch is not None and not fetch.task.cancelling():
@@ -142,7 +142,7 @@ class ModelCatalog:
         fetch.task.add_done_callback(over)
         return fetch
 
-    async def _fetch(self, owner: str, caller: Caller) -> Listing:
+    async def _fetch(self, owner: str, caller: Principal) -> Listing:
         pages = await self._pages(caller)
         now = time.monotonic()
         listing = Listing(pages, now, now)
@@ -153,7 +153,7 @@ class ModelCatalog:
                 del self._listings[next(iter(self._listings))]
         return listing
 
-    async def _pages(self, caller: Caller) -> list[bytes]:
+    async def _pages(self, caller: Principal) -> list[bytes]:
         """The bodies of all pages. Raises UpstreamError."""
         pages: list[bytes] = []
         token = ""
@@ -170,6 +170,11 @@ class ModelCatalog:
             seen.add(token)
         self.features = models.features(pages)
         return pages
+
+
+def _list_owner(caller: Principal) -> str:
+    """Returns whose list of models a caller gets: all whom the server's keys serve share one."""
+    return caller.owner if caller.own_key else ""
 
 
 class _Fetch(Struct):

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from multidict import CIMultiDict
 
 from bench.translation import spread
-from gateway.auth.principal import Caller
+from gateway.auth import credentials
+from gateway.auth.principal import Principal
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from gateway.settings.schema import Settings, UpstreamSettings
@@ -33,8 +34,8 @@ TARGET = 15.0
 LOOPS = 3_000
 MODEL = "command-a-03-2025"
 BODY = b'{"model":"command-a-03-2025"}'
-SERVER = Caller("anonymous", False, "", "open", ("key",))
-OWN = Caller("own key", True, "key", "key:1", ("key",))
+SERVER = Principal("anonymous", "open", False, credentials.store(["key"]))
+OWN = Principal("own key", "key:1", True, credentials.store(["key"]))
 
 Work = Callable[[], Awaitable[object]]
 
@@ -76,7 +77,7 @@ class Session(UpstreamSession):
 class Case:
     title: str
     keys: int
-    caller: Caller
+    caller: Principal
     streamed: bool
 
 
