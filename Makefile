@@ -19,7 +19,7 @@ run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: f
 
 # Two workers take tests from each other until none is left. ARGS=-n0 runs them one after the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
-test: .venv/.dev-stamp node-modules ## run the whole test suite
+test: .venv/.dev-stamp node-modules ## run the whole test suite, two tests at a time
 	$(PYTEST) $(ARGS)
 
 test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
