@@ -24,6 +24,7 @@ from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
+from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline.background import Background
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.pipeline.response_cache import ResponseCache
@@ -48,7 +49,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalogue, fields)
-    upstream = UpstreamClient(settings, access.keys, metrics, log)
+    upstream = UpstreamClient(settings, access.keys, UpstreamEvents(metrics, log))
     known = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
     catalogue = ModelCatalog(upstream, known, settings.models.cache_seconds)
     try:

@@ -22,6 +22,7 @@ from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
+from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline import streaming
 from gateway.settings.schema import (
     BreakerSettings,
@@ -33,6 +34,7 @@ from gateway.settings.schema import (
     Timeouts,
 )
 from gateway.upstream import key_pool, response
+from gateway.upstream.attempts import Attempts
 from gateway.upstream.client import UpstreamClient
 from support.app import (
     SERVER_KEY,
@@ -300,15 +302,12 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
         raise UpstreamError(failure("cut", "x"), cause="cut")
 
     async def main() -> None:
-        upstream = UpstreamClient(Settings(retries=QUICK), ["a", "b"], Metrics(lambda model: False, ()), Log(False))
+        observer = UpstreamEvents(Metrics(lambda model: False, ()), Log(False))
+        upstream = UpstreamClient(Settings(retries=QUICK), ["a", "b"], observer)
+        caller = Principal("x", "x", False, credentials.store(()))
         with pytest.raises(UpstreamError):
-            await upstream.through(
-                "/v1/datasets",
-                Principal("x", "x", False, credentials.store(())),
-                send,
-                streamed=False,
-                repeatable=repeatable,
-            )
+            async with Attempts(upstream.resources, send, caller, "/v1/datasets", repeatable=repeatable):
+                pass
 
     asyncio.run(main())
     assert len(sent) == (3 if repeatable else 1)

@@ -16,7 +16,7 @@ from hypothesis import given
 from gateway.errors import UpstreamError
 from gateway.settings.schema import BreakerSettings, ConcurrencySettings, PoolSettings, Retries
 from gateway.upstream import retry
-from gateway.upstream.circuit_breaker import WAY, Breakers
+from gateway.upstream.circuit_breaker import CONNECTION, Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter
 from gateway.upstream.key_pool import (
     BUDGETS,
@@ -445,8 +445,8 @@ def test_models_that_callers_make_up_do_not_fill_the_memory() -> None:
 # --- breakers -----------------------------------------------------------------------------------------------
 
 
-def breakers(clock: Clock, **settings: float) -> tuple[Breakers, list[tuple[str, bool]]]:
-    changes: list[tuple[str, bool]] = []
+def breakers(clock: Clock, **settings: float) -> tuple[Breakers, list[tuple[str | None, bool]]]:
+    changes: list[tuple[str | None, bool]] = []
     given = BreakerSettings(**{"failures": 3, "window": 10.0, "pause": 5.0, **settings})  # type: ignore[arg-type]
     return Breakers(given, clock, lambda name, is_open: changes.append((name, is_open))), changes
 
@@ -487,7 +487,7 @@ def test_the_way_is_for_all_models() -> None:
     found, changes = breakers(Clock())
     for model in ("a", "b", "c"):
         found.failed(model, way=True)
-    assert changes == [(WAY, True)]
+    assert changes == [(CONNECTION, True)]
     assert found.refused("d") > 0
 
 
@@ -571,13 +571,13 @@ async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
     served: list[str] = []
 
     async def one(owner: str) -> None:
-        await found.enter(owner)
+        await found.acquire(owner)
         served.append(owner)
 
     tasks = [asyncio.create_task(one(owner)) for owner in owners]
     await asyncio.sleep(0)
     for _ in owners:
-        found.leave()
+        found.release()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
@@ -587,9 +587,9 @@ async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
 def test_turns_rotate_among_callers() -> None:
     async def main() -> None:
         found = places(calls=1)
-        assert found.at_once()
+        assert found.try_acquire()
         assert await queued(found, "a", "a", "a", "b", "c", "a", "b") == ["a", "b", "c", "a", "b", "a", "a"]
-        found.leave()
+        found.release()
         assert (found.taken, found.waiting) == (0, 0)
 
     asyncio.run(main())
@@ -598,15 +598,15 @@ def test_turns_rotate_among_callers() -> None:
 def test_nobody_overtakes_those_who_wait() -> None:
     async def main() -> None:
         found = places(calls=1)
-        assert found.at_once()
-        waiting = asyncio.create_task(found.enter("a"))
+        assert found.try_acquire()
+        waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
-        assert not found.at_once()
-        found.leave()
-        assert not found.at_once()
+        assert not found.try_acquire()
+        found.release()
+        assert not found.try_acquire()
         await waiting
-        found.leave()
-        assert found.at_once()
+        found.release()
+        assert found.try_acquire()
 
     asyncio.run(main())
 
@@ -614,11 +614,11 @@ def test_nobody_overtakes_those_who_wait() -> None:
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
         found = places(calls=1, waiting=1)
-        assert found.at_once()
-        waiting = asyncio.create_task(found.enter("a"))
+        assert found.try_acquire()
+        waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
         with pytest.raises(UpstreamError) as caught:
-            await found.enter("b")
+            await found.acquire("b")
         assert (caught.value.failure.status, caught.value.retry_after) == (503, "1")
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -630,12 +630,12 @@ def test_the_queue_is_bounded() -> None:
 def test_waiting_is_bounded() -> None:
     async def main() -> None:
         found = places(calls=1, wait=0.0)
-        assert found.at_once()
+        assert found.try_acquire()
         with pytest.raises(UpstreamError):
-            await found.enter("a")
+            await found.acquire("a")
         assert (found.taken, found.waiting) == (1, 0)
-        found.leave()
-        assert found.at_once()
+        found.release()
+        assert found.try_acquire()
 
     asyncio.run(main())
 
@@ -643,13 +643,13 @@ def test_waiting_is_bounded() -> None:
 def test_more_places_are_for_those_who_wait_already() -> None:
     async def main() -> None:
         places = ConcurrencyLimiter(ConcurrencySettings(calls=1, waiting=5, wait=5))
-        await places.enter("first")
-        waiting = [asyncio.create_task(places.enter("x")) for _ in range(3)]
+        await places.acquire("first")
+        waiting = [asyncio.create_task(places.acquire("x")) for _ in range(3)]
         await asyncio.sleep(0)
         places.configure(ConcurrencySettings(calls=3, waiting=5, wait=5))
         await asyncio.wait_for(asyncio.gather(*waiting[:2]), 1)
         assert not waiting[2].done()
-        places.leave()
+        places.release()
         await asyncio.wait_for(waiting[2], 1)
 
     asyncio.run(main())
@@ -659,18 +659,18 @@ def test_more_places_are_for_those_who_wait_already() -> None:
 def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -> None:
     async def main() -> None:
         found = places(calls=1)
-        assert found.at_once()
-        waiting = asyncio.create_task(found.enter("a"))
+        assert found.try_acquire()
+        waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
         if first == "leave":
-            found.leave()
+            found.release()
             waiting.cancel()
         else:
             waiting.cancel()
-            found.leave()
+            found.release()
         await asyncio.gather(waiting, return_exceptions=True)
         assert (found.taken, found.waiting) == (0, 0)
-        assert found.at_once()
+        assert found.try_acquire()
 
     asyncio.run(main())
 
@@ -678,10 +678,10 @@ def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -
 def test_all_who_wait_can_be_sent_away() -> None:
     async def main() -> None:
         found = places(calls=1)
-        assert found.at_once()
-        waiting = [asyncio.create_task(found.enter(owner)) for owner in "aab"]
+        assert found.try_acquire()
+        waiting = [asyncio.create_task(found.acquire(owner)) for owner in "aab"]
         await asyncio.sleep(0)
-        found.dismiss(stopping())
+        found.reject_waiters(stopping())
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(answer, UpstreamError) for answer in answers)
         assert (found.taken, found.waiting) == (1, 0)

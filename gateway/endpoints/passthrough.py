@@ -29,7 +29,6 @@ from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.turn import FAILED_REASONS
 from translators.core.notes import Notes
-from translators.core.upstream_errors import refusal
 from translators.operations import passthrough
 
 STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndjson")
@@ -73,13 +72,13 @@ class PassthroughEndpoint:
             known.upstream_began = time.monotonic()
             try:
                 weight = passthrough.inputs(held) if held is not None and method.rate.counts == "inputs" else 1
-                carrying = services.upstream.carry(
+                carrying = services.upstream.forward(
                     passage, caller, address.path, known.model, method.repeatable, weight
                 )
                 async with carrying as reply:
                     take_down(reply, known, notes)
                     if reply.status in OWN_KEY_REFUSED and not caller.own_key:
-                        raise UpstreamError(refusal(reply.status, await reply.said(), own_key=False))
+                        raise UpstreamError(await reply.failure(own_key=False))
                     await self._relay(reply, known, send, departure, notes)
             finally:
                 known.upstream_ended = time.monotonic()

@@ -109,7 +109,7 @@ class UploadEndpoint:
             headers = (("content-type", upload.content_type), *SENT_HEADERS)
             passage = ProxyRequest("POST", self._operation.upstream, headers, upload)
             path = self._operation.upstream
-            async with self._services.upstream.carry(passage, caller, path, call.model, repeatable=False) as reply:
+            async with self._services.upstream.forward(passage, caller, path, call.model, repeatable=False) as reply:
                 await accepted(reply, known, call.notes, caller)
                 return await reply.whole()
         finally:

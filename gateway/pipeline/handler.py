@@ -124,12 +124,12 @@ class RequestHandler:
         again = ANSWERS.get(error.failure.code) if isinstance(error, AnswerRefused) else None
         if again is None:
             return None
-        self._patience = self._patience or self.services.upstream.patience()
+        self._patience = self._patience or self.services.upstream.retry_budget()
         pause = self._patience.pause(again)
         if pause is None:
             return None
-        await self.services.upstream.rest(pause)
-        self.services.upstream.counted(str(error.failure.code))
+        await self.services.upstream.sleep(pause)
+        self.services.upstream.count_retry(str(error.failure.code))
         asked_again(self.known, call.notes, [str(error.failure.code)])
         return call
 
@@ -333,7 +333,7 @@ def _again(call: Translation, failed: Failure) -> Translation:
 async def accepted(reply: UpstreamResponse, known: RequestRecord, notes: Notes, caller: Principal) -> None:
     """Takes down what a reply's head tells of the call. Raises UpstreamError if Cohere refused it."""
     take_down(reply, known, notes)
-    await reply.raise_for_refusal(caller.own_key)
+    await reply.raise_for_status(caller.own_key)
 
 
 def take_down(reply: UpstreamResponse, known: RequestRecord, notes: Notes) -> None:

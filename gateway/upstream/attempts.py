@@ -1,202 +1,299 @@
-"""The attempts of one call."""
+"""One call to Cohere: the attempts, and the response that they come to.
+
+A call is attempted again only before the first byte of its response has left: a whole response until all of it is here,
+a stream until its first chunk is. Which failures are worth another attempt is the table in `retry.py`.
+"""
 
 import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from random import Random
+from types import TracebackType
+from typing import TypeAlias
+
+from msgspec import Struct
 
 from gateway.auth.credentials import cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
+from gateway.settings.schema import Retries
+from gateway.upstream.circuit_breaker import Breakers
+from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
+from gateway.upstream.in_flight import InFlight
 from gateway.upstream.key_pool import TRIAL_LIMIT, TRIAL_REMAINING, Lease, Pool, PoolKey
+from gateway.upstream.observer import UpstreamObserver
 from gateway.upstream.response import UpstreamResponse
 from gateway.upstream.retry import RULES, Key, RetryBudget, Rule, retry_after, rule, trouble
-from translators.core.upstream_errors import refusal
-
-if TYPE_CHECKING:
-    from gateway.upstream.client import UpstreamClient
+from translators.core.errors import Failure
 
 Send: TypeAlias = Callable[[str, float], Awaitable[UpstreamResponse]]
-"""Sends the call once: with this key, and until this time of the loop at the latest."""
+"""Makes the call once: with this Cohere key, and until this time of the loop's clock at the latest."""
+
+
+class Resources(Struct):
+    """What all calls share. The client replaces `retries` and the times when the settings are read again.
+
+    key_wait: seconds that a call waits for a key; total: seconds until its response must be complete. keys_freed wakes
+    those who wait for a key. clock: monotonic seconds.
+    """
+
+    pool: Pool
+    breakers: Breakers
+    limiter: ConcurrencyLimiter
+    in_flight: InFlight
+    keys_freed: Wakeup
+    observer: UpstreamObserver
+    retries: Retries
+    key_wait: float
+    total: float
+    clock: Callable[[], float]
+    random: Random
+
+
+class FailedAttempt(Struct):
+    """An attempt that came to nothing.
+
+    outcome: Cohere's response, closed already, or why there is none. reason: the label of a retry that follows.
+    retry_after: the seconds that Cohere asks for.
+    """
+
+    outcome: UpstreamResponse | UpstreamError
+    reason: str
+    rule: Rule
+    retry_after: float | None = None
 
 
 class Attempts:
-    """One call on its way to its answer: the attempts, and what they came to."""
+    """One call: `async with` makes it, as often as makes sense, and closes the response on every way out.
+
+    Entering raises UpstreamError where there is no response. One that is not a success is returned like any other.
+
+    path: Cohere's, without the query string; budgets go by it. model: Cohere's name of it, where there is one; budgets
+    and breakers go by it. streamed: only the first chunk of a success is waited for. weight: what the call takes of a
+    key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once.
+    """
 
     def __init__(
         self,
-        upstream: "UpstreamClient",
-        path: str,
-        caller: Principal,
+        resources: Resources,
         send: Send,
-        streamed: bool,
-        model: str,
-        weight: int,
-        repeatable: bool,
+        caller: Principal,
+        path: str,
+        *,
+        streamed: bool = False,
+        model: str = "",
+        weight: int = 1,
+        repeatable: bool = True,
     ) -> None:
-        self._upstream, self._path, self._caller, self._send = upstream, path, caller, send
+        self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
-        self._began = self._deadline = time.monotonic()
-        self._patience: RetryBudget | None = None
-        self._passed: list[PoolKey] = []
-        self._retried: list[str] = []
-        self._last: UpstreamResponse | UpstreamError | None = None
-        self._why = ""
-        self._again = rule("")
-        self._told: float | None = None
-        self._granted = False
-        """A retry was granted, and has not been made yet."""
+        self._response: UpstreamResponse | None = None
+        self._started = self._deadline = 0.0
+        self._budget: RetryBudget | None = None
+        self._failed: FailedAttempt | None = None
+        self._failed_keys: list[PoolKey] = []
+        self._retry_reasons: list[str] = []
+        self._retry_granted = False
+        """A retry was granted and has not been made yet."""
 
-    async def run(self) -> UpstreamResponse:
-        """Attempt upon attempt. Raises UpstreamError."""
-        upstream, pool = self._upstream, self._upstream._pool
-        self._deadline = self._began + upstream._total
-        while True:
-            await upstream.place(self._caller.owner)
+    async def __aenter__(self) -> UpstreamResponse:
+        """Makes attempts until one succeeds or the failure is final. Raises UpstreamError."""
+        resources, own_key = self._resources, self._caller.own_key
+        limiter = resources.limiter
+        self._started = resources.clock()
+        self._deadline = self._started + resources.total
+        with resources.in_flight.interruptible():
+            while True:
+                if not limiter.try_acquire():
+                    await self._wait_for_turn()
+                try:
+                    lease = None if own_key else self._take_key()
+                    response = None if isinstance(lease, float) else await self._attempt(lease)
+                except BaseException:
+                    limiter.release()
+                    raise
+                if response is not None:
+                    self._response = response
+                    return response
+                limiter.release()
+                if not await self._wait_for_next(lease):
+                    return self._final()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._response is not None:
+            self._response.close()
+
+    # --- one attempt ---------------------------------------------------------------------------------------
+
+    async def _attempt(self, lease: Lease | None) -> UpstreamResponse | None:
+        """Makes the call once. Returns None if it failed: `_failed` says how. Raises UpstreamError if the breaker is
+        open and nothing has been sent yet.
+        """
+        if self._refused_by_breaker():
+            return None
+        breakers, model = self._resources.breakers, self._model
+        try:
+            key = lease.key.secret if lease is not None else cohere_keys(self._caller.credential)[0]
+            response = await self._send(key, self._deadline)
             try:
-                lease = None if self._caller.own_key else self._lease(pool)
-                reply = None if isinstance(lease, float) else await self._attempt(lease)
+                if 200 <= response.status < 300:
+                    await (response.begin() if self._streamed else response.whole())
+                else:
+                    told = await response.failure(lease is None)
+                    response.close()
+                    self._record_refusal(response, told, lease)
+                    return None
             except BaseException:
-                upstream._places.leave()
+                response.close()
                 raise
-            if reply is not None:
-                return reply
-            upstream._places.leave()
-            if not isinstance(lease, float):
-                if self._again.key is not Key.KEPT and not self._caller.own_key and self._repeatable:
-                    continue  # another key may do; if there is none, we come by below
-                pause = self._pausing(self._again, self._told)
-            elif self._last is None:
-                await self._slot(lease)
-                continue
-            else:
-                pause = self._waiting(lease)
-            if pause is None:
-                return self._given_up()
-            self._granted = True
-            self._passed.clear()
-            await asyncio.sleep(pause)
+        except UpstreamError as error:
+            self._record_error(error)
+            return None
+        except BaseException:
+            # It says nothing of Cohere that, say, the caller has left.
+            breakers.undecided(model)
+            raise
+        self._record_success(response, lease)
+        return response
 
-    def _lease(self, pool: Pool) -> Lease | float:
-        """A key, or the seconds until there is one."""
-        longest = self._upstream._retries.longest_pause
-        lease = pool.take(self._path, self._model, self._weight, self._passed, longest)
+    def _refused_by_breaker(self) -> bool:
+        """Whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""
+        resources, failed = self._resources, self._failed
+        if seconds := resources.breakers.refused(self._model):
+            if failed is not None:
+                failed.rule, failed.retry_after = rule(""), None
+                return True
+            message = "Cohere fails too often at the moment; it is tried again soon"
+            raise UpstreamError(failure("circuit_open", message), f"{max(seconds, 1):.0f}")
+        self._retry_granted = False
+        if failed is not None:
+            self._retry_reasons.append(failed.reason)
+            resources.observer.on_retry(failed.reason)
+        return False
+
+    def _record_error(self, error: UpstreamError) -> None:
+        """Takes down an attempt without a response."""
+        self._failed = FailedAttempt(error, error.failure.code or "", rule(error.cause))
+        if self._failed.rule.breaks:
+            self._resources.breakers.failed(self._model, way=error.cause == "unreachable")
+        else:
+            self._resources.breakers.undecided(self._model)
+
+    def _record_refusal(self, response: UpstreamResponse, told: Failure, lease: Lease | None) -> None:
+        """Takes down what a response that is not a success says of the key, the model and the connection."""
+        resources = self._resources
+        row = trouble(response.status, told.code)
+        seconds = retry_after(response.header("retry-after"), time.time())
+        self._failed = failed = FailedAttempt(response, str(row), rule(row), seconds)
+        if failed.rule.breaks:
+            resources.breakers.failed(self._model, way=False)
+        else:
+            resources.breakers.succeeded(self._model)
+        if lease is None or failed.rule.key is Key.KEPT:
+            return
+        self._failed_keys.append(lease.key)
+        if failed.rule.key is Key.COOLS:
+            resources.pool.cools(lease, seconds)
+        elif resources.pool.park(lease, told):
+            resources.observer.on_key_disabled(lease.key.name, told.code or "", resources.pool.parked)
+
+    def _record_success(self, response: UpstreamResponse, lease: Lease | None) -> None:
+        """Takes down what a success says, and hands its slot over to the response, which gives it back when closed."""
+        resources = self._resources
+        resources.breakers.succeeded(self._model)
+        if lease is not None:
+            rested = lease.bucket.rests
+            if resources.pool.succeeded(lease, response.header(TRIAL_LIMIT), response.header(TRIAL_REMAINING)):
+                resources.observer.on_key_enabled(lease.key.name, resources.pool.parked)
+            if lease.bucket.rests != rested:
+                resources.keys_freed.notify_all()
+        response.retried = self._retry_reasons
+        resources.in_flight.responses.add(response)
+        response.closing = self._release
+
+    def _release(self, response: UpstreamResponse) -> None:
+        self._resources.in_flight.responses.discard(response)
+        self._resources.limiter.release()
+
+    def _final(self) -> UpstreamResponse:
+        """Returns the last response. Raises UpstreamError where there was none."""
+        assert self._failed is not None
+        outcome = self._failed.outcome
+        if isinstance(outcome, UpstreamError):
+            raise outcome
+        outcome.retried = self._retry_reasons
+        return outcome
+
+    # --- between attempts ----------------------------------------------------------------------------------
+
+    async def _wait_for_turn(self) -> None:
+        """Waits until the limiter admits one more call. Raises UpstreamError."""
+        clock, started = self._resources.clock, self._resources.clock()
+        try:
+            await self._resources.limiter.acquire(self._caller.owner)
+        finally:
+            self._resources.observer.on_queue_wait(clock() - started)
+
+    def _take_key(self) -> Lease | float:
+        """Returns a key, or the seconds until there is one."""
+        longest = self._resources.retries.longest_pause
+        lease = self._resources.pool.take(self._path, self._model, self._weight, self._failed_keys, longest)
         return math.inf if lease is None else lease
 
-    def _left(self) -> float:
-        """Seconds that this call may still wait for a key."""
-        upstream = self._upstream
-        return self._began + min(upstream._wait, upstream._total) - time.monotonic()
+    async def _wait_for_next(self, lease: Lease | float | None) -> bool:
+        """Waits until the next attempt may be made. Returns False where none may.
 
-    async def _slot(self, seconds: float) -> None:
+        lease: the key of the attempt that failed, None for the caller's own; or the seconds until a key is free.
+        Raises UpstreamError where no key will be free in time for the first attempt.
+        """
+        failed = self._failed
+        if isinstance(lease, float):
+            if failed is None:
+                await self._wait_for_key(lease)
+                return True
+            pause = self._wait_for_keys_again(lease)
+        else:
+            assert failed is not None
+            if failed.rule.key is not Key.KEPT and lease is not None and self._repeatable:
+                return True  # another key may do; if there is none, we come by here again
+            pause = self._pause(failed.rule, failed.retry_after)
+        if pause is None:
+            return False
+        self._retry_granted = True
+        self._failed_keys.clear()
+        await asyncio.sleep(pause)
+        return True
+
+    async def _wait_for_key(self, seconds: float) -> None:
         """Waits until a key may be free, within bounds. Raises UpstreamError."""
-        upstream = self._upstream
-        if seconds > self._left():
+        resources = self._resources
+        left = self._started + min(resources.key_wait, resources.total) - resources.clock()
+        if seconds > left:
             told = failure("keys_spent", "Cohere's rate limit is reached for every key of the gateway; wait and retry")
             raise UpstreamError(told, f"{max(seconds, 1):.0f}" if seconds < math.inf else None)
         # Not all at once: some chance, and at most so long after the moment.
-        await upstream.a_key(seconds + upstream._random.random() * min(seconds * 0.1, 0.5))
+        await resources.keys_freed.wait(seconds + resources.random.random() * min(seconds * 0.1, 0.5))
 
-    async def _attempt(self, lease: Lease | None) -> UpstreamResponse | None:
-        """One call. None if it failed: `_last`, `_again` and `_told` say how. Raises UpstreamError if it may not be
-        made.
-        """
-        upstream, model, breakers = self._upstream, self._model, self._upstream._breakers
-        if seconds := breakers.refused(model):
-            if self._last is not None:
-                self._again, self._told = rule(""), None
-                return None
-            raise UpstreamError(
-                failure("circuit_open", "Cohere fails too often at the moment; it is tried again soon"),
-                f"{max(seconds, 1):.0f}",
-            )
-        self._granted = False
-        if self._last is not None:
-            self._retried.append(self._why)
-            upstream.counted(self._why)
-        try:
-            reply = await self._sent(lease.key.secret if lease is not None else cohere_keys(self._caller.credential)[0])
-        except UpstreamError as error:
-            self._last, self._why, self._told = error, error.failure.code or "", None
-            self._again = rule(error.cause)
-            if self._again.breaks:
-                breakers.failed(model, way=error.cause == "unreachable")
-            else:
-                breakers.undecided(model)
-            return None
-        except BaseException:
-            breakers.undecided(model)
-            raise
-        if not 200 <= reply.status < 300:
-            self._refused(reply, await reply.said(), lease)
-            return None
-        breakers.succeeded(model)
-        if lease is not None:
-            rested = lease.bucket.rests
-            if upstream._pool.succeeded(lease, reply.header(TRIAL_LIMIT), reply.header(TRIAL_REMAINING)):
-                upstream.unpark(lease.key)
-            if lease.bucket.rests != rested:
-                upstream.keys_changed()
-        reply.retried = self._retried
-        upstream.opened(reply)
-        return reply
-
-    async def _sent(self, key: str) -> UpstreamResponse:
-        """The answer as far as it must be known: the first piece of a stream, all of anything else."""
-        reply = await self._send(key, self._deadline)
-        try:
-            if 200 <= reply.status < 300:
-                await (reply.begin() if self._streamed else reply.whole())
-            else:
-                await reply.said()
-                reply.close()
-        except BaseException:
-            reply.close()
-            raise
-        return reply
-
-    def _refused(self, reply: UpstreamResponse, body: bytes, lease: Lease | None) -> None:
-        """An answer that is not a success: what it says of the key, the model and the way."""
-        upstream = self._upstream
-        told = refusal(reply.status, body, lease is None)
-        what = trouble(reply.status, told.code)
-        self._last, self._why, self._again = reply, str(what), rule(what)
-        self._told = retry_after(reply.header("retry-after"), time.time())
-        if self._again.breaks:
-            upstream._breakers.failed(self._model, way=False)
-        else:
-            upstream._breakers.succeeded(self._model)
-        if lease is not None and self._again.key is not Key.KEPT:
-            self._passed.append(lease.key)
-            if self._again.key is Key.COOLS:
-                upstream._pool.cools(lease, self._told)
-            else:
-                upstream.park(lease, UpstreamError(told))
-
-    def _pausing(self, again: Rule, told: float | None) -> float | None:
+    def _pause(self, what: Rule, seconds: float | None) -> float | None:
+        """Returns the seconds until the next attempt, None where there is none. seconds: what Cohere asks for."""
         if not self._repeatable:
             return None
-        if self._patience is None:
-            upstream = self._upstream
-            self._patience = RetryBudget(upstream._retries, self._began, time.monotonic, upstream._random)
-        pause = self._patience.pause(again, told)
-        # What would come after all time is up is no answer, but a second failure that hides the first.
-        return None if pause is None or time.monotonic() + pause >= self._deadline else pause
+        resources = self._resources
+        if self._budget is None:
+            self._budget = RetryBudget(resources.retries, self._started, resources.clock, resources.random)
+        pause = self._budget.pause(what, seconds)
+        # What would come after all time is up is no response, but a second failure that hides the first.
+        return None if pause is None or resources.clock() + pause >= self._deadline else pause
 
-    def _waiting(self, seconds: float) -> float | None:
-        """Every key has been tried: the next one that is free again counts as a retry. If it rests once more by then,
-        because somebody else was refused with it, waiting for it goes on.
+    def _wait_for_keys_again(self, seconds: float) -> float | None:
+        """Returns the seconds until the next attempt where every key has been tried: to wait for the first that is free
+        again counts as a retry. If it rests once more by then, because another call was refused with it, the wait goes
+        on.
         """
-        if not self._granted:
-            return self._pausing(RULES[429], seconds)
-        assert self._patience is not None
-        return seconds if seconds < min(self._patience.left, self._deadline - time.monotonic()) else None
-
-    def _given_up(self) -> UpstreamResponse:
-        """The last failure is what the caller is told."""
-        if isinstance(self._last, UpstreamResponse):
-            self._last.retried = self._retried
-            return self._last
-        assert self._last is not None
-        raise self._last
+        if not self._retry_granted:
+            return self._pause(RULES[429], seconds)
+        assert self._budget is not None
+        return seconds if seconds < min(self._budget.left, self._deadline - self._resources.clock()) else None

@@ -5,11 +5,12 @@ of what has not failed, so that a call costs nothing here as long as all is well
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from gateway.settings.schema import BreakerSettings
 
-WAY = "*"
-"""The breaker of the way itself: connections that fail, whatever the model."""
+CONNECTION: Final = None
+"""The key of the breaker of the connection itself, whatever the model."""
 
 MOST = 1_000
 """Breakers at once: callers may name any model."""
@@ -30,11 +31,11 @@ class Breakers:
     """All of them. `changed` is told a name and whether it is open."""
 
     def __init__(
-        self, settings: BreakerSettings, clock: Callable[[], float], changed: Callable[[str, bool], None]
+        self, settings: BreakerSettings, clock: Callable[[], float], changed: Callable[[str | None, bool], None]
     ) -> None:
         self.settings = settings
         self._clock, self._changed = clock, changed
-        self._of: dict[str, Breaker] = {}
+        self._of: dict[str | None, Breaker] = {}
 
     def configure(self, settings: BreakerSettings) -> None:
         """Other bounds. Where no breaker may open any more, those that are open close."""
@@ -50,7 +51,7 @@ class Breakers:
         if not self._of:
             return 0.0
         now = self._clock()
-        found = [breaker for name in (WAY, model) if (breaker := self._of.get(name)) and breaker.opened]
+        found = [breaker for name in (CONNECTION, model) if (breaker := self._of.get(name)) and breaker.opened]
         for breaker in found:
             if breaker.probing or breaker.until > now:
                 return max(breaker.until - now, 1.0)
@@ -61,31 +62,31 @@ class Breakers:
     def succeeded(self, model: str) -> None:
         """Cohere answered, if only to refuse."""
         if self._of:
-            for name in (WAY, model):
+            for name in (CONNECTION, model):
                 self._counted(name, False)
 
     def failed(self, model: str, way: bool) -> None:
         """way: it was the connection, not an answer."""
         if not self.settings.failures:
             return
-        name = WAY if way else model
+        name = CONNECTION if way else model
         if name not in self._of:
             if len(self._of) >= MOST:
                 self._of = {one: breaker for one, breaker in self._of.items() if breaker.opened}
             self._of[name] = Breaker(self._clock())
         self._counted(name, True)
-        if name == WAY:
+        if name == CONNECTION:
             self.undecided(model)
         else:
-            self._counted(WAY, False)
+            self._counted(CONNECTION, False)
 
     def undecided(self, model: str) -> None:
         """The call said nothing of Cohere, say because its caller left: the next one may probe."""
-        for name in (WAY, model):
+        for name in (CONNECTION, model):
             if breaker := self._of.get(name):
                 breaker.probing = False
 
-    def _counted(self, name: str, failed: bool) -> None:
+    def _counted(self, name: str | None, failed: bool) -> None:
         breaker = self._of.get(name)
         if breaker is None:
             return

@@ -5,6 +5,7 @@ behind all that somebody else has brought.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 
 from gateway.errors import UpstreamError, failure
@@ -12,7 +13,7 @@ from gateway.settings.schema import ConcurrencySettings
 
 
 class ConcurrencyLimiter:
-    """Take one with `enter` or `at_once`, give it back with `leave`."""
+    """Take a slot with `acquire` or `try_acquire`, give it back with `release`."""
 
     def __init__(self, settings: ConcurrencySettings) -> None:
         self.settings = settings
@@ -20,16 +21,16 @@ class ConcurrencyLimiter:
         self.waiting = 0
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
-    def at_once(self) -> bool:
+    def try_acquire(self) -> bool:
         """Takes a place if one is free and nobody waits for it."""
         if self.taken >= self.settings.calls or self.waiting:
             return False
         self.taken += 1
         return True
 
-    async def enter(self, owner: str) -> None:
+    async def acquire(self, owner: str) -> None:
         """Waits for a place in its turn. Raises UpstreamError when the queue is full or the wait too long."""
-        if self.at_once():
+        if self.try_acquire():
             return
         if self.waiting >= self.settings.waiting:
             raise busy()
@@ -41,14 +42,14 @@ class ConcurrencyLimiter:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.leave()  # it came in the very moment in which we gave up
+                self.release()  # it came in the very moment in which we gave up
             elif turn.cancelled() or not turn.done():
                 self._forget(owner, turn)
             if isinstance(error, TimeoutError):
                 raise busy() from None
             raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Gives a place back, or on to whoever is next."""
         self.taken -= 1
         self._admit()
@@ -70,7 +71,7 @@ class ConcurrencyLimiter:
                 self.taken += 1
                 turn.set_result(None)
 
-    def dismiss(self, error: UpstreamError) -> None:
+    def reject_waiters(self, error: UpstreamError) -> None:
         """Sends all away who wait."""
         queues, self._queues, self.waiting = self._queues, {}, 0
         for queue in queues.values():
@@ -85,6 +86,26 @@ class ConcurrencyLimiter:
             self.waiting -= 1
             if not queue:
                 del self._queues[owner]
+
+
+class Wakeup:
+    """An event for many waiters that resets itself."""
+
+    def __init__(self) -> None:
+        self._event: asyncio.Event | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Waits for the next `notify_all`, at most so long."""
+        self._event = self._event or asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+
+    def notify_all(self) -> None:
+        """Ends all waits."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
 
 
 def busy() -> UpstreamError:

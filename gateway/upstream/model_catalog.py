@@ -161,7 +161,7 @@ class ModelCatalog:
         while len(pages) < MOST_PAGES:
             path = PATH + (f"&page_token={quote(token, safe='')}" if token else "")
             async with self._upstream.get(path, caller) as reply:
-                await reply.raise_for_refusal(caller.own_key)
+                await reply.raise_for_status(caller.own_key)
                 body = await reply.whole()
             pages.append(body)
             token = models.next_page(body)

@@ -7,14 +7,14 @@ Cohere stops writing what nobody will read.
 import asyncio
 import math
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import aiohttp
 from msgspec import Struct
 
 from gateway.errors import GatewayError, UpstreamError, failure
+from translators.core.errors import Failure
 from translators.core.upstream_errors import refusal
 
 TRACE_HEADER = "x-debug-trace-id"
@@ -83,6 +83,7 @@ class UpstreamResponse:
         self._ahead: bytes | None = None
         self._whole: bytes | None = None
         self._broke: UpstreamError | None = None
+        self._failure: Failure | None = None
         self.closing: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
         self.retried: Sequence[str] = ()
@@ -176,14 +177,19 @@ class UpstreamResponse:
             if most < 0:
                 raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
 
-    async def raise_for_refusal(self, own_key: bool) -> None:
-        """Raises UpstreamError with what Cohere said, if it did not do what it was asked for.
+    async def failure(self, own_key: bool) -> Failure:
+        """Returns what the caller is told of a response that is not a success; it is parsed once.
 
         own_key: the key was the caller's own, so they are told what is wrong with it.
         """
+        if self._failure is None:
+            self._failure = refusal(self.status, await self.said(), own_key)
+        return self._failure
+
+    async def raise_for_status(self, own_key: bool) -> None:
+        """Raises UpstreamError if Cohere did not do what it was asked for. own_key: as in `failure`."""
         if self.status != 200:
-            told = refusal(self.status, await self.said(), own_key)
-            raise UpstreamError(told, self.header("retry-after") or None)
+            raise UpstreamError(await self.failure(own_key), self.header("retry-after") or None)
 
     async def said(self) -> bytes:
         """The body of a refusal, as text. If it breaks off, the status has said enough; who reads it as it comes has
@@ -225,24 +231,6 @@ class UpstreamResponse:
             self._response.release()
         else:
             self._response.close()
-
-
-class ResponseContext:
-    """`async with upstream.post(...) as reply`: the reply is closed on every way out."""
-
-    def __init__(self, begin: Callable[[], Awaitable[UpstreamResponse]]) -> None:
-        self._begin = begin
-        self._reply: UpstreamResponse | None = None
-
-    async def __aenter__(self) -> UpstreamResponse:
-        self._reply = await self._begin()
-        return self._reply
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._reply is not None:
-            self._reply.close()
 
 
 def _unpacked(body: bytes) -> bytes:

@@ -60,7 +60,7 @@ class UpstreamSession:
             await self._session.close()
 
     async def open(
-        self, method: str, path: str, key: str, body: bytes | None, streamed: bool, last_deadline: float = math.inf
+        self, method: str, path: str, body: bytes | None, streamed: bool, key: str, last_deadline: float = math.inf
     ) -> UpstreamResponse:
         """Sends a request and waits for the answer's head. Raises UpstreamError."""
         assert self._session is not None, "start() comes first"
@@ -80,7 +80,7 @@ class UpstreamSession:
             raise broken(error) from error
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
-    async def pass_on(self, passage: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
+    async def forward(self, passage: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
         """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
 
         The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
@@ -92,7 +92,11 @@ class UpstreamSession:
         headers = [pair for pair in passage.headers if pair[0] not in self._headers]
         if key:
             headers.append(("authorization", f"Bearer {key}"))
-        body, upload, sending = passage.body, None, None
+        body, sending = passage.body, None
+        upload = None
+        if not (body is None or isinstance(body, bytes)):
+            # What comes in pieces takes as long as it takes: each piece has its own time.
+            upload, last_deadline = body, math.inf
         try:
             first = min(loop.time() + self._timeouts.first_event, last_deadline)
             async with asyncio.timeout_at(first) as clock:
@@ -100,8 +104,7 @@ class UpstreamSession:
                 if body is None or isinstance(body, bytes):
                     data = _payload(body)
                 else:
-                    upload = body
-                    data = sending = _Sending(upload, clock, self._timeouts)
+                    data = sending = _Sending(body, clock, self._timeouts)
                 response = await self._session.request(
                     passage.method,
                     # Encoded already: what is escaped stays so, and nothing in it can be another host.

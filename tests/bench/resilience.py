@@ -25,6 +25,7 @@ from gateway.auth import credentials
 from gateway.auth.principal import Principal
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
+from gateway.observability.upstream_events import UpstreamEvents
 from gateway.settings.schema import Settings, UpstreamSettings
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.response import UpstreamResponse
@@ -95,7 +96,7 @@ def bare(case: Case) -> Work:
     session = Session(settings.cohere_base_url, settings.timeouts, UpstreamSettings())
 
     async def work() -> object:
-        reply = await session.open("POST", "/v2/chat", "key", BODY, case.streamed)
+        reply = await session.open("POST", "/v2/chat", BODY, case.streamed, "key")
         try:
             return await (reply.read() if case.streamed else reply.whole())
         finally:
@@ -108,7 +109,7 @@ def resilient(case: Case) -> Work:
     """The same call as the routes make it."""
     settings = Settings()
     keys = [f"key-{number}" for number in range(case.keys)]
-    upstream = UpstreamClient(settings, keys, Metrics(lambda model: True, ()), Log(False))
+    upstream = UpstreamClient(settings, keys, UpstreamEvents(Metrics(lambda model: True, ()), Log(False)))
     upstream._session = Session(settings.cohere_base_url, settings.timeouts)
 
     async def work() -> object:

@@ -1,0 +1,43 @@
+"""What happens on the way to Cohere, as metrics and as sentences for the operator."""
+
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+
+
+class UpstreamEvents:
+    """Implements `UpstreamObserver` (`upstream/observer.py`)."""
+
+    def __init__(self, metrics: Metrics, log: Log) -> None:
+        self._metrics, self._log = metrics, log
+
+    def on_retry(self, reason: str) -> None:
+        """Counts a retry by its reason."""
+        self._metrics.retries.labels(reason).inc()
+
+    def on_queue_wait(self, seconds: float) -> None:
+        """Observes the time that a call waited for its turn."""
+        self._metrics.queue_wait.observe(seconds)
+
+    def on_key_disabled(self, key: str, code: str, disabled: int) -> None:
+        """Counts the disabled keys and tells the operator which one joined them."""
+        self._metrics.parked_keys.set(disabled)
+        self._log.trouble(
+            f"Cohere {key} is parked: {code}. The other keys serve; "
+            "it is tried again from time to time, and after SIGHUP"
+        )
+
+    def on_key_enabled(self, key: str, disabled: int) -> None:
+        """Counts the disabled keys and tells the operator which one left them."""
+        self._metrics.parked_keys.set(disabled)
+        self._log.trouble(f"Cohere {key} serves again")
+
+    def on_keys_configured(self, disabled: int) -> None:
+        """Counts the disabled keys."""
+        self._metrics.parked_keys.set(disabled)
+
+    def on_breaker_change(self, model: str | None, is_open: bool) -> None:
+        """Shows a breaker's state and tells the operator of its change."""
+        label = "way" if model is None else self._metrics.known_model(model) or "none"
+        self._metrics.breaker.labels(label).set(int(is_open))
+        subject = "the way to Cohere" if model is None else f"Cohere's model {label}"
+        self._log.trouble(f"the circuit breaker of {subject} is {'open' if is_open else 'closed'}")
