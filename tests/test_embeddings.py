@@ -223,10 +223,10 @@ def _base64(row: list[float]) -> str:
 
 def embedded(request: dict[str, Any]) -> list[dict[str, Any]]:
     call = embeddings_call(request)
-    answer = call.answer([cohere(body) for body in call.bodies])
+    answer = call.translate_response([cohere(body) for body in call.bodies])
     told = json.loads(answer.body)
     assert [one["index"] for one in told["data"]] == list(range(len(told["data"])))
-    assert told["usage"]["total_tokens"] == answer.outcome.prompt_tokens == len(told["data"])
+    assert told["usage"]["total_tokens"] == answer.usage.prompt_tokens == len(told["data"])
     return [{key: value for key, value in one.items() if key != "index"} for one in told["data"]]
 
 
@@ -262,7 +262,7 @@ def test_any_list_of_inputs_comes_back_as_one_by_one(given_: list[Any], model: s
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_floats_are_packed_as_the_sdks_read_them(numbers: list[float]) -> None:
     call = embeddings_call({"model": V5, "input": "a", "encoding_format": "base64"})
-    told = json.loads(call.answer([json.dumps({"embeddings": {"float": [numbers]}}).encode()]).body)
+    told = json.loads(call.translate_response([json.dumps({"embeddings": {"float": [numbers]}}).encode()]).body)
     packed = base64.b64decode(told["data"][0]["embedding"])
     assert list(struct.unpack(f"<{len(numbers)}f", packed)) == numbers
 
@@ -272,14 +272,14 @@ def test_floats_are_packed_as_the_sdks_read_them(numbers: list[float]) -> None:
 
 def test_numbers_are_passed_on_as_they_were_written() -> None:
     row = b"[0.10000000149011612,-1.0e-05, 1E2,0]"
-    answer = embeddings_call({"model": V4, "input": "a"}).answer([b'{"embeddings":{"float":[%s]}}' % row])
+    answer = embeddings_call({"model": V4, "input": "a"}).translate_response([b'{"embeddings":{"float":[%s]}}' % row])
     assert b'"embedding":' + row in answer.body
 
 
 def test_base64_that_is_escaped_is_counted_without_its_escapes() -> None:
     told = '"AAAA\\u0050wAAgL4="'
     call = embeddings_call({"model": NEW, "input": "a", "encoding_format": "base64", "dimensions": 2})
-    answer = call.answer([b'{"embeddings":{"base64":[%s]}}' % told.encode()])
+    answer = call.translate_response([b'{"embeddings":{"base64":[%s]}}' % told.encode()])
     assert json.loads(answer.body)["data"][0]["embedding"] == "AAAAPwAAgL4="
 
 
@@ -306,29 +306,29 @@ BROKEN = (
 def test_an_answer_without_the_vectors_is_none(answer: bytes, encoding: str) -> None:
     call = embeddings_call({"model": V5, "input": "a", "encoding_format": encoding})
     with pytest.raises(UpstreamProtocolError):
-        call.answer([answer])
+        call.translate_response([answer])
 
 
 @pytest.mark.parametrize("row", [b"[null]", b'["a"]', b"[1e39]", b"[[1]]"])
 def test_floats_that_cannot_be_packed_are_none(row: bytes) -> None:
     call = embeddings_call({"model": V5, "input": "a", "encoding_format": "base64"})
     with pytest.raises(UpstreamProtocolError):
-        call.answer([b'{"embeddings":{"float":[%s]}}' % row])
+        call.translate_response([b'{"embeddings":{"float":[%s]}}' % row])
 
 
 @pytest.mark.parametrize("row", ['"AAAA"', '"AAAAPwAAgL4"', '""', '"AAAAPwAAgL4AAAA="', "null", "[1,2]", '"A\\qAA"'])
 def test_base64_of_the_wrong_length_is_asked_as_floats(row: str) -> None:
     call = embeddings_call({"model": NEW, "input": "a", "encoding_format": "base64", "dimensions": 2})
     try:
-        call.answer([b'{"embeddings":{"base64":[%s]}}' % row.encode()])
+        call.translate_response([b'{"embeddings":{"base64":[%s]}}' % row.encode()])
     except AnswerFailed as error:
-        second = call.otherwise(error.failure)
+        second = call.second_attempt(error.failure)
     except UpstreamProtocolError:
         assert row == '"A\\qAA"'  # no JSON at all
         return
-    assert second is not None and second.otherwise(Failure(502, "", again=True)) is None
+    assert second is not None and second.second_attempt(Failure(502, "", second_attempt=True)) is None
     assert json.loads(second.bodies[0])["embedding_types"] == ["float"]
-    told = json.loads(second.answer([b'{"embeddings":{"float":[[0.5,-0.25]]}}']).body)
+    told = json.loads(second.translate_response([b'{"embeddings":{"float":[[0.5,-0.25]]}}']).body)
     assert told["data"][0]["embedding"] == "AAAAPwAAgL4="
 
 
@@ -343,19 +343,19 @@ def test_base64_of_the_wrong_length_is_asked_as_floats(row: str) -> None:
 )
 def test_base64_that_is_refused_is_asked_as_floats(failed: Failure, helped: bool) -> None:
     call = embeddings_call({"model": NEW, "input": "a", "encoding_format": "base64"})
-    assert (call.otherwise(failed) is not None) is helped
-    assert embeddings_call({"model": NEW, "input": "a"}).otherwise(failed) is None
+    assert (call.second_attempt(failed) is not None) is helped
+    assert embeddings_call({"model": NEW, "input": "a"}).second_attempt(failed) is None
 
 
 def test_a_failure_names_the_callers_field() -> None:
     call = embeddings_call({"model": NEW, "input": "a", "dimensions": 5})
     failed = Failure(400, "no")
-    assert call.told(failed).param is None
+    assert call.caller_failure(failed).param is None
     for coheres, callers in (("texts", "input"), ("messages", "input"), ("output_dimension", "dimensions")):
-        assert call.told(failed.at(coheres)).param == callers
+        assert call.caller_failure(failed.at(coheres)).param == callers
     native = embeddings_call({"model": NEW, "texts": ["a"], "output_dimension": 5})
     for coheres in ("texts", "output_dimension"):
-        assert native.told(failed.at(coheres)).param == coheres
+        assert native.caller_failure(failed.at(coheres)).param == coheres
 
 
 # --- the specifications -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from support import malformed, transcripts
 from support.transcripts import Event, Transcript, property_of
 from translators.answer.decoder import AnswerDecoder
 from translators.answer.turn import TRANSITIONS, State, Turn
+from translators.core.contracts import Workload
 from translators.core.errors import TranslationError, UpstreamProtocolError
 from translators.core.notes import Notes
 from translators.operations.chat import ChatTranslation
@@ -140,7 +141,7 @@ def test_l2_fold_of_log_probabilities_after_thinking(made: list[Event]) -> None:
 def test_l2_the_two_readers_of_a_story_agree(made: list[Event], legacy: bool) -> None:
     """However odd the events: the chunks folded are the completion of the same steps."""
     view = ChatView("m", transcripts.context(), include_usage=True, legacy=legacy)
-    told = ChatTranslation((b"",), "m", True, Notes(), view, False)
+    told = ChatTranslation((b"",), "m", True, Notes(), view, Workload("m"), False)
     data = _encoded(made)
     telling, steps = AnswerDecoder(), list[Any]()
     try:

@@ -17,7 +17,7 @@ def test_the_three_kinds_and_what_is_only_told() -> None:
     notes.ignored("user", "nobody reads it")
     notes.adjusted("temperature", 1.4, 1.0)
     notes.emulated("n", "two calls")
-    notes.told("model", "model a -> b")
+    notes.inform("model", "model a -> b")
     assert list(notes) == [
         Note(Kind.IGNORED, "logit_bias", "logit_bias ignored"),
         Note(Kind.IGNORED, "user", "user ignored (nobody reads it)"),
@@ -37,7 +37,7 @@ def test_the_header_of_the_contract() -> None:
     notes = Notes()
     notes.adjusted("temperature", 1.4, 1.0)
     notes.ignored("logit_bias")
-    notes.told("model", "model command-r-plus -> command-r-plus-08-2024")
+    notes.inform("model", "model command-r-plus -> command-r-plus-08-2024")
     assert notes.header() == (
         "temperature adjusted 1.4 -> 1.0; logit_bias ignored; model command-r-plus -> command-r-plus-08-2024"
     )
@@ -57,7 +57,7 @@ def test_nothing_is_an_empty_header() -> None:
 def test_strict_mode_refuses_what_is_ignored_or_adjusted_and_nothing_else() -> None:
     notes = Notes(strict=True)
     notes.emulated("n", "two calls")
-    notes.told("model", "model a -> b")
+    notes.inform("model", "model a -> b")
     assert len(notes) == 2
     with pytest.raises(InvalidField, match="x-gateway-strict") as caught:
         notes.ignored("messages[].name", "", "messages[4].name")

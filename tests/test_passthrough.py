@@ -349,8 +349,8 @@ def test_the_base_of_usage_is_obeyed() -> None:
 
 
 def test_how_an_answer_ended_is_seen() -> None:
-    assert counted(compact_json(whole(finish="ERROR", usage=USAGE)), False, UsageBase.TOKENS).finish == "ERROR"
-    assert counted(V2_STREAM, True, UsageBase.TOKENS).finish == "COMPLETE"
+    assert counted(compact_json(whole(finish="ERROR", usage=USAGE)), False, UsageBase.TOKENS).finish_reason == "ERROR"
+    assert counted(V2_STREAM, True, UsageBase.TOKENS).finish_reason == "COMPLETE"
 
 
 @given(st.lists(st.integers(0, 400), max_size=40))

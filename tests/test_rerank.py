@@ -184,7 +184,7 @@ DOCUMENTS = [{"text": ROME, "n": 1}, PARIS]
 def told(ranking: Any = RANKING, **fields: Any) -> dict[str, Any]:
     call = translated({"model": f"cohere/{MODEL}", "query": QUERY, "documents": DOCUMENTS, **fields})
     data = ranking if isinstance(ranking, bytes) else json.dumps(ranking).encode()
-    found: dict[str, Any] = json.loads(call.answer([data]).body)
+    found: dict[str, Any] = json.loads(call.translate_response([data]).body)
     return found
 
 
@@ -206,7 +206,7 @@ def test_documents_come_back_as_they_were_sent() -> None:
 
 def test_scores_are_passed_on_as_they_were_written() -> None:
     call = translated({"model": MODEL, "query": QUERY, "documents": [PARIS]})
-    body = call.answer([b'{"results":[{"index":0,"relevance_score":0.028374104}],"meta":null}']).body
+    body = call.translate_response([b'{"results":[{"index":0,"relevance_score":0.028374104}],"meta":null}']).body
     assert b'"relevance_score":0.028374104' in body and b'"meta":null' in body
 
 
@@ -221,7 +221,7 @@ def test_tokens_where_cohere_counts_them_and_spans_where_it_finds_them() -> None
     assert found["results"][0]["relevant_spans"] == spans
     assert found["id"].startswith("rerank-")
     call = translated({"model": MODEL, "query": QUERY, "documents": DOCUMENTS}, usage_base="billed_units")
-    outcome = call.answer([json.dumps(ranking).encode()]).outcome
+    outcome = call.translate_response([json.dumps(ranking).encode()]).usage
     assert (outcome.prompt_tokens, outcome.billed) == (12, {"input_tokens": 12.0})
 
 

@@ -77,7 +77,7 @@ def test_nonsense_in_a_field_is_a_4xx_at_worst(name: str, value: Any) -> None:
     except InvalidField as error:
         assert error.failure.status in (400, 404) and error.failure.message and error.failure.code
     else:
-        call.answer([json.dumps(whole()).encode()])
+        call.translate_response([json.dumps(whole()).encode()])
 
 
 @property_of(400)
@@ -97,7 +97,7 @@ def user(text: str, **more: Any) -> dict[str, Any]:
 
 
 def output(call: responses_compaction.CompactionTranslation) -> list[Any]:
-    found: list[Any] = json.loads(call.answer([json.dumps(whole("A summary.")).encode()]).body)["output"]
+    found: list[Any] = json.loads(call.translate_response([json.dumps(whole("A summary.")).encode()]).body)["output"]
     return found
 
 
@@ -131,7 +131,7 @@ def test_what_is_named_stays_as_itself() -> None:
 
 def test_what_is_too_long_is_halved_and_noted() -> None:
     request = {"model": A, "input": [user(f"Message {n}") for n in range(8)]}
-    shorter = golden.compaction_call(request).shorter()
+    shorter = golden.compaction_call(request).shortened()
     assert shorter is not None
     assert [note.text for note in shorter.notes] == [
         "input ignored (its 4 oldest messages are too long to be summarised)"
@@ -140,7 +140,7 @@ def test_what_is_too_long_is_halved_and_noted() -> None:
     assert sent.startswith("[user]\nMessage 4") and len(output(shorter)) == 9
     strict = golden.compaction_call(request, strict=True)
     with pytest.raises(InvalidField, match="strict"):
-        strict.shorter()
+        strict.shortened()
 
 
 # --- the seal -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from support import golden, transcripts
 from support.app import REASONING, VISION, A
-from translators.core.contracts import Context
+from translators.core.contracts import Context, ConversationContext, ResponseIdentity
 from translators.core.errors import InvalidField, NotStored
 from translators.operations import responses
 
@@ -235,7 +235,8 @@ def test_a_summary_stands_for_its_thought() -> None:
 
 
 def test_a_sealed_thought_is_opened_and_a_foreign_one_is_noted() -> None:
-    context = Context(transcripts.CREATED, transcripts.UNIQUE, opened=lambda token: "Hm." if token == "ours" else None)
+    keys = ConversationContext(decrypt_reasoning=lambda token: "Hm." if token == "ours" else None)
+    context = Context(ResponseIdentity(transcripts.CREATED, transcripts.UNIQUE), conversation=keys)
     for token, roles in (("ours", ["thinking", "text"]), ("gAAAA-foreign", None)):
         sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": token}
         request = {"model": REASONING, "input": [HELLO, sealed, answer("Hi."), HELLO]}
@@ -259,7 +260,8 @@ def test_two_messages_of_the_assistant_stay_two() -> None:
 
 def test_history_comes_between_the_instructions_and_the_input() -> None:
     history = (json.dumps([HELLO]).encode(), json.dumps([thought("I look."), call_item(id="fc_1")]).encode())
-    context = Context(transcripts.CREATED, transcripts.UNIQUE, history=history)
+    identity = ResponseIdentity(transcripts.CREATED, transcripts.UNIQUE)
+    context = Context(identity, conversation=ConversationContext(history))
     request = ask(input=[output_item()], instructions="Be brief.", tools=[WEATHER], previous_response_id="resp_1")
     told = json.loads(responses.request(json.dumps(request).encode(), context).bodies[0])["messages"]
     assert told == [
@@ -590,13 +592,13 @@ def test_the_format() -> None:
 
 def test_a_strict_format_is_checked_and_asked_again() -> None:
     call = golden.responses_call(ask(text={"format": {**JSON_SCHEMA, "strict": True}}))
-    assert call.again() is not None
-    assert golden.responses_call(ask(text={"format": JSON_SCHEMA})).again() is None
+    assert call.second_attempt() is not None
+    assert golden.responses_call(ask(text={"format": JSON_SCHEMA})).second_attempt() is None
 
 
 def test_a_schema_missed_twice_can_be_a_refusal() -> None:
     call = golden.responses_call(ask(text={"format": {**JSON_SCHEMA, "strict": True}}), refuse_missed_schema=True)
-    second = call.again()
+    second = call.second_attempt()
     assert second is not None
     made = [
         transcripts.message_start(),

@@ -360,7 +360,8 @@ def test_chat_and_responses_tell_the_same(made: list[Event]) -> None:
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_answer_is_completed_when_it_ends(streamed: bool, now: float, completed: int) -> None:
     """And not before it began, should the clock have been set back."""
-    context = replace(transcripts.context(), now=lambda: transcripts.CREATED + now)
+    plain = transcripts.context()
+    context = replace(plain, identity=replace(plain.identity, now=lambda: transcripts.CREATED + now))
     call = responses.request(json.dumps({**ASKED, "stream": streamed}).encode(), context)
     made = [transcripts.message_start(), transcripts.message_end()]
     if streamed:

@@ -112,7 +112,7 @@ def test_texts_that_are_refused(fields: dict[str, Any], param: str, code: str) -
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"{}", b'{"text":5}', b"\xff"])
 def test_an_answer_that_is_none(answer: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
-        translated(TEXTS).answer(answer)
+        translated(TEXTS).translate_response(answer)
 
 
 # --- the form -----------------------------------------------------------------------------------------------

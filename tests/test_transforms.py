@@ -117,7 +117,7 @@ def test_names_come_back() -> None:
 
 def test_a_tool_that_may_not_be_called_fails_the_answer() -> None:
     (failed, *_) = told(OnlyTools({"f"}), call(0, "g"))
-    assert isinstance(failed, Failed) and failed.failure.again
+    assert isinstance(failed, Failed) and failed.failure.second_attempt
     assert told(OnlyTools({"f"}), call(0, "f")) == call(0, "f")
 
 

@@ -59,7 +59,7 @@ def test_the_table(
     status: int, text: str, own: bool, shown: int, type: str, code: str | None, retry: bool | None
 ) -> None:
     failure = told(status, text, own)
-    assert (failure.status, failure.type, failure.code, failure.retry) == (shown, type, code, retry)
+    assert (failure.status, failure.type, failure.code, failure.should_retry) == (shown, type, code, retry)
 
 
 def test_every_row_is_tried() -> None:
@@ -69,9 +69,9 @@ def test_every_row_is_tried() -> None:
 def test_a_broken_key_of_the_servers_is_told_to_the_operator_and_not_to_the_caller() -> None:
     for status in (401, 403):
         failure = told(status, "invalid api token abc123", own=False)
-        assert failure.loud and "abc123" not in failure.message and "invalid api token" not in failure.message
-        assert not told(status, "invalid api token abc123").loud
-    assert told(402, own=False).loud and not told(429, MINUTE, own=False).loud
+        assert failure.alert_operator and "abc123" not in failure.message and "invalid api token" not in failure.message
+        assert not told(status, "invalid api token abc123").alert_operator
+    assert told(402, own=False).alert_operator and not told(429, MINUTE, own=False).alert_operator
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def _translate(options: argparse.Namespace) -> int:
     from gateway.pipeline.operations import TRANSLATE
     from gateway.settings.loading import load
     from gateway.settings.schema import SettingError
-    from translators.core.contracts import Context
+    from translators.core.contracts import Context, ResponseIdentity
     from translators.core.errors import TranslationError
 
     if options.operation not in TRANSLATE:
@@ -246,7 +246,9 @@ def _translate(options: argparse.Namespace) -> int:
         raise _Wrong(f"cannot read {options.file}: {error.strerror}", 1) from error
     try:
         policy = load(os.environ, options.config).policy
-        call = TRANSLATE[options.operation](body, Context(0, "0", options.strict, policy, vocabulary=vocabulary))
+        call = TRANSLATE[options.operation](
+            body, Context(ResponseIdentity(0, "0"), policy, strict=options.strict, vocabulary=vocabulary)
+        )
     except SettingError as error:
         raise _Wrong(str(error)) from error
     except RecursionError as error:

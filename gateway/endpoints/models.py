@@ -31,7 +31,7 @@ class ModelsEndpoint:
         async with DisconnectWatcher(receive) as departure:
             listing = await services.catalogue.listing(scope["gateway.caller"])
             if listing.stale:
-                notes.told("list", listing.stale)
+                notes.inform("list", listing.stale)
             name = scope["path_params"].get("name", "")
             answer = operation.answer(listing.pages, name, asked, context, notes)
             await answer_json(send, answer, note_headers(notes), departure)

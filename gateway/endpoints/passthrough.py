@@ -126,7 +126,7 @@ class PassthroughEndpoint:
                 outcome = passthrough.counted(kept, known.streamed, self._services.policy.usage_base)
                 broken = known.streamed and not departure.is_over
                 record.used(known, outcome, round(passthrough.pieces(kept) / tally.share) if broken else 0)
-                if (failed := FAILED_REASONS.get(outcome.finish)) is not None:
+                if (failed := FAILED_REASONS.get(outcome.finish_reason)) is not None:
                     known.error = failed.code or failed.type
 
 

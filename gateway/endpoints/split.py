@@ -39,8 +39,8 @@ class SplitEndpoint:
         known.cache, lookup = services.cache.lookup(call.notes, True, caller, scope["gateway.headers"])
         async with DisconnectWatcher(receive) as departure:
             if lookup is not None:
-                alone = call.alone()
-                call = call.beside(await lookup.pieces(operation.upstream, alone))
+                alone = call.input_bodies()
+                call = call.without_cached(await lookup.pieces(operation.upstream, alone))
                 known.cache = MISS if call.bodies else CACHE_HIT
             known.model, known.notes = call.model, len(call.notes)
             services.metrics.note(operation.name, call.notes)
@@ -50,10 +50,10 @@ class SplitEndpoint:
             finally:
                 if known.cache != CACHE_HIT:
                     known.upstream_ended = time.monotonic()
-            record.used(known, answer.outcome)
+            record.used(known, answer.usage)
             await answer_json(send, answer.body, note_headers(call.notes), departure)
             if lookup is not None and bodies:
-                made = [(alone[place], piece) for place, piece in call.pieces(bodies)]
+                made = [(alone[place], piece) for place, piece in call.cache_entries(bodies)]
                 await lookup.keep_pieces(operation.upstream, made)
 
     async def _answered(
@@ -63,7 +63,7 @@ class SplitEndpoint:
         try:
             return await self._answer(call, caller, known)
         except (UpstreamError, AnswerFailed) as error:
-            second = call.otherwise(error.failure)
+            second = call.second_attempt(error.failure)
             if second is None:
                 raise _told(call, error) from error
         try:
@@ -76,9 +76,9 @@ class SplitEndpoint:
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         upstream, path = self._services.upstream, self._operation.upstream
         bodies = await answers(upstream, path, call, call.bodies, caller, known, call.weights)
-        return call, bodies, call.answer(bodies)
+        return call, bodies, call.translate_response(bodies)
 
 
 def _told(call: SplitRequest, error: UpstreamError | AnswerFailed) -> UpstreamError:
     retry_after = error.retry_after if isinstance(error, GatewayError) else None
-    return UpstreamError(call.told(error.failure), retry_after)
+    return UpstreamError(call.caller_failure(error.failure), retry_after)

@@ -118,7 +118,7 @@ class UploadEndpoint:
     async def _tell(
         self, call: UploadTranslation, answer: bytes, known: RequestRecord, send: Send, departure: DisconnectWatcher
     ) -> None:
-        told = call.answer(answer)
+        told = call.translate_response(answer)
         known.notes = len(call.notes)
         self._services.metrics.note(self._operation.name, call.notes)
         departure.over()

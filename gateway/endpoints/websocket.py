@@ -224,7 +224,7 @@ class Socket:
         known.notes = len(prepared.notes)
         await turn.keep(recalled, self._caller, kept(prepared.final), prepared.final)
         outlet.notes = prepared.notes.header()
-        await outlet.documents(prepared.documents)
+        await outlet.documents(prepared.events)
 
     async def _failed(self, error: Exception, asked: Envelope, known: RequestRecord) -> None:
         told = errors.failure_of(error)

@@ -22,8 +22,8 @@ def body(told: Failure, path: str) -> bytes:
 def headers(told: Failure, retry_after: str | None) -> list[tuple[bytes, bytes]]:
     """Headers that steer the SDKs' own retries."""
     found = [(b"content-type", b"application/json")]
-    if told.retry is not None:
-        found.append((b"x-should-retry", b"true" if told.retry else b"false"))
+    if told.should_retry is not None:
+        found.append((b"x-should-retry", b"true" if told.should_retry else b"false"))
     if retry_after:
         found.append((b"retry-after", retry_after.encode("latin-1")))
     return found

@@ -80,4 +80,4 @@ class PathAliases:
 def tell(scope: Scope, notes: Notes) -> None:
     """Notes the model that the body of a request to an Azure path named, if it named another one."""
     if said := scope.get(SAID):
-        notes.told("deployment", f"model {said} -> {scope[DEPLOYMENT]} (the deployment in the URL)")
+        notes.inform("deployment", f"model {said} -> {scope[DEPLOYMENT]} (the deployment in the URL)")

@@ -97,7 +97,7 @@ class Log:
         if told is INTERNAL:
             where = "".join(traceback.format_tb(error.__traceback__))
             self.trouble(f"request {request_id} failed: {type(error).__name__}\n{where}")
-        elif told.loud:
+        elif told.alert_operator:
             self.trouble(f"request {request_id}: Cohere refused the gateway's own key ({told.code})")
 
     def trouble(self, text: str) -> None:

@@ -110,7 +110,7 @@ class Background:
         run.task.add_done_callback(lambda _: self._over(run))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._look_after_all())
-        return Begun(queued.waiting, self.follow(serving.caller.owner, run.id, -1) if call.streamed else None)
+        return Begun(queued.queued, self.follow(serving.caller.owner, run.id, -1) if call.streamed else None)
 
     def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The events of a response that were numbered above `after`, and those to come."""
@@ -253,7 +253,7 @@ class Run:
     ) -> None:
         self._background, self._serving, self._call = background, serving, call
         self._memory, self._store = background.services.memory, background.services.memory.store
-        self._begun, self._streamed = queued.begun, call.streamed
+        self._begun, self._streamed = queued.in_progress, call.streamed
         self.size = sum(map(len, call.bodies))
         recalled = serving.recalled
         assert recalled is not None
@@ -276,7 +276,7 @@ class Run:
 
     async def store(self, queued: QueuedResponse) -> None:
         """As queued. Raises StoreUnavailable."""
-        response, _ = self._row(queued.waiting)
+        response, _ = self._row(queued.queued)
         events = queued.events if self._streamed else ()
         await (await self._memory.open()).begin(response, events)
         self._stored += events

@@ -112,10 +112,10 @@ class RequestHandler:
 
     def _otherwise(self, call: Translation, failed: Failure) -> Translation | None:
         """The call to make after this refusal, None where another one would not help."""
-        if self.services.catalogue.learn(call.model, failed.lesson):
+        if self.services.catalogue.learn(call.model, failed.learned_capability):
             # The model cannot do what the table says: the request is put to it in another way.
             return self._translated(self._instead(call.model))
-        return call.shorter() if failed.code == CONTEXT_LENGTH else None
+        return call.shortened() if failed.code == CONTEXT_LENGTH else None
 
     async def _repeated(self, call: Translation, error: UpstreamError) -> Translation | None:
         """The same call, after an answer that was none and may be one the next time; a refusal has been repeated by the
@@ -143,7 +143,7 @@ class RequestHandler:
             return None
         self.services.metrics.fallbacks.labels(self.services.metrics.known_model(call.model)).inc()
         other = self._translated(self._instead(model))
-        other.notes.told("upstream", f"fallback from {call.model} ({error.failure.code})")
+        other.notes.inform("upstream", f"fallback from {call.model} ({error.failure.code})")
         return other
 
     def _instead(self, model: str) -> Mapping[str, str] | None:
@@ -173,18 +173,18 @@ class RequestHandler:
 
     async def _whole(self, call: Translation, outlet: ResponseSink) -> Translation:
         """Returns the call whose answer was shown: the second, where the first one's failed its check."""
-        answer, bodies = await self._cached(call, call.answer), None
+        answer, bodies = await self._cached(call, call.translate_response), None
         if answer is None:
             try:
-                answer = call.answer(bodies := await self._bodies(call))
+                answer = call.translate_response(bodies := await self._bodies(call))
             except AnswerFailed as error:
                 call = _again(call, error.failure)
-                answer = call.answer(bodies := await self._bodies(call))
-        record.used(self.known, answer.outcome)
+                answer = call.translate_response(bodies := await self._bodies(call))
+        record.used(self.known, answer.usage)
         if self.keep is not None:
             await self.keep(answer.body)
         await outlet.whole(call, answer.body)
-        await self._cache(call, bodies, answer.outcome)
+        await self._cache(call, bodies, answer.usage)
         return call
 
     async def _bodies(self, call: Translation) -> list[bytes]:
@@ -213,16 +213,16 @@ class RequestHandler:
         else:
             stream, documents = _told(call, bodies := await self._bodies(call))
             if stream.failure is not None:
-                record.used(self.known, stream.outcome)
+                record.used(self.known, stream.usage)
                 call = _again(call, stream.failure)
                 stream, documents = _told(call, bodies := await self._bodies(call))
                 if stream.failure is not None:
                     raise AnswerRefused(stream.failure)
-        record.used(self.known, stream.outcome)
+        record.used(self.known, stream.usage)
         await self._before_the_last(stream)
         await outlet.begin(call)
         await outlet.end(documents, stream)
-        await self._cache(call, bodies, stream.outcome)
+        await self._cache(call, bodies, stream.usage)
         return call
 
     async def _before_the_last(self, stream: Stream) -> None:
@@ -233,7 +233,7 @@ class RequestHandler:
         known = self.known
         if (cached := await self._cached(call, lambda found: _unfailed(*_replayed(call, found)))) is not None:
             self.stream, documents = cached
-            record.used(known, self.stream.outcome)
+            record.used(known, self.stream.usage)
             await self._before_the_last(self.stream)
             await outlet.begin(call)
             await outlet.end(documents, self.stream)
@@ -257,14 +257,14 @@ class RequestHandler:
             try:
                 await pump(source, stream, call, outlet, self._before_the_last)
             finally:
-                record.used(known, stream.outcome, sum(one.pieces for one in sources))
+                record.used(known, stream.usage, sum(one.pieces for one in sources))
                 if stream.failure is not None:
                     known.error = stream.failure.code or stream.failure.type
             for reply in replies:
                 await reply.drain()
         written = [recording.written() if recording is not None else None for recording in recordings]
         if stream.failure is None:
-            await self._cache(call, [one for one in written if one is not None], stream.outcome)
+            await self._cache(call, [one for one in written if one is not None], stream.usage)
 
     # --- the cache -----------------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class RequestHandler:
 
     async def _cache(self, call: Translation, answers: Sequence[bytes] | None, outcome: UsageTotals) -> None:
         """Keeps what Cohere said, if it was asked. The caller has it already: they do not wait for this."""
-        if self._lookup is not None and answers is not None and outcome.lasting and len(answers) == len(call.bodies):
+        if self._lookup is not None and answers is not None and outcome.cacheable and len(answers) == len(call.bodies):
             await self._lookup.keep(self.operation.upstream, call.bodies, answers)
 
 
@@ -323,10 +323,10 @@ async def gather_or_first_error(waits: Sequence[Coroutine[Any, Any, T]]) -> list
 
 def _again(call: Translation, failed: Failure) -> Translation:
     """The call to make after an answer that failed its check. Raises AnswerRefused where there is none."""
-    second = call.again() if failed.again else None
+    second = call.second_attempt() if failed.second_attempt else None
     if second is None:
         raise AnswerRefused(failed)
-    second.notes.told("answer", f"asked Cohere again: {failed.code}")
+    second.notes.inform("answer", f"asked Cohere again: {failed.code}")
     return second
 
 
@@ -346,4 +346,4 @@ def take_down(reply: UpstreamResponse, known: RequestRecord, notes: Notes) -> No
 def asked_again(known: RequestRecord, notes: Notes, reasons: Sequence[str]) -> None:
     """Tells the caller and the log that Cohere was asked more than once, and why."""
     known.retries += len(reasons)
-    notes.told("upstream", f"asked Cohere again: {', '.join(reasons)}")
+    notes.inform("upstream", f"asked Cohere again: {', '.join(reasons)}")

@@ -16,12 +16,13 @@ from gateway.pipeline.streaming import Framing
 from translators.core.contracts import (
     Context,
     FinishedResponse,
-    Prepared,
+    PreparedResponse,
     QueuedResponse,
     SplitRequest,
     StateOptions,
     Stream,
     Translation,
+    Workload,
 )
 from translators.core.field_table import FieldTable
 from translators.core.notes import Notes
@@ -95,7 +96,7 @@ class WebSocketOperation(Struct, frozen=True):
     """A row of CALLS that is served on a WebSocket at its path as well; `prepared` answers without asking Cohere."""
 
     call: CallOperation
-    prepared: Callable[[bytes, Context], Prepared]
+    prepared: Callable[[bytes, Context], PreparedResponse]
 
 
 class UploadTranslation(Protocol):
@@ -110,7 +111,10 @@ class UploadTranslation(Protocol):
     @property
     def notes(self) -> Notes: ...
 
-    def answer(self, body: bytes) -> transcription.Transcript: ...
+    @property
+    def workload(self) -> Workload: ...
+
+    def translate_response(self, body: bytes) -> transcription.Transcript: ...
 
 
 class UploadOperation(Struct, frozen=True):

@@ -15,7 +15,7 @@ from gateway.state.conversation_state import ConversationState, LoadedState
 from gateway.state.encrypted_content import SUMMARY, seal_of
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.model_catalog import ModelCatalog
-from translators.core.contracts import Context, Policy
+from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, Policy, ResponseIdentity
 
 
 class Services(msgspec.Struct):
@@ -30,24 +30,26 @@ class Services(msgspec.Struct):
     cache: ResponseCache
 
     def context(
-        self, scope: Scope, recalled: LoadedState | None = None, instead: Mapping[str, str] | None = None
+        self, scope: Scope, recalled: LoadedState | None = None, model_overrides: Mapping[str, str] | None = None
     ) -> Context:
-        """What the translation of one request may know. instead: see `Policy.instead`."""
+        """What the translation of one request may know. model_overrides: see `Policy`."""
         seal, summaries = seal_of(scope["gateway.caller"]), seal_of(scope["gateway.caller"], SUMMARY)
+        response_id = recalled.response_id if recalled else ""
+        policy = self.policy
+        if model_overrides is not None:
+            policy = msgspec.structs.replace(policy, model_overrides=model_overrides)
         return Context(
-            created=int(time.time()),
-            unique=record.new_id(),
+            ResponseIdentity(int(time.time()), record.new_id(), response_id, time.time),
+            policy,
+            LearnedCapabilities(self.catalogue.features, self.catalogue.lessons),
+            ConversationContext(
+                recalled.history if recalled else (),
+                recalled.items if recalled else {},
+                seal.seal,
+                seal.open,
+                summaries.seal,
+                summaries.open,
+            ),
             strict=scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true",
-            policy=self.policy if instead is None else msgspec.structs.replace(self.policy, instead=instead),
-            features=self.catalogue.features,
-            lessons=self.catalogue.lessons,
-            history=recalled.history if recalled else (),
-            items=recalled.items if recalled else {},
-            response_id=recalled.response_id if recalled else "",
-            seal=seal.seal,
-            opened=seal.open,
-            seal_summary=summaries.seal,
-            opened_summary=summaries.open,
             vocabulary=vocabulary,
-            now=time.time,
         )

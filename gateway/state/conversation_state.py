@@ -256,7 +256,7 @@ def shown(asked: StateOptions, history: Iterable[bytes], items: Mapping[str, byt
     """
     if not asked.references:
         return asked
-    names = {reference.place: reference.id for reference in asked.references}
+    names = {reference.index: reference.id for reference in asked.references}
     seen = set(named(history, set(names.values())))
     own: list[tuple[str, bytes]] = []
     for place, (id, body) in enumerate(asked.items):

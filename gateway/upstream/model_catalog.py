@@ -107,7 +107,7 @@ class ModelCatalog:
                 why = "upstream_timeout"
             except (UpstreamError, TranslationError) as error:
                 told = error.failure
-                if told.loud or not (told.status >= 500 or told.status == 429):
+                if told.alert_operator or not (told.status >= 500 or told.status == 429):
                     raise  # Cohere is up, and has said what it thinks of the key
                 why = str(told.code)
             kept.tried = time.monotonic()

@@ -67,7 +67,8 @@ def project(module: str) -> Any:
 def project_request(body: bytes) -> Callable[[], Any]:
     """What translates this request."""
     chat = project("translators.operations.chat")
-    context = project("translators.core.contracts").Context(created=1_700_000_000, unique="0" * 32)
+    contracts = project("translators.core.contracts")
+    context = contracts.Context(contracts.ResponseIdentity(1_700_000_000, "0" * 32))
     return lambda: chat.request(body, context)
 
 
@@ -77,7 +78,7 @@ def project_whole() -> Work:
 
     def work() -> object:
         call = request()
-        return call.bodies, call.answer([ANSWER]).body
+        return call.bodies, call.translate_response([ANSWER]).body
 
     expect(work(), samples.ANSWER_TEXT[:20])
     return work

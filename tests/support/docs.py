@@ -178,7 +178,7 @@ def refusals() -> str:
     lines.append(("any other 4xx", REFUSALS[400].own, REFUSALS[400].server))
     lines.append(("any other status", REFUSALS[500].own, REFUSALS[500].server))
     for reason, failed in FAILED_REASONS.items():
-        meaning = Meaning(failed.status, failed.type, failed.code, failed.retry)
+        meaning = Meaning(failed.status, failed.type, failed.code, failed.should_retry)
         lines.append((f"finish reason {code(reason)}", meaning, meaning))
     return table(head, ((said, _told(own), "same" if own == server else _told(server)) for said, own, server in lines))
 

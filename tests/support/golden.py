@@ -108,7 +108,7 @@ def embeddings(case: Path) -> dict[str, str]:
     if answer is not None:
         answers = [json.dumps(one).encode() for one in (answer if isinstance(answer, list) else [answer])]
         try:
-            made["response.openai.json"] = _pretty(json.loads(call.answer(answers).body))
+            made["response.openai.json"] = _pretty(json.loads(call.translate_response(answers).body))
         except TranslationError as error:
             made["error.json"] = _pretty(_told(error))
     return made
@@ -128,7 +128,7 @@ def responses_call(request: Mapping[str, Any] | bytes, **settings: Any) -> respo
 
 def responses_answer(call: responses_api.ResponsesTranslation, answer: Any) -> Any:
     """Cohere's whole answer as the caller sees it."""
-    return json.loads(call.answer([json.dumps(answer).encode()]).body)
+    return json.loads(call.translate_response([json.dumps(answer).encode()]).body)
 
 
 def as_responses(request: Mapping[str, Any]) -> dict[str, Any]:

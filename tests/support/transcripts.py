@@ -19,7 +19,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 
 from support.recordings import select
-from translators.core.contracts import Context, Policy, UsageBase
+from translators.core.contracts import Context, LearnedCapabilities, Policy, ResponseIdentity, UsageBase
 from translators.core.errors import Failure
 from translators.operations import chat
 
@@ -96,7 +96,7 @@ def context(**settings: Any) -> Context:
     if "extra_upstream_fields" in settings:
         settings["extra_upstream_fields"] = frozenset(settings["extra_upstream_fields"])
     reported = {name: frozenset(words) for name, words in features.items()}
-    return Context(CREATED, UNIQUE, strict, Policy(**settings), reported)
+    return Context(ResponseIdentity(CREATED, UNIQUE), Policy(**settings), LearnedCapabilities(reported), strict=strict)
 
 
 def call(request: Mapping[str, Any] | bytes, **settings: Any) -> chat.ChatTranslation:
@@ -114,7 +114,7 @@ def sent(told: chat.ChatTranslation) -> Any:
 def answered(told: chat.ChatTranslation, answer: Any) -> Any:
     """Cohere's whole answer as the caller sees it."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return json.loads(told.answer([body]).body)
+    return json.loads(told.translate_response([body]).body)
 
 
 def chunks(told: chat.ChatTranslation, data: Iterable[bytes]) -> list[Any]:

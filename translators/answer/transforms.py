@@ -49,7 +49,7 @@ class OnlyTools:
     def __call__(self, step: Step) -> Sequence[Step]:
         if isinstance(step, Opened) and step.kind is Kind.CALL and step.name not in self._names:
             message = f"The model called '{step.name}' although tool_choice allows only {', '.join(self._names)}"
-            return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, again=True)),)
+            return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, second_attempt=True)),)
         return (step,)
 
 
@@ -68,7 +68,7 @@ class RequireToolCall:
         if isinstance(step, Finished) and step.reason in ("COMPLETE", "STOP_SEQUENCE") and not self._called:
             if self._disobeyed is None:
                 message = "The model called no tool although tool_choice requires it"
-                return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, again=True), step.usage),)
+                return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, second_attempt=True), step.usage),)
             self._disobeyed()
         return (step,)
 
@@ -223,7 +223,7 @@ class ValidateSchema:
             complaint = self._complaint(self._text)
             if complaint:
                 message = f"The model's answer does not satisfy the JSON schema: {complaint}"
-                return (Failed(Failure(502, message, "server_error", SCHEMA_MISSED, again=True), step.usage),)
+                return (Failed(Failure(502, message, "server_error", SCHEMA_MISSED, second_attempt=True), step.usage),)
         return (step,)
 
 

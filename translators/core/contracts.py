@@ -1,7 +1,7 @@
-"""All that a translator may know of the outside, and the contract it offers to it.
+"""What a translation may read of its surroundings, and the contracts it offers in return.
 
-`Context` goes in. A `Translation` comes out: the Cohere request to send, and the two ways to tell its answer; or a
-`SplitRequest`: several requests with one answer.
+A `Context` goes in. A `Translation` comes out: the requests to send to Cohere, and two ways to translate the answer,
+whole or streamed. An operation whose inputs are sent in several parts yields a `SplitRequest` instead.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from translators.core.notes import Notes
 
 
 class UsageBase(Enum):
-    """Which of Cohere's two counts `usage` shows (product.md, decision 5)."""
+    """Which of Cohere's two counts `usage` shows: the tokens it processed, or the units it bills."""
 
     TOKENS = "tokens"
     BILLED = "billed_units"
@@ -24,7 +24,7 @@ class UsageBase(Enum):
 class Policy(Struct, frozen=True):
     """The operator's choices that translation obeys; the settings of the same names are documented there.
 
-    instead: models that failed in this one request -> the models that answer in their place.
+    model_overrides: models that failed in this one request -> the models that replace them.
     """
 
     aliases: Mapping[str, str] = {}
@@ -33,103 +33,147 @@ class Policy(Struct, frozen=True):
     extra_upstream_fields: frozenset[str] = frozenset()
     refuse_missed_schema: bool = False
     embed_input_type: str = "search_document"
-    instead: Mapping[str, str] = {}
+    model_overrides: Mapping[str, str] = {}
     transcription_language: str = ""
     raw_thoughts: bool = False
 
 
-def _nothing(thought: str) -> str:
+class ResponseIdentity(Struct, frozen=True):
+    """The ids and the times of one response.
+
+    created: Unix seconds. unique: a random hex string, for ids that Cohere does not give. response_id: `resp_...` where
+    the gateway has chosen one already. now: the current Unix time, for responses that take a while; None without a
+    clock.
+    """
+
+    created: int
+    unique: str
+    response_id: str = ""
+    now: Callable[[], float] | None = None
+
+    def completed_at(self) -> int:
+        """Return the time of completion for a response that is complete now.
+
+        It is never before `created`: clocks may be set back. Without a clock it is `created`.
+        """
+        return max(int(self.now()), self.created) if self.now is not None else self.created
+
+
+class LearnedCapabilities(Struct, frozen=True):
+    """What is known of models beyond the table in `capabilities.py`.
+
+    features: by model, what `/v1/models` reports. corrections: by model, what Cohere's errors revealed; the keys are
+    fields of `Capabilities`.
+    """
+
+    features: Mapping[str, frozenset[str]] = {}
+    corrections: Mapping[str, Mapping[str, bool]] = {}
+
+
+def _no_token(text: str) -> str:
     return ""
 
 
-def _nobodys(token: str) -> str | None:
+def _no_text(token: str) -> str | None:
     return None
 
 
-def _no_words() -> Sequence[bytes]:
+class ConversationContext(Struct, frozen=True):
+    """What precedes the request, and the keys to what it carries.
+
+    history: earlier turns, as JSON arrays of items. items: those that the request refers to, by id.
+    encrypt_reasoning, decrypt_reasoning: a thought as an opaque token, and back (None for a token that was not made
+    here); encrypt_summary, decrypt_summary: the same for the summary in a compaction.
+    """
+
+    history: Sequence[bytes] = ()
+    items: Mapping[str, bytes] = {}
+    encrypt_reasoning: Callable[[str], str] = _no_token
+    decrypt_reasoning: Callable[[str], str | None] = _no_text
+    encrypt_summary: Callable[[str], str] = _no_token
+    decrypt_summary: Callable[[str], str | None] = _no_text
+
+
+def _no_vocabulary() -> Sequence[bytes]:
     return ()
 
 
 class Context(Struct, frozen=True):
     """One request's surroundings.
 
-    created: Unix seconds. unique: a random hex string, for ids that Cohere does not give.
-    strict: the caller sent `x-gateway-strict: true`. features: what `/v1/models` says a model can do; lessons:
-    what its refusals taught about it, by the name of the capability. seal, opened: a thought as an opaque token,
-    and back (None for a token that was not made here); the same of a summary. now: Unix seconds when it is called, for
-    what takes its time; `created` where there is no clock. history: what was said before, as JSON
-    arrays of items. items: those that the request refers to, by id. vocabulary: the bytes of OpenAI's tokens by their
-    ids.
+    strict: the caller sent `x-gateway-strict: true`. vocabulary: the bytes of cl100k_base's tokens by their ids.
     """
 
-    created: int
-    unique: str
-    strict: bool = False
+    identity: ResponseIdentity
     policy: Policy = Policy()
-    features: Mapping[str, frozenset[str]] = {}
-    lessons: Mapping[str, Mapping[str, bool]] = {}
-    history: Sequence[bytes] = ()
-    items: Mapping[str, bytes] = {}
-    response_id: str = ""
-    seal: Callable[[str], str] = _nothing
-    opened: Callable[[str], str | None] = _nobodys
-    seal_summary: Callable[[str], str] = _nothing
-    opened_summary: Callable[[str], str | None] = _nobodys
-    vocabulary: Callable[[], Sequence[bytes]] = _no_words
-    now: Callable[[], float] | None = None
+    learned: LearnedCapabilities = LearnedCapabilities()
+    conversation: ConversationContext = ConversationContext()
+    strict: bool = False
+    vocabulary: Callable[[], Sequence[bytes]] = _no_vocabulary
 
-    def ended(self) -> int:
-        """When an answer was complete that is so now; clocks may be set back, answers do not end before they began."""
-        return max(int(self.now()), self.created) if self.now is not None else self.created
+
+class Workload(Struct, frozen=True):
+    """An estimate of what a request asks of Cohere, cheap enough to make for each: for limits and budgets.
+
+    model: Cohere's id. prompt_bytes: of the texts sent, over all parallel calls, without images and recordings.
+    max_tokens: the most that may be generated over all parallel calls, None where the caller set no bound.
+    end_user: the caller's `user` or `safety_identifier`, empty without one.
+    """
+
+    model: str
+    prompt_bytes: int = 0
+    max_tokens: int | None = None
+    end_user: str = ""
 
 
 class UsageTotals(Struct, frozen=True):
-    """What an answer came to, for metrics and the ledger. `billed` is Cohere's own count.
+    """What a response consumed, for metrics and the ledger.
 
-    finish: of several choices one that did not just end, if there is one; empty where nothing is generated.
+    finish_reason: of several choices one that did not simply stop, if there is one; empty where nothing is generated.
+    billed: Cohere's own count, by unit.
     """
 
-    finish: str = ""
+    finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     billed: Mapping[str, int | float] = {}
 
     @property
-    def lasting(self) -> bool:
-        """It may be told again later: nothing of it was cut off, and nobody is told again to call a tool."""
-        return self.finish in ("", "stop")
+    def cacheable(self) -> bool:
+        """The response may be repeated later: nothing was cut off, and no tool would be called twice."""
+        return self.finish_reason in ("", "stop")
 
 
 class TranslatedResponse(Struct, frozen=True):
-    """A whole answer, encoded for the caller."""
+    """A whole response, encoded for the caller."""
 
     body: bytes
-    outcome: UsageTotals
+    usage: UsageTotals
 
 
 class Reference(Struct, frozen=True):
-    """An item that a request names instead of showing it, and where it would be found.
+    """An item that a request names instead of including it, and where it would be stored.
 
-    place: among the request's items. answer_id: of the response whose output it is in. response_id: of the one whose
+    index: among the request's items. answer_id: of the response whose output holds it. response_id: of the one whose
     request had it. Both are empty for an id that was not made here.
     """
 
-    place: int
+    index: int
     id: str
     answer_id: str = ""
     response_id: str = ""
 
 
-class Prepared(Struct, frozen=True):
-    """A response that was asked for without an answer: its events, and it as a whole."""
+class PreparedResponse(Struct, frozen=True):
+    """A response made without a call to Cohere: its events, and the whole document."""
 
-    documents: Sequence[bytes]
+    events: Sequence[bytes]
     final: bytes
     notes: Notes
 
 
 class StateOptions(Struct, frozen=True):
-    """What a request asks of the memory. items: the request's own, by id, as they are kept."""
+    """What a request asks of stored conversations. items: the request's own, by id, as they are stored."""
 
     store: bool = True
     previous_response_id: str = ""
@@ -140,9 +184,9 @@ class StateOptions(Struct, frozen=True):
 
 
 class FinishedResponse(Struct, frozen=True):
-    """A finished response as the memory keeps it. output: a JSON array; items: its elements.
+    """A finished response as it is stored. output: a JSON array; items: its elements.
 
-    answer_id: what their ids have in common, empty without any.
+    answer_id: what their ids have in common, empty where they share nothing.
     """
 
     id: str
@@ -155,24 +199,26 @@ class FinishedResponse(Struct, frozen=True):
 
 
 class QueuedResponse(Struct, frozen=True):
-    """What is told of an answer in the background before it begins. waiting, begun: the answer as it stands while
-    nobody works on it, and then. events: the first ones of its stream, numbered from 0.
+    """A background response before it begins.
+
+    queued, in_progress: the document before and after work on it has begun. events: the first of its stream, numbered
+    from 0.
     """
 
-    waiting: bytes
-    begun: bytes
+    queued: bytes
+    in_progress: bytes
     events: Sequence[bytes]
 
 
 class Stream(Protocol):
-    """A streamed answer being told. What its methods return is to be sent in order: JSON documents.
+    """A streamed response under translation. Its methods return JSON documents, to be sent in order.
 
-    `choice` counts the parallel calls to Cohere that one request may make. feed raises UpstreamProtocolError
-    alone, upon which the caller says `end` with that failure. end is idempotent: after a normal finish it
-    returns nothing. whole tells a whole answer of Cohere's as the stream it might have been.
+    `choice` counts the parallel calls to Cohere that one request may make. `feed` raises nothing but
+    UpstreamProtocolError, upon which the caller calls `end` with its failure. `end` is idempotent: after a normal
+    finish it returns nothing. `whole` presents a whole answer of Cohere's as the stream it might have been.
     """
 
-    outcome: UsageTotals
+    usage: UsageTotals
     finished: bool
     failure: Failure | None
 
@@ -185,23 +231,14 @@ class Stream(Protocol):
     def done(self, choice: int) -> bool: ...
 
     def final(self) -> bytes:
-        """The whole answer as one document, once finished; empty where the operation has no such thing."""
+        """Return the whole response as one document, once finished; empty where the operation has no such thing."""
         ...
 
 
-class Translation(Protocol):
-    """A translated request.
+class UpstreamRequest(Protocol):
+    """The requests that Cohere is sent for one request of the caller's.
 
-    bodies       what Cohere is sent, as JSON: one body for each parallel call (`n` in chat)
-    model        Cohere's id of the model
-    streamed     the caller wants a stream
-    buffered     Cohere's answer must be seen whole before any of it is shown, also to a caller who streams
-    repeatable   the likeliest answer is asked for (temperature 0): the same request may get the same answer
-    notes        what was not taken as asked
-    again        the call to make after an answer that Cohere may do better (`Failure.again`); None for none
-    shorter      the call to make when Cohere finds this one too long; None where nothing may be left out
-    answer       Cohere's whole answers, one for each body, as the caller's
-    stream       the machine that tells Cohere's events as the caller's
+    bodies: JSON, one for each parallel call. model: Cohere's id. notes: what was not taken as asked.
     """
 
     @property
@@ -209,58 +246,83 @@ class Translation(Protocol):
 
     @property
     def model(self) -> str: ...
+
+    @property
+    def notes(self) -> Notes: ...
+
+    @property
+    def workload(self) -> Workload: ...
+
+
+class Streamable(Protocol):
+    """A translation whose response can be streamed.
+
+    streamed: the caller wants a stream. buffered: Cohere's answer must be seen whole before any of it is shown, also to
+    a caller who streams. stream: the translator of Cohere's events.
+    """
 
     @property
     def streamed(self) -> bool: ...
 
     @property
-    def repeatable(self) -> bool: ...
-
-    @property
     def buffered(self) -> bool: ...
-
-    @property
-    def notes(self) -> Notes: ...
-
-    def again(self) -> "Translation | None": ...
-
-    def shorter(self) -> "Translation | None": ...
-
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse: ...
 
     def stream(self) -> Stream: ...
 
 
-class SplitRequest(Protocol):
-    """A translated request whose parts are asked apart, a few at once, and answered together and whole.
+class Retryable(Protocol):
+    """A translation that knows of other ways to ask.
 
-    weights: what each body takes of a budget that counts inputs. told: a part's failure as the caller of the whole
-    request sees it. otherwise: the call to make after a
-    failure, None where another one would not help. What the cache keeps are pieces, each as if it had been asked for
-    alone: `alone` says how that would have been asked, `beside` is the call for what is not kept, `pieces` what its
-    answers add, by place.
+    second_attempt: the call to make after an answer that Cohere may do better (`Failure.second_attempt`), None for
+    none. shortened: the call to make when Cohere finds this one too long, None where nothing may be left out.
+    repeatable: no chance is in it (temperature 0), so that a cached answer may serve.
     """
 
     @property
-    def bodies(self) -> Sequence[bytes]: ...
+    def repeatable(self) -> bool: ...
+
+    def second_attempt(self) -> "Translation | None": ...
+
+    def shortened(self) -> "Translation | None": ...
+
+
+class Translation(UpstreamRequest, Streamable, Retryable, Protocol):
+    """A translated request with one response."""
+
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
+        """Translate Cohere's whole answers, one for each body. Raises UpstreamProtocolError, AnswerFailed."""
+        ...
+
+
+class SplitRequest(UpstreamRequest, Protocol):
+    """A translated request whose parts are sent apart, a few at once, and whose response is whole.
+
+    The cache holds one entry an input, each as if it had been the only one.
+    """
 
     @property
-    def model(self) -> str: ...
+    def weights(self) -> Sequence[int]:
+        """What each body takes of a budget that counts inputs."""
+        ...
 
-    @property
-    def weights(self) -> Sequence[int]: ...
+    def caller_failure(self, failure: Failure) -> Failure:
+        """Restate a part's failure in the words of the whole request."""
+        ...
 
-    @property
-    def notes(self) -> Notes: ...
+    def second_attempt(self, failure: Failure) -> "SplitRequest | None":
+        """Return the request to make after this failure, None where another one would not help."""
+        ...
 
-    def told(self, failed: Failure) -> Failure: ...
+    def input_bodies(self) -> Sequence[bytes]:
+        """Return, for each input, the body that would be sent for it alone: the key of its cache entry."""
+        ...
 
-    def otherwise(self, failed: Failure) -> "SplitRequest | None": ...
+    def without_cached(self, cached: Sequence[bytes | None]) -> "SplitRequest":
+        """Return the request for those inputs that the cache lacks."""
+        ...
 
-    def alone(self) -> Sequence[bytes]: ...
+    def cache_entries(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
+        """Split Cohere's answers into one entry an input, with the input's index."""
+        ...
 
-    def beside(self, kept: Sequence[bytes | None]) -> "SplitRequest": ...
-
-    def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]: ...
-
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse: ...
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse: ...

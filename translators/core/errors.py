@@ -18,9 +18,9 @@ class Failure(Struct, frozen=True):
     """One failed request, as the caller will see it.
 
     status: the HTTP status, used if nothing was sent yet. type, code, param, message: OpenAI's four keys.
-    retry: what `x-should-retry` says, None for silence. loud: whether the operator must hear of it.
-    again: asking Cohere once more may mend it (the model chose badly, nothing is broken).
-    lesson: a capability that the model turned out to lack, or to have (`capabilities.Capabilities`).
+    should_retry: the value of `x-should-retry`, None to leave it out. alert_operator: the log says it loudly.
+    second_attempt: another call may succeed (the model chose badly, nothing is broken).
+    learned_capability: what the error revealed about the model: a field of `capabilities.Capabilities` and its value.
     """
 
     status: int
@@ -28,10 +28,10 @@ class Failure(Struct, frozen=True):
     type: str = "invalid_request_error"
     code: str | None = None
     param: str | None = None
-    retry: bool | None = None
-    loud: bool = False
-    again: bool = False
-    lesson: tuple[str, bool] | None = None
+    should_retry: bool | None = None
+    alert_operator: bool = False
+    second_attempt: bool = False
+    learned_capability: tuple[str, bool] | None = None
 
     def at(self, param: str) -> "Failure":
         """The same, with the field it is about."""

@@ -87,17 +87,25 @@ def clamped(low: float, high: float) -> Converter:
 
 
 class Reading(Struct):
-    """What a body came to. sent: Cohere's names and values; read: the caller's; extra: passed as they are."""
+    """What a body came to. sent: Cohere's names and values; read: the caller's; extra: passed as they are.
+
+    end_user: whom the caller asks for, empty without a name.
+    """
 
     sent: dict[str, Any]
     read: dict[str, Any]
     extra: dict[str, Raw]
+    end_user: str = ""
 
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
+_end_user = msgspec.json.Decoder(str)
 _NULL = b"null"
 _ABSENT = Raw(_NULL)
+
+END_USER_FIELDS = ("user", "safety_identifier")
+"""Fields that Cohere has no use for, but limits and the ledger do."""
 
 SYNONYM_OBJECT = "extra_params"
 """An object whose fields are read as if they stood at the top level (product.md, decision 1)."""
@@ -141,13 +149,18 @@ class FieldTable:
                 reading.sent[row.to] = converted
             elif row.verdict is Verdict.READ:
                 reading.read[name] = decode_field(name, decoder, raw, notes)
-            elif bytes(raw) in row.neutral:
-                continue
-            elif row.verdict is Verdict.IGNORE:
-                notes.ignored(name, row.why)
-            else:
-                raise InvalidField(name, f"'{name}' is not supported: {row.why}", "unsupported_value")
+            elif bytes(raw) not in row.neutral:
+                self._drop(row, raw, reading, notes)
         return reading
+
+    def _drop(self, row: Field, raw: Raw, reading: Reading, notes: Notes) -> None:
+        """Notes or refuses a field that has no effect. An end user's name is kept, for limits: `user`'s first."""
+        if row.verdict is Verdict.REFUSE:
+            raise InvalidField(row.name, f"'{row.name}' is not supported: {row.why}", "unsupported_value")
+        first = row.name == END_USER_FIELDS[0] or not reading.end_user
+        if row.name in END_USER_FIELDS and first and bytes(raw)[:1] == b'"':
+            reading.end_user = decode_field(row.name, _end_user, raw, notes)
+        notes.ignored(row.name, row.why)
 
     def _fields(self, body: bytes) -> dict[str, Raw]:
         try:

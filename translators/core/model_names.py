@@ -34,7 +34,7 @@ def resolve(asked: str, policy: Policy) -> str:
         name = name[len(PREFIX) :]
     if policy.successors:
         name = SUCCESSORS.get(name, name)
-    return policy.instead.get(name, name) if policy.instead else name
+    return policy.model_overrides.get(name, name) if policy.model_overrides else name
 
 
 def served(asked: str, policy: Policy, notes: Notes) -> str:
@@ -43,7 +43,7 @@ def served(asked: str, policy: Policy, notes: Notes) -> str:
     if not model:
         raise InvalidField("model", "'model' must not be empty", "empty_string")
     if model != bare(asked):
-        notes.told("model", f"model {bare(asked)} -> {model}")
+        notes.inform("model", f"model {bare(asked)} -> {model}")
     return model
 
 

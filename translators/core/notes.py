@@ -54,7 +54,7 @@ class Notes:
         """The gateway did what Cohere cannot; `how` says by what means."""
         self._add(Kind.EMULATED, field, f"{field} emulated ({how})")
 
-    def told(self, field: str, text: str) -> None:
+    def inform(self, field: str, text: str) -> None:
         """Something the caller should know that changed nothing they asked for: never refused."""
         self._add(Kind.NOTED, field, text)
 

@@ -119,7 +119,9 @@ def refusal(status: int, body: bytes, own_key: bool) -> Failure:
     if meaning is _UPSTREAM_AUTH:
         message = "The gateway's own Cohere key was refused; its operator has been told"
     lesson = next((lesson for words, lesson in LESSONS if status == 400 and words in message), None)
-    return Failure(meaning.status, message, meaning.type, code, param, meaning.retry, meaning.loud, lesson=lesson)
+    return Failure(
+        meaning.status, message, meaning.type, code, param, meaning.retry, meaning.loud, learned_capability=lesson
+    )
 
 
 def _read(body: bytes) -> ErrorBody:

@@ -13,13 +13,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.openai import chat as openai
-from translators.core.contracts import Context, Stream, TranslatedResponse
+from translators.core.contracts import Context, Stream, TranslatedResponse, Workload
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
 from translators.core.notes import Notes
 from translators.operations.chat_answer import ChatStream, ChatView, completion
 from translators.request import tools
-from translators.request.builder import ChatOptions, compose
+from translators.request.builder import ChatOptions, build
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 
 MOST_CHOICES = 128
@@ -72,17 +72,18 @@ class ChatTranslation(Struct, frozen=True):
     streamed: bool
     notes: Notes
     view: ChatView
+    workload: Workload
     repeatable: bool
     buffered: bool = False
     second: "Callable[[], ChatTranslation] | None" = None
 
-    def again(self) -> "ChatTranslation | None":
+    def second_attempt(self) -> "ChatTranslation | None":
         return self.second() if self.second is not None else None
 
-    def shorter(self) -> None:
+    def shortened(self) -> None:
         return None
 
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's whole answers, one a choice, as a ChatCompletion. Raises UpstreamProtocolError, AnswerFailed."""
         tellings = [self.view.telling().whole(body) for body in bodies]
         refuse = self.second is None and self.view.context.policy.refuse_missed_schema
@@ -130,11 +131,19 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         notes.ignored("reasoning.summary", "chat has no summaries")
     _check_kind(reading, notes)
     include_usage = _include_usage(asked, question.streamed)
-    found = compose(question, context, notes, attempt)
+    found = build(question, context, notes, attempt)
     view = ChatView(question.model, context, include_usage, legacy, question.choices, found.rewrites)
     second = partial(request, body, context, 2) if attempt == 1 and found.checked else None
     return ChatTranslation(
-        found.bodies, found.model, question.streamed, notes, view, found.repeatable, found.buffered, second
+        found.bodies,
+        found.model,
+        question.streamed,
+        notes,
+        view,
+        found.workload(reading.end_user),
+        found.repeatable,
+        found.buffered,
+        second,
     )
 
 

@@ -40,10 +40,10 @@ class ChatView(Struct, frozen=True):
 
     def completion_id(self, upstream_id: str) -> str:
         """Cohere's own id, by which its support finds the answer; of several choices none is the answer's."""
-        return f"chatcmpl-{upstream_id if upstream_id and self.choices == 1 else self.context.unique}"
+        return f"chatcmpl-{upstream_id if upstream_id and self.choices == 1 else self.context.identity.unique}"
 
     def call_id(self, given: str, number: int) -> str:
-        return given or f"call_{self.context.unique}_{number}"
+        return given or f"call_{self.context.identity.unique}_{number}"
 
 
 def usage(found: Counts) -> openai.Usage:
@@ -178,7 +178,7 @@ class ChatStream:
     """A streamed answer of one choice or several: `context.Stream`. One id for all; the usage comes last."""
 
     def __init__(self, view: ChatView) -> None:
-        self.outcome = UsageTotals()
+        self.usage = UsageTotals()
         self.finished = False
         self.failure: Failure | None = None
         self._view = view
@@ -212,14 +212,14 @@ class ChatStream:
         self.failure = told.failure
         self.finished = self.failure is not None or all(choice.finish for choice in self._choices)
         found = total(choice.counts for choice in self._choices)
-        self.outcome = found.outcome(_ending(choice.finish for choice in self._choices))
+        self.usage = found.outcome(_ending(choice.finish for choice in self._choices))
         if not self.finished or self.failure is not None or not self._view.include_usage:
             return chunks
         return [*chunks, _chunk(told.id, self._view, [], usage(found))]
 
 
 def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
-    return _encode(openai.ChatCompletionChunk(id, view.context.created, view.model, choices, usage=usage))
+    return _encode(openai.ChatCompletionChunk(id, view.context.identity.created, view.model, choices, usage=usage))
 
 
 def _ending(finishes: Iterable[str]) -> str:
@@ -268,7 +268,7 @@ def completion(
         used.append(found)
     found = used[0] if len(used) == 1 else total(used)
     answer = openai.ChatCompletion(
-        view.completion_id(upstream_id), view.context.created, view.model, choices, usage=usage(found)
+        view.completion_id(upstream_id), view.context.identity.created, view.model, choices, usage=usage(found)
     )
     return answer, found.outcome(_ending(choice.finish_reason for choice in choices))
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from translators.core.contracts import Context
+from translators.core.contracts import Context, ResponseIdentity
 from translators.core.errors import InvalidField
 from translators.core.notes import Kind, Notes
 from translators.operations import responses
@@ -61,7 +61,7 @@ def _judge(item: dict[str, Any], where: str, notes: Notes) -> None:
     place = f"input[{len(before)}]"
     asked = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
     try:
-        call = responses.request(_encode(asked), Context(0, "0", notes.strict))
+        call = responses.request(_encode(asked), Context(ResponseIdentity(0, "0"), strict=notes.strict))
     except InvalidField as error:
         told = error.failure
         param = told.param if told.param and told.param.startswith(place) else place
@@ -69,7 +69,7 @@ def _judge(item: dict[str, Any], where: str, notes: Notes) -> None:
         raise InvalidField(param.replace(place, where), shown, told.code or "invalid_value") from error
     for note in call.notes:
         if note.kind is Kind.IGNORED:
-            notes.told(note.field, note.text.replace(place, where))
+            notes.inform(note.field, note.text.replace(place, where))
 
 
 def as_kept(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:

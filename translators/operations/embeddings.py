@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
 from translators.core.capabilities import EmbeddingModel, embedder
-from translators.core.contracts import Context, TranslatedResponse
+from translators.core.contracts import Context, TranslatedResponse, Workload
 from translators.core.errors import Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, read, required, send, with_extra
 from translators.core.model_names import served
@@ -66,41 +66,42 @@ class EmbeddingsRequest(Struct, frozen=True):
     body: Callable[[Part], bytes]
     view: View
     given: frozenset[str]
+    workload: Workload
     second: "Callable[[], EmbeddingsRequest] | None" = None
 
     @property
     def weights(self) -> Sequence[int]:
         return [len(part.positions) for part in self.parts]
 
-    def alone(self) -> Sequence[bytes]:
+    def input_bodies(self) -> Sequence[bytes]:
         return [self.body(alone(one)) for one in self.inputs]
 
-    def beside(self, kept: Sequence[bytes | None]) -> "EmbeddingsRequest":
+    def without_cached(self, kept: Sequence[bytes | None]) -> "EmbeddingsRequest":
         known = [read_vector(one, self.view) for one in kept]
         missing = [place for place, one in enumerate(known) if one is None]
         if len(missing) < len(known):
-            self.notes.told("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
+            self.notes.inform("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
         found = parts(missing, [self.inputs[place] for place in missing], self.able)
         return replace(self, known=known, parts=found, bodies=tuple(map(self.body, found)))
 
-    def pieces(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
+    def cache_entries(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
         found, _ = vectors(self.known, self.parts, bodies, self.view)
         return [(place, written(found[place], self.view)) for part in self.parts for place in part.positions]
 
-    def told(self, failed: Failure) -> Failure:
+    def caller_failure(self, failed: Failure) -> Failure:
         param = failed.param
         return failed if param is None or param in self.given else failed.at(PARAMS.get(param, param))
 
-    def otherwise(self, failed: Failure) -> "EmbeddingsRequest | None":
+    def second_attempt(self, failed: Failure) -> "EmbeddingsRequest | None":
         """Floats, where Cohere's base64 is refused or is none."""
         refused = failed.status in (400, 422) and any(word in failed.message for word in ("base64", "embedding_types"))
-        if self.second is None or not (refused or failed.again):
+        if self.second is None or not (refused or failed.second_attempt):
             return None
         second = self.second()
-        second.notes.told("encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here")
+        second.notes.inform("encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here")
         return second
 
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's answers, one a part, as OpenAI's list. Raises UpstreamProtocolError, AnswerFailed."""
         found, counts = vectors(self.known, self.parts, bodies, self.view)
         return TranslatedResponse(told(found, counts, self.view), counts.outcome(""))
@@ -136,7 +137,9 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     second = partial(request, body, context, True) if "base64" in view.asked else None
     known: list[Vector | None] = [None] * len(inputs)
     bodies, names = tuple(map(body_of, found)), frozenset(asked)
-    return EmbeddingsRequest(bodies, model, notes, inputs, known, found, able, body_of, view, names, second)
+    prompt_bytes = sum(len(body) for part, body in zip(found, bodies, strict=True) if part.field == "texts")
+    workload = Workload(model, prompt_bytes, None, reading.end_user)
+    return EmbeddingsRequest(bodies, model, notes, inputs, known, found, able, body_of, view, names, workload, second)
 
 
 def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -135,7 +135,7 @@ def _read(body: bytes) -> cohere.EmbedAnswer:
 def _broken(what: str, name: str) -> TranslationError:
     """What is no answer; where base64 was asked for, floats may be one."""
     broken = UpstreamProtocolError(f"Cohere sent {what}")
-    return AnswerFailed(replace(broken.failure, again=True)) if name == "base64" else broken
+    return AnswerFailed(replace(broken.failure, second_attempt=True)) if name == "base64" else broken
 
 
 def _check(rows: Sequence[Raw], name: str, size: int) -> None:

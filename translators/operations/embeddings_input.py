@@ -203,7 +203,7 @@ class Inputs:
             return b"".join(pieces).decode()
         except UnicodeDecodeError:
             # A text that was cut between tokens may be cut within a character.
-            self._notes.told(path, f"{path} holds bytes that are no text: replaced")
+            self._notes.inform(path, f"{path} holds bytes that are no text: replaced")
             return b"".join(pieces).decode("utf-8", "replace")
 
 

@@ -65,20 +65,20 @@ def rewritten(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
         if name in fields:
             given = fields.pop(name)
             fields.setdefault(meant, given)
-            notes.told(name, f"{name} sent as {meant}")
+            notes.inform(name, f"{name} sent as {meant}")
     for (name, word), meant_word in REWORDED.items():
         if name in fields and _word(fields[name]) == word:
             if meant_word is None:
                 del fields[name]
-                notes.told(name, f"{name} {word} left out")
+                notes.inform(name, f"{name} {word} left out")
             else:
                 fields[name] = Raw(_encode(meant_word))
-                notes.told(name, f"{name} {word} sent as {meant_word}")
+                notes.inform(name, f"{name} {word} sent as {meant_word}")
     model = _word(fields.get("model", Raw(b"")))
     served = resolve(model, policy) if model else model
     if served != model:
         fields["model"] = Raw(_encode(served))
-        notes.told("model", f"model {model} -> {served}")
+        notes.inform("model", f"model {model} -> {served}")
     return (_encode(fields) if len(notes) else body), notes
 
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct
 
 from schemas.cohere import rerank as cohere
 from schemas.openai import rerank as openai
-from translators.core.contracts import Context, Stream, TranslatedResponse, UsageBase, UsageTotals
+from translators.core.contracts import Context, Stream, TranslatedResponse, UsageBase, UsageTotals, Workload
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send, with_extra
 from translators.core.model_names import served
@@ -54,17 +54,18 @@ class RerankTranslation(Struct, frozen=True):
     documents: list[Document]
     returned: bool
     context: Context
+    workload: Workload
     streamed: bool = False
     buffered: bool = False
     repeatable: bool = True
 
-    def again(self) -> None:
+    def second_attempt(self) -> None:
         return None
 
-    def shorter(self) -> None:
+    def shortened(self) -> None:
         return None
 
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's ranking in both dialects. Raises UpstreamProtocolError."""
         try:
             ranking = cohere.decode_answer(bodies[0])
@@ -73,7 +74,7 @@ class RerankTranslation(Struct, frozen=True):
             raise UpstreamProtocolError("Cohere sent a ranking that cannot be read") from error
         outcome = _outcome(counted, self.context.policy.usage_base)
         told = openai.Ranking(
-            id=ranking.id or f"rerank-{self.context.unique}",
+            id=ranking.id or f"rerank-{self.context.identity.unique}",
             model=self.asked,
             results=[self._ranked(result) for result in ranking.results],
             meta=ranking.meta,
@@ -121,7 +122,8 @@ def request(body: bytes, context: Context) -> RerankTranslation:
         notes.emulated("return_documents", "added by the gateway")
     sent = cohere.RerankRequest(model, query, texts, **reading.sent)
     bodies = (with_extra(cohere.encode_request(sent), reading.extra),)
-    return RerankTranslation(bodies, model, notes, asked, documents, returned, context)
+    workload = Workload(model, len(bodies[0]), None, reading.end_user)
+    return RerankTranslation(bodies, model, notes, asked, documents, returned, context, workload)
 
 
 def _text(document: Document, index: int, fields: list[str] | None) -> str:

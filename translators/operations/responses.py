@@ -18,12 +18,13 @@ from schemas.openai import responses as openai
 from translators.core.contracts import (
     Context,
     FinishedResponse,
-    Prepared,
+    PreparedResponse,
     QueuedResponse,
     Reference,
     StateOptions,
     Stream,
     TranslatedResponse,
+    Workload,
 )
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, ignore, read, refuse, required
@@ -38,7 +39,7 @@ from translators.operations.responses_answer import (
 from translators.operations.responses_input import InputReader
 from translators.operations.responses_template import before_the_answer
 from translators.operations.responses_tools import ResponsesTools, chosen
-from translators.request.builder import ChatOptions, compose
+from translators.request.builder import ChatOptions, build
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.request.truncation import further, shortened
 
@@ -92,18 +93,19 @@ class ResponsesTranslation(Struct, frozen=True):
     streamed: bool
     notes: Notes
     view: ResponsesView
+    workload: Workload
     repeatable: bool
     buffered: bool = False
     second: "Callable[[], ResponsesTranslation] | None" = None
-    shortened: "Callable[[], ResponsesTranslation] | None" = None
+    shorter: "Callable[[], ResponsesTranslation] | None" = None
 
-    def again(self) -> "ResponsesTranslation | None":
+    def second_attempt(self) -> "ResponsesTranslation | None":
         return self.second() if self.second is not None else None
 
-    def shorter(self) -> "ResponsesTranslation | None":
-        return self.shortened() if self.shortened is not None else None
+    def shortened(self) -> "ResponsesTranslation | None":
+        return self.shorter() if self.shorter is not None else None
 
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's whole answer as a Response. Raises UpstreamProtocolError or AnswerFailed."""
         response, outcome = whole(bodies[0], self.view)
         return TranslatedResponse(_encode(response), outcome)
@@ -136,7 +138,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     more = further(messages, halvings) if asked.get("truncation") == "auto" else None
     if halvings:
         messages, everything = shortened(messages, halvings), len(messages)
-        notes.told("truncation", f"truncation auto: the oldest {everything - len(messages)} messages left out")
+        notes.inform("truncation", f"truncation auto: the oldest {everything - len(messages)} messages left out")
     question = ChatOptions(
         model=model,
         messages=messages,
@@ -155,7 +157,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         extra=reading.extra,
     )
     try:
-        found = compose(question, context, notes, attempt)
+        found = build(question, context, notes, attempt)
     except InvalidField as error:
         raise _placed(error, [reader.places.get(id(message), "input") for message in messages]) from error
     second = partial(request, body, context, 2, halvings) if attempt == 1 and found.checked else None
@@ -175,6 +177,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         question.streamed,
         notes,
         view,
+        found.workload(reading.end_user),
         found.repeatable,
         found.buffered,
         second,
@@ -199,16 +202,16 @@ SILENCE = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
 """What Cohere would say, if it said nothing."""
 
 
-def prepared(body: bytes, context: Context) -> Prepared:
+def prepared(body: bytes, context: Context) -> PreparedResponse:
     """A request with `generate: false`: a response to be continued, whose input may be empty. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     required(reading, "model")
     given = reading.read.get("input")
-    if given or context.history:
+    if given or context.conversation.history:
         _reader(given or [], reading.read.get("instructions"), context, notes)
     stream = ResponsesStream(ResponsesView(before_the_answer(reading, context), context))
-    return Prepared(stream.whole(SILENCE), stream.final(), notes)
+    return PreparedResponse(stream.whole(SILENCE), stream.final(), notes)
 
 
 def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
@@ -216,13 +219,13 @@ def _reader(given: str | list[Raw], instructions: str | None, context: Context, 
     reader = InputReader(notes, context)
     if instructions:
         reader.add(chat.SystemMessage(instructions), "instructions")
-    for items in context.history:
+    for items in context.conversation.history:
         reader.read(msgspec.json.decode(items, type=list[Raw]), "history")
     if isinstance(given, str):
         if not given:
             raise InvalidField("input", "'input' must not be empty", "empty_string")
         given = [Raw(_encode({"role": "user", "content": given}))]
-    if not given and not context.history:
+    if not given and not context.conversation.history:
         raise InvalidField("input", "'input' must not be empty", "empty_array")
     reader.read(given, "input")
     reader.finish()

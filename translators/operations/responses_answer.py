@@ -98,7 +98,7 @@ class ResponsesStream:
     """A streamed answer: `context.Stream`, of one choice. `response` is the object as it stands."""
 
     def __init__(self, view: ResponsesView) -> None:
-        self.outcome = UsageTotals()
+        self.usage = UsageTotals()
         self.finished = False
         self.failure: Failure | None = None
         self.response = view.base
@@ -107,7 +107,7 @@ class ResponsesStream:
         # In the background the first events were told before Cohere was asked.
         self._sequence = len(FIRST_IN_BACKGROUND) if view.base.background else 0
         self._begun = False
-        self._upstream_id = view.context.unique
+        self._upstream_id = view.context.identity.unique
         self._output: list[openai.Item] = []
         self._places: dict[int, int] = {}  # item of the turn -> its place in the output
         self._open: _Open | None = None
@@ -148,7 +148,7 @@ class ResponsesStream:
     # --- one method a step ---------------------------------------------------------------------------------
 
     def _started(self, step: Started) -> list[Struct]:
-        self._upstream_id, self._begun = step.id or self._view.context.unique, True
+        self._upstream_id, self._begun = step.id or self._view.context.identity.unique, True
         created = () if self._view.base.background else ("response.created",)
         names = (*created, "response.in_progress")
         return [openai.ResponseEvent(name, self.response, self._number()) for name in names]
@@ -218,11 +218,11 @@ class ResponsesStream:
         # Lenient: a refusal may come as the only event, and clients want to see the beginning first.
         events = [] if self._begun else self._started(Started(""))
         events += self._finish_item("incomplete" if cut else "completed")
-        self.outcome, self.finished = found.outcome(reason), True
+        self.usage, self.finished = found.outcome(reason), True
         self.response = replace(
             self._view.base,
             status="incomplete" if cut else "completed",
-            completed_at=None if cut else self._view.context.ended(),
+            completed_at=None if cut else self._view.context.identity.completed_at(),
             incomplete_details=openai.IncompleteDetails("max_output_tokens") if cut else None,
             output=list(self._output),
             usage=usage(found),
@@ -233,7 +233,7 @@ class ResponsesStream:
         """Every failure of Cohere's is `server_error`: OpenAI's list of codes is closed; the text says the rest."""
         found = counts(step.usage, self._view.context.policy.usage_base)
         events = self._finish_item("incomplete")
-        self.outcome, self.finished, self.failure = found.outcome("error"), True, step.failure
+        self.usage, self.finished, self.failure = found.outcome("error"), True, step.failure
         code = "rate_limit_exceeded" if step.failure.status == 429 else "server_error"
         cancelled = step.failure == CANCELLED
         self.response = replace(
@@ -284,7 +284,7 @@ class ResponsesStream:
         """Not null while the item is open: Open Responses has it as a text or not at all."""
         if begun or not self._view.sealed:
             return UNSET
-        return self._view.context.seal(self._current().text)
+        return self._view.context.conversation.encrypt_reasoning(self._current().text)
 
     def _finish_item(self, status: str) -> list[Struct]:
         """The events that end the open item, if there is one; then it belongs to the output."""
@@ -407,9 +407,9 @@ def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, UsageTotal
     stream = ResponsesStream(view)
     stream.whole(body)
     if stream.failure is None:
-        return stream.response, stream.outcome
+        return stream.response, stream.usage
     if view.refuse and stream.failure.code == SCHEMA_MISSED:
-        return _refused(stream, view.context.ended()), stream.outcome
+        return _refused(stream, view.context.identity.completed_at()), stream.usage
     raise AnswerFailed(stream.failure)
 
 

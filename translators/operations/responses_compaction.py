@@ -17,14 +17,14 @@ from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
-from translators.core.contracts import Context, StateOptions, Stream, TranslatedResponse
+from translators.core.contracts import Context, StateOptions, Stream, TranslatedResponse, Workload
 from translators.core.errors import AnswerFailed, Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, ignore, read, required
 from translators.core.notes import Notes
 from translators.operations import responses
 from translators.operations.responses_answer import ResponsesView, whole
 from translators.operations.responses_input import InputReader
-from translators.request.builder import ChatOptions, compose
+from translators.request.builder import ChatOptions, build
 from translators.request.parameters import WITHOUT_EFFECT
 from translators.request.tools import Choice
 from translators.request.truncation import further, shortened
@@ -80,25 +80,26 @@ class CompactionTranslation(Struct, frozen=True):
     notes: Notes
     view: ResponsesView
     kept: list[dict[str, Any]]
-    shortened: "Callable[[], CompactionTranslation] | None" = None
+    workload: Workload
+    shorter: "Callable[[], CompactionTranslation] | None" = None
     streamed: bool = False
     buffered: bool = False
     repeatable: bool = False
 
-    def again(self) -> None:
+    def second_attempt(self) -> None:
         return None
 
-    def shorter(self) -> "CompactionTranslation | None":
-        return self.shortened() if self.shortened is not None else None
+    def shortened(self) -> "CompactionTranslation | None":
+        return self.shorter() if self.shorter is not None else None
 
-    def answer(self, bodies: Sequence[bytes]) -> TranslatedResponse:
+    def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Raises UpstreamProtocolError, and AnswerFailed for a summary that is not whole."""
         response, outcome = whole(bodies[0], self.view)
         summary = "".join(_texts(response.output)).strip()
         if response.status != "completed" or not summary:
             raise AnswerFailed(CUT)
         context = self.view.context
-        compaction = openai.Compaction(f"cmp_{context.unique}", context.seal_summary(summary))
+        compaction = openai.Compaction(f"cmp_{context.identity.unique}", context.conversation.encrypt_summary(summary))
         output = [*self.kept, compaction]
         told = openai.CompactedResponse(response.id, response.created_at, output, response.usage)
         return TranslatedResponse(_encode(told), outcome)
@@ -128,9 +129,9 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
     reader = InputReader(notes, context)
     spoken: list[dict[str, Any]] = []
     seen: set[Any] = set()
-    for items, name in (*((_items(array), "history") for array in context.history), (given, "input")):
+    for items, name in (*((_items(array), "history") for array in context.conversation.history), (given, "input")):
         reader.read(items, name)
-        spoken += _spoken(items, context.items, seen)
+        spoken += _spoken(items, context.conversation.items, seen)
     reader.finish()
     messages = reader.messages
     if not messages:
@@ -150,10 +151,10 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         sent=reading.sent,
         extra=reading.extra,
     )
-    found = compose(question, context, notes, 1)
+    found = build(question, context, notes, 1)
     base = openai.Response(
-        id=context.response_id or f"resp_{context.unique}",
-        created_at=context.created,
+        id=context.identity.response_id or f"resp_{context.identity.unique}",
+        created_at=context.identity.created,
         status="in_progress",
         model=model,
     )
@@ -163,6 +164,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         notes,
         ResponsesView(base, context, rewrites=found.rewrites),
         _kept(spoken, context, notes),
+        found.workload(reading.end_user),
         partial(request, body, context, more) if more is not None else None,
     )
 
@@ -232,10 +234,10 @@ def _kept(spoken: Sequence[dict[str, Any]], context: Context, notes: Notes) -> l
             if room < 0:
                 left_out += 1
                 continue
-        id = item.get("id") or f"msg_{context.unique}_{place}"
+        id = item.get("id") or f"msg_{context.identity.unique}_{place}"
         kept.append({"type": "message", "id": id, "status": "completed", "role": item["role"], "content": parts})
     if left_out:
-        notes.told("input", f"input: {left_out} older user messages are in the summary only")
+        notes.inform("input", f"input: {left_out} older user messages are in the summary only")
     return kept[::-1]
 
 

@@ -142,7 +142,7 @@ class InputReader:
         parts = item.content or item.summary or []
         thought = "\n\n".join(part.text for part in parts if part.text)
         if not thought and item.encrypted_content:
-            opened = self._context.opened(item.encrypted_content)
+            opened = self._context.conversation.decrypt_reasoning(item.encrypted_content)
             if opened is None:
                 self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
             thought = opened or ""
@@ -172,7 +172,7 @@ class InputReader:
 
     def _compaction(self, item: openai.CompactionInput, where: str) -> None:
         self._end_turn()
-        summary = self._context.opened_summary(item.encrypted_content)
+        summary = self._context.conversation.decrypt_summary(item.encrypted_content)
         if summary is None:
             self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
             return
@@ -186,7 +186,7 @@ class InputReader:
         """What it names, in its place; nothing where that was said before: a conversation says each item once."""
         if item.id in self._seen:
             return
-        stored = self._context.items.get(item.id)
+        stored = self._context.conversation.items.get(item.id)
         if stored is None:
             message = f"Item with id '{item.id}' not found: only items that were stored can be referred to"
             raise NotStored(f"{where}.id", message, "item_not_found")

@@ -18,8 +18,8 @@ def before_the_answer(reading: Reading, context: Context) -> openai.Response:
     wish = asked.get("reasoning")
     conversation = asked.get("conversation")
     return openai.Response(
-        id=context.response_id or f"resp_{context.unique}",
-        created_at=context.created,
+        id=context.identity.response_id or f"resp_{context.identity.unique}",
+        created_at=context.identity.created,
         status="in_progress",
         instructions=asked.get("instructions"),
         model=asked["model"],

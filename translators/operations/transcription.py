@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from schemas.cohere import transcription as cohere
 from schemas.openai import transcription as openai
-from translators.core.contracts import Context
+from translators.core.contracts import Context, Workload
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send
 from translators.core.model_names import served
@@ -69,8 +69,9 @@ class TranscriptionTranslation(Struct, frozen=True):
     fields: tuple[tuple[str, str], ...]
     notes: Notes
     form: Form
+    workload: Workload
 
-    def answer(self, body: bytes) -> Transcript:
+    def translate_response(self, body: bytes) -> Transcript:
         """Cohere's answer as it was asked for. Raises UpstreamProtocolError."""
         try:
             text = cohere.decode_answer(body).text
@@ -96,7 +97,7 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     sent = {"model": model, "language": language}
     sent |= {name: str(value) for name, value in reading.sent.items()}
     sent |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
-    return TranscriptionTranslation(model, tuple(sent.items()), notes, form)
+    return TranscriptionTranslation(model, tuple(sent.items()), notes, form, Workload(model, end_user=reading.end_user))
 
 
 def _language(asked: str, usual: str, notes: Notes) -> str:
@@ -105,7 +106,7 @@ def _language(asked: str, usual: str, notes: Notes) -> str:
         message = "Missing required parameter: 'language': Cohere wants the language that is spoken, as 'en'"
         raise InvalidField("language", message, "missing_required_parameter")
     if not asked:
-        notes.told("language", f"language {usual} (setting transcription_language)")
+        notes.inform("language", f"language {usual} (setting transcription_language)")
         return usual
     found = _LANGUAGE.match(asked)
     if found is None:

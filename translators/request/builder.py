@@ -1,7 +1,7 @@
 """What a caller wants to know, whichever operation they asked by, and the Cohere requests that ask it.
 
 Chat and Responses spell their requests differently and mean the same: both read theirs into a Question, and
-`compose` applies the rules that need more than one field, in one place.
+`build` applies the rules that need more than one field, in one place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from schemas.openai import chat as openai
 from translators.answer.decoder import StepTransform
 from translators.answer.transforms import HideReasoning, LimitToolCalls, OnlyTools, RequireToolCall, RestoreToolNames
 from translators.core.capabilities import Capabilities, capabilities
-from translators.core.contracts import Context
+from translators.core.contracts import Context, Workload
 from translators.core.field_table import with_extra
 from translators.core.model_names import served
 from translators.core.notes import Notes
@@ -70,15 +70,21 @@ class Composition(Struct, frozen=True):
     buffered: bool
     checked: bool
     repeatable: bool
+    prompt_bytes: int
+    max_tokens: int | None
+
+    def workload(self, end_user: str) -> Workload:
+        """Return what these requests ask of Cohere."""
+        return Workload(self.model, self.prompt_bytes, self.max_tokens, end_user)
 
 
-def compose(question: ChatOptions, context: Context, notes: Notes, attempt: int) -> Composition:
+def build(question: ChatOptions, context: Context, notes: Notes, attempt: int) -> Composition:
     """The requests that ask this question. Raises InvalidField.
 
     attempt: 2 after the first one's answer failed its check.
     """
     model = served(question.model, context.policy, notes)
-    able = capabilities(model, context.features, context.lessons)
+    able = capabilities(model, context.learned.features, context.learned.corrections)
     rules = CrossFieldRules(question, able, notes)
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
@@ -87,9 +93,10 @@ def compose(question: ChatOptions, context: Context, notes: Notes, attempt: int)
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     instructions = [*plan.instructions, *format_plan.instructions]
+    conversation = Conversation(able, names, notes)
     sent = cohere.ChatRequest(
         model=model,
-        messages=Conversation(able, names, notes).translate(question.messages, instructions),
+        messages=conversation.translate(question.messages, instructions),
         stream=question.streamed and not buffered,
         tools=plan.tools,
         tool_choice=plan.tool_choice,
@@ -105,7 +112,16 @@ def compose(question: ChatOptions, context: Context, notes: Notes, attempt: int)
     rewrites = (*rules.must_call(plan, again), *format_plan.rewrites, *rules.rewrites(plan, names))
     bodies = _bodies(sent, question.choices, question.extra)
     checked = buffered or format_plan.checked or again
-    return Composition(bodies, model, rewrites, buffered, checked, question.sent.get("temperature") == 0)
+    return Composition(
+        bodies,
+        model,
+        rewrites,
+        buffered,
+        checked,
+        repeatable=question.sent.get("temperature") == 0,
+        prompt_bytes=sum(map(len, bodies)) - conversation.image_bytes * len(bodies),
+        max_tokens=None if max_tokens is UNSET else max_tokens * len(bodies),
+    )
 
 
 def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:
@@ -120,7 +136,7 @@ def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) ->
 
 
 class CrossFieldRules:
-    """The rules that need two fields or more, one method each, in the order of `compose`."""
+    """The rules that need two fields or more, one method each, in the order of `build`."""
 
     def __init__(self, question: ChatOptions, able: Capabilities, notes: Notes) -> None:
         self._question, self._able, self._notes = question, able, notes
@@ -132,7 +148,7 @@ class CrossFieldRules:
             return tools.ToolPlan(), ToolNames()
         names = ToolNames([*(function.name for function in asked.functions), *history])
         for name, sent in names.renamed():
-            self._notes.told("tools", f"tool {name} is called {sent} at Cohere")
+            self._notes.inform("tools", f"tool {name} is called {sent} at Cohere")
         plan = tools.planned(
             asked.functions,
             asked.function_places,
@@ -190,7 +206,7 @@ class CrossFieldRules:
         """Before all others: a call that stands for something else is one, too. again: a disobedient model is asked
         once more; a stream's caller has seen its answer by then.
         """
-        told = partial(self._notes.told, "tool_choice", "tool_choice required: the model called no tool all the same")
+        told = partial(self._notes.inform, "tool_choice", "tool_choice required: the model called no tool all the same")
         return [partial(RequireToolCall, None if again else told)] if plan.must_call else []
 
     def rewrites(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:

@@ -37,6 +37,7 @@ class Conversation:
     """One history being translated: what was called and not yet answered is remembered from turn to turn."""
 
     def __init__(self, able: Capabilities, names: ToolNames, notes: Notes) -> None:
+        self.image_bytes = 0  # of the images' URLs sent
         self._able, self._names, self._notes = able, names, notes
         self._calls: dict[str, str] = {}  # call id -> the id sent for its newest call
         self._sent_ids: set[str] = set()
@@ -104,11 +105,13 @@ class Conversation:
     def _image(self, part: openai.ImagePart, where: str) -> cohere.ImageContent:
         if not self._able.images:
             raise InvalidField(where, "This model of Cohere's does not take images", "unsupported_value")
+        url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
+        self.image_bytes += len(url)
         if isinstance(part.image_url, str):
-            return cohere.ImageContent(cohere.ImageUrl(part.image_url))
+            return cohere.ImageContent(cohere.ImageUrl(url))
         # Cohere's finest is `high`.
         detail = "high" if part.image_url.detail == "original" else part.image_url.detail
-        return cohere.ImageContent(cohere.ImageUrl(part.image_url.url, detail if detail else msgspec.UNSET))
+        return cohere.ImageContent(cohere.ImageUrl(url, detail if detail else msgspec.UNSET))
 
     def _assistant(self, message: openai.AssistantMessage, path: str, index: int) -> cohere.Message | None:
         text, thought = _said(message), message.reasoning_content or message.reasoning or _thought(message)
@@ -194,7 +197,7 @@ class Conversation:
                 return cohere.ToolMessage(call_id, parts)
         elif content:
             return cohere.ToolMessage(call_id, content)
-        self._notes.told(where, f"{where} is empty, sent as {EMPTY_RESULT}")
+        self._notes.inform(where, f"{where} is empty, sent as {EMPTY_RESULT}")
         return cohere.ToolMessage(call_id, EMPTY_RESULT)
 
 

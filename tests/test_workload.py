@@ -1,0 +1,66 @@
+"""What a translation says of the work it asks for: the input of limits and budgets."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support import transcripts
+from translators.core.contracts import Workload
+from translators.operations import chat, embeddings, rerank, responses, responses_compaction, transcription
+
+A = "command-a-03-2025"
+V = "command-a-vision-07-2025"
+HELLO = [{"role": "user", "content": "Hello"}]
+REQUEST: dict[str, Callable[..., Any]] = {
+    "chat": chat.request,
+    "responses": responses.request,
+    "compact": responses_compaction.request,
+    "embeddings": embeddings.request,
+    "rerank": rerank.request,
+    "transcription": transcription.request,
+}
+
+
+def workload(operation: str, **fields: Any) -> tuple[Workload, int]:
+    """The workload of a request, and the bytes that Cohere would be sent."""
+    translation = REQUEST[operation](json.dumps(fields).encode(), transcripts.context())
+    found: Workload = translation.workload
+    return found, sum(map(len, getattr(translation, "bodies", ())))
+
+
+@pytest.mark.parametrize(
+    ("operation", "fields", "expected"),
+    [
+        ("chat", {"model": A, "messages": HELLO, "user": "ada"}, (A, None, "ada")),
+        ("chat", {"model": A, "messages": HELLO, "max_tokens": 10, "n": 3}, (A, 30, "")),
+        ("chat", {"model": A, "messages": HELLO, "safety_identifier": "b", "user": "a"}, (A, None, "a")),
+        ("chat", {"model": A, "messages": HELLO, "safety_identifier": "b"}, (A, None, "b")),
+        ("chat", {"model": A, "messages": HELLO, "user": ["no text"]}, (A, None, "")),
+        ("chat", {"model": A, "messages": HELLO, "max_tokens": 99_999}, (A, 8_192, "")),
+        ("responses", {"model": A, "input": "Hello", "max_output_tokens": 50, "user": "a"}, (A, 50, "a")),
+        ("compact", {"model": A, "input": "Hello"}, (A, None, "")),
+        ("embeddings", {"model": "embed-v4.0", "input": ["one", "two"], "user": "a"}, ("embed-v4.0", None, "a")),
+        ("rerank", {"model": "rerank-v3.5", "query": "q", "documents": ["d"], "user": "a"}, ("rerank-v3.5", None, "a")),
+    ],
+)
+def test_workload(operation: str, fields: dict[str, Any], expected: tuple[str, int | None, str]) -> None:
+    found, sent = workload(operation, **fields)
+    assert (found.model, found.max_tokens, found.end_user) == expected
+    assert found.prompt_bytes == sent
+
+
+def test_a_recording_has_no_text() -> None:
+    model = "cohere-transcribe-03-2026"
+    found, _ = workload("transcription", model=model, language="en", user="a")
+    assert found == Workload(model, 0, None, "a")
+
+
+def test_images_are_no_text() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    content = [{"type": "text", "text": "What is this?"}, image]
+    found, _ = workload("chat", model=V, messages=[{"role": "user", "content": content}])
+    assert 0 < found.prompt_bytes < 1_000
+    found, _ = workload("embeddings", model="embed-v4.0", images=[image["image_url"]["url"]])  # type: ignore[index]
+    assert found.prompt_bytes == 0
