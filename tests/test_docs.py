@@ -22,9 +22,10 @@ ROOT = docs.ROOT
 WRITTEN = (*docs.DOCUMENTS, "CHANGELOG.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in WRITTEN}
 EVERYTHING = "\n".join(TEXTS.values())
+GUIDES = "\n".join(text for name, text in TEXTS.items() if re.fullmatch(r"docs/[a-z-]+\.md", name))
 
 PACKAGES = ("gateway", "translators", "schemas")
-TOP = (*PACKAGES, "tests", "examples", ".locks", ".ci")
+TOP = (*PACKAGES, "tests", "docs", "examples", ".locks", ".ci", ".github")
 AWAITED = ("tests/golden",)
 """Folders that CONTRIBUTING describes before they exist; once one exists, what is said of it is checked."""
 
@@ -56,7 +57,7 @@ def test_every_table_stands_somewhere() -> None:
 
 
 def test_a_stale_table_is_seen() -> None:
-    name = docs.DOCUMENTS[0]
+    name = "docs/models.md"
     stale = TEXTS[name].replace("`command-light`", "`command-heavy`")
     assert stale != TEXTS[name]
     assert docs.regenerated(stale) == TEXTS[name]
@@ -70,6 +71,27 @@ def test_an_unknown_table_is_an_error() -> None:
 def test_the_makefile_calls_the_generator() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert str(Path(docs.__file__).relative_to(ROOT)) in makefile
+
+
+# --- they stay short --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 10_000), ("CONTRIBUTING.md", 9_000)])
+def test_the_first_documents_stay_short(name: str, most: int) -> None:
+    assert len(TEXTS[name].encode()) <= most, f"{name}: move what is looked up into docs/"
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name not in TEXTS:
+            continue
+        reached.add(name)
+        for link in LINK.findall(prose(TEXTS[name])):
+            if not link.startswith(("https://", "#")):
+                waiting.append(str((ROOT / name).parent.joinpath(link.partition("#")[0]).resolve().relative_to(ROOT)))
+    assert set(TEXTS) <= reached
 
 
 # --- what is mentioned is there -----------------------------------------------------------------------------
@@ -132,11 +154,11 @@ def test_settings_exist() -> None:
     assert keys <= paths, f"no such key: {sorted(keys - paths)}"
 
 
-TOML = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+TOML = re.findall(r"^```toml\n(.*?)^```$", EVERYTHING, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("snippet", [text for text in TOML if "model_providers" not in text])
-def test_the_settings_files_of_the_readme_are_taken(snippet: str, tmp_path: Path) -> None:
+def test_settings_files_in_the_documents_load(snippet: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(snippet, encoding="utf-8")
     assert load({}, str(file)) != load({})
@@ -170,12 +192,12 @@ def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) ->
             main.main([*words, "--help"])
         return capsys.readouterr().out
 
-    commands = set(re.findall(r"cohere-gateway\s+([a-z]+)", TEXTS["README.md"])) - {"is"}
+    commands = set(re.findall(r"`cohere-gateway ([a-z]+)", EVERYTHING))
     assert commands >= {"serve", "emulator", "translate"}
     helps = {command: help_of(command) for command in commands}
     assert all(helps.values())
-    options = set(re.findall(r"[` ](--[a-z][a-z-]*)", TEXTS["README.md"]))
-    for option in options - {"--silent"}:
+    options = set(re.findall(r"[` ](--[a-z][a-z-]*)", f"{TEXTS['README.md']} {GUIDES}"))
+    for option in options:
         assert any(option in text for text in helps.values()), f"no command has {option}"
 
 

@@ -1,4 +1,4 @@
-"""Every example and every snippet of the README, run as a user would run them.
+"""Every example and every snippet of the documents, run as a user would run them.
 
 The gateway is the command itself, `serve --demo` on a free port; each program is a process of its own.
 """
@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from support import docs
+
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in docs.DOCUMENTS}
 BASE_URL = "http://127.0.0.1:8080/v1"
 ORIGIN = BASE_URL.removesuffix("/v1")
-"""What examples and README say; it stands in their text, and the tests put the real one in its place."""
+"""The address in the examples and documents. The tests put the real one in its place."""
 
 SECONDS = 60
 SNIPPET = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -171,37 +173,51 @@ def test_an_example_says_what_it_promises(name: str, base_url: str, tmp_path: Pa
         place = found.end()
 
 
-def snippets(language: str) -> list[str]:
-    return [found["text"] for found in SNIPPET.finditer(README) if found["language"] == language]
+# What the `sh` snippets of a document must print, in their order.
+PRINTED: Mapping[str, tuple[str, ...]] = {
+    "README.md": ("This is the Cohere emulator",),
+    "docs/emulator.md": ('"code":"rate_limit_exceeded"',),
+    "docs/errors-and-notes.md": ('"param":"temperature"',),
+    "docs/native-api.md": (
+        r"(?s)message-end.*\[DONE\].*embeddings_floats.*greetings-\w+.*next_page_token",
+        "This is the Cohere emulator",
+    ),
+    "docs/rerank.md": ('"index":1',),
+}
 
 
-def test_the_readme_has_snippets_of_known_languages_only() -> None:
-    # `sh` and `python` are run here, `toml` is read in test_docs.py; `console` shows a session.
-    assert {found["language"] for found in SNIPPET.finditer(README)} == {"sh", "python", "toml", "console"}
+def snippets(name: str, language: str) -> list[str]:
+    return [match["text"] for match in SNIPPET.finditer(TEXTS[name]) if match["language"] == language]
 
 
-def test_the_python_of_the_readme_runs_from_top_to_bottom(base_url: str, tmp_path: Path) -> None:
-    program = "\n".join(snippets("python"))
-    assert program.count(BASE_URL) == 1
+def test_snippets_are_in_languages_that_are_tested() -> None:
+    # `sh` and `python` are run here, `toml` is read in test_docs.py. `console`, `ini` and `nginx` are to be read.
+    languages = {match["language"] for text in TEXTS.values() for match in SNIPPET.finditer(text)}
+    assert languages == {"sh", "python", "toml", "console", "ini", "nginx"}
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if snippets(name, "python")])
+def test_the_python_of_a_document_runs_from_top_to_bottom(name: str, base_url: str, tmp_path: Path) -> None:
+    program = "\n".join(snippets(name, "python"))
+    assert program.count(ORIGIN) == 1
     program = program.replace(ORIGIN, base_url.removesuffix("/v1"))
     output = run([sys.executable, "-c", program], base_url, tmp_path)
     promised = re.findall(r"# prints: (.*)", program)
-    assert len(promised) >= 3
+    assert promised
     for line in promised:
         assert line in output
 
 
-def test_the_shell_lines_of_the_readme_get_an_answer(base_url: str, tmp_path: Path) -> None:
-    outputs = []
-    for text in snippets("sh"):
+def test_every_shell_snippet_has_an_expected_output() -> None:
+    assert {name: len(snippets(name, "sh")) for name in TEXTS if snippets(name, "sh")} == {
+        name: len(patterns) for name, patterns in PRINTED.items()
+    }
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_shell_snippets_of_a_document_get_an_answer(name: str, base_url: str, tmp_path: Path) -> None:
+    for text, pattern in zip(snippets(name, "sh"), PRINTED[name], strict=True):
         assert ORIGIN in text
         command = text.replace(ORIGIN, base_url.removesuffix("/v1"))
         command = re.sub(r"^curl ", "curl --silent --show-error ", command, flags=re.MULTILINE)
-        outputs.append(run([shell(), "-euc", command], base_url, tmp_path))
-    hello, ranked, native, alias, strict, limited = outputs
-    assert '"index":1' in ranked
-    assert "This is the Cohere emulator" in hello
-    assert '"param":"temperature"' in strict
-    assert re.search(r"(?s)message-end.*\[DONE\].*embeddings_floats.*greetings-\w+.*next_page_token", native)
-    assert "This is the Cohere emulator" in alias
-    assert '"code":"rate_limit_exceeded"' in limited
+        assert re.search(pattern, run([shell(), "-euc", command], base_url, tmp_path))

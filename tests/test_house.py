@@ -103,7 +103,7 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = ("words", "gateway.auth")
 DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})
 
 CARD = frozenset({"pyproject.toml", "Makefile", "gateway", "translators", "schemas", "tests", "examples"})
-TOP_LEVEL = CARD | {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"}  # and dot entries
+TOP_LEVEL = CARD | {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "SECURITY.md", "docs"}  # and dot entries
 
 
 # --- the checker --------------------------------------------------------------------------------------------

@@ -34,10 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
-    "gateway/README.md",
-    "gateway/RUNNING.md",
-    "gateway/emulator/README.md",
-    "translators/README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 )
 """All documents but the changelog, in which nothing is generated."""
 
