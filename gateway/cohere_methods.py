@@ -32,8 +32,10 @@ TRANSCRIPTIONS = Rate(5, 5)
 ELSE = Rate(500, 500)
 
 
-COMPUTING = frozenset(("chat", "embed", "rerank", "parse", "classify", "tokens", "audio", "models", "keys"))
-"""Groups whose methods answer, and leave nothing behind."""
+STATELESS_GROUPS = frozenset(
+    ("chat", "embed", "rerank", "parse", "classify", "tokens", "transcription", "models", "account")
+)
+"""Groups whose methods compute or read an answer and leave nothing behind at Cohere."""
 
 
 class Method(Struct, frozen=True):
@@ -55,7 +57,7 @@ class Method(Struct, frozen=True):
     @property
     def repeatable(self) -> bool:
         """Asking twice does no more than asking once, but for what it costs: it makes nothing that stays."""
-        return self.verb == "GET" or self.group in COMPUTING
+        return self.verb == "GET" or self.group in STATELESS_GROUPS
 
     @property
     def operation(self) -> str:
@@ -76,10 +78,12 @@ METHODS: tuple[Method, ...] = (
     Method("classify", "classify", "POST", "/v1/classify", "model", "json"),
     Method("tokenize", "tokens", "POST", "/v1/tokenize", "model", "json", TOKENIZE),
     Method("detokenize", "tokens", "POST", "/v1/detokenize", "model", "json"),
-    Method("audio.transcriptions.create", "audio", "POST", "/v2/audio/transcriptions", "", "form", TRANSCRIPTIONS),
+    Method(
+        "audio.transcriptions.create", "transcription", "POST", "/v2/audio/transcriptions", "", "form", TRANSCRIPTIONS
+    ),
     Method("models.list", "models", "GET", "/v1/models"),
     Method("models.get", "models", "GET", "/v1/models/{model}", "model"),
-    Method("check_api_key", "keys", "POST", "/v1/check-api-key"),
+    Method("check_api_key", "account", "POST", "/v1/check-api-key"),
     Method("datasets.create", "datasets", "POST", "/v1/datasets", "dataset", "form"),
     Method("datasets.list", "datasets", "GET", "/v1/datasets"),
     Method("datasets.get_usage", "datasets", "GET", "/v1/datasets/usage"),
@@ -146,7 +150,7 @@ METHODS: tuple[Method, ...] = (
     Method("compatibility.models", "models", "GET", "/compatibility/v1/models"),
     Method(
         "compatibility.transcriptions",
-        "audio",
+        "transcription",
         "POST",
         "/compatibility/v1/audio/transcriptions",
         "",

@@ -89,7 +89,9 @@ ERRORS: Mapping[str, Meaning] = {
     "no_storage": Meaning(503, _SERVER, "storage_unavailable", "the database does not answer"),
     "background_full": Meaning(503, _SERVER, "too_many_in_background", "too many background responses wait"),
     "not_ready": Meaning(503, _SERVER, "not_ready", "the gateway is starting or stopping"),
-    "too_many_sockets": Meaning(503, _SERVER, "websocket_connection_limit_reached", "`sockets` of them are open"),
+    "too_many_sockets": Meaning(
+        503, _SERVER, "websocket_connection_limit_reached", "`max_websockets` of them are open"
+    ),
     "busy": Meaning(503, _SERVER, "too_many_calls", "too many calls to Cohere are under way (`concurrency`)"),
     "circuit_open": Meaning(503, _SERVER, "circuit_open", "Cohere fails too often and gets a pause (`breaker`)"),
     "stopping": Meaning(503, _SERVER, "gateway_stopping", "the gateway stopped before the answer was complete"),

@@ -15,7 +15,14 @@ from gateway.settings.schema import SettingError, Settings
 RELOADED = frozenset(
     {
         *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins"),
-        *("body_limit", "sockets", "usage_base", "extra_upstream_fields", "strict_failures", "stream_comments"),
+        *(
+            "body_limit",
+            "max_websockets",
+            "usage_base",
+            "extra_upstream_fields",
+            "strict_failures",
+            "stream_keep_alive",
+        ),
         "reasoning_events",
         *("models", "retries", "pool", "breaker", "concurrency"),
     }

@@ -38,6 +38,13 @@ def test_no_two_methods_have_one_name_or_one_path() -> None:
     assert len({(method.verb, method.path) for method in METHODS}) == len(METHODS)
 
 
+def test_groups_are_those_that_permissions_name() -> None:
+    assert {method.group for method in METHODS} == {
+        *("chat", "classify", "embed", "rerank", "parse", "tokens", "models", "transcription", "account"),
+        *("datasets", "embed_jobs", "batches", "finetuning", "connectors"),
+    }
+
+
 @pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
 def test_a_method_is_found_by_its_own_path_and_with_a_slash_behind(method: Any) -> None:
     path = an_example(method.path)

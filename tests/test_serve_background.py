@@ -353,7 +353,7 @@ def test_a_stream_that_breaks_off_has_failed(scene: Stage) -> None:
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_a_silent_stream_is_kept_alive(scene: Stage, database: str, where: str) -> None:
-    another = partial(gateway_over, scene.upstream.url, database_url=database, stream_comments=0.1)
+    another = partial(gateway_over, scene.upstream.url, database_url=database, stream_keep_alive=0.1)
     with (
         another() as here,
         another() as there,
@@ -472,7 +472,7 @@ def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gatewa
 def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "MOST_QUEUED", 2)
     go_on = Signal()
-    with stage(database_url=database, background_runs=1, timeouts=Timeouts(shutdown=1)) as scene:
+    with stage(database_url=database, max_background_responses=1, timeouts=Timeouts(shutdown=1)) as scene:
         scene.plays(late(go_on))
         ids = [begin(scene.gateway).body["id"] for _ in range(3)]
         poll(scene.gateway, ids[0], "in_progress")

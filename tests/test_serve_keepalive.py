@@ -54,7 +54,7 @@ def until(connection: socket.socket, wanted: bytes, count: int = 1) -> bytes:
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
 def test_a_silent_stream_is_kept_alive(path: str) -> None:
     go_on = Signal()
-    with stage(stream_comments=0.05) as staged:
+    with stage(stream_keep_alive=0.05) as staged:
         staged.plays(late(go_on))
         with reading(staged, path) as connection:
             received = until(connection, COMMENT, 3)
@@ -66,7 +66,7 @@ def test_a_silent_stream_is_kept_alive(path: str) -> None:
 
 def test_the_sdk_does_not_see_comments() -> None:
     go_on = Signal()
-    with stage(stream_comments=0.02) as staged, staged.gateway.client() as client:
+    with stage(stream_keep_alive=0.02) as staged, staged.gateway.client() as client:
         staged.plays(late(go_on))
         stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
         text = ""
@@ -80,7 +80,7 @@ def test_the_sdk_does_not_see_comments() -> None:
 
 def test_no_comment_before_the_first_event() -> None:
     go_on = Signal()
-    with stage(stream_comments=0.02) as staged:
+    with stage(stream_keep_alive=0.02) as staged:
         staged.plays((EVENTS, Pause(0.3), Pause(go_on), Chunk(BEGUN + REST), End()))
         with reading(staged) as connection:
             connection.settimeout(0.2)
@@ -93,7 +93,7 @@ def test_no_comment_before_the_first_event() -> None:
 
 def test_no_comments_if_the_setting_says_so() -> None:
     go_on = Signal()
-    with stage(stream_comments=0) as staged:
+    with stage(stream_keep_alive=0) as staged:
         staged.plays(late(go_on))
         with reading(staged) as connection:
             received = until(connection, b'"Hi"')
@@ -106,13 +106,13 @@ def test_no_comments_if_the_setting_says_so() -> None:
 
 
 def test_a_stream_that_flows_gets_no_comments() -> None:
-    with stage(stream_comments=0.5) as staged:
+    with stage(stream_keep_alive=0.5) as staged:
         staged.plays(streamed(*["x"] * 200))
         assert COMMENT not in staged.gateway.chat(stream=True).data
 
 
 def test_comments_do_not_hide_that_the_model_is_gone() -> None:
-    with stage(stream_comments=0.05, timeouts=Timeouts(between_events=0.3)) as staged:
+    with stage(stream_keep_alive=0.05, timeouts=Timeouts(between_events=0.3)) as staged:
         staged.plays((EVENTS, Chunk(BEGUN), Pause(NEVER)))
         seen = staged.gateway.chat(stream=True)
         assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"

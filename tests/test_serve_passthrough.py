@@ -375,7 +375,7 @@ def packed(status: int, said: str) -> Script:
 )
 def test_a_compressed_refusal_is_read(status: int, said: str, told: int, parked: int) -> None:
     """What becomes of the key, and what the caller hears of it, goes by the text."""
-    with stage(**SERVERS, retries=Retries(count=1, first_pause=0.01)) as on:
+    with stage(**SERVERS, retries=Retries(count=1, initial_backoff=0.01)) as on:
         on.plays(packed(status, said))
         seen = on.gateway.ask("POST", V2, ASKED, {"accept-encoding": "gzip", "content-type": "application/json"})
         assert (seen.status, len(on.upstream.requests)) == (told, 1)
@@ -389,7 +389,7 @@ def test_a_refusal_that_claims_to_be_compressed(own: Stage) -> None:
 
 
 def test_what_was_asked_again_is_noted() -> None:
-    with stage(**SERVERS, retries=Retries(first_pause=0.01)) as on:
+    with stage(**SERVERS, retries=Retries(initial_backoff=0.01)) as on:
         on.plays(json_answer(503, b"{}"), OK)
         seen = on.gateway.ask("POST", V2, ASKED)
         assert (seen.status, seen.headers["x-gateway-notes"]) == (200, "asked Cohere again: 503")

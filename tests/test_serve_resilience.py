@@ -69,7 +69,7 @@ from support.scripted_upstream import (
     transcript,
 )
 
-QUICK = Retries(first_pause=0.001, longest_pause=0.001)
+QUICK = Retries(initial_backoff=0.001, max_backoff=0.001)
 NEVER = Signal()
 EVENTS = (("content-type", "text/event-stream"),)
 
@@ -230,7 +230,7 @@ def test_retries_come_to_an_end(stream: bool) -> None:
 
 
 def test_no_call_is_made_when_all_time_would_be_up() -> None:
-    pauses = Retries(first_pause=60.0, longest_pause=60.0, budget=100.0)
+    pauses = Retries(initial_backoff=60.0, max_backoff=60.0, budget=100.0)
     with theatre([refused(503)], timeouts=Timeouts(total=20), retries=pauses) as stage:
         seen = stage.gateway.chat()  # waits 10 s at most
         assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
@@ -253,7 +253,7 @@ def test_a_retry_after_beyond_the_budget_is_passed_on() -> None:
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_failed_generation_is_asked_for_once_more_if_the_setting_says_so(allowed: bool, stream: bool) -> None:
     failed = refused(422, error_type="NO_VALID_RESPONSE_GENERATED")
-    with theatre([failed], retries=Retries(generation=allowed)) as stage:
+    with theatre([failed], retries=Retries(invalid_generation=allowed)) as stage:
         assert stage.gateway.chat(stream=stream).status == 422
         assert len(stage.upstream.requests) == 1 + allowed
 
@@ -406,7 +406,7 @@ def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
     with theatre(
         [refused(429, TRIAL, headers={"retry-after": "5"}), answered()],
         retries=Retries(count=0),
-        pool=PoolSettings(wait=0),
+        pool=PoolSettings(queue_timeout=0),
     ) as stage:
         assert [stage.gateway.chat().status for _ in range(2)] == [429, 429]
         assert len(stage.keys) == 1
@@ -416,7 +416,7 @@ def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.Monkey
     """Cohere's names none. How long the only key rests is a guess then, and Cohere is asked before it is over."""
     monkeypatch.setattr(key_pool, "PROBES", 0.0)
     limited = refused(429, TRIAL)
-    with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(wait=0)) as stage:
+    with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(queue_timeout=0)) as stage:
         assert [stage.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
         assert len(stage.keys) == 4
 
@@ -432,7 +432,7 @@ def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -
             all_are_here.set()
         return answered() if number > 8 else (Pause(all_are_here), *refused(429, TRIAL))
 
-    with theatre(play, retries=Retries(count=2, first_pause=0.05, longest_pause=0.1)) as stage:
+    with theatre(play, retries=Retries(count=2, initial_backoff=0.05, max_backoff=0.1)) as stage:
         rush = Rush(stage.gateway)
         for _ in range(6):
             rush.asks()
@@ -461,7 +461,7 @@ EMBED: dict[str, Any] = {"model": "embed-v4.0", "input_type": "search_query"}
 )
 def test_vectors_are_counted_by_the_input(path: str, field: str, several: tuple[int, ...]) -> None:
     """Cohere's budget is 2,000 inputs a minute, in however many calls."""
-    settings: dict[str, Any] = {"cohere_api_key": ["a"], "pool": PoolSettings(kind="production", wait=0)}
+    settings: dict[str, Any] = {"cohere_api_key": ["a"], "pool": PoolSettings(kind="production", queue_timeout=0)}
     with emulator() as upstream, gateway_over(upstream, **settings) as gateway:
 
         def ask(inputs: int) -> int:
@@ -555,7 +555,7 @@ def test_after_the_first_byte_no_other_model_answers() -> None:
 
 # --- breakers -----------------------------------------------------------------------------------------------
 
-TOUCHY = {"breaker": BreakerSettings(failures=3, pause=60.0), "retries": Retries(count=0)}
+TOUCHY = {"breaker": BreakerSettings(failures=3, open_seconds=60.0), "retries": Retries(count=0)}
 
 
 def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
@@ -571,7 +571,7 @@ def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
 
 
 def test_a_probe_closes_the_breaker() -> None:
-    settings = {**TOUCHY, "breaker": BreakerSettings(failures=3, pause=0.2)}
+    settings = {**TOUCHY, "breaker": BreakerSettings(failures=3, open_seconds=0.2)}
     with theatre([refused(503), refused(503), refused(503), answered()], **settings) as stage:
         for _ in range(3):
             stage.gateway.chat()
@@ -620,7 +620,7 @@ def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() ->
         asked.set()
         return (Pause(go_on), *answered())
 
-    concurrency = ConcurrencySettings(calls=1, waiting=1)
+    concurrency = ConcurrencySettings(max_in_flight=1, queue_size=1)
     with theatre(play, concurrency=concurrency) as stage:
         rush = Rush(stage.gateway)
         rush.asks()
@@ -639,7 +639,7 @@ def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() ->
 
 def test_a_stream_gives_its_place_back() -> None:
     # One may wait: the last bytes are there a moment before the place is given back.
-    with theatre([streamed()], concurrency=ConcurrencySettings(calls=1, waiting=1)) as stage:
+    with theatre([streamed()], concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as stage:
         for _ in range(5):
             seen = stage.gateway.chat(stream=True)
             assert (seen.status, seen.text) == (200, "Hi there.")
@@ -647,7 +647,9 @@ def test_a_stream_gives_its_place_back() -> None:
 
 @pytest.mark.parametrize("script", [refused(503), refused(400), (Cut(),), refused(401)], ids=str)
 def test_a_failure_gives_its_place_back(script: Script) -> None:
-    with theatre([script], concurrency=ConcurrencySettings(calls=1, waiting=0), retries=Retries(count=0)) as stage:
+    with theatre(
+        [script], concurrency=ConcurrencySettings(max_in_flight=1, queue_size=0), retries=Retries(count=0)
+    ) as stage:
         codes = {stage.gateway.chat().error["code"] for _ in range(4)}
         assert "too_many_calls" not in codes
 
@@ -659,7 +661,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
         asked.set()
         return (Pause(go_on), *answered())
 
-    with theatre(play, concurrency=ConcurrencySettings(calls=1, waiting=1)) as stage:
+    with theatre(play, concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as stage:
         rush = Rush(stage.gateway)
         rush.asks()
         asked.wait_in_thread()
@@ -675,7 +677,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
 
 
 def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
-    with theatre([refused(503)], retries=Retries(first_pause=20.0, longest_pause=20.0)) as stage:
+    with theatre([refused(503)], retries=Retries(initial_backoff=20.0, max_backoff=20.0)) as stage:
         with socket.create_connection(stage.gateway.address, 10) as connection:
             connection.sendall(request_bytes("leaver"))
             awaited(lambda: bool(stage.upstream.exchanges))

@@ -636,7 +636,7 @@ def test_other_settings_go_for_the_sockets_that_follow() -> None:
 
 
 def test_sockets_are_bounded(served: Gateway) -> None:
-    with gateway_over(served.upstream, demo=True, sockets=1) as gateway:
+    with gateway_over(served.upstream, demo=True, max_websockets=1) as gateway:
         with opened(gateway) as caller:
             status, error = refused(gateway)
             assert (status, error["code"]) == (503, "websocket_connection_limit_reached")
@@ -680,7 +680,10 @@ def test_when_the_caller_leaves_the_upstream_is_closed(phase: str, script: Scrip
 
 
 def test_a_silent_socket_is_closed(served: Gateway) -> None:
-    with gateway_over(served.upstream, demo=True, timeouts=Timeouts(socket=0.3)) as gateway, opened(gateway) as caller:
+    with (
+        gateway_over(served.upstream, demo=True, timeouts=Timeouts(websocket_idle=0.3)) as gateway,
+        opened(gateway) as caller,
+    ):
         assert caller.response(store=False)["status"] == "completed"
         with pytest.raises(ConnectionClosedOK):
             caller.hear()
@@ -688,7 +691,7 @@ def test_a_silent_socket_is_closed(served: Gateway) -> None:
 
 def test_a_socket_that_works_is_not_silent() -> None:
     script = (STREAM_HEAD, Chunk(BEGUN), Pause(go_on := Signal()), Chunk(transcript(*story()[3:])), End())
-    with waiting(script, timeouts=Timeouts(socket=0.2)) as scene, opened(scene.gateway) as caller:
+    with waiting(script, timeouts=Timeouts(websocket_idle=0.2)) as scene, opened(scene.gateway) as caller:
         caller.say(store=False)
         while caller.hear()["type"] != "response.output_text.delta":
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import msgspec
 import pytest
 
 from gateway.settings.loading import load
-from gateway.settings.reference import described
-from gateway.settings.schema import SettingError, Settings
+from gateway.settings.reference import described, variable
+from gateway.settings.schema import RENAMED, RENAMED_VALUES, SettingError, Settings
 from translators.core.contracts import Policy, UsageBase
 
 
@@ -134,6 +135,31 @@ def test_aliases_are_a_table_or_json() -> None:
 def test_variables_of_others_are_left_alone() -> None:
     """What Kubernetes puts into the pods beside a service called gateway."""
     load({"GATEWAY_SERVICE_HOST": "10.0.0.1", "GATEWAY_SERVICE_PORT": "80", "GATEWAY_PORT_80_TCP": "tcp://10.0.0.1:80"})
+
+
+# --- names that have changed ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_told_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(SettingError, match=f"^{variable(old)} is now called {variable(new)}$"):
+        load({variable(old): "5"})
+    assert load({variable(old): ""}) == Settings(), "an empty variable is none"
+    with pytest.raises(SettingError, match=f"^'{re.escape(old)}' is now called '{re.escape(new)}'$"):
+        read(f"{old} = 5\n")
+    paths = {line.path for line in described()}
+    assert new in paths and old not in paths
+
+
+@pytest.mark.parametrize("path", RENAMED_VALUES)
+def test_an_old_value_is_told_the_new_one(path: str) -> None:
+    for old, new in RENAMED_VALUES[path].items():
+        sentence = f"^{re.escape(path)}: '{old}' is now called '{new}'$"
+        with pytest.raises(SettingError, match=sentence):
+            load({variable(path): old})
+        load({variable(path): new})
+        with pytest.raises(SettingError, match=sentence):
+            read(f'{path} = "{old}"\n')
 
 
 # --- what a wrong one is told -------------------------------------------------------------------------------

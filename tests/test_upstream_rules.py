@@ -132,7 +132,7 @@ def patience(clock: Callable[[], float], chance: random.Random | None = None, **
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    left = patience(Clock(), count=6, first_pause=1.0, longest_pause=8.0, budget=100.0)
+    left = patience(Clock(), count=6, initial_backoff=1.0, max_backoff=8.0, budget=100.0)
     assert [left.pause(AGAIN) for _ in range(7)] == [0.75, 1.5, 3.0, 6.0, 6.0, 6.0, None]
 
 
@@ -160,7 +160,7 @@ def test_the_budget_counts_from_the_first_call() -> None:
 
 def test_a_generation_is_asked_for_once_more_if_the_setting_says_so() -> None:
     assert patience(Clock()).pause(retry.RULES["generation"]) is None
-    left = patience(Clock(), generation=True, count=5)
+    left = patience(Clock(), invalid_generation=True, count=5)
     assert left.pause(retry.RULES["generation"]) == 0.0
     assert left.pause(retry.RULES["generation"]) is None
 
@@ -190,7 +190,7 @@ def secret(found: Lease | float | None) -> str:
     return taken(found).key.secret
 
 
-def pool(*secrets: str, clock: Clock | None = None, kind: str = "learnt") -> Pool:
+def pool(*secrets: str, clock: Clock | None = None, kind: str = "learned") -> Pool:
     return Pool(secrets, PoolSettings(kind=kind), clock or Clock())  # type: ignore[arg-type]
 
 
@@ -431,7 +431,7 @@ def test_other_keys_keep_what_is_known_of_those_that_stay() -> None:
 
 
 def test_no_key_is_shown() -> None:
-    key = PoolKey("a-secret-key", 2, 3, "learnt")
+    key = PoolKey("a-secret-key", 2, 3, "learned")
     assert key.name.startswith("key 2 of 3 (sha256 ") and "secret" not in key.name
 
 
@@ -447,7 +447,7 @@ def test_models_that_callers_make_up_do_not_fill_the_memory() -> None:
 
 def breakers(clock: Clock, **settings: float) -> tuple[Breakers, list[tuple[str | None, bool]]]:
     changes: list[tuple[str | None, bool]] = []
-    given = BreakerSettings(**{"failures": 3, "window": 10.0, "pause": 5.0, **settings})  # type: ignore[arg-type]
+    given = BreakerSettings(**{"failures": 3, "window": 10.0, "open_seconds": 5.0, **settings})  # type: ignore[arg-type]
     return Breakers(given, clock, lambda name, is_open: changes.append((name, is_open))), changes
 
 
@@ -586,7 +586,7 @@ async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
 
 def test_turns_rotate_among_callers() -> None:
     async def main() -> None:
-        found = places(calls=1)
+        found = places(max_in_flight=1)
         assert found.try_acquire()
         assert await queued(found, "a", "a", "a", "b", "c", "a", "b") == ["a", "b", "c", "a", "b", "a", "a"]
         found.release()
@@ -597,7 +597,7 @@ def test_turns_rotate_among_callers() -> None:
 
 def test_nobody_overtakes_those_who_wait() -> None:
     async def main() -> None:
-        found = places(calls=1)
+        found = places(max_in_flight=1)
         assert found.try_acquire()
         waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
@@ -613,7 +613,7 @@ def test_nobody_overtakes_those_who_wait() -> None:
 
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
-        found = places(calls=1, waiting=1)
+        found = places(max_in_flight=1, queue_size=1)
         assert found.try_acquire()
         waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
@@ -629,7 +629,7 @@ def test_the_queue_is_bounded() -> None:
 
 def test_waiting_is_bounded() -> None:
     async def main() -> None:
-        found = places(calls=1, wait=0.0)
+        found = places(max_in_flight=1, queue_timeout=0.0)
         assert found.try_acquire()
         with pytest.raises(UpstreamError):
             await found.acquire("a")
@@ -642,11 +642,11 @@ def test_waiting_is_bounded() -> None:
 
 def test_more_places_are_for_those_who_wait_already() -> None:
     async def main() -> None:
-        places = ConcurrencyLimiter(ConcurrencySettings(calls=1, waiting=5, wait=5))
+        places = ConcurrencyLimiter(ConcurrencySettings(max_in_flight=1, queue_size=5, queue_timeout=5))
         await places.acquire("first")
         waiting = [asyncio.create_task(places.acquire("x")) for _ in range(3)]
         await asyncio.sleep(0)
-        places.configure(ConcurrencySettings(calls=3, waiting=5, wait=5))
+        places.configure(ConcurrencySettings(max_in_flight=3, queue_size=5, queue_timeout=5))
         await asyncio.wait_for(asyncio.gather(*waiting[:2]), 1)
         assert not waiting[2].done()
         places.release()
@@ -658,7 +658,7 @@ def test_more_places_are_for_those_who_wait_already() -> None:
 @pytest.mark.parametrize("first", ["leave", "cancel"])
 def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -> None:
     async def main() -> None:
-        found = places(calls=1)
+        found = places(max_in_flight=1)
         assert found.try_acquire()
         waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
@@ -677,7 +677,7 @@ def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -
 
 def test_all_who_wait_can_be_sent_away() -> None:
     async def main() -> None:
-        found = places(calls=1)
+        found = places(max_in_flight=1)
         assert found.try_acquire()
         waiting = [asyncio.create_task(found.acquire(owner)) for owner in "aab"]
         await asyncio.sleep(0)

@@ -38,5 +38,5 @@ class CallEndpoint:
                 await answer_events(known, receive, send, begun.events, note_headers(call.notes))
             return
         async with DisconnectWatcher(receive) as departure:
-            with HttpSink(operation.framing, known, send, departure, settings.stream_comments) as answering:
+            with HttpSink(operation.framing, known, send, departure, settings.stream_keep_alive) as answering:
                 await serving.answer(call, answering)

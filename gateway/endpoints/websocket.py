@@ -129,7 +129,7 @@ class Socket:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _message(self) -> Message | None:
-        patience = self._services.settings.timeouts.socket
+        patience = self._services.settings.timeouts.websocket_idle
         while True:
             try:
                 async with asyncio.timeout(patience):

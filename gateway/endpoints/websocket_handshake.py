@@ -111,7 +111,7 @@ class WebSocketHandshake:
             raise refused or CallerError(NO_SOCKET)
         if endpoint.stopping.is_set():
             raise CallerError(RESTARTING)
-        if self._open >= self._settings.sockets:
+        if self._open >= self._settings.max_websockets:
             raise CallerError(TOO_MANY)
         return endpoint
 

@@ -82,7 +82,7 @@ class Background:
 
     def __init__(self, services: Services, log: Log) -> None:
         self.services, self.log = services, log
-        self.places = asyncio.Semaphore(services.settings.background_runs)
+        self.places = asyncio.Semaphore(services.settings.max_background_responses)
         self._runs: dict[str, Run] = {}
         self._timer: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -94,7 +94,7 @@ class Background:
             raise CallerError(STOPPING)
         runs = self._runs.values()
         size = sum(run.size for run in runs)
-        if len(runs) >= self.services.settings.background_runs + MOST_QUEUED or size > MOST_BYTES:
+        if len(runs) >= self.services.settings.max_background_responses + MOST_QUEUED or size > MOST_BYTES:
             raise CallerError(BUSY)
         assert serving.operation.queued is not None, "rows that remember know how to begin"
         queued = serving.operation.queued(call)
@@ -114,7 +114,7 @@ class Background:
 
     def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The events of a response that were numbered above `after`, and those to come."""
-        quiet = self.services.settings.stream_comments or math.inf
+        quiet = self.services.settings.stream_keep_alive or math.inf
         return follow(self.services.memory.store, owner, id, after, quiet, self._runs.get(id))
 
     async def cancel(self, owner: str, id: str) -> None:

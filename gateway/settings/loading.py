@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import ValidationError
 
-from gateway.settings.reference import described
-from gateway.settings.schema import SettingError, Settings
+from gateway.settings.reference import described, variable
+from gateway.settings.schema import RENAMED, RENAMED_VALUES, SettingError, Settings
 
 DEFAULT_FILE = "gateway.toml"
 
@@ -20,8 +20,10 @@ def load(
     environment: Mapping[str, str], file: str | None = None, command_line: Mapping[str, Any] | None = None
 ) -> Settings:
     """The settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
+    _refuse_renamed_variables(environment)
     _refuse_slips(environment)
     values = _from_file(file or environment.get("GATEWAY_CONFIG"))
+    _refuse_renamed(values)
     for line in described():
         found = next((environment[name] for name in line.environment if environment.get(name)), None)
         if found is not None:
@@ -29,6 +31,7 @@ def load(
     for path, value in (command_line or {}).items():
         if value is not None:
             _put(values, path, value)
+    _refuse_renamed_values(values)
     try:
         settings = msgspec.convert(_parsed(values), Settings, strict=False)
     except ValidationError as error:
@@ -52,6 +55,25 @@ def _refuse_slips(environment: Mapping[str, str]) -> None:
                 raise SettingError(f"unknown setting '{name}', did you mean '{near[0]}'?")
 
 
+def _refuse_renamed_variables(environment: Mapping[str, str]) -> None:
+    for old, new in RENAMED.items():
+        if environment.get(variable(old)):
+            raise SettingError(f"{variable(old)} is now called {variable(new)}")
+
+
+def _refuse_renamed(values: Mapping[str, Any]) -> None:
+    for old, new in RENAMED.items():
+        if _get(values, old) is not None:
+            raise SettingError(f"'{old}' is now called '{new}'")
+
+
+def _refuse_renamed_values(values: Mapping[str, Any]) -> None:
+    for path, renamed in RENAMED_VALUES.items():
+        value = _get(values, path)
+        if isinstance(value, str) and value in renamed:
+            raise SettingError(f"{path}: '{value}' is now called '{renamed[value]}'")
+
+
 def _from_file(name: str | None) -> dict[str, Any]:
     path = Path(name or DEFAULT_FILE)
     if name is None and not path.exists():
@@ -62,6 +84,17 @@ def _from_file(name: str | None) -> dict[str, Any]:
         raise SettingError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}") from error
+
+
+def _get(values: Mapping[str, Any], path: str) -> Any:
+    """Returns the value at a dotted path, None where there is none."""
+    *tables, key = path.split(".")
+    for table in tables:
+        inner = values.get(table)
+        if not isinstance(inner, Mapping):
+            return None
+        values = inner
+    return values.get(key)
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

@@ -40,12 +40,17 @@ def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Descr
             described_type = described_type.type
         default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
         repeated = isinstance(described_type, msgspec.inspect.ListType)
-        environment = names or ("GATEWAY_" + path.replace(".", "_").upper(),)
+        environment = names or (variable(path),)
         choices: tuple[str, ...] = ()
         if isinstance(described_type, msgspec.inspect.LiteralType):
             choices = tuple(map(str, described_type.values))
         text = next(filter(None, texts), "") + (f" (one of {', '.join(choices)})" if choices else "")
         yield Description(path, tuple(environment), _written(default), text, choices, repeated)
+
+
+def variable(path: str) -> str:
+    """Returns the environment name of a setting that has no other: GATEWAY_TIMEOUTS_CONNECT for `timeouts.connect`."""
+    return "GATEWAY_" + path.replace(".", "_").upper()
 
 
 def _written(default: Any) -> str:

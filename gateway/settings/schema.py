@@ -1,11 +1,12 @@
-"""Every setting, documented beside its field, read once at start.
+"""Every setting, documented beside its field.
 
-A setting comes from the command line, the environment, or the file `gateway.toml`, in this order; then from
-its default. Its environment name is GATEWAY_ and its path in capitals (`[timeouts] connect` is
-GATEWAY_TIMEOUTS_CONNECT) unless the field names others. `described()` feeds `serve --help` and the README.
+A setting comes from the command line, the environment, or the file `gateway.toml`, in this order; then from its
+default. Its environment name is GATEWAY_ and its path in capitals (`[timeouts] connect` is GATEWAY_TIMEOUTS_CONNECT)
+unless the field names others. How they are read is in `loading.py`, what documents say of them in `reference.py`.
 """
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -41,7 +42,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     keep_alive: Annotated[
         float, _about("seconds that a caller's idle connection stays open, and that a request's head may take"), SECONDS
     ] = 75.0
-    socket: Annotated[float, _about("seconds between two requests on a WebSocket"), SECONDS] = 3600.0
+    websocket_idle: Annotated[float, _about("seconds between two requests on a WebSocket"), SECONDS] = 3600.0
     shutdown: Annotated[float, _about("seconds that requests in flight have to finish after SIGTERM"), SECONDS] = 30.0
 
 
@@ -75,13 +76,13 @@ class Retries(Struct, frozen=True, forbid_unknown_fields=True):
         int, _about("times that a failed call is made again; another key of the pool does not count"), Meta(ge=0)
     ] = 2
     budget: Annotated[float, _about("seconds after the first call in which it may be made again"), Meta(ge=0)] = 30.0
-    first_pause: Annotated[float, _about("seconds before the second call; twice as many before the third"), SECONDS] = (
-        0.5
-    )
-    longest_pause: Annotated[
+    initial_backoff: Annotated[
+        float, _about("seconds between a failed call and the next one; twice as many before the one after"), SECONDS
+    ] = 0.5
+    max_backoff: Annotated[
         float, _about("seconds between two calls at most, unless Cohere's Retry-After asks for more"), SECONDS
     ] = 8.0
-    generation: Annotated[
+    invalid_generation: Annotated[
         bool, _about("make a call once more when the model generated something unusable (Cohere's 422)")
     ] = False
 
@@ -90,10 +91,12 @@ class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the server's Cohere keys."""
 
     kind: Annotated[
-        Literal["learnt", "trial", "production"],
-        _about("the rate limits that keys are held to: Cohere's published ones, or those learnt from its answers"),
-    ] = "learnt"
-    wait: Annotated[float, _about("seconds that a call waits for a key that is below its limit"), Meta(ge=0)] = 10.0
+        Literal["learned", "trial", "production"],
+        _about("the rate limits that keys are held to: Cohere's published ones, or those learned from its answers"),
+    ] = "learned"
+    queue_timeout: Annotated[
+        float, _about("seconds that a call waits for a key that is below its limit"), Meta(ge=0)
+    ] = 10.0
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,15 +106,15 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         int, _about("failures in the window that open the breaker, if they are half of the calls; 0 switches it off")
     ] = 20
     window: Annotated[float, _about("seconds over which failures are counted"), SECONDS] = 10.0
-    pause: Annotated[float, _about("seconds that an open breaker refuses calls, before one call may try"), SECONDS] = (
-        10.0
-    )
+    open_seconds: Annotated[
+        float, _about("seconds that an open breaker refuses calls, before one call may try"), SECONDS
+    ] = 10.0
 
 
 class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    calls: Annotated[int, _about("calls to Cohere at once, in each worker"), Meta(ge=1)] = 1_000
-    waiting: Annotated[int, _about("calls that wait for their turn; those beyond get a 503"), Meta(ge=0)] = 1_000
-    wait: Annotated[float, _about("seconds that a call waits for its turn"), Meta(ge=0)] = 30.0
+    max_in_flight: Annotated[int, _about("calls to Cohere at once, in each worker"), Meta(ge=1)] = 1_000
+    queue_size: Annotated[int, _about("calls that wait for their turn; those beyond get a 503"), Meta(ge=0)] = 1_000
+    queue_timeout: Annotated[float, _about("seconds that a call waits for its turn"), Meta(ge=0)] = 30.0
 
 
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,7 +152,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("in open mode, listen on addresses beyond loopback, too")] = False
     cors_origins: Annotated[list[str], _about("origins whose web pages may call, separated by commas")] = []
     body_limit: Annotated[int, _about("bytes of a request's body, at most"), Meta(ge=1)] = 32 * 1024 * 1024
-    sockets: Annotated[int, _about("open WebSockets in each worker, at most"), Meta(ge=0)] = 256
+    max_websockets: Annotated[int, _about("open WebSockets in each worker, at most"), Meta(ge=0)] = 256
     audio_limit: Annotated[
         int, _about("bytes of a transcription request, at most (Cohere takes files of 25 MB)"), Meta(ge=1)
     ] = 26 * 1024 * 1024
@@ -176,7 +179,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 keeps it for ever"), Meta(ge=0, le=36_500)
     ] = 30.0
-    background_runs: Annotated[
+    max_background_responses: Annotated[
         int, _about("background responses that a worker works on at once; more are queued"), Meta(ge=1)
     ] = 100
     strict_failures: Annotated[
@@ -186,7 +189,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     reasoning_events: Annotated[
         Literal["summary", "text"], _about("what Responses tell thinking as where a caller asks for no summary")
     ] = "summary"
-    stream_comments: Annotated[
+    stream_keep_alive: Annotated[
         float,
         _about("seconds of silence after which a stream's caller gets a comment, to keep the connection; 0 sends none"),
         Meta(ge=0),
@@ -225,3 +228,23 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             transcription_language=self.transcription_language,
             raw_thoughts=self.reasoning_events == "text",
         )
+
+
+RENAMED: Mapping[str, str] = {
+    "sockets": "max_websockets",
+    "background_runs": "max_background_responses",
+    "stream_comments": "stream_keep_alive",
+    "timeouts.socket": "timeouts.websocket_idle",
+    "retries.first_pause": "retries.initial_backoff",
+    "retries.longest_pause": "retries.max_backoff",
+    "retries.generation": "retries.invalid_generation",
+    "pool.wait": "pool.queue_timeout",
+    "breaker.pause": "breaker.open_seconds",
+    "concurrency.calls": "concurrency.max_in_flight",
+    "concurrency.waiting": "concurrency.queue_size",
+    "concurrency.wait": "concurrency.queue_timeout",
+}
+"""Old path -> new path. An old name, in the file or the environment, is an error that says the new one."""
+
+RENAMED_VALUES: Mapping[str, Mapping[str, str]] = {"pool.kind": {"learnt": "learned"}}
+"""By path: old value -> new value, with the same effect."""

@@ -239,7 +239,7 @@ class Attempts:
 
     def _take_key(self) -> Lease | float:
         """Returns a key, or the seconds until there is one."""
-        longest = self._resources.retries.longest_pause
+        longest = self._resources.retries.max_backoff
         lease = self._resources.pool.take(self._path, self._model, self._weight, self._failed_keys, longest)
         return math.inf if lease is None else lease
 

@@ -96,7 +96,7 @@ class Breakers:
                 return  # it was under way when the breaker opened
             breaker.probing = False
             if failed:
-                breaker.until = now + settings.pause
+                breaker.until = now + settings.open_seconds
             else:
                 del self._of[name]
                 self._changed(name, False)
@@ -109,5 +109,5 @@ class Breakers:
         breaker.calls += 1
         breaker.failures += failed
         if breaker.failures >= settings.failures and breaker.failures * 2 >= breaker.calls:
-            breaker.opened, breaker.until = True, now + settings.pause
+            breaker.opened, breaker.until = True, now + settings.open_seconds
             self._changed(name, True)

@@ -32,7 +32,7 @@ class UpstreamClient:
             keys_freed=Wakeup(),
             observer=observer,
             retries=settings.retries,
-            key_wait=settings.pool.wait,
+            key_wait=settings.pool.queue_timeout,
             total=settings.timeouts.total,
             clock=time.monotonic,
             random=random.Random(),
@@ -49,7 +49,7 @@ class UpstreamClient:
     def configure(self, settings: Settings, keys: list[str]) -> None:
         """Takes over other keys, retries, breakers and limits, for the calls that follow."""
         resources = self.resources
-        resources.retries, resources.key_wait = settings.retries, settings.pool.wait
+        resources.retries, resources.key_wait = settings.retries, settings.pool.queue_timeout
         resources.pool.configure(keys, settings.pool)
         resources.breakers.configure(settings.breaker)
         resources.limiter.configure(settings.concurrency)

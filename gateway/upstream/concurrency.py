@@ -23,7 +23,7 @@ class ConcurrencyLimiter:
 
     def try_acquire(self) -> bool:
         """Takes a place if one is free and nobody waits for it."""
-        if self.taken >= self.settings.calls or self.waiting:
+        if self.taken >= self.settings.max_in_flight or self.waiting:
             return False
         self.taken += 1
         return True
@@ -32,13 +32,13 @@ class ConcurrencyLimiter:
         """Waits for a place in its turn. Raises UpstreamError when the queue is full or the wait too long."""
         if self.try_acquire():
             return
-        if self.waiting >= self.settings.waiting:
+        if self.waiting >= self.settings.queue_size:
             raise busy()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(owner, deque()).append(turn)
         self.waiting += 1
         try:
-            async with asyncio.timeout(self.settings.wait):
+            async with asyncio.timeout(self.settings.queue_timeout):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
@@ -60,7 +60,7 @@ class ConcurrencyLimiter:
         self._admit()
 
     def _admit(self) -> None:
-        while self._queues and self.taken < self.settings.calls:
+        while self._queues and self.taken < self.settings.max_in_flight:
             owner, queue = next(iter(self._queues.items()))
             turn = queue.popleft()
             del self._queues[owner]

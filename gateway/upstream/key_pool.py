@@ -106,7 +106,7 @@ class PoolKey:
         self.secret = secret
         self.kind = kind
         self.trial = kind == "trial"
-        self.held = kind != "learnt"
+        self.held = kind != "learned"
         self.name = f"key {position} of {count} (sha256 {hashlib.sha256(secret.encode()).hexdigest()[:8]})"
         self.buckets: dict[str, Bucket] = {}
         self.parked = 0.0

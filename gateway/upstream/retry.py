@@ -26,7 +26,7 @@ class Rule(Struct, frozen=True):
     """A row: what is done about a failure.
 
     again: the same call may succeed a moment later. key: what becomes of the key. breaks: the circuit breaker counts
-    it. once: it is made again once only, and only if the setting `retries.generation` allows it.
+    it. once: it is made again once only, and only if the setting `retries.invalid_generation` allows it.
     """
 
     again: bool = False
@@ -112,10 +112,14 @@ class RetryBudget:
     def pause(self, rule: Rule, told: float | None = None) -> float | None:
         """Seconds to wait before Cohere is asked again, None if it is not. told: what Cohere asks for (Retry-After)."""
         settings = self._settings
-        if not rule.again or self._asked >= settings.count or (rule.once and (self._asked or not settings.generation)):
+        if (
+            not rule.again
+            or self._asked >= settings.count
+            or (rule.once and (self._asked or not settings.invalid_generation))
+        ):
             return None
         # Half of the pause is chance: who failed together should not come back together.
-        pause: float = min(settings.first_pause * 2**self._asked, settings.longest_pause) * (
+        pause: float = min(settings.initial_backoff * 2**self._asked, settings.max_backoff) * (
             0.5 + self._random.random() / 2
         )
         if rule.once:
