@@ -481,11 +481,11 @@ def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pyt
         assert [scene.gateway.ask("GET", f"{PATH}/{id}").body["status"] for id in ids[1:]] == ["queued"] * 2
         assert scene.gateway.ask("POST", f"{PATH}/{ids[1]}/cancel").body["status"] == "cancelled"
         assert len(scene.upstream.exchanges) == 1
-        assert scene.gateway.metrics()["gateway_background_responses"] == 2
+        assert scene.gateway.metrics()["gateway_background_responses_in_flight"] == 2
         go_on.set()
         for id in (ids[0], ids[2]):
             assert poll(scene.gateway, id)["status"] == "completed"
-        awaited(lambda: scene.gateway.metrics()["gateway_background_responses"] == 0)
+        awaited(lambda: scene.gateway.metrics()["gateway_background_responses_in_flight"] == 0)
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])

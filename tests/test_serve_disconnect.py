@@ -464,7 +464,7 @@ def test_an_interrupt_does_not_wait_for_a_stream(fault: str) -> None:
                 reads_until(connection, b'"role":"assistant"')
             else:
                 # The count is of requests begun; this one is counted with its own scrape.
-                awaited(lambda: b"gateway_in_flight_requests 2.0" in server.get("/metrics"))
+                awaited(lambda: b"gateway_requests_in_flight 2.0" in server.get("/metrics"))
             told = time.monotonic()
             server.signal(signal.SIGINT)
             assert server.ends(5) == 0

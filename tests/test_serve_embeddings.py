@@ -403,7 +403,7 @@ def test_it_is_logged_and_counted() -> None:
         assert series[f'gateway_tokens_total{{direction="input",model="{V4}",operation="embeddings"}}'] == tokens, (
             labels
         )
-        assert series['gateway_noted_fields_total{field="user",kind="ignored",operation="embeddings"}'] == 1
+        assert series['gateway_request_notes_total{field="user",kind="ignored",operation="embeddings"}'] == 1
 
 
 def test_the_operator_chooses_what_texts_are_for(staged: Stage) -> None:

@@ -71,10 +71,10 @@ FAMILIES = {
     "gateway_time_to_first_token_seconds": "histogram",
     "gateway_upstream_duration_seconds": "histogram",
     "gateway_tokens_total": "counter",
-    "gateway_in_flight_requests": "gauge",
+    "gateway_requests_in_flight": "gauge",
     "gateway_client_disconnects_total": "counter",
     "gateway_upstream_errors_total": "counter",
-    "gateway_noted_fields_total": "counter",
+    "gateway_request_notes_total": "counter",
 }
 
 
@@ -86,6 +86,17 @@ def test_the_families(theatre: Stage) -> None:
     described = set(re.findall(r"(?m)^# HELP (\S+) \S", seen.data.decode()))
     assert described >= set(FAMILIES)
     assert "_created" not in seen.data.decode()
+
+
+ENDINGS = {"counter": r"_total", "histogram": r"_(seconds|bytes)", "gauge": r"(?<!_total)(?<!_count)"}
+"""Prometheus's conventions: a counter is a total, what is measured comes in a base unit."""
+
+
+def test_names_follow_the_conventions(theatre: Stage) -> None:
+    text = theatre.gateway.ask("GET", "/metrics", headers={}).data.decode()
+    families = re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text)
+    odd = [name for name, kind in families if not re.fullmatch(rf"gateway_[a-z_]+{ENDINGS[kind]}", name)]
+    assert len(families) > len(FAMILIES) and not odd
 
 
 def test_a_whole_answer(theatre: Stage) -> None:
@@ -188,7 +199,7 @@ def test_notes(theatre: Stage) -> None:
     found = counted(theatre.gateway, seen)
 
     def noted(kind: str, field: str) -> float:
-        return found.get(series("gateway_noted_fields_total", operation="chat", kind=kind, field=field), 0)
+        return found.get(series("gateway_request_notes_total", operation="chat", kind=kind, field=field), 0)
 
     assert noted("adjusted", "temperature") == 1
     assert noted("ignored", "logit_bias") == 1
@@ -197,7 +208,7 @@ def test_notes(theatre: Stage) -> None:
 
 
 def test_in_flight() -> None:
-    gauge = "gateway_in_flight_requests"
+    gauge = "gateway_requests_in_flight"
     with waiting((Pause(NEVER),)) as scene:
         assert scene.gateway.metrics()[gauge] == 1  # the scrape itself
         with socket.create_connection(scene.gateway.address, 5) as connection:

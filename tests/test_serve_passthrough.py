@@ -379,7 +379,7 @@ def test_a_compressed_refusal_is_read(status: int, said: str, told: int, parked:
         on.plays(packed(status, said))
         seen = on.gateway.ask("POST", V2, ASKED, {"accept-encoding": "gzip", "content-type": "application/json"})
         assert (seen.status, len(on.upstream.requests)) == (told, 1)
-        assert on.gateway.metrics()["gateway_parked_keys"] == parked
+        assert on.gateway.metrics()["gateway_upstream_keys_disabled"] == parked
 
 
 def test_a_refusal_that_claims_to_be_compressed(own: Stage) -> None:

@@ -360,9 +360,9 @@ def test_a_refused_key_is_parked_loudly(status: int, message: str) -> None:
         answers = [stage.gateway.chat() for _ in range(6)]
         assert [seen.status for seen in answers] == [200] * 6
         assert stage.keys.count("a") == 1
-        line = stage.gateway.log.wait(lambda line: "is parked" in line.get("trouble", ""))
-        assert line["trouble"].startswith("Cohere key 1 of 3 (sha256 ca978112) is parked: ")
-        assert stage.gateway.metrics()["gateway_parked_keys"] == 1
+        line = stage.gateway.log.wait(lambda line: "is disabled" in line.get("trouble", ""))
+        assert line["trouble"].startswith("Cohere key 1 of 3 (sha256 ca978112) is disabled: ")
+        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
         assert sum(bool(asked_again(seen)) for seen in answers) == 1
 
 
@@ -371,16 +371,16 @@ def test_all_keys_refused_is_the_operators_trouble() -> None:
         seen = stage.gateway.chat()
         assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
         assert sorted(stage.keys) == ["a", "b", "c"]
-        assert stage.gateway.metrics()["gateway_parked_keys"] == 3
+        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 3
 
 
 def test_the_last_key_is_never_given_up() -> None:
     """Parked or not, it is all there is, and the bill may have been paid."""
     with theatre([refused(402, "Please add your payment method"), answered()]) as stage:
         assert stage.gateway.chat().status == 429
-        assert stage.gateway.metrics()["gateway_parked_keys"] == 1
+        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
         assert stage.gateway.chat().status == 200
-        assert stage.gateway.metrics()["gateway_parked_keys"] == 0
+        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 0
         stage.gateway.log.wait(lambda line: "serves again" in line.get("trouble", ""))
 
 
@@ -566,7 +566,7 @@ def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
         assert 50 <= int(seen.headers["retry-after"]) <= 60
         assert len(stage.upstream.requests) == 3
         assert stage.gateway.chat(model=SECOND).status == 200
-        assert stage.gateway.metrics()[f'gateway_breaker_open{{model="{A}"}}'] == 1
+        assert stage.gateway.metrics()[f'gateway_circuit_breaker_open{{model="{A}"}}'] == 1
         stage.gateway.log.wait(lambda line: line.get("trouble") == f"the circuit breaker of Cohere's model {A} is open")
 
 
@@ -626,7 +626,7 @@ def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() ->
         rush.asks()
         asked.wait_in_thread()
         rush.asks()
-        awaited(lambda: stage.gateway.metrics()["gateway_in_flight_requests"] == 3)  # with this look
+        awaited(lambda: stage.gateway.metrics()["gateway_requests_in_flight"] == 3)  # with this look
         stage.gateway.ask("GET", "/health/live")  # the second one has been read by now, and waits
         refused_one = stage.gateway.chat()
         assert (refused_one.status, refused_one.error["code"]) == (503, "too_many_calls")
@@ -634,7 +634,7 @@ def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() ->
         assert len(stage.upstream.requests) == 1
         go_on.set()
         assert rush.ends() == [200, 200]
-        assert stage.gateway.metrics()["gateway_upstream_queue_seconds_count"] >= 1
+        assert stage.gateway.metrics()["gateway_upstream_queue_duration_seconds_count"] >= 1
 
 
 def test_a_stream_gives_its_place_back() -> None:

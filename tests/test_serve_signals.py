@@ -135,7 +135,7 @@ def test_who_waits_in_the_queue_gets_one_too(tmp_path: Path) -> None:
     settings = {"GATEWAY_TIMEOUTS_SHUTDOWN": "0.5", "GATEWAY_CONCURRENCY_CALLS": "1"}
     with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **settings) as stage:
         with asking(stage.server, stream=True) as first, asking(stage.server, stream=True) as second:
-            awaited(lambda: b"gateway_in_flight_requests 3.0" in stage.server.get("/metrics"))
+            awaited(lambda: b"gateway_requests_in_flight 3.0" in stage.server.get("/metrics"))
             stage.server.signal(signal.SIGTERM)
             answers = sorted((rest(first), rest(second)))
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200", b"HTTP/1.1 503"]
@@ -220,7 +220,7 @@ def test_who_waits_for_a_key_is_served_with_a_new_one(tmp_path: Path) -> None:
         assert b"HTTP/1.1 429" in stage.server.chat()
         with asking(stage.server) as connection:
             # It is one of two by then: the other one asks.
-            awaited(lambda: b"gateway_in_flight_requests 2.0" in stage.server.get("/metrics"))
+            awaited(lambda: b"gateway_requests_in_flight 2.0" in stage.server.get("/metrics"))
             stage.hangs_up('cohere_api_key = ["second"]\n' + wait)
             assert b"HTTP/1.1 200" in reads_until(connection, b"there.")
         assert stage.keys == ["first", "second"]

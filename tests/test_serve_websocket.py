@@ -763,7 +763,7 @@ def test_each_request_has_a_line_and_the_socket_has_one(served: Gateway) -> None
     grown = {name for name, value in after.items() if value > before.get(name, 0)}
     assert f'gateway_requests_total{{model="{A}",operation="responses",outcome="ok",status="200"}}' in grown
     assert 'gateway_requests_total{model="",operation="socket",outcome="ok",status="101"}' in grown
-    assert after["gateway_in_flight_requests"] == 1.0, "the scrape itself"
+    assert after["gateway_requests_in_flight"] == 1.0, "the scrape itself"
 
 
 def test_no_word_and_no_key_is_logged(theatre: Stage) -> None:

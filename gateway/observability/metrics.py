@@ -88,30 +88,41 @@ class Metrics:
             "operation",
             "result",
         )
-        self.in_flight = gauge("livesum", "gateway_in_flight_requests", "Requests being served")
-        self.runs = gauge("livesum", "gateway_background_responses", "Responses in the background that have not ended")
+        self.in_flight = gauge("livesum", "gateway_requests_in_flight", "Requests being served")
+        self.runs = gauge(
+            "livesum", "gateway_background_responses_in_flight", "Background responses that have not ended"
+        )
         self.disconnects = counter("gateway_client_disconnects_total", "Callers who left early", "operation", "phase")
         self.upstream_errors = counter(
-            "gateway_upstream_errors_total", "Failures of Cohere or of the way to it", "operation", "code"
+            "gateway_upstream_errors_total", "Failures of Cohere or of the connection to it", "operation", "code"
         )
-        self.noted = counter("gateway_noted_fields_total", "Fields not taken as asked", "operation", "kind", "field")
+        self.noted = counter(
+            "gateway_request_notes_total",
+            "Fields of requests that were ignored, adjusted or emulated",
+            "operation",
+            "kind",
+            "field",
+        )
         self.retries = counter(
             "gateway_upstream_retries_total", "Calls to Cohere made once more, by what went wrong before", "reason"
         )
         self.fallbacks = counter(
             "gateway_fallbacks_total", "Requests put to another model, by the model that failed", "model"
         )
-        self.parked_keys = gauge(
-            "livemax", "gateway_parked_keys", "Cohere keys of the server's that were refused and are passed over"
+        self.disabled_keys = gauge(
+            "livemax",
+            "gateway_upstream_keys_disabled",
+            "Cohere keys of the server's that Cohere refused and that are not used for now",
         )
         self.breaker = gauge(
             "livemax",
-            "gateway_breaker_open",
-            "1 while the circuit breaker of a model, or of the way to Cohere, lets no call through",
+            "gateway_circuit_breaker_open",
+            "1 while the circuit breaker of a model, or of the connection to Cohere, lets no call through",
             "model",
         )
         self.queue_wait = histogram(
-            "gateway_upstream_queue_seconds", "Waiting for one's turn to call Cohere, of the calls that had to"
+            "gateway_upstream_queue_duration_seconds",
+            "Waiting for a free slot to call Cohere, of the calls that had to wait",
         )
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 

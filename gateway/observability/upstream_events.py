@@ -20,24 +20,24 @@ class UpstreamEvents:
 
     def on_key_disabled(self, key: str, code: str, disabled: int) -> None:
         """Counts the disabled keys and tells the operator which one joined them."""
-        self._metrics.parked_keys.set(disabled)
+        self._metrics.disabled_keys.set(disabled)
         self._log.trouble(
-            f"Cohere {key} is parked: {code}. The other keys serve; "
+            f"Cohere {key} is disabled: {code}. The other keys serve; "
             "it is tried again from time to time, and after SIGHUP"
         )
 
     def on_key_enabled(self, key: str, disabled: int) -> None:
         """Counts the disabled keys and tells the operator which one left them."""
-        self._metrics.parked_keys.set(disabled)
+        self._metrics.disabled_keys.set(disabled)
         self._log.trouble(f"Cohere {key} serves again")
 
     def on_keys_configured(self, disabled: int) -> None:
         """Counts the disabled keys."""
-        self._metrics.parked_keys.set(disabled)
+        self._metrics.disabled_keys.set(disabled)
 
     def on_breaker_change(self, model: str | None, is_open: bool) -> None:
         """Shows a breaker's state and tells the operator of its change."""
-        label = "way" if model is None else self._metrics.known_model(model) or "none"
+        label = "connection" if model is None else self._metrics.known_model(model) or "none"
         self._metrics.breaker.labels(label).set(int(is_open))
-        subject = "the way to Cohere" if model is None else f"Cohere's model {label}"
+        subject = "the connection to Cohere" if model is None else f"Cohere's model {label}"
         self._log.trouble(f"the circuit breaker of {subject} is {'open' if is_open else 'closed'}")
