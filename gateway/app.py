@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from gateway.auth.authenticator import Authenticator
 from gateway.endpoints import openapi
-from gateway.endpoints.completions import CallEndpoint
+from gateway.endpoints.completions import CompletionsEndpoint
 from gateway.endpoints.health import Health, MetricsPage
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
@@ -23,8 +23,10 @@ from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
+from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
+from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.background import Background
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.pipeline.response_cache import ResponseCache
@@ -45,20 +47,21 @@ def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
 
 def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, Control]:
     """The application of `create_app`, and the handles by which signals stop it or change its settings."""
-    access = Authenticator(settings)
+    authenticator = Authenticator(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
-    metrics = Metrics(lambda model: model in catalogue, fields)
-    upstream = UpstreamClient(settings, access.keys, UpstreamEvents(metrics, log))
-    known = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
-    catalogue = ModelCatalog(upstream, known, settings.models.cache_seconds)
+    metrics = Metrics(lambda model: model in catalog, fields)
+    upstream = UpstreamClient(settings, authenticator.keys, UpstreamEvents(metrics, log))
+    models = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
+    catalog = ModelCatalog(upstream, models, settings.models.cache_seconds)
     try:
-        memory = ConversationState(settings.database_url, settings.response_days, log)
+        state = ConversationState(settings.database_url, settings.response_days, log)
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
     cache = ResponseCache(settings, log)
-    services = Services(settings, settings.policy, upstream, catalogue, metrics, memory, cache)
-    background, upkeep = Background(services, log), Maintenance(memory, log)
+    lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics)
+    services = Services(settings, settings.policy, upstream, catalog, metrics, lifecycle, admission, state, cache)
+    background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping = False, asyncio.Event()
 
     def draining(grace: float) -> None:
@@ -71,14 +74,14 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
         await upstream.start()
-        upkeep.start()
+        maintenance.start()
         serving = True
         yield
         serving = False
         await background.stop()
-        await upkeep.stop()
+        await maintenance.stop()
         await upstream.stop()
-        await memory.stop()
+        await state.stop()
         await cache.stop()
         log.flush()
 
@@ -93,19 +96,19 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    sockets = {row.call.path: WebSocketEndpoint(row, services, log, stopping) for row in SOCKETS}
-    upgrades = WebSocketHandshake(sockets, settings, access, metrics, log)
+    sockets = {row.call.path: WebSocketEndpoint(row, services, stopping) for row in SOCKETS}
+    websockets = WebSocketHandshake(sockets, settings, authenticator, lifecycle)
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
-    guard = GatewayMiddleware(router, settings, access, metrics, log, upgrades)
-    return guard, Control(guard, upgrades, services, log, draining)
+    middleware = GatewayMiddleware(router, settings, authenticator, lifecycle, websockets)
+    return middleware, Control(middleware, websockets, services, log, draining)
 
 
 def _routes(services: Services, background: Background) -> list[Route]:
     """The rows of all tables, each with the endpoint of its kind."""
     native = PassthroughEndpoint(services)
     return [
-        *(Route(row.path, CallEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
+        *(Route(row.path, CompletionsEndpoint(row, services, background), methods=["POST"]) for row in CALLS),
         # The router asks one after the other: what is called most comes first.
         *(Route(f"{prefix}{{path:path}}", native, methods=None) for prefix in (NATIVE_PREFIX, ALIAS_PREFIX)),
         *(Route(row.path, UploadEndpoint(row, services), methods=["POST"]) for row in UPLOADS),

@@ -12,7 +12,8 @@ import pytest
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.http.path_aliases import DEPLOYMENT, SPELLINGS, PathAliases
+from gateway.http.path_aliases import SPELLINGS, PathAliases
+from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
 from support.app import CALLER_KEY, CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
 
@@ -24,8 +25,9 @@ SERVED = PathAliases(
 def mended(path: str) -> tuple[str, str]:
     """The path that is meant, and the model that it names."""
     scope: dict[str, Any] = {"path": path}
-    SERVED.mend(scope)
-    return scope["path"], scope.get(DEPLOYMENT, "")
+    record = RequestRecord("", "POST", path, 0.0)
+    SERVED.rewrite(scope, record)
+    return scope["path"], record.deployment
 
 
 @pytest.mark.parametrize(

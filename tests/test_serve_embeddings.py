@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from gateway.cli import main
 from gateway.emulator.catalogue import MODELS
 from gateway.pipeline.cl100k_base import ORDINARY, vocabulary
-from gateway.pipeline.fan_out import MOST_AT_ONCE
+from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from gateway.settings.schema import Models
 from support import oracle
 from support.app import CALLER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
@@ -237,7 +237,7 @@ def test_the_longest_list_comes_back_in_order() -> None:
             "billed_units": {"input_tokens": 2048},
         }
         assert sorted(len(request.json()["texts"]) for request in asked(upstream)) == [32] + [96] * 21
-        assert 1 < max(under_way) <= MOST_AT_ONCE
+        assert 1 < max(under_way) <= MAX_CONCURRENT_PARTS
         with gateway.client() as sdk:
             found = sdk.embeddings.create(model="embed-v9.0", input=[f"text {number}" for number in range(200)])
         assert [one.embedding[0] for one in found.data] == list(range(200))
@@ -291,7 +291,7 @@ def test_one_failed_part_fails_the_whole() -> None:
         seen = embed(gateway, texts)
         assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
         assert (seen.error["message"], seen.headers["retry-after"]) == ("part 1 failed", "1")
-        assert len(upstream.requests) <= 2 * MOST_AT_ONCE, "what comes after a failure is not asked any more"
+        assert len(upstream.requests) <= 2 * MAX_CONCURRENT_PARTS, "what comes after a failure is not asked any more"
         line = gateway.log.line_of(seen.headers["x-request-id"])
         assert (line["error"], line.get("prompt_tokens", 0)) == ("rate_limit_exceeded", 0)
 

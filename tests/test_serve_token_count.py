@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.emulator.tokens import pieces
-from gateway.pipeline.fan_out import MOST_AT_ONCE
+from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from translators.core.errors import UpstreamProtocolError
@@ -153,7 +153,7 @@ def test_only_a_few_pieces_are_asked_at_once() -> None:
 
     with ScriptedUpstream(slow).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
         assert count(gateway, model=A, input="word " * 150_000).body["input_tokens"] == 150_000
-    assert len(waiting) == 12 and 1 < max(waiting) <= MOST_AT_ONCE
+    assert len(waiting) == 12 and 1 < max(waiting) <= MAX_CONCURRENT_PARTS
 
 
 def test_a_history_is_counted(tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ class Cut:
 
 def read(pieces: Sequence[bytes], boundary: str = BOUNDARY) -> tuple[Form, bytes]:
     """The form, and the file in it."""
-    scope = {"gateway.headers": {b"content-type": f'multipart/form-data; boundary="{boundary}"'.encode()}}
-    form = Form(scope, Cut(pieces), "file")  # type: ignore[arg-type]
+    headers = {b"content-type": f'multipart/form-data; boundary="{boundary}"'.encode()}
+    form = Form(headers, Cut(pieces), "file")  # type: ignore[arg-type]
 
     async def run() -> bytes:
         await form.to_the_file()

@@ -21,6 +21,10 @@ class Principal(Struct, frozen=True):
     credential: Credential
 
 
+NOBODY = Principal("", "", False, Credential())
+"""Before anybody was authenticated, and on paths that ask nobody who they are."""
+
+
 def owner_of(key: str) -> str:
     """Returns the owner that a key of a caller's own stands for: its whole hash, as two keys could share a part."""
     return "key:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,15 +1,16 @@
-"""The generic endpoints: read, translate, call, answer. No operation is named here.
+"""The endpoint of generated responses: reads, translates, calls and responds. No operation is named here.
 
-Pure ASGI: a request meets no framework object. Errors are raised; the guard renders them. What happens between the
-request's bytes and its answer is `handler.py`.
+Pure ASGI: a request meets no framework object. Errors are raised, and the middleware renders them. What happens between
+the request's bytes and its response is `handler.py`.
 """
 
 from starlette.types import Receive, Scope, Send
 
+from gateway import cohere_methods
 from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
-from gateway.http.responses import answer_events, answer_json, note_headers
-from gateway.observability import record
+from gateway.http.responses import send_events, send_json
+from gateway.observability.record import REQUEST, RequestRecord
 from gateway.pipeline.background import Background
 from gateway.pipeline.handler import RequestHandler
 from gateway.pipeline.http_sink import HttpSink
@@ -17,26 +18,27 @@ from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.services import Services
 
 
-class CallEndpoint:
+class CompletionsEndpoint:
     """A row of CALLS as an ASGI application."""
 
     def __init__(self, operation: CallOperation, services: Services, background: Background) -> None:
         self._operation, self._services, self._background = operation, services, background
+        self._method = cohere_methods.find("POST", operation.upstream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation, known = self._operation, record.of(scope)
-        known.operation = operation.name
-        settings = self._services.settings
-        asked = await body.read_json(scope, receive, settings)
-        serving = RequestHandler(operation, self._services, scope, known)
-        call = await serving.prepare(asked)
-        if serving.in_background:
-            begun = await self._background.begin(serving, call)
+        operation, services = self._operation, self._services
+        record: RequestRecord = scope[REQUEST]
+        record.operation = operation.name
+        request_body = await body.read_json(record, receive, services.settings)
+        handler = RequestHandler(operation, self._method, services, record)
+        translation = await handler.prepare(request_body)
+        if handler.in_background:
+            begun = await self._background.begin(handler, translation)
             if begun.events is None:
-                await answer_json(send, begun.body, note_headers(call.notes))
+                await send_json(send, begun.body, translation.notes)
             else:
-                await answer_events(known, receive, send, begun.events, note_headers(call.notes))
+                await send_events(record, receive, send, begun.events, translation.notes)
             return
-        async with DisconnectWatcher(receive) as departure:
-            with HttpSink(operation.framing, known, send, departure, settings.stream_keep_alive) as answering:
-                await serving.answer(call, answering)
+        async with DisconnectWatcher(receive) as watcher:
+            with HttpSink(operation.framing, record, send, watcher, services.settings.stream_keep_alive) as sink:
+                await handler.respond(translation, sink)

@@ -6,8 +6,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.auth.authenticator import constant_time_equals, credential_in
 from gateway.errors import CallerError, failure
-from gateway.observability import record
 from gateway.observability.metrics import CONTENT_TYPE, Metrics
+from gateway.observability.record import record_of
 from gateway.settings.schema import Settings
 
 
@@ -18,7 +18,7 @@ class Health:
         self._name, self._healthy = name, healthy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record.of(scope).operation = "health"
+        record_of(scope).operation = "health"
         if self._healthy():
             await _answer(send, b'{"status":"%s"}' % self._name.encode(), b"application/json")
         else:
@@ -33,7 +33,7 @@ class MetricsPage:
         self._token, self._metrics = settings.metrics.token, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record.of(scope).operation = "metrics"
+        record_of(scope).operation = "metrics"
         if not self._open and not constant_time_equals(credential_in(scope["headers"]), self._token):
             raise CallerError(failure("wrong_key", "/metrics wants the token of the setting metrics.token"))
         await _answer(send, self._metrics.exposition(), CONTENT_TYPE.encode())

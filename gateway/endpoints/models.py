@@ -6,8 +6,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
-from gateway.http.responses import answer_json, note_headers
-from gateway.observability import record
+from gateway.http.responses import send_json
+from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.handler import context_of
 from gateway.pipeline.operations import LookupOperation
 from gateway.pipeline.services import Services
 from translators.core.notes import Notes
@@ -23,26 +24,26 @@ class ModelsEndpoint:
         self._operation, self._services = operation, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, known, operation = self._services, record.of(scope), self._operation
-        known.operation = operation.name
-        asked = await self._asked(scope, receive) if operation.filtered else []
-        context = services.context(scope)
+        services, record, operation = self._services, record_of(scope), self._operation
+        record.operation = operation.name
+        filters = await self._filters(scope, receive, record) if operation.filtered else []
+        context = context_of(services, record)
         notes = Notes(context.strict)
-        async with DisconnectWatcher(receive) as departure:
-            listing = await services.catalogue.listing(scope["gateway.caller"])
+        async with DisconnectWatcher(receive) as watcher:
+            listing = await services.catalog.listing(record.principal)
             if listing.stale:
                 notes.inform("list", listing.stale)
             name = scope["path_params"].get("name", "")
-            answer = operation.answer(listing.pages, name, asked, context, notes)
-            await answer_json(send, answer, note_headers(notes), departure)
-        known.notes = len(notes)
+            response = operation.answer(listing.pages, name, filters, context, notes)
+            await send_json(send, response, notes, watcher)
+        record.notes = len(notes)
         services.metrics.note(operation.name, notes)
 
-    async def _asked(self, scope: Scope, receive: Receive) -> list[bytes]:
-        """What is asked of the list, in a body and in the query: JSON objects, of which the later wins."""
+    async def _filters(self, scope: Scope, receive: Receive, record: RequestRecord) -> list[bytes]:
+        """Returns the filters of the list in the body and in the query, as JSON objects of which the later wins."""
         settings = self._services.settings
-        sent = await body.read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+        sent = await body.read(record.headers, receive, settings.body_limit, settings.timeouts.request_body)
         if sent:
-            body.require_json(scope)
+            body.require_json(record.headers)
         query = {name: value for name, value in QueryParams(scope["query_string"]).items() if name != VERSION_QUERY}
         return [part for part in (sent, msgspec.json.encode(query) if query else b"") if part]

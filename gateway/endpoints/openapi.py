@@ -16,8 +16,8 @@ from gateway import __version__
 from gateway.cohere_methods import METHODS
 from gateway.endpoints.stored import REMEMBERED
 from gateway.http.error_responses import NATIVE_PREFIX
-from gateway.http.responses import answer_json
-from gateway.observability import record
+from gateway.http.responses import send_json
+from gateway.observability.record import record_of
 from gateway.pipeline.operations import CALLS, COUNTS, LOOKUPS, TRANSLATED, UploadOperation
 from schemas.cohere import errors as cohere
 from schemas.openai.chat import ChatCompletion, ChatCompletionChunk
@@ -26,6 +26,7 @@ from schemas.openai.errors import ErrorBody
 from schemas.openai.models import Model, ModelList
 from schemas.openai.transcription import Transcription
 from translators.core.field_table import SYNONYM_OBJECT, Field, FieldTable, Verdict
+from translators.core.notes import Notes
 
 PATH = "/openapi.json"
 
@@ -56,8 +57,8 @@ class Description:
     """The endpoint. It says nothing of the settings or of the callers, so it is for everybody."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record.of(scope).operation = "openapi"
-        await answer_json(send, document())
+        record_of(scope).operation = "openapi"
+        await send_json(send, document(), Notes())
 
 
 @cache

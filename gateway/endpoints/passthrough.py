@@ -7,12 +7,10 @@ key, which is not the caller's affair; both have Cohere's shape.
 """
 
 import time
-from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
-from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.endpoints.passthrough_headers import _empty, _kind, _returned, _sent
 from gateway.endpoints.passthrough_path import Address, address_of
@@ -22,9 +20,7 @@ from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import note_headers
 from gateway.http.validation import JOINED
-from gateway.observability import record
-from gateway.observability.record import RequestRecord
-from gateway.pipeline.handler import take_down
+from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.turn import FAILED_REASONS
@@ -44,90 +40,85 @@ class PassthroughEndpoint:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, known, verb = self._services, record.of(scope), scope["method"]
-        known.operation = cohere_methods.OTHER.operation
+        services, record, verb = self._services, record_of(scope), scope["method"]
+        record.operation = cohere_methods.OTHER.operation
         address = address_of(scope)
         if verb not in cohere_methods.VERBS:
             raise _wrong_method()
         method = cohere_methods.find(verb, address.path)
         if not cohere_methods.agrees(verb, address.path, method):
             raise CallerError(failure("bad_request", "The URL's path might be read as another one"))
-        known.operation = method.operation
-        headers: Mapping[bytes, bytes] = scope["gateway.headers"]
+        record.operation = method.operation
         settings = services.settings
-        limit, patience = settings.upload_limit, settings.timeouts.request_body
-        held: bytes | None = None
-        uploading = not _empty(headers) and method.takes != "json"
+        limit, seconds = settings.upload_limit, settings.timeouts.request_body
+        json_body: bytes | None = None
+        uploading = not _empty(record.headers) and method.takes != "json"
         notes = Notes()
         if uploading:
-            body.refuse_declared(scope, limit)
+            body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
-            held = await body.read(scope, receive, settings.body_limit, patience) or None
-            held, notes = self._looked_into(held, method, address, headers, known)
-        async with DisconnectWatcher(receive, listening=not uploading) as departure:
-            upload = body.Pieces(receive, limit, patience, departure) if uploading else None
-            sent = list(_sent(scope["headers"], headers, known.streamed, upload is not None))
-            passage = ProxyRequest(verb, address.target, sent, held if upload is None else upload)
-            caller: Principal = scope["gateway.caller"]
-            known.upstream_began = time.monotonic()
-            try:
-                weight = passthrough.inputs(held) if held is not None and method.rate.counts == "inputs" else 1
-                carrying = services.upstream.forward(
-                    passage, caller, address.path, known.model, method.repeatable, weight
-                )
-                async with carrying as reply:
-                    take_down(reply, known, notes)
-                    if reply.status in OWN_KEY_REFUSED and not caller.own_key:
-                        raise UpstreamError(await reply.failure(own_key=False))
-                    await self._relay(reply, known, send, departure, notes)
-            finally:
-                known.upstream_ended = time.monotonic()
+            json_body = await body.read(record.headers, receive, settings.body_limit, seconds) or None
+            json_body, notes = self._inspect(json_body, method, address, record)
+        async with DisconnectWatcher(receive, listening=not uploading) as watcher:
+            upload = body.Pieces(receive, limit, seconds, watcher) if uploading else None
+            headers = list(_sent(scope["headers"], record.headers, record.streamed, uploading))
+            request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
+            counts_inputs = json_body is not None and method.rate.counts == "inputs"
+            weight = passthrough.inputs(json_body) if json_body is not None and counts_inputs else 1
+            with await services.admission.admit(record, method, record.model, notes) as admission:
+                async with services.upstream.forward(
+                    request, record.principal, address.path, record.model, method.repeatable, weight
+                ) as response:
+                    admission.see(response)
+                    if response.status in OWN_KEY_REFUSED and not record.principal.own_key:
+                        raise UpstreamError(await response.failure(own_key=False))
+                    await self._relay(response, record, send, watcher, notes)
 
-    def _looked_into(
-        self, held: bytes | None, method: Method, address: Address, headers: Mapping[bytes, bytes], known: RequestRecord
+    def _inspect(
+        self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
     ) -> tuple[bytes | None, Notes]:
-        """The body to send, and what the caller is to be told of it."""
+        """Returns the body to send, and notes on what was changed in it."""
         notes = Notes()
-        if held is None or b"content-encoding" in headers:
-            return held, notes
+        if json_body is None or b"content-encoding" in record.headers:
+            return json_body, notes
         if address.alias and method.name == "v2.chat":
-            held, notes = passthrough.rewritten(held, self._services.policy)
-            known.notes = len(notes)
-            if known.notes:
-                self._services.metrics.note(method.operation, notes)
-        known.model, known.streamed = passthrough.asked(held)
-        return held, notes
+            json_body, notes = passthrough.rewritten(json_body, self._services.policy)
+        record.model, record.streamed = passthrough.asked(json_body)
+        return json_body, notes
 
     async def _relay(
-        self, reply: UpstreamResponse, known: RequestRecord, send: Send, departure: DisconnectWatcher, notes: Notes
+        self, response: UpstreamResponse, record: RequestRecord, send: Send, watcher: DisconnectWatcher, notes: Notes
     ) -> None:
-        """The answer as it comes, one send for each network read. Its head waits for the first of them."""
-        headers = [*_returned(reply.headers), *note_headers(notes)]
+        """Sends Cohere's response as it comes, one send for each network read. Its head waits for the first of them."""
+        headers = [*_returned(response.headers), *note_headers(notes)]
         kind, encoding = _kind(headers)
-        known.streamed = kind.startswith(STREAMS)
+        record.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
-        tally = UsageTail(encoding == b"gzip") if counted else None
+        usage_tail = UsageTail(encoding == b"gzip") if counted else None
         try:
-            block = await reply.read()
-            known.first_byte = time.monotonic()
-            await send({"type": "http.response.start", "status": reply.status, "headers": headers, JOINED: True})
-            while block and not reply.over:
+            block = await response.read()
+            record.first_byte = time.monotonic()
+            await send({"type": "http.response.start", "status": response.status, "headers": headers, JOINED: True})
+            while block and not response.over:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
-                if tally is not None:
-                    tally.take(block)
-                block = await reply.read()
-            departure.over()
+                if usage_tail is not None:
+                    usage_tail.take(block)
+                block = await response.read()
+            watcher.over()
             await send({"type": "http.response.body", "body": block, "more_body": False})
-            if tally is not None:
-                tally.take(block)
+            if usage_tail is not None:
+                usage_tail.take(block)
         finally:
-            if tally is not None:
-                kept = tally.kept()
-                outcome = passthrough.counted(kept, known.streamed, self._services.policy.usage_base)
-                broken = known.streamed and not departure.is_over
-                record.used(known, outcome, round(passthrough.pieces(kept) / tally.share) if broken else 0)
-                if (failed := FAILED_REASONS.get(outcome.finish_reason)) is not None:
-                    known.error = failed.code or failed.type
+            if usage_tail is not None:
+                self._count(usage_tail, record, broken=record.streamed and not watcher.is_over)
+
+    def _count(self, usage_tail: UsageTail, record: RequestRecord, broken: bool) -> None:
+        """Records the usage at the end of a response. Of a stream that broke off the pieces are counted."""
+        tail = usage_tail.kept()
+        usage = passthrough.counted(tail, record.streamed, self._services.policy.usage_base)
+        record.add_usage(usage, round(passthrough.pieces(tail) / usage_tail.share) if broken else 0)
+        if (failed := FAILED_REASONS.get(usage.finish_reason)) is not None:
+            record.fail(failed)
 
 
 def _wrong_method() -> CallerError:

@@ -1,20 +1,19 @@
-"""The endpoint of requests that are asked in parts, a few calls at once, and answered together and whole.
+"""The endpoint of requests that are sent to Cohere in parts, a few at once, and answered together and whole.
 
-No operation is named here: a row of BATCHES says how a body becomes parts and how their answers become one.
+No operation is named here: a row of BATCHES says how a body becomes parts and how their responses become one.
 """
-
-import time
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.principal import Principal
+from gateway import cohere_methods
 from gateway.errors import GatewayError, UpstreamError
 from gateway.http import body, path_aliases
 from gateway.http.disconnect import DisconnectWatcher
-from gateway.http.responses import answer_json, note_headers
-from gateway.observability import record
-from gateway.observability.record import CACHE_HIT, RequestRecord
-from gateway.pipeline.fan_out import answers
+from gateway.http.responses import send_json
+from gateway.observability.record import CACHE_HIT, record_of
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.fan_out import post_all
+from gateway.pipeline.handler import context_of
 from gateway.pipeline.operations import SplitOperation
 from gateway.pipeline.response_cache import MISS
 from gateway.pipeline.services import Services
@@ -27,58 +26,57 @@ class SplitEndpoint:
 
     def __init__(self, operation: SplitOperation, services: Services) -> None:
         self._operation, self._services = operation, services
+        self._method = cohere_methods.find("POST", operation.upstream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, operation, known = self._services, self._operation, record.of(scope)
-        known.operation = operation.name
-        asked = await body.read_json(scope, receive, services.settings)
-        caller: Principal = scope["gateway.caller"]
-        call = operation.request(asked, services.context(scope))
-        path_aliases.tell(scope, call.notes)
-        services.catalogue.notice(call.model, caller)
-        known.cache, lookup = services.cache.lookup(call.notes, True, caller, scope["gateway.headers"])
-        async with DisconnectWatcher(receive) as departure:
+        services, operation, record = self._services, self._operation, record_of(scope)
+        record.operation = operation.name
+        request_body = await body.read_json(record, receive, services.settings)
+        request = operation.request(request_body, context_of(services, record))
+        path_aliases.note_deployment(record, request.notes)
+        services.catalog.notice(request.model, record.principal)
+        record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)
+        async with DisconnectWatcher(receive) as watcher:
             if lookup is not None:
-                alone = call.input_bodies()
-                call = call.without_cached(await lookup.pieces(operation.upstream, alone))
-                known.cache = MISS if call.bodies else CACHE_HIT
-            known.model, known.notes = call.model, len(call.notes)
-            services.metrics.note(operation.name, call.notes)
-            known.upstream_began = time.monotonic()
-            try:
-                call, bodies, answer = await self._answered(call, caller, known)
-            finally:
-                if known.cache != CACHE_HIT:
-                    known.upstream_ended = time.monotonic()
-            record.used(known, answer.usage)
-            await answer_json(send, answer.body, note_headers(call.notes), departure)
+                alone = request.input_bodies()
+                request = request.without_cached(await lookup.pieces(operation.upstream, alone))
+                record.cache = MISS if request.bodies else CACHE_HIT
+            with await services.admission.admit(record, self._method, request.model, request.notes) as admission:
+                request, bodies, response = await self._respond(request, admission)
+            record.add_usage(response.usage)
+            await send_json(send, response.body, request.notes, watcher)
             if lookup is not None and bodies:
-                made = [(alone[place], piece) for place, piece in call.cache_entries(bodies)]
-                await lookup.keep_pieces(operation.upstream, made)
+                pieces = [(alone[place], piece) for place, piece in request.cache_entries(bodies)]
+                await lookup.keep_pieces(operation.upstream, pieces)
 
-    async def _answered(
-        self, call: SplitRequest, caller: Principal, known: RequestRecord
+    async def _respond(
+        self, request: SplitRequest, admission: Admission
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
-        """The answer, what Cohere said, and to which call: the second, where the first one's failure can be helped."""
+        """Returns the request that was answered, Cohere's responses, and the caller's.
+
+        A request whose failure can be helped is made a second time in another form. Raises UpstreamError.
+        """
         try:
-            return await self._answer(call, caller, known)
+            return await self._call(request, admission)
         except (UpstreamError, AnswerFailed) as error:
-            second = call.second_attempt(error.failure)
+            second = request.second_attempt(error.failure)
             if second is None:
-                raise _told(call, error) from error
+                raise _upstream_error(request, error) from error
+        admission.notes = second.notes
         try:
-            return await self._answer(second, caller, known)
+            return await self._call(second, admission)
         except (UpstreamError, AnswerFailed) as error:
-            raise _told(second, error) from error
+            raise _upstream_error(second, error) from error
 
-    async def _answer(
-        self, call: SplitRequest, caller: Principal, known: RequestRecord
+    async def _call(
+        self, request: SplitRequest, admission: Admission
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
-        upstream, path = self._services.upstream, self._operation.upstream
-        bodies = await answers(upstream, path, call, call.bodies, caller, known, call.weights)
-        return call, bodies, call.translate_response(bodies)
+        path = self._operation.upstream
+        bodies = await post_all(self._services.upstream, path, admission, request.bodies, request.weights)
+        return request, bodies, request.translate_response(bodies)
 
 
-def _told(call: SplitRequest, error: UpstreamError | AnswerFailed) -> UpstreamError:
+def _upstream_error(request: SplitRequest, error: UpstreamError | AnswerFailed) -> UpstreamError:
+    """Returns a part's failure as the caller of the whole request sees it."""
     retry_after = error.retry_after if isinstance(error, GatewayError) else None
-    return UpstreamError(call.caller_failure(error.failure), retry_after)
+    return UpstreamError(request.caller_failure(error.failure), retry_after)

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http import body
-from gateway.http.responses import answer_events, answer_json, note_headers
-from gateway.observability import record
+from gateway.http.responses import send_events, send_json
+from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.background import Background
 from gateway.pipeline.services import Services
 from gateway.state.conversation_state import ConversationState, new_conversation, new_item_id
@@ -308,28 +308,28 @@ class StoredEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         action = self._actions["GET" if method == "HEAD" else method]
-        known = record.of(scope)
-        known.operation = action.name
-        memory = self._services.memory
-        notes = Notes(scope["gateway.headers"].get(b"x-gateway-strict", b"").strip().lower() == b"true")
-        given = await self._given(action, scope, receive, notes)
-        caller, query = scope["gateway.caller"], QueryParams(scope["query_string"])
+        record = record_of(scope)
+        record.operation = action.name
+        memory = self._services.state
+        notes = Notes(record.strict)
+        given = await self._given(action, record, receive, notes)
+        caller, query = record.principal, QueryParams(scope["query_string"])
         store = await memory.open()
         try:
             path = scope["path_params"]
             answer = await action.answer(Asked(store, memory, self._background, caller, path, query, given, notes))
             if not isinstance(answer, bytes):
-                await answer_events(known, receive, send, answer)
+                await send_events(record, receive, send, answer, notes)
                 return
         except StoreUnavailable as error:
             memory.trouble(error)
             raise CallerError(DOWN) from error
-        await answer_json(send, answer, note_headers(notes))
+        await send_json(send, answer, notes)
 
-    async def _given(self, action: Action, scope: Scope, receive: Receive, notes: Notes) -> Mapping[str, Any]:
+    async def _given(self, action: Action, record: RequestRecord, receive: Receive, notes: Notes) -> Mapping[str, Any]:
         if action.needs is None:
             return {}
-        sent = await body.read_json(scope, receive, self._services.settings)
+        sent = await body.read_json(record, receive, self._services.settings)
         reading = TABLE.read(sent or b"{}", notes, Policy())
         for name in action.needs:
             required(reading, name)

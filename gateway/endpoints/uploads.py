@@ -14,16 +14,15 @@ from typing import IO
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.principal import Principal
+from gateway import cohere_methods
 from gateway.errors import GatewayError
 from gateway.http import body, path_aliases, sse
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.multipart import File, Form
-from gateway.http.path_aliases import DEPLOYMENT, SAID
 from gateway.http.responses import JSON_TYPE, STREAM_HEADERS, note_headers
-from gateway.observability import record
-from gateway.observability.record import RequestRecord
-from gateway.pipeline.handler import accepted
+from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.handler import context_of
 from gateway.pipeline.operations import UploadOperation, UploadTranslation
 from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest
@@ -48,19 +47,19 @@ class UploadEndpoint:
 
     def __init__(self, operation: UploadOperation, services: Services) -> None:
         self._operation, self._services = operation, services
+        self._method = cohere_methods.find("POST", operation.upstream)
         sent = {row.name for row in operation.fields.rows if row.verdict is Verdict.SEND}
         self._before_the_file = sent | set(operation.needed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services, operation, known = self._services, self._operation, record.of(scope)
-        known.operation = operation.name
-        limit = services.settings.audio_limit
-        body.refuse_declared(scope, limit)
-        async with DisconnectWatcher(receive, listening=False) as departure, contextlib.AsyncExitStack() as stack:
-            pieces = body.Pieces(receive, limit, services.settings.timeouts.request_body, departure)
-            form = Form(scope, pieces, operation.file)
+        services, operation, record = self._services, self._operation, record_of(scope)
+        record.operation = operation.name
+        settings = services.settings
+        body.refuse_declared(record.headers, settings.audio_limit)
+        async with DisconnectWatcher(receive, listening=False) as watcher, contextlib.AsyncExitStack() as stack:
+            pieces = body.Pieces(receive, settings.audio_limit, settings.timeouts.request_body, watcher)
+            form = Form(record.headers, pieces, operation.file)
             await form.to_the_file()
-            context = services.context(scope)
             if form.file is None:
                 message = f"Missing required parameter: '{operation.file}'"
                 raise InvalidField(operation.file, message, "missing_required_parameter")
@@ -68,71 +67,75 @@ class UploadEndpoint:
             if not all(form.fields.get(name) for name in operation.needed):
                 contents = _read(stack.enter_context(await _spooled(contents)))
             early = set(form.fields)
-            call = self._call(form, scope, context, early)
-            services.catalogue.notice(call.model, scope["gateway.caller"])
-            known.model = call.model
-            answer = await self._asked(call, form, contents, scope["gateway.caller"], known)
-            if early != set(form.fields):
-                call = self._call(form, scope, context, early)
-            await self._tell(call, answer, known, send, departure)
+            context = context_of(services, record)
+            translation = self._translate(form, record, context, early)
+            services.catalog.notice(translation.model, record.principal)
+            with await services.admission.admit(
+                record, self._method, translation.model, translation.notes
+            ) as admission:
+                response = await self._post(translation, form, form.file, contents, admission)
+                if early != set(form.fields):
+                    translation = self._translate(form, record, context, early)
+                    admission.notes = translation.notes
+            await self._respond(translation, response, record, send, watcher)
 
-    def _call(self, form: Form, scope: Scope, context: Context, early: set[str]) -> UploadTranslation:
-        """The call of the form as far as it has come. Raises InvalidField.
+    def _translate(self, form: Form, record: RequestRecord, context: Context, early: set[str]) -> UploadTranslation:
+        """Returns the translation of the form as far as it has come. Raises InvalidField.
 
-        early: the fields that came in time to be sent; what came behind the file counts for the answer alone.
+        early: the fields that came in time to be sent. What came behind the file counts for the response alone.
         """
         late = [name for name in form.fields if name not in early and name in self._before_the_file]
-        said = msgspec.json.encode({name: value for name, value in form.fields.items() if value and name not in late})
-        if DEPLOYMENT in scope:
-            said, scope[SAID] = addressed(said, scope[DEPLOYMENT])
-        call = self._operation.request(said, context)
-        path_aliases.tell(scope, call.notes)
+        fields = {name: value for name, value in form.fields.items() if value and name not in late}
+        request_body = msgspec.json.encode(fields)
+        if record.deployment:
+            request_body, record.replaced_model = addressed(request_body, record.deployment)
+        translation = self._operation.request(request_body, context)
+        path_aliases.note_deployment(record, translation.notes)
         for name in late:
-            call.notes.ignored(name, "it came after the file")
+            translation.notes.ignored(name, "it came after the file")
         for name in form.strange:
-            call.notes.ignored(name, "a file that nobody wants")
-        return call
+            translation.notes.ignored(name, "a file that nobody wants")
+        return translation
 
-    async def _asked(
+    async def _post(
         self,
-        call: UploadTranslation,
+        translation: UploadTranslation,
         form: Form,
+        file: File,
         contents: AsyncIterator[bytes],
-        caller: Principal,
-        known: RequestRecord,
+        admission: Admission,
     ) -> bytes:
-        """Cohere's answer. Raises GatewayError, TranslationError."""
-        assert form.file is not None
-        upload = Upload(form, call.fields, form.file, self._operation.file, contents)
-        known.upstream_began = time.monotonic()
-        try:
-            headers = (("content-type", upload.content_type), *SENT_HEADERS)
-            passage = ProxyRequest("POST", self._operation.upstream, headers, upload)
-            path = self._operation.upstream
-            async with self._services.upstream.forward(passage, caller, path, call.model, repeatable=False) as reply:
-                await accepted(reply, known, call.notes, caller)
-                return await reply.whole()
-        finally:
-            known.upstream_ended = time.monotonic()
+        """Returns Cohere's response to the form with its file. Raises GatewayError, TranslationError."""
+        path = self._operation.upstream
+        upload = Upload(form, translation.fields, file, self._operation.file, contents)
+        request = ProxyRequest("POST", path, (("content-type", upload.content_type), *SENT_HEADERS), upload)
+        principal = admission.record.principal
+        async with self._services.upstream.forward(
+            request, principal, path, translation.model, repeatable=False
+        ) as response:
+            return await (await admission.accept(response)).whole()
 
-    async def _tell(
-        self, call: UploadTranslation, answer: bytes, known: RequestRecord, send: Send, departure: DisconnectWatcher
+    async def _respond(
+        self,
+        translation: UploadTranslation,
+        response: bytes,
+        record: RequestRecord,
+        send: Send,
+        watcher: DisconnectWatcher,
     ) -> None:
-        told = call.translate_response(answer)
-        known.notes = len(call.notes)
-        self._services.metrics.note(self._operation.name, call.notes)
-        departure.over()
-        if told.documents:
-            known.streamed = True
-            known.first_byte = time.monotonic()
-            headers = [*STREAM_HEADERS, *note_headers(call.notes)]
-            shown = sse.encode(told.documents) + sse.DONE
+        transcript = translation.translate_response(response)
+        watcher.over()
+        if transcript.documents:
+            record.streamed = True
+            record.first_byte = time.monotonic()
+            headers = [*STREAM_HEADERS, *note_headers(translation.notes)]
+            sent = sse.encode(transcript.documents) + sse.DONE
         else:
-            kind = PLAIN_TYPE if told.plain else JSON_TYPE
-            headers = [kind, (b"content-length", b"%d" % len(told.body)), *note_headers(call.notes)]
-            shown = told.body
+            sent = transcript.body
+            content_type = PLAIN_TYPE if transcript.plain else JSON_TYPE
+            headers = [content_type, (b"content-length", b"%d" % len(sent)), *note_headers(translation.notes)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": shown})
+        await send({"type": "http.response.body", "body": sent})
 
 
 class Upload:

@@ -14,14 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import errors
-from gateway.auth.principal import Principal
-from gateway.errors import CallerError, GatewayError, failure
+from gateway import cohere_methods
+from gateway.errors import CallerError, CallerLeft, GatewayError, failure
 from gateway.http import error_responses
-from gateway.observability import record
-from gateway.observability.access_log import Log
-from gateway.observability.record import RequestRecord
-from gateway.pipeline.handler import RequestHandler
+from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.handler import RequestHandler, context_of
 from gateway.pipeline.operations import WebSocketOperation
 from gateway.pipeline.services import Services
 from gateway.state.connection_state import ConnectionState, SocketTurn
@@ -52,8 +49,9 @@ TOO_MANY_WAIT = failure("too_many_waiting", "Too many requests wait on this WebS
 class WebSocketEndpoint:
     """A row of SOCKETS. `stopping` ends its sockets when what they are answering is told."""
 
-    def __init__(self, operation: WebSocketOperation, services: Services, log: Log, stopping: asyncio.Event) -> None:
-        self.operation, self.services, self.log, self.stopping = operation, services, log, stopping
+    def __init__(self, operation: WebSocketOperation, services: Services, stopping: asyncio.Event) -> None:
+        self.operation, self.services, self.stopping = operation, services, stopping
+        self.method = cohere_methods.find("POST", operation.call.upstream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves an accepted socket until its caller leaves, or has been silent too long, or the server stops."""
@@ -95,11 +93,10 @@ class Socket:
     """One open socket."""
 
     def __init__(self, endpoint: WebSocketEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        self._operation, self._services, self._log = endpoint.operation, endpoint.services, endpoint.log
-        self._scope, self._receive, self._send = scope, receive, send
-        self._known = record.of(scope)
-        self._caller: Principal = scope["gateway.caller"]
-        self._recent = ConnectionState(self._services.memory)
+        self._operation, self._services, self._method = endpoint.operation, endpoint.services, endpoint.method
+        self._receive, self._send = receive, send
+        self._record = record_of(scope)
+        self._recent = ConnectionState(self._services.state)
         self._lanes: dict[str, StreamQueue] = {}
         self._numbers = itertools.count(1)
         self._rested = time.monotonic()
@@ -178,39 +175,30 @@ class Socket:
     # --- one request ---------------------------------------------------------------------------------------
 
     async def _serve(self, asked: Envelope) -> None:
-        """Answers a message, with a line in the log and its place in the metrics like any request."""
-        known = RequestRecord(
-            f"{self._known.request_id}.{next(self._numbers)}", METHOD, self._known.path, time.monotonic()
-        )
-        known.operation, known.caller, metrics = self._operation.call.name, self._known.caller, self._services.metrics
+        """Answers a message, which is recorded like any request."""
+        lifecycle = self._services.lifecycle
+        record = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
         turn = self._recent.turn()
-        metrics.in_flight.inc()
         try:
-            await self._answer(asked, known, turn)
-            known.status, known.outcome = 200, "error" if known.error else "ok"
-        except asyncio.CancelledError:
-            if self._left:
-                known.status, known.outcome = 499, "client_closed"
-            else:
-                known.status, known.outcome, known.error = 503, "error", "shutdown"
+            await self._answer(asked, record, turn)
+            record.status = 200
+        except asyncio.CancelledError as error:
+            lifecycle.fail(record, CallerLeft() if self._left else error)
             raise
         except Exception as error:
-            await self._failed(error, asked, known)
+            await self._failed(error, asked, record)
         finally:
-            if known.error:
+            if record.error:
                 turn.failed()
-            metrics.in_flight.dec()
-            now = time.monotonic()
-            metrics.served(known, now)
-            self._log.request(known, now)
+            lifecycle.finish(record)
 
     async def _answer(self, asked: Envelope, known: RequestRecord, turn: SocketTurn) -> None:
         if asked.failure is not None:
             raise CallerError(asked.failure)
         outlet = WebSocketSink(self._say, asked.lane, known)
         if asked.generate:
-            serving = RequestHandler(self._operation.call, self._services, self._scope, known, turn)
-            await serving.answer(await serving.prepare(asked.body), outlet)
+            handler = RequestHandler(self._operation.call, self._method, self._services, known, turn)
+            await handler.respond(await handler.prepare(asked.body), outlet)
         else:
             await self._prepare(asked.body, outlet, known, turn)
 
@@ -219,17 +207,18 @@ class Socket:
         remembering, kept = self._operation.call.remembering, self._operation.call.kept
         assert remembering is not None and kept is not None, "what a socket serves is remembered"
         response_id = new_response_id()
-        recalled = await turn.recall(remembering(body, response_id), response_id, self._caller)
-        prepared = self._operation.prepared(body, self._services.context(self._scope, recalled))
+        recalled = await turn.recall(remembering(body, response_id), response_id, known.principal)
+        prepared = self._operation.prepared(body, context_of(self._services, known, recalled))
         known.notes = len(prepared.notes)
-        await turn.keep(recalled, self._caller, kept(prepared.final), prepared.final)
+        await turn.keep(recalled, known.principal, kept(prepared.final), prepared.final)
         outlet.notes = prepared.notes.header()
         await outlet.documents(prepared.events)
 
     async def _failed(self, error: Exception, asked: Envelope, known: RequestRecord) -> None:
-        told = errors.failure_of(error)
-        known.status, known.outcome, known.error = told.status, "error", told.code or told.type
-        self._log.failure(known.request_id, error, told)
+        told = self._services.lifecycle.fail(known, error)
+        if told is None:
+            return
+        known.status = told.status
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = {name.decode(): value.decode("latin-1") for name, value in error_responses.headers(told, retry_after)}
         headers["x-request-id"] = known.request_id

@@ -9,24 +9,20 @@ in, too; but where no key is needed only under a name that nobody can make point
 page that was loaded from `http://evil.example` may have that name point to 127.0.0.1 afterwards.)
 """
 
-import asyncio
 import ipaddress
-import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from gateway import errors
 from gateway.auth.authenticator import Authenticator, Mode, remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
-from gateway.http.middleware import LONGEST_PATH_LOGGED, always, date, request_id
+from gateway.http.middleware import date, mode_headers, request_id
 from gateway.http.path_aliases import PathAliases
-from gateway.observability.access_log import Log
-from gateway.observability.metrics import Metrics
-from gateway.observability.record import RequestRecord
+from gateway.observability.lifecycle import Lifecycle
+from gateway.observability.record import REQUEST, RequestRecord
 from gateway.settings.schema import Settings
 
 OPERATION = "socket"
@@ -57,24 +53,22 @@ class WebSocketHandshake:
         endpoints: Mapping[str, WebSocketEndpoint],
         settings: Settings,
         access: Authenticator,
-        metrics: Metrics,
-        log: Log,
+        lifecycle: Lifecycle,
     ) -> None:
-        self._endpoints, self._metrics, self._log = endpoints, metrics, log
+        self._endpoints, self._lifecycle = endpoints, lifecycle
         self._base_urls = PathAliases([*endpoints, *OPENAIS_SOCKETS])
         self._open = 0
         self.configure(settings, access)
 
     def configure(self, settings: Settings, access: Authenticator) -> None:
         """Other settings, for the sockets that follow."""
-        self._settings, self._access, self._always = settings, access, always(access.mode)
+        self._settings, self._access, self._always = settings, access, mode_headers(access.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        known = RequestRecord(
-            request_id(headers), METHOD, scope["path"][:LONGEST_PATH_LOGGED], time.monotonic(), OPERATION
-        )
-        scope["gateway.exchange"], scope["gateway.headers"] = known, headers
+        known = self._lifecycle.begin_connection(request_id(headers), METHOD, scope["path"], headers)
+        known.operation = OPERATION
+        scope[REQUEST] = known
         try:
             endpoint = self._endpoint(scope, headers, known)
             self._open += 1
@@ -86,25 +80,22 @@ class WebSocketHandshake:
             finally:
                 self._open -= 1
             known.outcome = "ok"
-        except asyncio.CancelledError:
-            known.outcome, known.error = "error", "shutdown"
-            raise
         except Exception as error:
             await self._failed(error, known, scope, send)
+        except BaseException as error:
+            self._lifecycle.fail(known, error)
+            raise
         finally:
-            now = time.monotonic()
-            self._metrics.served(known, now)
-            self._log.request(known, now)
+            self._lifecycle.finish(known)
 
-    def _endpoint(self, scope: Scope, headers: Mapping[bytes, bytes], known: RequestRecord) -> WebSocketEndpoint:
+    def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], known: RequestRecord) -> WebSocketEndpoint:
         """What serves this socket. Raises CallerError for one that may not be opened."""
-        validation.check(scope)
+        validation.check(scope, headers)
         if not self._welcome(headers):
             raise CallerError(FOREIGN)
-        scope["gateway.caller"] = caller = self._access.authenticate(scope["headers"])
-        remove_credentials(scope["headers"], scope["gateway.headers"])
-        known.caller = caller.name
-        self._base_urls.mend(scope)
+        known.principal = self._access.authenticate(scope["headers"])
+        remove_credentials(scope["headers"], headers)
+        self._base_urls.rewrite(scope, known)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:
             refused = unsupported.refusal("GET", scope["path"]) if scope["path"] in OPENAIS_SOCKETS else None
@@ -127,9 +118,9 @@ class WebSocketHandshake:
         return [(b"date", date()), (b"x-request-id", known.request_id.encode()), *self._always]
 
     async def _failed(self, error: Exception, known: RequestRecord, scope: Scope, send: Send) -> None:
-        told = errors.failure_of(error)
-        known.outcome, known.error = "error", told.code or told.type
-        self._log.failure(known.request_id, error, told)
+        told = self._lifecycle.fail(known, error)
+        if told is None:
+            return
         if known.response_started:
             await send({"type": "websocket.close", "code": BROKEN})
             return

@@ -1,12 +1,13 @@
 """A request's body, within bounds: read whole before anything is parsed, or passed on piece by piece."""
 
 import asyncio
+from collections.abc import Mapping
 
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
 from gateway.errors import CallerError, CallerLeft, failure
 from gateway.http.disconnect import DisconnectWatcher
-from gateway.http.path_aliases import DEPLOYMENT, SAID
+from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
 from translators.core.model_names import addressed
 
@@ -18,9 +19,8 @@ take years. A telephone line of the last century is faster.
 JSON_TYPES = (b"application/json", b"text/json")
 
 
-def require_json(scope: Scope) -> None:
-    """Raises CallerError (415) for a body that says it is something else; a body that says nothing is JSON."""
-    headers: dict[bytes, bytes] = scope["gateway.headers"]
+def require_json(headers: Mapping[bytes, bytes]) -> None:
+    """Raises CallerError (415) for a body that says it is something else. A body that says nothing is JSON."""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind and kind not in JSON_TYPES and not kind.endswith(b"+json"):
         shown = kind[:80].decode("latin-1")
@@ -30,24 +30,30 @@ def require_json(scope: Scope) -> None:
         raise CallerError(failure("wrong_content_type", "Compressed request bodies are not supported"))
 
 
-async def read_json(scope: Scope, receive: Receive, settings: Settings) -> bytes:
-    """A whole body of JSON, within the settings' bounds. Raises what `require_json` and `read` raise."""
-    require_json(scope)
-    return await read(scope, receive, settings.body_limit, settings.timeouts.request_body)
+async def read_json(record: RequestRecord, receive: Receive, settings: Settings) -> bytes:
+    """Returns a whole body of JSON, with the model of the URL where the URL names one.
 
-
-async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> bytes:
-    """The whole body. Raises CallerError (413, 408) and CallerLeft.
-
-    patience: seconds between two pieces, and how far the whole may fall behind SLOWEST.
+    Raises CallerError (415, 413, 408) and CallerLeft.
     """
-    refuse_declared(scope, limit)
+    require_json(record.headers)
+    body = await read(record.headers, receive, settings.body_limit, settings.timeouts.request_body)
+    if record.deployment:
+        body, record.replaced_model = addressed(body, record.deployment)
+    return body
+
+
+async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, seconds: float) -> bytes:
+    """Returns the whole body, of at most `limit` bytes. Raises CallerError (413, 408) and CallerLeft.
+
+    seconds: the longest pause between two pieces, and how far the whole may fall behind SLOWEST.
+    """
+    refuse_declared(headers, limit)
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
-    latest = loop.time() + patience
+    latest = loop.time() + seconds
     try:
-        async with asyncio.timeout(patience) as clock:
+        async with asyncio.timeout(seconds) as clock:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -55,7 +61,7 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
                 piece = message.get("body", b"")
                 if piece:
                     if pieces:
-                        clock.reschedule(min(loop.time() + patience, latest + size / SLOWEST))
+                        clock.reschedule(min(loop.time() + seconds, latest + size / SLOWEST))
                     pieces.append(piece)
                     size += len(piece)
                     if size > limit:
@@ -64,22 +70,19 @@ async def read(scope: Scope, receive: Receive, limit: int, patience: float) -> b
                     break
     except TimeoutError as error:
         raise _slow() from error
-    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    if DEPLOYMENT in scope:
-        whole, scope[SAID] = addressed(whole, scope[DEPLOYMENT])
-    return whole
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Pieces:
-    """The body piece by piece, for whoever passes it on: no more than one of them is in memory here.
+    """Iterates over a body that is passed on: at most one piece of it is in memory here.
 
-    patience: as in `read`, but only what the caller is waited for counts: Cohere may take its time with each piece.
-    What the caller does wrong on the way is kept in `failure`, since who iterates may be a task of a library's. A
-    caller who leaves is told to `departure`, which ends the request.
+    seconds: as in `read`, but only waiting for the caller counts: Cohere may take its time with each piece.
+    failure: what the caller did wrong on the way, since it may be a library's task that iterates. A caller who leaves
+    is reported to the watcher, which ends the request.
     """
 
-    def __init__(self, receive: Receive, limit: int, patience: float, departure: DisconnectWatcher) -> None:
-        self._receive, self._limit, self._patience, self._departure = receive, limit, patience, departure
+    def __init__(self, receive: Receive, limit: int, seconds: float, watcher: DisconnectWatcher) -> None:
+        self._receive, self._limit, self._seconds, self._watcher = receive, limit, seconds, watcher
         self._size = 0
         self._waited = 0.0
         self.over = False
@@ -89,13 +92,13 @@ class Pieces:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece, never an empty one. Raises CallerError (413, 408)."""
+        """Returns the next piece, never an empty one. Raises CallerError (413, 408)."""
         loop = asyncio.get_running_loop()
         while not self.over:
             began = loop.time()
             behind = self._waited - self._size / SLOWEST
             try:
-                async with asyncio.timeout_at(began + self._patience - max(behind, 0.0)):
+                async with asyncio.timeout_at(began + self._seconds - max(behind, 0.0)):
                     message = await self._receive()
             except TimeoutError:
                 raise self._failed(_slow()) from None
@@ -103,12 +106,12 @@ class Pieces:
                 raise self._failed(error) from None
             self._waited += loop.time() - began
             if message["type"] == "http.disconnect":
-                self._departure.left()
-                # What was sent so far is no whole request: whoever waits here is cancelled, not told of an end.
+                self._watcher.left()
+                # What was sent so far is no whole request: whoever waits here is cancelled and sees no end of it.
                 await asyncio.Event().wait()
             if not message.get("more_body"):
                 self.over = True
-                self._departure.listen()
+                self._watcher.listen()
             piece: bytes = message.get("body", b"")
             self._size += len(piece)
             if self._size > self._limit:
@@ -122,9 +125,9 @@ class Pieces:
         return failure
 
 
-def refuse_declared(scope: Scope, limit: int) -> None:
-    """Raises CallerError (413) for a body that says itself that it is too large."""
-    declared: bytes = scope["gateway.headers"].get(b"content-length", b"")
+def refuse_declared(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Raises CallerError (413) for a body whose declared length is above the limit in bytes."""
+    declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
 

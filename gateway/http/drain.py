@@ -1,9 +1,9 @@
-"""What is left of a request's body when its answer is over: 401, 413, a GET with a body.
+"""Reads the rest of a request's body when its response did not wait for it: 401, 413, a GET with a body.
 
-Hypercorn hands a body over through a queue of ten messages and waits for room in it, also before it ends the
-request: with an answer that did not wait for the body (a key that is not known, a file that is too large), and
-nobody who reads on, it would wait for ever, and the connection with it. And to close a connection on which something
-still comes is to reset it: many clients would never read the answer (RFC 9112 §9.6).
+Hypercorn hands a body over through a queue of ten messages and waits for room in it, also before it ends the request.
+If nobody reads on after a response that did not wait for the body, it waits for ever, and the connection with it.
+Closing a connection on which bytes still arrive resets it, and many clients then never read the response (RFC 9112
+§9.6).
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from starlette.types import Message, Receive
 from gateway.http.validation import BROKE, BROKEN, Malformed
 
 LINGER_SECONDS = 2.0
-"""How long the end of a complete answer waits for the rest of a body that nobody wants."""
+"""How long the end of a complete response waits for the rest of a body that nobody wants."""
 
 
-class Unread:
-    """`receive` of a request that has a body."""
+class BodyDrain:
+    """The `receive` of a request that has a body."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -26,7 +26,7 @@ class Unread:
         self.over = False
 
     async def __call__(self) -> Message:
-        """The next message. Raises Malformed where `connection.py` could not read on."""
+        """Returns the next message. Raises Malformed where `connection.py` could not read on."""
         message = await self._receive()
         if BROKEN in message:
             self.over = True
@@ -35,14 +35,14 @@ class Unread:
             self.over = True
         return message
 
-    def throw_away(self) -> None:
+    def discard(self) -> None:
         """Reads on, beside whatever else happens, until the server has closed the request."""
         if not self.over and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._read_on())
 
     async def linger(self) -> None:
-        """Until the body has ended, or for a moment."""
-        self.throw_away()
+        """Waits until the body has ended, LINGER_SECONDS at most."""
+        self.discard()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=LINGER_SECONDS)
 

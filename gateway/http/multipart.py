@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from msgspec import Struct
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.types import Scope
 
 from gateway.errors import CallerError, failure
 from gateway.http.body import Pieces
@@ -34,8 +33,8 @@ class Form:
     wanted: the name of the one part that may be a file. strange: the names of other parts that are files all the same.
     """
 
-    def __init__(self, scope: Scope, pieces: Pieces, wanted: str) -> None:
-        boundary = _boundary(scope["gateway.headers"])
+    def __init__(self, headers: Mapping[bytes, bytes], pieces: Pieces, wanted: str) -> None:
+        boundary = _boundary(headers)
         self._pieces, self._wanted = pieces, wanted
         self._parser = MultipartParser(
             boundary,

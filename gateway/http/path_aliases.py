@@ -1,7 +1,7 @@
-"""THE TABLE OF BASE URLS: other spellings of the paths of OpenAI's API, all onto the same routes.
+"""THE TABLE OF PATH ALIASES: other spellings of the paths of OpenAI's API, all served by the same routes.
 
-Clients join their base URL and their path in every way that there is. A path that is served as it stands is never
-looked at; what begins with a word that is not OpenAI's, such as Cohere's native API, is left as it is.
+Clients join their base URL and their path in many ways. A path that is served as it stands is not looked at. A path
+that begins with a word that is not OpenAI's, such as Cohere's native API, is left as it is.
 """
 
 import re
@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 from starlette.types import Scope
 
+from gateway.observability.record import RequestRecord
 from translators.core.notes import Notes
-
-DEPLOYMENT, SAID = "gateway.deployment", "gateway.said"
-"""The keys of a request's scope for the model of an Azure path, and for what its body named instead."""
 
 _PLAIN = re.compile(r"/v1/(?!v[12]/|openai/|deployments/)(?:[^/]+/)*[^/]+\Z")
 """Paths as OpenAI writes them, which no row is about."""
@@ -56,13 +54,14 @@ class PathAliases:
     def __init__(self, paths: Iterable[str]) -> None:
         # A row of what is not served may end in a slash, which means what lies below it: nobody is served there.
         served = [path.rstrip("/") for path in paths if path.startswith("/v1/")]
-        self._exact = frozenset(path for path in served if "{" not in path)
+        self.exact = frozenset(path for path in served if "{" not in path)
+        """Paths that need no look at the table."""
         self._first = PREFIXES | {path.split("/")[2] for path in served}
 
-    def mend(self, scope: Scope) -> None:
-        """Puts the path that is meant into the scope; an Azure path's model as well."""
+    def rewrite(self, scope: Scope, record: RequestRecord) -> None:
+        """Puts the path that is meant into the scope, and the model that an Azure path names into the record."""
         path: str = scope["path"]
-        if path in self._exact or _PLAIN.match(path) or path.lstrip("/").partition("/")[0] not in self._first:
+        if _PLAIN.match(path) or path.lstrip("/").partition("/")[0] not in self._first:
             return
         deployment = ""
         for spelling in SPELLINGS:
@@ -73,11 +72,10 @@ class PathAliases:
         if not path.startswith("/v1/"):
             return
         scope["path"] = path
-        if deployment:
-            scope[DEPLOYMENT] = deployment
+        record.deployment = deployment
 
 
-def tell(scope: Scope, notes: Notes) -> None:
+def note_deployment(record: RequestRecord, notes: Notes) -> None:
     """Notes the model that the body of a request to an Azure path named, if it named another one."""
-    if said := scope.get(SAID):
-        notes.inform("deployment", f"model {said} -> {scope[DEPLOYMENT]} (the deployment in the URL)")
+    if record.replaced_model:
+        notes.inform("deployment", f"model {record.replaced_model} -> {record.deployment} (the deployment in the URL)")

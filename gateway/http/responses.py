@@ -1,4 +1,4 @@
-"""Whole answers and streams as ASGI messages."""
+"""Whole responses and streams as ASGI messages."""
 
 import asyncio
 import contextlib
@@ -27,44 +27,44 @@ STREAM_HEADERS = (
 )
 
 
-async def answer_json(
-    send: Send, answer: bytes, more: Sequence[tuple[bytes, bytes]] = (), departure: DisconnectWatcher | None = None
-) -> None:
-    """A whole JSON answer, with these headers too. departure: what watches its caller until the last byte; a large one
-    needs it, as it is sent piece by piece.
+async def send_json(send: Send, body: bytes, notes: Notes, watcher: DisconnectWatcher | None = None) -> None:
+    """Sends a whole response of JSON, with the notes on the request as a header.
+
+    watcher: watches for the caller's leaving until the last byte. A large body needs one, as it is sent in blocks.
     """
-    headers = [JSON_TYPE, (b"content-length", b"%d" % len(answer)), *more]
+    headers = [JSON_TYPE, (b"content-length", b"%d" % len(body)), *note_headers(notes)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     sent = 0
-    if departure is not None:
-        while len(answer) - sent > LARGEST_SEND:
-            block = answer[sent : sent + LARGEST_SEND]
+    if watcher is not None:
+        while len(body) - sent > LARGEST_SEND:
+            block = body[sent : sent + LARGEST_SEND]
             await send({"type": "http.response.body", "body": block, "more_body": True})
-            await asyncio.sleep(0)  # a connection that is lost never waits: let the departure be heard
+            await asyncio.sleep(0)  # a connection that is lost never waits: let the watcher notice
             sent += LARGEST_SEND
-        departure.over()
-    await send({"type": "http.response.body", "body": answer[sent:] if sent else answer})
+        watcher.over()
+    await send({"type": "http.response.body", "body": body[sent:] if sent else body})
 
 
-async def answer_events(
-    known: RequestRecord,
+async def send_events(
+    record: RequestRecord,
     receive: Receive,
     send: Send,
     batches: AsyncGenerator[Sequence[bytes], None],
-    more: Sequence[tuple[bytes, bytes]] = (),
+    notes: Notes,
 ) -> None:
-    """A stream of named events that somebody else makes: the caller may leave, and the making goes on."""
-    known.streamed = True
-    async with DisconnectWatcher(receive) as departure, contextlib.aclosing(batches):
-        await send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *more]})
+    """Sends a stream of named events that somebody else makes. The caller may leave, and the making goes on."""
+    record.streamed = True
+    async with DisconnectWatcher(receive) as watcher, contextlib.aclosing(batches):
+        headers = [*STREAM_HEADERS, *note_headers(notes)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for documents in batches:
-            known.first_byte = known.first_byte or time.monotonic()
+            record.first_byte = record.first_byte or time.monotonic()
             body = sse.encode_named(documents) or sse.COMMENT
             await send({"type": "http.response.body", "body": body, "more_body": True})
-        departure.over()
+        watcher.over()
         await send({"type": "http.response.body", "body": sse.DONE, "more_body": False})
 
 
 def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:
-    """What the caller is told of their request, if anything."""
+    """Returns the header `x-gateway-notes`, if there are any."""
     return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []

@@ -55,13 +55,12 @@ class Malformed(CallerError):
         self.closes = True
 
 
-def check(scope: Scope) -> None:
-    """Raises Malformed. `scope["gateway.headers"]` is there already."""
+def check(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    """Raises Malformed. headers: all of the request's, by lower-case name."""
     broken = scope.get("state", {}).get(BROKEN)
     if broken is not None:
         raise Malformed(BROKE[broken])
     _check_target(scope)
-    headers: dict[bytes, bytes] = scope["gateway.headers"]
     _check_sizes(scope["headers"], headers)
     modern = scope["http_version"] != "1.0"
     if b"transfer-encoding" in headers:
@@ -101,9 +100,8 @@ def _check_sizes(given: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, b
                 raise _malformed(f"The request has more than one '{single.decode()}' header")
 
 
-def has_body(scope: Scope) -> bool:
-    """Whether a body was announced."""
-    headers: dict[bytes, bytes] = scope["gateway.headers"]
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Tells whether a body was announced."""
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 

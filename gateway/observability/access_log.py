@@ -59,32 +59,32 @@ class Log:
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
 
-    def request(self, known: RequestRecord, now: float) -> None:
+    def request(self, record: RequestRecord, now: float) -> None:
         """The line of a finished request, written a moment later, with those that come meanwhile."""
         if not self._requests:
             return
         line = Line(
             _stamp(),
-            known.request_id,
-            known.method,
-            known.path,
-            known.operation,
-            known.status,
-            known.outcome,
-            _milliseconds(now - known.started),
-            _milliseconds(known.first_byte - known.started) if known.first_byte else UNSET,
-            _milliseconds(known.upstream_ended - known.upstream_began) if known.upstream_ended else UNSET,
-            known.model[:LONGEST_NAME],
-            known.caller,
-            known.streamed,
-            known.error,
-            known.prompt_tokens,
-            known.completion_tokens,
-            known.estimated,
-            known.notes,
-            known.retries,
-            known.cache,
-            known.trace_id,
+            record.request_id,
+            record.method,
+            record.path,
+            record.operation,
+            record.status,
+            record.outcome,
+            _milliseconds(now - record.started),
+            _milliseconds(record.first_byte - record.started) if record.first_byte else UNSET,
+            _milliseconds(record.upstream_ended - record.upstream_began) if record.upstream_ended else UNSET,
+            record.model[:LONGEST_NAME],
+            record.principal.name,
+            record.streamed,
+            record.error,
+            record.prompt_tokens,
+            record.completion_tokens,
+            record.estimated,
+            record.notes,
+            record.retries,
+            record.cache,
+            record.trace_id,
         )
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)

@@ -126,30 +126,30 @@ class Metrics:
         )
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
-    def served(self, exchange: RequestRecord, now: float) -> None:
+    def served(self, record: RequestRecord, now: float) -> None:
         """Counts a finished request."""
-        model = self.known_model(exchange.model)
-        key = (exchange.operation, model, exchange.status, exchange.outcome)
+        model = self.known_model(record.model)
+        key = (record.operation, model, record.status, record.outcome)
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(self, *key)
         series.requests.inc()
-        series.duration.observe(now - exchange.started)
-        if exchange.upstream_ended:
-            series.upstream.observe(exchange.upstream_ended - exchange.upstream_began)
-        if exchange.streamed and exchange.first_byte:
-            series.first_byte.observe(exchange.first_byte - exchange.started)
-        if exchange.cache:
-            self.cache.labels(exchange.operation, exchange.cache).inc()
-        if exchange.prompt_tokens and exchange.cache != CACHE_HIT:
-            series.input_tokens.inc(exchange.prompt_tokens)
-        if exchange.completion_tokens and exchange.cache != CACHE_HIT:
-            series.output_tokens.inc(exchange.completion_tokens)
-        if exchange.outcome == "client_closed":
-            phase = "streaming" if exchange.response_started else "waiting"
-            self.disconnects.labels(exchange.operation, phase).inc()
-        elif exchange.error in UPSTREAM_CODES:
-            self.upstream_errors.labels(exchange.operation, exchange.error).inc()
+        series.duration.observe(now - record.started)
+        if record.upstream_ended:
+            series.upstream.observe(record.upstream_ended - record.upstream_began)
+        if record.streamed and record.first_byte:
+            series.first_byte.observe(record.first_byte - record.started)
+        if record.cache:
+            self.cache.labels(record.operation, record.cache).inc()
+        if record.prompt_tokens and record.cache != CACHE_HIT:
+            series.input_tokens.inc(record.prompt_tokens)
+        if record.completion_tokens and record.cache != CACHE_HIT:
+            series.output_tokens.inc(record.completion_tokens)
+        if record.outcome == "client_closed":
+            phase = "streaming" if record.response_started else "waiting"
+            self.disconnects.labels(record.operation, phase).inc()
+        elif record.error in UPSTREAM_CODES:
+            self.upstream_errors.labels(record.operation, record.error).inc()
 
     def note(self, operation: str, notes: Iterable[Note]) -> None:
         """Counts the fields that were not taken as asked."""

@@ -1,38 +1,48 @@
-"""What is known of one request while it is served: the source of its log line and its metrics.
+"""The record of one request: who asked, for what, and what became of it.
 
-No secret and no word of the caller's is ever put in here.
+It is the one thing of ours in a request's ASGI scope, under `REQUEST`. Metrics and the log line are made of it when the
+request ends (`lifecycle.py`). No credential is reachable from it: the headers that carry one are left out.
 """
 
 from collections.abc import Mapping
-from random import Random, SystemRandom
 
 from msgspec import Struct
 from starlette.types import Scope
 
+from gateway.auth.principal import NOBODY, Principal
 from translators.core.contracts import UsageTotals
+from translators.core.errors import Failure
+
+REQUEST = "gateway.request"
+"""The key of the RequestRecord in a request's scope."""
 
 CACHE_HIT = "hit"
 
-_random = Random(SystemRandom().getrandbits(256))
-
-
-def new_id() -> str:
-    """24 hex digits that no two requests share. Not a secret: asking the system each time would cost more."""
-    return f"{_random.getrandbits(96):024x}"
-
 
 class RequestRecord(Struct):
-    """Times are the event loop's monotonic seconds; 0 means it has not happened. billed: Cohere's own count.
-    estimated: among the tokens are some that Cohere never told.
+    """Times are the event loop's monotonic seconds; 0 means that it has not happened.
+
+    headers        of the request, by lower-case name, without credentials; of a repeated one the last
+    deployment     the model that the URL names (Azure's), which replaces the body's
+    replaced_model what the body named instead, if anything
+    background     a response that nobody waits for: it is counted apart
+    connection     an open WebSocket: its messages are counted as being served, it is not
+    billed         Cohere's billed units by their names
+    estimated      some of the tokens were counted here, since Cohere never reported them
     """
 
     request_id: str
     method: str
     path: str
     started: float
+    headers: Mapping[bytes, bytes] = {}
+    principal: Principal = NOBODY
     operation: str = "other"
     model: str = ""
-    caller: str = ""
+    deployment: str = ""
+    replaced_model: str = ""
+    background: bool = False
+    connection: bool = False
     streamed: bool = False
     status: int = 0
     outcome: str = ""
@@ -50,24 +60,32 @@ class RequestRecord(Struct):
     cache: str = ""
     response_started: bool = False
 
+    @property
+    def strict(self) -> bool:
+        """The caller wants nothing ignored or adjusted (`x-gateway-strict: true`)."""
+        return self.headers.get(b"x-gateway-strict", b"").strip().lower() == b"true"
 
-def of(scope: Scope) -> RequestRecord:
-    """The exchange that the guard put into this request's scope."""
-    found: RequestRecord = scope["gateway.exchange"]
-    return found
+    def add_usage(self, usage: UsageTotals, pieces: int = 0) -> None:
+        """Adds what Cohere counted of one response, also of one that was not good enough to be shown.
+
+        pieces: the deltas of a stream. Cohere counts at its end; if that never came, say because the caller left, each
+        delta counts as a token.
+        """
+        if pieces and not (usage.prompt_tokens or usage.completion_tokens or usage.billed):
+            self.completion_tokens += pieces
+            self.estimated = True
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        if usage.billed and self.cache != CACHE_HIT:  # what was paid for before is not paid for again
+            before, now = self.billed, usage.billed
+            self.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+
+    def fail(self, failure: Failure) -> None:
+        """Records that the response is this failure, or ended in it."""
+        self.error = failure.code or failure.type
 
 
-def used(known: RequestRecord, outcome: UsageTotals, pieces: int = 0) -> None:
-    """What Cohere counted of an answer. Added up: one that was not good enough to be shown was made all the same.
-
-    pieces: of a stream. Cohere counts at its end; if that never came, say because the caller has left, what was made is
-    known by its pieces, each of which is about a token.
-    """
-    if pieces and not (outcome.prompt_tokens or outcome.completion_tokens or outcome.billed):
-        known.completion_tokens += pieces
-        known.estimated = True
-    known.prompt_tokens += outcome.prompt_tokens
-    known.completion_tokens += outcome.completion_tokens
-    if known.cache != CACHE_HIT:  # what was paid for before is not paid for again
-        before, now = known.billed, outcome.billed
-        known.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+def record_of(scope: Scope) -> RequestRecord:
+    """The record that the middleware, or the WebSocket's handshake, put into this scope."""
+    record: RequestRecord = scope[REQUEST]
+    return record

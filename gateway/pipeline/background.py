@@ -88,7 +88,7 @@ class Background:
         self._writer: asyncio.Task[None] | None = None
         self._deadline: float | None = None
 
-    async def begin(self, serving: RequestHandler, call: Translation) -> Begun:
+    async def begin(self, handler: RequestHandler, call: Translation) -> Begun:
         """Stores a call as queued, and works on it from now on. Raises CallerError (503), before Cohere is paid."""
         if self._deadline is not None:
             raise CallerError(STOPPING)
@@ -96,30 +96,30 @@ class Background:
         size = sum(run.size for run in runs)
         if len(runs) >= self.services.settings.max_background_responses + MOST_QUEUED or size > MOST_BYTES:
             raise CallerError(BUSY)
-        assert serving.operation.queued is not None, "rows that remember know how to begin"
-        queued = serving.operation.queued(call)
-        run = Run(self, serving, call, queued)
+        assert handler.operation.queued is not None, "rows that remember know how to begin"
+        queued = handler.operation.queued(call)
+        run = Run(self, handler, call, queued)
         try:
             await run.store(queued)
         except StoreUnavailable as error:
-            self.services.memory.trouble(error)
+            self.services.state.trouble(error)
             raise CallerError(UNAVAILABLE) from error
+        run.begin_record()
         self._runs[run.id] = run
-        self.services.metrics.runs.inc()
         run.task = asyncio.get_running_loop().create_task(run.work())
         run.task.add_done_callback(lambda _: self._over(run))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._look_after_all())
-        return Begun(queued.queued, self.follow(serving.caller.owner, run.id, -1) if call.streamed else None)
+        return Begun(queued.queued, self.follow(handler.record.principal.owner, run.id, -1) if call.streamed else None)
 
     def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The events of a response that were numbered above `after`, and those to come."""
         quiet = self.services.settings.stream_keep_alive or math.inf
-        return follow(self.services.memory.store, owner, id, after, quiet, self._runs.get(id))
+        return follow(self.services.state.store, owner, id, after, quiet, self._runs.get(id))
 
     async def cancel(self, owner: str, id: str) -> None:
         """Returns when the response has ended, or after a while all the same. Raises StoreUnavailable."""
-        store = self.services.memory.store
+        store = self.services.state.store
         if not await store.request_cancel(owner, id):
             return
         run = self._runs.get(id)
@@ -168,10 +168,7 @@ class Background:
 
     def _over(self, run: "Run") -> None:
         del self._runs[run.id]
-        self.services.metrics.runs.dec()
-        known, now = run.known, time.monotonic()
-        self.services.metrics.served(known, now)
-        self.log.request(known, now)
+        self.services.lifecycle.finish(run.known)
 
     # --- the storage ----------------------------------------------------------------------------------------
 
@@ -181,7 +178,7 @@ class Background:
             try:
                 return await write()
             except StoreUnavailable as error:
-                self.services.memory.trouble(error)
+                self.services.state.trouble(error)
                 await asyncio.sleep(pause)
         return await write()
 
@@ -192,12 +189,12 @@ class Background:
 
     async def _write(self) -> None:
         """Stores what is pending, of all runs together, again and again until nothing is."""
-        store = self.services.memory.store
+        store = self.services.state.store
         while batches := self._batches():
             try:
                 gone = await self.insist(partial(store.append_events, batches))
             except StoreUnavailable as error:
-                self.services.memory.trouble(error)
+                self.services.state.trouble(error)
                 self._give_up(batches, failure_of(CallerError(UNAVAILABLE)))
             except Exception as error:
                 told = failure_of(error)
@@ -224,7 +221,7 @@ class Background:
 
     async def _look_after_all(self) -> None:
         """Renews the leases, and finds what was cancelled elsewhere, deleted, or given up for lost."""
-        store = self.services.memory.store
+        store = self.services.state.store
         renewed = 0.0
         while self._runs:
             await asyncio.sleep(LOOK_SECONDS)
@@ -237,7 +234,7 @@ class Background:
                 for id in await store.cancelled(ids):
                     self.stop_one(id)
             except StoreError as error:
-                self.services.memory.trouble(error)
+                self.services.state.trouble(error)
             except Exception as error:  # a bug; without this timer all runs would lose their leases
                 self.log.trouble(f"background: {type(error).__name__} while looking after what is under way")
         self._timer = None
@@ -247,23 +244,21 @@ class Run:
     """One response in the background: `streaming.ResponseSink`. `task` works on it."""
 
     task: asyncio.Task[None]
+    known: RequestRecord
 
     def __init__(
-        self, background: Background, serving: RequestHandler, call: Translation, queued: QueuedResponse
+        self, background: Background, handler: RequestHandler, call: Translation, queued: QueuedResponse
     ) -> None:
-        self._background, self._serving, self._call = background, serving, call
-        self._memory, self._store = background.services.memory, background.services.memory.store
+        self._background, self._handler, self._call = background, handler, call
+        self._memory, self._store = background.services.state, background.services.state.store
         self._begun, self._streamed = queued.in_progress, call.streamed
         self.size = sum(map(len, call.bodies))
-        recalled = serving.recalled
+        recalled = handler.loaded
         assert recalled is not None
         self.id, self._recalled = recalled.response_id, recalled
-        asked = serving.known
-        # The request is answered and counted by itself; what the answer costs is known here alone.
-        self.known = RequestRecord(asked.request_id, asked.method, asked.path, time.monotonic(), serving.operation.name)
-        self.known.caller, self.known.model, self.known.streamed = asked.caller, call.model, call.streamed
-        asked.operation, asked.model, asked.notes = "response_background", call.model, len(call.notes)
-        serving.known, serving.keep = self.known, None
+        request = handler.record
+        request.operation, request.model, request.notes = "response_background", call.model, len(call.notes)
+        handler.save = None
         self.over = False
         self.news = asyncio.Event()
         self._ending: Failure | None = None  # why it was stopped
@@ -273,6 +268,13 @@ class Run:
         self._stored: list[bytes] = []
         self._first = 0
         self._pending: list[bytes] = []
+
+    def begin_record(self) -> None:
+        """Opens its own record: the request is answered and counted by itself, what the response costs is here."""
+        handler = self._handler
+        self.known = self._background.services.lifecycle.begin_background(handler.record, handler.operation.name)
+        self.known.model, self.known.streamed = self._call.model, self._call.streamed
+        handler.record = self.known
 
     async def store(self, queued: QueuedResponse) -> None:
         """As queued. Raises StoreUnavailable."""
@@ -320,7 +322,7 @@ class Run:
             async with self._background.places:
                 response, _ = self._row(self._begun)
                 if await self._background.insist(partial(self._store.advance, response)):
-                    await self._serving.answer(self._call, self)
+                    await self._handler.respond(self._call, self)
                 else:
                     self.known.outcome, self.known.status = "cancelled", CANCELLED.status
         except asyncio.CancelledError:
@@ -338,7 +340,7 @@ class Run:
     async def _end(self, why: Failure) -> None:
         """Before the answer is complete: what there is of it is kept, with what it came to."""
         if self._final is None:
-            stream = self._serving.stream
+            stream = self._handler.stream
             if stream is None or not self._telling:
                 stream = self._call.stream()
             self._pending += stream.end(why)
@@ -412,6 +414,6 @@ class Run:
             self.news.set()
 
     def _row(self, body: bytes) -> tuple[StoredResponse, list[tuple[str, bytes]]]:
-        kept = self._serving.operation.kept
+        kept = self._handler.operation.kept
         assert kept is not None
-        return self._memory.as_stored(self._recalled, self._serving.caller, kept(body), body)
+        return self._memory.as_stored(self._recalled, self._handler.record.principal, kept(body), body)

@@ -1,57 +1,66 @@
 """Several calls to Cohere for one request."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
-from gateway.auth.principal import Principal
-from gateway.observability.record import RequestRecord
-from gateway.pipeline.handler import accepted
+from gateway.pipeline.admission import Admission
 from gateway.upstream.client import UpstreamClient
-from translators.core.contracts import SplitRequest, Translation
 
-MOST_AT_ONCE = 8
-"""Calls to Cohere that one request has under way."""
+MAX_CONCURRENT_PARTS = 8
+"""Calls to Cohere that one split request has under way."""
+
+T = TypeVar("T")
 
 
-async def answers(
+async def post_all(
     upstream: UpstreamClient,
     path: str,
-    call: SplitRequest | Translation,
+    admission: Admission,
     bodies: Sequence[bytes],
-    caller: Principal,
-    known: RequestRecord,
     weights: Sequence[int] = (),
 ) -> list[bytes]:
-    """Cohere's answers to these bodies of a call, in order, a few asked at once. weights: of each, 1 unless told.
+    """Returns Cohere's whole responses to these bodies, in order, with MAX_CONCURRENT_PARTS calls under way.
 
-    Raises UpstreamError: of several failures always that of the first body in order, so that the same request
-    fails in the same way. A failure calls off what comes after it; what comes before is awaited.
+    weights: what each body takes of a key's budget that counts inputs, 1 each by default. Raises UpstreamError: of
+    several failures always that of the first body in order, so that the same request fails in the same way. A failure
+    cancels the parts after it; those before it are awaited.
     """
 
-    async def one(place: int) -> bytes:
-        weight = weights[place] if weights else 1
-        async with upstream.post(path, caller, bodies[place], False, call.model, weight) as reply:
-            await accepted(reply, known, call.notes, caller)
-            return await reply.whole()
+    async def post(index: int) -> bytes:
+        weight = weights[index] if weights else 1
+        record = admission.record
+        async with upstream.post(path, record.principal, bodies[index], False, record.model, weight) as response:
+            return await (await admission.accept(response)).whole()
 
     if len(bodies) == 1:
-        return [await one(0)]
-    free = asyncio.Semaphore(MOST_AT_ONCE)
+        return [await post(0)]
+    slots = asyncio.Semaphore(MAX_CONCURRENT_PARTS)
     tasks: list[asyncio.Task[bytes]] = []
 
-    async def in_turn(place: int) -> bytes:
-        async with free:
+    async def post_in_turn(index: int) -> bytes:
+        async with slots:
             try:
-                return await one(place)
+                return await post(index)
             except BaseException:
-                for later in tasks[place + 1 :]:
+                for later in tasks[index + 1 :]:
                     later.cancel()
                 raise
 
     try:
-        tasks += [asyncio.create_task(in_turn(place)) for place in range(len(bodies))]
+        tasks += [asyncio.create_task(post_in_turn(index)) for index in range(len(bodies))]
         return [await task for task in tasks]
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def gather_or_first_error(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Returns the results of all, in order. The first error cancels the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -24,6 +24,7 @@ from gateway.store.memory_cache import Cache, MemoryCache
 from translators.core.notes import Notes
 
 TTL_HEADER, CACHE_HEADER = b"x-gateway-cache-ttl", b"x-gateway-cache"
+CACHE_HEADERS = frozenset({TTL_HEADER, CACHE_HEADER})
 MOST_SECONDS = 30 * 86_400
 MOST_DIGITS = 9
 """Python reads no number of thousands of digits."""

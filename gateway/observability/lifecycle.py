@@ -1,0 +1,94 @@
+"""Where every request begins and ends: nobody else opens a record, closes it, counts it or logs it.
+
+HTTP requests, WebSockets, the messages on a WebSocket and background responses all pass here.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from random import Random, SystemRandom
+
+from gateway.errors import CallerLeft, failure_of
+from gateway.observability.access_log import Log
+from gateway.observability.metrics import Metrics
+from gateway.observability.record import RequestRecord
+from translators.core.errors import Failure
+
+CLIENT_CLOSED = 499
+"""The status that nginx logs for a caller who left. Nobody receives it."""
+
+_LONGEST_PATH = 200
+"""Characters of a path that are logged."""
+
+_random = Random(SystemRandom().getrandbits(256))
+
+
+def new_id() -> str:
+    """Returns 24 hex digits that no two requests share. Not a secret: asking the system each time would cost more."""
+    return f"{_random.getrandbits(96):024x}"
+
+
+class Lifecycle:
+    """Opens and closes request records."""
+
+    def __init__(self, metrics: Metrics, log: Log) -> None:
+        self._metrics, self._log = metrics, log
+
+    def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
+        """Opens the record of a request, which counts as being served from now on."""
+        self._metrics.in_flight.inc()
+        return RequestRecord(request_id, method, path[:_LONGEST_PATH], time.monotonic(), headers)
+
+    def begin_connection(
+        self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]
+    ) -> RequestRecord:
+        """Opens the record of a WebSocket."""
+        return RequestRecord(request_id, method, path[:_LONGEST_PATH], time.monotonic(), headers, connection=True)
+
+    def begin_message(self, connection: RequestRecord, number: int, operation: str) -> RequestRecord:
+        """Opens the record of a message on a WebSocket; `number` counts them from 1."""
+        record = self.begin(f"{connection.request_id}.{number}", connection.method, connection.path, connection.headers)
+        record.operation, record.principal = operation, connection.principal
+        return record
+
+    def begin_background(self, request: RequestRecord, operation: str) -> RequestRecord:
+        """Opens the record of a background response beside that of the request which asked for it."""
+        self._metrics.runs.inc()
+        return RequestRecord(
+            request.request_id,
+            request.method,
+            request.path,
+            time.monotonic(),
+            request.headers,
+            request.principal,
+            operation,
+            background=True,
+        )
+
+    def fail(self, record: RequestRecord, error: BaseException) -> Failure | None:
+        """Records how a request failed. Returns what its caller is told, or None where nobody is left to be told."""
+        if isinstance(error, CallerLeft):
+            record.status, record.outcome = CLIENT_CLOSED, "client_closed"
+            return None
+        record.outcome = "error"
+        if not isinstance(error, Exception):
+            assert isinstance(error, asyncio.CancelledError), "only a shutdown ends a request from outside"
+            record.error = "shutdown"
+            record.status = record.status or 503
+            return None
+        failure = failure_of(error)
+        record.fail(failure)
+        self._log.failure(record.request_id, error, failure)
+        return failure
+
+    def finish(self, record: RequestRecord) -> None:
+        """Closes a record: counts the request and writes its line."""
+        if not record.outcome:
+            record.outcome = "error" if record.error or record.status >= 400 else "ok"
+        if record.background:
+            self._metrics.runs.dec()
+        elif not record.connection:
+            self._metrics.in_flight.dec()
+        now = time.monotonic()
+        self._metrics.served(record, now)
+        self._log.request(record, now)

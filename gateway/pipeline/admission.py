@@ -1,0 +1,78 @@
+"""The one place that lets a request through to Cohere, and that learns how it ended.
+
+Every endpoint that calls Cohere asks here first and settles here last. What a key may do, limits and budgets belong
+here and nowhere else; so far every request that was authenticated is admitted.
+"""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from gateway.auth.principal import Principal
+from gateway.cohere_methods import Method
+from gateway.observability.metrics import Metrics
+from gateway.observability.record import CACHE_HIT, RequestRecord
+from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
+from translators.core.notes import Notes
+
+
+class AdmissionController:
+    """Decides which requests may call Cohere."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def admit(self, record: RequestRecord, method: Method, model: str, notes: Notes) -> "Admission":
+        """Lets a request in that wants to call this method of Cohere's with this model; `notes` are the caller's.
+
+        Raises CallerError for one that may not.
+        """
+        record.model = model
+        return Admission(self._metrics, record, notes)
+
+
+class Admission:
+    """One admitted request, as a context around its calls to Cohere. Leaving it settles the request.
+
+    notes: of the translation that was answered, for the caller and the metrics.
+    """
+
+    __slots__ = ("_metrics", "notes", "record")
+
+    def __init__(self, metrics: Metrics, record: RequestRecord, notes: Notes) -> None:
+        self._metrics, self.record, self.notes = metrics, record, notes
+
+    @property
+    def principal(self) -> Principal:
+        return self.record.principal
+
+    def __enter__(self) -> "Admission":
+        self.record.upstream_began = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        record = self.record
+        if record.cache != CACHE_HIT:
+            record.upstream_ended = time.monotonic()
+        record.notes = len(self.notes)
+        if record.notes:
+            self._metrics.note(record.operation, self.notes)
+
+    def see(self, response: UpstreamResponse) -> None:
+        """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""
+        if response.retried:
+            self.retried(response.retried)
+        self.record.trace_id = self.record.trace_id or response.header(TRACE_HEADER)
+
+    async def accept(self, response: UpstreamResponse) -> UpstreamResponse:
+        """Returns a response that is a success. Raises UpstreamError with Cohere's refusal for any other."""
+        self.see(response)
+        await response.raise_for_status(self.record.principal.own_key)
+        return response
+
+    def retried(self, reasons: Sequence[str]) -> None:
+        """Tells the caller and the log that Cohere was called more than once, and why."""
+        self.record.retries += len(reasons)
+        self.notes.inform("upstream", f"asked Cohere again: {', '.join(reasons)}")

@@ -1,0 +1,60 @@
+"""A request's responses out of the cache, and into it."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from gateway.observability.record import CACHE_HIT, RequestRecord
+from gateway.pipeline.response_cache import Lookup, events
+from translators.core.contracts import Stream, Translation, UsageTotals
+from translators.core.errors import AnswerFailed, TranslationError, UpstreamProtocolError
+
+T = TypeVar("T")
+
+
+async def find(
+    lookup: Lookup,
+    path: str,
+    translation: Translation,
+    record: RequestRecord,
+    respond: Callable[[Sequence[bytes]], T],
+) -> T | None:
+    """Returns what `respond` makes of Cohere's cached responses to these very calls.
+
+    None where there are none, and where they do not pass this request's checks: another request, which checks less,
+    may have made the same call.
+    """
+    bodies = await lookup.find(path, translation.bodies)
+    if bodies is None:
+        return None
+    try:
+        response = respond(bodies)
+    except TranslationError:
+        return None
+    record.cache = CACHE_HIT
+    return response
+
+
+async def store(
+    lookup: Lookup, path: str, translation: Translation, responses: Sequence[bytes] | None, usage: UsageTotals
+) -> None:
+    """Stores Cohere's responses, if it was called at all. The caller has theirs already and does not wait for this."""
+    if responses is not None and usage.cacheable and len(responses) == len(translation.bodies):
+        await lookup.keep(path, translation.bodies, responses)
+
+
+def replayed(translation: Translation, recordings: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+    """Returns recorded streams with all their documents. Raises UpstreamProtocolError."""
+    stream = translation.stream()
+    return stream, [
+        document
+        for choice, recording in enumerate(recordings)
+        for data in events(recording)
+        for document in stream.feed(data, choice)
+    ]
+
+
+def unfailed(stream: Stream, documents: list[bytes]) -> tuple[Stream, list[bytes]]:
+    """Returns a complete stream. Raises AnswerFailed for one that failed or broke off."""
+    if stream.failure is not None or not stream.finished:
+        raise AnswerFailed(stream.failure or UpstreamProtocolError("the end is missing").failure)
+    return stream, documents

@@ -1,0 +1,176 @@
+"""The ways to respond: whole, buffered, streaming. Each makes a translation's calls to Cohere and sends the response.
+
+Where the response goes (HTTP, a WebSocket, the storage) is known to its `ResponseSink` alone. What is awaited during a
+stream is in `streaming.py`; what is done about a call that failed, in `handler.py`.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.errors import AnswerRefused
+from gateway.pipeline import cached_response
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.fan_out import gather_or_first_error
+from gateway.pipeline.operations import CallOperation
+from gateway.pipeline.response_cache import Lookup, Recording
+from gateway.pipeline.services import Services
+from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
+from translators.core.contracts import Stream, Translation
+from translators.core.errors import AnswerFailed, Failure
+
+
+class Responder:
+    """Responds to one request of a row of CALLS.
+
+    save    awaited with the whole response before its last byte leaves; None where it is not stored
+    stream  the stream that is being relayed, for whoever stops the request and wants to end it properly
+    lookup  the request's use of the cache, if any
+    """
+
+    def __init__(self, operation: CallOperation, services: Services) -> None:
+        self.operation, self.services = operation, services
+        self.save: Callable[[bytes], Awaitable[None]] | None = None
+        self.stream: Stream | None = None
+        self.lookup: Lookup | None = None
+
+    # --- whole ---------------------------------------------------------------------------------------------
+
+    async def respond_whole(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
+        """Sends one document, made of Cohere's whole responses."""
+        response, bodies = None, None
+        if self.lookup is not None:
+            response = await cached_response.find(
+                self.lookup, self.operation.upstream, translation, admission.record, translation.translate_response
+            )
+        if response is None:
+            try:
+                response = translation.translate_response(bodies := await self._bodies(translation, admission))
+            except AnswerFailed as error:
+                translation = second_attempt(translation, error.failure)
+                admission.notes = translation.notes
+                response = translation.translate_response(bodies := await self._bodies(translation, admission))
+        admission.record.add_usage(response.usage)
+        if self.save is not None:
+            await self.save(response.body)
+        await sink.whole(translation, response.body)
+        if self.lookup is not None:
+            await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, response.usage)
+
+    async def _bodies(self, translation: Translation, admission: Admission) -> list[bytes]:
+        """Returns Cohere's whole responses to all bodies of a translation, called at once."""
+        if len(translation.bodies) == 1:
+            record = admission.record
+            async with self.services.upstream.post(
+                self.operation.upstream, record.principal, translation.bodies[0], False, translation.model
+            ) as response:
+                return [await (await admission.accept(response)).whole()]
+        return await gather_or_first_error([self._body(translation, admission, body) for body in translation.bodies])
+
+    async def _body(self, translation: Translation, admission: Admission, body: bytes) -> bytes:
+        principal = admission.record.principal
+        post = self.services.upstream.post(self.operation.upstream, principal, body, False, translation.model)
+        async with post as response:
+            return await (await admission.accept(response)).whole()
+
+    # --- buffered ------------------------------------------------------------------------------------------
+
+    async def respond_buffered(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
+        """Sends a stream made of whole responses, for translations whose response is checked before it is shown."""
+        cached, bodies = None, None
+        if self.lookup is not None:
+            cached = await cached_response.find(
+                self.lookup,
+                self.operation.upstream,
+                translation,
+                admission.record,
+                lambda found: cached_response.unfailed(*_as_stream(translation, found)),
+            )
+        if cached is not None:
+            stream, documents = cached
+        else:
+            stream, documents = _as_stream(translation, bodies := await self._bodies(translation, admission))
+            if stream.failure is not None:
+                admission.record.add_usage(stream.usage)
+                translation = second_attempt(translation, stream.failure)
+                admission.notes = translation.notes
+                stream, documents = _as_stream(translation, bodies := await self._bodies(translation, admission))
+                if stream.failure is not None:
+                    raise AnswerRefused(stream.failure)
+        admission.record.add_usage(stream.usage)
+        await self._save_final(stream)
+        await sink.begin(translation)
+        await sink.end(documents, stream)
+        if self.lookup is not None:
+            await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, stream.usage)
+
+    # --- streaming -----------------------------------------------------------------------------------------
+
+    async def respond_streaming(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
+        """Relays Cohere's streams as they come."""
+        if self.lookup is not None and await self._replay(translation, admission, sink, self.lookup):
+            return
+        record, upstream, path = admission.record, self.services.upstream, self.operation.upstream
+        self.stream = stream = translation.stream()
+        recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]
+        async with contextlib.AsyncExitStack() as stack:
+            posts = [
+                stack.enter_async_context(upstream.post(path, record.principal, body, True, translation.model))
+                for body in translation.bodies
+            ]
+            responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)
+            sources = [
+                UpstreamStream(await admission.accept(response), stream, choice, recording)
+                for choice, (response, recording) in enumerate(zip(responses, recordings, strict=True))
+            ]
+            source: UpstreamStream | MergedStream = sources[0]
+            if len(sources) > 1:
+                source = stack.enter_context(contextlib.closing(MergedStream(sources, stream)))
+            try:
+                await pump(source, stream, translation, sink, self._save_final)
+            finally:
+                record.add_usage(stream.usage, sum(one.pieces for one in sources))
+                if stream.failure is not None:
+                    record.fail(stream.failure)
+            for response in responses:
+                await response.drain()
+        if self.lookup is not None and stream.failure is None:
+            events = [recording.written() for recording in recordings if recording is not None]
+            complete = [one for one in events if one is not None]
+            await cached_response.store(self.lookup, path, translation, complete, stream.usage)
+
+    async def _replay(self, translation: Translation, admission: Admission, sink: ResponseSink, lookup: Lookup) -> bool:
+        """Sends the events of the same streams from the cache. Returns whether there were any."""
+        cached = await cached_response.find(
+            lookup,
+            self.operation.upstream,
+            translation,
+            admission.record,
+            lambda found: cached_response.unfailed(*cached_response.replayed(translation, found)),
+        )
+        if cached is None:
+            return False
+        self.stream, documents = cached
+        admission.record.add_usage(self.stream.usage)
+        await self._save_final(self.stream)
+        await sink.begin(translation)
+        await sink.end(documents, self.stream)
+        return True
+
+    async def _save_final(self, stream: Stream) -> None:
+        if self.save is not None:
+            await self.save(stream.final())
+
+
+def _as_stream(translation: Translation, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+    """Returns whole responses as a stream: the stream when it has ended, and all of its documents."""
+    stream = translation.stream()
+    return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
+
+
+def second_attempt(translation: Translation, failure: Failure) -> Translation:
+    """Returns the call to make after a response that failed its check. Raises AnswerRefused where there is none."""
+    second = translation.second_attempt() if failure.second_attempt else None
+    if second is None:
+        raise AnswerRefused(failure)
+    second.notes.inform("answer", f"asked Cohere again: {failure.code}")
+    return second
