@@ -2,7 +2,7 @@
 
 The request's Structs hold every field that Cohere defines and no other: what is not here cannot be sent.
 The answer's Structs declare only what is read, and every foreign field has a default: Cohere may add
-fields, and leaves out those that are empty (cohere_api.md §5, §6).
+fields, and leaves out those that are empty (docs/cohere-api.md#chat-requests and docs/cohere-api.md#chat-answers).
 """
 
 from typing import Any, Literal
@@ -122,7 +122,7 @@ class ChatRequest(Struct, frozen=True):
 
 
 class Tokens(Struct, frozen=True):
-    """`image_tokens` and `reasoning_tokens` are undocumented, but recorded (cohere_api.md §6.2)."""
+    """`image_tokens` and `reasoning_tokens` are undocumented, but recorded (docs/cohere-api.md#usage)."""
 
     input_tokens: int | float | None = None
     output_tokens: int | float | None = None

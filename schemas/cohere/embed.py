@@ -1,4 +1,4 @@
-"""`POST /v2/embed`: the request we send, and what is read of the answer (cohere_api.md §8).
+"""`POST /v2/embed`: the request we send, and what is read of the answer (docs/cohere-api.md#embed).
 
 Exactly one of `texts`, `images` and `inputs` is sent. Vectors are left as the text they came as.
 """

@@ -1,4 +1,4 @@
-"""Cohere's error body. Source: cohere_api.md §2.1: every key may be missing."""
+"""Cohere's error body. Source: docs/cohere-api.md#errors: every key may be missing."""
 
 from msgspec import Struct
 from msgspec.json import Decoder, Encoder

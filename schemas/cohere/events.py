@@ -1,6 +1,6 @@
 """The events of a `/v2/chat` stream.
 
-Eleven kinds, told apart by `type` (cohere_api.md §7.2). A tagged union refuses a tag it does not know, and
+Eleven kinds, told apart by `type` (docs/cohere-api.md#streaming). A tagged union refuses a tag it does not know, and
 Cohere may invent some: `decode_event` then says Unknown rather than failing the stream.
 Cohere's arrays and objects: in deltas `content`, `tool_calls` and `citations` are single objects; only
 message-start has (empty) arrays, which nobody reads.

@@ -1,6 +1,6 @@
 """`GET /v1/models`. Only what is read; Cohere leaks an internal `config` object here, which is noise.
 
-Source: cohere_api.md §15.
+Source: docs/cohere-api.md#models.
 """
 
 from msgspec import Struct

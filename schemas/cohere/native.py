@@ -1,6 +1,7 @@
 """What is read of native requests and answers while they are passed on: the model's name, and what was counted.
 
-Everything else in them is skipped unread. Sources: cohere_api.md §6, §7, §16 and §17.
+Everything else in them is skipped unread. Sources: docs/cohere-api.md#chat-answers, docs/cohere-api.md#streaming,
+docs/cohere-api.md#version-1 and docs/cohere-api.md#compatibility-api.
 """
 
 from typing import Any

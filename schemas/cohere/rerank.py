@@ -1,6 +1,6 @@
 """`POST /v2/rerank`: the request we send, and what is read of the answer.
 
-Source: cohere_api.md §9. Scores are passed on as they were written, whatever they are worth as floats.
+Source: docs/cohere-api.md#rerank. Scores are passed on as they were written, whatever they are worth as floats.
 """
 
 from typing import Any

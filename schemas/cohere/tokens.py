@@ -1,4 +1,4 @@
-"""`POST /v1/tokenize`: the request we send, and what is read of the answer (cohere_api.md)."""
+"""`POST /v1/tokenize`: the request we send, and what is read of the answer (docs/cohere-api.md#tokens)."""
 
 from msgspec import Struct
 from msgspec.json import Decoder, Encoder

@@ -1,4 +1,5 @@
-"""`POST /v2/audio/transcriptions`: what is read of the answer (cohere_api.md §11). What is asked is a form."""
+"""`POST /v2/audio/transcriptions`: what is read of the answer (docs/cohere-api.md#transcription). What is asked is a
+form."""
 
 from msgspec import Struct
 from msgspec.json import Decoder

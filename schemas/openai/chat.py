@@ -151,7 +151,8 @@ class JsonSchemaFormat(Struct, forbid_unknown_fields=True):
 
 
 class ResponseFormat(Struct, forbid_unknown_fields=True):
-    """`schema` at this level is Cohere's own spelling (cohere_api.md §5.5), accepted with `json_object`."""
+    """`schema` at this level is Cohere's own spelling (docs/cohere-api.md#json-schemas), accepted with
+    `json_object`."""
 
     type: str
     json_schema: dict[str, Any] | None = None

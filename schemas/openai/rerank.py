@@ -1,7 +1,8 @@
 """A ranking. OpenAI has none: this shape is read by Cohere's clients, which want `results` and `meta`, and by
 Jina's, which want `object`, `model` and `usage` beside them.
 
-Sources: cohere_api.md §9 and §16 (`return_documents` of version 1); Jina's reference of `/v1/rerank`.
+Sources: docs/cohere-api.md#rerank and docs/cohere-api.md#version-1 (`return_documents` of version 1); Jina's reference
+of `/v1/rerank`.
 """
 
 from collections.abc import Mapping

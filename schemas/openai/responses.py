@@ -1,8 +1,8 @@
 """The Responses API: input items, the response object, and the events of its stream.
 
 Source: OpenAI's specification, `CreateResponse`, `Response` and `ResponseStreamEvent`; where the Open
-Responses specification asks for more required fields, those are here as well (clients.md). Requests forbid
-unknown keys for the field engine's sake (see `schemas/openai/chat.py`).
+Responses specification (https://www.openresponses.org) asks for more required fields, those are here as well. Requests
+forbid unknown keys for the field engine's sake (see `schemas/openai/chat.py`).
 """
 
 from typing import Annotated, Any, Literal
