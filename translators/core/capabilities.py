@@ -1,8 +1,8 @@
 """What each Cohere model can do, where it matters to a translation.
 
-Sources: cohere_api.md §5 and §18 (catalogue, limits), and the refusals third parties recorded from the live
-API in July to September 2026. The `features` that `/v1/models` reports are added to what the table says;
-a model that is in neither is taken to do everything, so that a new one works on the day it appears.
+Sources: docs/cohere-api.md#chat-requests and docs/cohere-api.md#models (catalogue, limits), and the refusals third
+parties recorded from the live API in July to September 2026. The `features` that `/v1/models` reports are added to what
+the table says; a model that is in neither is taken to do everything, so that a new one works on the day it appears.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class Capabilities(Struct, frozen=True):
     """max_output: tokens, None when unknown. tool_choice: REQUIRED and NONE are accepted.
 
     keeps_tools: tools that were called in the history must stay defined, else 422 INVALID_TOOL_GENERATION
-    (rivals_and_edge_cases.md B19: reported for the newer models, not seen with command-r in the recordings).
+    (docs/cohere-api.md#messages: reported for the newer models, not seen with command-r in the recordings).
 
     typed_tools: a tool's parameters must all say their type, else 400 "property x must have a type" (third parties met
     it with command-r and command-r-plus).
@@ -80,7 +80,7 @@ class EmbeddingModel(Struct, frozen=True):
     base64: bool = True
 
 
-# That the newest give no base64 is a third party's report (cohere_api.md §8); floats they all give.
+# That the newest give no base64 is a third party's report (docs/cohere-api.md#embed); floats they all give.
 _V5 = EmbeddingModel((2048, 256, 512, 768, 1024, 1536), base64=False)
 _V3, _V3_LIGHT = EmbeddingModel((1024,), fused=False), EmbeddingModel((384,), fused=False)
 

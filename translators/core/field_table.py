@@ -5,8 +5,9 @@
     ignore   accepted without effect, noted with its reason
     refuse   400: accepting it would change the input's meaning or the output's kind
 
-A field without a row is unknown: accepted and noted, refused in strict mode (product.md, decision 1); the
-setting `extra_upstream_fields` names those that are sent all the same. null means absent everywhere.
+A field without a row is unknown: accepted and noted, refused in strict mode
+(docs/decisions.md#unknown-fields-are-ignored-and-noted); the setting `extra_upstream_fields` names those that are sent
+all the same. null means absent everywhere.
 
 Each field is decoded by its own decoder, so an error knows its `param`. The Structs of structured fields
 forbid unknown keys; when one is met, the keys that nobody knows are dropped, noted, and the field is read
@@ -42,7 +43,8 @@ Converter = Callable[[Any, str, Notes], Any]
 class Field(Struct, frozen=True):
     """A row. `why` is the sentence that the support matrix and the notes show.
 
-    neutral: JSON texts that mean the same as absence, neither noted nor refused (product.md, decision 2).
+    neutral: JSON texts that mean the same as absence, neither noted nor refused
+    (docs/decisions.md#values-out-of-range-are-adjusted).
     """
 
     name: str
@@ -108,7 +110,8 @@ END_USER_FIELDS = ("user", "safety_identifier")
 """Fields that Cohere has no use for, but limits and the ledger do."""
 
 SYNONYM_OBJECT = "extra_params"
-"""An object whose fields are read as if they stood at the top level (product.md, decision 1)."""
+"""An object whose fields are read as if they stood at the top level
+(docs/decisions.md#unknown-fields-are-ignored-and-noted)."""
 
 
 class FieldTable:

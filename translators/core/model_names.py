@@ -1,4 +1,4 @@
-"""Which Cohere model a caller means: prefix, aliases, successors (product.md, "HTTP", Model names)."""
+"""Which Cohere model a caller means: prefix, aliases, successors (docs/models.md)."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ SUCCESSORS: Mapping[str, str] = {
     "command": "command-r-08-2024",
     "command-light": "command-r7b-12-2024",
 }
-"""Ids that Cohere removed on 15 September 2025 (cohere_api.md §18) and what serves their callers now."""
+"""Ids that Cohere removed on 15 September 2025 (docs/cohere-api.md#models) and what serves their callers now."""
 
 
 def resolve(asked: str, policy: Policy) -> str:

@@ -1,6 +1,6 @@
 """What was not taken as asked, as data: the contents of the `x-gateway-notes` header.
 
-Three kinds (product.md, "Headers of ours"): `ignored` (no effect), `adjusted` (another value was used) and
+Three kinds (docs/errors-and-notes.md#notes): `ignored` (no effect), `adjusted` (another value was used) and
 `emulated` (the gateway did it, not Cohere). Strict mode turns the first two into a refusal.
 """
 

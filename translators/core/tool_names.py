@@ -1,6 +1,6 @@
 """Tool names that Cohere refuses, renamed there and back.
 
-Cohere takes letters, digits and underscore, no leading digit (cohere_api.md §5.2); OpenAI clients send
+Cohere takes letters, digits and underscore, no leading digit (docs/cohere-api.md#tools); OpenAI clients send
 `mcp.search-docs` and worse. One map serves definitions, choice, history, answers and streams. A name that
 Cohere takes as it is stays as it is, so that what the model reads is what the caller wrote.
 """

@@ -1,7 +1,7 @@
 """THE TABLE of Cohere's statuses: what the caller sees when Cohere refuses.
 
 Whose key it was matters: a caller is told the truth about their own key, while a broken key of the server's
-is the operator's trouble (product.md, "What the caller sees when Cohere refuses"). Texts: cohere_api.md §2.3.
+is the operator's trouble (docs/reference/errors.md#errors-from-cohere). Texts: docs/cohere-api.md#errors.
 """
 
 import re
@@ -55,7 +55,7 @@ REFUSALS: Mapping[int, Row] = {
 }
 
 QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", retry=False)
-"""A 429 whose text speaks of a month: waiting a minute does not help (cohere_api.md §3)."""
+"""A 429 whose text speaks of a month: waiting a minute does not help (docs/cohere-api.md#retries)."""
 
 MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found")
 
