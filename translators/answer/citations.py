@@ -1,7 +1,7 @@
 """Where in a text a citation of Cohere's stands.
 
 Offsets are characters, end exclusive; whether Cohere counts code points or UTF-16 units beyond the BMP was
-never recorded (cohere_api.md §22). The citation carries the cited words, so both readings can be checked
+never recorded (docs/cohere-api.md#unknown). The citation carries the cited words, so both readings can be checked
 against the text; a search near the place is the last resort.
 """
 

@@ -1,7 +1,7 @@
 """Cohere's log probabilities as OpenAI's.
 
 An item of Cohere's is a piece of text with one number a token of it; where it holds several tokens the text
-cannot be split, so it becomes one entry whose logprob is the sum (rivals_and_edge_cases.md C79). Cohere has
+cannot be split, so it becomes one entry whose logprob is the sum (docs/cohere-api.md#log-probabilities). Cohere has
 no alternatives: `top_logprobs` is always empty.
 """
 

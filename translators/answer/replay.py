@@ -1,7 +1,7 @@
 """A whole Cohere answer, retold as the events a stream would have sent.
 
 So both paths run through the same turn machine and cannot drift apart. Order as in a stream
-(cohere_api.md §7.4): plan, content blocks each with its citations, calls, end.
+(docs/cohere-api.md#order-of-events): plan, content blocks each with its citations, calls, end.
 """
 
 from collections.abc import Iterator

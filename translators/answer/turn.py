@@ -10,9 +10,9 @@ better than to lose text in silence. Two things do not fit the table and are ref
 name, and a piece of another call than the open one.
 
 Two things are deliberately late. A text block is closed by what comes after it, not by its content-end,
-because citations may follow content-end (recorded with documents; cohere_api.md §7.4.7). And the first
+because citations may follow content-end (recorded with documents; docs/cohere-api.md#order-of-events). And the first
 fragment of a call's arguments is held back while it may still become `null`, which older models send for a
-call without arguments; such a call's arguments are `{}` (§6, §7.4.6).
+call without arguments; such a call's arguments are `{}` (docs/cohere-api.md#chat-answers).
 """
 
 from collections.abc import Callable
@@ -93,7 +93,7 @@ FAILED_REASONS: dict[str, Failure] = {
     "ERROR": Failure(502, "Cohere could not finish the answer", "server_error", "upstream_error"),
     "TIMEOUT": Failure(504, "Cohere stopped the answer at its time limit", "server_error", "upstream_timeout"),
 }
-"""Finish reasons that are no answer (product.md, decision 4)."""
+"""Finish reasons that are no answer (docs/decisions.md#a-failure-never-looks-like-a-success)."""
 
 _MAYBE_NULL = ("", "n", "nu", "nul", "null")
 
@@ -207,7 +207,8 @@ class Turn:
         return self._close()
 
     def _check_call(self, index: int | None) -> None:
-        """Calls come one after another (cohere_api.md §7.4.4). A piece of another call must not join this one."""
+        """Calls come one after another (docs/cohere-api.md#order-of-events). A piece of another call must not join this
+        one."""
         if None not in (index, self._call) and index != self._call:
             raise UpstreamProtocolError(f"Cohere wrote to tool call {index} while {self._call} is open")
 
@@ -332,7 +333,7 @@ def _call_details(event: events.CallStart | events.CallDelta) -> events.CallDeta
 
 
 def _explained(failure: Failure, ending: events.Ending) -> Failure:
-    """Cohere's `error` and `error_type` say more than the reason does (cohere_api.md §2.4)."""
+    """Cohere's `error` and `error_type` say more than the reason does (docs/cohere-api.md#errors-inside-a-stream)."""
     if not ending.error and not ending.error_type:
         return failure
     message = f"{failure.message}: {ending.error}" if ending.error else failure.message

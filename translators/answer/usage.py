@@ -14,7 +14,7 @@ FINISH_REASONS: Mapping[str, str] = {
     "STOP_SEQUENCE": "stop",
     "MAX_TOKENS": "length",
     "TOOL_CALL": "tool_calls",
-    # Left over from v1; not in v2's enum, tolerated (rivals_and_edge_cases.md C69).
+    # Left over from v1; not in v2's enum, tolerated (docs/cohere-api.md#finish-reasons).
     "ERROR_TOXIC": "content_filter",
     "ERROR_LIMIT": "length",
     "USER_CANCEL": "stop",
@@ -72,8 +72,8 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
     """The one reading of Cohere's usage: any part may be missing, and numbers may be floats.
 
     `tokens` counts what the model processed, `billed_units` what is charged; whichever is chosen, the other
-    one stands in when it is missing (product.md, decision 5). Cached tokens count against
-    `tokens.input_tokens` and can exceed the billed ones, so they are kept within the prompt.
+    one stands in when it is missing (docs/decisions.md#usage-counts-what-the-model-processed). Cached tokens count
+    against `tokens.input_tokens` and can exceed the billed ones, so they are kept within the prompt.
     """
     if usage is None:
         return Counts()
