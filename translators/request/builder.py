@@ -245,7 +245,7 @@ class CrossFieldRules:
         return thinking_for(asked.thinking, asked.reasoning, asked.reasoning_effort, limit, self._able, self._notes)
 
     def one_penalty(self) -> None:
-        """Some models take one penalty only: frequency is kept (product.md, decision 2)."""
+        """Some models take one penalty only: frequency is kept (docs/decisions.md#values-out-of-range-are-adjusted)."""
         both = all(
             self._question.sent.get(name, UNSET) is not UNSET for name in ("frequency_penalty", "presence_penalty")
         )

@@ -1,9 +1,9 @@
 """JSON Schemas: checked as the caller wrote them, cut down to what Cohere takes.
 
-Cohere compiles a schema into a grammar and refuses what it cannot compile (cohere_api.md §5.5): no `allOf`,
-`oneOf`, `not`, no bounds, no anchors or lookaheads in a pattern, few formats; each object needs at least one
-required property; each property a type. What is taken away is told, so that it can be noted and, where
-`strict` was asked, checked against the answer.
+Cohere compiles a schema into a grammar and refuses what it cannot compile (docs/cohere-api.md#json-schemas): no
+`allOf`, `oneOf`, `not`, no bounds, no anchors or lookaheads in a pattern, few formats; each object needs at least one
+required property; each property a type. What is taken away is told, so that it can be noted and, where `strict` was
+asked, checked against the answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -223,7 +223,8 @@ def _saying_its_type(schema: Any) -> Any:
 
 def compilable(clean: Any) -> bool:
     """Whether Cohere can compile a schema that is `sanitised`. An object of any keys and a value of any kind have no
-    place in its grammar: each object must require something, each property must say its type (cohere_api.md §5.5).
+    place in its grammar: each object must require something, each property must say its type
+    (docs/cohere-api.md#json-schemas).
     """
     if not isinstance(clean, dict):
         return True

@@ -1,6 +1,6 @@
 """OpenAI's messages as Cohere's, both ways of spelling a history included.
 
-What Cohere insists on (cohere_api.md §5.1, rivals_and_edge_cases.md C1): the system turn first; no empty
+What Cohere insists on (docs/cohere-api.md#messages): the system turn first; no empty
 turn; no text beside tool calls (it becomes the plan, or the thought of a reasoning model); every tool result
 answers a call; no key that it does not know.
 """

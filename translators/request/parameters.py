@@ -1,6 +1,7 @@
 """The parameters that chat and Responses share: sampling, Cohere's own fields, and how each is converted.
 
-Rows for the field tables of both operations. Sources: cohere_api.md §5 and §19, product.md decisions 1 and 2.
+Rows for the field tables of both operations. Sources: docs/cohere-api.md#chat-requests,
+docs/decisions.md#unknown-fields-are-ignored-and-noted and docs/decisions.md#values-out-of-range-are-adjusted.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from translators.core.notes import Notes
 from translators.request import reasoning
 
 MOST_STOPS = 5
-"""Stop sequences that Cohere takes (cohere_api.md §5); OpenAI itself takes 4."""
+"""Stop sequences that Cohere takes (docs/cohere-api.md#chat-requests); OpenAI itself takes 4."""
 
 UINT64 = 1 << 64
 
@@ -114,4 +115,4 @@ WITHOUT_EFFECT: tuple[Field, ...] = (
 REASONING = read("reasoning", reasoning.Reasoning, "`effort`, or `max_tokens` as the budget")
 
 SYNONYMS = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
-"""Bifrost's spellings of Cohere's fields (product.md, decision 1)."""
+"""Bifrost's spellings of Cohere's fields (docs/decisions.md#unknown-fields-are-ignored-and-noted)."""

@@ -1,7 +1,7 @@
 """How much a model shall think.
 
-Cohere knows on, off, and a budget of tokens (cohere_api.md §5.6); OpenAI knows words. Precedence (product.md,
-decision 3): `thinking`, then `reasoning`, then `reasoning_effort`.
+Cohere knows on, off, and a budget of tokens (docs/cohere-api.md#reasoning); OpenAI knows words. Precedence
+(docs/decisions.md#reasoning-is-never-the-answers-text): `thinking`, then `reasoning`, then `reasoning_effort`.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Structured output: what `response_format` becomes.
 
 Cohere compiles a schema itself, but refuses one beside tools or documents, wants an object at its top, and
-some models take none at all (cohere_api.md §5.4, §5.5). Then the gateway finds another way to the answer
-that OpenAI would give, and says so:
+some models take none at all (docs/cohere-api.md#documents-and-citations and docs/cohere-api.md#json-schemas). Then the
+gateway finds another way to the answer that OpenAI would give, and says so:
 
     beside tools          a tool that stands for the answer, with the schema as its parameters; on models that
                           cannot be made to call a tool, an instruction
@@ -133,7 +133,7 @@ def _check(schema: dict[str, Any]) -> Callable[[], StepTransform]:
 
 
 def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
-    """The schema asked for, in OpenAI's form or in one of Cohere's two (cohere_api.md §5.5)."""
+    """The schema asked for, in OpenAI's form or in one of Cohere's two (docs/cohere-api.md#json-schemas)."""
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":

@@ -1,7 +1,8 @@
 """Tools and the choice among them.
 
 Cohere has no way to name one tool, no `auto` (absence means it), and reasoning models refuse `tool_choice`
-altogether (cohere_api.md §5). What it lacks is emulated and noted (product.md, decision 6).
+altogether (docs/cohere-api.md#chat-requests). What it lacks is emulated and noted
+(docs/decisions.md#a-named-tool_choice-is-honoured).
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 """Cohere requires `parameters`; OpenAI lets a tool without any leave them out."""
 
 STRICT_FIELDS_LIMIT = 200
-"""Fields over all tools that `strict_tools` allows (cohere_api.md §5)."""
+"""Fields over all tools that `strict_tools` allows (docs/cohere-api.md#chat-requests)."""
 
 
 class Choice(Struct, frozen=True):
