@@ -1,8 +1,7 @@
 """`POST /v1/chat/completions`: THE FIELD TABLE, what its fields mean together, and the call they make.
 
-Sources: OpenAI's specification, `CreateChatCompletionRequest`; cohere_api.md §5 and §19; the decisions of
-product.md. A new field is a row here (or in `parameters.py`, if Responses has it, too) and a case in
-`tests/golden/chat`.
+Sources: OpenAI's specification, `CreateChatCompletionRequest`; docs/cohere-api.md#chat-requests; docs/decisions.md. A
+new field is a row here (or in `parameters.py`, if Responses has it, too) and a case in `tests/golden/chat`.
 """
 
 from collections.abc import Callable, Sequence

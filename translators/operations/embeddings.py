@@ -1,7 +1,8 @@
 """`POST /v1/embeddings`: THE FIELD TABLE, what its fields mean together, and the calls they make.
 
-Sources: OpenAI's specification, `CreateEmbeddingRequest`; cohere_api.md §8; product.md, decision 9. What an
-input may be is in `embeddings_input.py`, what an answer is made of in `embeddings_answer.py`.
+Sources: OpenAI's specification, `CreateEmbeddingRequest`; docs/cohere-api.md#embed;
+docs/decisions.md#embeddings-keep-coheres-numbers. What an input may be is in `embeddings_input.py`, what an answer is
+made of in `embeddings_answer.py`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -143,7 +144,8 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
 
 
 def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The type that `embedding` holds, and those asked for by name (product.md, decision 9)."""
+    """The type that `embedding` holds, and those asked for by name
+    (docs/decisions.md#embeddings-keep-coheres-numbers)."""
     types = tuple(dict.fromkeys(asked.get("embedding_types") or ()))
     if len(types) == 1 and types != ("float",):
         return types[0], types

@@ -1,8 +1,8 @@
 """Cohere's vectors as OpenAI's list, in the order of the inputs.
 
 A vector is passed on as the text it came as: to read a million numbers and write them again would cost more
-than all the rest (performance.md §3). What is counted is the length of base64, which says how many numbers it
-holds; only where Cohere gives none are floats read and packed here (product.md, decision 9).
+than all the rest. What is counted is the length of base64, which says how many numbers it
+holds; only where Cohere gives none are floats read and packed here (docs/decisions.md#embeddings-keep-coheres-numbers).
 """
 
 import base64

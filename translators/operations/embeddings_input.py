@@ -1,7 +1,7 @@
 """What is to be embedded, in all its spellings, as inputs of Cohere's; and how they are divided among calls.
 
 Each input stands for itself: what it becomes does not depend on its neighbours, so that a vector is the same in
-any company. Sources: cohere_api.md §8; rivals_and_edge_cases.md C6.
+any company. Sources: docs/cohere-api.md#embed.
 """
 
 import re

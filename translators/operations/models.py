@@ -1,6 +1,6 @@
 """`GET /v1/models` and `/v1/models/{id}`: Cohere's catalogue as OpenAI's.
 
-Ids carry the prefix `cohere/`; aliases are listed, successors are only resolved (product.md, "HTTP"). Cohere
+Ids carry the prefix `cohere/`; aliases are listed, successors are only resolved. Cohere
 gives no creation date: a constant stands in, as a date that changes with every call would be a lie.
 """
 
@@ -22,7 +22,7 @@ CREATED = 1_700_000_000
 OWNER = "cohere"
 
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
-"""What Cohere's own filter takes (cohere_api.md §15)."""
+"""What Cohere's own filter takes (docs/cohere-api.md#models)."""
 
 TABLE = FieldTable(
     (

@@ -1,8 +1,8 @@
 """`POST /v1/rerank` and `/v2/rerank`: THE FIELD TABLE, documents as texts, and the ranking that comes back.
 
 Callers speak Cohere's version 2, its version 1 (objects as documents, `rank_fields`, `return_documents`) or Jina's
-dialect; Cohere is asked in version 2, which takes texts and names them by number. Sources: cohere_api.md §9 and
-§16, rivals_and_edge_cases.md C140.
+dialect; Cohere is asked in version 2, which takes texts and names them by number. Sources: docs/cohere-api.md#rerank
+and docs/cohere-api.md#version-1.
 """
 
 import math

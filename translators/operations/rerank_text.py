@@ -1,7 +1,7 @@
 """A document with fields as the text that a reranker reads: YAML, as Cohere recommends for structured data.
 
 What comes out is YAML that means the document, written for a reader: long texts keep their lines. Nothing here
-reads YAML. Source: cohere_api.md §9.
+reads YAML. Source: docs/cohere-api.md#rerank.
 """
 
 import re

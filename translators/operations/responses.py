@@ -1,7 +1,8 @@
 """`POST /v1/responses`: THE FIELD TABLE, what its fields mean together, and the call they make.
 
-Sources: OpenAI's specification, `CreateResponse`; the Open Responses specification (clients.md); product.md,
-decisions 3 and 11. What the fields have in common with chat's stands in `parameters.py` and `builder.py`.
+Sources: OpenAI's specification, `CreateResponse`; Open Responses, https://www.openresponses.org;
+docs/decisions.md#reasoning-is-never-the-answers-text and docs/decisions.md#items-are-named-after-coheres-message. What
+the fields have in common with chat's stands in `parameters.py` and `builder.py`.
 """
 
 import re

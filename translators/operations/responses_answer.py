@@ -348,7 +348,7 @@ def _around(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
 
 
 _PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs", Kind.CALL: "fc"}
-"""Ids of items (product.md, decision 11)."""
+"""Ids of items (docs/decisions.md#items-are-named-after-coheres-message)."""
 
 _ITEM_ID = re.compile(r"(?:msg|rs|fc)_(.+)_item_[0-9]+")
 

@@ -1,7 +1,7 @@
 """Input items of the Responses API as the message vocabulary that chat uses.
 
 One assistant turn arrives as several items (reasoning, message, calls) and leaves as one message, or Cohere
-would see several turns (rivals_and_edge_cases.md C120). What stands for a place in an error is the item's
+would see several turns. What stands for a place in an error is the item's
 path, `input[3].content[0]`, wherever the trouble is found.
 """
 

@@ -1,6 +1,7 @@
 """Tools of a Responses request, which are flat and may stand in namespaces, as the functions that chat knows.
 
-Source: OpenAI's specification, `Tool` and `ToolChoiceParam`; namespaces as Codex sends them (clients.md).
+Source: OpenAI's specification, `Tool` and `ToolChoiceParam`; namespaces as Codex sends them
+(https://github.com/openai/codex).
 """
 
 from typing import Any, TypeVar

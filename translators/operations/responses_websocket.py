@@ -1,7 +1,7 @@
 """Messages of the Responses WebSocket: what stands around a request, an event or an error there and nowhere else.
 
 Sources: OpenAI's specification, `ResponsesClientEventResponseCreate` and `ResponseWsError`; its guide to the WebSocket
-mode; Open Responses (clients.md). What a request asks is `responses.py`.
+mode; Open Responses, https://www.openresponses.org. What a request asks is `responses.py`.
 """
 
 import re
@@ -23,7 +23,7 @@ _word = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 OTHER_STATUS: Mapping[str, int] = {"previous_response_not_found": 400}
-"""Statuses that are others here than in HTTP's answers, by code: what Open Responses wants (clients.md)."""
+"""Statuses that are others here than in HTTP's answers, by code: what Open Responses wants."""
 
 
 class Envelope(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """`POST /v1/audio/transcriptions`: THE FIELD TABLE of its form, and the answer that comes back.
 
 Only the form's texts are read here: they come as one JSON object of strings. The recording itself passes by.
-Sources: OpenAI's specification, `CreateTranscriptionRequest`; cohere_api.md §11.
+Sources: OpenAI's specification, `CreateTranscriptionRequest`; docs/cohere-api.md#transcription.
 """
 
 import re
