@@ -3,7 +3,7 @@
 For metrics and the log; for permissions, limits and the ledger as they come. Names are those of Cohere's own SDK.
 How a URL becomes a path of Cohere's is in `gateway/endpoints/passthrough_path.py`; what a method's body means is
 not known here.
-Sources: Cohere's OpenAPI document, SDK 7.3.1, cohere_api.md §4.
+Sources: Cohere's OpenAPI document, SDK 7.3.1, docs/cohere-api.md#rate-limits.
 """
 
 from collections.abc import Mapping

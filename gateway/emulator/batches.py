@@ -1,6 +1,6 @@
 """/v2/batches: a dataset of requests answered while the caller looks (`shelf.Course`), into a dataset of answers.
 
-Source: Cohere API notes §12. The service speaks protobuf's JSON: 64-bit numbers are texts, errors have no id.
+Source: docs/cohere-api.md#batches. The service speaks protobuf's JSON: 64-bit numbers are texts, errors have no id.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which models exist, what each can do, and which are gone.
 
-Rows, no logic beyond looking one up. Sources: Cohere API notes §18 (catalogue), §5 (what each model refuses),
-Appendix B (sizes of the prompt that the caller never sees).
+Rows, no logic beyond looking one up. Sources: docs/cohere-api.md#models (catalogue),
+docs/cohere-api.md#chat-requests (what each model refuses), docs/cohere-api.md#usage (sizes of the prompt that the
+caller never sees).
 """
 
 from __future__ import annotations

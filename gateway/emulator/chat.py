@@ -90,7 +90,7 @@ def answer(body: Mapping[str, Any], model: Model) -> Answer:
 
 
 def logprob_item(piece: str) -> dict[str, Any]:
-    """A LogprobItem of one piece: plausible, stable, meaningless (Cohere API notes §6: never recorded)."""
+    """A LogprobItem of one piece: plausible, stable, meaningless (docs/cohere-api.md#chat-answers: never recorded)."""
     spread = hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=2).digest()
     return {
         "text": piece,

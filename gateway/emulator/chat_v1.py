@@ -2,7 +2,7 @@
 
 Here it is judged and turned into the body of /v2/chat, which is then judged by that endpoint's rules too. How
 the answer is told in the older words is `stream_v1.py`.
-Source: Cohere API notes §16 and the sentences of §2.3.
+Source: docs/cohere-api.md#version-1 and docs/cohere-api.md#errors.
 """
 
 from __future__ import annotations

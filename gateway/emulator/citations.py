@@ -1,7 +1,7 @@
 """Which words of an answer come from which source.
 
-A citation is made where a fragment of a source stands in the answer, as the real ones do (Cohere API notes
-§6).
+A citation is made where a fragment of a source stands in the answer, as the real ones do
+(docs/cohere-api.md#chat-answers).
 """
 
 from __future__ import annotations

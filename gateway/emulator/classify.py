@@ -1,7 +1,7 @@
 """POST /v1/classify: the label whose examples lie nearest.
 
 The examples come with the request, or from the dataset of a fine-tuned model. The confidences are a softmax
-over nearnesses: only their order means something. Source: Cohere API notes §16.
+over nearnesses: only their order means something. Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """/v1/connectors: searches that callers register, and what /v1/chat finds through them.
 
 Nothing is called: a connector "finds" one document that says so. Deprecated at Cohere, still in its
-specification. Source: Cohere API notes §16; the error sentence is §2.3.
+specification. Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations

@@ -188,7 +188,8 @@ def _tool_source(identity: str, output: dict[str, Any], text: str) -> Source:
 
 
 def _document(item: Any, index: int) -> Source:
-    """A document of the request; a bare string counts as its `text` (Cohere API notes §5.3, unknown)."""
+    """A document of the request; a bare string counts as its `text` (docs/cohere-api.md#documents-and-citations,
+    unknown)."""
     identity, data = f"doc:{index}", item
     if isinstance(item, dict):
         identity, data = item.get("id") or identity, item["data"]

@@ -1,7 +1,7 @@
 """An uploaded file as rows: JSON lines, CSV or plain text, and whether its type of dataset may have them.
 
-Only the beginning of a file is kept (`multipart.KEPT`, `MOST`); what is not kept is counted. Source: Cohere API
-notes §13; which fields each type needs is in the pages that §12 to §16 condense.
+Only the beginning of a file is kept (`multipart.KEPT`, `MOST`); what is not kept is counted. Source:
+docs/cohere-api.md#datasets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """/v1/datasets: files that callers upload, and files that jobs make of them.
 
 A dataset is checked while callers look (`shelf.Course`), and can be downloaded as Avro from the address that it
-shows, as at Cohere without a key. Source: Cohere API notes §13; `dataset_rows.py` reads the files.
+shows, as at Cohere without a key. Source: docs/cohere-api.md#datasets; `dataset_rows.py` reads the files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers of /v2/embed: vectors for texts, images and fused inputs, cut and counted as the model would.
 
-Source: Cohere API notes §8. Validation is `validation.py`; the numbers are `vectors.py`.
+Source: docs/cohere-api.md#embed. Validation is `validation.py`; the numbers are `vectors.py`.
 """
 
 from __future__ import annotations

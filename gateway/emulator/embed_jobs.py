@@ -1,6 +1,6 @@
 """/v1/embed-jobs: a whole dataset embedded while the caller looks (`shelf.Course`), into a dataset of its own.
 
-Source: Cohere API notes §14.
+Source: docs/cohere-api.md#embed-jobs.
 """
 
 from __future__ import annotations

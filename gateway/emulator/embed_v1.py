@@ -1,6 +1,6 @@
 """POST /v1/embed: the vectors of /v2/embed in the older shapes.
 
-Without `embedding_types` a plain list of float vectors comes back. Source: Cohere API notes §16.
+Without `embedding_types` a plain list of float vectors comes back. Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Nothing is learned. A model that is ready is in the catalogue as `<id>-ft`: a chat model answers as all others
 do, a classifier compares with the rows of its dataset. Deprecated at Cohere, still in its specification.
-Source: Cohere API notes §16; errors have no id.
+Source: docs/cohere-api.md#version-1; errors have no id.
 """
 
 from __future__ import annotations

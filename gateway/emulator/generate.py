@@ -1,7 +1,8 @@
 """POST /v1/generate and POST /v1/summarize: what there was before chat.
 
 Cohere's specification calls both legacy and still has them, so they are served: a prompt is answered as a
-chat turn is, a summary is made of the text's own first sentences. Source: Cohere API notes §16, §2.3.
+chat turn is, a summary is made of the text's own first sentences. Source: docs/cohere-api.md#version-1 and
+docs/cohere-api.md#errors.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import msgspec
 from gateway.emulator.refusals import invalid
 
 DATA = re.compile(r"data:image/(png|jpeg|jpg|webp|gif);base64,", re.IGNORECASE)
-LARGEST = 20 * 1024 * 1024  # Cohere API notes §5.1: 20 images or 20 MB in a request
+LARGEST = 20 * 1024 * 1024  # docs/cohere-api.md#messages: 20 images or 20 MB in a request
 TOKENS = 259  # recorded: 256 of a tile and three delimiters
 
 

@@ -1,6 +1,6 @@
 """Which JSON Schemas Cohere takes: the rules of response_format and of strict tools.
 
-Source: Cohere API notes §5.5. Making a value that fits a schema is `schema_instances.py`.
+Source: docs/cohere-api.md#json-schemas. Making a value that fits a schema is `schema_instances.py`.
 """
 
 from __future__ import annotations

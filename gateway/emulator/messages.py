@@ -1,6 +1,7 @@
 """The rules of the message list: roles, fields, content parts, and how tool results find their calls.
 
-Source: Cohere API notes §5.1, §5.2 and the sentences of §2.3. Only judges; reading is `conversation.py`.
+Source: docs/cohere-api.md#messages, docs/cohere-api.md#tools and docs/cohere-api.md#errors. Only judges; reading is
+`conversation.py`.
 """
 
 from __future__ import annotations

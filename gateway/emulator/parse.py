@@ -1,6 +1,6 @@
 """POST /v2/parse: a picture of a page as text. The emulator reads nothing and says so in the page.
 
-Source: Cohere API notes §10 (the newest SDK; no path in the specification). One model, which is in no list.
+Source: docs/cohere-api.md#parse (the newest SDK; no path in the specification). One model, which is in no list.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The one exception of the emulator: a request that gets an error body instead of an answer.
 
-The sentences are Cohere's own (Cohere API notes §2.3); who raises which is decided next to each rule.
+The sentences are Cohere's own (docs/cohere-api.md#errors); who raises which is decided next to each rule.
 """
 
 from __future__ import annotations

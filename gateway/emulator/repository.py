@@ -83,7 +83,7 @@ class Course:
 
 
 def short_id(name: str) -> str:
-    """An id as datasets and connectors have it: the name and six signs (Cohere API notes §13)."""
+    """An id as datasets and connectors have it: the name and six signs (docs/cohere-api.md#datasets)."""
     kept = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name.lower())
     return f"{kept}-{''.join(secrets.choice(LETTERS) for _ in range(6))}"
 

@@ -1,6 +1,6 @@
 """Answers of /v2/rerank: documents ordered by what they share with the query.
 
-Source: Cohere API notes §9. Scores mix exact words with the nearness of the vectors; only their order
+Source: docs/cohere-api.md#rerank. Scores mix exact words with the nearness of the vectors; only their order
 means something.
 """
 

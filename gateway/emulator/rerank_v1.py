@@ -1,6 +1,6 @@
 """POST /v1/rerank: /v2/rerank for documents with fields, which can be given back.
 
-Source: Cohere API notes §16 and the sentences of §2.3.
+Source: docs/cohere-api.md#version-1 and docs/cohere-api.md#errors.
 """
 
 from __future__ import annotations

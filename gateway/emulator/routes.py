@@ -197,5 +197,5 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
 WITHOUT_BODY = (check_api_key, batches.cancel, embed_jobs.cancel, connectors.authorize)
 # They take a form. A body that is none is refused in the words of the endpoint, for what it lacks.
 WITH_FORM = (datasets.create, transcription.answer)
-# Services that speak protobuf: their errors are `{message}` without an id (Cohere API notes §2.1).
+# Services that speak protobuf: their errors are `{message}` without an id (docs/cohere-api.md#errors).
 PLAIN_ERRORS = ("/v2/batches", "/v1/finetuning/")

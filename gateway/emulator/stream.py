@@ -1,7 +1,7 @@
 """An `Answer` told to the caller: as one body, or as the bytes of server-sent events.
 
-Framing and shapes are Cohere API notes §6 and §7, byte for byte: `event:` equals the type inside, `[DONE]`
-has no event line, nothing else stands between.
+Framing and shapes are docs/cohere-api.md#chat-answers and docs/cohere-api.md#streaming, byte for byte: `event:` equals
+the type inside, `[DONE]` has no event line, nothing else stands between.
 """
 
 from __future__ import annotations

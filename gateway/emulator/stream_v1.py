@@ -1,6 +1,6 @@
 """A turn of /v1/chat told to the caller: as one body, or as a stream of lines or of events.
 
-Every event says its kind and whether it is the last. Source: Cohere API notes §16 and A10; the order of
+Every event says its kind and whether it is the last. Source: docs/cohere-api.md#version-1; the order of
 citations and of tool calls follows the specification.
 """
 

@@ -1,6 +1,7 @@
 """The rules of what travels beside the messages: tools, documents, and the fused inputs of embed.
 
-Source: Cohere API notes §5.2, §5.3, §8 and the sentences of §2.3.
+Source: docs/cohere-api.md#tools, docs/cohere-api.md#documents-and-citations, docs/cohere-api.md#embed and
+docs/cohere-api.md#errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """/v2/audio/transcriptions: nothing is heard; what is said is how long the recording is.
 
 The form is read in its order: what comes after the file is not seen, as Cohere's compatibility API wants the file
-last. The sentences of its refusals are guessed. Source: Cohere API notes §11.
+last. The sentences of its refusals are guessed. Source: docs/cohere-api.md#transcription.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The limits of a trial key: calls per minute and per month, and the headers that tell them.
 
-Source: Cohere API notes §4 and §1.1. Recorded: rerank answers and 429 answers carry no trial headers.
+Source: docs/cohere-api.md#rate-limits and docs/cohere-api.md#requests. Recorded: rerank answers and 429 answers carry
+no trial headers.
 """
 
 from __future__ import annotations

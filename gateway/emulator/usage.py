@@ -1,6 +1,6 @@
 """What a turn costs: billed tokens, processed tokens with the prompt that the caller never sees, cached ones.
 
-Source: Cohere API notes §6.2 (recorded cases) and Appendix B. The identity that holds on the wire:
+Source: docs/cohere-api.md#usage (recorded cases). The identity that holds on the wire:
 header num_tokens = billed input + billed output.
 """
 

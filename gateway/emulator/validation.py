@@ -2,7 +2,8 @@
 
 Tables of (field, check). What reaches into messages is in `messages.py`, into tools and documents in
 `tool_validation.py`, into JSON Schemas in `json_schema.py`. Nothing here decides what to answer.
-Sources: Cohere API notes §5, §8, §9, §15 and §2.3; "guessed" marks a sentence that nobody recorded.
+Sources: docs/cohere-api.md#chat-requests, docs/cohere-api.md#embed, docs/cohere-api.md#rerank,
+docs/cohere-api.md#models and docs/cohere-api.md#errors; "guessed" marks a sentence that nobody recorded.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def stops(name: str, value: Any, page: str) -> None:
 
 
 def citation_options(name: str, value: Any, page: str) -> None:
-    """`{mode}`; lower case modes are in the documentation's samples (Cohere API notes §5.4)."""
+    """`{mode}`; lower case modes are in the documentation's samples (docs/cohere-api.md#documents-and-citations)."""
     fields(value, {"mode": one_of("ENABLED", "DISABLED", "FAST", "ACCURATE", "OFF", any_case=True)}, page, name)
 
 

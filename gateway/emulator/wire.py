@@ -1,7 +1,7 @@
 """HTTP as Cohere speaks it: JSON in Go's spelling, the headers of every answer, one exchange at a time.
 
 An `Exchange` reads the request, sends, pauses, and notices a caller that leaves. It knows no endpoint.
-Source: Cohere API notes §1 and §1.1.
+Source: docs/cohere-api.md#requests.
 """
 
 from __future__ import annotations

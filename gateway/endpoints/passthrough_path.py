@@ -23,7 +23,7 @@ SPELLINGS: Mapping[str, re.Pattern[str]] = {
     # base URL without one, for programs whose paths have none
     "/v1": re.compile(r"(?=/(?:chat|embed|rerank)/?\Z)"),
 }
-"""What replaces the beginning of a path that fits (product.md, "HTTP", base URLs in all spellings)."""
+"""What replaces the beginning of a path that fits (docs/native-api.md#paths)."""
 
 # Nothing in an ordinary path needs a second look; `/.` begins a dot segment.
 _ORDINARY = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+/?\Z")

@@ -1,6 +1,6 @@
 """Notices that the caller has left.
 
-No ASGI server cancels a handler when its caller goes (ecosystem.md §0.4), so somebody must listen on
+No ASGI server cancels a handler when its caller goes, so somebody must listen on
 `receive`. `async with DisconnectWatcher(receive)` listens while its body runs; when the caller goes it cancels the
 body, whose `finally` clauses close the upstream, and turns the cancellation into CallerLeft.
 

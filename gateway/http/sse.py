@@ -2,7 +2,7 @@
 
 Reading follows the WHATWG text (HTML, "9.2.6 Interpreting an event stream"): lines end with LF, CR or CRLF;
 `data` lines join with LF; an empty line ends an event; comments and other fields carry nothing for us, as
-Cohere repeats the event's name in its JSON (cohere_api.md §7.1). Two tolerances: a line that begins with `{`
+Cohere repeats the event's name in its JSON (docs/cohere-api.md#streaming). Two tolerances: a line that begins with `{`
 is an event by itself (newline-delimited JSON, which Cohere's v1 and some proxies send), and so is data
 after which the stream ends without the empty line.
 """

@@ -2,7 +2,8 @@
 
 All events of one network read leave in one send. An answer begins only when its first documents are known, so that a
 failure before them is an ordinary error with an ordinary status. However the upstream ends, the documents end properly:
-`Stream.end` makes the in-band error (a clean early end looks like success to the official SDK, ecosystem.md §0.3).
+`Stream.end` makes the in-band error (a clean early end looks like success to the official SDK:
+docs/decisions.md#a-failure-never-looks-like-a-success).
 """
 
 import asyncio

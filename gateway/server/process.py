@@ -2,8 +2,8 @@
 emulator.
 
 Hypercorn's asyncio worker with a long backlog: uvloop brought no gain here and starves newcomers
-(performance.md §3). Sockets are bound first and handed over by number, so that a port of 0 is known before
-anything is served, and several workers share one listening socket.
+(docs/decisions.md#hypercorn-with-asyncio-and-a-long-backlog). Sockets are bound first and handed over by number, so
+that a port of 0 is known before anything is served, and several workers share one listening socket.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from gateway.settings.schema import SettingError, Settings
 
 BACKLOG = 2048
 MOST_REQUESTS_A_CONNECTION = 1_000_000
-"""Hypercorn's default of 1,000 closes busy connections behind a load balancer (performance.md §3)."""
+"""Hypercorn's default of 1,000 closes busy connections behind a load balancer."""
 
 INTERRUPT_GRACE = 0.3
 """Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""

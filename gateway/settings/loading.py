@@ -141,7 +141,7 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base_url(url: str) -> str:
-    """Without trailing slash and version: clients' configurations carry either (product.md, "HTTP")."""
+    """Without trailing slash and version: clients' configurations carry either."""
     url = url.rstrip("/")
     for version in ("/v1", "/v2"):
         url = url.removesuffix(version)

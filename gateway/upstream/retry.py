@@ -1,7 +1,7 @@
 """THE TABLE of what a failed call means: is Cohere asked again, and what becomes of the key.
 
 Pure: clock and chance are passed in. Who asks again is `client.py`; for answers that came with 200 and are none,
-`handler.py`. Which failures are worth it: cohere_api.md §3.
+`handler.py`. Which failures are worth it: docs/cohere-api.md#retries.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ _FINAL = Rule()
 GENERATIONS = frozenset(
     {"INVALID_TOOL_GENERATION", "HALLUCINATED_ALL_TOOL_CALLS", "NO_VALID_RESPONSE_GENERATED"},
 )
-"""Error types of a 422 that another throw of the dice may mend (cohere_api.md §2.3)."""
+"""Error types of a 422 that another throw of the dice may mend (docs/cohere-api.md#errors)."""
 
 ANSWERS: Mapping[str | None, Rule] = {
     "upstream_error": Rule(again=True),
