@@ -418,7 +418,7 @@ def test_l7_every_status_has_an_entry() -> None:
         statuses |= set(oracle.specification("cohere")["paths"][path]["post"]["responses"])
     documented = {int(status) for status in statuses if status.isdigit() and status != "200"}
     assert documented <= set(REFUSALS)
-    assert 402 in REFUSALS, "the specification forgets it, the error page does not (Cohere API notes §2.2)"
+    assert 402 in REFUSALS, "the specification forgets it, the error page does not (docs/cohere-api.md#errors)"
 
 
 @pytest.mark.parametrize("reason", sorted(FAILED_REASONS))

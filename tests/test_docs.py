@@ -128,6 +128,36 @@ def test_every_fact_about_cohere_has_a_source_with_a_date() -> None:
             assert CITED.search(fact) or not fact.strip() or fact.lstrip().startswith("|"), f"no source: {fact}"
 
 
+CITATION = re.compile(r"(?<![\w/.-])((?:[\w.-]+/)*[\w-]+\.md)(?:#([\w-]+))?(?![\w*])")
+SOURCE_FILES = sorted(path for folder in (*PACKAGES, "tests", "examples") for path in (ROOT / folder).rglob("*.py"))
+
+
+def citations(text: str) -> Iterator[str]:
+    """Yields what a source cites and nobody can read: a document that is not here, or a section that it lacks."""
+    for match in CITATION.finditer(text):
+        path, anchor = match.groups()
+        if path == "why.md":
+            continue
+        if path not in TEXTS or (anchor and anchor not in headings(TEXTS[path])):
+            yield match[0]
+    yield from re.findall(r"(?<!RFC )\b(?:API notes|Appendix) [§\w]+", text)
+
+
+def test_a_citation_of_nothing_is_seen() -> None:
+    bad = "product.md, docs/none.md and docs/chat.md#nowhere, Cohere API notes §5"
+    assert [*citations(bad)] == ["product.md", "docs/none.md", "docs/chat.md#nowhere", "API notes §5"]
+    assert not [*citations("https://example.com/a/readme.md, README.md, docs/chat.md, docs/cohere-api.md#errors")]
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "examples"])
+def test_what_the_code_cites_can_be_read(folder: str) -> None:
+    paths = [path for path in SOURCE_FILES if path.is_relative_to(ROOT / folder) and path != Path(__file__)]
+    unreadable = {
+        str(path.relative_to(ROOT)): wrong for path in paths if (wrong := [*citations(path.read_text("utf-8"))])
+    }
+    assert not unreadable
+
+
 @pytest.mark.parametrize("name", WRITTEN)
 def test_paths_exist(name: str) -> None:
     for span in SPAN.findall(prose(TEXTS[name])):

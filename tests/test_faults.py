@@ -614,7 +614,7 @@ STATUSES: dict[int, Error] = {
     599: Error(502, "upstream_error"),
     999: Error(502, "upstream_error"),
 }
-"""Cohere's status, whatever is in its body, and what becomes of it (product.md, "What the caller sees ...")."""
+"""Cohere's status, whatever is in its body, and what becomes of it (docs/reference/errors.md#errors-from-cohere)."""
 
 
 def shaped(status: int) -> dict[str, Script]:

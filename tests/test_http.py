@@ -651,7 +651,7 @@ def test_a_dead_peer_is_noticed() -> None:
 # --- no route goes past the guard ---------------------------------------------------------------------------
 
 OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
-"""What answers without a key on a loopback address (product.md, "Who may call"). Everything else is denied."""
+"""What answers without a key on a loopback address (docs/authentication.md). Everything else is denied."""
 ROUTES = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
 PATHS = sorted({route.path for route in ROUTES} | {"/", "/v1/nowhere", "/.env", "/docs", "/admin"})
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")

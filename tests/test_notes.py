@@ -33,7 +33,7 @@ def test_the_three_kinds_and_what_is_only_told() -> None:
 
 
 def test_the_header_of_the_contract() -> None:
-    """product.md, "Headers of ours": its example, word for word."""
+    """The example of docs/errors-and-notes.md, word for word."""
     notes = Notes()
     notes.adjusted("temperature", 1.4, 1.0)
     notes.ignored("logit_bias")

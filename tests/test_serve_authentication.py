@@ -1,4 +1,4 @@
-"""Who may call, and whose key goes to Cohere: product.md's table "Who may call", mode by mode.
+"""Who may call, and whose key goes to Cohere: the table in docs/authentication.md, mode by mode.
 
 The scripted upstream sees what arrives there. Keys issued by the gateway itself are not here: in the mode
 "virtual keys" the callers of this file have the master key or none.

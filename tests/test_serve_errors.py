@@ -1,6 +1,6 @@
 """What the caller sees when Cohere refuses, breaks off, falls silent or talks nonsense.
 
-REFUSALS is product.md's table "What the caller sees when Cohere refuses", both columns; each row is asked
+REFUSALS is the table in docs/reference/errors.md#errors-from-cohere, both columns; each row is asked
 whole and streamed, through the official SDK. Then what Cohere said after 200 that is no answer: before the first
 event it is an ordinary error, after it an error event and no [DONE]. Connections that break are in test_faults.py.
 """

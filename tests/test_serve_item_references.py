@@ -1,7 +1,7 @@
 """Items that a request only names: found among what was stored for this caller, on both databases.
 
 The Vercel AI SDK does this by default: it sends the whole conversation anew, its own turns in full and the
-assistant's as references (clients.md).
+assistant's as references.
 """
 
 from __future__ import annotations

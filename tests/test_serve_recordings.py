@@ -245,7 +245,7 @@ def test_how_a_stream_is_cut_does_not_matter(theatre: Stage, recording: Recordin
 
 
 def retold(recording: Recording) -> bytes:
-    """A recorded whole answer as the stream it might have been (cohere_api.md, 7.5)."""
+    """A recorded whole answer as the stream it might have been (docs/cohere-api.md#order-of-events)."""
     recorded = told(recording)
     events: list[dict[str, Any]] = [
         {"id": recorded["id"], "type": "message-start", "delta": {"message": {"role": "assistant", "content": []}}}

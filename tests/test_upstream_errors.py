@@ -1,4 +1,5 @@
-"""Cohere's refusals: the table of product.md row by row, and what its sentences say of the field at fault."""
+"""Cohere's refusals: the table in docs/reference/errors.md row by row, and what its sentences say of the field at
+fault."""
 
 from __future__ import annotations
 
@@ -84,7 +85,7 @@ def test_c143_the_error_type_is_the_code(status: int, kind: str) -> None:
 
 
 SENTENCES: tuple[tuple[str, str | None, str | None], ...] = (
-    # Cohere's sentence (Cohere API notes §2.3), param, code
+    # Cohere's sentence (docs/cohere-api.md#errors), param, code
     ("invalid request: temperature must be between 0 and 1.0 inclusive.", "temperature", "invalid_value"),
     ("invalid request: presence_penalty must be between 0 and 1 inclusive.", "presence_penalty", "invalid_value"),
     ("invalid request: response_format is not supported with RAG.", "response_format", "invalid_value"),
@@ -167,7 +168,7 @@ def test_c144_a_long_body_is_cut() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429])
 def test_a_page_of_a_proxys_is_never_coheres_word(status: int) -> None:
-    """product.md, last rows of the table: HTML and nonsense are a 502."""
+    """The last rows of the table in docs/reference/errors.md: HTML and nonsense are a 502."""
     assert refusal(status, b"<html><body>Blocked by the firewall</body></html>", True).status == 502
 
 

@@ -139,7 +139,7 @@ def _compact(value: Any) -> str:
 
 
 def whole(events: Sequence[Event]) -> dict[str, Any]:
-    """The answer that Cohere would have given without `stream` (Cohere API notes §6)."""
+    """The answer that Cohere would have given without `stream` (docs/cohere-api.md#chat-answers)."""
     answer: dict[str, Any] = {}
     message: dict[str, Any] = {"role": "assistant"}
     blocks: dict[int, dict[str, Any]] = {}
@@ -350,7 +350,7 @@ def message_end(reason: str | None = "COMPLETE", **more: Any) -> Event:
 
 @st.composite
 def answers(draw: st.DrawFn, reasons: st.SearchStrategy[str] = GOOD_REASONS, log_thinkers: bool = False) -> list[Event]:
-    """A stream in the order that Cohere promises (Cohere API notes §7.4): plan, blocks, calls, end.
+    """A stream in the order that Cohere promises (docs/cohere-api.md#order-of-events): plan, blocks, calls, end.
 
     log_thinkers: answers that think may have log probabilities (of their text), too.
     """
