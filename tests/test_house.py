@@ -98,7 +98,13 @@ BANNED_WORDS = frozenset(
 # These are banned as whole names only: `not_found` is a word of the field, `found` is not.
 BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent way place places course".split())
 # Packages in which they hold.
-IN_THE_FIELDS_WORDS: tuple[str, ...] = ("words", "gateway.auth")
+IN_THE_FIELDS_WORDS: tuple[str, ...] = (
+    "words",
+    "gateway.auth",
+    "gateway.upstream",
+    "gateway.observability.metrics",
+    "gateway.observability.upstream_events",
+)
 
 DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})
 

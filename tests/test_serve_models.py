@@ -104,7 +104,7 @@ def test_an_old_list_is_served_while_cohere_is_down(theatre: Stage, clock: Clock
     assert notes(seen).startswith(f"models as of {FRESH + 60:.0f} seconds ago (")
     assert "seconds ago" in notes(theatre.gateway.ask("GET", "/v1/models/cohere/a"))
     assert len(theatre.upstream.requests) == 2, "who has just failed is not asked again at once"
-    clock.now += model_catalog.TRY_AGAIN + 1
+    clock.now += model_catalog.REFRESH_INTERVAL + 1
     seen = listed(theatre)
     assert (ids(seen), notes(seen)) == (["b"], "")
 
@@ -119,7 +119,7 @@ def test_nobody_waits_long_where_there_is_an_old_list(
     theatre: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the new one, which comes after all, is there for the next."""
-    monkeypatch.setattr(model_catalog, "PATIENCE", 0.05)
+    monkeypatch.setattr(model_catalog, "REFRESH_TIMEOUT", 0.05)
     late = Signal()
 
     theatre.plays(page("a"), (Pause(late), *page("b")))
@@ -129,7 +129,7 @@ def test_nobody_waits_long_where_there_is_an_old_list(
     assert ids(seen) == ["a"] and "upstream_timeout" in notes(seen)
     late.set()
     for _ in range(200):
-        clock.now += model_catalog.TRY_AGAIN + 1
+        clock.now += model_catalog.REFRESH_INTERVAL + 1
         if ids(seen := listed(theatre)) == ["b"]:
             break
     assert (ids(seen), notes(seen)) == (["b"], "")
@@ -163,7 +163,7 @@ def test_no_list_is_kept_where_that_is_switched_off() -> None:
 
 
 def test_the_lists_are_bounded(theatre: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_catalog, "MOST_LISTS", 2)
+    monkeypatch.setattr(model_catalog, "MAX_LISTS", 2)
     theatre.plays(page("a"))
     for key in ("one", "two", "three", "one"):
         listed(theatre, key)

@@ -367,19 +367,19 @@ def packed(status: int, said: str) -> Script:
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "told", "parked"),
+    ("status", "said", "told", "disabled"),
     [
         (403, "model 'command-x' is not yours", 404, 0),
         (429, "You are past the per-month request limit for this model, please wait and try again later.", 429, 1),
     ],
 )
-def test_a_compressed_refusal_is_read(status: int, said: str, told: int, parked: int) -> None:
+def test_a_compressed_refusal_is_read(status: int, said: str, told: int, disabled: int) -> None:
     """What becomes of the key, and what the caller hears of it, goes by the text."""
     with stage(**SERVERS, retries=Retries(count=1, initial_backoff=0.01)) as on:
         on.plays(packed(status, said))
         seen = on.gateway.ask("POST", V2, ASKED, {"accept-encoding": "gzip", "content-type": "application/json"})
         assert (seen.status, len(on.upstream.requests)) == (told, 1)
-        assert on.gateway.metrics()["gateway_upstream_keys_disabled"] == parked
+        assert on.gateway.metrics()["gateway_upstream_keys_disabled"] == disabled
 
 
 def test_a_refusal_that_claims_to_be_compressed(own: Stage) -> None:
@@ -550,7 +550,7 @@ def test_a_refusal_that_breaks_off_breaks_off_here(own: Stage, framing: Any) -> 
 
 
 def test_a_refusal_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response, "LARGEST_REFUSAL", 100_000)
+    monkeypatch.setattr(response, "MAX_ERROR_BYTES", 100_000)
     with stage() as on:
         on.plays((Head(500), *[Chunk(b"x" * 10_000)] * 50, Pause(30)))
         with pytest.raises(http.client.IncompleteRead) as caught:

@@ -355,7 +355,7 @@ PARKING = (("401", 401, "invalid api token"), ("402", 402, "Please add your paym
 
 
 @pytest.mark.parametrize(("status", "message"), [row[1:] for row in PARKING], ids=[row[0] for row in PARKING])
-def test_a_refused_key_is_parked_loudly(status: int, message: str) -> None:
+def test_a_refused_key_is_disabled_and_logged(status: int, message: str) -> None:
     with theatre(by_key(a=refused(status, message)), **POOL, retries=Retries(count=0)) as stage:
         answers = [stage.gateway.chat() for _ in range(6)]
         assert [seen.status for seen in answers] == [200] * 6
@@ -414,7 +414,7 @@ def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
 
 def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cohere's names none. How long the only key rests is a guess then, and Cohere is asked before it is over."""
-    monkeypatch.setattr(key_pool, "PROBES", 0.0)
+    monkeypatch.setattr(key_pool, "PROBE_INTERVAL", 0.0)
     limited = refused(429, TRIAL)
     with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(queue_timeout=0)) as stage:
         assert [stage.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
@@ -423,7 +423,7 @@ def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.Monkey
 
 def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six callers are refused together. Those who wait while others try lose nothing by it."""
-    monkeypatch.setattr(key_pool, "PROBES", 0.05)
+    monkeypatch.setattr(key_pool, "PROBE_INTERVAL", 0.05)
     asked, all_are_here = itertools.count(1), Signal()
 
     def play(request: Request) -> Script:
@@ -692,7 +692,7 @@ def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (response, streaming):
-        monkeypatch.setattr(module, "LARGEST_ANSWER", 100_000)
+        monkeypatch.setattr(module, "MAX_RESPONSE_BYTES", 100_000)
     script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
     with theatre([script], retries=Retries(count=0)) as stage:
         seen = stage.gateway.chat(stream=stream)

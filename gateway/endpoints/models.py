@@ -30,11 +30,11 @@ class ModelsEndpoint:
         context = context_of(services, record)
         notes = Notes(context.strict)
         async with DisconnectWatcher(receive) as watcher:
-            listing = await services.catalog.listing(record.principal)
-            if listing.stale:
-                notes.inform("list", listing.stale)
+            model_list = await services.catalog.list_models(record.principal)
+            if model_list.stale_note:
+                notes.inform("list", model_list.stale_note)
             name = scope["path_params"].get("name", "")
-            response = operation.answer(listing.pages, name, filters, context, notes)
+            response = operation.answer(model_list.pages, name, filters, context, notes)
             await send_json(send, response, notes, watcher)
         record.notes = len(notes)
         services.metrics.note(operation.name, notes)

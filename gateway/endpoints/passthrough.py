@@ -96,14 +96,14 @@ class PassthroughEndpoint:
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
         usage_tail = UsageTail(encoding == b"gzip") if counted else None
         try:
-            block = await response.read()
+            block = await response.read_chunk()
             record.first_byte = time.monotonic()
             await send({"type": "http.response.start", "status": response.status, "headers": headers, JOINED: True})
-            while block and not response.over:
+            while block and not response.at_eof:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
                 if usage_tail is not None:
                     usage_tail.take(block)
-                block = await response.read()
+                block = await response.read_chunk()
             watcher.over()
             await send({"type": "http.response.body", "body": block, "more_body": False})
             if usage_tail is not None:

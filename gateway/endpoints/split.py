@@ -34,7 +34,7 @@ class SplitEndpoint:
         request_body = await body.read_json(record, receive, services.settings)
         request = operation.request(request_body, context_of(services, record))
         path_aliases.note_deployment(record, request.notes)
-        services.catalog.notice(request.model, record.principal)
+        services.catalog.look_up(request.model, record.principal)
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)
         async with DisconnectWatcher(receive) as watcher:
             if lookup is not None:

@@ -69,7 +69,7 @@ class UploadEndpoint:
             early = set(form.fields)
             context = context_of(services, record)
             translation = self._translate(form, record, context, early)
-            services.catalog.notice(translation.model, record.principal)
+            services.catalog.look_up(translation.model, record.principal)
             with await services.admission.admit(
                 record, self._method, translation.model, translation.notes
             ) as admission:
@@ -113,7 +113,7 @@ class UploadEndpoint:
         async with self._services.upstream.forward(
             request, principal, path, translation.model, repeatable=False
         ) as response:
-            return await (await admission.accept(response)).whole()
+            return await (await admission.accept(response)).read_body()
 
     async def _respond(
         self,

@@ -34,7 +34,7 @@ UPSTREAM_CODES = frozenset(
     for meaning in table
     if meaning.status >= 429 and meaning.code and meaning.code != "internal_error"
 ) | {"upstream_protocol_error"}
-"""The codes of failures that are Cohere's or the way's: a closed set, as Cohere may invent error types."""
+"""The codes of failures that are Cohere's or the connection's: a closed set, as Cohere may invent error types."""
 
 # A `_created` series for each series doubles what is scraped and says nothing here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -156,8 +156,8 @@ class Metrics:
         for note in notes:
             if note.kind is not Kind.NOTED:
                 field = note.field.partition("[")[0].partition(".")[0]
-                known = field if field in self._fields else OTHER
-                self.noted.labels(operation, note.kind.value, known).inc()
+                label = field if field in self._fields else OTHER
+                self.noted.labels(operation, note.kind.value, label).inc()
 
     def known_model(self, model: str) -> str:
         """The label for a model: its name if it is known, else `other`."""

@@ -1,4 +1,4 @@
-"""What happens on the way to Cohere, as metrics and as sentences for the operator."""
+"""What happens in calls to Cohere, as metrics and as sentences for the operator."""
 
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics

@@ -62,8 +62,8 @@ class Admission:
 
     def see(self, response: UpstreamResponse) -> None:
         """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""
-        if response.retried:
-            self.retried(response.retried)
+        if response.retry_reasons:
+            self.retried(response.retry_reasons)
         self.record.trace_id = self.record.trace_id or response.header(TRACE_HEADER)
 
     async def accept(self, response: UpstreamResponse) -> UpstreamResponse:

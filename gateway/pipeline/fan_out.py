@@ -31,7 +31,7 @@ async def post_all(
         weight = weights[index] if weights else 1
         record = admission.record
         async with upstream.post(path, record.principal, bodies[index], False, record.model, weight) as response:
-            return await (await admission.accept(response)).whole()
+            return await (await admission.accept(response)).read_body()
 
     if len(bodies) == 1:
         return [await post(0)]

@@ -25,7 +25,7 @@ from gateway.pipeline.streaming import ResponseSink
 from gateway.state.connection_state import SocketTurn
 from gateway.state.conversation_state import ConversationState, LoadedState, new_response_id
 from gateway.state.encrypted_content import SUMMARY, seal_of
-from gateway.upstream.retry import ANSWERS, RetryBudget
+from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
 from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
 from translators.core.errors import Failure
 from translators.core.upstream_errors import CONTEXT_LENGTH
@@ -70,7 +70,7 @@ class RequestHandler(Responder):
             )
             self.save = self._save if self.loaded.keep else None
         translation = self._translate()
-        self.services.catalog.notice(translation.model, record.principal)
+        self.services.catalog.look_up(translation.model, record.principal)
         cache = self.services.cache
         if operation.cached and (cache.store is not None or not CACHE_HEADERS.isdisjoint(record.headers)):
             record.cache, self.lookup = cache.lookup(
@@ -139,12 +139,12 @@ class RequestHandler(Responder):
 
         Refusals have been retried by the upstream client itself.
         """
-        rule = ANSWERS.get(error.failure.code) if isinstance(error, AnswerRefused) else None
+        rule = RESPONSE_RULES.get(error.failure.code) if isinstance(error, AnswerRefused) else None
         if rule is None:
             return None
         upstream = self.services.upstream
         self._retry_budget = self._retry_budget or upstream.retry_budget()
-        pause = self._retry_budget.pause(rule)
+        pause = self._retry_budget.next_delay(rule)
         if pause is None:
             return None
         await upstream.sleep(pause)
@@ -186,7 +186,7 @@ def context_of(
     return Context(
         ResponseIdentity(int(time.time()), new_id(), loaded.response_id if loaded else "", time.time),
         policy,
-        LearnedCapabilities(catalog.features, catalog.lessons),
+        LearnedCapabilities(catalog.features, catalog.corrections),
         ConversationContext(
             loaded.history if loaded else (),
             loaded.items if loaded else {},

@@ -63,14 +63,14 @@ class Responder:
             async with self.services.upstream.post(
                 self.operation.upstream, record.principal, translation.bodies[0], False, translation.model
             ) as response:
-                return [await (await admission.accept(response)).whole()]
+                return [await (await admission.accept(response)).read_body()]
         return await gather_or_first_error([self._body(translation, admission, body) for body in translation.bodies])
 
     async def _body(self, translation: Translation, admission: Admission, body: bytes) -> bytes:
         principal = admission.record.principal
         post = self.services.upstream.post(self.operation.upstream, principal, body, False, translation.model)
         async with post as response:
-            return await (await admission.accept(response)).whole()
+            return await (await admission.accept(response)).read_body()
 
     # --- buffered ------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
 from gateway.http import sse
 from gateway.pipeline.response_cache import Recording
-from gateway.upstream.response import LARGEST_ANSWER, UpstreamResponse
+from gateway.upstream.response import MAX_RESPONSE_BYTES, UpstreamResponse
 from translators.core.contracts import Stream, Translation
 from translators.core.errors import TranslationError
 
@@ -70,9 +70,9 @@ class UpstreamStream:
         stream, choice = self._stream, self._choice
         while not stream.done(choice):
             try:
-                block = await self._reply.read()
+                block = await self._reply.read_chunk()
                 self._size += len(block)
-                if self._size > LARGEST_ANSWER:
+                if self._size > MAX_RESPONSE_BYTES:
                     return stream.end(ENDLESS, choice)
                 events = self._decoder.feed(block) if block else self._decoder.end()
             except UpstreamError as error:

@@ -100,7 +100,7 @@ class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """One breaker for the way to Cohere, one for each model."""
+    """One breaker for the connection to Cohere, one for each model."""
 
     failures: Annotated[
         int, _about("failures in the window that open the breaker, if they are half of the calls; 0 switches it off")

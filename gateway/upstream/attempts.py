@@ -21,10 +21,10 @@ from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
-from gateway.upstream.key_pool import TRIAL_LIMIT, TRIAL_REMAINING, Lease, Pool, PoolKey
+from gateway.upstream.key_pool import TRIAL_LIMIT_HEADER, TRIAL_REMAINING_HEADER, KeyPool, Lease, PoolKey
 from gateway.upstream.observer import UpstreamObserver
 from gateway.upstream.response import UpstreamResponse
-from gateway.upstream.retry import RULES, Key, RetryBudget, Rule, retry_after, rule, trouble
+from gateway.upstream.retry import FINAL, RULES, KeyAction, RetryBudget, Rule, cause_of, parse_retry_after, rule_for
 from translators.core.errors import Failure
 
 Send: TypeAlias = Callable[[str, float], Awaitable[UpstreamResponse]]
@@ -38,7 +38,7 @@ class Resources(Struct):
     those who wait for a key. clock: monotonic seconds.
     """
 
-    pool: Pool
+    pool: KeyPool
     breakers: Breakers
     limiter: ConcurrencyLimiter
     in_flight: InFlight
@@ -140,11 +140,11 @@ class Attempts:
             response = await self._send(key, self._deadline)
             try:
                 if 200 <= response.status < 300:
-                    await (response.begin() if self._streamed else response.whole())
+                    await (response.read_first_chunk() if self._streamed else response.read_body())
                 else:
-                    told = await response.failure(lease is None)
+                    refusal = await response.failure(lease is None)
                     response.close()
-                    self._record_refusal(response, told, lease)
+                    self._record_refusal(response, refusal, lease)
                     return None
             except BaseException:
                 response.close()
@@ -154,7 +154,7 @@ class Attempts:
             return None
         except BaseException:
             # It says nothing of Cohere that, say, the caller has left.
-            breakers.undecided(model)
+            breakers.record_nothing(model)
             raise
         self._record_success(response, lease)
         return response
@@ -162,9 +162,9 @@ class Attempts:
     def _refused_by_breaker(self) -> bool:
         """Whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""
         resources, failed = self._resources, self._failed
-        if seconds := resources.breakers.refused(self._model):
+        if seconds := resources.breakers.admit(self._model):
             if failed is not None:
-                failed.rule, failed.retry_after = rule(""), None
+                failed.rule, failed.retry_after = FINAL, None
                 return True
             message = "Cohere fails too often at the moment; it is tried again soon"
             raise UpstreamError(failure("circuit_open", message), f"{max(seconds, 1):.0f}")
@@ -176,43 +176,45 @@ class Attempts:
 
     def _record_error(self, error: UpstreamError) -> None:
         """Takes down an attempt without a response."""
-        self._failed = FailedAttempt(error, error.failure.code or "", rule(error.cause))
+        self._failed = FailedAttempt(error, error.failure.code or "", rule_for(error.cause))
         if self._failed.rule.breaks:
-            self._resources.breakers.failed(self._model, way=error.cause == "unreachable")
+            self._resources.breakers.record_failure(self._model, connection=error.cause == "unreachable")
         else:
-            self._resources.breakers.undecided(self._model)
+            self._resources.breakers.record_nothing(self._model)
 
-    def _record_refusal(self, response: UpstreamResponse, told: Failure, lease: Lease | None) -> None:
+    def _record_refusal(self, response: UpstreamResponse, failure: Failure, lease: Lease | None) -> None:
         """Takes down what a response that is not a success says of the key, the model and the connection."""
         resources = self._resources
-        row = trouble(response.status, told.code)
-        seconds = retry_after(response.header("retry-after"), time.time())
-        self._failed = failed = FailedAttempt(response, str(row), rule(row), seconds)
+        cause = cause_of(response.status, failure.code)
+        seconds = parse_retry_after(response.header("retry-after"), time.time())
+        self._failed = failed = FailedAttempt(response, str(cause), rule_for(cause), seconds)
         if failed.rule.breaks:
-            resources.breakers.failed(self._model, way=False)
+            resources.breakers.record_failure(self._model, connection=False)
         else:
-            resources.breakers.succeeded(self._model)
-        if lease is None or failed.rule.key is Key.KEPT:
+            resources.breakers.record_success(self._model)
+        if lease is None or failed.rule.key is KeyAction.KEEP:
             return
         self._failed_keys.append(lease.key)
-        if failed.rule.key is Key.COOLS:
-            resources.pool.cools(lease, seconds)
-        elif resources.pool.park(lease, told):
-            resources.observer.on_key_disabled(lease.key.name, told.code or "", resources.pool.parked)
+        if failed.rule.key is KeyAction.COOL_DOWN:
+            resources.pool.cool_down(lease, seconds)
+        elif resources.pool.disable(lease):
+            resources.observer.on_key_disabled(lease.key.name, failure.code or "", resources.pool.disabled)
 
     def _record_success(self, response: UpstreamResponse, lease: Lease | None) -> None:
         """Takes down what a success says, and hands its slot over to the response, which gives it back when closed."""
         resources = self._resources
-        resources.breakers.succeeded(self._model)
+        resources.breakers.record_success(self._model)
         if lease is not None:
-            rested = lease.bucket.rests
-            if resources.pool.succeeded(lease, response.header(TRIAL_LIMIT), response.header(TRIAL_REMAINING)):
-                resources.observer.on_key_enabled(lease.key.name, resources.pool.parked)
-            if lease.bucket.rests != rested:
+            cooldown_until = lease.bucket.cooldown_until
+            if resources.pool.record_success(
+                lease, response.header(TRIAL_LIMIT_HEADER), response.header(TRIAL_REMAINING_HEADER)
+            ):
+                resources.observer.on_key_enabled(lease.key.name, resources.pool.disabled)
+            if lease.bucket.cooldown_until != cooldown_until:
                 resources.keys_freed.notify_all()
-        response.retried = self._retry_reasons
+        response.retry_reasons = self._retry_reasons
         resources.in_flight.responses.add(response)
-        response.closing = self._release
+        response.on_close = self._release
 
     def _release(self, response: UpstreamResponse) -> None:
         self._resources.in_flight.responses.discard(response)
@@ -224,7 +226,7 @@ class Attempts:
         outcome = self._failed.outcome
         if isinstance(outcome, UpstreamError):
             raise outcome
-        outcome.retried = self._retry_reasons
+        outcome.retry_reasons = self._retry_reasons
         return outcome
 
     # --- between attempts ----------------------------------------------------------------------------------
@@ -240,8 +242,7 @@ class Attempts:
     def _take_key(self) -> Lease | float:
         """Returns a key, or the seconds until there is one."""
         longest = self._resources.retries.max_backoff
-        lease = self._resources.pool.take(self._path, self._model, self._weight, self._failed_keys, longest)
-        return math.inf if lease is None else lease
+        return self._resources.pool.lease(self._path, self._model, self._weight, self._failed_keys, longest)
 
     async def _wait_for_next(self, lease: Lease | float | None) -> bool:
         """Waits until the next attempt may be made. Returns False where none may.
@@ -257,9 +258,9 @@ class Attempts:
             pause = self._wait_for_keys_again(lease)
         else:
             assert failed is not None
-            if failed.rule.key is not Key.KEPT and lease is not None and self._repeatable:
+            if failed.rule.key is not KeyAction.KEEP and lease is not None and self._repeatable:
                 return True  # another key may do; if there is none, we come by here again
-            pause = self._pause(failed.rule, failed.retry_after)
+            pause = self._next_delay(failed.rule, failed.retry_after)
         if pause is None:
             return False
         self._retry_granted = True
@@ -272,19 +273,21 @@ class Attempts:
         resources = self._resources
         left = self._started + min(resources.key_wait, resources.total) - resources.clock()
         if seconds > left:
-            told = failure("keys_spent", "Cohere's rate limit is reached for every key of the gateway; wait and retry")
-            raise UpstreamError(told, f"{max(seconds, 1):.0f}" if seconds < math.inf else None)
+            message = "Cohere's rate limit is reached for every key of the gateway; wait and retry"
+            raise UpstreamError(
+                failure("keys_spent", message), f"{max(seconds, 1):.0f}" if seconds < math.inf else None
+            )
         # Not all at once: some chance, and at most so long after the moment.
         await resources.keys_freed.wait(seconds + resources.random.random() * min(seconds * 0.1, 0.5))
 
-    def _pause(self, what: Rule, seconds: float | None) -> float | None:
+    def _next_delay(self, what: Rule, seconds: float | None) -> float | None:
         """Returns the seconds until the next attempt, None where there is none. seconds: what Cohere asks for."""
         if not self._repeatable:
             return None
         resources = self._resources
         if self._budget is None:
             self._budget = RetryBudget(resources.retries, self._started, resources.clock, resources.random)
-        pause = self._budget.pause(what, seconds)
+        pause = self._budget.next_delay(what, seconds)
         # What would come after all time is up is no response, but a second failure that hides the first.
         return None if pause is None or resources.clock() + pause >= self._deadline else pause
 
@@ -294,6 +297,6 @@ class Attempts:
         on.
         """
         if not self._retry_granted:
-            return self._pause(RULES[429], seconds)
+            return self._next_delay(RULES[429], seconds)
         assert self._budget is not None
-        return seconds if seconds < min(self._budget.left, self._deadline - self._resources.clock()) else None
+        return seconds if seconds < min(self._budget.seconds_left, self._deadline - self._resources.clock()) else None

@@ -1,7 +1,7 @@
-"""Circuit breakers: who fails all the time is left alone for a while, then tried with one call.
+"""Circuit breakers: after many failures no call is made for a while, then one that decides.
 
-Pure but for the clock, which is passed in. There is one for the way to Cohere and one for each model. Nothing is kept
-of what has not failed, so that a call costs nothing here as long as all is well.
+Pure but for the clock, which is passed in. There is one breaker for the connection to Cohere and one for each model.
+Nothing is remembered of what has not failed, so that a call costs nothing here as long as all is well.
 """
 
 from collections.abc import Callable
@@ -12,102 +12,107 @@ from gateway.settings.schema import BreakerSettings
 CONNECTION: Final = None
 """The key of the breaker of the connection itself, whatever the model."""
 
-MOST = 1_000
+MAX_BREAKERS = 1_000
 """Breakers at once: callers may name any model."""
 
 
 class Breaker:
-    """Closed (calls go through), open (none does), or half open (one does, and decides)."""
+    """Closed (calls are made), open (none is), or half open (one is, the probe).
 
-    __slots__ = ("began", "calls", "failures", "opened", "probing", "until")
+    window_start, retry_at: by the clock. calls, failures: of the window.
+    """
+
+    __slots__ = ("calls", "failures", "is_open", "probing", "retry_at", "window_start")
 
     def __init__(self, now: float) -> None:
-        self.began, self.calls, self.failures = now, 0, 0
-        self.until = 0.0
-        self.opened = self.probing = False
+        self.window_start, self.calls, self.failures = now, 0, 0
+        self.retry_at = 0.0
+        self.is_open = self.probing = False
 
 
 class Breakers:
-    """All of them. `changed` is told a name and whether it is open."""
+    """All breakers, by model. on_change is called with a model, or CONNECTION, and whether its breaker is open."""
 
     def __init__(
-        self, settings: BreakerSettings, clock: Callable[[], float], changed: Callable[[str | None, bool], None]
+        self, settings: BreakerSettings, clock: Callable[[], float], on_change: Callable[[str | None, bool], None]
     ) -> None:
-        self.settings = settings
-        self._clock, self._changed = clock, changed
-        self._of: dict[str | None, Breaker] = {}
+        self._settings, self._clock, self._on_change = settings, clock, on_change
+        self._breakers: dict[str | None, Breaker] = {}
 
     def configure(self, settings: BreakerSettings) -> None:
-        """Other bounds. Where no breaker may open any more, those that are open close."""
-        self.settings = settings
+        """Takes over other bounds. Where no breaker may open any more, the open ones close."""
+        self._settings = settings
         if not settings.failures:
-            broken, self._of = self._of, {}
-            for name, breaker in broken.items():
-                if breaker.opened:
-                    self._changed(name, False)
+            breakers, self._breakers = self._breakers, {}
+            for model, breaker in breakers.items():
+                if breaker.is_open:
+                    self._on_change(model, False)
 
-    def refused(self, model: str) -> float:
-        """Seconds for which a call is not to be made; 0 lets it through, perhaps as the probe of a half open one."""
-        if not self._of:
+    def admit(self, model: str) -> float:
+        """Returns 0 if a call may be made, perhaps as the probe, else the seconds for which none may.
+
+        Each call that is admitted is reported by one of the three methods that follow.
+        """
+        if not self._breakers:
             return 0.0
         now = self._clock()
-        found = [breaker for name in (CONNECTION, model) if (breaker := self._of.get(name)) and breaker.opened]
-        for breaker in found:
-            if breaker.probing or breaker.until > now:
-                return max(breaker.until - now, 1.0)
-        for breaker in found:
+        is_open = [breaker for key in (CONNECTION, model) if (breaker := self._breakers.get(key)) and breaker.is_open]
+        for breaker in is_open:
+            if breaker.probing or breaker.retry_at > now:
+                return max(breaker.retry_at - now, 1.0)
+        for breaker in is_open:
             breaker.probing = True
         return 0.0
 
-    def succeeded(self, model: str) -> None:
-        """Cohere answered, if only to refuse."""
-        if self._of:
-            for name in (CONNECTION, model):
-                self._counted(name, False)
+    def record_success(self, model: str) -> None:
+        """Cohere answered, if only with an error that is the caller's."""
+        if self._breakers:
+            for key in (CONNECTION, model):
+                self._record(key, False)
 
-    def failed(self, model: str, way: bool) -> None:
-        """way: it was the connection, not an answer."""
-        if not self.settings.failures:
+    def record_failure(self, model: str, connection: bool) -> None:
+        """A call failed. connection: Cohere could not be reached."""
+        if not self._settings.failures:
             return
-        name = CONNECTION if way else model
-        if name not in self._of:
-            if len(self._of) >= MOST:
-                self._of = {one: breaker for one, breaker in self._of.items() if breaker.opened}
-            self._of[name] = Breaker(self._clock())
-        self._counted(name, True)
-        if name == CONNECTION:
-            self.undecided(model)
+        key = CONNECTION if connection else model
+        if key not in self._breakers:
+            if len(self._breakers) >= MAX_BREAKERS:
+                self._breakers = {key: breaker for key, breaker in self._breakers.items() if breaker.is_open}
+            self._breakers[key] = Breaker(self._clock())
+        self._record(key, True)
+        if connection:
+            self.record_nothing(model)
         else:
-            self._counted(CONNECTION, False)
+            self._record(CONNECTION, False)
 
-    def undecided(self, model: str) -> None:
-        """The call said nothing of Cohere, say because its caller left: the next one may probe."""
-        for name in (CONNECTION, model):
-            if breaker := self._of.get(name):
+    def record_nothing(self, model: str) -> None:
+        """A call said nothing of Cohere, say because its caller left: the next one may probe."""
+        for key in (CONNECTION, model):
+            if breaker := self._breakers.get(key):
                 breaker.probing = False
 
-    def _counted(self, name: str | None, failed: bool) -> None:
-        breaker = self._of.get(name)
+    def _record(self, key: str | None, failed: bool) -> None:
+        breaker = self._breakers.get(key)
         if breaker is None:
             return
-        now, settings = self._clock(), self.settings
-        if breaker.opened:
+        now, settings = self._clock(), self._settings
+        if breaker.is_open:
             if not breaker.probing:
-                return  # it was under way when the breaker opened
+                return  # the call was under way when the breaker opened
             breaker.probing = False
             if failed:
-                breaker.until = now + settings.open_seconds
+                breaker.retry_at = now + settings.open_seconds
             else:
-                del self._of[name]
-                self._changed(name, False)
+                del self._breakers[key]
+                self._on_change(key, False)
             return
-        if now - breaker.began >= settings.window:
+        if now - breaker.window_start >= settings.window:
             if not failed:
-                del self._of[name]
+                del self._breakers[key]
                 return
-            breaker.began, breaker.calls, breaker.failures = now, 0, 0
+            breaker.window_start, breaker.calls, breaker.failures = now, 0, 0
         breaker.calls += 1
         breaker.failures += failed
         if breaker.failures >= settings.failures and breaker.failures * 2 >= breaker.calls:
-            breaker.opened, breaker.until = True, now + settings.open_seconds
-            self._changed(name, True)
+            breaker.is_open, breaker.retry_at = True, now + settings.open_seconds
+            self._on_change(key, True)

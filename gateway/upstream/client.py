@@ -11,9 +11,9 @@ from gateway.upstream.attempts import Attempts, Resources
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
-from gateway.upstream.key_pool import Pool
+from gateway.upstream.key_pool import KeyPool
 from gateway.upstream.observer import UpstreamObserver
-from gateway.upstream.response import ProxyRequest, stopping
+from gateway.upstream.response import ProxyRequest, shutdown_error
 from gateway.upstream.retry import RetryBudget
 from gateway.upstream.session import UpstreamSession
 
@@ -25,7 +25,7 @@ class UpstreamClient:
         """Raises SettingError."""
         self._session = UpstreamSession(settings.cohere_base_url, settings.timeouts, settings.upstream)
         self.resources = Resources(
-            pool=Pool(keys, settings.pool, time.monotonic),
+            pool=KeyPool(keys, settings.pool, time.monotonic),
             breakers=Breakers(settings.breaker, time.monotonic, observer.on_breaker_change),
             limiter=ConcurrencyLimiter(settings.concurrency),
             in_flight=InFlight(),
@@ -54,11 +54,11 @@ class UpstreamClient:
         resources.breakers.configure(settings.breaker)
         resources.limiter.configure(settings.concurrency)
         resources.keys_freed.notify_all()
-        resources.observer.on_keys_configured(resources.pool.parked)
+        resources.observer.on_keys_configured(resources.pool.disabled)
 
     def interrupt(self) -> None:
-        """Ends what is under way: whoever waits or reads gets the error of a gateway that is stopping."""
-        self.resources.limiter.reject_waiters(stopping())
+        """Ends what is under way: whoever waits or reads gets the error of a gateway that is shutdown_error."""
+        self.resources.limiter.reject_waiters(shutdown_error())
         self.resources.in_flight.interrupt()
 
     def post(
@@ -92,7 +92,7 @@ class UpstreamClient:
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Sleeps, but not in a gateway that is stopping. Raises UpstreamError."""
+        """Sleeps, but not in a gateway that is shutdown_error. Raises UpstreamError."""
         with self.resources.in_flight.interruptible():
             await asyncio.sleep(seconds)
 

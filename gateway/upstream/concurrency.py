@@ -1,6 +1,6 @@
-"""Places for calls to Cohere: so many at once, and a fair queue for the others.
+"""The limit on calls to Cohere under way at once, and a fair queue for the others.
 
-Fair means by turns: each caller who waits has one queue, and the queues are served in rotation, so that nobody waits
+Fair means in turn: each caller who waits has one queue, and the queues are served in rotation, so that nobody waits
 behind all that somebody else has brought.
 """
 
@@ -13,76 +13,79 @@ from gateway.settings.schema import ConcurrencySettings
 
 
 class ConcurrencyLimiter:
-    """Take a slot with `acquire` or `try_acquire`, give it back with `release`."""
+    """A number of slots. Take one with `acquire` or `try_acquire`, give it back with `release`.
+
+    in_use: slots that are taken. waiting: callers in the queues.
+    """
 
     def __init__(self, settings: ConcurrencySettings) -> None:
-        self.settings = settings
-        self.taken = 0
+        self._settings = settings
+        self.in_use = 0
         self.waiting = 0
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
     def try_acquire(self) -> bool:
-        """Takes a place if one is free and nobody waits for it."""
-        if self.taken >= self.settings.max_in_flight or self.waiting:
+        """Takes a slot if one is free and nobody waits for it. Returns whether it did."""
+        if self.in_use >= self._settings.max_in_flight or self.waiting:
             return False
-        self.taken += 1
+        self.in_use += 1
         return True
 
     async def acquire(self, owner: str) -> None:
-        """Waits for a place in its turn. Raises UpstreamError when the queue is full or the wait too long."""
+        """Waits in the owner's queue for a slot. Raises UpstreamError when the queue is full or the wait too long."""
         if self.try_acquire():
             return
-        if self.waiting >= self.settings.queue_size:
-            raise busy()
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(owner, deque()).append(turn)
+        if self.waiting >= self._settings.queue_size:
+            raise busy_error()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(owner, deque()).append(waiter)
         self.waiting += 1
         try:
-            async with asyncio.timeout(self.settings.queue_timeout):
-                await turn
+            async with asyncio.timeout(self._settings.queue_timeout):
+                await waiter
         except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.release()  # it came in the very moment in which we gave up
-            elif turn.cancelled() or not turn.done():
-                self._forget(owner, turn)
+            elif waiter.cancelled() or not waiter.done():
+                self._remove(owner, waiter)
             if isinstance(error, TimeoutError):
-                raise busy() from None
+                raise busy_error() from None
             raise
 
     def release(self) -> None:
-        """Gives a place back, or on to whoever is next."""
-        self.taken -= 1
+        """Gives a slot back, or on to whoever is next."""
+        self.in_use -= 1
         self._admit()
 
     def configure(self, settings: ConcurrencySettings) -> None:
-        """Other bounds, for those who wait already, too."""
-        self.settings = settings
+        """Takes over other bounds, for those who wait already, too."""
+        self._settings = settings
         self._admit()
 
     def _admit(self) -> None:
-        while self._queues and self.taken < self.settings.max_in_flight:
+        while self._queues and self.in_use < self._settings.max_in_flight:
             owner, queue = next(iter(self._queues.items()))
-            turn = queue.popleft()
+            waiter = queue.popleft()
             del self._queues[owner]
             if queue:
                 self._queues[owner] = queue  # to the end of the rotation
             self.waiting -= 1
-            if not turn.done():
-                self.taken += 1
-                turn.set_result(None)
+            if not waiter.done():
+                self.in_use += 1
+                waiter.set_result(None)
 
     def reject_waiters(self, error: UpstreamError) -> None:
-        """Sends all away who wait."""
+        """Raises the error in all who wait."""
         queues, self._queues, self.waiting = self._queues, {}, 0
         for queue in queues.values():
-            for turn in queue:
-                if not turn.done():
-                    turn.set_exception(error)
+            for waiter in queue:
+                if not waiter.done():
+                    waiter.set_exception(error)
 
-    def _forget(self, owner: str, turn: asyncio.Future[None]) -> None:
+    def _remove(self, owner: str, waiter: asyncio.Future[None]) -> None:
         queue = self._queues.get(owner)
-        if queue is not None and turn in queue:
-            queue.remove(turn)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)
             self.waiting -= 1
             if not queue:
                 del self._queues[owner]
@@ -108,6 +111,6 @@ class Wakeup:
             self._event = None
 
 
-def busy() -> UpstreamError:
-    """What a caller is told who gets no place: 503, come back in a second."""
+def busy_error() -> UpstreamError:
+    """Returns what a caller is told who gets no slot: 503, come back in a second."""
     return UpstreamError(failure("busy", "The gateway has as many calls to Cohere under way as it may"), "1")

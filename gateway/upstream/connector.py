@@ -1,4 +1,4 @@
-"""Connections to Cohere that are used again, and only such as may be; and what their readers hear of their end."""
+"""Connections to Cohere: only clean ones are used again, and whoever reads from one learns of its end."""
 
 import asyncio
 import functools
@@ -9,8 +9,27 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 
+class Connector(aiohttp.TCPConnector):
+    """A pool of connections that discards those on which something arrived while they were idle.
+
+    aiohttp looks at a connection when its response is over. What arrives after that, while it waits to be used again (a
+    proxy's 408, a second response behind the first), would be the response to whoever uses it next.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
+
+    async def _get(self, *args: Any) -> Connection | None:
+        while (connection := await super()._get(*args)) is not None:
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
 class _Protocol(ResponseHandler):
-    """aiohttp's side of a connection, with two things mended."""
+    """aiohttp's side of a connection, with two corrections."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -21,34 +40,21 @@ class _Protocol(ResponseHandler):
         super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Does nothing as long as nothing was paused: aiohttp asks for it after each chunk that is read, and would
-        each time walk through its parser and its transport. Once paused, the parser may hold more than it says.
+        """Does nothing as long as nothing was paused.
+
+        aiohttp calls it for each chunk that is read, and would each time walk through its parser and its transport.
+        Once paused, the parser may hold more than it says.
         """
         if self._was_paused:
             super().resume_reading(resume_parser)
 
     def connection_lost(self, error: BaseException | None) -> None:
-        """aiohttp ends a connection whose answer has broken framing, say a chunk's size that is no number, but tells
-        only who waits for the answer's head. Who reads its body would wait until they lose patience.
+        """Tells the reader of a body as well.
+
+        aiohttp closes a connection whose response has broken framing, say a chunk size that is not a number, but tells
+        only who waits for the response's head. Who reads its body would wait until a time-out.
         """
         body = self._payload
         super().connection_lost(error)
         if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("the answer's framing is broken"))
-
-
-class Connector(aiohttp.TCPConnector):
-    """aiohttp looks at a connection when its answer is over. What comes after that, while it waits to be used again (a
-    proxy's 408, a second answer behind the first), would be the answer to whoever uses it next.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
-
-    async def _get(self, *given: Any) -> Connection | None:
-        while (found := await super()._get(*given)) is not None:
-            if found.protocol is None or not found.protocol.should_close:
-                return found
-            found.close()
-        return None
+            body.set_exception(aiohttp.ClientPayloadError("the response's framing is broken"))

@@ -3,7 +3,7 @@
 import asyncio
 from types import TracebackType
 
-from gateway.upstream.response import UpstreamResponse, stopping
+from gateway.upstream.response import UpstreamResponse, shutdown_error
 
 
 class InFlight:
@@ -19,7 +19,7 @@ class InFlight:
         return Interruptible(self)
 
     def interrupt(self) -> None:
-        """Ends every wait and every read with the error of `stopping`, and those that begin from now on."""
+        """Ends every wait and every read with the error of `shutdown_error`, and those that begin from now on."""
         self.stopping = True
         for task in self.tasks:
             task.cancel()
@@ -35,7 +35,7 @@ class Interruptible:
 
     def __enter__(self) -> None:
         if self._in_flight.stopping:
-            raise stopping()
+            raise shutdown_error()
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[object] = task
@@ -47,4 +47,4 @@ class Interruptible:
         self._in_flight.tasks.discard(self._task)
         # The cancellation is ours, unless somebody else wants the task to end as well.
         if kind is asyncio.CancelledError and self._in_flight.stopping and self._task.uncancel() == 0:
-            raise stopping() from None
+            raise shutdown_error() from None

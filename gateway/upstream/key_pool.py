@@ -1,8 +1,8 @@
 """The pool of the server's Cohere keys: which one serves the next call.
 
 Pure but for the clock, which is passed in. A key's budget is counted by endpoint, for chat by model as well, in
-minutes that begin with the first call. Until an answer has told what kind of key it is, the budget only decides which
-key is taken; a key is passed over when Cohere said that it is spent, or when the setting `pool.kind` says so.
+minutes that begin with the first call. Until a response has shown what kind of key it is, the budget only decides which
+key is taken; a key is passed over when Cohere said that it is used up, or when the setting `pool.kind` says so.
 """
 
 import hashlib
@@ -13,24 +13,24 @@ from msgspec import Struct
 
 from gateway.cohere_methods import ELSE, METHODS
 from gateway.settings.schema import PoolSettings
-from translators.core.errors import Failure
 
-MINUTE = 60.0
+WINDOW = 60.0
+"""Seconds over which calls are counted."""
 
-COOLING = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
-"""Seconds that a key rests after the first 429 in a row, the second, and so on, where Cohere names no time."""
+COOLDOWNS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
+"""Seconds that a key cools down after the first 429 in a row, the second, and so on, where Cohere names no time."""
 
-LONGEST_REST = 600.0
-"""Seconds that a key rests at most, whatever Cohere, or somebody on the way, says: budgets are by the minute."""
+MAX_COOLDOWN = 600.0
+"""Seconds that a key cools down at most, whatever Cohere, or a proxy before it, says: budgets are by the minute."""
 
-PROBES = 1.0
-"""Seconds between two calls with a key that rests for a time of our own guess, where nothing better is left."""
+PROBE_INTERVAL = 1.0
+"""Seconds between two calls with a key whose cool-down is estimated, where nothing better is left."""
 
-PARKED = 600.0
-"""Seconds until a parked key is tried again: somebody may have paid."""
+DISABLED_SECONDS = 600.0
+"""Seconds until a disabled key is tried again: somebody may have paid."""
 
-MOST_BUCKETS = 500
-"""Of one key: callers may name any model."""
+MAX_BUCKETS = 500
+"""Buckets of one key: callers may name any model."""
 
 
 class Budget(Struct, frozen=True):
@@ -42,7 +42,7 @@ class Budget(Struct, frozen=True):
 
 
 def endpoint(path: str) -> str:
-    """The name in BUDGETS of one of Cohere's paths: `chat` for `/v2/chat`."""
+    """Returns the name in BUDGETS of one of Cohere's paths: `chat` for `/v2/chat`."""
     return path.partition("?")[0].split("/", 3)[2] if path.count("/") > 1 else ""
 
 
@@ -53,9 +53,9 @@ BUDGETS: Mapping[str, Budget] = {
 }
 """By the path's first part after the version."""
 
-OTHERS = Budget(ELSE.trial, ELSE.production)
+DEFAULT_BUDGET = Budget(ELSE.trial, ELSE.production)
 
-LIMITED = frozenset(
+TRIAL_BUDGET_MODELS = frozenset(
     {
         "command-a-plus-05-2026",
         "command-a-reasoning-08-2025",
@@ -65,80 +65,90 @@ LIMITED = frozenset(
 )
 """Models whose budget is a trial's for every key until Cohere's sales say otherwise."""
 
-TRIAL_LIMIT, TRIAL_REMAINING = "x-trial-endpoint-call-limit", "x-trial-endpoint-call-remaining"
+TRIAL_LIMIT_HEADER, TRIAL_REMAINING_HEADER = "x-trial-endpoint-call-limit", "x-trial-endpoint-call-remaining"
 
 
 class Bucket:
-    """One key's calls of one kind."""
+    """One key's calls of one kind.
 
-    __slots__ = ("began", "guessed", "held", "limit", "probed", "rests", "strikes", "struck", "used")
+    limit, used: calls in the window that began at window_start. enforced: the key is passed over at its limit.
+    cooldown_until: the key is passed over until then; estimated: Cohere has named no time. rejections: 429s in a row,
+    the last of them at last_rejection. last_probe: when it was last lent during a cool-down.
+    """
 
-    def __init__(self, limit: int, held: bool, now: float) -> None:
-        self.limit, self.held = limit, held
-        self.used, self.began = 0, now
-        self.rests = 0.0
-        """Until when it is passed over."""
-        self.guessed = False
-        """That is our guess: Cohere has named no time."""
-        self.strikes = 0
-        self.struck = self.probed = -math.inf
-        """When the last one was, and when it was last lent while it rests."""
+    __slots__ = (
+        "cooldown_until",
+        "enforced",
+        "estimated",
+        "last_probe",
+        "last_rejection",
+        "limit",
+        "rejections",
+        "used",
+        "window_start",
+    )
 
-    def free(self, now: float, weight: int) -> float:
-        """When it has budget left; 0 for now."""
-        if self.rests > now:
-            return self.rests
-        return self.began + MINUTE if self.held and self.used and self.used + weight > self.limit else 0.0
+    def __init__(self, limit: int, enforced: bool, now: float) -> None:
+        self.limit, self.enforced = limit, enforced
+        self.used, self.window_start = 0, now
+        self.cooldown_until, self.estimated = 0.0, False
+        self.rejections = 0
+        self.last_rejection = self.last_probe = -math.inf
 
-    def free_again(self, longest: float) -> float:
-        """When its rest is over, for who was refused with it."""
-        return min(self.rests, self.struck + longest) if self.guessed else self.rests
+    def free_at(self, now: float, weight: int) -> float:
+        """Returns when it has budget for this weight; 0 for now."""
+        if self.cooldown_until > now:
+            return self.cooldown_until
+        return self.window_start + WINDOW if self.enforced and self.used and self.used + weight > self.limit else 0.0
 
-    def next_probe(self, now: float) -> float:
-        """When it may be lent although it rests; never, where that is not our guess."""
-        return max(self.struck, self.probed) + PROBES if self.guessed and self.rests > now else math.inf
+    def retry_at(self, longest: float) -> float:
+        """Returns when a call that was rejected with it may have it again. longest: seconds, unless Cohere said so."""
+        return min(self.cooldown_until, self.last_rejection + longest) if self.estimated else self.cooldown_until
+
+    def probe_at(self, now: float) -> float:
+        """Returns when it may be lent during a cool-down; never (infinity) where Cohere has named the time."""
+        if not self.estimated or self.cooldown_until <= now:
+            return math.inf
+        return max(self.last_rejection, self.last_probe) + PROBE_INTERVAL
 
 
 class PoolKey:
-    """A key and what is known of it. Never shown: `name` is what a log may have."""
+    """A key and what is known of it. The secret is never shown; a log may have `name`.
+
+    kind: the setting. trial, enforced: of new buckets. disabled_until: 0 for a key that is not disabled.
+    """
 
     def __init__(self, secret: str, position: int, count: int, kind: str) -> None:
         self.secret = secret
         self.kind = kind
         self.trial = kind == "trial"
-        self.held = kind != "learned"
+        self.enforced = kind != "learned"
         self.name = f"key {position} of {count} (sha256 {hashlib.sha256(secret.encode()).hexdigest()[:8]})"
         self.buckets: dict[str, Bucket] = {}
-        self.parked = 0.0
-        """Until when, 0 for not at all."""
-        self.why: Failure | None = None
+        self.disabled_until = 0.0
 
-    def bucket(self, name: str, budget: Budget, limited: bool, now: float) -> Bucket:
-        found = self.buckets.get(name)
-        if found is None:
-            if len(self.buckets) >= MOST_BUCKETS:
+    def bucket(self, name: str, budget: Budget, trial_budget: bool, now: float) -> Bucket:
+        """Returns the bucket of this name, its window moved to now. trial_budget: a trial's limit for any key."""
+        bucket = self.buckets.get(name)
+        if bucket is None:
+            if len(self.buckets) >= MAX_BUCKETS:
                 self.buckets.clear()
-            limit = budget.trial if self.trial or limited else budget.production
-            found = self.buckets[name] = Bucket(limit, self.held, now)
-        elif now - found.began >= MINUTE:
-            found.began, found.used = now, 0
-        return found
+            limit = budget.trial if self.trial or trial_budget else budget.production
+            bucket = self.buckets[name] = Bucket(limit, self.enforced, now)
+        elif now - bucket.window_start >= WINDOW:
+            bucket.window_start, bucket.used = now, 0
+        return bucket
 
 
 class Lease(Struct):
-    """A key lent to one call, and since when."""
+    """A key lent to one call. since: when, by the pool's clock."""
 
     key: PoolKey
     bucket: Bucket
     since: float
 
 
-def _lent(lease: Lease, weight: int) -> Lease:
-    lease.bucket.used += weight
-    return lease
-
-
-class Pool:
+class KeyPool:
     """All keys of the server's."""
 
     def __init__(self, secrets: Sequence[str], settings: PoolSettings, clock: Callable[[], float]) -> None:
@@ -147,104 +157,118 @@ class Pool:
         self.configure(secrets, settings)
 
     def configure(self, secrets: Sequence[str], settings: PoolSettings) -> None:
-        """Other keys; what is known of those that stay, stays, but that they were parked."""
-        known = {key.secret: key for key in self._keys if key.kind == settings.kind}
+        """Takes over other keys. What is known of those that stay, stays, but that they were disabled."""
+        old_keys = {key.secret: key for key in self._keys if key.kind == settings.kind}
         secrets = list(dict.fromkeys(secrets))
-        keys = [PoolKey(secret, place, len(secrets), settings.kind) for place, secret in enumerate(secrets, 1)]
+        keys = [PoolKey(secret, position, len(secrets), settings.kind) for position, secret in enumerate(secrets, 1)]
         for key in keys:
-            if old := known.get(key.secret):
-                key.buckets, key.trial, key.held = old.buckets, old.trial, old.held
+            if old := old_keys.get(key.secret):
+                key.buckets, key.trial, key.enforced = old.buckets, old.trial, old.enforced
         self._keys = keys
 
     def __len__(self) -> int:
         return len(self._keys)
 
     @property
-    def parked(self) -> int:
-        """How many keys are parked."""
-        return sum(bool(key.parked) for key in self._keys)
+    def disabled(self) -> int:
+        """How many keys are disabled."""
+        return sum(bool(key.disabled_until) for key in self._keys)
 
-    def take(
+    def lease(
         self,
         path: str,
         model: str = "",
         weight: int = 1,
-        passed: Collection[PoolKey] = (),
+        excluded: Collection[PoolKey] = (),
         longest: float = math.inf,
-    ) -> Lease | float | None:
-        """The key with the largest part of its budget left; seconds until there is one; None if there will be none.
+    ) -> Lease | float:
+        """Returns the key with the largest part of its budget left, or the seconds until there is one: infinity if
+        there will be none.
 
-        passed: keys that this request has tried in vain; longest: seconds after which it may have them again, unless
-        Cohere says more. Where all others rest, one that does so for a time of our own guess is lent now and then:
-        Cohere knows better. Of keys that are all parked the one that has been so for
-        longest is tried: there is nothing better, and it may have been mended.
+        excluded: keys that were rejected in this request; longest: seconds after which it may have them again, unless
+        Cohere asked for more. Where all others cool down, one whose cool-down is estimated is lent now and then: Cohere
+        knows better. Of keys that are all disabled the one that has been so for longest is tried: there is nothing
+        better, and it may work again.
         """
         now = self._clock()
         name = endpoint(path)
-        budget = BUDGETS.get(name, OTHERS)
-        limited = model in LIMITED
+        budget = BUDGETS.get(name, DEFAULT_BUDGET)
+        trial_budget = model in TRIAL_BUDGET_MODELS
         if budget.by_model:
             name = model
-        best: PoolKey | None = None
-        best_bucket: Bucket | None = None
-        best_left, soonest, resort = -math.inf, math.inf, None
-        probe, probed = math.inf, None
+        best: tuple[PoolKey, Bucket] | None = None
+        probe: Lease | None = None
+        best_share, free_at, probe_at = -math.inf, math.inf, math.inf
         for key in self._keys:
-            if key.parked > now:
-                if key not in passed and (resort is None or key.parked < resort.parked):
-                    resort = key
+            if key.disabled_until > now:
                 continue
-            bucket = key.bucket(name, budget, limited, now)
-            if passed and key in passed:
-                soonest = min(soonest, max(bucket.free_again(longest), now))
-            elif free := bucket.free(now, weight):
-                soonest = min(soonest, free)
-                if (tried := bucket.next_probe(now)) < probe:
-                    probe, probed = tried, Lease(key, bucket, now)
-            elif (left := (bucket.limit - bucket.used) / bucket.limit) > best_left:
-                best, best_bucket, best_left = key, bucket, left
-        if best is not None and best_bucket is not None:
-            return _lent(Lease(best, best_bucket, now), weight)
-        if probed is not None and probe <= now:
-            probed.bucket.probed = now
-            return _lent(probed, weight)
-        if soonest < math.inf or resort is None:
-            return min(soonest, probe) - now if soonest < math.inf else None
-        last = resort.bucket(name, budget, limited, now)
-        return last.rests - now if last.rests > now else _lent(Lease(resort, last, now), weight)
+            bucket = key.bucket(name, budget, trial_budget, now)
+            if excluded and key in excluded:
+                free_at = min(free_at, max(bucket.retry_at(longest), now))
+            elif when := bucket.free_at(now, weight):
+                free_at = min(free_at, when)
+                if (when := bucket.probe_at(now)) < probe_at:
+                    probe_at, probe = when, Lease(key, bucket, now)
+            elif (share := (bucket.limit - bucket.used) / bucket.limit) > best_share:
+                best_share, best = share, (key, bucket)
+        if best is not None:
+            return _charged(Lease(*best, now), weight)
+        if probe is not None and probe_at <= now:
+            probe.bucket.last_probe = now
+            return _charged(probe, weight)
+        if free_at < math.inf:
+            return min(free_at, probe_at) - now
+        disabled = [key for key in self._keys if key not in excluded]
+        if not disabled:
+            return math.inf
+        key = min(disabled, key=lambda key: key.disabled_until)
+        return _lend_disabled(key, key.bucket(name, budget, trial_budget, now), weight, now)
 
-    def succeeded(self, lease: Lease, limit: str, remaining: str) -> bool:
-        """What an answer's trial headers teach; empty where there are none. True if the key was parked till now."""
+    def record_success(self, lease: Lease, limit: str, remaining: str) -> bool:
+        """Takes down what a response says of its key. Returns whether the key was disabled till now.
+
+        limit, remaining: its trial headers, empty where there are none.
+        """
         key, bucket = lease.key, lease.bucket
-        if lease.since >= bucket.struck:
+        if lease.since >= bucket.last_rejection:
             # What was under way before the last 429 says nothing of what is left now.
-            bucket.strikes = 0
-            if bucket.guessed:
-                bucket.rests = 0.0
+            bucket.rejections = 0
+            if bucket.estimated:
+                bucket.cooldown_until = 0.0
         if limit.isdecimal() and int(limit):
-            key.trial = key.held = bucket.held = True
+            key.trial = key.enforced = bucket.enforced = True
             bucket.limit = int(limit)
             if remaining.isdecimal():
                 bucket.used = max(bucket.limit - int(remaining), 0)
-        if not key.parked:
+        if not key.disabled_until:
             return False
-        key.parked, key.why = 0.0, None
+        key.disabled_until = 0.0
         return True
 
-    def cools(self, lease: Lease, told: float | None) -> None:
-        """A 429: the key rests for what Cohere says, else for longer each time."""
+    def cool_down(self, lease: Lease, seconds: float | None) -> None:
+        """Passes a key over after a 429: for what Cohere says, else (None) for longer each time."""
         bucket, now = lease.bucket, self._clock()
-        if told is not None:
-            bucket.rests, bucket.guessed = now + min(told, LONGEST_REST), False
-        elif bucket.rests <= now:
-            # Calls that were under way together are refused together: one strike for all.
-            bucket.rests, bucket.guessed = now + COOLING[min(bucket.strikes, len(COOLING) - 1)], True
-            bucket.strikes += 1
-        bucket.struck = now
+        if seconds is not None:
+            bucket.cooldown_until, bucket.estimated = now + min(seconds, MAX_COOLDOWN), False
+        elif bucket.cooldown_until <= now:
+            # Calls that were under way together are rejected together: they count as one.
+            bucket.cooldown_until = now + COOLDOWNS[min(bucket.rejections, len(COOLDOWNS) - 1)]
+            bucket.estimated = True
+            bucket.rejections += 1
+        bucket.last_rejection = now
 
-    def park(self, lease: Lease, why: Failure) -> bool:
-        """False if it was parked already."""
+    def disable(self, lease: Lease) -> bool:
+        """Passes a key over that Cohere refuses. Returns whether that is news."""
         key = lease.key
-        new = not key.parked
-        key.parked, key.why = self._clock() + PARKED, why
-        return new
+        news = not key.disabled_until
+        key.disabled_until = self._clock() + DISABLED_SECONDS
+        return news
+
+
+def _lend_disabled(key: PoolKey, bucket: Bucket, weight: int, now: float) -> Lease | float:
+    return bucket.cooldown_until - now if bucket.cooldown_until > now else _charged(Lease(key, bucket, now), weight)
+
+
+def _charged(lease: Lease, weight: int) -> Lease:
+    lease.bucket.used += weight
+    return lease

@@ -1,4 +1,4 @@
-"""Cohere's list of models, all pages of it, and what is known of the models beyond the table."""
+"""Cohere's list of models, all pages of it, and what is learned about models beyond the table of capabilities."""
 
 import asyncio
 import time
@@ -15,159 +15,166 @@ from translators.operations import models
 
 PATH = "/v1/models?page_size=1000"
 
-LOOK_AGAIN = 600.0
-"""Seconds between two looks at the list for the sake of unknown models."""
+LOOK_UP_INTERVAL = 600.0
+"""Seconds between two readings of the list for the sake of unknown models."""
 
-MOST_PAGES = 100
-"""A list that never ends is not followed for ever."""
+MAX_PAGES = 100
+"""Pages of a list that are read: Cohere might never end it."""
 
+MAX_LISTS = 100
+"""Cohere keys whose lists are cached: where callers bring their own, each key has its own models."""
 
-MOST_LISTS = 100
-"""Cohere keys whose lists are kept: where callers bring their own, each key has its own models."""
-
-PATIENCE = 5.0
+REFRESH_TIMEOUT = 5.0
 """Seconds that a caller waits for a new list where there is an old one."""
 
-TRY_AGAIN = 10.0
+REFRESH_INTERVAL = 10.0
 """Seconds after a failure before Cohere is asked for the list once more, where there is an old one."""
 
 
-class Listing(Struct):
+class ModelList(Struct):
     """A list of models.
 
-    pages: Cohere's answers. read, tried: when it was fetched, and when a newer one was last asked for in vain, in
-    monotonic seconds. stale: the note for callers who get it although it is old; empty if it is not.
+    pages: Cohere's JSON. fetched_at, failed_at: monotonic seconds of the list, and of the last vain attempt to get a
+    newer one. stale_note: for callers who get it although it is old; empty if it is not.
     """
 
     pages: list[bytes]
-    read: float
-    tried: float
-    stale: str = ""
+    fetched_at: float
+    failed_at: float
+    stale_note: str = ""
 
 
 class ModelCatalog:
-    """Fetches the list and keeps it; remembers what the models can do, for the requests that follow.
+    """Fetches and caches the list, and remembers what the models can do.
 
-    known: the models that need no looking up. fresh: seconds for which a list is good; 0 keeps none.
+    table_models: the models that need no looking up. max_age: seconds for which a list is good; 0 caches none.
+
+    features: by model, what the list says. corrections: by model, what Cohere's errors revealed about the table.
     """
 
-    def __init__(self, upstream: UpstreamClient, known: Container[str], fresh: float = 0.0) -> None:
-        self._upstream, self._known, self._fresh = upstream, known, fresh
-        self._asked = -LOOK_AGAIN
-        self._looking: asyncio.Task[None] | None = None
-        self._listings: dict[str, Listing] = {}
-        self._fetching: dict[str, _Fetch] = {}
+    def __init__(self, upstream: UpstreamClient, table_models: Container[str], max_age: float = 0.0) -> None:
+        self._upstream, self._table_models, self._max_age = upstream, table_models, max_age
+        self._looked_up_at = -LOOK_UP_INTERVAL
+        self._look_up_task: asyncio.Task[None] | None = None
+        self._lists: dict[str, ModelList] = {}
+        self._fetches: dict[str, _Fetch] = {}
         self.features: Mapping[str, frozenset[str]] = {}
-        self.lessons: dict[str, dict[str, bool]] = {}
+        self.corrections: dict[str, dict[str, bool]] = {}
 
     def __contains__(self, model: str) -> bool:
-        """A model of the table, or of Cohere's list as it was last read."""
-        return model in self._known or model in self.features
+        """Whether it is a model of the table, or of Cohere's list as it was last read."""
+        return model in self._table_models or model in self.features
 
-    def learn(self, model: str, lesson: tuple[str, bool] | None) -> bool:
-        """Remembers what a refusal taught; False if nothing new. Bounded by the models that Cohere knows."""
-        if lesson is None or model not in self:
+    def learn(self, model: str, capability: tuple[str, bool] | None) -> bool:
+        """Remembers what an error revealed: a capability and its true value. Returns whether it is news.
+
+        Only models that Cohere has are remembered, so the memory is bounded.
+        """
+        if capability is None or model not in self:
             return False
-        name, value = lesson
-        learnt = self.lessons.setdefault(model, {})
-        if learnt.get(name) is value:
+        name, value = capability
+        corrections = self.corrections.setdefault(model, {})
+        if corrections.get(name) is value:
             return False
-        learnt[name] = value
+        corrections[name] = value
         return True
 
-    def notice(self, model: str, caller: Principal) -> None:
-        """A model that no table knows makes us read the list, beside the request and at most once in a while."""
-        if model in self or time.monotonic() - self._asked < LOOK_AGAIN:
+    def look_up(self, model: str, caller: Principal) -> None:
+        """Reads the list for a model that no table has: beside the request, and at most once in a while."""
+        if model in self or time.monotonic() - self._looked_up_at < LOOK_UP_INTERVAL:
             return
-        self._asked = time.monotonic()
-        self._looking = asyncio.get_running_loop().create_task(self._look(caller))
+        self._looked_up_at = time.monotonic()
+        self._look_up_task = asyncio.get_running_loop().create_task(self._look_up(caller))
 
-    async def _look(self, caller: Principal) -> None:
+    async def _look_up(self, caller: Principal) -> None:
         try:
-            await self._fetched(_list_owner(caller), caller)
+            await self._fetch(_list_owner(caller), caller)
         except (UpstreamError, TranslationError, RuntimeError):
-            return  # the request itself will tell what is wrong; RuntimeError: the session was closed meanwhile
+            return  # the request itself will meet what is wrong; RuntimeError: the session was closed meanwhile
 
-    async def listing(self, caller: Principal) -> Listing:
-        """The list: kept while it is fresh, and longer while Cohere has none to give. Raises UpstreamError."""
+    async def list_models(self, caller: Principal) -> ModelList:
+        """Returns the list: the cached one while it is fresh, and longer while Cohere has none to give.
+
+        Raises UpstreamError, TranslationError.
+        """
         owner = _list_owner(caller)
-        kept = self._listings.get(owner)
-        if kept is None:
-            return await self._fetched(owner, caller)
+        cached = self._lists.get(owner)
+        if cached is None:
+            return await self._fetch(owner, caller)
         now = time.monotonic()
-        if now - kept.read < self._fresh:
-            return kept
-        if now - kept.tried >= TRY_AGAIN:
-            fetch = self._begun(owner, caller)
-            fetch.waiting += 1  # for ever: it goes on when nobody waits any longer, for those who come later
-            await asyncio.wait({fetch.task}, timeout=PATIENCE)
+        if now - cached.fetched_at < self._max_age:
+            return cached
+        if now - cached.failed_at >= REFRESH_INTERVAL:
+            fetch = self._shared_fetch(owner, caller)
+            fetch.waiters += 1  # never taken back: it goes on when nobody waits any longer, for those who come later
+            await asyncio.wait({fetch.task}, timeout=REFRESH_TIMEOUT)
             try:
                 return fetch.task.result()
             except asyncio.InvalidStateError:
                 why = "upstream_timeout"
             except (UpstreamError, TranslationError) as error:
-                told = error.failure
-                if told.alert_operator or not (told.status >= 500 or told.status == 429):
+                failure = error.failure
+                if failure.alert_operator or not (failure.status >= 500 or failure.status == 429):
                     raise  # Cohere is up, and has said what it thinks of the key
-                why = str(told.code)
-            kept.tried = time.monotonic()
-            kept.stale = f"models as of {now - kept.read:.0f} seconds ago ({why})"
-        return kept
+                why = str(failure.code)
+            cached.failed_at = time.monotonic()
+            cached.stale_note = f"models as of {now - cached.fetched_at:.0f} seconds ago ({why})"
+        return cached
 
-    async def _fetched(self, owner: str, caller: Principal) -> Listing:
-        """A new list, fetched once for all who wait for it, and no longer than somebody does."""
-        fetch = self._begun(owner, caller)
-        fetch.waiting += 1
+    async def _fetch(self, owner: str, caller: Principal) -> ModelList:
+        """Returns a new list, fetched once for all who wait for it, and no longer than somebody does."""
+        fetch = self._shared_fetch(owner, caller)
+        fetch.waiters += 1
         try:
             return await asyncio.shield(fetch.task)
         finally:
-            fetch.waiting -= 1
-            if not fetch.waiting:
+            fetch.waiters -= 1
+            if not fetch.waiters:
                 fetch.task.cancel()
 
-    def _begun(self, owner: str, caller: Principal) -> "_Fetch":
-        """The fetch of this owner's list that is under way, or a new one."""
-        fetch = self._fetching.get(owner)
+    def _shared_fetch(self, owner: str, caller: Principal) -> "_Fetch":
+        """Returns the fetch of this owner's list that is under way, or a new one."""
+        fetch = self._fetches.get(owner)
         if fetch is not None and not fetch.task.cancelling():
             return fetch
-        fetch = _Fetch(asyncio.get_running_loop().create_task(self._fetch(owner, caller)))
-        self._fetching[owner] = fetch
+        fetch = _Fetch(asyncio.get_running_loop().create_task(self._fetch_once(owner, caller)))
+        self._fetches[owner] = fetch
 
-        def over(task: asyncio.Task[Listing]) -> None:
-            if self._fetching.get(owner) is fetch:
-                del self._fetching[owner]
+        def on_done(task: asyncio.Task[ModelList]) -> None:
+            if self._fetches.get(owner) is fetch:
+                del self._fetches[owner]
             if not task.cancelled():
-                task.exception()  # seen, also where nobody waits any longer
+                task.exception()  # retrieved, also where nobody waits any longer
 
-        fetch.task.add_done_callback(over)
+        fetch.task.add_done_callback(on_done)
         return fetch
 
-    async def _fetch(self, owner: str, caller: Principal) -> Listing:
-        pages = await self._pages(caller)
+    async def _fetch_once(self, owner: str, caller: Principal) -> ModelList:
+        pages = await self._fetch_pages(caller)
         now = time.monotonic()
-        listing = Listing(pages, now, now)
-        if self._fresh:
-            self._listings.pop(owner, None)
-            self._listings[owner] = listing
-            if len(self._listings) > MOST_LISTS:
-                del self._listings[next(iter(self._listings))]
-        return listing
+        result = ModelList(pages, now, now)
+        if self._max_age:
+            self._lists.pop(owner, None)
+            self._lists[owner] = result
+            if len(self._lists) > MAX_LISTS:
+                del self._lists[next(iter(self._lists))]
+        return result
 
-    async def _pages(self, caller: Principal) -> list[bytes]:
-        """The bodies of all pages. Raises UpstreamError."""
+    async def _fetch_pages(self, caller: Principal) -> list[bytes]:
+        """Returns the bodies of all pages. Raises UpstreamError, TranslationError."""
         pages: list[bytes] = []
         token = ""
-        seen = {token}
-        while len(pages) < MOST_PAGES:
+        tokens = {token}
+        while len(pages) < MAX_PAGES:
             path = PATH + (f"&page_token={quote(token, safe='')}" if token else "")
-            async with self._upstream.get(path, caller) as reply:
-                await reply.raise_for_status(caller.own_key)
-                body = await reply.whole()
+            async with self._upstream.get(path, caller) as response:
+                await response.raise_for_status(caller.own_key)
+                body = await response.read_body()
             pages.append(body)
             token = models.next_page(body)
-            if token in seen:
+            if token in tokens:
                 break
-            seen.add(token)
+            tokens.add(token)
         self.features = models.features(pages)
         return pages
 
@@ -180,5 +187,5 @@ def _list_owner(caller: Principal) -> str:
 class _Fetch(Struct):
     """A list on its way, and how many wait for it."""
 
-    task: "asyncio.Task[Listing]"
-    waiting: int = 0
+    task: "asyncio.Task[ModelList]"
+    waiters: int = 0

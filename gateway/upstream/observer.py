@@ -1,4 +1,4 @@
-"""What happens on the way to Cohere that an operator wants to see."""
+"""What happens in calls to Cohere that an operator wants to see."""
 
 from typing import Protocol
 

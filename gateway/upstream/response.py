@@ -1,7 +1,7 @@
-"""An answer of Cohere's whose head has come, and what it answers.
+"""Cohere's responses, from their heads on, and the requests that are forwarded as they came.
 
-A `UpstreamResponse` is open from its head on; whoever opened it closes it, at once if it is not at its end, so that
-Cohere stops writing what nobody will read.
+Whoever opened an `UpstreamResponse` closes it, at once if it is not at its end, so that Cohere stops writing what
+nobody will read.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ import aiohttp
 from msgspec import Struct
 
 from gateway.errors import GatewayError, UpstreamError, failure
+from translators.core import upstream_errors
 from translators.core.errors import Failure
-from translators.core.upstream_errors import refusal
 
 TRACE_HEADER = "x-debug-trace-id"
 
-LARGEST_ANSWER = 256 * 1024 * 1024
-"""Bytes of one answer, whole or streamed, that is kept: no model writes so much, and nobody makes us hold more."""
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+"""Bytes of one response, whole or streamed: no model writes so much, and nobody makes us hold more."""
 
-LARGEST_REFUSAL = 4 * 1024 * 1024
-"""Bytes of an answer that is none: it is held whole, to find out what it says."""
+MAX_ERROR_BYTES = 4 * 1024 * 1024
+"""Bytes of a response that is not a success: it is held whole, to find out what it says."""
 
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
@@ -31,7 +31,7 @@ DRAIN_BYTES = 64 * 1024
 
 
 class Upload(Protocol):
-    """A body that is sent while it comes. `over`: all of it has come; `failure`: why it will never be whole."""
+    """A body that is sent while it arrives. over: all of it has arrived; failure: why it will never be complete."""
 
     @property
     def over(self) -> bool: ...
@@ -43,7 +43,7 @@ class Upload(Protocol):
 
 
 class ProxyRequest(Struct, frozen=True):
-    """A request that is passed on as it came. target: path and query string, encoded; headers: all but the key.
+    """A request that is forwarded as it came. target: path and query string, encoded; headers: all but the key.
 
     A body of bytes can be sent again, an upload cannot.
     """
@@ -55,17 +55,18 @@ class ProxyRequest(Struct, frozen=True):
 
 
 class Interrupted(Exception):
-    """The gateway is stopping and this answer had its time."""
+    """The gateway is stopping, and this response had its time."""
 
 
 class UpstreamResponse:
-    """An answer of Cohere's whose head has come.
+    """A response of Cohere's whose head has arrived.
 
-    One timer watches all its reads: it is set when a read first has to wait, and looks at the deadline of the
-    read in hand only when it fires. A timer for each read would cost more than the reading.
+    One timer watches all its reads: it is set when a read first has to wait, and compares the deadline of the current
+    read only when it fires. A timer for each read would cost more than the reading.
 
-    retried: why Cohere was asked more than once. last_deadline: when the answer must be complete. passage: what it
-    answers, where that was passed on.
+    Deadlines are times of the loop's clock. first_deadline: of the first chunk; between: seconds from chunk to chunk;
+    last_deadline: of the whole. forwarded: what it answers, where that was forwarded. retry_reasons: why Cohere was
+    called more than once. on_close: called once, with the response.
     """
 
     def __init__(
@@ -74,22 +75,22 @@ class UpstreamResponse:
         first_deadline: float,
         between: float,
         last_deadline: float = math.inf,
-        passage: ProxyRequest | None = None,
+        forwarded: ProxyRequest | None = None,
     ) -> None:
         self._response, self._between, self._last_deadline = response, between, last_deadline
         self._deadline = self._first_deadline = min(first_deadline, last_deadline)
         self._timer: asyncio.TimerHandle | None = None
-        self._passage = passage
-        self._ahead: bytes | None = None
-        self._whole: bytes | None = None
-        self._broke: UpstreamError | None = None
+        self._forwarded = forwarded
+        self._next_chunk: bytes | None = None
+        self._body: bytes | None = None
+        self._error: UpstreamError | None = None
         self._failure: Failure | None = None
-        self.closing: Callable[[UpstreamResponse], None] | None = None
+        self.on_close: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
-        self.retried: Sequence[str] = ()
+        self.retry_reasons: Sequence[str] = ()
 
     def header(self, name: str) -> str:
-        """A header's value; empty if it is missing, or not fit to be shown."""
+        """Returns a header's value; empty if it is missing or not printable ASCII."""
         value = self._response.headers.get(name, "")
         return value if value.isascii() and value.isprintable() else ""
 
@@ -99,52 +100,52 @@ class UpstreamResponse:
         return self._response.raw_headers
 
     @property
-    def over(self) -> bool:
-        """What was read last was the last."""
-        if self._ahead or self._broke is not None:
+    def at_eof(self) -> bool:
+        """Whether the last chunk has been read."""
+        if self._next_chunk is not None or self._error is not None:
             return False
-        return self._whole is not None or self._response.content.at_eof()
+        return self._body is not None or self._response.content.at_eof()
 
-    async def begin(self) -> None:
-        """Waits for the body's first piece, which `read` then returns. Raises UpstreamError if there is none, unless
-        the answer may have none.
+    async def read_first_chunk(self) -> None:
+        """Waits for the first chunk, which `read_chunk` then returns. Raises UpstreamError if there is none, unless
+        the response may have no body.
         """
-        self._ahead = await self.read()
-        if not self._ahead and self._passage is None:
+        self._next_chunk = await self.read_chunk()
+        if not self._next_chunk and self._forwarded is None:
             raise UpstreamError(failure("cut", "Cohere's answer ended before it began"), cause="cut")
 
-    async def read(self) -> bytes:
-        """What has arrived; empty at the end. Raises UpstreamError when it breaks or falls silent."""
-        if self._ahead is not None:
-            block, self._ahead = self._ahead, None
-            return block
-        if self._broke is not None:
-            raise self._broke
-        if self._whole is not None:
+    async def read_chunk(self) -> bytes:
+        """Returns what has arrived of the body; empty at the end. Raises UpstreamError when it breaks or stalls."""
+        if self._next_chunk is not None:
+            chunk, self._next_chunk = self._next_chunk, None
+            return chunk
+        if self._error is not None:
+            raise self._error
+        if self._body is not None:
             return b""
         content = self._response.content
         try:
-            if block := content.read_nowait():
+            if chunk := content.read_nowait():
                 self._first_deadline = 0.0
-                return block
+                return chunk
             loop = asyncio.get_running_loop()
-            # Until the first piece the deadline is the first event's; between pieces it starts anew.
+            # Until the first chunk the deadline is the first event's; between chunks it starts anew.
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
             if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(self._deadline)
-            block = await content.readany()
+            chunk = await content.readany()
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
-            return block
+            return chunk
         except (aiohttp.ClientError, OSError, Interrupted) as error:
-            raise broken(error) from error
+            raise connection_error(error) from error
 
     def interrupt(self) -> None:
-        """Whoever reads is told that the gateway is stopping."""
+        """Fails the read that is waiting, and later ones, with the error of a gateway that is stopping."""
         self._response.content.set_exception(Interrupted())
 
-    def _look(self) -> None:
-        """The timer: too late for the read in hand, or not yet, or nobody is reading."""
+    def _on_timer(self) -> None:
+        """Fails the read that is waiting if its deadline has passed."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         if now >= self._deadline:
@@ -155,27 +156,44 @@ class UpstreamResponse:
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._look)
+        self._timer = asyncio.get_running_loop().call_at(when, self._on_timer)
 
-    async def whole(self) -> bytes:
-        """The rest of the body, as often as it is asked for, and `read` once more. Raises UpstreamError."""
-        if self._whole is None:
+    async def read_body(self) -> bytes:
+        """Returns the body, as often as it is called; `read_chunk` then returns it once more. Raises UpstreamError."""
+        if self._body is None:
             content = self._response.content
-            if content.is_eof() and self._ahead is None:
-                self._whole = await content.read()
+            if content.is_eof() and self._next_chunk is None:
+                self._body = await content.read()
             else:
-                blocks: list[bytes] = []
-                await self._collect(blocks, LARGEST_ANSWER)
-                self._whole = b"".join(blocks)
-            self._ahead = self._whole or None  # for who reads it as it comes
-        return self._whole
+                chunks: list[bytes] = []
+                await self._collect(chunks, MAX_RESPONSE_BYTES)
+                self._body = b"".join(chunks)
+            self._next_chunk = self._body or None
+        return self._body
 
-    async def _collect(self, blocks: list[bytes], most: int) -> None:
-        while block := await self.read():
-            blocks.append(block)
-            most -= len(block)
-            if most < 0:
+    async def _collect(self, chunks: list[bytes], limit: int) -> None:
+        while chunk := await self.read_chunk():
+            chunks.append(chunk)
+            limit -= len(chunk)
+            if limit < 0:
                 raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
+
+    async def error_body(self) -> bytes:
+        """Returns the body of a response that is not a success, uncompressed; empty if it breaks off, as the status has
+        said enough. `read_chunk` then returns what there is of it, as it came, and raises what broke it.
+        """
+        if self._body is None:
+            chunks: list[bytes] = []
+            try:
+                await self._collect(chunks, MAX_ERROR_BYTES)
+            except UpstreamError as error:
+                self._error = error
+            self._body = b"".join(chunks)
+            self._next_chunk = self._body or None
+        if self._error is not None:
+            return b""
+        compressed = self._forwarded is not None and self.header("content-encoding").lower() == "gzip"
+        return _decompress(self._body) if compressed else self._body
 
     async def failure(self, own_key: bool) -> Failure:
         """Returns what the caller is told of a response that is not a success; it is parsed once.
@@ -183,7 +201,7 @@ class UpstreamResponse:
         own_key: the key was the caller's own, so they are told what is wrong with it.
         """
         if self._failure is None:
-            self._failure = refusal(self.status, await self.said(), own_key)
+            self._failure = upstream_errors.refusal(self.status, await self.error_body(), own_key)
         return self._failure
 
     async def raise_for_status(self, own_key: bool) -> None:
@@ -191,25 +209,8 @@ class UpstreamResponse:
         if self.status != 200:
             raise UpstreamError(await self.failure(own_key), self.header("retry-after") or None)
 
-    async def said(self) -> bytes:
-        """The body of a refusal, as text. If it breaks off, the status has said enough; who reads it as it comes has
-        what there is of it, and then its end.
-        """
-        if self._whole is None:
-            blocks: list[bytes] = []
-            try:
-                await self._collect(blocks, LARGEST_REFUSAL)
-            except UpstreamError as error:
-                self._broke = error
-            self._whole = b"".join(blocks)
-            self._ahead = self._whole or None
-        if self._broke is not None:
-            return b""
-        packed = self._passage is not None and self.header("content-encoding").lower() == "gzip"
-        return _unpacked(self._whole) if packed else self._whole
-
     async def drain(self) -> None:
-        """Reads to the end of a body that is over but for its framing, so that the connection can serve again."""
+        """Reads what follows a stream's last event, within bounds, so that the connection can be used again."""
         content = self._response.content
         left = DRAIN_BYTES
         try:
@@ -221,28 +222,28 @@ class UpstreamResponse:
 
     def close(self) -> None:
         """Keeps the connection if the body is at its end, else cuts it."""
-        if self.closing is not None:
-            self.closing(self)
-            self.closing = None
+        if self.on_close is not None:
+            self.on_close(self)
+            self.on_close = None
         if self._timer is not None:
             self._timer.cancel()
-        upload = self._passage.body if self._passage is not None else None
+        upload = self._forwarded.body if self._forwarded is not None else None
         if self._response.content.at_eof() and (upload is None or isinstance(upload, bytes) or upload.over):
             self._response.release()
         else:
             self._response.close()
 
 
-def _unpacked(body: bytes) -> bytes:
-    """What an answer says that is passed on compressed; nothing, if it is not what it claims to be."""
+def _decompress(body: bytes) -> bytes:
+    """Returns a gzip body's text, at most MAX_ERROR_BYTES of it; empty if it is not gzip."""
     try:
-        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, LARGEST_REFUSAL)
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, MAX_ERROR_BYTES)
     except zlib.error:
         return b""
 
 
-def broken(error: Exception) -> UpstreamError:
-    """What a caller is told of a connection's trouble: never an address, never a key."""
+def connection_error(error: Exception) -> UpstreamError:
+    """Returns what a caller is told of a failed connection: never an address, never a key."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return UpstreamError(failure("silent", "Cohere could not be reached in time"), cause="unreachable")
     if isinstance(error, TimeoutError):
@@ -250,11 +251,12 @@ def broken(error: Exception) -> UpstreamError:
     if isinstance(error, aiohttp.ClientConnectorError):
         return UpstreamError(failure("unreachable", "Cohere could not be reached"), cause="unreachable")
     if isinstance(error, Interrupted):
-        return stopping()
-    # A ValueError is a request that cannot be sent: it would be no other the next time.
+        return shutdown_error()
+    # A ValueError is a request that cannot be sent, now or later.
     cause = "" if isinstance(error, ValueError) else "cut"
     return UpstreamError(failure("cut", "The connection to Cohere broke before the answer was complete"), cause=cause)
 
 
-def stopping() -> UpstreamError:
+def shutdown_error() -> UpstreamError:
+    """Returns what callers are told whose calls a stopping gateway ends."""
     return UpstreamError(failure("stopping", "The gateway is stopping and cannot wait any longer"))

@@ -1,7 +1,6 @@
-"""One session to Cohere for the life of the process: bare, each call is made once. What routes use is `client.py`.
+"""One HTTP session to Cohere for the life of the process. It sends each request once; routes use `client.py`.
 
-Redirects are not followed and no cookie is kept: the only host ever dialled is the configured one. What comes back
-is in `response.py`.
+Redirects are not followed and cookies are not kept: the only host ever dialled is the configured one.
 """
 
 import asyncio
@@ -19,16 +18,22 @@ from gateway import __version__
 from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
 from gateway.upstream.connector import Connector
-from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, broken
+from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, connection_error
 
 USER_AGENT = f"cohere-gateway/{__version__}"
 READ_BUFFER = 256 * 1024
-"""Bytes of an answer that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
+"""Bytes of a response that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
 
 LARGE_BODY = 1024 * 1024
+"""Bytes above which a request's body is given to aiohttp as a file, which it writes piece by piece."""
 
-NOTHING_OF_OURS = ("accept", "accept-encoding", "content-type", "user-agent")
-"""Headers that the client library would add to a request which is passed on as it came."""
+SKIPPED_HEADERS = ("accept", "accept-encoding", "content-type", "user-agent")
+"""Headers that aiohttp would add to a request which is forwarded as it came."""
+
+RESERVED_HEADERS = frozenset(
+    "authorization accept accept-encoding connection content-length content-type host transfer-encoding".split()
+)
+"""Headers that are set for each request, so that a setting cannot."""
 
 
 class UpstreamSession:
@@ -39,15 +44,15 @@ class UpstreamSession:
         settings = settings or UpstreamSettings()
         self._base_url, self._timeouts = base_url, timeouts
         self._encoded_base = str(URL(base_url)).rstrip("/")
-        self._headers, self._files = _extra_headers(settings.headers), settings
+        self._headers, self._settings = _extra_headers(settings.headers), settings
         self._session: aiohttp.ClientSession | None = None
         if settings != UpstreamSettings():
-            _certificates(settings)  # a file that is not there is told before anything is served
+            _ssl_context(settings)  # a file that is missing is an error before anything is served
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
         self._session = aiohttp.ClientSession(
-            connector=Connector(limit=0, ssl=_certificates(self._files)),
+            connector=Connector(limit=0, ssl=_ssl_context(self._settings)),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT, **self._headers},
@@ -56,18 +61,23 @@ class UpstreamSession:
         )
 
     async def stop(self) -> None:
+        """Closes the session and its connections."""
         if self._session is not None:
             await self._session.close()
 
     async def open(
         self, method: str, path: str, body: bytes | None, streamed: bool, key: str, last_deadline: float = math.inf
     ) -> UpstreamResponse:
-        """Sends a request and waits for the answer's head. Raises UpstreamError."""
+        """Sends a request and waits for the response's head. Raises UpstreamError.
+
+        key: Cohere's; empty for none. last_deadline: the time of the loop's clock at which all of the response must be
+        here.
+        """
         assert self._session is not None, "start() comes first"
         headers = {"authorization": f"Bearer {key}"} if key else {}
         if body is not None:
             headers["content-type"] = "application/json"
-        # A compressed stream would be held back by whoever compresses it; a whole answer is cheaper so.
+        # A compressed stream would be held back by whoever compresses it; a whole response is cheaper so.
         headers["accept"] = "text/event-stream" if streamed else "application/json"
         headers["accept-encoding"] = "identity" if streamed else "gzip"
         deadline = min(asyncio.get_running_loop().time() + self._timeouts.first_event, last_deadline)
@@ -77,127 +87,122 @@ class UpstreamSession:
                     method, self._base_url + path, data=_payload(body), headers=headers, allow_redirects=False
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise broken(error) from error
+            raise connection_error(error) from error
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
-    async def forward(self, passage: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
-        """Sends a request that is not ours and waits for the answer's head. Raises GatewayError.
+    async def forward(self, request: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
+        """Sends a caller's request and waits for the response's head. Raises GatewayError.
 
-        The answer's body is not decompressed. A body that is still coming has all the time that its pieces take:
-        each must be taken by Cohere in time, and the time for the answer begins when the last one was.
+        The response's body is not decompressed. A body that is still arriving has all the time that its pieces take:
+        Cohere must take each in time, and the time for the response begins with the last one.
         """
         assert self._session is not None, "start() comes first"
         loop = asyncio.get_running_loop()
-        # The operator's headers are every request's: no caller puts others in their place.
-        headers = [pair for pair in passage.headers if pair[0] not in self._headers]
+        # The operator's headers belong to every request: no caller puts others in their place.
+        headers = [pair for pair in request.headers if pair[0] not in self._headers]
         if key:
             headers.append(("authorization", f"Bearer {key}"))
-        body, sending = passage.body, None
+        body, sending = request.body, None
         upload = None
         if not (body is None or isinstance(body, bytes)):
-            # What comes in pieces takes as long as it takes: each piece has its own time.
             upload, last_deadline = body, math.inf
         try:
             first = min(loop.time() + self._timeouts.first_event, last_deadline)
             async with asyncio.timeout_at(first) as clock:
-                data: _Sending | bytes | io.BytesIO | None
+                data: _TimedUpload | bytes | io.BytesIO | None
                 if body is None or isinstance(body, bytes):
                     data = _payload(body)
                 else:
-                    data = sending = _Sending(body, clock, self._timeouts)
+                    data = sending = _TimedUpload(body, clock, self._timeouts)
                 response = await self._session.request(
-                    passage.method,
+                    request.method,
                     # Encoded already: what is escaped stays so, and nothing in it can be another host.
-                    URL(self._encoded_base + passage.target, encoded=True),
+                    URL(self._encoded_base + request.target, encoded=True),
                     data=data,
                     headers=headers,
-                    skip_auto_headers=NOTHING_OF_OURS,
+                    skip_auto_headers=SKIPPED_HEADERS,
                     allow_redirects=False,
                     auto_decompress=False,
                 )
                 if sending is not None:
-                    sending.answered = True
+                    sending.has_response = True
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if upload is not None and upload.failure is not None:
                 raise upload.failure from error
-            raise broken(error) from error
+            raise connection_error(error) from error
         if response.status < 200:
-            # An upgrade that nobody has asked for: what follows it is no HTTP.
+            # An upgrade that nobody has asked for: what follows it is not HTTP.
             response.close()
-            raise UpstreamError(failure("cut", "Cohere's answer is none"))
+            raise UpstreamError(failure("cut", "Cohere changed to another protocol without being asked to"))
         deadline = clock.when() or loop.time() + self._timeouts.first_event
-        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, passage)
+        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
 
 
-class _Sending:
-    """An upload on its way. The caller's slowness is timed where its pieces come from, Cohere's here."""
+class _TimedUpload:
+    """An upload as aiohttp sends it. It moves the deadline of the call: the caller's slowness is timed where its pieces
+    come from, Cohere's here.
+    """
 
     def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
         self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
-        self.answered = False
+        self.has_response = False
 
-    def __aiter__(self) -> "_Sending":
+    def __aiter__(self) -> "_TimedUpload":
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece; to ask for it is to have taken the one before."""
-        self._allow(None)
+        """Returns the next piece. To ask for it is to have taken the one before."""
+        self._reschedule(None)
         try:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
-            self._allow(self._timeouts.first_event)
+            self._reschedule(self._timeouts.first_event)
             raise
-        self._allow(self._timeouts.between_events)
+        self._reschedule(self._timeouts.between_events)
         return piece
 
-    def _allow(self, seconds: float | None) -> None:
-        if not self.answered:
+    def _reschedule(self, seconds: float | None) -> None:
+        if not self.has_response:
             self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
-OURS = frozenset(
-    "authorization accept accept-encoding connection content-length content-type host transfer-encoding".split()
-)
-"""Headers that are set for each request, so that a setting cannot."""
-
-
 def _extra_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The operator's headers. Raises SettingError on one that cannot be sent."""
+    """Returns the operator's headers, their names in lower case. Raises SettingError on one that cannot be sent."""
     for name, value in headers.items():
         if not name or not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-            raise SettingError(f"upstream.headers: {name!r} is no name of a header")
-        if name.lower() in OURS:
+            raise SettingError(f"upstream.headers: {name!r} is not the name of a header")
+        if name.lower() in RESERVED_HEADERS:
             raise SettingError(f"upstream.headers: '{name}' is set by the gateway itself")
         if not value.isascii() or not value.isprintable():
             raise SettingError(f"upstream.headers: the value of '{name}' cannot be sent")
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _certificates(settings: UpstreamSettings) -> ssl.SSLContext:
-    """Whom we trust, and who we are. Raises SettingError."""
+def _ssl_context(settings: UpstreamSettings) -> ssl.SSLContext:
+    """Returns the certificates that we trust and the one that we show. Raises SettingError."""
     context = ssl.create_default_context()
     try:
-        place = "ca_file"
+        setting = "ca_file"
         if settings.ca_file:
             context.load_verify_locations(settings.ca_file)
-        place = "client_certificate"
+        setting = "client_certificate"
         if settings.client_certificate:
             context.load_cert_chain(settings.client_certificate, settings.client_key or None)
         elif settings.client_key:
             raise SettingError("upstream.client_key: upstream.client_certificate is missing")
     except OSError as error:  # ssl.SSLError is one
         why = error.strerror or "it cannot be read"
-        raise SettingError(f"upstream.{place}: {getattr(settings, place)}: {why}") from error
+        raise SettingError(f"upstream.{setting}: {getattr(settings, setting)}: {why}") from error
     return context
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """aiohttp warns of large bytes, which it would write in one go: it reads a file piece by piece."""
+    """Returns a body as aiohttp takes it without a warning."""
     return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
 def _proxy(base_url: str) -> str | None:
-    """The environment's proxy for this address, looked up once: aiohttp's own `trust_env` would do it each time."""
+    """Returns the environment's proxy for this address. aiohttp's own `trust_env` would look it up for each call."""
     parts = urlsplit(base_url)
     if proxy_bypass(parts.hostname or ""):
         return None

@@ -98,7 +98,7 @@ def bare(case: Case) -> Work:
     async def work() -> object:
         reply = await session.open("POST", "/v2/chat", BODY, case.streamed, "key")
         try:
-            return await (reply.read() if case.streamed else reply.whole())
+            return await (reply.read_chunk() if case.streamed else reply.read_body())
         finally:
             reply.close()
 
@@ -114,7 +114,7 @@ def resilient(case: Case) -> Work:
 
     async def work() -> object:
         async with upstream.post("/v2/chat", case.caller, BODY, case.streamed, MODEL) as reply:
-            return await (reply.read() if case.streamed else reply.whole())
+            return await (reply.read_chunk() if case.streamed else reply.read_body())
 
     return work
 
