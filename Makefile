@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-long install node-modules check fix bench soak docs cover lock clean FORCE
+.PHONY: help run test test-long install node-modules check fix bench soak docs oracle cover lock clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -47,6 +47,9 @@ soak: .venv/.dev-stamp ## five minutes of everything at once, faults too; fails 
 
 docs: .venv/.dev-stamp ## write the generated tables into the documents
 	$(BIN)/python tests/support/docs.py $(ARGS)
+
+oracle: .venv/.dev-stamp ## make tests/oracle/ anew from the vendors' documents in ../shared/reference
+	PYTHONPATH=tests $(BIN)/python -m support.oracle_generator
 
 cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite
 	$(PYTEST) --cov $(ARGS)

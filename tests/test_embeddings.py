@@ -36,7 +36,6 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 PUBLISHED = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 """SHA-256 of OpenAI's cl100k_base.tiktoken, as tiktoken's own source has it."""
 
-needs_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
 
 # --- the vocabulary -----------------------------------------------------------------------------------------
 
@@ -365,7 +364,6 @@ def _golden(name: str) -> list[Any]:
     return sorted((golden.ROOT / "embeddings").glob(f"*/{name}"))
 
 
-@needs_oracle
 @pytest.mark.parametrize("path", _golden("request.cohere.json"), ids=lambda path: path.parent.name)
 def test_golden_requests_are_coheres(path: Any) -> None:
     body = json.loads(path.read_text(encoding="utf-8"))
@@ -373,7 +371,6 @@ def test_golden_requests_are_coheres(path: Any) -> None:
         oracle.cohere_request_validator("/v2/embed").check(one)
 
 
-@needs_oracle
 @pytest.mark.parametrize("path", _golden("response.openai.json"), ids=lambda path: path.parent.name)
 def test_golden_answers_are_openais(path: Any) -> None:
     """OpenAI's document knows no base64, although its SDKs ask for nothing else: such vectors are unpacked first."""
@@ -385,7 +382,6 @@ def test_golden_answers_are_openais(path: Any) -> None:
     oracle.openai_validator("CreateEmbeddingResponse").check(body)
 
 
-@needs_oracle
 @property_of(150)
 @given(
     st.lists(one_input, min_size=1, max_size=5),
@@ -417,7 +413,6 @@ def test_requests_are_coheres(given_: list[Any], model: str, rest: dict[str, Any
         oracle.cohere_request_validator("/v2/embed").check(json.loads(body))
 
 
-@needs_oracle
 def test_every_field_of_both_has_a_row() -> None:
     rows = embeddings.TABLE.rows
     assert oracle.openai_schema_properties("CreateEmbeddingRequest") <= {row.name for row in rows}

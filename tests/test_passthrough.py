@@ -63,7 +63,6 @@ def test_what_takes_json_is_held_and_what_takes_files_is_not() -> None:
         assert f"{{{method.acts_on}}}" in method.path or "{" not in method.path
 
 
-@pytest.mark.skipif(not oracle.available(), reason="the specifications are absent")
 def test_every_operation_of_coheres_specification_is_in_the_table() -> None:
     assert [row for row in oracle.cohere_operations() if find(row[0], an_example(row[1])) is OTHER] == []
 

@@ -141,7 +141,6 @@ def test_strict_mode_refuses_what_is_ignored_and_takes_what_is_emulated() -> Non
         translated(body | {"user": "u"}, strict=True)
 
 
-@pytest.mark.skipif(not oracle.available(), reason="Cohere's specification is absent")
 def test_cohere_defines_all_that_is_sent() -> None:
     validator = oracle.cohere_request_validator("/v2/rerank")
     for document, fields, _ in OBJECTS:

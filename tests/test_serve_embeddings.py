@@ -130,7 +130,6 @@ def test_one_other_type_is_the_embedding(sdk: openai.OpenAI, kind: str) -> None:
     assert all(number == int(number) for number in one.embedding)
 
 
-@pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
 def test_an_answer_is_what_openais_document_says(demo: Gateway) -> None:
     oracle.openai_validator("CreateEmbeddingResponse").check(embed(demo, ["a", "b"]).body)
 

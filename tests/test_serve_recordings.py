@@ -22,7 +22,6 @@ from support.scripted_upstream import Pause, Script, event_stream, json_answer, 
 
 CHAT_PATH = "/v2/chat"
 FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "MAX_TOKENS": "length", "TOOL_CALL": "tool_calls"}
-with_oracle = pytest.mark.skipif(not oracle.available(), reason=oracle.ABSENT)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +162,6 @@ def test_a_whole_answer(theatre: Stage, recording: Recording) -> None:
     same(found, told(recording), request["model"])
 
 
-@with_oracle
 @each_recording(CHAT_PATH, status=200, streamed=False)
 def test_a_whole_body(theatre: Stage, recording: Recording) -> None:
     theatre.plays(played(recording))
@@ -203,7 +201,6 @@ def test_a_stream(theatre: Stage, recording: Recording) -> None:
     assert final.usage.completion_tokens == recorded["usage"]["tokens"]["output_tokens"]
 
 
-@with_oracle
 @pytest.mark.parametrize("include_usage", [False, True])
 @each_recording(CHAT_PATH, status=200, streamed=True)
 def test_every_chunk(theatre: Stage, recording: Recording, include_usage: bool) -> None:
@@ -217,7 +214,6 @@ def test_every_chunk(theatre: Stage, recording: Recording, include_usage: bool) 
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in seen.chunks}) == 1
 
 
-@with_oracle
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_fingerprint(theatre: Stage, stream: bool) -> None:
     seen = theatre.asked(streamed() if stream else answered(), stream=stream)
@@ -312,7 +308,6 @@ def test_a_refusal(theatre: Stage, recording: Recording, stream: bool) -> None:
     assert recording.json()["message"] in raised.value.message
 
 
-@with_oracle
 @each_recording(CHAT_PATH)
 def test_what_cohere_is_asked(theatre: Stage, recording: Recording) -> None:
     """Cohere's own document accepts the request that is sent, and it is in substance the recorded one."""

@@ -71,8 +71,7 @@ def message(text: Any, **more: Any) -> Any:
 
 def check(document: Any, schema: str) -> None:
     """Against OpenAI's specification, where it is at hand."""
-    if oracle.available():
-        oracle.openai_validator(schema).check(document)
+    oracle.openai_validator(schema).check(document)
 
 
 # --- responses ----------------------------------------------------------------------------------------------

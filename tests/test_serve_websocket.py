@@ -47,7 +47,7 @@ from support.app import (
 from support.asgi_server import serve
 from support.process import Process
 from support.scripted_upstream import Chunk, End, Pause, Script, Signal, json_answer, transcript
-from test_responses_contract import _check, needs_oracle
+from test_responses_contract import _check
 from test_serve_disconnect import BEGUN, NEVER, SOON, STREAM_HEAD, late_stream, process_over, waiting
 from test_serve_responses import PARIS, TOOLS, ask, events
 
@@ -173,7 +173,6 @@ def test_a_socket_tells_what_a_stream_tells(served: Gateway, caller: Caller, nam
     assert alike(told) == alike([event for _, event in events(seen)])
 
 
-@needs_oracle
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_event_is_what_openai_says_it_is(caller: Caller, name: str) -> None:
     for event in caller.ask(**REQUESTS[name], stream_id="lane_1"):
@@ -347,9 +346,8 @@ def test_a_response_may_be_prepared(theatre: Stage, given: Any, store: bool) -> 
         prepared = told[-1]["response"]
         assert (prepared["status"], prepared["output"], prepared["usage"]["total_tokens"]) == ("completed", [], 0)
         assert not theatre.upstream.exchanges, "Cohere is not asked"
-        if oracle.available():
-            for event in told:
-                _check(event)
+        for event in told:
+            _check(event)
         caller.response(input="Two", previous_response_id=prepared["id"], store=store)
         assert said(theatre) == [("user", "One")] * (given not in (..., [], "")) + [("user", "Two")]
 
@@ -456,8 +454,7 @@ def test_what_is_wrong_is_told_and_the_socket_stays(caller: Caller, name: str) -
     assert list(told) == ["status", "error", "type"] and told["type"] == "error"
     assert (told["status"], told["error"]["param"], told["error"]["code"]) == (400, param, code)
     assert told["error"]["message"] and told["error"]["type"] == "invalid_request_error"
-    if oracle.available():
-        oracle.openai_validator("ResponseWsError").check(told)
+    oracle.openai_validator("ResponseWsError").check(told)
     assert caller.response()["status"] == "completed"
 
 
@@ -474,8 +471,7 @@ def test_a_refusal_of_coheres_is_told_with_what_clients_obey(theatre: Stage) -> 
         assert told["error"]["headers"].items() >= {"retry-after": "7"}.items()
         line = theatre.gateway.log.line_of(told["error"]["headers"]["x-request-id"])
         assert (line["status"], line["error"]) == (429, "rate_limit_exceeded")
-        if oracle.available():
-            oracle.openai_validator("ResponseWsError").check(told)
+        oracle.openai_validator("ResponseWsError").check(told)
         assert caller.response()["status"] == "completed"
 
 
