@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED
 from gateway.settings.loading import load
 from gateway.settings.reference import described
 from gateway.settings.schema import RENAMED
-from support import docs
+from support import architecture, docs
 
 ROOT = docs.ROOT
 WRITTEN = (*docs.DOCUMENTS, "CHANGELOG.md")
@@ -50,6 +51,28 @@ def prose(text: str) -> str:
 @pytest.mark.parametrize("name", docs.DOCUMENTS)
 def test_the_tables_are_fresh(name: str) -> None:
     assert docs.regenerated(TEXTS[name]) == TEXTS[name], f"the tables of {name} are stale: run make docs"
+
+
+@pytest.mark.parametrize("name", docs.FILES)
+def test_generated_files_are_fresh(name: str) -> None:
+    assert docs.FILES[name]() == (ROOT / name).read_text(encoding="utf-8"), f"{name} is stale: run make docs"
+
+
+def test_arrows_that_follow_from_others_are_left_out() -> None:
+    assert architecture.reduced([("a", "b"), ("b", "c"), ("a", "c"), ("a", "d")]) == [
+        ("a", "b"),
+        ("a", "d"),
+        ("b", "c"),
+    ]
+
+
+def test_boxes_of_a_row_do_not_overlap() -> None:
+    layers = [["gateway.low"], [f"gateway.{name}" for name in "abcd"], ["gateway.high"]]
+    arrows = [("gateway.high", "gateway.low"), ("gateway.high", "gateway.a"), ("gateway.d", "gateway.low")]
+    where = architecture.places(layers, architecture.paths(layers, arrows))
+    middles = sorted(middle for (row, name), middle in where.items() if row == 1 and " -> " not in name)
+    assert len(middles) == 4
+    assert all(right - left >= architecture.BOX[0] for left, right in pairwise(middles))
 
 
 def test_every_table_stands_somewhere() -> None:

@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+# As a script, this file would not find the folder above it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.cohere_methods import METHODS
@@ -23,6 +26,7 @@ from gateway.http.unsupported import UNSUPPORTED
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.settings.reference import described
+from support import architecture
 from translators.answer.turn import FAILED_REASONS
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, EmbeddingModel
 from translators.core.field_table import Field, Verdict
@@ -230,6 +234,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
 }
 
 
+FILES: Mapping[str, Callable[[], str]] = {"docs/architecture.svg": architecture.svg}
+"""Files that are generated as a whole."""
+
+
 def regenerated(text: str) -> str:
     """The document with every generated part made anew. KeyError: it asks for a table that does not exist."""
     return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n{found[3]}", text)
@@ -240,10 +248,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when a table is stale")
     check = parser.parse_args(arguments).check
     stale = False
-    for name in DOCUMENTS:
+    for name in (*DOCUMENTS, *FILES):
         path = ROOT / name
-        old = path.read_text(encoding="utf-8")
-        new = regenerated(old)
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = FILES[name]() if name in FILES else regenerated(old)
         if new != old:
             stale = True
             print(f"{name} {'is stale: run make docs' if check else 'is written'}")
