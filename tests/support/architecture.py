@@ -81,12 +81,12 @@ def reduced(arrows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def paths(layers: Sequence[Sequence[str]], arrows: Sequence[tuple[str, str]]) -> list[list[Node]]:
     """Returns for each arrow the nodes that it passes, from its box down to the other one."""
     row_of = {name: row for row, names in enumerate(reversed(layers)) for name in names}
-    found = []
+    routes = []
     for source, target in arrows:
         between = range(row_of[source] + 1, row_of[target])
         points = [(row, f"{source} -> {target}") for row in between]
-        found.append([(row_of[source], source), *points, (row_of[target], target)])
-    return found
+        routes.append([(row_of[source], source), *points, (row_of[target], target)])
+    return routes
 
 
 def places(layers: Sequence[Sequence[str]], routes: Sequence[Sequence[Node]]) -> dict[Node, float]:
@@ -94,8 +94,8 @@ def places(layers: Sequence[Sequence[str]], routes: Sequence[Sequence[Node]]) ->
     rows: list[list[Node]] = [[(row, name) for name in names] for row, names in enumerate(reversed(layers))]
     neighbours: dict[Node, list[Node]] = {node: [] for row in rows for node in row}
     for route in routes:
-        for row, name in route[1:-1]:
-            rows[row].append((row, name))
+        for number, name in route[1:-1]:
+            rows[number].append((number, name))
         for upper, lower in pairwise(route):
             neighbours.setdefault(upper, []).append(lower)
             neighbours.setdefault(lower, []).append(upper)
@@ -203,7 +203,7 @@ def picture(layers: Sequence[Sequence[str]], arrows: Iterable[tuple[str, str]], 
 
 def imports() -> set[tuple[str, str]]:
     """Returns the imports among the entries of LAYERS, as (importer, imported)."""
-    found = set()
+    pairs = set()
     for path in house.files():
         importer = house.entry(house.dotted(path))
         if importer is None or house.dotted(path).partition(".")[0] not in house.PACKAGES:
@@ -212,8 +212,8 @@ def imports() -> set[tuple[str, str]]:
             if one.target.partition(".")[0] in house.PACKAGES:
                 imported = house.entry(one.target)
                 if imported not in (None, importer):
-                    found.add((importer, str(imported)))
-    return found
+                    pairs.add((importer, str(imported)))
+    return pairs
 
 
 OMITTED = frozenset({"gateway", "gateway.__main__"})
