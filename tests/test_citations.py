@@ -1,7 +1,5 @@
 """Citations: found in the text whatever their offsets count, and told as annotations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,7 +9,7 @@ from hypothesis import given
 
 from schemas.cohere.chat import Citation
 from support.transcripts import property_of
-from translators.answer import annotations as told_as
+from translators.answer.annotations import annotations, citation_note
 from translators.answer.citations import clamp, locate
 from translators.answer.events import Cited, Kind
 
@@ -93,7 +91,7 @@ def cited(*sources: dict[str, Any], kind: Kind = Kind.TEXT) -> Cited:
 
 
 def told(*sources: dict[str, Any], base: int = 0) -> list[Any]:
-    found: list[Any] = msgspec.to_builtins(told_as.annotations(cited(*sources), base))
+    found: list[Any] = msgspec.to_builtins(annotations(cited(*sources), base))
     return found
 
 
@@ -140,7 +138,7 @@ def test_c80_a_source_with_an_address(source: dict[str, Any], url: str, title: s
 def test_b34_b35_a_source_without_one_makes_no_annotation_and_is_kept(source: dict[str, Any]) -> None:
     """No `source:<id>` is ever made up; the extension keeps the source as it is."""
     assert told(source) == []
-    assert told_as.note(cited(source), 0).sources == [source]
+    assert citation_note(cited(source), 0).sources == [source]
 
 
 def test_one_annotation_a_source_in_order_and_rebased() -> None:
@@ -152,10 +150,10 @@ def test_one_annotation_a_source_in_order_and_rebased() -> None:
 @pytest.mark.parametrize("kind", [Kind.THINKING, Kind.PLAN])
 def test_c83_thoughts_are_not_annotated(kind: Kind) -> None:
     source = document(url="https://a")
-    assert told_as.annotations(cited(source, kind=kind), 0) == []
-    assert told_as.note(cited(source, kind=kind), 3).start == 9
+    assert annotations(cited(source, kind=kind), 0) == []
+    assert citation_note(cited(source, kind=kind), 3).start == 9
 
 
 def test_a_citation_without_anything_is_noted_with_nothing() -> None:
-    empty = told_as.note(Cited(0, Kind.TEXT, 0, 0, Citation()), 0)
+    empty = citation_note(Cited(0, Kind.TEXT, 0, 0, Citation()), 0)
     assert (empty.text, empty.sources, empty.type) == ("", [], "TEXT_CONTENT")

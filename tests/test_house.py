@@ -101,9 +101,23 @@ BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent 
 IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "words",
     "gateway.auth",
+IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "gateway.upstream",
     "gateway.observability.metrics",
     "gateway.observability.upstream_events",
+    "translators.answer",
+    "schemas.openai",
+    "schemas.cohere",
+    "translators.operations.chat",
+    "translators.operations.chat_answer",
+    "translators.operations.responses",
+    "translators.operations.responses_answer",
+    "translators.operations.responses_compaction",
+    "translators.operations.responses_input",
+    "translators.operations.responses_template",
+    "translators.operations.responses_tools",
+    "translators.operations.responses_websocket",
+)
 )
 
 DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})

@@ -70,7 +70,7 @@ def test_every_row_that_does_not_send_says_why() -> None:
 def test_nonsense_in_a_field_is_a_4xx_at_worst(name: str, value: Any) -> None:
     try:
         body = json.dumps({"model": A, "input": "Hi", name: value}).encode()
-        responses_compaction.remembering(body, "resp_1")
+        responses_compaction.state_options(body, "resp_1")
         call = responses_compaction.request(body, transcripts.context())
     except InvalidField as error:
         assert error.failure.status in (400, 404) and error.failure.message and error.failure.code
@@ -100,7 +100,7 @@ def output(call: responses_compaction.CompactionTranslation) -> list[Any]:
 
 
 def test_the_newest_messages_stay_and_all_instructions() -> None:
-    long = "x" * (responses_compaction.MOST_KEPT // 3)
+    long = "x" * (responses_compaction.MOST_CHARACTERS // 3)
     items = [user("oldest"), {"role": "developer", "content": "Be brief."}, *(user(f"{n}{long}") for n in range(3))]
     call = golden.compaction_call({"model": A, "input": items})
     *kept, last = output(call)
@@ -122,7 +122,9 @@ def test_what_was_said_before_is_compacted_too() -> None:
 
 
 def test_what_is_named_stays_as_itself() -> None:
-    context = msgspec.structs.replace(golden.summarising(), items={"item_1": json.dumps(user("One")).encode()})
+    context = golden.summarising()
+    conversation = msgspec.structs.replace(context.conversation, items={"item_1": json.dumps(user("One")).encode()})
+    context = msgspec.structs.replace(context, conversation=conversation)
     body = json.dumps({"model": A, "input": [{"type": "item_reference", "id": "item_1"}]}).encode()
     assert [item["content"][0]["text"] for item in output(responses_compaction.request(body, context))[:-1]] == ["One"]
 

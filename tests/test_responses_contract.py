@@ -118,7 +118,7 @@ def _check_whole(response: dict[str, Any]) -> None:
 def _told(request: dict[str, Any], data: list[bytes]) -> list[Any]:
     """The whole stream, with what is told in the background before Cohere is asked."""
     call = golden.responses_call(request)
-    queued = responses.queued(call).events if request.get("background") else ()
+    queued = responses.queued_response(call).events if request.get("background") else ()
     told = [*map(json.loads, queued), *golden.told(call.stream(), data)]
     assert [event["sequence_number"] for event in told] == list(range(len(told)))
     assert all(next(iter(event)) == "type" for event in told), "the framing finds an event's name at its beginning"
@@ -303,7 +303,7 @@ _ANY_JSON = st.recursive(
 
 
 def _asked(body: bytes) -> None:
-    responses.remembering(body, "resp_1")
+    responses.state_options(body, "resp_1")
     responses.request(body, transcripts.context())
 
 

@@ -284,7 +284,7 @@ def test_empty_instructions_are_none(empty: str | None) -> None:
 
 def test_the_requests_own_items_are_kept_with_ids() -> None:
     body = json.dumps(ask(input=[{"id": "mine", **HELLO}, HELLO, call_item()])).encode()
-    kept = responses.remembering(body, "resp_abc").items
+    kept = responses.state_options(body, "resp_abc").items
     assert [identity for identity, _ in kept] == ["mine", "item_abc_1", "item_abc_2"]
     items = [json.loads(item) for _, item in kept]
     assert [item["id"] for item in items] == ["mine", "item_abc_1", "item_abc_2"]
@@ -292,7 +292,7 @@ def test_the_requests_own_items_are_kept_with_ids() -> None:
 
 
 def test_text_is_kept_as_an_item() -> None:
-    ((identity, item),) = responses.remembering(json.dumps(ask()).encode(), "resp_abc").items
+    ((identity, item),) = responses.state_options(json.dumps(ask()).encode(), "resp_abc").items
     assert json.loads(item) == {
         "id": identity,
         "type": "message",
@@ -304,13 +304,13 @@ def test_text_is_kept_as_an_item() -> None:
 
 def test_numbers_in_items_are_kept_as_they_are() -> None:
     raw = b'{"model":"m","input":[{"role":"user","content":"a","x":1180591620717411303424,"y":1.10}]}'
-    ((_, item),) = responses.remembering(raw, "resp_abc").items
+    ((_, item),) = responses.state_options(raw, "resp_abc").items
     assert b"1180591620717411303424" in item and b"1.10" in item
 
 
 def test_both_memories_at_once_are_refused() -> None:
     with pytest.raises(InvalidField) as caught:
-        responses.remembering(json.dumps(ask(previous_response_id="a", conversation="b")).encode(), "resp_1")
+        responses.state_options(json.dumps(ask(previous_response_id="a", conversation="b")).encode(), "resp_1")
     assert caught.value.failure.param == "conversation"
 
 

@@ -8,31 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.transcripts import property_of
-from translators.answer.decoder import StepTransform
-from translators.answer.events import Closed, Delta, Failed, Finished, Kind, Opened, Step
+from translators.answer.decoder import AnswerTransform
+from translators.answer.events import AnswerEvent, Closed, Delta, Failed, Finished, Kind, Opened
 from translators.answer.transforms import (
-    AnswerCall,
+    AnswerFromToolCall,
     HideReasoning,
     LimitToolCalls,
     OnlyTools,
     RestoreToolNames,
     StripCodeFence,
-    Unwrapped,
+    UnwrapValue,
     ValidateSchema,
 )
 from translators.core.tool_names import ToolNames
 
 
-def told(rewrite: StepTransform, steps: Sequence[Step]) -> list[Step]:
+def told(rewrite: AnswerTransform, steps: Sequence[AnswerEvent]) -> list[AnswerEvent]:
     return [shown for step in steps for shown in rewrite(step)]
 
 
-def text_item(pieces: Sequence[str], item: int = 0) -> list[Step]:
+def text_item(pieces: Sequence[str], item: int = 0) -> list[AnswerEvent]:
     deltas = [Delta(item, Kind.TEXT, piece) for piece in pieces]
     return [Opened(item, Kind.TEXT), *deltas, Closed(item, Kind.TEXT, "".join(pieces))]
 
 
-def shown(rewrite: StepTransform, pieces: Sequence[str]) -> str:
+def shown(rewrite: AnswerTransform, pieces: Sequence[str]) -> str:
     """The text that is told, which its deltas and its closing must agree on."""
     steps = told(rewrite, text_item(pieces))
     joined = "".join(step.text for step in steps if isinstance(step, Delta))
@@ -41,7 +41,7 @@ def shown(rewrite: StepTransform, pieces: Sequence[str]) -> str:
     return joined
 
 
-def call(item: int, name: str, arguments: str = "{}") -> list[Step]:
+def call(item: int, name: str, arguments: str = "{}") -> list[AnswerEvent]:
     opened = Opened(item, Kind.CALL, f"id_{item}", name)
     return [opened, Delta(item, Kind.CALL, arguments), Closed(item, Kind.CALL, arguments)]
 
@@ -81,10 +81,10 @@ def test_a_fence_is_taken_off_however_it_comes(given_: str, wanted: str) -> None
 
 @pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in WRAPPERS], ids=[row[0] for row in WRAPPERS])
 def test_a_wrapper_is_taken_off_however_it_comes(given_: str, wanted: str) -> None:
-    assert shown(Unwrapped(), [given_]) == wanted
-    assert shown(Unwrapped(), list(given_)) == wanted
+    assert shown(UnwrapValue(), [given_]) == wanted
+    assert shown(UnwrapValue(), list(given_)) == wanted
     for cut in range(len(given_) + 1):
-        assert shown(Unwrapped(), [given_[:cut], given_[cut:]]) == wanted
+        assert shown(UnwrapValue(), [given_[:cut], given_[cut:]]) == wanted
 
 
 JSON = st.recursive(
@@ -99,7 +99,7 @@ def test_any_value_comes_out_of_its_wrapper(value: object, data: st.DataObject, 
     written = json.dumps({"value": value}, indent=indent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=6)))
     pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)], strict=True)]
-    assert json.loads(shown(Unwrapped(), pieces)) == value
+    assert json.loads(shown(UnwrapValue(), pieces)) == value
     fenced = f"```json\n{written}\n```"
     assert json.loads(shown(StripCodeFence(), list(fenced))) == {"value": value}
 
@@ -122,14 +122,18 @@ def test_a_tool_that_may_not_be_called_fails_the_answer() -> None:
 
 
 def test_thoughts_can_be_hidden() -> None:
-    thought: list[Step] = [Opened(0, Kind.THINKING), Delta(0, Kind.THINKING, "hm"), Closed(0, Kind.THINKING, "hm")]
+    thought: list[AnswerEvent] = [
+        Opened(0, Kind.THINKING),
+        Delta(0, Kind.THINKING, "hm"),
+        Closed(0, Kind.THINKING, "hm"),
+    ]
     assert told(HideReasoning(), [*thought, *text_item(["a"], 1)]) == text_item(["a"], 1)
 
 
 def test_the_answers_tool_is_the_answer() -> None:
-    steps = told(AnswerCall("give"), [*call(0, "f"), *call(1, "give", '{"a":1}')])
+    steps = told(AnswerFromToolCall("give"), [*call(0, "f"), *call(1, "give", '{"a":1}')])
     assert steps == [*call(0, "f"), *text_item(['{"a":1}'], 1)]
-    twice = told(AnswerCall("give"), [*call(0, "give", '{"a":1}'), *call(1, "give", '{"a":2}')])
+    twice = told(AnswerFromToolCall("give"), [*call(0, "give", '{"a":1}'), *call(1, "give", '{"a":2}')])
     assert twice == text_item(['{"a":1}'], 0), "two answers in a row would be none"
 
 
@@ -144,7 +148,7 @@ def test_the_answers_tool_is_the_answer() -> None:
         ("COMPLETE", [], True),
     ],
 )
-def test_a_finished_text_is_checked(reason: str, items: list[Step], fails: bool) -> None:
+def test_a_finished_text_is_checked(reason: str, items: list[AnswerEvent], fails: bool) -> None:
     def complaint(text: str) -> str:
         return "" if text == "good" else "it is bad"
 

@@ -26,7 +26,7 @@ from support.transcripts import (
     property_of,
     walks,
 )
-from translators.answer.events import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
+from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.answer.turn import FAILED_REASONS, State, Turn
 from translators.core.errors import Failure, UpstreamProtocolError
 
@@ -34,18 +34,18 @@ TEXT, THINKING, PLAN, CALL = Kind.TEXT, Kind.THINKING, Kind.PLAN, Kind.CALL
 CUT = Failure(502, "cut")
 
 
-def feed(turn: Turn, *events: Event) -> list[Step]:
+def feed(turn: Turn, *events: Event) -> list[AnswerEvent]:
     return [step for event in events for step in turn.feed(decode_event(json.dumps(event).encode()))]
 
 
-def told(*events: Event) -> list[Step]:
+def told(*events: Event) -> list[AnswerEvent]:
     """The steps after message-start."""
     turn = Turn()
     assert feed(turn, message_start("m")) == [Started("m")]
     return feed(turn, *events)
 
 
-def short(steps: Sequence[Step]) -> list[Any]:
+def short(steps: Sequence[AnswerEvent]) -> list[Any]:
     """Steps as words, which read better in a table."""
     words: list[Any] = []
     for step in steps:
@@ -364,7 +364,7 @@ def test_the_end_of_a_broken_stream_closes_what_is_open() -> None:
 def test_every_item_is_opened_once_and_closed_once(made: list[Event]) -> None:
     """What `events.py` promises: numbers from 0, deltas joined are the closed text, nothing after the end."""
     turn = Turn()
-    steps: list[Step] = []
+    steps: list[AnswerEvent] = []
     failure = CUT
     for event in made:
         try:

@@ -26,7 +26,7 @@ from gateway.state.conversation_state import new_response_id
 from translators.core.contracts import Stream, Translation
 from translators.core.errors import Failure
 from translators.operations import responses_websocket
-from translators.operations.responses_websocket import Envelope
+from translators.operations.responses_websocket import ClientMessage
 
 MOST_LANES = 8
 """That work at once on one socket."""
@@ -85,7 +85,7 @@ async def _close(send: Send, code: int, reason: str) -> None:
 class StreamQueue(Struct):
     """waiting: its requests that have not begun."""
 
-    waiting: deque[Envelope]
+    waiting: deque[ClientMessage]
     task: "asyncio.Task[None] | None" = None
 
 
@@ -137,24 +137,24 @@ class Socket:
 
     async def _take(self, text: str | None) -> None:
         """A message gets its place in its lane; what is wrong with it is told when its turn comes."""
-        asked = Envelope(failure=NOT_TEXT) if text is None else responses_websocket.opened(text)
+        asked = ClientMessage(failure=NOT_TEXT) if text is None else responses_websocket.parse_message(text)
         trouble = self._trouble(asked)
         if trouble is not None:
-            await self._say(responses_websocket.refused(trouble, asked.lane, {}))
+            await self._say(responses_websocket.error_message(trouble, asked.stream_id, {}))
             return
-        lane = self._lanes.setdefault(asked.lane, StreamQueue(deque()))
+        lane = self._lanes.setdefault(asked.stream_id, StreamQueue(deque()))
         lane.waiting.append(asked)
         if lane.task is None:
-            lane.task = asyncio.get_running_loop().create_task(self._run(asked.lane, lane))
+            lane.task = asyncio.get_running_loop().create_task(self._run(asked.stream_id, lane))
 
-    def _trouble(self, asked: Envelope) -> Failure | None:
+    def _trouble(self, asked: ClientMessage) -> Failure | None:
         """Why a message cannot be taken now."""
         if self._stopping:
             return RESTARTING
         limit = self._services.settings.body_limit
         if len(asked.body) > limit:
             return failure("body_too_large", f"The message is larger than {limit} bytes")
-        if asked.lane not in self._lanes and len(self._lanes) >= MOST_LANES:
+        if asked.stream_id not in self._lanes and len(self._lanes) >= MOST_LANES:
             return TOO_MANY_LANES.at("stream_id")
         waiting = [len(one.body) for lane in self._lanes.values() for one in lane.waiting]
         if len(waiting) >= MOST_WAITING or sum(waiting) + len(asked.body) > limit:
@@ -174,7 +174,7 @@ class Socket:
 
     # --- one request ---------------------------------------------------------------------------------------
 
-    async def _serve(self, asked: Envelope) -> None:
+    async def _serve(self, asked: ClientMessage) -> None:
         """Answers a message, which is recorded like any request."""
         lifecycle = self._services.lifecycle
         record = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
@@ -192,10 +192,10 @@ class Socket:
                 turn.failed()
             lifecycle.finish(record)
 
-    async def _answer(self, asked: Envelope, known: RequestRecord, turn: SocketTurn) -> None:
+    async def _answer(self, asked: ClientMessage, known: RequestRecord, turn: SocketTurn) -> None:
         if asked.failure is not None:
             raise CallerError(asked.failure)
-        outlet = WebSocketSink(self._say, asked.lane, known)
+        outlet = WebSocketSink(self._say, asked.stream_id, known)
         if asked.generate:
             handler = RequestHandler(self._operation.call, self._method, self._services, known, turn)
             await handler.respond(await handler.prepare(asked.body), outlet)
@@ -214,7 +214,7 @@ class Socket:
         outlet.notes = prepared.notes.header()
         await outlet.documents(prepared.events)
 
-    async def _failed(self, error: Exception, asked: Envelope, known: RequestRecord) -> None:
+    async def _failed(self, error: Exception, asked: ClientMessage, known: RequestRecord) -> None:
         told = self._services.lifecycle.fail(known, error)
         if told is None:
             return
@@ -225,7 +225,7 @@ class Socket:
         if known.trace_id:
             headers["x-cohere-trace-id"] = known.trace_id
         del headers["content-type"]
-        await self._say(responses_websocket.refused(told, asked.lane, headers))
+        await self._say(responses_websocket.error_message(told, asked.stream_id, headers))
 
 
 class WebSocketSink:
@@ -245,7 +245,7 @@ class WebSocketSink:
 
     async def documents(self, documents: Sequence[bytes]) -> None:
         for document in documents:
-            await self._say(responses_websocket.addressed(document, self._lane, self.notes))
+            await self._say(responses_websocket.event_message(document, self._lane, self.notes))
             self.notes = ""  # the first event has them
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:

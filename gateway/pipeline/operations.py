@@ -153,9 +153,9 @@ CALLS: tuple[CallOperation, ...] = (
         responses.request,
         NAMED_EVENTS,
         responses.TABLE,
-        responses.remembering,
-        responses.kept,
-        responses.queued,
+        responses.state_options,
+        responses.finished_response,
+        responses.queued_response,
     ),
     CallOperation(
         "compact",
@@ -164,13 +164,13 @@ CALLS: tuple[CallOperation, ...] = (
         responses_compaction.request,
         NAMED_EVENTS,
         responses_compaction.TABLE,
-        responses_compaction.remembering,
+        responses_compaction.state_options,
     ),
     CallOperation("rerank", "/v1/rerank", "/v2/rerank", rerank.request, DATA_LINES, rerank.TABLE, cached=True),
 )
 
 SOCKETS: tuple[WebSocketOperation, ...] = tuple(
-    WebSocketOperation(row, responses.prepared) for row in CALLS if row.name == "responses"
+    WebSocketOperation(row, responses.prepare) for row in CALLS if row.name == "responses"
 )
 
 BATCHES: tuple[SplitOperation, ...] = (
@@ -198,7 +198,7 @@ COUNTS: tuple[CountOperation, ...] = (
         "/v1/responses/input_tokens",
         "/v1/tokenize",
         responses.request,
-        responses.remembering,
+        responses.state_options,
         responses_token_count.asked,
         responses_token_count.counted,
     ),

@@ -1,8 +1,8 @@
 """`POST /v2/chat`: the request we send, and the whole answer.
 
-The request's Structs hold every field that Cohere defines and no other: what is not here cannot be sent.
-The answer's Structs declare only what is read, and every foreign field has a default: Cohere may add
-fields, and leaves out those that are empty (docs/cohere-api.md#chat-requests and docs/cohere-api.md#chat-answers).
+The request's Structs have every field that Cohere defines and no other: what is not here cannot be sent. The answer's
+Structs declare only what is read, and every field of Cohere's has a default: Cohere may add fields, and leaves out
+those that are empty (docs/cohere-api.md#chat-requests and docs/cohere-api.md#chat-answers).
 """
 
 from typing import Any, Literal
@@ -137,7 +137,7 @@ class Usage(Struct, frozen=True):
 
 
 class LogprobItem(Struct, frozen=True):
-    """One chunk of text; `logprobs` holds one number a token of it."""
+    """One piece of text; `logprobs` has one number for each token of it."""
 
     text: str | None = None
     token_ids: list[int] | None = None
@@ -179,7 +179,7 @@ class AnsweredMessage(Struct, frozen=True):
 
 
 class ChatAnswer(Struct, frozen=True):
-    """A whole answer. `message` and `finish_reason` are what tells it from an error body."""
+    """A whole answer. `message` and `finish_reason` distinguish it from an error body."""
 
     message: AnsweredMessage
     finish_reason: str

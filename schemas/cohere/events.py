@@ -1,10 +1,10 @@
 """The events of a `/v2/chat` stream.
 
-Eleven kinds, told apart by `type` (docs/cohere-api.md#streaming). A tagged union refuses a tag it does not know, and
-Cohere may invent some: `decode_event` then says Unknown rather than failing the stream.
-Cohere's arrays and objects: in deltas `content`, `tool_calls` and `citations` are single objects; only
-message-start has (empty) arrays, which nobody reads.
-No event can refer to itself, so the garbage collector need not look at any (`gc=False`): there is one for
+Eleven kinds, distinguished by `type` (docs/cohere-api.md#streaming). A tagged union refuses a tag it does not know, and
+Cohere may invent some: `decode_event` then returns Unknown, and the stream goes on.
+
+In deltas `content`, `tool_calls` and `citations` are single objects; only message-start has (empty) arrays, which
+nobody reads. No event can refer to itself, so the garbage collector need not track any (`gc=False`): there is one for
 each token.
 """
 
@@ -115,7 +115,7 @@ class MessageEnd(Struct, frozen=True, gc=False, tag_field="type", tag="message-e
 
 
 class Unknown(Struct, frozen=True, gc=False):
-    """An event of a kind we do not know (`debug`, or a new one): skipped, never fatal."""
+    """An event of another kind (`debug`, or a new one): skipped, never fatal."""
 
     type: str
 
@@ -159,7 +159,7 @@ _decode_tag = Decoder(_Tagged).decode
 
 
 def decode_event(data: bytes) -> Event | Unknown:
-    """One event's JSON. Raises msgspec.DecodeError or UnicodeDecodeError when it is malformed."""
+    """Decodes one event's JSON. Raises msgspec.DecodeError or UnicodeDecodeError if it is malformed."""
     try:
         return _decode_known(data)  # type: ignore[no-any-return]
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What is read of native requests and answers while they are passed on: the model's name, and what was counted.
+"""What is read of native requests and answers while they pass through: the model's name, and the usage.
 
 Everything else in them is skipped unread. Sources: docs/cohere-api.md#chat-answers, docs/cohere-api.md#streaming,
 docs/cohere-api.md#version-1 and docs/cohere-api.md#compatibility-api.
@@ -12,15 +12,15 @@ from msgspec.json import Decoder
 from schemas.cohere.chat import Usage
 
 
-class Asked(Struct, frozen=True):
-    """Any request's body. Whatever the caller wrote there, it is Cohere's to judge."""
+class NativeRequest(Struct, frozen=True):
+    """The body of any request. What the caller wrote there is Cohere's to validate."""
 
     model: Any = None
     stream: Any = None
 
 
 class Inputs(Struct, frozen=True):
-    """A request for vectors: what is to be embedded, uncounted and unread."""
+    """A request for embeddings: its inputs, unread."""
 
     texts: list[Raw] | None = None
     images: list[Raw] | None = None
@@ -35,7 +35,7 @@ class Ending(Struct, frozen=True):
     meta: Usage | None = None
 
 
-class Counted(Struct, frozen=True):
+class NativeAnswer(Struct, frozen=True):
     """Any answer, whole or the last event of a stream: v2 chat has `usage`, everything else `meta`."""
 
     finish_reason: str | None = None
@@ -45,6 +45,6 @@ class Counted(Struct, frozen=True):
     response: Ending | None = None
 
 
-decode_asked = Decoder(Asked).decode
+decode_request = Decoder(NativeRequest).decode
 decode_inputs = Decoder(Inputs).decode
-decode_counted = Decoder(Counted).decode
+decode_answer = Decoder(NativeAnswer).decode

@@ -1,8 +1,8 @@
-"""Chat Completions: what a request's structured fields hold, and the answers we send.
+"""Chat Completions: the structured fields of requests, and the answers we send.
 
-Requests forbid unknown keys on purpose: the field engine (`translators/core/field_table.py`) catches the refusal,
-drops the key and notes it, so an ordinary request pays nothing for it and no key is lost in silence.
-Answers use UNSET for "may be absent" and None for "required, may be null".
+Requests forbid unknown keys on purpose: the field table (`translators/core/field_table.py`) catches the error, drops
+the key and notes it, so an ordinary request pays nothing for it and no key is lost in silence. Answers use UNSET for
+"may be absent" and None for "required, may be null".
 
 Source: OpenAI's specification, `CreateChatCompletionRequest`, `CreateChatCompletionResponse` and
 `CreateChatCompletionStreamResponse`. Extensions of ours are marked so.
@@ -39,11 +39,11 @@ class ImagePart(Struct, tag_field="type", tag="image_url", forbid_unknown_fields
 
 
 class AudioPart(Struct, tag_field="type", tag="input_audio"):
-    """Known only in order to be refused by name."""
+    """Declared only to be refused by name."""
 
 
 class FilePart(Struct, tag_field="type", tag="file"):
-    """Known only in order to be refused by name."""
+    """Declared only to be refused by name."""
 
 
 class DocumentPart(Struct, tag_field="type", tag="document", forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=Tr
 
 
 class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    """The keys from `annotations` on are our own answer coming back; they are read by nobody."""
+    """The keys from `annotations` on are those of our own answers, sent back; nobody reads them."""
 
     content: str | list[TextPart | RefusalPart | ThinkingPart] | None = None
     refusal: str | None = None
@@ -143,13 +143,6 @@ class ToolChoice(Struct, forbid_unknown_fields=True):
     custom: Any = None
 
 
-class JsonSchemaFormat(Struct, forbid_unknown_fields=True):
-    name: str = ""
-    schema: dict[str, Any] | None = None
-    strict: bool | None = None
-    description: str | None = None
-
-
 class ResponseFormat(Struct, forbid_unknown_fields=True):
     """`schema` at this level is Cohere's own spelling (docs/cohere-api.md#json-schemas), accepted with
     `json_object`."""
@@ -202,11 +195,17 @@ class CitationNote(Struct, frozen=True):
     type: str = "TEXT_CONTENT"
 
 
+class TopLogprob(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
 class TokenLogprob(Struct, frozen=True):
     token: str
     logprob: float
     bytes: list[int] | None
-    top_logprobs: list[Any] = []
+    top_logprobs: list[TopLogprob] = []
 
 
 class Logprobs(Struct, frozen=True):

@@ -1,8 +1,8 @@
 """The Responses API: input items, the response object, and the events of its stream.
 
-Source: OpenAI's specification, `CreateResponse`, `Response` and `ResponseStreamEvent`; where the Open
-Responses specification (https://www.openresponses.org) asks for more required fields, those are here as well. Requests
-forbid unknown keys for the field engine's sake (see `schemas/openai/chat.py`).
+Source: OpenAI's specification, `CreateResponse`, `Response` and `ResponseStreamEvent`; fields that only Open Responses
+(https://www.openresponses.org) requires are here as well. Requests forbid unknown keys for the sake of the field table
+(see `schemas/openai/chat.py`).
 """
 
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
     Meta(max_length=16),
 ]
-"""What callers may have kept with a response or a conversation."""
+"""What callers may store with a response or a conversation."""
 
 # --- request: content parts -------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ class PlainText(Struct, tag_field="type", tag="text", forbid_unknown_fields=True
 
 
 class OutputText(Struct, tag_field="type", tag="output_text", forbid_unknown_fields=True):
-    """Our own answer coming back; what stands beside its text is read by nobody."""
+    """A part of our own answers, sent back; only its text is read."""
 
     text: str
     annotations: Any = None
@@ -48,11 +48,11 @@ class InputImage(Struct, tag_field="type", tag="input_image", forbid_unknown_fie
 
 
 class InputFile(Struct, tag_field="type", tag="input_file"):
-    """Known only in order to be refused by name."""
+    """Declared only to be refused by name."""
 
 
 class InputAudio(Struct, tag_field="type", tag="input_audio"):
-    """Known only in order to be refused by name."""
+    """Declared only to be refused by name."""
 
 
 Part = InputText | PlainText | OutputText | Refusal | InputImage | InputFile | InputAudio
@@ -116,7 +116,7 @@ class CompactionInput(Struct, forbid_unknown_fields=True):
 
 
 class ItemKind(Struct):
-    """What an item says it is: the type may be missing on messages and references."""
+    """What an item is: the type may be missing on messages and references."""
 
     type: str | None = None
     role: str | None = None
@@ -266,7 +266,7 @@ class IncompleteDetails(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True, kw_only=True):
-    """All that the caller asked is echoed; null where nothing was asked and nothing is the default."""
+    """The request's fields are echoed; null where a field was not given and has no default."""
 
     id: str
     object: Literal["response"] = "response"
@@ -310,7 +310,7 @@ class Compaction(Struct, frozen=True):
 
 
 class CompactedResponse(Struct, frozen=True):
-    """What is to be said again, and the compaction of all else. `output` begins with messages as they came."""
+    """`output` is the window to continue with: messages, unchanged, then the compaction of everything else."""
 
     id: str
     created_at: int
@@ -320,7 +320,7 @@ class CompactedResponse(Struct, frozen=True):
 
 
 # --- events -----------------------------------------------------------------------------------------------
-# `type` stands first in each: what frames them looks no further.
+# `type` is the first key of each: the framing reads no further.
 
 
 class ResponseEvent(Struct, frozen=True):

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from gateway.pipeline.cl100k_base import vocabulary
 from support import transcripts
-from translators.core.contracts import Context, Stream
+from translators.core.contracts import Context, ConversationContext, Stream
 from translators.core.errors import TranslationError
 from translators.operations import embeddings as embeddings_api
 from translators.operations import responses as responses_api
@@ -85,12 +85,12 @@ def compaction_call(
 
 def summarising(history: Sequence[Any] = (), **settings: Any) -> Context:
     """The fixed context, with a seal that can be read."""
-    return replace(
-        transcripts.context(**settings),
+    conversation = ConversationContext(
         history=tuple(json.dumps(items).encode() for items in history),
-        seal_summary=lambda text: SEALED + text,
-        opened_summary=lambda token: token.removeprefix(SEALED) if token.startswith(SEALED) else None,
+        encrypt_summary=lambda text: SEALED + text,
+        decrypt_summary=lambda token: token.removeprefix(SEALED) if token.startswith(SEALED) else None,
     )
+    return replace(transcripts.context(**settings), conversation=conversation)
 
 
 def embeddings(case: Path) -> dict[str, str]:

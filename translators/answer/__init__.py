@@ -1,1 +1,1 @@
-"""Cohere's answers: the turn machine, and what is made of its events."""
+"""Cohere's answers: the turn machine, which makes answer events of them, and what reads and changes these."""

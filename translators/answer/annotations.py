@@ -1,7 +1,7 @@
-"""Cohere's citations as OpenAI's annotations, and, losing nothing, as citations.
+"""Cohere's citations as OpenAI's annotations, and, losing nothing, as the `citations` extension.
 
-An annotation needs a URL, so only a source with one becomes an annotation, one for each such source, in
-order. The `citations` extension keeps every source: documents with their ids, tool results, several at once.
+An annotation needs a URL. So each source with a URL becomes one annotation, in order; the `citations` extension has
+every source: documents with their ids, tool results, several at once.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ URL_KEYS = ("url", "link", "uri")
 TITLE_KEYS = ("title", "name")
 
 
-def note(cited: Cited, base: int) -> CitationNote:
-    """`base` is where the cited item begins in the text the caller sees."""
+def citation_note(cited: Cited, base: int) -> CitationNote:
+    """Converts a citation to the extension. `base` is where the cited item begins in the text that the caller sees."""
     citation = cited.citation
     return CitationNote(
         cited.start + base,
@@ -26,38 +26,38 @@ def note(cited: Cited, base: int) -> CitationNote:
 
 
 def annotations(cited: Cited, base: int) -> list[Annotation]:
-    """Empty for a citation of the model's thoughts: annotations point into the answer's text."""
+    """Converts a citation to chat's annotations. Empty for a cited thought: annotations point into the text."""
     if cited.kind is not Kind.TEXT:
         return []
-    found: list[Annotation] = []
+    result: list[Annotation] = []
     for source in cited.citation.sources or ():
         document = source.get("document") or source.get("tool_output")
         url = _first(document, URL_KEYS)
         if url:
             title = _first(document, TITLE_KEYS) or str(source.get("id") or url)
-            found.append(Annotation(UrlCitation(url, title, cited.start + base, cited.end + base)))
-    return found
+            result.append(Annotation(UrlCitation(url, title, cited.start + base, cited.end + base)))
+    return result
 
 
 def flat_annotations(cited: Cited) -> list[dict[str, Any]]:
-    """The Responses form: flat, and a document without a URL is a file_citation, which has no place in the text.
+    """Converts a citation to the annotations of Responses.
 
-    What a tool said is no file: it is in the citations alone. (Open Responses has no file_citation, and of the two only
-    tools can be asked for in its words.)
+    They are flat, and a document without a URL is a file_citation, which has no offsets. A tool's result is no file: it
+    is in the `citations` alone. (Open Responses has no file_citation; in its words a caller can only ask for tools.)
     """
     if cited.kind is not Kind.TEXT:
         return []
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     for index, source in enumerate(cited.citation.sources or ()):
         document = source.get("document") or source.get("tool_output")
         url, name = _first(document, URL_KEYS), str(source.get("id") or "")
         title = _first(document, TITLE_KEYS)
         if url:
-            place = {"start_index": cited.start, "end_index": cited.end}
-            found.append({"type": "url_citation", "url": url, "title": title or name or url, **place})
+            span = {"start_index": cited.start, "end_index": cited.end}
+            result.append({"type": "url_citation", "url": url, "title": title or name or url, **span})
         elif source.get("type") != "tool":
-            found.append({"type": "file_citation", "file_id": name, "filename": title or name, "index": index})
-    return found
+            result.append({"type": "file_citation", "file_id": name, "filename": title or name, "index": index})
+    return result
 
 
 def _first(document: Any, keys: tuple[str, ...]) -> str:

@@ -1,20 +1,20 @@
-"""Where in a text a citation of Cohere's stands.
+"""Locates a citation of Cohere's in the text that it cites.
 
-Offsets are characters, end exclusive; whether Cohere counts code points or UTF-16 units beyond the BMP was
-never recorded (docs/cohere-api.md#unknown). The citation carries the cited words, so both readings can be checked
-against the text; a search near the place is the last resort.
+Offsets are characters, end exclusive. Whether Cohere counts code points or UTF-16 units beyond the BMP was never
+recorded (docs/cohere-api.md#unknown). The citation carries the cited words, so both readings can be checked against the
+text; a search close to the stated offset is the last resort.
 """
 
 from schemas.cohere.chat import Citation
 
 _NEAR = 64
-"""How many characters before `start` the search begins: offsets have been seen off, but not far."""
+"""How many characters before `start` the search begins. Recorded offsets were off by a few, never by more."""
 
 
 def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int] | None:
-    """The citation's (start, end) in code points, or None if its words are not (yet) there.
+    """Returns the citation's (start, end) in code points, or None if its words are not in the text (yet).
 
-    final: nothing will be added to the text any more, so the words may be looked for near by.
+    final: the text is complete, so the words may be searched for.
     """
     start, end, words = citation.start or 0, citation.end or 0, citation.text
     if not words:
@@ -27,12 +27,12 @@ def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int
             return converted
     if not final:
         return None
-    found = text.find(words, max(0, start - _NEAR))
-    return None if found < 0 else (found, found + len(words))
+    position = text.find(words, max(0, start - _NEAR))
+    return None if position < 0 else (position, position + len(words))
 
 
 def clamp(citation: Citation, text: str) -> tuple[int, int]:
-    """The stated offsets, kept inside the text: for a citation whose words were never found."""
+    """Returns the stated offsets, brought inside the text: for a citation whose words are not in it."""
     start = min(max(citation.start or 0, 0), len(text))
     return start, min(max(citation.end or 0, start), len(text))
 

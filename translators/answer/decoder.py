@@ -1,6 +1,6 @@
-"""Cohere's bytes, whole or streamed, told as steps: decode, turn machine, then the request's rewrites.
+"""Decodes Cohere's bytes, whole or streamed, into answer events: JSON, turn machine, then the request's transforms.
 
-The one way from an answer of Cohere's to either projection.
+Both projections read the answer through an AnswerDecoder, so neither can see what the other does not.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,71 +11,71 @@ import msgspec
 from schemas.cohere.chat import decode_answer
 from schemas.cohere.errors import decode_error
 from schemas.cohere.events import decode_event
-from translators.answer.events import Failed, Step
+from translators.answer.events import AnswerEvent, Failed
 from translators.answer.replay import replay
 from translators.answer.turn import Turn
 from translators.core.errors import Failure, UpstreamProtocolError
 
 DONE = b"[DONE]"
-"""Cohere's sentinel after message-end: not JSON, and it says nothing new."""
+"""Cohere's sentinel after message-end. It is not JSON and adds nothing."""
 
 
-class StepTransform(Protocol):
-    """Changes what is told: one step in, any number out. Made anew for each answer, may keep state."""
+class AnswerTransform(Protocol):
+    """Changes one answer's events: takes one event, returns any number. Made anew for each answer; may have state."""
 
-    def __call__(self, step: Step) -> Sequence[Step]: ...
+    def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]: ...
 
 
 class AnswerDecoder:
-    """One answer. Either `whole` once, or `feed` for each event and `end` at the end."""
+    """Decodes one answer. Call either `whole` once, or `feed` for each stream event and `end` at the end."""
 
-    def __init__(self, rewrites: Iterable[StepTransform] = ()) -> None:
+    def __init__(self, transforms: Iterable[AnswerTransform] = ()) -> None:
         self._turn = Turn()
-        self._rewrites = tuple(rewrites)
+        self._transforms = tuple(transforms)
         self._failed = False
 
-    def feed(self, data: bytes) -> Sequence[Step]:
-        """The steps of one stream event. Raises UpstreamProtocolError."""
+    def feed(self, data: bytes) -> Sequence[AnswerEvent]:
+        """Decodes the data of one stream event. Raises UpstreamProtocolError."""
         if data == DONE:
             return ()
         try:
             event = decode_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamProtocolError(_complaint(data, "a stream event")) from error
-        steps = self._turn.feed(event)
-        return self._rewritten(steps) if self._rewrites else steps
+            raise UpstreamProtocolError(_error_message(data, "a stream event")) from error
+        events = self._turn.feed(event)
+        return self._transform(events) if self._transforms else events
 
-    def end(self, failure: Failure) -> Sequence[Step]:
-        """The steps that end a broken stream; nothing after a proper end."""
-        return self._rewritten(self._turn.end(failure))
+    def end(self, failure: Failure) -> Sequence[AnswerEvent]:
+        """Ends a broken stream with this failure. Returns nothing after a proper end."""
+        return self._transform(self._turn.end(failure))
 
-    def whole(self, body: bytes) -> Sequence[Step]:
-        """All steps of a whole answer. Raises UpstreamProtocolError."""
+    def whole(self, body: bytes) -> Sequence[AnswerEvent]:
+        """Decodes a whole answer. Raises UpstreamProtocolError."""
         try:
             answer = decode_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamProtocolError(_complaint(body, "an answer")) from error
-        steps = [step for event in replay(answer) for step in self._turn.feed(event)]
-        return self._rewritten(steps) if self._rewrites else steps
+            raise UpstreamProtocolError(_error_message(body, "an answer")) from error
+        events = [event for upstream_event in replay(answer) for event in self._turn.feed(upstream_event)]
+        return self._transform(events) if self._transforms else events
 
-    def _rewritten(self, steps: Sequence[Step]) -> Sequence[Step]:
-        """The steps through all rewrites. A rewrite may fail the answer: then nothing more is told."""
-        for rewrite in self._rewrites:
-            steps = [told for step in steps for told in rewrite(step)]
+    def _transform(self, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
+        """Applies all transforms in order. A transform may fail the answer: events after a Failed are dropped."""
+        for transform in self._transforms:
+            events = [changed for event in events for changed in transform(event)]
         if self._failed:
             return ()
-        for index, step in enumerate(steps):
-            if isinstance(step, Failed):
+        for index, event in enumerate(events):
+            if isinstance(event, Failed):
                 self._failed = True
-                return steps[: index + 1]
-        return steps
+                return events[: index + 1]
+        return events
 
 
-def _complaint(body: bytes, what: str) -> str:
-    """Some proxies answer 200 with an error body, asked for a stream or not: its message is worth more than "cannot be
-    read"."""
+def _error_message(body: bytes, what: str) -> str:
+    """Describes what cannot be decoded. Some proxies answer 200 with an error body, whose message says more than
+    "cannot be read"."""
     try:
-        stated = decode_error(body).message
+        message = decode_error(body).message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        stated = None
-    return f"Cohere answered with an error: {stated}" if stated else f"Cohere sent {what} that cannot be read"
+        message = None
+    return f"Cohere answered with an error: {message}" if message else f"Cohere sent {what} that cannot be read"

@@ -1,7 +1,7 @@
-"""The words between the turn machine and the two projections (chat chunks, Responses events).
+"""Answer events: what the turn machine produces and the two projections (chat chunks, Responses events) read.
 
-An item is one piece of the answer in order of appearance: a text, a thought, a plan or a call. Items are
-numbered from 0. Every item is Opened once and Closed once; its Deltas joined are its Closed text.
+An item is one piece of the answer in order of appearance: a text, a thought, a plan or a tool call. Items are numbered
+from 0. Every item is Opened once and Closed once; its Deltas joined are its Closed text.
 """
 
 from enum import Enum
@@ -13,6 +13,8 @@ from translators.core.errors import Failure
 
 
 class Kind(Enum):
+    """The kinds of items."""
+
     TEXT = "text"
     THINKING = "thinking"
     PLAN = "plan"
@@ -20,13 +22,13 @@ class Kind(Enum):
 
 
 class Started(Struct, frozen=True):
-    """The answer has begun. `id` is Cohere's, empty where it gave none."""
+    """The answer begins. `id` is Cohere's, empty if it gave none."""
 
     id: str
 
 
 class Opened(Struct, frozen=True):
-    """An item begins. `call_id` and `name` are set for a call."""
+    """An item begins. `call_id` and `name` are set for a tool call."""
 
     item: int
     kind: Kind
@@ -35,7 +37,7 @@ class Opened(Struct, frozen=True):
 
 
 class Delta(Struct, frozen=True, gc=False):
-    """A piece of the open item's text, or of a call's arguments."""
+    """A piece of the open item's text, or of a tool call's arguments."""
 
     item: int
     kind: Kind
@@ -44,7 +46,7 @@ class Delta(Struct, frozen=True, gc=False):
 
 
 class Cited(Struct, frozen=True):
-    """A citation of `item`, whose offsets are checked against that item's text (end exclusive)."""
+    """A citation of `item`. The offsets were checked against that item's text; `end` is exclusive."""
 
     item: int
     kind: Kind
@@ -70,10 +72,10 @@ class Finished(Struct, frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """The answer ended as none: nothing follows."""
+    """The answer failed. Nothing follows."""
 
     failure: Failure
     usage: Usage | None = None
 
 
-Step = Started | Opened | Delta | Cited | Closed | Finished | Failed
+AnswerEvent = Started | Opened | Delta | Cited | Closed | Finished | Failed

@@ -1,19 +1,22 @@
 """Cohere's log probabilities as OpenAI's.
 
-An item of Cohere's is a piece of text with one number a token of it; where it holds several tokens the text
-cannot be split, so it becomes one entry whose logprob is the sum (docs/cohere-api.md#log-probabilities). Cohere has
-no alternatives: `top_logprobs` is always empty.
+One item of Cohere's is a piece of text with one number for each of its tokens (docs/cohere-api.md#log-probabilities).
+An item of several tokens cannot be
+split, so it becomes one entry whose logprob is the sum. Cohere gives no alternatives: `top_logprobs` holds the chosen
+token alone where the caller asked for any, and is empty otherwise.
 """
 
 from collections.abc import Iterable
 
 from schemas.cohere.chat import LogprobItem
-from schemas.openai.chat import TokenLogprob
+from schemas.openai.chat import TokenLogprob, TopLogprob
 
 
-def token_logprobs(items: Iterable[LogprobItem]) -> list[TokenLogprob]:
+def token_logprobs(items: Iterable[LogprobItem], top: bool = False) -> list[TokenLogprob]:
+    """Converts the items. `top` is whether `top_logprobs` is to hold the chosen token."""
     entries: list[TokenLogprob] = []
     for item in items:
-        text = item.text or ""
-        entries.append(TokenLogprob(text, sum(item.logprobs or ()), list(text.encode("utf-8", "surrogatepass"))))
+        text, logprob = item.text or "", sum(item.logprobs or ())
+        encoded = list(text.encode("utf-8", "surrogatepass"))
+        entries.append(TokenLogprob(text, logprob, encoded, [TopLogprob(text, logprob, encoded)] if top else []))
     return entries

@@ -1,7 +1,7 @@
-"""A whole Cohere answer, retold as the events a stream would have sent.
+"""Replays a whole answer of Cohere's as the events that a stream would have sent.
 
-So both paths run through the same turn machine and cannot drift apart. Order as in a stream
-(docs/cohere-api.md#order-of-events): plan, content blocks each with its citations, calls, end.
+So whole and streamed answers run through the same turn machine and cannot drift apart. The order is a stream's
+(docs/cohere-api.md#order-of-events): the plan, the content blocks, each with its citations, the tool calls, the end.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from schemas.cohere.chat import ChatAnswer, Citation, ContentBlock, LogprobItem
 
 
 def replay(answer: ChatAnswer) -> Iterator[events.Event]:
-    """The events that a stream of this answer might have had, from message-start to message-end."""
+    """Yields the events of a stream that amounts to this answer, from message-start to message-end."""
     message = answer.message
     yield events.MessageStart(answer.id)
     if message.tool_plan:
@@ -29,24 +29,24 @@ def _content(
 ) -> Iterator[events.Event]:
     last_text = max((index for index, block in enumerate(blocks) if block.thinking is None), default=-1)
     remaining = list(logprobs)
-    # The numbers of an answer that thought first are those of its words, unless they spell the thoughts as well.
-    words = "".join(block.text or "" for block in blocks)
-    of_words = words.startswith("".join(item.text or "" for item in logprobs))
+    # Log probabilities of an answer that begins with a thought belong to its text, unless they spell the thought, too.
+    texts = "".join(block.text or "" for block in blocks)
+    text_only = texts.startswith("".join(item.text or "" for item in logprobs))
     for index, block in enumerate(blocks):
         thinking = block.thinking is not None or block.type == "thinking"
         text = (block.thinking if thinking else block.text) or ""
         if not text:
             yield events.ContentStart(index, _body("", thinking))
-        for piece, logprob in _pieces(text, [] if thinking and of_words else _take(remaining, text)):
+        for piece, logprob in _pieces(text, [] if thinking and text_only else _take(remaining, text)):
             yield events.ContentDelta(index, _body(piece, thinking), logprob)
         for citation in citations:
             if citation.content_index == index or (citation.content_index is None and index == last_text):
-                yield _cited(citation)
+                yield _citation_start(citation)
         yield events.ContentEnd(index)
     for citation in citations:
-        named = citation.content_index
-        if last_text < 0 if named is None else named >= len(blocks):
-            yield _cited(citation)
+        index_of_block = citation.content_index
+        if last_text < 0 if index_of_block is None else index_of_block >= len(blocks):
+            yield _citation_start(citation)
 
 
 def _body(text: str, thinking: bool) -> events.ContentBody:
@@ -55,24 +55,24 @@ def _body(text: str, thinking: bool) -> events.ContentBody:
     return events.ContentBody(events.ContentMessage(content))
 
 
-def _cited(citation: Citation) -> events.CitationStart:
+def _citation_start(citation: Citation) -> events.CitationStart:
     return events.CitationStart(None, events.CitationBody(events.CitationMessage(citation)))
 
 
 def _take(items: list[LogprobItem], text: str) -> list[LogprobItem]:
-    """The leading items that spell this text, or its beginning; they are removed. A thought may have none."""
-    spelt, count = "", 0
-    while count < len(items) and len(spelt) < len(text):
-        spelt += items[count].text or ""
-        if not text.startswith(spelt):
+    """Removes and returns the leading items that spell this text or its beginning. A thought may have none."""
+    prefix, count = "", 0
+    while count < len(items) and len(prefix) < len(text):
+        prefix += items[count].text or ""
+        if not text.startswith(prefix):
             return []
         count += 1
-    taken, items[:] = items[:count], items[count:]
-    return taken
+    leading, items[:] = items[:count], items[count:]
+    return leading
 
 
 def _pieces(text: str, logprobs: list[LogprobItem]) -> list[tuple[str, LogprobItem | None]]:
-    """The text cut as a stream would have cut it: one piece a logprob item, and what they do not spell."""
+    """Cuts the text as a stream would: one piece for each logprob item, and one for what they do not spell."""
     pieces: list[tuple[str, LogprobItem | None]] = [(item.text or "", item) for item in logprobs]
     rest = text[sum(len(piece) for piece, _ in pieces) :]
     return [*pieces, (rest, None)] if rest or not pieces else pieces

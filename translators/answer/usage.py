@@ -1,4 +1,4 @@
-"""How a turn ended and what it used: two tables and two functions, for both projections."""
+"""Finish reasons and token counts, for both projections: Cohere's as OpenAI's."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ FINISH_REASONS: Mapping[str, str] = {
     "STOP_SEQUENCE": "stop",
     "MAX_TOKENS": "length",
     "TOOL_CALL": "tool_calls",
-    # Left over from v1; not in v2's enum, tolerated (docs/cohere-api.md#finish-reasons).
+    # From v1, not in v2's enum; tolerated (docs/cohere-api.md#finish-reasons).
     "ERROR_TOXIC": "content_filter",
     "ERROR_LIMIT": "length",
     "USER_CANCEL": "stop",
@@ -22,23 +22,23 @@ FINISH_REASONS: Mapping[str, str] = {
 
 
 def finish_reason(reason: str, calls: int) -> tuple[str, str | None]:
-    """OpenAI's finish reason, and Cohere's raw one where the table lacks it.
+    """Returns OpenAI's finish reason, and Cohere's own where the table lacks it.
 
-    Proof against contradiction: calls are never reported as `stop` (agents would not run them), and no calls
-    never as `tool_calls` (agents would wait for ever). `length` stays: truncated arguments must not be run.
+    The number of calls overrules Cohere's word: an answer with calls is never `stop` (agents would not run them), one
+    without never `tool_calls` (agents would wait for ever). `length` stays: truncated arguments must not be run.
     """
-    meant = FINISH_REASONS.get(reason)
-    native = None if meant is not None else reason or None
-    meant = meant or "stop"
-    if meant == "stop" and calls:
-        meant = "tool_calls"
-    elif meant == "tool_calls" and not calls:
-        meant = "stop"
-    return meant, native
+    translated = FINISH_REASONS.get(reason)
+    native = None if translated is not None else reason or None
+    translated = translated or "stop"
+    if translated == "stop" and calls:
+        translated = "tool_calls"
+    elif translated == "tool_calls" and not calls:
+        translated = "stop"
+    return translated, native
 
 
 class Counts(Struct, frozen=True):
-    """Whole numbers of tokens; `prompt` includes the image tokens. `billed` is Cohere's own, untouched."""
+    """Whole numbers of tokens. `prompt` includes the image tokens; `billed` is Cohere's own count, unchanged."""
 
     prompt: int = 0
     completion: int = 0
@@ -52,28 +52,28 @@ class Counts(Struct, frozen=True):
 
 
 def total(several: Iterable[Counts]) -> Counts:
-    """The sum over parallel calls: Cohere charges for each."""
-    found = list(several)
+    """Adds up the counts of parallel calls: Cohere charges for each."""
+    summands = list(several)
     billed: dict[str, int | float] = {}
-    for one in found:
+    for one in summands:
         for unit, amount in one.billed.items():
             billed[unit] = billed.get(unit, 0) + amount
     return Counts(
-        sum(one.prompt for one in found),
-        sum(one.completion for one in found),
-        sum(one.cached for one in found),
-        sum(one.reasoning for one in found),
-        sum(one.image for one in found),
+        sum(one.prompt for one in summands),
+        sum(one.completion for one in summands),
+        sum(one.cached for one in summands),
+        sum(one.reasoning for one in summands),
+        sum(one.image for one in summands),
         billed,
     )
 
 
 def counts(usage: Usage | None, base: UsageBase) -> Counts:
-    """The one reading of Cohere's usage: any part may be missing, and numbers may be floats.
+    """Reads Cohere's usage, of which any part may be missing and any number a float.
 
-    `tokens` counts what the model processed, `billed_units` what is charged; whichever is chosen, the other
-    one stands in when it is missing (docs/decisions.md#usage-counts-what-the-model-processed). Cached tokens count
-    against `tokens.input_tokens` and can exceed the billed ones, so they are kept within the prompt.
+    `tokens` counts what the model processed, `billed_units` what is charged. `base` chooses between them
+    (docs/decisions.md#usage-counts-what-the-model-processed); the other one stands in when the chosen one is missing.
+    Cached tokens count against `tokens.input_tokens` and can exceed the billed ones, so they are capped at the prompt.
     """
     if usage is None:
         return Counts()
@@ -94,8 +94,8 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
     )
 
 
-def embedded(meta: Meta | None, base: UsageBase) -> Counts:
-    """The same for vectors: no completion, and images are billed in tokens of their own, or by the piece."""
+def embedding_counts(meta: Meta | None, base: UsageBase) -> Counts:
+    """Reads the usage of an embeddings answer: no completion; images are billed in tokens of their own, or each."""
     if meta is None:
         return Counts()
     billed = {name: value for name, value in (meta.billed_units or {}).items() if value is not None}
@@ -107,8 +107,8 @@ def embedded(meta: Meta | None, base: UsageBase) -> Counts:
     return Counts(texts + images, image=images, billed=billed)
 
 
-def _pair(given: int | float | None, made: int | float | None, image: int) -> tuple[int, int] | None:
-    return None if given is None and made is None else (_whole(given) + image, _whole(made))
+def _pair(prompt: int | float | None, completion: int | float | None, image: int) -> tuple[int, int] | None:
+    return None if prompt is None and completion is None else (_whole(prompt) + image, _whole(completion))
 
 
 def _whole(number: int | float | None) -> int:

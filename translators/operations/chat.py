@@ -1,7 +1,7 @@
-"""`POST /v1/chat/completions`: THE FIELD TABLE, what its fields mean together, and the call they make.
+"""`POST /v1/chat/completions`: the field table, and the translation of a request.
 
-Sources: OpenAI's specification, `CreateChatCompletionRequest`; docs/cohere-api.md#chat-requests; docs/decisions.md. A
-new field is a row here (or in `parameters.py`, if Responses has it, too) and a case in `tests/golden/chat`.
+A new field is a row in FIELDS (or in `parameters.py`, if Responses has it, too) and a case in `tests/golden/chat`.
+Sources: OpenAI's specification, `CreateChatCompletionRequest`; docs/cohere-api.md#chat-requests; docs/decisions.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ MOST_CHOICES = 128
 """OpenAI's own limit on `n`."""
 
 FIELDS: tuple[Field, ...] = (
-    # What is said
+    # The conversation
     read("model", str, "prefix, aliases and successors resolved; the answer echoes what was asked"),
     read("messages", list[openai.Message], "roles, parts, calls and results as Cohere takes them"),
     read("stream", bool),
@@ -56,7 +56,7 @@ FIELDS: tuple[Field, ...] = (
     ignore("prediction", "Cohere has no predicted outputs"),
     ignore("verbosity", "Cohere has none", b'"medium"'),
     ignore("web_search_options", "Cohere has no hosted web search"),
-    # What would change the kind of the answer
+    # Refused: it would change the kind of the answer
     refuse("audio", "Cohere answers with text only"),
 )
 
@@ -64,7 +64,7 @@ TABLE = FieldTable(FIELDS, SYNONYMS)
 
 
 class ChatTranslation(Struct, frozen=True):
-    """A translated chat request: `context.Translation`."""
+    """A translated chat request: `contracts.Translation`."""
 
     bodies: tuple[bytes, ...]
     model: str
@@ -83,11 +83,11 @@ class ChatTranslation(Struct, frozen=True):
         return None
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
-        """Cohere's whole answers, one a choice, as a ChatCompletion. Raises UpstreamProtocolError, AnswerFailed."""
-        tellings = [self.view.telling().whole(body) for body in bodies]
+        """Converts Cohere's whole answers, one for each choice. Raises UpstreamProtocolError, AnswerFailed."""
+        answers = [self.view.decoder().whole(body) for body in bodies]
         refuse = self.second is None and self.view.context.policy.refuse_missed_schema
-        told, outcome = completion(tellings, self.view, refuse)
-        return TranslatedResponse(_encode(told), outcome)
+        result, usage = completion(answers, self.view, refuse)
+        return TranslatedResponse(_encode(result), usage)
 
     def stream(self) -> Stream:
         return ChatStream(self.view)
@@ -97,81 +97,81 @@ _encode = msgspec.json.Encoder().encode
 
 
 def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
-    """An OpenAI chat request as a call to Cohere. Raises InvalidField.
+    """Translates an OpenAI chat request. Raises InvalidField.
 
-    attempt: 2 for the call to make after the first one's answer failed its check.
+    attempt: 2 for the request to send after the first one's answer failed its check.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    asked = reading.read
-    legacy = bool(asked.get("functions")) and not asked.get("tools")
-    functions, places = tools.gathered(asked.get("tools") or [], asked.get("functions") or [])
-    question = ChatOptions(
+    fields = reading.read
+    legacy = bool(fields.get("functions")) and not fields.get("tools")
+    functions, paths = tools.gathered(fields.get("tools") or [], fields.get("functions") or [])
+    options = ChatOptions(
         model=required(reading, "model"),
         messages=required(reading, "messages"),
         functions=functions,
-        function_places=places,
-        choice=tools.chosen(asked.get("tool_choice"), asked.get("function_call")),
+        function_places=paths,
+        choice=tools.chosen(fields.get("tool_choice"), fields.get("function_call")),
         sent=reading.sent,
-        streamed=asked.get("stream", False),
-        response_format=asked.get("response_format"),
-        strict_tools=asked.get("strict_tools"),
-        parallel_tool_calls=asked.get("parallel_tool_calls"),
+        streamed=fields.get("stream", False),
+        response_format=fields.get("response_format"),
+        strict_tools=fields.get("strict_tools"),
+        parallel_tool_calls=fields.get("parallel_tool_calls"),
         # The old form of an answer holds one call.
         most_calls=1 if legacy else None,
-        choices=asked.get("n", 1),
-        max_tokens=_max_tokens(asked, notes),
-        thinking=asked.get("thinking"),
-        reasoning=asked.get("reasoning"),
-        reasoning_effort=asked.get("reasoning_effort"),
+        choices=fields.get("n", 1),
+        max_tokens=_max_tokens(fields, notes),
+        thinking=fields.get("thinking"),
+        reasoning=fields.get("reasoning"),
+        reasoning_effort=fields.get("reasoning_effort"),
         extra=reading.extra,
     )
-    if question.reasoning is not None and question.reasoning.summary:
+    if options.reasoning is not None and options.reasoning.summary:
         notes.ignored("reasoning.summary", "chat has no summaries")
     _check_kind(reading, notes)
-    include_usage = _include_usage(asked, question.streamed)
-    found = build(question, context, notes, attempt)
-    view = ChatView(question.model, context, include_usage, legacy, question.choices, found.rewrites)
-    second = partial(request, body, context, 2) if attempt == 1 and found.checked else None
+    include_usage = _include_usage(fields, options.streamed)
+    built = build(options, context, notes, attempt)
+    view = ChatView(options.model, context, include_usage, legacy, options.choices, built.rewrites)
+    second = partial(request, body, context, 2) if attempt == 1 and built.checked else None
     return ChatTranslation(
-        found.bodies,
-        found.model,
-        question.streamed,
+        built.bodies,
+        built.model,
+        options.streamed,
         notes,
         view,
-        found.workload(reading.end_user),
-        found.repeatable,
-        found.buffered,
+        built.workload(reading.end_user),
+        built.repeatable,
+        built.buffered,
         second,
     )
 
 
-def _max_tokens(asked: dict[str, Any], notes: Notes) -> tuple[str, int] | None:
-    """`max_completion_tokens` wins over its old name."""
-    old, new = asked.get("max_tokens"), asked.get("max_completion_tokens")
+def _max_tokens(fields: dict[str, Any], notes: Notes) -> tuple[str, int] | None:
+    """Returns the field that limits the tokens and its value: `max_completion_tokens`, else its old name."""
+    old, new = fields.get("max_tokens"), fields.get("max_completion_tokens")
     if None not in (old, new) and old != new:
         notes.ignored("max_tokens", "max_completion_tokens is given, too")
     for name in ("max_completion_tokens", "max_tokens"):
-        if name in asked:
-            return name, asked[name]
+        if name in fields:
+            return name, fields[name]
     return None
 
 
 def _check_kind(reading: Reading, notes: Notes) -> None:
-    """What the answer consists of: text, and its log probabilities if asked."""
-    asked = reading.read
-    for index, modality in enumerate(asked.get("modalities") or ()):
+    """Checks that the answer can have the kind that the request asks for: text, with or without log probabilities."""
+    fields = reading.read
+    for index, modality in enumerate(fields.get("modalities") or ()):
         if modality != "text":
             where = f"modalities[{index}]"
             raise InvalidField(where, f"Cohere answers with text, not with '{modality}'", "unsupported_value")
-    if asked.get("top_logprobs"):
+    if fields.get("top_logprobs"):
         if reading.sent.get("logprobs") is not True:
             raise InvalidField("top_logprobs", "'top_logprobs' needs 'logprobs' to be true", "invalid_value")
         notes.ignored("top_logprobs", "Cohere has no alternatives")
 
 
-def _include_usage(asked: dict[str, Any], streamed: bool) -> bool:
-    options: openai.StreamOptions | None = asked.get("stream_options")
+def _include_usage(fields: dict[str, Any], streamed: bool) -> bool:
+    options: openai.StreamOptions | None = fields.get("stream_options")
     if options is None:
         return False
     if not streamed:

@@ -1,6 +1,6 @@
-"""Steps as chat: one chunk after another, or one completion. Two readers of the same story.
+"""Answer events as chat: one chunk after another, or one completion.
 
-`ChatStream` renders each step as it comes; `completion` folds all of them. That folding the chunks gives the
+`ChatStream` renders each event as it comes; `completion` folds all of them. That folding the chunks gives the
 completion is a law of the tests (`tests/test_laws.py`).
 """
 
@@ -13,8 +13,8 @@ from msgspec.json import Encoder
 from schemas.openai import chat as openai
 from schemas.openai.errors import Error, ErrorBody
 from translators.answer import annotations, logprobs
-from translators.answer.decoder import AnswerDecoder, StepTransform
-from translators.answer.events import Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started, Step
+from translators.answer.decoder import AnswerDecoder, AnswerTransform
+from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.answer.transforms import SCHEMA_MISSED
 from translators.answer.usage import Counts, counts, finish_reason, total
 from translators.core.contracts import Context, UsageTotals
@@ -26,42 +26,43 @@ BLANK_LINE = "\n\n"
 
 
 class ChatView(Struct, frozen=True):
-    """What the answer must know of the request. legacy: `functions` were used, not `tools`."""
+    """What the answer depends on in the request. legacy: the request has `functions`, not `tools`."""
 
     model: str
     context: Context
     include_usage: bool = False
     legacy: bool = False
     choices: int = 1
-    rewrites: tuple[Callable[[], StepTransform], ...] = ()
+    transforms: tuple[Callable[[], AnswerTransform], ...] = ()
 
-    def telling(self) -> AnswerDecoder:
-        return AnswerDecoder([make() for make in self.rewrites])
+    def decoder(self) -> AnswerDecoder:
+        return AnswerDecoder([make() for make in self.transforms])
 
     def completion_id(self, upstream_id: str) -> str:
-        """Cohere's own id, by which its support finds the answer; of several choices none is the answer's."""
+        """Returns Cohere's own id, by which its support finds the answer. Of several choices none stands for all."""
         return f"chatcmpl-{upstream_id if upstream_id and self.choices == 1 else self.context.identity.unique}"
 
-    def call_id(self, given: str, number: int) -> str:
-        return given or f"call_{self.context.identity.unique}_{number}"
+    def call_id(self, upstream_id: str, number: int) -> str:
+        return upstream_id or f"call_{self.context.identity.unique}_{number}"
 
 
-def usage(found: Counts) -> openai.Usage:
+def usage(tokens: Counts) -> openai.Usage:
+    """Converts the counts to chat's `usage`."""
     return openai.Usage(
-        found.prompt,
-        found.completion,
-        found.prompt + found.completion,
-        openai.PromptTokensDetails(found.cached, image_tokens=found.image or UNSET),
-        openai.CompletionTokensDetails(found.reasoning),
-        dict(found.billed) or UNSET,
+        tokens.prompt,
+        tokens.completion,
+        tokens.prompt + tokens.completion,
+        openai.PromptTokensDetails(tokens.cached, image_tokens=tokens.image or UNSET),
+        openai.CompletionTokensDetails(tokens.reasoning),
+        dict(tokens.billed) or UNSET,
     )
 
 
 class _ChoiceStream:
-    """One choice of a streamed answer: `feed` takes an event's data and returns the chunks it makes, as JSON.
+    """One choice of a streamed answer: `feed` takes the data of an event and returns the chunks it makes, as JSON.
 
-    Nearly all events of a stream are one more piece of text, and their chunks differ in nothing else: such a
-    chunk is written once, by the same Structs as all others, and each piece is put into its place.
+    Nearly all events of a stream are one more piece of text, and their chunks differ in nothing else. Such a chunk is
+    encoded once, by the same Structs as all others, and each piece is put between the two halves.
     """
 
     def __init__(self, view: ChatView, index: int) -> None:
@@ -69,7 +70,7 @@ class _ChoiceStream:
         self.finish = ""
         self.failure: Failure | None = None
         self._view, self._index = view, index
-        self._telling = view.telling()
+        self._decoder = view.decoder()
         self.id = view.completion_id("")
         self._calls: dict[int, int] = {}  # item -> index among the calls
         self._bases: dict[int, int] = {}  # item -> where it begins in the text or the reasoning
@@ -81,86 +82,86 @@ class _ChoiceStream:
         self._before = self._after = b""  # a text chunk's JSON around its text
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        steps = self._telling.feed(data)
-        if len(steps) == 1:
-            return _RENDER[type(steps[0])](self, steps[0])
-        return self._rendered(steps)
+        events = self._decoder.feed(data)
+        if len(events) == 1:
+            return _RENDER[type(events[0])](self, events[0])
+        return self._rendered(events)
 
     def end(self, failure: Failure) -> Sequence[bytes]:
-        return self._rendered(self._telling.end(failure))
+        return self._rendered(self._decoder.end(failure))
 
     def whole(self, body: bytes) -> Sequence[bytes]:
-        return self._rendered(self._telling.whole(body))
+        return self._rendered(self._decoder.whole(body))
 
-    def _rendered(self, steps: Sequence[Step]) -> list[bytes]:
-        return [chunk for step in steps for chunk in _RENDER[type(step)](self, step)]
+    def _rendered(self, events: Sequence[AnswerEvent]) -> list[bytes]:
+        return [chunk for event in events for chunk in _RENDER[type(event)](self, event)]
 
-    # --- one method a step ---------------------------------------------------------------------------------
+    # --- one method a event ---------------------------------------------------------------------------------
 
     def _piece(self, delta: openai.Delta, logprobs: openai.Logprobs | None = None) -> list[bytes]:
         return [_chunk(self.id, self._view, [openai.ChunkChoice(delta, self._index, None, logprobs)], self._usage)]
 
-    def _started(self, step: Started) -> list[bytes]:
-        self.id = self._view.completion_id(step.id)
-        self._before, self._after = self._piece(openai.Delta(content=_PLACE))[0].rsplit(_WRITTEN_PLACE, 1)
+    def _started(self, event: Started) -> list[bytes]:
+        self.id = self._view.completion_id(event.id)
+        self._before, self._after = self._piece(openai.Delta(content=_PLACEHOLDER))[0].rsplit(_ENCODED_PLACEHOLDER, 1)
         return self._piece(openai.Delta("assistant", ""))
 
-    def _opened(self, step: Opened) -> list[bytes]:
-        if step.kind is Kind.CALL:
-            number = self._calls[step.item] = len(self._calls)
-            function = openai.FunctionDelta("", step.name)
+    def _opened(self, event: Opened) -> list[bytes]:
+        if event.kind is Kind.CALL:
+            number = self._calls[event.item] = len(self._calls)
+            function = openai.FunctionDelta("", event.name)
             if self._view.legacy:
                 return self._piece(openai.Delta(function_call=function))
-            call_id = self._view.call_id(step.call_id, number)
+            call_id = self._view.call_id(event.call_id, number)
             return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(number, function, call_id, "function")]))
-        reasoning = step.kind in REASONING
+        reasoning = event.kind in REASONING
         self._separator = BLANK_LINE if reasoning and self._lengths[True] else ""
-        self._bases[step.item] = self._lengths[reasoning] + len(self._separator)
+        self._bases[event.item] = self._lengths[reasoning] + len(self._separator)
         return []
 
-    def _delta(self, step: Delta) -> list[bytes]:
-        kind, text = step.kind, step.text
+    def _delta(self, event: Delta) -> list[bytes]:
+        kind, text = event.kind, event.text
         if kind is Kind.TEXT:
             self._lengths[False] += len(text)
-            if not step.logprobs:
+            if not event.logprobs:
                 return [self._before + _encode(text) + self._after]
-            tokens = openai.Logprobs(logprobs.token_logprobs(step.logprobs))
+            tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs))
             return self._piece(openai.Delta(content=text), tokens)
         if kind is Kind.CALL:
             function = openai.FunctionDelta(text)
             if self._view.legacy:
                 return self._piece(openai.Delta(function_call=function))
-            return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(self._calls[step.item], function)]))
+            return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(self._calls[event.item], function)]))
         if not text:
             return []
         text, self._separator = self._separator + text, ""
         self._lengths[True] += len(text)
         return self._piece(openai.Delta(reasoning_content=text))
 
-    def _cited(self, step: Cited) -> list[bytes]:
-        """Citations wait for the end, in one chunk: both official SDKs put lists of a stream together wrongly
-        (the Python helper raises on a second one without `index`, the Node one keeps the last)."""
-        base = self._bases[step.item]
-        self._annotations += annotations.annotations(step, base)
-        self._citations.append(annotations.note(step, base))
+    def _cited(self, event: Cited) -> list[bytes]:
+        """Collects the citation for one chunk at the end. Both official SDKs accumulate the lists of a stream wrongly:
+        the Python helper raises on a second one without `index`, the Node one replaces the first."""
+        base = self._bases[event.item]
+        self._annotations += annotations.annotations(event, base)
+        self._citations.append(annotations.citation_note(event, base))
         return []
 
-    def _closed(self, step: Closed) -> list[bytes]:
+    def _closed(self, event: Closed) -> list[bytes]:
         return []
 
-    def _finished(self, step: Finished) -> list[bytes]:
-        self.counts = counts(step.usage, self._view.context.policy.usage_base)
-        self.finish, native = _finish(step, len(self._calls), self._view)
+    def _finished(self, event: Finished) -> list[bytes]:
+        self.counts = counts(event.usage, self._view.context.policy.usage_base)
+        self.finish, native = _finish(event, len(self._calls), self._view)
         choice = openai.ChunkChoice(openai.Delta(), self._index, self.finish, None, native or UNSET)
         cited: list[bytes] = []
         if self._citations:
             cited = self._piece(openai.Delta(annotations=self._annotations or UNSET, citations=self._citations))
         return [*cited, _chunk(self.id, self._view, [choice], self._usage)]
 
-    def _failed(self, step: Failed) -> list[bytes]:
-        self.counts = counts(step.usage, self._view.context.policy.usage_base)
-        self.finish, self.failure = "error", step.failure
-        return [_encode(error_body(step.failure))]
+    def _failed(self, event: Failed) -> list[bytes]:
+        self.counts = counts(event.usage, self._view.context.policy.usage_base)
+        self.finish, self.failure = "error", event.failure
+        return [_encode(error_body(event.failure))]
 
 
 _RENDER: dict[type, Callable[[_ChoiceStream, Any], list[bytes]]] = {
@@ -175,7 +176,7 @@ _RENDER: dict[type, Callable[[_ChoiceStream, Any], list[bytes]]] = {
 
 
 class ChatStream:
-    """A streamed answer of one choice or several: `context.Stream`. One id for all; the usage comes last."""
+    """A streamed answer of one choice or several: `contracts.Stream`. All chunks have one id; the usage comes last."""
 
     def __init__(self, view: ChatView) -> None:
         self.usage = UsageTotals()
@@ -187,17 +188,17 @@ class ChatStream:
     def feed(self, data: bytes, choice: int = 0) -> Sequence[bytes]:
         if self.finished:
             return ()
-        told = self._choices[choice]
-        chunks = told.feed(data)
-        return self._closed(told, chunks) if told.finish else chunks
+        chosen = self._choices[choice]
+        chunks = chosen.feed(data)
+        return self._closed(chosen, chunks) if chosen.finish else chunks
 
     def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]:
-        told = self._choices[choice]
-        return self._closed(told, told.end(failure)) if not told.finish else ()
+        chosen = self._choices[choice]
+        return self._closed(chosen, chosen.end(failure)) if not chosen.finish else ()
 
     def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
-        told = self._choices[choice]
-        return self._closed(told, told.whole(body))
+        chosen = self._choices[choice]
+        return self._closed(chosen, chosen.whole(body))
 
     def done(self, choice: int) -> bool:
         return self.finished or bool(self._choices[choice].finish)
@@ -205,17 +206,17 @@ class ChatStream:
     def final(self) -> bytes:
         return b""
 
-    def _closed(self, told: _ChoiceStream, chunks: Sequence[bytes]) -> Sequence[bytes]:
-        """One choice is over: with it the whole answer, if it failed or was the last one open."""
+    def _closed(self, ended: _ChoiceStream, chunks: Sequence[bytes]) -> Sequence[bytes]:
+        """Ends one choice, and with it the whole answer if it failed or was the last one open."""
         if self.finished:
             return ()
-        self.failure = told.failure
+        self.failure = ended.failure
         self.finished = self.failure is not None or all(choice.finish for choice in self._choices)
-        found = total(choice.counts for choice in self._choices)
-        self.usage = found.outcome(_ending(choice.finish for choice in self._choices))
+        tokens = total(choice.counts for choice in self._choices)
+        self.usage = tokens.outcome(_ending(choice.finish for choice in self._choices))
         if not self.finished or self.failure is not None or not self._view.include_usage:
             return chunks
-        return [*chunks, _chunk(told.id, self._view, [], usage(found))]
+        return [*chunks, _chunk(ended.id, self._view, [], usage(tokens))]
 
 
 def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
@@ -223,19 +224,19 @@ def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: op
 
 
 def _ending(finishes: Iterable[str]) -> str:
-    """Of several choices' finish reasons the first that is not simply the end."""
+    """Returns the first of several choices' finish reasons that is not simply the end."""
     return next((finish for finish in finishes if finish not in ("", "stop")), "stop")
 
 
-def _finish(step: Finished, calls: int, view: ChatView) -> tuple[str, str | None]:
-    reason, native = finish_reason(step.reason, calls)
+def _finish(event: Finished, calls: int, view: ChatView) -> tuple[str, str | None]:
+    reason, native = finish_reason(event.reason, calls)
     return ("function_call" if view.legacy and reason == "tool_calls" else reason), native
 
 
 _encode = Encoder().encode
-_PLACE = "\u0000"
-_WRITTEN_PLACE = _encode(_PLACE)
-"""Where a piece of text goes in a text chunk: the last such place in it, whatever a model may be called."""
+_PLACEHOLDER = "\u0000"
+_ENCODED_PLACEHOLDER = _encode(_PLACEHOLDER)
+"""Stands for the text in a text chunk. The last one in it counts, whatever a model may be called."""
 
 
 def error_body(failure: Failure) -> ErrorBody:
@@ -243,7 +244,7 @@ def error_body(failure: Failure) -> ErrorBody:
 
 
 class _Piece(Struct):
-    """One item while the whole is being put together."""
+    """One item while the message is being put together."""
 
     kind: Kind
     text: str = ""
@@ -253,81 +254,82 @@ class _Piece(Struct):
 
 
 def completion(
-    tellings: Sequence[Sequence[Step]], view: ChatView, refuse: bool = False
+    answers: Sequence[Sequence[AnswerEvent]], view: ChatView, refuse: bool = False
 ) -> tuple[openai.ChatCompletion, UsageTotals]:
-    """All steps of each choice as one completion. Raises AnswerFailed when a story ends in a failure.
+    """Folds the events of each choice into one completion. Raises AnswerFailed if one of them failed.
 
     refuse: a choice that misses its schema becomes a refusal instead.
     """
     choices: list[openai.Choice] = []
     used: list[Counts] = []
     upstream_id = ""
-    for index, steps in enumerate(tellings):
-        choice, found, upstream_id = _choice(steps, index, view, refuse)
+    for index, events in enumerate(answers):
+        choice, tokens, upstream_id = _choice(events, index, view, refuse)
         choices.append(choice)
-        used.append(found)
-    found = used[0] if len(used) == 1 else total(used)
+        used.append(tokens)
+    tokens = used[0] if len(used) == 1 else total(used)
     answer = openai.ChatCompletion(
-        view.completion_id(upstream_id), view.context.identity.created, view.model, choices, usage=usage(found)
+        view.completion_id(upstream_id), view.context.identity.created, view.model, choices, usage=usage(tokens)
     )
-    return answer, found.outcome(_ending(choice.finish_reason for choice in choices))
+    return answer, tokens.outcome(_ending(choice.finish_reason for choice in choices))
 
 
-def _choice(steps: Sequence[Step], index: int, view: ChatView, refuse: bool) -> tuple[openai.Choice, Counts, str]:
+def _choice(
+    events: Sequence[AnswerEvent], index: int, view: ChatView, refuse: bool
+) -> tuple[openai.Choice, Counts, str]:
     upstream_id, finished = "", Finished("", None)
     pieces: dict[int, _Piece] = {}
     cited: list[Cited] = []
-    tokens: list[openai.TokenLogprob] = []
-    for step in steps:
-        if isinstance(step, Opened):
-            pieces[step.item] = _Piece(step.kind, "", step.call_id, step.name)
-        elif isinstance(step, Delta):
-            if step.logprobs and step.kind is Kind.TEXT:
-                tokens += logprobs.token_logprobs(step.logprobs)
-        elif isinstance(step, Closed):
-            pieces[step.item].text = step.text
-        elif isinstance(step, Cited):
-            cited.append(step)
-        elif isinstance(step, Started):
-            upstream_id = step.id
-        elif isinstance(step, Finished):
-            finished = step
-        elif refuse and step.failure.code == SCHEMA_MISSED:
-            refusal = openai.AnsweredMessage(None, refusal=step.failure.message)
-            found = counts(step.usage, view.context.policy.usage_base)
-            return openai.Choice(index, refusal, "stop"), found, upstream_id
+    entries: list[openai.TokenLogprob] = []
+    for event in events:
+        if isinstance(event, Opened):
+            pieces[event.item] = _Piece(event.kind, "", event.call_id, event.name)
+        elif isinstance(event, Delta):
+            if event.logprobs and event.kind is Kind.TEXT:
+                entries += logprobs.token_logprobs(event.logprobs)
+        elif isinstance(event, Closed):
+            pieces[event.item].text = event.text
+        elif isinstance(event, Cited):
+            cited.append(event)
+        elif isinstance(event, Started):
+            upstream_id = event.id
+        elif isinstance(event, Finished):
+            finished = event
+        elif refuse and event.failure.code == SCHEMA_MISSED:
+            refusal = openai.AnsweredMessage(None, refusal=event.failure.message)
+            tokens = counts(event.usage, view.context.policy.usage_base)
+            return openai.Choice(index, refusal, "stop"), tokens, upstream_id
         else:
-            raise AnswerFailed(step.failure)
+            raise AnswerFailed(event.failure)
     message, calls = _message(pieces, cited, view)
     reason, native = _finish(finished, calls, view)
-    shown = openai.Logprobs(tokens) if tokens else None
-    choice = openai.Choice(index, message, reason, shown, native or UNSET)
+    choice = openai.Choice(index, message, reason, openai.Logprobs(entries) if entries else None, native or UNSET)
     return choice, counts(finished.usage, view.context.policy.usage_base), upstream_id
 
 
 def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> tuple[openai.AnsweredMessage, int]:
     text, reasoning = "", ""
     calls: list[openai.AnsweredToolCall] = []
-    spoke = False
+    has_text = False
     for piece in pieces.values():
         if piece.kind is Kind.CALL:
             call_id = view.call_id(piece.call_id, len(calls))
             calls.append(openai.AnsweredToolCall(call_id, openai.AnsweredFunction(piece.name, piece.text)))
         elif piece.kind is Kind.TEXT:
-            piece.base, spoke = len(text), True
+            piece.base, has_text = len(text), True
             text += piece.text
         elif piece.text:
             separator = BLANK_LINE if reasoning else ""
             piece.base = len(reasoning) + len(separator)
             reasoning += separator + piece.text
-    found = [item for step in cited for item in annotations.annotations(step, pieces[step.item].base)]
-    notes = [annotations.note(step, pieces[step.item].base) for step in cited]
+    notes = [item for event in cited for item in annotations.annotations(event, pieces[event.item].base)]
+    citations = [annotations.citation_note(event, pieces[event.item].base) for event in cited]
     message = openai.AnsweredMessage(
-        text if spoke else None,
+        text if has_text else None,
         reasoning_content=reasoning or UNSET,
         tool_calls=calls if calls and not view.legacy else UNSET,
         function_call=calls[0].function if calls and view.legacy else UNSET,
-        annotations=found or UNSET,
-        citations=notes or UNSET,
+        annotations=notes or UNSET,
+        citations=citations or UNSET,
     )
     return message, len(calls)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
-from translators.answer.usage import Counts, embedded, total
+from translators.answer.usage import Counts, embedding_counts, total
 from translators.core.contracts import UsageBase
 from translators.core.errors import AnswerFailed, TranslationError, UpstreamProtocolError
 from translators.operations.embeddings_input import Part
@@ -68,7 +68,7 @@ def vectors(
     costs: list[Counts] = []
     for part, body in zip(parts, answers, strict=True):
         answer = _read(body)
-        costs.append(embedded(answer.meta, view.base))
+        costs.append(embedding_counts(answer.meta, view.base))
         for name in view.asked:
             rows = answer.embeddings.get(name) or []
             if len(rows) != len(part.positions):

@@ -12,7 +12,7 @@ from msgspec import DecodeError, Raw, ValidationError, convert
 from msgspec.json import Decoder, Encoder
 
 from schemas.cohere.chat import Usage
-from schemas.cohere.native import Asked, Ending, decode_asked, decode_counted, decode_inputs
+from schemas.cohere.native import Ending, NativeRequest, decode_answer, decode_inputs, decode_request
 from translators.answer.usage import counts
 from translators.core.contracts import Policy, UsageBase, UsageTotals
 from translators.core.model_names import resolve
@@ -39,9 +39,9 @@ _decode_prefix = json.JSONDecoder().raw_decode
 def asked(body: bytes) -> tuple[str, bool]:
     """The model that a body names, and whether it wants a stream; nothing of a body that is no JSON object."""
     try:
-        found = decode_asked(body)
+        found = decode_request(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
-        found = Asked()
+        found = NativeRequest()
     return found.model if isinstance(found.model, str) else "", found.stream is True
 
 
@@ -111,7 +111,7 @@ def pieces(kept: bytes) -> int:
 def _whole(document: bytes) -> tuple[Usage | None, str] | None:
     """The counts in a whole document and the finish reason beside them; None of what is no whole document."""
     try:
-        found = decode_counted(document)
+        found = decode_answer(document)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return None
     ending = found.delta or found.response or Ending()

@@ -1,8 +1,7 @@
-"""`POST /v1/responses`: THE FIELD TABLE, what its fields mean together, and the call they make.
+"""`POST /v1/responses`: the field table, and the translation of a request.
 
-Sources: OpenAI's specification, `CreateResponse`; Open Responses, https://www.openresponses.org;
-docs/decisions.md#reasoning-is-never-the-answers-text and docs/decisions.md#items-are-named-after-coheres-message. What
-the fields have in common with chat's stands in `parameters.py` and `builder.py`.
+What the fields have in common with chat's is in `parameters.py` and `builder.py`. Sources: OpenAI's specification,
+`CreateResponse`; Open Responses, https://www.openresponses.org; docs/decisions.md.
 """
 
 import re
@@ -38,17 +37,17 @@ from translators.operations.responses_answer import (
     whole,
 )
 from translators.operations.responses_input import InputReader
-from translators.operations.responses_template import before_the_answer
-from translators.operations.responses_tools import ResponsesTools, chosen
+from translators.operations.responses_template import initial_response
+from translators.operations.responses_tools import ResponsesTools, tool_choice
 from translators.request.builder import ChatOptions, build
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 from translators.request.truncation import further, shortened
 
-SEALED = "reasoning.encrypted_content"
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
 FIELDS: tuple[Field, ...] = (
-    # What is said
+    # The conversation
     read("model", str, "prefix, aliases and successors resolved; the answer echoes what was asked"),
     read("input", str | list[Raw], "text, or items: messages, calls, outputs, reasoning"),
     read("instructions", str, "the first part of the system turn"),
@@ -63,21 +62,21 @@ FIELDS: tuple[Field, ...] = (
     # The shape of the answer
     read("text", openai.TextOptions, "`format` as in chat; `verbosity` has no effect"),
     read("max_output_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
-    read("include", list[str], f"`{SEALED}` and `{LOGPROBS}` work"),
+    read("include", list[str], f"`{ENCRYPTED_REASONING}` and `{LOGPROBS}` work"),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "log probabilities without alternatives"),
     *SAMPLING,
     REASONING,
     *COHERES_OWN,
-    # Memory
+    # State
     read("store", bool),
     read("previous_response_id", str),
     read("conversation", str | openai.ConversationReference),
-    read("background", bool, "answered at once, worked on afterwards; needs `store`"),
-    read("metadata", openai.Metadata, "kept with the response, not sent"),
+    read("background", bool, "answered at once, generated afterwards; needs `store`"),
+    read("metadata", openai.Metadata, "stored with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
     ignore("context_management", "nothing is compacted by itself"),
-    # What would change the input's meaning
+    # Refused: it would change the input's meaning
     refuse("prompt", "prompt templates are stored at OpenAI"),
 )
 
@@ -87,7 +86,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ResponsesTranslation(Struct, frozen=True):
-    """A translated Responses request: `context.Translation`."""
+    """A translated Responses request: `contracts.Translation`."""
 
     bodies: tuple[bytes, ...]
     model: str
@@ -107,154 +106,156 @@ class ResponsesTranslation(Struct, frozen=True):
         return self.shorter() if self.shorter is not None else None
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
-        """Cohere's whole answer as a Response. Raises UpstreamProtocolError or AnswerFailed."""
-        response, outcome = whole(bodies[0], self.view)
-        return TranslatedResponse(_encode(response), outcome)
+        """Converts Cohere's whole answer. Raises UpstreamProtocolError or AnswerFailed."""
+        response, usage = whole(bodies[0], self.view)
+        return TranslatedResponse(_encode(response), usage)
 
     def stream(self) -> Stream:
         return ResponsesStream(self.view)
 
 
 def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) -> ResponsesTranslation:
-    """An OpenAI Responses request as a call to Cohere. Raises InvalidField.
+    """Translates an OpenAI Responses request. Raises InvalidField.
 
-    attempt: 2 for the call to make after the first one's answer failed its check. halvings: how often the history
+    attempt: 2 for the request to send after the first one's answer failed its check. halvings: how often the history
     was halved, because Cohere found it too long.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    asked = reading.read
+    fields = reading.read
     tools = ResponsesTools(notes)
-    for index, tool in enumerate(asked.get("tools") or ()):
+    for index, tool in enumerate(fields.get("tools") or ()):
         tools.add(tool, f"tools[{index}]")
-    wish = asked.get("reasoning")
-    text: openai.TextOptions = asked.get("text") or openai.TextOptions()
-    included: Sequence[str] = asked.get("include") or ()
-    _note_what_has_no_effect(text, asked.get("stream_options"), included, notes)
-    if asked.get("top_logprobs") or LOGPROBS in included:
+    reasoning = fields.get("reasoning")
+    text: openai.TextOptions = fields.get("text") or openai.TextOptions()
+    included: Sequence[str] = fields.get("include") or ()
+    _note_ignored_parts(text, fields.get("stream_options"), included, notes)
+    if fields.get("top_logprobs") or LOGPROBS in included:
         reading.sent["logprobs"] = True
     model = required(reading, "model")
-    reader = _reader(required(reading, "input"), asked.get("instructions"), context, notes)
+    reader = _reader(required(reading, "input"), fields.get("instructions"), context, notes)
     messages = reader.messages
-    more = further(messages, halvings) if asked.get("truncation") == "auto" else None
+    more = further(messages, halvings) if fields.get("truncation") == "auto" else None
     if halvings:
-        messages, everything = shortened(messages, halvings), len(messages)
-        notes.inform("truncation", f"truncation auto: the oldest {everything - len(messages)} messages left out")
-    question = ChatOptions(
+        messages, total = shortened(messages, halvings), len(messages)
+        notes.inform("truncation", f"truncation auto: the oldest {total - len(messages)} messages left out")
+    options = ChatOptions(
         model=model,
         messages=messages,
         functions=tools.functions,
-        function_places=tools.places,
-        choice=chosen(asked.get("tool_choice"), notes),
+        function_places=tools.paths,
+        choice=tool_choice(fields.get("tool_choice"), notes),
         sent=reading.sent,
-        streamed=asked.get("stream", False),
+        streamed=fields.get("stream", False),
         response_format=_format(text.format),
-        strict_tools=asked.get("strict_tools"),
-        parallel_tool_calls=asked.get("parallel_tool_calls"),
-        most_calls=asked.get("max_tool_calls"),
-        max_tokens=("max_output_tokens", asked["max_output_tokens"]) if "max_output_tokens" in asked else None,
-        thinking=asked.get("thinking"),
-        reasoning=wish,
+        strict_tools=fields.get("strict_tools"),
+        parallel_tool_calls=fields.get("parallel_tool_calls"),
+        most_calls=fields.get("max_tool_calls"),
+        max_tokens=("max_output_tokens", fields["max_output_tokens"]) if "max_output_tokens" in fields else None,
+        thinking=fields.get("thinking"),
+        reasoning=reasoning,
         extra=reading.extra,
     )
     try:
-        found = build(question, context, notes, attempt)
+        built = build(options, context, notes, attempt)
     except InvalidField as error:
-        raise _placed(error, [reader.places.get(id(message), "input") for message in messages]) from error
-    second = partial(request, body, context, 2, halvings) if attempt == 1 and found.checked else None
+        raise _with_path(error, [reader.paths.get(id(message), "input") for message in messages]) from error
+    second = partial(request, body, context, 2, halvings) if attempt == 1 and built.checked else None
     view = ResponsesView(
-        before_the_answer(reading, context),
+        initial_response(reading, context),
         context,
-        summaries=not context.policy.raw_thoughts or wish is not None and bool(wish.summary or wish.generate_summary),
-        sealed=SEALED in included,
+        summaries=not context.policy.raw_thoughts
+        or reasoning is not None
+        and bool(reasoning.summary or reasoning.generate_summary),
+        encrypted=ENCRYPTED_REASONING in included,
         namespaces=tools.namespaces,
-        rewrites=found.rewrites,
+        transforms=built.rewrites,
         refuse=second is None and context.policy.refuse_missed_schema,
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
     return ResponsesTranslation(
-        found.bodies,
-        found.model,
-        question.streamed,
+        built.bodies,
+        built.model,
+        options.streamed,
         notes,
         view,
-        found.workload(reading.end_user),
-        found.repeatable,
-        found.buffered,
+        built.workload(reading.end_user),
+        built.repeatable,
+        built.buffered,
         second,
         shorter,
     )
 
 
-def _note_what_has_no_effect(
+def _note_ignored_parts(
     text: openai.TextOptions, options: openai.StreamOptions | None, included: Sequence[str], notes: Notes
 ) -> None:
-    """Notes the parts of fields that Cohere has nothing for, where they ask for more than the usual."""
+    """Notes the parts of fields that Cohere has nothing for, unless they ask for the default."""
     if text.verbosity not in (None, "medium"):
         notes.ignored("text.verbosity", "Cohere has none")
     if options is not None and options.include_obfuscation:
         notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
     for name in included:
-        if name not in (SEALED, LOGPROBS):
+        if name not in (ENCRYPTED_REASONING, LOGPROBS):
             notes.ignored(f"include {name}", "Cohere has no such thing", "include")
 
 
-SILENCE = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
-"""What Cohere would say, if it said nothing."""
+EMPTY_ANSWER = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
+"""An answer of Cohere's that says nothing."""
 
 
-def prepared(body: bytes, context: Context) -> PreparedResponse:
-    """A request with `generate: false`: a response to be continued, whose input may be empty. Raises InvalidField."""
+def prepare(body: bytes, context: Context) -> PreparedResponse:
+    """Makes an empty response to be continued (`generate: false`); its input may be empty. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     required(reading, "model")
-    given = reading.read.get("input")
-    if given or context.conversation.history:
-        _reader(given or [], reading.read.get("instructions"), context, notes)
-    stream = ResponsesStream(ResponsesView(before_the_answer(reading, context), context))
-    return PreparedResponse(stream.whole(SILENCE), stream.final(), notes)
+    items = reading.read.get("input")
+    if items or context.conversation.history:
+        _reader(items or [], reading.read.get("instructions"), context, notes)
+    stream = ResponsesStream(ResponsesView(initial_response(reading, context), context))
+    return PreparedResponse(stream.whole(EMPTY_ANSWER), stream.final(), notes)
 
 
-def _reader(given: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
-    """Instructions, what was said before, and the input: the whole conversation as chat messages."""
+def _reader(items: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
+    """Reads the instructions, the history and the input: the whole conversation as chat messages."""
     reader = InputReader(notes, context)
     if instructions:
         reader.add(chat.SystemMessage(instructions), "instructions")
-    for items in context.conversation.history:
-        reader.read(msgspec.json.decode(items, type=list[Raw]), "history")
-    if isinstance(given, str):
-        if not given:
+    for earlier in context.conversation.history:
+        reader.read(msgspec.json.decode(earlier, type=list[Raw]), "history")
+    if isinstance(items, str):
+        if not items:
             raise InvalidField("input", "'input' must not be empty", "empty_string")
-        given = [Raw(_encode({"role": "user", "content": given}))]
-    if not given and not context.conversation.history:
+        items = [Raw(_encode({"role": "user", "content": items}))]
+    if not items and not context.conversation.history:
         raise InvalidField("input", "'input' must not be empty", "empty_array")
-    reader.read(given, "input")
+    reader.read(items, "input")
     reader.finish()
     return reader
 
 
-_CHATS_MESSAGES = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
-_CHATS_NAMES = (
+_CHAT_MESSAGE = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
+_CHAT_NAMES = (
     ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
     ("messages", "input"),
 )
 
 
-def _placed(error: InvalidField, messages: Sequence[str]) -> InvalidField:
-    """An error of what chat and Responses share, with the path that it has here."""
+def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
+    """Gives an error from the code that chat and Responses share the path that the field has here."""
     failure = error.failure
-    was = param = failure.param or ""
-    found = _CHATS_MESSAGES.fullmatch(was)
-    if found and int(found[1]) < len(messages):
+    chat_path = param = failure.param or ""
+    match = _CHAT_MESSAGE.fullmatch(chat_path)
+    if match and int(match[1]) < len(paths):
         # Below an item only its content has the same name in both.
-        param = messages[int(found[1])] + (found[2] if found[2].startswith(".content") else "")
+        param = paths[int(match[1])] + (match[2] if match[2].startswith(".content") else "")
     else:
-        for theirs, ours in _CHATS_NAMES:
-            if was == theirs or was.startswith(theirs + "."):
-                param = ours + was.removeprefix(theirs)
+        for chat_name, name in _CHAT_NAMES:
+            if chat_path == chat_name or chat_path.startswith(chat_name + "."):
+                param = name + chat_path.removeprefix(chat_name)
                 break
-    message = failure.message.replace(was, param) if was else failure.message
+    message = failure.message.replace(chat_path, param) if chat_path else failure.message
     return InvalidField(param or None, message, failure.code or "invalid_value")
 
 
@@ -266,10 +267,10 @@ def _format(form: openai.TextFormat | None) -> chat.ResponseFormat | None:
     return chat.ResponseFormat("json_schema", {"name": form.name, "schema": form.schema, "strict": form.strict})
 
 
-# --- memory -----------------------------------------------------------------------------------------------
+# --- state ------------------------------------------------------------------------------------------------
 
 
-class _Remembering(Struct):
+class _StateFields(Struct):
     store: bool | None = None
     previous_response_id: str | None = None
     conversation: str | openai.ConversationReference | None = None
@@ -277,7 +278,7 @@ class _Remembering(Struct):
     input: str | list[Raw] | None = None
 
 
-class _Answered(Struct):
+class _StoredFields(Struct):
     id: str
     status: str
     model: str
@@ -285,81 +286,81 @@ class _Answered(Struct):
     output: list[Raw]
 
 
-_remembering = msgspec.json.Decoder(_Remembering).decode
-_item = msgspec.json.Decoder(dict[str, Raw]).decode
-_answered = msgspec.json.Decoder(_Answered).decode
+_decode_state_fields = msgspec.json.Decoder(_StateFields).decode
+_decode_item = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_stored_fields = msgspec.json.Decoder(_StoredFields).decode
 _NULL, _MESSAGE, _REFERENCE = Raw(b"null"), Raw(b'"message"'), Raw(b'"item_reference"')
-_ASKED_ID = re.compile(r"item_(.+)_[0-9]+")
-"""The id that a request's item gets where it has none."""
+_REQUEST_ITEM_ID = re.compile(r"item_(.+)_[0-9]+")
+"""Matches the id that an item of a request is given if it has none."""
 
 
-def remembering(body: bytes, response_id: str) -> StateOptions:
-    """What a request asks to be remembered, read before it is translated. Raises InvalidField."""
+def state_options(body: bytes, response_id: str) -> StateOptions:
+    """Reads what a request asks of the state, before it is translated. Raises InvalidField."""
     try:
-        asked = _remembering(body)
+        fields = _decode_state_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return StateOptions(store=False)  # the translation will say what is wrong with it
-    named = asked.conversation
-    conversation = named.id if isinstance(named, openai.ConversationReference) else named
-    if asked.previous_response_id and conversation:
+        return StateOptions(store=False)  # the translation will report what is wrong
+    reference = fields.conversation
+    conversation = reference.id if isinstance(reference, openai.ConversationReference) else reference
+    if fields.previous_response_id and conversation:
         raise InvalidField("conversation", "'conversation' and 'previous_response_id' exclude each other")
-    if asked.background and asked.store is False:
+    if fields.background and fields.store is False:
         raise InvalidField("background", "'background' needs 'store': what is not stored cannot be fetched later")
     return StateOptions(
-        asked.store is not False,
-        asked.previous_response_id or "",
+        fields.store is not False,
+        fields.previous_response_id or "",
         conversation or "",
-        bool(asked.background),
-        *_own_items(asked.input, response_id),
+        bool(fields.background),
+        *_own_items(fields.input, response_id),
     )
 
 
 _Items = tuple[tuple[str, bytes], ...]
 
 
-def _own_items(given: str | list[Raw] | None, response_id: str) -> tuple[_Items, tuple[Reference, ...]]:
-    """The request's items as they are kept: each with an id; and those that it only refers to."""
-    if not given:
+def _own_items(input: str | list[Raw] | None, response_id: str) -> tuple[_Items, tuple[Reference, ...]]:
+    """Returns the request's items as they are stored, each with an id, and the references among them."""
+    if not input:
         return (), ()
-    if isinstance(given, str):
-        content = [{"type": "input_text", "text": given}]
-        given = [Raw(_encode({"type": "message", "role": "user", "status": "completed", "content": content}))]
+    if isinstance(input, str):
+        content = [{"type": "input_text", "text": input}]
+        input = [Raw(_encode({"type": "message", "role": "user", "status": "completed", "content": content}))]
     items: list[tuple[str, bytes]] = []
     references: list[Reference] = []
-    for index, raw in enumerate(given):
+    for index, raw in enumerate(input):
         try:
-            item = _item(raw)
-            given_id = msgspec.json.decode(item.get("id", _NULL))
+            item = _decode_item(raw)
+            own_id = msgspec.json.decode(item.get("id", _NULL))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return (), ()  # the translation will say so
-        item_id = given_id or f"item_{response_id.removeprefix('resp_')}_{index}"
+            return (), ()  # the translation will report it
+        item_id = own_id or f"item_{response_id.removeprefix('resp_')}_{index}"
         kind = item.get("type", _NULL)
         if bytes(kind) == bytes(_NULL):
             kind = _MESSAGE if "role" in item else _REFERENCE
-        if bytes(kind) == bytes(_REFERENCE) and isinstance(given_id, str):
-            references.append(_reference(index, given_id))
+        if bytes(kind) == bytes(_REFERENCE) and isinstance(own_id, str):
+            references.append(_reference(index, own_id))
         items.append((str(item_id), _encode({**item, "id": item_id, "type": kind})))
     return tuple(items), tuple(references)
 
 
-def _reference(place: int, id: str) -> Reference:
-    asked = _ASKED_ID.fullmatch(id)
-    return Reference(place, id, answer_id(id), f"resp_{asked[1]}" if asked else "")
+def _reference(position: int, id: str) -> Reference:
+    match = _REQUEST_ITEM_ID.fullmatch(id)
+    return Reference(position, id, answer_id(id), f"resp_{match[1]}" if match else "")
 
 
-def queued(call: ResponsesTranslation) -> QueuedResponse:
-    """What is told of a call in the background before anybody works on it."""
-    begun = call.view.base
-    waiting = replace(begun, status="queued")
+def queued_response(translation: ResponsesTranslation) -> QueuedResponse:
+    """Makes what is shown of a background response before its generation begins."""
+    in_progress = translation.view.base
+    waiting = replace(in_progress, status="queued")
     events = [openai.ResponseEvent(name, waiting, number) for number, name in enumerate(FIRST_IN_BACKGROUND)]
-    return QueuedResponse(_encode(waiting), _encode(begun), [_encode(event) for event in events])
+    return QueuedResponse(_encode(waiting), _encode(in_progress), [_encode(event) for event in events])
 
 
-def kept(final: bytes) -> FinishedResponse:
-    """What is kept of a finished response."""
-    told = _answered(final)
-    first = msgspec.json.decode(_item(told.output[0]).get("id", _NULL)) if told.output else None
+def finished_response(final: bytes) -> FinishedResponse:
+    """Reads what is stored of a finished response."""
+    stored = _decode_stored_fields(final)
+    first = msgspec.json.decode(_decode_item(stored.output[0]).get("id", _NULL)) if stored.output else None
     shared = answer_id(first) if isinstance(first, str) else ""
     return FinishedResponse(
-        told.id, told.status, told.model, told.created_at, _encode(told.output), tuple(told.output), shared
+        stored.id, stored.status, stored.model, stored.created_at, _encode(stored.output), tuple(stored.output), shared
     )

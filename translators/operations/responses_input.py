@@ -1,8 +1,7 @@
-"""Input items of the Responses API as the message vocabulary that chat uses.
+"""Reads input items of the Responses API as chat's messages.
 
-One assistant turn arrives as several items (reasoning, message, calls) and leaves as one message, or Cohere
-would see several turns. What stands for a place in an error is the item's
-path, `input[3].content[0]`, wherever the trouble is found.
+One assistant turn arrives as several items (reasoning, message, calls) and leaves as one message, or Cohere would see
+several turns. Errors name the item's path, `input[3].content[0]`, wherever they are found.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +29,8 @@ _DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
     "compaction_summary": msgspec.json.Decoder(openai.CompactionInput),  # Codex's older name
 }
 
-SUMMARISED = "The earlier part of this conversation was replaced by this summary:\n\n"
-"""How the model is told of a summary."""
+SUMMARY_INTRODUCTION = "The earlier part of this conversation was replaced by this summary:\n\n"
+"""Stands before the summary in the system message that brings it to the model."""
 
 HOSTED_ITEMS = frozenset(
     {
@@ -41,11 +40,11 @@ HOSTED_ITEMS = frozenset(
         *("custom_tool_call", "custom_tool_call_output", "apply_patch_call", "apply_patch_call_output"),
     }
 )
-"""Traces of tools that OpenAI runs itself: left out and noted, as their tools are."""
+"""Items of tools that OpenAI runs itself: left out and noted, as their tools are."""
 
 
 class _Turn(Struct):
-    """An assistant's turn being gathered from its items."""
+    """An assistant's turn, collected from its items."""
 
     thoughts: list[str] = []
     texts: list[str] = []
@@ -61,32 +60,32 @@ class _Turn(Struct):
 
 
 class InputReader:
-    """Reads items one after another. What is sealed in them, or only named, is the context's to bring back.
+    """Reads items one after another. The context decrypts, and has the items that are referred to.
 
-    places: the path of each message by its `id()`, that of its first item where it has several.
+    paths: of each message, by its `id()`: the path of its first item.
     """
 
     def __init__(self, notes: Notes, context: Context) -> None:
         self.messages: list[chat.Message] = []
-        self.places: dict[int, str] = {}
+        self.paths: dict[int, str] = {}
         self._notes, self._context = notes, context
         self._turn: _Turn | None = None
         self._called: set[str] = set()
         self._seen: set[str] = set()
 
     def read(self, items: Sequence[Raw], name: str) -> None:
-        """Adds these items. `name` is the field they stand in, for paths. Raises InvalidField."""
+        """Reads these items. `name` is the field they are in, for paths. Raises InvalidField."""
         for index, raw in enumerate(items):
             self._item(raw, f"{name}[{index}]")
 
     def finish(self) -> None:
-        """The last turn is over."""
+        """Ends the last turn."""
         self._end_turn()
 
     def add(self, message: chat.Message, where: str) -> None:
-        """Adds a message, made of what stands at this path."""
+        """Adds a message, made of the item at this path."""
         self.messages.append(message)
-        self.places[id(message)] = where
+        self.paths[id(message)] = where
 
     def _item(self, raw: Raw, where: str) -> None:
         try:
@@ -121,10 +120,10 @@ class InputReader:
         if item.role == "assistant":
             turn = self._assistant(where)
             if turn.texts and not turn.calls:
-                # A second message without a call between: another turn of the assistant's.
+                # A second message without a call between them is another turn.
                 self._end_turn()
                 turn = self._assistant(where)
-            turn.texts.append(_words(item.content, f"{where}.content"))
+            turn.texts.append(_text(item.content, f"{where}.content"))
             return
         self._end_turn()
         if item.role == "user":
@@ -133,10 +132,10 @@ class InputReader:
                 raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
             self.add(chat.UserMessage(content), where)
         else:
-            words = _words(item.content, f"{where}.content")
-            if not words:
+            text = _text(item.content, f"{where}.content")
+            if not text:
                 raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
-            self.add(chat.SystemMessage(words), where)
+            self.add(chat.SystemMessage(text), where)
 
     def _reasoning(self, item: openai.ReasoningInput, where: str) -> None:
         parts = item.content or item.summary or []
@@ -167,7 +166,7 @@ class InputReader:
         self._end_turn()
         if item.call_id not in self._called:
             raise InvalidField(f"{where}.call_id", f"No earlier function_call has the call_id '{item.call_id}'")
-        content = item.output if isinstance(item.output, str) else _words(item.output, f"{where}.output")
+        content = item.output if isinstance(item.output, str) else _text(item.output, f"{where}.output")
         self.add(chat.ToolMessage(item.call_id, content), where)
 
     def _compaction(self, item: openai.CompactionInput, where: str) -> None:
@@ -176,14 +175,14 @@ class InputReader:
         if summary is None:
             self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
             return
-        # Cohere takes system messages at the beginning only, and the summary is of what came before all that is said.
-        spoken = (place for place, said in enumerate(self.messages) if not isinstance(said, chat.SystemMessage))
-        told = chat.SystemMessage(SUMMARISED + summary)
-        self.messages.insert(next(spoken, len(self.messages)), told)
-        self.places[id(told)] = where
+        # Cohere takes system messages at the beginning only, and the summary is of what came before the other messages.
+        others = (index for index, one in enumerate(self.messages) if not isinstance(one, chat.SystemMessage))
+        message = chat.SystemMessage(SUMMARY_INTRODUCTION + summary)
+        self.messages.insert(next(others, len(self.messages)), message)
+        self.paths[id(message)] = where
 
     def _reference(self, item: openai.ItemReference, where: str) -> None:
-        """What it names, in its place; nothing where that was said before: a conversation says each item once."""
+        """Reads the item that is referred to, unless it was read already: a conversation has each item once."""
         if item.id in self._seen:
             return
         stored = self._context.conversation.items.get(item.id)
@@ -204,19 +203,19 @@ _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
 }
 
 
-def _words(content: str | list[openai.Part], where: str) -> str:
-    """The text of a content that can hold nothing else. Raises InvalidField on any other part."""
+def _text(content: str | list[openai.Part], where: str) -> str:
+    """Joins the texts of a content that can have no other parts. Raises InvalidField on one."""
     if isinstance(content, str):
         return content
-    words: list[str] = []
+    texts: list[str] = []
     for index, part in enumerate(content):
         if isinstance(part, openai.InputText | openai.OutputText | openai.PlainText):
-            words.append(part.text)
+            texts.append(part.text)
         elif isinstance(part, openai.Refusal):
-            words.append(part.refusal)
+            texts.append(part.refusal)
         else:
             raise _unsupported(part, f"{where}[{index}]", "text")
-    return "".join(words)
+    return "".join(texts)
 
 
 def _user_content(content: str | list[openai.Part], where: str) -> Any:
@@ -234,8 +233,8 @@ def _user_content(content: str | list[openai.Part], where: str) -> Any:
     return parts
 
 
-def _unsupported(part: openai.Part, where: str, can: str) -> InvalidField:
+def _unsupported(part: openai.Part, where: str, supported: str) -> InvalidField:
     kind = str(type(part).__struct_config__.tag)
     return InvalidField(
-        where, f"Content of type '{kind}' cannot be sent to Cohere here: {can} can", "unsupported_value"
+        where, f"Content of type '{kind}' cannot be sent to Cohere here: {supported} can", "unsupported_value"
     )

@@ -1,6 +1,6 @@
-"""The response object before anything came: what a request asked for, echoed as OpenAI does.
+"""The response object before the first event: the request's fields echoed, and OpenAI's defaults for the others.
 
-Source: OpenAI's specification, `Response`, whose fields an answer must have although nobody asked for them.
+Source: OpenAI's specification, `Response`.
 """
 
 from typing import Any
@@ -12,35 +12,38 @@ from translators.core.contracts import Context
 from translators.core.field_table import Reading
 
 
-def before_the_answer(reading: Reading, context: Context) -> openai.Response:
-    """The response in progress, without output: what was asked for, and OpenAI's defaults for what was not."""
-    asked = reading.read
-    wish = asked.get("reasoning")
-    conversation = asked.get("conversation")
+def initial_response(reading: Reading, context: Context) -> openai.Response:
+    """Makes the response in progress, without output."""
+    fields = reading.read
+    reasoning = fields.get("reasoning")
+    conversation = fields.get("conversation")
     return openai.Response(
         id=context.identity.response_id or f"resp_{context.identity.unique}",
         created_at=context.identity.created,
         status="in_progress",
-        instructions=asked.get("instructions"),
-        model=asked["model"],
-        previous_response_id=asked.get("previous_response_id"),
+        instructions=fields.get("instructions"),
+        model=fields["model"],
+        previous_response_id=fields.get("previous_response_id"),
         conversation=openai.ConversationReference(conversation) if isinstance(conversation, str) else conversation,
-        tools=[_echoed_tool(tool) for tool in asked.get("tools") or ()],
-        tool_choice=asked.get("tool_choice", "auto"),
-        parallel_tool_calls=asked.get("parallel_tool_calls", True),
-        text={"format": _echoed_format(asked.get("text")), "verbosity": "medium"},
-        reasoning={"effort": wish.effort if wish else None, "summary": wish.summary if wish else None},
+        tools=[_echoed_tool(tool) for tool in fields.get("tools") or ()],
+        tool_choice=fields.get("tool_choice", "auto"),
+        parallel_tool_calls=fields.get("parallel_tool_calls", True),
+        text={"format": _echoed_format(fields.get("text")), "verbosity": "medium"},
+        reasoning={
+            "effort": reasoning.effort if reasoning else None,
+            "summary": reasoning.summary if reasoning else None,
+        },
         temperature=_number(reading, "temperature", 1.0),
         top_p=_number(reading, "p", 1.0),
         presence_penalty=_number(reading, "presence_penalty", 0.0),
         frequency_penalty=_number(reading, "frequency_penalty", 0.0),
-        top_logprobs=asked.get("top_logprobs", 0),
-        max_output_tokens=asked.get("max_output_tokens"),
-        max_tool_calls=asked.get("max_tool_calls"),
-        store=asked.get("store", True),
-        background=asked.get("background", False),
-        metadata=asked.get("metadata") or {},
-        truncation=asked.get("truncation", "disabled"),
+        top_logprobs=fields.get("top_logprobs", 0),
+        max_output_tokens=fields.get("max_output_tokens"),
+        max_tool_calls=fields.get("max_tool_calls"),
+        store=fields.get("store", True),
+        background=fields.get("background", False),
+        metadata=fields.get("metadata") or {},
+        truncation=fields.get("truncation", "disabled"),
     )
 
 
@@ -50,7 +53,7 @@ def _number(reading: Reading, name: str, default: float) -> float:
 
 
 def _echoed_tool(tool: dict[str, Any]) -> Any:
-    """A function with all that OpenAI's answer has; any other tool as it was given."""
+    """Completes a function with the fields that OpenAI's answers have; any other tool stays as it is."""
     if tool["type"] != "function":
         return tool
     return {

@@ -1,7 +1,7 @@
-"""Messages of the Responses WebSocket: what stands around a request, an event or an error there and nowhere else.
+"""Messages of the Responses WebSocket: what surrounds a request, an event or an error there and nowhere else.
 
-Sources: OpenAI's specification, `ResponsesClientEventResponseCreate` and `ResponseWsError`; its guide to the WebSocket
-mode; Open Responses, https://www.openresponses.org. What a request asks is `responses.py`.
+The request itself is translated by `responses.py`. Sources: OpenAI's specification,
+`ResponsesClientEventResponseCreate` and `ResponseWsError`; its guide to the WebSocket mode; https://www.openresponses.org.
 """
 
 import re
@@ -15,43 +15,43 @@ from translators.core.errors import Failure, InvalidField
 
 CREATE = "response.create"
 
-_LANE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _NULL, _TRUE, _FALSE = b"null", b"true", b"false"
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
-_word = msgspec.json.Decoder(str).decode
+_decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 OTHER_STATUS: Mapping[str, int] = {"previous_response_not_found": 400}
-"""Statuses that are others here than in HTTP's answers, by code: what Open Responses wants."""
+"""Statuses that differ from HTTP's, by error code, as Open Responses wants them."""
 
 
-class Envelope(Struct, frozen=True):
-    """A message that came. body: the request as HTTP would have it, to be streamed.
+class ClientMessage(Struct, frozen=True):
+    """A message of the caller's. body: the request in HTTP's form, with `stream: true`.
 
-    lane: its `stream_id`; requests of one lane are answered in turn. generate: false to prepare only. failure: what is
-    wrong with it, then there is no body.
+    stream_id: requests with the same one are answered in turn. generate: false to prepare a response only. failure:
+    what is wrong with the message; then there is no body.
     """
 
-    lane: str = ""
+    stream_id: str = ""
     body: bytes = b""
     generate: bool = True
     failure: Failure | None = None
 
 
-def opened(message: str) -> Envelope:
-    """A message as the request in it."""
-    lane = ""
+def parse_message(message: str) -> ClientMessage:
+    """Reads the request in a message."""
+    stream_id = ""
     try:
         fields = _fields(message)
-        lane = _lane(fields)
+        stream_id = _stream_id(fields)
         _expect_create(fields)
         if _flag(fields, "background"):
             raise InvalidField("background", "'background' is not supported on a WebSocket", "unsupported_value")
         generate = _flag(fields, "generate") is not False
     except InvalidField as error:
-        return Envelope(lane, failure=error.failure)
-    return Envelope(lane, _encode({**fields, "stream": True}), generate)
+        return ClientMessage(stream_id, failure=error.failure)
+    return ClientMessage(stream_id, _encode({**fields, "stream": True}), generate)
 
 
 def _fields(message: str) -> dict[str, Raw]:
@@ -65,22 +65,22 @@ def _fields(message: str) -> dict[str, Raw]:
         raise InvalidField(None, "The message is nested too deeply", "invalid_json") from error
 
 
-def _lane(fields: dict[str, Raw]) -> str:
+def _stream_id(fields: dict[str, Raw]) -> str:
     raw = fields.pop("stream_id", None)
     if raw is None or bytes(raw) == _NULL:
         return ""
-    lane = _text(raw, "stream_id")
-    if not _LANE.fullmatch(lane):
-        told = "Invalid 'stream_id': up to 256 letters, digits and any of _ . - are allowed"
-        raise InvalidField("stream_id", told)
-    return lane
+    stream_id = _string(raw, "stream_id")
+    if not _STREAM_ID.fullmatch(stream_id):
+        message = "Invalid 'stream_id': up to 256 letters, digits and any of _ . - are allowed"
+        raise InvalidField("stream_id", message)
+    return stream_id
 
 
 def _expect_create(fields: dict[str, Raw]) -> None:
     raw = fields.pop("type", None)
     if raw is None:
         raise InvalidField("type", "Missing required parameter: 'type'", "missing_required_parameter")
-    kind = _text(raw, "type")
+    kind = _string(raw, "type")
     if kind != CREATE:
         raise InvalidField("type", f"Invalid 'type': '{kind[:100]}' is not known, '{CREATE}' is")
 
@@ -92,28 +92,28 @@ def _flag(fields: dict[str, Raw], name: str) -> bool | None:
     return None if raw == _NULL else raw == _TRUE
 
 
-def _text(raw: Raw, name: str) -> str:
+def _string(raw: Raw, name: str) -> str:
     try:
-        return _word(raw)
+        return _decode_string(raw)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise InvalidField(name, f"Invalid '{name}': expected a text", "invalid_type") from error
 
 
-# --- what goes out ----------------------------------------------------------------------------------------
+# --- messages of ours -------------------------------------------------------------------------------------
 
 
-def addressed(document: bytes, lane: str, notes: str = "") -> bytes:
-    """An event with what stands beside it here: its lane, and the notes that HTTP has a header for."""
-    beside = {"stream_id": lane} if lane else {}
+def event_message(document: bytes, stream_id: str, notes: str = "") -> bytes:
+    """Adds to an event what it has here: its `stream_id`, and the notes that HTTP has a header for."""
+    extra = {"stream_id": stream_id} if stream_id else {}
     if notes:
-        beside["gateway_notes"] = notes
-    return _encode(beside)[:-1] + b"," + document[1:] if beside else document
+        extra["gateway_notes"] = notes
+    return _encode(extra)[:-1] + b"," + document[1:] if extra else document
 
 
-def refused(failure: Failure, lane: str, headers: Mapping[str, str]) -> bytes:
-    """A failure as a message. headers: those that HTTP's answer would have had for clients to obey."""
+def error_message(failure: Failure, stream_id: str, headers: Mapping[str, str]) -> bytes:
+    """Makes a message of a failure. headers: those of HTTP's answer that clients act on."""
     error = openai.SocketFailure(
         failure.type, failure.code, failure.message, failure.param, dict(headers) if headers else UNSET
     )
     status = OTHER_STATUS.get(failure.code or "", failure.status)
-    return _encode(openai.SocketError(status, error, lane or UNSET))
+    return _encode(openai.SocketError(status, error, stream_id or UNSET))

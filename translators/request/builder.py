@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
-from translators.answer.decoder import StepTransform
+from translators.answer.decoder import AnswerTransform
 from translators.answer.transforms import HideReasoning, LimitToolCalls, OnlyTools, RequireToolCall, RestoreToolNames
 from translators.core.capabilities import Capabilities, capabilities
 from translators.core.contracts import Context, Workload
@@ -66,7 +66,7 @@ class Composition(Struct, frozen=True):
 
     bodies: tuple[bytes, ...]
     model: str
-    rewrites: tuple[Callable[[], StepTransform], ...]
+    rewrites: tuple[Callable[[], AnswerTransform], ...]
     buffered: bool
     checked: bool
     repeatable: bool

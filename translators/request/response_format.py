@@ -24,8 +24,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
-from translators.answer.decoder import StepTransform
-from translators.answer.transforms import AnswerCall, StripCodeFence, Unwrapped, ValidateSchema
+from translators.answer.decoder import AnswerTransform
+from translators.answer.transforms import AnswerFromToolCall, StripCodeFence, UnwrapValue, ValidateSchema
 from translators.core.capabilities import Capabilities
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
@@ -49,7 +49,7 @@ class FormatPlan(Struct, frozen=True):
     response_format: cohere.ResponseFormat | UnsetType = UNSET
     tool: cohere.Tool | None = None
     instructions: tuple[str, ...] = ()
-    rewrites: tuple[Callable[[], StepTransform], ...] = ()
+    rewrites: tuple[Callable[[], AnswerTransform], ...] = ()
     checked: bool = False
     instructed: bool = False
     enforceable: bool = False
@@ -123,12 +123,12 @@ ANY_JSON: dict[str, Any] = {}
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
-def _checks(wish: _Wish) -> tuple[Callable[[], StepTransform], ...]:
+def _checks(wish: _Wish) -> tuple[Callable[[], AnswerTransform], ...]:
     """`strict` means that the answer satisfies all of the schema, also what Cohere does not know."""
     return (_check(wish.schema),) if wish.schema is not None and wish.strict else ()
 
 
-def _check(schema: dict[str, Any]) -> Callable[[], StepTransform]:
+def _check(schema: dict[str, Any]) -> Callable[[], AnswerTransform]:
     return partial(ValidateSchema, partial(json_schema.complaint, schema))
 
 
@@ -163,7 +163,7 @@ def _missing(where: str) -> InvalidField:
 
 def _compiled(
     schema: dict[str, Any] | None,
-) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], StepTransform], ...]]:
+) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], AnswerTransform], ...]]:
     """The schema as Cohere is to compile it, what was taken away for that, and what unwraps the answer."""
     if schema is None:
         return None, [], ()
@@ -172,11 +172,11 @@ def _compiled(
     return clean, removed, unwrap
 
 
-def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], StepTransform], ...]]:
+def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], AnswerTransform], ...]]:
     """A schema with an object at its top, and what takes the wrapper off the answer again."""
     if json_schema.is_object(schema):
         return schema, ()
-    return json_schema.wrapped(schema, Unwrapped.KEY), (Unwrapped,)
+    return json_schema.wrapped(schema, UnwrapValue.KEY), (UnwrapValue,)
 
 
 def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> FormatPlan:
@@ -187,8 +187,8 @@ def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> For
     parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
     # A model that answers with text all the same, mostly answers with JSON.
-    rewrites: tuple[Callable[[], StepTransform], ...] = (
-        partial(AnswerCall, name),
+    rewrites: tuple[Callable[[], AnswerTransform], ...] = (
+        partial(AnswerFromToolCall, name),
         StripCodeFence,
         *unwrap,
         *_checks(wish),
