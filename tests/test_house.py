@@ -101,7 +101,6 @@ BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent 
 IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "words",
     "gateway.auth",
-IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "gateway.upstream",
     "gateway.observability.metrics",
     "gateway.observability.upstream_events",
@@ -117,7 +116,6 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "translators.operations.responses_template",
     "translators.operations.responses_tools",
     "translators.operations.responses_websocket",
-)
 )
 
 DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})
