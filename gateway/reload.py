@@ -35,13 +35,13 @@ class Control:
 
     def __init__(
         self,
-        guard: GatewayMiddleware,
-        upgrades: WebSocketHandshake,
+        middleware: GatewayMiddleware,
+        websockets: WebSocketHandshake,
         services: Services,
         log: Log,
         draining: Callable[[float], None],
     ) -> None:
-        self._guard, self._upgrades = guard, upgrades
+        self._middleware, self._websockets = middleware, websockets
         self._services, self._log, self._draining = services, log, draining
 
     def drain(self, seconds: float) -> None:
@@ -52,21 +52,23 @@ class Control:
     def reload(self, old: Settings, new: Settings) -> bool:
         """Takes over what has changed, for the requests that follow. False if the new settings cannot be."""
         changed = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
-        taken = [name for name in changed if name in RELOADED]
-        left = [name for name in changed if name not in RELOADED]
+        applied = [name for name in changed if name in RELOADED]
+        not_applied = [name for name in changed if name not in RELOADED]
         services = self._services
-        settings = replace(services.settings, **{name: getattr(new, name) for name in taken})
+        settings = replace(services.settings, **{name: getattr(new, name) for name in applied})
         try:
-            access = Authenticator(settings)
+            authenticator = Authenticator(settings)
         except SettingError as error:
             self.refused(error)
             return False
         services.settings, services.policy = settings, settings.policy
-        services.upstream.configure(settings, access.keys)
-        self._guard.configure(settings, access)
-        self._upgrades.configure(settings, access)
-        told = f"the settings were read again: {', '.join(taken) or 'nothing'} changed"
-        self._log.trouble(told + (f"; {', '.join(left)} changed, too, and need a restart" if left else ""))
+        services.upstream.configure(settings, authenticator.keys)
+        self._middleware.configure(settings, authenticator)
+        self._websockets.configure(settings, authenticator)
+        message = f"the settings were read again: {', '.join(applied) or 'nothing'} changed"
+        self._log.trouble(
+            message + (f"; {', '.join(not_applied)} changed, too, and need a restart" if not_applied else "")
+        )
         return True
 
     def refused(self, error: SettingError) -> None:

@@ -365,10 +365,10 @@ def test_a_tally_holds_the_end_however_it_is_cut(cuts: list[int]) -> None:
     kept = UsageTail(False)
     place = 0
     for cut in cuts:
-        kept.take(text[place : place + cut])
+        kept.feed(text[place : place + cut])
         place += cut
-    kept.take(text[place:])
-    assert kept.kept() == text
+    kept.feed(text[place:])
+    assert kept.tail() == text
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -377,22 +377,22 @@ def test_a_tally_does_not_grow(compressed: bool) -> None:
     sent = gzip.compress(data) if compressed else data
     kept = UsageTail(compressed)
     for place in range(0, len(sent), 60_000):
-        kept.take(sent[place : place + 60_000])
-        assert sum(map(len, kept._blocks)) <= usage_tail.KEPT + 256 * 1024
-    assert data.endswith(kept.kept()) and len(kept.kept()) >= usage_tail.KEPT
-    assert counted(kept.kept(), False, UsageBase.TOKENS).prompt_tokens == 4
+        kept.feed(sent[place : place + 60_000])
+        assert sum(map(len, kept._blocks)) <= usage_tail.TAIL_BYTES + 256 * 1024
+    assert data.endswith(kept.tail()) and len(kept.tail()) >= usage_tail.TAIL_BYTES
+    assert counted(kept.tail(), False, UsageBase.TOKENS).prompt_tokens == 4
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    bomb = gzip.compress(bytes(usage_tail.LARGEST_UNPACKED + 1_000_000), 9)
+    bomb = gzip.compress(bytes(usage_tail.MAX_DECOMPRESSED_BYTES + 1_000_000), 9)
     kept = UsageTail(True)
-    kept.take(bomb)
-    kept.take(bomb)
-    assert kept.kept() == b""
+    kept.feed(bomb)
+    kept.feed(bomb)
+    assert kept.tail() == b""
 
 
 def test_what_cannot_be_unpacked_counts_nothing() -> None:
     kept = UsageTail(True)
-    kept.take(b"no gzip at all")
-    kept.take(gzip.compress(b"{}"))
-    assert kept.kept() == b""
+    kept.feed(b"no gzip at all")
+    kept.feed(gzip.compress(b"{}"))
+    assert kept.tail() == b""

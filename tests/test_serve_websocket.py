@@ -626,9 +626,9 @@ def test_other_settings_go_for_the_sockets_that_follow() -> None:
     old = Settings(cohere_api_key=["a"], log="off")
     _, control = controlled_app(old)
     headers = {b"origin": b"https://page.example", b"host": b"127.0.0.1:8080"}
-    assert not control._upgrades._welcome(headers)
+    assert not control._websockets._welcome(headers)
     assert control.reload(old, replace(old, cors_origins=["https://page.example"]))
-    assert control._upgrades._welcome(headers)
+    assert control._websockets._welcome(headers)
 
 
 def test_sockets_are_bounded(served: Gateway) -> None:

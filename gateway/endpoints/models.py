@@ -34,7 +34,7 @@ class ModelsEndpoint:
             if model_list.stale_note:
                 notes.inform("list", model_list.stale_note)
             name = scope["path_params"].get("name", "")
-            response = operation.answer(model_list.pages, name, filters, context, notes)
+            response = operation.respond(model_list.pages, name, filters, context, notes)
             await send_json(send, response, notes, watcher)
         record.notes = len(notes)
         services.metrics.note(operation.name, notes)
@@ -42,8 +42,8 @@ class ModelsEndpoint:
     async def _filters(self, scope: Scope, receive: Receive, record: RequestRecord) -> list[bytes]:
         """Returns the filters of the list in the body and in the query, as JSON objects of which the later wins."""
         settings = self._services.settings
-        sent = await body.read(record.headers, receive, settings.body_limit, settings.timeouts.request_body)
-        if sent:
+        request_body = await body.read(record.headers, receive, settings.body_limit, settings.timeouts.request_body)
+        if request_body:
             body.require_json(record.headers)
         query = {name: value for name, value in QueryParams(scope["query_string"]).items() if name != VERSION_QUERY}
-        return [part for part in (sent, msgspec.json.encode(query) if query else b"") if part]
+        return [part for part in (request_body, msgspec.json.encode(query) if query else b"") if part]

@@ -63,18 +63,18 @@ class Description:
 
 @cache
 def document() -> bytes:
-    """The OpenAPI document, as JSON; made when it is first asked for."""
+    """Returns the OpenAPI document as JSON. It is made at the first call."""
     types: list[Any] = [ErrorBody, cohere.ErrorBody]
     types += [answer for answers in ANSWERS.values() for answer in answers]
     types += [row.type for operation in TRANSLATED for row in operation.fields.rows]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
-    described = dict(zip(map(id, types), schemas, strict=True))
+    schemas_by_type = dict(zip(map(id, types), schemas, strict=True))
     for component in components.values():
         # A key that nobody knows is dropped and noted, not refused (translators/core/field_table.py).
         component.pop("additionalProperties", None)
     paths: dict[str, dict[str, Any]] = {}
-    for path, verb, told in _operations(described):
-        paths.setdefault(_PLACEHOLDER.sub(r"{\1}", path), {})[verb.lower()] = told
+    for path, verb, operation in _operations(schemas_by_type):
+        paths.setdefault(_PLACEHOLDER.sub(r"{\1}", path), {})[verb.lower()] = operation
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -94,33 +94,33 @@ def document() -> bytes:
     )
 
 
-def _operations(described: Mapping[int, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Path, verb and description of everything that is served."""
-    failed, native_failed = described[id(ErrorBody)], described[id(cohere.ErrorBody)]
+def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields path, verb and description of everything that is served."""
+    failed, native_failed = schemas_by_type[id(ErrorBody)], schemas_by_type[id(cohere.ErrorBody)]
     for row in TRANSLATED:
-        body = _fields(row.fields, described)
+        body = _fields(row.fields, schemas_by_type)
         kind = "application/json"
         if isinstance(row, UploadOperation):
             kind = "multipart/form-data"
             body["properties"][row.file] = {"type": "string", "format": "binary"}
-        answers = [described[id(answer)] for answer in ANSWERS[row.name]]
+        answers = [schemas_by_type[id(answer)] for answer in ANSWERS[row.name]]
         yield row.path, "POST", _operation(row.name, row.path, failed, answers, (kind, body))
-    translated = {row.request: row.fields for row in CALLS}
+    translated = {row.translate: row.fields for row in CALLS}
     for count in COUNTS:
-        body = _fields(translated[count.request], described)
+        body = _fields(translated[count.translate], schemas_by_type)
         yield count.path, "POST", _operation(count.name, count.path, failed, [{}], ("application/json", body))
     for lookup in LOOKUPS:
-        answers = [described[id(answer)] for answer in ANSWERS[lookup.name]]
+        answers = [schemas_by_type[id(answer)] for answer in ANSWERS[lookup.name]]
         yield lookup.path, "GET", _operation(lookup.name, lookup.path, failed, answers)
     for path, actions in REMEMBERED.items():
         for verb, action in actions.items():
             needs = action.needs
-            taken = None if needs is None else ("application/json", {"type": "object", "required": list(needs)})
-            yield path, verb, _operation(action.name, path, failed, [{}], taken)
+            request_body = None if needs is None else ("application/json", {"type": "object", "required": list(needs)})
+            yield path, verb, _operation(action.name, path, failed, [{}], request_body)
     for method in METHODS:
         path = NATIVE_PREFIX + method.path.removeprefix("/")
-        taken = (_KINDS[method.takes], {"type": "object"}) if method.takes else None
-        yield path, method.verb, _operation(method.operation, path, native_failed, [{}], taken)
+        request_body = (_KINDS[method.takes], {"type": "object"}) if method.takes else None
+        yield path, method.verb, _operation(method.operation, path, native_failed, [{}], request_body)
     for path in OPEN:
         yield path, "GET", {**_operation(path.strip("/").replace("/", "_"), path, failed, [{}]), "security": []}
 
@@ -130,11 +130,14 @@ def _operation(
     path: str,
     failed: Mapping[str, Any],
     answers: Sequence[Mapping[str, Any]],
-    asked: tuple[str, Mapping[str, Any]] | None = None,
+    request_body_schema: tuple[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """answers: whole, and of one event of a stream. asked: the body's type, and its schema."""
+    """Describes one operation.
+
+    answers: schemas of the whole response and of one event of a stream. request_body_schema: content type and schema.
+    """
     content = {kind: {"schema": schema} for kind, schema in zip(_STREAMABLE, answers, strict=False)}
-    told: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": name,
         "responses": {
             "200": {"description": "The answer", "content": content},
@@ -142,25 +145,28 @@ def _operation(
         },
     }
     if names := _PLACEHOLDER.findall(path):
-        told["parameters"] = [
+        operation["parameters"] = [
             {"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in names
         ]
-    if asked is not None:
-        told["requestBody"] = {"required": True, "content": {asked[0]: {"schema": asked[1]}}}
-    return told
+    if request_body_schema is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {request_body_schema[0]: {"schema": request_body_schema[1]}},
+        }
+    return operation
 
 
-def _fields(table: FieldTable, described: Mapping[int, Any]) -> dict[str, Any]:
-    """The schema of a body. null means absent everywhere."""
-    properties = {row.name: _field(row, described) for row in table.rows}
+def _fields(table: FieldTable, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
+    """Returns the schema of a request body. null means absent everywhere."""
+    properties = {row.name: _field(row, schemas_by_type) for row in table.rows}
     for synonym, name in table.synonyms.items():
         properties[synonym] = {**properties[name], "description": f"Another name of `{name}`"}
     properties[SYNONYM_OBJECT] = {"type": ["object", "null"], "description": "Fields as if they stood beside it"}
     return {"type": "object", "properties": properties}
 
 
-def _field(row: Field, described: Mapping[int, Any]) -> dict[str, Any]:
-    told = ": ".join(part for part in (row.verdict.value.capitalize(), row.why) if part)
+def _field(row: Field, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
+    description = ": ".join(part for part in (row.verdict.value.capitalize(), row.why) if part)
     if row.verdict in (Verdict.IGNORE, Verdict.REFUSE):
-        return {"description": told}
-    return {"anyOf": [described[id(row.type)], {"type": "null"}], "description": told}
+        return {"description": description}
+    return {"anyOf": [schemas_by_type[id(row.type)], {"type": "null"}], "description": description}

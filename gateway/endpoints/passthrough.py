@@ -12,7 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
 from gateway.cohere_methods import Method
-from gateway.endpoints.passthrough_headers import _empty, _kind, _returned, _sent
+from gateway.endpoints.passthrough_headers import (
+    content_type_and_encoding,
+    has_no_body,
+    request_headers,
+    response_headers,
+)
 from gateway.endpoints.passthrough_path import Address, address_of
 from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
@@ -24,6 +29,7 @@ from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.turn import FAILED_REASONS
+from translators.core.contracts import Workload
 from translators.core.notes import Notes
 from translators.operations import passthrough
 
@@ -52,7 +58,7 @@ class PassthroughEndpoint:
         settings = services.settings
         limit, seconds = settings.upload_limit, settings.timeouts.request_body
         json_body: bytes | None = None
-        uploading = not _empty(record.headers) and method.takes != "json"
+        uploading = not has_no_body(record.headers) and method.takes != "json"
         notes = Notes()
         if uploading:
             body.refuse_declared(record.headers, limit)
@@ -61,11 +67,12 @@ class PassthroughEndpoint:
             json_body, notes = self._inspect(json_body, method, address, record)
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:
             upload = body.Pieces(receive, limit, seconds, watcher) if uploading else None
-            headers = list(_sent(scope["headers"], record.headers, record.streamed, uploading))
+            headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             counts_inputs = json_body is not None and method.rate.counts == "inputs"
             weight = passthrough.inputs(json_body) if json_body is not None and counts_inputs else 1
-            with await services.admission.admit(record, method, record.model, notes) as admission:
+            workload = Workload(record.model, len(json_body or b""), None, "")
+            with await services.admission.admit(record, method, workload, notes) as admission:
                 async with services.upstream.forward(
                     request, record.principal, address.path, record.model, method.repeatable, weight
                 ) as response:
@@ -90,8 +97,8 @@ class PassthroughEndpoint:
         self, response: UpstreamResponse, record: RequestRecord, send: Send, watcher: DisconnectWatcher, notes: Notes
     ) -> None:
         """Sends Cohere's response as it comes, one send for each network read. Its head waits for the first of them."""
-        headers = [*_returned(response.headers), *note_headers(notes)]
-        kind, encoding = _kind(headers)
+        headers = [*response_headers(response.headers), *note_headers(notes)]
+        kind, encoding = content_type_and_encoding(headers)
         record.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
         usage_tail = UsageTail(encoding == b"gzip") if counted else None
@@ -102,19 +109,19 @@ class PassthroughEndpoint:
             while block and not response.at_eof:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
                 if usage_tail is not None:
-                    usage_tail.take(block)
+                    usage_tail.feed(block)
                 block = await response.read_chunk()
             watcher.over()
             await send({"type": "http.response.body", "body": block, "more_body": False})
             if usage_tail is not None:
-                usage_tail.take(block)
+                usage_tail.feed(block)
         finally:
             if usage_tail is not None:
                 self._count(usage_tail, record, broken=record.streamed and not watcher.is_over)
 
     def _count(self, usage_tail: UsageTail, record: RequestRecord, broken: bool) -> None:
         """Records the usage at the end of a response. Of a stream that broke off the pieces are counted."""
-        tail = usage_tail.kept()
+        tail = usage_tail.tail()
         usage = passthrough.counted(tail, record.streamed, self._services.policy.usage_base)
         record.add_usage(usage, round(passthrough.pieces(tail) / usage_tail.share) if broken else 0)
         if (failed := FAILED_REASONS.get(usage.finish_reason)) is not None:
@@ -122,6 +129,6 @@ class PassthroughEndpoint:
 
 
 def _wrong_method() -> CallerError:
-    told = CallerError(failure("wrong_method", "This method is not passed on"))
-    told.allow = ", ".join(cohere_methods.VERBS)
-    return told
+    error = CallerError(failure("wrong_method", "This method is not passed on"))
+    error.allow = ", ".join(cohere_methods.VERBS)
+    return error

@@ -11,9 +11,9 @@ HOP_BY_HOP = frozenset(
 NOT_SENT = HOP_BY_HOP | {
     # the caller's credentials: the key that serves them is added
     *(b"authorization", b"x-api-key", b"api-key", b"proxy-authorization", b"cookie"),
-    # said anew for this connection; `expect` was answered by the server
+    # set anew for this connection; `expect` was answered by the server
     *(b"host", b"content-length", b"expect", b"accept-encoding"),
-    # where callers are, and which pages they look at, is nothing that Cohere is told
+    # where callers are, and which pages they look at, is not passed on to Cohere
     *(b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip", b"origin", b"referer"),
     # for the gateway itself
     b"x-request-id",
@@ -26,55 +26,57 @@ NOT_SENT_PREFIXES = (b"x-forwarded-", b"x-gateway-", b"sec-")
 NOT_RETURNED = HOP_BY_HOP | {
     b"set-cookie",
     b"proxy-authenticate",
-    # what Cohere's servers say of their own address; ours has another
+    # about the address of Cohere's servers, which is not ours
     *(b"alt-svc", b"strict-transport-security"),
-    # the guard's, on every answer
+    # set by the middleware on every response
     *(b"date", b"x-request-id", b"x-cohere-trace-id"),
 }
 
 
 NOT_RETURNED_PREFIXES = (b"x-gateway-", b"access-control-")
-"""Which pages may read an answer is the setting `cors_origins`, whatever Cohere allows."""
+"""Which pages may read a response is decided by the setting `cors_origins`, whatever Cohere allows."""
 
 
-def _sent(
-    given: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes], streamed: bool, uploading: bool
+def request_headers(
+    raw_headers: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes], streamed: bool, uploading: bool
 ) -> Iterable[tuple[str, str]]:
-    """The caller's headers as Cohere gets them."""
-    named = _named(*(value for name, value in given if name == b"connection")) if b"connection" in headers else ()
-    for name, value in given:
-        if name in NOT_SENT or name in named or name.startswith(NOT_SENT_PREFIXES):
+    """Yields the caller's headers as Cohere gets them. headers: the same by lower-case name."""
+    connection_names: frozenset[bytes] = frozenset()
+    if b"connection" in headers:
+        connection_names = _connection_names(*(value for name, value in raw_headers if name == b"connection"))
+    for name, value in raw_headers:
+        if name in NOT_SENT or name in connection_names or name.startswith(NOT_SENT_PREFIXES):
             continue
-        yield name.decode("latin-1"), _text(value)
+        yield name.decode("latin-1"), _decoded(value)
     if uploading and b"content-length" in headers:
         yield "content-length", headers[b"content-length"].decode("ascii")
     if b"accept-encoding" in headers:
-        # What else callers accept could not be read on the side; a stream would be held back by its compression.
-        packed = not streamed and b"gzip" in headers[b"accept-encoding"].lower()
-        yield "accept-encoding", "gzip" if packed else "identity"
+        # Other encodings that callers accept could not be read on the side. Compression would hold a stream back.
+        gzip = not streamed and b"gzip" in headers[b"accept-encoding"].lower()
+        yield "accept-encoding", "gzip" if gzip else "identity"
 
 
-def _returned(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Cohere's headers as the caller gets them."""
+def response_headers(raw_headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Returns Cohere's headers as the caller gets them."""
     returned: list[tuple[bytes, bytes]] = []
-    named: frozenset[bytes] = frozenset()
-    for name, value in given:
+    connection_names: frozenset[bytes] = frozenset()
+    for name, value in raw_headers:
         name = name.lower()
         if name in NOT_RETURNED:
             if name == b"connection":
-                named |= _named(value)
+                connection_names |= _connection_names(value)
         elif not name.startswith(NOT_RETURNED_PREFIXES):
             returned.append((name, value))
-    return [pair for pair in returned if pair[0] not in named] if named else returned
+    return [pair for pair in returned if pair[0] not in connection_names] if connection_names else returned
 
 
-def _named(*connection: bytes) -> frozenset[bytes]:
-    """The headers that `connection` headers declare to be for this connection only."""
+def _connection_names(*connection: bytes) -> frozenset[bytes]:
+    """Returns the headers that `connection` headers declare to be for this connection only."""
     return frozenset(name.strip().lower() for value in connection for name in value.split(b","))
 
 
-def _kind(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """What an answer says it is, and how it is compressed."""
+def content_type_and_encoding(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Returns the content type and the content encoding of a response, in lower case, empty where absent."""
     kind = encoding = b""
     for name, value in headers:
         if name == b"content-type":
@@ -84,14 +86,14 @@ def _kind(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
     return kind, encoding
 
 
-def _text(value: bytes) -> str:
-    """The client library writes headers as UTF-8."""
+def _decoded(value: bytes) -> str:
+    """Decodes a header's value. The client library encodes headers as UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
 
 
-def _empty(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the request has no body (RFC 9112 §6.3)."""
+def has_no_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Tells whether the request has no body (RFC 9112 §6.3)."""
     return headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers

@@ -32,7 +32,7 @@ class SplitEndpoint:
         services, operation, record = self._services, self._operation, record_of(scope)
         record.operation = operation.name
         request_body = await body.read_json(record, receive, services.settings)
-        request = operation.request(request_body, context_of(services, record))
+        request = operation.translate(request_body, context_of(services, record))
         path_aliases.note_deployment(record, request.notes)
         services.catalog.look_up(request.model, record.principal)
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)
@@ -41,12 +41,12 @@ class SplitEndpoint:
                 alone = request.input_bodies()
                 request = request.without_cached(await lookup.pieces(operation.upstream, alone))
                 record.cache = MISS if request.bodies else CACHE_HIT
-            with await services.admission.admit(record, self._method, request.model, request.notes) as admission:
+            with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
                 request, bodies, response = await self._respond(request, admission)
             record.add_usage(response.usage)
             await send_json(send, response.body, request.notes, watcher)
             if lookup is not None and bodies:
-                pieces = [(alone[place], piece) for place, piece in request.cache_entries(bodies)]
+                pieces = [(alone[index], piece) for index, piece in request.cache_entries(bodies)]
                 await lookup.keep_pieces(operation.upstream, pieces)
 
     async def _respond(

@@ -28,13 +28,13 @@ class TokenCountEndpoint:
         request_body = await body.read_json(record, receive, services.settings)
         response_id = new_response_id()
         # Nothing of a count is stored: the storage is needed only for what the request continues.
-        options = replace(operation.remembering(request_body, response_id), store=False)
+        options = replace(operation.state_options(request_body, response_id), store=False)
         loaded = await services.state.recall(options, response_id, record.principal)
-        translation = operation.request(request_body, context_of(services, record, loaded))
+        translation = operation.translate(request_body, context_of(services, record, loaded))
         async with DisconnectWatcher(receive) as watcher:
-            bodies = operation.asked(translation.bodies[0])
+            bodies = operation.tokenize_bodies(translation.bodies[0])
             with await services.admission.admit(
-                record, self._method, translation.model, translation.notes
+                record, self._method, translation.workload, translation.notes
             ) as admission:
                 counts = await post_all(services.upstream, operation.upstream, admission, bodies)
-            await send_json(send, operation.counted(counts), translation.notes, watcher)
+            await send_json(send, operation.count_response(counts), translation.notes, watcher)

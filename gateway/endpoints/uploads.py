@@ -49,7 +49,7 @@ class UploadEndpoint:
         self._operation, self._services = operation, services
         self._method = cohere_methods.find("POST", operation.upstream)
         sent = {row.name for row in operation.fields.rows if row.verdict is Verdict.SEND}
-        self._before_the_file = sent | set(operation.needed)
+        self._before_the_file = sent | set(operation.required_texts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, record = self._services, self._operation, record_of(scope)
@@ -64,14 +64,14 @@ class UploadEndpoint:
                 message = f"Missing required parameter: '{operation.file}'"
                 raise InvalidField(operation.file, message, "missing_required_parameter")
             contents = form.contents()
-            if not all(form.fields.get(name) for name in operation.needed):
+            if not all(form.fields.get(name) for name in operation.required_texts):
                 contents = _read(stack.enter_context(await _spooled(contents)))
             early = set(form.fields)
             context = context_of(services, record)
             translation = self._translate(form, record, context, early)
             services.catalog.look_up(translation.model, record.principal)
             with await services.admission.admit(
-                record, self._method, translation.model, translation.notes
+                record, self._method, translation.workload, translation.notes
             ) as admission:
                 response = await self._post(translation, form, form.file, contents, admission)
                 if early != set(form.fields):
@@ -89,7 +89,7 @@ class UploadEndpoint:
         request_body = msgspec.json.encode(fields)
         if record.deployment:
             request_body, record.replaced_model = addressed(request_body, record.deployment)
-        translation = self._operation.request(request_body, context)
+        translation = self._operation.translate(request_body, context)
         path_aliases.note_deployment(record, translation.notes)
         for name in late:
             translation.notes.ignored(name, "it came after the file")

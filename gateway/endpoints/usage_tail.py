@@ -6,11 +6,11 @@ It looks at what has been sent already and changes none of it. What the bytes me
 import zlib
 from collections import deque
 
-KEPT = 64 * 1024
+TAIL_BYTES = 64 * 1024
 """Bytes that are kept, give or take a network read. Counts stand at the end of every answer of Cohere's."""
 
-LARGEST_UNPACKED = 64 * 1024 * 1024
-_UNPACKED_AT_ONCE = 256 * 1024
+MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
+_DECOMPRESSED_AT_ONCE = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -19,42 +19,42 @@ class UsageTail:
 
     def __init__(self, compressed: bool) -> None:
         self._blocks: deque[bytes] = deque()
-        self._size = self._all = 0
-        self._unpacked = 0
-        self._unpacking = zlib.decompressobj(_GZIP) if compressed else None
+        self._size = self._total = 0
+        self._decompressed = 0
+        self._decompressor = zlib.decompressobj(_GZIP) if compressed else None
 
-    def take(self, block: bytes) -> None:
+    def feed(self, block: bytes) -> None:
         """A network read."""
-        if self._unpacking is None:
-            self._keep(block)
-        elif self._unpacked <= LARGEST_UNPACKED:
-            self._unpack(self._unpacking, block)
+        if self._decompressor is None:
+            self._append(block)
+        elif self._decompressed <= MAX_DECOMPRESSED_BYTES:
+            self._decompress(self._decompressor, block)
 
-    def kept(self) -> bytes:
+    def tail(self) -> bytes:
         """What there is; nothing of an answer that cannot be unpacked."""
-        return b"" if self._unpacked > LARGEST_UNPACKED else b"".join(self._blocks)
+        return b"" if self._decompressed > MAX_DECOMPRESSED_BYTES else b"".join(self._blocks)
 
     @property
     def share(self) -> float:
         """How much of the answer is kept."""
-        return self._size / self._all if self._all else 1.0
+        return self._size / self._total if self._total else 1.0
 
-    def _keep(self, block: bytes) -> None:
+    def _append(self, block: bytes) -> None:
         blocks = self._blocks
         blocks.append(block)
         self._size += len(block)
-        self._all += len(block)
-        while self._size - len(blocks[0]) >= KEPT:
+        self._total += len(block)
+        while self._size - len(blocks[0]) >= TAIL_BYTES:
             self._size -= len(blocks.popleft())
 
-    def _unpack(self, unpacking: "zlib._Decompress", block: bytes) -> None:
+    def _decompress(self, decompressor: "zlib._Decompress", block: bytes) -> None:
         try:
             while block:
-                piece = unpacking.decompress(block, _UNPACKED_AT_ONCE)
-                self._unpacked += len(piece)
-                if self._unpacked > LARGEST_UNPACKED:
+                piece = decompressor.decompress(block, _DECOMPRESSED_AT_ONCE)
+                self._decompressed += len(piece)
+                if self._decompressed > MAX_DECOMPRESSED_BYTES:
                     return
-                self._keep(piece)
-                block = unpacking.unconsumed_tail
+                self._append(piece)
+                block = decompressor.unconsumed_tail
         except zlib.error:
-            self._unpacked = LARGEST_UNPACKED + 1
+            self._decompressed = MAX_DECOMPRESSED_BYTES + 1

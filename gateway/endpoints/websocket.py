@@ -204,13 +204,13 @@ class Socket:
 
     async def _prepare(self, body: bytes, outlet: "WebSocketSink", known: RequestRecord, turn: SocketTurn) -> None:
         """A response without an answer, to be continued: Cohere is not asked."""
-        remembering, kept = self._operation.call.remembering, self._operation.call.kept
-        assert remembering is not None and kept is not None, "what a socket serves is remembered"
+        state_options, finished = self._operation.call.state_options, self._operation.call.finished_response
+        assert state_options is not None and finished is not None, "what a WebSocket serves has state"
         response_id = new_response_id()
-        recalled = await turn.recall(remembering(body, response_id), response_id, known.principal)
-        prepared = self._operation.prepared(body, context_of(self._services, known, recalled))
+        recalled = await turn.recall(state_options(body, response_id), response_id, known.principal)
+        prepared = self._operation.prepare(body, context_of(self._services, known, recalled))
         known.notes = len(prepared.notes)
-        await turn.keep(recalled, known.principal, kept(prepared.final), prepared.final)
+        await turn.keep(recalled, known.principal, finished(prepared.final), prepared.final)
         outlet.notes = prepared.notes.header()
         await outlet.documents(prepared.events)
 

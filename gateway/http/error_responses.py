@@ -12,18 +12,18 @@ ALIAS_PREFIX = "/litellm/cohere/"
 """Where Cohere's own API is: what is below speaks Cohere's language, in errors, too."""
 
 
-def body(told: Failure, path: str) -> bytes:
+def body(failure: Failure, path: str) -> bytes:
     """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
     if f"{path}/".startswith((NATIVE_PREFIX, ALIAS_PREFIX)):
-        return encode_cohere_error(CohereErrorBody(told.message))
-    return encode_error(ErrorBody(Error(told.message, told.type, told.param, told.code)))
+        return encode_cohere_error(CohereErrorBody(failure.message))
+    return encode_error(ErrorBody(Error(failure.message, failure.type, failure.param, failure.code)))
 
 
-def headers(told: Failure, retry_after: str | None) -> list[tuple[bytes, bytes]]:
+def headers(failure: Failure, retry_after: str | None) -> list[tuple[bytes, bytes]]:
     """Headers that steer the SDKs' own retries."""
-    found = [(b"content-type", b"application/json")]
-    if told.should_retry is not None:
-        found.append((b"x-should-retry", b"true" if told.should_retry else b"false"))
+    error_headers = [(b"content-type", b"application/json")]
+    if failure.should_retry is not None:
+        error_headers.append((b"x-should-retry", b"true" if failure.should_retry else b"false"))
     if retry_after:
-        found.append((b"retry-after", retry_after.encode("latin-1")))
-    return found
+        error_headers.append((b"retry-after", retry_after.encode("latin-1")))
+    return error_headers

@@ -148,10 +148,10 @@ class Form:
         self._text_size += len(name)
         if len(self.fields) >= MOST_FIELDS or self._text_size > MOST_TEXT:
             raise _bad("The form has too many fields")
-        kept = self.fields.get(name)
+        earlier = self.fields.get(name)
         if listed:
-            self.fields[name] = [*(kept if isinstance(kept, list) else []), text]
-        elif kept is not None:
+            self.fields[name] = [*(earlier if isinstance(earlier, list) else []), text]
+        elif earlier is not None:
             raise _bad(f"'{name[:60]}' is given twice", name[:60])
         else:
             self.fields[name] = text
@@ -164,8 +164,10 @@ def _boundary(headers: Mapping[bytes, bytes]) -> bytes:
     """Raises CallerError (415, 400) for a body that says it is no form."""
     kind, options = parse_options_header(headers.get(b"content-type", b""))
     if kind != KIND:
-        shown = kind[:80].decode("latin-1")
-        raise CallerError(failure("wrong_content_type", f"The content type must be multipart/form-data, not '{shown}'"))
+        sent_type = kind[:80].decode("latin-1")
+        raise CallerError(
+            failure("wrong_content_type", f"The content type must be multipart/form-data, not '{sent_type}'")
+        )
     if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         raise CallerError(failure("wrong_content_type", "Compressed request bodies are not supported"))
     boundary = options.get(b"boundary", b"")
@@ -182,5 +184,5 @@ def _text(data: bytes) -> str:
 
 
 def _bad(message: str, param: str | None = None) -> CallerError:
-    told = failure("bad_request", message)
-    return CallerError(told.at(param) if param else told)
+    error = failure("bad_request", message)
+    return CallerError(error.at(param) if param else error)

@@ -65,10 +65,10 @@ class PathAliases:
             return
         deployment = ""
         for spelling in SPELLINGS:
-            found = spelling.pattern.search(path)
-            if found is not None:
+            match = spelling.pattern.search(path)
+            if match is not None:
                 path = spelling.pattern.sub(spelling.served, path)
-                deployment = found.groupdict().get("deployment", deployment)
+                deployment = match.groupdict().get("deployment", deployment)
         if not path.startswith("/v1/"):
             return
         scope["path"] = path

@@ -59,7 +59,7 @@ class Decoder:
         return self._events([rest, b""])
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
-        found: list[bytes] = []
+        events: list[bytes] = []
         data = self._data
         for line in lines:
             if line[:6] == b"data: ":
@@ -68,7 +68,7 @@ class Decoder:
                 if data:
                     joined = data[0] if len(data) == 1 else b"\n".join(data)
                     if joined:
-                        found.append(joined)
+                        events.append(joined)
                     data.clear()
                     self._size = 0
                 continue
@@ -77,14 +77,14 @@ class Decoder:
             elif line[:1] == b"{" and not data:
                 if len(line) > LARGEST_EVENT:
                     raise EventTooLarge
-                found.append(line)
+                events.append(line)
                 continue
             else:
                 continue
             self._size += len(line)
             if self._size > LARGEST_EVENT:
                 raise EventTooLarge
-        return found
+        return events
 
 
 def encode(documents: Sequence[bytes]) -> bytes:
@@ -105,8 +105,8 @@ def _type(document: bytes) -> bytes:
     """The event's own type: in most it stands first; its names begin with `response.`, unlike those of items inside."""
     if document.startswith(_FIRST):
         return document[len(_FIRST) : document.index(b'"', len(_FIRST))]
-    found = _TYPE.search(document)
-    return found[1] if found else b"message"
+    match = _TYPE.search(document)
+    return match[1] if match else b"message"
 
 
 DONE = encode([b"[DONE]"])

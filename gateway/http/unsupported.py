@@ -88,10 +88,10 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
 
 
 def refusal(method: str, path: str) -> CallerError | None:
-    """What is told of a request that no route took; None where OpenAI has nothing there either."""
+    """Returns the error for a request that no route took, or None where OpenAI has nothing there either."""
     rows = (UNSUPPORTED.get(key) for key in _rows_for(path))
-    found = next((row for row in rows if row is not None and method in (row.methods or (method,))), None)
-    return CallerError(failure("unsupported", found.message)) if found is not None else None
+    row = next((row for row in rows if row is not None and method in (row.methods or (method,))), None)
+    return CallerError(failure("unsupported", row.message)) if row is not None else None
 
 
 def _rows_for(path: str) -> list[str]:

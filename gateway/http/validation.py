@@ -50,8 +50,8 @@ MOST_PORT = 65_535
 class Malformed(CallerError):
     """A request that is refused for its form. Its connection is not used again: who knows what comes next on it."""
 
-    def __init__(self, told: Failure) -> None:
-        super().__init__(told)
+    def __init__(self, reported: Failure) -> None:
+        super().__init__(reported)
         self.closes = True
 
 
@@ -88,13 +88,13 @@ def _check_target(scope: Scope) -> None:
         raise _malformed("The URL has control characters in its path")
 
 
-def _check_sizes(given: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> None:
-    if len(given) > MOST_HEADERS:
+def _check_sizes(headers_as_sent: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> None:
+    if len(headers_as_sent) > MOST_HEADERS:
         raise Malformed(failure("head_too_large", f"The request has more than {MOST_HEADERS} headers"))
-    if sum([len(name) + len(value) + 4 for name, value in given]) > LARGEST_HEAD:
+    if sum([len(name) + len(value) + 4 for name, value in headers_as_sent]) > LARGEST_HEAD:
         raise Malformed(BROKE["head"])
-    if len(headers) != len(given):
-        names = [name for name, _ in given]
+    if len(headers) != len(headers_as_sent):
+        names = [name for name, _ in headers_as_sent]
         for single in _SINGLE:
             if names.count(single) > 1:
                 raise _malformed(f"The request has more than one '{single.decode()}' header")

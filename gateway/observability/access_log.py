@@ -90,15 +90,15 @@ class Log:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         self._lines.append(self._encode(line))
 
-    def failure(self, request_id: str, error: Exception, told: Failure) -> None:
+    def failure(self, request_id: str, error: Exception, reported: Failure) -> None:
         """A failure that the operator must mend: a bug of ours, or a Cohere key that is refused. Others are not logged
         here. Nothing of the caller's words is in it: a traceback has the code's lines only.
         """
-        if told is INTERNAL:
+        if reported is INTERNAL:
             where = "".join(traceback.format_tb(error.__traceback__))
             self.trouble(f"request {request_id} failed: {type(error).__name__}\n{where}")
-        elif told.alert_operator:
-            self.trouble(f"request {request_id}: Cohere refused the gateway's own key ({told.code})")
+        elif reported.alert_operator:
+            self.trouble(f"request {request_id}: Cohere refused the gateway's own key ({reported.code})")
 
     def trouble(self, text: str) -> None:
         """What the operator must hear of, whatever the log setting says; at once."""

@@ -13,6 +13,7 @@ from gateway.cohere_methods import Method
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
+from translators.core.contracts import Workload
 from translators.core.notes import Notes
 
 
@@ -22,12 +23,12 @@ class AdmissionController:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    async def admit(self, record: RequestRecord, method: Method, model: str, notes: Notes) -> "Admission":
-        """Lets a request in that wants to call this method of Cohere's with this model; `notes` are the caller's.
+    async def admit(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
+        """Lets a request in that calls this method of Cohere's; `notes` are those of its translation.
 
         Raises CallerError for one that may not.
         """
-        record.model = model
+        record.model = workload.model
         return Admission(self._metrics, record, notes)
 
 

@@ -96,8 +96,8 @@ class Background:
         size = sum(run.size for run in runs)
         if len(runs) >= self.services.settings.max_background_responses + MOST_QUEUED or size > MOST_BYTES:
             raise CallerError(BUSY)
-        assert handler.operation.queued is not None, "rows that remember know how to begin"
-        queued = handler.operation.queued(call)
+        assert handler.operation.queued_response is not None, "rows that remember know how to begin"
+        queued = handler.operation.queued_response(call)
         run = Run(self, handler, call, queued)
         try:
             await run.store(queued)
@@ -414,6 +414,6 @@ class Run:
             self.news.set()
 
     def _row(self, body: bytes) -> tuple[StoredResponse, list[tuple[str, bytes]]]:
-        kept = self._handler.operation.kept
+        kept = self._handler.operation.finished_response
         assert kept is not None
         return self._memory.as_stored(self._recalled, self._handler.record.principal, kept(body), body)

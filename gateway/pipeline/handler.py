@@ -63,10 +63,10 @@ class RequestHandler(Responder):
         """Returns the translation of a request's body. Raises CallerError, TranslationError."""
         self._request_body = body
         operation, record = self.operation, self.record
-        if operation.remembering is not None:
+        if operation.state_options is not None:
             response_id = new_response_id()
             self.loaded = await self.state.recall(
-                operation.remembering(body, response_id), response_id, record.principal
+                operation.state_options(body, response_id), response_id, record.principal
             )
             self.save = self._save if self.loaded.keep else None
         translation = self._translate()
@@ -87,7 +87,7 @@ class RequestHandler(Responder):
         """
         record = self.record
         with await self.services.admission.admit(
-            record, self.method, translation.model, translation.notes
+            record, self.method, translation.workload, translation.notes
         ) as admission:
             while True:
                 record.model, record.streamed, admission.notes = (
@@ -112,7 +112,7 @@ class RequestHandler(Responder):
                     translation = replacement
 
     def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
-        translation = self.operation.request(
+        translation = self.operation.translate(
             self._request_body, context_of(self.services, self.record, self.loaded, model_overrides)
         )
         if self.record.replaced_model:
@@ -120,8 +120,10 @@ class RequestHandler(Responder):
         return translation
 
     async def _save(self, final: bytes) -> None:
-        assert self.loaded is not None and self.operation.kept is not None, "rows that load state also save it"
-        await self.state.keep(self.loaded, self.record.principal, self.operation.kept(final), final)
+        assert self.loaded is not None and self.operation.finished_response is not None, (
+            "rows that load state also save it"
+        )
+        await self.state.keep(self.loaded, self.record.principal, self.operation.finished_response(final), final)
 
     # --- what replaces a call that failed --------------------------------------------------------------------
 

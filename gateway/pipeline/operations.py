@@ -1,9 +1,8 @@
-"""THE TABLE OF ROUTES: what this gateway serves, one row an operation.
+"""THE TABLE OF OPERATIONS: what this gateway serves of OpenAI's API, one row an operation.
 
-The only file of this room that imports operations of `translators`. A row of CALLS is a request that is
-translated, sent to Cohere and answered, whole or streamed, those of SOCKETS over WebSockets, too; a row of BATCHES is
-sent in parts and answered whole; a row of UPLOADS is a form whose file is sent on; a row of COUNTS is translated and
-counted; a row of LOOKUPS is answered from Cohere's list of models.
+A row of CALLS is translated, sent to Cohere and answered, whole or streamed; those of SOCKETS over WebSockets, too. A
+row of BATCHES is sent in parts and answered whole. A row of UPLOADS is a form whose file is sent on. A row of COUNTS is
+translated and counted. A row of LOOKUPS is answered from Cohere's list of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,56 +50,67 @@ NAMED_EVENTS = Framing(sse.encode_named, lambda stream: sse.DONE)
 
 
 class CallOperation(Struct, frozen=True):
-    """`upstream` is Cohere's path; `request` makes a Call of a body, or raises TranslationError.
+    """A request that is translated, sent to Cohere and answered, whole or streamed.
 
-    remembering, kept: what a request asks of the memory, and what the memory keeps of its answer. queued: what is told
-    of a call of this row in the background before it begins. cached: answers may come from the cache (not those that
-    are remembered, whose items' ids are theirs alone).
+    name               in log and metrics
+    path               of OpenAI's API
+    upstream           Cohere's path
+    translate          makes a Translation of a body, or raises TranslationError
+    framing            of the events of a stream
+    fields             of the request
+    state_options      what a request of this row wants of the conversation state; None where there is none
+    finished_response  what the state stores of a response
+    queued_response    what a background response looks like before it begins
+    cached             responses may come from the cache (not those that are stored, whose items' ids are theirs alone)
     """
 
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], Translation]
+    translate: Callable[[bytes, Context], Translation]
     framing: Framing
     fields: FieldTable
-    remembering: Callable[[bytes, str], StateOptions] | None = None
-    kept: Callable[[bytes], FinishedResponse] | None = None
-    queued: Callable[[Any], QueuedResponse] | None = None
+    state_options: Callable[[bytes, str], StateOptions] | None = None
+    finished_response: Callable[[bytes], FinishedResponse] | None = None
+    queued_response: Callable[[Any], QueuedResponse] | None = None
     cached: bool = False
 
 
 class SplitOperation(Struct, frozen=True):
-    """`request` makes a Batch of a body: the parts that are sent to `upstream`, and their one answer."""
+    """A request that is sent to Cohere in parts: `translate` makes a SplitRequest of a body."""
 
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], SplitRequest]
+    translate: Callable[[bytes, Context], SplitRequest]
     fields: FieldTable
 
 
 class CountOperation(Struct, frozen=True):
-    """A request that is translated but not sent: `asked` makes the bodies for `upstream`, `counted` the answer."""
+    """A request that is translated, and whose tokens are counted instead of sending it.
+
+    tokenize_bodies: makes the bodies for Cohere's tokenizer of the translated body. count_response: makes the response
+    of the tokenizer's responses.
+    """
 
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], Translation]
-    remembering: Callable[[bytes, str], StateOptions]
-    asked: Callable[[bytes], Sequence[bytes]]
-    counted: Callable[[Sequence[bytes]], bytes]
+    translate: Callable[[bytes, Context], Translation]
+    state_options: Callable[[bytes, str], StateOptions]
+    tokenize_bodies: Callable[[bytes], Sequence[bytes]]
+    count_response: Callable[[Sequence[bytes]], bytes]
 
 
 class WebSocketOperation(Struct, frozen=True):
-    """A row of CALLS that is served on a WebSocket at its path as well; `prepared` answers without asking Cohere."""
+    """A row of CALLS that is served on a WebSocket at its path as well. `prepare` responds without calling Cohere."""
 
     call: CallOperation
-    prepared: Callable[[bytes, Context], PreparedResponse]
+    prepare: Callable[[bytes, Context], PreparedResponse]
 
 
 class UploadTranslation(Protocol):
-    """A translated form. fields: the texts that Cohere is told, in order. answer: what the caller is told."""
+    """A translated form. fields: the texts that are sent to Cohere, in order."""
 
     @property
     def model(self) -> str: ...
@@ -118,29 +128,30 @@ class UploadTranslation(Protocol):
 
 
 class UploadOperation(Struct, frozen=True):
-    """A form with a file: `request` makes a call of its texts, the part called `file` is sent on as it comes.
+    """A form with a file: `translate` reads its texts, the part called `file` is sent on as it comes.
 
-    needed: the texts that Cohere must have before the file.
+    required_texts: the texts that Cohere must have before the file.
     """
 
     name: str
     path: str
     upstream: str
-    request: Callable[[bytes, Context], UploadTranslation]
+    translate: Callable[[bytes, Context], UploadTranslation]
     fields: FieldTable
     file: str
-    needed: Sequence[str]
+    required_texts: Sequence[str]
 
 
 class LookupOperation(Struct, frozen=True):
-    """`answer` makes a body of the pages of Cohere's list, the name in the path, and what else is asked.
+    """A request that is answered from Cohere's list of models.
 
-    filtered: a query or a body says which part of the list is wanted.
+    respond: makes the response of the list's pages, the name in the path, and the filters. filtered: a query or a body
+    says which part of the list is wanted.
     """
 
     name: str
     path: str
-    answer: Callable[[Sequence[bytes], str, Sequence[bytes], Context, Notes], bytes]
+    respond: Callable[[Sequence[bytes], str, Sequence[bytes], Context, Notes], bytes]
     filtered: bool = False
 
 
@@ -209,5 +220,5 @@ LOOKUPS: tuple[LookupOperation, ...] = (
     LookupOperation("model", "/v1/models/{name:path}", models.retrieved),
 )
 
-TRANSLATE: Mapping[str, Any] = {row.name: row.request for row in TRANSLATED if not isinstance(row, UploadOperation)}
+TRANSLATE: Mapping[str, Any] = {row.name: row.translate for row in TRANSLATED if not isinstance(row, UploadOperation)}
 """What `cohere-gateway translate` knows."""

@@ -83,7 +83,7 @@ class Responder:
                 self.operation.upstream,
                 translation,
                 admission.record,
-                lambda found: cached_response.unfailed(*_as_stream(translation, found)),
+                lambda bodies: cached_response.unfailed(*_as_stream(translation, bodies)),
             )
         if cached is not None:
             stream, documents = cached
@@ -145,7 +145,7 @@ class Responder:
             self.operation.upstream,
             translation,
             admission.record,
-            lambda found: cached_response.unfailed(*cached_response.replayed(translation, found)),
+            lambda bodies: cached_response.unfailed(*cached_response.replayed(translation, bodies)),
         )
         if cached is None:
             return False

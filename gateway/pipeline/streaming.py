@@ -1,9 +1,8 @@
 """The only loop that awaits during a stream: bytes in, events, documents, bytes out.
 
-All events of one network read leave in one send. An answer begins only when its first documents are known, so that a
+All events of one network read leave in one send. A response begins only when its first documents are known, so that a
 failure before them is an ordinary error with an ordinary status. However the upstream ends, the documents end properly:
-`Stream.end` makes the in-band error (a clean early end looks like success to the official SDK:
-docs/decisions.md#a-failure-never-looks-like-a-success).
+`Stream.end` makes the in-band error, since a clean early end looks like success to OpenAI's SDKs.
 """
 
 import asyncio
@@ -32,16 +31,16 @@ class Framing(Struct, frozen=True):
 
 
 class ResponseSink(Protocol):
-    """Where an answer goes. Either `whole` once, or `begin`, `documents` any number of times, and `end`."""
+    """Where a response goes. Either `whole` once, or `begin`, `documents` any number of times, and `end`."""
 
-    async def whole(self, call: Translation, answer: bytes) -> None: ...
+    async def whole(self, translation: Translation, body: bytes) -> None: ...
 
-    async def begin(self, call: Translation) -> None: ...
+    async def begin(self, translation: Translation) -> None: ...
 
     async def documents(self, documents: Sequence[bytes]) -> None: ...
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
-        """The last documents; `stream` knows how it ended."""
+        """Sends the last documents. `stream` knows how it ended."""
         ...
 
 
@@ -49,28 +48,28 @@ class UpstreamStream:
     """One upstream's stream as documents to send."""
 
     def __init__(
-        self, reply: UpstreamResponse, stream: Stream, choice: int = 0, recording: Recording | None = None
+        self, response: UpstreamResponse, stream: Stream, choice: int = 0, recording: Recording | None = None
     ) -> None:
-        self._reply, self._stream, self._choice, self._recording = reply, stream, choice, recording
+        self._response, self._stream, self._choice, self._recording = response, stream, choice, recording
         self._decoder = sse.Decoder()
         self._size = self._events = 0
 
     @property
     def over(self) -> bool:
-        """What was read last was the last."""
+        """Tells whether the last read was the last one."""
         return self._stream.finished
 
     @property
     def pieces(self) -> int:
-        """How many pieces of the answer have come, more or less: two events open it."""
+        """Estimates how many deltas have come: two events open a stream."""
         return max(self._events - 2, 0)
 
     async def read(self) -> Sequence[bytes]:
-        """The documents of the next network read that makes any; empty after the last."""
+        """Returns the documents of the next network read that makes any, and none after the last."""
         stream, choice = self._stream, self._choice
         while not stream.done(choice):
             try:
-                block = await self._reply.read_chunk()
+                block = await self._response.read_chunk()
                 self._size += len(block)
                 if self._size > MAX_RESPONSE_BYTES:
                     return stream.end(ENDLESS, choice)
@@ -96,43 +95,43 @@ class UpstreamStream:
 
 
 class MergedStream:
-    """Several sources read at once: their documents in the order in which they were made."""
+    """Several streams read at once: their documents in the order in which they came."""
 
     def __init__(self, sources: Sequence[UpstreamStream], stream: Stream) -> None:
         self._stream = stream
-        self._made: list[bytes] = []
+        self._pending: list[bytes] = []
         self._error: Exception | None = None
         self._running = len(sources)
-        self._news, self._read = asyncio.Event(), asyncio.Event()
+        self._available, self._taken = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.ensure_future(self._relay(source)) for source in sources]
 
     async def _relay(self, source: UpstreamStream) -> None:
-        """A source reads on only when what it made has been taken: a slow caller slows the upstreams down."""
+        """Reads on only when the last documents have been taken: a slow caller slows the upstreams down."""
         try:
             while documents := await source.read():
-                self._made += documents
-                self._news.set()
-                self._read.clear()
-                await self._read.wait()
+                self._pending += documents
+                self._available.set()
+                self._taken.clear()
+                await self._taken.wait()
         except Exception as error:
             self._error = error
         finally:
             self._running -= 1
-            self._news.set()
+            self._available.set()
 
     @property
     def over(self) -> bool:
-        return self._stream.finished and not self._made
+        return self._stream.finished and not self._pending
 
     async def read(self) -> Sequence[bytes]:
-        """The next documents; empty when all sources are at their end."""
-        while not self._made and self._error is None and self._running:
-            self._news.clear()
-            await self._news.wait()
-        if self._made:
-            made, self._made = self._made, []
-            self._read.set()
-            return made
+        """Returns the next documents, and none when all streams are at their end."""
+        while not self._pending and self._error is None and self._running:
+            self._available.clear()
+            await self._available.wait()
+        if self._pending:
+            documents, self._pending = self._pending, []
+            self._taken.set()
+            return documents
         if self._error is not None:
             raise self._error
         return ()
@@ -145,20 +144,20 @@ class MergedStream:
 async def pump(
     source: UpstreamStream | MergedStream,
     stream: Stream,
-    call: Translation,
-    outlet: ResponseSink,
+    translation: Translation,
+    sink: ResponseSink,
     before_the_last: Callable[[Stream], Awaitable[None]],
 ) -> None:
-    """Relays a stream to its end. Raises AnswerRefused if it fails before anything was told.
+    """Relays a stream to its end. Raises AnswerRefused if it fails before anything of it was sent.
 
-    before_the_last: is awaited when the stream is complete, before its last documents are told.
+    before_the_last: awaited when the stream is complete, before its last documents are sent.
     """
     documents = await source.read()
     if stream.failure is not None and len(documents) == 1:
         raise AnswerRefused(stream.failure)
-    await outlet.begin(call)
+    await sink.begin(translation)
     while not source.over:
-        await outlet.documents(documents)
+        await sink.documents(documents)
         documents = await source.read()
     await before_the_last(stream)
-    await outlet.end(documents, stream)
+    await sink.end(documents, stream)
