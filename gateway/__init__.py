@@ -1,3 +1,3 @@
-"""The door: HTTP, sockets, process. Knows no field of OpenAI's or Cohere's by name."""
+"""The gateway: HTTP, processes, the calls to Cohere. What OpenAI's and Cohere's fields mean is in `translators`."""
 
 __version__ = "0.1.0"

@@ -7,16 +7,21 @@ What the commands do is tested where their subjects are: `serve` in test_serve_*
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway import __version__
 from gateway.cli import main
 from gateway.pipeline.operations import TRANSLATE
 from gateway.settings.reference import described
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +40,13 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 yield from parsers(below)
+
+
+def test_the_version_is_written_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "gateway.__version__"}
+    assert importlib.metadata.version("cohere-gateway") == __version__
 
 
 PARSERS = {parser.prog: parser for parser in parsers(main._parser())}

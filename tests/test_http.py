@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib.metadata
 import json
 import re
 import socket
@@ -30,6 +31,7 @@ from starlette.types import Message
 from gateway.app import create_app
 from gateway.http.body import Pieces
 from gateway.http.disconnect import DisconnectWatcher
+from gateway.server import hypercorn_patches
 from gateway.server.process import TCP_KEEP_ALIVE, bound
 from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
@@ -217,8 +219,16 @@ EDGES: tuple[Edge, ...] = (
     ),
     Edge("HTTP/1.0, which needs no host", get(version="1.0", host=""), (200,)),
     # --- the target ---
-    bad("an absolute address", post(LENGTH, body=BODY, target="http://evil.example/v1/chat/completions")),
-    bad("an absolute address of ours", post(LENGTH, body=BODY, target="http://gateway/v1/chat/completions")),
+    # RFC 9112 §3.2.2: a server accepts the absolute form. It is no proxy for that.
+    good("an absolute address", post(LENGTH, body=BODY, target="http://evil.example/v1/chat/completions")),
+    good("an absolute address of ours", get(target="HTTPS://gateway:8080/health/live")),
+    good("an absolute address with a query", get(target="http://gateway/health/live?x=/y")),
+    good("an absolute address without a path", get(KEY, target="http://gateway"), 404),
+    good("an absolute address with a query alone", get(KEY, target="http://gateway?x"), 404),
+    bad("an absolute address without a host", get(target="http:///health/live")),
+    bad("an absolute address with a port that is none", get(target="http://gateway:99999/health/live")),
+    bad("an absolute address, and no host header", get(target="http://gateway/health/live", host="")),
+    bad("an absolute address, and two host headers", get("host: other", target="http://gateway/health/live")),
     bad("an absolute address with a user", get(target="http://a@b/health/live")),
     bad("another scheme", get(target="file:///etc/passwd")),
     bad("an authority", get(target="gateway:80")),
@@ -248,6 +258,10 @@ EDGES: tuple[Edge, ...] = (
     good("TRACE", get(method="TRACE"), 405),
     good("a very long method", get(method="X" * 2_000), 405),
     bad("a method that is none", get(method="G(T")),
+    bad("a method in small letters", get(method="get")),
+    bad("a method that begins in capitals", get(method="Get")),
+    good("an empty line in front, as RFC 9112 §2.2 allows", b"\r\n" + get()),
+    bad("two empty lines in front", b"\r\n\r\n" + get()),
     good("an override, which is none", post(LENGTH, "x-http-method-override: DELETE", body=BODY)),
     bad("HTTP/0.9", b"GET /health/live\r\n\r\n"),
     bad("HTTP/9.9", get(version="9.9"), 505),
@@ -655,6 +669,15 @@ OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
 ROUTES = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
 PATHS = sorted({route.path for route in ROUTES} | {"/", "/v1/nowhere", "/.env", "/docs", "/admin"})
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
+
+
+def test_each_patch_of_hypercorn_has_its_test() -> None:
+    assert importlib.metadata.version("hypercorn").startswith("0.18."), "try it without the patches first"
+    text = hypercorn_patches.__doc__ or ""
+    named = re.findall(r"`?(tests/\w+\.py)`?: (test_\w+)", text)
+    assert len(named) == 3
+    for file, test in named:
+        assert f"def {test}(" in (Path(__file__).parents[1] / file).read_text(encoding="utf-8"), f"{file}: {test}"
 
 
 def test_every_route_is_known_to_this_test() -> None:

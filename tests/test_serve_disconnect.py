@@ -29,6 +29,7 @@ import openai
 import pytest
 
 from gateway.http.responses import LARGEST_SEND
+from gateway.settings.schema import Timeouts
 from support.app import (
     CALLER_KEY,
     CLOSED,
@@ -329,6 +330,36 @@ def test_a_slow_reader_who_leaves() -> None:
             reads_until(connection, b"lorem")
             hose.standstill()
         assert gateway.log.line_of("slow-leaver")["outcome"] == "client_closed"
+
+
+@pytest.mark.parametrize("whole_answer", [False, True], ids=["streamed", "whole"])
+def test_a_caller_who_reads_nothing_is_cut(whole_answer: bool) -> None:
+    """What waits for them is thrown away, and Cohere's answer is read no further."""
+    hurried = Timeouts(response_write=0.5)
+    text = "lorem ipsum " * 1_500_000
+    script = answered(text) if whole_answer else event_stream([BEGUN, *[EVENT] * EVENTS])
+    with waiting(script, timeouts=hurried) as scene, socket.create_connection(scene.gateway.address, 10) as connection:
+        connection.sendall(request_bytes("stalled", stream=not whole_answer))
+        reads_until(connection, b"lorem")
+        assert scene.gateway.log.line_of("stalled")["outcome"] == "client_closed"
+        with pytest.raises(ConnectionError):
+            while connection.recv(1 << 20):
+                pass
+
+
+def test_a_caller_who_reads_slowly_is_not_cut() -> None:
+    """One write of a large answer takes longer than the time limit; what counts is that some of it was read."""
+    text = "lorem ipsum " * 1_000_000
+    with (
+        waiting(answered(text), timeouts=Timeouts(response_write=0.3)) as scene,
+        socket.create_connection(scene.gateway.address, 10) as connection,
+    ):
+        connection.sendall(request_bytes("slow"))
+        body = b""
+        while len(body) < len(text):
+            body += connection.recv(256 * 1024)
+            time.sleep(0.03)
+        assert scene.gateway.log.line_of("slow")["outcome"] == "ok"
 
 
 def memory(process_id: int) -> int:

@@ -19,15 +19,16 @@ from typing import Any
 
 import openai
 import pytest
+from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 from wsproto.events import TextMessage
 
-import gateway.server.process
 from gateway.app import controlled_app, create_app
 from gateway.endpoints import websocket
+from gateway.server import hypercorn_patches
 from gateway.settings.schema import Settings, Timeouts
 from gateway.state import connection_state
 from support import oracle
@@ -494,9 +495,17 @@ def test_a_message_that_is_too_large(served: Gateway) -> None:
         assert caught.value.rcvd is not None and caught.value.rcvd.code == 1009
 
 
-def test_what_follows_a_message_that_is_too_large_is_not_gathered() -> None:
-    """A caller who ignores the close must not fill the memory; `gateway.server.process` sees to it."""
-    assert issubclass(ws_stream.WebsocketBuffer, gateway.server.process._Buffer)
+def test_no_compression_is_negotiated(served: Gateway) -> None:
+    """What is decompressed has no bound in Hypercorn; `hypercorn_patches.py` sees to it that nothing is compressed."""
+    with opened(served) as caller:
+        assert "permessage-deflate" in caller.connection.request.headers["sec-websocket-extensions"]
+        assert "sec-websocket-extensions" not in caller.connection.response.headers
+        assert caller.response()["status"] == "completed"
+
+
+def test_what_the_server_gathers_is_bounded() -> None:
+    """A caller who ignores the close must not fill the memory; `hypercorn_patches.py` sees to it."""
+    hypercorn_patches.install(Config())
     found = ws_stream.WebsocketBuffer(10)
     found.extend(TextMessage("x" * 6, message_finished=False))
     for data in ("y" * 5, "z"):

@@ -30,6 +30,7 @@ length this goes without saying.
 
 BROKE: Mapping[str, Failure] = {
     "syntax": failure("bad_request", "The request is not HTTP/1.1"),
+    "method": failure("bad_request", "The request's method is not in capitals: methods are case-sensitive"),
     "version": failure("unknown_version", "This server speaks HTTP/1.1"),
     "coding": failure("unknown_coding", "Of transfer codings only 'chunked', alone and once, is supported"),
     "target": failure("target_too_long", f"The URL is longer than {LONGEST_TARGET} bytes"),

@@ -1,24 +1,31 @@
-"""A caller's connection: HTTP/1.1 read by h11, with what Hypercorn leaves open closed. Beside `process.py` the only
-file that imports Hypercorn.
+"""A caller's connection: HTTP/1.1 read by h11, stricter than Hypercorn's own `H11Protocol`.
 
-    HTTP/2 in clear text    neither by upgrade nor by prior knowledge: nobody here speaks it, and a request that
-                            changes its framing on the way is what smuggling is made of
-    bytes that are no HTTP  are refused by the guard, like everything else: OpenAI's shape, an id, a line in the log
+    HTTP/2 in clear text    is spoken neither by upgrade nor by prior knowledge: the application behind it speaks none,
+                            and a request that changes its framing on the way is what smuggling is made of
+    empty lines             before a request are skipped, one of them (RFC 9112 §2.2)
+    http://host/path        is accepted, and goes before the `host` header (RFC 9112 §3.2.2); nothing is proxied
+    methods                 are case-sensitive (RFC 9110 §9.1): `post` is refused
+    bytes that are no HTTP  reach the middleware, which refuses them like everything else: OpenAI's shape, an id, a line
+                            in the log
     pipelined requests      wait, but do not keep us from noticing that the caller has left
-    Expect: 100-continue    is answered when nothing has been refused by the request's head alone
-    answers                 leave in as few writes as they can: each is a call of the system and wakes the caller
-    pauses                  between two requests cost no task: Hypercorn makes two, and a timer, for each of them
+    Expect: 100-continue    is answered when the request's head alone was no reason to refuse
+    responses               leave in as few writes as they can: each is a call of the system and wakes the caller
+    unread responses        are cut when a write has not ended in time (`timeouts.response_write`)
+    idle connections        cost no task: Hypercorn makes two, and a timer, after each response
 
 What a request that h11 can read must look like is in `validation.py`.
 """
 
 import asyncio
+import math
+import re
+import socket
+import struct
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import h11
-import hypercorn.config
-import hypercorn.protocol
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
@@ -26,55 +33,61 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ASGISendEvent, ConnectionState, H11SendableEvent, WorkerContext
 
-from gateway.http.validation import BROKEN, JOINED, LARGEST_HEAD
+from gateway.http.validation import BROKEN, JOINED
 
-MOST_AHEAD = 64 * 1024
+MAX_PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
 
-LARGEST_JOINED = 64 * 1024
+MAX_COALESCED_BYTES = 64 * 1024
 """Bytes that are joined to what waits to be written: to copy more costs more than a write of its own."""
+
+MIN_BYTES_PER_SECOND = 500
+"""A write that takes longer than the write timeout goes on as long as the caller reads this much."""
+
+WRITE_TIMEOUT = "gateway_write_timeout"
+"""The attribute of Hypercorn's configuration with the seconds that a write may take; without it there is no limit."""
 
 VERSIONS = (b"1.1", b"1.0")
 
+_EMPTY_LINE = "no request line received"
+"""What h11 says of an empty line in the place of a request."""
 
-def tighten(config: hypercorn.config.Config) -> None:
-    """Has Hypercorn use this connection, in the whole process; there is no setting for it."""
-    config.h11_max_incomplete_size = LARGEST_HEAD
-    vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 
 
-class Answer(HTTPStream):
-    """A request's answer. `joined`: what is being sent goes with what follows it at once."""
+class ResponseStream(HTTPStream):
+    """A request and its response. coalesce: the next write belongs together with the one after it."""
 
-    joined = False
+    coalesce = False
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         if message is not None:
-            body = message["type"] == "http.response.body"
-            self.joined = not message.get("more_body") if body else JOINED in message
+            is_body = message["type"] == "http.response.body"
+            self.coalesce = not message.get("more_body") if is_body else JOINED in message
         await super().app_send(message)
 
 
 class IdleConnections:
-    """The connections of one worker on which nothing is asked at the moment. They end when the worker does."""
+    """The connections of one worker that serve no request at the moment. They are closed when the worker stops."""
 
-    _of: WeakKeyDictionary[WorkerContext, "IdleConnections"] = WeakKeyDictionary()
+    _by_context: WeakKeyDictionary[WorkerContext, "IdleConnections"] = WeakKeyDictionary()
 
     def __init__(self, context: WorkerContext) -> None:
         self.connections: set[Connection] = set()
-        self._task = asyncio.get_running_loop().create_task(self._end_with(context))
+        self._task = asyncio.get_running_loop().create_task(self._close_with(context))
 
     @classmethod
     def of(cls, context: WorkerContext) -> "IdleConnections":
-        found = cls._of.get(context)
-        if found is None:
-            found = cls._of[context] = cls(context)
-        return found
+        """Returns the one of this worker, made when it is first needed."""
+        idle = cls._by_context.get(context)
+        if idle is None:
+            idle = cls._by_context[context] = cls(context)
+        return idle
 
-    async def _end_with(self, context: WorkerContext) -> None:
+    async def _close_with(self, context: WorkerContext) -> None:
         await context.terminated.wait()
         for connection in [*self.connections]:
-            connection.end()
+            connection.close()
 
 
 class Connection(H11Protocol):
@@ -82,68 +95,100 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._turn = asyncio.Lock()
-        self._waiting = False  # further requests have come, for when this one is served
-        self._lost = False  # what comes from now on has no meaning
-        self._ended = False  # the caller sends no more
-        self._gone = False  # nobody reads from this connection any more
-        self._unsent = b""  # the beginning of what is written next
-        self._pauses = IdleConnections.of(self.context)
-        self._fresh = True  # nothing was asked yet: Hypercorn's own timer watches
-        self._since = 0.0  # the pause began
-        self._timer: asyncio.TimerHandle | None = None
+        self._processing = asyncio.Lock()
+        self._pipelined = False  # further requests have come, for when this one is served
+        self._unreadable = False  # what comes from now on has no meaning
+        self._eof = False  # the caller sends no more
+        self._closed = False  # nobody reads from this connection any more
+        self._write_buffer = b""  # the beginning of the next write
+        self._writing_since = 0.0  # 0 while no write is under way
+        self._pending_bytes = 0  # that wait to be written
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._write_timeout: float = vars(self.config).get(WRITE_TIMEOUT, math.inf)
+        self._idle = IdleConnections.of(self.context)
+        self._new = True  # no request came yet: Hypercorn's own timer watches
+        self._idle_since = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._skipped_line = False
+        self._tcp_send, self.send = self.send, self._timed_send
+        self._transport: asyncio.WriteTransport = self._tcp_send.__self__.writer.transport  # type: ignore[attr-defined]
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, RawData):
-            self._ended = self._ended or not event.data
-            if self._lost:
+            self._eof = self._eof or not event.data
+            if self._unreadable:
                 return
-        elif isinstance(event, Closed) and not self._gone:
-            self._gone = True
-            self._pauses.connections.discard(self)
-            if self._timer is not None:
-                self._timer.cancel()
+        elif isinstance(event, Closed) and not self._closed:
+            self._closed = True
+            self._idle.connections.discard(self)
+            for timer in (self._idle_timer, self._write_timer):
+                if timer is not None:
+                    timer.cancel()
             if self.stream is None:
-                self.end()
+                self.close()
         await super().handle(event)
 
-    async def _handle_events(self) -> None:
-        async with self._turn:
-            await self._handle_what_has_come()
+    # --- requests ------------------------------------------------------------------------------------------
 
-    async def _handle_what_has_come(self) -> None:
+    async def _handle_events(self) -> None:
+        async with self._processing:
+            await self._process_events()
+
+    async def _process_events(self) -> None:
         while True:
-            await self._continue()
+            await self._send_100_continue()
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
-                return await self._broken(error)
+                if self._skip_empty_line(error):
+                    continue
+                return await self._protocol_error(error)
             if isinstance(event, h11.Request):
-                await self._begins()
+                await self._request_started()
                 if event.http_version not in VERSIONS:
-                    return await self._refused("version")
+                    return await self._reject("version")
+                if event.method != event.method.upper():
+                    return await self._reject("method")
                 await self._create_stream(event)
             elif event is h11.PAUSED:
-                if len(self.connection.trailing_data[0]) <= MOST_AHEAD:
-                    self._waiting = True
+                if len(self.connection.trailing_data[0]) <= MAX_PIPELINED_BYTES:
+                    self._pipelined = True
                     return
                 await self.can_read.clear()
                 await self.can_read.wait()
-            elif self.stream is None or event is h11.NEED_DATA or not await self._passed_on(event, self.stream):
+            elif self.stream is None or event is h11.NEED_DATA or not await self._forward(event, self.stream):
                 return
+
+    def _skip_empty_line(self, error: h11.RemoteProtocolError) -> bool:
+        """Goes on behind an empty line in front of a request. Returns False if the error is another one."""
+        if self._skipped_line or self.stream is not None or error.args != (_EMPTY_LINE,):
+            return False
+        self._skipped_line = True
+        data, eof = self.connection.trailing_data
+        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self.connection.receive_data(data)
+        if data and eof:
+            self.connection.receive_data(b"")
+        return True
 
     async def _create_stream(self, request: h11.Request) -> None:
         headers = [(name.lower(), value) for name, value in request.headers.raw_items()]
+        target = request.target
+        if target[:1] != b"/":
+            target, headers = _origin_form(target, headers)
         if any(name == b"upgrade" for name, _ in headers):
-            return await super()._create_stream(request)
-        version, method = request.http_version.decode(), request.method.decode().upper()
-        await self._asked(Request(STREAM_ID, headers, version, method, request.target, self.connection_state))
+            upgrade = h11.Request(
+                method=request.method, target=target, headers=headers, http_version=request.http_version
+            )
+            return await super()._create_stream(upgrade)
+        version, method = request.http_version.decode(), request.method.decode()
+        await self._start_stream(Request(STREAM_ID, headers, version, method, target, self.connection_state))
         self.keep_alive_requests += 1
         await self.context.mark_request()
 
-    async def _asked(self, request: Request) -> None:
-        """Has the application answer."""
-        self.stream = Answer(
+    async def _start_stream(self, request: Request) -> None:
+        """Has the application serve a request."""
+        self.stream = ResponseStream(
             self.app,
             self.config,
             self.context,
@@ -156,15 +201,15 @@ class Connection(H11Protocol):
         )
         await self.stream.handle(request)
 
-    async def _continue(self) -> None:
-        """Has the caller send the body, where they wait to be told."""
+    async def _send_100_continue(self) -> None:
+        """Has the caller send the body, where they wait for it."""
         if self.connection.they_are_waiting_for_100_continue:
             await asyncio.sleep(0)  # the application's first step: it may have refused already
             if self.connection.they_are_waiting_for_100_continue and self.connection.our_state is h11.SEND_RESPONSE:
                 await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
-    async def _passed_on(self, event: object, stream: HTTPStream | WSStream) -> bool:
-        """Gives the application a piece of the request; False if it was none."""
+    async def _forward(self, event: object, stream: HTTPStream | WSStream) -> bool:
+        """Gives a piece of the request to the application. Returns False if the event is none."""
         if isinstance(event, h11.Data):
             await stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
         elif isinstance(event, h11.EndOfMessage):
@@ -175,6 +220,33 @@ class Connection(H11Protocol):
             return False
         return True
 
+    async def _protocol_error(self, error: h11.RemoteProtocolError) -> None:
+        """Handles bytes that are no HTTP. A response is possible unless one has begun."""
+        self._unreadable = True
+        if self.stream is None and self.connection.our_state is h11.IDLE:
+            if error.error_status_hint == 431:
+                # The buffer is full: of one line, or of many.
+                await self._reject("head" if b"\n" in self.connection.trailing_data[0] else "target")
+            else:
+                await self._reject("coding" if error.error_status_hint == 501 else "syntax")
+        elif self._eof:
+            return  # the caller has left in the middle of a body: the stream hears of it from the end of the connection
+        elif isinstance(self.stream, HTTPStream) and self.connection.our_state is h11.SEND_RESPONSE:
+            broken: Any = {"type": "http.request", "body": b"", "more_body": True, BROKEN: "body"}
+            await self.stream.app_put(broken)
+        else:
+            await self.send(Closed())
+
+    async def _reject(self, reason: str) -> None:
+        """Has the middleware refuse what came as if it were a request. reason: a key of BROKE in `validation.py`."""
+        self._unreadable = True
+        state = ConnectionState({**self.connection_state, BROKEN: reason})
+        await self._start_stream(
+            Request(STREAM_ID, headers=[], http_version="1.1", method="-", raw_path=b"-", state=state)
+        )
+
+    # --- responses -----------------------------------------------------------------------------------------
+
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
             data = self.connection.send(event)
@@ -182,95 +254,121 @@ class Connection(H11Protocol):
             if self.connection.their_state is not h11.ERROR:
                 raise
             return
-        if self._unsent and len(data) <= LARGEST_JOINED:
-            data, self._unsent = self._unsent + data, b""
-        elif self._unsent:
-            unsent, self._unsent = self._unsent, b""
-            await self.send(RawData(data=unsent))
+        if self._write_buffer and len(data) <= MAX_COALESCED_BYTES:
+            data, self._write_buffer = self._write_buffer + data, b""
+        elif self._write_buffer:
+            buffered, self._write_buffer = self._write_buffer, b""
+            await self.send(RawData(data=buffered))
         if isinstance(event, h11.EndOfMessage):
-            joined = False
+            coalesce = False
         else:
-            joined = isinstance(self.stream, Answer) and self.stream.joined
-            if isinstance(event, h11.Response) and not joined:
-                joined = any(name == b"content-length" for name, _ in event.headers)
-        if joined and len(data) <= LARGEST_JOINED:
-            self._unsent = data
+            coalesce = isinstance(self.stream, ResponseStream) and self.stream.coalesce
+            if isinstance(event, h11.Response) and not coalesce:
+                coalesce = any(name == b"content-length" for name, _ in event.headers)
+        if coalesce and len(data) <= MAX_COALESCED_BYTES:
+            self._write_buffer = data
         elif data:
             await self.send(RawData(data=data))
 
     async def _maybe_recycle(self) -> None:
-        """The answer is over: is there another request on this connection?"""
+        """Ends a response. The next request may have come already."""
         await self._close_stream()
         await self.can_read.set()
-        own, theirs = self.connection.our_state, self.connection.their_state
-        if own is h11.DONE and theirs is h11.DONE and not self.context.terminated.is_set():
+        ours, theirs = self.connection.our_state, self.connection.their_state
+        if ours is h11.DONE and theirs is h11.DONE and not self.context.terminated.is_set():
             self.connection.start_next_cycle()
-            self._pause()
+            self._start_idling()
         else:
-            if self._unsent:  # of an answer that breaks off: what was said of it was said
-                await self.send(RawData(data=self._unsent))
+            if self._write_buffer:  # of a response that breaks off: what was written of it is sent
+                await self.send(RawData(data=self._write_buffer))
             await self.send(Closed())
-        if self._gone:
-            self.end()
-        elif self._waiting:
-            self._waiting = False
+        if self._closed:
+            self.close()
+        elif self._pipelined:
+            self._pipelined = False
             self.task_group.spawn(self._handle_events)
+
+    async def _timed_send(self, event: Event) -> None:
+        """Sends, and aborts the connection when the caller reads so little that the write does not end in time.
+
+        One timer serves all writes of a connection, so that a write costs no timer of its own.
+        """
+        if not isinstance(event, RawData):
+            return await self._tcp_send(event)
+        loop = asyncio.get_running_loop()
+        self._writing_since = loop.time()
+        self._pending_bytes = self._transport.get_write_buffer_size() + len(event.data)
+        if self._write_timer is None:
+            self._write_timer = loop.call_later(self._write_timeout, self._check_write)
+        try:
+            await self._tcp_send(event)
+        finally:
+            self._writing_since = 0.0
+
+    def _check_write(self) -> None:
+        self._write_timer = None
+        if not self._writing_since or self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        now, pending = loop.time(), self._transport.get_write_buffer_size()
+        left = self._writing_since + self._write_timeout - now
+        if left <= 0 and self._pending_bytes - pending >= self._write_timeout * MIN_BYTES_PER_SECOND:
+            self._pending_bytes, self._writing_since, left = pending, now, self._write_timeout
+        if left > 0:
+            self._write_timer = loop.call_later(left, self._check_write)
+        else:
+            self._reset()
+
+    def _reset(self) -> None:
+        """Throws away what waits to be written, in the kernel as well. The request hears of a caller who has left."""
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     # --- between two requests ------------------------------------------------------------------------------
 
-    async def _begins(self) -> None:
-        """A request has come."""
-        self._pauses.connections.discard(self)
-        if self._fresh:
-            self._fresh = False
+    async def _request_started(self) -> None:
+        self._skipped_line = False
+        self._idle.connections.discard(self)
+        if self._new:
+            self._new = False
             await self.send(Updated(idle=False))
 
-    def _pause(self) -> None:
-        self._pauses.connections.add(self)
+    def _start_idling(self) -> None:
+        self._idle.connections.add(self)
         loop = asyncio.get_running_loop()
-        self._since = loop.time()
-        if self._timer is None:
-            self._timer = loop.call_later(self.config.keep_alive_timeout, self._look)
+        self._idle_since = loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = loop.call_later(self.config.keep_alive_timeout, self._check_idle)
 
-    def _look(self) -> None:
-        """The one timer of all pauses: too long, not yet, or something is asked at the moment."""
-        self._timer = None
-        if self not in self._pauses.connections:
+    def _check_idle(self) -> None:
+        """Closes a connection that has been idle for too long; one timer serves all its idle times."""
+        self._idle_timer = None
+        if self not in self._idle.connections:
             return
         loop = asyncio.get_running_loop()
-        left = self._since + self.config.keep_alive_timeout - loop.time()
+        left = self._idle_since + self.config.keep_alive_timeout - loop.time()
         if left > 0:
-            self._timer = loop.call_later(left, self._look)
+            self._idle_timer = loop.call_later(left, self._check_idle)
         else:
-            self.end()
+            self.close()
 
-    def end(self) -> None:
-        """Ends the connection, and Hypercorn's timer: else it, and with it the connection's tasks, would outlive it.
+    def close(self) -> None:
+        """Closes the connection, and ends Hypercorn's timer, which with its tasks would outlive it.
 
-        In a task of its own, because it may be the timer that asks, and who ends the timer waits for it.
+        In a task of its own, because it may be the timer that calls, and who ends the timer waits for it.
         """
-        self._pauses.connections.discard(self)
+        self._idle.connections.discard(self)
         self.task_group.spawn(self.send, Closed())
 
-    async def _broken(self, error: h11.RemoteProtocolError) -> None:
-        """What came is no HTTP. An answer is possible unless one has begun."""
-        self._lost = True
-        if self.stream is None and self.connection.our_state is h11.IDLE:
-            if error.error_status_hint == 431:
-                # The buffer is full: of one line, or of many.
-                await self._refused("head" if b"\n" in self.connection.trailing_data[0] else "target")
-            else:
-                await self._refused("coding" if error.error_status_hint == 501 else "syntax")
-        elif self._ended:
-            return  # the caller has left in the middle of a body, which the stream is about to be told
-        elif isinstance(self.stream, HTTPStream) and self.connection.our_state is h11.SEND_RESPONSE:
-            broken: Any = {"type": "http.request", "body": b"", "more_body": True, BROKEN: "body"}
-            await self.stream.app_put(broken)
-        else:
-            await self.send(Closed())
 
-    async def _refused(self, how: str) -> None:
-        """Lets the guard refuse what came as a request, whatever it was."""
-        self._lost = True
-        state = ConnectionState({**self.connection_state, BROKEN: how})
-        await self._asked(Request(STREAM_ID, headers=[], http_version="1.1", method="-", raw_path=b"-", state=state))
+def _origin_form(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Returns a target in absolute form as its path, and headers whose `host` is that of the target.
+
+    Any other target is returned as it is; the middleware refuses it.
+    """
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        return target, [*headers]
+    host, path, query = match.groups(b"")
+    return (path or b"/") + query, [(name, host if name == b"host" else value) for name, value in headers]

@@ -24,13 +24,12 @@ from typing import Any
 import hypercorn.asyncio
 import hypercorn.config
 import msgspec
-from hypercorn.protocol import ws_stream
 from msgspec.structs import replace
 
 from gateway.app import controlled_app, create_app
-from gateway.http.middleware import GatewayMiddleware
 from gateway.reload import Control
-from gateway.server.connection import tighten
+from gateway.server import hypercorn_patches
+from gateway.server.connection import WRITE_TIMEOUT
 from gateway.settings.schema import SettingError, Settings
 
 BACKLOG = 2048
@@ -47,6 +46,8 @@ STORING_SECONDS = 5.0
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
+
+EMULATOR_KEEP_ALIVE = 75.0
 
 MOST_PORT = 65_535
 
@@ -70,20 +71,6 @@ MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 class CannotListen(Exception):
     """The address is taken, or none of this machine's."""
-
-
-class _Buffer(ws_stream.WebsocketBuffer):
-    """A message on its way in. Hypercorn's own first adds a piece and then finds that it is too much, and goes on so
-    with all that follows, so that a caller who ignores the close (1009) fills the memory."""
-
-    def extend(self, event: Any) -> None:
-        if self.length + len(event.data) > self.max_length:
-            self.length = self.max_length  # and nothing that follows fits
-            raise ws_stream.FrameTooLargeError
-        super().extend(event)
-
-
-ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -140,7 +127,7 @@ def serve_emulator(host: str, port: int, models: str | None, announce: Callable[
     app = _emulator(models)
     with bound(host, port) as listening:
         announce(f"http://{host}:{listening.getsockname()[1]}")
-        asyncio.run(_run([(app, listening)], 0.0))
+        asyncio.run(_run([(app, listening, None)], 0.0))
 
 
 def _allow_many_files() -> None:
@@ -162,9 +149,9 @@ async def _serve_here(
     """Serves in this process: the gateway and, if its socket is given, the emulator. ready: see `_run`."""
     loaded = origin.settings
     guard, control = controlled_app(settings)
-    apps: list[tuple[Any, socket.socket]] = [(guard, listening)]
+    apps: list[tuple[Any, socket.socket, Settings | None]] = [(guard, listening, settings)]
     if emulator is not None:
-        apps.append((_emulator(None), emulator))
+        apps.append((_emulator(None), emulator, None))
     # What is loaded now stays for ever: the collector need not walk it again and again. And a request makes
     # more objects than the default threshold, nearly all of which die by reference count.
     gc.collect()
@@ -181,27 +168,27 @@ async def _serve_here(
         if control.reload(loaded, new):
             loaded = new
 
-    await _run(apps, settings.timeouts.shutdown, settings.timeouts.keep_alive, control, reload, ready)
+    await _run(apps, settings.timeouts.shutdown, control, reload, ready)
 
 
 async def _run(
-    apps: list[tuple[Any, socket.socket]],
+    apps: list[tuple[Any, socket.socket, Settings | None]],
     grace: float,
-    keep_alive: float = 75.0,
     control: Control | None = None,
     reload: Callable[[], None] = lambda: None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves each application on its socket until a signal comes; the first one stops first, then the others.
 
-    grace: seconds that requests in flight have after SIGTERM. keep_alive: seconds that idle connections stay open.
+    apps: applications, their sockets, and the gateway's settings (None for the emulator). grace: seconds that requests
+    in flight have after SIGTERM.
     control: of the first application, if it is the gateway. reload: what SIGHUP does. ready: called when signals are
     handled.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_quietly)
     stop = asyncio.Event()
-    configs = [_config(app, listening, grace, keep_alive) for app, listening in apps]
+    configs = [_config(listening, grace, settings) for _, listening, settings in apps]
     attached = _has_terminal()
 
     def ends(grace: float) -> None:
@@ -234,7 +221,7 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger, mode="asgi"))
-            for (app, _), config, trigger in zip(apps, configs, triggers, strict=True)
+            for (app, *_), config, trigger in zip(apps, configs, triggers, strict=True)
         ]
         tasks[0].add_done_callback(lambda _: front_is_down.set())
 
@@ -254,7 +241,7 @@ def _quietly(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
         loop.default_exception_handler(trouble)
 
 
-def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float) -> hypercorn.config.Config:
+def _config(listening: socket.socket, grace: float, settings: Settings | None) -> hypercorn.config.Config:
     """Hypercorn's settings for one application; takes the socket over."""
     config = hypercorn.config.Config()
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
@@ -264,28 +251,29 @@ def _config(app: Any, listening: socket.socket, grace: float, keep_alive: float)
     config.shutdown_timeout = grace + STORING_SECONDS
     config.accesslog = None
     config.errorlog = None
-    if isinstance(app, GatewayMiddleware):
-        configure(config, keep_alive, True, app.body_limit)
-    else:
-        configure(config, keep_alive, False)
+    configure(config, settings)
     return config
 
 
-def configure(
-    config: hypercorn.config.Config, keep_alive: float, dated: bool, largest_message: int | None = None
-) -> None:
-    """What callers notice of Hypercorn's settings; the tests' server has the same."""
+def configure(config: hypercorn.config.Config, settings: Settings | None) -> None:
+    """Sets what callers notice of Hypercorn's settings; the tests' server has the same.
+
+    settings: the gateway's; None for the emulator.
+    """
+    hypercorn_patches.install(config)
     config.backlog = BACKLOG
     config.keep_alive_max_requests = MOST_REQUESTS_A_CONNECTION
-    # How long a connection may take for its next request's head, from its beginning or its last answer.
-    config.keep_alive_timeout = keep_alive
     config.include_server_header = False
-    # The gateway writes the `date` header itself, once a second; Hypercorn would for each answer.
-    config.include_date_header = not dated
-    if largest_message is not None:
-        config.websocket_max_message_size = largest_message
-    # No pings: Hypercorn's sleep between two of them outlives the socket, and would hold up the end.
-    tighten(config)
+    # No WebSocket pings: Hypercorn's sleep between two of them outlives the connection, and would hold up the end.
+    if settings is None:
+        config.keep_alive_timeout = EMULATOR_KEEP_ALIVE
+        return
+    # How long a connection may take for its next request's head, from its beginning or its last response.
+    config.keep_alive_timeout = settings.timeouts.keep_alive
+    setattr(config, WRITE_TIMEOUT, settings.timeouts.response_write)
+    # The gateway writes the `date` header itself, once a second; Hypercorn would for each response.
+    config.include_date_header = False
+    config.websocket_max_message_size = settings.body_limit
 
 
 def _emulator(models: str | None) -> Any:
@@ -361,4 +349,4 @@ def _emulator_worker(listening: socket.socket) -> None:
     """Outlives the workers: the parent ends it, no signal of the terminal's does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    asyncio.run(_run([(_emulator(None), listening)], 0.0))
+    asyncio.run(_run([(_emulator(None), listening, None)], 0.0))

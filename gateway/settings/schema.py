@@ -42,6 +42,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     keep_alive: Annotated[
         float, _about("seconds that a caller's idle connection stays open, and that a request's head may take"), SECONDS
     ] = 75.0
+    response_write: Annotated[
+        float, _about("seconds that a piece of a response may wait for a caller who does not read"), SECONDS
+    ] = 60.0
     websocket_idle: Annotated[float, _about("seconds between two requests on a WebSocket"), SECONDS] = 3600.0
     shutdown: Annotated[float, _about("seconds that requests in flight have to finish after SIGTERM"), SECONDS] = 30.0
 

@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
-from hypercorn.config import Config
 
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
@@ -228,15 +227,14 @@ def gateway_over(
             loops.append(asyncio.get_running_loop())
             return create_app(known, _AtOnce(True, log))
 
-        in_production = _as_in_production(known.timeouts.keep_alive, True, known.body_limit)
-        with serve(app, configure=in_production, graceful_timeout=graceful_timeout) as url:
+        with serve(app, configure=lambda config: configure(config, known), graceful_timeout=graceful_timeout) as url:
             yield Gateway(url, upstream, log, key, loops)
 
 
 @contextmanager
 def emulator() -> Iterator[str]:
     """The emulator's base URL."""
-    with serve(create_emulator, configure=_as_in_production(75.0, False)) as url:
+    with serve(create_emulator, configure=lambda config: configure(config, None)) as url:
         yield url
 
 
@@ -245,10 +243,6 @@ def demonstration(**settings: Any) -> Iterator[Gateway]:
     """The gateway in demo mode over the emulator."""
     with emulator() as upstream, gateway_over(upstream, demo=True, **settings) as gateway:
         yield gateway
-
-
-def _as_in_production(keep_alive: float, dated: bool, largest_message: int | None = None) -> Callable[[Config], None]:
-    return lambda config: configure(config, keep_alive, dated, largest_message)
 
 
 # --- the gateway over a script ------------------------------------------------------------------------------
