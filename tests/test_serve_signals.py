@@ -132,7 +132,7 @@ def test_who_has_heard_nothing_gets_an_ordinary_error(script: Script, stream: bo
 
 
 def test_who_waits_in_the_queue_gets_one_too(tmp_path: Path) -> None:
-    settings = {"GATEWAY_TIMEOUTS_SHUTDOWN": "0.5", "GATEWAY_CONCURRENCY_CALLS": "1"}
+    settings = {"GATEWAY_TIMEOUTS_SHUTDOWN": "0.5", "GATEWAY_CONCURRENCY_MAX_IN_FLIGHT": "1"}
     with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **settings) as stage:
         with asking(stage.server, stream=True) as first, asking(stage.server, stream=True) as second:
             awaited(lambda: b"gateway_requests_in_flight 3.0" in stage.server.get("/metrics"))
@@ -211,7 +211,7 @@ def test_settings_are_read_again_and_no_stream_is_dropped(workers: int, tmp_path
 
 def test_who_waits_for_a_key_is_served_with_a_new_one(tmp_path: Path) -> None:
     limited = json_answer(429, {"message": "Trial key"}, {"retry-after": "40"})
-    wait = "[retries]\ncount = 0\n[pool]\nwait = 60\n"
+    wait = "[retries]\ncount = 0\n[pool]\nqueue_timeout = 60\n"
 
     def play(request: Request) -> Script:
         return limited if request.headers.first("authorization") == "Bearer first" else answered()

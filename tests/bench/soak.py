@@ -301,8 +301,8 @@ def servers(told: Path) -> Iterator[Server]:
         "GATEWAY_LOG": "off",
         "GATEWAY_TIMEOUTS_BETWEEN_EVENTS": "1",
         # The model that answers 429 does so for ever: to wait for it as for Cohere would hold the callers up.
-        "GATEWAY_RETRIES_LONGEST_PAUSE": "1",
-        "GATEWAY_POOL_WAIT": "1",
+        "GATEWAY_RETRIES_MAX_BACKOFF": "1",
+        "GATEWAY_POOL_QUEUE_TIMEOUT": "1",
     }
     with contextlib.ExitStack() as stack:
         emulator = Server(
