@@ -62,38 +62,54 @@ class Meaning(Struct, frozen=True):
 _INVALID, _SERVER = "invalid_request_error", "server_error"
 
 ERRORS: Mapping[str, Meaning] = {
-    "bad_request": Meaning(400, _INVALID, "bad_request", "the request's form cannot be served; the message says why"),
-    "two_credentials": Meaning(400, _INVALID, "two_credentials", "the request carries two different API keys"),
-    "unsupported": Meaning(400, "UnsupportedOperationError", "unsupported_operation", "Cohere cannot do this"),
-    "too_many_lanes": Meaning(400, _INVALID, "websocket_stream_limit_reached", "too many `stream_id` on a WebSocket"),
-    "too_many_waiting": Meaning(400, _INVALID, "websocket_queue_limit_reached", "too many requests wait on a socket"),
-    "missing_key": Meaning(401, "authentication_error", "missing_api_key", "no API key was sent, and one is needed"),
-    "wrong_key": Meaning(401, "authentication_error", "invalid_api_key", "the API key is not known here"),
+    "bad_request": Meaning(400, _INVALID, "bad_request", "the request cannot be processed; the message says why"),
+    "two_credentials": Meaning(400, _INVALID, "two_credentials", "the request has two different API keys"),
+    "unsupported": Meaning(
+        400, "UnsupportedOperationError", "unsupported_operation", "Cohere has nothing like this operation"
+    ),
+    "too_many_lanes": Meaning(
+        400, _INVALID, "websocket_stream_limit_reached", "too many values of `stream_id` on a WebSocket"
+    ),
+    "too_many_waiting": Meaning(
+        400, _INVALID, "websocket_queue_limit_reached", "too many requests are queued on a WebSocket"
+    ),
+    "missing_key": Meaning(401, "authentication_error", "missing_api_key", "no API key was sent, and one is required"),
+    "wrong_key": Meaning(401, "authentication_error", "invalid_api_key", "the API key is not valid for this gateway"),
     "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`"),
     "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL"),
-    "no_previous": Meaning(404, _INVALID, "previous_response_not_found", "the caller has no response of this id"),
+    "no_previous": Meaning(
+        404, _INVALID, "previous_response_not_found", "the caller has no stored response with this id"
+    ),
     "no_response": Meaning(404, _INVALID, "response_not_found", "no stored response of the caller's has this id"),
-    "no_conversation": Meaning(404, _INVALID, "conversation_not_found", "no conversation of the caller's has this id"),
-    "no_item": Meaning(404, _INVALID, "item_not_found", "no stored item of the caller's has this id"),
-    "wrong_method": Meaning(405, _INVALID, "method_not_allowed", "the URL takes another method; `allow` says which"),
-    "slow_body": Meaning(408, _INVALID, "request_timeout", "the body came too slowly (`timeouts.request_body`)"),
-    "body_too_large": Meaning(413, _INVALID, "request_too_large", "larger than `body_limit`, or the limit of its kind"),
+    "no_conversation": Meaning(404, _INVALID, "conversation_not_found", "the caller has no conversation with this id"),
+    "no_item": Meaning(404, _INVALID, "item_not_found", "the caller has no stored item with this id"),
+    "wrong_method": Meaning(
+        405, _INVALID, "method_not_allowed", "the URL does not accept this method; `allow` lists those that it does"
+    ),
+    "slow_body": Meaning(408, _INVALID, "request_timeout", "the body arrived too slowly (`timeouts.request_body`)"),
+    "body_too_large": Meaning(
+        413, _INVALID, "request_too_large", "the body is larger than `body_limit`, or than the limit for its kind"
+    ),
     "target_too_long": Meaning(414, _INVALID, "uri_too_long", "the URL is longer than 8 KiB"),
-    "wrong_content_type": Meaning(415, _INVALID, "unsupported_media_type", "another content type, or compressed"),
+    "wrong_content_type": Meaning(
+        415, _INVALID, "unsupported_media_type", "the content type is not supported, or the body is compressed"
+    ),
     "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded", "every Cohere key is at its rate limit"),
     "head_too_large": Meaning(431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100"),
-    "internal": Meaning(500, _SERVER, "internal_error", "a bug of the gateway's; its log has the details"),
-    "unknown_coding": Meaning(501, _INVALID, "unsupported_transfer_coding", "a transfer coding other than `chunked`"),
-    "unreachable": Meaning(502, _SERVER, "upstream_unreachable", "no connection to Cohere"),
+    "internal": Meaning(500, _SERVER, "internal_error", "a bug in the gateway; its log has the details"),
+    "unknown_coding": Meaning(501, _INVALID, "unsupported_transfer_coding", "the transfer coding is not `chunked`"),
+    "unreachable": Meaning(502, _SERVER, "upstream_unreachable", "the gateway could not connect to Cohere"),
     "cut": Meaning(502, _SERVER, "upstream_cut", "Cohere's answer broke off"),
     "no_storage": Meaning(503, _SERVER, "storage_unavailable", "the database does not answer"),
-    "background_full": Meaning(503, _SERVER, "too_many_in_background", "too many background responses wait"),
+    "background_full": Meaning(503, _SERVER, "too_many_in_background", "too many background responses are queued"),
     "not_ready": Meaning(503, _SERVER, "not_ready", "the gateway is starting or stopping"),
     "too_many_sockets": Meaning(
-        503, _SERVER, "websocket_connection_limit_reached", "`max_websockets` of them are open"
+        503, _SERVER, "websocket_connection_limit_reached", "`max_websockets` connections are open"
     ),
-    "busy": Meaning(503, _SERVER, "too_many_calls", "too many calls to Cohere are under way (`concurrency`)"),
-    "circuit_open": Meaning(503, _SERVER, "circuit_open", "Cohere fails too often and gets a pause (`breaker`)"),
+    "busy": Meaning(503, _SERVER, "too_many_calls", "too many calls to Cohere are in flight (`concurrency`)"),
+    "circuit_open": Meaning(
+        503, _SERVER, "circuit_open", "Cohere fails too often and is left alone for a while (`breaker`)"
+    ),
     "stopping": Meaning(503, _SERVER, "gateway_stopping", "the gateway stopped before the answer was complete"),
     "silent": Meaning(504, _SERVER, "upstream_timeout", "Cohere did not answer in time (`timeouts`)"),
     "unknown_version": Meaning(505, _INVALID, "unsupported_http_version", "the request is not HTTP/1.0 or HTTP/1.1"),

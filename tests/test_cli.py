@@ -100,7 +100,7 @@ WRONG: tuple[tuple[str, int, str], ...] = (
     ("emulator --models nowhere.json", 2, "--models: cannot read nowhere.json: No such file or directory"),
     ("emulator --models models.txt", 2, "--models: models.txt is not a JSON list of models"),
     ("translate", 2, "OPERATION"),
-    ("translate poetry", 2, "'poetry' is none of chat"),
+    ("translate poetry", 2, "'poetry' is not one of chat"),
     ("translate chat nowhere.json", 1, "cannot read nowhere.json"),
     ("translate chat models.txt", 1, "400 invalid_json"),
     ("translate chat empty.json", 1, "400 missing_required_parameter at model"),

@@ -69,16 +69,18 @@ def _add_serve(commands: Commands) -> None:
         epilog="example: COHERE_API_KEY=... cohere-gateway serve --port 8080\n\n" + _settings_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--config", metavar="FILE", help="the settings file (default: ./gateway.toml if it exists)")
+    serve.add_argument("--config", metavar="FILE", help="the settings file (default: gateway.toml, if it exists)")
     serve.add_argument("--host", help="the address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="the port to listen on; 0 picks a free one (default: 8080)")
     serve.add_argument("--workers", type=int, help="processes that share the port (default: 1)")
-    serve.add_argument("--demo", action="store_true", default=None, help="answer from the embedded emulator")
+    serve.add_argument(
+        "--demo", action="store_true", default=None, help="answer from the embedded emulator instead of Cohere"
+    )
     serve.add_argument(
         "--allow-open",
         action="store_true",
         default=None,
-        help="without a master key, listen on addresses beyond loopback, too: whoever reaches them may call",
+        help="allow open mode on non-loopback addresses: whoever reaches them may call",
     )
     serve.set_defaults(run=_serve)
 
@@ -87,7 +89,7 @@ def _add_emulator(commands: Commands) -> None:
     emulator = commands.add_parser(
         "emulator",
         help="serve the Cohere emulator alone",
-        description="Serves a rule-based stand-in for Cohere's API: for tests and demonstrations, not a model.",
+        description="Serves a rule-based stand-in for Cohere's API, for tests and demonstrations. It is not a model.",
         epilog="example: cohere-gateway emulator --port 8090",
     )
     emulator.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
@@ -99,15 +101,17 @@ def _add_emulator(commands: Commands) -> None:
 def _add_translate(commands: Commands) -> None:
     translate = commands.add_parser(
         "translate",
-        help="show what a request becomes",
-        description="Prints the Cohere request that would be sent, and the notes. Sends nothing.",
+        help="show the Cohere request for an OpenAI request",
+        description="Prints the Cohere request that the gateway would send, and the notes. Sends nothing.",
         epilog="example: cohere-gateway translate chat request.json",
     )
-    translate.add_argument("operation", metavar="OPERATION", help=f"what the request is for: {', '.join(OPERATIONS)}")
+    translate.add_argument(
+        "operation", metavar="OPERATION", help=f"the operation of the request: {', '.join(OPERATIONS)}"
+    )
     translate.add_argument(
         "file", nargs="?", default="-", metavar="FILE", help="an OpenAI request (default: -, standard input)"
     )
-    translate.add_argument("--config", metavar="FILE", help="the settings file, for its aliases")
+    translate.add_argument("--config", metavar="FILE", help="the settings file, for aliases")
     translate.add_argument("--strict", action="store_true", help="refuse what would be ignored or adjusted")
     translate.set_defaults(run=_translate)
 
@@ -115,17 +119,17 @@ def _add_translate(commands: Commands) -> None:
 def _add_database(commands: Commands) -> None:
     database = commands.add_parser(
         "db",
-        help="look after the database",
-        description="Looks after the database of responses and conversations.",
+        help="maintain the database",
+        description="Maintains the database of responses and conversations.",
         epilog="example: cohere-gateway db upgrade",
     )
     works = database.add_subparsers(dest="work", metavar="WORK", parser_class=_Parser, required=True)
     upgrade = works.add_parser(
         "upgrade",
-        help="bring the database to this version",
-        description="Makes the tables, or brings them to this version; does nothing if they are there. A gateway\n"
-        "does so itself when it starts. This is for doing it beforehand, say as a database user\n"
-        "who may create tables.",
+        help="upgrade the database to this version",
+        description="Creates the tables or upgrades them to this version; does nothing if they are up to date. The\n"
+        "gateway does this itself when it starts. Use this command to do it beforehand, for example as a\n"
+        "database user who may create tables.",
         epilog="example: GATEWAY_DATABASE_URL=postgresql://gateway@localhost/gateway cohere-gateway db upgrade",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -239,7 +243,7 @@ def _translate(options: argparse.Namespace) -> int:
     from translators.core.errors import TranslationError
 
     if options.operation not in TRANSLATE:
-        raise _Wrong(f"translate: '{options.operation}' is none of {', '.join(TRANSLATE)}")
+        raise _Wrong(f"translate: '{options.operation}' is not one of {', '.join(TRANSLATE)}")
     try:
         body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     except OSError as error:

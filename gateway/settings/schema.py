@@ -26,67 +26,71 @@ SECONDS = Meta(gt=0, le=86_400)
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    connect: Annotated[float, _about("seconds to reach Cohere"), SECONDS] = 10.0
+    connect: Annotated[float, _about("seconds to wait for a connection to Cohere"), SECONDS] = 10.0
     first_event: Annotated[
-        float, _about("seconds until Cohere's answer, or the first event of its stream"), SECONDS
+        float, _about("seconds to wait for Cohere's answer or the first event of its stream"), SECONDS
     ] = 300.0
     between_events: Annotated[
-        float, _about("seconds between two pieces of a stream or a body from Cohere"), SECONDS
+        float, _about("longest silence, in seconds, inside a stream or a body from Cohere"), SECONDS
     ] = 120.0
     request_body: Annotated[
         float,
-        _about("seconds between two pieces of a request's body; the whole may lag this far behind 500 bytes a second"),
+        _about(
+            "longest silence, in seconds, inside a request's body; all of it may lag this far behind 500 bytes a second"
+        ),
         SECONDS,
     ] = 30.0
-    total: Annotated[float, _about("seconds from the call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
+    total: Annotated[float, _about("seconds from a call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
     keep_alive: Annotated[
-        float, _about("seconds that a caller's idle connection stays open, and that a request's head may take"), SECONDS
+        float, _about("seconds that an idle connection stays open, and that the head of a request may take"), SECONDS
     ] = 75.0
     response_write: Annotated[
         float, _about("seconds that a piece of a response may wait for a caller who does not read"), SECONDS
     ] = 60.0
-    websocket_idle: Annotated[float, _about("seconds between two requests on a WebSocket"), SECONDS] = 3600.0
+    websocket_idle: Annotated[float, _about("seconds that a WebSocket may be idle between two requests"), SECONDS] = (
+        3600.0
+    )
     shutdown: Annotated[float, _about("seconds that requests in flight have to finish after SIGTERM"), SECONDS] = 30.0
 
 
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
-    aliases: Annotated[dict[str, str], _about('names of your own for models: `"gpt-4o" = "command-a-03-2025"`')] = {}
-    successors: Annotated[bool, _about("serve ids that Cohere removed with the models that took their place")] = True
+    aliases: Annotated[dict[str, str], _about('your own names for models: `"gpt-4o" = "command-a-03-2025"`')] = {}
+    successors: Annotated[bool, _about("serve models that Cohere removed with their successors")] = True
     fallbacks: Annotated[
         dict[str, list[str]],
-        _about('models to ask, in order, when one fails: `"command-a-03-2025" = ["command-r7b-12-2024"]`'),
+        _about('models to try, in order, when one fails: `"command-a-03-2025" = ["command-r7b-12-2024"]`'),
     ] = {}
     cache_seconds: Annotated[
-        float, _about("seconds that Cohere's list of models is kept; 0 asks for it each time"), Meta(ge=0, le=86_400)
+        float, _about("seconds that Cohere's list of models is cached; 0 requests it each time"), Meta(ge=0, le=86_400)
     ] = 300.0
 
 
 class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """For private deployments of Cohere's API; `cohere_base_url` may have a path."""
 
-    headers: Annotated[dict[str, str], _about("headers that are added to every request to Cohere")] = {}
-    ca_file: Annotated[str, _about("a PEM file of certificates that are trusted beside the system's")] = ""
-    client_certificate: Annotated[
-        str, _about("a PEM file with the certificate that the gateway shows to Cohere (mutual TLS)")
-    ] = ""
-    client_key: Annotated[str, _about("a PEM file with that certificate's key, if it is not in the same file")] = ""
+    headers: Annotated[dict[str, str], _about("headers to add to every request to Cohere")] = {}
+    ca_file: Annotated[str, _about("a PEM file of certificates to trust in addition to the system's")] = ""
+    client_certificate: Annotated[str, _about("a PEM file with the client certificate for Cohere (mutual TLS)")] = ""
+    client_key: Annotated[str, _about("a PEM file with that certificate's key, if it is a separate file")] = ""
 
 
 class Retries(Struct, frozen=True, forbid_unknown_fields=True):
     """A call is made again only before the first byte of its answer has left."""
 
     count: Annotated[
-        int, _about("times that a failed call is made again; another key of the pool does not count"), Meta(ge=0)
+        int,
+        _about("how often a failed call is retried; switching to another key of the pool does not count"),
+        Meta(ge=0),
     ] = 2
-    budget: Annotated[float, _about("seconds after the first call in which it may be made again"), Meta(ge=0)] = 30.0
+    budget: Annotated[float, _about("seconds after the first call in which a retry may start"), Meta(ge=0)] = 30.0
     initial_backoff: Annotated[
-        float, _about("seconds between a failed call and the next one; twice as many before the one after"), SECONDS
+        float, _about("seconds before the first retry; the pause doubles with each further one"), SECONDS
     ] = 0.5
     max_backoff: Annotated[
-        float, _about("seconds between two calls at most, unless Cohere's Retry-After asks for more"), SECONDS
+        float, _about("longest pause between two calls, in seconds, unless Cohere's Retry-After asks for more"), SECONDS
     ] = 8.0
     invalid_generation: Annotated[
-        bool, _about("make a call once more when the model generated something unusable (Cohere's 422)")
+        bool, _about("retry once when the model generated something unusable (Cohere's 422)")
     ] = False
 
 
@@ -95,44 +99,44 @@ class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Annotated[
         Literal["learned", "trial", "production"],
-        _about("the rate limits that keys are held to: Cohere's published ones, or those learned from its answers"),
+        _about(
+            "the rate limits that keys are held to: learned from Cohere's answers, or published for this kind of key"
+        ),
     ] = "learned"
-    queue_timeout: Annotated[
-        float, _about("seconds that a call waits for a key that is below its limit"), Meta(ge=0)
-    ] = 10.0
+    queue_timeout: Annotated[float, _about("seconds that a call waits for a key below its rate limit"), Meta(ge=0)] = (
+        10.0
+    )
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """One breaker for the connection to Cohere, one for each model."""
 
     failures: Annotated[
-        int, _about("failures in the window that open the breaker, if they are half of the calls; 0 switches it off")
+        int, _about("failures in the window that open a breaker, if half of the calls failed; 0 switches breakers off")
     ] = 20
     window: Annotated[float, _about("seconds over which failures are counted"), SECONDS] = 10.0
     open_seconds: Annotated[
-        float, _about("seconds that an open breaker refuses calls, before one call may try"), SECONDS
+        float, _about("seconds that an open breaker refuses calls before one call may try"), SECONDS
     ] = 10.0
 
 
 class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    max_in_flight: Annotated[int, _about("calls to Cohere at once, in each worker"), Meta(ge=1)] = 1_000
-    queue_size: Annotated[int, _about("calls that wait for their turn; those beyond get a 503"), Meta(ge=0)] = 1_000
-    queue_timeout: Annotated[float, _about("seconds that a call waits for its turn"), Meta(ge=0)] = 30.0
+    max_in_flight: Annotated[int, _about("calls to Cohere at one time, in each worker"), Meta(ge=1)] = 1_000
+    queue_size: Annotated[int, _about("calls that may wait for their turn; further ones get a 503"), Meta(ge=0)] = 1_000
+    queue_timeout: Annotated[float, _about("seconds that a call may wait for its turn"), Meta(ge=0)] = 30.0
 
 
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    public: Annotated[bool, _about("serve `/metrics` without a token on addresses beyond loopback, too")] = False
-    token: Annotated[str, _about("the bearer token that `/metrics` wants on addresses beyond loopback")] = ""
+    public: Annotated[bool, _about("serve `/metrics` without a token on non-loopback addresses")] = False
+    token: Annotated[str, _about("the bearer token for `/metrics` on non-loopback addresses")] = ""
 
 
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    store: Annotated[
-        Literal["off", "memory", "redis"], _about("where answers are kept for callers who ask the same again")
-    ] = "off"
-    seconds: Annotated[float, _about("seconds that an answer is kept, unless its request names a number"), SECONDS] = (
-        3_600.0
-    )
-    memory_bytes: Annotated[int, _about("bytes of answers kept in memory, in each worker"), Meta(ge=0)] = (
+    store: Annotated[Literal["off", "memory", "redis"], _about("where answers to repeated requests are cached")] = "off"
+    seconds: Annotated[
+        float, _about("seconds that an answer is cached, unless the request names another number"), SECONDS
+    ] = 3_600.0
+    memory_bytes: Annotated[int, _about("bytes of cached answers in the memory of each worker"), Meta(ge=0)] = (
         64 * 1024 * 1024
     )
 
@@ -141,28 +145,28 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, _about("processes that share the port"), Meta(ge=1)] = 1
-    demo: Annotated[bool, _about("answer from the embedded emulator, not from Cohere")] = False
+    demo: Annotated[bool, _about("answer from the embedded emulator instead of Cohere")] = False
     cohere_api_key: Annotated[
         list[str],
         _about("the server's Cohere key; several, separated by commas, form a pool", "COHERE_API_KEY", "CO_API_KEY"),
     ] = []
     cohere_base_url: Annotated[
         str,
-        _about("where Cohere's API is; a trailing /v1 or /v2 is cut", "COHERE_BASE_URL", "CO_API_URL"),
+        _about("the address of Cohere's API; a trailing /v1 or /v2 is removed", "COHERE_BASE_URL", "CO_API_URL"),
     ] = "https://api.cohere.com"
-    master_key: Annotated[str, _about("the operator's own key; setting it switches virtual keys on")] = ""
-    master_may_call: Annotated[bool, _about("the master key may call the API as well")] = True
-    allow_open: Annotated[bool, _about("in open mode, listen on addresses beyond loopback, too")] = False
-    cors_origins: Annotated[list[str], _about("origins whose web pages may call, separated by commas")] = []
-    body_limit: Annotated[int, _about("bytes of a request's body, at most"), Meta(ge=1)] = 32 * 1024 * 1024
-    max_websockets: Annotated[int, _about("open WebSockets in each worker, at most"), Meta(ge=0)] = 256
+    master_key: Annotated[str, _about("the operator's key; setting it switches to virtual keys")] = ""
+    master_may_call: Annotated[bool, _about("let the master key call the API as well")] = True
+    allow_open: Annotated[bool, _about("allow open mode on non-loopback addresses")] = False
+    cors_origins: Annotated[list[str], _about("origins of web pages that may call, separated by commas")] = []
+    body_limit: Annotated[int, _about("largest body of a request, in bytes"), Meta(ge=1)] = 32 * 1024 * 1024
+    max_websockets: Annotated[int, _about("most open WebSockets in each worker"), Meta(ge=0)] = 256
     audio_limit: Annotated[
-        int, _about("bytes of a transcription request, at most (Cohere takes files of 25 MB)"), Meta(ge=1)
+        int, _about("largest transcription request, in bytes (Cohere takes files of 25 MB)"), Meta(ge=1)
     ] = 26 * 1024 * 1024
     transcription_language: Annotated[
-        str, _about("the language of recordings whose callers name none, such as `en`; Cohere requires one")
+        str, _about("the language of recordings when the caller names none, such as `en`; Cohere requires one")
     ] = ""
-    upload_limit: Annotated[int, _about("bytes of an upload to Cohere's native API, at most"), Meta(ge=1)] = (
+    upload_limit: Annotated[int, _about("largest upload to Cohere's native API, in bytes"), Meta(ge=1)] = (
         2 * 1024 * 1024 * 1024
     )
     usage_base: Annotated[Literal["tokens", "billed_units"], _about("which of Cohere's counts `usage` shows")] = (
@@ -170,31 +174,31 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     )
     embed_input_type: Annotated[
         Literal["search_document", "search_query", "classification", "clustering"],
-        _about("the `input_type` of texts to embed whose callers name none"),
+        _about("the `input_type` of texts to embed when the caller names none"),
     ] = "search_document"
     extra_upstream_fields: Annotated[
-        list[str], _about("fields that are sent to Cohere although the gateway does not know them")
+        list[str], _about("fields to send to Cohere although the gateway does not know them")
     ] = []
     database_url: Annotated[
         str, _about("where responses are stored: sqlite:///FILE or postgresql://USER@HOST/NAME")
     ] = "sqlite:///cohere-gateway.sqlite3"
-    redis_url: Annotated[str, _about("the Redis that several gateways share: redis://HOST:PORT/NUMBER")] = ""
+    redis_url: Annotated[str, _about("a Redis that several gateways share: redis://HOST:PORT/NUMBER")] = ""
     response_days: Annotated[
-        float, _about("days that a stored response is kept; 0 keeps it for ever"), Meta(ge=0, le=36_500)
+        float, _about("days that a stored response is kept; 0 keeps it forever"), Meta(ge=0, le=36_500)
     ] = 30.0
     max_background_responses: Annotated[
-        int, _about("background responses that a worker works on at once; more are queued"), Meta(ge=1)
+        int, _about("background responses that a worker generates at one time; further ones are queued"), Meta(ge=1)
     ] = 100
     strict_failures: Annotated[
         Literal["error", "refusal"],
         _about("what the caller of a whole answer gets when the model misses a `strict` schema twice"),
     ] = "error"
     reasoning_events: Annotated[
-        Literal["summary", "text"], _about("what Responses tell thinking as where a caller asks for no summary")
+        Literal["summary", "text"], _about("how the Responses API sends reasoning when the caller asks for no summary")
     ] = "summary"
     stream_keep_alive: Annotated[
         float,
-        _about("seconds of silence after which a stream's caller gets a comment, to keep the connection; 0 sends none"),
+        _about("seconds of silence after which a stream gets a comment, to keep the connection open; 0 sends none"),
         Meta(ge=0),
     ] = 15.0
     log: Annotated[Literal["json", "off"], _about("the log on standard error, one line for each request")] = "json"
