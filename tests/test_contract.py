@@ -22,7 +22,7 @@ from translators.core.capabilities import CAPABILITIES
 from translators.core.errors import InvalidField, TranslationError, UpstreamProtocolError
 from translators.core.field_table import Verdict
 from translators.core.notes import Notes
-from translators.core.upstream_errors import REFUSALS
+from translators.core.upstream_errors import UPSTREAM_ERRORS
 from translators.operations import chat, models
 
 CHUNK, COMPLETION = "CreateChatCompletionStreamResponse", "CreateChatCompletionResponse"
@@ -342,9 +342,9 @@ def test_l6_a_body_that_is_no_utf8_is_a_400(where: str) -> None:
 def test_l6_models() -> None:
     page = json.dumps({"models": [{"name": "command-a-03-2025", "endpoints": ["chat"], "context_length": 288000.0}]})
     context = transcripts.context(aliases={"gpt-4o": "command-a-03-2025"})
-    listed = json.loads(models.listed([page.encode()], "", (), context, Notes()))
+    listed = json.loads(models.list_models([page.encode()], "", (), context, Notes()))
     oracle.openai_validator("ListModelsResponse").check(listed)
-    retrieved = json.loads(models.retrieved([page.encode()], "cohere/command-a-03-2025", (), context, Notes()))
+    retrieved = json.loads(models.retrieve_model([page.encode()], "cohere/command-a-03-2025", (), context, Notes()))
     oracle.openai_validator("Model").check(retrieved)
 
 
@@ -394,8 +394,8 @@ def test_l7_every_finish_reason_of_ours_is_openais() -> None:
 
 def test_l7_every_status_has_an_entry() -> None:
     documented = {status for path in ("/v2/chat", "/v2/embed", "/v2/rerank") for status in oracle.cohere_statuses(path)}
-    assert documented - {200} <= set(REFUSALS)
-    assert 402 in REFUSALS, "the specification forgets it, the error page does not (docs/cohere-api.md#errors)"
+    assert documented - {200} <= set(UPSTREAM_ERRORS)
+    assert 402 in UPSTREAM_ERRORS, "the specification forgets it, the error page does not (docs/cohere-api.md#errors)"
 
 
 @pytest.mark.parametrize("reason", sorted(FAILED_REASONS))

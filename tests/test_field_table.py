@@ -71,7 +71,7 @@ def reading(body: Any, notes: Notes | None = None, **policy: Any) -> Reading:
 def test_each_verdict() -> None:
     notes = Notes()
     found = reading({"heat": 0.5, "count": 3, "label": "y", "plain": "p", "new": 1}, notes)
-    assert (found.sent, found.read, found.extra) == ({"temperature": 0.5, "plain": "p"}, {"count": 3}, {})
+    assert (found.upstream_fields, found.fields, found.extra) == ({"temperature": 0.5, "plain": "p"}, {"count": 3}, {})
     assert [note.text for note in notes] == ["label ignored (nobody reads it)", "new ignored (not known to Cohere)"]
     with pytest.raises(InvalidField, match="'sound' is not supported: it is silent here"):
         reading({"sound": {"a": 1}})
@@ -111,7 +111,7 @@ def test_what_the_operator_names_is_passed_as_it_was_written() -> None:
     ids=json.dumps,
 )
 def test_synonyms_and_the_object_of_extras(body: Any, sent: Any) -> None:
-    assert reading(body).sent == sent
+    assert reading(body).upstream_fields == sent
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_unknown_keys_are_dropped_and_noted_by_their_general_path() -> None:
         "many": [{"type": "left", "inner": {"size": 2, "x": 1}, "y": 2}, {"type": "left", "y": 3}, "s"],
     }
     found = reading(body, notes)
-    assert found.read == {"one": Inner("n"), "many": [Left(Inner("", 2)), Left(), "s"]}
+    assert found.fields == {"one": Inner("n"), "many": [Left(Inner("", 2)), Left(), "s"]}
     assert {note.text for note in notes} == {
         "one.colour ignored (not known to Cohere)",
         "many[].inner.x ignored (not known to Cohere)",
@@ -162,7 +162,7 @@ def test_unknown_keys_are_dropped_and_noted_by_their_general_path() -> None:
 
 
 def test_unknown_keys_that_are_null_are_absent() -> None:
-    assert reading({"one": {"name": "n", "colour": None}}, Notes(strict=True)).read == {"one": Inner("n")}
+    assert reading({"one": {"name": "n", "colour": None}}, Notes(strict=True)).fields == {"one": Inner("n")}
 
 
 def test_a_wrong_type_beside_an_unknown_key_is_still_refused() -> None:
@@ -179,7 +179,7 @@ def test_cache_control_is_noted_once_wherever_it_stands() -> None:
 
 
 def test_the_last_of_two_equal_keys_counts() -> None:
-    assert reading(b'{"plain":"a","plain":"b"}').sent == {"plain": "b"}
+    assert reading(b'{"plain":"a","plain":"b"}').upstream_fields == {"plain": "b"}
 
 
 def test_a_row_of_each_verdict_says_what_it_is() -> None:

@@ -22,9 +22,9 @@ from translators.request.json_schema import (
     check,
     check_references,
     compilable,
-    complaint,
-    sanitised,
-    typed,
+    compilable_subset,
+    violation,
+    with_types,
 )
 
 TEXT = {"type": "string"}
@@ -97,7 +97,7 @@ REFERENCES: tuple[tuple[str, Any, bool], ...] = (
 def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> None:
     if leads:
         check_references(given_, "here")
-        complaint(given_, "{}")
+        violation(given_, "{}")
         return
     with pytest.raises(InvalidField) as caught:
         check_references(given_, "here")
@@ -107,8 +107,8 @@ def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> 
 def test_a_reference_to_itself_satisfies_nobody() -> None:
     lost = schema(a={"$id": "urn:a", "$ref": "#/$defs/A"})
     check_references(lost, "here")
-    assert complaint(lost, '{"a": 1}') == "the schema has a $ref that leads nowhere"
-    assert complaint({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, "{}") == "it is nested too deeply"
+    assert violation(lost, '{"a": 1}') == "the schema has a $ref that leads nowhere"
+    assert violation({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, "{}") == "it is nested too deeply"
 
 
 # --- what Cohere does not know ------------------------------------------------------------------------------
@@ -185,54 +185,56 @@ CUT: tuple[tuple[str, Any, Any, list[str]], ...] = (
 @pytest.mark.parametrize(("given_", "clean", "told"), [row[1:] for row in CUT], ids=[row[0] for row in CUT])
 def test_c53_sanitised(given_: Any, clean: Any, told: list[str]) -> None:
     before = copy.deepcopy(given_)
-    found, removed = sanitised(schema(a=given_))
+    found, removed = compilable_subset(schema(a=given_))
     assert found["properties"]["a"] == clean
     assert removed == told
     assert given_ == before, "the caller's schema stays as it is"
 
 
 def test_definitions_are_cleaned_too() -> None:
-    found, removed = sanitised({**schema(a={"$ref": "#/$defs/N"}), "$defs": {"N": {"type": "integer", "minimum": 1}}})
+    found, removed = compilable_subset(
+        {**schema(a={"$ref": "#/$defs/N"}), "$defs": {"N": {"type": "integer", "minimum": 1}}}
+    )
     assert found["$defs"] == {"N": {"type": "integer"}}
     assert removed == ["minimum"]
 
 
 @pytest.mark.parametrize("keyword", sorted(UNSUPPORTED_KEYWORDS - {"oneOf", "allOf"}))
 def test_each_keyword_that_cohere_does_not_know_is_taken_and_told(keyword: str) -> None:
-    found, removed = sanitised(schema(a={"type": "string", keyword: {}}))
+    found, removed = compilable_subset(schema(a={"type": "string", keyword: {}}))
     assert keyword not in found["properties"]["a"] and removed == [keyword]
 
 
 @pytest.mark.parametrize("keyword", sorted(SILENT_KEYWORDS))
 def test_words_about_a_schema_go_without_a_word(keyword: str) -> None:
-    assert sanitised(schema(a={"type": "string", keyword: "x"})) == (schema(a=TEXT), [])
+    assert compilable_subset(schema(a={"type": "string", keyword: "x"})) == (schema(a=TEXT), [])
 
 
 @pytest.mark.parametrize("name", ["minimum", "title", "not", "default", "format", "pattern", "allOf", "items", "type"])
 def test_a_property_may_be_called_like_a_keyword(name: str) -> None:
-    assert sanitised(schema(**{name: TEXT})) == (schema(**{name: TEXT}), [])
+    assert compilable_subset(schema(**{name: TEXT})) == (schema(**{name: TEXT}), [])
 
 
 def test_one_of_is_any_of() -> None:
-    found, removed = sanitised(schema(a={"oneOf": [TEXT, {"type": "null"}]}))
+    found, removed = compilable_subset(schema(a={"oneOf": [TEXT, {"type": "null"}]}))
     assert found["properties"]["a"] == {"anyOf": [TEXT, {"type": "null"}]} and removed == ["oneOf"]
 
 
 def test_all_of_one_is_that_one() -> None:
-    found, removed = sanitised(schema(a={"allOf": [{"$ref": "#/$defs/A"}], "description": "D"}))
+    found, removed = compilable_subset(schema(a={"allOf": [{"$ref": "#/$defs/A"}], "description": "D"}))
     assert found["properties"]["a"] == {"$ref": "#/$defs/A", "description": "D"} and removed == []
 
 
 def test_c54_every_object_requires_something() -> None:
-    found, _ = sanitised({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": TEXT}}}})
+    found, _ = compilable_subset({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": TEXT}}}})
     assert found["required"] == ["a"] and found["properties"]["a"]["required"] == ["b"]
-    found, _ = sanitised({"type": "object", "properties": {"a": TEXT}, "required": ["b", "a"]})
+    found, _ = compilable_subset({"type": "object", "properties": {"a": TEXT}, "required": ["b", "a"]})
     assert found["required"] == ["a"]
 
 
 @pytest.mark.parametrize("required", [{}, {"required": []}, {"required": ["gone"]}], ids=json.dumps)
 def test_c54_what_is_made_required_is_told(required: Any) -> None:
-    _, removed = sanitised({"type": "object", "properties": {"a": TEXT}, **required})
+    _, removed = compilable_subset({"type": "object", "properties": {"a": TEXT}, **required})
     assert removed
 
 
@@ -246,7 +248,7 @@ def test_c54_what_is_made_required_is_told(required: Any) -> None:
     ids=json.dumps,
 )
 def test_several_types_are_alternatives(given_: Any, clean: Any) -> None:
-    found, _ = sanitised(schema(a=given_))
+    found, _ = compilable_subset(schema(a=given_))
     assert found["properties"]["a"]["anyOf"] == clean
 
 
@@ -280,13 +282,13 @@ _SCHEMAS = st.recursive(
 @given(_SCHEMAS)
 def test_what_is_left_is_a_schema_that_cohere_takes(inner: dict[str, Any]) -> None:
     """The emulator judges by Cohere's rules; what is clean stays as it is."""
-    clean, _ = sanitised(schema(a=inner))
+    clean, _ = compilable_subset(schema(a=inner))
     jsonschema.Draft202012Validator.check_schema(clean)
     try:
         judge.response_format("response_format", {"type": "json_object", "json_schema": clean}, "chat")
     except Refusal as refusal:
         raise AssertionError(f"{refusal} of {json.dumps(clean)}") from refusal
-    assert sanitised(clean) == (clean, [])
+    assert compilable_subset(clean) == (clean, [])
 
 
 _LOOSE = st.recursive(
@@ -314,7 +316,7 @@ def _taken(judged: Any) -> bool:
 @given(_LOOSE)
 def test_what_can_be_compiled_is_known_beforehand(inner: Any) -> None:
     """Objects of any keys and values of any kind are no part of Cohere's grammar, at whatever depth."""
-    clean, _ = sanitised(schema(a=inner))
+    clean, _ = compilable_subset(schema(a=inner))
     assert compilable(clean) is _taken(lambda: judge.check(clean))
 
 
@@ -322,9 +324,9 @@ def test_what_can_be_compiled_is_known_beforehand(inner: Any) -> None:
 @given(_LOOSE)
 def test_each_property_can_say_its_type(inner: Any) -> None:
     before = copy.deepcopy(inner)
-    found = typed(schema(a=inner))
+    found = with_types(schema(a=inner))
     assert _taken(lambda: judge.check_typed(found)) and inner == before
-    assert typed(found) == found
+    assert with_types(found) == found
 
 
 _VALUES = st.recursive(
@@ -341,7 +343,7 @@ _VALUES = st.recursive(
 @given(_LOOSE, _VALUES)
 def test_saying_the_type_changes_nothing_but_one_of(inner: Any, value: Any) -> None:
     if "oneOf" not in json.dumps(inner):
-        before, after = (jsonschema.Draft202012Validator(one) for one in (schema(a=inner), typed(schema(a=inner))))
+        before, after = (jsonschema.Draft202012Validator(one) for one in (schema(a=inner), with_types(schema(a=inner))))
         assert before.is_valid({"a": value}) is after.is_valid({"a": value})
 
 
@@ -349,7 +351,7 @@ def test_saying_the_type_changes_nothing_but_one_of(inner: Any, value: Any) -> N
 @given(_SCHEMAS, _VALUES)
 def test_what_is_left_is_weaker_or_asks_for_one_property_more(inner: dict[str, Any], value: Any) -> None:
     """An answer that the caller's schema takes is one that the grammar allows, `required` aside."""
-    original, clean = schema(a=inner), sanitised(schema(a=inner))[0]
+    original, clean = schema(a=inner), compilable_subset(schema(a=inner))[0]
     if jsonschema.Draft202012Validator(original).is_valid({"a": value}):
         assert jsonschema.Draft202012Validator(_without_required(clean)).is_valid({"a": value})
 

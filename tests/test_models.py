@@ -11,7 +11,7 @@ import pytest
 from support import transcripts
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.notes import Notes
-from translators.operations.models import CREATED, OWNER, UnknownModel, features, listed, next_page, retrieved
+from translators.operations.models import CREATED, OWNER, UnknownModel, features, list_models, next_page, retrieve_model
 
 A = "command-a-03-2025"
 FIRST = {
@@ -36,7 +36,7 @@ PAGES = [json.dumps(page).encode() for page in (FIRST, SECOND)]
 def everything(pages: Sequence[bytes] = PAGES, *asked: Any, **settings: Any) -> bytes:
     """The list as it is answered; `asked` are the objects of its query and body."""
     context = transcripts.context(**settings)
-    return listed(pages, "", [json.dumps(part).encode() for part in asked], context, Notes(context.strict))
+    return list_models(pages, "", [json.dumps(part).encode() for part in asked], context, Notes(context.strict))
 
 
 def ids(*asked: Any, **settings: Any) -> list[str]:
@@ -44,7 +44,7 @@ def ids(*asked: Any, **settings: Any) -> list[str]:
 
 
 def one(asked: str, **settings: Any) -> Any:
-    return json.loads(retrieved(PAGES, asked, (), transcripts.context(**settings), Notes()))
+    return json.loads(retrieve_model(PAGES, asked, (), transcripts.context(**settings), Notes()))
 
 
 def test_c141_all_models_under_their_prefix() -> None:
@@ -192,5 +192,5 @@ def test_filters_that_mean_nothing(asked: dict[str, Any], param: str, code: str)
 
 def test_what_no_filter_is_called_is_noted() -> None:
     notes = Notes()
-    listed(PAGES, "", [b'{"limit": "3"}'], transcripts.context(), notes)
+    list_models(PAGES, "", [b'{"limit": "3"}'], transcripts.context(), notes)
     assert [note.text for note in notes] == ["limit ignored (not known to Cohere)"]

@@ -11,9 +11,9 @@ from hypothesis import given
 
 from gateway.emulator.catalogue import MODELS, REMOVED
 from support.transcripts import property_of
-from translators.core.capabilities import CAPABILITIES, capabilities
+from translators.core.capabilities import CAPABILITIES, model_capabilities
 from translators.core.contracts import Policy
-from translators.core.model_names import SUCCESSORS, bare, resolve
+from translators.core.model_names import SUCCESSORS, resolve, without_prefix
 from translators.core.tool_names import LONGEST, ToolNames
 
 LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -39,35 +39,35 @@ LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 )
 def test_b17_c48_a_name(name: str, sent: str) -> None:
     names = ToolNames([name])
-    assert names.sent(name) == sent and names.asked(sent) == name
+    assert names.upstream_name(name) == sent and names.caller_name(sent) == name
     assert names.renamed() == ([] if name == sent else [(name, sent)])
 
 
 @pytest.mark.parametrize("order", [["a-b", "a_b"], ["a_b", "a-b"], ["a.b", "a-b", "a_b"], ["a b", "a_b", "a.b", "a-b"]])
 def test_c48_collisions_are_told_apart_and_legal_names_stay(order: list[str]) -> None:
     names = ToolNames(order)
-    sent = [names.sent(name) for name in order]
-    assert len(set(sent)) == len(order) and names.sent("a_b") == "a_b"
-    assert [names.asked(one) for one in sent] == order
+    sent = [names.upstream_name(name) for name in order]
+    assert len(set(sent)) == len(order) and names.upstream_name("a_b") == "a_b"
+    assert [names.caller_name(one) for one in sent] == order
 
 
 def test_a_long_name_is_cut_and_told_apart() -> None:
     long = ["tool-" + "x" * 100 + tail for tail in ("a", "b")]
     names = ToolNames(long)
-    sent = [names.sent(name) for name in long]
+    sent = [names.upstream_name(name) for name in long]
     assert all(len(one) <= LONGEST for one in sent) and len(set(sent)) == 2
-    assert [names.asked(one) for one in sent] == long
+    assert [names.caller_name(one) for one in sent] == long
 
 
 def test_names_that_nobody_mentioned_pass() -> None:
     names = ToolNames(["a"])
-    assert names.sent("b.c") == "b.c" and names.asked("never_sent") == "never_sent"
+    assert names.upstream_name("b.c") == "b.c" and names.caller_name("never_sent") == "never_sent"
 
 
 def test_the_map_does_not_depend_on_what_else_is_there() -> None:
     """A conversation that goes on must call the same tool the same, or the model no longer knows it."""
-    assert ToolNames(["a.b", "c"]).sent("a.b") == ToolNames(["x.y", "a.b"]).sent("a.b")
-    assert ToolNames(["a.b", "a_b"]).sent("a.b") == ToolNames(["a_b", "z", "a.b"]).sent("a.b")
+    assert ToolNames(["a.b", "c"]).upstream_name("a.b") == ToolNames(["x.y", "a.b"]).upstream_name("a.b")
+    assert ToolNames(["a.b", "a_b"]).upstream_name("a.b") == ToolNames(["a_b", "z", "a.b"]).upstream_name("a.b")
 
 
 @property_of(600)
@@ -85,12 +85,12 @@ def test_the_map_does_not_depend_on_what_else_is_there() -> None:
 def test_every_map_is_reversible_and_legal(asked: list[str]) -> None:
     names = ToolNames(asked)
     for name in asked:
-        sent = names.sent(name)
+        sent = names.upstream_name(name)
         assert LEGAL.fullmatch(sent) and len(sent) <= LONGEST
-        assert names.asked(sent) == name
+        assert names.caller_name(sent) == name
         if LEGAL.fullmatch(name) and len(name) <= LONGEST:
             assert sent == name, "what Cohere takes stays"
-    assert len({names.sent(name) for name in asked}) == len(set(asked))
+    assert len({names.upstream_name(name) for name in asked}) == len(set(asked))
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_an_alias_may_stand_for_a_removed_id_itself() -> None:
 
 
 def test_bare() -> None:
-    assert (bare(f"cohere/{A}"), bare(A), bare("gpt-4o")) == (A, A, "gpt-4o")
+    assert (without_prefix(f"cohere/{A}"), without_prefix(A), without_prefix("gpt-4o")) == (A, A, "gpt-4o")
 
 
 def test_every_successor_is_served_and_takes_the_place_of_one_that_is_not() -> None:
@@ -156,8 +156,8 @@ def test_every_successor_is_served_and_takes_the_place_of_one_that_is_not() -> N
 )
 def test_the_table_agrees_with_the_catalogue(model: Any) -> None:
     """Two readers of the same notes: the gateway's table and the emulator's."""
-    able = capabilities(model.name, {}, {})
-    assert able.known
+    able = model_capabilities(model.name, {}, {})
+    assert able.listed
     told = (able.reasoning, able.tools, able.images, able.documents, able.one_penalty)
     assert told == (model.reasoning, model.tools, model.vision, model.rag, model.one_penalty)
     assert not able.tools or able.tool_choice is model.tool_choice
@@ -170,25 +170,25 @@ def test_every_model_of_the_table_is_in_the_catalogue() -> None:
 
 def test_what_a_new_model_says_of_itself_counts() -> None:
     features = {"new": frozenset({"tools", "reasoning", "json_schema"}), "plain": frozenset[str]()}
-    able = capabilities("new", features, {})
+    able = model_capabilities("new", features, {})
     assert able.reasoning and able.tools and not able.tool_choice and able.json_schema and not able.images
-    able = capabilities("plain", features, {})
+    able = model_capabilities("plain", features, {})
     assert not able.reasoning and not able.tools and not able.json_schema
-    assert capabilities(A, {A: frozenset({"reasoning"})}, {}) == CAPABILITIES[A], "the table goes first"
+    assert model_capabilities(A, {A: frozenset({"reasoning"})}, {}) == CAPABILITIES[A], "the table goes first"
 
 
 def test_lessons_correct_what_is_known() -> None:
     lessons = {A: {"tool_choice": False}, "brand-new": {"tools": False}}
-    assert not capabilities(A, {}, lessons).tool_choice and capabilities(A, {}, lessons).tools
-    assert not capabilities("brand-new", {}, lessons).tools
-    assert capabilities("command-r-08-2024", {}, lessons) == CAPABILITIES["command-r-08-2024"]
+    assert not model_capabilities(A, {}, lessons).tool_choice and model_capabilities(A, {}, lessons).tools
+    assert not model_capabilities("brand-new", {}, lessons).tools
+    assert model_capabilities("command-r-08-2024", {}, lessons) == CAPABILITIES["command-r-08-2024"]
 
 
 def test_a_model_that_nobody_knows_can_do_everything() -> None:
-    able = capabilities("brand-new", {}, {})
-    assert able.tools and able.tool_choice and able.images and able.documents and able.json_schema and not able.known
+    able = model_capabilities("brand-new", {}, {})
+    assert able.tools and able.tool_choice and able.images and able.documents and able.json_schema and not able.listed
     assert able.max_output is None and not able.one_penalty
 
 
 def test_a_model_that_nobody_knows_may_reason() -> None:
-    assert capabilities("brand-new", {}, {}).reasoning
+    assert model_capabilities("brand-new", {}, {}).reasoning

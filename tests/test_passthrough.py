@@ -23,7 +23,7 @@ from support import oracle
 from support.app import USAGE, story, whole
 from support.scripted_upstream import compact_json, transcript
 from translators.core.contracts import Policy, UsageBase
-from translators.operations.passthrough import asked, counted, pieces, rewritten
+from translators.operations.passthrough import count_pieces, requested_model, rewrite_chat, usage_totals
 
 # --- the table of methods -----------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ def test_whatever_is_asked_stays_below_the_base_url(rest: str) -> None:
     ],
 )
 def test_what_is_read_of_a_request(body: bytes, found: tuple[str, bool]) -> None:
-    assert asked(body) == found
+    assert requested_model(body) == found
 
 
 ALIAS = [
@@ -261,7 +261,7 @@ ALIAS = [
 
 @pytest.mark.parametrize(("body", "sent", "notes"), ALIAS, ids=[row[2] for row in ALIAS])
 def test_the_aliases_words(body: str, sent: str, notes: str) -> None:
-    changed, told = rewritten(body.encode(), Policy())
+    changed, told = rewrite_chat(body.encode(), Policy())
     assert (changed.decode(), told.header()) == (sent, notes)
 
 
@@ -277,7 +277,7 @@ def test_the_aliases_words(body: str, sent: str, notes: str) -> None:
     ],
 )
 def test_a_request_that_needs_no_change_is_left_as_it_is(body: str) -> None:
-    changed, told = rewritten(body.encode(), Policy())
+    changed, told = rewrite_chat(body.encode(), Policy())
     assert changed.decode() == body and not told
 
 
@@ -331,7 +331,7 @@ COUNTED: list[tuple[str, bytes, bool, tuple[int, int, dict[str, int]]]] = [
 
 @pytest.mark.parametrize(("name", "kept", "streamed", "found"), COUNTED, ids=[row[0] for row in COUNTED])
 def test_what_is_counted(name: str, kept: bytes, streamed: bool, found: tuple[int, int, dict[str, int]]) -> None:
-    outcome = counted(kept, streamed, UsageBase.TOKENS)
+    outcome = usage_totals(kept, streamed, UsageBase.TOKENS)
     assert (outcome.prompt_tokens, outcome.completion_tokens, dict(outcome.billed)) == found
 
 
@@ -346,17 +346,19 @@ def test_what_is_counted(name: str, kept: bytes, streamed: bool, found: tuple[in
     ],
 )
 def test_the_pieces_of_an_answer_are_counted(stream: bytes, found: int) -> None:
-    assert pieces(stream) == found
+    assert count_pieces(stream) == found
 
 
 def test_the_base_of_usage_is_obeyed() -> None:
-    billed = counted(compact_json(whole()), False, UsageBase("billed_units"))
+    billed = usage_totals(compact_json(whole()), False, UsageBase("billed_units"))
     assert (billed.prompt_tokens, billed.completion_tokens) == (4, 2)
 
 
 def test_how_an_answer_ended_is_seen() -> None:
-    assert counted(compact_json(whole(finish="ERROR", usage=USAGE)), False, UsageBase.TOKENS).finish_reason == "ERROR"
-    assert counted(V2_STREAM, True, UsageBase.TOKENS).finish_reason == "COMPLETE"
+    assert (
+        usage_totals(compact_json(whole(finish="ERROR", usage=USAGE)), False, UsageBase.TOKENS).finish_reason == "ERROR"
+    )
+    assert usage_totals(V2_STREAM, True, UsageBase.TOKENS).finish_reason == "COMPLETE"
 
 
 @given(st.lists(st.integers(0, 400), max_size=40))
@@ -380,7 +382,7 @@ def test_a_tally_does_not_grow(compressed: bool) -> None:
         kept.feed(sent[place : place + 60_000])
         assert sum(map(len, kept._blocks)) <= usage_tail.TAIL_BYTES + 256 * 1024
     assert data.endswith(kept.tail()) and len(kept.tail()) >= usage_tail.TAIL_BYTES
-    assert counted(kept.tail(), False, UsageBase.TOKENS).prompt_tokens == 4
+    assert usage_totals(kept.tail(), False, UsageBase.TOKENS).prompt_tokens == 4
 
 
 def test_a_bomb_is_not_unpacked() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from support import transcripts
 from support.transcripts import property_of
 from translators.core.errors import InvalidField
-from translators.request.reasoning import ANSWER_ROOM, BUDGETS
+from translators.request.reasoning import ANSWER_RESERVE, BUDGETS
 
 A, AR, APLUS, NORTH = (
     "command-a-03-2025",
@@ -77,8 +77,8 @@ ROWS: tuple[tuple[dict[str, Any], Any, list[str]], ...] = (
     ),
     ({"thinking": {"token_budget": 7}}, budget(7), []),
     # C38: room for the answer
-    ({"reasoning_effort": "high", "max_tokens": 3_000}, budget(3_000 - ANSWER_ROOM), []),
-    ({"reasoning_effort": "low", "max_tokens": 3_000}, budget(3_000 - ANSWER_ROOM), []),
+    ({"reasoning_effort": "high", "max_tokens": 3_000}, budget(3_000 - ANSWER_RESERVE), []),
+    ({"reasoning_effort": "low", "max_tokens": 3_000}, budget(3_000 - ANSWER_RESERVE), []),
     ({"reasoning_effort": "low", "max_tokens": 20_000}, budget(2_048), []),
     ({"reasoning_effort": "high", "max_tokens": 100}, budget(50), []),
     ({"reasoning_effort": "high", "max_tokens": 1}, budget(1), []),

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-import msgspec
 import openai
 import pytest
 from hypothesis import given
+from msgspec.structs import replace
 
 from gateway.auth import credentials
 from gateway.auth.principal import Principal
@@ -123,8 +123,8 @@ def test_what_was_said_before_is_compacted_too() -> None:
 
 def test_what_is_named_stays_as_itself() -> None:
     context = golden.summarising()
-    conversation = msgspec.structs.replace(context.conversation, items={"item_1": json.dumps(user("One")).encode()})
-    context = msgspec.structs.replace(context, conversation=conversation)
+    conversation = replace(context.conversation, items={"item_1": json.dumps(user("One")).encode()})
+    context = replace(context, conversation=conversation)
     body = json.dumps({"model": A, "input": [{"type": "item_reference", "id": "item_1"}]}).encode()
     assert [item["content"][0]["text"] for item in output(responses_compaction.request(body, context))[:-1]] == ["One"]
 

@@ -17,7 +17,7 @@ from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from translators.core.errors import UpstreamProtocolError
-from translators.operations.responses_token_count import MOST_CHARACTERS, asked, counted
+from translators.operations.responses_token_count import MOST_CHARACTERS, token_count, tokenize_requests
 
 PATH = "/v1/responses/input_tokens"
 WEATHER: Any = {
@@ -55,7 +55,7 @@ def count(gateway: Gateway, **body: Any) -> Seen:
 
 
 def _texts(**chat: Any) -> str:
-    (body,) = asked(json.dumps({"model": A, **chat}).encode())
+    (body,) = tokenize_requests(json.dumps({"model": A, **chat}).encode())
     sent = json.loads(body)
     assert (list(sent), sent["model"]) == (["text", "model"], A)
     return str(sent["text"])
@@ -83,7 +83,7 @@ def test_every_text_of_a_request_is_counted() -> None:
 @given(st.text(st.sampled_from("ab \n\N{SNOWMAN}"), min_size=1), st.integers(1, 40_000))
 def test_pieces_are_the_whole_text_within_the_limit(seed: str, times: int) -> None:
     text = (seed * times)[: MOST_CHARACTERS * 3 + 7]
-    sent = [json.loads(body)["text"] for body in asked(json.dumps(_said(text)).encode())]
+    sent = [json.loads(body)["text"] for body in tokenize_requests(json.dumps(_said(text)).encode())]
     assert "".join(sent) == text
     assert all(1 <= len(piece) <= MOST_CHARACTERS for piece in sent)
     assert len(sent) <= 2 * len(text) // MOST_CHARACTERS + 1
@@ -94,19 +94,19 @@ def _said(text: str) -> dict[str, Any]:
 
 
 def test_words_are_not_cut() -> None:
-    sent = [json.loads(body)["text"] for body in asked(json.dumps(_said("seven77 " * 20_000)).encode())]
+    sent = [json.loads(body)["text"] for body in tokenize_requests(json.dumps(_said("seven77 " * 20_000)).encode())]
     assert len(sent) == 3 and all(text.split() == ["seven77"] * len(text.split()) for text in sent)
 
 
 def test_without_text_nothing_is_asked() -> None:
-    assert asked(json.dumps(_said("")).encode()) == []
-    assert json.loads(counted([])) == {"object": "response.input_tokens", "input_tokens": 0}
+    assert tokenize_requests(json.dumps(_said("")).encode()) == []
+    assert json.loads(token_count([])) == {"object": "response.input_tokens", "input_tokens": 0}
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b'{"tokens":"a"}', b"<html>", b'{"tokens":["\xff"]}'])
 def test_an_answer_without_tokens_is_none(answer: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
-        counted([b'{"tokens":[1]}', answer])
+        token_count([b'{"tokens":[1]}', answer])
 
 
 # --- through the gateway ------------------------------------------------------------------------------------

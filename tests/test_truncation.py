@@ -21,7 +21,7 @@ from schemas.openai.chat import (
 )
 from support.app import A, Gateway, gateway_over, story, whole
 from support.scripted_upstream import Request, Script, ScriptedUpstream, event_stream, json_answer, transcript
-from translators.request.truncation import MOST_HALVINGS, further, shortened
+from translators.request.truncation import MOST_HALVINGS, next_halving, shortened
 
 TOO_LONG = {"id": "1", "message": "too many tokens: total number of tokens in this request cannot exceed 128000"}
 
@@ -50,9 +50,9 @@ def test_half_of_the_history_goes_first() -> None:
 
 def test_only_halvings_that_change_something_are_tried() -> None:
     talk = _talk(8)
-    assert [further(talk, halvings) for halvings in range(5)] == [1, 2, 3, None, None]
-    assert further([UserMessage("alone")], 0) is None
-    assert further([], 0) is None
+    assert [next_halving(talk, halvings) for halvings in range(5)] == [1, 2, 3, None, None]
+    assert next_halving([UserMessage("alone")], 0) is None
+    assert next_halving([], 0) is None
 
 
 def test_results_stay_with_their_calls_and_the_question_with_both() -> None:

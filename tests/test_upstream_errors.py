@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from translators.core.errors import Failure
-from translators.core.upstream_errors import LONGEST_TEXT, REFUSALS, refusal
+from translators.core.upstream_errors import LONGEST_TEXT, UPSTREAM_ERRORS, upstream_failure
 
 MONTH = "You are using a Trial key, which is limited to 1000 API calls / month."
 MINUTE = "You are past the per minute request limit, please wait and try again later."
@@ -17,7 +17,7 @@ MODEL = "your key has no access to the model 'command-a-03-2025'"
 
 
 def told(status: int, message: Any = "no", own: bool = True, **more: Any) -> Failure:
-    return refusal(status, json.dumps({"id": "x", "message": message, **more}).encode(), own)
+    return upstream_failure(status, json.dumps({"id": "x", "message": message, **more}).encode(), own)
 
 
 # status, text, whose key, the caller's status, type, code, x-should-retry
@@ -64,7 +64,7 @@ def test_the_table(
 
 
 def test_every_row_is_tried() -> None:
-    assert set(REFUSALS) <= {row[0] for row in ROWS}
+    assert set(UPSTREAM_ERRORS) <= {row[0] for row in ROWS}
 
 
 def test_a_broken_key_of_the_servers_is_told_to_the_operator_and_not_to_the_caller() -> None:
@@ -157,24 +157,24 @@ def test_only_a_bad_request_has_a_field(status: int) -> None:
     ids=repr,
 )
 def test_c144_a_body_that_is_not_coheres(body: bytes, message: str) -> None:
-    failure = refusal(500, body, True)
+    failure = upstream_failure(500, body, True)
     assert failure.status == 502 and failure.message == message
 
 
 def test_c144_a_long_body_is_cut() -> None:
     for body in (b"x" * 100_000, "é".encode() * 100_000):
-        assert len(refusal(500, body, True).message) == LONGEST_TEXT
+        assert len(upstream_failure(500, body, True).message) == LONGEST_TEXT
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429])
 def test_a_page_of_a_proxys_is_never_coheres_word(status: int) -> None:
     """The last rows of the table in docs/reference/errors.md: HTML and nonsense are a 502."""
-    assert refusal(status, b"<html><body>Blocked by the firewall</body></html>", True).status == 502
+    assert upstream_failure(status, b"<html><body>Blocked by the firewall</body></html>", True).status == 502
 
 
 def test_a_body_that_is_nested_without_end() -> None:
-    assert refusal(500, b'{"message":' + b"[" * 100_000, True).status == 502
+    assert upstream_failure(500, b'{"message":' + b"[" * 100_000, True).status == 502
 
 
 def test_a_body_that_is_nested_without_end_beside_its_message() -> None:
-    assert refusal(500, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b',"message":"x"}', True).status == 502
+    assert upstream_failure(500, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b',"message":"x"}', True).status == 502

@@ -34,7 +34,7 @@ from gateway.upstream.key_pool import (
 )
 from gateway.upstream.response import shutdown_error
 from gateway.upstream.retry import KeyAction, RetryBudget, Rule
-from translators.core.upstream_errors import refusal
+from translators.core.upstream_errors import upstream_failure
 
 A, PLUS = "command-a-03-2025", "command-a-plus-05-2026"
 
@@ -98,7 +98,7 @@ DECISIONS: tuple[tuple[str, int, bytes, bool, KeyAction, bool], ...] = (
     ("status", "body", "again", "key", "breaks"), [row[1:] for row in DECISIONS], ids=[row[0] for row in DECISIONS]
 )
 def test_a_refusal(status: int, body: bytes, again: bool, key: KeyAction, breaks: bool, own: bool) -> None:
-    found = retry.rule_for(retry.cause_of(status, refusal(status, body, own).code))
+    found = retry.rule_for(retry.cause_of(status, upstream_failure(status, body, own).code))
     assert (found.retry, found.key, found.breaks) == (again, key, breaks)
     assert found.once is (status == 422 and again)
 

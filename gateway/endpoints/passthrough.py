@@ -70,7 +70,7 @@ class PassthroughEndpoint:
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             counts_inputs = json_body is not None and method.rate.counts == "inputs"
-            weight = passthrough.inputs(json_body) if json_body is not None and counts_inputs else 1
+            weight = passthrough.count_inputs(json_body) if json_body is not None and counts_inputs else 1
             workload = Workload(record.model, len(json_body or b""), None, "")
             with await services.admission.admit(record, method, workload, notes) as admission:
                 async with services.upstream.forward(
@@ -89,8 +89,8 @@ class PassthroughEndpoint:
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes
         if address.alias and method.name == "v2.chat":
-            json_body, notes = passthrough.rewritten(json_body, self._services.policy)
-        record.model, record.streamed = passthrough.asked(json_body)
+            json_body, notes = passthrough.rewrite_chat(json_body, self._services.policy)
+        record.model, record.streamed = passthrough.requested_model(json_body)
         return json_body, notes
 
     async def _relay(
@@ -122,8 +122,8 @@ class PassthroughEndpoint:
     def _count(self, usage_tail: UsageTail, record: RequestRecord, broken: bool) -> None:
         """Records the usage at the end of a response. Of a stream that broke off the pieces are counted."""
         tail = usage_tail.tail()
-        usage = passthrough.counted(tail, record.streamed, self._services.policy.usage_base)
-        record.add_usage(usage, round(passthrough.pieces(tail) / usage_tail.share) if broken else 0)
+        usage = passthrough.usage_totals(tail, record.streamed, self._services.policy.usage_base)
+        record.add_usage(usage, round(passthrough.count_pieces(tail) / usage_tail.share) if broken else 0)
         if (failed := FAILED_REASONS.get(usage.finish_reason)) is not None:
             record.fail(failed)
 

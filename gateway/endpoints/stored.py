@@ -333,4 +333,4 @@ class StoredEndpoint:
         reading = TABLE.read(sent or b"{}", notes, Policy())
         for name in action.needs:
             required(reading, name)
-        return reading.read
+        return reading.fields

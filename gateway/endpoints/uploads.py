@@ -30,7 +30,7 @@ from gateway.upstream.session import USER_AGENT
 from translators.core.contracts import Context
 from translators.core.errors import InvalidField
 from translators.core.field_table import Verdict
-from translators.core.model_names import addressed
+from translators.core.model_names import with_deployment
 
 IN_MEMORY = 256 * 1024
 """Bytes of a file that waits for its form which are kept off the disk."""
@@ -88,7 +88,7 @@ class UploadEndpoint:
         fields = {name: value for name, value in form.fields.items() if value and name not in late}
         request_body = msgspec.json.encode(fields)
         if record.deployment:
-            request_body, record.replaced_model = addressed(request_body, record.deployment)
+            request_body, record.replaced_model = with_deployment(request_body, record.deployment)
         translation = self._operation.translate(request_body, context)
         path_aliases.note_deployment(record, translation.notes)
         for name in late:

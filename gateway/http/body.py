@@ -9,7 +9,7 @@ from gateway.errors import CallerError, CallerLeft, failure
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
-from translators.core.model_names import addressed
+from translators.core.model_names import with_deployment
 
 SLOWEST = 500
 """Bytes a second below which a body is too slow as a whole, however regularly its pieces come: else 32 MiB might
@@ -38,7 +38,7 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     require_json(record.headers)
     body = await read(record.headers, receive, settings.body_limit, settings.timeouts.request_body)
     if record.deployment:
-        body, record.replaced_model = addressed(body, record.deployment)
+        body, record.replaced_model = with_deployment(body, record.deployment)
     return body
 
 

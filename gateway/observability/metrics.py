@@ -23,14 +23,14 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway.errors import ERRORS
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from translators.core.notes import Kind, Note
-from translators.core.upstream_errors import REFUSALS
+from translators.core.upstream_errors import UPSTREAM_ERRORS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
 
 UPSTREAM_CODES = frozenset(
     meaning.code
-    for table in (ERRORS.values(), (meaning for row in REFUSALS.values() for meaning in (row.own, row.server)))
+    for table in (ERRORS.values(), (meaning for row in UPSTREAM_ERRORS.values() for meaning in (row.own, row.server)))
     for meaning in table
     if meaning.status >= 429 and meaning.code and meaning.code != "internal_error"
 ) | {"upstream_protocol_error"}

@@ -210,14 +210,14 @@ COUNTS: tuple[CountOperation, ...] = (
         "/v1/tokenize",
         responses.request,
         responses.state_options,
-        responses_token_count.asked,
-        responses_token_count.counted,
+        responses_token_count.tokenize_requests,
+        responses_token_count.token_count,
     ),
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (
-    LookupOperation("models", "/v1/models", models.listed, True),
-    LookupOperation("model", "/v1/models/{name:path}", models.retrieved),
+    LookupOperation("models", "/v1/models", models.list_models, True),
+    LookupOperation("model", "/v1/models/{name:path}", models.retrieve_model),
 )
 
 TRANSLATE: Mapping[str, Any] = {row.name: row.translate for row in TRANSLATED if not isinstance(row, UploadOperation)}

@@ -201,7 +201,7 @@ class UpstreamResponse:
         own_key: the key was the caller's own, so they are told what is wrong with it.
         """
         if self._failure is None:
-            self._failure = upstream_errors.refusal(self.status, await self.error_body(), own_key)
+            self._failure = upstream_errors.upstream_failure(self.status, await self.error_body(), own_key)
         return self._failure
 
     async def raise_for_status(self, own_key: bool) -> None:

@@ -31,7 +31,7 @@ from translators.answer.turn import FAILED_REASONS
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, EmbeddingModel
 from translators.core.field_table import Field, Verdict
 from translators.core.model_names import SUCCESSORS
-from translators.core.upstream_errors import MODEL_NOT_FOUND, QUOTA, REFUSALS, Meaning
+from translators.core.upstream_errors import MODEL_NOT_FOUND, QUOTA, UPSTREAM_ERRORS, Meaning
 from translators.request.reasoning import BUDGETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,14 +171,14 @@ def refusals() -> str:
     """Cohere's statuses, the two that need its sentence as well, and the endings that are failures."""
     head = ("Cohere says", "With the caller's own key", "With the server's key")
     lines: list[tuple[str, Meaning, Meaning]] = []
-    for status, row in REFUSALS.items():
+    for status, row in UPSTREAM_ERRORS.items():
         lines.append((str(status), row.own, row.server))
         if status == 403:
             lines.append(("403, the text names a model", row.own, MODEL_NOT_FOUND))
         if status == 429:
             lines.append(("429, the text speaks of a month", QUOTA, QUOTA))
-    lines.append(("any other 4xx", REFUSALS[400].own, REFUSALS[400].server))
-    lines.append(("any other status", REFUSALS[500].own, REFUSALS[500].server))
+    lines.append(("any other 4xx", UPSTREAM_ERRORS[400].own, UPSTREAM_ERRORS[400].server))
+    lines.append(("any other status", UPSTREAM_ERRORS[500].own, UPSTREAM_ERRORS[500].server))
     for reason, failed in FAILED_REASONS.items():
         meaning = Meaning(failed.status, failed.type, failed.code, failed.should_retry)
         lines.append((f"finish reason {code(reason)}", meaning, meaning))
@@ -186,7 +186,7 @@ def refusals() -> str:
 
 
 def _told(meaning: Meaning) -> str:
-    retry = {None: "", True: ", `x-should-retry: true`", False: ", `x-should-retry: false`"}[meaning.retry]
+    retry = {None: "", True: ", `x-should-retry: true`", False: ", `x-should-retry: false`"}[meaning.should_retry]
     return f"{meaning.status} {code(meaning.code)}{retry}"
 
 

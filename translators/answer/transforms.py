@@ -25,7 +25,7 @@ class RestoreToolNames:
 
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL:
-            return (replace(event, name=self._names.asked(event.name)),)
+            return (replace(event, name=self._names.caller_name(event.name)),)
         return (event,)
 
 

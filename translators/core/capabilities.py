@@ -31,7 +31,7 @@ class Capabilities(Struct, frozen=True):
     one_penalty: bool = False
     keeps_tools: bool = True
     typed_tools: bool = False
-    known: bool = True
+    listed: bool = True
 
 
 _R = Capabilities(4096, images=False, one_penalty=True, keeps_tools=False, typed_tools=True)
@@ -66,7 +66,7 @@ RERANKERS = frozenset(
 TRANSCRIBERS = frozenset({"cohere-transcribe-03-2026", "cohere-transcribe-arabic-07-2026"})
 """Models that are asked alike, whatever they can do: they are only known by name."""
 
-_UNKNOWN = Capabilities(reasoning=True, known=False)
+_UNKNOWN = Capabilities(reasoning=True, listed=False)
 
 
 class EmbeddingModel(Struct, frozen=True):
@@ -96,18 +96,18 @@ EMBEDDERS: Mapping[str, EmbeddingModel] = {
 _NEW_EMBEDDER = EmbeddingModel()
 
 
-def embedder(model: str) -> EmbeddingModel:
+def embedding_model(model: str) -> EmbeddingModel:
     """The table's row for an embedding model; one that it lacks is taken to do everything."""
     return EMBEDDERS.get(model, _NEW_EMBEDDER)
 
 
-def capabilities(
-    model: str, features: Mapping[str, frozenset[str]], lessons: Mapping[str, Mapping[str, bool]]
+def model_capabilities(
+    model: str, features: Mapping[str, frozenset[str]], corrections: Mapping[str, Mapping[str, bool]]
 ) -> Capabilities:
     """The table's row for a model; for a model it lacks, what `/v1/models` reports; corrected by the lessons."""
-    found = CAPABILITIES.get(model) or _reported(features.get(model))
-    learnt = lessons.get(model)
-    return replace(found, **learnt) if learnt else found
+    row = CAPABILITIES.get(model) or _reported(features.get(model))
+    learned = corrections.get(model)
+    return replace(row, **learned) if learned else row
 
 
 def _reported(features: frozenset[str] | None) -> Capabilities:

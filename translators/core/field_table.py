@@ -89,13 +89,14 @@ def clamped(low: float, high: float) -> Converter:
 
 
 class Reading(Struct):
-    """What a body came to. sent: Cohere's names and values; read: the caller's; extra: passed as they are.
+    """A request body, decoded. upstream_fields: by Cohere's names, as they are sent. fields: by the caller's names, for
+    the operation to read. extra: sent as they are.
 
     end_user: whom the caller asks for, empty without a name.
     """
 
-    sent: dict[str, Any]
-    read: dict[str, Any]
+    upstream_fields: dict[str, Any]
+    fields: dict[str, Any]
     extra: dict[str, Raw]
     end_user: str = ""
 
@@ -128,30 +129,30 @@ class FieldTable:
     def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
         reading = Reading({}, {}, {})
-        given: dict[str, str] = {}  # Cohere's name -> the caller's
+        first_names: dict[str, str] = {}  # Cohere's name -> the caller's
         for name, raw in self._fields(body).items():
-            found = self._rows.get(name)
-            if found is None:
+            entry = self._rows.get(name)
+            if entry is None:
                 if name in policy.extra_upstream_fields:
                     reading.extra[name] = raw
                 elif bytes(raw) != _NULL:
                     notes.ignored(name, "not known to Cohere")
                 continue
-            row, decoder = found
+            row, decoder = entry
             if bytes(raw) == _NULL:
                 continue
             if row.verdict is Verdict.SEND:
                 value = decode_field(name, decoder, raw, notes)
                 converted = row.convert(value, name, notes) if row.convert else value
-                other = given.setdefault(row.to, name)
-                if other != name and reading.sent[row.to] != converted:
+                other = first_names.setdefault(row.to, name)
+                if other != name and reading.upstream_fields[row.to] != converted:
                     # Two names of one field: Cohere's own wins, whatever the order.
                     notes.ignored(other if name == row.to else name, f"{row.to} is given, too")
                     if name != row.to:
                         continue
-                reading.sent[row.to] = converted
+                reading.upstream_fields[row.to] = converted
             elif row.verdict is Verdict.READ:
-                reading.read[name] = decode_field(name, decoder, raw, notes)
+                reading.fields[name] = decode_field(name, decoder, raw, notes)
             elif bytes(raw) not in row.neutral:
                 self._drop(row, raw, reading, notes)
         return reading
@@ -186,7 +187,7 @@ class FieldTable:
 
 def required(reading: Reading, name: str) -> Any:
     """A field that must be there. Raises InvalidField."""
-    value = reading.read.get(name)
+    value = reading.fields.get(name)
     if value is None:
         raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
     return value

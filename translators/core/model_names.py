@@ -23,9 +23,9 @@ SUCCESSORS: Mapping[str, str] = {
 """Ids that Cohere removed on 15 September 2025 (docs/cohere-api.md#models) and what serves their callers now."""
 
 
-def resolve(asked: str, policy: Policy) -> str:
+def resolve(requested: str, policy: Policy) -> str:
     """Cohere's id for the model a caller asked for: alias, then prefix, then alias again, then successor."""
-    name = policy.aliases.get(asked, asked)
+    name = policy.aliases.get(requested, requested)
     # `cohere:x` is any-llm's and Otari's spelling; both are in use.
     if name.startswith((PREFIX, "cohere:")):
         name = name[len(PREFIX) :]
@@ -37,34 +37,34 @@ def resolve(asked: str, policy: Policy) -> str:
     return policy.model_overrides.get(name, name) if policy.model_overrides else name
 
 
-def served(asked: str, policy: Policy, notes: Notes) -> str:
+def resolve_and_note(requested: str, policy: Policy, notes: Notes) -> str:
     """The same, told where it is another one than was asked for. Raises InvalidField for an empty name."""
-    model = resolve(asked, policy)
+    model = resolve(requested, policy)
     if not model:
         raise InvalidField("model", "'model' must not be empty", "empty_string")
-    if model != bare(asked):
-        notes.inform("model", f"model {bare(asked)} -> {model}")
+    if model != without_prefix(requested):
+        notes.inform("model", f"model {without_prefix(requested)} -> {model}")
     return model
 
 
-def bare(asked: str) -> str:
+def without_prefix(requested: str) -> str:
     """The name without the prefix: what a caller may call the same model without being told so."""
-    return asked.removeprefix(PREFIX)
+    return requested.removeprefix(PREFIX)
 
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def addressed(body: bytes, deployment: str) -> tuple[bytes, str]:
+def with_deployment(body: bytes, deployment: str) -> tuple[bytes, str]:
     """A request to this deployment, and the model that its body named instead, if it did.
 
     At Azure the URL says which model is asked, and the body's `model` counts for nothing.
     """
     try:
         fields = _split(body)
-        said = msgspec.json.decode(fields.get("model", Raw(b'""')))
+        body_model = msgspec.json.decode(fields.get("model", Raw(b'""')))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return body, ""  # whoever reads it next says what is wrong with it
     fields["model"] = Raw(_encode(deployment))
-    return _encode(fields), said if isinstance(said, str) and said != deployment else ""
+    return _encode(fields), body_model if isinstance(body_model, str) and body_model != deployment else ""

@@ -79,14 +79,14 @@ class Notes:
         line = "; ".join(sentences)
         if len(line) <= HEADER_LIMIT:
             return line
-        shown: list[str] = []
-        room = HEADER_LIMIT - len("; +999 more")
+        header_parts: list[str] = []
+        bytes_left = HEADER_LIMIT - len("; +999 more")
         for sentence in sentences:
-            room -= len(sentence) + 2
-            if room < 0:
+            bytes_left -= len(sentence) + 2
+            if bytes_left < 0:
                 break
-            shown.append(sentence)
-        return "; ".join([*shown, f"+{len(sentences) - len(shown)} more"])
+            header_parts.append(sentence)
+        return "; ".join([*header_parts, "+X more"])
 
 
 def _short(value: object) -> str:

@@ -20,37 +20,37 @@ class ToolNames:
     """A reversible map over all names that occur in one request."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._sent: dict[str, str] = {}
-        self._asked: dict[str, str] = {}
+        self._upstream_names: dict[str, str] = {}
+        self._caller_names: dict[str, str] = {}
         distinct = list(dict.fromkeys(names))
         # Legal names first: they keep themselves, whatever an illegal one would like to become.
         for name in sorted(distinct, key=lambda name: not _is_legal(name)):
-            sent = self._free(name)
-            self._sent[name], self._asked[sent] = sent, name
+            replacement = self._free(name)
+            self._upstream_names[name], self._caller_names[replacement] = replacement, name
 
-    def sent(self, name: str) -> str:
+    def upstream_name(self, name: str) -> str:
         """What Cohere reads for the caller's name."""
-        return self._sent.get(name, name)
+        return self._upstream_names.get(name, name)
 
-    def asked(self, sent: str) -> str:
+    def caller_name(self, upstream_name: str) -> str:
         """The caller's name for what Cohere answered; a name that was never sent passes unchanged."""
-        return self._asked.get(sent, sent)
+        return self._caller_names.get(upstream_name, upstream_name)
 
     def renamed(self) -> list[tuple[str, str]]:
         """The names that had to be changed: (the caller's, the one sent)."""
-        return [(name, sent) for name, sent in self._sent.items() if name != sent]
+        return [(name, other) for name, other in self._upstream_names.items() if name != other]
 
     def _free(self, name: str) -> str:
-        if _is_legal(name) and name not in self._asked:
+        if _is_legal(name) and name not in self._caller_names:
             return name
         plain = _FOREIGN.sub("_", name) or "tool"
         if plain[0].isdigit():
             plain = "_" + plain
-        if len(plain) <= LONGEST and plain not in self._asked:
+        if len(plain) <= LONGEST and plain not in self._caller_names:
             return plain
         mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         candidate, count = f"{plain[: LONGEST - 9]}_{mark}", 1
-        while candidate in self._asked:
+        while candidate in self._caller_names:
             candidate, count = f"{plain[: LONGEST - 12]}_{mark}_{count}", count + 1
         return candidate
 

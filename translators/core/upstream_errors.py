@@ -17,32 +17,32 @@ class Meaning(Struct, frozen=True):
     status: int
     type: str
     code: str | None = None
-    retry: bool | None = None
-    loud: bool = False
+    should_retry: bool | None = None
+    alert_operator: bool = False
 
 
-class Row(Struct, frozen=True):
+class ErrorMeanings(Struct, frozen=True):
     """own: the caller's own Cohere key was used; server: the gateway's was."""
 
     own: Meaning
     server: Meaning
 
 
-def _same(status: int, type: str, code: str | None = None, retry: bool | None = None) -> Row:
+def _same(status: int, type: str, code: str | None = None, retry: bool | None = None) -> ErrorMeanings:
     meaning = Meaning(status, type, code, retry)
-    return Row(meaning, meaning)
+    return ErrorMeanings(meaning, meaning)
 
 
-_UPSTREAM_AUTH = Meaning(502, "server_error", "upstream_auth", retry=False, loud=True)
+_UPSTREAM_AUTH = Meaning(502, "server_error", "upstream_auth", should_retry=False, alert_operator=True)
 
-REFUSALS: Mapping[int, Row] = {
+UPSTREAM_ERRORS: Mapping[int, ErrorMeanings] = {
     400: _same(400, "invalid_request_error", "invalid_value"),
-    401: Row(Meaning(401, "authentication_error", "invalid_api_key"), _UPSTREAM_AUTH),
-    402: Row(
+    401: ErrorMeanings(Meaning(401, "authentication_error", "invalid_api_key"), _UPSTREAM_AUTH),
+    402: ErrorMeanings(
         Meaning(402, "insufficient_quota", "insufficient_quota"),
-        Meaning(429, "insufficient_quota", "insufficient_quota", retry=False, loud=True),
+        Meaning(429, "insufficient_quota", "insufficient_quota", should_retry=False, alert_operator=True),
     ),
-    403: Row(Meaning(403, "permission_error", "permission_denied"), _UPSTREAM_AUTH),
+    403: ErrorMeanings(Meaning(403, "permission_error", "permission_denied"), _UPSTREAM_AUTH),
     404: _same(404, "invalid_request_error", "model_not_found"),
     422: _same(422, "invalid_request_error", "unprocessable_entity"),
     429: _same(429, "rate_limit_error", "rate_limit_exceeded"),
@@ -54,7 +54,7 @@ REFUSALS: Mapping[int, Row] = {
     504: _same(504, "server_error", "upstream_timeout"),
 }
 
-QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", retry=False)
+QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", should_retry=False)
 """A 429 whose text speaks of a month: waiting a minute does not help (docs/cohere-api.md#retries)."""
 
 MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found")
@@ -62,7 +62,7 @@ MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found")
 CONTEXT_LENGTH = "context_length_exceeded"
 """OpenAI's code for an overlong prompt; frameworks trim the history upon it."""
 
-LESSONS: tuple[tuple[str, tuple[str, bool]], ...] = (
+CAPABILITY_ERRORS: tuple[tuple[str, tuple[str, bool]], ...] = (
     ("tool_choice is not supported for this model", ("tool_choice", False)),
     ("only one of 'presence_penalty' and 'frequency_penalty'", ("one_penalty", True)),
     ("cannot specify both frequency_penalty and presence_penalty", ("one_penalty", True)),
@@ -96,14 +96,14 @@ FIELD_NAMES: Mapping[str, str] = {
 """Cohere's word -> OpenAI's name of the field."""
 
 
-def refusal(status: int, body: bytes, own_key: bool) -> Failure:
+def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
     """What the caller is told of an answer of Cohere's that is not a success."""
     stated = _read(body)
     message = stated.message or _plain(body) or f"Cohere answered with status {status} and no message"
-    row = REFUSALS.get(status) or REFUSALS[400 if 400 <= status < 500 else 500]
+    row = UPSTREAM_ERRORS.get(status) or UPSTREAM_ERRORS[400 if 400 <= status < 500 else 500]
     if stated.message is None and _is_page(body):
         # A proxy's page is nobody's refusal, whatever its status.
-        row = REFUSALS[status if status in (503, 504) else 500]
+        row = UPSTREAM_ERRORS[status if status in (503, 504) else 500]
     meaning = row.own if own_key else row.server
     text = message.lower()
     if status == 429 and "month" in text:
@@ -118,9 +118,16 @@ def refusal(status: int, body: bytes, own_key: bool) -> Failure:
             code = "invalid_value"
     if meaning is _UPSTREAM_AUTH:
         message = "The gateway's own Cohere key was refused; its operator has been told"
-    lesson = next((lesson for words, lesson in LESSONS if status == 400 and words in message), None)
+    learned = next((learned for words, learned in CAPABILITY_ERRORS if status == 400 and words in message), None)
     return Failure(
-        meaning.status, message, meaning.type, code, param, meaning.retry, meaning.loud, learned_capability=lesson
+        meaning.status,
+        message,
+        meaning.type,
+        code,
+        param,
+        meaning.should_retry,
+        meaning.alert_operator,
+        learned_capability=learned,
     )
 
 
@@ -146,7 +153,7 @@ def _plain(body: bytes) -> str:
 
 def _parameter(message: str) -> str | None:
     for pattern in PARAMETER_PATTERNS:
-        found = pattern.search(message)
-        if found:
-            return FIELD_NAMES.get(found[1], found[1])
+        match = pattern.search(message)
+        if match:
+            return FIELD_NAMES.get(match[1], match[1])
     return None

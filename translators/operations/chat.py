@@ -103,16 +103,16 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    fields = reading.read
+    fields = reading.fields
     legacy = bool(fields.get("functions")) and not fields.get("tools")
-    functions, paths = tools.gathered(fields.get("tools") or [], fields.get("functions") or [])
+    functions, paths = tools.collect_functions(fields.get("tools") or [], fields.get("functions") or [])
     options = ChatOptions(
         model=required(reading, "model"),
         messages=required(reading, "messages"),
         functions=functions,
         function_places=paths,
-        choice=tools.chosen(fields.get("tool_choice"), fields.get("function_call")),
-        sent=reading.sent,
+        choice=tools.read_choice(fields.get("tool_choice"), fields.get("function_call")),
+        upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
         response_format=fields.get("response_format"),
         strict_tools=fields.get("strict_tools"),
@@ -131,7 +131,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     _check_kind(reading, notes)
     include_usage = _include_usage(fields, options.streamed)
     built = build(options, context, notes, attempt)
-    view = ChatView(options.model, context, include_usage, legacy, options.choices, built.rewrites)
+    view = ChatView(options.model, context, include_usage, legacy, options.choices, built.transforms)
     second = partial(request, body, context, 2) if attempt == 1 and built.checked else None
     return ChatTranslation(
         built.bodies,
@@ -159,13 +159,13 @@ def _max_tokens(fields: dict[str, Any], notes: Notes) -> tuple[str, int] | None:
 
 def _check_kind(reading: Reading, notes: Notes) -> None:
     """Checks that the answer can have the kind that the request asks for: text, with or without log probabilities."""
-    fields = reading.read
+    fields = reading.fields
     for index, modality in enumerate(fields.get("modalities") or ()):
         if modality != "text":
             where = f"modalities[{index}]"
             raise InvalidField(where, f"Cohere answers with text, not with '{modality}'", "unsupported_value")
     if fields.get("top_logprobs"):
-        if reading.sent.get("logprobs") is not True:
+        if reading.upstream_fields.get("logprobs") is not True:
             raise InvalidField("top_logprobs", "'top_logprobs' needs 'logprobs' to be true", "invalid_value")
         notes.ignored("top_logprobs", "Cohere has no alternatives")
 

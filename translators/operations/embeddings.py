@@ -14,15 +14,15 @@ from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
-from translators.core.capabilities import EmbeddingModel, embedder
+from translators.core.capabilities import EmbeddingModel, embedding_model
 from translators.core.contracts import Context, TranslatedResponse, Workload
 from translators.core.errors import Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, read, required, send, with_extra
-from translators.core.model_names import served
+from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
-from translators.operations.embeddings_answer import Vector, View, told, vectors, written
+from translators.operations.embeddings_answer import Vector, View, embedding_list, vectors, written
 from translators.operations.embeddings_answer import read as read_vector
-from translators.operations.embeddings_input import Input, Inputs, Part, alone, parts
+from translators.operations.embeddings_input import Input, Inputs, Part, parts, single_part
 from translators.request.parameters import PRIORITY, USER, Positive
 
 FIELDS: tuple[Field, ...] = (
@@ -34,9 +34,9 @@ FIELDS: tuple[Field, ...] = (
     read("input_type", cohere.InputType, "Cohere's own; a setting has its default; `image` for images"),
     read("embedding_types", list[cohere.EmbeddingType], "Cohere's own: each in `data[].embeddings`"),
     read("output_dimension", Positive, "Cohere's own; goes before `dimensions`"),
-    read("texts", list[str], "Cohere's own; in the place of `input`"),
-    read("images", list[str], "Cohere's own; in the place of `input`"),
-    read("inputs", list[openai.Item], "Cohere's own; in the place of `input`"),
+    read("texts", list[str], "Cohere's own; instead of `input`"),
+    read("images", list[str], "Cohere's own; instead of `input`"),
+    read("inputs", list[openai.Item], "Cohere's own; instead of `input`"),
     send("truncate", Literal["NONE", "START", "END"], why="Cohere's own: what is cut of an overlong input"),
     send("max_tokens", Positive, why="Cohere's own: tokens kept of each input"),
     PRIORITY,
@@ -54,19 +54,19 @@ class EmbeddingsRequest(Struct, frozen=True):
     """A translated embeddings request: `context.SplitRequest`.
 
     body: what Cohere is sent for a part. known: the vector of each input that need not be asked for. second: the same
-    with floats in base64's place.
+    with floats in base64's index.
     """
 
     bodies: tuple[bytes, ...]
     model: str
     notes: Notes
     inputs: Sequence[Input]
-    known: Sequence[Vector | None]
+    vectors_known: Sequence[Vector | None]
     parts: Sequence[Part]
-    able: EmbeddingModel
+    model_row: EmbeddingModel
     body: Callable[[Part], bytes]
     view: View
-    given: frozenset[str]
+    fields_given: frozenset[str]
     workload: Workload
     second: "Callable[[], EmbeddingsRequest] | None" = None
 
@@ -75,23 +75,25 @@ class EmbeddingsRequest(Struct, frozen=True):
         return [len(part.positions) for part in self.parts]
 
     def input_bodies(self) -> Sequence[bytes]:
-        return [self.body(alone(one)) for one in self.inputs]
+        return [self.body(single_part(one)) for one in self.inputs]
 
-    def without_cached(self, kept: Sequence[bytes | None]) -> "EmbeddingsRequest":
-        known = [read_vector(one, self.view) for one in kept]
-        missing = [place for place, one in enumerate(known) if one is None]
-        if len(missing) < len(known):
-            self.notes.inform("input", f"{len(known) - len(missing)} of {len(known)} inputs from the cache")
-        found = parts(missing, [self.inputs[place] for place in missing], self.able)
-        return replace(self, known=known, parts=found, bodies=tuple(map(self.body, found)))
+    def without_cached(self, cached_types: Sequence[bytes | None]) -> "EmbeddingsRequest":
+        vectors_known = [read_vector(one, self.view) for one in cached_types]
+        missing = [index for index, one in enumerate(vectors_known) if one is None]
+        if len(missing) < len(vectors_known):
+            self.notes.inform(
+                "input", f"{len(vectors_known) - len(missing)} of {len(vectors_known)} inputs from the cache"
+            )
+        entries = parts(missing, [self.inputs[index] for index in missing], self.model_row)
+        return replace(self, vectors_known=vectors_known, parts=entries, bodies=tuple(map(self.body, entries)))
 
     def cache_entries(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
-        found, _ = vectors(self.known, self.parts, bodies, self.view)
-        return [(place, written(found[place], self.view)) for part in self.parts for place in part.positions]
+        entries, _ = vectors(self.vectors_known, self.parts, bodies, self.view)
+        return [(index, written(entries[index], self.view)) for part in self.parts for index in part.positions]
 
     def caller_failure(self, failed: Failure) -> Failure:
         param = failed.param
-        return failed if param is None or param in self.given else failed.at(PARAMS.get(param, param))
+        return failed if param is None or param in self.fields_given else failed.at(PARAMS.get(param, param))
 
     def second_attempt(self, failed: Failure) -> "EmbeddingsRequest | None":
         """Floats, where Cohere's base64 is refused or is none."""
@@ -104,8 +106,8 @@ class EmbeddingsRequest(Struct, frozen=True):
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Cohere's answers, one a part, as OpenAI's list. Raises UpstreamProtocolError, AnswerFailed."""
-        found, counts = vectors(self.known, self.parts, bodies, self.view)
-        return TranslatedResponse(told(found, counts, self.view), counts.outcome(""))
+        entries, counts = vectors(self.vectors_known, self.parts, bodies, self.view)
+        return TranslatedResponse(embedding_list(entries, counts, self.view), counts.outcome(""))
 
 
 def request(body: bytes, context: Context, as_floats: bool = False) -> EmbeddingsRequest:
@@ -115,71 +117,75 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    asked = reading.read
-    model = served(required(reading, "model"), context.policy, notes)
-    able = embedder(model)
-    input_type: str | None = asked.get("input_type")
-    inputs = Inputs(able, input_type, context.vocabulary, notes).read(asked)
-    size, output_dimension = _size(asked, able, notes)
-    shown, types = _types(asked)
-    kept = _asked((shown, *types), able.base64)
-    wanted = _asked(kept, not as_floats)
-    view = View(asked["model"], shown, types, wanted, kept, size, context.policy.usage_base)
-    found = parts(range(len(inputs)), inputs, able)
-    fields = dict.fromkeys(part.field for part in found)
-    typed = {field: _input_type(field, input_type, context, notes) for field in fields}
-    same = {"output_dimension": output_dimension, **reading.sent}
+    fields = reading.fields
+    model = resolve_and_note(required(reading, "model"), context.policy, notes)
+    model_row = embedding_model(model)
+    input_type: str | None = fields.get("input_type")
+    inputs = Inputs(model_row, input_type, context.vocabulary, notes).read(fields)
+    size, output_dimension = _size(fields, model_row, notes)
+    embedding_type, types = _types(fields)
+    cached_types = _upstream_types((embedding_type, *types), model_row.base64)
+    wanted = _upstream_types(cached_types, not as_floats)
+    view = View(fields["model"], embedding_type, types, wanted, cached_types, size, context.policy.usage_base)
+    calls = parts(range(len(inputs)), inputs, model_row)
+    used = dict.fromkeys(part.field for part in calls)
+    input_types = {field: _input_type(field, input_type, context, notes) for field in used}
+    same = {"output_dimension": output_dimension, **reading.upstream_fields}
 
     def body_of(part: Part) -> bytes:
         content: dict[str, Any] = {part.field: part.values}
-        sent = cohere.EmbedRequest(model, typed[part.field], list(view.asked), **content, **same)
-        return with_extra(cohere.encode_request(sent), reading.extra)
+        embed_request = cohere.EmbedRequest(
+            model, input_types[part.field], list(view.upstream_types), **content, **same
+        )
+        return with_extra(cohere.encode_request(embed_request), reading.extra)
 
-    second = partial(request, body, context, True) if "base64" in view.asked else None
-    known: list[Vector | None] = [None] * len(inputs)
-    bodies, names = tuple(map(body_of, found)), frozenset(asked)
-    prompt_bytes = sum(len(body) for part, body in zip(found, bodies, strict=True) if part.field == "texts")
+    second = partial(request, body, context, True) if "base64" in view.upstream_types else None
+    vectors_known: list[Vector | None] = [None] * len(inputs)
+    bodies, names = tuple(map(body_of, calls)), frozenset(fields)
+    prompt_bytes = sum(len(body) for part, body in zip(calls, bodies, strict=True) if part.field == "texts")
     workload = Workload(model, prompt_bytes, None, reading.end_user)
-    return EmbeddingsRequest(bodies, model, notes, inputs, known, found, able, body_of, view, names, workload, second)
+    return EmbeddingsRequest(
+        bodies, model, notes, inputs, vectors_known, calls, model_row, body_of, view, names, workload, second
+    )
 
 
-def _types(asked: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The type that `embedding` holds, and those asked for by name
+def _types(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The type that `embedding` holds, and those fields for by name
     (docs/decisions.md#embeddings-keep-coheres-numbers)."""
-    types = tuple(dict.fromkeys(asked.get("embedding_types") or ()))
+    types = tuple(dict.fromkeys(fields.get("embedding_types") or ()))
     if len(types) == 1 and types != ("float",):
         return types[0], types
-    return asked.get("encoding_format", "float"), types
+    return fields.get("encoding_format", "float"), types
 
 
-def _asked(types: Iterable[str], base64: bool) -> tuple[str, ...]:
+def _upstream_types(types: Iterable[str], base64: bool) -> tuple[str, ...]:
     """The types to ask for; where there is no base64 it is made here, of floats."""
     return tuple(dict.fromkeys("float" if name == "base64" and not base64 else name for name in types))
 
 
-def _size(asked: dict[str, Any], able: EmbeddingModel, notes: Notes) -> tuple[int, Any]:
+def _size(fields: dict[str, Any], model_row: EmbeddingModel, notes: Notes) -> tuple[int, Any]:
     """How many numbers a vector has, 0 when unknown, and what Cohere is told of it."""
-    name = "output_dimension" if "output_dimension" in asked else "dimensions"
-    wanted: int | None = asked.get(name)
-    if name == "output_dimension" and asked.get("dimensions", wanted) != wanted:
+    name = "output_dimension" if "output_dimension" in fields else "dimensions"
+    wanted: int | None = fields.get(name)
+    if name == "output_dimension" and fields.get("dimensions", wanted) != wanted:
         notes.ignored("dimensions", "output_dimension is given, too")
-    own = able.sizes[0] if able.sizes else 0
+    own = model_row.sizes[0] if model_row.sizes else 0
     if wanted is None:
         return own, UNSET
-    if able.sizes and wanted not in able.sizes:
-        sizes = ", ".join(map(str, sorted(able.sizes)))
+    if model_row.sizes and wanted not in model_row.sizes:
+        sizes = ", ".join(map(str, sorted(model_row.sizes)))
         raise InvalidField(name, f"'{name}' of this model can be {sizes}, not {wanted}")
-    return wanted, UNSET if len(able.sizes) == 1 else wanted
+    return wanted, UNSET if len(model_row.sizes) == 1 else wanted
 
 
-def _input_type(field: str, asked: str | None, context: Context, notes: Notes) -> str:
+def _input_type(field: str, fields: str | None, context: Context, notes: Notes) -> str:
     """Cohere wants `image` for images, and something else for texts."""
     default = context.policy.embed_input_type
     if field == "images":
-        given, sent = asked or "image", "image"
+        fields_given, embed_request = fields or "image", "image"
     else:
-        given = asked or default
-        sent = default if field == "texts" and given == "image" else given
-    if given != sent:
-        notes.adjusted("input_type", given, sent)
-    return sent
+        fields_given = fields or default
+        embed_request = default if field == "texts" and fields_given == "image" else fields_given
+    if fields_given != embed_request:
+        notes.adjusted("input_type", fields_given, embed_request)
+    return embed_request

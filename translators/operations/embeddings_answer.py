@@ -37,66 +37,66 @@ _encode = msgspec.json.Encoder().encode
 
 
 class View(Struct, frozen=True):
-    """How the caller wants it. model: as they named it; shown: the type of `embedding`; types: asked by name.
+    """How the caller wants it. model: as they named it; embedding_type: the type of `embedding`; types: asked by name.
 
-    asked: the types that Cohere is asked for; kept: those that the cache has of an input that was asked for in this
-    way. size: numbers of a vector, 0 when unknown.
+    upstream_types: the types to ask Cohere for; cached_types: those that the cache holds of an input of such a request.
+    size: numbers of a vector, 0 when unknown.
     """
 
     model: str
-    shown: str
+    embedding_type: str
     types: tuple[str, ...]
-    asked: tuple[str, ...]
-    kept: tuple[str, ...]
+    upstream_types: tuple[str, ...]
+    cached_types: tuple[str, ...]
     size: int
     base: UsageBase
 
     @property
     def packs(self) -> bool:
         """base64 is wanted and made here, of floats."""
-        return "base64" not in self.asked and "base64" in (self.shown, *self.types)
+        return "base64" not in self.upstream_types and "base64" in (self.embedding_type, *self.types)
 
 
 def vectors(
-    known: Sequence[Vector | None], parts: Sequence[Part], answers: Sequence[bytes], view: View
+    cached: Sequence[Vector | None], parts: Sequence[Part], answers: Sequence[bytes], view: View
 ) -> tuple[list[Vector], Counts]:
     """The vectors of all inputs in order, and what the new ones cost. Raises UpstreamProtocolError, AnswerFailed.
 
     known: the vectors that need not be asked for, None for the others.
     """
-    found: list[Vector] = [vector or {} for vector in known]
+    merged: list[Vector] = [vector or {} for vector in cached]
     costs: list[Counts] = []
     for part, body in zip(parts, answers, strict=True):
         answer = _read(body)
         costs.append(embedding_counts(answer.meta, view.base))
-        for name in view.asked:
+        for name in view.upstream_types:
             rows = answer.embeddings.get(name) or []
             if len(rows) != len(part.positions):
                 raise _broken(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
             _check(rows, name, view.size)
             for position, row in zip(part.positions, rows, strict=True):
-                found[position][name] = row
+                merged[position][name] = row
     if view.packs:
-        for vector in found:
+        for vector in merged:
             if "base64" not in vector:
                 vector["base64"] = _packed(vector["float"])
-    return found, total(costs)
+    return merged, total(costs)
 
 
 def written(vector: Vector, view: View) -> bytes:
     """A vector for the cache: what Cohere said of it, whatever its caller wanted to see."""
-    return _encode({name: vector[name] for name in view.kept})
+    return _encode({name: vector[name] for name in view.cached_types})
 
 
-def read(kept: bytes | None, view: View) -> Vector | None:
+def read(entry: bytes | None, view: View) -> Vector | None:
     """What `written` wrote, for whoever asks Cohere for the same."""
-    if kept is None:
+    if entry is None:
         return None
-    found = _vector(kept)
-    return found if all(name in found for name in view.kept) else None
+    vector = _vector(entry)
+    return vector if all(name in vector for name in view.cached_types) else None
 
 
-def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
+def embedding_list(vectors: Sequence[Vector], counts: Counts, view: View) -> bytes:
     """OpenAI's list of these vectors."""
     usage = openai.Usage(
         counts.prompt,
@@ -104,17 +104,17 @@ def told(found: Sequence[Vector], counts: Counts, view: View) -> bytes:
         openai.PromptTokensDetails(counts.image) if counts.image else UNSET,
         dict(counts.billed) or UNSET,
     )
-    shown = view.shown
+    embedding_type = view.embedding_type
     if not view.types:
         # Written around the vectors, by the same Structs: their numbers are moved once, and no object is made of each.
         before, after = _encode(openai.EmbeddingList([], view.model, usage)).split(b"[]", 1)
         pieces = [before, b"["]
-        for index, vector in enumerate(found):
-            pieces += (b"," if index else b"", _head(index), vector[shown], b"}")
+        for index, vector in enumerate(vectors):
+            pieces += (b"," if index else b"", _head(index), vector[embedding_type], b"}")
         return b"".join([*pieces, b"]", after])
     data = [
-        openai.Embedding(index, vector[shown], {name: vector[name] for name in view.types})
-        for index, vector in enumerate(found)
+        openai.Embedding(index, vector[embedding_type], {name: vector[name] for name in view.types})
+        for index, vector in enumerate(vectors)
     ]
     return _encode(openai.EmbeddingList(data, view.model, usage))
 

@@ -74,30 +74,30 @@ def field_of(one: Input) -> str:
     return "texts" if isinstance(one, str) else one.field
 
 
-def alone(one: Input) -> Part:
+def single_part(one: Input) -> Part:
     """An input as if it were the only one."""
     return Part(field_of(one), (0,), (one if isinstance(one, str) else one.value,))
 
 
-def parts(positions: Sequence[int], inputs: Sequence[Input], able: EmbeddingModel) -> list[Part]:
+def parts(positions: Sequence[int], inputs: Sequence[Input], model_row: EmbeddingModel) -> list[Part]:
     """The inputs, whose places are these, divided among as few calls as Cohere's limits allow, in order."""
     if all_texts(inputs):
         cuts = [slice(start, start + MOST_IN_A_CALL) for start in range(0, len(inputs), MOST_IN_A_CALL)]
         return [Part("texts", positions[cut], inputs[cut]) for cut in cuts]
-    found: list[tuple[str, list[int], list[Any]]] = []
+    calls: list[tuple[str, list[int], list[Any]]] = []
     filling: dict[str, tuple[int, list[int], list[Any]]] = {}  # by field; with the bytes of its images
-    most_images = MOST_IN_A_CALL if able.fused else 1
+    most_images = MOST_IN_A_CALL if model_row.fused else 1
     for position, one in zip(positions, inputs, strict=True):
         field, value, size = ("texts", one, 0) if isinstance(one, str) else (one.field, one.value, one.size)
         most = most_images if field == "images" else MOST_IN_A_CALL
-        filled, places, values = filling.get(field, (MOST_IMAGE_BYTES, [], []))
+        filled, indexes, values = filling.get(field, (MOST_IMAGE_BYTES, [], []))
         if not values or len(values) >= most or filled + size > MOST_IMAGE_BYTES:
-            filled, places, values = 0, [], []
-            found.append((field, places, values))
-        places.append(position)
+            filled, indexes, values = 0, [], []
+            calls.append((field, indexes, values))
+        indexes.append(position)
         values.append(value)
-        filling[field] = filled + size, places, values
-    return [Part(*part) for part in found]
+        filling[field] = filled + size, indexes, values
+    return [Part(*part) for part in calls]
 
 
 def all_texts(inputs: Sequence[Input]) -> bool:
@@ -109,23 +109,23 @@ class Inputs:
     """The inputs of one request being read."""
 
     def __init__(
-        self, able: EmbeddingModel, input_type: str | None, vocabulary: Callable[[], Sequence[bytes]], notes: Notes
+        self, model_row: EmbeddingModel, input_type: str | None, vocabulary: Callable[[], Sequence[bytes]], notes: Notes
     ) -> None:
         """input_type: the caller's, None for none."""
-        self._able, self._vocabulary, self._notes = able, vocabulary, notes
+        self._model_row, self._vocabulary, self._notes = model_row, vocabulary, notes
         # With `inputs` an image may be of any type; among `images` it must be an image.
-        self._typed = able.fused and input_type not in (None, "image")
+        self._typed = model_row.fused and input_type not in (None, "image")
         self._source = ""
 
-    def read(self, asked: Mapping[str, Any]) -> list[Input]:
+    def read(self, fields: Mapping[str, Any]) -> list[Input]:
         """All inputs of a request, in order. Raises InvalidField with the exact path of what cannot be one."""
-        given = [name for name in SOURCES if name in asked]
-        if not given:
+        sources = [name for name in SOURCES if name in fields]
+        if not sources:
             raise InvalidField("input", "Missing required parameter: 'input'", "missing_required_parameter")
-        if len(given) > 1:
-            raise InvalidField(given[1], f"'{given[1]}' cannot be given beside '{given[0]}'")
-        (name,) = given
-        value, self._source = asked[name], name
+        if len(sources) > 1:
+            raise InvalidField(sources[1], f"'{sources[1]}' cannot be given beside '{sources[0]}'")
+        (name,) = sources
+        value, self._source = fields[name], name
         if not isinstance(value, list):
             return [self._element(value, name)]
         if not value:
@@ -155,11 +155,11 @@ class Inputs:
             return self._several(element, path)
         raise _unlike(path, "a text, an array or an object")
 
-    def _several(self, given: Sequence[Any], path: str) -> Input:
+    def _several(self, parts: Sequence[Any], path: str) -> Input:
         pieces: list[str | ImageContent] = []
-        if not given:
+        if not parts:
             raise InvalidField(path, f"'{path}' must not be empty", "empty_array")
-        for index, part in enumerate(given):
+        for index, part in enumerate(parts):
             if not isinstance(part, openai.Part):
                 raise _unlike(f"{path}[{index}]", "a part")
             pieces += _pieces(part, f"{path}[{index}]")
@@ -170,7 +170,7 @@ class Inputs:
         if len(pieces) == 1:
             (piece,) = pieces
             return piece if isinstance(piece, str) else self._image(piece.image_url.url)
-        if self._able.fused:
+        if self._model_row.fused:
             content = [TextContent(piece) if isinstance(piece, str) else piece for piece in pieces]
             sizes = (len(piece.image_url.url) for piece in pieces if isinstance(piece, ImageContent))
             return Visual("inputs", cohere.Input(content), sum(sizes))
@@ -188,12 +188,12 @@ class Inputs:
 
     def _tokens(self, tokens: Sequence[Any], path: str) -> Input:
         """Tokens of OpenAI's as the text they stand for."""
-        known = self._vocabulary()
+        vocabulary = self._vocabulary()
         pieces: list[bytes] = []
         for index, token in enumerate(tokens):
             if not isinstance(token, int):
                 raise _unlike(f"{path}[{index}]", "a token")
-            piece = known[token] if 0 <= token < len(known) else b""
+            piece = vocabulary[token] if 0 <= token < len(vocabulary) else b""
             if not piece:
                 where = f"{path}[{index}]"
                 raise InvalidField(where, f"'{where}' is no token of OpenAI's cl100k_base vocabulary")
@@ -226,9 +226,9 @@ def _pieces(part: openai.Part, path: str) -> list[str | ImageContent]:
 def _uri_of(image: str | openai.Image, path: str) -> str:
     if isinstance(image, str):
         return _uri(image, path)
-    for key, given in (("url", image.url), ("base64", image.base64)):
-        if given is not None:
-            return _uri(given, f"{path}.{key}")
+    for key, value in (("url", image.url), ("base64", image.base64)):
+        if value is not None:
+            return _uri(value, f"{path}.{key}")
     raise InvalidField(f"{path}.url", f"Missing required parameter: '{path}.url'", "missing_required_parameter")
 
 

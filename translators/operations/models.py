@@ -39,8 +39,8 @@ _encode = msgspec.json.Encoder().encode
 class UnknownModel(InvalidField):
     """404 `model_not_found`."""
 
-    def __init__(self, asked: str) -> None:
-        message = f"The model '{asked}' does not exist at Cohere or your key has no access to it"
+    def __init__(self, filters: str) -> None:
+        message = f"The model '{filters}' does not exist at Cohere or your key has no access to it"
         super().__init__("model", message, "model_not_found")
         self.failure = msgspec.structs.replace(self.failure, status=404)
 
@@ -55,25 +55,25 @@ def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
     return {model.name: frozenset(model.features or ()) for model in _models(pages)}
 
 
-def listed(pages: Sequence[bytes], name: str, asked: Sequence[bytes], context: Context, notes: Notes) -> bytes:
+def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], context: Context, notes: Notes) -> bytes:
     """All models that are asked for, aliases included, in OpenAI's list. Raises InvalidField.
 
     asked: JSON objects with the fields of TABLE, of which the later wins.
     """
-    models = _wanted(_models(pages), asked, context, notes)
+    models = _wanted(_models(pages), filters, context, notes)
     names = {model.name: model for model in models}
-    shown = [_shown(PREFIX + model.name, model) for model in models]
+    model_objects = [_model_object(PREFIX + model.name, model) for model in models]
     for alias in context.policy.aliases:
         target = names.get(resolve(alias, context.policy))
         if target is not None:
-            shown.append(_shown(alias, target, PREFIX + target.name))
-    return _encode(openai.ModelList(shown))
+            model_objects.append(_model_object(alias, target, PREFIX + target.name))
+    return _encode(openai.ModelList(model_objects))
 
 
-def retrieved(
+def retrieve_model(
     pages: Sequence[bytes],
     name: str,
-    asked: Sequence[bytes],
+    filters: Sequence[bytes],
     context: Context,
     notes: Notes,
 ) -> bytes:
@@ -82,23 +82,23 @@ def retrieved(
     for model in _models(pages):
         if model.name == wanted:
             alias_of = UNSET if name in (model.name, PREFIX + model.name) else PREFIX + model.name
-            return _encode(_shown(name, model, alias_of))
+            return _encode(_model_object(name, model, alias_of))
     raise UnknownModel(name)
 
 
-def _wanted(models: list[Model], asked: Sequence[bytes], context: Context, notes: Notes) -> list[Model]:
+def _wanted(models: list[Model], filters: Sequence[bytes], context: Context, notes: Notes) -> list[Model]:
     """Those that serve the endpoint that is asked for; with `default_only`, those that Cohere takes for it."""
-    given: dict[str, Any] = {}
-    for part in asked:
-        given |= TABLE.read(part, notes, context.policy).read
-    endpoint, default_only = given.get("endpoint"), given.get("default_only", False)
+    criteria: dict[str, Any] = {}
+    for part in filters:
+        criteria |= TABLE.read(part, notes, context.policy).fields
+    endpoint, default_only = criteria.get("endpoint"), criteria.get("default_only", False)
     if endpoint is None:
         if default_only:
             raise InvalidField("default_only", "'default_only' needs 'endpoint'", "missing_required_parameter")
         return models
     if endpoint not in ENDPOINTS and not any(endpoint in (model.endpoints or ()) for model in models):
-        known = ", ".join(ENDPOINTS)
-        raise InvalidField("endpoint", f"Invalid 'endpoint': Cohere has none called '{endpoint}', but {known}")
+        endpoint_names = ", ".join(ENDPOINTS)
+        raise InvalidField("endpoint", f"Invalid 'endpoint': Cohere has none called '{endpoint}', but {endpoint_names}")
     return [
         model for model in models if endpoint in ((model.default_endpoints if default_only else model.endpoints) or ())
     ]
@@ -115,7 +115,7 @@ def _page(page: bytes) -> Any:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
 
 
-def _shown(name: str, model: Model, alias_of: Any = UNSET) -> openai.Model:
+def _model_object(name: str, model: Model, alias_of: Any = UNSET) -> openai.Model:
     return openai.Model(
         id=name,
         created=CREATED,

@@ -36,25 +36,25 @@ _encode = Encoder().encode
 _decode_prefix = json.JSONDecoder().raw_decode
 
 
-def asked(body: bytes) -> tuple[str, bool]:
+def requested_model(body: bytes) -> tuple[str, bool]:
     """The model that a body names, and whether it wants a stream; nothing of a body that is no JSON object."""
     try:
-        found = decode_request(body)
+        parsed = decode_request(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
-        found = NativeRequest()
-    return found.model if isinstance(found.model, str) else "", found.stream is True
+        parsed = NativeRequest()
+    return parsed.model if isinstance(parsed.model, str) else "", parsed.stream is True
 
 
-def inputs(body: bytes) -> int:
+def count_inputs(body: bytes) -> int:
     """How many inputs a body has that Cohere would count; 1 where that cannot be told."""
     try:
-        found = decode_inputs(body)
+        parsed = decode_inputs(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return 1
-    return max(1, sum(len(several or ()) for several in (found.texts, found.images, found.inputs)))
+    return max(1, sum(len(several or ()) for several in (parsed.texts, parsed.images, parsed.inputs)))
 
 
-def rewritten(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
+def rewrite_chat(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
     """A chat request to the alias in Cohere's words. A body that needs no change is returned as it is."""
     notes = Notes()
     try:
@@ -63,8 +63,8 @@ def rewritten(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
         return body, notes
     for name, meant in RENAMED.items():
         if name in fields:
-            given = fields.pop(name)
-            fields.setdefault(meant, given)
+            value = fields.pop(name)
+            fields.setdefault(meant, value)
             notes.inform(name, f"{name} sent as {meant}")
     for (name, word), meant_word in REWORDED.items():
         if name in fields and _word(fields[name]) == word:
@@ -90,44 +90,44 @@ def _word(value: Raw) -> str:
         return ""
 
 
-def counted(kept: bytes, streamed: bool, base: UsageBase) -> UsageTotals:
+def usage_totals(captured: bytes, streamed: bool, base: UsageBase) -> UsageTotals:
     """What Cohere counted of an answer, from all of it or from its end."""
     # v1 streams are JSON documents in lines, v2's are events whose data is one line.
-    lines = kept.rstrip().rsplit(b"\n", LAST_EVENTS)[-LAST_EVENTS:] if streamed else [kept]
+    lines = captured.rstrip().rsplit(b"\n", LAST_EVENTS)[-LAST_EVENTS:] if streamed else [captured]
     for line in reversed(lines):
         document = line.removeprefix(b"data:").strip()
-        if document[:1] == b"{" and (found := _whole(document)) is not None:
-            usage, finish = found
+        if document[:1] == b"{" and (parsed := _whole(document)) is not None:
+            usage, finish = parsed
             if usage is not None:
                 return counts(usage, base).outcome(finish)
-    return counts(_at_the_end(kept), base).outcome("")
+    return counts(_at_the_end(captured), base).outcome("")
 
 
-def pieces(kept: bytes) -> int:
+def count_pieces(captured: bytes) -> int:
     """How many pieces of an answer there are in a stream, or a part of one."""
-    return sum(kept.count(b'"%b"' % kind) for kind in PIECES)
+    return sum(captured.count(b'"%b"' % kind) for kind in PIECES)
 
 
 def _whole(document: bytes) -> tuple[Usage | None, str] | None:
     """The counts in a whole document and the finish reason beside them; None of what is no whole document."""
     try:
-        found = decode_answer(document)
+        parsed = decode_answer(document)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    ending = found.delta or found.response or Ending()
-    usage = found.usage or found.meta or ending.usage or ending.meta
-    return usage, found.finish_reason or ending.finish_reason or ""
+    ending = parsed.delta or parsed.response or Ending()
+    usage = parsed.usage or parsed.meta or ending.usage or ending.meta
+    return usage, parsed.finish_reason or ending.finish_reason or ""
 
 
-def _at_the_end(kept: bytes) -> Usage | None:
+def _at_the_end(captured: bytes) -> Usage | None:
     """The last counts in the end of a document that is too long to be kept whole.
 
     Inside a JSON string the quotes would be escaped, so no text of a caller's or a model's looks like this.
     """
-    place = max(kept.rfind(b'"meta":{'), kept.rfind(b'"usage":{'))
-    if place < 0:
+    start = max(captured.rfind(b'"meta":{'), captured.rfind(b'"usage":{'))
+    if start < 0:
         return None
-    text = kept[kept.index(b"{", place) :].decode("utf-8", "replace")
+    text = captured[captured.index(b"{", start) :].decode("utf-8", "replace")
     try:
         return convert(_decode_prefix(text)[0], Usage)
     except (ValueError, ValidationError, RecursionError):

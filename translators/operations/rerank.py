@@ -17,7 +17,7 @@ from schemas.openai import rerank as openai
 from translators.core.contracts import Context, Stream, TranslatedResponse, UsageBase, UsageTotals, Workload
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send, with_extra
-from translators.core.model_names import served
+from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 from translators.operations.rerank_text import text_of
 
@@ -50,7 +50,7 @@ class RerankTranslation(Struct, frozen=True):
     bodies: tuple[bytes, ...]
     model: str
     notes: Notes
-    asked: str
+    requested_model: str
     documents: list[Document]
     returned: bool
     context: Context
@@ -73,16 +73,16 @@ class RerankTranslation(Struct, frozen=True):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UpstreamProtocolError("Cohere sent a ranking that cannot be read") from error
         outcome = _outcome(counted, self.context.policy.usage_base)
-        told = openai.Ranking(
+        ranking_body = openai.Ranking(
             id=ranking.id or f"rerank-{self.context.identity.unique}",
-            model=self.asked,
+            model=self.requested_model,
             results=[self._ranked(result) for result in ranking.results],
             meta=ranking.meta,
             usage=openai.RankingUsage(
                 outcome.prompt_tokens, outcome.prompt_tokens, outcome.billed.get("search_units", UNSET)
             ),
         )
-        return TranslatedResponse(_encode(told), outcome)
+        return TranslatedResponse(_encode(ranking_body), outcome)
 
     def stream(self) -> Stream:
         raise NotImplementedError("a ranking is never streamed")
@@ -91,9 +91,9 @@ class RerankTranslation(Struct, frozen=True):
         if not 0 <= result.index < len(self.documents):
             raise UpstreamProtocolError("Cohere ranked a document that it was not sent")
         document = self.documents[result.index]
-        shown = openai.RankedDocument(document) if isinstance(document, str) else document
+        returned_document = openai.RankedDocument(document) if isinstance(document, str) else document
         return openai.Ranked(
-            result.index, result.relevance_score, shown if self.returned else UNSET, result.relevant_spans
+            result.index, result.relevance_score, returned_document if self.returned else UNSET, result.relevant_spans
         )
 
 
@@ -101,15 +101,15 @@ def request(body: bytes, context: Context) -> RerankTranslation:
     """A rerank request as a call to Cohere. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    asked: str = required(reading, "model")
-    model = served(asked, context.policy, notes)
+    requested_model: str = required(reading, "model")
+    model = resolve_and_note(requested_model, context.policy, notes)
     query: str = required(reading, "query")
     if not query.strip():
         raise InvalidField("query", "'query' must not be empty or blank", "empty_string")
     documents: list[Document] = required(reading, "documents")
     if not documents:
         raise InvalidField("documents", "'documents' must not be empty", "empty_array")
-    fields: list[str] | None = reading.read.get("rank_fields")
+    fields: list[str] | None = reading.fields.get("rank_fields")
     if fields == []:
         raise InvalidField("rank_fields", "'rank_fields' must name a field, or be left out", "empty_array")
     texts = [_text(document, index, fields) for index, document in enumerate(documents)]
@@ -117,13 +117,13 @@ def request(body: bytes, context: Context) -> RerankTranslation:
         notes.emulated("documents", "objects ranked as text")
     elif fields:
         notes.ignored("rank_fields", "the documents are texts")
-    returned = reading.read.get("return_documents", False)
+    returned = reading.fields.get("return_documents", False)
     if returned:
         notes.emulated("return_documents", "added by the gateway")
-    sent = cohere.RerankRequest(model, query, texts, **reading.sent)
-    bodies = (with_extra(cohere.encode_request(sent), reading.extra),)
+    rerank_request = cohere.RerankRequest(model, query, texts, **reading.upstream_fields)
+    bodies = (with_extra(cohere.encode_request(rerank_request), reading.extra),)
     workload = Workload(model, len(bodies[0]), None, reading.end_user)
-    return RerankTranslation(bodies, model, notes, asked, documents, returned, context, workload)
+    return RerankTranslation(bodies, model, notes, requested_model, documents, returned, context, workload)
 
 
 def _text(document: Document, index: int, fields: list[str] | None) -> str:

@@ -41,7 +41,7 @@ from translators.operations.responses_template import initial_response
 from translators.operations.responses_tools import ResponsesTools, tool_choice
 from translators.request.builder import ChatOptions, build
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
-from translators.request.truncation import further, shortened
+from translators.request.truncation import next_halving, shortened
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
@@ -122,7 +122,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    fields = reading.read
+    fields = reading.fields
     tools = ResponsesTools(notes)
     for index, tool in enumerate(fields.get("tools") or ()):
         tools.add(tool, f"tools[{index}]")
@@ -131,11 +131,11 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     included: Sequence[str] = fields.get("include") or ()
     _note_ignored_parts(text, fields.get("stream_options"), included, notes)
     if fields.get("top_logprobs") or LOGPROBS in included:
-        reading.sent["logprobs"] = True
+        reading.upstream_fields["logprobs"] = True
     model = required(reading, "model")
     reader = _reader(required(reading, "input"), fields.get("instructions"), context, notes)
     messages = reader.messages
-    more = further(messages, halvings) if fields.get("truncation") == "auto" else None
+    more = next_halving(messages, halvings) if fields.get("truncation") == "auto" else None
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.inform("truncation", f"truncation auto: the oldest {total - len(messages)} messages left out")
@@ -145,7 +145,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         functions=tools.functions,
         function_places=tools.paths,
         choice=tool_choice(fields.get("tool_choice"), notes),
-        sent=reading.sent,
+        upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
         response_format=_format(text.format),
         strict_tools=fields.get("strict_tools"),
@@ -169,7 +169,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         and bool(reasoning.summary or reasoning.generate_summary),
         encrypted=ENCRYPTED_REASONING in included,
         namespaces=tools.namespaces,
-        transforms=built.rewrites,
+        transforms=built.transforms,
         refuse=second is None and context.policy.refuse_missed_schema,
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
@@ -209,9 +209,9 @@ def prepare(body: bytes, context: Context) -> PreparedResponse:
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     required(reading, "model")
-    items = reading.read.get("input")
+    items = reading.fields.get("input")
     if items or context.conversation.history:
-        _reader(items or [], reading.read.get("instructions"), context, notes)
+        _reader(items or [], reading.fields.get("instructions"), context, notes)
     stream = ResponsesStream(ResponsesView(initial_response(reading, context), context))
     return PreparedResponse(stream.whole(EMPTY_ANSWER), stream.final(), notes)
 

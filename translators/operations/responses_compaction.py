@@ -27,7 +27,7 @@ from translators.operations.responses_input import InputReader
 from translators.request.builder import ChatOptions, build
 from translators.request.parameters import WITHOUT_EFFECT
 from translators.request.tools import Choice
-from translators.request.truncation import further, shortened
+from translators.request.truncation import next_halving, shortened
 
 _NO_EFFECT = "the conversation is summarised, not answered"
 
@@ -121,7 +121,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    fields = reading.read
+    fields = reading.fields
     model = required(reading, "model")
     items = fields.get("input") or []
     if isinstance(items, str):
@@ -136,7 +136,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
     messages = reader.messages
     if not messages:
         raise InvalidField("input", "There is nothing to compact", "empty_array")
-    more = further(messages, halvings)
+    more = next_halving(messages, halvings)
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.ignored("input", f"its {total - len(messages)} oldest messages are too long to be summarised")
@@ -148,7 +148,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         functions=[],
         function_places=(),
         choice=Choice(),
-        sent=reading.sent,
+        upstream_fields=reading.upstream_fields,
         extra=reading.extra,
     )
     built = build(options, context, notes, 1)
@@ -162,7 +162,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         built.bodies,
         built.model,
         notes,
-        ResponsesView(base, context, transforms=built.rewrites),
+        ResponsesView(base, context, transforms=built.transforms),
         _retained(inputs, context, notes),
         built.workload(reading.end_user),
         partial(request, body, context, more) if more is not None else None,

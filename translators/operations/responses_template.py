@@ -14,7 +14,7 @@ from translators.core.field_table import Reading
 
 def initial_response(reading: Reading, context: Context) -> openai.Response:
     """Makes the response in progress, without output."""
-    fields = reading.read
+    fields = reading.fields
     reasoning = fields.get("reasoning")
     conversation = fields.get("conversation")
     return openai.Response(
@@ -48,7 +48,7 @@ def initial_response(reading: Reading, context: Context) -> openai.Response:
 
 
 def _number(reading: Reading, name: str, default: float) -> float:
-    value = reading.sent.get(name, UNSET)
+    value = reading.upstream_fields.get(name, UNSET)
     return default if value is UNSET else float(value)
 
 

@@ -24,14 +24,14 @@ class _Counted(Struct, frozen=True, tag_field="object", tag="response.input_toke
     input_tokens: int
 
 
-def asked(body: bytes) -> list[bytes]:
+def tokenize_requests(body: bytes) -> list[bytes]:
     """The tokenizer's requests for the body of a chat request of Cohere's: as few as its limit allows."""
     chat: dict[str, Any] = _decode(body)
     text = "\n".join(text for text in _texts(chat) if text)
     return [_encode(cohere.TokenizeRequest(piece, chat["model"])) for piece in _pieces(text)]
 
 
-def counted(answers: Sequence[bytes]) -> bytes:
+def token_count(answers: Sequence[bytes]) -> bytes:
     """The tokenizer's answers as OpenAI's count. Raises UpstreamProtocolError."""
     try:
         total = sum(len(cohere.decode_answer(answer).tokens) for answer in answers)
@@ -47,8 +47,8 @@ def _texts(chat: dict[str, Any]) -> Iterator[str]:
         yield message.get("tool_plan", "")
         for call in message.get("tool_calls", ()):
             yield f"{call['function']['name']} {call['function']['arguments']}"
-    for given in (*chat.get("tools", ()), *chat.get("documents", ())):
-        yield given if isinstance(given, str) else _encode(given).decode()
+    for value in (*chat.get("tools", ()), *chat.get("documents", ())):
+        yield value if isinstance(value, str) else _encode(value).decode()
 
 
 def _part(part: dict[str, Any]) -> str:

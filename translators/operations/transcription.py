@@ -16,7 +16,7 @@ from schemas.openai import transcription as openai
 from translators.core.contracts import Context, Workload
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send
-from translators.core.model_names import served
+from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 
 FIELDS: tuple[Field, ...] = (
@@ -88,36 +88,38 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     """The texts of an OpenAI form as those of Cohere's. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
-    model = served(required(reading, "model"), context.policy, notes)
-    language = _language(reading.read.get("language", ""), context.policy.transcription_language, notes)
-    form = _form(reading.read.get("response_format", "json"))
-    if reading.read.get("stream"):
+    model = resolve_and_note(required(reading, "model"), context.policy, notes)
+    language = _language(reading.fields.get("language", ""), context.policy.transcription_language, notes)
+    form = _form(reading.fields.get("response_format", "json"))
+    if reading.fields.get("stream"):
         form = Form.STREAM
         notes.emulated("stream", "the text in one piece")
-    sent = {"model": model, "language": language}
-    sent |= {name: str(value) for name, value in reading.sent.items()}
-    sent |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
-    return TranscriptionTranslation(model, tuple(sent.items()), notes, form, Workload(model, end_user=reading.end_user))
+    form_fields = {"model": model, "language": language}
+    form_fields |= {name: str(value) for name, value in reading.upstream_fields.items()}
+    form_fields |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
+    return TranscriptionTranslation(
+        model, tuple(form_fields.items()), notes, form, Workload(model, end_user=reading.end_user)
+    )
 
 
-def _language(asked: str, usual: str, notes: Notes) -> str:
+def _language(requested: str, usual: str, notes: Notes) -> str:
     """Cohere does not find out by itself which language is spoken."""
-    if not asked and not usual:
+    if not requested and not usual:
         message = "Missing required parameter: 'language': Cohere wants the language that is spoken, as 'en'"
         raise InvalidField("language", message, "missing_required_parameter")
-    if not asked:
+    if not requested:
         notes.inform("language", f"language {usual} (setting transcription_language)")
         return usual
-    found = _LANGUAGE.match(asked)
-    if found is None:
-        return asked
-    if found[2]:
-        notes.adjusted("language", asked, found[1].lower())
-    return found[1].lower()
+    match = _LANGUAGE.match(requested)
+    if match is None:
+        return requested
+    if match[2]:
+        notes.adjusted("language", requested, match[1].lower())
+    return match[1].lower()
 
 
-def _form(asked: str) -> Form:
-    if asked in (Form.JSON.value, Form.TEXT.value):
-        return Form(asked)
-    message = f"Invalid 'response_format': Cohere tells no times and no speakers; json and text work, not '{asked}'"
+def _form(requested: str) -> Form:
+    if requested in (Form.JSON.value, Form.TEXT.value):
+        return Form(requested)
+    message = f"Invalid 'response_format': Cohere tells no times and no speakers; json and text work, not '{requested}'"
     raise InvalidField("response_format", message, "unsupported_value")

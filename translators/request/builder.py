@@ -16,14 +16,14 @@ from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
 from translators.answer.decoder import AnswerTransform
 from translators.answer.transforms import HideReasoning, LimitToolCalls, OnlyTools, RequireToolCall, RestoreToolNames
-from translators.core.capabilities import Capabilities, capabilities
+from translators.core.capabilities import Capabilities, model_capabilities
 from translators.core.contracts import Context, Workload
 from translators.core.field_table import with_extra
-from translators.core.model_names import served
+from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 from translators.core.tool_names import ToolNames
 from translators.request import response_format, tools
-from translators.request.messages import Conversation, names_in_history
+from translators.request.messages import MessageTranslator, names_in_history
 from translators.request.parameters import UINT64
 from translators.request.reasoning import Reasoning
 from translators.request.reasoning import thinking as thinking_for
@@ -43,7 +43,7 @@ class ChatOptions(Struct, kw_only=True):
     functions: list[openai.Function]
     function_places: Sequence[str]
     choice: tools.Choice
-    sent: dict[str, Any]
+    upstream_fields: dict[str, Any]
     streamed: bool = False
     response_format: openai.ResponseFormat | None = None
     strict_tools: bool | None = None
@@ -57,8 +57,8 @@ class ChatOptions(Struct, kw_only=True):
     extra: Mapping[str, Raw] = {}
 
 
-class Composition(Struct, frozen=True):
-    """The requests to send, one a choice. model: Cohere's id. rewrites: what the answer goes through.
+class UpstreamChat(Struct, frozen=True):
+    """The requests to send, one a choice. model: Cohere's id. transforms: what the answer goes through.
 
     buffered: the answer must be seen whole before it is shown. checked: it may fail its check. repeatable: no chance
     is in it.
@@ -66,7 +66,7 @@ class Composition(Struct, frozen=True):
 
     bodies: tuple[bytes, ...]
     model: str
-    rewrites: tuple[Callable[[], AnswerTransform], ...]
+    transforms: tuple[Callable[[], AnswerTransform], ...]
     buffered: bool
     checked: bool
     repeatable: bool
@@ -78,14 +78,14 @@ class Composition(Struct, frozen=True):
         return Workload(self.model, self.prompt_bytes, self.max_tokens, end_user)
 
 
-def build(question: ChatOptions, context: Context, notes: Notes, attempt: int) -> Composition:
+def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) -> UpstreamChat:
     """The requests that ask this question. Raises InvalidField.
 
     attempt: 2 after the first one's answer failed its check.
     """
-    model = served(question.model, context.policy, notes)
-    able = capabilities(model, context.learned.features, context.learned.corrections)
-    rules = CrossFieldRules(question, able, notes)
+    model = resolve_and_note(options.model, context.policy, notes)
+    capabilities = model_capabilities(model, context.learned.features, context.learned.corrections)
+    rules = CrossFieldRules(options, capabilities, notes)
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
     # The second attempt is buffered because the first was: Cohere must not be asked to stream what is read whole.
@@ -93,68 +93,68 @@ def build(question: ChatOptions, context: Context, notes: Notes, attempt: int) -
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     instructions = [*plan.instructions, *format_plan.instructions]
-    conversation = Conversation(able, names, notes)
-    sent = cohere.ChatRequest(
+    conversation = MessageTranslator(capabilities, names, notes)
+    request = cohere.ChatRequest(
         model=model,
-        messages=conversation.translate(question.messages, instructions),
-        stream=question.streamed and not buffered,
+        messages=conversation.translate(options.messages, instructions),
+        stream=options.streamed and not buffered,
         tools=plan.tools,
         tool_choice=plan.tool_choice,
         strict_tools=plan.strict_tools,
         response_format=format_plan.response_format,
         max_tokens=max_tokens,
         thinking=rules.thinking(max_tokens),
-        **question.sent,
+        **options.upstream_fields,
     )
-    if question.choices > 1:
-        notes.emulated("n", f"{question.choices} parallel calls to Cohere")
-    again = plan.must_call and attempt == 1 and not sent.stream
-    rewrites = (*rules.must_call(plan, again), *format_plan.rewrites, *rules.rewrites(plan, names))
-    bodies = _bodies(sent, question.choices, question.extra)
+    if options.choices > 1:
+        notes.emulated("n", f"{options.choices} parallel calls to Cohere")
+    again = plan.must_call and attempt == 1 and not request.stream
+    transforms = (*rules.must_call(plan, again), *format_plan.transforms, *rules.transforms(plan, names))
+    bodies = _bodies(request, options.choices, options.extra)
     checked = buffered or format_plan.checked or again
-    return Composition(
+    return UpstreamChat(
         bodies,
         model,
-        rewrites,
+        transforms,
         buffered,
         checked,
-        repeatable=question.sent.get("temperature") == 0,
+        repeatable=options.upstream_fields.get("temperature") == 0,
         prompt_bytes=sum(map(len, bodies)) - conversation.image_bytes * len(bodies),
         max_tokens=None if max_tokens is UNSET else max_tokens * len(bodies),
     )
 
 
-def _bodies(sent: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:
+def _bodies(request: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:
     """One body a choice. With a seed each choice gets its own, or all would be the same."""
-    body = with_extra(cohere.encode_request(sent), extra)
+    body = with_extra(cohere.encode_request(request), extra)
     if choices == 1:
         return (body,)
-    if sent.seed is UNSET:
+    if request.seed is UNSET:
         return (body,) * choices
-    seeds = [(sent.seed + index) % UINT64 for index in range(choices)]
-    return tuple(with_extra(cohere.encode_request(replace(sent, seed=seed)), extra) for seed in seeds)
+    seeds = [(request.seed + index) % UINT64 for index in range(choices)]
+    return tuple(with_extra(cohere.encode_request(replace(request, seed=seed)), extra) for seed in seeds)
 
 
 class CrossFieldRules:
     """The rules that need two fields or more, one method each, in the order of `build`."""
 
-    def __init__(self, question: ChatOptions, able: Capabilities, notes: Notes) -> None:
-        self._question, self._able, self._notes = question, able, notes
+    def __init__(self, options: ChatOptions, capabilities: Capabilities, notes: Notes) -> None:
+        self._options, self._capabilities, self._notes = options, capabilities, notes
 
     def tool_plan(self) -> tuple[tools.ToolPlan, ToolNames]:
-        asked = self._question
-        history = names_in_history(asked.messages)
-        if not asked.functions and not history and asked.choice.mode == "auto":
+        requested = self._options
+        history = names_in_history(requested.messages)
+        if not requested.functions and not history and requested.choice.mode == "auto":
             return tools.ToolPlan(), ToolNames()
-        names = ToolNames([*(function.name for function in asked.functions), *history])
-        for name, sent in names.renamed():
-            self._notes.inform("tools", f"tool {name} is called {sent} at Cohere")
-        plan = tools.planned(
-            asked.functions,
-            asked.function_places,
-            asked.choice,
-            asked.strict_tools,
-            self._able,
+        names = ToolNames([*(function.name for function in requested.functions), *history])
+        for name, request in names.renamed():
+            self._notes.inform("tools", f"tool {name} is called {request} at Cohere")
+        plan = tools.plan_tools(
+            requested.functions,
+            requested.function_places,
+            requested.choice,
+            requested.strict_tools,
+            self._capabilities,
             history,
             names,
             self._notes,
@@ -163,92 +163,99 @@ class CrossFieldRules:
 
     def format_plan(self, plan: tools.ToolPlan, attempt: int) -> tuple[response_format.FormatPlan, tools.ToolPlan]:
         """How a response_format is fulfilled, and the tools with it."""
-        asked, choice = self._question.response_format, self._question.choice
-        if asked is None:
+        requested, choice = self._options.response_format, self._options.choice
+        if requested is None:
             return response_format.NOTHING, plan
         with_tools = bool(plan.tools)
         silent = with_tools and (choice.mode == "none" or plan.tool_choice == "NONE")
-        found = response_format.planned(
-            asked,
-            self._able,
+        built = response_format.plan_response_format(
+            requested,
+            self._capabilities,
             self._notes,
             beside_tools=with_tools and not silent,
             must_call=with_tools and choice.mode == "required",
-            refused=silent or bool(self._question.sent.get("documents")),
-            taken=[one.function.name for one in plan.tools] if isinstance(plan.tools, list) else (),
+            refused=silent or bool(self._options.upstream_fields.get("documents")),
+            reserved_names=[one.function.name for one in plan.tools] if isinstance(plan.tools, list) else (),
             again=attempt == 2,
         )
-        if found.tool is not None:
+        if built.tool is not None:
             # The tool that stands for the answer joins the others, and one of them must be called.
-            given = plan.tools if isinstance(plan.tools, list) else []
-            plan = replace(plan, tools=[*given, found.tool], tool_choice="REQUIRED", strict_tools=UNSET)
-        if found.enforceable and attempt == 2 and not self._must_keep_tools():
-            return self._enforced(asked), tools.ToolPlan()
-        return found, plan
+            tools_before = plan.tools if isinstance(plan.tools, list) else []
+            plan = replace(plan, tools=[*tools_before, built.tool], tool_choice="REQUIRED", strict_tools=UNSET)
+        if built.enforceable and attempt == 2 and not self._must_keep_tools():
+            return self._enforced_plan(requested), tools.ToolPlan()
+        return built, plan
 
     def _must_keep_tools(self) -> bool:
         """Whether the history calls tools that this model wants defined: then the instruction is repeated."""
-        return self._able.keeps_tools and self._able.tools and bool(names_in_history(self._question.messages))
-
-    def _enforced(self, asked: openai.ResponseFormat) -> response_format.FormatPlan:
-        """The model did not listen: now Cohere compiles the schema, and what it refuses beside it goes."""
-        found = response_format.planned(
-            asked, self._able, self._notes, beside_tools=False, must_call=False, refused=False
+        return (
+            self._capabilities.keeps_tools
+            and self._capabilities.tools
+            and bool(names_in_history(self._options.messages))
         )
-        documents = self._question.sent.pop("documents", UNSET)
-        self._question.sent.pop("citation_options", None)
+
+    def _enforced_plan(self, requested: openai.ResponseFormat) -> response_format.FormatPlan:
+        """The model did not listen: now Cohere compiles the schema, and what it refuses beside it goes."""
+        built = response_format.plan_response_format(
+            requested, self._capabilities, self._notes, beside_tools=False, must_call=False, refused=False
+        )
+        documents = self._options.upstream_fields.pop("documents", UNSET)
+        self._options.upstream_fields.pop("citation_options", None)
         if not documents or documents is UNSET:
-            return found
+            return built
         written = _encode(documents).decode()
-        return replace(found, instructions=(f"Base your answer on these documents: {written}",))
+        return replace(built, instructions=(f"Base your answer on these documents: {written}",))
 
     def must_call(self, plan: tools.ToolPlan, again: bool) -> list[Any]:
         """Before all others: a call that stands for something else is one, too. again: a disobedient model is asked
         once more; a stream's caller has seen its answer by then.
         """
-        told = partial(self._notes.inform, "tool_choice", "tool_choice required: the model called no tool all the same")
-        return [partial(RequireToolCall, None if again else told)] if plan.must_call else []
+        note = partial(self._notes.inform, "tool_choice", "tool_choice required: the model called no tool all the same")
+        return [partial(RequireToolCall, None if again else note)] if plan.must_call else []
 
-    def rewrites(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
+    def transforms(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
         """What the answer's calls and thoughts go through, in this order."""
-        found: list[Any] = []
+        built: list[Any] = []
         if plan.only:
-            found.append(partial(OnlyTools, plan.only))
+            built.append(partial(OnlyTools, plan.only))
         if plan.stray_calls:
-            found.append(partial(LimitToolCalls, 0))
-        elif plan.tools and self._question.parallel_tool_calls is False:
+            built.append(partial(LimitToolCalls, 0))
+        elif plan.tools and self._options.parallel_tool_calls is False:
             self._notes.emulated("parallel_tool_calls", "one call is passed on")
-            found.append(partial(LimitToolCalls, 1))
-        elif plan.tools and self._question.most_calls is not None:
-            found.append(partial(LimitToolCalls, self._question.most_calls))
+            built.append(partial(LimitToolCalls, 1))
+        elif plan.tools and self._options.most_calls is not None:
+            built.append(partial(LimitToolCalls, self._options.most_calls))
         if names.renamed():
-            found.append(partial(RestoreToolNames, names))
-        wish = self._question.reasoning
+            built.append(partial(RestoreToolNames, names))
+        wish = self._options.reasoning
         if wish is not None and wish.exclude:
-            found.append(HideReasoning)
-        return found
+            built.append(HideReasoning)
+        return built
 
     def max_tokens(self) -> Any:
         """More than the model can write is brought down to that."""
-        if self._question.max_tokens is None:
+        if self._options.max_tokens is None:
             return UNSET
-        name, asked = self._question.max_tokens
-        most = self._able.max_output
-        if most is not None and asked > most:
-            self._notes.adjusted(name, asked, most)
+        name, requested = self._options.max_tokens
+        most = self._capabilities.max_output
+        if most is not None and requested > most:
+            self._notes.adjusted(name, requested, most)
             return most
-        return asked
+        return requested
 
     def thinking(self, max_tokens: Any) -> Any:
-        asked = self._question
+        requested = self._options
         limit = None if max_tokens is UNSET else max_tokens
-        return thinking_for(asked.thinking, asked.reasoning, asked.reasoning_effort, limit, self._able, self._notes)
+        return thinking_for(
+            requested.thinking, requested.reasoning, requested.reasoning_effort, limit, self._capabilities, self._notes
+        )
 
     def one_penalty(self) -> None:
         """Some models take one penalty only: frequency is kept (docs/decisions.md#values-out-of-range-are-adjusted)."""
         both = all(
-            self._question.sent.get(name, UNSET) is not UNSET for name in ("frequency_penalty", "presence_penalty")
+            self._options.upstream_fields.get(name, UNSET) is not UNSET
+            for name in ("frequency_penalty", "presence_penalty")
         )
-        if both and self._able.one_penalty:
-            del self._question.sent["presence_penalty"]
+        if both and self._capabilities.one_penalty:
+            del self._options.upstream_fields["presence_penalty"]
             self._notes.ignored("presence_penalty", "this model takes one penalty, frequency_penalty is kept")

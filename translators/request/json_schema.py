@@ -54,24 +54,24 @@ _TYPE_OF = {
 def check(schema: Mapping[str, Any], param: str) -> None:
     """Raises InvalidField if this is no JSON Schema at all. Checked schemas are remembered."""
     try:
-        complaint = _complaint(msgspec.json.encode(schema))
+        violation = _invalid_keyword(msgspec.json.encode(schema))
     except RecursionError as error:
         raise InvalidField(param, f"Invalid schema for '{param}': nested too deeply") from error
-    if complaint:
-        raise InvalidField(param, f"Invalid schema for '{param}': {complaint}", "invalid_schema")
+    if violation:
+        raise InvalidField(param, f"Invalid schema for '{param}': {violation}", "invalid_schema")
 
 
 def check_references(schema: Mapping[str, Any], param: str) -> None:
     """Raises InvalidField on a `$ref` that leads nowhere: nothing is ever fetched, so neither Cohere nor the check of
     the answer could follow it. Checked schemas are remembered.
     """
-    lost = _lost_reference(msgspec.json.encode(schema))
+    lost = _broken_reference(msgspec.json.encode(schema))
     if lost:
         raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{lost}' leads nowhere", "invalid_schema")
 
 
 @lru_cache(maxsize=512)
-def _lost_reference(encoded: bytes) -> str:
+def _broken_reference(encoded: bytes) -> str:
     schema = msgspec.json.decode(encoded)
     references = list(_references(schema))
     if not references:
@@ -100,7 +100,7 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 @lru_cache(maxsize=512)
-def _complaint(encoded: bytes) -> str:
+def _invalid_keyword(encoded: bytes) -> str:
     try:
         jsonschema.Draft202012Validator.check_schema(msgspec.json.decode(encoded))
     except jsonschema.SchemaError as error:
@@ -109,7 +109,7 @@ def _complaint(encoded: bytes) -> str:
     return ""
 
 
-def sanitised(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def compilable_subset(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The schema in Cohere's dialect, and the keywords that were taken away or weakened (sorted)."""
     removed: set[str] = set()
     return _clean(dict(schema), removed), sorted(removed)
@@ -183,33 +183,33 @@ def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
     """The keywords that go with one of several types: none for null, no null among an enum's values."""
     if kind == "null":
         return {}
-    kept = {key: value for key, value in rest.items() if key != "type"}
-    if "enum" in kept:
-        kept["enum"] = [value for value in kept["enum"] if value is not None]
-    return kept
+    keywords = {key: value for key, value in rest.items() if key != "type"}
+    if "enum" in keywords:
+        keywords["enum"] = [value for value in keywords["enum"] if value is not None]
+    return keywords
 
 
 _SAYS_ITS_TYPE = ("type", "anyOf", "$ref", "enum", "const")
 _ANY_TYPE = [{"type": kind} for kind in ("string", "number", "boolean", "object", "array", "null")]
 
 
-def typed(schema: Any) -> Any:
+def with_types(schema: Any) -> Any:
     """The same schema, in which each property says its type: a value of any kind says that it may have any."""
     if not isinstance(schema, dict):
         return schema
-    found = dict(schema)
+    schema_copy = dict(schema)
     for table in _SUBSCHEMAS:
         if isinstance(schema.get(table), dict):
-            found[table] = {name: typed(below) for name, below in schema[table].items()}
+            schema_copy[table] = {name: with_types(below) for name, below in schema[table].items()}
     for key in ("items", "additionalProperties"):
         if key in schema:
-            found[key] = typed(schema[key])
+            schema_copy[key] = with_types(schema[key])
     for key in ("anyOf", "oneOf", "allOf"):
         if isinstance(schema.get(key), list):
-            found[key] = [typed(below) for below in schema[key]]
-    if isinstance(found.get("properties"), dict):
-        found["properties"] = {name: _saying_its_type(below) for name, below in found["properties"].items()}
-    return found
+            schema_copy[key] = [with_types(below) for below in schema[key]]
+    if isinstance(schema_copy.get("properties"), dict):
+        schema_copy["properties"] = {name: _saying_its_type(below) for name, below in schema_copy["properties"].items()}
+    return schema_copy
 
 
 def _saying_its_type(schema: Any) -> Any:
@@ -241,7 +241,7 @@ def compilable(clean: Any) -> bool:
 # --- the top of a schema ----------------------------------------------------------------------------------
 
 
-def opened(schema: dict[str, Any]) -> dict[str, Any]:
+def inline_root_reference(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema whose top is only a reference, as the thing referred to: Cohere wants an object there."""
     reference = schema.get("$ref")
     if isinstance(reference, str):
@@ -257,7 +257,7 @@ def is_object(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
 
 
-def wrapped(schema: dict[str, Any], key: str) -> dict[str, Any]:
+def wrap(schema: dict[str, Any], key: str) -> dict[str, Any]:
     """An object that holds an instance of the schema under `key`; definitions move to the new top."""
     inner = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
     moved: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
@@ -267,7 +267,7 @@ def wrapped(schema: dict[str, Any], key: str) -> dict[str, Any]:
 # --- instances --------------------------------------------------------------------------------------------
 
 
-def complaint(schema: Mapping[str, Any], text: str) -> str:
+def violation(schema: Mapping[str, Any], text: str) -> str:
     """Why a text is no instance of the schema; empty if it is one."""
     try:
         instance = msgspec.json.decode(text)

@@ -33,12 +33,12 @@ def names_in_history(messages: list[openai.Message]) -> list[str]:
     return names
 
 
-class Conversation:
+class MessageTranslator:
     """One history being translated: what was called and not yet answered is remembered from turn to turn."""
 
-    def __init__(self, able: Capabilities, names: ToolNames, notes: Notes) -> None:
+    def __init__(self, capabilities: Capabilities, names: ToolNames, notes: Notes) -> None:
         self.image_bytes = 0  # of the images' URLs sent
-        self._able, self._names, self._notes = able, names, notes
+        self._capabilities, self._names, self._notes = capabilities, names, notes
         self._calls: dict[str, str] = {}  # call id -> the id sent for its newest call
         self._sent_ids: set[str] = set()
         self._unanswered: list[tuple[str, str]] = []  # (name, id) of legacy function calls
@@ -103,7 +103,7 @@ class Conversation:
         return cohere.UserMessage(parts)
 
     def _image(self, part: openai.ImagePart, where: str) -> cohere.ImageContent:
-        if not self._able.images:
+        if not self._capabilities.images:
             raise InvalidField(where, "This model of Cohere's does not take images", "unsupported_value")
         url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
         self.image_bytes += len(url)
@@ -114,18 +114,18 @@ class Conversation:
         return cohere.ImageContent(cohere.ImageUrl(url, detail if detail else msgspec.UNSET))
 
     def _assistant(self, message: openai.AssistantMessage, path: str, index: int) -> cohere.Message | None:
-        text, thought = _said(message), message.reasoning_content or message.reasoning or _thought(message)
-        calls = self._called(message, path, index)
+        text, thought = _spoken_text(message), message.reasoning_content or message.reasoning or _thought(message)
+        calls = self._tool_calls(message, path, index)
         if message.audio is not None:
             self._notes.ignored("messages[].audio", "Cohere hears nothing", f"{path}.audio")
         if calls:
             plan = BLANK_LINE.join(piece for piece in (thought, text) if piece)
             if not plan:
                 return cohere.AssistantMessage(tool_calls=calls)
-            if self._able.reasoning:
+            if self._capabilities.reasoning:
                 return cohere.AssistantMessage(content=[cohere.ThinkingContent(plan)], tool_calls=calls)
             return cohere.AssistantMessage(tool_plan=plan, tool_calls=calls)
-        if thought and not self._able.reasoning:
+        if thought and not self._capabilities.reasoning:
             self._notes.ignored(
                 "messages[].reasoning_content", "this model does not reason", f"{path}.reasoning_content"
             )
@@ -137,17 +137,17 @@ class Conversation:
             return cohere.AssistantMessage(content=content)
         return cohere.AssistantMessage(content=text) if text else None
 
-    def _called(self, message: openai.AssistantMessage, path: str, index: int) -> list[cohere.ToolCall]:
+    def _tool_calls(self, message: openai.AssistantMessage, path: str, index: int) -> list[cohere.ToolCall]:
         calls: list[cohere.ToolCall] = []
-        taken: set[str] = set()
+        turn_ids: set[str] = set()
         for number, call in enumerate(message.tool_calls or ()):
             where = f"{path}.tool_calls[{number}]"
             if call.function is None or call.type not in (None, "function"):
                 raise InvalidField(where, "Only calls of type 'function' can be sent to Cohere", "unsupported_value")
             call_id = call.id or f"call_{index}_{number}"
-            if call_id in taken:
+            if call_id in turn_ids:
                 raise InvalidField(f"{where}.id", f"Duplicate tool call id '{call_id}'", "duplicate_id")
-            taken.add(call_id)
+            turn_ids.add(call_id)
             calls.append(self._call(call_id, call.function, f"{where}.function.arguments"))
         if message.function_call:
             call_id = f"call_{index}"
@@ -157,14 +157,15 @@ class Conversation:
 
     def _call(self, call_id: str, function: openai.FunctionCall, where: str) -> cohere.ToolCall:
         """Cohere wants ids that are unique over all turns; some clients count anew in each: theirs are told apart."""
-        sent, count = call_id, 1
-        while sent in self._sent_ids:
+        upstream_id, count = call_id, 1
+        while upstream_id in self._sent_ids:
             count += 1
-            sent = f"{call_id}_{count}"
-        self._sent_ids.add(sent)
-        self._calls[call_id] = sent
+            upstream_id = f"{call_id}_{count}"
+        self._sent_ids.add(upstream_id)
+        self._calls[call_id] = upstream_id
         return cohere.ToolCall(
-            sent, cohere.Function(self._names.sent(function.name), _arguments(function.arguments, where))
+            upstream_id,
+            cohere.Function(self._names.upstream_name(function.name), _arguments(function.arguments, where)),
         )
 
     def _tool(self, message: openai.ToolMessage, path: str, index: int) -> cohere.Message:
@@ -176,9 +177,9 @@ class Conversation:
         return self._result(self._calls[message.tool_call_id], message.content, f"{path}.content")
 
     def _function(self, message: openai.FunctionMessage, path: str, index: int) -> cohere.Message:
-        for place, (name, call_id) in enumerate(self._unanswered):
+        for position, (name, call_id) in enumerate(self._unanswered):
             if name == message.name:
-                del self._unanswered[place]
+                del self._unanswered[position]
                 return self._result(self._calls[call_id], message.content, f"{path}.content")
         raise InvalidField(f"{path}.name", f"No earlier assistant message called the function '{message.name}'")
 
@@ -201,15 +202,15 @@ class Conversation:
         return cohere.ToolMessage(call_id, EMPTY_RESULT)
 
 
-_TRANSLATE: dict[type, Callable[[Conversation, Any, str, int], cohere.Message | None]] = {
-    openai.UserMessage: Conversation._user,
-    openai.AssistantMessage: Conversation._assistant,
-    openai.ToolMessage: Conversation._tool,
-    openai.FunctionMessage: Conversation._function,
+_TRANSLATE: dict[type, Callable[[MessageTranslator, Any, str, int], cohere.Message | None]] = {
+    openai.UserMessage: MessageTranslator._user,
+    openai.AssistantMessage: MessageTranslator._assistant,
+    openai.ToolMessage: MessageTranslator._tool,
+    openai.FunctionMessage: MessageTranslator._function,
 }
 
 
-def _said(message: openai.AssistantMessage) -> str:
+def _spoken_text(message: openai.AssistantMessage) -> str:
     """The words of an assistant turn; a refusal is words, too."""
     content = message.content
     if content is None or isinstance(content, str):

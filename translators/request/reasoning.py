@@ -25,7 +25,7 @@ BUDGETS: Mapping[str, int | None] = {
 }
 """Tokens of thought for each effort; None is unlimited, which Cohere recommends, 0 switches thinking off."""
 
-ANSWER_ROOM = 1_024
+ANSWER_RESERVE = 1_024
 """Tokens that Cohere's guide asks to leave for the answer within max_tokens."""
 
 
@@ -45,11 +45,11 @@ def thinking(
     reasoning: Reasoning | None,
     effort: str | None,
     max_tokens: int | None,
-    able: Capabilities,
+    capabilities: Capabilities,
     notes: Notes,
 ) -> Thinking | UnsetType:
     """Cohere's `thinking` for what was asked, or UNSET. Raises InvalidField on an unknown effort."""
-    field, wish = _wish(reasoning, effort)
+    field, wish = _requested(reasoning, effort)
     if field != "reasoning_effort" and effort not in (None, wish):
         notes.ignored("reasoning_effort", f"{field} is given, too")
     if native is not None:
@@ -64,16 +64,16 @@ def thinking(
         budget = BUDGETS[wish]
     else:
         budget = wish
-    if not able.reasoning:
+    if not capabilities.reasoning:
         if budget != 0:
             notes.ignored(field, "this model does not reason")
         return UNSET
     if budget == 0:
         return Thinking("disabled")
-    return Thinking("enabled", _with_room(budget, max_tokens, None if isinstance(wish, str) else field, notes))
+    return Thinking("enabled", _with_reserve(budget, max_tokens, None if isinstance(wish, str) else field, notes))
 
 
-def _wish(reasoning: Reasoning | None, effort: str | None) -> tuple[str, str | int | None]:
+def _requested(reasoning: Reasoning | None, effort: str | None) -> tuple[str, str | int | None]:
     """The field that decides, and what it says: a word, a budget, or nothing."""
     if reasoning is not None:
         if reasoning.max_tokens is not None:
@@ -85,15 +85,15 @@ def _wish(reasoning: Reasoning | None, effort: str | None) -> tuple[str, str | i
     return "reasoning_effort", effort
 
 
-def _with_room(budget: int | None, max_tokens: int | None, asked: str | None, notes: Notes) -> int | UnsetType:
+def _with_reserve(budget: int | None, max_tokens: int | None, field: str | None, notes: Notes) -> int | UnsetType:
     """Thinking counts within max_tokens: a budget as large as that would leave no answer at all.
 
     `asked` names the field of a budget that the caller put in numbers, whose change is worth a note.
     """
     if max_tokens is not None:
-        room = max(max_tokens - ANSWER_ROOM, max_tokens // 2, 1)
-        if budget is None or budget > room:
-            if asked and budget is not None:
-                notes.adjusted(asked, budget, room)
-            budget = room
+        ceiling = max(max_tokens - ANSWER_RESERVE, max_tokens // 2, 1)
+        if budget is None or budget > ceiling:
+            if field and budget is not None:
+                notes.adjusted(field, budget, ceiling)
+            budget = ceiling
     return UNSET if budget is None else budget

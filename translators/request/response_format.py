@@ -40,7 +40,7 @@ _JSON_ONLY = "no prose around it and no code fence"
 
 
 class FormatPlan(Struct, frozen=True):
-    """How the wish is fulfilled. tool: the tool that stands for the answer; rewrites: in their order.
+    """How the wish is fulfilled. tool: the tool that stands for the answer; transforms: in their order.
 
     enforceable: the model was only told, and if it did not listen, Cohere can be made to compile the schema.
     instructed: it was only told.
@@ -49,7 +49,7 @@ class FormatPlan(Struct, frozen=True):
     response_format: cohere.ResponseFormat | UnsetType = UNSET
     tool: cohere.Tool | None = None
     instructions: tuple[str, ...] = ()
-    rewrites: tuple[Callable[[], AnswerTransform], ...] = ()
+    transforms: tuple[Callable[[], AnswerTransform], ...] = ()
     checked: bool = False
     instructed: bool = False
     enforceable: bool = False
@@ -65,44 +65,44 @@ class _Wish(Struct, frozen=True):
     strict: bool = False
 
 
-def planned(
-    asked: openai.ResponseFormat | None,
-    able: Capabilities,
+def plan_response_format(
+    requested: openai.ResponseFormat | None,
+    capabilities: Capabilities,
     notes: Notes,
     *,
     beside_tools: bool,
     must_call: bool,
     refused: bool,
-    taken: Collection[str] = (),
+    reserved_names: Collection[str] = (),
     again: bool = False,
 ) -> FormatPlan:
     """The plan for a response_format. Raises InvalidField on one that is none.
 
     beside_tools: tools are sent that the model may call; must_call: it must call one of them now; refused:
-    Cohere takes no response_format in this request (documents, tools that may not be called). taken: the tools'
-    names at Cohere. again: the first answer failed its check.
+    Cohere takes no response_format in this request (documents, tools that may not be called). reserved_names: those of
+    the tools at Cohere. again: the first answer failed its check.
     """
-    wish = _wish(asked)
+    wish = _wish(requested)
     if wish is None:
         return NOTHING
     if must_call:
         notes.emulated("response_format", "left out: a tool must be called in this turn")
         return NOTHING
-    schema = json_schema.opened(wish.schema) if wish.schema is not None else None
+    schema = json_schema.inline_root_reference(wish.schema) if wish.schema is not None else None
     clean, removed, unwrap = _compiled(schema)
-    compiles = able.json_schema and json_schema.compilable(clean)
+    compiles = capabilities.json_schema and json_schema.compilable(clean)
     elsewhere = beside_tools or refused or not compiles
-    if elsewhere and schema is not None and able.tools and able.tool_choice and not refused:
+    if elsewhere and schema is not None and capabilities.tools and capabilities.tool_choice and not refused:
         why = "beside tools" if beside_tools else "as Cohere cannot compile the schema"
         notes.emulated("response_format", f"a tool stands for the answer {why}")
-        return _by_tool(json_schema.typed(schema) if able.typed_tools else schema, wish, taken)
+        return _by_tool(json_schema.with_types(schema) if capabilities.typed_tools else schema, wish, reserved_names)
     if elsewhere:
         notes.emulated("response_format", "an instruction to the model")
         # Nothing but the check makes an instruction's answer JSON at all.
         schema_checked = wish.schema if wish.schema is not None and wish.strict else ANY_JSON if schema else ANY_OBJECT
         return FormatPlan(
             instructions=(_instruction(wish.schema),),
-            rewrites=(StripCodeFence, _check(schema_checked)),
+            transforms=(StripCodeFence, _check(schema_checked)),
             checked=True,
             instructed=True,
             enforceable=compiles,
@@ -114,7 +114,7 @@ def planned(
     return FormatPlan(
         cohere.ResponseFormat("json_object", clean),
         instructions=(_instruction(wish.schema),) if again and removed else (),
-        rewrites=(*unwrap, *_checks(wish)),
+        transforms=(*unwrap, *_checks(wish)),
         checked=wish.strict,
     )
 
@@ -129,17 +129,17 @@ def _checks(wish: _Wish) -> tuple[Callable[[], AnswerTransform], ...]:
 
 
 def _check(schema: dict[str, Any]) -> Callable[[], AnswerTransform]:
-    return partial(ValidateSchema, partial(json_schema.complaint, schema))
+    return partial(ValidateSchema, partial(json_schema.violation, schema))
 
 
-def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
+def _wish(requested: openai.ResponseFormat | None) -> _Wish | None:
     """The schema asked for, in OpenAI's form or in one of Cohere's two (docs/cohere-api.md#json-schemas)."""
-    if asked is None or asked.type == "text":
+    if requested is None or requested.type == "text":
         return None
-    if asked.type == "json_object":
-        schema, where, strict = asked.json_schema or asked.schema, "response_format.schema", False
-    elif asked.type == "json_schema":
-        wrapper = asked.json_schema
+    if requested.type == "json_object":
+        schema, where, strict = requested.json_schema or requested.schema, "response_format.schema", False
+    elif requested.type == "json_schema":
+        wrapper = requested.json_schema
         if wrapper is None:
             raise _missing("response_format.json_schema")
         where, strict = "response_format.json_schema.schema", wrapper.get("strict") is True
@@ -149,7 +149,7 @@ def _wish(asked: openai.ResponseFormat | None) -> _Wish | None:
     else:
         raise InvalidField(
             "response_format.type",
-            f"Invalid 'response_format.type': '{asked.type}' is none of text, json_object, json_schema",
+            f"Invalid 'response_format.type': '{requested.type}' is none of text, json_object, json_schema",
         )
     if schema is not None:
         json_schema.check(schema, where)
@@ -167,8 +167,8 @@ def _compiled(
     """The schema as Cohere is to compile it, what was taken away for that, and what unwraps the answer."""
     if schema is None:
         return None, [], ()
-    sent, unwrap = _objects(schema)
-    clean, removed = json_schema.sanitised(sent)
+    object_schema, unwrap = _objects(schema)
+    clean, removed = json_schema.compilable_subset(object_schema)
     return clean, removed, unwrap
 
 
@@ -176,24 +176,24 @@ def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[],
     """A schema with an object at its top, and what takes the wrapper off the answer again."""
     if json_schema.is_object(schema):
         return schema, ()
-    return json_schema.wrapped(schema, UnwrapValue.KEY), (UnwrapValue,)
+    return json_schema.wrap(schema, UnwrapValue.KEY), (UnwrapValue,)
 
 
-def _by_tool(schema: dict[str, Any], wish: _Wish, taken: Collection[str]) -> FormatPlan:
+def _by_tool(schema: dict[str, Any], wish: _Wish, reserved_names: Collection[str]) -> FormatPlan:
     name = ANSWER_TOOL
-    while name in taken:
+    while name in reserved_names:
         name += "_"
     parameters, unwrap = _objects(schema)
     parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
     # A model that answers with text all the same, mostly answers with JSON.
-    rewrites: tuple[Callable[[], AnswerTransform], ...] = (
+    transforms: tuple[Callable[[], AnswerTransform], ...] = (
         partial(AnswerFromToolCall, name),
         StripCodeFence,
         *unwrap,
         *_checks(wish),
     )
-    return FormatPlan(tool=tool, rewrites=rewrites, checked=wish.strict)
+    return FormatPlan(tool=tool, transforms=transforms, checked=wish.strict)
 
 
 def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:

@@ -49,11 +49,11 @@ class ToolPlan(Struct, frozen=True):
     must_call: bool = False
 
 
-def gathered(
+def collect_functions(
     tools: list[openai.Tool], functions: list[openai.Function]
 ) -> tuple[list[openai.Function], tuple[str, ...]]:
     """All function definitions, the legacy ones included, and their paths. Raises InvalidField on any other tool."""
-    found: list[openai.Function] = []
+    functions_found: list[openai.Function] = []
     for index, tool in enumerate(tools):
         if tool.type != "function":
             raise InvalidField(
@@ -67,17 +67,17 @@ def gathered(
                 f"Missing required parameter: 'tools[{index}].function'",
                 "missing_required_parameter",
             )
-        found.append(tool.function)
-    places = [f"tools[{index}].function" for index in range(len(found))]
-    places += [f"functions[{index}]" for index in range(len(functions))]
-    found += functions
-    for where, function in zip(places, found, strict=True):
+        functions_found.append(tool.function)
+    paths = [f"tools[{index}].function" for index in range(len(functions_found))]
+    paths += [f"functions[{index}]" for index in range(len(functions))]
+    functions_found += functions
+    for where, function in zip(paths, functions_found, strict=True):
         if not function.name:
             raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
-    return found, tuple(places)
+    return functions_found, tuple(paths)
 
 
-def chosen(wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None) -> Choice:
+def read_choice(wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None) -> Choice:
     """The caller's wish in one form. Raises InvalidField on a choice that Cohere cannot know."""
     if wish is None and legacy is not None:
         return (
@@ -112,12 +112,12 @@ def _word(wish: str, field: str) -> Choice:
     return Choice(mode)
 
 
-def planned(
+def plan_tools(
     functions: list[openai.Function],
-    places: Sequence[str],
+    paths: Sequence[str],
     choice: Choice,
     strict_tools: bool | None,
-    able: Capabilities,
+    capabilities: Capabilities,
     called: list[str],
     names: ToolNames,
     notes: Notes,
@@ -131,45 +131,47 @@ def planned(
             raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
         if strict_tools:
             notes.ignored("strict_tools", "there are no tools")
-        return _remembered(called, able, names, notes)
-    if not able.tools and choice.mode == "none":
+        return _outlined(called, capabilities, names, notes)
+    if not capabilities.tools and choice.mode == "none":
         notes.emulated("tool_choice", "none: the tools are left out")
         return ToolPlan()
-    if not able.tools:
+    if not capabilities.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
     wanted = functions if choice.only is None else _filtered(functions, choice.only)
-    kept = [
-        function for function in functions if able.keeps_tools and function.name in called and function not in wanted
+    called_only = [
+        function
+        for function in functions
+        if capabilities.keeps_tools and function.name in called and function not in wanted
     ]
     definitions = [
-        _definition(function, where, names, able)
-        for function, where in zip(functions, places, strict=True)
-        if function in wanted or function in kept
+        _definition(function, where, names, capabilities)
+        for function, where in zip(functions, paths, strict=True)
+        if function in wanted or function in called_only
     ]
-    definitions, strict = _strict([*wanted, *kept], definitions, strict_tools, notes)
+    definitions, strict = _strict([*wanted, *called_only], definitions, strict_tools, notes)
     if choice.mode == "none":
-        return _silenced(definitions, strict, able, bool(called), notes)
-    chosen = [names.sent(function.name) for function in wanted]
+        return _without_calls(definitions, strict, capabilities, bool(called), notes)
+    choice_names = [names.upstream_name(function.name) for function in wanted]
     if choice.only is not None:
-        how = "an instruction names them, the answer is checked" if kept else "only these tools are sent"
+        how = "an instruction names them, the answer is checked" if called_only else "only these tools are sent"
         notes.emulated("tool_choice", how)
-    instructions = (_must_call(chosen, choice.mode),) if kept else ()
-    sent: Any = UNSET
-    must_call = choice.mode == "required" and not able.tool_choice
+    instructions = (_must_call(choice_names, choice.mode),) if called_only else ()
+    upstream_choice: Any = UNSET
+    must_call = choice.mode == "required" and not capabilities.tool_choice
     if must_call and not instructions:
         notes.emulated("tool_choice", "required: an instruction to the model")
-        instructions = (_must_call(chosen, choice.mode),)
-    elif choice.mode == "required" and able.tool_choice:
-        sent = "REQUIRED"
-    only = frozenset(chosen) if kept else frozenset()
-    return ToolPlan(definitions, sent, strict, instructions, only=only, must_call=must_call)
+        instructions = (_must_call(choice_names, choice.mode),)
+    elif choice.mode == "required" and capabilities.tool_choice:
+        upstream_choice = "REQUIRED"
+    only = frozenset(choice_names) if called_only else frozenset()
+    return ToolPlan(definitions, upstream_choice, strict, instructions, only=only, must_call=must_call)
 
 
-def _silenced(
-    definitions: list[cohere.Tool], strict: bool | UnsetType, able: Capabilities, called: bool, notes: Notes
+def _without_calls(
+    definitions: list[cohere.Tool], strict: bool | UnsetType, capabilities: Capabilities, called: bool, notes: Notes
 ) -> ToolPlan:
     """`tool_choice: none`: Cohere's NONE, or what comes nearest on a model that refuses it."""
-    if able.tool_choice:
+    if capabilities.tool_choice:
         return ToolPlan(definitions, "NONE", strict)
     if called:
         notes.emulated("tool_choice", "none: calls are kept from the answer")
@@ -178,13 +180,15 @@ def _silenced(
     return ToolPlan()
 
 
-def _remembered(called: list[str], able: Capabilities, names: ToolNames, notes: Notes) -> ToolPlan:
+def _outlined(called: list[str], capabilities: Capabilities, names: ToolNames, notes: Notes) -> ToolPlan:
     """Tools that the history calls and the request no longer defines, defined in outline and not to be called."""
-    if not called or not able.keeps_tools or not able.tools:
+    if not called or not capabilities.keeps_tools or not capabilities.tools:
         return ToolPlan()
     notes.emulated("tools", "those of the history are defined in outline, as Cohere wants them")
-    definitions = [cohere.Tool(cohere.ToolFunction(names.sent(name), NO_PARAMETERS)) for name in dict.fromkeys(called)]
-    if able.tool_choice:
+    definitions = [
+        cohere.Tool(cohere.ToolFunction(names.upstream_name(name), NO_PARAMETERS)) for name in dict.fromkeys(called)
+    ]
+    if capabilities.tool_choice:
         return ToolPlan(definitions, "NONE")
     return ToolPlan(definitions, instructions=(_NO_CALLS,), stray_calls=True)
 
@@ -202,26 +206,26 @@ def _must_call(names: list[str], mode: str) -> str:
 def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[openai.Function]:
     if not only:
         raise InvalidField("tool_choice", "'tool_choice' allows no tool at all: 'none' says so", "invalid_value")
-    known = {function.name for function in functions}
+    defined_names = {function.name for function in functions}
     for name in only:
-        if name not in known:
+        if name not in defined_names:
             raise InvalidField("tool_choice", f"'tool_choice' names the tool '{name}', which 'tools' lacks")
     return [function for function in functions if function.name in only]
 
 
-def _definition(function: openai.Function, where: str, names: ToolNames, able: Capabilities) -> cohere.Tool:
+def _definition(function: openai.Function, where: str, names: ToolNames, capabilities: Capabilities) -> cohere.Tool:
     parameters = _parameters(function.parameters, f"{where}.parameters")
-    if able.typed_tools:
-        parameters = json_schema.typed(parameters)
+    if capabilities.typed_tools:
+        parameters = json_schema.with_types(parameters)
     description = function.description if function.description is not None else UNSET
-    return cohere.Tool(cohere.ToolFunction(names.sent(function.name), parameters, description))
+    return cohere.Tool(cohere.ToolFunction(names.upstream_name(function.name), parameters, description))
 
 
 def _parameters(parameters: dict[str, Any] | None, where: str) -> dict[str, Any]:
     """An object schema. A bare map of properties, which Cohere answers with a 422, is wrapped."""
     if not parameters:
         return NO_PARAMETERS
-    parameters = json_schema.opened(parameters)
+    parameters = json_schema.inline_root_reference(parameters)
     if "type" not in parameters and "$ref" not in parameters:
         if "properties" in parameters:
             parameters = {"type": "object", **parameters}
@@ -239,8 +243,8 @@ def _strict(
     """`strict_tools` is all or nothing, and its schemas are compiled: Cohere refuses it where a tool requires no
     parameter or cannot be compiled. The definitions come back in the dialect that it compiles.
     """
-    asked = [function for function in functions if function.strict]
-    if not asked and not strict_tools:
+    strict_functions = [function for function in functions if function.strict]
+    if not strict_functions and not strict_tools:
         return definitions, UNSET
     field = "strict_tools" if strict_tools else "tools[].function.strict"
     if strict_tools is False:
@@ -249,14 +253,14 @@ def _strict(
     schemas = [definition.function.parameters for definition in definitions]
     cleaned: list[tuple[dict[str, Any], list[str]]] = []
     trouble = ""
-    if not strict_tools and len(asked) < len(functions):
+    if not strict_tools and len(strict_functions) < len(functions):
         trouble = "Cohere enforces all tools or none"
     elif not all(schema.get("required") for schema in schemas):
         trouble = "Cohere needs a required parameter in every tool"
     elif sum(_count(schema.get("properties")) for schema in schemas) > STRICT_FIELDS_LIMIT:
         trouble = f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools"
     else:
-        cleaned = [json_schema.sanitised(schema) for schema in schemas]
+        cleaned = [json_schema.compilable_subset(schema) for schema in schemas]
         if not all(json_schema.compilable(clean) for clean, _ in cleaned):
             trouble = "Cohere cannot compile the schema of every tool"
     if trouble:

@@ -19,14 +19,14 @@ def shortened(messages: Sequence[Message], halvings: int) -> list[Message]:
     if not halvings or not groups:
         return list(messages)
     first = len(groups) - max(1, len(groups) >> halvings)
-    spoken = [number for number, group in enumerate(groups) if _spoken(messages, group)]
+    spoken = [number for number, group in enumerate(groups) if _has_user(messages, group)]
     # A conversation begins with its user, unless all of the user's turns are older than what is kept.
     first = next((number for number in spoken if number >= first), first)
-    kept = {place for group in [*groups[first:], *(groups[number] for number in spoken[-1:])] for place in group}
-    return [message for place, message in enumerate(messages) if place in kept or isinstance(message, _System)]
+    retained = {index for group in [*groups[first:], *(groups[number] for number in spoken[-1:])] for index in group}
+    return [message for index, message in enumerate(messages) if index in retained or isinstance(message, _System)]
 
 
-def further(messages: Sequence[Message], halvings: int) -> int | None:
+def next_halving(messages: Sequence[Message], halvings: int) -> int | None:
     """How often to halve the history so that it is shorter than after `halvings`; None if it cannot be."""
     now = len(shortened(messages, halvings))
     return next((more for more in range(halvings + 1, MOST_HALVINGS + 1) if len(shortened(messages, more)) < now), None)
@@ -36,10 +36,10 @@ def _groups(messages: Sequence[Message]) -> list[list[int]]:
     """What stays or goes together, as places: one message, or calls with everything up to their last result."""
     groups: list[list[int]] = []
     calls: dict[str, int] = {}  # the group of each call
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if isinstance(message, _System):
             continue
-        groups.append([place])
+        groups.append([index])
         if isinstance(message, AssistantMessage):
             calls.update({call.id: len(groups) - 1 for call in message.tool_calls or () if call.id})
         elif isinstance(message, ToolMessage) and message.tool_call_id in calls:
@@ -50,5 +50,5 @@ def _groups(messages: Sequence[Message]) -> list[list[int]]:
     return groups
 
 
-def _spoken(messages: Sequence[Message], group: Sequence[int]) -> bool:
-    return any(isinstance(messages[place], UserMessage) for place in group)
+def _has_user(messages: Sequence[Message], group: Sequence[int]) -> bool:
+    return any(isinstance(messages[index], UserMessage) for index in group)
