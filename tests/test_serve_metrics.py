@@ -6,6 +6,7 @@ its answer's last byte: a test waits for the line and reads the counts after it.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from gateway.observability.metrics import Metrics
 from support.app import (
     CHAT,
     SERVER_KEY,
@@ -25,6 +27,7 @@ from support.app import (
     Stage,
     answered,
     demonstration,
+    gateway_over,
     opened,
     piece,
     stage,
@@ -33,7 +36,17 @@ from support.app import (
     whole,
 )
 from support.process import reads_until, request_bytes
-from support.scripted_upstream import Chunk, Cut, Head, Pause, Signal, event_stream, json_answer, transcript
+from support.scripted_upstream import (
+    Chunk,
+    Cut,
+    Head,
+    Pause,
+    ScriptedUpstream,
+    Signal,
+    event_stream,
+    json_answer,
+    transcript,
+)
 from test_serve_disconnect import waiting
 
 NEVER = Signal()
@@ -250,6 +263,54 @@ def test_callers_who_leave(stream: bool, script: Any, sees: bytes, phase: str) -
         assert found[series("gateway_client_disconnects_total", operation="chat", phase=phase)] == 1
         assert found[requests(status="499", outcome="client_closed")] == 1
         assert not [one for one in found if one.startswith("gateway_upstream_errors_total")]
+
+
+STREAM_HEAD = Head(200, (("content-type", "text/event-stream"),))
+
+
+@pytest.mark.parametrize(
+    ("stream", "script", "sees", "status"),
+    [
+        (False, (Pause(NEVER),), b"", 503),
+        (
+            True,
+            (STREAM_HEAD, Chunk(transcript(start(), opened(), piece("Hi"), done=False)), Pause(NEVER)),
+            b'"Hi"',
+            200,
+        ),
+    ],
+    ids=["waiting", "streaming"],
+)
+def test_a_request_cut_by_shutdown(
+    stream: bool, script: Any, sees: bytes, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task is cancelled from outside: the server's time is up, and nobody has interrupted the call to Cohere."""
+    collectors: list[Metrics] = []
+
+    def recorded(*arguments: Any) -> Metrics:
+        collectors.append(Metrics(*arguments))
+        return collectors[-1]
+
+    monkeypatch.setattr("gateway.app.Metrics", recorded)
+    called = Signal()
+
+    def play(request: object) -> Any:
+        called.set()
+        return script
+
+    with ScriptedUpstream(play).run_in_thread() as upstream, contextlib.ExitStack() as stack:
+        with gateway_over(upstream.url, graceful_timeout=0.1) as gateway:
+            connection = stack.enter_context(socket.create_connection(gateway.address, 5))
+            connection.sendall(request_bytes("cut", stream=stream))
+            called.wait_in_thread()
+            if sees:
+                reads_until(connection, sees)
+        line = gateway.log.line_of("cut")
+    assert (line["status"], line["outcome"], line["error"]) == (status, "error", "shutdown")
+    text = collectors[0].exposition().decode()
+    assert f"{requests(status=str(status), outcome='error')} 1.0" in text
+    assert "gateway_requests_in_flight 0.0" in text
+    assert 'code="shutdown"' not in text, "it is no failure of Cohere's"
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ What is decided by rule is in `test_upstream_rules.py`; here the whole way is wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import socket
@@ -540,6 +541,14 @@ def test_what_the_caller_did_needs_no_other_model(status: int) -> None:
         assert stage.models == [FIRST]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_no_other_model_is_asked_where_the_servers_key_is_refused(status: int) -> None:
+    with theatre(by_model({FIRST: refused(status)}), models=FALLBACKS) as stage:
+        seen = stage.gateway.chat(model=FIRST)
+        assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
+        assert stage.models == [FIRST]
+
+
 def test_a_callers_own_quota_is_theirs() -> None:
     with theatre(by_model({FIRST: refused(429, MONTH)}), models=FALLBACKS, **OWN) as stage:
         assert stage.gateway.chat(model=FIRST).error["code"] == "insufficient_quota"
@@ -555,7 +564,7 @@ def test_after_the_first_byte_no_other_model_answers() -> None:
 
 # --- breakers -----------------------------------------------------------------------------------------------
 
-TOUCHY = {"breaker": BreakerSettings(failures=3, open_seconds=60.0), "retries": Retries(count=0)}
+TOUCHY: dict[str, Any] = {"breaker": BreakerSettings(failures=3, open_seconds=60.0), "retries": Retries(count=0)}
 
 
 def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
@@ -582,6 +591,56 @@ def test_a_probe_closes_the_breaker() -> None:
             seen = stage.gateway.chat()
         stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is closed"))
         assert len(stage.upstream.requests) == 4
+
+
+def test_a_probe_whose_caller_leaves_lets_the_next_call_probe() -> None:
+    probed = Signal()
+
+    def play(request: Request) -> Script:
+        if len(stage.upstream.requests) <= 3:
+            return refused(503)
+        if len(stage.upstream.requests) == 4:
+            probed.set()
+            return (Pause(NEVER),)
+        return answered()
+
+    settings = {**TOUCHY, "breaker": BreakerSettings(failures=3, open_seconds=0.1)}
+    with theatre(play, **settings) as stage:
+        for _ in range(3):
+            stage.gateway.chat()
+        while not probed.is_set():
+            with socket.create_connection(stage.gateway.address, 10) as connection:
+                connection.sendall(request_bytes("prober"))
+                until_probed_or_refused(connection, probed)
+        stage.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
+        seen = stage.gateway.chat()
+        assert (seen.status, seen.text) == (200, "Hi there.")
+        stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is closed"))
+
+
+def until_probed_or_refused(connection: socket.socket, probed: Signal) -> None:
+    """Waits until the call is made, or an open breaker has refused it."""
+    connection.setblocking(False)
+    response = bytearray()
+
+    def refused_by_breaker() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            response.extend(connection.recv(65536))
+        return b"circuit_open" in response
+
+    awaited(lambda: probed.is_set() or refused_by_breaker())
+
+
+def test_the_breaker_of_the_connection_opens_for_every_model() -> None:
+    with ScriptedUpstream(answered()).run_in_thread() as gone:
+        url = gone.url
+    with gateway_over(url, cohere_api_key=[SERVER_KEY], **TOUCHY) as gateway:
+        assert [gateway.chat(model=model).error["code"] for model in (FIRST, SECOND, THIRD)] == [
+            "upstream_unreachable"
+        ] * 3
+        assert gateway.chat(model=SECOND).error["code"] == "circuit_open"
+        assert gateway.metrics()['gateway_circuit_breaker_open{model="connection"}'] == 1
+        gateway.log.wait(lambda line: line.get("trouble") == "the circuit breaker of the connection to Cohere is open")
 
 
 def test_an_open_breaker_makes_another_model_answer() -> None:

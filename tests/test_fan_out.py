@@ -1,0 +1,74 @@
+"""Several calls to Cohere for one request: which failure the caller is told, and what becomes of the other calls."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.errors import UpstreamError, failure
+from gateway.pipeline.fan_out import gather_or_first_error
+
+
+async def returns(value: int, steps: int = 0) -> int:
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    return value
+
+
+async def fails(message: str, steps: int = 0) -> int:
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    raise UpstreamError(failure("cut", message))
+
+
+async def fails_when_cancelled(message: str, cancelled: list[str]) -> int:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        cancelled.append(message)
+        raise UpstreamError(failure("stopping", message)) from None
+    return 0
+
+
+def test_results_are_in_order_whoever_ends_first() -> None:
+    assert asyncio.run(gather_or_first_error([returns(1, 5), returns(2), returns(3, 2)])) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_the_first_error_is_raised_whatever_its_siblings_say_of_their_cancellation(position: int) -> None:
+    cancelled: list[str] = []
+
+    async def main() -> None:
+        calls = [fails_when_cancelled(f"sibling {number}", cancelled) for number in range(2)]
+        calls.insert(position, fails("the first error", 3))
+        await gather_or_first_error(calls)
+
+    with pytest.raises(UpstreamError, match="the first error"):
+        asyncio.run(main())
+    assert sorted(cancelled) == ["sibling 0", "sibling 1"]
+
+
+def test_of_two_errors_the_earlier_one_is_raised() -> None:
+    with pytest.raises(UpstreamError, match="earlier"):
+        asyncio.run(gather_or_first_error([fails("later", 5), fails("earlier", 1)]))
+
+
+def test_whoever_is_cancelled_cancels_all_calls() -> None:
+    ended: list[int] = []
+
+    async def waits(number: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(number)
+
+    async def main() -> None:
+        task = asyncio.create_task(gather_or_first_error([waits(1), waits(2)]))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert sorted(ended) == [1, 2]
