@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.emulator.catalogue import MODELS
+from gateway.emulator.model_catalog import MODELS
 from gateway.pipeline.cl100k_base import ORDINARY, SPECIAL, vocabulary
 from support import golden, oracle
 from support.golden import embeddings_call

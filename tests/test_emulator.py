@@ -24,7 +24,7 @@ from hypercorn.config import Config
 from starlette.applications import Starlette
 
 from gateway.emulator.app import create_emulator
-from gateway.emulator.catalogue import MODELS, REMOVED
+from gateway.emulator.model_catalog import MODELS, REMOVED
 from support.asgi_server import serve
 
 KEY = {"authorization": "Bearer test"}

@@ -23,9 +23,9 @@ from starlette.applications import Starlette
 
 from gateway.emulator import avro, dataset_rows, datasets, faults, multipart, repository
 from gateway.emulator.app import create_emulator
-from gateway.emulator.catalogue import MODELS, Model
-from gateway.emulator.refusals import Refusal
-from gateway.emulator.repository import Course, Shelf
+from gateway.emulator.errors import APIError
+from gateway.emulator.model_catalog import MODELS, Model
+from gateway.emulator.repository import JobProgress, Repository
 from gateway.emulator.routes import ROUTES
 from support import cohere_sdk_calls, oracle
 from support.cohere_sdk_calls import CALLS, LEFT_OUT, Clients, outcome
@@ -363,7 +363,7 @@ async def pieces(data: bytes, *cuts: int) -> AsyncIterator[bytes]:
 
 
 def read(data: bytes, *cuts: int) -> multipart.Form:
-    return asyncio.run(multipart.read(pieces(data, *cuts), 'multipart/form-data; charset=utf-8; boundary="b1"'))
+    return asyncio.run(multipart.read_form(pieces(data, *cuts), 'multipart/form-data; charset=utf-8; boundary="b1"'))
 
 
 TWO_PARTS = (
@@ -377,7 +377,7 @@ def test_a_form_is_the_same_however_it_is_cut() -> None:
     whole = read(TWO_PARTS)
     data, empty = whole.parts
     assert (data.name, data.filename, data.content_type) == ("data", "a b.csv", "text/csv")
-    assert (data.data, data.size, data.lines, data.whole) == (b"one\r\n--b\r\ntwo\n", 14, 3, True)
+    assert (data.data, data.size, data.lines, data.complete) == (b"one\r\n--b\r\ntwo\n", 14, 3, True)
     assert (empty.name, empty.filename, empty.data) == ("empty", None, b"")
     for cut in range(len(TWO_PARTS)):
         assert read(TWO_PARTS, cut) == whole, cut
@@ -385,10 +385,14 @@ def test_a_form_is_the_same_however_it_is_cut() -> None:
 
 
 def test_of_a_part_no_more_is_kept_than_should_be() -> None:
-    data = form(b"a\n" * multipart.KEPT)[0]
+    data = form(b"a\n" * multipart.MAX_PART_BYTES)[0]
     part = read(data, *range(100_000, len(data), 100_000)).parts[0]
-    assert (len(part.data), part.size, part.lines) == (multipart.KEPT, 2 * multipart.KEPT, multipart.KEPT)
-    assert not part.whole
+    assert (len(part.data), part.size, part.lines) == (
+        multipart.MAX_PART_BYTES,
+        2 * multipart.MAX_PART_BYTES,
+        multipart.MAX_PART_BYTES,
+    )
+    assert not part.complete
 
 
 @pytest.mark.parametrize(
@@ -405,7 +409,7 @@ def test_of_a_part_no_more_is_kept_than_should_be() -> None:
     ],
 )
 def test_a_broken_form_is_refused(data: bytes) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         read(data)
     assert refused.value.status == 400 and "invalid multipart form" in str(refused.value.message)
 
@@ -430,8 +434,8 @@ def test_of_a_large_upload_only_the_beginning_is_kept(wire: Wire) -> None:
         "id": f"{made['id']}-0", "name": "rows.jsonl", "url": "", "index": 0, "size_bytes": len(line) * 20_000,
         "num_rows": 20_000, "samples": [],
     }  # fmt: skip
-    assert dataset["validation_warnings"] == [f"the emulator keeps the first {dataset_rows.MOST} rows only"]
-    assert all(len(part) <= dataset_rows.LONGEST_SAMPLE for part in dataset["dataset_parts"][0]["samples"])
+    assert dataset["validation_warnings"] == [f"the emulator keeps the first {dataset_rows.MAX_ROWS} rows only"]
+    assert all(len(part) <= dataset_rows.MAX_SAMPLE_CHARACTERS for part in dataset["dataset_parts"][0]["samples"])
 
 
 @pytest.mark.parametrize(
@@ -454,7 +458,7 @@ def test_an_upload_is_refused(wire: Wire, query: str, data: bytes | None, senten
 
 
 @pytest.mark.parametrize(
-    ("filename", "data", "kept", "malformed"),
+    ("filename", "data", "rows", "errors"),
     [
         ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"}', [{"text": "a"}, {"text": "b"}], 0),
         ("a.jsonl", b'\xef\xbb\xbf{"text": "a"}\n{"text": 1}\nx\n[]\n{}\n', [{"text": "a"}], 4),
@@ -462,10 +466,10 @@ def test_an_upload_is_refused(wire: Wire, query: str, data: bytes | None, senten
         ("a.txt", b"a\n\nb\n", [{"text": "a"}, {"text": "b"}], 0),
     ],
 )
-def test_rows(filename: str, data: bytes, kept: list[dict[str, Any]], malformed: int) -> None:
+def test_rows(filename: str, data: bytes, rows: list[dict[str, Any]], errors: int) -> None:
     part = multipart.Part(name="data", filename=filename, data=data, size=len(data), lines=data.count(b"\n"))
-    found = dataset_rows.read(part, "embed-input", "", "|")
-    assert found.kept == kept and len(found.malformed) == malformed
+    content = dataset_rows.read_rows(part, "embed-input", "", "|")
+    assert content.rows == rows and len(content.errors) == errors
 
 
 def test_requests_of_a_batch_have_ids_of_their_own() -> None:
@@ -473,8 +477,8 @@ def test_requests_of_a_batch_have_ids_of_their_own() -> None:
         {"custom_id": "1", "body": {}}, {"custom_id": "1", "body": {}}, {"custom_id": 2, "body": {}}
     )
     part = multipart.Part(name="data", filename="a.jsonl", data=data, size=len(data))
-    found = dataset_rows.read(part, "batch-chat-v2-input", "", "")
-    assert found.malformed == ["custom_id must be a string and body an object", "custom_id '1' occurs twice"]
+    content = dataset_rows.read_rows(part, "batch-chat-v2-input", "", "")
+    assert content.errors == ["custom_id must be a string and body an object", "custom_id '1' occurs twice"]
 
 
 def test_files_are_read_by_another_reader() -> None:
@@ -484,8 +488,8 @@ def test_files_are_read_by_another_reader() -> None:
         {"text": "é😀", "maybe": None, "inner": {"floats": [0.5, -1.25], "ints": [0, -1, 63, 64, -65, 2**40]}},
         {"text": "", "maybe": "x" * 300, "inner": {"floats": [], "ints": []}},
     ]
-    assert list(fastavro.reader(io.BytesIO(avro.container(schema, written)))) == written
-    assert list(fastavro.reader(io.BytesIO(avro.container(schema, [])))) == []
+    assert list(fastavro.reader(io.BytesIO(avro.encode_container(schema, written)))) == written
+    assert list(fastavro.reader(io.BytesIO(avro.encode_container(schema, [])))) == []
     with pytest.raises(TypeError):
         avro.encode("bytes", b"")
 
@@ -526,10 +530,10 @@ def test_a_list_is_a_look_too(on: Clients) -> None:
     assert cohere_sdk_calls.own(on.v1.datasets.list(before=later, limit=500).datasets, made.id) != []
 
 
-def test_a_course() -> None:
-    course = Course(["a", "b"])
-    assert (course.stage, course.over, course.look()) == ("a", False, True)
-    assert (course.stage, course.over, course.look()) == ("b", True, False)
+def test_the_progress_of_a_job() -> None:
+    progress = JobProgress(["a", "b"])
+    assert (progress.stage, progress.finished, progress.advance()) == ("a", False, True)
+    assert (progress.stage, progress.finished, progress.advance()) == ("b", True, False)
 
 
 def test_a_finetuned_model_is_in_the_catalogue_while_it_lives(on: Clients) -> None:
@@ -555,18 +559,18 @@ def test_a_key_that_is_none_of_ours_is_not_kept(wire: Wire, on: Clients) -> None
 
 
 def test_no_more_than_so_many_things_are_kept() -> None:
-    kept: Shelf[int] = Shelf(3)
-    gone = [kept.put(str(number), number) for number in range(5)]
-    assert gone == [None, None, None, 0, 1] and list(kept.newest()) == [4, 3, 2]
+    items: Repository[int] = Repository(3)
+    evicted = [items.add(str(number), number) for number in range(5)]
+    assert evicted == [None, None, None, 0, 1] and list(items.newest_first()) == [4, 3, 2]
     with running() as wire:
-        for _ in range(repository.MOST + 5):
+        for _ in range(repository.MAX_ITEMS + 5):
             assert wire.post("/v1/connectors", {"name": "a", "url": "https://example.com"}).status == 200
         body = wire.ask("GET", "/v1/connectors?limit=1000").body
-        assert body["total_count"] == len(body["connectors"]) == repository.MOST
+        assert body["total_count"] == len(body["connectors"]) == repository.MAX_ITEMS
 
 
 def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "MOST_BYTES", 100)
+    monkeypatch.setattr(datasets, "MAX_STORED_BYTES", 100)
     with running() as wire:
         body, headers = form(b'{"text": "' + b"a" * 28 + b'"}')  # 40 bytes
         made = [wire.ask("POST", "/v1/datasets?name=a&type=embed-input", body, headers).body["id"] for _ in range(3)]

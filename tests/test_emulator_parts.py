@@ -27,14 +27,14 @@ from gateway.emulator import (
     tokens,
     vectors,
 )
-from gateway.emulator.catalogue import Catalogue
-from gateway.emulator.embed import answer as embed
-from gateway.emulator.extraction import Drawing, places
-from gateway.emulator.images import look
-from gateway.emulator.patterns import example
-from gateway.emulator.refusals import Refusal
-from gateway.emulator.request import Answering, Emulator, Request
-from gateway.emulator.schema_instances import Maker
+from gateway.emulator.embed import embed
+from gateway.emulator.errors import APIError
+from gateway.emulator.extraction import ValueExtractor, find_locations
+from gateway.emulator.images import read_image
+from gateway.emulator.model_catalog import ModelCatalog
+from gateway.emulator.patterns import matching_text
+from gateway.emulator.request import EmulatorState, Handler, Request
+from gateway.emulator.schema_instances import InstanceBuilder
 
 # --- tokens -------------------------------------------------------------------------------------------------
 
@@ -53,11 +53,11 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_detokenize_is_the_inverse_of_tokenize(text: str) -> None:
-    pieces = tokens.pieces(text)
+    pieces = tokens.split(text)
     assert "".join(pieces) == text
-    numbers = [tokens.number(piece) for piece in pieces]
+    numbers = [tokens.token_id(piece) for piece in pieces]
     assert all(0 <= number < 2**53 for number in numbers)
-    assert "".join(tokens.piece(number) for number in numbers) == text
+    assert "".join(tokens.token_text(number) for number in numbers) == text
 
 
 def test_any_text_survives() -> None:
@@ -65,20 +65,20 @@ def test_any_text_survives() -> None:
     for _ in range(300):
         codes = [chance.choice([chance.randrange(32, 127), chance.randrange(0x110000)]) for _ in range(30)]
         text = "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
-        assert "".join(tokens.piece(tokens.number(piece)) for piece in tokens.pieces(text)) == text
+        assert "".join(tokens.token_text(tokens.token_id(piece)) for piece in tokens.split(text)) == text
 
 
 @pytest.mark.parametrize("number", [0, 1, 7, 255, 2**62, 2**70, -1, 0x1FF])
 def test_a_number_that_is_no_token(number: int) -> None:
-    with pytest.raises(Refusal, match="not in the vocabulary"):
-        tokens.piece(number)
+    with pytest.raises(APIError, match="not in the vocabulary"):
+        tokens.token_text(number)
 
 
 # --- vectors ------------------------------------------------------------------------------------------------
 
 
 def near(left: str, right: str) -> float:
-    return vectors.similarity(vectors.of_text(left, 1024, "s"), vectors.of_text(right, 1024, "s"))
+    return vectors.similarity(vectors.text_vector(left, 1024, "s"), vectors.text_vector(right, 1024, "s"))
 
 
 def test_similar_texts_are_near() -> None:
@@ -86,14 +86,14 @@ def test_similar_texts_are_near() -> None:
     assert near(question, "Resetting a forgotten password") > near(question, "The weather in Paris is sunny") + 0.1
     assert near("cats", "cat") > near("cats", "dogs")
     assert near(question, question) == pytest.approx(1, abs=1e-4)
-    assert vectors.of_text("", 8, "s") == vectors.of_text("", 8, "s")
+    assert vectors.text_vector("", 8, "s") == vectors.text_vector("", 8, "s")
 
 
 @pytest.mark.parametrize("model", ["embed-v4.0", "embed-english-light-v3.0"])
 def test_all_formats_are_the_same_vector(model: str) -> None:
     kinds = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
     body = {"texts": ["Hello World"], "embedding_types": kinds[::-1]}
-    found = embed(body, Catalogue().find(model)).body
+    found = embed(body, ModelCatalog().find(model)).body
     told = {kind: values[0] for kind, values in found["embeddings"].items()}
     size = len(told["float"])
     assert list(told) == kinds
@@ -111,8 +111,8 @@ def test_all_formats_are_the_same_vector(model: str) -> None:
 
 
 def test_smaller_sizes_are_prefixes_and_v5_shares_a_space() -> None:
-    catalogue = Catalogue()
-    pro, fast = catalogue.find("embed-v5.0-pro"), catalogue.find("embed-v5.0-fast")
+    catalog = ModelCatalog()
+    pro, fast = catalog.find("embed-v5.0-pro"), catalog.find("embed-v5.0-fast")
     large = embed({"texts": ["a text"]}, pro).body["embeddings"]["float"][0]
     small = embed({"texts": ["a text"], "output_dimension": 256}, fast).body["embeddings"]["float"][0]
     assert len(large) == 2048 and len(small) == 256
@@ -122,24 +122,24 @@ def test_smaller_sizes_are_prefixes_and_v5_shares_a_space() -> None:
 
 @pytest.mark.parametrize(("truncate", "same_as"), [("END", "one two"), ("START", " three four"), (None, "one two")])
 def test_truncation(truncate: str | None, same_as: str) -> None:
-    model = Catalogue().find("embed-v4.0")
+    model = ModelCatalog().find("embed-v4.0")
     cut = embed({"texts": ["one two three four"], "max_tokens": 2, "truncate": truncate}, model)
     assert cut.body["embeddings"] == embed({"texts": [same_as]}, model).body["embeddings"]
     assert cut.body["meta"]["billed_units"] == {"input_tokens": 2, "image_tokens": 0}
-    assert cut.counted == 2
+    assert cut.tokens == 2
 
 
 def test_image_units() -> None:
     url = "data:image/gif;base64," + base64.b64encode(b"GIF89a\x03\x00\x05\x00rest").decode()
-    catalogue = Catalogue()
-    new = embed({"images": [url, url]}, catalogue.find("embed-v4.0")).body
+    catalog = ModelCatalog()
+    new = embed({"images": [url, url]}, catalog.find("embed-v4.0")).body
     assert new["images"] == [{"width": 3, "height": 5, "format": "image/gif", "bit_depth": 0}] * 2
     assert new["texts"] == [] and new["meta"]["billed_units"] == {"input_tokens": 0, "image_tokens": 518}
-    old = embed({"images": [url]}, catalogue.find("embed-english-v3.0")).body
+    old = embed({"images": [url]}, catalog.find("embed-english-v3.0")).body
     assert old["meta"]["billed_units"] == {"images": 1}
     mixed = embed(
         {"inputs": [{"content": [{"type": "text", "text": "a b"}, {"type": "image_url", "image_url": {"url": url}}]}]},
-        catalogue.find("embed-v5.0-fast"),
+        catalog.find("embed-v5.0-fast"),
     )
     assert mixed.body["meta"]["billed_units"] == {"input_tokens": 2, "image_tokens": 259}
 
@@ -152,7 +152,7 @@ WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x09\x00\x0
     ("kind", "data", "size"), [("jpeg", JPEG, (9, 7)), ("webp", WEBP, (10, 7)), ("png", b"short", (0, 0))]
 )
 def test_image_sizes(kind: str, data: bytes, size: tuple[int, int]) -> None:
-    image = look(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
+    image = read_image(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
     assert (image.width, image.height) == size
 
 
@@ -163,7 +163,7 @@ DOCUMENTS = ["Cats purr.", "Paris is the capital of France. It rains.", "The cap
 
 def ranked(**more: Any) -> list[dict[str, Any]]:
     body = {"query": "capital of France", "documents": DOCUMENTS, **more}
-    results: list[dict[str, Any]] = rerank.answer(body, Catalogue().find("rerank-v5.0-pro"))["results"]
+    results: list[dict[str, Any]] = rerank.rerank(body, ModelCatalog().find("rerank-v5.0-pro"))["results"]
     return results
 
 
@@ -185,7 +185,7 @@ def test_relevant_spans_point_into_the_document() -> None:
 @pytest.mark.parametrize(("count", "units"), [(1, 1), (100, 1), (101, 2)])
 def test_search_units(count: int, units: int) -> None:
     body = {"query": "a", "documents": ["a"] * count}
-    told = rerank.answer(body, Catalogue().find("rerank-v3.5"))
+    told = rerank.rerank(body, ModelCatalog().find("rerank-v3.5"))
     assert told["meta"]["billed_units"] == {"search_units": units}
 
 
@@ -198,18 +198,18 @@ def test_search_units(count: int, units: int) -> None:
      r"[\w-]{8}", r"(|x)z"],
 )  # fmt: skip
 def test_an_example_fits_its_pattern(pattern: str) -> None:
-    text = example(pattern)
+    text = matching_text(pattern)
     assert text is not None and re.search(pattern, text)
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=a)b", "[", "a{2"])
 def test_a_pattern_beyond_us(pattern: str) -> None:
-    made = example(pattern)
+    made = matching_text(pattern)
     assert made is None or re.search(pattern, made)
 
 
-def make(schema: Any, text: str = "", sparing: bool = False) -> Any:
-    return Maker(schema, Drawing(text), sparing=sparing).make(schema)
+def make(schema: Any, text: str = "", omit_optional: bool = False) -> Any:
+    return InstanceBuilder(schema, ValueExtractor(text), omit_optional=omit_optional).build(schema)
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_optional_fields_stay_away_from_a_call() -> None:
         },
         "required": ["city"],
     }
-    assert make(schema, "Weather in Paris?", sparing=True) == {"city": "Paris"}
-    assert make(schema, "Weather in Paris in celsius, 3 days", sparing=True) == {
+    assert make(schema, "Weather in Paris?", omit_optional=True) == {"city": "Paris"}
+    assert make(schema, "Weather in Paris in celsius, 3 days", omit_optional=True) == {
         "city": "Paris",
         "unit": "celsius",
         "days": 3,
@@ -292,7 +292,7 @@ def test_values_are_drawn_from_the_text(text: str, schema: dict[str, Any], value
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("weather in San Francisco, CA?", ["San Francisco, CA"]),
         ("weather in Paris and Oslo", ["Paris", "Oslo"]),
@@ -301,8 +301,8 @@ def test_values_are_drawn_from_the_text(text: str, schema: dict[str, Any], value
         ("nothing here", []),
     ],
 )
-def test_places(text: str, found: list[str]) -> None:
-    assert places(text) == found
+def test_locations(text: str, expected: list[str]) -> None:
+    assert find_locations(text) == expected
 
 
 # --- by chance, but the same chance every time --------------------------------------------------------------
@@ -339,47 +339,52 @@ def test_any_instance_is_valid(text: str) -> None:
     chance = random.Random(11)
     for _ in range(300):
         schema = {"type": "object", "properties": {"a": random_schema(chance)}, "required": ["a"]}
-        for sparing in (True, False):
-            jsonschema.validate(make(schema, text, sparing), schema)
+        for omit_optional in (True, False):
+            jsonschema.validate(make(schema, text, omit_optional), schema)
 
 
-SEEDS: list[tuple[Answering, dict[str, Any]]] = [
-    (routes.chat, {"model": "command-r-08-2024", "messages": [{"role": "user", "content": "Paris, 3"}], "tools": [
+SEEDS: list[tuple[Handler, dict[str, Any]]] = [
+    (routes.handle_chat, {
+        "model": "command-r-08-2024", "messages": [{"role": "user", "content": "Paris, 3"}], "tools": [
         {"type": "function", "function": {"name": "f", "description": "d", "parameters": {
             "type": "object", "properties": {"a": {"type": "string", "enum": ["x"]}}, "required": ["a"]}}}]}),
-    (routes.chat, {"model": "command-a-03-2025", "stream": True, "messages": [
+    (routes.handle_chat, {"model": "command-a-03-2025", "stream": True, "messages": [
         {"role": "user", "content": [{"type": "text", "text": "a"}]},
         {"role": "assistant", "tool_calls": [
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "tool_call_id": "c", "content": [{"type": "document", "document": {"data": {"a": "b"}}}]}]}),
-    (routes.chat, {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "JSON"}], "response_format": {
+    (routes.handle_chat, {
+        "model": "command-a-03-2025", "messages": [{"role": "user", "content": "JSON"}], "response_format": {
         "type": "json_object", "schema": {"type": "object", "properties": {"a": {"type": "array", "items": {
             "type": "integer"}}}, "required": ["a"]}}}),
-    (routes.embed, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query", "output_dimension": 256}),
-    (routes.rerank, {"model": "rerank-v5.0-pro", "query": "a", "documents": ["a"],
+    (routes.handle_embed, {
+        "model": "embed-v4.0", "texts": ["a"], "input_type": "search_query", "output_dimension": 256}),
+    (routes.handle_rerank, {"model": "rerank-v5.0-pro", "query": "a", "documents": ["a"],
         "relevant_spans": {"mode": "enabled"}}),
-    (routes.tokenize, {"model": "command-a-03-2025", "text": "a"}),
-    (routes.detokenize, {"model": "command-a-03-2025", "tokens": [353]}),
-    (routes.chat_v1, {"message": "Weather in Oslo?", "tools": [
+    (routes.handle_tokenize, {"model": "command-a-03-2025", "text": "a"}),
+    (routes.handle_detokenize, {"model": "command-a-03-2025", "tokens": [353]}),
+    (routes.handle_chat_v1, {"message": "Weather in Oslo?", "tools": [
         {"name": "f", "description": "d", "parameter_definitions": {
             "city": {"type": "str", "description": "d", "required": True}}}], "tool_results": [
             {"call": {"name": "f", "parameters": {"city": "Oslo"}}, "outputs": [{"a": "b"}]}]}),
-    (routes.chat_v1, {"message": "a", "preamble": "b", "stream": True, "connectors": [{"id": "web-search"}],
+    (routes.handle_chat_v1, {"message": "a", "preamble": "b", "stream": True, "connectors": [{"id": "web-search"}],
         "conversation_id": "c", "documents": [{"id": "d", "text": "e"}], "citation_quality": "FAST"}),
-    (routes.chat_v1, {"message": "a", "prompt_truncation": "AUTO", "chat_history": [
+    (routes.handle_chat_v1, {"message": "a", "prompt_truncation": "AUTO", "chat_history": [
         {"role": "USER", "message": "a"}, {"role": "SYSTEM", "message": "a"},
         {"role": "CHATBOT", "message": "b", "tool_calls": [{"name": "f", "parameters": {"a": 1}}]},
         {"role": "TOOL", "tool_results": [{"call": {"name": "f", "parameters": {"a": 1}}, "outputs": [{"a": "b"}]}]}]}),
-    (embed_v1.answer, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query",
+    (embed_v1.handle, {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query",
         "embedding_types": ["int8"]}),
-    (rerank_v1.answer, {"query": "a", "documents": ["a", {"text": "b", "title": "c"}], "rank_fields": ["title"],
+    (rerank_v1.handle, {"query": "a", "documents": ["a", {"text": "b", "title": "c"}], "rank_fields": ["title"],
         "return_documents": True, "top_n": 1, "max_chunks_per_doc": 1}),
-    (classify.answer, {"inputs": ["a"], "examples": [
+    (classify.handle, {"inputs": ["a"], "examples": [
         {"text": "a", "label": "a"}, {"text": "b", "label": "a"}, {"text": "c", "label": "b"},
         {"text": "d", "label": "b"}]}),
-    (generate.generate, {"prompt": "a", "num_generations": 1, "return_likelihoods": "ALL", "stop_sequences": ["b"]}),
-    (generate.summarize, {"text": "The sea. " * 40, "length": "short", "format": "bullets"}),
-    (parse.answer, {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": "https://example.com/a.png"}}),
+    (generate.handle_generate, {
+        "prompt": "a", "num_generations": 1, "return_likelihoods": "ALL", "stop_sequences": ["b"]}),
+    (generate.handle_summarize, {"text": "The sea. " * 40, "length": "short", "format": "bullets"}),
+    (parse.handle, {
+        "model": "parse-v5.0", "document": {"type": "image_url", "image_url": "https://example.com/a.png"}}),
     (connectors.create, {"name": "a", "url": "https://example.com/", "excludes": ["a"], "oauth": {"client_id": "a"},
         "service_auth": {"type": "bearer", "token": "a"}}),
     (embed_jobs.create, {"model": "embed-v4.0", "dataset_id": "a", "input_type": "search_query",
@@ -403,14 +408,14 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
 def test_no_body_is_too_strange() -> None:
     """Whatever stands where, the answer is an answer or a refusal."""
     chance = random.Random(13)
-    emulator = Emulator(Catalogue(), lambda: 0.0, trial=False)
+    emulator = EmulatorState(ModelCatalog(), lambda: 0.0, trial=False)
     for _ in range(6_000):
-        answering, seed = chance.choice(SEEDS)
+        handler, seed = chance.choice(SEEDS)
         body = copy.deepcopy(seed)
         for _ in range(chance.randint(1, 2)):
             container, key = chance.choice(places_in(body))
             container[key] = copy.deepcopy(chance.choice(STRANGE))
         try:
-            answering(Request(emulator, body, {}, {}))
-        except Refusal as refusal:
-            assert refusal.status in (400, 404, 422) and refusal.message
+            handler(Request(emulator, body, {}, {}))
+        except APIError as error:
+            assert error.status in (400, 404, 422) and error.message

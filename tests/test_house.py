@@ -101,6 +101,7 @@ BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent 
 IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "words",
     "gateway.auth",
+    "gateway.emulator",
     "gateway.upstream",
     "gateway.observability.metrics",
     "gateway.observability.upstream_events",

@@ -11,8 +11,8 @@ import jsonschema  # type: ignore[import-untyped, unused-ignore]
 import pytest
 from hypothesis import given
 
-from gateway.emulator import json_schema as judge
-from gateway.emulator.refusals import Refusal
+from gateway.emulator import schema_validation as judge
+from gateway.emulator.errors import APIError
 from support.transcripts import property_of
 from translators.core.errors import InvalidField
 from translators.request.json_schema import (
@@ -286,7 +286,7 @@ def test_what_is_left_is_a_schema_that_cohere_takes(inner: dict[str, Any]) -> No
     jsonschema.Draft202012Validator.check_schema(clean)
     try:
         judge.response_format("response_format", {"type": "json_object", "json_schema": clean}, "chat")
-    except Refusal as refusal:
+    except APIError as refusal:
         raise AssertionError(f"{refusal} of {json.dumps(clean)}") from refusal
     assert compilable_subset(clean) == (clean, [])
 
@@ -307,7 +307,7 @@ _LOOSE = st.recursive(
 def _taken(judged: Any) -> bool:
     try:
         judged()
-    except Refusal:
+    except APIError:
         return False
     return True
 
@@ -325,7 +325,7 @@ def test_what_can_be_compiled_is_known_beforehand(inner: Any) -> None:
 def test_each_property_can_say_its_type(inner: Any) -> None:
     before = copy.deepcopy(inner)
     found = with_types(schema(a=inner))
-    assert _taken(lambda: judge.check_typed(found)) and inner == before
+    assert _taken(lambda: judge.check_property_types(found)) and inner == before
     assert with_types(found) == found
 
 

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.emulator.catalogue import MODELS, REMOVED
+from gateway.emulator.model_catalog import MODELS, REMOVED
 from support.transcripts import property_of
 from translators.core.capabilities import CAPABILITIES, model_capabilities
 from translators.core.contracts import Policy

@@ -24,7 +24,7 @@ from openai.lib._parsing import _embeddings as decoding
 from pydantic import SecretStr
 
 from gateway.cli import main
-from gateway.emulator.catalogue import MODELS
+from gateway.emulator.model_catalog import MODELS
 from gateway.pipeline.cl100k_base import ORDINARY, vocabulary
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from gateway.settings.schema import Models

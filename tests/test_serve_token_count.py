@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.emulator.tokens import pieces
+from gateway.emulator.tokens import split as split_tokens
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
@@ -116,7 +116,7 @@ def test_the_sdk_counts() -> None:
     with demonstration() as demo, demo.client() as sdk:
         answer = sdk.responses.input_tokens.count(model=A, input="How many tokens are these?", instructions="Count.")
     assert answer.object == "response.input_tokens"
-    assert answer.input_tokens == len(pieces("Count.\nHow many tokens are these?"))
+    assert answer.input_tokens == len(split_tokens("Count.\nHow many tokens are these?"))
 
 
 def test_tools_and_items_are_counted(counting: tuple[Gateway, ScriptedUpstream]) -> None:

@@ -1,7 +1,6 @@
-"""The emulator as an ASGI application: keys, the order of judging, the way an answer leaves.
+"""The emulator as an ASGI application: API keys, the order of the checks, and how a response is sent.
 
-What is served is the table in `routes.py`; what is said is decided in the files that it names (`chat.py`, `embed.py`,
-`datasets.py` ...).
+`routes.py` lists the endpoints; each is implemented in the module that the table names.
 """
 
 from __future__ import annotations
@@ -17,200 +16,195 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.emulator import avro, datasets, fault_injection, faults, multipart, wire
-from gateway.emulator.catalogue import Catalogue, Model
+from gateway.emulator import avro, datasets, fault_injection, faults, go_json, http_exchange, multipart
+from gateway.emulator.errors import APIError, require_object
 from gateway.emulator.faults import Fault
+from gateway.emulator.http_exchange import ClientDisconnect, HttpExchange
+from gateway.emulator.model_catalog import Model, ModelCatalog
 from gateway.emulator.multipart import Form
-from gateway.emulator.refusals import Refusal, wrong_type
-from gateway.emulator.request import Answering, Emulator, Reply, Request
-from gateway.emulator.request_log import Journal
-from gateway.emulator.routes import PLAIN_ERRORS, ROUTES, WITH_FORM, WITHOUT_BODY
-from gateway.emulator.wire import CallerLeft, Exchange
+from gateway.emulator.request import EmulatorState, Handler, Request, Response
+from gateway.emulator.request_log import RequestLog
+from gateway.emulator.routes import FORM_HANDLERS, NO_BODY_HANDLERS, PATHS_WITHOUT_ERROR_ID, ROUTES
 
-REFUSED_TOKEN = "invalid"
-"""The one API key that the emulator does not take."""
+REJECTED_TOKEN = "invalid"
+"""The one API key that the emulator does not accept."""
 
 
 class Endpoint:
-    """One path as an ASGI application: key, body, fault, answer, in that order."""
+    """One path as an ASGI application: it checks the key, reads the body, applies the fault, and responds."""
 
-    def __init__(self, emulator: Emulator, path: str, methods: Mapping[str, Answering]) -> None:
+    def __init__(self, emulator: EmulatorState, path: str, handlers: Mapping[str, Handler]) -> None:
         self.emulator = emulator
         self.path = path
-        self.methods = methods
+        self.handlers = handlers  # by method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = self.emulator.journal.open(scope["method"], scope["path"])
-        exchange = Exchange(scope, receive, send, record)
-        exchange.plain_errors = self.path.startswith(PLAIN_ERRORS)
+        record = self.emulator.request_log.open(scope["method"], scope["path"])
+        exchange = HttpExchange(scope, receive, send, record)
+        exchange.omit_error_id = self.path.startswith(PATHS_WITHOUT_ERROR_ID)
         try:
             await self._serve(exchange)
-        except Refusal as refusal:
-            await exchange.refuse(refusal)
-        except CallerLeft:
+        except APIError as error:
+            await exchange.send_error(error)
+        except ClientDisconnect:
             record.closed_by_caller = True
         finally:
             await exchange.close()
-            self.emulator.journal.close(record)
+            self.emulator.request_log.close(record)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: HttpExchange) -> None:
         scope = exchange.scope
-        answering = self.methods.get(scope["method"])
-        if answering is None:
-            raise Refusal(405, "405 method not allowed")
-        key = _key(exchange.headers.get("authorization", ""))
-        if self.emulator.trial is not None:
-            exchange.extra += self.emulator.trial.spend(key, self.path)
-        body, form, sent = await _content(exchange, answering)
-        fault = _fault(exchange, body)
+        handler = self.handlers.get(scope["method"])
+        if handler is None:
+            raise APIError(405, "405 method not allowed")
+        key = _bearer_token(exchange.headers.get("authorization", ""))
+        if self.emulator.trial_limits is not None:
+            exchange.extra_headers += self.emulator.trial_limits.count_call(key, self.path)
+        body, form, content = await _read_content(exchange, handler)
+        fault = _requested_fault(exchange, body)
         exchange.record.stream = body.get("stream") is True
         if fault is not None:
             target = f"{scope['method']} {scope['path']}?".encode() + scope["query_string"]
-            await self._before(exchange, fault, target + b"\0" + sent)
-        lists = parse_qs(scope["query_string"].decode("latin-1"))
+            await self._apply_early_fault(exchange, fault, target + b"\0" + content)
+        query = parse_qs(scope["query_string"].decode("latin-1"))
         request = Request(
             emulator=self.emulator,
             body=body,
-            query={name: values[-1] for name, values in lists.items()},
-            path=scope.get("path_params", {}),
+            query={name: values[-1] for name, values in query.items()},
+            path_params=scope.get("path_params", {}),
             headers=exchange.headers,
             form=form,
-            base=f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', '')}",
-            lists=lists,
+            base_url=f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', '')}",
+            query_lists=query,
         )
-        await _send(exchange, answering(request), fault)
+        await _send(exchange, handler(request), fault)
 
-    async def _before(self, exchange: Exchange, fault: Fault, data: bytes) -> None:
-        """The faults that strike before there is an answer."""
+    async def _apply_early_fault(self, exchange: HttpExchange, fault: Fault, identity: bytes) -> None:
+        """Apply the faults that need no response. `identity` tells one request from another, for `flaky`."""
         exchange.record.fault = fault.name
-        refusal = faults.refusal(fault)
-        if refusal is not None:
-            raise refusal
+        error = faults.error_for(fault)
+        if error is not None:
+            raise error
         if fault.name in ("late", "stall"):
             await exchange.pause(fault.seconds)
         if fault.name == "flaky":
-            identity = hashlib.blake2b(data, digest_size=16).digest()
-            met = self.emulator.failures.get(identity, 0)
-            self.emulator.failures[identity] = met + 1
-            if met < float(fault.argument):
-                raise Refusal(503, faults.STATUS_SENTENCES[503])
+            fingerprint = hashlib.blake2b(identity, digest_size=16).digest()
+            failures = self.emulator.flaky_counts.get(fingerprint, 0)
+            self.emulator.flaky_counts[fingerprint] = failures + 1
+            if failures < float(fault.argument):
+                raise APIError(503, faults.STATUS_SENTENCES[503])
 
 
-async def _content(exchange: Exchange, answering: Answering) -> tuple[dict[str, Any], Form | None, bytes]:
-    """What came with the request: a JSON object, a form or nothing, and what tells it from another request."""
+async def _read_content(exchange: HttpExchange, handler: Handler) -> tuple[dict[str, Any], Form | None, bytes]:
+    """Return the JSON object or the form of a request, and the bytes that tell it from another request."""
     content_type = exchange.headers.get("content-type", "")
     if content_type.lower().startswith(multipart.MEDIA_TYPE):
-        form = await multipart.read(exchange.chunks(), content_type)
-        named = form.find("model")
-        return {"model": named.data.decode("utf-8", "replace")} if named else {}, form, form.fingerprint
+        form = await multipart.read_form(exchange.chunks(), content_type)
+        model = form.find("model")
+        return {"model": model.data.decode("utf-8", "replace")} if model else {}, form, form.fingerprint
     data = await exchange.body()
-    asked = exchange.scope["method"] in ("POST", "PATCH") and (data or answering not in WITHOUT_BODY)
-    return _object(data) if asked and answering not in WITH_FORM else {}, None, data
+    has_json = exchange.scope["method"] in ("POST", "PATCH") and (data or handler not in NO_BODY_HANDLERS)
+    if not has_json or handler in FORM_HANDLERS:
+        return {}, None, data
+    return require_object("body", go_json.decode(data)), None, data
 
 
-def _key(authorization: str) -> str:
-    """The bearer token; any will do, except none and the one that is called invalid."""
+def _bearer_token(authorization: str) -> str:
+    """Return the token. Any will do, except an empty one and REJECTED_TOKEN, which raise a 401."""
     scheme, _, token = authorization.strip().partition(" ")
     token = token.strip()
     if not token:
-        raise Refusal(401, "no api key supplied")
-    if scheme.lower() != "bearer" or token == REFUSED_TOKEN:
-        raise Refusal(401, "invalid api token")
+        raise APIError(401, "no api key supplied")
+    if scheme.lower() != "bearer" or token == REJECTED_TOKEN:
+        raise APIError(401, "invalid api token")
     return token
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    body = wire.decode(data)
-    if not isinstance(body, dict):
-        raise wrong_type("body", body, "Object", "chat")
-    return body
-
-
-def _fault(exchange: Exchange, body: dict[str, Any]) -> Fault | None:
-    """The ordered fault; the model's name is left as if nothing had been ordered."""
-    order = exchange.headers.get(faults.HEADER, "")
+def _requested_fault(exchange: HttpExchange, body: dict[str, Any]) -> Fault | None:
+    """Return the fault that the header or the model's suffix asks for, and take the suffix off the model."""
+    requested = exchange.headers.get(faults.HEADER, "")
     name = body.get("model")
     if isinstance(name, str):
         if "@" in name:
             body["model"], _, suffix = name.partition("@")
-            order = order or suffix
+            requested = requested or suffix
         exchange.record.model = body["model"]
-    return faults.read(order) if order else None
+    return faults.parse(requested) if requested else None
 
 
-async def _send(exchange: Exchange, reply: Reply, fault: Fault | None) -> None:
-    """Play the script of an answer."""
-    if reply.events is not None:
-        dialect = fault_injection.DIALECTS[reply.dialect]
-        script = fault_injection.of_stream(reply.events, fault, dialect)
-        await exchange.start(200, dialect.content_type, reply.headers)
-    elif reply.body is None:
-        await exchange.reply(200, wire.JSON, b"", reply.headers)
+async def _send(exchange: HttpExchange, response: Response, fault: Fault | None) -> None:
+    """Send a response, with what the fault does to it."""
+    if response.events is not None:
+        stream_format = fault_injection.STREAM_FORMATS[response.stream_format]
+        script = fault_injection.stream_script(response.events, fault, stream_format)
+        await exchange.start(200, stream_format.content_type, response.headers)
+    elif response.body is None:
+        await exchange.send_whole(200, http_exchange.JSON, b"", response.headers)
         return
     else:
-        data = wire.encode(fault_injection.of_body(reply.body, fault))
-        headers = () if fault is not None and fault.name == "no_usage" else reply.headers
+        data = go_json.encode(fault_injection.change_body(response.body, fault))
+        headers = () if fault is not None and fault.name == "no_usage" else response.headers
         if fault is None:
-            await exchange.reply(200, wire.JSON, data, headers)
+            await exchange.send_whole(200, http_exchange.JSON, data, headers)
             return
-        script, length = fault_injection.of_bytes(data, fault)
-        await exchange.start(200, wire.JSON, (*headers, (b"content-length", str(length).encode())))
+        script, length = fault_injection.body_script(data, fault)
+        await exchange.start(200, http_exchange.JSON, (*headers, (b"content-length", str(length).encode())))
     for step in script.steps:
         if isinstance(step, fault_injection.Wait):
             await exchange.pause(step.seconds)
         else:
             await exchange.write(step)
-    if script.clean:
+    if script.complete:
         await exchange.finish()
-    # Returning without a last chunk is how an ASGI server is made to close the connection under the caller.
+    # An ASGI server closes the connection when the application returns without a last chunk: the fault `cut`.
 
 
-class Log:
-    """GET /emulator/log: what callers did. DELETE forgets it. Neither needs a key nor is logged."""
+class RequestLogEndpoint:
+    """GET /emulator/log returns the logged requests, DELETE forgets them. Neither needs a key or is logged."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, request_log: RequestLog) -> None:
+        self.request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "DELETE":
-            self.journal.records.clear()
-        data = msgspec.json.encode(list(self.journal.records))
-        headers = [(b"content-type", wire.JSON), (b"content-length", str(len(data)).encode())]
+            self.request_log.records.clear()
+        data = msgspec.json.encode(list(self.request_log.records))
+        headers = [(b"content-type", http_exchange.JSON), (b"content-length", str(len(data)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": data})
 
 
-class Download:
-    """A part of a dataset as a file. At Cohere its address is signed, so this one needs no key either."""
+class DatasetDownload:
+    """Serves a part of a dataset as a file. Cohere signs its address, so this one needs no key either."""
 
-    def __init__(self, emulator: Emulator) -> None:
+    def __init__(self, emulator: EmulatorState) -> None:
         self.emulator = emulator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = self.emulator.journal.open(scope["method"], scope["path"])
-        exchange = Exchange(scope, receive, send, record)
+        record = self.emulator.request_log.open(scope["method"], scope["path"])
+        exchange = HttpExchange(scope, receive, send, record)
         try:
-            data = datasets.named(scope["path_params"]["id"], self.emulator).file()
-            await exchange.reply(200, avro.MEDIA_TYPE, data)
-        except Refusal as refusal:
-            await exchange.refuse(refusal)
+            data = datasets.find(scope["path_params"]["id"], self.emulator).to_avro()
+            await exchange.send_whole(200, avro.MEDIA_TYPE, data)
+        except APIError as error:
+            await exchange.send_error(error)
         finally:
-            self.emulator.journal.close(record)
+            self.emulator.request_log.close(record)
 
 
-class Nowhere:
-    """Any other path: 404, whoever asks."""
+class NotFound:
+    """Responds 404 on every other path, with or without a key."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, request_log: RequestLog) -> None:
+        self.request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
-        record = self.journal.open(scope["method"], scope["path"])
-        await Exchange(scope, receive, send, record).refuse(Refusal(404, "404 page not found"))
-        self.journal.close(record)
+        record = self.request_log.open(scope["method"], scope["path"])
+        await HttpExchange(scope, receive, send, record).send_error(APIError(404, "404 page not found"))
+        self.request_log.close(record)
 
 
 def create_emulator(
@@ -218,20 +212,20 @@ def create_emulator(
     clock: Callable[[], float] = time.time,
     trial: bool = False,
 ) -> Starlette:
-    """A Cohere stand-in. `models` replaces the built-in catalogue; `trial` treats every key as a trial key.
+    """Build the emulator. `models` replaces the built-in models; with `trial`, every key is a trial key.
 
-    `app.state.log` holds the last thousand requests (`gateway.emulator.request_log.Record`), newest last.
+    `app.state.log` holds the last thousand `request_log.LoggedRequest`, newest last.
     """
-    emulator = Emulator(Catalogue(models), clock, trial)
-    paths: dict[str, dict[str, Answering]] = {}
-    for method, path, answering in ROUTES:
-        paths.setdefault(path, {})[method] = answering
-    routes = [Route(path, Endpoint(emulator, path, methods)) for path, methods in paths.items()]
-    routes.append(Route(datasets.DOWNLOADS, Download(emulator)))
-    routes.append(Route("/emulator/log", Log(emulator.journal)))
+    emulator = EmulatorState(ModelCatalog(models), clock, trial)
+    paths: dict[str, dict[str, Handler]] = {}
+    for method, path, handler in ROUTES:
+        paths.setdefault(path, {})[method] = handler
+    routes = [Route(path, Endpoint(emulator, path, handlers)) for path, handlers in paths.items()]
+    routes.append(Route(datasets.DOWNLOAD_PATH, DatasetDownload(emulator)))
+    routes.append(Route("/emulator/log", RequestLogEndpoint(emulator.request_log)))
     app = Starlette(routes=routes)
-    app.router.default = Nowhere(emulator.journal)
+    app.router.default = NotFound(emulator.request_log)
     app.router.redirect_slashes = False
-    app.state.log = emulator.journal.records
+    app.state.log = emulator.request_log.records
     app.state.emulator = emulator
     return app

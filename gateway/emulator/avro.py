@@ -1,7 +1,7 @@
-"""Avro container files: the form in which datasets are downloaded.
+"""Avro container files, the format in which datasets are downloaded.
 
-Only writing, only the types that datasets have: string, long, double, array, record, and a union with null.
-Source: Apache Avro 1.11 specification, "Binary Encoding" and "Object Container Files".
+It only writes, and only the types of datasets: string, long, double, array, record, and a union with null.
+Source: https://avro.apache.org/docs/1.11.1/specification/
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ ENCODER = msgspec.json.Encoder()
 
 
 def record(name: str, fields: dict[str, Schema]) -> Schema:
-    """The schema of records with these fields."""
+    """Return the schema of records with these fields."""
     return {"type": "record", "name": name, "fields": [{"name": key, "type": kind} for key, kind in fields.items()]}
 
 
 def array(items: Schema) -> Schema:
-    """The schema of a list."""
+    """Return the schema of a list."""
     return {"type": "array", "items": items}
 
 
-def container(schema: Schema, rows: Sequence[Any]) -> bytes:
-    """A whole file: the same rows always give the same bytes."""
-    written = ENCODER.encode(schema)
+def encode_container(schema: Schema, rows: Sequence[Any]) -> bytes:
+    """Return a whole file. The same rows always give the same bytes, because the sync marker is their hash."""
+    schema_json = ENCODER.encode(schema)
     block = b"".join(encode(schema, row) for row in rows)
-    mark = hashlib.blake2b(written + block, digest_size=16).digest()
-    meta = _long(2) + _text("avro.schema") + _bytes(written) + _text("avro.codec") + _bytes(b"null") + _long(0)
-    blocks = _long(len(rows)) + _bytes(block) + mark if rows else b""
-    return MAGIC + meta + mark + blocks
+    sync_marker = hashlib.blake2b(schema_json + block, digest_size=16).digest()
+    meta = _long(2) + _text("avro.schema") + _bytes(schema_json) + _text("avro.codec") + _bytes(b"null") + _long(0)
+    blocks = _long(len(rows)) + _bytes(block) + sync_marker if rows else b""
+    return MAGIC + meta + sync_marker + blocks
 
 
 def encode(schema: Schema, value: Any) -> bytes:
-    """One value in Avro's binary form."""
+    """Return one value in Avro's binary encoding. Raises TypeError for a schema that datasets do not have."""
     match schema:
         case "null":
             return b""
@@ -54,22 +54,22 @@ def encode(schema: Schema, value: Any) -> bytes:
         case ["null", other]:
             return _long(0) if value is None else _long(1) + encode(other, value)
         case {"type": "array", "items": items}:
-            filled = _long(len(value)) + b"".join(encode(items, item) for item in value) if value else b""
-            return filled + _long(0)
+            block = _long(len(value)) + b"".join(encode(items, item) for item in value) if value else b""
+            return block + _long(0)
         case {"type": "record", "fields": fields}:
             return b"".join(encode(field["type"], value[field["name"]]) for field in fields)
-    raise TypeError(f"no Avro type of ours: {schema}")
+    raise TypeError(f"unsupported Avro schema: {schema}")
 
 
 def _long(value: int) -> bytes:
-    """Zigzag, then seven bits to a byte, the lowest first."""
-    left = (value << 1) ^ (value >> 63)
-    written = bytearray()
-    while left > 0x7F:
-        written.append(left & 0x7F | 0x80)
-        left >>= 7
-    written.append(left)
-    return bytes(written)
+    """Return a zigzag varint: seven bits to a byte, the lowest first."""
+    remaining = (value << 1) ^ (value >> 63)
+    encoded = bytearray()
+    while remaining > 0x7F:
+        encoded.append(remaining & 0x7F | 0x80)
+        remaining >>= 7
+    encoded.append(remaining)
+    return bytes(encoded)
 
 
 def _bytes(value: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""One chat turn from validated body to `Answer`: what is said, where it is cut, what it costs.
+"""One chat turn, from a validated body to a `ChatResponse`: what is said, where it is cut, what it costs.
 
-The `Answer` is the single truth; `stream.py` tells it whole or as events, so both say the same.
+`chat_encoding.py` writes the response as one body or as a stream of events, so both say the same.
 """
 
 from __future__ import annotations
@@ -12,121 +12,132 @@ from typing import Any
 
 import msgspec
 
-from gateway.emulator import answers, citations, conversation, tokens, tools, usage
-from gateway.emulator.catalogue import Model
+from gateway.emulator import citations, response_text, tokens, tool_selection, usage
 from gateway.emulator.citations import Citation
-from gateway.emulator.conversation import Conversation
-from gateway.emulator.tools import Call
+from gateway.emulator.conversation import Conversation, read_conversation
+from gateway.emulator.model_catalog import Model
+from gateway.emulator.tool_selection import ToolCall
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished turn. None means that the block is absent, an empty text that it is there and empty."""
+class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished turn. A text that is None has no block in the message, an empty text has an empty one."""
 
     id: str
     thinking: str | None = None
     plan: str | None = None
     text: str | None = None
-    calls: tuple[Call, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
     citations: tuple[Citation, ...] = ()
-    inline: bool = True  # citations while the text runs, or after it
-    finish: str = "COMPLETE"
+    inline_citations: bool = True  # streamed between the text's deltas, not after them
+    finish_reason: str = "COMPLETE"
     usage: dict[str, Any]
     characters: int
     logprobs: bool = False
 
+    @property
+    def billed_tokens(self) -> tuple[int, int]:
+        """The billed input and output tokens."""
+        units = self.usage["billed_units"]
+        return units["input_tokens"], units["output_tokens"]
 
-class _Budget:
-    """The output tokens that are left; texts are cut when they run out."""
+
+class _OutputBudget:
+    """The output tokens that remain. Texts are cut when they run out."""
 
     def __init__(self, limit: int) -> None:
-        self.left = limit
+        self.remaining = limit
         self.spent = 0
-        self.cut = False
+        self.exceeded = False
 
     def take(self, text: str) -> str:
-        """As much of the text as there are tokens left."""
-        pieces = tokens.pieces(text)
-        kept = pieces[: self.left]
-        self.cut = self.cut or len(kept) < len(pieces)
-        self.left -= len(kept)
-        self.spent += len(kept)
-        return text if len(kept) == len(pieces) else "".join(kept)
+        """Return as much of the text as there are tokens for, and count it."""
+        pieces = tokens.split(text)
+        fitting = pieces[: self.remaining]
+        self.exceeded = self.exceeded or len(fitting) < len(pieces)
+        self.remaining -= len(fitting)
+        self.spent += len(fitting)
+        return text if len(fitting) == len(pieces) else "".join(fitting)
 
 
-def answer(body: Mapping[str, Any], model: Model) -> Answer:
-    """The turn that answers a validated request."""
-    talk = conversation.read(body, model)
-    prompt = usage.measure(body, talk)
-    calls = tools.choose(talk)
-    # Recorded: max_tokens 4 gives three billed tokens; the start of the turn counts as one.
-    budget = _Budget(max(1, (body.get("max_tokens") or model.max_output) - 1))
-    thinking = _think(talk, calls, budget)
-    reasoning = budget.spent
-    plan, text, finish, unbilled = None, None, "COMPLETE", usage.UNBILLED_PLAIN
-    found: tuple[Citation, ...] = ()
+def respond(body: Mapping[str, Any], model: Model) -> ChatResponse:
+    """Return the response to a validated request."""
+    conversation = read_conversation(body, model)
+    prompt = usage.measure_prompt(body, conversation)
+    calls = tool_selection.choose_calls(conversation)
+    # Recorded: max_tokens 4 gives three billed tokens, so the start of the turn counts as one.
+    budget = _OutputBudget(max(1, (body.get("max_tokens") or model.max_output) - 1))
+    thinking = _think(conversation, calls, budget)
+    reasoning_tokens = budget.spent
+    plan, text, finish_reason, unbilled = None, None, "COMPLETE", usage.UNBILLED_PLAIN
+    spans: tuple[Citation, ...] = ()
     mode = str((body.get("citation_options") or {}).get("mode") or "ENABLED").upper()
     if calls:
-        plan = None if model.reasoning else budget.take(tools.plan(talk, calls))
-        calls = [] if budget.cut else _write(calls, budget)
-        finish, unbilled = "TOOL_CALL", usage.UNBILLED_CALLS
-    elif not budget.cut:
-        text = answers.answer(talk)
-        text, stopped = _stop(text, body.get("stop_sequences") or ())
+        plan = None if model.reasoning else budget.take(tool_selection.write_plan(conversation, calls))
+        calls = [] if budget.exceeded else _write_calls(calls, budget)
+        finish_reason, unbilled = "TOOL_CALL", usage.UNBILLED_CALLS
+    elif not budget.exceeded:
+        text, stop_sequence = _stop(response_text.write_text(conversation), body.get("stop_sequences") or ())
         text = budget.take(text)
-        if stopped and not budget.cut:
-            finish, unbilled = "STOP_SEQUENCE", usage.UNBILLED_PLAIN + tokens.count(stopped)
-        if mode not in citations.SILENT_MODES:
-            found = citations.find(text, talk.results or talk.documents)
-            unbilled += usage.UNBILLED_CITED if found else 0
-    if budget.cut:
-        finish, unbilled = "MAX_TOKENS", usage.UNBILLED_CUT
-    counted = usage.tell(prompt, budget.spent, unbilled, reasoning if talk.thinks else None)
-    said = len(thinking or "") + len(plan or "") + len(text or "") + sum(len(call.arguments) for call in calls)
-    return Answer(
-        id=str(uuid.uuid4()), thinking=thinking, plan=plan, text=text, calls=tuple(calls), citations=found,
-        inline=mode != "ACCURATE", finish=finish, usage=counted, characters=prompt.characters + said,
+        if stop_sequence and not budget.exceeded:
+            finish_reason, unbilled = "STOP_SEQUENCE", usage.UNBILLED_PLAIN + tokens.count(stop_sequence)
+        if mode not in citations.DISABLED_MODES:
+            spans = citations.find_citations(text, conversation.results or conversation.documents)
+            unbilled += usage.UNBILLED_CITED if spans else 0
+    if budget.exceeded:
+        finish_reason, unbilled = "MAX_TOKENS", usage.UNBILLED_CUT
+    characters = len(thinking or "") + len(plan or "") + len(text or "") + sum(len(call.arguments) for call in calls)
+    return ChatResponse(
+        id=str(uuid.uuid4()),
+        thinking=thinking,
+        plan=plan,
+        text=text,
+        calls=tuple(calls),
+        citations=spans,
+        inline_citations=mode != "ACCURATE",
+        finish_reason=finish_reason,
+        usage=usage.to_json(prompt, budget.spent, unbilled, reasoning_tokens if conversation.thinks else None),
+        characters=prompt.characters + characters,
         logprobs=bool(body.get("logprobs")),
-    )  # fmt: skip
+    )
 
 
 def logprob_item(piece: str) -> dict[str, Any]:
-    """A LogprobItem of one piece: plausible, stable, meaningless (docs/cohere-api.md#chat-answers: never recorded)."""
-    spread = hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=2).digest()
+    """Return a LogprobItem of one token. Its number is stable and means nothing (none was ever recorded)."""
+    digest = hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=2).digest()
     return {
         "text": piece,
-        "token_ids": [tokens.number(piece)],
-        "logprobs": [-round(int.from_bytes(spread, "big") / 65_536, 6)],
+        "token_ids": [tokens.token_id(piece)],
+        "logprobs": [-round(int.from_bytes(digest, "big") / 65_536, 6)],
     }
 
 
-def _think(talk: Conversation, calls: list[Call], budget: _Budget) -> str | None:
-    if not talk.thinks:
+def _think(conversation: Conversation, calls: list[ToolCall], budget: _OutputBudget) -> str | None:
+    if not conversation.thinks:
         return None
-    thought = answers.thinking(talk, calls)
-    if talk.thinking_budget is not None:
-        thought = "".join(tokens.pieces(thought)[: talk.thinking_budget])
-    return budget.take(thought)
+    thinking = response_text.write_thinking(conversation, calls)
+    if conversation.thinking_budget is not None:
+        thinking = "".join(tokens.split(thinking)[: conversation.thinking_budget])
+    return budget.take(thinking)
 
 
-def _write(calls: list[Call], budget: _Budget) -> list[Call]:
-    """The calls that fit; the one that does not ends in the middle of its arguments."""
-    written: list[Call] = []
+def _write_calls(calls: list[ToolCall], budget: _OutputBudget) -> list[ToolCall]:
+    """Return the calls that fit. The one that does not ends in the middle of its arguments."""
+    complete: list[ToolCall] = []
     for call in calls:
-        if budget.left <= 0:
-            budget.cut = True
+        if budget.remaining <= 0:
+            budget.exceeded = True
             break
-        kept = budget.take(call.written)
-        if budget.cut:
-            written.append(Call(call.id, call.name, kept, kept))
-            break
-        written.append(call)
-    return written
+        arguments = budget.take(call.raw_arguments)
+        if budget.exceeded:
+            return [*complete, ToolCall(call.id, call.name, arguments, arguments)]
+        complete.append(call)
+    return complete
 
 
 def _stop(text: str, sequences: Sequence[str]) -> tuple[str, str]:
-    """The text before the first stop sequence, its trailing blank trimmed (recorded), and that sequence."""
-    places = [(text.find(sequence), sequence) for sequence in sequences if sequence and sequence in text]
-    if not places:
+    """Return the text before the first stop sequence, its trailing space removed (recorded), and that sequence."""
+    matches = [(text.find(sequence), sequence) for sequence in sequences if sequence and sequence in text]
+    if not matches:
         return text, ""
-    place, sequence = min(places)
-    return text[:place].rstrip(), sequence
+    position, sequence = min(matches)
+    return text[:position].rstrip(), sequence

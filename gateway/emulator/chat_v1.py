@@ -1,131 +1,133 @@
-"""POST /v1/chat: the older conversation, read as the newer one and answered by the same rules.
+"""POST /v1/chat: validated here, then translated into a body of /v2/chat and answered by the same rules.
 
-Here it is judged and turned into the body of /v2/chat, which is then judged by that endpoint's rules too. How
-the answer is told in the older words is `stream_v1.py`.
-Source: docs/cohere-api.md#version-1 and docs/cohere-api.md#errors.
+The translated body passes the validation of /v2/chat as well. `chat_v1_encoding.py` writes the response.
+Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import msgspec
 
 from gateway.emulator import chat, validation
-from gateway.emulator.catalogue import Model
-from gateway.emulator.chat import Answer
-from gateway.emulator.connectors import Connector, Search, search
-from gateway.emulator.extraction import glance, salient
-from gateway.emulator.refusals import Refusal, bare, invalid, wrong_type
-from gateway.emulator.request import Emulator
+from gateway.emulator.chat import ChatResponse
+from gateway.emulator.connectors import Connector, SearchResult, search
+from gateway.emulator.errors import APIError, bad_request, invalid_request, require_object
+from gateway.emulator.keywords import excerpt, keywords
+from gateway.emulator.model_catalog import Model
+from gateway.emulator.request import EmulatorState
 from gateway.emulator.tool_validation import check_tool_name
 from gateway.emulator.validation import Check
 
-# In the samples of the specification; a request may leave its model out (deprecated, but served).
+# The model of the specification's samples. A request may leave it out: deprecated, but served.
 DEFAULT_MODEL = "command-a-03-2025"
-NOT_FOR_V1 = (
+UNSUPPORTED_MODEL = (
     "this model is not supported with '/v1/chat', please use '/v2/chat' instead. More details in the migration"
     " guide: https://docs.cohere.com/docs/migrating-v1-to-v2"
 )
 ROLES = {"USER": "user", "CHATBOT": "assistant", "SYSTEM": "system", "TOOL": "tool"}
-MOST_REMEMBERED, LONGEST_REMEMBERED = 100, 200_000  # turns of one conversation_id, and bytes of them as JSON
+MAX_SAVED_TURNS, MAX_SAVED_BYTES = 100, 200_000  # of one conversation_id, the bytes as JSON
 
-# The names under which a parameter's type is written, and JSON Schema's.
+# A parameter's type in Python's spelling or JSON Schema's -> in JSON Schema's
 TYPES = {
     "str": "string", "string": "string", "int": "integer", "integer": "integer", "float": "number",
     "number": "number", "bool": "boolean", "boolean": "boolean", "list": "array", "array": "array",
     "dict": "object", "object": "object",
 }  # fmt: skip
 
-SAME = (
+# Fields that mean the same in /v2/chat
+SHARED_FIELDS = (
     "stream", "temperature", "max_tokens", "k", "p", "seed", "stop_sequences", "frequency_penalty",
     "presence_penalty", "response_format",
 )  # fmt: skip
-CHAT: dict[str, Check] = {
+FIELDS: dict[str, Check] = {
     "message": validation.string,
     "model": validation.string,
     "preamble": validation.string,
-    "chat_history": validation.listing,
+    "chat_history": validation.object_list,
     "conversation_id": validation.string,
     "prompt_truncation": validation.one_of("OFF", "AUTO", "AUTO_PRESERVE_ORDER"),
-    "connectors": validation.listing,
+    "connectors": validation.object_list,
     "search_queries_only": validation.boolean,
-    "documents": validation.listing,
+    "documents": validation.object_list,
     "citation_quality": validation.one_of("ENABLED", "DISABLED", "FAST", "ACCURATE", "OFF", any_case=True),
     "max_input_tokens": validation.integer(1, None, "max_input_tokens must be greater than 0."),
     "raw_prompting": validation.boolean,
-    "tools": validation.listing,
-    "tool_results": validation.listing,
+    "tools": validation.object_list,
+    "tool_results": validation.object_list,
     "force_single_step": validation.boolean,
     "safety_mode": validation.one_of("CONTEXTUAL", "STRICT", "NONE"),
-    **{name: validation.CHAT[name] for name in SAME},
+    **{name: validation.CHAT[name] for name in SHARED_FIELDS},
 }
-# Recorded in a 400: a raw prompt is all there is.
-NOT_WITH_RAW = ("connectors", "documents", "search_queries_only", "tools")
+# Recorded in a 400. A raw prompt is all that the model reads.
+FORBIDDEN_WITH_RAW_PROMPTING = ("connectors", "documents", "search_queries_only", "tools")
 
 
-class Remembered(msgspec.Struct):
-    """What was said under one conversation_id."""
+class SavedConversation(msgspec.Struct):
+    """The turns of one conversation_id."""
 
     turns: list[dict[str, Any]]
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished turn, with what the older answer tells beyond the newer one's."""
+class ChatV1Response(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished turn, with what only the v1 format shows."""
 
-    answer: Answer
-    history: list[dict[str, Any]]  # everything said before this answer, this message included
-    documents: dict[str, dict[str, Any]]  # all that could be cited, whole, by id
-    search: Search | None
-    only_search: bool
+    response: ChatResponse
+    history: list[dict[str, Any]]  # the turns before the response, the new message included
+    documents: dict[str, dict[str, Any]]  # everything that could be cited, by id
+    search: SearchResult | None
+    search_only: bool
 
 
-def answer(body: Mapping[str, Any], emulator: Emulator) -> Turn:
-    """The turn that answers a request."""
+def respond(body: Mapping[str, Any], emulator: EmulatorState) -> ChatV1Response:
+    """Validate a request and return the response to it."""
     name = body.get("model")
-    model = emulator.catalogue.serving(DEFAULT_MODEL if name in (None, "") else name, "chat")
+    model = emulator.model_catalog.find_for("chat", DEFAULT_MODEL if name in (None, "") else name)
     if not model.v1:
-        raise invalid(NOT_FOR_V1)
+        raise invalid_request(UNSUPPORTED_MODEL)
     check(body)
-    found = search(body, salient(glance(body.get("message") or ""), 8), emulator.shelf(Connector))
+    query = keywords(excerpt(body.get("message") or ""), 8)
+    search_result = search(body, query, emulator.repository(Connector))
     history = _history(body, emulator)
-    documents = _documents(body, found)
-    finished = _say(body, model, history, documents)
-    told = [*history, *_asked(body)]
-    _remember(body, emulator, told, finished)
-    return Turn(
-        answer=finished,
-        history=told,
+    documents = _documents(body, search_result)
+    response = _respond_within_context(body, model, history, documents)
+    turns = [*history, *_new_turns(body)]
+    _save(body, emulator, turns, response)
+    return ChatV1Response(
+        response=response,
+        history=turns,
         documents=documents | _results_by_id(body),
-        search=found,
-        only_search=bool(body.get("search_queries_only")),
+        search=search_result,
+        search_only=bool(body.get("search_queries_only")),
     )
 
 
 def check(body: Mapping[str, Any]) -> None:
-    """The rules that /v2/chat does not have."""
-    validation.fields({name: body[name] for name in body if name in CHAT}, CHAT, "chat")
+    """Apply the rules that /v2/chat does not have."""
+    validation.fields({name: body[name] for name in body if name in FIELDS}, FIELDS, "chat")
     if not body.get("message") and not body.get("tool_results"):
-        raise invalid("message must be at least 1 token long or tool results must be specified.")
-    if body.get("raw_prompting") and any(body.get(name) for name in NOT_WITH_RAW):
-        raise invalid(f"raw prompting is not supported with the following parameter(s): {', '.join(NOT_WITH_RAW)}.")
+        raise invalid_request("message must be at least 1 token long or tool results must be specified.")
+    if body.get("raw_prompting") and any(body.get(name) for name in FORBIDDEN_WITH_RAW_PROMPTING):
+        names = ", ".join(FORBIDDEN_WITH_RAW_PROMPTING)
+        raise invalid_request(f"raw prompting is not supported with the following parameter(s): {names}.")
     for index, turn in enumerate(body.get("chat_history") or ()):
         _check_turn(turn, index)
     for tool in body.get("tools") or ():
         _check_tool(tool)
     if body.get("tool_results"):
         if not body.get("tools"):
-            raise invalid("tool_results requires tools to be provided.")  # guessed
+            raise invalid_request("tool_results requires tools to be provided.")  # guessed
         _check_results(body["tool_results"])
 
 
 def _check_turn(turn: Any, index: int) -> None:
-    if not isinstance(turn, dict):
-        raise wrong_type("chat_history", turn, "Object", "chat")
+    require_object("chat_history", turn)
     role = turn.get("role")
     if not isinstance(role, str) or role.upper() not in ROLES:
-        raise invalid(
+        raise invalid_request(
             f"Invalid role in chat_history at index {index}. Role must be one of the following: User, Chatbot,"
             " System, Tool"
         )
@@ -136,196 +138,195 @@ def _check_turn(turn: Any, index: int) -> None:
     if message is not None:
         validation.string("message", message, "chat")
     if not message and not calls:
-        raise invalid("all elements in history must have a message.")
-    validation.listing("tool_calls", calls, "chat")
+        raise invalid_request("all elements in history must have a message.")
+    validation.object_list("tool_calls", calls, "chat")
     for call in calls:
         _check_call(call)
 
 
 def _check_tool(tool: Any) -> None:
-    if not isinstance(tool, dict):
-        raise wrong_type("tools", tool, "Object", "chat")
+    require_object("tools", tool)
     check_tool_name(tool.get("name"))
-    definitions = tool.get("parameter_definitions") or {}
-    if not isinstance(definitions, dict):
-        raise wrong_type("parameter_definitions", definitions, "Object", "chat")
+    definitions = require_object("parameter_definitions", tool.get("parameter_definitions") or {})
     if not tool.get("description") and not definitions:
-        raise invalid(f"the '{tool['name']}' tool must have at least a description, input, or output.")
+        raise invalid_request(f"the '{tool['name']}' tool must have at least a description, input, or output.")
     for name, definition in definitions.items():
         if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
-            raise invalid(f"parameter '{name}' of tool '{tool['name']}' must have a type.")  # guessed
+            raise invalid_request(f"parameter '{name}' of tool '{tool['name']}' must have a type.")  # guessed
 
 
 def _check_results(results: Any) -> None:
-    validation.listing("tool_results", results, "chat")
+    validation.object_list("tool_results", results, "chat")
     for result in results:
-        if not isinstance(result, dict):
-            raise wrong_type("tool_results", result, "Object", "chat")
+        require_object("tool_results", result)
         _check_call(result.get("call"))
-        validation.listing("outputs", result.get("outputs"), "chat")
+        validation.object_list("outputs", result.get("outputs"), "chat")
         for output in result["outputs"]:
-            if not isinstance(output, dict):
-                raise wrong_type("outputs", output, "Object", "chat")
+            require_object("outputs", output)
 
 
 def _check_call(call: Any) -> None:
-    if not isinstance(call, dict):
-        raise wrong_type("call", call, "Object", "chat")
+    require_object("call", call)
     check_tool_name(call.get("name"))
-    if not isinstance(call.get("parameters"), dict):
-        raise wrong_type("parameters", call.get("parameters"), "Object", "chat")
+    require_object("parameters", call.get("parameters"))
 
 
-def _history(body: Mapping[str, Any], emulator: Emulator) -> list[dict[str, Any]]:
-    """What was said before: told by the caller, or remembered under the conversation's id."""
+def _history(body: Mapping[str, Any], emulator: EmulatorState) -> list[dict[str, Any]]:
+    """Return the turns before this request, from the body or saved under its conversation_id."""
     if body.get("chat_history") is not None or not body.get("conversation_id"):
         return [turn | {"role": turn["role"].upper()} for turn in body.get("chat_history") or ()]
-    known = emulator.shelf(Remembered).things.get(body["conversation_id"])
-    return list(known.turns) if known else []
+    saved = emulator.repository(SavedConversation).items.get(body["conversation_id"])
+    return list(saved.turns) if saved else []
 
 
-def _asked(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The turns that this request adds."""
-    asked: list[dict[str, Any]] = []
+def _new_turns(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the turns that this request adds."""
+    turns: list[dict[str, Any]] = []
     if body.get("message"):
-        asked.append({"role": "USER", "message": body["message"]})
+        turns.append({"role": "USER", "message": body["message"]})
     if body.get("tool_results"):
-        asked.append({"role": "TOOL", "tool_results": body["tool_results"]})
-    return asked
+        turns.append({"role": "TOOL", "tool_results": body["tool_results"]})
+    return turns
 
 
-def _remember(body: Mapping[str, Any], emulator: Emulator, told: list[dict[str, Any]], finished: Answer) -> None:
+def _save(
+    body: Mapping[str, Any], emulator: EmulatorState, turns: list[dict[str, Any]], response: ChatResponse
+) -> None:
+    """Save the conversation under its id, without its beginning where it is too long."""
     if body.get("conversation_id"):
-        turns = [*told, chatbot(finished)][-MOST_REMEMBERED:]
-        while turns and len(msgspec.json.encode(turns)) > LONGEST_REMEMBERED:
+        turns = [*turns, chatbot_turn(response)][-MAX_SAVED_TURNS:]
+        while turns and len(msgspec.json.encode(turns)) > MAX_SAVED_BYTES:
             turns = turns[(len(turns) + 1) // 2 :]
-        emulator.shelf(Remembered).put(body["conversation_id"], Remembered(turns))
+        emulator.repository(SavedConversation).add(body["conversation_id"], SavedConversation(turns))
 
 
-def chatbot(finished: Answer) -> dict[str, Any]:
-    """The answer as a turn of the history."""
-    turn: dict[str, Any] = {"role": "CHATBOT", "message": finished.text or finished.plan or ""}
-    if finished.calls:
-        turn["tool_calls"] = calls(finished)
+def chatbot_turn(response: ChatResponse) -> dict[str, Any]:
+    """Return the response as a turn of the history."""
+    turn: dict[str, Any] = {"role": "CHATBOT", "message": response.text or response.plan or ""}
+    if response.calls:
+        turn["tool_calls"] = v1_calls(response)
     return turn
 
 
-def calls(finished: Answer) -> list[dict[str, Any]]:
-    """The calls in the older spelling: arguments are an object, and there are no ids."""
-    told = []
-    for call in finished.calls:
+def v1_calls(response: ChatResponse) -> list[dict[str, Any]]:
+    """Return the tool calls in v1's format: arguments are an object, and there are no ids."""
+    calls = []
+    for call in response.calls:
         try:
             parameters = msgspec.json.decode(call.arguments or "{}")
-        except msgspec.DecodeError:  # cut short by max_tokens
+        except msgspec.DecodeError:  # cut by max_tokens
             parameters = {}
-        told.append({"name": call.name, "parameters": parameters})
-    return told
+        calls.append({"name": call.name, "parameters": parameters})
+    return calls
 
 
-def _documents(body: Mapping[str, Any], found: Search | None) -> dict[str, dict[str, Any]]:
-    """The caller's documents and what the connectors found, by id."""
+def _documents(body: Mapping[str, Any], search_result: SearchResult | None) -> dict[str, dict[str, Any]]:
+    """Return the request's documents and those of its connectors, by id."""
     documents: dict[str, dict[str, Any]] = {}
     for index, document in enumerate(body.get("documents") or ()):
-        if not isinstance(document, dict):
-            raise wrong_type("documents", document, "Object", "chat")
+        require_object("documents", document)
         identity = str(document.get("id") or f"doc_{index}")
         if identity in documents:
-            places = list(documents)
-            raise invalid(f"duplicate document ID {identity} at index {index} and {places.index(identity)}")
+            first = list(documents).index(identity)
+            raise invalid_request(f"duplicate document ID {identity} at index {index} and {first}")
         if not any(value for key, value in document.items() if key not in ("id", "_excludes")):
-            raise invalid(f"document at index {index} cannot be empty")
+            raise invalid_request(f"document at index {index} cannot be empty")
         documents[identity] = document | {"id": identity}
-    return documents | (found.documents if found else {})
+    return documents | (search_result.documents if search_result else {})
 
 
-def _say(
+def _respond_within_context(
     body: Mapping[str, Any], model: Model, history: list[dict[str, Any]], documents: dict[str, dict[str, Any]]
-) -> Answer:
-    """Answer, without the beginning of the conversation where it is too long and may be cut."""
-    may_cut = body.get("prompt_truncation") or ("AUTO" if body.get("connectors") else "OFF")
+) -> ChatResponse:
+    """Return the response, to a shorter history if the request allows that and its own is too long."""
+    truncation = body.get("prompt_truncation") or ("AUTO" if body.get("connectors") else "OFF")
     while True:
-        asked = _as_v2(body, model, history, documents)
-        validation.chat(asked, model)
+        chat_body = _to_v2(body, model, history, documents)
+        validation.chat(chat_body, model)
         try:
-            return chat.answer(asked, model)
-        except Refusal as refusal:
-            if not history or may_cut == "OFF" or not str(refusal.message).startswith("too many tokens"):
+            return chat.respond(chat_body, model)
+        except APIError as error:
+            if not history or truncation == "OFF" or not str(error.message).startswith("too many tokens"):
                 raise
             history = history[(len(history) + 1) // 2 :]
 
 
-def _as_v2(
+def _to_v2(
     body: Mapping[str, Any], model: Model, history: list[dict[str, Any]], documents: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The body of /v2/chat that means the same."""
-    asked = {name: body[name] for name in SAME if body.get(name) is not None}
-    asked |= {"model": model.name, "messages": _messages(body, history)}
-    asked["citation_options"] = {"mode": body.get("citation_quality") or "ACCURATE"}
+    """Return the body of /v2/chat that means the same."""
+    chat_body = {name: body[name] for name in SHARED_FIELDS if body.get(name) is not None}
+    chat_body |= {"model": model.name, "messages": _messages(body, history)}
+    chat_body["citation_options"] = {"mode": body.get("citation_quality") or "ACCURATE"}
     if body.get("tools"):
-        asked["tools"] = [_tool(tool) for tool in body["tools"]]
+        chat_body["tools"] = [_tool(tool) for tool in body["tools"]]
     if documents and not body.get("search_queries_only"):
-        asked["documents"] = [{"id": identity, "data": _shown(document)} for identity, document in documents.items()]
-    return asked
+        chat_body["documents"] = [
+            {"id": identity, "data": _visible_fields(document)} for identity, document in documents.items()
+        ]
+    return chat_body
 
 
-def _shown(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model sees of a document."""
+def _visible_fields(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a document that the model reads."""
     hidden = ("id", "_excludes", *(document.get("_excludes") or ()))
     return {key: value for key, value in document.items() if key not in hidden} or {"text": "(nothing)"}
 
 
 def _messages(body: Mapping[str, Any], history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    turns = [*history, *_asked(body)]
+    turns = [*history, *_new_turns(body)]
     system = [body.get("preamble"), *(turn.get("message") for turn in turns if turn["role"] == "SYSTEM")]
-    told = "\n\n".join(text for text in system if text)
-    messages: list[dict[str, Any]] = [{"role": "system", "content": told}] if told else []
-    numbers = iter(range(1_000_000))  # calls have no ids here, so they get some
+    system_text = "\n\n".join(text for text in system if text)
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system_text}] if system_text else []
+    call_numbers = count()  # calls have no ids in v1, so they are numbered
     for turn in turns:
         role = ROLES[turn["role"]]
         if role == "user":
             messages.append({"role": role, "content": turn["message"]})
         elif role == "assistant" and turn.get("tool_calls"):
-            made = [_call(call, next(numbers)) for call in turn["tool_calls"]]
-            messages.append({"role": role, "tool_plan": turn.get("message") or "", "tool_calls": made})
+            calls = [_call(call, next(call_numbers)) for call in turn["tool_calls"]]
+            messages.append({"role": role, "tool_plan": turn.get("message") or "", "tool_calls": calls})
         elif role == "assistant":
             messages.append({"role": role, "content": turn["message"]})
         elif role == "tool":
-            messages += _tool_messages(turn.get("tool_results") or [], messages, numbers)
+            messages += _tool_messages(turn.get("tool_results") or [], messages, call_numbers)
     return messages
 
 
-def _tool_messages(results: list[dict[str, Any]], before: list[dict[str, Any]], numbers: Any) -> list[dict[str, Any]]:
-    """What the tools returned, after the turn that called them; that turn is made up when nobody told it."""
-    called = (before[-1].get("tool_calls") or []) if before else []
-    added: list[dict[str, Any]] = []
-    if [call["function"]["name"] for call in called] != [result["call"]["name"] for result in results]:
-        called = [_call(result["call"], next(numbers)) for result in results]
-        added.append({"role": "assistant", "tool_plan": "", "tool_calls": called})
-    for index, (call, result) in enumerate(zip(called, results, strict=True)):
+def _tool_messages(
+    results: list[dict[str, Any]], before: list[dict[str, Any]], call_numbers: Iterator[int]
+) -> list[dict[str, Any]]:
+    """Return the tool results as messages, after the turn that called them, which is added if it is missing."""
+    calls = (before[-1].get("tool_calls") or []) if before else []
+    messages: list[dict[str, Any]] = []
+    if [call["function"]["name"] for call in calls] != [result["call"]["name"] for result in results]:
+        calls = [_call(result["call"], next(call_numbers)) for result in results]
+        messages.append({"role": "assistant", "tool_plan": "", "tool_calls": calls})
+    for index, (call, result) in enumerate(zip(calls, results, strict=True)):
         parts = [
             {"type": "document", "document": {"id": identity, "data": output}}
             for identity, output in _outputs(result, index).items()
         ]
-        added.append({"role": "tool", "tool_call_id": call["id"], "content": parts or ""})
-    return added
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": parts or ""})
+    return messages
 
 
 def _outputs(result: Mapping[str, Any], index: int) -> dict[str, dict[str, Any]]:
-    """The outputs of one result by the ids under which they are cited."""
+    """Return the outputs of one tool result by the ids under which they are cited."""
     name = result["call"]["name"]
-    return {f"{name}:{index}:{place}": output for place, output in enumerate(result["outputs"]) if output}
+    return {f"{name}:{index}:{position}": output for position, output in enumerate(result["outputs"]) if output}
 
 
 def _results_by_id(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, dict[str, Any]] = {}
     for index, result in enumerate(body.get("tool_results") or ()):
-        found |= {key: output | {"id": key} for key, output in _outputs(result, index).items()}
-    return found
+        outputs |= {key: output | {"id": key} for key, output in _outputs(result, index).items()}
+    return outputs
 
 
 def _call(call: Mapping[str, Any], number: int) -> dict[str, Any]:
-    written = msgspec.json.encode(call["parameters"]).decode()
-    function = {"name": call["name"], "arguments": written}
+    arguments = msgspec.json.encode(call["parameters"]).decode()
+    function = {"name": call["name"], "arguments": arguments}
     return {"id": f"{call['name']}_{number}", "type": "function", "function": function}
 
 
@@ -342,14 +343,14 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _property(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """`List[str]` and `Dict[str, int]` are written too; what is inside stays open."""
+    """Return a parameter's schema. `List[str]` and `Dict[str, int]` occur too; what they contain is left open."""
     kind = definition["type"].lower().partition("[")[0].strip()
-    told: dict[str, Any] = {"type": TYPES.get(kind, "string")}
-    if told["type"] == "array":
-        told["items"] = {"type": "string"}
+    schema: dict[str, Any] = {"type": TYPES.get(kind, "string")}
+    if schema["type"] == "array":
+        schema["items"] = {"type": "string"}
     description = definition.get("description")
     if description is not None:
         if not isinstance(description, str):
-            raise bare("description must be a string")  # guessed
-        told["description"] = description
-    return told
+            raise bad_request("description must be a string")  # guessed
+        schema["description"] = description
+    return schema

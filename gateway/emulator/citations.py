@@ -1,7 +1,7 @@
-"""Which words of an answer come from which source.
+"""Which spans of a text come from which source.
 
-A citation is made where a fragment of a source stands in the answer, as the real ones do
-(docs/cohere-api.md#chat-answers).
+A span is cited where a fragment of a source stands in the text, as in Cohere's own citations
+(docs/cohere-api.md#documents-and-citations).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 
 from gateway.emulator.conversation import Source
 
-# Cut at commas, lines and sentence ends, but not inside "22.5".
-JOINTS = re.compile(r"[\n;,]+|(?<=[.!?])\s+")
-MOST = 12
-SILENT_MODES = ("OFF", "DISABLED")
+# A fragment ends at a comma, a line end or a sentence end, but not inside "22.5".
+FRAGMENT_ENDS = re.compile(r"[\n;,]+|(?<=[.!?])\s+")
+MAX_CITATIONS = 12
+DISABLED_MODES = ("OFF", "DISABLED")
 
 
 class Citation(msgspec.Struct, frozen=True):
-    """A span of the answer (end exclusive, in code points) and where it comes from."""
+    """A span of the text (end exclusive, in code points) and its sources, in Cohere's JSON."""
 
     start: int
     end: int
@@ -29,26 +29,26 @@ class Citation(msgspec.Struct, frozen=True):
     sources: tuple[dict[str, Any], ...]
 
 
-def find(text: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
-    """The citations of a text, in its order, none overlapping."""
-    found: list[Citation] = []
+def find_citations(text: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
+    """Return the citations of a text by their start. None overlaps another."""
+    citations: list[Citation] = []
     for source in sources:
-        place = 0
-        for fragment in JOINTS.split(source.text):
+        position = 0
+        for fragment in FRAGMENT_ENDS.split(source.text):
             fragment = fragment.strip()
-            start = text.find(fragment, place) if len(fragment) > 1 else -1
+            start = text.find(fragment, position) if len(fragment) > 1 else -1
             if start < 0:
                 continue
-            place = start + len(fragment)
-            if not any(start < other.end and other.start < place for other in found):
-                found.append(Citation(start, place, fragment, (source.told,)))
-    found.sort(key=lambda citation: citation.start)
-    return tuple(found[:MOST])
+            position = start + len(fragment)
+            if not any(start < other.end and other.start < position for other in citations):
+                citations.append(Citation(start, position, fragment, (source.reference,)))
+    citations.sort(key=lambda citation: citation.start)
+    return tuple(citations[:MAX_CITATIONS])
 
 
-def told(citation: Citation, content_index: int) -> dict[str, Any]:
-    """A citation as it stands in a body; the index only when a thinking block comes first (recorded)."""
-    shown: dict[str, Any] = {
+def to_json(citation: Citation, content_index: int) -> dict[str, Any]:
+    """Return a citation of a body. It has a `content_index` only after a thinking block (recorded)."""
+    body: dict[str, Any] = {
         "start": citation.start,
         "end": citation.end,
         "text": citation.text,
@@ -56,5 +56,5 @@ def told(citation: Citation, content_index: int) -> dict[str, Any]:
         "type": "TEXT_CONTENT",
     }
     if content_index:
-        shown["content_index"] = content_index
-    return shown
+        body["content_index"] = content_index
+    return body

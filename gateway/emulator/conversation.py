@@ -1,6 +1,6 @@
-"""A validated chat request, read once: who said what, which results came back, which sources may be cited.
+"""A validated chat request, read once: the turns, the tool results, and the sources that may be cited.
 
-No judging (that is `messages.py`), no answering (`answers.py`, `tools.py`).
+It applies no rules (`message_validation.py` does) and writes no answers (`response_text.py`, `tool_selection.py`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 
 from gateway.emulator import images
-from gateway.emulator.catalogue import Model
-from gateway.emulator.json_schema import schema_of
+from gateway.emulator.model_catalog import Model
+from gateway.emulator.schema_validation import schema_of
 
 ENCODER = msgspec.json.Encoder()
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Something that an answer may quote: `told` is the `sources[]` entry of a citation, `text` its words."""
+    """Something that a response may cite: the entry of a citation's `sources`, and the text to find there."""
 
-    told: dict[str, Any]
+    reference: dict[str, Any]
     text: str
 
 
@@ -35,107 +35,107 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the rules look at."""
+    """Everything that the rules of a response look at."""
 
     model: Model
     system: str
-    user: str  # the last user turn's text
-    earlier: tuple[str, ...]  # the user turns before it
+    user: str  # the text of the last user turn
+    earlier: tuple[str, ...]  # the texts of the user turns before it
     images: tuple[images.Image, ...]  # of all user turns
     tools: tuple[Tool, ...]
     tool_choice: str | None
     called: tuple[str, ...]  # names of the tools called since the last user turn
-    results: tuple[Source, ...]  # tool results at the very end of the list
+    results: tuple[Source, ...]  # the tool results at the very end of the list
     documents: tuple[Source, ...]
-    prefill: str  # text of a trailing assistant turn
+    prefill: str  # the text of an assistant turn at the end
     thinks: bool
     thinking_budget: int | None
     wants_json: bool
     schema: dict[str, Any] | None
-    fingerprint: bytes  # of everything that decides what is said
+    fingerprint: bytes  # of everything that decides what the response says
 
     @property
-    def answers_a_tool(self) -> bool:
-        """Whether the last thing said is what a tool returned."""
+    def follows_tool_results(self) -> bool:
+        """Whether tool results are the last thing in the list."""
         return bool(self.results)
 
 
-def read(body: Mapping[str, Any], model: Model) -> Conversation:
-    """The conversation in a body that has passed validation."""
+def read_conversation(body: Mapping[str, Any], model: Model) -> Conversation:
+    """Return the conversation of a body that has passed validation."""
     messages: list[dict[str, Any]] = body["messages"]
     users = [text_of(message.get("content")) for message in messages if message["role"] == "user"]
     last = messages[-1]
-    form = body.get("response_format") or {}
-    budget = (body.get("thinking") or {}).get("token_budget")
-    disabled = (body.get("thinking") or {}).get("type") == "disabled"
+    response_format = body.get("response_format") or {}
+    thinking = body.get("thinking") or {}
     system = "\n\n".join(text_of(message["content"]) for message in messages if message["role"] == "system")
-    told = _told_to_call(system)
+    required = _required_tools(system)
+    tools = tuple(map(_tool, body.get("tools") or ()))
     return Conversation(
         model=model,
         system=system,
         user=users[-1] if users else "",
         earlier=tuple(users[:-1]),
         images=tuple(_images(messages)),
-        tools=tuple(tool for tool in map(_tool, body.get("tools") or ()) if not told or tool.name in told),
-        tool_choice=body.get("tool_choice") or ("REQUIRED" if told else None),
-        called=_called(messages),
-        results=_results(messages),
+        tools=tuple(tool for tool in tools if not required or tool.name in required),
+        tool_choice=body.get("tool_choice") or ("REQUIRED" if required else None),
+        called=_called_tools(messages),
+        results=_trailing_results(messages),
         documents=tuple(_document(item, index) for index, item in enumerate(body.get("documents") or ())),
         prefill=text_of(last.get("content")) if last["role"] == "assistant" else "",
-        thinks=model.reasoning and not disabled,
-        thinking_budget=budget,
-        wants_json=form.get("type") == "json_object",
-        schema=schema_of(form),
+        thinks=model.reasoning and thinking.get("type") != "disabled",
+        thinking_budget=thinking.get("token_budget"),
+        wants_json=response_format.get("type") == "json_object",
+        schema=schema_of(response_format),
         fingerprint=_fingerprint(body, model),
     )
 
 
-# A system prompt that demands a call of certain tools is obeyed like tool_choice: models do, mostly.
+# A system prompt that demands a call of certain tools counts as tool_choice, because models mostly obey it.
 MUST_CALL = re.compile(r"\bmust call (?:the tool|one of these tools:) ([A-Za-z0-9_, ]+?) now\b")
 
 
-def _told_to_call(system: str) -> frozenset[str]:
-    """The tools of which the system prompt says that one must be called now."""
-    found = MUST_CALL.search(system)
-    return frozenset(found[1].split(", ")) if found else frozenset()
+def _required_tools(system: str) -> frozenset[str]:
+    """Return the tools of which the system prompt says that one must be called now."""
+    match = MUST_CALL.search(system)
+    return frozenset(match[1].split(", ")) if match else frozenset()
 
 
 def text_of(content: Any) -> str:
-    """The words of a content, parts joined; thinking and pictures are not words."""
+    """Return the text parts of a message's content, joined."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content or () if part["type"] == "text")
 
 
 def all_text(message: Mapping[str, Any]) -> str:
-    """Everything in a message that costs tokens, pictures apart."""
+    """Return everything in a message that costs text tokens."""
     content = message.get("content")
-    told = [content] if isinstance(content, str) else []
+    texts = [content] if isinstance(content, str) else []
     for part in content if isinstance(content, list) else ():
         if part["type"] == "document":
-            told.append(words_of(part["document"]["data"]))
+            texts.append(document_text(part["document"]["data"]))
         elif part["type"] != "image_url":
-            told.append(part[part["type"]])
-    told.append(message.get("tool_plan") or "")
+            texts.append(part[part["type"]])
+    texts.append(message.get("tool_plan") or "")
     for call in message.get("tool_calls") or ():
-        told += [call["function"]["name"], call["function"].get("arguments") or ""]
-    return " ".join(text for text in told if text)
+        texts += [call["function"]["name"], call["function"].get("arguments") or ""]
+    return " ".join(text for text in texts if text)
 
 
-def words_of(data: Any) -> str:
-    """A document's values as text."""
+def document_text(data: Any) -> str:
+    """Return a document's values as text."""
     if isinstance(data, str):
         return data
     if isinstance(data, dict):
-        return "; ".join(words_of(value) for value in data.values())
+        return "; ".join(document_text(value) for value in data.values())
     if isinstance(data, list):
-        return ", ".join(words_of(value) for value in data)
+        return ", ".join(document_text(value) for value in data)
     return ENCODER.encode(data).decode()
 
 
 def _images(messages: list[dict[str, Any]]) -> list[images.Image]:
     return [
-        images.look(part["image_url"]["url"])
+        images.read_image(part["image_url"]["url"])
         for message in messages
         if message["role"] == "user" and isinstance(message["content"], list)
         for part in message["content"]
@@ -148,7 +148,7 @@ def _tool(tool: Mapping[str, Any]) -> Tool:
     return Tool(function["name"], function.get("description") or "", function["parameters"])
 
 
-def _called(messages: list[dict[str, Any]]) -> tuple[str, ...]:
+def _called_tools(messages: list[dict[str, Any]]) -> tuple[str, ...]:
     names: list[str] = []
     for message in messages:
         if message["role"] == "user":
@@ -157,51 +157,50 @@ def _called(messages: list[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _results(messages: list[dict[str, Any]]) -> tuple[Source, ...]:
-    found: list[Source] = []
+def _trailing_results(messages: list[dict[str, Any]]) -> tuple[Source, ...]:
+    results: list[Source] = []
     for message in reversed(messages):
         if message["role"] != "tool":
             break
-        found[:0] = _sources(message["tool_call_id"], message["content"])
-    return tuple(found)
+        results[:0] = _result_sources(message["tool_call_id"], message["content"])
+    return tuple(results)
 
 
-def _sources(identity: str, content: Any) -> list[Source]:
-    """The citable pieces of one tool message; ids are `<call id>:<n>` unless the document has its own."""
+def _result_sources(call_id: str, content: Any) -> list[Source]:
+    """Return the sources in one tool message. Their ids are `<call id>:<n>` unless a document has its own."""
     if isinstance(content, str):
-        return [_tool_source(f"{identity}:0", {"content": content}, content)]
-    found: list[Source] = []
+        return [_result_source(f"{call_id}:0", {"content": content}, content)]
+    sources: list[Source] = []
     for index, part in enumerate(content):
-        name = f"{identity}:{index}"
+        identity = f"{call_id}:{index}"
         if part["type"] == "document":
             document = part["document"]
             data = document["data"]
             output = data if isinstance(data, dict) else {"content": data}
-            found.append(_tool_source(document.get("id") or name, output, words_of(data)))
+            sources.append(_result_source(document.get("id") or identity, output, document_text(data)))
         else:
-            found.append(_tool_source(name, {"content": part["text"]}, part["text"]))
-    return found
+            sources.append(_result_source(identity, {"content": part["text"]}, part["text"]))
+    return sources
 
 
-def _tool_source(identity: str, output: dict[str, Any], text: str) -> Source:
+def _result_source(identity: str, output: dict[str, Any], text: str) -> Source:
     return Source({"type": "tool", "id": identity, "tool_output": output}, text)
 
 
 def _document(item: Any, index: int) -> Source:
-    """A document of the request; a bare string counts as its `text` (docs/cohere-api.md#documents-and-citations,
-    unknown)."""
+    """Return a document of the request. A bare string is taken for its `text`, which was never recorded."""
     identity, data = f"doc:{index}", item
     if isinstance(item, dict):
         identity, data = item.get("id") or identity, item["data"]
     if isinstance(data, str):
         data = {"text": data}
     text = next((data[key] for key in ("text", "snippet", "content") if isinstance(data.get(key), str)), None)
-    told = {"type": "document", "id": identity, "document": {"id": identity, **data}}
-    return Source(told, text if text is not None else words_of(data))
+    reference = {"type": "document", "id": identity, "document": {"id": identity, **data}}
+    return Source(reference, text if text is not None else document_text(data))
 
 
 def _fingerprint(body: Mapping[str, Any], model: Model) -> bytes:
-    """Streaming or not, the same request says the same: `stream` does not count."""
-    told = {key: value for key, value in body.items() if key != "stream" and value is not None}
-    told["model"] = model.name
-    return hashlib.blake2b(ENCODER.encode(told), digest_size=16).digest()
+    """Return a hash of the request without `stream`, because the streamed response says the same."""
+    relevant = {key: value for key, value in body.items() if key != "stream" and value is not None}
+    relevant["model"] = model.name
+    return hashlib.blake2b(ENCODER.encode(relevant), digest_size=16).digest()

@@ -1,7 +1,7 @@
-"""An uploaded file as rows: JSON lines, CSV or plain text, and whether its type of dataset may have them.
+"""The rows of an uploaded file (JSON lines, CSV or plain text), checked against the type of its dataset.
 
-Only the beginning of a file is kept (`multipart.KEPT`, `MOST`); what is not kept is counted. Source:
-docs/cohere-api.md#datasets.
+Only the beginning of a file is stored (`multipart.MAX_PART_BYTES`, `MAX_ROWS`); the rest is counted.
+Source: docs/cohere-api.md#datasets.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import msgspec
 
 from gateway.emulator.multipart import Part
 
-MOST = 100  # rows that are kept, and so embedded, answered or learned from
-LONGEST_SAMPLE = 200
+MAX_ROWS = 100  # that are stored, and so embedded, run, or learned from
+SAMPLES = 3
+MAX_SAMPLE_CHARACTERS = 200
 DECODER = msgspec.json.Decoder()
 
 # type of dataset -> the fields that each row must have
-REQUIRED: dict[str, tuple[str, ...]] = {
+REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "embed-input": ("text",),
     "embed-result": (),
     "cluster-result": (),
@@ -36,58 +37,58 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 
 
-class Rows(msgspec.Struct, kw_only=True):
-    """The rows that are kept, how many there were, and what is wrong with some of them."""
+class DatasetRows(msgspec.Struct, kw_only=True):
+    """The first valid rows of a file, the number of all its rows, and what is wrong with the others."""
 
-    kept: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
     count: int
-    malformed: list[str]
+    errors: list[str]
     warnings: list[str]
 
 
-def read(part: Part, kind: str, separator: str, delimiter: str) -> Rows:
-    """The rows of a file."""
+def read_rows(part: Part, kind: str, separator: str, delimiter: str) -> DatasetRows:
+    """Return the rows of a file. `separator` splits a text file, `delimiter` the columns of a CSV file."""
     text = part.data.decode("utf-8", "replace").removeprefix("\ufeff")
-    if not part.whole:
-        text = text[: text.rfind("\n") + 1]  # a row that was cut is none
+    if not part.complete:
+        text = text[: text.rfind("\n") + 1]  # the last row was cut
     suffix = (part.filename or "").rpartition(".")[2].lower()
     if suffix == "csv":
-        found, malformed = _from_csv(text, delimiter)
+        parsed, errors = _from_csv(text, delimiter)
     elif suffix == "txt":
         lines = text.split(separator or "\n")
-        found, malformed = [{"text": line.strip()} for line in lines if line.strip()], []
+        parsed, errors = [{"text": line.strip()} for line in lines if line.strip()], []
     else:
-        found, malformed = _from_json_lines(text)
-    problems = [(row, _problem(row, kind)) for row in found]
-    good = [row for row, problem in problems if not problem]
-    malformed += [problem for _, problem in problems if problem]
+        parsed, errors = _from_json_lines(text)
+    problems = [(row, _problem(row, kind)) for row in parsed]
+    rows = [row for row, problem in problems if not problem]
+    errors += [problem for _, problem in problems if problem]
     if kind.startswith("batch-"):
-        good = _unique(good, malformed)
-    count = len(found) if part.whole else part.lines
+        rows = _with_unique_ids(rows, errors)
+    count = len(parsed) if part.complete else part.lines
     warnings = []
-    if count > len(found) or len(good) > MOST:
-        warnings.append(f"the emulator keeps the first {min(len(good), MOST)} rows only")
-    return Rows(kept=good[:MOST], count=count, malformed=malformed, warnings=warnings)
+    if count > len(parsed) or len(rows) > MAX_ROWS:
+        warnings.append(f"the emulator keeps the first {min(len(rows), MAX_ROWS)} rows only")
+    return DatasetRows(rows=rows[:MAX_ROWS], count=count, errors=errors, warnings=warnings)
 
 
-def sample(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What a dataset shows of its rows."""
-    return [msgspec.json.encode(row).decode("utf-8", "replace")[:LONGEST_SAMPLE] for row in rows[:3]]
+def samples(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the beginnings of the first rows, as a dataset shows them."""
+    return [msgspec.json.encode(row).decode("utf-8", "replace")[:MAX_SAMPLE_CHARACTERS] for row in rows[:SAMPLES]]
 
 
 def _from_csv(text: str, delimiter: str) -> tuple[list[dict[str, Any]], list[str]]:
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     try:
         for row in csv.DictReader(io.StringIO(text), delimiter=delimiter or ","):
-            found.append({name: value for name, value in row.items() if name is not None and value is not None})
+            rows.append({name: value for name, value in row.items() if name is not None and value is not None})
     except csv.Error as error:
-        return found, [f"csv: {error}"]
-    return found, []
+        return rows, [f"csv: {error}"]
+    return rows, []
 
 
 def _from_json_lines(text: str) -> tuple[list[dict[str, Any]], list[str]]:
-    found: list[dict[str, Any]] = []
-    malformed: list[str] = []
+    rows: list[dict[str, Any]] = []
+    errors: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -96,29 +97,31 @@ def _from_json_lines(text: str) -> tuple[list[dict[str, Any]], list[str]]:
         except (msgspec.DecodeError, RecursionError):
             row = None
         if isinstance(row, dict):
-            found.append(row)
+            rows.append(row)
         else:
-            malformed.append(f"line {number} is not a JSON object")
-    return found, malformed
+            errors.append(f"line {number} is not a JSON object")
+    return rows, errors
 
 
 def _problem(row: dict[str, Any], kind: str) -> str:
-    """Why a row cannot be in such a dataset; empty when it can."""
-    for field in REQUIRED[kind]:
+    """Return why a dataset of that type cannot contain the row, or an empty string."""
+    required = REQUIRED_FIELDS[kind]
+    for field in required:
         if row.get(field) in (None, ""):
             return f"field '{field}' is missing"
-    if "custom_id" in REQUIRED[kind]:
+    if "custom_id" in required:
         if not isinstance(row["custom_id"], str) or not isinstance(row["body"], dict):
             return "custom_id must be a string and body an object"
-    elif "text" in REQUIRED[kind] and not isinstance(row["text"], str):
+    elif "text" in required and not isinstance(row["text"], str):
         return "field 'text' must be a string"
     return ""
 
 
-def _unique(found: list[dict[str, Any]], malformed: list[str]) -> list[dict[str, Any]]:
+def _with_unique_ids(rows: list[dict[str, Any]], errors: list[str]) -> list[dict[str, Any]]:
+    """Return the rows, of several with the same custom_id the first; the others become errors."""
     by_id: dict[str, dict[str, Any]] = {}
-    for row in found:
+    for row in rows:
         if row["custom_id"] in by_id:
-            malformed.append(f"custom_id '{row['custom_id']}' occurs twice")
+            errors.append(f"custom_id '{row['custom_id']}' occurs twice")
         by_id.setdefault(row["custom_id"], row)
     return list(by_id.values())

@@ -1,7 +1,7 @@
-"""/v1/datasets: files that callers upload, and files that jobs make of them.
+"""/v1/datasets: files that clients upload, and files that jobs produce.
 
-A dataset is checked while callers look (`shelf.Course`), and can be downloaded as Avro from the address that it
-shows, as at Cohere without a key. Source: docs/cohere-api.md#datasets; `dataset_rows.py` reads the files.
+A dataset is validated as clients look at it (`repository.JobProgress`). It can be downloaded as Avro from the address
+that it shows, without a key, as at Cohere. Source: docs/cohere-api.md#datasets.
 """
 
 from __future__ import annotations
@@ -13,233 +13,263 @@ from typing import Any
 import msgspec
 
 from gateway.emulator import avro, dataset_rows
-from gateway.emulator.refusals import Refusal, bare, invalid
-from gateway.emulator.repository import Course, moment, short_id, window
-from gateway.emulator.request import Emulator, Reply, Request
+from gateway.emulator.dataset_rows import REQUIRED_FIELDS, DatasetRows
+from gateway.emulator.errors import invalid_request
+from gateway.emulator.multipart import Part
+from gateway.emulator.repository import JobProgress, format_time, limit_and_offset, short_id
+from gateway.emulator.request import EmulatorState, Request, Response
 
-LONGEST_NAME = 50
-LARGEST, LARGEST_OF_ALL = 1_500_000_000, 10_000_000_000
+MAX_NAME = 50  # characters, exclusive
+MAX_BYTES, MAX_ORGANIZATION_BYTES = 1_500_000_000, 10_000_000_000
 DEFAULT_LIMIT = 100
 STATUSES = ("unknown", "queued", "processing", "failed", "validated", "skipped")
-MOST_PROBLEMS = 10
-MOST_BYTES = 64 * 1024 * 1024  # kept of all datasets together; past it the oldest is forgotten
-DOWNLOADS = "/emulator/datasets/{id}/{part}"
+MAX_LISTED_ERRORS = 10
+MAX_STORED_BYTES = 64 * 1024 * 1024  # of all datasets together; the oldest goes first
+DOWNLOAD_PATH = "/emulator/datasets/{id}/{part}"
+TEXT_COLUMN = ["null", "string"]  # an Avro type
 
 
 class Dataset(msgspec.Struct, kw_only=True):
-    """One dataset. Of its rows only the first `rows.MOST` are kept."""
+    """One dataset. Only its first `dataset_rows.MAX_ROWS` rows are stored."""
 
     id: str
     name: str
     kind: str
     created: float
     updated: float
-    course: Course
-    kept: list[dict[str, Any]]
+    progress: JobProgress
+    rows: list[dict[str, Any]]
     count: int
     size: int
-    weight: int  # the bytes that are kept of it
+    stored_bytes: int
     schema: Any
     filename: str = ""
     error: str = ""
     warnings: list[str] = []
-    preserved: list[str] = []
-    parsed: dict[str, str] = {}
-    original: bool = False
+    preserved_fields: list[str] = []
+    parse_info: dict[str, str] = {}
+    has_original: bool = False
 
-    def described(self, base: str) -> dict[str, Any]:
-        """The dataset as Cohere shows it; `base` is where its parts can be fetched."""
-        told: dict[str, Any] = {"id": self.id, "name": self.name}
-        told |= {"created_at": moment(self.created), "updated_at": moment(self.updated)}
-        told |= {"dataset_type": self.kind, "validation_status": self.course.stage}
-        if self.course.over and self.error:
-            told["validation_error"] = self.error
-        told["required_fields"] = list(dataset_rows.REQUIRED.get(self.kind, ()))
-        told["preserve_fields"] = self.preserved
-        if self.course.over and not self.error:
-            told |= {"schema": avro.ENCODER.encode(self.schema).decode(), "dataset_parts": [self._part(base)]}
-        told["validation_warnings"] = self.warnings
-        if self.parsed:
-            told["parse_info"] = self.parsed
-        return told
+    def to_json(self, base_url: str) -> dict[str, Any]:
+        """Return the dataset in Cohere's format. `base_url` is where its parts can be downloaded."""
+        body: dict[str, Any] = {"id": self.id, "name": self.name}
+        body |= {"created_at": format_time(self.created), "updated_at": format_time(self.updated)}
+        body |= {"dataset_type": self.kind, "validation_status": self.progress.stage}
+        if self.progress.finished and self.error:
+            body["validation_error"] = self.error
+        body["required_fields"] = list(REQUIRED_FIELDS.get(self.kind, ()))
+        body["preserve_fields"] = self.preserved_fields
+        if self.progress.finished and not self.error:
+            body |= {"schema": avro.ENCODER.encode(self.schema).decode(), "dataset_parts": [self._part(base_url)]}
+        body["validation_warnings"] = self.warnings
+        if self.parse_info:
+            body["parse_info"] = self.parse_info
+        return body
 
-    def _part(self, base: str) -> dict[str, Any]:
-        address = base + DOWNLOADS.format(id=self.id, part=0)
-        told: dict[str, Any] = {"id": f"{self.id}-0", "name": self.filename or f"{self.name}.avro", "url": address}
-        told |= {"index": 0, "size_bytes": self.size, "num_rows": self.count}
-        if self.original:
-            told["original_url"] = address
-        return told | {"samples": dataset_rows.sample(self.kept)}
+    def _part(self, base_url: str) -> dict[str, Any]:
+        url = base_url + DOWNLOAD_PATH.format(id=self.id, part=0)
+        part: dict[str, Any] = {"id": f"{self.id}-0", "name": self.filename or f"{self.name}.avro", "url": url}
+        part |= {"index": 0, "size_bytes": self.size, "num_rows": self.count}
+        if self.has_original:
+            part["original_url"] = url
+        return part | {"samples": dataset_rows.samples(self.rows)}
 
-    def file(self) -> bytes:
-        """The rows that are kept, as the file that is downloaded."""
-        return avro.container(self.schema, [_row(row, self.schema) for row in self.kept])
+    def to_avro(self) -> bytes:
+        """Return the stored rows as an Avro file."""
+        return avro.encode_container(self.schema, [_avro_row(row, self.schema) for row in self.rows])
 
 
-def create(request: Request) -> Reply:
-    """POST /v1/datasets."""
+def create(request: Request) -> Response:
+    """Handle POST /v1/datasets."""
     query = request.query
-    name, kind = query.get("name", ""), query.get("type", "")
-    if not name:
-        raise bare("invalid request: name is required.")  # guessed
-    if len(name) >= LONGEST_NAME:
-        raise invalid(f"name must be shorter than {LONGEST_NAME} characters.")  # guessed
-    if kind not in dataset_rows.REQUIRED:
-        raise invalid(f"type must be one of {', '.join(dataset_rows.REQUIRED)}.")  # guessed
-    delimiter = query.get("csv_delimiter", "")
-    if len(delimiter) > 1:
-        raise invalid("csv_delimiter must be a single character.")  # guessed
-    part = request.form.find("data") if request.form else None
-    if part is None:
-        raise invalid("data is required.")  # guessed
-    sizes = [dataset.size for dataset in request.emulator.shelf(Dataset).newest()]
-    if part.size > LARGEST or sum(sizes) + part.size > LARGEST_OF_ALL:
-        raise invalid("the dataset exceeds the capacity of your organization.")  # guessed
-    read = dataset_rows.read(part, kind, query.get("text_separator", ""), delimiter)
-    error, warnings = _judged(read, query.get("skip_malformed_input", "").lower() == "true")
-    preserved = [*request.lists.get("keep_fields", ()), *request.lists.get("optional_fields", ())]
+    part = _check_upload(request)
+    name, kind = query["name"], query["type"]
+    content = dataset_rows.read_rows(part, kind, query.get("text_separator", ""), query.get("csv_delimiter", ""))
+    error, warnings = _judge(content, query.get("skip_malformed_input", "").lower() == "true")
+    parse_options = (("separator", "text_separator"), ("delimiter", "csv_delimiter"))
     now = request.emulator.clock()
     dataset = Dataset(
-        id=short_id(name), name=name, kind=kind, created=now, updated=now, filename=part.filename or "",
-        course=Course(["queued", "processing", "failed" if error else "validated"]),
-        kept=read.kept, count=read.count, size=part.size, weight=len(part.data), schema=_schema(read.kept), error=error,
-        warnings=warnings, preserved=preserved,
-        parsed={key: query[said] for key, said in (("separator", "text_separator"), ("delimiter", "csv_delimiter"))
-                if query.get(said)},
-        original=query.get("keep_original_file", "").lower() == "true",
+        id=short_id(name),
+        name=name,
+        kind=kind,
+        created=now,
+        updated=now,
+        filename=part.filename or "",
+        progress=JobProgress(["queued", "processing", "failed" if error else "validated"]),
+        rows=content.rows,
+        count=content.count,
+        size=part.size,
+        stored_bytes=len(part.data),
+        schema=_text_schema(content.rows),
+        error=error,
+        warnings=warnings,
+        preserved_fields=[
+            *request.query_lists.get("keep_fields", ()), *request.query_lists.get("optional_fields", ())
+        ],
+        parse_info={key: query[option] for key, option in parse_options if query.get(option)},
+        has_original=query.get("keep_original_file", "").lower() == "true",
     )  # fmt: skip
-    _keep(dataset, request.emulator)
-    return Reply(body={"id": dataset.id})
+    _store(dataset, request.emulator)
+    return Response(body={"id": dataset.id})
 
 
-def _judged(read: dataset_rows.Rows, skip: bool) -> tuple[str, list[str]]:
-    """The error that fails the dataset, if any, and its warnings."""
-    problems = read.malformed[:MOST_PROBLEMS]
-    if problems and not skip:
-        return f"{len(read.malformed)} malformed rows: {'; '.join(problems)}", read.warnings
-    if not read.kept:
-        return "the dataset has no rows", read.warnings
-    return "", [*read.warnings, *problems]
+def _check_upload(request: Request) -> Part:
+    """Return the uploaded file. Raises a 400 for a bad query, a missing file, or one that is too large."""
+    query = request.query
+    if not query.get("name"):
+        raise invalid_request("name is required.")  # guessed
+    if len(query["name"]) >= MAX_NAME:
+        raise invalid_request(f"name must be shorter than {MAX_NAME} characters.")  # guessed
+    if query.get("type") not in REQUIRED_FIELDS:
+        raise invalid_request(f"type must be one of {', '.join(REQUIRED_FIELDS)}.")  # guessed
+    if len(query.get("csv_delimiter", "")) > 1:
+        raise invalid_request("csv_delimiter must be a single character.")  # guessed
+    part = request.form.find("data") if request.form else None
+    if part is None:
+        raise invalid_request("data is required.")  # guessed
+    total = sum(dataset.size for dataset in request.emulator.repository(Dataset).newest_first())
+    if part.size > MAX_BYTES or total + part.size > MAX_ORGANIZATION_BYTES:
+        raise invalid_request("the dataset exceeds the capacity of your organization.")  # guessed
+    return part
 
 
-def listing(request: Request) -> Reply:
-    """GET /v1/datasets, newest first."""
+def _judge(content: DatasetRows, skip_malformed: bool) -> tuple[str, list[str]]:
+    """Return the error that fails the dataset, or an empty string, and its warnings."""
+    errors = content.errors[:MAX_LISTED_ERRORS]
+    if errors and not skip_malformed:
+        return f"{len(content.errors)} malformed rows: {'; '.join(errors)}", content.warnings
+    if not content.rows:
+        return "the dataset has no rows", content.warnings
+    return "", [*content.warnings, *errors]
+
+
+def list_all(request: Request) -> Response:
+    """Handle GET /v1/datasets, newest first."""
     query = request.query
     kind, status = query.get("datasetType"), query.get("validationStatus")
     if status and status not in STATUSES:
-        raise invalid(f"validationStatus must be one of {', '.join(STATUSES)}.")  # guessed
+        raise invalid_request(f"validationStatus must be one of {', '.join(STATUSES)}.")  # guessed
     before, after = _date(query.get("before")), _date(query.get("after"))
-    found = []
-    for dataset in request.emulator.shelf(Dataset).newest():
-        look(dataset, request.emulator)
-        if kind and dataset.kind != kind or status and dataset.course.stage != status:
+    matches = []
+    for dataset in request.emulator.repository(Dataset).newest_first():
+        advance(dataset, request.emulator)
+        if kind and dataset.kind != kind or status and dataset.progress.stage != status:
             continue
         if before is not None and dataset.created >= before or after is not None and dataset.created <= after:
             continue
-        found.append(dataset)
-    shown = [dataset.described(request.base) for dataset in window(found, query, DEFAULT_LIMIT)]
-    return Reply(body={"datasets": shown})
+        matches.append(dataset)
+    page = limit_and_offset(matches, query, DEFAULT_LIMIT)
+    return Response(body={"datasets": [dataset.to_json(request.base_url) for dataset in page]})
 
 
-def usage(request: Request) -> Reply:
-    """GET /v1/datasets/usage."""
-    return Reply(body={"organization_usage": sum(each.size for each in request.emulator.shelf(Dataset).newest())})
+def get_usage(request: Request) -> Response:
+    """Handle GET /v1/datasets/usage."""
+    total = sum(dataset.size for dataset in request.emulator.repository(Dataset).newest_first())
+    return Response(body={"organization_usage": total})
 
 
-def get(request: Request) -> Reply:
-    """GET /v1/datasets/{id}."""
-    dataset = named(request.path["id"], request.emulator)
-    look(dataset, request.emulator)
-    return Reply(body={"dataset": dataset.described(request.base)})
+def get(request: Request) -> Response:
+    """Handle GET /v1/datasets/{id}."""
+    dataset = find(request.path_params["id"], request.emulator)
+    advance(dataset, request.emulator)
+    return Response(body={"dataset": dataset.to_json(request.base_url)})
 
 
-def delete(request: Request) -> Reply:
-    """DELETE /v1/datasets/{id}."""
-    identity = request.path["id"]
-    request.emulator.shelf(Dataset).take(identity, _absent(identity))
-    return Reply(body={})
+def delete(request: Request) -> Response:
+    """Handle DELETE /v1/datasets/{id}."""
+    identity = request.path_params["id"]
+    request.emulator.repository(Dataset).remove(identity, _not_found(identity))
+    return Response(body={})
 
 
-def named(identity: str, emulator: Emulator) -> Dataset:
-    """The dataset of that id, or the 404."""
-    return emulator.shelf(Dataset).get(identity, _absent(identity))
+def find(identity: str, emulator: EmulatorState) -> Dataset:
+    """Return the dataset of that id. Raises a 404."""
+    return emulator.repository(Dataset).get(identity, _not_found(identity))
 
 
-def usable(identity: Any, kinds: Sequence[str], emulator: Emulator) -> Dataset:
-    """The dataset that a job is to read: of a fitting type, and checked."""
+def find_usable(identity: Any, kinds: Sequence[str], emulator: EmulatorState) -> Dataset:
+    """Return the dataset that a job is to read. Raises a 400 unless it is validated and of one of these types."""
     if not isinstance(identity, str) or not identity:
-        raise invalid("dataset id is required.")  # guessed
-    dataset = named(identity, emulator)
+        raise invalid_request("dataset id is required.")  # guessed
+    dataset = find(identity, emulator)
     if dataset.kind not in kinds:
-        wanted = " or ".join(kinds)
-        raise invalid(f"dataset with id {identity} is of type {dataset.kind} but must be of type {wanted}.")  # guessed
-    if dataset.course.stage != "validated":
-        raise invalid(f"dataset with id {identity} must be validated but is {dataset.course.stage}.")  # guessed
+        allowed = " or ".join(kinds)
+        raise invalid_request(
+            f"dataset with id {identity} is of type {dataset.kind} but must be of type {allowed}."
+        )  # guessed
+    if dataset.progress.stage != "validated":
+        raise invalid_request(
+            f"dataset with id {identity} must be validated but is {dataset.progress.stage}."
+        )  # guessed
     return dataset
 
 
-def made(
-    name: str, identity: str, kind: str, fields: dict[str, Any], kept: list[dict[str, Any]], emulator: Emulator
+def save_output(
+    name: str, identity: str, kind: str, fields: dict[str, Any], rows: list[dict[str, Any]], emulator: EmulatorState
 ) -> None:
-    """Keep a dataset that a job has made; its fields have Avro types of their own."""
+    """Store the dataset that a job has produced. `fields` are its Avro types by name."""
     now = emulator.clock()
-    schema = avro.record("row", fields)
     dataset = Dataset(
-        id=identity, name=name, kind=kind, created=now, updated=now, course=Course(["validated"]), kept=kept,
-        count=len(kept), size=0, weight=0, schema=schema,
+        id=identity, name=name, kind=kind, created=now, updated=now, progress=JobProgress(["validated"]), rows=rows,
+        count=len(rows), size=0, stored_bytes=0, schema=avro.record("row", fields),
     )  # fmt: skip
-    dataset.size = dataset.weight = len(dataset.file())
-    _keep(dataset, emulator)
+    dataset.size = dataset.stored_bytes = len(dataset.to_avro())
+    _store(dataset, emulator)
 
 
-def _keep(dataset: Dataset, emulator: Emulator) -> None:
-    shelf = emulator.shelf(Dataset)
-    shelf.put(dataset.id, dataset)
-    weight = sum(each.weight for each in shelf.things.values())
-    for each in list(shelf.things.values())[:-1]:
-        if weight > MOST_BYTES:
-            weight -= shelf.take(each.id, _absent(each.id)).weight
+def _store(dataset: Dataset, emulator: EmulatorState) -> None:
+    repository = emulator.repository(Dataset)
+    repository.add(dataset.id, dataset)
+    total = sum(each.stored_bytes for each in repository.items.values())
+    for each in list(repository.items.values())[:-1]:
+        if total > MAX_STORED_BYTES:
+            total -= repository.remove(each.id, _not_found(each.id)).stored_bytes
 
 
-def look(dataset: Dataset, emulator: Emulator) -> None:
-    """Somebody looks, so the checking goes on."""
-    if dataset.course.look():
+def advance(dataset: Dataset, emulator: EmulatorState) -> None:
+    """Go on with the validation."""
+    if dataset.progress.advance():
         dataset.updated = emulator.clock()
 
 
-def _absent(identity: str) -> str:
+def _not_found(identity: str) -> str:
     return f"dataset with id {identity} not found"
 
 
-def _schema(kept: Sequence[dict[str, Any]]) -> Any:
-    """Every field of an uploaded row is a text; what is none is written as JSON."""
-    names = dict.fromkeys(_avro_name(name) for row in kept for name in row)
-    return avro.record("row", dict.fromkeys(names, ["null", "string"]))
+def _text_schema(rows: Sequence[dict[str, Any]]) -> Any:
+    """Return the Avro schema of uploaded rows: every column is text, because fields may differ in type."""
+    names = dict.fromkeys(_avro_name(name) for row in rows for name in row)
+    return avro.record("row", dict.fromkeys(names, TEXT_COLUMN))
 
 
-def _row(row: dict[str, Any], schema: Any) -> dict[str, Any]:
-    """A row as its schema wants it."""
-    told = {_avro_name(name): value for name, value in row.items()}
+def _avro_row(row: dict[str, Any], schema: Any) -> dict[str, Any]:
+    """Return a row as its schema demands. The rows that a job has produced are right already."""
+    values = {_avro_name(name): value for name, value in row.items()}
     fields = {field["name"]: field["type"] for field in schema["fields"]}
-    if any(kind != ["null", "string"] for kind in fields.values()):
-        return told  # made by a job, and right
-    return {name: as_text(told.get(name)) for name in fields}
+    if any(kind != TEXT_COLUMN for kind in fields.values()):
+        return values
+    return {name: as_text(values.get(name)) for name in fields}
 
 
 def as_text(value: Any) -> str | None:
+    """Return a value as text, as JSON unless it is text or null already."""
     return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _avro_name(name: str) -> str:
-    kept = "".join(sign if sign.isascii() and (sign.isalnum() or sign == "_") else "_" for sign in name)
-    return kept if kept and not kept[0].isdigit() else f"_{kept}"
+    """Return the name with an underscore for every character that Avro does not allow."""
+    cleaned = "".join(
+        character if character.isascii() and (character.isalnum() or character == "_") else "_" for character in name
+    )
+    return cleaned if cleaned and not cleaned[0].isdigit() else f"_{cleaned}"
 
 
-def _date(said: str | None) -> float | None:
-    if not said:
+def _date(text: str | None) -> float | None:
+    """Return a date-time of the query as Unix time; one without an offset is in UTC."""
+    if not text:
         return None
     try:
-        told = datetime.fromisoformat(said)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Refusal(400, f"invalid request: '{said}' is not a valid date-time.") from None  # guessed
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+        raise invalid_request(f"'{text}' is not a valid date-time.") from None  # guessed
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,6 +1,6 @@
-"""Answers of /v2/embed: vectors for texts, images and fused inputs, cut and counted as the model would.
+"""The vectors of /v2/embed, for texts, images and inputs of several parts, truncated and billed as at Cohere.
 
-Source: docs/cohere-api.md#embed. Validation is `validation.py`; the numbers are `vectors.py`.
+`validation.py` checks the request, `vectors.py` computes the numbers. Source: docs/cohere-api.md#embed.
 """
 
 from __future__ import annotations
@@ -11,106 +11,99 @@ from typing import Any
 
 import msgspec
 
-from gateway.emulator import images, tokens, vectors
-from gateway.emulator.catalogue import Model
+from gateway.emulator import images, tokens, usage, vectors
+from gateway.emulator.http_exchange import count_headers
 from gateway.emulator.images import Image
-from gateway.emulator.refusals import overlong
+from gateway.emulator.model_catalog import Model
+from gateway.emulator.request import META_V2, Headers
+from gateway.emulator.validation import EMBEDDING_TYPES
 
-FORMATS = ("float", "int8", "uint8", "binary", "ubinary", "base64")
 
-
-class Embedded(msgspec.Struct, frozen=True):
-    """A body with what its headers need."""
+class EmbedResult(msgspec.Struct, frozen=True):
+    """A response body, and what its headers count."""
 
     body: dict[str, Any]
     characters: int
-    counted: int
+    tokens: int
+
+    def count_headers(self) -> Headers:
+        """Return the headers `num_chars` and `num_tokens`."""
+        return tuple(count_headers({"num_chars": self.characters, "num_tokens": self.tokens}))
 
 
-class _Work:
-    """One request being embedded: the vectors so far and what they cost."""
+class _Embedder:
+    """Embeds the parts of one request and counts what they cost."""
 
     def __init__(self, body: Mapping[str, Any], model: Model) -> None:
         self.model = model
         self.size: int = body.get("output_dimension") or model.dimensions[0]
         self.limit = min(body.get("max_tokens") or model.context_length, model.context_length)
         self.truncate: str = body.get("truncate") or "END"
-        self.vectors: list[vectors.Vector] = []
-        self.pictures: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
         self.text_tokens = 0
         self.image_tokens = 0
         self.characters = 0
 
     def text(self, text: str) -> vectors.Vector:
-        """A text's vector, after truncation."""
-        pieces = tokens.pieces(text)
+        """Return the vector of a text, truncated. Raises a 400 if it is too long and must not be."""
+        pieces = tokens.split(text)
+        if self.truncate == "NONE":
+            usage.check_context(len(pieces), self.limit)
         excess = len(pieces) - self.limit
-        if excess > 0 and self.truncate == "NONE":
-            raise overlong(
-                f"size limit exceeded by {excess} tokens. Try using shorter or fewer inputs,"
-                " or setting prompt_truncation='AUTO'."
-            )
         if excess > 0:
             pieces = pieces[excess:] if self.truncate == "START" else pieces[: self.limit]
         self.text_tokens += len(pieces)
         self.characters += len(text)
-        return vectors.of_text("".join(pieces), self.size, self.model.space)
+        return vectors.text_vector("".join(pieces), self.size, self.model.space)
 
-    def picture(self, url: str) -> vectors.Vector:
-        """An image's vector."""
-        image = images.look(url)
-        self.pictures.append(_described(image))
+    def image(self, url: str) -> vectors.Vector:
+        """Return the vector of an image."""
+        image = images.read_image(url)
+        self.images.append(_image_entry(image))
         self.image_tokens += images.TOKENS
-        return vectors.of_bytes(image.data, f"image {image.format}", self.size, self.model.space)
+        return vectors.image_vector(image.data, f"image {image.format}", self.size, self.model.space)
+
+    def parts(self, content: list[dict[str, Any]]) -> vectors.Vector:
+        """Return the one vector of an input that has several parts."""
+        return vectors.mean_vector(
+            [
+                self.text(part["text"]) if part["type"] == "text" else self.image(part["image_url"]["url"])
+                for part in content
+            ]
+        )
+
+    def billed_units(self) -> dict[str, int]:
+        """Return the billed units: v4 and newer bill image tokens, 0 for texts, v3 counts images (both recorded)."""
+        if self.model.multimodal:
+            return {"input_tokens": self.text_tokens, "image_tokens": self.image_tokens}
+        return {"images": len(self.images)} if self.images else {"input_tokens": self.text_tokens}
 
 
-def answer(body: Mapping[str, Any], model: Model) -> Embedded:
-    """The whole answer to a validated request."""
-    work = _Work(body, model)
+def embed(body: Mapping[str, Any], model: Model) -> EmbedResult:
+    """Return the response to a validated request."""
+    embedder = _Embedder(body, model)
     texts: list[str] = body.get("texts") or []
-    for text in texts:
-        work.vectors.append(work.text(text))
-    for url in body.get("images") or ():
-        work.vectors.append(work.picture(url))
-    for item in body.get("inputs") or ():
-        work.vectors.append(_fused(work, item["content"]))
-    wanted = body.get("embedding_types") or ["float"]
-    told: dict[str, Any] = {"id": str(uuid.uuid4()), "texts": _echo(texts, model)}
-    if work.pictures:
-        told["images"] = work.pictures
-    told["embeddings"] = _by_format(work.vectors, wanted)
-    told["meta"] = {"api_version": {"version": "2"}, "billed_units": _billed(work)}
-    told["response_type"] = "embeddings_by_type"
-    return Embedded(told, work.characters, work.text_tokens + work.image_tokens)
+    all_vectors = [embedder.text(text) for text in texts]
+    all_vectors += [embedder.image(url) for url in body.get("images") or ()]
+    all_vectors += [embedder.parts(item["content"]) for item in body.get("inputs") or ()]
+    echo = [text.lower() for text in texts] if model.lowercase else texts
+    response: dict[str, Any] = {"id": str(uuid.uuid4()), "texts": echo}
+    if embedder.images:
+        response["images"] = embedder.images
+    response["embeddings"] = _by_type(all_vectors, body.get("embedding_types") or ["float"])
+    response["meta"] = META_V2 | {"billed_units": embedder.billed_units()}
+    response["response_type"] = "embeddings_by_type"
+    return EmbedResult(response, embedder.characters, embedder.text_tokens + embedder.image_tokens)
 
 
-def _fused(work: _Work, content: list[dict[str, Any]]) -> vectors.Vector:
-    parts = [
-        work.text(part["text"]) if part["type"] == "text" else work.picture(part["image_url"]["url"])
-        for part in content
-    ]
-    return vectors.fused(parts)
+def _by_type(all_vectors: list[vectors.Vector], requested: list[str]) -> dict[str, list[Any]]:
+    embeddings: dict[str, list[Any]] = {name: [] for name in EMBEDDING_TYPES if name in requested}
+    for vector in all_vectors:
+        for name, value in vectors.to_types(vector, requested).items():
+            embeddings[name].append(value)
+    return embeddings
 
 
-def _echo(texts: list[str], model: Model) -> list[str]:
-    return [text.lower() for text in texts] if model.lowercase else texts
-
-
-def _by_format(made: list[vectors.Vector], wanted: list[str]) -> dict[str, list[Any]]:
-    told: dict[str, list[Any]] = {name: [] for name in FORMATS if name in wanted}
-    for vector in made:
-        for name, value in vectors.formats(vector, wanted).items():
-            told[name].append(value)
-    return told
-
-
-def _billed(work: _Work) -> dict[str, int]:
-    """v4 and newer bill image tokens (0 for texts), v3 counts images (both recorded)."""
-    if work.model.multimodal:
-        return {"input_tokens": work.text_tokens, "image_tokens": work.image_tokens}
-    return {"images": len(work.pictures)} if work.pictures else {"input_tokens": work.text_tokens}
-
-
-def _described(image: Image) -> dict[str, Any]:
-    """Recorded: bit_depth is 0."""
+def _image_entry(image: Image) -> dict[str, Any]:
+    """Return the entry of an image; its bit_depth is 0 (recorded)."""
     return {"width": image.width, "height": image.height, "format": image.format, "bit_depth": 0}

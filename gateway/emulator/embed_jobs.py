@@ -1,4 +1,4 @@
-"""/v1/embed-jobs: a whole dataset embedded while the caller looks (`shelf.Course`), into a dataset of its own.
+"""/v1/embed-jobs: a dataset of texts, embedded as clients look at the job, into a dataset of vectors.
 
 Source: docs/cohere-api.md#embed-jobs.
 """
@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from gateway.emulator import avro, datasets, embed, validation
-from gateway.emulator.catalogue import Model
 from gateway.emulator.datasets import Dataset
-from gateway.emulator.refusals import Refusal, invalid
-from gateway.emulator.repository import Course, moment, short_id
-from gateway.emulator.request import META_V1, Emulator, Reply, Request, warnings
+from gateway.emulator.errors import APIError, invalid_request
+from gateway.emulator.model_catalog import Model
+from gateway.emulator.repository import JobProgress, format_time, short_id
+from gateway.emulator.request import META_V1, EmulatorState, Request, Response
 from gateway.emulator.validation import Check
 
-RUNNING = ("processing", "processing", "complete")
-ABANDONED = ("cancelling", "cancelled")
+STAGES = ("processing", "processing", "complete")
+CANCELLED_STAGES = ("cancelling", "cancelled")
 FIELDS: dict[str, Check] = {
     "model": validation.string,
     "dataset_id": validation.string,
@@ -40,102 +40,105 @@ class EmbedJob(msgspec.Struct, kw_only=True):
     id: str
     name: str | None
     created: float
-    course: Course
+    progress: JobProgress
     model: Model
     source: Dataset
-    asked: dict[str, Any]  # what each text is embedded with
+    options: dict[str, Any]  # fields of the embed request of each text
     output: str | None = None
-    billed: int = 0
+    billed_tokens: int = 0
 
-    def described(self) -> dict[str, Any]:
-        """The job as Cohere shows it."""
-        told: dict[str, Any] = {"job_id": self.id}
+    def to_json(self) -> dict[str, Any]:
+        """Return the job in Cohere's format."""
+        body: dict[str, Any] = {"job_id": self.id}
         if self.name is not None:
-            told["name"] = self.name
-        told |= {"status": self.course.stage, "created_at": moment(self.created)}
-        told["input_dataset_id"] = self.source.id
+            body["name"] = self.name
+        body |= {"status": self.progress.stage, "created_at": format_time(self.created)}
+        body["input_dataset_id"] = self.source.id
         if self.output is not None:
-            told["output_dataset_id"] = self.output
-        told |= {"model": self.model.name, "truncate": self.asked["truncate"]}
-        return told | {"meta": META_V1 | ({"billed_units": {"input_tokens": self.billed}} if self.billed else {})}
+            body["output_dataset_id"] = self.output
+        body |= {"model": self.model.name, "truncate": self.options["truncate"]}
+        billed = {"billed_units": {"input_tokens": self.billed_tokens}} if self.billed_tokens else {}
+        return body | {"meta": META_V1 | billed}
 
 
-def create(request: Request) -> Reply:
-    """POST /v1/embed-jobs."""
-    body = {name: value for name, value in request.body.items() if name in FIELDS and value is not None}
-    model = request.emulator.catalogue.serving(body.get("model"), "embed")
+def create(request: Request) -> Response:
+    """Handle POST /v1/embed-jobs."""
+    body = request.select(FIELDS)
+    model = request.emulator.model_catalog.find_for("embed", body.get("model"))
     validation.fields(body, FIELDS, "embed-jobs")
     if not body.get("input_type"):
-        raise invalid("valid input_type must be provided with the provided model")
-    for kind in body.get("embedding_types") or ():
-        if kind not in validation.EMBEDDING_TYPES:
-            raise invalid(f"embedding_types must be one of {', '.join(validation.EMBEDDING_TYPES)} - received {kind}")
-    source = datasets.usable(body.get("dataset_id"), ("embed-input",), request.emulator)
+        raise invalid_request("valid input_type must be provided with the provided model")
+    validation.check_embedding_types(body.get("embedding_types") or ())
+    source = datasets.find_usable(body.get("dataset_id"), ("embed-input",), request.emulator)
     job = EmbedJob(
-        id=str(uuid.uuid4()), name=body.get("name"), created=request.emulator.clock(), course=Course(RUNNING),
-        model=model, source=source,
-        asked={
-            "input_type": body["input_type"], "truncate": body.get("truncate") or "END",
+        id=str(uuid.uuid4()),
+        name=body.get("name"),
+        created=request.emulator.clock(),
+        progress=JobProgress(STAGES),
+        model=model,
+        source=source,
+        options={
+            "input_type": body["input_type"],
+            "truncate": body.get("truncate") or "END",
             "embedding_types": body.get("embedding_types") or ["float"],
         },
-    )  # fmt: skip
-    request.emulator.shelf(EmbedJob).put(job.id, job)
-    return Reply(body={"job_id": job.id, "meta": META_V1}, headers=warnings(request.body, FIELDS))
+    )
+    request.emulator.repository(EmbedJob).add(job.id, job)
+    return Response(body={"job_id": job.id, "meta": META_V1}, headers=request.unknown_field_warning(FIELDS))
 
 
-def listing(request: Request) -> Reply:
-    """GET /v1/embed-jobs, newest first."""
-    jobs = list(request.emulator.shelf(EmbedJob).newest())
+def list_all(request: Request) -> Response:
+    """Handle GET /v1/embed-jobs, newest first."""
+    jobs = list(request.emulator.repository(EmbedJob).newest_first())
     for job in jobs:
-        _look(job, request.emulator)
-    return Reply(body={"embed_jobs": [job.described() for job in jobs]})
+        _advance(job, request.emulator)
+    return Response(body={"embed_jobs": [job.to_json() for job in jobs]})
 
 
-def get(request: Request) -> Reply:
-    """GET /v1/embed-jobs/{id}."""
-    job = _named(request)
-    _look(job, request.emulator)
-    return Reply(body=job.described())
+def get(request: Request) -> Response:
+    """Handle GET /v1/embed-jobs/{id}."""
+    job = _find(request)
+    _advance(job, request.emulator)
+    return Response(body=job.to_json())
 
 
-def cancel(request: Request) -> Reply:
-    """POST /v1/embed-jobs/{id}/cancel: an empty answer."""
-    job = _named(request)
-    if job.course.over:
-        raise invalid(f"embed job {job.id} cannot be cancelled, it is {job.course.stage}.")  # guessed
-    if job.course.stage not in ABANDONED:
-        job.course = Course(ABANDONED)
-    return Reply(body=None)
+def cancel(request: Request) -> Response:
+    """Handle POST /v1/embed-jobs/{id}/cancel. The response has an empty body."""
+    job = _find(request)
+    if job.progress.finished:
+        raise invalid_request(f"embed job {job.id} cannot be cancelled, it is {job.progress.stage}.")  # guessed
+    if job.progress.stage not in CANCELLED_STAGES:
+        job.progress = JobProgress(CANCELLED_STAGES)
+    return Response(body=None)
 
 
-def _named(request: Request) -> EmbedJob:
-    identity = request.path["id"]
-    return request.emulator.shelf(EmbedJob).get(identity, f"embed job with id {identity} not found")  # guessed
+def _find(request: Request) -> EmbedJob:
+    identity = request.path_params["id"]
+    return request.emulator.repository(EmbedJob).get(identity, f"embed job with id {identity} not found")  # guessed
 
 
-def _look(job: EmbedJob, emulator: Emulator) -> None:
-    """Somebody looks, so the job goes on; its last step is the whole work."""
-    if not job.course.look() or job.course.stage != "complete":
+def _advance(job: EmbedJob, emulator: EmulatorState) -> None:
+    """Go on to the next stage. All work is done in the last one."""
+    if not job.progress.advance() or job.progress.stage != "complete":
         return
     try:
         _finish(job, emulator)
-    except Refusal:
-        job.course = Course(["failed"])
+    except APIError:
+        job.progress = JobProgress(["failed"])
 
 
-def _finish(job: EmbedJob, emulator: Emulator) -> None:
-    wanted = job.asked["embedding_types"]
-    made: list[dict[str, Any]] = []
-    for row in job.source.kept:
-        embedded = embed.answer({"texts": [row["text"]], **job.asked}, job.model)
-        vectors = {kind: values[0] for kind, values in embedded.body["embeddings"].items()}
-        kept = {name: datasets.as_text(row.get(name)) for name in job.source.preserved if name != "text"}
-        made.append({"text": row["text"], "embeddings": vectors, **kept})
-        job.billed += embedded.counted
-    fields: dict[str, Any] = {"text": "string"}
-    kinds = {kind: AVRO_TYPES[kind] for kind in embed.FORMATS if kind in wanted}
-    fields["embeddings"] = avro.record("embeddings", kinds)
-    fields |= {name: ["null", "string"] for name in job.source.preserved if name != "text"}
+def _finish(job: EmbedJob, emulator: EmulatorState) -> None:
+    rows: list[dict[str, Any]] = []
+    preserved = [name for name in job.source.preserved_fields if name != "text"]
+    for row in job.source.rows:
+        result = embed.embed({"texts": [row["text"]], **job.options}, job.model)
+        embeddings = {kind: values[0] for kind, values in result.body["embeddings"].items()}
+        extra = {name: datasets.as_text(row.get(name)) for name in preserved}
+        rows.append({"text": row["text"], "embeddings": embeddings, **extra})
+        job.billed_tokens += result.tokens
+    types = {kind: AVRO_TYPES[kind] for kind in validation.EMBEDDING_TYPES if kind in job.options["embedding_types"]}
+    fields: dict[str, Any] = {"text": "string", "embeddings": avro.record("embeddings", types)}
+    fields |= dict.fromkeys(preserved, datasets.TEXT_COLUMN)
     name = f"{job.name or 'embed-job'}-output"
     job.output = short_id(name)
-    datasets.made(name, job.output, "embed-result", fields, made, emulator)
+    datasets.save_output(name, job.output, "embed-result", fields, rows, emulator)

@@ -1,7 +1,7 @@
-"""Values that a text offers for the fields of a schema: numbers in order, places, quoted words, dates, names.
+"""Values that a text offers for the fields of a schema: numbers, location names, quoted words, dates, names.
 
-`Drawing` is asked field by field and hands each number or quotation out once. When it has nothing that fits
-it says MISSING, and `schema_instances.py` makes something up.
+A `ValueExtractor` is asked field by field and gives each number or quotation once. Where it returns MISSING,
+`schema_instances.py` makes something up.
 """
 
 from __future__ import annotations
@@ -11,62 +11,63 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.emulator.keywords import excerpt
+
 MISSING: Final = object()
 
-GLANCE = 3_000
-
 NUMBER = re.compile(r"(?<![\w.])-?\d{1,18}(?:\.\d{1,18})?(?![\w]|\.\d)")
-SPELLED = {word: value for value, word in enumerate(
+NUMBER_WORDS = {word: value for value, word in enumerate(
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
      "twelve")
 )}  # fmt: skip
 QUOTED = re.compile(r'"([^"\n]+)"|“([^”\n]+)”|\'([^\'\n]+)\'(?!\w)|`([^`\n]+)`')
-CAPITAL = r"[^\W\d_a-zß-ÿ][\w’'.-]*\w|[A-ZÀ-Þ]\b"
-PLACE_NAME = rf"(?:{CAPITAL})(?: (?:(?:of|de|do|da|del|la|el|am|der|upon) )?(?:{CAPITAL}))*"
-PLACES = re.compile(
+CAPITALIZED = r"[^\W\d_a-zß-ÿ][\w’'.-]*\w|[A-ZÀ-Þ]\b"
+LOCATION_NAME = rf"(?:{CAPITALIZED})(?: (?:(?:of|de|do|da|del|la|el|am|der|upon) )?(?:{CAPITALIZED}))*"
+LOCATIONS = re.compile(
     rf"\b(?:in|for|of|at|to|from|near|between)\s+(?:the\s+)?"
-    rf"({PLACE_NAME}(?:(?:,? and |, ?(?:and )?){PLACE_NAME})*)"
+    rf"({LOCATION_NAME}(?:(?:,? and |, ?(?:and )?){LOCATION_NAME})*)"
 )
-PROPER = re.compile(rf"(?<![.!?] )(?<!^)\b({PLACE_NAME})")
+PROPER_NAME = re.compile(rf"(?<![.!?] )(?<!^)\b({LOCATION_NAME})")
 DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]+\.[\w.-]*\w")
 LINK = re.compile(r"https?://[^\s\"'<>]+[^\s\"'<>.,;!?)]")
 REGION = re.compile(r"[A-Z]{2}")
+SHAPES = {"date": DATE, "email": EMAIL, "uri": LINK, "url": LINK}
 
-PLACE_HINTS = ("city", "location", "place", "country", "town", "destination", "origin", "state", "region",
-               "address",               "capital", "where")  # fmt: skip
-NAME_HINTS = ("name", "person", "user", "author", "recipient", "customer", "who", "contact")
-TEXT_HINTS = ("query", "question", "prompt", "text", "input", "search", "topic", "message", "summary",
+# Words in the name of a field that say what kind of text it takes
+LOCATION_WORDS = ("city", "location", "place", "country", "town", "destination", "origin", "state", "region",
+               "address", "capital", "where")  # fmt: skip
+PERSON_WORDS = ("name", "person", "user", "author", "recipient", "customer", "who", "contact")
+TEXT_WORDS = ("query", "question", "prompt", "text", "input", "search", "topic", "message", "summary",
               "description", "content", "body", "q", "request", "answer", "task", "statement",
               "sentence", "response")  # fmt: skip
-NAMED = re.compile(
+PERSON = re.compile(
     r"\b(?:named|called|name is|i am|i'm|is named|mr\.?|mrs\.?|ms\.?|dr\.?)\s+"
     r"([A-ZÀ-Þ][\w'-]+(?: [A-ZÀ-Þ][\w'-]+)?)",
     re.IGNORECASE,
 )
-NO_NAMES = ("I", "JSON", "XML", "HTML", "CSV", "YAML", "SQL", "URL", "API")
-STOPWORDS = frozenset(
-    "a an and any are as at be by can could do does for from get give has have how i in into is it"
-    " its me my of on or please set show so some tell that the their them then there these this those"
-    " to use using was we what whats when where which who will with would you your s t d ll re about"
-    " should use tool tools function call need want find out let us make just also not no yes".split()
-)
+NOT_NAMES = ("I", "JSON", "XML", "HTML", "CSV", "YAML", "SQL", "URL", "API")
 
 
-class Drawing:
-    """The values of one text, handed out in order."""
+class ValueExtractor:
+    """Gives the values of one text, in their order."""
 
     def __init__(self, text: str, facts: str = "") -> None:
-        text = glance(text)
+        text = excerpt(text)
         self.text = text
-        self.facts = facts  # what tools returned: fills the free-text fields of a final answer
-        self.numbers = _numbers(text)
+        self.facts = facts  # what tools returned, for the free-text fields of a final answer
+        self.numbers = _find_numbers(text)
         self.quotes = [next(group for group in match.groups() if group) for match in QUOTED.finditer(text)]
-        self.places = places(text)
-        self.spare = dict.fromkeys(self.places, True)
+        self.locations = find_locations(text)
+        self.unused_locations = list(self.locations)
 
-    def draw(self, name: str, schema: Mapping[str, Any]) -> Any:
-        """A value for one field, or MISSING."""
+    def limit_locations(self, location: str) -> None:
+        """Give this location and no other."""
+        self.locations = [location]
+        self.unused_locations = [location]
+
+    def extract(self, name: str, schema: Mapping[str, Any]) -> Any:
+        """Return a value for the field of that name, or MISSING."""
         if "enum" in schema:
             return self._enum(schema["enum"])
         kind = schema.get("type")
@@ -77,7 +78,7 @@ class Drawing:
         if kind in ("string", "str"):
             return self._string(name, schema)
         if kind == "array":
-            return self._array(name, schema.get("items"))
+            return self._array(schema.get("items"))
         return MISSING
 
     def _enum(self, choices: list[Any]) -> Any:
@@ -88,10 +89,10 @@ class Drawing:
         return next((choice for choice in choices if choice in self.numbers), MISSING)
 
     def _number(self, name: str, whole: bool, schema: Mapping[str, Any]) -> Any:
-        said = self._said(name, r"(-?\d{1,18}(?:\.\d{1,18})?)\b")
-        values = [float(said) if "." in said else int(said)] if said else self.numbers
+        labelled = self._labelled(name, r"(-?\d{1,18}(?:\.\d{1,18})?)\b")
+        values = [_to_number(labelled)] if labelled else self.numbers
         for value in list(values):
-            if (whole and isinstance(value, float)) or not within(value, schema):
+            if (whole and isinstance(value, float)) or not in_range(value, schema):
                 continue
             if value in self.numbers:
                 self.numbers.remove(value)
@@ -99,126 +100,116 @@ class Drawing:
         return MISSING
 
     def _boolean(self, name: str) -> Any:
-        said = self._said(name, r"(true|false|yes|no|on|off)")
-        return said.lower() in ("true", "yes", "on") if said else MISSING
+        labelled = self._labelled(name, r"(true|false|yes|no|on|off)")
+        return labelled.lower() in ("true", "yes", "on") if labelled else MISSING
 
     def _string(self, name: str, schema: Mapping[str, Any]) -> Any:
         if "pattern" in schema:
-            found = re.search(schema["pattern"], self.text) if _compiles(schema["pattern"]) else None
-            return found.group() if found and found.group() else MISSING
-        shaped = {"date": DATE, "email": EMAIL, "uri": LINK, "url": LINK}.get(schema.get("format") or _shape(name))
-        if shaped is not None:
-            found = shaped.search(self.text)
-            return found.group() if found else MISSING
+            match = re.search(schema["pattern"], self.text) if _compiles(schema["pattern"]) else None
+            return match.group() if match and match.group() else MISSING
+        shape = SHAPES.get(schema.get("format") or _shape(name))
+        if shape is not None:
+            match = shape.search(self.text)
+            return match.group() if match else MISSING
         if schema.get("format"):
             return MISSING
-        said = self._said(name, r"[\"'“]?([\w][\w.@/-]*)[\"'”]?", strict=True)
-        return said if said else self._words(_hint(name))
+        labelled = self._labelled(name, r"[\"'“]?([\w][\w.@/-]*)[\"'”]?", strict=True)
+        return labelled or self._free_text(_kind_of_text(name))
 
-    def _words(self, hint: str) -> Any:
-        if hint == "place":
-            return self._next_place()
+    def _free_text(self, kind: str) -> Any:
+        if kind == "location":
+            return self._next_location()
         if self.quotes:
             return self.quotes.pop(0)
-        if hint == "name":
-            named = NAMED.search(self.text)
-            if named:
-                return named.group(1)
-            return next(iter(proper(self.text)), MISSING)
-        if hint == "text":
+        if kind == "person":
+            person = PERSON.search(self.text)
+            if person:
+                return person.group(1)
+            return next(iter(proper_names(self.text)), MISSING)
+        if kind == "text":
             return (self.facts or self.text).strip() or MISSING
-        return self._next_place()
+        return self._next_location()
 
-    def _next_place(self) -> Any:
-        for place, unused in self.spare.items():
-            if unused:
-                self.spare[place] = False
-                return place
-        return MISSING
+    def _next_location(self) -> Any:
+        return self.unused_locations.pop(0) if self.unused_locations else MISSING
 
-    def _array(self, name: str, items: Any) -> Any:
+    def _array(self, items: Any) -> Any:
         kind = items.get("type") if isinstance(items, dict) else None
         if isinstance(items, dict) and "enum" in items:
             value = self._enum(items["enum"])
             return MISSING if value is MISSING else [value]
         if kind in ("integer", "number"):
-            taken = [value for value in self.numbers if kind == "number" or isinstance(value, int)]
+            numbers = [value for value in self.numbers if kind == "number" or isinstance(value, int)]
             self.numbers = []
-            return taken or MISSING
+            return numbers or MISSING
         if kind == "string":
-            taken_words = self.quotes or self.places
+            texts = self.quotes or self.locations
             self.quotes = []
-            return list(taken_words) or MISSING
+            return list(texts) or MISSING
         return MISSING
 
-    def _said(self, name: str, value: str, strict: bool = False) -> str:
-        """`name=value`, `name: value`, and for numbers `name of 3` or `name 3`."""
-        spoken = re.escape(name).replace("_", "[ _]")
-        joint = r"\s*[=:]\s*" if strict else r"\s*(?:[=:]|is|of)?\s*"
-        found = re.search(rf"\b{spoken}{joint}{value}", self.text, re.IGNORECASE)
-        return found.group(1) if found else ""
+    def _labelled(self, name: str, value: str, strict: bool = False) -> str:
+        """Return the value of `name=value` or `name: value`; if not strict, of `name of 3` or `name 3` too."""
+        label = re.escape(name).replace("_", "[ _]")
+        separator = r"\s*[=:]\s*" if strict else r"\s*(?:[=:]|is|of)?\s*"
+        match = re.search(rf"\b{label}{separator}{value}", self.text, re.IGNORECASE)
+        return match.group(1) if match else ""
 
 
-def glance(text: str) -> str:
-    """As much of a text as the rules look at: its beginning and its end. Some patterns are quadratic."""
-    return text if len(text) <= 2 * GLANCE else f"{text[:GLANCE]}\n{text[-GLANCE:]}"
-
-
-def places(text: str) -> list[str]:
-    """Capitalised names after in, for, of ...; several only when they are joined by "and"."""
-    found: list[str] = []
-    for match in PLACES.finditer(text):
-        named = match.group(1)
-        if not re.search(r"\band\b", named):
-            found.append(named)
+def find_locations(text: str) -> list[str]:
+    """Return the capitalized names after in, for, of ...; names joined by "and" are several locations."""
+    locations: list[str] = []
+    for match in LOCATIONS.finditer(text):
+        names = match.group(1)
+        if not re.search(r"\band\b", names):
+            locations.append(names)
             continue
-        parts = [part for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", named) if part]
-        for part in parts:
-            if found and REGION.fullmatch(part):
-                found[-1] += f", {part}"  # "San Francisco, CA and Oslo" are two places
-            else:
-                found.append(part)
-    if not found:
-        found = proper(text)
-    return list(dict.fromkeys(found))
+        for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", names):
+            if locations and REGION.fullmatch(part):
+                locations[-1] += f", {part}"  # "San Francisco, CA and Oslo" are two locations
+            elif part:
+                locations.append(part)
+    return list(dict.fromkeys(locations or proper_names(text)))
 
 
-def proper(text: str) -> list[str]:
-    """Capitalised names in the middle of sentences."""
-    return [name for name in PROPER.findall(text) if name not in NO_NAMES and not name.startswith(("I'", "I’"))]
+def proper_names(text: str) -> list[str]:
+    """Return the capitalized names in the middle of sentences."""
+    names = PROPER_NAME.findall(text)
+    return [name for name in names if name not in NOT_NAMES and not name.startswith(("I'", "I’"))]
 
 
-def salient(text: str, most: int = 6) -> str:
-    """The words that carry a text."""
-    words = [word for word in re.findall(r"[\w'-]+", text) if word.lower() not in STOPWORDS]
-    return " ".join(words[:most]) or text.strip()[:60]
-
-
-def _numbers(text: str) -> list[int | float]:
-    found: list[int | float] = []
+def _find_numbers(text: str) -> list[int | float]:
+    """Return the numbers outside dates, or the number words of a text that has none."""
+    numbers: list[int | float] = []
     for match in NUMBER.finditer(DATE.sub(" ", text)):
-        said = match.group()
-        if said.startswith("-") and re.search(r"[\d)]\s*$", text[: match.start()]):
-            said = said[1:]  # "5 -3" is a subtraction
-        found.append(float(said) if "." in said else int(said))
-    return found or [SPELLED[word] for word in re.findall(r"[a-z]+", text.lower()) if word in SPELLED]
+        digits = match.group()
+        if digits.startswith("-") and re.search(r"[\d)]\s*$", text[: match.start()]):
+            digits = digits[1:]  # "5 -3" is a subtraction
+        numbers.append(_to_number(digits))
+    return numbers or [NUMBER_WORDS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in NUMBER_WORDS]
 
 
-def _hint(name: str) -> str:
+def _to_number(digits: str) -> int | float:
+    return float(digits) if "." in digits else int(digits)
+
+
+def _kind_of_text(name: str) -> str:
+    """Return `location`, `person`, `text` or an empty string for the name of a field."""
     words = re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", name).lower())
-    for hint, known in (("place", PLACE_HINTS), ("name", NAME_HINTS), ("text", TEXT_HINTS)):
-        if any(word in known for word in words):
-            return hint
+    for kind, vocabulary in (("location", LOCATION_WORDS), ("person", PERSON_WORDS), ("text", TEXT_WORDS)):
+        if any(word in vocabulary for word in words):
+            return kind
     return ""
 
 
 def _shape(name: str) -> str:
-    lowered = name.lower()
-    return next((shape for shape in ("email", "date", "url", "uri") if lowered.split("_")[-1] == shape), "")
+    """Return the key of SHAPES that the name of a field ends with, or an empty string."""
+    last = name.lower().split("_")[-1]
+    return last if last in SHAPES else ""
 
 
-def within(value: float, schema: Mapping[str, Any]) -> bool:
-    """Whether a number keeps to all four limits and the step."""
+def in_range(value: float, schema: Mapping[str, Any]) -> bool:
+    """Whether a number obeys the schema's limits and its `multipleOf`."""
     step = schema.get("multipleOf")
     return bool(
         schema.get("minimum", value) <= value <= schema.get("maximum", value)

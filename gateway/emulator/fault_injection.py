@@ -1,20 +1,19 @@
-"""What a fault does to an answer on its way out: a script of sends and pauses, made without any I/O.
+"""What a fault does to a response: a script of sends and pauses, made without I/O.
 
-Without a fault the script is a single send. Which faults exist is `faults.py`; playing the script is
-`app.py`.
+Without a fault the script is a single send. `faults.py` lists the faults; `app.py` plays the script.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from gateway.emulator import stream_v1, wire
+from gateway.emulator import chat_v1_encoding, go_json, http_exchange
+from gateway.emulator.chat_encoding import message_end, sse_event
 from gateway.emulator.faults import INVALID_TOOL_GENERATION, Fault
-from gateway.emulator.stream import event, message_end
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -24,102 +23,112 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Script(msgspec.Struct, frozen=True):
-    """The body, step by step, and whether it ends as HTTP wants."""
+    """The steps of a body, and whether it ends as HTTP demands."""
 
     steps: tuple[bytes | Wait, ...]
-    clean: bool = True
+    complete: bool = True
 
 
-class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """How a stream is spelt: what travels as what, how it ends, and how it breaks."""
+class StreamFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The format of a stream, with the events that its faults need."""
 
     content_type: bytes
-    unknown: bytes  # an event of a type that nobody knows
-    broken: bytes
-    tail: int  # how many frames the ending has
-    failed: bytes  # the ending of a generation that failed
-    ending: Callable[[bytes, dict[str, Any], Sequence[str]], bytes]  # the first of the tail, with and without fields
+    unknown_event: bytes
+    broken_event: bytes
+    tail: int  # how many events end a stream
+    error_end: bytes  # the first of the tail when a generation fails
+    # Rewrites the first of the tail: (event, fields to set, fields to leave out) -> event
+    rewrite_end: Callable[[bytes, dict[str, Any], Collection[str]], bytes]
 
 
-FAILED = {
+ERROR_DELTA = {
     "finish_reason": "ERROR", "usage": {}, "error": INVALID_TOOL_GENERATION,
     "error_type": "INVALID_TOOL_GENERATION",
 }  # fmt: skip
 TELEMETRY: dict[str, Any] = {"detail": {"emulated": True}}
 
 
-def _v2_ending(frame: bytes, more: dict[str, Any], without: Sequence[str]) -> bytes:
-    told = wire.decode(frame.split(b"\ndata: ", 1)[1])
-    return message_end({key: value for key, value in (told["delta"] | more).items() if key not in without})
+def _rewrite_message_end(event: bytes, changes: dict[str, Any], omit: Collection[str]) -> bytes:
+    delta = go_json.decode(event.split(b"\ndata: ", 1)[1])["delta"] | changes
+    return message_end({key: value for key, value in delta.items() if key not in omit})
 
 
-def _v1_ending(write: Callable[..., bytes], frame: bytes, more: dict[str, Any], without: Sequence[str]) -> bytes:
-    told = wire.decode(frame.split(b"\ndata: ", 1)[-1])
-    response = told["response"] | more
-    if "usage" in without and "meta" in response:
+def _rewrite_stream_end(
+    write: Callable[..., bytes], event: bytes, changes: dict[str, Any], omit: Collection[str]
+) -> bytes:
+    data = go_json.decode(event.split(b"\ndata: ", 1)[-1])
+    response = data["response"] | changes
+    if "usage" in omit and "meta" in response:
         response["meta"] = {"api_version": response["meta"]["api_version"]}
-    reason = more.get("finish_reason", told["finish_reason"])
+    reason = changes.get("finish_reason", data["finish_reason"])
     return write("stream-end", {"finish_reason": reason, "response": response}, last=True)
 
 
-def _v1(write: Callable[..., bytes], content_type: bytes, broken: bytes) -> Dialect:
-    failure = {"finish_reason": "ERROR", "response": {"text": "", "finish_reason": "ERROR"}}
-    return Dialect(
+def _v1_format(write: Callable[..., bytes], content_type: bytes, broken_event: bytes) -> StreamFormat:
+    error = {"finish_reason": "ERROR", "response": {"text": "", "finish_reason": "ERROR"}}
+    return StreamFormat(
         content_type=content_type,
-        unknown=write("telemetry", TELEMETRY),
-        broken=broken,
+        unknown_event=write("telemetry", TELEMETRY),
+        broken_event=broken_event,
         tail=1,
-        failed=write("stream-end", failure, last=True),
-        ending=partial(_v1_ending, write),
+        error_end=write("stream-end", error, last=True),
+        rewrite_end=partial(_rewrite_stream_end, write),
     )
 
 
-DIALECTS: dict[str, Dialect] = {
-    "v2": Dialect(
-        content_type=wire.EVENT_STREAM,
-        unknown=event("telemetry", {"type": "telemetry", **TELEMETRY}),
-        broken=b'event: content-delta\ndata: {"type":"content-delta","index":0,"delta":{"mess\n\n',
+STREAM_FORMATS: dict[str, StreamFormat] = {
+    "v2": StreamFormat(
+        content_type=http_exchange.EVENT_STREAM,
+        unknown_event=sse_event("telemetry", {"type": "telemetry", **TELEMETRY}),
+        broken_event=b'event: content-delta\ndata: {"type":"content-delta","index":0,"delta":{"mess\n\n',
         tail=2,
-        failed=message_end(FAILED),
-        ending=_v2_ending,
+        error_end=message_end(ERROR_DELTA),
+        rewrite_end=_rewrite_message_end,
     ),
-    "v1 events": _v1(
-        stream_v1.event, wire.EVENT_STREAM, b'event: text-generation\ndata: {"is_finished":false,"event_ty\n\n'
+    "v1 events": _v1_format(
+        chat_v1_encoding.sse_event,
+        http_exchange.EVENT_STREAM,
+        b'event: text-generation\ndata: {"is_finished":false,"event_ty\n\n',
     ),
-    "lines": _v1(stream_v1.line, wire.LINES, b'{"is_finished":false,"event_type":"text-gene\n'),
+    "v1 lines": _v1_format(
+        chat_v1_encoding.json_line, http_exchange.JSON_LINES, b'{"is_finished":false,"event_type":"text-gene\n'
+    ),
 }
 
 
-def of_stream(events: Sequence[bytes], fault: Fault | None, dialect: Dialect = DIALECTS["v2"]) -> Script:
-    """The script of a stream; `events` end with the dialect's tail."""
+def stream_script(
+    events: Sequence[bytes], fault: Fault | None, stream_format: StreamFormat = STREAM_FORMATS["v2"]
+) -> Script:
+    """Return the script of a stream whose events end with the format's tail."""
     if fault is None:
         return Script((b"".join(events),))
     middle = max(1, len(events) // 2)
     before, after = b"".join(events[:middle]), b"".join(events[middle:])
     match fault.name:
         case "slow":
-            return Script(tuple(step for each in events for step in (each, Wait(fault.seconds))))
+            return Script(tuple(step for event in events for step in (event, Wait(fault.seconds))))
         case "stall_stream":
             return Script((before, Wait(fault.seconds), after))
         case "cut":
-            return Script((before,), clean=False)
+            return Script((before,), complete=False)
         case "eof":
             return Script((before,))
         case "broken_json":
-            return Script((before + dialect.broken + after,))
+            return Script((before + stream_format.broken_event + after,))
         case "unknown_event":
-            return Script((before + dialect.unknown + after,))
+            return Script((before + stream_format.unknown_event + after,))
         case "finish_error":
-            return Script((before + dialect.failed + b"".join(events[len(events) - dialect.tail + 1 :]),))
+            rest = b"".join(events[len(events) - stream_format.tail + 1 :])
+            return Script((before + stream_format.error_end + rest,))
         case "finish_timeout":
-            return Script((_with_end(events, dialect, {"finish_reason": "TIMEOUT"}, ()),))
+            return Script((_with_end(events, stream_format, {"finish_reason": "TIMEOUT"}, ()),))
         case "no_usage":
-            return Script((_with_end(events, dialect, {}, ("usage",)),))
+            return Script((_with_end(events, stream_format, {}, ("usage",)),))
     return Script((b"".join(events),))
 
 
-def of_body(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
-    """A whole body, its fields damaged."""
+def change_body(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
+    """Return a whole body with the fields that the fault changes."""
     name = fault.name if fault else ""
     if name in ("finish_error", "finish_timeout") and "finish_reason" in body:
         reason = name.removeprefix("finish_").upper()
@@ -127,29 +136,31 @@ def of_body(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
     if name == "unknown_event":
         return body | {"telemetry": {"emulated": True}}
     if name == "no_usage":
-        kept = {key: value for key, value in body.items() if key != "usage"}
-        if "meta" in kept:
-            kept["meta"] = {key: value for key, value in kept["meta"].items() if key not in ("billed_units", "tokens")}
-        return kept
+        changed = {key: value for key, value in body.items() if key != "usage"}
+        if "meta" in changed:
+            changed["meta"] = {
+                key: value for key, value in changed["meta"].items() if key not in ("billed_units", "tokens")
+            }
+        return changed
     return body
 
 
-def of_bytes(data: bytes, fault: Fault | None) -> tuple[Script, int]:
-    """The script of a whole body and the content-length that is announced for it."""
+def body_script(data: bytes, fault: Fault) -> tuple[Script, int]:
+    """Return the script of a whole body, and the content-length that is announced for it."""
     half = len(data) // 2
-    match fault.name if fault else "":
+    match fault.name:
         case "cut":
-            return Script((data[:half],), clean=False), len(data)
+            return Script((data[:half],), complete=False), len(data)
         case "eof" | "broken_json":
             return Script((data[:half],)), half
-        case "stall_stream":
-            return Script((data[:half], Wait(fault.seconds if fault else None), data[half:])), len(data)
-        case "slow":
-            return Script((data[:half], Wait(fault.seconds if fault else None), data[half:])), len(data)
+        case "stall_stream" | "slow":
+            return Script((data[:half], Wait(fault.seconds), data[half:])), len(data)
     return Script((data,)), len(data)
 
 
-def _with_end(events: Sequence[bytes], dialect: Dialect, more: dict[str, Any], without: Sequence[str]) -> bytes:
-    """The stream with another ending."""
-    *before, end = events[: len(events) - dialect.tail + 1]
-    return b"".join((*before, dialect.ending(end, more, without), *events[len(events) - dialect.tail + 1 :]))
+def _with_end(
+    events: Sequence[bytes], stream_format: StreamFormat, changes: dict[str, Any], omit: Collection[str]
+) -> bytes:
+    """Return the stream with another first event of its tail."""
+    end = len(events) - stream_format.tail
+    return b"".join((*events[:end], stream_format.rewrite_end(events[end], changes, omit), *events[end + 1 :]))

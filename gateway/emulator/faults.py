@@ -1,56 +1,55 @@
-"""The faults that a caller may order.
+"""The faults that a client may ask for, and the error responses among them.
 
-By header `x-emulator-fault: NAME[=ARG]` or by model suffix `model@NAME[=ARG]`. Here are the table, its
-reading, and the faults that are plain error answers. What the others do to an answer on its way out is
-`fault_injection.py`.
+A fault is named in the header `x-emulator-fault: NAME[=ARGUMENT]` or in a suffix of the model, `model@NAME[=ARGUMENT]`.
+What the other faults do to a response is `fault_injection.py`.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from gateway.emulator.refusals import Refusal, invalid
-from gateway.emulator.trial_limits import SENTENCE as TRIAL
+from gateway.emulator.errors import APIError, invalid_request
+from gateway.emulator.trial_limits import SENTENCE as TRIAL_SENTENCE
 
 HEADER = "x-emulator-fault"
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One kind of fault. `default` is the argument when none is given; None means that it takes none."""
+class FaultKind(msgspec.Struct, frozen=True):
+    """One kind of fault. `default` is the argument if none is given; None means that it takes none."""
 
-    does: str
+    description: str
     default: str | None = None
 
 
-FAULTS: dict[str, Row] = {
-    "status": Row("answers with that HTTP status and a body typical of it; a bare number means the same", "500"),
-    "flaky": Row("answers 503 to the first N identical requests, then properly", "1"),
-    "rate_trial": Row("429: the per-minute limit of a trial key"),
-    "rate_minute": Row("429: past the per-minute limit"),
-    "rate_month": Row("429: past the per-month limit"),
-    "invalid_tool_generation": Row("422 INVALID_TOOL_GENERATION"),
-    "hallucinated_tools": Row("422 HALLUCINATED_ALL_TOOL_CALLS"),
-    "no_valid_response": Row("422 NO_VALID_RESPONSE_GENERATED"),
-    "html": Row("502 with an HTML page"),
-    "empty": Row("500 without a body"),
-    "late": Row("waits that many seconds, then answers", "1"),
-    "stall": Row("sends nothing for that many seconds, by default for ever", "inf"),
-    "stall_stream": Row("stops in the middle of the answer for that many seconds, by default for ever", "inf"),
-    "slow": Row("waits that many seconds after each event", "0.05"),
-    "cut": Row("closes the connection in the middle of the answer"),
-    "eof": Row("ends the answer properly, but in the middle: no message-end"),
-    "broken_json": Row("mangles one event, or the whole body"),
-    "finish_error": Row("finish_reason ERROR, as when a generation fails midway"),
-    "finish_timeout": Row("finish_reason TIMEOUT"),
-    "unknown_event": Row("puts an event of an unknown type into the stream"),
-    "no_usage": Row("leaves the usage out"),
+FAULTS: dict[str, FaultKind] = {
+    "status": FaultKind("answers with that HTTP status and a body typical of it; a bare number means the same", "500"),
+    "flaky": FaultKind("answers 503 to the first N identical requests, then properly", "1"),
+    "rate_trial": FaultKind("429: the per-minute limit of a trial key"),
+    "rate_minute": FaultKind("429: past the per-minute limit"),
+    "rate_month": FaultKind("429: past the per-month limit"),
+    "invalid_tool_generation": FaultKind("422 INVALID_TOOL_GENERATION"),
+    "hallucinated_tools": FaultKind("422 HALLUCINATED_ALL_TOOL_CALLS"),
+    "no_valid_response": FaultKind("422 NO_VALID_RESPONSE_GENERATED"),
+    "html": FaultKind("502 with an HTML page"),
+    "empty": FaultKind("500 without a body"),
+    "late": FaultKind("waits that many seconds, then answers", "1"),
+    "stall": FaultKind("sends nothing for that many seconds, by default for ever", "inf"),
+    "stall_stream": FaultKind("stops in the middle of the answer for that many seconds, by default for ever", "inf"),
+    "slow": FaultKind("waits that many seconds after each event", "0.05"),
+    "cut": FaultKind("closes the connection in the middle of the answer"),
+    "eof": FaultKind("ends the answer properly, but in the middle: no message-end"),
+    "broken_json": FaultKind("mangles one event, or the whole body"),
+    "finish_error": FaultKind("finish_reason ERROR, as when a generation fails midway"),
+    "finish_timeout": FaultKind("finish_reason TIMEOUT"),
+    "unknown_event": FaultKind("puts an event of an unknown type into the stream"),
+    "no_usage": FaultKind("leaves the usage out"),
 }
 
 INVALID_TOOL_GENERATION = (
     "your request resulted in an invalid tool generation. Try updating the messages or tool definitions"
 )
 
-# Bodies typical of each status. 403, 498, 501, 503 and 504 were never recorded: their sentences are guessed.
+# status -> a sentence typical of it. Those of 403, 498, 501, 503 and 504 were never recorded and are guessed.
 STATUS_SENTENCES: dict[int, str] = {
     400: "invalid request: message must be at least 1 token long or tool results must be specified.",
     401: "invalid api token",
@@ -68,8 +67,8 @@ STATUS_SENTENCES: dict[int, str] = {
 }
 
 # fault -> (status, sentence, error type)
-REFUSALS: dict[str, tuple[int, str, str | None]] = {
-    "rate_trial": (429, TRIAL.format(limit=20, span="minute"), None),
+ERROR_FAULTS: dict[str, tuple[int, str, str | None]] = {
+    "rate_trial": (429, TRIAL_SENTENCE.format(limit=20, span="minute"), None),
     "rate_minute": (429, "You are past the per minute request limit, please wait and try again later.", None),
     "rate_month": (
         429,
@@ -92,7 +91,7 @@ HTML_PAGE = (
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One ordered fault."""
+    """One fault that a client has asked for."""
 
     name: str
     argument: str = ""
@@ -103,35 +102,35 @@ class Fault(msgspec.Struct, frozen=True):
         return None if self.argument == "inf" else float(self.argument)
 
 
-def read(order: str) -> Fault:
-    """The fault of `NAME[=ARG]`; an unknown one is refused with the list of those that exist."""
-    name, _, argument = order.strip().partition("=")
+def parse(text: str) -> Fault:
+    """Return the fault of `NAME[=ARGUMENT]`. Raises a 400 that lists the faults if there is no such one."""
+    name, _, argument = text.strip().partition("=")
     if name.isdigit():
         name, argument = "status", name
-    row = FAULTS.get(name)
-    if row is None:
-        raise invalid(f"the emulator knows no fault '{name}', only: {', '.join(FAULTS)}")
-    fault = Fault(name, argument or row.default or "")
+    kind = FAULTS.get(name)
+    if kind is None:
+        raise invalid_request(f"the emulator has no fault '{name}', only: {', '.join(FAULTS)}")
+    fault = Fault(name, argument or kind.default or "")
     try:
         if name == "status" and not 400 <= int(fault.argument) <= 599:
             raise ValueError
-        if row.default is not None and float(fault.argument) < 0:
+        if kind.default is not None and float(fault.argument) < 0:
             raise ValueError
     except ValueError:
-        raise invalid(f"the emulator cannot do fault '{order}'") from None
+        raise invalid_request(f"the emulator cannot do fault '{text}'") from None
     return fault
 
 
-def refusal(fault: Fault) -> Refusal | None:
-    """The error answer of a fault that is one."""
-    if fault.name in REFUSALS:
-        status, sentence, error_type = REFUSALS[fault.name]
-        return Refusal(status, sentence, error_type=error_type)
+def error_for(fault: Fault) -> APIError | None:
+    """Return the error response of a fault, or None for a fault that is none."""
+    if fault.name in ERROR_FAULTS:
+        status, sentence, error_type = ERROR_FAULTS[fault.name]
+        return APIError(status, sentence, error_type=error_type)
     if fault.name == "html":
-        return Refusal(502, None, raw=HTML_PAGE, content_type="text/html; charset=UTF-8")
+        return APIError(502, None, raw=HTML_PAGE, content_type="text/html; charset=UTF-8")
     if fault.name == "empty":
-        return Refusal(500, None)
+        return APIError(500, None)
     if fault.name == "status":
         status = int(fault.argument)
-        return Refusal(status, STATUS_SENTENCES.get(status, f"emulated error {status}"))
+        return APIError(status, STATUS_SENTENCES.get(status, f"emulated error {status}"))
     return None

@@ -1,33 +1,32 @@
-"""/v1/finetuning/finetuned-models: models "trained" on a dataset while the caller looks (`shelf.Course`).
+"""/v1/finetuning/finetuned-models: models "trained" on a dataset as clients look at them.
 
-Nothing is learned. A model that is ready is in the catalogue as `<id>-ft`: a chat model answers as all others
-do, a classifier compares with the rows of its dataset. Deprecated at Cohere, still in its specification.
-Source: docs/cohere-api.md#version-1; errors have no id.
+Nothing is learned. A model that is ready is in the catalog as `<id>-ft`: a chat model responds as all others do, a
+classifier compares with the rows of its dataset. Deprecated at Cohere, but still in its specification. Error bodies
+have no id. Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from gateway.emulator import datasets, validation
-from gateway.emulator.catalogue import Model
-from gateway.emulator.refusals import invalid, wrong_type
-from gateway.emulator.repository import Course, moment, page
-from gateway.emulator.request import ORGANIZATION, OWNER, Emulator, Reply, Request, warnings
+from gateway.emulator.errors import invalid_request, require_object
+from gateway.emulator.model_catalog import Model
+from gateway.emulator.repository import JobProgress, format_time, paginate
+from gateway.emulator.request import ORGANIZATION_ID, OWNER_ID, EmulatorState, Request, Response
 from gateway.emulator.validation import Check
 
 STATUSES = ("STATUS_QUEUED", "STATUS_FINETUNING", "STATUS_DEPLOYING_API", "STATUS_READY")
-DEFAULT_PAGE, LARGEST_PAGE = 50, 1_000
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1_000
 ORDERS = ("created_at", "created_at desc", "updated_at", "updated_at desc")
-STEPS = (18, 9, 0)  # most recent first
+METRIC_STEPS = (18, 9, 0)  # most recent first
 SUFFIX = "-ft"
 
-# base type -> the dataset types it learns from, and the endpoint it then serves
-BASES: dict[str, tuple[tuple[str, ...], str]] = {
+# base type -> the types of dataset it is trained on, and the endpoint that the model serves
+BASE_TYPES: dict[str, tuple[tuple[str, ...], str]] = {
     "BASE_TYPE_CHAT": (("chat-finetune-input",), "chat"),
     "BASE_TYPE_CLASSIFICATION": (
         ("single-label-classification-finetune-input", "multi-label-classification-finetune-input"),
@@ -35,9 +34,9 @@ BASES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "BASE_TYPE_RERANK": (("reranker-finetune-input",), "rerank"),
 }
-# The model whose capabilities a fine-tuned chat model has, and that of a reranker.
-LIKE = {"chat": "command-r-08-2024", "rerank": "rerank-english-v3.0"}
-DEFAULTS: dict[str, Any] = {
+# endpoint -> the model whose capabilities a fine-tuned model has
+TEMPLATE_MODELS = {"chat": "command-r-08-2024", "rerank": "rerank-english-v3.0"}
+DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "early_stopping_patience": 6, "early_stopping_threshold": 0.01, "train_batch_size": 16, "train_epochs": 1,
     "learning_rate": 0.01,
 }  # fmt: skip
@@ -56,23 +55,23 @@ HYPERPARAMETERS: dict[str, Check] = {
 BASE_MODEL: dict[str, Check] = dict.fromkeys(("name", "version", "base_type", "strategy"), validation.string)
 WANDB: dict[str, Check] = dict.fromkeys(("project", "api_key", "entity"), validation.string)
 SETTINGS: dict[str, Check] = {
-    "base_model": lambda name, value, where: validation.fields(value, BASE_MODEL, where, name),
+    "base_model": validation.nested(BASE_MODEL),
     "dataset_id": validation.string,
-    "hyperparameters": lambda name, value, where: validation.fields(value, HYPERPARAMETERS, where, name),
+    "hyperparameters": validation.nested(HYPERPARAMETERS),
     "multi_label": validation.boolean,
-    "wandb": lambda name, value, where: validation.fields(value, WANDB, where, name),
+    "wandb": validation.nested(WANDB),
 }
 FIELDS: dict[str, Check] = {
     "name": validation.string,
-    "settings": lambda name, value, where: validation.fields(value, SETTINGS, where, name),
+    "settings": validation.nested(SETTINGS),
 }
-READ_ONLY = (
+READ_ONLY_FIELDS = (
     "id", "creator_id", "organization_id", "status", "created_at", "updated_at", "completed_at", "last_used",
 )  # fmt: skip
 
 
 class FinetunedModel(msgspec.Struct, kw_only=True):
-    """One model, from the queue to the catalogue."""
+    """One model, from the queue to the catalog."""
 
     id: str
     name: str
@@ -82,106 +81,119 @@ class FinetunedModel(msgspec.Struct, kw_only=True):
     created: float
     updated: float
     completed: float | None = None
-    course: Course
-    events: list[tuple[str, float]]  # oldest first
+    progress: JobProgress
+    events: list[tuple[str, float]]  # (status, time), oldest first
 
-    def described(self) -> dict[str, Any]:
-        """The model as Cohere shows it. The key for Weights & Biases is not kept, so it is not shown."""
-        told: dict[str, Any] = {
-            "id": self.id, "name": self.name, "creator_id": OWNER, "organization_id": ORGANIZATION,
-            "settings": self.settings, "status": self.course.stage, "created_at": moment(self.created),
-            "updated_at": moment(self.updated),
+    def to_json(self) -> dict[str, Any]:
+        """Return the model in Cohere's format. The key for Weights & Biases is not stored, so it is not shown."""
+        body: dict[str, Any] = {
+            "id": self.id, "name": self.name, "creator_id": OWNER_ID, "organization_id": ORGANIZATION_ID,
+            "settings": self.settings, "status": self.progress.stage, "created_at": format_time(self.created),
+            "updated_at": format_time(self.updated),
         }  # fmt: skip
-        return told | ({"completed_at": moment(self.completed)} if self.completed is not None else {})
+        return body | ({"completed_at": format_time(self.completed)} if self.completed is not None else {})
 
 
-def create(request: Request) -> Reply:
-    """POST /v1/finetuning/finetuned-models."""
-    body = _checked(request)
-    settings = body["settings"]
-    base = settings.get("base_model") or {}
-    if base.get("base_type") not in BASES:
-        raise invalid(f"base_type must be one of {', '.join(BASES)}.")  # guessed
-    kinds, endpoint = BASES[base["base_type"]]
-    source = datasets.usable(settings.get("dataset_id"), kinds, request.emulator)
-    told: dict[str, Any] = {"base_model": base, "dataset_id": source.id}
-    told["hyperparameters"] = DEFAULTS | (settings.get("hyperparameters") or {})
+def create(request: Request) -> Response:
+    """Handle POST /v1/finetuning/finetuned-models."""
+    body = _checked_body(request)
+    requested = body["settings"]
+    base = requested.get("base_model") or {}
+    if base.get("base_type") not in BASE_TYPES:
+        raise invalid_request(f"base_type must be one of {', '.join(BASE_TYPES)}.")  # guessed
+    kinds, endpoint = BASE_TYPES[base["base_type"]]
+    source = datasets.find_usable(requested.get("dataset_id"), kinds, request.emulator)
+    settings: dict[str, Any] = {"base_model": base, "dataset_id": source.id}
+    settings["hyperparameters"] = DEFAULT_HYPERPARAMETERS | (requested.get("hyperparameters") or {})
     if endpoint == "classify":
-        told["multi_label"] = source.kind.startswith("multi")
+        settings["multi_label"] = source.kind.startswith("multi")
     now = request.emulator.clock()
     model = FinetunedModel(
-        id=str(uuid.uuid4()), name=body["name"], settings=told, endpoint=endpoint, examples=source.kept,
-        created=now, updated=now, course=Course(STATUSES), events=[(STATUSES[0], now)],
-    )  # fmt: skip
-    gone = request.emulator.shelf(FinetunedModel).put(model.id, model)
-    if gone is not None:
-        _withdraw(gone, request.emulator)
-    return Reply(body={"finetuned_model": model.described()}, headers=warnings(request.body, (*FIELDS, *READ_ONLY)))
+        id=str(uuid.uuid4()),
+        name=body["name"],
+        settings=settings,
+        endpoint=endpoint,
+        examples=source.rows,
+        created=now,
+        updated=now,
+        progress=JobProgress(STATUSES),
+        events=[(STATUSES[0], now)],
+    )
+    evicted = request.emulator.repository(FinetunedModel).add(model.id, model)
+    if evicted is not None:
+        _remove_from_catalog(evicted, request.emulator)
+    return _model_response(request, model)
 
 
-def listing(request: Request) -> Reply:
-    """GET /v1/finetuning/finetuned-models, newest first unless it is asked for otherwise."""
+def list_all(request: Request) -> Response:
+    """Handle GET /v1/finetuning/finetuned-models, newest first by default."""
     order = request.query.get("order_by") or "created_at desc"
     if order not in ORDERS:
-        raise invalid("order_by must be created_at or updated_at.")  # guessed
-    models = list(request.emulator.shelf(FinetunedModel).newest())
+        raise invalid_request("order_by must be created_at or updated_at.")  # guessed
+    models = list(request.emulator.repository(FinetunedModel).newest_first())
     for model in models:
-        _look(model, request.emulator)
+        _advance(model, request.emulator)
     field = order.split("_")[0]
     models.sort(key=lambda model: model.created if field == "created" else model.updated, reverse="desc" in order)
-    shown, following = page(models, request.query, DEFAULT_PAGE, LARGEST_PAGE)
-    told: dict[str, Any] = {"finetuned_models": [model.described() for model in shown]}
-    return Reply(body=told | _rest(following) | {"total_size": len(models)})
+    page, next_token = paginate(models, request.query, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    body = {"finetuned_models": [model.to_json() for model in page]}
+    return Response(body=body | next_token | {"total_size": len(models)})
 
 
-def get(request: Request) -> Reply:
-    """GET /v1/finetuning/finetuned-models/{id}."""
-    model = _named(request)
-    _look(model, request.emulator)
-    return Reply(body={"finetuned_model": model.described()})
+def get(request: Request) -> Response:
+    """Handle GET /v1/finetuning/finetuned-models/{id}."""
+    model = _find(request)
+    _advance(model, request.emulator)
+    return Response(body={"finetuned_model": model.to_json()})
 
 
-def update(request: Request) -> Reply:
-    """PATCH /v1/finetuning/finetuned-models/{id}: of a trained model only the name can change."""
-    model = _named(request)
-    model.name = _checked(request)["name"]
+def update(request: Request) -> Response:
+    """Handle PATCH /v1/finetuning/finetuned-models/{id}. Only the name of a model can change."""
+    model = _find(request)
+    model.name = _checked_body(request)["name"]
     model.updated = request.emulator.clock()
-    return Reply(body={"finetuned_model": model.described()}, headers=warnings(request.body, (*FIELDS, *READ_ONLY)))
+    return _model_response(request, model)
 
 
-def delete(request: Request) -> Reply:
-    """DELETE /v1/finetuning/finetuned-models/{id}."""
-    identity = request.path["id"]
-    _withdraw(request.emulator.shelf(FinetunedModel).take(identity, _absent(identity)), request.emulator)
-    return Reply(body={})
+def _model_response(request: Request, model: FinetunedModel) -> Response:
+    warning = request.unknown_field_warning((*FIELDS, *READ_ONLY_FIELDS))
+    return Response(body={"finetuned_model": model.to_json()}, headers=warning)
 
 
-def events(request: Request) -> Reply:
-    """GET .../{id}/events, most recent first. What the caller began has the caller's id."""
-    model = _named(request)
-    told = [
-        ({"user_id": OWNER} if status == STATUSES[0] else {}) | {"status": status, "created_at": moment(at)}
+def delete(request: Request) -> Response:
+    """Handle DELETE /v1/finetuning/finetuned-models/{id}."""
+    identity = request.path_params["id"]
+    model = request.emulator.repository(FinetunedModel).remove(identity, _not_found(identity))
+    _remove_from_catalog(model, request.emulator)
+    return Response(body={})
+
+
+def list_events(request: Request) -> Response:
+    """Handle GET .../{id}/events, most recent first. The event that the client caused has the client's id."""
+    model = _find(request)
+    events = [
+        ({"user_id": OWNER_ID} if status == STATUSES[0] else {}) | {"status": status, "created_at": format_time(at)}
         for status, at in reversed(model.events)
     ]
-    shown, following = page(told, request.query, DEFAULT_PAGE, LARGEST_PAGE)
-    return Reply(body={"events": shown} | _rest(following) | {"total_size": len(told)})
+    page, next_token = paginate(events, request.query, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    return Response(body={"events": page} | next_token | {"total_size": len(events)})
 
 
-def metrics(request: Request) -> Reply:
-    """GET .../{id}/training-step-metrics, most recent first; the numbers are made up and say so by being round."""
-    model = _named(request)
-    at = next((moment(when) for status, when in model.events if status == STATUSES[1]), None)
-    told = []
-    for step in STEPS if at else ():
-        measured = {"accuracy": 0.5 + step / 50, "cross_entropy": 2 - step / 10}
-        told.append({"created_at": at, "step_number": step, "metrics": measured})
-    shown, following = page(told, request.query, DEFAULT_PAGE, LARGEST_PAGE)
-    return Reply(body={"step_metrics": shown} | _rest(following))
+def list_metrics(request: Request) -> Response:
+    """Handle GET .../{id}/training-step-metrics, most recent first. The round numbers are made up."""
+    model = _find(request)
+    trained_at = next((format_time(at) for status, at in model.events if status == STATUSES[1]), None)
+    metrics = []
+    for step in METRIC_STEPS if trained_at else ():
+        values = {"accuracy": 0.5 + step / 50, "cross_entropy": 2 - step / 10}
+        metrics.append({"created_at": trained_at, "step_number": step, "metrics": values})
+    page, next_token = paginate(metrics, request.query, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    return Response(body={"step_metrics": page} | next_token)
 
 
-def examples_of(name: str, emulator: Emulator) -> tuple[list[tuple[str, str]], bool]:
-    """The (text, label) pairs that a classifier of the catalogue was trained on, and whether labels may be many."""
-    model = emulator.shelf(FinetunedModel).things[name.removesuffix(SUFFIX)]
+def examples_of(name: str, emulator: EmulatorState) -> tuple[list[tuple[str, str]], bool]:
+    """Return the (text, label) pairs of a classifier in the catalog, and whether a text may have several labels."""
+    model = emulator.repository(FinetunedModel).items[name.removesuffix(SUFFIX)]
     pairs: list[tuple[str, str]] = []
     for row in model.examples:
         labels = row["label"] if isinstance(row["label"], list) else [row["label"]]
@@ -189,44 +201,39 @@ def examples_of(name: str, emulator: Emulator) -> tuple[list[tuple[str, str]], b
     return pairs, bool(model.settings.get("multi_label"))
 
 
-def _checked(request: Request) -> dict[str, Any]:
-    body = {name: value for name, value in request.body.items() if name in FIELDS and value is not None}
+def _checked_body(request: Request) -> dict[str, Any]:
+    body = request.select(FIELDS)
     validation.fields(body, FIELDS, "finetuning")
     if not body.get("name"):
-        raise invalid("name is required.")  # guessed
-    if not isinstance(body.get("settings"), Mapping):
-        raise wrong_type("settings", body.get("settings"), "Object", "finetuning")
+        raise invalid_request("name is required.")  # guessed
+    require_object("settings", body.get("settings"), "finetuning")
     return body
 
 
-def _named(request: Request) -> FinetunedModel:
-    identity = request.path["id"]
-    return request.emulator.shelf(FinetunedModel).get(identity, _absent(identity))
+def _find(request: Request) -> FinetunedModel:
+    identity = request.path_params["id"]
+    return request.emulator.repository(FinetunedModel).get(identity, _not_found(identity))
 
 
-def _absent(identity: str) -> str:
+def _not_found(identity: str) -> str:
     return f"finetuned model {identity} not found"
 
 
-def _look(model: FinetunedModel, emulator: Emulator) -> None:
-    """Somebody looks, so the training goes on."""
-    if not model.course.look():
+def _advance(model: FinetunedModel, emulator: EmulatorState) -> None:
+    """Go on to the next stage. In the last one the model enters the catalog."""
+    if not model.progress.advance():
         return
     model.updated = emulator.clock()
-    model.events.append((model.course.stage, model.updated))
-    if model.course.over:
+    model.events.append((model.progress.stage, model.updated))
+    if model.progress.finished:
         model.completed = model.updated
-        known = emulator.catalogue.models
-        like = known.get(LIKE.get(model.endpoint, "")) or Model(name="")
+        models = emulator.model_catalog.models
+        template = models.get(TEMPLATE_MODELS.get(model.endpoint, "")) or Model(name="")
         name = model.id + SUFFIX
-        known[name] = msgspec.structs.replace(
-            like, name=name, endpoints=(model.endpoint,), default_endpoints=(), finetuned=True
+        models[name] = msgspec.structs.replace(
+            template, name=name, endpoints=(model.endpoint,), default_endpoints=(), finetuned=True
         )
 
 
-def _withdraw(model: FinetunedModel, emulator: Emulator) -> None:
-    emulator.catalogue.models.pop(model.id + SUFFIX, None)
-
-
-def _rest(following: str | None) -> dict[str, Any]:
-    return {"next_page_token": following} if following else {}
+def _remove_from_catalog(model: FinetunedModel, emulator: EmulatorState) -> None:
+    emulator.model_catalog.models.pop(model.id + SUFFIX, None)

@@ -1,8 +1,7 @@
-"""POST /v1/generate and POST /v1/summarize: what there was before chat.
+"""POST /v1/generate and POST /v1/summarize, the endpoints before chat.
 
-Cohere's specification calls both legacy and still has them, so they are served: a prompt is answered as a
-chat turn is, a summary is made of the text's own first sentences. Source: docs/cohere-api.md#version-1 and
-docs/cohere-api.md#errors.
+Cohere's specification calls both legacy and still has them. A prompt is answered like a chat turn; a summary is the
+text's own first sentences. Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations
@@ -11,36 +10,38 @@ import re
 import uuid
 from typing import Any
 
-from gateway.emulator import chat, tokens, validation, wire
-from gateway.emulator.catalogue import Model
-from gateway.emulator.chat import Answer
-from gateway.emulator.refusals import invalid, overlong
-from gateway.emulator.request import META_V1, Reply, Request, warnings
-from gateway.emulator.stream_v1 import line
+from gateway.emulator import chat, tokens, validation
+from gateway.emulator.chat import ChatResponse
+from gateway.emulator.chat_v1_encoding import json_line
+from gateway.emulator.errors import invalid_request
+from gateway.emulator.http_exchange import count_headers
+from gateway.emulator.request import META_V1, Request, Response
 from gateway.emulator.validation import Check
 
 DEFAULT_MODEL = "command-a-03-2025"
-MOST_GENERATIONS = 5
-SENTENCE = re.compile(r"(?<=[.!?])\s+")
-LENGTHS = {"short": 1, "medium": 3, "long": 6}  # sentences
-SHORTEST_TEXT, LONGEST_TEXT = 250, 50_000
+MAX_GENERATIONS = 5
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+LENGTHS = {"short": 1, "medium": 3, "long": 6}  # in sentences
+MIN_TEXT, MAX_TEXT = 250, 50_000  # characters
 
-SAME = ("max_tokens", "seed", "k", "p", "frequency_penalty", "presence_penalty")
+# Fields that mean the same in /v2/chat
+SHARED_FIELDS = ("max_tokens", "seed", "k", "p", "frequency_penalty", "presence_penalty")
+TEMPERATURE = validation.number(0, 5, "temperature must be between 0 and 5.0 inclusive.")
 GENERATE: dict[str, Check] = {
     "prompt": validation.string,
     "model": validation.string,
     "num_generations": validation.integer(
-        1, MOST_GENERATIONS, f"num_generations must be between 1 and {MOST_GENERATIONS} inclusive."
+        1, MAX_GENERATIONS, f"num_generations must be between 1 and {MAX_GENERATIONS} inclusive."
     ),
     "stream": validation.boolean,
     "truncate": validation.one_of("NONE", "START", "END"),
-    "temperature": validation.number(0, 5, "temperature must be between 0 and 5.0 inclusive."),
+    "temperature": TEMPERATURE,
     "preset": validation.string,
-    "end_sequences": validation.stops,
-    "stop_sequences": validation.stops,
+    "end_sequences": validation.stop_sequences,
+    "stop_sequences": validation.stop_sequences,
     "return_likelihoods": validation.one_of("GENERATION", "ALL", "NONE"),
     "raw_prompting": validation.boolean,
-    **{name: validation.CHAT[name] for name in SAME},
+    **{name: validation.CHAT[name] for name in SHARED_FIELDS},
 }
 SUMMARIZE: dict[str, Check] = {
     "text": validation.string,
@@ -48,91 +49,100 @@ SUMMARIZE: dict[str, Check] = {
     "format": validation.string,
     "model": validation.string,
     "extractiveness": validation.one_of("low", "medium", "high"),
-    "temperature": validation.number(0, 5, "temperature must be between 0 and 5.0 inclusive."),
+    "temperature": TEMPERATURE,
     "additional_command": validation.string,
 }
 
 
-def generate(request: Request) -> Reply:
-    """POST /v1/generate."""
-    body = {name: value for name, value in request.body.items() if name in GENERATE and value is not None}
-    model = request.emulator.catalogue.serving(body.get("model") or DEFAULT_MODEL, "generate")
+def handle_generate(request: Request) -> Response:
+    """Handle POST /v1/generate."""
+    body = request.select(GENERATE)
+    model = request.emulator.model_catalog.find_for("generate", body.get("model") or DEFAULT_MODEL)
     validation.fields(body, GENERATE, "generate")
     prompt = body.get("prompt") or ""
     if not prompt:
-        raise invalid("prompt must be at least 1 token long.")  # guessed
-    made = [_generation(body, model, number) for number in range(body.get("num_generations") or 1)]
-    warned = warnings(request.body, GENERATE)
+        raise invalid_request("prompt must be at least 1 token long.")  # guessed
+    validation.check_output_limit(body.get("max_tokens"), model)
+    responses = [chat.respond(_chat_body(body), model) for _ in range(body.get("num_generations") or 1)]
+    warning = request.unknown_field_warning(GENERATE)
     if body.get("stream"):
-        return Reply(events=tuple(_events(made, prompt)), dialect="lines", headers=warned)
+        return Response(events=tuple(_events(responses, prompt)), stream_format="v1 lines", headers=warning)
     billed = {
-        "input_tokens": made[0].usage["billed_units"]["input_tokens"],
-        "output_tokens": sum(answer.usage["billed_units"]["output_tokens"] for answer in made),
+        "input_tokens": responses[0].billed_tokens[0],
+        "output_tokens": sum(response.billed_tokens[1] for response in responses),
     }
-    told = {
+    response_body = {
         "id": str(uuid.uuid4()),
-        "generations": [_told(answer, body) | {"index": index} for index, answer in enumerate(made)],
+        "generations": [_generation(response, body) | {"index": index} for index, response in enumerate(responses)],
         "prompt": prompt,
         "meta": META_V1 | {"billed_units": billed},
     }
-    numbers = {"num_chars": made[0].characters, "num_tokens": sum(billed.values())}
-    return Reply(body=told, headers=(*wire.number_headers(numbers), *warned))
+    counts = {"num_chars": responses[0].characters, "num_tokens": sum(billed.values())}
+    return Response(body=response_body, headers=(*count_headers(counts), *warning))
 
 
-def _generation(body: dict[str, Any], model: Model, number: int) -> Answer:
-    asked = {name: body[name] for name in SAME if name in body}
-    asked |= {"messages": [{"role": "user", "content": body["prompt"]}]}
-    asked["stop_sequences"] = [*(body.get("stop_sequences") or ()), *(body.get("end_sequences") or ())]
-    limit = body.get("max_tokens")
-    if limit is not None and limit > model.max_output:
-        raise overlong(
-            f"max tokens must be less than or equal to {model.max_output}, the maximum output for this model"
-            f" - received {limit}."
-        )
-    return chat.answer(asked, model)
+def _chat_body(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of /v2/chat that means the same."""
+    chat_body = {name: body[name] for name in SHARED_FIELDS if name in body}
+    chat_body |= {"messages": [{"role": "user", "content": body["prompt"]}]}
+    chat_body["stop_sequences"] = [*(body.get("stop_sequences") or ()), *(body.get("end_sequences") or ())]
+    return chat_body
 
 
-def _told(answer: Answer, body: dict[str, Any]) -> dict[str, Any]:
-    text = answer.text or ""
-    told: dict[str, Any] = {"id": answer.id, "text": text}
+def _generation(response: ChatResponse, body: dict[str, Any]) -> dict[str, Any]:
+    """Return one element of `generations`, without its index."""
+    text = response.text or ""
+    generation: dict[str, Any] = {"id": response.id, "text": text}
     if body.get("return_likelihoods") in ("GENERATION", "ALL"):
-        pieces = [chat.logprob_item(piece) for piece in tokens.pieces(text)]
-        told["likelihood"] = sum(item["logprobs"][0] for item in pieces) / max(1, len(pieces))
-        told["token_likelihoods"] = [{"token": item["text"], "likelihood": item["logprobs"][0]} for item in pieces]
-    return told | {"finish_reason": answer.finish}
+        items = [chat.logprob_item(piece) for piece in tokens.split(text)]
+        generation["likelihood"] = sum(item["logprobs"][0] for item in items) / max(1, len(items))
+        generation["token_likelihoods"] = [{"token": item["text"], "likelihood": item["logprobs"][0]} for item in items]
+    return generation | {"finish_reason": response.finish_reason}
 
 
-def _events(made: list[Answer], prompt: str) -> list[bytes]:
-    told = []
-    for index, answer in enumerate(made):
-        several = {"index": index} if len(made) > 1 else {}
-        told += [line("text-generation", several | {"text": piece}) for piece in tokens.pieces(answer.text or "")]
-    finished = [
-        {"id": answer.id, "text": answer.text or "", "index": index, "finish_reason": answer.finish}
-        for index, answer in enumerate(made)
+def _events(responses: list[ChatResponse], prompt: str) -> list[bytes]:
+    """Return the whole stream, one generation after the other, `stream-end` last."""
+    events = []
+    for index, response in enumerate(responses):
+        number = {"index": index} if len(responses) > 1 else {}
+        events += [
+            json_line("text-generation", number | {"text": piece}) for piece in tokens.split(response.text or "")
+        ]
+    generations = [
+        {
+            "id": response.id,
+            "text": response.text or "",
+            "index": index,
+            "finish_reason": response.finish_reason,
+        }
+        for index, response in enumerate(responses)
     ]
-    response = {"id": str(uuid.uuid4()), "prompt": prompt, "generations": finished}
-    told.append(line("stream-end", {"finish_reason": made[0].finish, "response": response}, last=True))
-    return told
+    end = {
+        "finish_reason": responses[0].finish_reason,
+        "response": {"id": str(uuid.uuid4()), "prompt": prompt, "generations": generations},
+    }
+    return [*events, json_line("stream-end", end, last=True)]
 
 
-def summarize(request: Request) -> Reply:
-    """POST /v1/summarize."""
-    body = {name: value for name, value in request.body.items() if name in SUMMARIZE and value is not None}
-    request.emulator.catalogue.serving(body.get("model") or DEFAULT_MODEL, "summarize")
+def handle_summarize(request: Request) -> Response:
+    """Handle POST /v1/summarize."""
+    body = request.select(SUMMARIZE)
+    request.emulator.model_catalog.find_for("summarize", body.get("model") or DEFAULT_MODEL)
     validation.fields(body, SUMMARIZE, "summarize")
     text = body.get("text") or ""
-    if len(text) < SHORTEST_TEXT:
-        raise invalid(f"text must be longer than {SHORTEST_TEXT} characters")
-    if len(text) > LONGEST_TEXT:
-        raise invalid(f"text must be shorter than {LONGEST_TEXT} characters")  # guessed
-    length, form = body.get("length", "medium"), body.get("format", "paragraph")
+    if len(text) < MIN_TEXT:
+        raise invalid_request(f"text must be longer than {MIN_TEXT} characters")
+    if len(text) > MAX_TEXT:
+        raise invalid_request(f"text must be shorter than {MAX_TEXT} characters")  # guessed
+    length, text_format = body.get("length", "medium"), body.get("format", "paragraph")
     if length not in LENGTHS:
-        raise invalid("length must be one of 'short', 'medium', or 'long'.")
-    if form not in ("paragraph", "bullets"):
-        raise invalid("format must be one of 'paragraph', or 'bullets'.")
-    sentences = SENTENCE.split(text.strip())[: LENGTHS[length]]
-    summary = " ".join(sentences) if form == "paragraph" else "\n".join(f"- {sentence}" for sentence in sentences)
+        raise invalid_request("length must be one of 'short', 'medium', or 'long'.")
+    if text_format not in ("paragraph", "bullets"):
+        raise invalid_request("format must be one of 'paragraph', or 'bullets'.")
+    sentences = SENTENCE_END.split(text.strip())[: LENGTHS[length]]
+    summary = " ".join(sentences)
+    if text_format == "bullets":
+        summary = "\n".join(f"- {sentence}" for sentence in sentences)
     billed = {"input_tokens": tokens.count(text), "output_tokens": tokens.count(summary)}
-    told = {"id": str(uuid.uuid4()), "summary": summary, "meta": META_V1 | {"billed_units": billed}}
-    return Reply(body=told, headers=warnings(request.body, SUMMARIZE))
+    response_body = {"id": str(uuid.uuid4()), "summary": summary, "meta": META_V1 | {"billed_units": billed}}
+    return Response(body=response_body, headers=request.unknown_field_warning(SUMMARIZE))

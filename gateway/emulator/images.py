@@ -1,6 +1,6 @@
-"""Pictures that arrive as addresses: which are accepted, and what their first bytes tell.
+"""Images in URLs: which are accepted, and what their first bytes say about them.
 
-Nothing is fetched: a remote address is only looked at.
+Nothing is fetched: of a remote image only the address is read.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from functools import lru_cache
 
 import msgspec
 
-from gateway.emulator.refusals import invalid
+from gateway.emulator.errors import invalid_request
 
-DATA = re.compile(r"data:image/(png|jpeg|jpg|webp|gif);base64,", re.IGNORECASE)
-LARGEST = 20 * 1024 * 1024  # docs/cohere-api.md#messages: 20 images or 20 MB in a request
+DATA_URL = re.compile(r"data:image/(png|jpeg|jpg|webp|gif);base64,", re.IGNORECASE)
 TOKENS = 259  # recorded: 256 of a tile and three delimiters
 
 
 class Image(msgspec.Struct, frozen=True):
-    """What one address says about its picture. Zeros where the bytes do not tell."""
+    """An image, with zeros where its bytes do not tell. Of a remote one, `data` is the address."""
 
     format: str
     width: int
@@ -30,21 +29,21 @@ class Image(msgspec.Struct, frozen=True):
 
 
 def check_url(url: object, *, remote: bool = True) -> None:
-    """Refuse an address that Cohere would not read."""
+    """Raise a 400 for a URL that Cohere would not read."""
     if not isinstance(url, str) or not url:
-        raise invalid("image url must not be empty.")  # guessed
+        raise invalid_request("image url must not be empty.")  # guessed
     if remote and url.startswith(("http://", "https://")):
         return
-    if DATA.match(url) is None:
-        raise invalid("image must be a valid data uri of type png, jpeg, webp or gif.")  # guessed
-    if not look(url).data:
-        raise invalid("image must be valid base64.")  # guessed
+    if DATA_URL.match(url) is None:
+        raise invalid_request("image must be a valid data uri of type png, jpeg, webp or gif.")  # guessed
+    if not read_image(url).data:
+        raise invalid_request("image must be valid base64.")  # guessed
 
 
 @lru_cache(maxsize=128)
-def look(url: str) -> Image:
-    """The picture behind an address; a remote one stays a name."""
-    match = DATA.match(url)
+def read_image(url: str) -> Image:
+    """Return the image of a data URL; its data is empty if it is no base64."""
+    match = DATA_URL.match(url)
     if match is None:
         return Image("", 0, 0, 0, url.encode())
     kind = match.group(1).lower().replace("jpg", "jpeg")
@@ -57,6 +56,7 @@ def look(url: str) -> Image:
 
 
 def _size(kind: str, data: bytes) -> tuple[int, int]:
+    """Return width and height in pixels, or zeros."""
     if kind == "png" and data[:4] == b"\x89PNG" and len(data) >= 24:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if kind == "gif" and data[:3] == b"GIF" and len(data) >= 10:
@@ -67,13 +67,12 @@ def _size(kind: str, data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the JPEG segments to the first start-of-frame."""
-    place = 2
-    while place + 9 < len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
+    """Walk the JPEG segments to the first start-of-frame, which has the size."""
+    offset = 2
+    while offset + 9 < len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[place + 7 : place + 9], "big"), int.from_bytes(
-                data[place + 5 : place + 7], "big"
-            )
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+            height, width = data[offset + 5 : offset + 7], data[offset + 7 : offset + 9]
+            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
+        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
     return 0, 0

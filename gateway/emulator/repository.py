@@ -1,7 +1,7 @@
-"""What the emulator keeps for callers: things under ids, newest last, never more than a fixed number of a kind.
+"""In-memory storage for what clients create, the stages of a job, and the paging of lists.
 
-Nothing here is written down: it ends with the process. Whether a thing exists is asked here; what it is and
-what happens to it is told by its own file (`datasets.py`, `embed_jobs.py`, `batches.py` ...).
+Nothing is written to disk: it ends with the process. What an item is, and what happens to it, belongs to its own
+module (`datasets.py`, `embed_jobs.py`, `batches.py` ...).
 """
 
 from __future__ import annotations
@@ -13,52 +13,52 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from gateway.emulator.refusals import Refusal, invalid
+from gateway.emulator.errors import APIError, invalid_request
 
-MOST = 200  # of one kind; past it the oldest is forgotten
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+MAX_ITEMS = 200  # of one kind; the oldest goes first
+ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-Thing = TypeVar("Thing")
-
-
-class Shelf(Generic[Thing]):
-    """The things of one kind."""
-
-    def __init__(self, most: int = MOST) -> None:
-        self.most = most
-        self.things: dict[str, Thing] = {}
-
-    def put(self, identity: str, thing: Thing) -> Thing | None:
-        """Keep a thing; the one that had to go for it, if any."""
-        gone = None
-        if identity not in self.things and len(self.things) >= self.most:
-            gone = self.things.pop(next(iter(self.things)))
-        self.things[identity] = thing
-        return gone
-
-    def get(self, identity: str, absent: str) -> Thing:
-        """The thing of that id, or the 404 with this sentence."""
-        thing = self.things.get(identity)
-        if thing is None:
-            raise Refusal(404, absent)
-        return thing
-
-    def take(self, identity: str, absent: str) -> Thing:
-        """The thing of that id, no longer kept; or the 404."""
-        thing = self.get(identity, absent)
-        del self.things[identity]
-        return thing
-
-    def newest(self) -> Iterator[Thing]:
-        """All of them, the newest first."""
-        return reversed(list(self.things.values()))
+Item = TypeVar("Item")
 
 
-class Course:
-    """The stages that a thing goes through, one with each look that somebody takes at it.
+class Repository(Generic[Item]):
+    """The items of one kind by their ids, oldest first."""
 
-    Real jobs take minutes. Counted in looks instead of minutes, a program that waits properly sees each stage
-    once, and one that does not wait meets the unfinished thing every time.
+    def __init__(self, max_items: int = MAX_ITEMS) -> None:
+        self.max_items = max_items
+        self.items: dict[str, Item] = {}
+
+    def add(self, identity: str, item: Item) -> Item | None:
+        """Store an item; return the one that had to go for it, if any."""
+        evicted = None
+        if identity not in self.items and len(self.items) >= self.max_items:
+            evicted = self.items.pop(next(iter(self.items)))
+        self.items[identity] = item
+        return evicted
+
+    def get(self, identity: str, not_found: str) -> Item:
+        """Return the item of that id. Raises a 404 with the sentence `not_found`."""
+        item = self.items.get(identity)
+        if item is None:
+            raise APIError(404, not_found)
+        return item
+
+    def remove(self, identity: str, not_found: str) -> Item:
+        """Remove the item of that id and return it. Raises a 404 with the sentence `not_found`."""
+        item = self.get(identity, not_found)
+        del self.items[identity]
+        return item
+
+    def newest_first(self) -> Iterator[Item]:
+        """Iterate over all items."""
+        return reversed(list(self.items.values()))
+
+
+class JobProgress:
+    """The stages of a job. It moves on by one stage each time a client looks at it.
+
+    Real jobs take minutes. Because stages are counted in requests, a program that polls properly sees each of them
+    once, a program that does not wait meets the unfinished job every time, and no test has to sleep.
     """
 
     def __init__(self, stages: Sequence[str]) -> None:
@@ -66,63 +66,73 @@ class Course:
 
     @property
     def stage(self) -> str:
-        """Where it stands."""
+        """The current stage."""
         return self.stages[0]
 
     @property
-    def over(self) -> bool:
-        """Whether it has reached its last stage."""
+    def finished(self) -> bool:
+        """Whether this is the last stage."""
         return len(self.stages) == 1
 
-    def look(self) -> bool:
-        """Go on by one stage; whether there was one."""
-        if self.over:
+    def advance(self) -> bool:
+        """Go on to the next stage; return whether there was one."""
+        if self.finished:
             return False
         del self.stages[0]
         return True
 
 
 def short_id(name: str) -> str:
-    """An id as datasets and connectors have it: the name and six signs (docs/cohere-api.md#datasets)."""
-    kept = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name.lower())
-    return f"{kept}-{''.join(secrets.choice(LETTERS) for _ in range(6))}"
+    """Return an id of the form that datasets and connectors have: the name and six random characters."""
+    slug = "".join(character if character.isalnum() or character in "-_" else "-" for character in name.lower())
+    return f"{slug}-{''.join(secrets.choice(ID_ALPHABET) for _ in range(6))}"
 
 
-def moment(seconds: float) -> str:
-    """A time as Cohere writes it."""
+def format_time(seconds: float) -> str:
+    """Return a Unix time in RFC 3339 with microseconds, as Cohere writes it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def page_start(token: str) -> int:
-    """Where the page of that token begins."""
+def decode_page_token(token: str) -> int:
+    """Return the offset at which that page begins. Raises a 400 for a token that is none of ours."""
     try:
         start = int(base64.urlsafe_b64decode(token)) if token else 0
     except (ValueError, binascii.Error):
-        raise invalid("page_token is invalid.") from None
+        raise invalid_request("page_token is invalid.") from None
     if start < 0:
-        raise invalid("page_token is invalid.")
+        raise invalid_request("page_token is invalid.")
     return start
 
 
-def page_token(start: int) -> str:
-    """The token of the page that begins there."""
+def encode_page_token(start: int) -> str:
+    """Return the token of the page that begins at that offset."""
     return base64.urlsafe_b64encode(str(start).encode()).decode()
 
 
-def page(found: Sequence[Any], query: Mapping[str, str], default: int, largest: int) -> tuple[list[Any], str | None]:
-    """One page, and the token of the next. A page size above the largest is cut, not refused (batches' page)."""
-    said = query.get("page_size", "")
-    if said and (not said.isdecimal() or len(said) > 9):
-        raise invalid("page_size must be a positive integer.")  # guessed
-    start = page_start(query.get("page_token", ""))
-    end = start + (min(int(said), largest) if said and int(said) else default)
-    return list(found[start:end]), page_token(end) if end < len(found) else None
+def paginate(
+    items: Sequence[Any], query: Mapping[str, str], default_size: int, max_size: int
+) -> tuple[list[Any], dict[str, str]]:
+    """Return one page of the items, and `{next_page_token}` if more follow.
+
+    A page size above the maximum is lowered to it, as in Cohere's description of batches.
+    """
+    requested = query.get("page_size", "")
+    if requested and (not requested.isdecimal() or len(requested) > 9):
+        raise invalid_request("page_size must be a positive integer.")  # guessed
+    size = min(int(requested), max_size) if requested and int(requested) else default_size
+    start = decode_page_token(query.get("page_token", ""))
+    return next_page(items, start, start + size)
 
 
-def window(found: Sequence[Any], query: Mapping[str, str], default: int) -> list[Any]:
-    """The part of a list that `limit` and `offset` ask for. SDKs send them as floats: `10.0`."""
-    limit, offset = _count(query, "limit", default), _count(query, "offset", 0)
-    return list(found[offset : offset + limit])
+def next_page(items: Sequence[Any], start: int, end: int) -> tuple[list[Any], dict[str, str]]:
+    """Return `items[start:end]`, and `{next_page_token}` if more follow."""
+    return list(items[start:end]), {"next_page_token": encode_page_token(end)} if end < len(items) else {}
+
+
+def limit_and_offset(items: Sequence[Any], query: Mapping[str, str], default_limit: int) -> list[Any]:
+    """Return the items that the query's `limit` and `offset` select. SDKs send them as floats: `10.0`."""
+    limit, offset = _count(query, "limit", default_limit), _count(query, "offset", 0)
+    return list(items[offset : offset + limit])
 
 
 def _count(query: Mapping[str, str], name: str, default: int) -> int:
@@ -131,5 +141,5 @@ def _count(query: Mapping[str, str], name: str, default: int) -> int:
         if value < 0 or value != int(value):
             raise ValueError
     except (ValueError, OverflowError):
-        raise invalid(f"{name} must be a non-negative integer.") from None  # guessed
+        raise invalid_request(f"{name} must be a non-negative integer.") from None  # guessed
     return int(value)

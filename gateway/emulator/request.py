@@ -1,77 +1,82 @@
-"""What an endpoint is given and what it gives back, and the state that all endpoints of one emulator share.
+"""The request and response of an endpoint, and the state that all endpoints of one emulator share.
 
-An endpoint is a function from `Request` to `Reply`. How the request came and how the answer leaves is `app.py`.
+An endpoint is a function from `Request` to `Response`. How requests arrive and responses leave is `app.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.emulator.catalogue import Catalogue
+from gateway.emulator.model_catalog import ModelCatalog
 from gateway.emulator.multipart import Form
-from gateway.emulator.repository import Shelf
-from gateway.emulator.request_log import Journal
-from gateway.emulator.trial_limits import Trial
+from gateway.emulator.repository import Repository
+from gateway.emulator.request_log import RequestLog
+from gateway.emulator.trial_limits import TrialLimits
 
 META_V1: dict[str, Any] = {"api_version": {"version": "1"}}
-ORGANIZATION = "00000000-0000-4000-8000-000000000001"
-OWNER = "00000000-0000-4000-8000-000000000002"
+META_V2: dict[str, Any] = {"api_version": {"version": "2"}}
+ORGANIZATION_ID = "00000000-0000-4000-8000-000000000001"
+OWNER_ID = "00000000-0000-4000-8000-000000000002"
 
+Headers = tuple[tuple[bytes, bytes], ...]
 Kind = TypeVar("Kind")
 
 
-class Emulator:
-    """What the endpoints share: the models, and whatever has state."""
+class EmulatorState:
+    """What the endpoints share: the models, and whatever clients have created."""
 
-    def __init__(self, catalogue: Catalogue, clock: Callable[[], float], trial: bool) -> None:
-        self.catalogue = catalogue
+    def __init__(self, model_catalog: ModelCatalog, clock: Callable[[], float], trial: bool) -> None:
+        self.model_catalog = model_catalog
         self.clock = clock
-        self.trial = Trial(clock) if trial else None
-        self.journal = Journal()
-        self.failures: dict[bytes, int] = {}  # how often a request has met the fault "flaky"
-        self._shelves: dict[type, Shelf[Any]] = {}
+        self.trial_limits = TrialLimits(clock) if trial else None
+        self.request_log = RequestLog()
+        self.flaky_counts: dict[bytes, int] = {}  # how often a request has met the fault `flaky`
+        self._repositories: dict[type, Repository[Any]] = {}
 
-    def shelf(self, kind: type[Kind]) -> Shelf[Kind]:
-        """All things of one kind that callers have made."""
-        return self._shelves.setdefault(kind, Shelf())
+    def repository(self, kind: type[Kind]) -> Repository[Kind]:
+        """Return the repository for items of that class."""
+        return self._repositories.setdefault(kind, Repository())
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request that has a key and, if it has a body, readable JSON or a readable form in it."""
+    """An authenticated request whose body, if it has one, is a JSON object or a form."""
 
-    emulator: Emulator
+    emulator: EmulatorState
     body: dict[str, Any]
     query: dict[str, str]
-    path: dict[str, str]
+    path_params: dict[str, str]
     headers: Mapping[str, str] = {}
     form: Form | None = None
-    base: str = ""  # the address under which the caller reached us
-    lists: Mapping[str, Sequence[str]] = {}  # the query with every value of a repeated name
+    base_url: str = ""  # as the client addressed us
+    query_lists: Mapping[str, Sequence[str]] = {}  # the query, with every value of a repeated name
 
-    def wants_events(self) -> bool:
-        """Whether the older streams are to come as events; the header's name is misspelt in the specification."""
+    def accepts_event_stream(self) -> bool:
+        """Whether v1 streams are sent as events. Cohere's specification misspells the header as `accepts`."""
         return "text/event-stream" in f"{self.headers.get('accept', '')},{self.headers.get('accepts', '')}"
 
+    def select(self, fields: Collection[str]) -> dict[str, Any]:
+        """Return those fields of the body that are not null."""
+        return {name: value for name, value in self.body.items() if name in fields and value is not None}
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: one body, or the events of a stream in one of its spellings (`damage.DIALECTS`)."""
+    def unknown_field_warning(self, fields: Collection[str]) -> Headers:
+        """Return the header that warns of the first unknown field; v1 endpoints do not reject it (recorded)."""
+        unknown = next((name for name in self.body if name not in fields), None)
+        if unknown is None:
+            return ()
+        sentence = f"unknown field: parameter {unknown} is not a valid field"
+        return ((b"x-api-warning", sentence.encode("ascii", "replace")),)
 
-    body: dict[str, Any] | None = {}  # None: nothing at all
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """A 200 response: one JSON body, or the events of a stream in one of `fault_injection.STREAM_FORMATS`."""
+
+    body: dict[str, Any] | None = {}  # None: an empty body
     events: tuple[bytes, ...] | None = None
-    dialect: str = "v2"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    stream_format: str = "v2"
+    headers: Headers = ()
 
 
-Answering = Callable[[Request], Reply]
-
-
-def warnings(body: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
-    """The header that warns of a field which the endpoint does not know; v1 endpoints do not refuse it (recorded)."""
-    unknown = [name for name in body if name not in known]
-    if not unknown:
-        return ()
-    sentence = f"unknown field: parameter {unknown[0]} is not a valid field"
-    return ((b"x-api-warning", sentence.encode("ascii", "replace")),)
+Handler = Callable[[Request], Response]

@@ -1,7 +1,7 @@
-"""What callers did, for tests that must prove something about the other side of the wire.
+"""A log of the requests that clients made, for tests that must prove what reached the upstream.
 
-`Journal.records` keeps the last thousand requests; `GET /emulator/log` shows them. Times are
-`time.monotonic()`, which processes on one machine share.
+`RequestLog.records` keeps the last thousand; `GET /emulator/log` shows them. Times are `time.monotonic()`, which the
+processes of one machine share.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from collections import deque
 
 import msgspec
 
-LONGEST = 1_000
+MAX_RECORDS = 1_000
 
 
-class Record(msgspec.Struct, kw_only=True):
-    """One request, filled in while it runs. `closed_at` None: it is still running."""
+class LoggedRequest(msgspec.Struct, kw_only=True):
+    """One request, filled in while it runs. `closed_at` is None until it ends."""
 
     method: str
     path: str
     model: str | None = None
     stream: bool = False
     fault: str | None = None
-    received: int = 0  # bytes of the request's body that have come so far
+    received: int = 0  # bytes of the request body that have arrived so far
     status: int | None = None
-    finished: bool = False  # the last byte was sent
+    finished: bool = False  # the last byte of the response was sent
     closed_by_caller: bool = False
     opened_at: float = 0.0
     closed_at: float | None = None
 
 
-class Journal:
-    """The records, oldest first."""
+class RequestLog:
+    """The logged requests, oldest first."""
 
     def __init__(self) -> None:
-        self.records: deque[Record] = deque(maxlen=LONGEST)
+        self.records: deque[LoggedRequest] = deque(maxlen=MAX_RECORDS)
 
-    def open(self, method: str, path: str) -> Record:
-        """A new record, listed at once."""
-        record = Record(method=method, path=path, opened_at=time.monotonic())
+    def open(self, method: str, path: str) -> LoggedRequest:
+        """Add a record for a request that begins."""
+        record = LoggedRequest(method=method, path=path, opened_at=time.monotonic())
         self.records.append(record)
         return record
 
-    def close(self, record: Record) -> None:
-        """The request is over, one way or the other."""
+    def close(self, record: LoggedRequest) -> None:
+        """Note that the request has ended, one way or the other."""
         record.closed_at = time.monotonic()

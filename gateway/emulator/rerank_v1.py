@@ -1,6 +1,6 @@
-"""POST /v1/rerank: /v2/rerank for documents with fields, which can be given back.
+"""POST /v1/rerank: /v2/rerank for documents with several fields, which the response can include.
 
-Source: docs/cohere-api.md#version-1 and docs/cohere-api.md#errors.
+Source: docs/cohere-api.md#version-1.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.emulator import rerank, validation
-from gateway.emulator.refusals import bare, invalid, wrong_type
-from gateway.emulator.request import META_V1, Reply, Request, warnings
+from gateway.emulator.errors import bad_request, invalid_request, require_object
+from gateway.emulator.request import META_V1, Request, Response
 from gateway.emulator.validation import Check
 
 DEFAULT_MODEL = "rerank-v3.5"
-RANKED = ("text", "snippet")  # the fields that are looked for when none are named
+DEFAULT_RANK_FIELDS = ("text", "snippet")  # the first that a document has
 FIELDS: dict[str, Check] = {
     "model": validation.string,
     "query": validation.string,
-    "documents": validation.listing,
+    "documents": validation.object_list,
     "top_n": validation.RERANK["top_n"],
     "rank_fields": validation.strings,
     "return_documents": validation.boolean,
@@ -26,43 +26,45 @@ FIELDS: dict[str, Check] = {
 }
 
 
-def answer(request: Request) -> Reply:
-    """The whole endpoint."""
-    body = {name: value for name, value in request.body.items() if name in FIELDS and value is not None}
-    model = request.emulator.catalogue.serving(body.get("model") or DEFAULT_MODEL, "rerank")
+def handle(request: Request) -> Response:
+    """Handle POST /v1/rerank."""
+    body = request.select(FIELDS)
+    model = request.emulator.model_catalog.find_for("rerank", body.get("model") or DEFAULT_MODEL)
     validation.fields(body, FIELDS, "rerank")
-    names = body.get("rank_fields")
-    if names is not None and not names:
-        raise invalid("rank_fields cannot be empty, it must either contain at least one field or be omitted")
+    rank_fields = body.get("rank_fields")
+    if rank_fields is not None and not rank_fields:
+        raise invalid_request("rank_fields cannot be empty, it must either contain at least one field or be omitted")
     documents = body.get("documents") or []
-    texts = [_text(document, names) for document in documents]
-    asked: dict[str, Any] = {"query": body.get("query"), "documents": texts}
+    texts = [_text(document, rank_fields) for document in documents]
+    rerank_body: dict[str, Any] = {"query": body.get("query"), "documents": texts}
     if body.get("top_n") is not None:
-        asked["top_n"] = body["top_n"]
-    validation.rerank(asked, model)
-    told = rerank.answer(asked, model)
-    told["meta"] |= META_V1
+        rerank_body["top_n"] = body["top_n"]
+    validation.rerank(rerank_body, model)
+    response = rerank.rerank(rerank_body, model)
+    response["meta"] |= META_V1
     if body.get("return_documents"):
-        told["results"] = [
-            {"document": _shown(documents[row["index"]], texts[row["index"]]), **row} for row in told["results"]
+        response["results"] = [
+            {"document": _with_text(documents[result["index"]], texts[result["index"]]), **result}
+            for result in response["results"]
         ]
-    return Reply(body=told, headers=warnings(request.body, FIELDS))
+    return Response(body=response, headers=request.unknown_field_warning(FIELDS))
 
 
-def _text(document: Any, names: Sequence[str] | None) -> str:
-    """The words of a document that count."""
+def _text(document: Any, rank_fields: Sequence[str] | None) -> str:
+    """Return the text by which a document is ranked."""
     if isinstance(document, str):
         return document
-    if not isinstance(document, dict):
-        raise wrong_type("documents", document, "string or Object", "rerank")
-    if names is not None:
-        return "\n".join(str(document[name]) for name in names if document.get(name))
-    for name in RANKED:
+    require_object("documents", document, "rerank", "string or Object")
+    if rank_fields is not None:
+        return "\n".join(str(document[name]) for name in rank_fields if document.get(name))
+    for name in DEFAULT_RANK_FIELDS:
         if isinstance(document.get(name), str):
             return str(document[name])
-    raise bare("document does not have a 'snippet' or a 'text' field that can be used for chunking and reranking")
+    raise bad_request(
+        "document does not have a 'snippet' or a 'text' field that can be used for chunking and reranking"
+    )
 
 
-def _shown(document: Any, text: str) -> dict[str, Any]:
-    """The document as it comes back; it has a `text`, if need be the words that counted."""
+def _with_text(document: Any, text: str) -> dict[str, Any]:
+    """Return the document of a result. It always has a `text`, if need be the one that was ranked."""
     return {"text": text} | (document if isinstance(document, dict) else {})

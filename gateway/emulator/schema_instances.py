@@ -1,8 +1,7 @@
-"""A value that fits a JSON Schema, with the words of a text in it where they fit.
+"""Builds a value that fits a JSON Schema, with the words of a text in it where they fit.
 
-Nested objects, $ref, anyOf with null, enum, const, arrays, formats, patterns and ranges. It never fails:
-what it does not understand becomes a harmless value of the right type. Which schemas are legal is
-`json_schema.py`.
+It handles nested objects, $ref, alternatives, enum, const, arrays, formats, patterns and limits, and never fails: what
+it does not understand becomes a harmless value of the right type. `schema_validation.py` says which schemas are valid.
 """
 
 from __future__ import annotations
@@ -13,37 +12,39 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.emulator.extraction import MISSING, Drawing, salient, within
-from gateway.emulator.patterns import example
+from gateway.emulator.extraction import MISSING, ValueExtractor, in_range
+from gateway.emulator.keywords import keywords
+from gateway.emulator.patterns import matching_text
 
 Schema = Mapping[str, Any]
 
-FORMATS = {
+FORMAT_EXAMPLES = {
     "date-time": "2025-01-01T12:00:00Z", "date": "2025-01-01", "time": "12:00:00Z", "duration": "PT1H",
     "uuid": "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "email": "someone@example.com", "hostname": "example.com",
     "uri": "https://example.com/", "url": "https://example.com/", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1",
 }  # fmt: skip
-DEEPEST = 12
-MOST_ITEMS, LONGEST_TEXT = 100, 10_000  # a schema may ask for more; it does not get it
+MAX_DEPTH = 12
+MAX_OPTIONAL_DEPTH = 4  # below it, optional fields are left out and nullable ones are null
+MAX_ITEMS, MAX_TEXT = 100, 10_000  # even if the schema demands more
 LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
-class Maker:
-    """Makes the instances of one schema document (the root is needed to follow $ref)."""
+class InstanceBuilder:
+    """Builds instances of one schema document, whose root is needed to follow $ref."""
 
-    def __init__(self, root: Schema, drawing: Drawing, *, sparing: bool) -> None:
+    def __init__(self, root: Schema, extractor: ValueExtractor, *, omit_optional: bool) -> None:
         self.root = root
-        self.drawing = drawing
-        self.sparing = sparing  # leave out optional fields for which the text offers nothing
+        self.extractor = extractor
+        self.omit_optional = omit_optional  # unless the text clearly mentions the field
 
-    def make(self, schema: Any, name: str = "", depth: int = 0) -> Any:
-        """One value."""
+    def build(self, schema: Any, name: str = "", depth: int = 0) -> Any:
+        """Return a value for the field of that name."""
         resolved = self.resolve(schema)
         if "const" in resolved:
             return resolved["const"]
-        drawn = fitted(self.drawing.draw(name, resolved), resolved)
-        if drawn is not MISSING and self.fits(drawn, resolved):
-            return drawn
+        value = self._extract(name, resolved)
+        if value is not MISSING:
+            return value
         if "enum" in resolved:
             return next(iter(resolved["enum"]), None)
         if resolved.get("default") is not None:
@@ -59,18 +60,25 @@ class Maker:
             return True
         return None if kind == "null" else self._string(resolved, name)
 
-    def fits(self, value: Any, schema: Schema) -> bool:
-        """Whether a drawn value keeps to the limits of a resolved schema; its type is right already."""
+    def _extract(self, name: str, schema: Schema) -> Any:
+        """Return a value from the text that obeys the schema, or MISSING."""
+        value = fit_length(self.extractor.extract(name, schema), schema)
+        return value if value is not MISSING and self._obeys_limits(value, schema) else MISSING
+
+    def _obeys_limits(self, value: Any, schema: Schema) -> bool:
+        """Whether a value of the right type obeys the other limits of a resolved schema."""
         if isinstance(value, str):
             return len(value) >= (schema.get("minLength") or 0) and _matches(schema.get("pattern"), value)
         if isinstance(value, list):
             items = self.resolve(schema.get("items") or {})
-            return len(value) >= (schema.get("minItems") or 0) and all(self.fits(item, items) for item in value)
-        return isinstance(value, bool) or not isinstance(value, int | float) or within(value, schema)
+            return len(value) >= (schema.get("minItems") or 0) and all(
+                self._obeys_limits(item, items) for item in value
+            )
+        return isinstance(value, bool) or not isinstance(value, int | float) or in_range(value, schema)
 
     def resolve(self, schema: Any) -> Schema:
-        """The schema behind references and alternatives, with a single type."""
-        for _ in range(DEEPEST):
+        """Return the schema behind references and alternatives, with a single type."""
+        for _ in range(MAX_DEPTH):
             if not isinstance(schema, Mapping):
                 return {"type": "string"}
             if "$ref" in schema:
@@ -79,10 +87,10 @@ class Maker:
             options = schema.get("anyOf") or schema.get("oneOf")
             if options:
                 rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
-                schema = {**rest, **self._plainest(options)}
+                schema = {**rest, **_first_non_null(options)}
                 continue
             if schema.get("allOf"):
-                schema = self._merged(schema)
+                schema = self._merge_all_of(schema)
                 continue
             kind = schema.get("type")
             if isinstance(kind, list):
@@ -90,7 +98,7 @@ class Maker:
             return schema
         return {"type": "null"}
 
-    def _merged(self, schema: Schema) -> Schema:
+    def _merge_all_of(self, schema: Schema) -> Schema:
         merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
         for part in schema["allOf"]:
             part = self.resolve(part)
@@ -101,81 +109,80 @@ class Maker:
                 merged |= {"properties": properties, "required": required}
         return merged
 
-    def _plainest(self, options: list[Any]) -> Schema:
-        resolved = [option for option in options if isinstance(option, Mapping) and option.get("type") != "null"]
-        return next(iter(resolved), {"type": "null"})
-
     def _follow(self, reference: Any) -> Any:
-        found: Any = self.root
+        """Return the schema at a JSON pointer, or that of any string."""
+        schema: Any = self.root
         for step in str(reference).removeprefix("#").strip("/").split("/"):
             if step:
                 step = step.replace("~1", "/").replace("~0", "~")
-                found = found.get(step) if isinstance(found, Mapping) else None
-        return found if found is not None else {"type": "string"}
+                schema = schema.get(step) if isinstance(schema, Mapping) else None
+        return schema if schema is not None else {"type": "string"}
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         required = schema.get("required") or ()
-        made: dict[str, Any] = {}
+        instance: dict[str, Any] = {}
         for name, item in (schema.get("properties") or {}).items():
             if name in required:
-                made[name] = self._tied(item, name, depth)
-            elif self.sparing:
-                drawn = self._optional(item, name)
-                if drawn is not MISSING:
-                    made[name] = drawn
-            elif depth < DEEPEST // 3:
-                made[name] = self._tied(item, name, depth)
+                instance[name] = self._property(item, name, depth)
+            elif self.omit_optional:
+                value = self._mentioned(item, name)
+                if value is not MISSING:
+                    instance[name] = value
+            elif depth < MAX_OPTIONAL_DEPTH:
+                instance[name] = self._property(item, name, depth)
         for name in required:
-            made.setdefault(name, salient(self.drawing.text))
-        return made
+            instance.setdefault(name, keywords(self.extractor.text))
+        return instance
 
-    def _tied(self, item: Any, name: str, depth: int) -> Any:
-        """A field's value, unless a schema that contains itself has gone deep enough."""
-        if depth >= DEEPEST // 3 and _nullable(item):
+    def _property(self, item: Any, name: str, depth: int) -> Any:
+        """Return a property's value, or null where a schema that contains itself is deep enough."""
+        if depth >= MAX_OPTIONAL_DEPTH and _nullable(item):
             return None
-        if depth >= DEEPEST and "$ref" in json.dumps(item):
+        if depth >= MAX_DEPTH and "$ref" in json.dumps(item):
             return None
-        return self.make(item, name, depth + 1)
+        return self.build(item, name, depth + 1)
 
-    def _optional(self, item: Any, name: str) -> Any:
-        """An optional field only when the text clearly speaks of it."""
+    def _mentioned(self, item: Any, name: str) -> Any:
+        """Return the value of an optional property that the text clearly mentions, or MISSING."""
         resolved = self.resolve(item)
         if resolved.get("type") in ("string", "str", "array", "object") and "enum" not in resolved:
             return MISSING
-        if resolved.get("default") is not None and not _mentions(self.drawing.text, name, resolved):
+        if resolved.get("default") is not None and not _mentions(self.extractor.text, name, resolved):
             return MISSING
-        drawn = fitted(self.drawing.draw(name, resolved), resolved)
-        return drawn if drawn is not MISSING and self.fits(drawn, resolved) else MISSING
+        return self._extract(name, resolved)
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
-        least = min(schema.get("minItems") or 0, MOST_ITEMS)
-        if schema.get("maxItems") == 0 or (depth >= DEEPEST // 3 and not least):
+        length = min(schema.get("minItems") or 0, MAX_ITEMS)
+        if schema.get("maxItems") == 0 or (depth >= MAX_OPTIONAL_DEPTH and not length):
             return []
         singular = name[:-1] if name.endswith("s") else name
-        return [self.make(schema.get("items") or {}, singular, depth + 1) for _ in range(max(1, least))]
+        return [self.build(schema.get("items") or {}, singular, depth + 1) for _ in range(max(1, length))]
 
     def _string(self, schema: Schema, name: str) -> str:
         if "pattern" in schema:
-            return example(schema["pattern"]) or "a"
-        if schema.get("format") in FORMATS:
-            return FORMATS[schema["format"]]
-        lowered = name.lower().split("_")[-1]
-        if lowered in FORMATS:
-            return str(fitted(FORMATS[lowered], schema))
-        return str(fitted(salient(self.drawing.text) or "text", schema))
+            return matching_text(schema["pattern"]) or "a"
+        if schema.get("format") in FORMAT_EXAMPLES:
+            return FORMAT_EXAMPLES[schema["format"]]
+        last = name.lower().split("_")[-1]
+        return str(fit_length(FORMAT_EXAMPLES.get(last) or keywords(self.extractor.text) or "text", schema))
 
 
-def fitted(value: Any, schema: Schema) -> Any:
-    """A text or a list brought within the schema's upper limit, a short text within the lower one."""
+def fit_length(value: Any, schema: Schema) -> Any:
+    """Return a list or a text cut to the schema's maximum, a text padded to its minimum too."""
     if isinstance(value, list):
         return value[: schema.get("maxItems")]
     if not isinstance(value, str) or "pattern" in schema or "enum" in schema:
         return value
-    return value[: schema.get("maxLength")].ljust(min(schema.get("minLength") or 0, LONGEST_TEXT), "x")
+    return value[: schema.get("maxLength")].ljust(min(schema.get("minLength") or 0, MAX_TEXT), "x")
+
+
+def _first_non_null(options: list[Any]) -> Schema:
+    schemas = [option for option in options if isinstance(option, Mapping) and option.get("type") != "null"]
+    return next(iter(schemas), {"type": "null"})
 
 
 def _number(schema: Schema, *, whole: bool) -> int | float:
-    """The plainest number within the limits; 1 when there is none."""
+    """Return the simplest number within the limits, or 1 if there is none."""
     step = schema.get("multipleOf") or 1
     limits = [schema[name] for name in LIMITS if name in schema]
     candidates: list[float] = [1, 0]
@@ -186,7 +193,7 @@ def _number(schema: Schema, *, whole: bool) -> int | float:
     for value in candidates:
         if whole and value != int(value):
             continue
-        if within(value, schema):
+        if in_range(value, schema):
             return int(value) if value == int(value) else value
     return 1
 
@@ -210,5 +217,5 @@ def _nullable(item: Any) -> bool:
 
 def _mentions(text: str, name: str, schema: Schema) -> bool:
     lowered = text.lower()
-    said = [str(choice).lower() for choice in schema.get("enum") or ()]
-    return name.lower().replace("_", " ") in lowered or any(choice in lowered for choice in said)
+    choices = [str(choice).lower() for choice in schema.get("enum") or ()]
+    return name.lower().replace("_", " ") in lowered or any(choice in lowered for choice in choices)

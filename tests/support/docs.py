@@ -204,7 +204,7 @@ def metrics() -> str:
 
 
 def faults() -> str:
-    rows = ((code(name), code(row.default), row.does) for name, row in FAULTS.items())
+    rows = ((code(name), code(row.default), row.description) for name, row in FAULTS.items())
     return table(("Fault", "Argument, if none is given", "What the emulator does"), rows)
 
 

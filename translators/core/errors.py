@@ -7,7 +7,7 @@
       AnswerFailed             Cohere says itself that its answer is none               -> 502, 504, or in-band
 
 `Failure` is the value all failures become before they are shown: what the caller is told, once. The mapping
-of Cohere's own refusals to a Failure is the table in `refusals.py`.
+of Cohere's own refusals to a Failure is the table in `upstream_errors.py`.
 """
 
 from msgspec import Struct

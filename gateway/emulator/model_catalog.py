@@ -1,8 +1,7 @@
-"""Which models exist, what each can do, and which are gone.
+"""The models that exist, what each can do, and the models that Cohere has removed.
 
-Rows, no logic beyond looking one up. Sources: docs/cohere-api.md#models (catalogue),
-docs/cohere-api.md#chat-requests (what each model refuses), docs/cohere-api.md#usage (sizes of the prompt that the
-caller never sees).
+Source: docs/cohere-api.md#models, for what a model rejects docs/cohere-api.md#chat-requests, and for the size
+of its hidden prompt docs/cohere-api.md#usage.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from typing import Any
 
 import msgspec
 
-from gateway.emulator.refusals import Refusal, bare, invalid
+from gateway.emulator.errors import APIError, bad_request, invalid_request
 
-CLASSIC = ("json_mode", "json_schema", "safety_modes", "tools")
+COMMAND_R = ("json_mode", "json_schema", "safety_modes", "tools")
 STRICT = ("json_mode", "json_schema", "strict_tools", "safety_modes", "tools")  # recorded for Command A
 REASONING = (*STRICT, "reasoning")  # recorded for Command A Reasoning
 
-LEGACY = ("generate", "chat", "summarize")  # recorded for Command R, which is gone; its successors keep them
+LEGACY_ENDPOINTS = ("generate", "chat", "summarize")  # recorded for Command R, and assumed for its successors
 
 TOKENIZERS = "https://storage.googleapis.com/cohere-public/tokenizers/"
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. The defaults describe a text chat model of the 2024 generation."""
+    """One model. The defaults are those of a text chat model of 2024."""
 
     name: str
     endpoints: tuple[str, ...] = ("chat",)
@@ -39,46 +38,47 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
     vision: bool = False
     reasoning: bool = False
-    one_penalty: bool = False  # refuses frequency and presence penalty together
-    safety_off: bool = False  # takes safety_mode OFF
-    typed_tools: bool = False  # refuses tool parameters without a type
+    one_penalty: bool = False  # rejects frequency and presence penalty together
+    safety_off: bool = False  # accepts safety_mode OFF
+    typed_tools: bool = False  # rejects tool parameters without a type
     indented_arguments: bool = False  # writes streamed arguments over several lines
+    # Tokens of the prompt that Cohere adds: to a plain request, with a system prompt, with tools, with documents
     hidden: int = 495
     hidden_system: int = 529
     hidden_tools: int = 1_400
     hidden_documents: int = 1_200
     dimensions: tuple[int, ...] = ()  # embed; the first is the default
-    multimodal: bool = False  # embed: fused inputs, selectable size, any number of images
-    lowercase: bool = False  # embed: the echoed texts come back in lower case
+    multimodal: bool = False  # embed: inputs of several parts, output_dimension, any number of images
+    lowercase: bool = False  # embed: the response repeats the texts in lower case
     space: str = ""  # embed: models of one space give the same vectors
     spans: bool = False  # rerank: relevant_spans
-    v1: bool = True  # chat: answers on /v1/chat, too; the models after Command A do not (recorded for one)
-    finetuned: bool = False  # trained here, on a caller's dataset
+    v1: bool = True  # chat: serves /v1/chat too; models after Command A do not (recorded for one)
+    finetuned: bool = False  # "trained" by finetuning.py
 
 
-def _classic(name: str, **more: Any) -> Model:
+def _command_r(name: str, **overrides: Any) -> Model:
     settings: dict[str, Any] = {
-        "features": CLASSIC, "tools": True, "tool_choice": True, "rag": True, "json": True,
+        "features": COMMAND_R, "tools": True, "tool_choice": True, "rag": True, "json": True,
         "safety_off": True, "one_penalty": True, "typed_tools": True, "indented_arguments": True,
-        "hidden": 66, "hidden_system": 66, "hidden_tools": 883, "hidden_documents": 680, "endpoints": LEGACY,
+        "hidden": 66, "hidden_system": 66, "hidden_tools": 883, "hidden_documents": 680, "endpoints": LEGACY_ENDPOINTS,
     }  # fmt: skip
-    return Model(name=name, **(settings | more))
+    return Model(name=name, **(settings | overrides))
 
 
-def _reasoning(name: str, **more: Any) -> Model:
+def _reasoning(name: str, **overrides: Any) -> Model:
     settings: dict[str, Any] = {
         "features": REASONING, "tools": True, "rag": True, "json": True, "reasoning": True,
         "temperature": 0.6, "hidden_tools": 1_417, "v1": False,
     }  # fmt: skip
-    return Model(name=name, **(settings | more))
+    return Model(name=name, **(settings | overrides))
 
 
-def _embed(name: str, dimensions: tuple[int, ...], **more: Any) -> Model:
-    return Model(name=name, endpoints=("embed",), max_output=0, dimensions=dimensions, **more)
+def _embed(name: str, dimensions: tuple[int, ...], **overrides: Any) -> Model:
+    return Model(name=name, endpoints=("embed",), max_output=0, dimensions=dimensions, **overrides)
 
 
-def _rerank(name: str, context_length: int, **more: Any) -> Model:
-    return Model(name=name, endpoints=("rerank",), max_output=0, context_length=context_length, **more)
+def _rerank(name: str, context_length: int, **overrides: Any) -> Model:
+    return Model(name=name, endpoints=("rerank",), max_output=0, context_length=context_length, **overrides)
 
 
 def _transcribe(name: str) -> Model:
@@ -88,7 +88,7 @@ def _transcribe(name: str) -> Model:
 MODELS: tuple[Model, ...] = (
     _reasoning("command-a-plus-05-2026", features=(*REASONING, "vision"), context_length=436_000,
                max_output=65_536, vision=True, hidden=25, hidden_system=25),
-    Model(name="command-a-03-2025", endpoints=LEGACY, features=STRICT, default_endpoints=("chat", "generate"),
+    Model(name="command-a-03-2025", endpoints=LEGACY_ENDPOINTS, features=STRICT, default_endpoints=("chat", "generate"),
           context_length=288_000, max_output=8_192, tools=True, tool_choice=True, rag=True, json=True,
           hidden_tools=1_425),
     _reasoning("command-a-reasoning-08-2025", context_length=288_768, max_output=32_768),
@@ -100,8 +100,8 @@ MODELS: tuple[Model, ...] = (
           rag=True, json=True, indented_arguments=True),
     Model(name="command-r7b-arabic-02-2025", features=STRICT, tools=True, tool_choice=True, rag=True,
           json=True, indented_arguments=True),
-    _classic("command-r-08-2024"),
-    _classic("command-r-plus-08-2024"),
+    _command_r("command-r-08-2024"),
+    _command_r("command-r-plus-08-2024"),
     _reasoning("north-mini-code-1-0", context_length=436_000, max_output=65_536),
     Model(name="north-small-translate-1-0", context_length=16_384, max_output=16_384, v1=False),
     Model(name="c4ai-aya-expanse-32b", hidden=8, hidden_system=12),
@@ -114,7 +114,7 @@ MODELS: tuple[Model, ...] = (
     _embed("embed-v4.0", (1536, 256, 512, 1024), multimodal=True, space="v4", default_endpoints=("embed",)),
     _embed("embed-english-v3.0", (1024,), context_length=512, space="english-v3"),
     _embed("embed-multilingual-v3.0", (1024,), context_length=512, space="multilingual-v3"),
-    # recorded: this one echoes its texts in lower case
+    # recorded: its response repeats the texts in lower case
     _embed("embed-english-light-v3.0", (384,), context_length=512, lowercase=True, space="english-light-v3"),
     _embed("embed-multilingual-light-v3.0", (384,), context_length=512, space="multilingual-light-v3"),
     _rerank("rerank-v5.0-pro", 32_768, spans=True),
@@ -124,12 +124,12 @@ MODELS: tuple[Model, ...] = (
     _rerank("rerank-v3.5", 4_096, default_endpoints=("rerank",)),
     _rerank("rerank-english-v3.0", 4_096),
     _rerank("rerank-multilingual-v3.0", 4_096),
-    # guessed: which word stands for them in `endpoints`, if any does
+    # guessed: the word for them in `endpoints`
     _transcribe("cohere-transcribe-03-2026"),
     _transcribe("cohere-transcribe-arabic-07-2026"),
 )  # fmt: skip
 
-# name -> (date as the sentence prints it, anchor on the models page); recorded for command-r-plus
+# name -> (date as in the error, anchor on the models page); recorded for command-r-plus
 REMOVED: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         (
@@ -151,44 +151,48 @@ REMOVED: dict[str, tuple[str, str]] = {
 }
 
 
-class Catalogue:
-    """The models that one emulator serves, in the order in which they are listed."""
+class ModelCatalog:
+    """The models that one emulator serves, in the order of its list."""
 
     def __init__(self, models: Iterable[Model | Mapping[str, Any]] | None = None) -> None:
         rows = MODELS if models is None else models
         converted = (row if isinstance(row, Model) else msgspec.convert(dict(row), Model) for row in rows)
-        self.models: dict[str, Model] = {row.name: row for row in converted}
+        self.models: dict[str, Model] = {model.name: model for model in converted}
 
     def find(self, name: str) -> Model:
-        """The model of that name, or the 404 that says whether it is unknown or removed."""
+        """Return the model of that name. Raises a 404 that says whether it is unknown or was removed."""
         model = self.models.get(name)
         if model is not None:
             return model
         if name in REMOVED:
             date, anchor = REMOVED[name]
-            raise Refusal(
+            raise APIError(
                 404,
                 f"model '{name}' was removed on {date}. See https://docs.cohere.com/docs/models#{anchor}"
                 " for a list of models you can use instead.",
             )
-        raise Refusal(
+        raise APIError(
             404,
             f"model '{name}' not found, make sure the correct model ID was used and that you have access to the model.",
         )
 
-    def serving(self, name: object, endpoint: str) -> Model:
-        """The model that a request names, if it serves that endpoint."""
+    def find_required(self, name: object) -> Model:
+        """Return the model that a request names. Raises a 400 if it names none, a 404 if there is no such one."""
         if not isinstance(name, str) or not name:
-            raise bare("a model parameter is required for this endpoint.")
-        model = self.find(name)
+            raise bad_request("a model parameter is required for this endpoint.")
+        return self.find(name)
+
+    def find_for(self, endpoint: str, name: object) -> Model:
+        """Return the model that a request names. Raises a 400 if it does not serve the endpoint."""
+        model = self.find_required(name)
         if endpoint not in model.endpoints:
-            raise invalid(f"model '{name}' is not supported by the {endpoint} API")
+            raise invalid_request(f"model '{name}' is not supported by the {endpoint} API")
         return model
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """A model as `GET /v1/models` shows it."""
-    shown: dict[str, Any] = {
+    """Return a model in the format of `GET /v1/models`."""
+    description: dict[str, Any] = {
         "name": model.name,
         "endpoints": list(model.endpoints),
         "finetuned": model.finetuned,
@@ -197,11 +201,11 @@ def describe(model: Model) -> dict[str, Any]:
         "default_endpoints": list(model.default_endpoints),
     }
     if "chat" in model.endpoints:
-        shown["features"] = list(model.features)
-        shown["sampling_defaults"] = {
+        description["features"] = list(model.features)
+        description["sampling_defaults"] = {
             "temperature": model.temperature, "k": 0, "p": 0.75, "frequency_penalty": 0.0,
             "presence_penalty": 0.0,
         }  # fmt: skip
     if "rerank" in model.endpoints:
-        shown["sampling_defaults"] = {"max_tokens_per_doc": 4_096}
-    return shown
+        description["sampling_defaults"] = {"max_tokens_per_doc": 4_096}
+    return description
