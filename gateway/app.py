@@ -15,7 +15,7 @@ from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
 from gateway.endpoints.passthrough import PassthroughEndpoint
 from gateway.endpoints.split import SplitEndpoint
-from gateway.endpoints.stored import REMEMBERED, StoredEndpoint
+from gateway.endpoints.stored import STORED, StoredEndpoint
 from gateway.endpoints.token_count import TokenCountEndpoint
 from gateway.endpoints.uploads import UploadEndpoint
 from gateway.endpoints.websocket import WebSocketEndpoint
@@ -115,8 +115,5 @@ def _routes(services: Services, background: Background) -> list[Route]:
         *(Route(row.path, SplitEndpoint(row, services), methods=["POST"]) for row in BATCHES),
         *(Route(row.path, TokenCountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
         *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
-        *(
-            Route(path, StoredEndpoint(row, services, background), methods=list(row))
-            for path, row in REMEMBERED.items()
-        ),
+        *(Route(path, StoredEndpoint(row, services, background), methods=list(row)) for path, row in STORED.items()),
     ]

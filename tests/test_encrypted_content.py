@@ -73,7 +73,7 @@ def test_what_is_no_token_is_not_opened(token: str) -> None:
 def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     token = seal_with(KEY).seal("x" * 1000)
     assert seal_with(KEY).open(token)
-    monkeypatch.setattr(encrypted_content, "MOST_BYTES", 999)
+    monkeypatch.setattr(encrypted_content, "MAX_TEXT_BYTES", 999)
     assert seal_with(KEY).open(token) is None
 
 

@@ -117,6 +117,17 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "translators.operations.responses_template",
     "translators.operations.responses_tools",
     "translators.operations.responses_websocket",
+    "gateway.store",
+    "gateway.state",
+    "gateway.pipeline.background",
+    "gateway.pipeline.event_replay",
+    "gateway.pipeline.response_cache",
+    "gateway.endpoints.stored",
+    "gateway.endpoints.websocket",
+    "gateway.endpoints.websocket_handshake",
+    "schemas.openai.conversations",
+    "translators.operations.conversation_items",
+    "translators.operations.stored_responses",
 )
 
 DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})

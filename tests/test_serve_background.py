@@ -376,9 +376,9 @@ def test_a_number_that_is_none(scene: Stage, number: str) -> None:
 
 def test_a_fast_long_stream_is_stored_in_batches(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """More events than are kept in memory: a slow follower reads the rest from the storage."""
-    monkeypatch.setattr(background, "MOST_REMEMBERED", 20)
-    monkeypatch.setattr(background, "MOST_PENDING", 50)
-    monkeypatch.setattr(event_replay, "MOST_AT_ONCE", 7)
+    monkeypatch.setattr(background, "MAX_MEMORY_EVENTS", 20)
+    monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 50)
+    monkeypatch.setattr(event_replay, "PAGE_SIZE", 7)
     words = [f"{number} " for number in range(500)]
     scene.plays(streamed(*words))
     told = checked(begin(scene.gateway, stream=True).data)
@@ -434,7 +434,7 @@ def test_whoever_follows_sees_the_cancellation(scene: Stage, elsewhere: Gateway)
 
 
 def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "LOOK_SECONDS", 600)
+    monkeypatch.setattr(background, "CHECK_SECONDS", 600)
     with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
         for method, path in (("POST", "/cancel"), ("DELETE", "")):
             with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
@@ -466,7 +466,7 @@ def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gatewa
 
 
 def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "MOST_QUEUED", 2)
+    monkeypatch.setattr(background, "MAX_QUEUED", 2)
     go_on = Signal()
     with stage(database_url=database, max_background_responses=1, timeouts=Timeouts(shutdown=1)) as scene:
         scene.plays(late(go_on))
@@ -520,10 +520,10 @@ def test_only_its_owner_finds_it(scene: Stage) -> None:
 def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Whatever stands in this list fails in the storage, each time taking one away."""
     fails: list[str] = []
-    for name in ("append_events", "advance", "renew", "cancelled"):
+    for name in ("append_events", "update", "renew", "inactive"):
         monkeypatch.setattr(Store, name, failing(name, getattr(Store, name), fails))
-    monkeypatch.setattr(background, "PATIENCE", (0.05,) * 4)
-    monkeypatch.setattr(background, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(background, "STORE_RETRY_SECONDS", (0.05,) * 4)
+    monkeypatch.setattr(background, "CHECK_SECONDS", 0.05)
     yield fails
     fails.clear()
 
@@ -542,7 +542,7 @@ def test_a_short_failure_of_the_storage_is_waited_out(database: str, shaky: list
     with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
         with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
             one.until(b'"delta":"word3 "')
-            shaky += ["append_events", "append_events", "advance", "renew", "cancelled"]
+            shaky += ["append_events", "append_events", "update", "renew", "inactive"]
             go_on.set()
             told = checked(one.rest())
         assert told[-1]["type"] == "response.completed"
@@ -564,7 +564,7 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
             else:
                 id = json.loads(one.rest())["id"]
                 poll(scene.gateway, id, "in_progress")
-            shaky += ["advance", "append_events", "renew"] * 1000
+            shaky += ["update", "append_events", "renew"] * 1000
             go_on.set()
             line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
             assert (line["outcome"], line["error"]) == ("error", "storage_unavailable")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.pipeline.response_cache import SEAL_BYTES
+from gateway.pipeline.response_cache import MAC_BYTES
 from gateway.settings.schema import CacheSettings
 from gateway.store.memory_cache import MemoryCache
 from support.app import (
@@ -222,7 +222,7 @@ DAMAGED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "cut off": lambda found: [one[: len(one) // 2] for one in found],
     "a bit": lambda found: [one[:-2] + bytes([one[-2] ^ 1]) + one[-1:] for one in found],
     "the seal": lambda found: [bytes([one[0] ^ 1]) + one[1:] for one in found],
-    "without its seal": lambda found: [one[SEAL_BYTES:] for one in found],
+    "without its seal": lambda found: [one[MAC_BYTES:] for one in found],
     "another's": lambda found: found[::-1],
 }
 

@@ -199,7 +199,7 @@ def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[See
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1.5))
-    monkeypatch.setattr(background, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(background, "CHECK_SECONDS", 0.1)
 
 
 def test_a_process_at_work_keeps_its_lease(database: str, short_lease: None) -> None:

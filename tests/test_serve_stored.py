@@ -554,7 +554,7 @@ def test_what_a_storage_missed_is_kept_when_it_is_back(
         return await save(store, *given)
 
     monkeypatch.setattr(Store, "save", falls_short)
-    monkeypatch.setattr(conversation_state, "AGAIN", (0.05, 0.05, 0.05) if back == "soon" else (600.0,))
+    monkeypatch.setattr(conversation_state, "SAVE_RETRY_SECONDS", (0.05, 0.05, 0.05) if back == "soon" else (600.0,))
     url = f"sqlite:///{tmp_path}/store.db"
     with demonstration(database_url=url) as gateway:
         made = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello"})

@@ -395,16 +395,16 @@ def stalled(**settings: Any) -> Iterator[Caller]:
 
 def test_lanes_are_bounded() -> None:
     with stalled() as caller:
-        for number in range(websocket.MOST_LANES + 1):
+        for number in range(websocket.MAX_STREAMS + 1):
             caller.say(stream_id=f"lane{number}", store=False)
         told = caller.hear()
         assert (told["status"], told["error"]["code"]) == (400, "websocket_stream_limit_reached")
-        assert told["stream_id"] == f"lane{websocket.MOST_LANES}" and told["error"]["param"] == "stream_id"
+        assert told["stream_id"] == f"lane{websocket.MAX_STREAMS}" and told["error"]["param"] == "stream_id"
 
 
 def test_requests_that_wait_are_bounded_in_number_and_in_bytes() -> None:
     with stalled() as caller:
-        for _ in range(websocket.MOST_WAITING + 2):
+        for _ in range(websocket.MAX_WAITING + 2):
             caller.say(store=False)
         assert caller.hear()["error"]["code"] == "websocket_queue_limit_reached"
     with stalled(body_limit=1000) as caller:
@@ -635,9 +635,9 @@ def test_other_settings_go_for_the_sockets_that_follow() -> None:
     old = Settings(cohere_api_key=["a"], log="off")
     _, control = controlled_app(old)
     headers = {b"origin": b"https://page.example", b"host": b"127.0.0.1:8080"}
-    assert not control._websockets._welcome(headers)
+    assert not control._websockets._origin_allowed(headers)
     assert control.reload(old, replace(old, cors_origins=["https://page.example"]))
-    assert control._websockets._welcome(headers)
+    assert control._websockets._origin_allowed(headers)
 
 
 def test_sockets_are_bounded(served: Gateway) -> None:
@@ -720,14 +720,14 @@ def test_sigterm_ends_an_idle_socket_at_once_and_lets_others_finish(tmp_path: Pa
             server.signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as caught:
                 idle.hear()
-            assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.RESTARTS
+            assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
             assert time.monotonic() - told < 5
             assert busy.error()["error"]["code"] == "gateway_stopping", "nothing new is begun"
             go_on.set()
             assert busy.answer()[-1]["type"] == "response.completed"
             with pytest.raises(ConnectionClosed) as caught:
                 busy.hear()
-            assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.RESTARTS
+            assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
         assert server.ends(5) == 0
         server.errors()
 
@@ -743,7 +743,7 @@ def test_a_socket_that_outlives_the_grace_is_told_so(tmp_path: Path) -> None:
         assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "server_error")
         with pytest.raises(ConnectionClosed) as caught:
             busy.hear()
-        assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.RESTARTS
+        assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
         assert server.ends(5) == 0
         (line,) = [line for line in server.lines() if line["operation"] == "responses"]
         assert (line["outcome"], line["error"]) == ("error", "gateway_stopping")
@@ -825,12 +825,12 @@ def test_the_official_sdk_without_blocking(served: Gateway) -> None:
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     memory: Any = None
     found = connection_state.ConnectionState(memory)
-    for number in range(connection_state.MOST_RESPONSES + 3):
+    for number in range(connection_state.MAX_RESPONSES + 3):
         found.add(f"r{number}", (b"[]",))
     assert found.get("r2") is None and found.get("r3") == (b"[]",)
-    found.add("large", (b"x" * (connection_state.MOST_BYTES - 10),))
-    assert found.get("large") is not None and found.get(f"r{connection_state.MOST_RESPONSES + 2}") is not None
+    found.add("large", (b"x" * (connection_state.MAX_BYTES - 10),))
+    assert found.get("large") is not None and found.get(f"r{connection_state.MAX_RESPONSES + 2}") is not None
     assert found.get("r3") is None
-    found.add("too large", (b"x" * (connection_state.MOST_BYTES + 1),))
+    found.add("too large", (b"x" * (connection_state.MAX_BYTES + 1),))
     assert found.get("too large") is None and found.get("large") is None
-    found.forget("never there")
+    found.remove("never there")

@@ -17,6 +17,7 @@ from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing
 from gateway.store.store import Store
 from support.transcripts import property_of
 from test_store_database import KINDS, OWNER, running, throwaway
+from translators.operations.stored_responses import end_interrupted
 
 CONVERSATION = Conversation("conv_1", OWNER, 1_700_000_000, None, b'{"topic": "demo"}')
 
@@ -128,7 +129,7 @@ def shared(
 ) -> Iterator[Store]:
     """One for all examples: each has a conversation of its own."""
     database = throwaway(request.param, tmp_path_factory.mktemp("shared"))
-    store = Store(runner.run(database.__aenter__()))
+    store = Store(runner.run(database.__aenter__()), end_interrupted)
     runner.run(store.start())
     yield store
     runner.run(store.stop())

@@ -35,6 +35,7 @@ from gateway.store.migrations import LOCK
 from gateway.store.responses import StoredResponse
 from gateway.store.store import Store
 from gateway.store.tables import HEAD, METADATA, RESPONSES, VERSION
+from translators.operations.stored_responses import end_interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 POSTGRESQL = os.environ.get("GATEWAY_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -97,7 +98,7 @@ async def throwaway(kind: str, folder: Path) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def running(url: str, **options: Any) -> AsyncIterator[Store]:
     """A store that is started, and stopped in the end."""
-    store = Store(url, **options)
+    store = Store(url, end_interrupted, **options)
     try:
         await store.start()
         yield store
@@ -158,7 +159,7 @@ def test_an_address(text: str, path: str | None) -> None:
 )
 def test_no_address(text: str) -> None:
     with pytest.raises(ValueError) as refused:
-        Store(text)
+        Store(text, end_interrupted)
     assert "secret" not in str(refused.value)
 
 
@@ -197,9 +198,10 @@ async def test_upgrade_is_a_command_of_its_own(url: str) -> None:
 STARTER = """
 import asyncio, sys
 from gateway.store.store import Store
+from translators.operations.stored_responses import end_interrupted
 
 async def main():
-    store = Store(sys.argv[1], timeout=30)
+    store = Store(sys.argv[1], end_interrupted, timeout=30)
     sys.stdin.readline()
     await store.start()
     print("alembic" in sys.modules, await store.ping())
@@ -235,7 +237,7 @@ async def test_processes_that_start_at_once_migrate_once(url: str) -> None:
 
 @pytest.mark.asyncio
 async def test_who_would_migrate_waits_for_who_does(url: str) -> None:
-    store = Store(url)
+    store = Store(url, end_interrupted)
     async with _migrating(url):
         starting = asyncio.create_task(store.start())
         done, _ = await asyncio.wait({starting}, timeout=0.5)
@@ -278,7 +280,7 @@ async def test_a_newer_database_is_left_alone(url: str) -> None:
 async def test_a_migration_that_fails_leaves_nothing_behind(url: str) -> None:
     """`runs` comes after `responses`, and here it is in the way."""
     await _execute(url, "CREATE TABLE runs (x INTEGER)")
-    store = Store(url)
+    store = Store(url, end_interrupted)
     with pytest.raises(StoreUnavailable, match="runs"):
         await store.start()
     with pytest.raises(StoreUnavailable):
@@ -366,7 +368,7 @@ async def test_a_file_that_may_only_be_read(file: Path) -> None:
     async with running(f"sqlite:///{file}") as store:
         await store.save(stored("resp_before"))
     with _altered(file):
-        store = Store(f"sqlite:///{file}", timeout=0.5)
+        store = Store(f"sqlite:///{file}", end_interrupted, timeout=0.5)
         await store.start()
         assert not await store.ping()
         with pytest.raises(StoreUnavailable, match="readonly"):
@@ -454,7 +456,7 @@ async def test_a_file_that_is_replaced(file: Path, tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_no_database_but_something_else(file: Path) -> None:
     file.write_bytes(b"this is a letter to my aunt, not a database" * 100)
-    store = Store(f"sqlite:///{file}")
+    store = Store(f"sqlite:///{file}", end_interrupted)
     with pytest.raises(StoreUnavailable, match="not a database"):
         await store.start()
     for _ in range(3):
@@ -470,7 +472,7 @@ async def test_no_database_but_something_else(file: Path) -> None:
 async def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
     blocked = tmp_path / "folder"
     blocked.touch()
-    store = Store(f"sqlite:///{blocked}/store.db")
+    store = Store(f"sqlite:///{blocked}/store.db", end_interrupted)
     with pytest.raises(StoreUnavailable):
         await store.start()
     blocked.unlink()
@@ -573,7 +575,7 @@ async def _soon(done: Any) -> bool:
 @pytest.mark.asyncio
 async def test_a_database_that_is_down_at_start(wire: Wire) -> None:
     await wire.cut()
-    store = Store(wire.url)
+    store = Store(wire.url, end_interrupted)
     with pytest.raises(StoreUnavailable):
         await store.start()
     with pytest.raises(StoreUnavailable):
@@ -667,7 +669,7 @@ def test_a_thread_that_hangs_is_left_behind(file: Path) -> None:
     free = threading.Event()
 
     async def main() -> None:
-        store = Store(f"sqlite:///{file}", timeout=0.2)
+        store = Store(f"sqlite:///{file}", end_interrupted, timeout=0.2)
         await store.start()
         database = store._database
 

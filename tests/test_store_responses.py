@@ -15,9 +15,10 @@ import pytest_asyncio
 
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing
-from gateway.store.responses import INTERRUPTED, StoredResponse
+from gateway.store.responses import StoredResponse
 from gateway.store.store import Store
 from test_store_database import KINDS, OWNER, python, running, stored, throwaway
+from translators.operations.stored_responses import INTERRUPTED, end_interrupted
 
 NOW = 1_800_000_000
 
@@ -100,8 +101,8 @@ async def test_only_its_owner_sees_a_response(store: Store) -> None:
         with pytest.raises(ChainBroken):
             await store.chain("else", id)
         assert await store.get(OWNER, id)
-    assert not await store.advance(live("resp_2", owner="else", status="completed"), (), 1, [b"{}"])
-    assert await store.cancelled(["resp_2"]) == set()
+    assert not await store.update(live("resp_2", owner="else", status="completed"), (), 1, [b"{}"])
+    assert await store.inactive(["resp_2"]) == set()
     assert await store.events(OWNER, "resp_2") == [(0, b"{}")]
 
 
@@ -129,7 +130,7 @@ async def test_an_expired_response_is_gone(store: Store, clock: Clock) -> None:
 async def test_events_of_several_are_added_together(store: Store) -> None:
     for id in ("resp_1", "resp_2", "resp_3"):
         await store.begin(live(id))
-    assert await store.advance(live("resp_3", status="completed"))
+    assert await store.update(live("resp_3", status="completed"))
     batches = {"resp_1": (0, [b"a", b"b"]), "resp_2": (5, [b"c"]), "resp_3": (0, [b"d"]), "resp_4": (0, [b"e"])}
     assert await store.append_events(batches) == {"resp_3", "resp_4"}
     assert await store.events(OWNER, "resp_1") == [(0, b"a"), (1, b"b")]
@@ -146,7 +147,7 @@ async def test_events_and_heartbeats_do_not_wait_for_each_other(store: Store) ->
     for number in range(10):
         order = ids[::-1] if number % 2 else ids
         added, *_ = await asyncio.gather(
-            store.append_events({id: (number, [b"x"]) for id in order}), store.renew(order), store.cancelled(ids)
+            store.append_events({id: (number, [b"x"]) for id in order}), store.renew(order), store.inactive(ids)
         )
         assert added == set()
     assert all([len(await store.events(OWNER, id)) == 10 for id in ids])
@@ -190,7 +191,7 @@ async def test_no_name_breaks_anything(store: Store, id: str) -> None:
 
 
 def test_a_live_response_is_begun_and_a_finished_one_saved(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
+    store = Store(f"sqlite:///{tmp_path}/store.db", end_interrupted)
     for mistaken in (store.save(live()), store.begin(stored())):
         with pytest.raises(ValueError):
             asyncio.run(mistaken)
@@ -229,10 +230,11 @@ async def test_several_processes_share_a_database(url: str) -> None:
 KILLED = """
 import asyncio, os, signal, sys
 from gateway.store.store import Store
+from translators.operations.stored_responses import end_interrupted
 from test_store_database import stored
 
 async def main():
-    store = Store(sys.argv[1])
+    store = Store(sys.argv[1], end_interrupted)
     await store.start()
     for number in range(1000):
         await store.save(stored(f"resp_{number}"))
@@ -291,11 +293,11 @@ async def test_a_chain_may_fork(store: Store) -> None:
 @pytest.mark.asyncio
 async def test_a_chain_is_bounded(store: Store) -> None:
     responses = await _chain(store, 5, body=b"b" * 10, items=b"i" * 20, output=b"o" * 30)
-    assert await store.chain(OWNER, "resp_4", most=5, most_bytes=300) == responses
+    assert await store.chain(OWNER, "resp_4", max_links=5, max_bytes=300) == responses
     with pytest.raises(ChainTooLong):
-        await store.chain(OWNER, "resp_4", most=4)
+        await store.chain(OWNER, "resp_4", max_links=4)
     with pytest.raises(ChainTooLong):
-        await store.chain(OWNER, "resp_4", most_bytes=299)
+        await store.chain(OWNER, "resp_4", max_bytes=299)
 
 
 @pytest.mark.asyncio
@@ -330,7 +332,7 @@ async def test_a_circle_is_no_chain(store: Store) -> None:
     await store.save(stored("resp_self", previous_id="resp_self"))
     for id in ("resp_1", "resp_2", "resp_self"):
         with pytest.raises(ChainBroken):
-            await store.chain(OWNER, id, most=200)
+            await store.chain(OWNER, id, max_links=200)
 
 
 # --- with a conversation ------------------------------------------------------------------------------------
@@ -362,7 +364,7 @@ async def test_no_response_without_its_conversation(store: Store, owner: str) ->
     assert await store.get(OWNER, "resp_1") is None
     await store.begin(live(conversation_id="conv_1"))
     with pytest.raises(ConversationMissing):
-        await store.advance(stored(conversation_id="conv_1"), [("msg_1", b"1")], 0, [b"{}"])
+        await store.update(stored(conversation_id="conv_1"), [("msg_1", b"1")], 0, [b"{}"])
     found = await store.get(OWNER, "resp_1")
     assert found is not None and found.status == "in_progress"
     assert await store.events(OWNER, "resp_1") == []
@@ -390,10 +392,10 @@ async def test_from_the_queue_to_the_end(store: Store) -> None:
     queued = live(status="queued")
     await store.begin(queued)
     assert await store.get(OWNER, "resp_1") == queued
-    assert await store.advance(live(), first_sequence=0, events=[b"created", b"in_progress"])
+    assert await store.update(live(), first_sequence=0, events=[b"created", b"in_progress"])
     assert await append(store, "resp_1", 2, [b"delta"])
     done = changed(queued, status="completed", body=b'{"status":"completed"}', output=b"[1]")
-    assert await store.advance(done, first_sequence=3, events=[b"completed"])
+    assert await store.update(done, first_sequence=3, events=[b"completed"])
     assert await store.get(OWNER, "resp_1") == done
     assert await store.events(OWNER, "resp_1") == [
         (0, b"created"),
@@ -401,7 +403,7 @@ async def test_from_the_queue_to_the_end(store: Store) -> None:
         (2, b"delta"),
         (3, b"completed"),
     ]
-    assert await store.cancelled(["resp_1"]) == {"resp_1"}  # there is no more to do
+    assert await store.inactive(["resp_1"]) == {"resp_1"}  # there is no more to do
     assert await store.fail_interrupted(NOW + 1000) == []
 
 
@@ -413,7 +415,7 @@ async def test_events_after_a_number(store: Store) -> None:
     assert await append(store, "resp_1", 11, [])
     assert await store.events(OWNER, "resp_1") == [(number, b"%d" % number) for number in range(11)]
     assert await store.events(OWNER, "resp_1", after=8) == [(9, b"9"), (10, b"10")]
-    assert await store.events(OWNER, "resp_1", after=3, most=2) == [(4, b"4"), (5, b"5")]
+    assert await store.events(OWNER, "resp_1", after=3, limit=2) == [(4, b"4"), (5, b"5")]
     assert await store.events(OWNER, "resp_1", after=10) == []
     assert not await append(store, "resp_never", 0, [b"x"])
 
@@ -421,8 +423,8 @@ async def test_events_after_a_number(store: Store) -> None:
 @pytest.mark.asyncio
 async def test_the_end_is_final(store: Store) -> None:
     await store.begin(live())
-    assert await store.advance(live(status="cancelled"))
-    assert not await store.advance(live(status="completed"), first_sequence=0, events=[b"completed"])
+    assert await store.update(live(status="cancelled"))
+    assert not await store.update(live(status="completed"), first_sequence=0, events=[b"completed"])
     assert not await append(store, "resp_1", 0, [b"delta"])
     assert not await store.save(stored())
     found = await store.get(OWNER, "resp_1")
@@ -435,9 +437,9 @@ async def test_a_deleted_response_does_not_come_back(store: Store) -> None:
     await store.begin(live())
     await append(store, "resp_1", 0, [b"delta"])
     assert await store.delete(OWNER, "resp_1")
-    assert await store.cancelled(["resp_1", "resp_never"]) == {"resp_1", "resp_never"}
+    assert await store.inactive(["resp_1", "resp_never"]) == {"resp_1", "resp_never"}
     assert not await append(store, "resp_1", 1, [b"delta"])
-    assert not await store.advance(live(status="completed"))
+    assert not await store.update(live(status="completed"))
     assert await store.get(OWNER, "resp_1") is None
     assert await store.events(OWNER, "resp_1") == []
 
@@ -447,12 +449,12 @@ async def test_cancelled_from_another_process(url: str) -> None:
     async with running(url) as worker, running(url) as other:
         await worker.begin(live())
         await worker.begin(live("resp_2"))
-        assert await worker.cancelled(["resp_1", "resp_2"]) == set()
+        assert await worker.inactive(["resp_1", "resp_2"]) == set()
         assert await other.request_cancel(OWNER, "resp_1")
         assert await other.request_cancel(OWNER, "resp_1")
-        assert await worker.cancelled(["resp_1", "resp_2"]) == {"resp_1"}
-        assert await worker.cancelled([]) == set()
-        await worker.advance(live(status="cancelled"))
+        assert await worker.inactive(["resp_1", "resp_2"]) == {"resp_1"}
+        assert await worker.inactive([]) == set()
+        await worker.update(live(status="cancelled"))
         assert not await other.request_cancel(OWNER, "resp_1")
 
 
@@ -482,7 +484,7 @@ async def test_interrupted_responses_fail(store: Store, clock: Clock) -> None:
         assert found is not None and found.status == status
         assert json.loads(found.body) == {**json.loads(body), "status": status, "error": error}
         assert b'"usage":{"x":1.50}' in found.body  # the rest is as it was, to the byte
-        assert not await store.advance(live(id, status="completed"))
+        assert not await store.update(live(id, status="completed"))
     unread = await store.get(OWNER, "resp_unread")
     assert unread is not None and (unread.status, unread.body) == ("failed", b"no JSON")
     held = await store.get(OWNER, "resp_held")
@@ -514,7 +516,7 @@ async def test_each_is_ended_once(url: str) -> None:
             await one.begin(live(f"resp_{number}"))
         late = 10.0**10
         looks = asyncio.gather(one.fail_interrupted(late), other.fail_interrupted(late))
-        last_words = asyncio.gather(*(other.advance(live(f"resp_{n}", status="completed")) for n in range(0, 30, 2)))
+        last_words = asyncio.gather(*(other.update(live(f"resp_{n}", status="completed")) for n in range(0, 30, 2)))
         deletes = asyncio.gather(*(one.delete(OWNER, f"resp_{number}") for number in range(0, 30, 3)))
         failed = [id for ids in await looks for id in ids]
         completed = [f"resp_{2 * number}" for number, done in enumerate(await last_words) if done]
@@ -542,7 +544,7 @@ async def test_purging(store: Store, clock: Clock) -> None:
     await store.begin(live("resp_events", expires_at=NOW + 10))
     await append(store, "resp_events", 0, [b"{}"] * 9)
     await append(store, "resp_live", 0, [b"{}"] * 9)
-    await store.advance(live("resp_events", expires_at=NOW + 10, status="completed"))
+    await store.update(live("resp_events", expires_at=NOW + 10, status="completed"))
     for id, expires_at in (("conv_old", NOW + 10), ("conv_kept", None)):
         conversation = Conversation(id, OWNER, NOW, expires_at, b"{}")
         await store.create_conversation(conversation, [(f"msg_{number}", b"{}") for number in range(5)])
@@ -569,14 +571,14 @@ async def test_what_was_said_is_found_by_its_ids(store: Store, clock: Clock) -> 
     await store.save(stored("resp_2", answer_id="m2", output=b"[2]", items=b"[20]", created_at=NOW + 1))
     await store.save(stored("resp_3", answer_id="m2", output=b"[3]", created_at=NOW + 2, expires_at=NOW + 10))
     await store.begin(live("resp_4"))
-    await store.advance(live("resp_4", status="completed", answer_id="m4", output=b"[4]"))
-    assert await store.said(OWNER, {"m1", "none"}, {"resp_2", "none"}) == [b"[1]", b"[20]"]
-    assert await store.said(OWNER, {"m2"}, set()) == [b"[3]", b"[2]"]
-    assert await store.said(OWNER, {"m4"}, set()) == [b"[4]"]
-    assert await store.said("else", {"m1", "m2"}, {"resp_1"}) == []
+    await store.update(live("resp_4", status="completed", answer_id="m4", output=b"[4]"))
+    assert await store.item_arrays(OWNER, {"m1", "none"}, {"resp_2", "none"}) == [b"[1]", b"[20]"]
+    assert await store.item_arrays(OWNER, {"m2"}, set()) == [b"[3]", b"[2]"]
+    assert await store.item_arrays(OWNER, {"m4"}, set()) == [b"[4]"]
+    assert await store.item_arrays("else", {"m1", "m2"}, {"resp_1"}) == []
     clock.now = NOW + 10
-    assert await store.said(OWNER, {"m2"}, set()) == [b"[2]"]
+    assert await store.item_arrays(OWNER, {"m2"}, set()) == [b"[2]"]
     await store.delete(OWNER, "resp_1")
-    assert await store.said(OWNER, {"m1"}, {"resp_1"}) == []
+    assert await store.item_arrays(OWNER, {"m1"}, {"resp_1"}) == []
     with pytest.raises(ChainTooLong):
-        await store.said(OWNER, {"m2"}, set(), most_bytes=2)
+        await store.item_arrays(OWNER, {"m2"}, set(), max_bytes=2)

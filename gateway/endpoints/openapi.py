@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.cohere_methods import METHODS
-from gateway.endpoints.stored import REMEMBERED
+from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
 from gateway.http.responses import send_json
 from gateway.observability.record import record_of
@@ -112,9 +112,9 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
     for lookup in LOOKUPS:
         answers = [schemas_by_type[id(answer)] for answer in ANSWERS[lookup.name]]
         yield lookup.path, "GET", _operation(lookup.name, lookup.path, failed, answers)
-    for path, actions in REMEMBERED.items():
+    for path, actions in STORED.items():
         for verb, action in actions.items():
-            needs = action.needs
+            needs = action.required
             request_body = None if needs is None else ("application/json", {"type": "object", "required": list(needs)})
             yield path, verb, _operation(action.name, path, failed, [{}], request_body)
     for method in METHODS:

@@ -39,7 +39,7 @@ class SplitEndpoint:
         async with DisconnectWatcher(receive) as watcher:
             if lookup is not None:
                 alone = request.input_bodies()
-                request = request.without_cached(await lookup.pieces(operation.upstream, alone))
+                request = request.without_cached(await lookup.load_each(operation.upstream, alone))
                 record.cache = MISS if request.bodies else CACHE_HIT
             with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
                 request, bodies, response = await self._respond(request, admission)
@@ -47,7 +47,7 @@ class SplitEndpoint:
             await send_json(send, response.body, request.notes, watcher)
             if lookup is not None and bodies:
                 pieces = [(alone[index], piece) for index, piece in request.cache_entries(bodies)]
-                await lookup.keep_pieces(operation.upstream, pieces)
+                await lookup.save_each(operation.upstream, pieces)
 
     async def _respond(
         self, request: SplitRequest, admission: Admission

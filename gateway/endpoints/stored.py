@@ -1,8 +1,8 @@
-"""THE TABLE OF WHAT IS REMEMBERED: stored responses and conversations, read and changed by those who own them.
+"""THE TABLE OF STORED OBJECTS: the paths at which owners read, change and delete responses and conversations.
 
-One row a path and method. No row calls Cohere: each is an answer of the storage, within the time that it has, or a
-stream that is told again (`event_replay.py`). What is somebody else's, has expired or was never there is one and
-the same 404. How responses come to be stored is `conversation_state.py`; how they are kept, `store/`.
+One row for each path and method. No row calls Cohere: it answers from the storage, or replays the events of a stream
+(`event_replay.py`). An object that is somebody else's, has expired or never existed is one and the same 404. Responses
+are stored by `conversation_state.py`; the database is `gateway/store`.
 
 Source: OpenAI's specification, the paths below `/responses/{response_id}` and `/conversations`.
 """
@@ -29,48 +29,47 @@ from gateway.store.conversations import Conversation, Order
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
 from gateway.store.store import Store
-from schemas.openai.conversations import Deleted, ShownConversation, ShownItems
+from schemas.openai import conversations as openai
 from schemas.openai.responses import Metadata
 from translators.core.contracts import Policy
 from translators.core.field_table import FieldTable, read, required
 from translators.core.notes import Notes
-from translators.operations.conversation_items import as_kept, given_items, shown
+from translators.operations.conversation_items import decode_item, decode_items, encode_items, parse_items
 
-MOST_AT_ONCE = 20
+MAX_NEW_ITEMS = 20
 """Items that one request may add to a conversation."""
 
-MOST_ON_A_PAGE, USUAL_PAGE = 100, 20
+MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 100, 20
 
 TABLE = FieldTable(
     (
-        read("items", Annotated[list[Raw], Meta(max_length=MOST_AT_ONCE)], "added to the conversation"),
-        read("metadata", Metadata, "kept with the conversation"),
+        read("items", Annotated[list[Raw], Meta(max_length=MAX_NEW_ITEMS)], "added to the conversation"),
+        read("metadata", Metadata, "stored with the conversation"),
     )
 )
 """The fields of requests that make or change a conversation."""
 
-DOWN = failure("no_storage", "The storage of responses does not answer")
+UNAVAILABLE = failure("no_storage", "The storage of responses does not answer")
 
 _encode = msgspec.json.Encoder().encode
-_array = msgspec.json.Decoder(list[Raw]).decode
 
 
-# --- what is answered ---------------------------------------------------------------------------------------
+# --- requests and rows --------------------------------------------------------------------------------------
 
 
-class Asked(Struct, frozen=True):
-    """One request, with what its answer may need.
+class StoredRequest(Struct, frozen=True):
+    """One request, with all that its row may need.
 
-    path: the ids in the URL. given: the fields of the body; empty in rows that read none.
+    path: the ids in the URL. fields: those of the body; empty in rows that read none.
     """
 
     store: Store
-    memory: ConversationState
+    state: ConversationState
     background: Background
     caller: Principal
     path: Mapping[str, str]
     query: QueryParams
-    given: Mapping[str, Any]
+    fields: Mapping[str, Any]
     notes: Notes
 
     @property
@@ -90,166 +89,168 @@ Events = AsyncGenerator[Sequence[bytes], None]
 
 
 class Action(Struct, frozen=True):
-    """A row: what a method of a path does.
+    """A row: a method of a path.
 
-    name: of the operation, in log and metrics. answer: makes the whole answer, or events to stream. needs: the fields
-    that the body must have; None where no body is read.
+    name: of the operation, in log and metrics. respond: makes the whole response, or the events of a stream. required:
+    the fields that the body must have; None where no body is read.
     """
 
     name: str
-    answer: Callable[[Asked], Awaitable[bytes | Events]]
-    needs: tuple[str, ...] | None = None
+    respond: Callable[[StoredRequest], Awaitable[bytes | Events]]
+    required: tuple[str, ...] | None = None
 
 
 # --- responses ----------------------------------------------------------------------------------------------
 
 
-async def _retrieve(asked: Asked) -> bytes | Events:
-    """The response as it was answered, or the events of its stream, those that are still to come as well."""
-    stored = await _stored(asked)
-    if asked.query.get("stream", "").lower() not in ("true", "1"):
+async def _retrieve(request: StoredRequest) -> bytes | Events:
+    """The response object, or with `stream` the events of its stream, those to come included."""
+    stored = await _stored(request)
+    if request.query.get("stream", "").lower() not in ("true", "1"):
         return stored.body
-    if not stored.background or not await asked.store.events(asked.owner, asked.id, -1, 1):
-        told = failure("bad_request", "Only a response that was made in the background, as a stream, can be streamed")
-        raise CallerError(told.at("stream"))
-    return asked.background.follow(asked.owner, asked.id, _starting_after(asked.query))
+    if not stored.background or not await request.store.events(request.owner, request.id, -1, 1):
+        refusal = failure(
+            "bad_request", "Only a response that was made in the background, as a stream, can be streamed"
+        )
+        raise CallerError(refusal.at("stream"))
+    return request.background.replay(request.owner, request.id, _starting_after(request.query))
 
 
 def _starting_after(query: QueryParams) -> int:
-    """The number of the event that the caller saw last. Raises CallerError (400)."""
-    given = query.get("starting_after", "")
-    if given and not re.fullmatch(r"[0-9]{1,18}", given):
-        told = failure("bad_request", "Invalid 'starting_after': an event's sequence number is wanted")
-        raise CallerError(told.at("starting_after"))
-    return int(given) if given else -1
+    """The number of the last event that the caller has, -1 for none. Raises CallerError (400)."""
+    number = query.get("starting_after", "")
+    if number and not re.fullmatch(r"[0-9]{1,18}", number):
+        refusal = failure("bad_request", "Invalid 'starting_after': it must be the sequence number of an event")
+        raise CallerError(refusal.at("starting_after"))
+    return int(number) if number else -1
 
 
-async def _delete(asked: Asked) -> bytes:
-    if not await asked.store.delete(asked.owner, asked.id):
-        _no_response(asked)
-    asked.background.stop_one(asked.id)
-    return _encode(Deleted(asked.id, "response"))
+async def _delete(request: StoredRequest) -> bytes:
+    if not await request.store.delete(request.owner, request.id):
+        _no_response(request)
+    request.background.stop_one(request.id)
+    return _encode(openai.DeletedObject(request.id, "response"))
 
 
-async def _cancel(asked: Asked) -> bytes:
-    """The response as it is then; what has ended stays as it is."""
-    stored = await _stored(asked)
+async def _cancel(request: StoredRequest) -> bytes:
+    """The response object afterwards; a response that has ended stays as it is."""
+    stored = await _stored(request)
     if not stored.background:
-        told = "Cannot cancel a synchronous response: only one that was made with 'background': true"
-        raise CallerError(failure("bad_request", told))
+        message = "Cannot cancel a synchronous response: only one that was made with 'background': true"
+        raise CallerError(failure("bad_request", message))
     if stored.status in LIVE:
-        await asked.background.cancel(asked.owner, asked.id)
-        stored = await _stored(asked)
+        await request.background.cancel(request.owner, request.id)
+        stored = await _stored(request)
     return stored.body
 
 
-async def _input_items(asked: Asked) -> bytes:
+async def _input_items(request: StoredRequest) -> bytes:
     """The items of the response's own request, not those of the responses that it continued."""
-    after, limit, order = _paging(asked.query)
-    items = [shown(raw) for raw in _array((await _stored(asked)).items)]
+    after, limit, order = _paging(request.query)
+    items = decode_items((await _stored(request)).items)
     if order == "desc":
         items.reverse()
     if after is not None:
-        place = next((index for index, item in enumerate(items) if item.get("id") == after), None)
-        if place is None:
-            _no_item(after, asked.id, "after")
-        items = items[place + 1 :]
+        index = next((index for index, item in enumerate(items) if item.get("id") == after), None)
+        if index is None:
+            _no_item(after, request.id, "after")
+        items = items[index + 1 :]
     return _page(items[:limit], len(items) > limit)
 
 
-async def _stored(asked: Asked) -> StoredResponse:
-    found = await asked.store.get(asked.owner, asked.id)
-    return found or _no_response(asked)
+async def _stored(request: StoredRequest) -> StoredResponse:
+    return await request.store.get(request.owner, request.id) or _no_response(request)
 
 
-def _no_response(asked: Asked) -> NoReturn:
-    raise CallerError(failure("no_response", f"Response with id '{asked.id}' not found."))
+def _no_response(request: StoredRequest) -> NoReturn:
+    raise CallerError(failure("no_response", f"Response with id '{request.id}' not found."))
 
 
 # --- conversations ------------------------------------------------------------------------------------------
 
 
-async def _create_conversation(asked: Asked) -> bytes:
-    items = given_items(asked.given.get("items", ()), asked.notes, new_item_id)
-    expires_at = asked.memory.expiry(time.time())
-    made = new_conversation(asked.caller, _encode(asked.given.get("metadata") or {}), expires_at)
+async def _create_conversation(request: StoredRequest) -> bytes:
+    items = parse_items(request.fields.get("items", ()), request.notes, new_item_id)
+    expires_at = request.state.expiry(time.time())
+    conversation = new_conversation(request.caller, _encode(request.fields.get("metadata") or {}), expires_at)
     try:
-        await asked.store.create_conversation(made, as_kept(items))
+        await request.store.create_conversation(conversation, encode_items(items))
     except ItemExists as error:
-        raise _twice() from error
-    return _conversation(made)
+        raise _duplicate() from error
+    return _encode_conversation(conversation)
 
 
-async def _retrieve_conversation(asked: Asked) -> bytes:
-    found = await asked.store.conversation(asked.owner, asked.id)
-    return _conversation(found or _no_conversation(asked))
+async def _retrieve_conversation(request: StoredRequest) -> bytes:
+    conversation = await request.store.conversation(request.owner, request.id)
+    return _encode_conversation(conversation or _no_conversation(request))
 
 
-async def _update_conversation(asked: Asked) -> bytes:
-    found = await asked.store.update_conversation(asked.owner, asked.id, _encode(asked.given["metadata"]))
-    return _conversation(found or _no_conversation(asked))
+async def _update_conversation(request: StoredRequest) -> bytes:
+    metadata = _encode(request.fields["metadata"])
+    conversation = await request.store.update_conversation(request.owner, request.id, metadata)
+    return _encode_conversation(conversation or _no_conversation(request))
 
 
-async def _delete_conversation(asked: Asked) -> bytes:
-    """With its items; the responses in it stay."""
-    if not await asked.store.delete_conversation(asked.owner, asked.id):
-        _no_conversation(asked)
-    return _encode(Deleted(asked.id, "conversation.deleted"))
+async def _delete_conversation(request: StoredRequest) -> bytes:
+    """Deletes the items as well; the responses of the conversation stay."""
+    if not await request.store.delete_conversation(request.owner, request.id):
+        _no_conversation(request)
+    return _encode(openai.DeletedObject(request.id, "conversation.deleted"))
 
 
-async def _list_items(asked: Asked) -> bytes:
-    after, limit, order = _paging(asked.query)
+async def _list_items(request: StoredRequest) -> bytes:
+    after, limit, order = _paging(request.query)
     try:
-        page = await asked.store.items(asked.owner, asked.id, after, limit, order)
+        page = await request.store.items(request.owner, request.id, after, limit, order)
     except ConversationMissing:
-        _no_conversation(asked)
+        _no_conversation(request)
     except ItemMissing:
-        _no_item(after or "", asked.id, "after")
-    return _page([shown(item.body) for item in page.items], page.more)
+        _no_item(after or "", request.id, "after")
+    return _page([decode_item(item.body) for item in page.items], page.more)
 
 
-async def _add_items(asked: Asked) -> bytes:
-    """All or none."""
-    items = given_items(asked.given.get("items", ()), asked.notes, new_item_id)
+async def _add_items(request: StoredRequest) -> bytes:
+    """Adds all items or none."""
+    items = parse_items(request.fields.get("items", ()), request.notes, new_item_id)
     try:
-        await asked.store.add_items(asked.owner, asked.id, as_kept(items), asked.memory.expiry(time.time()))
+        await request.store.add_items(request.owner, request.id, encode_items(items), request.state.expiry(time.time()))
     except ConversationMissing:
-        _no_conversation(asked)
+        _no_conversation(request)
     except ItemExists as error:
-        raise _twice() from error
+        raise _duplicate() from error
     return _page(items, False)
 
 
-async def _retrieve_item(asked: Asked) -> bytes:
-    found = await asked.store.item(asked.owner, asked.id, asked.item)
-    if found is None:
-        await _retrieve_conversation(asked)  # the 404 says which of the two is not there
-        _no_item(asked.item, asked.id)
-    return _encode(shown(found))
+async def _retrieve_item(request: StoredRequest) -> bytes:
+    body = await request.store.item(request.owner, request.id, request.item)
+    if body is None:
+        await _retrieve_conversation(request)  # the 404 names the one of the two that is missing
+        _no_item(request.item, request.id)
+    return _encode(decode_item(body))
 
 
-async def _delete_item(asked: Asked) -> bytes:
-    """The conversation that it was in."""
-    found = await _retrieve_conversation(asked)
-    if not await asked.store.delete_item(asked.owner, asked.id, asked.item):
-        _no_item(asked.item, asked.id)
-    return found
+async def _delete_item(request: StoredRequest) -> bytes:
+    """Returns the conversation of the item."""
+    conversation = await _retrieve_conversation(request)
+    if not await request.store.delete_item(request.owner, request.id, request.item):
+        _no_item(request.item, request.id)
+    return conversation
 
 
-def _conversation(found: Conversation) -> bytes:
-    return _encode(ShownConversation(found.id, found.created_at, Raw(found.metadata)))
+def _encode_conversation(conversation: Conversation) -> bytes:
+    return _encode(openai.Conversation(conversation.id, conversation.created_at, Raw(conversation.metadata)))
 
 
-def _no_conversation(asked: Asked) -> NoReturn:
-    raise CallerError(failure("no_conversation", f"Conversation with id '{asked.id}' not found."))
+def _no_conversation(request: StoredRequest) -> NoReturn:
+    raise CallerError(failure("no_conversation", f"Conversation with id '{request.id}' not found."))
 
 
 def _no_item(id: str, where: str, param: str | None = None) -> NoReturn:
-    told = failure("no_item", f"Item with id '{id}' not found in '{where}'.")
-    raise CallerError(told.at(param) if param else told)
+    refusal = failure("no_item", f"Item with id '{id}' not found in '{where}'.")
+    raise CallerError(refusal.at(param) if param else refusal)
 
 
-def _twice() -> CallerError:
+def _duplicate() -> CallerError:
     return CallerError(failure("bad_request", "An item of this id is in the conversation already").at("items"))
 
 
@@ -258,24 +259,24 @@ def _twice() -> CallerError:
 
 def _paging(query: QueryParams) -> tuple[str | None, int, Order]:
     """after, limit and order. Raises CallerError (400)."""
-    limit = query.get("limit", str(USUAL_PAGE))
-    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MOST_ON_A_PAGE:
-        told = failure("bad_request", f"Invalid 'limit': a whole number from 1 to {MOST_ON_A_PAGE} is wanted")
-        raise CallerError(told.at("limit"))
+    limit = query.get("limit", str(DEFAULT_PAGE_SIZE))
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
+        refusal = failure("bad_request", f"Invalid 'limit': it must be a whole number from 1 to {MAX_PAGE_SIZE}")
+        raise CallerError(refusal.at("limit"))
     order = query.get("order", "desc")
     if order != "asc" and order != "desc":
-        raise CallerError(failure("bad_request", "Invalid 'order': 'asc' or 'desc' is wanted").at("order"))
+        raise CallerError(failure("bad_request", "Invalid 'order': it must be 'asc' or 'desc'").at("order"))
     return query.get("after") or None, int(limit), "asc" if order == "asc" else "desc"
 
 
 def _page(items: Sequence[dict[str, Any]], more: bool) -> bytes:
     first, last = (str(items[0].get("id")), str(items[-1].get("id"))) if items else ("", "")
-    return _encode(ShownItems(items, first, last, more))
+    return _encode(openai.ItemList(items, first, last, more))
 
 
 # --- the table ----------------------------------------------------------------------------------------------
 
-REMEMBERED: Mapping[str, Mapping[str, Action]] = {
+STORED: Mapping[str, Mapping[str, Action]] = {
     "/v1/responses/{id}": {
         "GET": Action("response", _retrieve),
         "DELETE": Action("response_delete", _delete),
@@ -300,7 +301,7 @@ REMEMBERED: Mapping[str, Mapping[str, Action]] = {
 
 
 class StoredEndpoint:
-    """A path of REMEMBERED as an ASGI application."""
+    """A path of STORED as an ASGI application."""
 
     def __init__(self, actions: Mapping[str, Action], services: Services, background: Background) -> None:
         self._actions, self._services, self._background = actions, services, background
@@ -310,27 +311,27 @@ class StoredEndpoint:
         action = self._actions["GET" if method == "HEAD" else method]
         record = record_of(scope)
         record.operation = action.name
-        memory = self._services.state
+        state = self._services.state
         notes = Notes(record.strict)
-        given = await self._given(action, record, receive, notes)
-        caller, query = record.principal, QueryParams(scope["query_string"])
-        store = await memory.open()
+        fields = await self._fields(action, record, receive, notes)
+        path, query = scope["path_params"], QueryParams(scope["query_string"])
+        store = await state.open()
         try:
-            path = scope["path_params"]
-            answer = await action.answer(Asked(store, memory, self._background, caller, path, query, given, notes))
-            if not isinstance(answer, bytes):
-                await send_events(record, receive, send, answer, notes)
+            request = StoredRequest(store, state, self._background, record.principal, path, query, fields, notes)
+            response = await action.respond(request)
+            if not isinstance(response, bytes):
+                await send_events(record, receive, send, response, notes)
                 return
         except StoreUnavailable as error:
-            memory.trouble(error)
-            raise CallerError(DOWN) from error
-        await send_json(send, answer, notes)
+            state.log_failure(error)
+            raise CallerError(UNAVAILABLE) from error
+        await send_json(send, response, notes)
 
-    async def _given(self, action: Action, record: RequestRecord, receive: Receive, notes: Notes) -> Mapping[str, Any]:
-        if action.needs is None:
+    async def _fields(self, action: Action, record: RequestRecord, receive: Receive, notes: Notes) -> Mapping[str, Any]:
+        if action.required is None:
             return {}
-        sent = await body.read_json(record, receive, self._services.settings)
-        reading = TABLE.read(sent or b"{}", notes, Policy())
-        for name in action.needs:
+        document = await body.read_json(record, receive, self._services.settings)
+        reading = TABLE.read(document or b"{}", notes, Policy())
+        for name in action.required:
             required(reading, name)
         return reading.fields

@@ -29,7 +29,7 @@ class TokenCountEndpoint:
         response_id = new_response_id()
         # Nothing of a count is stored: the storage is needed only for what the request continues.
         options = replace(operation.state_options(request_body, response_id), store=False)
-        loaded = await services.state.recall(options, response_id, record.principal)
+        loaded = await services.state.load(options, response_id, record.principal)
         translation = operation.translate(request_body, context_of(services, record, loaded))
         async with DisconnectWatcher(receive) as watcher:
             bodies = operation.tokenize_bodies(translation.bodies[0])

@@ -1,8 +1,8 @@
-"""The endpoint of WebSockets: requests as messages in, events as messages out, and what belongs to one socket.
+"""The endpoint of WebSockets: requests come as messages, and their events leave as messages.
 
-Requests of one lane (`stream_id`) are answered one after the other, lanes beside each other. What a socket may hold is
-bounded: requests that wait, lanes, what is remembered, and the time that it may be idle. Who may open one is
-`websocket_handshake.py`; what a request's answer is, `handler.py`.
+Requests of one stream (`stream_id`) are answered one after the other, streams beside each other. A socket has limits:
+for streams, for requests that wait, for the responses that it holds, and for the time that it may be idle. Who may
+open one is decided in `websocket_handshake.py`; the answers are made in `handler.py`.
 """
 
 import asyncio
@@ -28,45 +28,45 @@ from translators.core.errors import Failure
 from translators.operations import responses_websocket
 from translators.operations.responses_websocket import ClientMessage
 
-MOST_LANES = 8
-"""That work at once on one socket."""
+MAX_STREAMS = 8
+"""Streams of one socket that are answered at once."""
 
-MOST_WAITING = 32
-"""Requests of one socket that wait for their turn; together they may have as many bytes as one request may."""
+MAX_WAITING = 32
+"""Requests of one socket that wait for their turn; together they may have as many bytes as one request."""
 
-SILENT, RESTARTS = 1000, 1012
-"""Close codes (RFC 6455 §7.4.1, and the registry it made). Upon the second the official SDK connects again."""
+NORMAL_CLOSURE, SERVICE_RESTART = 1000, 1012
+"""Close codes (RFC 6455 §7.4.1, and IANA's registry). Upon the second the official SDK connects again."""
 
 METHOD = "WEBSOCKET"
-"""What stands for the method in the log."""
+"""The method in the log."""
 
 NOT_TEXT = failure("bad_request", "Messages are JSON in text frames; this one is binary")
 RESTARTING = failure("stopping", "The server restarts: connect again")
-TOO_MANY_LANES = failure("too_many_lanes", f"This WebSocket answers in {MOST_LANES} streams at once, not in more")
-TOO_MANY_WAIT = failure("too_many_waiting", "Too many requests wait on this WebSocket: read their answers first")
+TOO_MANY_STREAMS = failure("too_many_lanes", f"This WebSocket answers {MAX_STREAMS} streams at once, not more")
+TOO_MANY_WAITING = failure("too_many_waiting", "Too many requests wait on this WebSocket: read their answers first")
 
 
 class WebSocketEndpoint:
-    """A row of SOCKETS. `stopping` ends its sockets when what they are answering is told."""
+    """A row of SOCKETS. stopping: once it is set, each socket closes when its requests are answered."""
 
     def __init__(self, operation: WebSocketOperation, services: Services, stopping: asyncio.Event) -> None:
         self.operation, self.services, self.stopping = operation, services, stopping
         self.method = cohere_methods.find("POST", operation.call.upstream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves an accepted socket until its caller leaves, or has been silent too long, or the server stops."""
+        """Serves an accepted socket until its caller leaves, has been idle for too long, or the server stops."""
         socket = Socket(self, scope, receive, send)
         reading = asyncio.ensure_future(socket.read())
         stopping = asyncio.ensure_future(self._stopped(socket))
         try:
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
-                await _close(send, RESTARTS, "the server restarts")
+                await _close(send, SERVICE_RESTART, "the server restarts")
             elif not reading.result():
-                await _close(send, SILENT, "no message for too long")
+                await _close(send, NORMAL_CLOSURE, "no message for too long")
         except asyncio.CancelledError:
             await socket.leave()
-            await _close(send, RESTARTS, "the server restarts")
+            await _close(send, SERVICE_RESTART, "the server restarts")
             raise
         finally:
             stopping.cancel()
@@ -83,7 +83,7 @@ async def _close(send: Send, code: int, reason: str) -> None:
 
 
 class StreamQueue(Struct):
-    """waiting: its requests that have not begun."""
+    """The requests of one stream. waiting: those that have not begun. task: answers them, in order."""
 
     waiting: deque[ClientMessage]
     task: "asyncio.Task[None] | None" = None
@@ -96,157 +96,159 @@ class Socket:
         self._operation, self._services, self._method = endpoint.operation, endpoint.services, endpoint.method
         self._receive, self._send = receive, send
         self._record = record_of(scope)
-        self._recent = ConnectionState(self._services.state)
-        self._lanes: dict[str, StreamQueue] = {}
+        self._state = ConnectionState(self._services.state)
+        self._queues: dict[str, StreamQueue] = {}
         self._numbers = itertools.count(1)
-        self._rested = time.monotonic()
+        self._idle_since = time.monotonic()
         self._left = self._stopping = False
 
     async def read(self) -> bool:
-        """Takes messages until the caller leaves: True. False when nothing was said for too long."""
+        """Takes messages until the caller leaves. Returns False if the socket was idle for too long."""
         while (message := await self._message()) is not None:
             if message["type"] == "websocket.disconnect":
                 self._left = True
                 return True
             if message["type"] == "websocket.receive":
-                await self._take(message.get("text"))
+                await self._enqueue(message.get("text"))
         return False
 
     async def finish(self) -> None:
-        """What has begun, or waits, is answered; nothing more is taken."""
+        """Takes no more requests; returns when all are answered."""
         self._stopping = True
-        while tasks := [lane.task for lane in self._lanes.values() if lane.task is not None]:
+        while tasks := [queue.task for queue in self._queues.values() if queue.task is not None]:
             await asyncio.wait(tasks)
 
     async def leave(self) -> None:
-        """What has not ended is given up, and with it the calls to Cohere."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        """Cancels all requests, and with them the calls to Cohere."""
+        tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _message(self) -> Message | None:
-        patience = self._services.settings.timeouts.websocket_idle
+        """The next ASGI message; None if the socket was idle for too long."""
+        timeout = self._services.settings.timeouts.websocket_idle
         while True:
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     return await self._receive()
             except TimeoutError:
-                if not self._lanes and time.monotonic() - self._rested >= patience:
+                if not self._queues and time.monotonic() - self._idle_since >= timeout:
                     return None
 
-    async def _take(self, text: str | None) -> None:
-        """A message gets its place in its lane; what is wrong with it is told when its turn comes."""
-        asked = ClientMessage(failure=NOT_TEXT) if text is None else responses_websocket.parse_message(text)
-        trouble = self._trouble(asked)
-        if trouble is not None:
-            await self._say(responses_websocket.error_message(trouble, asked.stream_id, {}))
+    async def _enqueue(self, text: str | None) -> None:
+        """Puts a message into the queue of its stream. An error in the message is sent when its turn comes."""
+        message = ClientMessage(failure=NOT_TEXT) if text is None else responses_websocket.parse_message(text)
+        refusal = self._refusal(message)
+        if refusal is not None:
+            await self._send_text(responses_websocket.error_message(refusal, message.stream_id, {}))
             return
-        lane = self._lanes.setdefault(asked.stream_id, StreamQueue(deque()))
-        lane.waiting.append(asked)
-        if lane.task is None:
-            lane.task = asyncio.get_running_loop().create_task(self._run(asked.stream_id, lane))
+        queue = self._queues.setdefault(message.stream_id, StreamQueue(deque()))
+        queue.waiting.append(message)
+        if queue.task is None:
+            queue.task = asyncio.get_running_loop().create_task(self._run(message.stream_id, queue))
 
-    def _trouble(self, asked: ClientMessage) -> Failure | None:
-        """Why a message cannot be taken now."""
+    def _refusal(self, message: ClientMessage) -> Failure | None:
+        """Why a message cannot be taken now; None if it can."""
         if self._stopping:
             return RESTARTING
         limit = self._services.settings.body_limit
-        if len(asked.body) > limit:
+        if len(message.body) > limit:
             return failure("body_too_large", f"The message is larger than {limit} bytes")
-        if asked.stream_id not in self._lanes and len(self._lanes) >= MOST_LANES:
-            return TOO_MANY_LANES.at("stream_id")
-        waiting = [len(one.body) for lane in self._lanes.values() for one in lane.waiting]
-        if len(waiting) >= MOST_WAITING or sum(waiting) + len(asked.body) > limit:
-            return TOO_MANY_WAIT
+        if message.stream_id not in self._queues and len(self._queues) >= MAX_STREAMS:
+            return TOO_MANY_STREAMS.at("stream_id")
+        waiting = [len(one.body) for queue in self._queues.values() for one in queue.waiting]
+        if len(waiting) >= MAX_WAITING or sum(waiting) + len(message.body) > limit:
+            return TOO_MANY_WAITING
         return None
 
-    async def _run(self, name: str, lane: StreamQueue) -> None:
+    async def _run(self, stream_id: str, queue: StreamQueue) -> None:
         try:
-            while lane.waiting:
-                await self._serve(lane.waiting.popleft())
+            while queue.waiting:
+                await self._serve(queue.waiting.popleft())
         finally:
-            del self._lanes[name]
-            self._rested = time.monotonic()
+            del self._queues[stream_id]
+            self._idle_since = time.monotonic()
 
-    async def _say(self, document: bytes) -> None:
+    async def _send_text(self, document: bytes) -> None:
         await self._send({"type": "websocket.send", "text": document.decode()})
 
     # --- one request ---------------------------------------------------------------------------------------
 
-    async def _serve(self, asked: ClientMessage) -> None:
+    async def _serve(self, message: ClientMessage) -> None:
         """Answers a message, which is recorded like any request."""
         lifecycle = self._services.lifecycle
-        record = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
-        turn = self._recent.turn()
+        request = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
+        turn = self._state.turn()
         try:
-            await self._answer(asked, record, turn)
-            record.status = 200
+            await self._answer(message, request, turn)
+            request.status = 200
         except asyncio.CancelledError as error:
-            lifecycle.fail(record, CallerLeft() if self._left else error)
+            lifecycle.fail(request, CallerLeft() if self._left else error)
             raise
         except Exception as error:
-            await self._failed(error, asked, record)
+            await self._send_error(error, message, request)
         finally:
-            if record.error:
-                turn.failed()
-            lifecycle.finish(record)
+            if request.error:
+                turn.fail()
+            lifecycle.finish(request)
 
-    async def _answer(self, asked: ClientMessage, known: RequestRecord, turn: SocketTurn) -> None:
-        if asked.failure is not None:
-            raise CallerError(asked.failure)
-        outlet = WebSocketSink(self._say, asked.stream_id, known)
-        if asked.generate:
-            handler = RequestHandler(self._operation.call, self._method, self._services, known, turn)
-            await handler.respond(await handler.prepare(asked.body), outlet)
+    async def _answer(self, message: ClientMessage, request: RequestRecord, turn: SocketTurn) -> None:
+        if message.failure is not None:
+            raise CallerError(message.failure)
+        sink = WebSocketSink(self._send_text, message.stream_id, request)
+        if message.generate:
+            handler = RequestHandler(self._operation.call, self._method, self._services, request, turn)
+            await handler.respond(await handler.prepare(message.body), sink)
         else:
-            await self._prepare(asked.body, outlet, known, turn)
+            await self._prepare(message.body, sink, request, turn)
 
-    async def _prepare(self, body: bytes, outlet: "WebSocketSink", known: RequestRecord, turn: SocketTurn) -> None:
-        """A response without an answer, to be continued: Cohere is not asked."""
-        state_options, finished = self._operation.call.state_options, self._operation.call.finished_response
-        assert state_options is not None and finished is not None, "what a WebSocket serves has state"
+    async def _prepare(self, body: bytes, sink: "WebSocketSink", request: RequestRecord, turn: SocketTurn) -> None:
+        """Sends a response without an answer, to be continued: Cohere is not called."""
+        state_options, finished_response = self._operation.call.state_options, self._operation.call.finished_response
+        assert state_options is not None and finished_response is not None, "operations on sockets have state"
         response_id = new_response_id()
-        recalled = await turn.recall(state_options(body, response_id), response_id, known.principal)
-        prepared = self._operation.prepare(body, context_of(self._services, known, recalled))
-        known.notes = len(prepared.notes)
-        await turn.keep(recalled, known.principal, finished(prepared.final), prepared.final)
-        outlet.notes = prepared.notes.header()
-        await outlet.documents(prepared.events)
+        loaded = await turn.load(state_options(body, response_id), response_id, request.principal)
+        prepared = self._operation.prepare(body, context_of(self._services, request, loaded))
+        request.notes = len(prepared.notes)
+        await turn.save(loaded, request.principal, finished_response(prepared.final), prepared.final)
+        sink.notes = prepared.notes.header()
+        await sink.documents(prepared.events)
 
-    async def _failed(self, error: Exception, asked: ClientMessage, known: RequestRecord) -> None:
-        told = self._services.lifecycle.fail(known, error)
-        if told is None:
+    async def _send_error(self, error: Exception, message: ClientMessage, request: RequestRecord) -> None:
+        failed = self._services.lifecycle.fail(request, error)
+        if failed is None:
             return
-        known.status = told.status
+        request.status = failed.status
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
-        headers = {name.decode(): value.decode("latin-1") for name, value in error_responses.headers(told, retry_after)}
-        headers["x-request-id"] = known.request_id
-        if known.trace_id:
-            headers["x-cohere-trace-id"] = known.trace_id
+        raw_headers = error_responses.headers(failed, retry_after)
+        headers = {name.decode(): value.decode("latin-1") for name, value in raw_headers}
+        headers["x-request-id"] = request.request_id
+        if request.trace_id:
+            headers["x-cohere-trace-id"] = request.trace_id
         del headers["content-type"]
-        await self._say(responses_websocket.error_message(told, asked.stream_id, headers))
+        await self._send_text(responses_websocket.error_message(failed, message.stream_id, headers))
 
 
 class WebSocketSink:
-    """A socket as the place where a call's answer goes: `streaming.ResponseSink`. Each document is a message."""
+    """A socket as `streaming.ResponseSink`. Each document is a message."""
 
-    def __init__(self, say: Callable[[bytes], Awaitable[None]], lane: str, known: RequestRecord) -> None:
+    def __init__(self, send_text: Callable[[bytes], Awaitable[None]], stream_id: str, request: RequestRecord) -> None:
         self.notes = ""
-        self._say, self._lane, self._known = say, lane, known
+        self._send_text, self._stream_id, self._record = send_text, stream_id, request
 
     async def whole(self, call: Translation, answer: bytes) -> None:
         await self.begin(call)
         await self.documents([answer])
 
     async def begin(self, call: Translation) -> None:
-        self._known.first_byte, self._known.response_started = time.monotonic(), True
+        self._record.first_byte, self._record.response_started = time.monotonic(), True
         self.notes = call.notes.header() if len(call.notes) else ""
 
     async def documents(self, documents: Sequence[bytes]) -> None:
         for document in documents:
-            await self._say(responses_websocket.event_message(document, self._lane, self.notes))
-            self.notes = ""  # the first event has them
+            await self._send_text(responses_websocket.event_message(document, self._stream_id, self.notes))
+            self.notes = ""  # the first event carries them
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
         await self.documents(documents)

@@ -1,12 +1,12 @@
-"""The guard's part for WebSockets: who may open one, and what is told to whoever may not.
+"""The opening handshake of WebSockets: who may open one, and the answer to those who may not.
 
-A refusal is an ordinary HTTP answer in place of the upgrade. What happens on an open socket is `websocket.py`.
+A refusal is an ordinary HTTP response in place of the upgrade. Open sockets are served by `websocket.py`.
 
-Pages of other origins: a browser lets any page open a WebSocket anywhere and read what comes; CORS does not apply, but
-it says who the page is (`Origin`), which programs need not. A page is let in if its origin is one of the setting
-`cors_origins`, as for HTTP. Some programs send the address that they call as their origin, so the gateway's own is let
-in, too; but where no key is needed only under a name that nobody can make point here: an IP address or localhost. (A
-page that was loaded from `http://evil.example` may have that name point to 127.0.0.1 afterwards.)
+A browser lets any page open a WebSocket anywhere and read the messages. CORS does not apply, but the browser sends the
+page's origin (`Origin`), which programs need not. A page may enter if the setting `cors_origins` has its origin, as for
+HTTP. Some programs send the address that they call as their origin, so the gateway's own is allowed as well; but where
+no key is needed, only under a name that no name server resolves: an IP address or localhost. (Whoever owns
+`evil.example` may let that name point to 127.0.0.1 after their page was loaded.)
 """
 
 import ipaddress
@@ -26,121 +26,128 @@ from gateway.observability.record import REQUEST, RequestRecord
 from gateway.settings.schema import Settings
 
 OPERATION = "socket"
-"""What an open socket is called in log and metrics; the requests on it are counted as what they are."""
+"""The operation of an open socket in log and metrics; the requests on it have operations of their own."""
 
-HTTP_ANSWER = "websocket.http.response"
-"""The extension of ASGI by which an upgrade is refused with an answer."""
+HTTP_RESPONSE = "websocket.http.response"
+"""The extension of ASGI by which an upgrade is refused with an HTTP response."""
 
-POLICY, BROKEN = 1008, 1011
-"""Close codes (RFC 6455 §7.4.1) for a refusal where a server has no such extension, and for a fault of ours."""
+POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011
+"""Close codes (RFC 6455 §7.4.1): of a refusal where the server lacks that extension, and of a bug of ours."""
 
-OPENAIS_SOCKETS = ("/v1/realtime", "/v1/realtime/translations")
-"""Where OpenAI has WebSockets and Cohere nothing like it."""
+UNSUPPORTED_PATHS = ("/v1/realtime", "/v1/realtime/translations")
+"""Where OpenAI has WebSockets and Cohere has nothing like them."""
 
 KEYLESS = (Mode.OPEN, Mode.DEMO)
 """Modes in which whoever reaches the gateway may call."""
 
-FOREIGN = failure("foreign_origin", "Pages of this origin may not open a WebSocket here: see the setting cors_origins")
-NO_SOCKET = failure("not_found", "There is no WebSocket at this URL: /v1/responses has one")
-TOO_MANY = failure("too_many_sockets", "Too many WebSockets are open: try again, or use HTTP")
+FOREIGN_ORIGIN = failure(
+    "foreign_origin", "Pages of this origin may not open a WebSocket here: see the setting cors_origins"
+)
+NOT_FOUND = failure("not_found", "There is no WebSocket at this URL: /v1/responses has one")
+TOO_MANY_SOCKETS = failure("too_many_sockets", "Too many WebSockets are open: try again, or use HTTP")
 
 
 class WebSocketHandshake:
-    """Sockets by their path, as an ASGI application."""
+    """The endpoints of sockets by their path, as an ASGI application."""
 
     def __init__(
         self,
         endpoints: Mapping[str, WebSocketEndpoint],
         settings: Settings,
-        access: Authenticator,
+        authenticator: Authenticator,
         lifecycle: Lifecycle,
     ) -> None:
         self._endpoints, self._lifecycle = endpoints, lifecycle
-        self._base_urls = PathAliases([*endpoints, *OPENAIS_SOCKETS])
+        self._path_aliases = PathAliases([*endpoints, *UNSUPPORTED_PATHS])
         self._open = 0
-        self.configure(settings, access)
+        self.configure(settings, authenticator)
 
-    def configure(self, settings: Settings, access: Authenticator) -> None:
-        """Other settings, for the sockets that follow."""
-        self._settings, self._access, self._always = settings, access, mode_headers(access.mode)
+    def configure(self, settings: Settings, authenticator: Authenticator) -> None:
+        """Takes other settings, for the sockets that follow."""
+        self._settings, self._authenticator = settings, authenticator
+        self._mode_headers = mode_headers(authenticator.mode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        known = self._lifecycle.begin_connection(request_id(headers), METHOD, scope["path"], headers)
-        known.operation = OPERATION
-        scope[REQUEST] = known
+        request = self._lifecycle.begin_connection(request_id(headers), METHOD, scope["path"], headers)
+        request.operation = OPERATION
+        scope[REQUEST] = request
         try:
-            endpoint = self._endpoint(scope, headers, known)
+            endpoint = self._endpoint(scope, headers, request)
             self._open += 1
             try:
                 await receive()  # websocket.connect
-                known.status, known.response_started = 101, True
-                await send({"type": "websocket.accept", "headers": self._headers(known)})
+                request.status, request.response_started = 101, True
+                await send({"type": "websocket.accept", "headers": self._headers(request)})
                 await endpoint(scope, receive, send)
             finally:
                 self._open -= 1
-            known.outcome = "ok"
+            request.outcome = "ok"
         except Exception as error:
-            await self._failed(error, known, scope, send)
+            await self._refuse(error, request, scope, send)
         except BaseException as error:
-            self._lifecycle.fail(known, error)
+            self._lifecycle.fail(request, error)
             raise
         finally:
-            self._lifecycle.finish(known)
+            self._lifecycle.finish(request)
 
-    def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], known: RequestRecord) -> WebSocketEndpoint:
-        """What serves this socket. Raises CallerError for one that may not be opened."""
+    def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
+        """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
         validation.check(scope, headers)
-        if not self._welcome(headers):
-            raise CallerError(FOREIGN)
-        known.principal = self._access.authenticate(scope["headers"])
+        if not self._origin_allowed(headers):
+            raise CallerError(FOREIGN_ORIGIN)
+        request.principal = self._authenticator.authenticate(scope["headers"])
         remove_credentials(scope["headers"], headers)
-        self._base_urls.rewrite(scope, known)
+        self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:
-            refused = unsupported.refusal("GET", scope["path"]) if scope["path"] in OPENAIS_SOCKETS else None
-            raise refused or CallerError(NO_SOCKET)
+            refusal = unsupported.refusal("GET", scope["path"]) if scope["path"] in UNSUPPORTED_PATHS else None
+            raise refusal or CallerError(NOT_FOUND)
         if endpoint.stopping.is_set():
             raise CallerError(RESTARTING)
         if self._open >= self._settings.max_websockets:
-            raise CallerError(TOO_MANY)
+            raise CallerError(TOO_MANY_SOCKETS)
         return endpoint
 
-    def _welcome(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether this is no page, or one that may come in."""
+    def _origin_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the caller is a program, or a page of an allowed origin."""
         origin = headers.get(b"origin", b"").decode("latin-1")
         if not origin or origin in self._settings.cors_origins or "*" in self._settings.cors_origins:
             return True
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        return _address(origin) == host and (self._access.mode not in KEYLESS or _unforgeable(host))
+        return _host_of(origin) == host and (self._authenticator.mode not in KEYLESS or _is_address(host))
 
-    def _headers(self, known: RequestRecord) -> list[tuple[bytes, bytes]]:
-        return [(b"date", date()), (b"x-request-id", known.request_id.encode()), *self._always]
+    def _headers(self, request: RequestRecord) -> list[tuple[bytes, bytes]]:
+        return [(b"date", date()), (b"x-request-id", request.request_id.encode()), *self._mode_headers]
 
-    async def _failed(self, error: Exception, known: RequestRecord, scope: Scope, send: Send) -> None:
-        told = self._lifecycle.fail(known, error)
-        if told is None:
+    async def _refuse(self, error: Exception, request: RequestRecord, scope: Scope, send: Send) -> None:
+        failed = self._lifecycle.fail(request, error)
+        if failed is None:
             return
-        if known.response_started:
-            await send({"type": "websocket.close", "code": BROKEN})
+        if request.response_started:
+            await send({"type": "websocket.close", "code": INTERNAL_ERROR})
             return
-        known.status = told.status
-        if HTTP_ANSWER not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": POLICY})
+        request.status = failed.status
+        if HTTP_RESPONSE not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
-        body = error_responses.body(told, known.path)
-        headers = [*error_responses.headers(told, None), (b"content-length", b"%d" % len(body)), *self._headers(known)]
-        await send({"type": f"{HTTP_ANSWER}.start", "status": told.status, "headers": headers})
-        await send({"type": f"{HTTP_ANSWER}.body", "body": body})
+        body = error_responses.body(failed, request.path)
+        headers = [
+            *error_responses.headers(failed, None),
+            (b"content-length", b"%d" % len(body)),
+            *self._headers(request),
+        ]
+        await send({"type": f"{HTTP_RESPONSE}.start", "status": failed.status, "headers": headers})
+        await send({"type": f"{HTTP_RESPONSE}.body", "body": body})
 
 
-def _address(origin: str) -> str:
-    """Host and port of an origin, as a Host header has them."""
+def _host_of(origin: str) -> str:
+    """Host and port of an origin, as in a Host header."""
     return origin.lower().partition("://")[2]
 
 
-def _unforgeable(host: str) -> bool:
-    """Whether no name server can be made to say what this host is."""
+def _is_address(host: str) -> bool:
+    """Whether this host is an IP address or localhost, which no name server resolves."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or bool(ipaddress.ip_address(name))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from gateway.observability.record import CACHE_HIT, RequestRecord
-from gateway.pipeline.response_cache import Lookup, events
+from gateway.pipeline.response_cache import Lookup, split_recording
 from translators.core.contracts import Stream, Translation, UsageTotals
 from translators.core.errors import AnswerFailed, TranslationError, UpstreamProtocolError
 
@@ -23,7 +23,7 @@ async def find(
     None where there are none, and where they do not pass this request's checks: another request, which checks less,
     may have made the same call.
     """
-    bodies = await lookup.find(path, translation.bodies)
+    bodies = await lookup.load(path, translation.bodies)
     if bodies is None:
         return None
     try:
@@ -39,7 +39,7 @@ async def store(
 ) -> None:
     """Stores Cohere's responses, if it was called at all. The caller has theirs already and does not wait for this."""
     if responses is not None and usage.cacheable and len(responses) == len(translation.bodies):
-        await lookup.keep(path, translation.bodies, responses)
+        await lookup.save(path, translation.bodies, responses)
 
 
 def replayed(translation: Translation, recordings: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
@@ -48,7 +48,7 @@ def replayed(translation: Translation, recordings: Sequence[bytes]) -> tuple[Str
     return stream, [
         document
         for choice, recording in enumerate(recordings)
-        for data in events(recording)
+        for data in split_recording(recording)
         for document in stream.feed(data, choice)
     ]
 

@@ -1,7 +1,7 @@
-"""The events of a response in the background, told to somebody who reads along, from any number on, at any time.
+"""The events of a background response for a reader, from any sequence number on, at any time.
 
-Where the response is worked on in this process they come from its memory, and news wakes the reader. Elsewhere the
-storage is asked at intervals. A response whose worker died has no last event: it is made of what the response came to.
+If this process works on the response, the events come from its memory, and new ones wake the reader. Else the storage
+is polled. A response whose worker died has no last event; one is made from the response object.
 """
 
 import asyncio
@@ -15,75 +15,77 @@ from gateway.store.store import Store
 from translators.operations import responses_answer
 
 POLL_SECONDS = 0.5
-"""Between two looks at a response that another process works on."""
+"""Between two queries for a response that another process works on."""
 
-MOST_AT_ONCE = 500
-"""Events that are read from the storage in one go."""
+PAGE_SIZE = 500
+"""Events that one query reads from the storage."""
 
 
-class Worked(Protocol):
-    """A response that this process works on. over: nothing more comes; news: is set when something has come."""
+class LocalRun(Protocol):
+    """A response that this process works on. ended: no more events come. changed: is set at the next event or the end,
+    and replaced by a new one.
+    """
 
-    over: bool
-    news: asyncio.Event
+    ended: bool
+    changed: asyncio.Event
 
     def since(self, after: int) -> Sequence[bytes] | None:
-        """The events numbered above `after`; None if not all of them are in memory."""
+        """Returns the events numbered above `after`; None if not all of them are in memory."""
         ...
 
 
-async def follow(
-    store: Store, owner: str, id: str, after: int, quiet: float, worked: Worked | None = None
+async def replay(
+    store: Store, owner: str, id: str, after: int, keep_alive: float, local_run: LocalRun | None = None
 ) -> AsyncGenerator[Sequence[bytes], None]:
-    """The events numbered above `after`, in order, as they come, until the last. Raises StoreUnavailable.
+    """Yields batches of the events numbered above `after`, in order, as they come, until the last.
 
-    After `quiet` seconds without an event an empty batch is told, so that nobody on the way takes the connection for
-    dead.
+    After `keep_alive` seconds without an event it yields an empty batch, so that no proxy takes the connection for
+    dead. Raises StoreUnavailable.
     """
-    over = False
-    while not over:
-        told = await _here(worked, after, quiet) if worked is not None else None
-        if told is None:
-            told, over = await _stored(store, owner, id, after, quiet)
-        if told or not over:
-            yield told
-        after += len(told)
-        over = over or bool(told) and responses_answer.is_last(told[-1])
+    ended = False
+    while not ended:
+        events = await _from_memory(local_run, after, keep_alive) if local_run is not None else None
+        if events is None:
+            events, ended = await _from_store(store, owner, id, after, keep_alive)
+        if events or not ended:
+            yield events
+        after += len(events)
+        ended = ended or bool(events) and responses_answer.is_last(events[-1])
 
 
-async def _here(worked: Worked, after: int, quiet: float) -> Sequence[bytes] | None:
-    """The next events that this process has, none if it is quiet; None where the storage must be asked."""
+async def _from_memory(run: LocalRun, after: int, keep_alive: float) -> Sequence[bytes] | None:
+    """The next events in this process, none after `keep_alive` seconds; None if the storage must be asked."""
     while True:
-        news = worked.news
-        told = worked.since(after)
-        if told:
-            return told
-        if told is None or worked.over:
+        changed = run.changed
+        events = run.since(after)
+        if events:
+            return events
+        if events is None or run.ended:
             return None
         try:
-            async with asyncio.timeout(None if math.isinf(quiet) else quiet):
-                await news.wait()
+            async with asyncio.timeout(None if math.isinf(keep_alive) else keep_alive):
+                await changed.wait()
         except TimeoutError:
             return ()
 
 
-async def _stored(store: Store, owner: str, id: str, after: int, quiet: float) -> tuple[Sequence[bytes], bool]:
-    """The next events that the storage has, none if it is quiet; and whether nothing follows."""
-    until = time.monotonic() + quiet
-    while time.monotonic() < until:
-        found = await store.events(owner, id, after, MOST_AT_ONCE)
-        if found:
-            return [event for _, event in found], False
-        if await store.cancelled([id]):  # asked first, because a response may be large
-            ending = await _ending(store, owner, id, after)
-            if ending is not None:
-                return ending, True
+async def _from_store(store: Store, owner: str, id: str, after: int, keep_alive: float) -> tuple[Sequence[bytes], bool]:
+    """The next events in the storage, none after `keep_alive` seconds; and whether the stream ends with them."""
+    deadline = time.monotonic() + keep_alive
+    while time.monotonic() < deadline:
+        numbered = await store.events(owner, id, after, PAGE_SIZE)
+        if numbered:
+            return [event for _, event in numbered], False
+        if await store.inactive([id]):  # asked first, because a response may be large
+            last = await _last_events(store, owner, id, after)
+            if last is not None:
+                return last, True
         await asyncio.sleep(POLL_SECONDS)
     return (), False
 
 
-async def _ending(store: Store, owner: str, id: str, after: int) -> Sequence[bytes] | None:
-    """What is left to be told of a response that nobody works on; None if it is not so."""
+async def _last_events(store: Store, owner: str, id: str, after: int) -> Sequence[bytes] | None:
+    """The rest of the events of a response that nobody works on; None if more may come."""
     response = await store.get(owner, id)
     if response is None:
         return [responses_answer.gone_event(after + 1)]
@@ -91,7 +93,7 @@ async def _ending(store: Store, owner: str, id: str, after: int) -> Sequence[byt
         return None
     number, newest = await store.last_event(owner, id) or (-1, b"")
     if number > after:
-        return None  # it came between the two looks
+        return None  # it was stored between the two queries
     if number < after or responses_answer.is_last(newest):
         return ()
     return [responses_answer.last_event(response.status, response.body, after + 1)]

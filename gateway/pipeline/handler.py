@@ -57,7 +57,7 @@ class RequestHandler(Responder):
     @property
     def in_background(self) -> bool:
         """The caller does not wait for the response: it goes to the storage (`background.py`)."""
-        return self.loaded is not None and self.loaded.asked.background
+        return self.loaded is not None and self.loaded.options.background
 
     async def prepare(self, body: bytes) -> Translation:
         """Returns the translation of a request's body. Raises CallerError, TranslationError."""
@@ -65,10 +65,10 @@ class RequestHandler(Responder):
         operation, record = self.operation, self.record
         if operation.state_options is not None:
             response_id = new_response_id()
-            self.loaded = await self.state.recall(
+            self.loaded = await self.state.load(
                 operation.state_options(body, response_id), response_id, record.principal
             )
-            self.save = self._save if self.loaded.keep else None
+            self.save = self._save if self.loaded.save else None
         translation = self._translate()
         self.services.catalog.look_up(translation.model, record.principal)
         cache = self.services.cache
@@ -123,7 +123,7 @@ class RequestHandler(Responder):
         assert self.loaded is not None and self.operation.finished_response is not None, (
             "rows that load state also save it"
         )
-        await self.state.keep(self.loaded, self.record.principal, self.operation.finished_response(final), final)
+        await self.state.save(self.loaded, self.record.principal, self.operation.finished_response(final), final)
 
     # --- what replaces a call that failed --------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ class Responder:
             for response in responses:
                 await response.drain()
         if self.lookup is not None and stream.failure is None:
-            events = [recording.written() for recording in recordings if recording is not None]
+            events = [recording.to_json() for recording in recordings if recording is not None]
             complete = [one for one in events if one is not None]
             await cached_response.store(self.lookup, path, translation, complete, stream.usage)
 

@@ -1,1 +1,3 @@
-"""What is remembered from one request to the next, and for whom. How it is kept is `gateway/store`."""
+"""What lasts from one request to the next: stored responses, conversations, sealed reasoning. The database is
+`gateway/store`.
+"""

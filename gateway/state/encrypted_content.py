@@ -1,9 +1,9 @@
-"""Texts as opaque tokens: a caller keeps them, and only this gateway reads them again, for that caller.
+"""Texts as opaque tokens that a caller carries and only this gateway can read, for that caller.
 
-Nothing is stored. The key is derived from the Cohere key that serves the caller, so that every process with the
-same Cohere key opens what another one sealed, and so that a caller's own key keeps other gateways' callers out. Of
-several keys the first one seals and each opens, so that keys can be added, and replaced one by one. The owner is
-authenticated with it: among callers who share a Cohere key a token is worth nothing to the others.
+Nothing is stored. The key is derived from the Cohere key that serves the caller: every process with that key opens
+what another one sealed, and callers of other keys stay out. Of several keys the first one seals and each one opens, so
+that keys can be added, and replaced one by one. The owner is authenticated along with the text: among callers who
+share a Cohere key, a token is worth nothing to the others.
 """
 
 import base64
@@ -22,7 +22,7 @@ from gateway.auth.principal import Principal
 
 
 class Kind(Struct, frozen=True):
-    """What is sealed.
+    """A kind of sealed text.
 
     prefix: what its tokens begin with; the number in it changes when tokens are made in another way. label: goes into
     the key, so that a token of one kind cannot be opened as another.
@@ -37,8 +37,8 @@ SUMMARY = Kind("cgws1.", b"cohere-gateway summary seal 1")
 PREFIX = THOUGHT.prefix
 
 NONCE_BYTES = 12
-MOST_BYTES = 8 * 1024 * 1024
-"""Of a text: no model writes so much, and no token makes us unpack more."""
+MAX_TEXT_BYTES = 8 * 1024 * 1024
+"""Of one text: no model writes so much."""
 
 
 class Seal:
@@ -54,8 +54,8 @@ class Seal:
         """Returns the text as a token, sealed with the first key."""
         nonce = os.urandom(NONCE_BYTES)
         cipher = _ciphers(self._credential, self._kind.label)[0]
-        sealed = cipher.encrypt(nonce, zlib.compress(text.encode()), self._owner)
-        return self._kind.prefix + base64.urlsafe_b64encode(nonce + sealed).decode()
+        ciphertext = cipher.encrypt(nonce, zlib.compress(text.encode()), self._owner)
+        return self._kind.prefix + base64.urlsafe_b64encode(nonce + ciphertext).decode()
 
     def open(self, token: str) -> str | None:
         """Returns the text of a token; None for one that was not made here, or not for this owner."""
@@ -69,10 +69,10 @@ class Seal:
     def _decrypt(self, cipher: AESGCM, token: str) -> str | None:
         try:
             data = base64.b64decode(token[len(self._kind.prefix) :], b"-_", validate=True)
-            packed = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
-            unpacking = zlib.decompressobj()
-            text = unpacking.decompress(packed, MOST_BYTES)
-            return text.decode() if unpacking.eof else None
+            compressed = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
+            decompressor = zlib.decompressobj()
+            text = decompressor.decompress(compressed, MAX_TEXT_BYTES)
+            return text.decode() if decompressor.eof else None
         except (binascii.Error, ValueError, InvalidTag, zlib.error):
             return None
 

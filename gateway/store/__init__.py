@@ -1,1 +1,1 @@
-"""What is kept between requests: responses, their events, conversations. One interface, `store.Store`."""
+"""Storage: responses, their events, conversations. One interface, `store.Store`; caches stand apart."""

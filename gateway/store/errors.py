@@ -1,7 +1,7 @@
-"""What can go wrong in this room. None of it knows HTTP: the endpoint decides what a caller is told.
+"""The errors of the storage. None of them knows HTTP: the endpoint decides what a caller hears.
 
-StoreUnavailable     the database does not answer, or not in time; nothing was stored half
-ChainBroken          a response that another one continues is gone, has expired, or is somebody else's
+StoreUnavailable     the database does not answer, or not in time; nothing was stored by half
+ChainBroken          a response that another one continues is gone, has expired, or belongs to somebody else
 ChainTooLong         a history of more responses, or more bytes, than may be loaded
 ConversationMissing  no such conversation of this owner
 ItemMissing          no such item in this conversation
@@ -10,15 +10,15 @@ ItemExists           the conversation has an item of this id
 
 
 class StoreError(Exception):
-    """The base of what this room raises."""
+    """The base of these errors."""
 
 
 class StoreUnavailable(StoreError):
-    """No answer from the database. Its text is for the log: it may name hosts and files, never what is stored."""
+    """No answer from the database. Its text is for the log: it may name hosts and files, never stored content."""
 
 
 class ChainBroken(StoreError):
-    """`id` is the first link that is not there."""
+    """A response of a chain is missing; `id` names the first one."""
 
     def __init__(self, id: str) -> None:
         super().__init__(f"response {id!r} cannot be continued: it is not there")
@@ -34,8 +34,8 @@ class ConversationMissing(StoreError):
 
 
 class ItemMissing(StoreError):
-    """The item that a page was to begin after."""
+    """The item after which a page was to begin."""
 
 
 class ItemExists(StoreError):
-    """Nothing of what came with it was added."""
+    """None of the items of the same request was added."""

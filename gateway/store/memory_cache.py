@@ -1,8 +1,7 @@
-"""What may be forgotten at any time: bytes under a key, for so many seconds. Here in this process; in Redis by
-`redis_cache.py`.
+"""A cache of bytes in this process, and the interface of all caches; `redis_cache.py` has one in Redis.
 
-A cache that fails has nothing: no method raises. What is put in is whole answers, which are paid for already, so
-losing one costs a request to Cohere and no more.
+No method raises: a cache that fails is empty. Its values are answers that are paid for already, so losing one costs a
+request to Cohere and no more.
 """
 
 import time
@@ -11,30 +10,31 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 ENTRY_OVERHEAD = 200
-"""Bytes that an entry takes in memory beyond its key and its value, about."""
+"""Bytes of memory that an entry takes beside its key and its value, about."""
 
 
 class Cache(Protocol):
-    """What a cache can do, wherever it keeps things."""
+    """A cache, wherever its values are."""
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What is kept under each of the keys, in their order; None where nothing is."""
+        """Returns the value of each key, in order; None for a miss."""
         ...
 
     async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
-        """Keeps these keys and values for so long, or shorter."""
+        """Stores keys and values for at most so long."""
         ...
 
     async def stop(self) -> None:
-        """Lets go of memory and connections."""
+        """Frees memory and connections."""
         ...
 
 
 class MemoryCache:
-    """At most so many bytes; what was not asked for longest goes first. clock: seconds that only grow."""
+    """A cache of limited size; the entry that was used least recently goes first."""
 
-    def __init__(self, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._now = most_bytes, clock
+    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds that only grow."""
+        self._max_bytes, self._now = max_bytes, clock
         self._entries: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
         self.size = 0
 
@@ -42,26 +42,26 @@ class MemoryCache:
         return [self._get(key) for key in keys]
 
     def _get(self, key: bytes) -> bytes | None:
-        found = self._entries.get(key)
-        if found is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        until, value = found
-        if until <= self._now():
+        expires_at, value = entry
+        if expires_at <= self._now():
             self._drop(key)
             return None
         self._entries.move_to_end(key)
         return value
 
     async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
-        until = self._now() + seconds
+        expires_at = self._now() + seconds
         for key, value in entries:
             if key in self._entries:
                 self._drop(key)
-            if _size(key, value) > self._most:
+            if _size(key, value) > self._max_bytes:
                 continue
-            self._entries[key] = until, value
+            self._entries[key] = expires_at, value
             self.size += _size(key, value)
-            while self.size > self._most:
+            while self.size > self._max_bytes:
                 self._drop(next(iter(self._entries)))
 
     def _drop(self, key: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A cache in Redis (`cache.Cache`), imported only where the settings ask for it: loading the client takes a while."""
+"""A cache in Redis (`memory_cache.Cache`). Imported only if the settings ask for it: loading the client is slow."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,38 +8,38 @@ from redis import RedisError
 from redis.asyncio import Redis
 
 PREFIX = b"cohere-gateway:cache:2:"
-"""Of all keys in Redis. The number changes when entries are written in another way."""
+"""Of all keys in Redis. The number changes with the format of the values."""
 
-MOST_SECONDS = 0.5
-"""An answer of Redis's that takes longer is none: Cohere is waiting to be asked."""
+TIMEOUT_SECONDS = 0.5
+"""A slower answer of Redis counts as a miss: the call to Cohere waits for it."""
 
 PAUSE_SECONDS = 5.0
-"""After a failure Redis is left alone this long, or every request would wait for it."""
+"""After a failure Redis is not asked for so long, or every request would wait for it."""
 
 
 class RedisCache:
-    """Shared by all gateways that use this Redis, which forgets when it must. trouble: is told of failures."""
+    """A cache that all gateways at this Redis share. Redis evicts entries when it must."""
 
-    def __init__(self, url: str, trouble: Callable[[Exception], None]) -> None:
-        """Connects to nothing yet. Raises ValueError for a URL that is none."""
-        self._redis = Redis.from_url(url, socket_timeout=MOST_SECONDS, socket_connect_timeout=MOST_SECONDS)
-        # What is kept is bytes, whatever options the URL carries for others who use this Redis.
+    def __init__(self, url: str, on_error: Callable[[Exception], None]) -> None:
+        """Connects to nothing yet. on_error: is called with each failure. Raises ValueError for a bad URL."""
+        self._redis = Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+        # The values are bytes, whatever options the URL carries for other users of this Redis.
         self._redis.connection_pool.connection_kwargs["decode_responses"] = False
-        self._trouble = trouble
-        self._left_alone_until = 0.0
+        self._on_error = on_error
+        self._paused_until = 0.0
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        if not keys or time.monotonic() < self._left_alone_until:
+        if not keys or time.monotonic() < self._paused_until:
             return [None] * len(keys)
         try:
-            found = await self._redis.mget([PREFIX + key for key in keys])
-            return cast(list[bytes | None], found)
+            values = await self._redis.mget([PREFIX + key for key in keys])
+            return cast(list[bytes | None], values)
         except (RedisError, OSError) as error:
             self._failed(error)
             return [None] * len(keys)
 
     async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
-        if time.monotonic() < self._left_alone_until:
+        if time.monotonic() < self._paused_until:
             return
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
@@ -50,8 +50,8 @@ class RedisCache:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        self._left_alone_until = time.monotonic() + PAUSE_SECONDS
-        self._trouble(error)
+        self._paused_until = time.monotonic() + PAUSE_SECONDS
+        self._on_error(error)
 
     async def stop(self) -> None:
         await self._redis.aclose()

@@ -1,7 +1,6 @@
-"""THE TABLES, as SQLAlchemy Core knows them. What makes them in a database is `migrations/`, and a test keeps the
-two in step.
+"""THE TABLES, as SQLAlchemy Core describes them. The files in `migrations/` create them; a test compares the two.
 
-JSON is kept as the bytes it came in: nothing here reads it, so nothing here can change it.
+JSON is stored as the bytes in which it came: nothing here reads it, so nothing here can change it.
 """
 
 import hashlib
@@ -28,24 +27,24 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 
 
 class Name(TypeDecorator[str]):
     """A text that callers may have chosen, such as an id in a path, in a form that every database can hold.
 
-    PostgreSQL takes neither NUL nor half a surrogate pair, and no long text in an index. Such a name is replaced,
-    always by the same one, so that looking it up finds nothing rather than fails.
+    PostgreSQL takes neither NUL nor half a surrogate pair, and no long text in an index. Such a name is replaced by
+    another one, always the same, so that a lookup finds nothing and does not fail.
     """
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or (len(value) <= LONGEST_NAME and value.isascii() and "\0" not in value):
+        if value is None or (len(value) <= MAX_NAME_LENGTH and value.isascii() and "\0" not in value):
             return value
-        plain = value.replace("\0", "\ufffd").encode("utf-8", "replace")
-        return plain.decode() if len(value) <= LONGEST_NAME else hashlib.sha256(plain).hexdigest()
+        encoded = value.replace("\0", "\ufffd").encode("utf-8", "replace")
+        return encoded.decode() if len(value) <= MAX_NAME_LENGTH else hashlib.sha256(encoded).hexdigest()
 
 
 METADATA = MetaData(
@@ -66,19 +65,19 @@ RESPONSES = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, index=True),
     Column("model", Name, nullable=False),
-    # No foreign keys: what a response continued, or was said in, may be deleted before it.
+    # No foreign keys: the response that this one continued, or its conversation, may be deleted before it.
     Column("previous_id", Name),
     Column("conversation_id", Name),
     Column("background", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("items", LargeBinary, nullable=False),
     Column("output", LargeBinary, nullable=False),
-    # What the ids of its output items have in common: callers refer to items without saying whose they are.
+    # The part that the ids of its output items share: callers refer to an item without naming its response.
     Column("answer_id", Name, index=True),
 )
 
-# A row for each response that somebody is working on. Apart from the responses, because a heartbeat should not
-# touch rows of many kilobytes, and what was interrupted is found in a table that is nearly empty.
+# A row for each response that a process works on. Apart from the responses, because a heartbeat should not touch
+# rows of many kilobytes, and interrupted ones are found in a table that is nearly empty.
 RUNS = Table(
     "runs",
     METADATA,
@@ -103,7 +102,7 @@ CONVERSATIONS = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, index=True),
     Column("metadata", LargeBinary, nullable=False),
-    # Where the next item goes. Positions are not used twice, so that a page goes on where the last one ended.
+    # Of the next item. Positions are not used twice, so that a page goes on where the last one ended.
     Column("next_position", BigInteger, nullable=False),
 )
 
@@ -112,32 +111,32 @@ CONVERSATION_ITEMS = Table(
     METADATA,
     Column("conversation_id", Name, ForeignKey(CONVERSATIONS.c.id, ondelete="CASCADE"), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    # Callers refer to items without saying in which conversation they are.
+    # Callers refer to an item without naming its conversation.
     Column("id", Name, nullable=False, index=True),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("conversation_id", "id"),
 )
 
-# What Alembic writes. Here so that the version can be looked up without importing Alembic, which takes most of a
-# second.
+# Written by Alembic. Described here so that the version can be read without importing Alembic, which takes most of
+# a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
 HEAD = "0003"
-"""The version that this code is written for: the newest file in `migrations/versions`."""
+"""The version that this code needs: the newest file in `migrations/versions`."""
 
 
-def alive(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> ColumnElement[bool]:
-    """Not expired. Each query asks, because deleting comes later."""
+def not_expired(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> ColumnElement[bool]:
+    """The condition that a row has not expired. Each query has it, because expired rows are deleted later."""
     return or_(expires_at.is_(None), expires_at > (int(now) if isinstance(now, float | int) else now))
 
 
 def insert_new(connection: Connection, table: Table) -> Any:
-    """An insert that leaves rows alone that are there already; `execute` is given the rows."""
+    """An insert that skips rows that are there already. The rows are the parameters of `execute`."""
     return _insert_new(connection.dialect.name, table)
 
 
 @cache
 def _insert_new(dialect: str, table: Table) -> Any:
-    """Put together once: with a row's values in it, that would take longer than the insert."""
+    """Built once: with the values of a row in it, building it would take longer than the insert."""
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()

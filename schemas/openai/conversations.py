@@ -1,4 +1,4 @@
-"""OpenAI's conversations."""
+"""OpenAI's conversations, and its answer to a DELETE."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -6,16 +6,16 @@ from typing import Any, Literal
 from msgspec import Raw, Struct
 
 
-class Deleted(Struct, frozen=True):
-    """OpenAI's answer to a DELETE."""
+class DeletedObject(Struct, frozen=True):
+    """The answer to a DELETE."""
 
     id: str
     object: str
     deleted: Literal[True] = True
 
 
-class ShownConversation(Struct, frozen=True):
-    """OpenAI's conversation object."""
+class Conversation(Struct, frozen=True):
+    """A conversation. created_at: Unix seconds. metadata: a JSON object."""
 
     id: str
     created_at: int
@@ -23,8 +23,8 @@ class ShownConversation(Struct, frozen=True):
     object: Literal["conversation"] = "conversation"
 
 
-class ShownItems(Struct, frozen=True):
-    """The ids of an empty page are empty: OpenAI's specification wants strings."""
+class ItemList(Struct, frozen=True):
+    """A page of items. The ids of an empty page are empty: OpenAI's specification wants strings."""
 
     data: Sequence[dict[str, Any]]
     first_id: str

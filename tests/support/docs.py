@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.cohere_methods import METHODS
 from gateway.emulator.faults import FAULTS
-from gateway.endpoints.stored import REMEMBERED
+from gateway.endpoints.stored import STORED
 from gateway.errors import ERRORS
 from gateway.http.path_aliases import SPELLINGS
 from gateway.http.unsupported import UNSUPPORTED
@@ -72,7 +72,7 @@ def routes() -> str:
     rows += [("GET", row.call.path, "the same as messages of a WebSocket") for row in SOCKETS]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
-    rows += [(method, path, "kept by the gateway") for path, actions in REMEMBERED.items() for method in actions]
+    rows += [(method, path, "kept by the gateway") for path, actions in STORED.items() for method in actions]
     return table(("Path", "What happens"), ((code(f"{method} {path}"), what) for method, path, what in rows))
 
 

@@ -1,7 +1,6 @@
-"""Items of conversations: checked when callers bring them, completed when callers are shown them.
+"""Items of conversations: checked when a caller sends them, completed when they are returned.
 
-How they are kept is `gateway/store/conversations.py`, which paths they are at `stored.py`. Source: OpenAI's
-specification, `ConversationItem`.
+Source: OpenAI's specification, `ConversationItem`, `ItemResource`.
 """
 
 import re
@@ -17,73 +16,80 @@ from translators.core.notes import Kind, Notes
 from translators.operations import responses
 
 WITH_STATUS = frozenset({"message", "function_call", "function_call_output"})
-"""Types of items that have a `status` in OpenAI's answers."""
+"""Types of items that have a `status` in OpenAI's responses."""
 
 _ID = re.compile(r"[A-Za-z0-9._:=+~-]{1,128}\Z")
-"""An item's id that a caller may choose: it must be fit for a path."""
+"""An id that a caller may choose for an item: it must fit into a path."""
 
 _encode = msgspec.json.Encoder().encode
-_item = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_item = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_array = msgspec.json.Decoder(list[Raw]).decode
 
 
-def given_items(raws: Sequence[Raw], notes: Notes, new_id: Callable[[], str]) -> list[dict[str, Any]]:
-    """The items of a request's body, checked and complete, each with an id.
+def parse_items(raws: Sequence[Raw], notes: Notes, new_id: Callable[[], str]) -> list[dict[str, Any]]:
+    """Parses the items of a request's body: each is checked, completed, and given an id if it has none.
 
-    new_id: makes what follows the prefix of an item's id. Raises InvalidField with the path of what is wrong, as
+    new_id: makes what follows the prefix of an id. Raises InvalidField with the path of the wrong field, such as
     `items[0].content`.
     """
-    return [_given_item(raw, f"items[{index}]", notes, new_id) for index, raw in enumerate(raws)]
+    return [_parse_item(raw, f"items[{index}]", notes, new_id) for index, raw in enumerate(raws)]
 
 
-def _given_item(raw: Raw, where: str, notes: Notes, new_id: Callable[[], str]) -> dict[str, Any]:
+def _parse_item(raw: Raw, path: str, notes: Notes, new_id: Callable[[], str]) -> dict[str, Any]:
     try:
-        item = _item(raw)
+        item = _decode_item(raw)
     except msgspec.ValidationError as error:
-        raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
-    _judge(item, where, notes)
+        raise InvalidField(path, f"Invalid '{path}': an item must be an object", "invalid_type") from error
+    _check(item, path, notes)
     id = item.get("id")
     if id and not (isinstance(id, str) and _ID.match(id)):
-        message = f"Invalid '{where}.id': up to 128 letters, digits and any of . _ : = + ~ - are allowed"
-        raise InvalidField(f"{where}.id", message)
+        message = f"Invalid '{path}.id': up to 128 letters, digits and any of . _ : = + ~ - are allowed"
+        raise InvalidField(f"{path}.id", message)
     kind = item.get("type") or "message"
     id = id or f"{'msg' if kind == 'message' else 'item'}_{new_id()}"
-    return _completed({**item, "type": kind, "id": id})
+    return _complete({**item, "type": kind, "id": id})
 
 
-def _judge(item: dict[str, Any], where: str, notes: Notes) -> None:
-    """Raises InvalidField for an item that no request could send to Cohere, found out by translating one with it: it
-    would spoil every answer in its conversation.
+def _check(item: dict[str, Any], path: str, notes: Notes) -> None:
+    """Raises InvalidField for an item that no request could send to Cohere: it would spoil its conversation for good.
+
+    The check is the translation of a request that holds the item.
     """
     before = []
     if item.get("type") == "function_call_output" and isinstance(item.get("call_id"), str):
         # Its call may be in the conversation already, or come with it.
         before = [{"type": "function_call", "call_id": item["call_id"], "name": "any", "arguments": "{}"}]
-    place = f"input[{len(before)}]"
-    asked = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
+    input_path = f"input[{len(before)}]"
+    request = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
     try:
-        call = responses.request(_encode(asked), Context(ResponseIdentity(0, "0"), strict=notes.strict))
+        call = responses.request(_encode(request), Context(ResponseIdentity(0, "0"), strict=notes.strict))
     except InvalidField as error:
-        told = error.failure
-        param = told.param if told.param and told.param.startswith(place) else place
-        shown = told.message.replace(place, where)
-        raise InvalidField(param.replace(place, where), shown, told.code or "invalid_value") from error
+        failed = error.failure
+        param = failed.param if failed.param and failed.param.startswith(input_path) else input_path
+        message = failed.message.replace(input_path, path)
+        raise InvalidField(param.replace(input_path, path), message, failed.code or "invalid_value") from error
     for note in call.notes:
         if note.kind is Kind.IGNORED:
-            notes.inform(note.field, note.text.replace(place, where))
+            notes.inform(note.field, note.text.replace(input_path, path))
 
 
-def as_kept(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
-    """Items as the storage takes them: by id, as JSON."""
+def encode_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
+    """Pairs of id and JSON, for the storage."""
     return [(item["id"], _encode(item)) for item in items]
 
 
-def shown(raw: bytes | Raw) -> dict[str, Any]:
-    """A stored item as callers are shown it."""
-    return _completed(_item(raw))
+def decode_item(body: bytes | Raw) -> dict[str, Any]:
+    """A stored item as it is returned to callers."""
+    return _complete(_decode_item(body))
 
 
-def _completed(item: dict[str, Any]) -> dict[str, Any]:
-    """An item with all that OpenAI's answers have and requests may leave out."""
+def decode_items(array: bytes) -> list[dict[str, Any]]:
+    """A stored JSON array of items as they are returned to callers."""
+    return [decode_item(item) for item in _decode_array(array)]
+
+
+def _complete(item: dict[str, Any]) -> dict[str, Any]:
+    """An item with all fields that OpenAI's responses have and requests may leave out."""
     kind = item.get("type")
     if kind == "reasoning":
         return {**item, "summary": item.get("summary") or []}
@@ -93,10 +99,10 @@ def _completed(item: dict[str, Any]) -> dict[str, Any]:
     if kind == "message":
         content = item.get("content")
         if isinstance(content, str):
-            spoken = "output_text" if item.get("role") == "assistant" else "input_text"
-            content = [{"type": spoken, "text": content}]
+            part = "output_text" if item.get("role") == "assistant" else "input_text"
+            content = [{"type": part, "text": content}]
         if isinstance(content, list):
-            item["content"] = [_completed_part(part) for part in content]
+            item["content"] = [_complete_part(part) for part in content]
     return item
 
 
@@ -106,7 +112,7 @@ _PART_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _completed_part(part: Any) -> Any:
+def _complete_part(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     defaults = _PART_DEFAULTS.get(part.get("type", ""), {})

@@ -1,7 +1,7 @@
-"""How a database gets its tables: `upgrade` brings it to the newest version, and is all that imports Alembic.
+"""The migrations of the database. Only this package imports Alembic.
 
 A change of `tables.py` is a new file in `versions`, and a new HEAD. Of several processes that start at once one
-migrates, the others wait for it and find the work done. All of it is one transaction, the new version number included:
+migrates; the others wait for it and find the work done. All of it is one transaction, the new version number included:
 a process that dies in between leaves the database as it was.
 """
 
@@ -14,13 +14,13 @@ from gateway.store.errors import StoreUnavailable
 from gateway.store.tables import HEAD
 
 LOCK = 0x636F68657265
-"""Who holds this of PostgreSQL migrates. Any number, as long as it is the same for all gateways."""
+"""The advisory lock of PostgreSQL that a migration holds. Any number that is the same for all gateways."""
 
-_ALEMBIC_IS_GLOBAL = threading.Lock()  # it keeps the connection in hand in a variable of its module
+_ALEMBIC_LOCK = threading.Lock()  # Alembic keeps its context in a variable of a module
 
 
 def migrate(connection: Connection) -> None:
-    """Runs what is missing, inside the transaction that this connection is in. Raises StoreUnavailable."""
+    """Runs the missing versions in the transaction of this connection. Raises StoreUnavailable."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -31,7 +31,7 @@ def migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        with _ALEMBIC_IS_GLOBAL:
+        with _ALEMBIC_LOCK:
             command.upgrade(config, HEAD)
-    except CommandError as error:  # a newer gateway was here: its versions are unknown to this one
+    except CommandError as error:  # a newer gateway was here, whose versions are unknown to this one
         raise StoreUnavailable(f"the database cannot be brought to version {HEAD}: {error}") from error

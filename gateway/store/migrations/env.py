@@ -1,4 +1,4 @@
-"""Run by Alembic, never imported: joins the connection that `migrate` holds with the files in `versions`."""
+"""Run by Alembic, never imported: runs the files in `versions` on the connection of `migrate`."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""One file a version, run in the order of their `down_revision`. A released one is never changed."""
+"""One file for each version, run in the order of their `down_revision`. A released file is never changed."""

@@ -1,5 +1,5 @@
-"""Responses by what the ids of their output items have in common. Those that were stored before are found by theirs
-alone: nothing here reads the JSON that has the ids.
+"""Responses by the part that the ids of their output items share. Those that were stored before are found by their own
+id alone: nothing here reads the JSON that has the ids.
 """
 
 from alembic import op
