@@ -106,6 +106,43 @@ def settings() -> str:
     return table(("Environment", "Key in `gateway.toml`", "Default", "Meaning"), rows)
 
 
+BEYOND: Mapping[str, str] = {
+    "body_limit": "413 `request_too_large`",
+    "audio_limit": "413 `request_too_large`",
+    "upload_limit": "413 `request_too_large`",
+    "max_websockets": "503 `websocket_connection_limit_reached`",
+    "max_background_responses": "the response is `queued`",
+    "concurrency.max_in_flight": "the call waits for its turn",
+    "concurrency.queue_size": "503 `too_many_calls`",
+    "concurrency.queue_timeout": "503 `too_many_calls`",
+    "pool.queue_timeout": "429 `rate_limit_exceeded`",
+    "retries.count": "the last failure is passed on",
+    "retries.budget": "the last failure is passed on",
+    "timeouts.connect": "504 `upstream_timeout`, after the retries",
+    "timeouts.first_event": "504 `upstream_timeout`",
+    "timeouts.between_events": "504 `upstream_timeout`; in a stream, an error event",
+    "timeouts.total": "504 `upstream_timeout`; in a stream, an error event",
+    "timeouts.request_body": "408 `request_timeout`",
+    "timeouts.response_write": "the connection is closed",
+    "timeouts.keep_alive": "the connection is closed",
+    "timeouts.websocket_idle": "the WebSocket is closed",
+    "timeouts.shutdown": "503 `gateway_stopping`; in a stream, an error event",
+    "response_days": "404 `response_not_found`",
+    "cache.memory_bytes": "the oldest entries leave",
+}
+"""What happens beyond the bound that a setting sets."""
+
+
+def limits() -> str:
+    """The bounds that settings set, with their defaults."""
+    lines = {line.path: line for line in described()}
+    rows = (
+        (f"{lines[path].text[:1].upper()}{lines[path].text[1:]}", code(path), code(lines[path].default), beyond)
+        for path, beyond in BEYOND.items()
+    )
+    return table(("Bound", "Setting", "Default", "Beyond it"), rows)
+
+
 def fields() -> str:
     """The support matrix of every operation that takes a body."""
     parts = []
@@ -221,6 +258,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "base urls": base_urls,
     "native": native,
     "settings": settings,
+    "limits": limits,
     "fields": fields,
     "models": models,
     "embedders": embedders,
