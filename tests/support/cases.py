@@ -1,7 +1,7 @@
 """Cases: requests in JSON files, sent to a real gateway over the emulator, and what must hold of what comes back.
 
-A file of `tests/cases` holds a list of cases. A case has an `id`, a sentence `why` and `steps`; it runs twice, whole and
-streamed, unless `modes` says otherwise. A step has `path`, `body`, `headers` and `method` (POST), and
+A file of `tests/cases` holds a list of cases. A case has an `id`, a sentence `why` and `steps`; it runs twice, whole
+and streamed, unless `modes` says otherwise. A step has `path`, `body`, `headers` and `method` (POST), and
 
     save     name -> a path in the answer, for `{{name}}` in the strings of later steps
     check    what must hold, by the names of CHECKS
@@ -161,7 +161,7 @@ def _play(step: Mapping[str, Any], mode: str, on: RecordedGateway) -> Result:
     body = step.get("body")
     streamed = mode == "streamed" and _streamable(step)
     if streamed:
-        body = {**body, "stream": True}
+        body = {**(body or {}), "stream": True}
     headers = {"authorization": "Bearer any", "content-type": "application/json", **step.get("headers", {})}
     on.recorder.take()
     seen = on.gateway.ask(step.get("method", "POST"), step["path"], body, headers, timeout=30)
@@ -230,6 +230,10 @@ def _json_text(result: Result, keys: list[str]) -> bool:
 
 def _sent_text(result: Result) -> str:
     return json.dumps(result.chat, ensure_ascii=False)
+
+
+def _tool_names(chat: Any) -> list[str]:
+    return [tool["function"]["name"] for tool in chat.get("tools", [])]
 
 
 def _several(expected: Any) -> list[Any]:
