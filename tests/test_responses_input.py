@@ -654,7 +654,6 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "presence_penalty": ({"presence_penalty": 0.5}, {"presence_penalty": 0.5}),
     "safety_mode": ({"safety_mode": "STRICT"}, {"safety_mode": "STRICT"}),
     "documents": ({"documents": ["a"]}, {"documents": ["a"]}),
-    "top_logprobs": ({"top_logprobs": 2}, {"logprobs": True}),
     "log probabilities by include": ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
     "nothing of it": (
         {
@@ -674,6 +673,11 @@ def test_fields(name: str) -> None:
     fields, expected = FIELDS[name]
     assert sent(ask(**fields)) == {**sent(ask()), **expected}
     assert notes(ask(**fields)) == []
+
+
+def test_top_logprobs_hold_the_chosen_token_and_are_noted() -> None:
+    assert sent(ask(top_logprobs=2))["logprobs"] is True
+    assert notes(ask(top_logprobs=2)) == ["top_logprobs adjusted 2 -> the chosen token alone"]
 
 
 def test_more_than_the_model_writes_is_brought_down_under_its_own_name() -> None:

@@ -608,3 +608,26 @@ def test_a_large_picture(demo: Gateway) -> None:
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     seen = demo.chat([{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}], model=VISION)
     assert seen.status in (200, 400) and (seen.status == 200 or seen.error["message"])
+
+
+def test_the_order_and_the_keys_of_a_whole_answer(demo: Gateway) -> None:
+    """`object` stands second, and `annotations` are there without any citation, as in OpenAI's own answers."""
+    seen = demo.chat("Hello")
+    assert list(seen.body)[:3] == ["id", "object", "created"]
+    assert seen.body["choices"][0]["message"]["annotations"] == []
+    seen = demo.chat("Hello", stream=True)
+    assert all(list(chunk)[:3] == ["id", "object", "created"] for chunk in seen.chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_top_logprobs_hold_the_chosen_token(demo: Gateway, stream: bool) -> None:
+    seen = demo.chat("Hello", logprobs=True, top_logprobs=5, stream=stream)
+    answers = seen.chunks if stream else [seen.body]
+    choices = [choice for answer in answers for choice in answer["choices"] if choice["logprobs"]]
+    entries = [entry for choice in choices for entry in choice["logprobs"]["content"]]
+    assert entries
+    for entry in entries:
+        assert entry["top_logprobs"] == [{key: entry[key] for key in ("token", "logprob", "bytes")}]
+    assert seen.headers["x-gateway-notes"] == "top_logprobs adjusted 5 -> the chosen token alone"
+    bare = demo.chat("Hello", logprobs=True).body["choices"][0]["logprobs"]["content"]
+    assert all(entry["top_logprobs"] == [] for entry in bare)

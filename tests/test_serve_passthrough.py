@@ -198,6 +198,23 @@ def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> 
         assert "x-gateway-notes" not in seen.headers
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_errors_on_the_alias_carry_type_and_code(own: Stage, packed: bool) -> None:
+    """Beside Cohere's message and id, which stay as they came; on `/cohere` nothing is added."""
+    body = json.dumps({"id": "e1", "message": "model 'x' not found, make sure the correct model ID was used"}).encode()
+    headers = {"content-encoding": "gzip"} if packed else {}
+    refused = json_answer(404, gzip.compress(body) if packed else body, headers)
+    own.plays(refused)
+    seen = own.gateway.ask("POST", "/litellm/cohere/v2/chat", ASKED)
+    assert seen.status == 404 and seen.headers["content-type"] == "application/json"
+    assert seen.body == {**json.loads(body), "type": "invalid_request_error", "code": "model_not_found"}
+    own.plays(refused)
+    seen = own.gateway.ask("POST", "/cohere/v2/chat", ASKED)
+    assert (gzip.decompress(seen.data) if packed else seen.data) == body
+    own.plays(json_answer(503, b"<html>"))
+    assert own.gateway.ask("POST", "/litellm/cohere/v2/chat", ASKED).data == b"<html>"
+
+
 def test_a_header_of_the_operators_is_not_the_callers() -> None:
     """Say a tenant, or the key of a proxy in between."""
     settings = UpstreamSettings(headers={"X-Tenant": "ours", "User-Agent": "us"})
@@ -442,9 +459,12 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
         for body, path in ((b"x" * 2_001, V2), (b"x" * 100_001, "/cohere/v1/datasets"), (b"x" * 100_001, "/cohere/x")):
             seen = ask("POST", path, body)
             assert seen.status == 413 and "larger than" in message(seen)
-        for path in ("/cohere", "/litellm/cohere", "/cohere%2Fx"):
+        for path in ("/cohere", "/cohere%2Fx"):
             seen = ask("GET", path, headers=bearer)
             assert (seen.status, message(seen)) == (404, "There is nothing at this URL")
+        assert ask("GET", "/litellm/cohere", headers=bearer).body == {
+            "message": "There is nothing at this URL", "type": "invalid_request_error", "code": "unknown_url"
+        }  # fmt: skip
         assert ask("GET", "/coherent", headers=bearer).error["code"] == "unknown_url"
         for path in (V2, "/cohere/v1/datasets"):
             slow = head_of(path, 100).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n{")

@@ -79,7 +79,10 @@ class PassthroughEndpoint:
                     admission.see(response)
                     if response.status in OWN_KEY_REFUSED and not record.principal.own_key:
                         raise UpstreamError(await response.failure(own_key=False))
-                    await self._relay(response, record, send, watcher, notes)
+                    if address.alias and response.status >= 400:
+                        await self._send_alias_error(response, record, send, watcher, notes)
+                    else:
+                        await self._relay(response, record, send, watcher, notes)
 
     def _inspect(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
@@ -118,6 +121,24 @@ class PassthroughEndpoint:
         finally:
             if usage_tail is not None:
                 self._count(usage_tail, record, broken=record.streamed and not watcher.is_over)
+
+    async def _send_alias_error(
+        self, response: UpstreamResponse, record: RequestRecord, send: Send, watcher: DisconnectWatcher, notes: Notes
+    ) -> None:
+        """Sends Cohere's error with OpenAI's `type` and `code` beside it; what cannot have them goes as it came."""
+        failure = await response.failure(record.principal.own_key)
+        error_body = passthrough.alias_error(await response.error_body(), failure)
+        if error_body is None:
+            await self._relay(response, record, send, watcher, notes)
+            return
+        headers = [
+            pair for pair in _returned(response.headers) if pair[0] not in (b"content-length", b"content-encoding")
+        ]
+        headers += [(b"content-length", b"%d" % len(error_body)), *note_headers(notes)]
+        record.first_byte = time.monotonic()
+        watcher.over()
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": error_body})
 
     def _count(self, usage_tail: UsageTail, record: RequestRecord, broken: bool) -> None:
         """Records the usage at the end of a response. Of a stream that broke off the pieces are counted."""

@@ -1,5 +1,6 @@
 """Errors as bodies and headers of HTTP answers."""
 
+from schemas.cohere.errors import AliasErrorBody
 from schemas.cohere.errors import ErrorBody as CohereErrorBody
 from schemas.cohere.errors import encode_error as encode_cohere_error
 from schemas.openai.errors import Error, ErrorBody, encode_error
@@ -14,7 +15,9 @@ ALIAS_PREFIX = "/litellm/cohere/"
 
 def body(failure: Failure, path: str) -> bytes:
     """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
-    if f"{path}/".startswith((NATIVE_PREFIX, ALIAS_PREFIX)):
+    if f"{path}/".startswith(ALIAS_PREFIX):
+        return encode_cohere_error(AliasErrorBody(failure.message, failure.type, failure.code))
+    if f"{path}/".startswith(NATIVE_PREFIX):
         return encode_cohere_error(CohereErrorBody(failure.message))
     return encode_error(ErrorBody(Error(failure.message, failure.type, failure.param, failure.code)))
 

@@ -10,5 +10,13 @@ class ErrorBody(Struct, frozen=True, omit_defaults=True):
     id: str | None = None
 
 
+class AliasErrorBody(Struct, frozen=True, omit_defaults=True):
+    """An error on the alias for programs of another gateway, which look for OpenAI's `type` and `code` as well."""
+
+    message: str | None = None
+    type: str | None = None
+    code: str | None = None
+
+
 decode_error = Decoder(ErrorBody).decode
 encode_error = Encoder().encode

@@ -248,7 +248,7 @@ class AnsweredMessage(Struct, frozen=True):
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[AnsweredToolCall] | UnsetType = UNSET
     function_call: AnsweredFunction | UnsetType = UNSET
-    annotations: list[Annotation] | UnsetType = UNSET
+    annotations: list[Annotation] = []
     citations: list[CitationNote] | UnsetType = UNSET
 
 
@@ -260,12 +260,12 @@ class Choice(Struct, frozen=True):
     native_finish_reason: str | UnsetType = UNSET
 
 
-class ChatCompletion(Struct, frozen=True):
+class ChatCompletion(Struct, frozen=True, kw_only=True):
     id: str
+    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     choices: list[Choice]
-    object: Literal["chat.completion"] = "chat.completion"
     usage: Usage | UnsetType = UNSET
 
 
@@ -304,12 +304,12 @@ class ChunkChoice(Struct, frozen=True):
     native_finish_reason: str | UnsetType = UNSET
 
 
-class ChatCompletionChunk(Struct, frozen=True):
+class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     """`usage` is null on every chunk but the last when the caller asked for it, else absent."""
 
     id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
     choices: list[ChunkChoice]
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     usage: Usage | None | UnsetType = UNSET

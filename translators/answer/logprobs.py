@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from schemas.cohere.chat import LogprobItem
 from schemas.openai.chat import TokenLogprob, TopLogprob
 
+CHOSEN_TOKEN = "the chosen token alone"
+"""What `top_logprobs` holds, in the words of the note."""
+
 
 def token_logprobs(items: Iterable[LogprobItem], top: bool = False) -> list[TokenLogprob]:
     """Converts the items. `top` is whether `top_logprobs` is to hold the chosen token."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.openai import chat as openai
+from translators.answer.logprobs import CHOSEN_TOKEN
 from translators.core.contracts import Context, Stream, TranslatedResponse, Workload
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
@@ -41,7 +42,7 @@ FIELDS: tuple[Field, ...] = (
     read("max_completion_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
     read("max_tokens", Positive, "`max_completion_tokens` wins"),
     read("n", Annotated[int, Meta(ge=1, le=MOST_CHOICES)], "parallel calls to Cohere"),
-    read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "Cohere has no alternatives: `[]` is answered"),
+    read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
     read("modalities", list[str], "text only"),
     *SAMPLING,
     # Reasoning
@@ -130,8 +131,9 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         notes.ignored("reasoning.summary", "chat has no summaries")
     _check_kind(reading, notes)
     include_usage = _include_usage(fields, options.streamed)
+    top_logprobs = bool(fields.get("top_logprobs"))
     built = build(options, context, notes, attempt)
-    view = ChatView(options.model, context, include_usage, legacy, options.choices, built.transforms)
+    view = ChatView(options.model, context, include_usage, legacy, options.choices, built.transforms, top_logprobs)
     second = partial(request, body, context, 2) if attempt == 1 and built.checked else None
     return ChatTranslation(
         built.bodies,
@@ -167,7 +169,7 @@ def _check_kind(reading: Reading, notes: Notes) -> None:
     if fields.get("top_logprobs"):
         if reading.upstream_fields.get("logprobs") is not True:
             raise InvalidField("top_logprobs", "'top_logprobs' needs 'logprobs' to be true", "invalid_value")
-        notes.ignored("top_logprobs", "Cohere has no alternatives")
+        notes.adjusted("top_logprobs", fields["top_logprobs"], CHOSEN_TOKEN)
 
 
 def _include_usage(fields: dict[str, Any], streamed: bool) -> bool:

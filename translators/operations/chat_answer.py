@@ -26,7 +26,10 @@ BLANK_LINE = "\n\n"
 
 
 class ChatView(Struct, frozen=True):
-    """What the answer depends on in the request. legacy: the request has `functions`, not `tools`."""
+    """What the answer depends on in the request.
+
+    legacy: the request has `functions`, not `tools`. top_logprobs: whether each token's `top_logprobs` is wanted.
+    """
 
     model: str
     context: Context
@@ -34,6 +37,7 @@ class ChatView(Struct, frozen=True):
     legacy: bool = False
     choices: int = 1
     transforms: tuple[Callable[[], AnswerTransform], ...] = ()
+    top_logprobs: bool = False
 
     def decoder(self) -> AnswerDecoder:
         return AnswerDecoder([make() for make in self.transforms])
@@ -125,7 +129,7 @@ class _ChoiceStream:
             self._lengths[False] += len(text)
             if not event.logprobs:
                 return [self._before + _encode(text) + self._after]
-            tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs))
+            tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs, self._view.top_logprobs))
             return self._piece(openai.Delta(content=text), tokens)
         if kind is Kind.CALL:
             function = openai.FunctionDelta(text)
@@ -220,7 +224,8 @@ class ChatStream:
 
 
 def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
-    return _encode(openai.ChatCompletionChunk(id, view.context.identity.created, view.model, choices, usage=usage))
+    created = view.context.identity.created
+    return _encode(openai.ChatCompletionChunk(id=id, created=created, model=view.model, choices=choices, usage=usage))
 
 
 def _ending(finishes: Iterable[str]) -> str:
@@ -269,7 +274,11 @@ def completion(
         used.append(tokens)
     tokens = used[0] if len(used) == 1 else total(used)
     answer = openai.ChatCompletion(
-        view.completion_id(upstream_id), view.context.identity.created, view.model, choices, usage=usage(tokens)
+        id=view.completion_id(upstream_id),
+        created=view.context.identity.created,
+        model=view.model,
+        choices=choices,
+        usage=usage(tokens),
     )
     return answer, tokens.outcome(_ending(choice.finish_reason for choice in choices))
 
@@ -286,7 +295,7 @@ def _choice(
             pieces[event.item] = _Piece(event.kind, "", event.call_id, event.name)
         elif isinstance(event, Delta):
             if event.logprobs and event.kind is Kind.TEXT:
-                entries += logprobs.token_logprobs(event.logprobs)
+                entries += logprobs.token_logprobs(event.logprobs, view.top_logprobs)
         elif isinstance(event, Closed):
             pieces[event.item].text = event.text
         elif isinstance(event, Cited):
@@ -329,7 +338,7 @@ def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> t
         reasoning_content=reasoning or UNSET,
         tool_calls=calls if calls and not view.legacy else UNSET,
         function_call=calls[0].function if calls and view.legacy else UNSET,
-        annotations=notes or UNSET,
+        annotations=notes,
         citations=citations or UNSET,
     )
     return message, len(calls)

@@ -15,6 +15,7 @@ from schemas.cohere.chat import Usage
 from schemas.cohere.native import Ending, NativeRequest, decode_answer, decode_inputs, decode_request
 from translators.answer.usage import counts
 from translators.core.contracts import Policy, UsageBase, UsageTotals
+from translators.core.errors import Failure
 from translators.core.model_names import resolve
 from translators.core.notes import Notes
 
@@ -43,6 +44,15 @@ def requested_model(body: bytes) -> tuple[str, bool]:
     except (DecodeError, UnicodeDecodeError, RecursionError):
         parsed = NativeRequest()
     return parsed.model if isinstance(parsed.model, str) else "", parsed.stream is True
+
+
+def alias_error(body: bytes, failure: Failure) -> bytes | None:
+    """Adds OpenAI's `type` and `code` to an error body of Cohere's, as the alias has them; None if it is no object."""
+    try:
+        fields = _decode_fields(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return _encode({**fields, "type": failure.type, "code": failure.code})
 
 
 def count_inputs(body: bytes) -> int:

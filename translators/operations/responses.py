@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
+from translators.answer.logprobs import CHOSEN_TOKEN
 from translators.core.contracts import (
     Context,
     FinishedResponse,
@@ -63,7 +64,7 @@ FIELDS: tuple[Field, ...] = (
     read("text", openai.TextOptions, "`format` as in chat; `verbosity` has no effect"),
     read("max_output_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
     read("include", list[str], f"`{ENCRYPTED_REASONING}` and `{LOGPROBS}` work"),
-    read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "log probabilities without alternatives"),
+    read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
     *SAMPLING,
     REASONING,
     *COHERES_OWN,
@@ -130,6 +131,8 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     text: openai.TextOptions = fields.get("text") or openai.TextOptions()
     included: Sequence[str] = fields.get("include") or ()
     _note_ignored_parts(text, fields.get("stream_options"), included, notes)
+    if fields.get("top_logprobs"):
+        notes.adjusted("top_logprobs", fields["top_logprobs"], CHOSEN_TOKEN)
     if fields.get("top_logprobs") or LOGPROBS in included:
         reading.upstream_fields["logprobs"] = True
     model = required(reading, "model")

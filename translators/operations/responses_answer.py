@@ -182,7 +182,7 @@ class ResponsesStream:
         opened, index = self._current(), len(self._output)
         opened.pieces.append(event.text)
         if event.kind is Kind.TEXT:
-            tokens: list[Any] = logprobs.token_logprobs(event.logprobs)
+            tokens: list[Any] = logprobs.token_logprobs(event.logprobs, self._view.base.top_logprobs > 0)
             opened.logprobs += tokens
             return [openai.TextDelta(TEXT_DELTA, opened.id, index, 0, event.text, self._number(), tokens)]
         if event.kind is Kind.CALL:
