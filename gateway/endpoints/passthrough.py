@@ -132,7 +132,9 @@ class PassthroughEndpoint:
             await self._relay(response, record, send, watcher, notes)
             return
         headers = [
-            pair for pair in _returned(response.headers) if pair[0] not in (b"content-length", b"content-encoding")
+            pair
+            for pair in response_headers(response.headers)
+            if pair[0] not in (b"content-length", b"content-encoding")
         ]
         headers += [(b"content-length", b"%d" % len(error_body)), *note_headers(notes)]
         record.first_byte = time.monotonic()
