@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 
 import openai
@@ -14,6 +16,13 @@ from support.transcripts import property_of
 # Of properties that say nothing else themselves.
 settings.register_profile("the same every time", property_of())
 settings.load_profile("the same every time")
+
+
+# Under nohup, or behind a shell's `&`, these are ignored, and so they would be by every process that a test starts. A
+# handler is not passed on.
+for number in (signal.SIGHUP, signal.SIGINT):
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

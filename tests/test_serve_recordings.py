@@ -314,8 +314,10 @@ def test_what_cohere_is_asked(theatre: Stage, recording: Recording) -> None:
     theatre.plays(played(recording))
     body = asked(recording) | ({"stream": True} if recording.streamed else {})
     theatre.gateway.post(body)
-    (request,) = theatre.upstream.requests
+    request, *others = theatre.upstream.requests
     assert (request.method, request.path) == ("POST", CHAT_PATH)
+    # To suggest a model, the list is asked for.
+    assert {(one.method, one.path.partition("?")[0]) for one in others} <= {("GET", "/v1/models")}
     sent = request.json()
     oracle.cohere_request_validator(CHAT_PATH).check(sent)
     assert bool(sent.get("stream")) == recording.streamed

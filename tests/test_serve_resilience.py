@@ -146,12 +146,17 @@ MENDED: tuple[tuple[str, Script, str], ...] = (
 )
 
 
+MENDED_CELLS = [
+    pytest.param(script, why, stream, id=f"{name}-{'streamed' if stream else 'whole'}")
+    for name, script, why in MENDED
+    for stream in (False, True)
+    if stream or name != "ended after the head"  # an empty whole body is an answer that cannot be read
+]
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["server", "own"])
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(("script", "why"), [row[1:] for row in MENDED], ids=[row[0] for row in MENDED])
+@pytest.mark.parametrize(("script", "why", "stream"), MENDED_CELLS)
 def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) -> None:
-    if script[-1] == End() and not stream and why == "upstream_cut":
-        pytest.skip("an empty whole body is an answer that cannot be read")
     with theatre([script, streamed() if stream else answered()], **(OWN if own else {})) as stage:
         seen = stage.gateway.chat(stream=stream)
         assert (seen.status, seen.text) == (200, "Hi there.")

@@ -86,8 +86,7 @@ class Process:
             ready, _, _ = select.select([self._stdout], [], [], 20)
             some = os.read(self._stdout.fileno(), 4096) if ready else b""
             if not some:
-                self._process.kill()
-                self._reader.join(5)
+                self.close()
                 raise AssertionError(f"not announced: {text!r} {self._errors}")
             text += some
         return text.decode()
@@ -156,9 +155,8 @@ class Process:
         self._process.wait(5)
         self._reader.join(5)
         self._storage.cleanup()
-        rest = self._stdout.read()
-        self._stdout.close()
-        self._stderr.close()
+        with self._stdout, self._stderr:
+            rest = self._stdout.read()
         assert not rest, f"more on standard output: {rest!r}"
 
     def get(self, path: str) -> bytes:
