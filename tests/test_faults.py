@@ -60,7 +60,9 @@ from support.scripted_upstream import (
 )
 
 NEVER = Signal()
-PATIENCE = Timeouts(connect=5, first_event=0.6, between_events=0.6)
+LONG = Timeouts(connect=5, first_event=10, between_events=10)
+SHORT = Timeouts(connect=5, first_event=0.25, between_events=0.25)
+"""For the faults that are silence: these time-outs are waited for, the long ones are not."""
 
 # --- what a caller sees -------------------------------------------------------------------------------------
 
@@ -266,7 +268,7 @@ FAULTS: tuple[Fault, ...] = (
     both("half a head, then nothing", (Write(b"HTTP/1.1 200 OK\r\ncontent-ty"), Pause(NEVER)), Error(504, SILENT)),
     both(
         "a head that drips",
-        tuple(step for byte in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 90 for step in (Write(bytes([byte])), Pause(0.02))),
+        tuple(step for byte in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 40 for step in (Write(bytes([byte])), Pause(0.02))),
         Error(504, SILENT),
     ),
     both("not HTTP", (Write(b"SSH-2.0-OpenSSH_9.9\r\n"), Cut()), Error(502, CUT)),
@@ -322,7 +324,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "reset inside the body",
         (lambda good: (Head(200, JSON, "length"), Write(half(good)), Pause(0.05), Reset()), Error(502, CUT)),
-        ((*sse(BEGUN, ending=Pause(0.05)), Reset()), Broken(CUT)),
+        # A reset may overtake what was sent before it.
+        ((*sse(BEGUN, ending=Pause(0.5)), Reset()), Broken(CUT)),
     ),
     Fault(
         "a stall inside the body",
@@ -358,7 +361,7 @@ FAULTS: tuple[Fault, ...] = (
         (lambda good: (Head(200, JSON, "length", len(good) - 9), Write(good), Cut()), Error(502, "")),
         # Apart, because of what comes in one read nobody can tell which of the two is noticed first.
         (
-            (Head(200, SSE, "length", len(BEGUN)), Write(BEGUN), Pause(0.1), Write(WHOLE[len(BEGUN) :]), Cut()),
+            (Head(200, SSE, "length", len(BEGUN)), Write(BEGUN), Pause(0.3), Write(WHOLE[len(BEGUN) :]), Cut()),
             Broken(CUT),
         ),
     ),
@@ -407,8 +410,8 @@ FAULTS: tuple[Fault, ...] = (
     # --- too much ---
     Fault(
         "a gzip bomb",
-        (document(gzip.compress(b" " * (200 * MIB)), content_encoding="gzip"), Error(502, "")),
-        (sse(gzip.compress(b"data: " + b" " * (100 * MIB)), headers={"content-encoding": "gzip"}), Error(502, CUT)),
+        (document(gzip.compress(b" " * (200 * MIB), 1), content_encoding="gzip"), Error(502, "")),
+        (sse(gzip.compress(b"data: " + b" " * (100 * MIB), 1), headers={"content-encoding": "gzip"}), Error(502, CUT)),
     ),
     Fault(
         "10 MB at once",
@@ -452,21 +455,35 @@ FAULTS: tuple[Fault, ...] = (
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage(timeouts=PATIENCE, **SETTINGS) as found:
+    with stage(timeouts=LONG, **SETTINGS) as found:
         yield found
 
 
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Stage]:
+    """The same with short time-outs."""
+    with stage(timeouts=SHORT, **SETTINGS) as found:
+        yield found
+
+
+SILENCES = frozenset(
+    fault.name
+    for fault in FAULTS
+    for _, seen in filter(None, (fault.whole, fault.stream))
+    if getattr(seen, "code", "") == SILENT and fault.name != "TIMEOUT for a reason"
+)
 CELLS = [
-    pytest.param(*cell, surface, id=f"{fault.name}-{surface.name}")
+    pytest.param(fault.name, *cell, surface, id=f"{fault.name}-{surface.name}")
     for fault in FAULTS
     for surface in SURFACES
     if fault.name not in surface.lacks and (cell := fault.stream if surface.streamed else fault.whole) is not None
 ]
 
 
-@pytest.mark.parametrize(("script", "expected", "surface"), CELLS)
-def test_faults(theatre: Stage, script: Any, expected: Usage, surface: Surface) -> None:
+@pytest.mark.parametrize(("name", "script", "expected", "surface"), CELLS)
+def test_faults(name: str, script: Any, expected: Usage, surface: Surface, theatre: Stage, hasty: Stage) -> None:
     """FM-05."""
+    theatre = hasty if name in SILENCES else theatre
     script = script(surface.good) if callable(script) else script
     before = settled(theatre)
     seen = asked(theatre, surface, script)
@@ -530,9 +547,10 @@ class Held:
 def settled(theatre: Stage, wanted: Held | None = None) -> Held:
     """What is held after a good answer, once it is no more than what is wanted, or stays as it is."""
     theatre.plays(document(BODY))
-    seen = theatre.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
-    assert outcome(seen, SURFACES[0]) == Fine(), "it does not serve any more"
     deadline, last, since = time.monotonic() + 8, None, 0.0
+    while (found := outcome(theatre.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body), SURFACES[0])) != Fine():
+        # On a busy machine the short time-outs may strike.
+        assert found == Error(504, SILENT) and time.monotonic() < deadline, "it does not serve any more"
     while True:
         held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
         now = time.monotonic()
@@ -653,6 +671,8 @@ def test_statuses(theatre: Stage, status: int, surface: Surface) -> None:
         found = outcome(asked(theatre, surface, script), surface)
         assert isinstance(found, Error), name
         expected = page if name == "HTML" else STATUSES[status]
+        if name == "reset" and found == Error(502, CUT):
+            expected = found  # a reset may overtake the head
         assert (found.status, expected.code or found.code) == (expected.status, found.code), name
         assert len(theatre.upstream.exchanges) == 1, name
     after = settled(theatre, before)
@@ -718,11 +738,11 @@ ADDRESSES: tuple[tuple[str, Callable[[], contextlib.AbstractContextManager[str]]
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
 @pytest.mark.parametrize(("name", "address", "expected"), ADDRESSES, ids=[row[0] for row in ADDRESSES])
 def test_addresses(name: str, address: Any, expected: Error, surface: Surface) -> None:
-    patience = Timeouts(connect=0.5, first_event=5)
+    patience = Timeouts(connect=0.2 if expected.code == SILENT else 5, first_event=5)
     with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
         gateway.ask("GET", "/v1/responses/none")  # when this is answered, the storage has been opened
         before = gateway.tasks()
-        for _ in range(3):
+        for _ in range(2):
             found = outcome(gateway.ask("POST", surface.path, surface.body), surface)
             assert isinstance(found, Error)
             assert (found.status, expected.code or found.code) == (expected.status, found.code)

@@ -19,7 +19,20 @@ import pytest
 from gateway.settings.schema import Timeouts
 from support.app import CALLER_KEY, A, Stage, gateway_over, stage
 from support.scripted_upstream import json_answer
-from test_faults import ADDRESSES, BODY, FAULTS, MESSAGES, PATIENCE, SETTINGS, Held, document, open_files, over
+from test_faults import (
+    ADDRESSES,
+    BODY,
+    FAULTS,
+    LONG,
+    MESSAGES,
+    SETTINGS,
+    SHORT,
+    SILENCES,
+    Held,
+    document,
+    open_files,
+    over,
+)
 
 PATH = "/v2/chat"
 NAMES = [row[0] for row in ADDRESSES]
@@ -83,16 +96,26 @@ def expected(direct: Saw) -> tuple[str, set[int], bytes]:
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage(timeouts=PATIENCE, **SETTINGS) as found:
+    with stage(timeouts=LONG, **SETTINGS) as found:
         assert ask(found.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Stage]:
+    """The same with short time-outs."""
+    with stage(timeouts=SHORT, **SETTINGS) as found:
+        assert ask(found.gateway.address, "/v1/responses/none", False, 5).status
         yield found
 
 
 def settled(theatre: Stage) -> Held:
     """What is held after a good answer, once it stays as it is."""
     theatre.plays(document(BODY))
-    assert ask(theatre.gateway.address, f"/cohere{PATH}", False, 5) == Saw("whole", 200, BODY)
     deadline, last, since = time.monotonic() + 8, None, 0.0
+    while (found := ask(theatre.gateway.address, f"/cohere{PATH}", False, 5)) != Saw("whole", 200, BODY):
+        # On a busy machine the short time-outs may strike.
+        assert found.status == 504 and time.monotonic() < deadline, found
     while True:
         held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
         if held != last:
@@ -114,11 +137,13 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("name", "script", "streamed"), CELLS)
-def test_a_fault_is_passed_on_or_told(theatre: Stage, name: str, script: Any, streamed: bool) -> None:
+def test_a_fault_is_passed_on_or_told(name: str, script: Any, streamed: bool, theatre: Stage, hasty: Stage) -> None:
+    theatre = hasty if name in SILENCES else theatre
+    patience = SHORT.between_events * 2 if name in SILENCES else 5
     script = script(BODY) if callable(script) else script
     before = settled(theatre)
     theatre.plays(script)
-    direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, PATIENCE.between_events * 2)
+    direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, patience)
     theatre.plays(script)
     found = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 10)
     if name in STRICTER and found.status in (502, 504):
@@ -138,9 +163,9 @@ def test_a_fault_is_passed_on_or_told(theatre: Stage, name: str, script: Any, st
 @pytest.mark.parametrize("streamed", SURFACES.values(), ids=SURFACES)
 @pytest.mark.parametrize(("address", "status"), [(row[1], row[2].status) for row in ADDRESSES], ids=NAMES)
 def test_addresses(address: Any, status: int, streamed: bool) -> None:
-    patience = Timeouts(connect=0.5, first_event=5)
+    patience = Timeouts(connect=0.2 if status == 504 else 5, first_event=5)
     with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
-        for _ in range(3):
+        for _ in range(2):
             found = ask(gateway.address, f"/cohere{PATH}", streamed, 10)
             assert (found.end, found.status) == ("whole", status)
             assert list(json.loads(found.body)) == ["message"], "in Cohere's shape, and no address in it"
