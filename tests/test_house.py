@@ -1,4 +1,4 @@
-"""The house rules as tests: who may import whom, what things are called, where our names lie.
+"""The rules of the project as tests: who may import whom, what things are called, what lies at the top level.
 
 The rules are tables (LAYERS, MAY_IMPORT, ONLY_FROM, FIELD_NAMES); `violations` judges one module's source
 against all of them without running it. It is a pure function, so each rule is itself tested with a snippet
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"}
 PURE = frozenset(
     "__future__ base64 collections enum functools hashlib itertools json math re struct types typing".split()
 )
-# Rooms that may import what is listed and nothing else, the closest room first.
+# Packages that may import what is listed and nothing else, the narrowest first.
 MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (
     ("schemas.openai", WORDS | {"schemas.openai"}),
     ("schemas.cohere", WORDS | {"schemas.cohere"}),
@@ -130,10 +131,17 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "translators.operations.stored_responses",
 )
 
-DRAWERS = frozenset({"utils", "helpers", "common", "manager", "misc"})
+VAGUE_NAMES = frozenset({"utils", "helpers", "common", "manager", "misc"})
 
-CARD = frozenset({"pyproject.toml", "Makefile", "gateway", "translators", "schemas", "tests", "examples"})
-TOP_LEVEL = CARD | {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "SECURITY.md", "docs"}  # and dot entries
+ALWAYS_THERE = frozenset({"pyproject.toml", "Makefile", "gateway", "translators", "schemas", "tests", "examples"})
+TOP_LEVEL = ALWAYS_THERE | {
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "SECURITY.md",
+    "docs",
+}  # and dot entries
 
 
 # --- the checker --------------------------------------------------------------------------------------------
@@ -146,9 +154,9 @@ class Import:
     target: str
     line: int
 
-    def within(self, *rooms: str) -> bool:
-        """Whether it is one of these modules, or in one of these packages."""
-        return any(within(self.target, room) for room in rooms)
+    def within(self, *packages: str) -> bool:
+        """Return whether it is one of these modules, or in one of these packages."""
+        return any(within(self.target, package) for package in packages)
 
 
 @dataclass(frozen=True)
@@ -164,21 +172,25 @@ class Module:
         """The first part of the name."""
         return self.name.partition(".")[0]
 
-    def within(self, *rooms: str) -> bool:
-        """Whether it is one of these modules, or in one of these packages."""
-        return any(within(self.name, room) for room in rooms)
+    def within(self, *packages: str) -> bool:
+        """Return whether it is one of these modules, or in one of these packages."""
+        return any(within(self.name, package) for package in packages)
 
 
-def within(name: str, room: str) -> bool:
-    """Whether a dotted name is the room or in it."""
-    return name == room or name.startswith(room + ".")
+def within(name: str, package: str) -> bool:
+    """Return whether a dotted name is the package or in it."""
+    return name == package or name.startswith(package + ".")
 
 
-def violations(name: str, source: str) -> list[str]:
-    """What the module of this dotted name breaks, one sentence each; an empty list is praise."""
+def parsed(name: str, source: str) -> Module:
+    """Return the module of this dotted name."""
     tree = ast.parse(source)
-    module = Module(name, tree, tuple(imports(tree)))
-    return [f"{name}: {sentence}" for rule in RULES for sentence in rule(module)]
+    return Module(name, tree, tuple(imports(tree)))
+
+
+def violations(module: Module) -> list[str]:
+    """Return what the module breaks, one sentence each."""
+    return [f"{module.name}: {sentence}" for rule in RULES for sentence in rule(module)]
 
 
 def imports(tree: ast.Module) -> Iterator[Import]:
@@ -196,20 +208,20 @@ def imports(tree: ast.Module) -> Iterator[Import]:
                 yield Import(origin, node.lineno)
 
 
-def stays_in_its_room(module: Module) -> Iterator[str]:
+def respects_may_import(module: Module) -> Iterator[str]:
     """MAY_IMPORT."""
-    for room, allowed in MAY_IMPORT:
-        if not module.within(room):
+    for package, allowed in MAY_IMPORT:
+        if not module.within(package):
             continue
         for one in module.imports:
             if one.within(*IMPURE):
-                yield f"line {one.line}: {one.target} is I/O, a clock or chance; {room} knows none of them"
+                yield f"line {one.line}: {one.target} is I/O, a clock or chance; {package} has none of these"
             elif not one.within(*allowed):
-                yield f"line {one.line}: {room} does not import {one.target}"
+                yield f"line {one.line}: {package} does not import {one.target}"
         return
 
 
-def keeps_others_out(module: Module) -> Iterator[str]:
+def respects_only_from(module: Module) -> Iterator[str]:
     """ONLY_FROM."""
     for target, importers in ONLY_FROM:
         if module.package in PACKAGES and not module.within(*importers):
@@ -267,10 +279,10 @@ def names_no_field(module: Module) -> Iterator[str]:
                 yield f"line {node.lineno}: the endpoint of all operations names the field {node.value!r}"
 
 
-def is_no_drawer(module: Module) -> Iterator[str]:
+def has_a_name_of_its_own(module: Module) -> Iterator[str]:
     """A file is called after the one thing in it."""
     name = module.name.rpartition(".")[2]
-    if DRAWERS & {*name.split("_")}:
+    if VAGUE_NAMES & {*name.split("_")}:
         yield f"{name!r} says nothing about what is inside; name the one thing that is"
 
 
@@ -328,12 +340,12 @@ def trusts_no_url(module: Module) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
-    stays_in_its_room,
-    keeps_others_out,
+    respects_may_import,
+    respects_only_from,
     imports_down_only,
     stands_alone,
     names_no_field,
-    is_no_drawer,
+    has_a_name_of_its_own,
     uses_the_fields_words,
     says_what_it_is,
     imports_by_full_name,
@@ -344,33 +356,41 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
 # --- the rules, each broken once and each obeyed ------------------------------------------------------------
 
 BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
-    (stays_in_its_room, "schemas.openai.chat", "import json"),
-    (stays_in_its_room, "schemas.openai.chat", "import collections"),
-    (stays_in_its_room, "schemas.openai.chat", "from schemas.cohere import chat"),
-    (stays_in_its_room, "schemas.cohere.events", "from schemas.openai.chat import ChatCompletion"),
-    (stays_in_its_room, "schemas.cohere.events", "from schemas import openai"),
-    (stays_in_its_room, "schemas.cohere.events", "import datetime"),
-    (stays_in_its_room, "schemas", "from schemas.openai import chat"),
-    (stays_in_its_room, "translators.answer.turn", "import aiohttp"),
-    (stays_in_its_room, "translators.answer.turn", "from http import HTTPStatus"),
-    (stays_in_its_room, "translators.answer.turn", "import os.path"),
-    (stays_in_its_room, "translators.answer.turn", "from dataclasses import dataclass"),
-    (stays_in_its_room, "translators.answer.turn", "from gateway.settings.schema import Settings"),
-    (stays_in_its_room, "translators.answer.turn", "def late():\n    import time"),
-    (stays_in_its_room, "translators.answer.turn", "import importlib"),
-    (keeps_others_out, "gateway.app", "import hypercorn.asyncio"),
-    (keeps_others_out, "gateway.emulator.server", "from hypercorn.config import Config"),
-    (keeps_others_out, "gateway.app", "from gateway import emulator"),
-    (keeps_others_out, "gateway.app", "import importlib\nimportlib.import_module('gateway.emulator.app')"),
-    (keeps_others_out, "gateway.endpoints.completions", "from prometheus_client import Counter"),
-    (keeps_others_out, "gateway.pipeline.streaming", "import aiohttp"),
-    (keeps_others_out, "gateway.upstreams", "import aiohttp"),
-    (keeps_others_out, "gateway.app", "from sqlalchemy.ext.asyncio import create_async_engine"),
-    (keeps_others_out, "gateway.cli.main", "def late():\n    from alembic import command"),
-    (keeps_others_out, "gateway.stores", "import sqlite3"),
-    (keeps_others_out, "gateway.endpoints.completions", "import asyncpg"),
-    (keeps_others_out, "gateway.endpoints.completions", "from cryptography.fernet import Fernet"),
-    (keeps_others_out, "gateway.pipeline.handler", "from gateway.endpoints.completions import Answering"),
+    (respects_may_import, "schemas.openai.chat", "import json"),
+    (respects_may_import, "schemas.openai.chat", "import collections"),
+    (respects_may_import, "schemas.openai.chat", "from schemas.cohere import chat"),
+    (respects_may_import, "schemas.cohere.events", "from schemas.openai.chat import ChatCompletion"),
+    (respects_may_import, "schemas.cohere.events", "from schemas import openai"),
+    (respects_may_import, "schemas.cohere.events", "import datetime"),
+    (respects_may_import, "schemas", "from schemas.openai import chat"),
+    (respects_may_import, "translators.answer.turn", "import aiohttp"),
+    (respects_may_import, "translators.answer.turn", "from http import HTTPStatus"),
+    (respects_may_import, "translators.answer.turn", "import os.path"),
+    (respects_may_import, "translators.answer.turn", "from dataclasses import dataclass"),
+    (respects_may_import, "translators.answer.turn", "from gateway.settings.schema import Settings"),
+    (respects_may_import, "translators.answer.turn", "def late():\n    import time"),
+    (respects_may_import, "translators.answer.turn", "import importlib"),
+    (respects_only_from, "gateway.app", "import hypercorn.asyncio"),
+    (respects_only_from, "gateway.emulator.server", "from hypercorn.config import Config"),
+    (respects_only_from, "gateway.app", "from gateway import emulator"),
+    (
+        respects_only_from,
+        "gateway.app",
+        "import importlib\nimportlib.import_module('gateway.emulator.app')",
+    ),
+    (respects_only_from, "gateway.endpoints.completions", "from prometheus_client import Counter"),
+    (respects_only_from, "gateway.pipeline.streaming", "import aiohttp"),
+    (respects_only_from, "gateway.upstreams", "import aiohttp"),
+    (respects_only_from, "gateway.app", "from sqlalchemy.ext.asyncio import create_async_engine"),
+    (respects_only_from, "gateway.cli.main", "def late():\n    from alembic import command"),
+    (respects_only_from, "gateway.stores", "import sqlite3"),
+    (respects_only_from, "gateway.endpoints.completions", "import asyncpg"),
+    (respects_only_from, "gateway.endpoints.completions", "from cryptography.fernet import Fernet"),
+    (
+        respects_only_from,
+        "gateway.pipeline.handler",
+        "from gateway.endpoints.completions import Answering",
+    ),
     (imports_down_only, "gateway.store.responses", "from gateway.errors import failure"),
     (imports_down_only, "gateway.state.conversation_state", "from gateway.pipeline import operations"),
     (imports_down_only, "gateway.http.middleware", "from gateway.upstream.session import Upstream"),
@@ -387,8 +407,8 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
         "gateway.endpoints.completions",
         "def f(body: dict[str, object]) -> object:\n    return body['messages']",
     ),
-    (is_no_drawer, "gateway.utils", "X = 1"),
-    (is_no_drawer, "tests.support.stream_helpers", "X = 1"),
+    (has_a_name_of_its_own, "gateway.utils", "X = 1"),
+    (has_a_name_of_its_own, "tests.support.stream_helpers", "X = 1"),
     (uses_the_fields_words, "words", "def f(told): ..."),
     (uses_the_fields_words, "words", "found = 1"),
     (uses_the_fields_words, "words", "class C:\n    def as_kept(self): self.known = 1"),
@@ -423,14 +443,14 @@ OBEYED: tuple[tuple[str, str], ...] = (
 
 @pytest.mark.parametrize(("rule", "name", "source"), BROKEN)
 def test_a_broken_rule_is_seen(rule: Callable[[Module], Iterator[str]], name: str, source: str) -> None:
-    tree = ast.parse(source)
-    assert list(rule(Module(name, tree, tuple(imports(tree)))))
-    assert violations(name, source)
+    module = parsed(name, source)
+    assert list(rule(module))
+    assert violations(module)
 
 
 @pytest.mark.parametrize(("name", "source"), OBEYED)
 def test_an_obeyed_rule_is_silent(name: str, source: str) -> None:
-    assert violations(name, f'"""A docstring."""\n{source}') == []
+    assert violations(parsed(name, f'"""A docstring."""\n{source}')) == []
 
 
 def test_every_rule_is_broken_once() -> None:
@@ -445,9 +465,11 @@ def test_no_module_is_on_two_layers() -> None:
 # --- the project --------------------------------------------------------------------------------------------
 
 
-def files() -> list[Path]:
+@cache
+def files() -> tuple[Path, ...]:
     """Every Python file of ours."""
-    return sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return tuple(sorted(path for path in found if "node_modules" not in path.parts))
 
 
 def dotted(path: Path) -> str:
@@ -456,14 +478,20 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def module_in(path: Path) -> Module:
+    """Return the module that a file of ours is."""
+    return parsed(dotted(path), path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("path", files(), ids=dotted)
 def test_module(path: Path) -> None:
-    found = violations(dotted(path), path.read_text(encoding="utf-8"))
-    assert not found, "\n" + "\n".join(found)
+    broken = violations(module_in(path))
+    assert not broken, "\n" + "\n".join(broken)
 
 
 def test_no_imports_run_in_a_circle() -> None:
-    modules = {dotted(path): Module(dotted(path), (tree := _parsed(path)), tuple(imports(tree))) for path in files()}
+    modules = {dotted(path): module_in(path) for path in files()}
     ours = {name: module for name, module in modules.items() if module.package in PACKAGES}
     imported = {
         name: {_module_of(one.target, ours) for one in module.imports} - {None, name} for name, module in ours.items()
@@ -472,13 +500,16 @@ def test_no_imports_run_in_a_circle() -> None:
     sorter.prepare()
 
 
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def _module_of(target: str, modules: Collection[str]) -> str | None:
     """The module that an imported name is, or is in."""
     return target if target in modules else (parent if (parent := target.rpartition(".")[0]) in modules else None)
+
+
+@cache
+def _paths() -> frozenset[str]:
+    """Every file of ours by its path, and by each tail of it."""
+    parts = [path.relative_to(ROOT).parts for path in files()]
+    return frozenset("/".join(one[start:]) for one in parts for start in range(len(one)))
 
 
 MENTIONED = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
@@ -488,8 +519,7 @@ MENTIONED = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
 @pytest.mark.parametrize("path", files(), ids=dotted)
 def test_files_that_are_mentioned_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    ours = [f"/{other.relative_to(ROOT).as_posix()}" for other in files()]
-    gone = {name for name in MENTIONED.findall(text) if not any(other.endswith(f"/{name}") for other in ours)}
+    gone = set(MENTIONED.findall(text)) - _paths()
     assert not gone, f"{dotted(path)} speaks of files that do not exist: {sorted(gone)}"
 
 
@@ -508,7 +538,7 @@ def test_top_level() -> None:
     tracked = {name.partition("/")[0] for name in _tracked_files()}
     visible = {name for name in tracked if not name.startswith(".")}
     assert visible <= TOP_LEVEL, f"not at the top level: {sorted(visible - TOP_LEVEL)}"
-    assert visible >= CARD, f"missing at the top level: {sorted(CARD - visible)}"
+    assert visible >= ALWAYS_THERE, f"missing at the top level: {sorted(ALWAYS_THERE - visible)}"
 
 
 def _tracked_files() -> list[str]:
