@@ -86,7 +86,7 @@ class Notes:
             if bytes_left < 0:
                 break
             header_parts.append(sentence)
-        return "; ".join([*header_parts, "+X more"])
+        return "; ".join([*header_parts, f"+{len(sentences) - len(header_parts)} more"])
 
 
 def _short(value: object) -> str:
