@@ -74,4 +74,4 @@ def test_a_refused_key_is_the_sdks_usual_exception() -> None:
         pytest.raises(cohere.UnauthorizedError) as caught,
     ):
         on.v2.chat(model=A, messages=SAID)
-    assert caught.value.body == {"message": "This API key is not known here"}
+    assert caught.value.body == {"message": "The API key is not valid for this gateway"}

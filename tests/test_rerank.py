@@ -94,7 +94,7 @@ def test_what_other_dialects_say_besides() -> None:
     sent, notes = asked(return_documents=True, max_chunks_per_doc=10, truncation=True, user="u", priority=2000)
     assert set(sent) == {"model", "query", "documents", "priority"} and sent["priority"] == 999
     assert notes == [
-        "max_chunks_per_doc ignored (documents are cut by `max_tokens_per_doc`)",
+        "max_chunks_per_doc ignored (`max_tokens_per_doc` truncates documents)",
         "user ignored (Cohere keeps no end-user ids)",
         "priority adjusted 2000 -> 999",
         "return_documents emulated (added by the gateway)",

@@ -450,12 +450,12 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
         on.plays((Cut(),))
         seen = ask("POST", V2, ASKED)
         assert (seen.status, message(seen)) == (502, "The connection to Cohere broke before the answer was complete")
-        assert message(ask("POST", V2, ASKED, {})).startswith("No API key was given")
+        assert message(ask("POST", V2, ASKED, {})).startswith("The API key is missing")
         assert ask("POST", V2, ASKED, {}).status == 401
         two = {"authorization": "Bearer a", "x-api-key": "b"}
         assert (ask("GET", V2, headers=two).status, message(ask("GET", V2, headers=two))) == (
             400,
-            "The request carries two different API keys",
+            "The request has two different API keys",
         )
         for body, path in ((b"x" * 2_001, V2), (b"x" * 100_001, "/cohere/v1/datasets"), (b"x" * 100_001, "/cohere/x")):
             seen = ask("POST", path, body)
@@ -471,7 +471,7 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
             slow = head_of(path, 100).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n{")
             answer = raw_request(*on.gateway.address, slow, timeout=5)
             assert b" 408 " in answer.split(b"\r\n")[0] and answer.endswith(
-                b'{"message":"The request\'s body came too slowly"}'
+                b'{"message":"The body of the request arrived too slowly"}'
             ), answer
 
 
@@ -489,7 +489,7 @@ def test_virtual_keys_hold_on_native_routes(open_mode: Stage) -> None:
         assert on.gateway.ask("GET", "/cohere/v1/models").status == 200
         assert on.upstream.requests[0].headers["authorization"] == [f"Bearer {SERVER_KEY}"]
         seen = on.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer wrong"})
-        assert (seen.status, message(seen)) == (401, "This API key is not known here")
+        assert (seen.status, message(seen)) == (401, "The API key is not valid for this gateway")
         assert len(on.upstream.requests) == 1
 
 

@@ -64,7 +64,7 @@ TRANSLATED: tuple[tuple[dict[str, Any], dict[str, str], list[str]], ...] = (
     ({"language": "DE"}, {"language": "de"}, []),
     ({"prompt": "Names: Ada"}, {}, ["prompt ignored (Cohere takes none)"]),
     ({"chunking_strategy": "auto"}, {}, []),
-    ({"timestamp_granularities": ["word"]}, {}, ["timestamp_granularities ignored (Cohere tells no times)"]),
+    ({"timestamp_granularities": ["word"]}, {}, ["timestamp_granularities ignored (Cohere gives no timestamps)"]),
     ({"stream": "true"}, {}, ["stream emulated (the text in one piece)"]),
     ({"stream": "false"}, {}, []),
     ({"new": "x"}, {}, ["new ignored (not known to Cohere)"]),

@@ -82,12 +82,12 @@ class Authenticator:
         if self.mode is Mode.OPEN:
             return self._open
         if not key:
-            raise CallerError(failure("missing_key", "No API key was given: send it as 'Authorization: Bearer KEY'"))
+            raise CallerError(failure("missing_key", "The API key is missing: send it as 'Authorization: Bearer KEY'"))
         if self.mode is Mode.OWN_KEY:
             return _own_key_principal(key)
         if self._settings.master_may_call and constant_time_equals(key, self._settings.master_key):
             return self._master
-        raise CallerError(failure("wrong_key", "This API key is not known here"))
+        raise CallerError(failure("wrong_key", "The API key is not valid for this gateway"))
 
 
 @lru_cache(maxsize=CACHED_PRINCIPALS)
@@ -113,7 +113,7 @@ def credential_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
             if text:
                 keys.add(text)
     if len(keys) > 1:
-        raise CallerError(failure("two_credentials", "The request carries two different API keys"))
+        raise CallerError(failure("two_credentials", "The request has two different API keys"))
     return keys.pop() if keys else ""
 
 

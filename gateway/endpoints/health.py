@@ -35,7 +35,7 @@ class MetricsPage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_of(scope).operation = "metrics"
         if not self._open and not constant_time_equals(credential_in(scope["headers"]), self._token):
-            raise CallerError(failure("wrong_key", "/metrics wants the token of the setting metrics.token"))
+            raise CallerError(failure("wrong_key", "/metrics requires the token in the setting metrics.token"))
         await _answer(send, self._metrics.exposition(), CONTENT_TYPE.encode())
 
 

@@ -49,7 +49,7 @@ TABLE = FieldTable(
 )
 """The fields of requests that make or change a conversation."""
 
-UNAVAILABLE = failure("no_storage", "The storage of responses does not answer")
+UNAVAILABLE = failure("no_storage", "The database does not answer")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -110,7 +110,7 @@ async def _retrieve(request: StoredRequest) -> bytes | Events:
         return stored.body
     if not stored.background or not await request.store.events(request.owner, request.id, -1, 1):
         refusal = failure(
-            "bad_request", "Only a response that was made in the background, as a stream, can be streamed"
+            "bad_request", "Only a response that was created with 'background' and 'stream' can be streamed"
         )
         raise CallerError(refusal.at("stream"))
     return request.background.replay(request.owner, request.id, _starting_after(request.query))
@@ -251,7 +251,7 @@ def _no_item(id: str, where: str, param: str | None = None) -> NoReturn:
 
 
 def _duplicate() -> CallerError:
-    return CallerError(failure("bad_request", "An item of this id is in the conversation already").at("items"))
+    return CallerError(failure("bad_request", "The conversation already has an item with this id").at("items"))
 
 
 # --- pages --------------------------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ METHOD = "WEBSOCKET"
 """The method in the log."""
 
 NOT_TEXT = failure("bad_request", "Messages are JSON in text frames; this one is binary")
-RESTARTING = failure("stopping", "The server restarts: connect again")
-TOO_MANY_STREAMS = failure("too_many_lanes", f"This WebSocket answers {MAX_STREAMS} streams at once, not more")
-TOO_MANY_WAITING = failure("too_many_waiting", "Too many requests wait on this WebSocket: read their answers first")
+RESTARTING = failure("stopping", "The server is restarting: connect again")
+TOO_MANY_STREAMS = failure("too_many_lanes", f"A WebSocket can have {MAX_STREAMS} streams at the same time")
+TOO_MANY_WAITING = failure("too_many_waiting", "Too many requests are queued on this WebSocket: read the answers first")
 
 
 class WebSocketEndpoint:

@@ -133,7 +133,7 @@ def refuse_declared(headers: Mapping[bytes, bytes], limit: int) -> None:
 
 
 def _slow() -> CallerError:
-    return CallerError(failure("slow_body", "The request's body came too slowly"))
+    return CallerError(failure("slow_body", "The body of the request arrived too slowly"))
 
 
 def _too_large(limit: int) -> CallerError:

@@ -195,7 +195,7 @@ def _gateway_error(error: Exception, scope: Scope) -> Exception:
         if refused is not None:
             return refused
     if error.status_code == 405:
-        wrong_method = errors.CallerError(failure("wrong_method", "This URL does not take this method"))
+        wrong_method = errors.CallerError(failure("wrong_method", "This URL does not accept this method"))
         wrong_method.allow = (error.headers or {}).get("Allow")
         return wrong_method
     if error.status_code == 404:

@@ -12,7 +12,7 @@ from gateway.errors import CallerError, failure
 
 _STORED = "Responses are stored: POST /v1/responses, with 'store' and 'previous_response_id'"
 _FILES = "Send texts and images in the messages, and sources as 'documents'"
-_SPOKEN = "POST /v1/audio/transcriptions writes down what is said"
+_SPOKEN = "POST /v1/audio/transcriptions transcribes speech"
 _TRAINING = "GET /v1/models lists the models that your key can use"
 _ADMIN = "Keys and usage are those of this gateway and of Cohere's dashboard"
 _AGENTS = "Agents run on POST /v1/responses, with tools and /v1/conversations"
@@ -36,52 +36,58 @@ class Unsupported(Struct, frozen=True):
 
 UNSUPPORTED: Mapping[str, Unsupported] = {
     "/v1/completions": Unsupported(
-        "Legacy completions are", "Cohere's models are asked in messages", "Use POST /v1/chat/completions"
+        "Legacy completions are", "Cohere's models take messages", "Use POST /v1/chat/completions"
     ),
     "/v1/edits": Unsupported("Legacy edits are", "OpenAI has removed them", "Use POST /v1/chat/completions"),
     "/v1/engines": Unsupported("Legacy engines are", "OpenAI has removed them", "Use /v1/models"),
     "/v1/chat/completions": Unsupported(
-        "Stored chat completions are", "chat completions are not kept", _STORED, ("GET",)
+        "Stored chat completions are", "chat completions are not stored", _STORED, ("GET",)
     ),
-    "/v1/chat/completions/": Unsupported("Stored chat completions are", "chat completions are not kept", _STORED),
-    "/v1/models/": Unsupported("Deleting models is", "they are Cohere's", _TRAINING, ("DELETE",)),
+    "/v1/chat/completions/": Unsupported("Stored chat completions are", "chat completions are not stored", _STORED),
+    "/v1/models/": Unsupported("Deleting models is", "the models are Cohere's", _TRAINING, ("DELETE",)),
     "/v1/audio/translations": Unsupported(
-        "Audio translations are", "Cohere writes speech down in its own language", f"{_SPOKEN}; chat translates it"
+        "Audio translations are", "Cohere transcribes speech in its own language", f"{_SPOKEN}; chat translates it"
     ),
-    "/v1/audio/speech": Unsupported("Speech is", "Cohere's models do not speak", _SPOKEN),
-    "/v1/audio/voices": Unsupported("Voices are", "Cohere's models do not speak", _SPOKEN),
-    "/v1/audio/voice_consents": Unsupported("Voices are", "Cohere's models do not speak", _SPOKEN),
-    "/v1/realtime": Unsupported("The Realtime API is", "Cohere's models do not speak", _SPOKEN),
+    "/v1/audio/speech": Unsupported("Speech is", "Cohere's models do not generate speech", _SPOKEN),
+    "/v1/audio/voices": Unsupported("Voices are", "Cohere's models do not generate speech", _SPOKEN),
+    "/v1/audio/voice_consents": Unsupported("Voices are", "Cohere's models do not generate speech", _SPOKEN),
+    "/v1/realtime": Unsupported("The Realtime API is", "Cohere's models do not generate speech", _SPOKEN),
     "/v1/images": Unsupported(
-        "Image generation is", "Cohere's models make no images", "Models that see read images in chat messages"
+        "Image generation is",
+        "Cohere's models do not generate images",
+        "Chat messages can contain images, for models that see",
     ),
     "/v1/videos": Unsupported(
-        "Video generation is", "Cohere's models make no videos", "Models that see read images in chat messages"
+        "Video generation is",
+        "Cohere's models do not generate videos",
+        "Chat messages can contain images, for models that see",
     ),
-    "/v1/files": Unsupported("Files are", "nothing is stored in files", _FILES),
-    "/v1/uploads": Unsupported("Uploads are", "nothing is stored in files", _FILES),
+    "/v1/files": Unsupported("Files are", "the gateway stores no files", _FILES),
+    "/v1/uploads": Unsupported("Uploads are", "the gateway stores no files", _FILES),
     "/v1/batches": Unsupported(
         "Batches are",
-        "Cohere's batches have another shape",
+        "Cohere's batches have a different format",
         "Send the requests one by one, or use Cohere's own batches under /cohere/v2/batches",
     ),
     "/v1/moderations": Unsupported(
         "Moderations are", "Cohere has no model for them", "Chat takes Cohere's 'safety_mode'"
     ),
     "/v1/vector_stores": Unsupported(
-        "Vector stores are", "nothing is indexed here", "Use POST /v1/rerank, and 'documents' in chat"
+        "Vector stores are", "the gateway has no index", "Use POST /v1/rerank, and 'documents' in chat"
     ),
     "/v1/assistants": Unsupported("Assistants are", "OpenAI replaced them with Responses", _AGENTS),
     "/v1/threads": Unsupported("Threads are", "OpenAI replaced them with conversations", _AGENTS),
     "/v1/chatkit": Unsupported("ChatKit is", "it is hosted at OpenAI", _AGENTS),
-    "/v1/containers": Unsupported("Containers are", "no code is run here", _AGENTS),
+    "/v1/containers": Unsupported("Containers are", "the gateway runs no code", _AGENTS),
     "/v1/skills": Unsupported("Skills are", "they are hosted at OpenAI", _AGENTS),
     "/v1/evals": Unsupported("Evals are", "they are hosted at OpenAI", "Use POST /v1/chat/completions"),
-    "/v1/fine_tuning": Unsupported("Fine-tuning is", "Cohere's has another shape", _TRAINING),
+    "/v1/fine_tuning": Unsupported("Fine-tuning is", "Cohere's has a different format", _TRAINING),
     "/v1/organization": Unsupported("OpenAI's administration is", "this is not OpenAI's organization", _ADMIN),
     "/v1/projects": Unsupported("OpenAI's administration is", "this is not OpenAI's organization", _ADMIN),
     "/v1/content_provenance_checks": Unsupported(
-        "Provenance checks are", "Cohere's models make no images", "Models that see read images in chat messages"
+        "Provenance checks are",
+        "Cohere's models do not generate images",
+        "Chat messages can contain images, for models that see",
     ),
 }
 """By path: a row is about its path and what lies below, or below alone where it ends in a slash."""

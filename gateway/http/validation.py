@@ -32,7 +32,7 @@ BROKE: Mapping[str, Failure] = {
     "syntax": failure("bad_request", "The request is not HTTP/1.1"),
     "method": failure("bad_request", "The request's method is not in capitals: methods are case-sensitive"),
     "version": failure("unknown_version", "This server speaks HTTP/1.1"),
-    "coding": failure("unknown_coding", "Of transfer codings only 'chunked', alone and once, is supported"),
+    "coding": failure("unknown_coding", "The only supported transfer coding is 'chunked', applied once"),
     "target": failure("target_too_long", f"The URL is longer than {LONGEST_TARGET} bytes"),
     "head": failure("head_too_large", f"The request's headers have more than {LARGEST_HEAD} bytes"),
     "body": failure("bad_request", "The request's body is not properly framed"),

@@ -19,8 +19,8 @@ from translators.core.contracts import Stream, Translation
 from translators.core.errors import TranslationError
 
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
-TOO_LARGE = failure("cut", "Cohere sent an event that is too large to be true")
-ENDLESS = failure("cut", "Cohere's answer is too large to be true")
+TOO_LARGE = failure("cut", "Cohere sent an event that is too large")
+ENDLESS = failure("cut", "Cohere's answer is too large")
 
 
 class Framing(Struct, frozen=True):

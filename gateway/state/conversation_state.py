@@ -39,15 +39,13 @@ SAVE_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 MAX_DEFERRED_BYTES = 64 * 1024 * 1024
 """Of all responses that wait for the storage; more are given up at once."""
 
-UNAVAILABLE = failure(
-    "no_storage", "The storage of responses does not answer; with 'store': false this works without it"
-)
+UNAVAILABLE = failure("no_storage", "The database does not answer; with 'store': false the request works without it")
 """503, before Cohere is paid."""
 
 TOO_LONG = failure(
     "bad_request",
     f"The responses that this one continues or refers to are more than {MAX_CHAIN_LINKS}, or too large together: "
-    "compact them, or begin anew",
+    "compact them, or start a new conversation",
 )
 
 

@@ -113,4 +113,4 @@ class Wakeup:
 
 def busy_error() -> UpstreamError:
     """Returns what a caller is told who gets no slot: 503, come back in a second."""
-    return UpstreamError(failure("busy", "The gateway has as many calls to Cohere under way as it may"), "1")
+    return UpstreamError(failure("busy", "Too many calls to Cohere are in flight"), "1")

@@ -176,7 +176,7 @@ class UpstreamResponse:
             chunks.append(chunk)
             limit -= len(chunk)
             if limit < 0:
-                raise UpstreamError(failure("cut", "Cohere's answer is too large to be true"))
+                raise UpstreamError(failure("cut", "Cohere's answer is too large"))
 
     async def error_body(self) -> bytes:
         """Returns the body of a response that is not a success, uncompressed; empty if it breaks off, as the status has

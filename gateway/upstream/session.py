@@ -133,7 +133,7 @@ class UpstreamSession:
         if response.status < 200:
             # An upgrade that nobody has asked for: what follows it is not HTTP.
             response.close()
-            raise UpstreamError(failure("cut", "Cohere changed to another protocol without being asked to"))
+            raise UpstreamError(failure("cut", "Cohere switched protocols without a request to do so"))
         deadline = clock.when() or loop.time() + self._timeouts.first_event
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
 

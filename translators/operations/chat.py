@@ -27,26 +27,26 @@ MOST_CHOICES = 128
 
 FIELDS: tuple[Field, ...] = (
     # The conversation
-    read("model", str, "prefix, aliases and successors resolved; the answer echoes what was asked"),
+    read("model", str, "prefix, aliases and successors are resolved; the answer repeats the caller's name"),
     read("messages", list[openai.Message], "roles, parts, calls and results as Cohere takes them"),
     read("stream", bool),
     read("stream_options", openai.StreamOptions, "`include_usage` works; `include_obfuscation` has no effect"),
     # Tools
-    read("tools", list[openai.Tool], "functions; names that Cohere refuses are renamed there and back"),
+    read("tools", list[openai.Tool], "functions; names that Cohere refuses are replaced and restored"),
     read("tool_choice", str | openai.ToolChoice, "a named tool is the only one sent; refused choices are emulated"),
     read("functions", list[openai.Function], "the old form of `tools`"),
     read("function_call", str | openai.ChosenName, "the old form of `tool_choice`"),
     read("parallel_tool_calls", bool, "false: one call is passed on"),
     # The shape of the answer
     read("response_format", openai.ResponseFormat, "text, json_object, json_schema"),
-    read("max_completion_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
-    read("max_tokens", Positive, "`max_completion_tokens` wins"),
+    read("max_completion_tokens", Positive, "sent as `max_tokens`; includes reasoning"),
+    read("max_tokens", Positive, "`max_completion_tokens` has precedence"),
     read("n", Annotated[int, Meta(ge=1, le=MOST_CHOICES)], "parallel calls to Cohere"),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
     read("modalities", list[str], "text only"),
     *SAMPLING,
     # Reasoning
-    read("reasoning_effort", str, "as a budget of thinking tokens, on models that reason"),
+    read("reasoning_effort", str, "a budget of reasoning tokens, on models that reason"),
     REASONING,
     *COHERES_OWN,
     # No effect

@@ -26,19 +26,19 @@ from translators.operations.embeddings_input import Input, Inputs, Part, parts, 
 from translators.request.parameters import PRIORITY, USER, Positive
 
 FIELDS: tuple[Field, ...] = (
-    read("model", str, "prefix, aliases and successors resolved; the answer echoes what was asked"),
+    read("model", str, "prefix, aliases and successors are resolved; the answer repeats the caller's name"),
     read("input", openai.Input, "texts, tokens (cl100k_base), images, and texts with images; split by Cohere's limits"),
-    read("encoding_format", Literal["float", "base64"], "passed on as Cohere wrote it"),
+    read("encoding_format", Literal["float", "base64"], "Cohere's own numbers, unchanged"),
     read("dimensions", Positive, "sent as `output_dimension` where the model has several sizes"),
     # Cohere's own
     read("input_type", cohere.InputType, "Cohere's own; a setting has its default; `image` for images"),
     read("embedding_types", list[cohere.EmbeddingType], "Cohere's own: each in `data[].embeddings`"),
-    read("output_dimension", Positive, "Cohere's own; goes before `dimensions`"),
+    read("output_dimension", Positive, "Cohere's own; has precedence over `dimensions`"),
     read("texts", list[str], "Cohere's own; instead of `input`"),
     read("images", list[str], "Cohere's own; instead of `input`"),
     read("inputs", list[openai.Item], "Cohere's own; instead of `input`"),
-    send("truncate", Literal["NONE", "START", "END"], why="Cohere's own: what is cut of an overlong input"),
-    send("max_tokens", Positive, why="Cohere's own: tokens kept of each input"),
+    send("truncate", Literal["NONE", "START", "END"], why="Cohere's own: which end of a long input is cut"),
+    send("max_tokens", Positive, why="Cohere's own: tokens of each input that are read"),
     PRIORITY,
     # No effect
     USER,

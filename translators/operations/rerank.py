@@ -25,17 +25,17 @@ Positive = Annotated[int, Meta(ge=1)]
 Document = str | dict[str, Any]
 
 FIELDS: tuple[Field, ...] = (
-    read("model", str, "prefix and aliases resolved; the answer echoes what was asked"),
+    read("model", str, "prefix and aliases are resolved; the answer repeats the caller's name"),
     read("query", str),
-    read("documents", list[Document], "objects as texts: by `rank_fields`, else their `text`, else all of it"),
+    read("documents", list[Document], "objects become texts: their `rank_fields`, `text`, or all fields"),
     read("rank_fields", list[str], "the fields of objects to rank by, as YAML"),
     read("return_documents", bool, "emulated"),
-    send("top_n", Positive, why="more than there are documents means all"),
+    send("top_n", Positive, why="a number above that of the documents means all"),
     send("max_tokens_per_doc", Positive),
-    send("relevant_spans", dict[str, Any], why="on models that find them"),
+    send("relevant_spans", dict[str, Any], why="on models that support them"),
     send("priority", int, convert=clamped(0, 999)),
-    ignore("max_chunks_per_doc", "documents are cut by `max_tokens_per_doc`"),
-    ignore("truncation", "Cohere cuts long documents by itself", b"true"),
+    ignore("max_chunks_per_doc", "`max_tokens_per_doc` truncates documents"),
+    ignore("truncation", "Cohere truncates long documents itself", b"true"),
     ignore("user", "Cohere keeps no end-user ids"),
 )
 

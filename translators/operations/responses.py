@@ -49,7 +49,7 @@ LOGPROBS = "message.output_text.logprobs"
 
 FIELDS: tuple[Field, ...] = (
     # The conversation
-    read("model", str, "prefix, aliases and successors resolved; the answer echoes what was asked"),
+    read("model", str, "prefix, aliases and successors are resolved; the answer repeats the caller's name"),
     read("input", str | list[Raw], "text, or items: messages, calls, outputs, reasoning"),
     read("instructions", str, "the first part of the system turn"),
     read("truncation", Literal["auto", "disabled"], "auto: the oldest turns are left out of what is too long"),
@@ -62,7 +62,7 @@ FIELDS: tuple[Field, ...] = (
     read("max_tool_calls", Positive, "more calls are not passed on"),
     # The shape of the answer
     read("text", openai.TextOptions, "`format` as in chat; `verbosity` has no effect"),
-    read("max_output_tokens", Positive, "sent as `max_tokens`; thinking counts within it"),
+    read("max_output_tokens", Positive, "sent as `max_tokens`; includes reasoning"),
     read("include", list[str], f"`{ENCRYPTED_REASONING}` and `{LOGPROBS}` work"),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
     *SAMPLING,
@@ -76,7 +76,7 @@ FIELDS: tuple[Field, ...] = (
     read("metadata", openai.Metadata, "stored with the response, not sent"),
     # No effect
     *WITHOUT_EFFECT,
-    ignore("context_management", "nothing is compacted by itself"),
+    ignore("context_management", "nothing is compacted automatically"),
     # Refused: it would change the input's meaning
     refuse("prompt", "prompt templates are stored at OpenAI"),
 )

@@ -20,17 +20,17 @@ from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 
 FIELDS: tuple[Field, ...] = (
-    read("model", str, "prefix and aliases resolved"),
-    read("language", str, "Cohere wants one, as `en`; the setting `transcription_language` stands in"),
+    read("model", str, "prefix and aliases are resolved"),
+    read("language", str, "required by Cohere, as `en`; the setting `transcription_language` is the default"),
     send("temperature", float, why="Cohere's range is 0 to 1", convert=clamped(0.0, 1.0)),
-    read("response_format", str, "json and text; Cohere tells no times"),
+    read("response_format", str, "json and text; Cohere gives no timestamps"),
     read("stream", bool, "emulated: the text in one piece"),
     ignore("prompt", "Cohere takes none"),
-    ignore("timestamp_granularities", "Cohere tells no times"),
-    ignore("include", "Cohere tells no log probabilities"),
-    ignore("chunking_strategy", "Cohere cuts recordings by itself", b'"auto"'),
-    ignore("known_speaker_names", "Cohere tells no speakers"),
-    ignore("known_speaker_references", "Cohere tells no speakers"),
+    ignore("timestamp_granularities", "Cohere gives no timestamps"),
+    ignore("include", "Cohere gives no log probabilities"),
+    ignore("chunking_strategy", "Cohere splits recordings itself", b'"auto"'),
+    ignore("known_speaker_names", "Cohere does not identify speakers"),
+    ignore("known_speaker_references", "Cohere does not identify speakers"),
     ignore("user", "Cohere keeps no end-user ids"),
 )
 
@@ -121,5 +121,8 @@ def _language(requested: str, usual: str, notes: Notes) -> str:
 def _form(requested: str) -> Form:
     if requested in (Form.JSON.value, Form.TEXT.value):
         return Form(requested)
-    message = f"Invalid 'response_format': Cohere tells no times and no speakers; json and text work, not '{requested}'"
+    message = (
+        f"Invalid 'response_format': '{requested}' is not supported, because Cohere gives neither timestamps nor "
+        "speakers; use 'json' or 'text'"
+    )
     raise InvalidField("response_format", message, "unsupported_value")

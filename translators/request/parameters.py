@@ -90,12 +90,12 @@ COHERES_OWN: tuple[Field, ...] = (
     ),
     send("citation_options", cohere.CitationOptions, why="Cohere's own", convert=_citation_options),
     send("safety_mode", Literal["CONTEXTUAL", "STRICT", "OFF"], why="Cohere's own"),
-    read("thinking", cohere.Thinking, "Cohere's own; goes before `reasoning`"),
+    read("thinking", cohere.Thinking, "Cohere's own; has precedence over `reasoning`"),
     send("k", int, why="Cohere's own", convert=clamped(0, 500)),
     send("top_k", int, "k", "0 to 500", clamped(0, 500)),
     send("p", float, why="Cohere's own", convert=clamped(0.01, 0.99)),
     PRIORITY,
-    read("strict_tools", bool, "Cohere's own; sent where Cohere's rules for it hold"),
+    read("strict_tools", bool, "Cohere's own; sent where Cohere's rules allow it"),
     send("stop_sequences", list[str], why="Cohere's own", convert=_stops),
     send("logprobs", bool, convert=true_only),
 )
@@ -106,9 +106,9 @@ WITHOUT_EFFECT: tuple[Field, ...] = (
     USER,
     ignore("service_tier", "Cohere has no tiers; `priority` is its own", b'"auto"', b'"default"'),
     ignore("safety_identifier", "Cohere keeps no end-user ids"),
-    ignore("prompt_cache_key", "Cohere caches prompts by itself"),
-    ignore("prompt_cache_retention", "Cohere caches prompts by itself"),
-    ignore("prompt_cache_options", "Cohere caches prompts by itself"),
+    ignore("prompt_cache_key", "Cohere caches prompts itself"),
+    ignore("prompt_cache_retention", "Cohere caches prompts itself"),
+    ignore("prompt_cache_options", "Cohere caches prompts itself"),
     ignore("moderation", "Cohere's `safety_mode` is its own"),
 )
 
