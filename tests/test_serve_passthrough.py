@@ -269,7 +269,7 @@ TARGETS: list[tuple[bytes, int, str]] = [
     (b"//cohere/v1/models", 404, ""),
     (b"/x/../cohere/v1/models", 404, ""),
     (b"/./cohere/v1/models", 404, ""),
-    (b"http://evil.example/cohere/v1/models", 400, ""),
+    (b"http://evil.example/cohere/v1/models", 200, "/v1/models"),  # RFC 9112, section 3.2.2
     (b"/coherent/v1/models", 404, ""),
     (b"/cohere/v1/models\x00", 400, ""),
     (b"/cohere/v1/mod\xe9ls", 400, ""),
