@@ -147,15 +147,16 @@ MENDED: tuple[tuple[str, Script, str], ...] = (
 
 
 MENDED_CELLS = [
-    pytest.param(script, why, stream, id=f"{name}-{'streamed' if stream else 'whole'}")
+    pytest.param(script, why, stream, own, id=f"{name}-{'streamed' if stream else 'whole'}-{'own' if own else 'server'}")
     for name, script, why in MENDED
     for stream in (False, True)
     if stream or name != "ended after the head"  # an empty whole body is an answer that cannot be read
+    for own in (False, True)
+    if not own or why != "429"  # theirs to retry
 ]
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["server", "own"])
-@pytest.mark.parametrize(("script", "why", "stream"), MENDED_CELLS)
+@pytest.mark.parametrize(("script", "why", "stream", "own"), MENDED_CELLS)
 def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) -> None:
     with theatre([script, streamed() if stream else answered()], **(OWN if own else {})) as stage:
         seen = stage.gateway.chat(stream=stream)
@@ -165,6 +166,22 @@ def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) 
         assert stage.upstream.requests[0].body == stage.upstream.requests[1].body
         assert stage.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
         assert stage.gateway.metrics()[f'gateway_upstream_retries_total{{reason="{why}"}}'] == 1
+
+
+@pytest.mark.parametrize("ask", ["chat", "stream", "embeddings", "passthrough"])
+def test_a_429_of_a_callers_own_key_is_not_retried(ask: str) -> None:
+    """Their SDK does that. Other failures are retried, whosever the key is."""
+    limited = refused(429, TRIAL, headers={"retry-after": "7"})
+    with theatre([limited, answered()], **OWN) as stage:
+        if ask == "embeddings":
+            seen = stage.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+        elif ask == "passthrough":
+            seen = stage.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
+        else:
+            seen = stage.gateway.chat(stream=ask == "stream")
+        assert (seen.status, seen.headers["retry-after"]) == (429, "7")
+        assert "x-should-retry" not in seen.headers and "x-gateway-notes" not in seen.headers
+        assert len(stage.upstream.requests) == 1
 
 
 def test_a_whole_answer_that_breaks_off_is_asked_for_again() -> None:

@@ -187,7 +187,7 @@ class Attempts:
         resources = self._resources
         cause = cause_of(response.status, failure.code)
         seconds = parse_retry_after(response.header("retry-after"), time.time())
-        self._failed = failed = FailedAttempt(response, str(cause), rule_for(cause), seconds)
+        self._failed = failed = FailedAttempt(response, str(cause), rule_for(cause, lease is None), seconds)
         if failed.rule.breaks:
             resources.breakers.record_failure(self._model, connection=False)
         else:

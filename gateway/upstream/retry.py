@@ -56,6 +56,9 @@ RULES: Mapping[int | str, Rule] = {
 
 FINAL = Rule()
 
+OWN_KEY_RULES: Mapping[int | str, Rule] = {429: FINAL}
+"""Where the key is the caller's own, these rows hold instead: their SDK obeys Retry-After itself."""
+
 GENERATION_ERRORS = frozenset(
     {"INVALID_TOOL_GENERATION", "HALLUCINATED_ALL_TOOL_CALLS", "NO_VALID_RESPONSE_GENERATED"},
 )
@@ -81,9 +84,10 @@ def cause_of(status: int, code: str | None) -> int | str:
     return status
 
 
-def rule_for(cause: int | str) -> Rule:
-    """Returns the row for a status or for what happened to the connection."""
-    return RULES.get(cause, FINAL)
+def rule_for(cause: int | str, own_key: bool = False) -> Rule:
+    """Returns the row for a status or for what happened to the connection. own_key: the key is the caller's own."""
+    rule = OWN_KEY_RULES.get(cause) if own_key else None
+    return rule or RULES.get(cause, FINAL)
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
