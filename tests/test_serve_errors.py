@@ -50,6 +50,7 @@ from support.scripted_upstream import (
     ScriptedUpstream,
     Signal,
     Write,
+    compact_json,
     event_stream,
     json_answer,
     transcript,
@@ -325,6 +326,42 @@ def test_a_redirect_is_not_followed(own: Stage, status: int) -> None:
 def test_retry_after_is_passed_on(own: Stage, status: int, retry_after: str) -> None:
     seen = own.asked(json_answer(status, {"message": "later"}, {"retry-after": retry_after}))
     assert (seen.status, seen.headers["retry-after"]) == (status, retry_after)
+
+
+@pytest.mark.parametrize("retry_after", ["soon", "-1", "nan", "1e99", "0x10", "Fri, 99 Nov 2026 21:20:23 GMT", "7;8"])
+def test_a_retry_after_of_nonsense_is_dropped(own: Stage, retry_after: str) -> None:
+    seen = own.asked(json_answer(503, {"message": "later"}, {"retry-after": retry_after}))
+    assert seen.status == 503 and "retry-after" not in seen.headers
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
+@pytest.mark.parametrize(
+    "body",
+    [compact_json({"message": f"no such token: {SERVER_KEY}!"}), f"Authorization: Bearer {SERVER_KEY}".encode()],
+    ids=["JSON", "text"],
+)
+def test_an_error_that_repeats_the_servers_key_is_masked(status: int, body: bytes) -> None:
+    with stage(cohere_api_key=[SERVER_KEY]) as on:
+        for seen in (
+            on.asked(json_answer(status, body, {})),
+            on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}),
+            on.gateway.ask("POST", "/litellm/cohere/v2/chat", {"model": A, "messages": []}),
+        ):
+            assert seen.status >= 400
+            assert SERVER_KEY.encode() not in seen.data
+        assert SERVER_KEY.encode() not in on.gateway.log.getvalue()
+        if status in (400, 422):
+            assert b"***" in seen.data
+
+
+def test_a_compressed_error_that_repeats_the_servers_key_is_masked() -> None:
+    body = gzip.compress(compact_json({"message": f"no such token: {SERVER_KEY}"}))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    with stage(cohere_api_key=[SERVER_KEY]) as on:
+        on.plays(json_answer(400, body, headers))
+        accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
+        seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
+        assert (seen.status, seen.body["message"]) == (400, "no such token: ***")
 
 
 def test_no_retry_after_is_made_up(own: Stage) -> None:

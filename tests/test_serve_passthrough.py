@@ -137,6 +137,23 @@ KEPT_BACK = {
     "sec-fetch-mode": "cors",
     "x-request-id": "mine",
     "x-gateway-strict": "true",
+    # credentials of other gateways
+    "x-litellm-api-key": "Bearer sk-1234",
+    "x-litellm-tags": "a,b",
+    "x-bf-vk": "sk-bf-1",
+    "x-bf-api-key": "1",
+    "x-portkey-api-key": "pk-1",
+    "x-portkey-virtual-key": "vk-1",
+    "x-goog-api-key": "AIza1",
+    "cf-aig-authorization": "Bearer 1",
+    "cf-access-client-secret": "1",
+    "helicone-auth": "Bearer 1",
+    "x-tfy-api-key": "1",
+    "apikey": "1",
+    "ocp-apim-subscription-key": "1",
+    "x-auth-token": "1",
+    "x-amz-security-token": "1",
+    "x-amzn-oidc-accesstoken": "1",
 }
 
 

@@ -147,7 +147,9 @@ MENDED: tuple[tuple[str, Script, str], ...] = (
 
 
 MENDED_CELLS = [
-    pytest.param(script, why, stream, own, id=f"{name}-{'streamed' if stream else 'whole'}-{'own' if own else 'server'}")
+    pytest.param(
+        script, why, stream, own, id=f"{name}-{'streamed' if stream else 'whole'}-{'own' if own else 'server'}"
+    )
     for name, script, why in MENDED
     for stream in (False, True)
     if stream or name != "ended after the head"  # an empty whole body is an answer that cannot be read

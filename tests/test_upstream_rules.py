@@ -116,21 +116,26 @@ def test_a_connection(cause: str, again: bool, breaks: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None),
         ("", None),
         ("7", 7.0),
         ("0.5", 0.5),
-        ("-3", 0.0),
+        ("-3", None),
         ("soon", None),
         ("nan", None),
-        ("1e99", retry.MAX_RETRY_AFTER),
+        ("inf", None),
+        ("1e99", None),
+        ("1_0", None),
+        ("7 seconds", None),
+        ("999999999", retry.MAX_RETRY_AFTER),
+        ("9999999999", None),
         ("Thu, 01 Jan 1970 00:01:00 GMT", 20.0),
         ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
         ("Thu, 99 Jan 1970 00:00:01 GMT", None),
     ],
 )
-def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
     assert retry.parse_retry_after(value, 40.0) == seconds
+    assert retry.retry_after_header(value) == (None if seconds is None else value)
 
 
 AGAIN = Rule(retry=True)

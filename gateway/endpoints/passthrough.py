@@ -77,7 +77,8 @@ class PassthroughEndpoint:
                     request, record.principal, address.path, record.model, method.repeatable, weight
                 ) as response:
                     admission.see(response)
-                    if response.status in OWN_KEY_REFUSED and not record.principal.own_key:
+                    about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
+                    if about_key or response.repeats_key:
                         raise UpstreamError(await response.failure(own_key=False))
                     if address.alias and response.status >= 400:
                         await self._send_alias_error(response, record, send, watcher, notes)

@@ -11,6 +11,9 @@ HOP_BY_HOP = frozenset(
 NOT_SENT = HOP_BY_HOP | {
     # the caller's credentials: the key that serves them is added
     *(b"authorization", b"x-api-key", b"api-key", b"proxy-authorization", b"cookie"),
+    # credentials that other gateways, API managers and clouds take: a client that was moved here may still send them
+    *(b"x-goog-api-key", b"apikey", b"x-apikey", b"ocp-apim-subscription-key", b"x-auth-token", b"x-access-token"),
+    *(b"x-amz-security-token", b"x-vercel-oidc-token", b"x-goog-iap-jwt-assertion", b"http-referer"),
     # set anew for this connection; `expect` was answered by the server
     *(b"host", b"content-length", b"expect", b"accept-encoding"),
     # where callers are, and which pages they look at, is not passed on to Cohere
@@ -20,7 +23,11 @@ NOT_SENT = HOP_BY_HOP | {
 }
 
 
-NOT_SENT_PREFIXES = (b"x-forwarded-", b"x-gateway-", b"sec-")
+NOT_SENT_PREFIXES = (
+    *(b"x-forwarded-", b"x-gateway-", b"sec-"),
+    # credentials and settings of LiteLLM, Bifrost, Portkey, Cloudflare, Helicone, TrueFoundry and of load balancers
+    *(b"x-litellm-", b"x-bf-", b"x-portkey-", b"cf-aig-", b"cf-access-", b"helicone-", b"x-tfy-", b"x-amzn-oidc-"),
+)
 
 
 NOT_RETURNED = HOP_BY_HOP | {

@@ -136,13 +136,13 @@ class Attempts:
             return None
         breakers, model = self._resources.breakers, self._model
         try:
-            key = lease.key.secret if lease is not None else cohere_keys(self._caller.credential)[0]
-            response = await self._send(key, self._deadline)
+            secret = lease.key.secret if lease is not None else ""
+            response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
             try:
                 if 200 <= response.status < 300:
                     await (response.read_first_chunk() if self._streamed else response.read_body())
                 else:
-                    refusal = await response.failure(lease is None)
+                    refusal = await response.failure(lease is None, secret)
                     response.close()
                     self._record_refusal(response, refusal, lease)
                     return None

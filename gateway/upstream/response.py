@@ -14,6 +14,7 @@ import aiohttp
 from msgspec import Struct
 
 from gateway.errors import GatewayError, UpstreamError, failure
+from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
 from translators.core.errors import Failure
 
@@ -24,6 +25,9 @@ MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
 MAX_ERROR_BYTES = 4 * 1024 * 1024
 """Bytes of a response that is not a success: it is held whole, to find out what it says."""
+
+MASK = b"***"
+"""Stands for a key of the server's in what a caller is told."""
 
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
@@ -66,7 +70,8 @@ class UpstreamResponse:
 
     Deadlines are times of the loop's clock. first_deadline: of the first chunk; between: seconds from chunk to chunk;
     last_deadline: of the whole. forwarded: what it answers, where that was forwarded. retry_reasons: why Cohere was
-    called more than once. on_close: called once, with the response.
+    called more than once. repeats_key: its body is an error that contains the server's key. on_close: called once, with
+    the response.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class UpstreamResponse:
         self._failure: Failure | None = None
         self.on_close: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
+        self.repeats_key = False
         self.retry_reasons: Sequence[str] = ()
 
     def header(self, name: str) -> str:
@@ -195,19 +201,24 @@ class UpstreamResponse:
         compressed = self._forwarded is not None and self.header("content-encoding").lower() == "gzip"
         return _decompress(self._body) if compressed else self._body
 
-    async def failure(self, own_key: bool) -> Failure:
+    async def failure(self, own_key: bool, secret: str = "") -> Failure:
         """Returns what the caller is told of a response that is not a success; it is parsed once.
 
-        own_key: the key was the caller's own, so they are told what is wrong with it.
+        own_key: the key was the caller's own, so they are told what is wrong with it. secret: the server's key, if that
+        was used; it is masked where the body repeats it.
         """
         if self._failure is None:
-            self._failure = upstream_errors.upstream_failure(self.status, await self.error_body(), own_key)
+            body = await self.error_body()
+            if secret and (key := secret.encode()) in body:
+                self.repeats_key = True
+                body = body.replace(key, MASK)
+            self._failure = upstream_errors.upstream_failure(self.status, body, own_key)
         return self._failure
 
     async def raise_for_status(self, own_key: bool) -> None:
         """Raises UpstreamError if Cohere did not do what it was asked for. own_key: as in `failure`."""
         if self.status != 200:
-            raise UpstreamError(await self.failure(own_key), self.header("retry-after") or None)
+            raise UpstreamError(await self.failure(own_key), retry_after_header(self.header("retry-after")))
 
     async def drain(self) -> None:
         """Reads what follows a stream's last event, within bounds, so that the connection can be used again."""

@@ -4,6 +4,7 @@ Pure: clock and chance are passed in. `attempts.py` makes the retries; for a 200
 error, `pipeline/handler.py` does. Which failures are worth it: docs/cohere-api.md#retries.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -74,6 +75,9 @@ RESPONSE_RULES: Mapping[str | None, Rule] = {
 MAX_RETRY_AFTER = 86_400.0
 """Seconds that a Retry-After header may ask for; more is read as this."""
 
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+"""Whole seconds by RFC 9110; some proxies send fractions, and OpenAI's SDKs read them."""
+
 
 def cause_of(status: int, code: str | None) -> int | str:
     """Returns the key in RULES of an error response with this status, whose failure has this code."""
@@ -90,18 +94,24 @@ def rule_for(cause: int | str, own_key: bool = False) -> Rule:
     return rule or RULES.get(cause, FINAL)
 
 
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Returns the header in seconds: it is a number, or a date, which is compared with `now` (Unix seconds)."""
-    if not value:
-        return None
-    try:
+def parse_retry_after(value: str, now: float) -> float | None:
+    """Returns the header in seconds: it is a number, or a date, which is compared with `now` (Unix seconds).
+
+    None for what is neither.
+    """
+    if _NUMBER.fullmatch(value):
         seconds = float(value)
-    except ValueError:
+    else:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now
         except (ValueError, TypeError, OverflowError):
             return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if seconds == seconds else None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def retry_after_header(value: str) -> str | None:
+    """Returns the header as a caller may have it: a number of seconds or a date (RFC 9110, 10.2.3), else None."""
+    return None if parse_retry_after(value, 0.0) is None else value
 
 
 class RetryBudget:
