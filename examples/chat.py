@@ -1,4 +1,4 @@
-"""One question, one answer, and what the gateway says about both."""
+"""One question, one answer, and what the gateway reports about them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Cohere's own fields: an answer from given documents, and which words of it came from which document."""
+"""Cohere's own fields: an answer from documents, and which of its words came from which document."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Embeddings: which of these texts answers the question? Documents and question are embedded as what they are."""
+"""Embeddings: which of these texts answers the question? Documents and questions have types of their own."""
 
 import os
 

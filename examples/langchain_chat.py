@@ -1,4 +1,4 @@
-"""LangChain (the package langchain-openai): a chat model, an answer in a given shape, and embeddings."""
+"""LangChain (the package langchain-openai): a chat model, an answer in the shape of a schema, and embeddings."""
 
 import os
 
@@ -20,6 +20,6 @@ person = {
 shaped = model.with_structured_output(person).invoke("Ada Lovelace died at the age of 36.")
 print("shaped:", sorted(shaped))
 
-# LangChain would cut texts by OpenAI's tokens, for which it downloads their vocabulary; Cohere cuts by itself.
+# Otherwise LangChain would download OpenAI's vocabulary to split texts, which Cohere truncates itself.
 embeddings = OpenAIEmbeddings(model="cohere/embed-v4.0", check_embedding_ctx_length=False, **address)
 print("vector:", len(embeddings.embed_query("The Eiffel tower is 330 metres tall.")), "numbers")

@@ -9,11 +9,11 @@ client = OpenAI(
     api_key=os.environ.get("OPENAI_API_KEY", "any"),
 )
 
-# Beyond OpenAI's fields a model tells its endpoints, features and context length, as Cohere reports them.
+# Beside OpenAI's fields, a model has endpoints, features and a context length, as Cohere reports them.
 for model in client.models.list():
-    known = model.model_extra or {}
-    if "chat" in known["endpoints"]:
-        print(f"{model.id:40} {known.get('context_length', ''):>8} {', '.join(known.get('features', []))}")
+    details = model.model_extra or {}
+    if "chat" in details["endpoints"]:
+        print(f"{model.id:40} {details.get('context_length', ''):>8} {', '.join(details.get('features', []))}")
 
 successor = client.models.retrieve("cohere/command-r-plus")
 print("command-r-plus is served by", (successor.model_extra or {}).get("alias_of"))

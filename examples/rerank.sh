@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which documents answer a question: texts, and objects of which the fields that count are named.
+# Which documents answer a question: texts, and objects whose relevant fields are named.
 set -euo pipefail
 
 base=${OPENAI_BASE_URL:-http://127.0.0.1:8080/v1}

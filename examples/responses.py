@@ -1,4 +1,4 @@
-"""The Responses API: a conversation that the gateway remembers, and a stream of events."""
+"""The Responses API: a conversation that the gateway stores, and a stream of events."""
 
 import os
 
@@ -13,7 +13,7 @@ MODEL = "cohere/command-a-03-2025"
 first = client.responses.create(model=MODEL, instructions="Answer briefly.", input="What is the capital of France?")
 print("first: ", first.output_text)
 
-# The second request sends its own input only: what was said before is stored under the first one's id.
+# The second request sends only its own input: the earlier turns are stored under the id of the first one.
 stream = client.responses.create(model=MODEL, input="Count from 1 to 3.", previous_response_id=first.id, stream=True)
 print("second:", end=" ")
 for event in stream:

@@ -1,4 +1,4 @@
-"""A streamed answer with its thinking: pieces as they come, the token counts at the end."""
+"""A streamed answer with its reasoning: pieces as they arrive, the token counts at the end."""
 
 import os
 
@@ -21,7 +21,7 @@ for piece in pieces:
     if piece.usage:
         print(f"\ntokens:   {piece.usage.prompt_tokens} in, {piece.usage.completion_tokens} out")
     for choice in piece.choices:
-        # OpenAI's own API has no name for the thinking; `reasoning_content` is the one in wide use.
+        # OpenAI's own API has no field for reasoning; `reasoning_content` is the one in wide use.
         thought = getattr(choice.delta, "reasoning_content", None)
         if thought:
             print(thought if thinking else f"thinking: {thought}", end="", flush=True)

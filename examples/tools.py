@@ -1,4 +1,4 @@
-"""A tool call and back: the model asks for the weather, this program looks it up, the model answers."""
+"""A tool call and its result: the model asks for the weather, this program looks it up, the model answers."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is said in a recording. Cohere wants to be told the language.
+# A recording as text. Cohere does not detect the language.
 set -euo pipefail
 
 base=${OPENAI_BASE_URL:-http://127.0.0.1:8080/v1}

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gateway.cli import main
 from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED
@@ -28,9 +29,6 @@ GUIDES = "\n".join(text for name, text in TEXTS.items() if re.fullmatch(r"docs/[
 
 PACKAGES = ("gateway", "translators", "schemas")
 TOP = (*PACKAGES, "tests", "docs", "examples", ".locks", ".ci", ".github")
-AWAITED = ("tests/golden",)
-"""Folders that CONTRIBUTING describes before they exist; once one exists, what is said of it is checked."""
-
 NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
 """Names in the environment that are read before the settings are."""
 
@@ -49,7 +47,7 @@ def prose(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", docs.DOCUMENTS)
-def test_the_tables_are_fresh(name: str) -> None:
+def test_tables_are_fresh(name: str) -> None:
     assert docs.regenerated(TEXTS[name]) == TEXTS[name], f"the tables of {name} are stale: run make docs"
 
 
@@ -75,13 +73,13 @@ def test_boxes_of_a_row_do_not_overlap() -> None:
     assert all(right - left >= architecture.BOX[0] for left, right in pairwise(middles))
 
 
-def test_every_table_stands_somewhere() -> None:
-    found = [match["name"] for name in docs.DOCUMENTS for match in docs.GENERATED.finditer(TEXTS[name])]
-    assert sorted(found) == sorted(docs.TABLES)
-    assert EVERYTHING.count("<!-- generated:") == len(found) == EVERYTHING.count("<!-- end -->")
+def test_every_table_is_in_a_document() -> None:
+    tables = [match["name"] for name in docs.DOCUMENTS for match in docs.GENERATED.finditer(TEXTS[name])]
+    assert sorted(tables) == sorted(docs.TABLES)
+    assert EVERYTHING.count("<!-- generated:") == len(tables) == EVERYTHING.count("<!-- end -->")
 
 
-def test_a_stale_table_is_seen() -> None:
+def test_a_stale_table_is_reported() -> None:
     name = "docs/models.md"
     stale = TEXTS[name].replace("`command-light`", "`command-heavy`")
     assert stale != TEXTS[name]
@@ -129,7 +127,7 @@ def headings(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_have_a_target(name: str) -> None:
     for link in LINK.findall(prose(TEXTS[name])):
         if link.startswith("https://"):
             continue
@@ -166,14 +164,14 @@ def citations(text: str) -> Iterator[str]:
     yield from re.findall(r"(?<!RFC )\b(?:API notes|Appendix) [§\w]+", text)
 
 
-def test_a_citation_of_nothing_is_seen() -> None:
+def test_a_citation_of_a_missing_document_is_reported() -> None:
     bad = "product.md, docs/none.md and docs/chat.md#nowhere, Cohere API notes §5"
     assert [*citations(bad)] == ["product.md", "docs/none.md", "docs/chat.md#nowhere", "API notes §5"]
     assert not [*citations("https://example.com/a/readme.md, README.md, docs/chat.md, docs/cohere-api.md#errors")]
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "tests", "examples"])
-def test_what_the_code_cites_can_be_read(folder: str) -> None:
+def test_sources_cite_documents_that_exist(folder: str) -> None:
     paths = [path for path in SOURCE_FILES if path.is_relative_to(ROOT / folder) and path != Path(__file__)]
     unreadable = {
         str(path.relative_to(ROOT)): wrong for path in paths if (wrong := [*citations(path.read_text("utf-8"))])
@@ -187,15 +185,60 @@ def test_paths_exist(name: str) -> None:
         for word in span.split():
             if not re.fullmatch(rf"(?:{'|'.join(map(re.escape, TOP))})/[\w./-]*", word):
                 continue
-            awaited = next((folder for folder in AWAITED if word.startswith(folder)), None)
-            if awaited is not None and (not (ROOT / awaited).exists() or "..." in word):
-                continue
             assert (ROOT / word).exists(), f"{name}: {word}"
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_names_of_this_machine_are_not_told(name: str) -> None:
-    assert not re.search(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|opt|var|usr)/", TEXTS[name])
+PUBLISHED = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/**/*",
+        "examples/*",
+        ".github/**/*",
+        ".ci/*",
+        ".editorconfig",
+        ".pre-commit-config.yaml",
+    )
+    for path in ROOT.glob(pattern)
+    if path.is_file()
+)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_names_this_machine_or_a_registry(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").removeprefix("#!/usr/bin/env bash\n")
+    assert not re.search(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|opt|var|usr)/", text)
+    assert not re.search(r"pypi\.org|pythonhosted|npmjs|yarnpkg|proxy\.golang", text)
+
+
+def test_the_workflow_runs_ci_on_every_python_that_is_supported() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    supported = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    (job,) = workflow["jobs"].values()
+    assert job["strategy"]["matrix"]["python"] == supported
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert {"postgres", "redis"} == set(job["services"])
+    tests = "\n".join(path.read_text("utf-8") for path in SOURCE_FILES if path.is_relative_to(ROOT / "tests"))
+    assert all(f'"{name}"' in tests for name in job["env"]), "a variable that no test reads"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.name)
+def test_issue_forms_are_well_formed(path: Path) -> None:
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.name == "config.yml":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    ids = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+    assert len(ids) == len(set(ids)) > 0
+    assert all(field["attributes"]["label"] for field in form["body"] if field["type"] != "markdown")
+
+
+def test_the_hooks_run_the_tools_of_the_project() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    assert all(hook["entry"].startswith(".venv/bin/python ") for hook in repository["hooks"])
 
 
 def test_make_targets_exist() -> None:
@@ -231,7 +274,7 @@ def test_settings_files_in_the_documents_load(snippet: str, tmp_path: Path) -> N
     assert load({}, str(file)) != load({})
 
 
-def test_codex_is_sent_to_the_base_url() -> None:
+def test_the_configuration_of_codex_names_the_base_url() -> None:
     (snippet,) = [text for text in TOML if "model_providers" in text]
     configuration = tomllib.loads(snippet)
     provider = configuration["model_providers"][configuration["model_provider"]]
@@ -269,24 +312,24 @@ def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) ->
         assert any(option in text for text in helps.values()), f"no command has {option}"
 
 
-def test_what_is_not_yet_there_is_not_there() -> None:
-    found = re.search(r"\*\*Not yet:\*\*(.*?)\n\n", TEXTS["README.md"], re.DOTALL)
-    assert found, "the README says what is missing; when nothing is, remove this test"
+def test_what_the_readme_calls_missing_is_missing() -> None:
+    missing = re.search(r"\*\*Not yet:\*\*(.*?)\n\n", TEXTS["README.md"], re.DOTALL)
+    assert missing, "the README says what is missing; when nothing is, remove this test"
     served = {row.path for row in TRANSLATED} | {row.path for row in COUNTS} | {row.path for row in LOOKUPS}
-    for path in re.findall(r"`(/[^`]*)`", found[1]):
+    for path in re.findall(r"`(/[^`]*)`", missing[1]):
         assert not any(other.startswith(path) for other in served), f"{path} is served now: take it from 'Not yet'"
 
 
-def test_the_session_of_translate_is_true(
+def test_the_example_of_translate_prints_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = re.search(r"\$ echo '(.*?)' \|\n +\S+ (translate chat)\n(.*?)^```$", EVERYTHING, re.MULTILINE | re.DOTALL)
-    assert found
-    request, command, shown = found.groups()
+    session = re.search(r"\$ echo '(.*?)' \|\n +\S+ (translate chat)\n(.*?)^```$", EVERYTHING, re.MULTILINE | re.DOTALL)
+    assert session
+    request, command, printed = session.groups()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(request.encode())))
     monkeypatch.chdir(tmp_path)  # no gateway.toml here
     for name in [name for name in os.environ if name.startswith(("GATEWAY_", "COHERE_", "CO_"))]:
         monkeypatch.delenv(name)
     assert main.main(command.split()) == 0
-    told = capsys.readouterr()
-    assert told.out + told.err == shown
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == printed

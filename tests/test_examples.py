@@ -27,8 +27,8 @@ ORIGIN = BASE_URL.removesuffix("/v1")
 SECONDS = 60
 SNIPPET = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
-# What each example must have said, as patterns in the order of its output.
-SAID: Mapping[str, tuple[str, ...]] = {
+# What each example must print, as patterns in their order.
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "chat.py": (
         r"answer: +The capital of France is Paris\.",
         r"tokens: +[1-9]\d*",
@@ -125,9 +125,9 @@ def announced(server: subprocess.Popen[bytes], out: Path, log: Path) -> str:
         assert time.monotonic() < deadline, f"the gateway does not say where it is: {text}"
         time.sleep(0.02)
     assert "NOT Cohere" in text
-    found = re.search(r"base URL +(\S+)", text)
-    assert found, text
-    return found[1]
+    base_url = re.search(r"base URL +(\S+)", text)
+    assert base_url, text
+    return base_url[1]
 
 
 def run(command: list[str], base_url: str, home: Path) -> str:
@@ -144,17 +144,17 @@ def run(command: list[str], base_url: str, home: Path) -> str:
 
 def shell() -> str:
     """bash, for what calls curl."""
-    found = shutil.which("bash")
-    if found is None or shutil.which("curl") is None:
+    bash = shutil.which("bash")
+    if bash is None or shutil.which("curl") is None:
         pytest.skip("needs bash and curl")
-    return found
+    return bash
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == set(SAID)
+    assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == set(OUTPUTS)
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_an_example_is_short_and_runs_as_it_is(name: str) -> None:
     text = (ROOT / "examples" / name).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 40
@@ -162,15 +162,15 @@ def test_an_example_is_short_and_runs_as_it_is(name: str) -> None:
     assert "OPENAI_BASE_URL" in text
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_an_example_says_what_it_promises(name: str, base_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_an_example_prints_what_is_expected(name: str, base_url: str, tmp_path: Path) -> None:
     program = str(ROOT / "examples" / name)
     output = run([shell() if name.endswith(".sh") else sys.executable, program], base_url, tmp_path)
-    place = 0
-    for pattern in SAID[name]:
-        found = re.compile(pattern).search(output, place)
-        assert found, f"{pattern} is not in, or not in its place in:\n{output}"
-        place = found.end()
+    start = 0
+    for pattern in OUTPUTS[name]:
+        match = re.compile(pattern).search(output, start)
+        assert match, f"{pattern} is missing, or out of order, in:\n{output}"
+        start = match.end()
 
 
 # What the `sh` snippets of a document must print, in their order.

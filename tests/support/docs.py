@@ -219,10 +219,12 @@ def refusals() -> str:
     for reason, failed in FAILED_REASONS.items():
         meaning = Meaning(failed.status, failed.type, failed.code, failed.should_retry)
         lines.append((f"finish reason {code(reason)}", meaning, meaning))
-    return table(head, ((said, _told(own), "same" if own == server else _told(server)) for said, own, server in lines))
+    return table(
+        head, ((cause, _answer(own), "same" if own == server else _answer(server)) for cause, own, server in lines)
+    )
 
 
-def _told(meaning: Meaning) -> str:
+def _answer(meaning: Meaning) -> str:
     retry = {None: "", True: ", `x-should-retry: true`", False: ", `x-should-retry: false`"}[meaning.should_retry]
     return f"{meaning.status} {code(meaning.code)}{retry}"
 
@@ -248,8 +250,8 @@ def faults() -> str:
 def targets() -> str:
     """The make targets with the `##` text that `make` prints."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    found = re.findall(r"^([a-z-]+):.*?## (.*)$", makefile, re.MULTILINE)
-    return table(("Target", "Does"), ((code(f"make {name}"), does) for name, does in found))
+    lines = re.findall(r"^([a-z-]+):.*?## (.*)$", makefile, re.MULTILINE)
+    return table(("Target", "Does"), ((code(f"make {name}"), does) for name, does in lines))
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -278,7 +280,7 @@ FILES: Mapping[str, Callable[[], str]] = {"docs/architecture.svg": architecture.
 
 def regenerated(text: str) -> str:
     """The document with every generated part made anew. KeyError: it asks for a table that does not exist."""
-    return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n{found[3]}", text)
+    return GENERATED.sub(lambda match: f"{match[1]}\n{TABLES[match['name']]()}\n{match[3]}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
