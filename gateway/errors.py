@@ -80,7 +80,7 @@ ERRORS: Mapping[str, Meaning] = {
     "no_previous": Meaning(
         404, _INVALID, "previous_response_not_found", "the caller has no stored response with this id"
     ),
-    "no_response": Meaning(404, _INVALID, "response_not_found", "no stored response of the caller's has this id"),
+    "no_response": Meaning(404, _INVALID, "response_not_found", "the caller has no stored response with this id"),
     "no_conversation": Meaning(404, _INVALID, "conversation_not_found", "the caller has no conversation with this id"),
     "no_item": Meaning(404, _INVALID, "item_not_found", "the caller has no stored item with this id"),
     "wrong_method": Meaning(

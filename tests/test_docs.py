@@ -259,9 +259,24 @@ def test_settings_exist() -> None:
     mentioned = set(re.findall(r"\b(?:GATEWAY|COHERE|CO)_[A-Z_]+\b", EVERYTHING))
     assert mentioned <= names, f"no such setting: {sorted(mentioned - names)}"
     paths = {line.path for line in lines}
-    keys = set(re.findall(r"`((?:models|timeouts|metrics)\.[a-z_]+)`", EVERYTHING))
+    tables = "|".join(sorted({path.partition(".")[0] for path in paths if "." in path}))
+    keys = set(re.findall(rf"`((?:{tables})\.[a-z_]+)`", EVERYTHING.replace("`metrics.py`", "")))
     keys -= set(RENAMED)  # the changelog says what they are called now
     assert keys <= paths, f"no such key: {sorted(keys - paths)}"
+
+
+def test_metrics_exist() -> None:
+    guides = f"{TEXTS['README.md']} {GUIDES}"
+    names = set(re.findall(r"^\| `(gateway_[a-z_]+)`", TEXTS["docs/reference/metrics.md"], re.MULTILINE))
+    mentioned = set(re.findall(r"`(gateway_[a-z_]+)", guides)) - {"gateway_notes", "gateway_stopping"}
+    assert mentioned <= names, f"no such metric: {sorted(mentioned - names)}"
+
+
+def test_error_codes_exist() -> None:
+    codes = set(re.findall(r"`([a-z_]+)`", TEXTS["docs/reference/errors.md"]))
+    mentioned = set(re.findall(r"\b[1-5]\d\d `([a-z_]+)`", GUIDES))
+    assert len(mentioned) > 20
+    assert mentioned <= codes, f"no such code: {sorted(mentioned - codes)}"
 
 
 TOML = re.findall(r"^```toml\n(.*?)^```$", EVERYTHING, re.MULTILINE | re.DOTALL)

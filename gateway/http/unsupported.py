@@ -55,12 +55,12 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "/v1/images": Unsupported(
         "Image generation is",
         "Cohere's models do not generate images",
-        "Chat messages can contain images, for models that see",
+        "Chat messages can contain images, on models that accept them",
     ),
     "/v1/videos": Unsupported(
         "Video generation is",
         "Cohere's models do not generate videos",
-        "Chat messages can contain images, for models that see",
+        "Chat messages can contain images, on models that accept them",
     ),
     "/v1/files": Unsupported("Files are", "the gateway stores no files", _FILES),
     "/v1/uploads": Unsupported("Uploads are", "the gateway stores no files", _FILES),
@@ -87,7 +87,7 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "/v1/content_provenance_checks": Unsupported(
         "Provenance checks are",
         "Cohere's models do not generate images",
-        "Chat messages can contain images, for models that see",
+        "Chat messages can contain images, on models that accept them",
     ),
 }
 """By path: a row is about its path and what lies below, or below alone where it ends in a slash."""
