@@ -242,7 +242,7 @@ def test_the_master_key_may_be_for_managing_only() -> None:
 def test_a_stranger_need_not_be_heard_out(virtual: Stage) -> None:
     """The 401 comes before the body does."""
     head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 5000000\r\n\r\n"
-    with socket.create_connection(virtual.gateway.address, 5) as connection:
+    with socket.create_connection(virtual.gateway.address, 30) as connection:
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 

@@ -652,7 +652,7 @@ def test_nowhere(theatre: Stage, path: str) -> None:
 
 def test_expect_100(theatre: Stage) -> None:
     theatre.plays(answered())
-    with socket.create_connection(theatre.gateway.address, 5) as connection:
+    with socket.create_connection(theatre.gateway.address, 30) as connection:
         head = f"{POST}\r\nhost: a\r\n{AUTHORIZATION}\r\nexpect: 100-continue\r\nconnection: close\r\n"
         connection.sendall(f"{head}content-length: {len(GOOD)}\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 100")

@@ -37,7 +37,7 @@ def reading(staged: Stage, path: str = CHAT) -> Iterator[socket.socket]:
         f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {CALLER_KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection(staged.gateway.address, 10) as connection:
+    with socket.create_connection(staged.gateway.address, 30) as connection:
         connection.sendall(head.encode() + body)
         yield connection
 

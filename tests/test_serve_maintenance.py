@@ -134,7 +134,7 @@ def test_sigterm_lets_a_response_end(tmp_path: Path) -> None:
             time.sleep(0.3)
             assert server.running
             go_on.set()
-            assert server.ends(10) == 0
+            assert server.ends() == 0
             lines = server.errors()
         assert [line["outcome"] for line in lines if line["operation"] == "responses"] == ["ok"]
         with gateway_over(upstream.url, database_url=database, cohere_api_key=["server-key"]) as other:
@@ -156,7 +156,7 @@ def test_what_a_shutdown_ends_has_failed(tmp_path: Path, number: int, seconds: s
                 server.signal(number)
                 told = checked(one.rest())
             assert told[-1]["type"] == "response.failed"
-            assert server.ends(15) == 0
+            assert server.ends() == 0
             lines = [line for line in server.errors() if line["operation"] == "responses"]
         assert [(line["status"], line["error"]) for line in lines] == [(503, "not_ready")] * 2
         with gateway_over(upstream.url, database_url=database, cohere_api_key=["server-key"]) as other:

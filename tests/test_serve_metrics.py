@@ -224,7 +224,7 @@ def test_in_flight() -> None:
     gauge = "gateway_requests_in_flight"
     with waiting((Pause(NEVER),)) as scene:
         assert scene.gateway.metrics()[gauge] == 1  # the scrape itself
-        with socket.create_connection(scene.gateway.address, 5) as connection:
+        with socket.create_connection(scene.gateway.address, 30) as connection:
             connection.sendall(request_bytes())
             scene.asked.wait_in_thread()
             assert scene.gateway.metrics()[gauge] == 2
@@ -248,7 +248,7 @@ def test_in_flight() -> None:
 )
 def test_callers_who_leave(stream: bool, script: Any, sees: bytes, phase: str) -> None:
     with waiting(script) as scene:
-        with socket.create_connection(scene.gateway.address, 5) as connection:
+        with socket.create_connection(scene.gateway.address, 30) as connection:
             connection.sendall(request_bytes(stream=stream))
             scene.asked.wait_in_thread()
             if sees:
@@ -300,7 +300,7 @@ def test_a_request_cut_by_shutdown(
 
     with ScriptedUpstream(play).run_in_thread() as upstream, contextlib.ExitStack() as stack:
         with gateway_over(upstream.url, graceful_timeout=0.1) as gateway:
-            connection = stack.enter_context(socket.create_connection(gateway.address, 5))
+            connection = stack.enter_context(socket.create_connection(gateway.address, 30))
             connection.sendall(request_bytes("cut", stream=stream))
             called.wait_in_thread()
             if sees:

@@ -41,7 +41,7 @@ from support.scripted_upstream import (
     transcript,
 )
 
-SOON = 1.0
+SOON = 5.0
 SERVERS: dict[str, Any] = {"cohere_api_key": [SERVER_KEY]}
 OK = json_answer(200, {"ok": True})
 V2 = "/cohere/v2/chat"
@@ -669,7 +669,7 @@ def head_of(path: str, length: int | None, identity: str = "leaver", verb: str =
 def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees: bytes) -> None:
     own.plays((Pause(0), *script))
     mark = len(own.gateway.log.lines)
-    with socket.create_connection(own.gateway.address, 5) as connection:
+    with socket.create_connection(own.gateway.address, 30) as connection:
         connection.sendall(head_of(path, 2) + b"{}")
         received = b""
         while sees not in received:
@@ -691,7 +691,7 @@ def test_what_a_leaving_caller_had_made_is_estimated(own: Stage, count: int) -> 
     """Cohere tells what it counted at the end only, and that never came."""
     sent = transcript(*story(*["piece"] * count), done=False)[:-150]
     own.plays(event_stream(sent, ending=Pause(30)))
-    with socket.create_connection(own.gateway.address, 5) as connection:
+    with socket.create_connection(own.gateway.address, 30) as connection:
         connection.sendall(head_of(V2, 2, f"left-after-{count}") + b"{}")
         received = b""
         while not CHUNK_EDGE.sub(b"", received).endswith(sent[-60:]):
@@ -767,7 +767,7 @@ LARGE = 64 * len(MEGABYTE)
 
 def test_an_upload_waits_for_whoever_takes_it() -> None:
     """What Cohere does not take, the caller keeps: nothing but the buffers of four sockets is on the way."""
-    with receiving() as (gateway, receiver), socket.create_connection(gateway.address, 10) as connection:
+    with receiving() as (gateway, receiver), socket.create_connection(gateway.address, 30) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         connection.sendall(head_of("/cohere/v1/datasets?name=x&type=embed-input", LARGE))
         taken = 0
@@ -795,7 +795,7 @@ def test_an_upload_in_chunks_goes_on_in_chunks(own: Stage) -> None:
     own.plays(OK)
     pieces = [b"one", b"two" * 1000, b"x" * 200_000]
     sent = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    with socket.create_connection(own.gateway.address, 10) as connection:
+    with socket.create_connection(own.gateway.address, 30) as connection:
         connection.sendall(head_of("/cohere/v1/datasets", None) + sent)
         assert b" 200 " in connection.recv(65536)
     (request,) = own.upstream.requests
@@ -807,7 +807,7 @@ def test_an_upload_in_chunks_goes_on_in_chunks(own: Stage) -> None:
 def test_a_caller_leaves_an_upload(length: int | None) -> None:
     with receiving() as (gateway, receiver):
         receiver.go_on.set()
-        with socket.create_connection(gateway.address, 5) as connection:
+        with socket.create_connection(gateway.address, 30) as connection:
             piece = MEGABYTE if length else b"%x\r\n%s\r\n" % (len(MEGABYTE), MEGABYTE)
             connection.sendall(head_of("/cohere/v1/datasets", length) + piece)
             assert receiver.begun.wait(5)
@@ -822,7 +822,7 @@ def test_a_caller_leaves_an_upload(length: int | None) -> None:
 def test_an_answer_before_the_end_of_an_upload() -> None:
     """Cohere refuses what it has not read: the caller hears of it, and nothing is left waiting."""
     early = b'HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{"message":"big"}'
-    with receiving(early) as (gateway, receiver), socket.create_connection(gateway.address, 10) as connection:
+    with receiving(early) as (gateway, receiver), socket.create_connection(gateway.address, 30) as connection:
         connection.sendall(head_of("/cohere/v1/datasets", LARGE, "early"))
         connection.settimeout(0.5)
         with pytest.raises(TimeoutError):  # everything on the way is full
@@ -840,7 +840,7 @@ def test_an_answer_before_the_end_of_an_upload() -> None:
 def test_an_upload_that_grows_too_large_is_stopped() -> None:
     with receiving(upload_limit=1_000_000) as (gateway, receiver):
         receiver.go_on.set()
-        with socket.create_connection(gateway.address, 10) as connection:
+        with socket.create_connection(gateway.address, 30) as connection:
             piece = b"%x\r\n%s\r\n" % (400_000, bytes(400_000))
             connection.sendall(head_of("/cohere/v1/datasets", None) + piece * 3)
             answer = b""
@@ -852,7 +852,7 @@ def test_an_upload_that_grows_too_large_is_stopped() -> None:
 
 def test_an_upload_that_cohere_stops_taking_is_given_up() -> None:
     with receiving(timeouts=Timeouts(between_events=0.5)) as (gateway, receiver):
-        with socket.create_connection(gateway.address, 10) as connection:
+        with socket.create_connection(gateway.address, 30) as connection:
             connection.sendall(head_of("/cohere/v1/datasets", LARGE))
             threading.Thread(target=_push, args=(connection,), daemon=True).start()
             answer = connection.recv(65536)
@@ -873,7 +873,7 @@ def test_a_reader_who_stops_makes_cohere_wait() -> None:
     steps += [Write(MEGABYTE)] * 64
     with stage() as on:
         on.plays((*steps, End()))
-        with socket.create_connection(on.gateway.address, 10) as connection:
+        with socket.create_connection(on.gateway.address, 30) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             connection.sendall(head_of("/cohere/v1/datasets/x", 0, verb="GET"))
             head = connection.recv(1000)

@@ -633,7 +633,7 @@ def test_a_probe_whose_caller_leaves_lets_the_next_call_probe() -> None:
         for _ in range(3):
             stage.gateway.chat()
         while not probed.is_set():
-            with socket.create_connection(stage.gateway.address, 10) as connection:
+            with socket.create_connection(stage.gateway.address, 30) as connection:
                 connection.sendall(request_bytes("prober"))
                 until_probed_or_refused(connection, probed)
         stage.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
@@ -749,7 +749,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
         rush.asks()
         asked.wait_in_thread()
         for identity in ("one", "two", "three"):
-            with socket.create_connection(stage.gateway.address, 10) as connection:
+            with socket.create_connection(stage.gateway.address, 30) as connection:
                 connection.sendall(request_bytes(identity))
                 stage.gateway.ask("GET", "/health/live")  # it has been read by now, and waits
             assert stage.gateway.log.line_of(identity)["outcome"] == "client_closed"
@@ -761,7 +761,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
 
 def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
     with theatre([refused(503)], retries=Retries(initial_backoff=20.0, max_backoff=20.0)) as stage:
-        with socket.create_connection(stage.gateway.address, 10) as connection:
+        with socket.create_connection(stage.gateway.address, 30) as connection:
             connection.sendall(request_bytes("leaver"))
             awaited(lambda: bool(stage.upstream.exchanges))
             stage.upstream.exchanges[0].finished.wait_in_thread()

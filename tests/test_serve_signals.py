@@ -80,7 +80,7 @@ def served(
 
 
 def asking(server: Process, path: str = "", **fields: Any) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), 10)
+    connection = socket.create_connection(("127.0.0.1", server.port), 30)
     asked = request_bytes(**fields)
     connection.sendall(asked.replace(b"/v1/chat/completions", path.encode(), 1) if path else asked)
     return connection
@@ -108,7 +108,7 @@ def test_a_stream_that_has_no_time_left_is_told_so(path: str, stop: signal.Signa
             assert b"event: response.failed" in received and b"data: [DONE]" in received
         else:
             assert b'data: {"error":' in received and b"[DONE]" not in received
-        assert stage.server.ends(5) == 0
+        assert stage.server.ends() == 0
         (line,) = [line for line in stage.server.errors() if line["operation"] != "health"]
         assert (line["outcome"], line["error"]) == ("error", "gateway_stopping")
 
@@ -128,7 +128,7 @@ def test_who_has_heard_nothing_gets_an_ordinary_error(script: Script, stream: bo
             stage.server.signal(signal.SIGTERM)
             received = rest(connection)
         assert received.startswith(b"HTTP/1.1 503") and b"gateway_stopping" in received
-        assert stage.server.ends(5) == 0
+        assert stage.server.ends() == 0
 
 
 def test_who_waits_in_the_queue_gets_one_too(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_who_waits_in_the_queue_gets_one_too(tmp_path: Path) -> None:
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200", b"HTTP/1.1 503"]
         assert all(b"gateway_stopping" in answer for answer in answers)
         assert len(stage.upstream.requests) == 1
-        assert stage.server.ends(5) == 0
+        assert stage.server.ends() == 0
 
 
 def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
     with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(go_on), Chunk(REST), End())) as stage:
         with (
             asking(stage.server, stream=True) as connection,
-            socket.create_connection(("127.0.0.1", stage.server.port), 10) as watcher,
+            socket.create_connection(("127.0.0.1", stage.server.port), 30) as watcher,
         ):
             reads_until(connection, b'"Hi"')
             asks = b"GET /health/ready HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -158,7 +158,7 @@ def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
             stage.server.signal(signal.SIGTERM)
             go_on.set()
             assert b"[DONE]" in rest(connection)
-        assert stage.server.ends(5) == 0
+        assert stage.server.ends() == 0
 
 
 def test_what_runs_in_the_background_ends_in_good_order_too() -> None:
@@ -172,7 +172,7 @@ def test_what_runs_in_the_background_ends_in_good_order_too() -> None:
         running.signal(signal.SIGINT)
         assert b"HTTP/1.1 200" in running.chat()
         running.signal(signal.SIGTERM)
-        assert running.ends(5) == 0
+        assert running.ends() == 0
     finally:
         running.close()
 
@@ -206,7 +206,7 @@ def test_settings_are_read_again_and_no_stream_is_dropped(workers: int, tmp_path
             go_on.set()
             assert b"there." in reads_until(connection, b"[DONE]")
         stage.server.signal(signal.SIGTERM)
-        assert stage.server.ends(5) == 0
+        assert stage.server.ends() == 0
 
 
 def test_who_waits_for_a_key_is_served_with_a_new_one(tmp_path: Path) -> None:

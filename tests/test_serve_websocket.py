@@ -621,7 +621,7 @@ def upgrade(gateway: Gateway, headers: dict[str, str], host: str = "") -> bytes:
     lines += ["upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13"]
     lines += ["sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", f"authorization: Bearer {gateway.key}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    with sockets.create_connection(gateway.address, 5) as connection:
+    with sockets.create_connection(gateway.address, 30) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         found = b""
         while b"\r\n\r\n" not in found:
@@ -728,7 +728,7 @@ def test_sigterm_ends_an_idle_socket_at_once_and_lets_others_finish(tmp_path: Pa
             with pytest.raises(ConnectionClosed) as caught:
                 busy.hear()
             assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
-        assert server.ends(5) == 0
+        assert server.ends() == 0
         server.errors()
 
 
@@ -744,7 +744,7 @@ def test_a_socket_that_outlives_the_grace_is_told_so(tmp_path: Path) -> None:
         with pytest.raises(ConnectionClosed) as caught:
             busy.hear()
         assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
-        assert server.ends(5) == 0
+        assert server.ends() == 0
         (line,) = [line for line in server.lines() if line["operation"] == "responses"]
         assert (line["outcome"], line["error"]) == ("error", "gateway_stopping")
 

@@ -388,7 +388,7 @@ def test_coheres_refusal_is_told_whoever_is_asked() -> None:
 
 def test_a_caller_who_leaves_in_the_middle_is_no_failure_of_cohere(theatre: Stage) -> None:
     body = encoded([*FIRST, ("file", "a.wav", bytes(500_000))])
-    with socket.create_connection(theatre.gateway.address, 5) as connection:
+    with socket.create_connection(theatre.gateway.address, 30) as connection:
         head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nx-request-id: gone\r\ncontent-length: {len(body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in MULTIPART.items())
         connection.sendall(head.encode() + b"\r\n" + body[:200_000])

@@ -108,7 +108,7 @@ class Written(io.BytesIO):
         with self._changed:
             return [json.loads(line) for line in self.getvalue().splitlines()]
 
-    def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 5.0) -> dict[str, Any]:
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20.0) -> dict[str, Any]:
         """The first line that is wanted: it is written after the answer's last byte, so it may still come."""
         found: list[dict[str, Any]] = []
 
@@ -153,7 +153,7 @@ class Gateway:
         return str(parts.hostname), int(parts.port or 0)
 
     def ask(
-        self, method: str, path: str, body: Any = None, headers: Headers | None = None, timeout: float = 10
+        self, method: str, path: str, body: Any = None, headers: Headers | None = None, timeout: float = 30
     ) -> Seen:
         """One request over a connection of its own. `headers` replace the bearer key and the content type."""
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
@@ -173,7 +173,7 @@ class Gateway:
         finally:
             connection.close()
 
-    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Seen:
+    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 30) -> Seen:
         """A chat request; `headers` are added to the usual ones."""
         usual = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         return self.ask("POST", CHAT, body, usual | dict(headers or {}), timeout)
@@ -203,7 +203,7 @@ class Gateway:
             "base_url": f"{self.url}/v1",
             "api_key": key or self.key,
             "max_retries": 0,
-            "timeout": 10,
+            "timeout": 30,
         }
         with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:  # loading certificates is slow
             yield openai.OpenAI(**(given | options), http_client=http_client)

@@ -116,9 +116,14 @@ class Process:
         else:
             self._process.send_signal(number)
 
-    def ends(self, within: float) -> int:
-        """The exit status; TimeoutExpired when it does not come in time."""
+    def ends(self, within: float = 30.0) -> int:
+        """Return the exit status; TimeoutExpired when it does not come within so many seconds."""
         return self._process.wait(within)
+
+    @property
+    def at_once(self) -> float:
+        """Seconds that are no time on this machine now: it may be busy, and how long the start took tells."""
+        return 1 + 2 * self.announced_after
 
     @property
     def id(self) -> int:
@@ -179,7 +184,7 @@ def process(*arguments: str, **environment: str) -> Iterator[Process]:
         found.close()
 
 
-def awaited(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def awaited(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Until something is true that nobody announces."""
     deadline = time.monotonic() + seconds
     while not condition():

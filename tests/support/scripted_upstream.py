@@ -180,7 +180,7 @@ class Signal:
             with self._lock:
                 self._waiting.remove(entry)  # a loop that has been closed since must not be called
 
-    def wait_in_thread(self, timeout: float = 5.0) -> None:
+    def wait_in_thread(self, timeout: float = 20.0) -> None:
         """Wait in a synchronous test; TimeoutError when it does not come."""
         if not self._set.wait(timeout):
             raise TimeoutError(f"not set within {timeout} s")
