@@ -29,6 +29,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from gateway.app import create_app
+from gateway.http import drain
 from gateway.http.body import Pieces
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.server import hypercorn_patches
@@ -55,6 +56,12 @@ def theatre() -> Iterator[Stage]:
     with stage(body_limit=LIMIT) as found:
         found.plays(answered())
         yield found
+
+
+@pytest.fixture(autouse=True)
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many callers here never end the body that they announced: none of them is waited for long."""
+    monkeypatch.setattr(drain, "LINGER_SECONDS", 0.4)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from gateway.http import drain
 from gateway.settings.schema import Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
 from support.asgi_server import raw_request
@@ -43,6 +44,12 @@ def theatre() -> Iterator[Stage]:
         written = found.gateway.log.getvalue().decode()
         for canary in (CANARY, KEY_CANARY, QUERY_CANARY, "Traceback"):
             assert canary not in written
+
+
+@pytest.fixture(autouse=True)
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many callers here never end the body that they announced: none of them is waited for long."""
+    monkeypatch.setattr(drain, "LINGER_SECONDS", 0.4)
 
 
 @pytest.fixture(autouse=True)

@@ -142,7 +142,7 @@ def test_sigterm_lets_a_response_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "seconds"), [(signal.SIGTERM, "2"), (signal.SIGINT, "60")], ids=["SIGTERM", "Ctrl-C"]
+    ("number", "seconds"), [(signal.SIGTERM, "1"), (signal.SIGINT, "60")], ids=["SIGTERM", "Ctrl-C"]
 )
 def test_what_a_shutdown_ends_has_failed(tmp_path: Path, number: int, seconds: str) -> None:
     database = f"sqlite:///{tmp_path}/gateway.sqlite3"
@@ -198,7 +198,7 @@ def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[See
 
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1.5))
+    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1.0))
     monkeypatch.setattr(background, "CHECK_SECONDS", 0.1)
 
 
@@ -207,7 +207,7 @@ def test_a_process_at_work_keeps_its_lease(database: str, short_lease: None) -> 
     with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene, gateway_over("", database_url=database):
         scene.plays(late(go_on))
         id = begin(scene.gateway).body["id"]
-        time.sleep(4)  # more than twice its lease, and longer than the other one's look takes to come
+        time.sleep(2.5)  # more than twice its lease, and longer than the other one's look takes to come
         assert poll(scene.gateway, id, "in_progress")["status"] == "in_progress"
         go_on.set()
         assert poll(scene.gateway, id)["status"] == "completed"

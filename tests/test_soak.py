@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are counted in /proc")
 def test_a_short_soak() -> None:
     """FM-01, FM-26 in short: mixed requests and faults, many connections, and nothing is left over."""
-    command = [sys.executable, "tests/bench/soak.py", "--seconds", "12", "--callers", "8", "--seed", "7"]
+    command = [sys.executable, "tests/bench/soak.py", "--seconds", "6", "--callers", "8", "--seed", "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", 0 wrong, flat (seed 7)" in done.stdout
