@@ -9,6 +9,7 @@ import pytest
 
 from support import transcripts
 from translators.core.errors import InvalidField
+from translators.request.messages import IMAGE_FOLLOWS, IMAGE_UNSEEN, LATE_SYSTEM
 
 A, AR, VISION = "command-a-03-2025", "command-a-reasoning-08-2025", "command-a-plus-05-2026"
 USER = {"role": "user", "content": "Hi"}
@@ -63,21 +64,22 @@ def test_c1_developer_is_system(role: str, content: Any) -> None:
     assert sent({"role": role, "content": content}, USER) == [{"role": "system", "content": "Be brief."}, USER]
 
 
-def test_c2_system_messages_are_joined_in_order_and_hoisted() -> None:
+def test_c2_early_system_messages_are_joined_and_a_late_one_stays_in_its_place() -> None:
     told = sent(
         {"role": "system", "content": "A"},
         {"role": "developer", "content": "B"},
         USER,
         {"role": "system", "content": "C"},
     )
-    assert told == [{"role": "system", "content": "A\n\nB\n\nC"}, USER]
+    late = {"role": "user", "content": f"{LATE_SYSTEM}\nC"}
+    assert told == [{"role": "system", "content": "A\n\nB"}, USER, late]
 
 
 def test_c2_only_a_late_one_is_worth_a_note() -> None:
     early = [{"role": "system", "content": "A"}, {"role": "developer", "content": "B"}]
     assert notes(*early, USER) == []
     assert notes(*early, USER, {"role": "system", "content": "C"}) == [
-        "messages[3] adjusted late system message -> first message"
+        "messages[3] adjusted late system message -> a user turn"
     ]
 
 
@@ -85,11 +87,26 @@ def test_c3_system_only() -> None:
     assert sent({"role": "system", "content": "A"}) == [{"role": "user", "content": "A"}]
 
 
-@pytest.mark.parametrize("role", ["user", "system", "developer"])
-@pytest.mark.parametrize("content", ["", None, [], [text("")]], ids=json.dumps)
-def test_c4_nothing_said_is_refused(role: str, content: Any) -> None:
-    param, _ = refused(USER, {"role": role, "content": content})
+EMPTY = pytest.mark.parametrize("content", ["", None, [], [text("")]], ids=json.dumps)
+
+
+@EMPTY
+def test_c4_an_empty_user_turn_is_refused(content: Any) -> None:
+    param, _ = refused(USER, {"role": "user", "content": content})
     assert param == "messages[1].content"
+
+
+@EMPTY
+def test_an_empty_user_turn_beside_instructions_is_left_out(content: Any) -> None:
+    system = {"role": "system", "content": "Say hello."}
+    assert sent(system, {"role": "user", "content": content}) == [{"role": "user", "content": "Say hello."}]
+
+
+@EMPTY
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_an_empty_system_message_is_left_out(role: str, content: Any) -> None:
+    assert sent({"role": role, "content": content}, USER) == [USER]
+    assert notes({"role": role, "content": content}, USER) == []
 
 
 def test_c4_a_message_without_content_is_refused() -> None:
@@ -125,7 +142,7 @@ def test_c12_a_part_that_cannot_be_said_is_refused_by_its_path(part: Any, param:
     assert refused({"role": "user", "content": [part]}, model=VISION)[0] == param
 
 
-@pytest.mark.parametrize("role", ["system", "assistant", "tool"])
+@pytest.mark.parametrize("role", ["system", "assistant"])
 def test_c13_images_are_the_users(role: str) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     history = [USER, assistant(tool_calls=[call()]), {"role": role, "content": [image], "tool_call_id": "c1"}]
@@ -172,7 +189,7 @@ CALLED = [{"id": "c1", "type": "function", "function": {"name": "get_weather", "
 SAID: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, Any] | None], ...] = (
     # name, the turn, what it is to a model that plans, what it is to one that reasons; None: dropped
     ("words", {"content": "A"}, {"content": "A"}, {"content": "A"}),
-    ("words in parts", {"content": [text("A"), text("B")]}, {"content": "AB"}, {"content": "AB"}),
+    ("words in parts", {"content": [text("A"), text("B")]}, {"content": "A\n\nB"}, {"content": "A\n\nB"}),
     ("nothing", {"content": None}, None, None),
     ("no words", {"content": ""}, None, None),
     ("no parts", {"content": []}, None, None),
@@ -273,10 +290,18 @@ def test_b37_no_arguments_at_all() -> None:
     assert turn["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-@pytest.mark.parametrize("arguments", ["{", "nul", "{'a': 1}", '{"a":1}x', "NaN"])
-def test_c25_arguments_that_are_no_json_are_refused(arguments: str) -> None:
-    param, code = refused(USER, assistant(tool_calls=[call(), call("c2", arguments=arguments)]), result())
-    assert (param, code) == ("messages[1].tool_calls[1].function.arguments", "invalid_json")
+@pytest.mark.parametrize("arguments", ["{", "nul", "{'a': 1}", '{"a":1}x', "NaN", "[1]", '"text"', "7"])
+def test_c25_arguments_that_are_no_object_are_sent_inside_one(arguments: str) -> None:
+    history = [USER, assistant(tool_calls=[call(arguments=arguments)]), result()]
+    (_, turn, _) = sent(*history)
+    assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == {"arguments": arguments}
+    assert notes(*history) == ['messages[1] arguments adjusted no JSON object -> {"arguments": ...}']
+
+
+def test_a_call_that_was_cut_and_has_no_result_is_left_out() -> None:
+    history = [USER, assistant(content="I look.", tool_calls=[call(arguments='{"ci')]), USER]
+    assert sent(*history) == [USER, assistant(content="I look."), USER]
+    assert notes(*history) == ["tool_calls ignored (a call that was cut, without a result)"]
 
 
 def test_b8_calls_and_the_ids_of_results_are_kept() -> None:
@@ -295,8 +320,8 @@ def test_b24b_unknown_keys_are_noted_and_not_forwarded() -> None:
     history = [{**USER, "name": "ada"}, assistant(tool_calls=[call()]), result(tool_content=[1])]
     assert all("name" not in one and "tool_content" not in one for one in sent(*history))
     assert notes(*history) == [
-        "messages[].name ignored (not known to Cohere)",
         "messages[].tool_content ignored (not known to Cohere)",
+        "messages[].name ignored (it tells no speakers apart)",
     ]
 
 
@@ -319,7 +344,7 @@ def test_another_type_of_call_is_refused() -> None:
         ([assistant(tool_calls=[call("a")]), result(identity="b")], "messages[2].tool_call_id"),
         ([result(), assistant(tool_calls=[call()])], "messages[1].tool_call_id"),
         ([assistant(tool_calls=[call()]), {"role": "tool", "content": "x"}], "messages[2].tool_call_id"),
-        ([assistant(tool_calls=[call(), call()])], "messages[1].tool_calls[1].id"),
+        ([assistant(tool_calls=[call(), call(arguments='{"a":1}')])], "messages[1].tool_calls[1].id"),
         ([{"role": "function", "name": "f", "content": "x"}], "messages[1].name"),
     ],
     ids=["no call", "another id", "before its call", "no id", "twice one id", "no function call"],
@@ -374,7 +399,7 @@ def test_c23_the_old_form_pairs_results_by_name() -> None:
     ids = [one["tool_calls"][0]["id"] for one in told if one["role"] == "assistant"]
     assert len(set(ids)) == 3
     answered = [(one["tool_call_id"], one["content"]) for one in told if one["role"] == "tool"]
-    assert answered == [(ids[0], "1"), (ids[2], "2"), (ids[1], "3")]
+    assert answered == [(ids[0], "1"), (ids[1], "3"), (ids[2], "2")], "each result stands behind its call"
 
 
 def test_c49_names_of_the_history_are_mapped_like_those_of_the_tools() -> None:
@@ -389,3 +414,162 @@ def test_c49_names_of_the_history_are_mapped_like_those_of_the_tools() -> None:
     body = transcripts.sent(transcripts.call(request))
     assert body["tools"][0]["function"]["name"] == "a_b"
     assert [one["function"]["name"] for one in body["messages"][1]["tool_calls"]] == ["a_b", "gone_tool"]
+
+
+# --- results out of their place, and ids that repeat --------------------------------------------------------
+
+
+def shape(*messages: dict[str, Any]) -> list[Any]:
+    """A conversation in short: (ids of the calls), (id, content of a result), or the content."""
+    return [
+        [call["id"] for call in one["tool_calls"]]
+        if "tool_calls" in one
+        else (one["tool_call_id"], one["content"])
+        if one["role"] == "tool"
+        else one["content"]
+        for one in sent(*messages)
+    ]
+
+
+def said(words: str) -> dict[str, Any]:
+    return {"role": "user", "content": words}
+
+
+def asks(identity: str, arguments: str = "{}") -> dict[str, Any]:
+    return assistant(tool_calls=[call(identity, arguments=arguments)])
+
+
+ONE, TWO = '{"n":1}', '{"n":2}'
+ORDERS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
+    "a user turn before the result": (
+        [said("go"), asks("a"), said("hurry"), result("1", "a")],
+        ["go", ["a"], ("a", "1"), "hurry"],
+    ),
+    "a user turn between parallel results": (
+        [said("go"), assistant(tool_calls=[call("a"), call("b")]), result("1", "a"), said("hurry"), result("2", "b")],
+        ["go", ["a", "b"], ("a", "1"), ("b", "2"), "hurry"],
+    ),
+    "a turn of the assistant's before the result": (
+        [said("go"), asks("a"), assistant(content="wait"), result("1", "a")],
+        ["go", ["a"], ("a", "1"), "wait"],
+    ),
+    "results after both calls": (
+        [
+            said("go"),
+            asks("a"),
+            asks("b"),
+            result("2", "b"),
+            result("1", "a"),
+        ],
+        ["go", ["a"], ("a", "1"), ["b"], ("b", "2")],
+    ),
+    "ids from 0 in each turn": (
+        [
+            *(said("x"), asks("0", ONE), result("1", "0"), assistant(content="y")),
+            *(said("z"), asks("0", TWO), result("2", "0")),
+        ],
+        ["x", ["0"], ("0", "1"), "y", "z", ["0_2"], ("0_2", "2")],
+    ),
+    "the same call twice, each with a result": (
+        [
+            *(asks("0"), result("1", "0")),
+            *(asks("0"), result("2", "0")),
+        ],
+        [["0"], ("0", "1"), ["0_2"], ("0_2", "2")],
+    ),
+    "one id in two turns, the results after both": (
+        [
+            asks("0", ONE),
+            asks("0", TWO),
+            result("1", "0"),
+            result("2", "0"),
+        ],
+        [["0"], ("0", "1"), ["0_2"], ("0_2", "2")],
+    ),
+    "one id in two turns, a result for the newer": (
+        [
+            asks("0", ONE),
+            asks("0", TWO),
+            result("2", "0"),
+        ],
+        [["0"], ["0_2"], ("0_2", "2")],
+    ),
+    "a call told again before its result": (
+        [
+            said("go"),
+            asks("a", '{"n":1}'),
+            asks("a", '{ "n": 1 }'),
+            result("1", "a"),
+        ],
+        ["go", ["a"], ("a", "1")],
+    ),
+    "a call told again after its result": (
+        [
+            said("go"),
+            asks("a"),
+            result("1", "a"),
+            asks("a"),
+            said("on"),
+        ],
+        ["go", ["a"], ("a", "1"), "on"],
+    ),
+    "a call told again in its turn": (
+        [said("go"), assistant(tool_calls=[call("a"), call("a")]), result("1", "a")],
+        ["go", ["a"], ("a", "1")],
+    ),
+    "a result sent twice": (
+        [said("go"), asks("a"), result("1", "a"), result("1", "a")],
+        ["go", ["a"], ("a", "1")],
+    ),
+    "a system message before the result": (
+        [said("go"), asks("a"), {"role": "system", "content": "Be quick."}, result("1", "a")],
+        ["go", ["a"], ("a", "1"), f"{LATE_SYSTEM}\nBe quick."],
+    ),
+}
+
+
+@pytest.mark.parametrize(("history", "expected"), ORDERS.values(), ids=ORDERS)
+def test_results_follow_their_calls(history: list[dict[str, Any]], expected: list[Any]) -> None:
+    assert shape(*history) == expected
+
+
+# --- speakers -----------------------------------------------------------------------------------------------
+
+
+def test_names_that_tell_speakers_apart_stand_before_the_text() -> None:
+    history: list[dict[str, Any]] = [
+        {"role": "user", "name": "Ada", "content": "Hello"},
+        {"role": "assistant", "name": "helper", "content": "Hi"},
+        {"role": "user", "name": "Bob", "content": [text("Hey"), text("you")]},
+    ]
+    assert [one["content"] for one in sent(*history)] == ["Ada: Hello", "Hi", [text("Bob: Hey"), text("you")]]
+    assert notes(*history) == [
+        "messages[].name emulated (written before the text)",
+        "messages[].name ignored (it tells no speakers apart)",
+    ]
+
+
+def test_a_name_beside_no_name_tells_them_apart() -> None:
+    history = [{"role": "user", "name": "Ada", "content": "Hello"}, {"role": "user", "content": "Hello"}]
+    assert [one["content"] for one in sent(*history)] == ["Ada: Hello", "Hello"]
+
+
+# --- images of results --------------------------------------------------------------------------------------
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+SEEING = "command-a-plus-05-2026"
+
+
+def test_an_image_of_a_result_follows_the_results_where_the_model_sees() -> None:
+    history = [USER, assistant(tool_calls=[call("a"), call("b")]), result([IMAGE], "a"), result("2", "b"), USER]
+    told = sent(*history, model=SEEING)
+    assert told[2]["content"] == [text(IMAGE_FOLLOWS)]
+    assert told[3] == result("2", "b")
+    assert told[4] == {"role": "user", "content": [text("An image in the result of get_weather (a):"), IMAGE]}
+    assert notes(*history, model=SEEING) == ["images of tool results emulated (they follow in a user turn)"]
+
+
+def test_an_image_of_a_result_is_a_placeholder_elsewhere() -> None:
+    history = [USER, assistant(tool_calls=[call()]), result([text("Look:"), IMAGE])]
+    assert sent(*history)[2]["content"] == [text("Look:"), text(IMAGE_UNSEEN)]
+    assert notes(*history) == ["messages[2] image adjusted an image -> a placeholder"]

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.cohere.chat import Citation
 from support.transcripts import property_of
 from translators.answer.decoder import AnswerTransform
-from translators.answer.events import AnswerEvent, Closed, Delta, Failed, Finished, Kind, Opened
+from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened
 from translators.answer.transforms import (
     AnswerFromToolCall,
     HideReasoning,
     LimitToolCalls,
     OnlyTools,
+    RestoreCallIds,
     RestoreToolNames,
     StripCodeFence,
     UnwrapValue,
@@ -113,6 +115,18 @@ def test_one_call_is_passed_on() -> None:
 def test_names_come_back() -> None:
     (opened, *_) = told(RestoreToolNames(ToolNames(["a.b"])), call(0, "a_b"))
     assert isinstance(opened, Opened) and opened.name == "a.b"
+
+
+@pytest.mark.parametrize(
+    ("name", "restored"),
+    [("call_0_2", "call_0"), ("call_0_2:0", "call_0:0"), ("call_0", "call_0"), ("doc:1", "doc:1"), (None, None)],
+)
+def test_citations_name_calls_as_the_caller_did(name: str | None, restored: str | None) -> None:
+    citation = Citation(0, 4, "snow", [{"type": "tool", "id": name, "tool_output": {"a": 1}}])
+    (event,) = told(RestoreCallIds({"call_0_2": "call_0"}), [Cited(0, Kind.TEXT, 0, 4, citation)])
+    assert isinstance(event, Cited) and event.citation.sources == [
+        {"type": "tool", "id": restored, "tool_output": {"a": 1}}
+    ]
 
 
 def test_a_tool_that_may_not_be_called_fails_the_answer() -> None:

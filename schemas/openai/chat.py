@@ -42,8 +42,17 @@ class AudioPart(Struct, tag_field="type", tag="input_audio"):
     """Declared only to be refused by name."""
 
 
-class FilePart(Struct, tag_field="type", tag="file"):
-    """Declared only to be refused by name."""
+class FileData(Struct, forbid_unknown_fields=True):
+    """file_data: a data URI or base64. file_url: of Responses alone."""
+
+    file_data: str | None = None
+    filename: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+
+
+class FilePart(Struct, tag_field="type", tag="file", forbid_unknown_fields=True):
+    file: FileData
 
 
 class DocumentPart(Struct, tag_field="type", tag="document", forbid_unknown_fields=True):
@@ -69,15 +78,18 @@ class ToolCall(Struct, forbid_unknown_fields=True):
 
 
 class SystemMessage(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None
+    name: str | None = None
 
 
 class DeveloperMessage(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True):
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None
+    name: str | None = None
 
 
 class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=True):
-    content: str | list[TextPart | ImagePart | AudioPart | FilePart]
+    content: str | list[TextPart | ImagePart | AudioPart | FilePart] | None
+    name: str | None = None
 
 
 class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
@@ -89,14 +101,18 @@ class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown
     reasoning: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None
+    name: str | None = None
     annotations: Any = None
     citations: Any = None
     audio: Any = None
 
 
 class ToolMessage(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True):
+    """`name` is what some clients add: the call has it already."""
+
     tool_call_id: str
-    content: str | list[TextPart | DocumentPart] | None = None
+    content: str | list[TextPart | DocumentPart | ImagePart | FilePart] | None = None
+    name: Any = None
 
 
 class FunctionMessage(Struct, tag_field="role", tag="function", forbid_unknown_fields=True):

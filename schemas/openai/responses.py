@@ -47,8 +47,14 @@ class InputImage(Struct, tag_field="type", tag="input_image", forbid_unknown_fie
     file_id: str | None = None
 
 
-class InputFile(Struct, tag_field="type", tag="input_file"):
-    """Declared only to be refused by name."""
+class InputFile(Struct, tag_field="type", tag="input_file", forbid_unknown_fields=True):
+    """file_data: a data URI or base64."""
+
+    file_data: str | None = None
+    filename: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    detail: str | None = None
 
 
 class InputAudio(Struct, tag_field="type", tag="input_audio"):

@@ -257,6 +257,7 @@ CHECKS: dict[str, Callable[[Result, Any], bool]] = {
         == reason
     ),
     "length": lambda result, lengths: all(len(at(result.answer, path)) == size for path, size in lengths.items()),
+    "answer_not": lambda result, texts: not any(text in result.seen.data.decode() for text in _several(texts)),
     "at": lambda result, values: all(at(result.answer, path) == value for path, value in values.items()),
     "notes": lambda result, texts: all(text in result.seen.headers["x-gateway-notes"] for text in _several(texts)),
     "notes_not": lambda result, texts: (
@@ -267,6 +268,9 @@ CHECKS: dict[str, Callable[[Result, Any], bool]] = {
     "upstream_has": lambda result, texts: all(text in _sent_text(result) for text in _several(texts)),
     "upstream_not": lambda result, texts: not any(text in _sent_text(result) for text in _several(texts)),
     "upstream_at": lambda result, values: all(at(result.chat, path) == value for path, value in values.items()),
+    "length_upstream": lambda result, lengths: all(
+        len(at(result.chat, path)) == size for path, size in lengths.items()
+    ),
     "upstream_roles": lambda result, roles: [message["role"] for message in result.chat["messages"]] == roles,
     "upstream_last_role_not": lambda result, role: result.chat["messages"][-1]["role"] != role,
     "upstream_tools": lambda result, names: (

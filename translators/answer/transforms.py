@@ -4,7 +4,8 @@ Each is made anew for each answer and sees every event, so whole and streamed an
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -27,6 +28,27 @@ class RestoreToolNames:
         if isinstance(event, Opened) and event.kind is Kind.CALL:
             return (replace(event, name=self._names.caller_name(event.name)),)
         return (event,)
+
+
+class RestoreCallIds:
+    """Gives the calls that citations refer to the ids that the caller wrote. ids: Cohere's -> the caller's."""
+
+    def __init__(self, ids: Mapping[str, str]) -> None:
+        self._ids = ids
+
+    def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
+        if isinstance(event, Cited) and event.citation.sources:
+            sources = [self._restored(source) for source in event.citation.sources]
+            return (replace(event, citation=replace(event.citation, sources=sources)),)
+        return (event,)
+
+    def _restored(self, source: dict[str, Any]) -> dict[str, Any]:
+        """The source's id is the call's, perhaps with the number of an output: `call_1:0`."""
+        name = source.get("id")
+        if not isinstance(name, str):
+            return source
+        call_id, colon, output = name.rpartition(":") if ":" in name else (name, "", "")
+        return {**source, "id": f"{self._ids[call_id]}{colon}{output}"} if call_id in self._ids else source
 
 
 class LimitToolCalls:

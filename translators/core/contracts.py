@@ -36,6 +36,7 @@ class Policy(Struct, frozen=True):
     model_overrides: Mapping[str, str] = {}
     transcription_language: str = ""
     raw_thoughts: bool = False
+    parse_model: str = "parse-v5.0"
 
 
 class ResponseIdentity(Struct, frozen=True):
@@ -83,7 +84,8 @@ class ConversationContext(Struct, frozen=True):
 
     history: earlier turns, as JSON arrays of items. items: those that the request refers to, by id.
     encrypt_reasoning, decrypt_reasoning: a thought as an opaque token, and back (None for a token that was not made
-    here); encrypt_summary, decrypt_summary: the same for the summary in a compaction.
+    here); encrypt_summary, decrypt_summary: the same for the summary in a compaction. file_texts: of the files
+    that Cohere has parsed, by their URIs.
     """
 
     history: Sequence[bytes] = ()
@@ -92,6 +94,7 @@ class ConversationContext(Struct, frozen=True):
     decrypt_reasoning: Callable[[str], str | None] = _no_text
     encrypt_summary: Callable[[str], str] = _no_token
     decrypt_summary: Callable[[str], str | None] = _no_text
+    file_texts: Mapping[str, str] = {}
 
 
 def _no_vocabulary() -> Sequence[bytes]:

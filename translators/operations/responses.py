@@ -158,11 +158,12 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         thinking=fields.get("thinking"),
         reasoning=reasoning,
         extra=reading.extra,
+        message_paths=[reader.paths.get(id(message), "input") for message in messages],
     )
     try:
         built = build(options, context, notes, attempt)
     except InvalidField as error:
-        raise _with_path(error, [reader.paths.get(id(message), "input") for message in messages]) from error
+        raise _with_path(error, options.message_paths) from error
     second = partial(request, body, context, 2, halvings) if attempt == 1 and built.checked else None
     view = ResponsesView(
         initial_response(reading, context),

@@ -203,7 +203,13 @@ def _lines(message: chat.Message, names: dict[str, str]) -> Iterator[tuple[str, 
 def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(part.text if isinstance(part, chat.TextPart) else "(an image)" for part in content)
+    return "\n".join(_part_text(part) for part in content)
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, chat.TextPart):
+        return part.text
+    return "(a file)" if isinstance(part, chat.FilePart) else "(an image)"
 
 
 # --- what stays unchanged ---------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
     "compaction_summary": msgspec.json.Decoder(openai.CompactionInput),  # Codex's older name
 }
 
+BLANK_LINE = "\n\n"
 SUMMARY_INTRODUCTION = "The earlier part of this conversation was replaced by this summary:\n\n"
 """Stands before the summary in the system message that brings it to the model."""
 
@@ -53,8 +54,8 @@ class _Turn(Struct):
 
     def message(self) -> chat.AssistantMessage:
         return chat.AssistantMessage(
-            content="".join(self.texts) or None,
-            reasoning_content="\n\n".join(self.thoughts) or None,
+            content=BLANK_LINE.join(text for text in self.texts if text) or None,
+            reasoning_content=BLANK_LINE.join(self.thoughts) or None,
             tool_calls=self.calls or None,
         )
 
@@ -128,18 +129,14 @@ class InputReader:
         self._end_turn()
         if item.role == "user":
             content = _user_content(item.content, f"{where}.content")
-            if not content:
-                raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
             self.add(chat.UserMessage(content), where)
         else:
             text = _text(item.content, f"{where}.content")
-            if not text:
-                raise InvalidField(f"{where}.content", f"'{where}.content' must not be empty", "empty_string")
             self.add(chat.SystemMessage(text), where)
 
     def _reasoning(self, item: openai.ReasoningInput, where: str) -> None:
         parts = item.content or item.summary or []
-        thought = "\n\n".join(part.text for part in parts if part.text)
+        thought = BLANK_LINE.join(part.text for part in parts if part.text)
         if not thought and item.encrypted_content:
             opened = self._context.conversation.decrypt_reasoning(item.encrypted_content)
             if opened is None:
@@ -149,24 +146,15 @@ class InputReader:
             self._assistant(where).thoughts.append(thought)
 
     def _function_call(self, item: openai.FunctionCallItem, where: str) -> None:
-        arguments = item.arguments.strip() or "{}"
-        try:
-            msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, UnicodeError) as error:
-            raise InvalidField(
-                f"{where}.arguments", f"'{where}.arguments' must be JSON text", "invalid_json"
-            ) from error
-        if item.call_id in self._called:
-            raise InvalidField(f"{where}.call_id", f"Duplicate call_id '{item.call_id}'", "duplicate_id")
         self._called.add(item.call_id)
-        function = chat.FunctionCall(internal_name(item.namespace, item.name), arguments)
+        function = chat.FunctionCall(internal_name(item.namespace, item.name), item.arguments)
         self._assistant(where).calls.append(chat.ToolCall(function, item.call_id))
 
     def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
         self._end_turn()
         if item.call_id not in self._called:
             raise InvalidField(f"{where}.call_id", f"No earlier function_call has the call_id '{item.call_id}'")
-        content = item.output if isinstance(item.output, str) else _text(item.output, f"{where}.output")
+        content = item.output if isinstance(item.output, str) else _output_content(item.output, f"{where}.output")
         self.add(chat.ToolMessage(item.call_id, content), where)
 
     def _compaction(self, item: openai.CompactionInput, where: str) -> None:
@@ -215,21 +203,30 @@ def _text(content: str | list[openai.Part], where: str) -> str:
             texts.append(part.refusal)
         else:
             raise _unsupported(part, f"{where}[{index}]", "text")
-    return "".join(texts)
+    return BLANK_LINE.join(text for text in texts if text)
+
+
+def _output_content(content: list[openai.Part], where: str) -> Any:
+    """A tool's output: one text where it has nothing else."""
+    if any(isinstance(part, openai.InputImage | openai.InputFile) for part in content):
+        return _user_content(content, where)
+    return _text(content, where)
 
 
 def _user_content(content: str | list[openai.Part], where: str) -> Any:
     if isinstance(content, str):
         return content
-    parts: list[chat.TextPart | chat.ImagePart] = []
+    parts: list[chat.TextPart | chat.ImagePart | chat.FilePart] = []
     for index, part in enumerate(content):
         if isinstance(part, openai.InputText | openai.OutputText | openai.PlainText):
             parts.append(chat.TextPart(part.text))
         elif isinstance(part, openai.InputImage) and part.image_url:
             detail = part.detail if part.detail != "original" else "high"
             parts.append(chat.ImagePart(chat.ImageUrl(part.image_url, detail)))
+        elif isinstance(part, openai.InputFile):
+            parts.append(chat.FilePart(chat.FileData(part.file_data, part.filename, part.file_id, part.file_url)))
         else:
-            raise _unsupported(part, f"{where}[{index}]", "text and images by URL")
+            raise _unsupported(part, f"{where}[{index}]", "text, files and images by URL")
     return parts
 
 

@@ -15,14 +15,23 @@ from msgspec.structs import replace
 from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
 from translators.answer.decoder import AnswerTransform
-from translators.answer.transforms import HideReasoning, LimitToolCalls, OnlyTools, RequireToolCall, RestoreToolNames
+from translators.answer.transforms import (
+    HideReasoning,
+    LimitToolCalls,
+    OnlyTools,
+    RequireToolCall,
+    RestoreCallIds,
+    RestoreToolNames,
+)
 from translators.core.capabilities import Capabilities, model_capabilities
 from translators.core.contracts import Context, Workload
+from translators.core.errors import UnparsedFiles
 from translators.core.field_table import with_extra
 from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 from translators.core.tool_names import ToolNames
 from translators.request import response_format, tools
+from translators.request.files import FileTexts
 from translators.request.messages import MessageTranslator, names_in_history
 from translators.request.parameters import UINT64
 from translators.request.reasoning import Reasoning
@@ -55,6 +64,7 @@ class ChatOptions(Struct, kw_only=True):
     reasoning: Reasoning | None = None
     reasoning_effort: str | None = None
     extra: Mapping[str, Raw] = {}
+    message_paths: Sequence[str] = ()
 
 
 class UpstreamChat(Struct, frozen=True):
@@ -93,7 +103,8 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     instructions = [*plan.instructions, *format_plan.instructions]
-    conversation = MessageTranslator(capabilities, names, notes)
+    files = FileTexts(context.conversation.file_texts, context.policy.parse_model)
+    conversation = MessageTranslator(capabilities, names, notes, files, options.message_paths)
     request = cohere.ChatRequest(
         model=model,
         messages=conversation.translate(options.messages, instructions),
@@ -106,10 +117,16 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         thinking=rules.thinking(max_tokens),
         **options.upstream_fields,
     )
+    if files.unparsed:
+        raise UnparsedFiles(tuple(files.unparsed))
     if options.choices > 1:
         notes.emulated("n", f"{options.choices} parallel calls to Cohere")
     again = plan.must_call and attempt == 1 and not request.stream
-    transforms = (*rules.must_call(plan, again), *format_plan.transforms, *rules.transforms(plan, names))
+    transforms = (
+        *rules.must_call(plan, again),
+        *format_plan.transforms,
+        *rules.transforms(plan, names, conversation.call_ids),
+    )
     bodies = _bodies(request, options.choices, options.extra)
     checked = buffered or format_plan.checked or again
     return UpstreamChat(
@@ -213,7 +230,7 @@ class CrossFieldRules:
         note = partial(self._notes.inform, "tool_choice", "tool_choice required: the model called no tool all the same")
         return [partial(RequireToolCall, None if again else note)] if plan.must_call else []
 
-    def transforms(self, plan: tools.ToolPlan, names: ToolNames) -> list[Any]:
+    def transforms(self, plan: tools.ToolPlan, names: ToolNames, call_ids: Mapping[str, str]) -> list[Any]:
         """What the answer's calls and thoughts go through, in this order."""
         built: list[Any] = []
         if plan.only:
@@ -227,6 +244,8 @@ class CrossFieldRules:
             built.append(partial(LimitToolCalls, self._options.most_calls))
         if names.renamed():
             built.append(partial(RestoreToolNames, names))
+        if call_ids:
+            built.append(partial(RestoreCallIds, call_ids))
         wish = self._options.reasoning
         if wish is not None and wish.exclude:
             built.append(HideReasoning)

@@ -1,11 +1,11 @@
 """OpenAI's messages as Cohere's, both ways of spelling a history included.
 
-What Cohere insists on (docs/cohere-api.md#messages): the system turn first; no empty
-turn; no text beside tool calls (it becomes the plan, or the thought of a reasoning model); every tool result
-answers a call; no key that it does not know.
+What Cohere insists on (docs/cohere-api.md#messages): the system turn first; no empty turn; no text beside tool calls
+(it becomes the plan, or the thought of a reasoning model); every tool result directly behind the turn of its call; no
+image in a result; no key that it does not know. Which result answers which call is `tool_results.py`'s to say.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,10 +16,22 @@ from translators.core.capabilities import Capabilities
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 from translators.core.tool_names import ToolNames
+from translators.request.files import FileTexts
+from translators.request.tool_results import Call, pair
 
 BLANK_LINE = "\n\n"
 EMPTY_RESULT = "{}"
 """Sent for an empty tool result, which Cohere would refuse as an empty turn."""
+
+LATE_SYSTEM = "This is an instruction of the system, not a message of the user:"
+"""The first line of a user turn that stands for a system message which is not the first message."""
+
+BROKEN_ARGUMENTS = "arguments"
+"""The key under which arguments that are no JSON object are sent."""
+
+IMAGE_FOLLOWS = "The image follows in the next message."
+IMAGE_UNSEEN = "There is an image here, which this model cannot see."
+"""What stands in a tool result for an image."""
 
 
 def names_in_history(messages: list[openai.Message]) -> list[str]:
@@ -34,55 +46,98 @@ def names_in_history(messages: list[openai.Message]) -> list[str]:
 
 
 class MessageTranslator:
-    """One history being translated: what was called and not yet answered is remembered from turn to turn."""
+    """Translates one history.
 
-    def __init__(self, capabilities: Capabilities, names: ToolNames, notes: Notes) -> None:
-        self.image_bytes = 0  # of the images' URLs sent
-        self._capabilities, self._names, self._notes = capabilities, names, notes
-        self._calls: dict[str, str] = {}  # call id -> the id sent for its newest call
-        self._sent_ids: set[str] = set()
-        self._unanswered: list[tuple[str, str]] = []  # (name, id) of legacy function calls
+    paths: of each message in the caller's request, for notes. image_bytes: of the URLs of all images that are sent.
+    call_ids: ids that Cohere sees under another name: Cohere's -> the caller's.
+    """
+
+    def __init__(
+        self,
+        capabilities: Capabilities,
+        names: ToolNames,
+        notes: Notes,
+        files: FileTexts,
+        paths: Sequence[str] = (),
+    ) -> None:
+        self.image_bytes = 0
+        self.call_ids: dict[str, str] = {}
+        self._capabilities, self._names, self._notes, self._files = capabilities, names, notes, files
+        self._paths = paths
+        self._speakers: frozenset[type] = frozenset()
+        self._empty_turn = ""  # the path of an empty user turn
 
     def translate(self, messages: list[openai.Message], instructions: list[str]) -> list[cohere.Message]:
-        """The whole conversation for Cohere. `instructions` are added to the system turn.
+        """Return the whole conversation for Cohere. `instructions` are added to the system turn.
 
-        Raises InvalidField with the exact path of what cannot be said to Cohere.
+        Raises InvalidField with the exact path of what cannot be sent to Cohere.
         """
         if not messages:
             raise InvalidField("messages", "'messages' must not be empty", "empty_array")
-        system: list[tuple[int, str]] = []
+        pairs = pair(messages)
+        self.call_ids = pairs.renamed()
+        self._speakers = _several_speakers(messages)
+        system: list[str] = []
         turns: list[cohere.Message] = []
         for index, message in enumerate(messages):
+            path = f"messages[{index}]"
             if isinstance(message, openai.SystemMessage | openai.DeveloperMessage):
-                system.append((index, self._system_text(message, index)))
-                if turns:
-                    self._notes.adjusted(f"messages[{index}]", "late system message", "first message")
-                continue
-            turn = _TRANSLATE[type(message)](self, message, f"messages[{index}]", index)
-            if turn is not None:
-                turns.append(turn)
-        prompt = BLANK_LINE.join([*(text for _, text in system), *instructions])
-        if not turns:
-            if not prompt:
-                raise InvalidField("messages", "'messages' holds nothing to answer", "empty_array")
-            self._notes.adjusted("messages", "system messages only", "a user turn")
-            return [cohere.UserMessage(prompt)]
-        return [cohere.SystemMessage(prompt), *turns] if prompt else turns
+                text = self._system_text(message, index)
+                if text and turns:
+                    self._notes.adjusted(self._note_path(index), "late system message", "a user turn")
+                    turns.append(cohere.UserMessage(f"{LATE_SYSTEM}\n{text}"))
+                elif text:
+                    system.append(text)
+            elif isinstance(message, openai.UserMessage):
+                turns += self._user(message, path, index)
+            elif isinstance(message, openai.AssistantMessage):
+                turns += self._assistant(message, path, index, pairs.calls.get(index, ()))
+                turns += self._results(messages, pairs.results_of(index))
+        return self._with_system(turns, system, instructions)
+
+    def _with_system(
+        self, turns: list[cohere.Message], system: list[str], instructions: list[str]
+    ) -> list[cohere.Message]:
+        """Puts the system turn in front. A conversation of system messages only becomes a user turn."""
+        if self._empty_turn and not system:
+            raise InvalidField(self._empty_turn, f"'{self._empty_turn}' must not be empty", "empty_string")
+        prompt = BLANK_LINE.join([*system, *instructions])
+        if turns:
+            return [cohere.SystemMessage(prompt), *turns] if prompt else turns
+        if not prompt:
+            raise InvalidField("messages", "'messages' holds nothing to answer", "empty_array")
+        self._notes.adjusted("messages", "system messages only", "a user turn")
+        return [cohere.UserMessage(prompt)]
+
+    def _note_path(self, index: int) -> str:
+        return self._paths[index] if self._paths else f"messages[{index}]"
+
+    # --- who speaks ----------------------------------------------------------------------------------------
+
+    def _speaker(self, message: Any, index: int) -> str:
+        """Return what is written before a text: the speaker's name, where names tell speakers apart."""
+        if not message.name:
+            return ""
+        if type(message) not in self._speakers:
+            self._notes.ignored("messages[].name", "it tells no speakers apart", f"{self._note_path(index)}.name")
+            return ""
+        self._notes.emulated("messages[].name", "written before the text")
+        return f"{message.name}: "
 
     # --- one method a role ---------------------------------------------------------------------------------
 
     def _system_text(self, message: openai.SystemMessage | openai.DeveloperMessage, index: int) -> str:
-        content = message.content
-        text = content if isinstance(content, str) else BLANK_LINE.join(part.text for part in content)
-        if not text:
-            raise _empty(f"messages[{index}].content")
-        return text
+        content = message.content or ""
+        text = content if isinstance(content, str) else _joined(part.text for part in content)
+        return self._speaker(message, index) + text if text else ""
 
-    def _user(self, message: openai.UserMessage, path: str, index: int) -> cohere.Message:
+    def _user(self, message: openai.UserMessage, path: str, index: int) -> list[cohere.Message]:
+        if not message.content:
+            self._empty_turn = self._empty_turn or f"{path}.content"
+            return []
+        speaker = self._speaker(message, index)
         if isinstance(message.content, str):
-            if not message.content:
-                raise _empty(f"{path}.content")
-            return cohere.UserMessage(message.content)
+            return [cohere.UserMessage(speaker + message.content)]
         parts: list[cohere.TextContent | cohere.ImageContent] = []
         for number, part in enumerate(message.content):
             where = f"{path}.content[{number}]"
@@ -91,16 +146,21 @@ class MessageTranslator:
                     parts.append(cohere.TextContent(part.text))
             elif isinstance(part, openai.ImagePart):
                 parts.append(self._image(part, where))
+            elif isinstance(part, openai.FilePart):
+                parts.append(cohere.TextContent(self._file(part, where)))
             else:
-                kind = "input_audio" if isinstance(part, openai.AudioPart) else "file"
                 raise InvalidField(
                     where,
-                    f"Content of type '{kind}' cannot be sent to Cohere: text and images can",
+                    "Content of type 'input_audio' cannot be sent to Cohere: text, images and files can",
                     "unsupported_value",
                 )
         if not parts:
-            raise _empty(f"{path}.content")
-        return cohere.UserMessage(parts)
+            self._empty_turn = self._empty_turn or f"{path}.content"
+            return []
+        if speaker:
+            first = parts[0].text if isinstance(parts[0], cohere.TextContent) else ""
+            parts[: bool(first)] = [cohere.TextContent((speaker + first).rstrip())]
+        return [cohere.UserMessage(parts)]
 
     def _image(self, part: openai.ImagePart, where: str) -> cohere.ImageContent:
         if not self._capabilities.images:
@@ -113,18 +173,26 @@ class MessageTranslator:
         detail = "high" if part.image_url.detail == "original" else part.image_url.detail
         return cohere.ImageContent(cohere.ImageUrl(url, detail if detail else msgspec.UNSET))
 
-    def _assistant(self, message: openai.AssistantMessage, path: str, index: int) -> cohere.Message | None:
+    def _file(self, part: openai.FilePart, where: str) -> str:
+        text = self._files.text(part.file, where)
+        self._notes.emulated("files", "their text is in the prompt")
+        return text
+
+    def _assistant(
+        self, message: openai.AssistantMessage, path: str, index: int, pairs: Sequence[Call]
+    ) -> list[cohere.Message]:
         text, thought = _spoken_text(message), message.reasoning_content or message.reasoning or _thought(message)
-        calls = self._tool_calls(message, path, index)
+        text = self._speaker(message, index) + text if text else ""
+        calls = self._tool_calls(pairs, index)
         if message.audio is not None:
             self._notes.ignored("messages[].audio", "Cohere hears nothing", f"{path}.audio")
         if calls:
-            plan = BLANK_LINE.join(piece for piece in (thought, text) if piece)
+            plan = _joined((thought, text))
             if not plan:
-                return cohere.AssistantMessage(tool_calls=calls)
+                return [cohere.AssistantMessage(tool_calls=calls)]
             if self._capabilities.reasoning:
-                return cohere.AssistantMessage(content=[cohere.ThinkingContent(plan)], tool_calls=calls)
-            return cohere.AssistantMessage(tool_plan=plan, tool_calls=calls)
+                return [cohere.AssistantMessage(content=[cohere.ThinkingContent(plan)], tool_calls=calls)]
+            return [cohere.AssistantMessage(tool_plan=plan, tool_calls=calls)]
         if thought and not self._capabilities.reasoning:
             self._notes.ignored(
                 "messages[].reasoning_content", "this model does not reason", f"{path}.reasoning_content"
@@ -134,88 +202,112 @@ class MessageTranslator:
             content: list[cohere.TextContent | cohere.ThinkingContent] = [cohere.ThinkingContent(thought)]
             if text:
                 content.append(cohere.TextContent(text))
-            return cohere.AssistantMessage(content=content)
-        return cohere.AssistantMessage(content=text) if text else None
+            return [cohere.AssistantMessage(content=content)]
+        return [cohere.AssistantMessage(content=text)] if text else []
 
-    def _tool_calls(self, message: openai.AssistantMessage, path: str, index: int) -> list[cohere.ToolCall]:
+    def _tool_calls(self, pairs: Sequence[Call], index: int) -> list[cohere.ToolCall]:
         calls: list[cohere.ToolCall] = []
-        turn_ids: set[str] = set()
-        for number, call in enumerate(message.tool_calls or ()):
-            where = f"{path}.tool_calls[{number}]"
-            if call.function is None or call.type not in (None, "function"):
-                raise InvalidField(where, "Only calls of type 'function' can be sent to Cohere", "unsupported_value")
-            call_id = call.id or f"call_{index}_{number}"
-            if call_id in turn_ids:
-                raise InvalidField(f"{where}.id", f"Duplicate tool call id '{call_id}'", "duplicate_id")
-            turn_ids.add(call_id)
-            calls.append(self._call(call_id, call.function, f"{where}.function.arguments"))
-        if message.function_call:
-            call_id = f"call_{index}"
-            calls.append(self._call(call_id, message.function_call, f"{path}.function_call.arguments"))
-            self._unanswered.append((message.function_call.name, call_id))
+        for call in pairs:
+            arguments = _arguments(call.function.arguments)
+            if arguments is None:
+                if not call.results:
+                    # Nothing answers it: Cohere would refuse every later request.
+                    self._notes.ignored("tool_calls", "a call that was cut, without a result", self._note_path(index))
+                    continue
+                self._notes.adjusted(
+                    f"{self._note_path(index)} arguments", "no JSON object", f'{{"{BROKEN_ARGUMENTS}": ...}}'
+                )
+                arguments = _encode({BROKEN_ARGUMENTS: call.function.arguments}).decode()
+            function = cohere.Function(self._names.upstream_name(call.function.name), arguments)
+            calls.append(cohere.ToolCall(call.upstream_id, function))
         return calls
 
-    def _call(self, call_id: str, function: openai.FunctionCall, where: str) -> cohere.ToolCall:
-        """Cohere wants ids that are unique over all turns; some clients count anew in each: theirs are told apart."""
-        upstream_id, count = call_id, 1
-        while upstream_id in self._sent_ids:
-            count += 1
-            upstream_id = f"{call_id}_{count}"
-        self._sent_ids.add(upstream_id)
-        self._calls[call_id] = upstream_id
-        return cohere.ToolCall(
-            upstream_id,
-            cohere.Function(self._names.upstream_name(function.name), _arguments(function.arguments, where)),
-        )
-
-    def _tool(self, message: openai.ToolMessage, path: str, index: int) -> cohere.Message:
-        if message.tool_call_id not in self._calls:
-            raise InvalidField(
-                f"{path}.tool_call_id",
-                f"No earlier assistant message made the tool call '{message.tool_call_id}'",
-            )
-        return self._result(self._calls[message.tool_call_id], message.content, f"{path}.content")
-
-    def _function(self, message: openai.FunctionMessage, path: str, index: int) -> cohere.Message:
-        for position, (name, call_id) in enumerate(self._unanswered):
-            if name == message.name:
-                del self._unanswered[position]
-                return self._result(self._calls[call_id], message.content, f"{path}.content")
-        raise InvalidField(f"{path}.name", f"No earlier assistant message called the function '{message.name}'")
+    def _results(self, messages: Sequence[openai.Message], results: Sequence[tuple[int, Call]]) -> list[cohere.Message]:
+        """The results of a turn's calls, and a user turn with their images, as a result cannot have any."""
+        turns: list[cohere.Message] = []
+        images: list[cohere.TextContent | cohere.ImageContent] = []
+        for index, call in results:
+            content: Any = getattr(messages[index], "content", None)
+            turns.append(self._result(call, content, index, images))
+        return [*turns, cohere.UserMessage(images)] if images else turns
 
     def _result(
-        self, call_id: str, content: str | list[openai.TextPart | openai.DocumentPart] | None, where: str
+        self,
+        call: Call,
+        content: str | list[openai.TextPart | openai.DocumentPart | openai.ImagePart | openai.FilePart] | None,
+        index: int,
+        images: list[cohere.TextContent | cohere.ImageContent],
     ) -> cohere.ToolMessage:
+        """A tool's result. Its images are added to `images`."""
         if isinstance(content, list):
-            parts: list[cohere.TextContent | cohere.DocumentContent] = [
-                cohere.TextContent(part.text)
-                if isinstance(part, openai.TextPart)
-                else cohere.DocumentContent(part.document)
-                for part in content
-                if not isinstance(part, openai.TextPart) or part.text
-            ]
+            parts: list[cohere.TextContent | cohere.DocumentContent] = []
+            for number, part in enumerate(content):
+                where = f"messages[{index}].content[{number}]"
+                if isinstance(part, openai.DocumentPart):
+                    parts.append(cohere.DocumentContent(part.document))
+                elif isinstance(part, openai.TextPart):
+                    parts += [cohere.TextContent(part.text)] if part.text else []
+                elif isinstance(part, openai.FilePart):
+                    parts.append(cohere.TextContent(self._file(part, where)))
+                else:
+                    parts.append(self._result_image(part, where, index, call, images))
             if parts:
-                return cohere.ToolMessage(call_id, parts)
+                return cohere.ToolMessage(call.upstream_id, parts)
         elif content:
-            return cohere.ToolMessage(call_id, content)
+            return cohere.ToolMessage(call.upstream_id, content)
+        where = f"{self._note_path(index)}.content"
         self._notes.inform(where, f"{where} is empty, sent as {EMPTY_RESULT}")
-        return cohere.ToolMessage(call_id, EMPTY_RESULT)
+        return cohere.ToolMessage(call.upstream_id, EMPTY_RESULT)
+
+    def _result_image(
+        self,
+        part: openai.ImagePart,
+        where: str,
+        index: int,
+        call: Call,
+        images: list[cohere.TextContent | cohere.ImageContent],
+    ) -> cohere.TextContent:
+        """What stands in the result for an image. The image follows the results, on a model that sees."""
+        if not self._capabilities.images:
+            self._notes.adjusted(f"{self._note_path(index)} image", "an image", "a placeholder")
+            return cohere.TextContent(IMAGE_UNSEEN)
+        self._notes.emulated("images of tool results", "they follow in a user turn")
+        name = self._names.upstream_name(call.function.name)
+        images += [cohere.TextContent(f"An image in the result of {name} ({call.upstream_id}):")]
+        images += [self._image(part, where)]
+        return cohere.TextContent(IMAGE_FOLLOWS)
 
 
-_TRANSLATE: dict[type, Callable[[MessageTranslator, Any, str, int], cohere.Message | None]] = {
-    openai.UserMessage: MessageTranslator._user,
-    openai.AssistantMessage: MessageTranslator._assistant,
-    openai.ToolMessage: MessageTranslator._tool,
-    openai.FunctionMessage: MessageTranslator._function,
-}
+_encode = msgspec.json.Encoder().encode
+
+_ROLES: tuple[type, ...] = (
+    openai.SystemMessage,
+    openai.DeveloperMessage,
+    openai.UserMessage,
+    openai.AssistantMessage,
+)
+
+
+def _several_speakers(messages: Sequence[openai.Message]) -> frozenset[type]:
+    """The roles that several speakers have, told apart by names; no name is one, too."""
+    named = {type(message) for message in messages if isinstance(message, _ROLES) and getattr(message, "name", None)}
+    return frozenset(
+        role
+        for role in named
+        if len({getattr(message, "name", None) for message in messages if type(message) is role}) > 1
+    )
+
+
+def _joined(texts: Iterable[str | None]) -> str:
+    return BLANK_LINE.join(text for text in texts if text)
 
 
 def _spoken_text(message: openai.AssistantMessage) -> str:
     """The words of an assistant turn; a refusal is words, too."""
     content = message.content
     if content is None or isinstance(content, str):
-        return BLANK_LINE.join(piece for piece in (content, message.refusal) if piece)
-    return "".join(
+        return _joined((content, message.refusal))
+    return _joined(
         part.text if isinstance(part, openai.TextPart) else part.refusal
         for part in content
         if not isinstance(part, openai.ThinkingPart)
@@ -225,21 +317,20 @@ def _spoken_text(message: openai.AssistantMessage) -> str:
 def _thought(message: openai.AssistantMessage) -> str:
     if not isinstance(message.content, list):
         return ""
-    return "".join(part.thinking for part in message.content if isinstance(part, openai.ThinkingPart))
+    return _joined(part.thinking for part in message.content if isinstance(part, openai.ThinkingPart))
 
 
-def _arguments(arguments: str | dict[str, Any] | None, where: str) -> str:
-    """JSON text: nothing and null mean no arguments; an object, which sloppy clients keep, is written out."""
+def _arguments(arguments: str | dict[str, Any] | None) -> str | None:
+    """JSON text of an object; None if the arguments are none.
+
+    Nothing and null mean no arguments. An object, which sloppy clients keep, is written out.
+    """
     if isinstance(arguments, dict):
-        return msgspec.json.encode(arguments).decode()
+        return _encode(arguments).decode()
     if not arguments or arguments.strip() in ("", "null"):
         return "{}"
     try:
-        msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise InvalidField(where, f"'{where}' must be JSON text: {error}", "invalid_json") from error
-    return arguments
-
-
-def _empty(where: str) -> InvalidField:
-    return InvalidField(where, f"'{where}' must not be empty", "empty_string")
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return arguments if isinstance(value, dict) else None

@@ -1,0 +1,173 @@
+"""Files in a request, as text for the prompt: Cohere's chat takes none.
+
+Text formats are decoded here. PDF files and images of pages are parsed by Cohere (`/v2/parse`): the translation raises
+UnparsedFiles with what must be parsed, and is made again with the texts.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+
+from schemas.openai.chat import FileData
+from translators.core.errors import InvalidField
+
+MOST_TEXT_BYTES = 1_000_000
+"""Of a text file: some 250,000 tokens, which is what Cohere's largest context holds."""
+
+MOST_PARSED_BYTES = 20_000_000
+"""Cohere's limit on a document for `/v2/parse`."""
+
+MOST_PARSED_FILES = 10
+"""Files of one request that are parsed."""
+
+PARSED_TYPES = frozenset({"application/pdf", "image/png", "image/jpeg", "image/gif", "image/webp"})
+
+TEXT_TYPES = frozenset(
+    {
+        *("application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript"),
+        *("application/x-ndjson", "application/jsonl", "application/toml", "application/sql", "application/x-sh"),
+        *("application/typescript", "application/x-python", "application/x-tex", "image/svg+xml"),
+    }
+)
+"""Media types that are text without saying so; `text/...` and `...+json`, `...+xml` are, too."""
+
+TYPES_BY_EXTENSION: Mapping[str, str] = {
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+}
+
+OFFICE = frozenset("doc docx xls xlsx ppt pptx odt ods odp zip gz tar mp3 wav mp4 mov".split())
+"""Extensions of files that are neither text nor pages."""
+
+SIGNATURES: Mapping[str, str] = {
+    "JVBERi0": "application/pdf",
+    "iVBORw0KGgo": "image/png",
+    "/9j/": "image/jpeg",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+}
+"""How a file begins in base64: its type, where neither a data URI nor a name says it."""
+
+_DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
+
+
+class FileTexts:
+    """Reads the files of one request. parsed: the texts of those that Cohere has parsed, by URI.
+
+    unparsed: the URIs of files that must be parsed before the request can be sent.
+    """
+
+    def __init__(self, parsed: Mapping[str, str], parse_model: str) -> None:
+        self.unparsed: dict[str, None] = {}
+        self._parsed, self._parse_model = parsed, parse_model
+
+    def text(self, file: FileData, where: str) -> str:
+        """Return the text of a file under its name. Raises InvalidField for a file that has none.
+
+        Empty for a file that is not parsed yet; its URI is in `unparsed` then.
+        """
+        if file.file_data is None and file.file_url is None:
+            if file.file_id is None:
+                raise _missing(f"{where}.file.file_data")
+            message = "Files are not stored here: send the file itself, as 'file_data'"
+            raise InvalidField(where, message, "unsupported_value")
+        name = file.filename or ""
+        if file.file_data is None:
+            content = self._parse(str(file.file_url), where) if _is_page_url(file) else _refuse_url(where)
+        else:
+            content = self._data(file.file_data, name, where)
+        return f'File "{name}":\n\n{content}' if name else content
+
+    def _data(self, data: str, name: str, where: str) -> str:
+        kind, payload, encoded = _split(data, name, where)
+        if kind in PARSED_TYPES:
+            if len(payload) * 3 // 4 > MOST_PARSED_BYTES:
+                raise _too_large(where, MOST_PARSED_BYTES)
+            return self._parse(f"data:{kind};base64,{payload}", where)
+        if kind and not _is_text(kind):
+            raise _unsupported(where, kind)
+        return _decoded(payload, encoded, where)
+
+    def _parse(self, uri: str, where: str) -> str:
+        text = self._parsed.get(uri)
+        if text is not None:
+            return text
+        if self._parse_model in ("", "off"):
+            message = "PDF files and images of pages cannot be read here (setting files.parse_model)"
+            raise InvalidField(where, message, "unsupported_value")
+        if not uri.startswith("data:") and not uri.startswith(("http://", "https://")):
+            raise InvalidField(where, f"Invalid '{where}': it must be an http or https URL")
+        self.unparsed[uri] = None
+        if len(self.unparsed) > MOST_PARSED_FILES:
+            message = f"At most {MOST_PARSED_FILES} PDF files and images of pages can be read in one request"
+            raise InvalidField(where, message, "too_many_files")
+        return ""
+
+
+def _is_page_url(file: FileData) -> bool:
+    """Whether a file behind a URL may be pages: nothing is fetched here, so a text cannot be read."""
+    path = str(file.file_url).partition("?")[0].partition("#")[0]
+    extension = _extension(path.rpartition("/")[2]) or _extension(file.filename or "")
+    return not extension or extension in TYPES_BY_EXTENSION
+
+
+def _refuse_url(where: str) -> str:
+    message = "Files behind a URL are not fetched here, unless they are PDF files or images: send 'file_data'"
+    raise InvalidField(where, message, "unsupported_value")
+
+
+def _split(data: str, name: str, where: str) -> tuple[str, str, bool]:
+    """Return the media type (empty if unknown), the payload and whether that is base64."""
+    match = _DATA_URI.match(data)
+    extension = _extension(name)
+    payload = data[match.end() :] if match else data
+    kind = (match[1] or "").lower() if match else ""
+    if kind in ("", "application/octet-stream"):
+        kind = TYPES_BY_EXTENSION.get(extension, "") or next(
+            (known for start, known in SIGNATURES.items() if payload.startswith(start)), ""
+        )
+    if not kind and extension in OFFICE:
+        raise _unsupported(where, f".{extension}")
+    return kind, payload, bool(match[3]) if match else True
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def _is_text(kind: str) -> bool:
+    return kind.startswith("text/") or kind in TEXT_TYPES or kind.endswith(("+json", "+xml"))
+
+
+def _decoded(payload: str, encoded: bool, where: str) -> str:
+    """The text of a text file. Raises InvalidField if it is none."""
+    if len(payload) > MOST_TEXT_BYTES * 4 // 3 + 4:
+        raise _too_large(where, MOST_TEXT_BYTES)
+    try:
+        data = base64.b64decode(payload, validate=True) if encoded else payload.encode()
+    except ValueError as error:
+        raise InvalidField(where, f"Invalid '{where}': it must be base64 or a data URI") from error
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _unsupported(where, "this kind") from error
+    if "\0" in text:
+        raise _unsupported(where, "this kind")
+    return text
+
+
+def _missing(where: str) -> InvalidField:
+    return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+
+
+def _unsupported(where: str, kind: str) -> InvalidField:
+    message = f"Files of type {kind} cannot be read here: text, PDF files and images of pages can"
+    return InvalidField(where, message, "unsupported_value")
+
+
+def _too_large(where: str, most: int) -> InvalidField:
+    return InvalidField(where, f"'{where}' is too large: at most {most:,} bytes can be read", "file_too_large")
