@@ -28,6 +28,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.background import Background
+from gateway.pipeline.offload import Offload
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.pipeline.response_cache import ResponseCache
 from gateway.pipeline.services import Services
@@ -60,7 +61,10 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         raise SettingError(f"database_url: {error}") from error
     cache = ResponseCache(settings, log)
     lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics)
-    services = Services(settings, settings.policy, upstream, catalog, metrics, lifecycle, admission, state, cache)
+    offload = Offload(settings.offload)
+    services = Services(
+        settings, settings.policy, upstream, catalog, metrics, lifecycle, admission, state, cache, offload
+    )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping = False, asyncio.Event()
 
@@ -83,6 +87,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await upstream.stop()
         await state.stop()
         await cache.stop()
+        offload.stop()
         log.flush()
 
     router = Router(

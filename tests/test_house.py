@@ -53,14 +53,18 @@ ROOTS = frozenset({"gateway", "translators", "schemas"})
 
 WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"})
 PURE = frozenset(
-    "__future__ base64 collections enum functools hashlib itertools json math re struct types typing".split()
+    "__future__ base64 collections contextlib enum functools hashlib itertools json math re struct threading types"
+    " typing".split()
 )
 # Packages that may import what is listed and nothing else, the narrowest first.
 MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (
     ("schemas.openai", WORDS | {"schemas.openai"}),
     ("schemas.cohere", WORDS | {"schemas.cohere"}),
     ("schemas", WORDS),
-    ("translators", PURE | {"schemas", "translators", "msgspec", "jsonschema", "referencing"}),
+    (
+        "translators",
+        PURE | {"schemas", "translators", "msgspec", "jsonschema", "jsonschema_specifications", "re2", "referencing"},
+    ),
 )
 # None of them is on a list above. They are named so that the message can say why.
 IMPURE = frozenset(

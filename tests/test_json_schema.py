@@ -8,6 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import jsonschema  # type: ignore[import-untyped, unused-ignore]
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -23,9 +24,9 @@ from translators.request.json_schema import (
     check_references,
     compilable,
     compilable_subset,
-    violation,
     with_types,
 )
+from translators.request.schema_validation import instance_violation
 
 TEXT = {"type": "string"}
 
@@ -97,7 +98,7 @@ REFERENCES: tuple[tuple[str, Any, bool], ...] = (
 def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> None:
     if leads:
         check_references(given_, "here")
-        violation(given_, "{}")
+        instance_violation(msgspec.json.encode(given_), "{}")
         return
     with pytest.raises(InvalidField) as caught:
         check_references(given_, "here")
@@ -107,8 +108,9 @@ def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> 
 def test_a_reference_to_itself_satisfies_nobody() -> None:
     lost = schema(a={"$id": "urn:a", "$ref": "#/$defs/A"})
     check_references(lost, "here")
-    assert violation(lost, '{"a": 1}') == "the schema has a $ref that leads nowhere"
-    assert violation({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, "{}") == "it is nested too deeply"
+    assert instance_violation(msgspec.json.encode(lost), '{"a": 1}') == "the schema has a $ref that leads nowhere"
+    circle = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
+    assert instance_violation(msgspec.json.encode(circle), "{}") == "it is nested too deeply"
 
 
 # --- what Cohere does not know ------------------------------------------------------------------------------

@@ -32,7 +32,13 @@ class SplitEndpoint:
         services, operation, record = self._services, self._operation, record_of(scope)
         record.operation = operation.name
         request_body = await body.read_json(record, receive, services.settings)
-        request = operation.translate(request_body, context_of(services, record))
+        request = await services.offload.run(
+            record.principal.owner,
+            len(request_body),
+            operation.translate,
+            request_body,
+            context_of(services, record),
+        )
         path_aliases.note_deployment(record, request.notes)
         services.catalog.look_up(request.model, record.principal)
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)

@@ -30,7 +30,13 @@ class TokenCountEndpoint:
         # Nothing of a count is stored: the storage is needed only for what the request continues.
         options = replace(operation.state_options(request_body, response_id), store=False)
         loaded = await services.state.load(options, response_id, record.principal)
-        translation = operation.translate(request_body, context_of(services, record, loaded))
+        translation = await services.offload.run(
+            record.principal.owner,
+            len(request_body),
+            operation.translate,
+            request_body,
+            context_of(services, record, loaded),
+        )
         async with DisconnectWatcher(receive) as watcher:
             bodies = operation.tokenize_bodies(translation.bodies[0])
             with await services.admission.admit(

@@ -1,6 +1,6 @@
 """A request's responses out of the cache, and into it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from gateway.observability.record import CACHE_HIT, RequestRecord
@@ -16,7 +16,7 @@ async def find(
     path: str,
     translation: Translation,
     record: RequestRecord,
-    respond: Callable[[Sequence[bytes]], T],
+    respond: Callable[[Sequence[bytes]], Awaitable[T]],
 ) -> T | None:
     """Returns what `respond` makes of Cohere's cached responses to these very calls.
 
@@ -27,7 +27,7 @@ async def find(
     if bodies is None:
         return None
     try:
-        response = respond(bodies)
+        response = await respond(bodies)
     except TranslationError:
         return None
     record.cache = CACHE_HIT

@@ -69,7 +69,7 @@ class RequestHandler(Responder):
                 operation.state_options(body, response_id), response_id, record.principal
             )
             self.save = self._save if self.loaded.save else None
-        translation = self._translate()
+        translation = await self._translate()
         self.services.catalog.look_up(translation.model, record.principal)
         cache = self.services.cache
         if operation.cached and (cache.store is not None or not CACHE_HEADERS.isdisjoint(record.headers)):
@@ -104,17 +104,18 @@ class RequestHandler(Responder):
                         await self.respond_streaming(translation, admission, sink)
                     return
                 except UpstreamError as error:
-                    replacement = self._reworded(translation, error.failure)
+                    replacement = await self._reworded(translation, error.failure)
                     replacement = replacement or await self._retried(translation, error, admission)
-                    replacement = replacement or self._fallback(translation, error)
+                    replacement = replacement or await self._fallback(translation, error)
                     if replacement is None:
                         raise
                     translation = replacement
 
-    def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
-        translation = self.operation.translate(
-            self._request_body, context_of(self.services, self.record, self.loaded, model_overrides)
-        )
+    async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
+        services, body = self.services, self._request_body
+        context = context_of(services, self.record, self.loaded, model_overrides)
+        owner = self.record.principal.owner
+        translation = await services.offload.run(owner, len(body), self.operation.translate, body, context)
         if self.record.replaced_model:
             path_aliases.note_deployment(self.record, translation.notes)
         return translation
@@ -127,11 +128,11 @@ class RequestHandler(Responder):
 
     # --- what replaces a call that failed --------------------------------------------------------------------
 
-    def _reworded(self, translation: Translation, failure: Failure) -> Translation | None:
+    async def _reworded(self, translation: Translation, failure: Failure) -> Translation | None:
         """Returns the request in another wording, or None where another one would not help."""
         if self.services.catalog.learn(translation.model, failure.learned_capability):
             # The model cannot do what the capability table says, so the request is put in another way.
-            return self._translate(self._model_overrides(translation.model))
+            return await self._translate(self._model_overrides(translation.model))
         return translation.shortened() if failure.code == CONTEXT_LENGTH else None
 
     async def _retried(
@@ -155,7 +156,7 @@ class RequestHandler(Responder):
         admission.retried([str(error.failure.code)])
         return translation
 
-    def _fallback(self, translation: Translation, error: UpstreamError) -> Translation | None:
+    async def _fallback(self, translation: Translation, error: UpstreamError) -> Translation | None:
         """Returns the request for another model, if the settings name one for the model that failed."""
         if not fallbacks.may_help(error.failure, self.record.principal.own_key):
             return None
@@ -165,7 +166,7 @@ class RequestHandler(Responder):
         if model is None:
             return None
         services.metrics.fallbacks.labels(services.metrics.known_model(translation.model)).inc()
-        replacement = self._translate(self._model_overrides(model))
+        replacement = await self._translate(self._model_overrides(model))
         replacement.notes.inform("upstream", f"fallback from {translation.model} ({error.failure.code})")
         return replacement
 

@@ -6,6 +6,7 @@ stream is in `streaming.py`; what is done about a call that failed, in `handler.
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from gateway.errors import AnswerRefused
 from gateway.pipeline import cached_response
@@ -15,7 +16,7 @@ from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.response_cache import Lookup, Recording
 from gateway.pipeline.services import Services
 from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
-from translators.core.contracts import Stream, Translation
+from translators.core.contracts import Stream, TranslatedResponse, Translation
 from translators.core.errors import AnswerFailed, Failure
 
 
@@ -40,21 +41,33 @@ class Responder:
         response, bodies = None, None
         if self.lookup is not None:
             response = await cached_response.find(
-                self.lookup, self.operation.upstream, translation, admission.record, translation.translate_response
+                self.lookup,
+                self.operation.upstream,
+                translation,
+                admission.record,
+                partial(self._translate_response, translation, admission),
             )
         if response is None:
             try:
-                response = translation.translate_response(bodies := await self._bodies(translation, admission))
+                bodies = await self._bodies(translation, admission)
+                response = await self._translate_response(translation, admission, bodies)
             except AnswerFailed as error:
                 translation = second_attempt(translation, error.failure)
                 admission.notes = translation.notes
-                response = translation.translate_response(bodies := await self._bodies(translation, admission))
+                bodies = await self._bodies(translation, admission)
+                response = await self._translate_response(translation, admission, bodies)
         admission.record.add_usage(response.usage)
         if self.save is not None:
             await self.save(response.body)
         await sink.whole(translation, response.body)
         if self.lookup is not None:
             await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, response.usage)
+
+    async def _translate_response(
+        self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
+    ) -> TranslatedResponse:
+        owner = admission.record.principal.owner
+        return await self.services.offload.run(owner, sum(map(len, bodies)), translation.translate_response, bodies)
 
     async def _bodies(self, translation: Translation, admission: Admission) -> list[bytes]:
         """Returns Cohere's whole responses to all bodies of a translation, called at once."""
@@ -83,17 +96,19 @@ class Responder:
                 self.operation.upstream,
                 translation,
                 admission.record,
-                lambda bodies: cached_response.unfailed(*_as_stream(translation, bodies)),
+                partial(self._cached_stream, translation, admission),
             )
         if cached is not None:
             stream, documents = cached
         else:
-            stream, documents = _as_stream(translation, bodies := await self._bodies(translation, admission))
+            bodies = await self._bodies(translation, admission)
+            stream, documents = await self._as_stream(translation, admission, bodies)
             if stream.failure is not None:
                 admission.record.add_usage(stream.usage)
                 translation = second_attempt(translation, stream.failure)
                 admission.notes = translation.notes
-                stream, documents = _as_stream(translation, bodies := await self._bodies(translation, admission))
+                bodies = await self._bodies(translation, admission)
+                stream, documents = await self._as_stream(translation, admission, bodies)
                 if stream.failure is not None:
                     raise AnswerRefused(stream.failure)
         admission.record.add_usage(stream.usage)
@@ -103,6 +118,17 @@ class Responder:
         if self.lookup is not None:
             await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, stream.usage)
 
+    async def _as_stream(
+        self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
+    ) -> tuple[Stream, list[bytes]]:
+        owner = admission.record.principal.owner
+        return await self.services.offload.run(owner, sum(map(len, bodies)), _as_stream, translation, bodies)
+
+    async def _cached_stream(
+        self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
+    ) -> tuple[Stream, list[bytes]]:
+        return cached_response.unfailed(*await self._as_stream(translation, admission, bodies))
+
     # --- streaming -----------------------------------------------------------------------------------------
 
     async def respond_streaming(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
@@ -110,6 +136,9 @@ class Responder:
         if self.lookup is not None and await self._replay(translation, admission, sink, self.lookup):
             return
         record, upstream, path = admission.record, self.services.upstream, self.operation.upstream
+        validate = (
+            partial(self.services.offload.run_in_thread, record.principal.owner) if translation.validated else None
+        )
         self.stream = stream = translation.stream()
         recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]
         async with contextlib.AsyncExitStack() as stack:
@@ -119,7 +148,7 @@ class Responder:
             ]
             responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)
             sources = [
-                UpstreamStream(await admission.accept(response), stream, choice, recording)
+                UpstreamStream(await admission.accept(response), stream, choice, recording, validate)
                 for choice, (response, recording) in enumerate(zip(responses, recordings, strict=True))
             ]
             source: UpstreamStream | MergedStream = sources[0]
@@ -145,7 +174,7 @@ class Responder:
             self.operation.upstream,
             translation,
             admission.record,
-            lambda bodies: cached_response.unfailed(*cached_response.replayed(translation, bodies)),
+            partial(self._replayed, translation, admission),
         )
         if cached is None:
             return False
@@ -155,6 +184,13 @@ class Responder:
         await sink.begin(translation)
         await sink.end(documents, self.stream)
         return True
+
+    async def _replayed(
+        self, translation: Translation, admission: Admission, recordings: Sequence[bytes]
+    ) -> tuple[Stream, list[bytes]]:
+        owner, replay = admission.record.principal.owner, cached_response.replayed
+        size = sum(map(len, recordings))
+        return cached_response.unfailed(*await self.services.offload.run(owner, size, replay, translation, recordings))
 
     async def _save_final(self, stream: Stream) -> None:
         if self.save is not None:

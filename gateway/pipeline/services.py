@@ -5,6 +5,7 @@ from msgspec import Struct
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.admission import AdmissionController
+from gateway.pipeline.offload import Offload
 from gateway.pipeline.response_cache import ResponseCache
 from gateway.settings.schema import Settings
 from gateway.state.conversation_state import ConversationState
@@ -25,3 +26,4 @@ class Services(Struct):
     admission: AdmissionController
     state: ConversationState
     cache: ResponseCache
+    offload: Offload

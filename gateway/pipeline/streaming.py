@@ -7,7 +7,7 @@ failure before them is an ordinary error with an ordinary status. However the up
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -21,6 +21,12 @@ from translators.core.errors import TranslationError
 CUT = failure("cut", "Cohere's stream ended before the answer was complete")
 TOO_LARGE = failure("cut", "Cohere sent an event that is too large")
 ENDLESS = failure("cut", "Cohere's answer is too large")
+
+
+Validate: TypeAlias = Callable[..., Awaitable[Sequence[bytes]]]
+"""Calls a function with arguments where it may take long."""
+
+_LAST_EVENT = b'"message-end"'
 
 
 class Framing(Struct, frozen=True):
@@ -48,10 +54,17 @@ class UpstreamStream:
     """One upstream's stream as documents to send."""
 
     def __init__(
-        self, response: UpstreamResponse, stream: Stream, choice: int = 0, recording: Recording | None = None
+        self,
+        response: UpstreamResponse,
+        stream: Stream,
+        choice: int = 0,
+        recording: Recording | None = None,
+        validate: Validate | None = None,
     ) -> None:
+        """validate: runs the feeding of the event that ends the answer, where the answer is checked then."""
         self._response, self._stream, self._choice, self._recording = response, stream, choice, recording
         self._decoder = sse.Decoder()
+        self._validate = validate
         self._size = self._events = 0
 
     @property
@@ -84,7 +97,10 @@ class UpstreamStream:
                 self._recording.add(events)
             try:
                 for data in events:
-                    documents += stream.feed(data, choice)
+                    if self._validate is not None and _LAST_EVENT in data:
+                        documents += await self._validate(stream.feed, data, choice)
+                    else:
+                        documents += stream.feed(data, choice)
             except (TranslationError, RecursionError) as error:
                 documents += stream.end(failure_of(error), choice)
             if not block:

@@ -126,6 +126,17 @@ class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
     queue_timeout: Annotated[float, _about("seconds that a call may wait for its turn"), Meta(ge=0)] = 30.0
 
 
+class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    threads: Annotated[int, _about("threads for large requests and long checks, in each worker"), Meta(ge=1)] = 1
+    min_bytes: Annotated[
+        int, _about("requests above this size are read in a thread, not on the event loop"), Meta(ge=0)
+    ] = 256 * 1024
+    queue_size: Annotated[
+        int, _about("such requests that may wait for a thread; further ones get a 503"), Meta(ge=1)
+    ] = 64
+    queue_share: Annotated[int, _about("such requests that one caller may have waiting"), Meta(ge=1)] = 16
+
+
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     public: Annotated[bool, _about("serve `/metrics` without a token on non-loopback addresses")] = False
     token: Annotated[str, _about("the bearer token for `/metrics` on non-loopback addresses")] = ""
@@ -159,6 +170,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_open: Annotated[bool, _about("allow open mode on non-loopback addresses")] = False
     cors_origins: Annotated[list[str], _about("origins of web pages that may call, separated by commas")] = []
     body_limit: Annotated[int, _about("largest body of a request, in bytes"), Meta(ge=1)] = 32 * 1024 * 1024
+    max_json_keys: Annotated[int, _about("most keys in the JSON of a request, counted at all depths"), Meta(ge=1)] = (
+        100_000
+    )
     max_websockets: Annotated[int, _about("most open WebSockets in each worker"), Meta(ge=0)] = 256
     audio_limit: Annotated[
         int, _about("largest transcription request, in bytes (Cohere takes files of 25 MB)"), Meta(ge=1)
@@ -209,6 +223,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     pool: PoolSettings = PoolSettings()
     breaker: BreakerSettings = BreakerSettings()
     concurrency: ConcurrencySettings = ConcurrencySettings()
+    offload: OffloadSettings = OffloadSettings()
     metrics: MetricsSettings = MetricsSettings()
     cache: CacheSettings = CacheSettings()
 

@@ -128,14 +128,20 @@ class AnswerFromToolCall:
         return (event,)
 
 
+MAX_HELD_BACK = 4096
+"""Characters that are held back at most, so that each piece costs the same however long the text has become."""
+
+
 class _StripText:
     """Removes a wrapper around the text. Whatever may belong to the wrapper is held back until that is decided."""
 
-    TAIL: re.Pattern[str]
-    """Matches the longest end of a text that may belong to the wrapper."""
+    MARK: str
+    """The character that ends the wrapper."""
+
+    MAX_MARKS: int
 
     def __init__(self) -> None:
-        self._emitted = ""
+        self._emitted: list[str] = []
         self._removed = 0  # characters at the front
         self._pending = ""
         self._begun = self._wrapped = False
@@ -151,14 +157,15 @@ class _StripText:
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Delta) and event.kind is Kind.TEXT:
             text = self._feed(event.text)
-            self._emitted += text
+            self._emitted.append(text)
             return (replace(event, text=text),) if text or event.logprobs else ()
         if isinstance(event, Cited) and event.kind is Kind.TEXT:
             start, end = max(0, event.start - self._removed), max(0, event.end - self._removed)
             return (replace(event, start=start, end=end),)
         if isinstance(event, Closed) and event.kind is Kind.TEXT:
             rest = self._rest()
-            whole, self._emitted = self._emitted + rest, ""
+            whole = "".join([*self._emitted, rest])
+            self._emitted.clear()
             closed = replace(event, text=whole)
             return (Delta(event.item, Kind.TEXT, rest), closed) if rest else (closed,)
         return (event,)
@@ -168,14 +175,26 @@ class _StripText:
         self._pending += text
         if not self._begun:
             front = self.front(self._pending)
+            if front is None and len(self._pending) > MAX_HELD_BACK:
+                if self._pending.isspace():
+                    self._pending = ""  # white space before JSON means nothing
+                else:
+                    front = 0  # no wrapper is that long
             if front is None:
                 return ""
             self._begun, self._wrapped, self._removed = True, front > 0, front
             self._pending = self._pending[front:]
-        tail = self.TAIL.search(self._pending) if self._wrapped else None
-        end = tail.start() if tail else len(self._pending)
+        end = self._tail_start(self._pending) if self._wrapped else len(self._pending)
         text, self._pending = self._pending[:end], self._pending[end:]
         return text
+
+    def _tail_start(self, pending: str) -> int:
+        """Returns where the end of a text begins that may belong to the wrapper: marks with white space around."""
+        bare = pending.rstrip()
+        marks = len(bare) - len(bare.rstrip(self.MARK))
+        before = bare[: len(bare) - min(marks, self.MAX_MARKS)]
+        start = len(before if marks > self.MAX_MARKS else before.rstrip())
+        return max(start, len(pending) - MAX_HELD_BACK)
 
     def _rest(self) -> str:
         """Returns what was held back at the end, unless it belongs to the wrapper."""
@@ -187,7 +206,7 @@ class _StripText:
 class StripCodeFence(_StripText):
     """Removes the Markdown fence that models like to put around JSON."""
 
-    TAIL = re.compile(r"\s*`{0,3}\s*\Z")
+    MARK, MAX_MARKS = "`", 3
 
     def front(self, pending: str) -> int | None:
         text = pending.lstrip()
@@ -204,7 +223,7 @@ class UnwrapValue(_StripText):
     """Turns `{"value": X}` into X: the wrapper of a schema that has no object at its top."""
 
     KEY = "value"
-    TAIL = re.compile(r"\s*\}?\s*\Z")
+    MARK, MAX_MARKS = "}", 1
     _HEAD = re.compile(r'\s*\{\s*"value"\s*:\s*')
     _MAYBE_HEAD = re.compile(r'\s*(\{\s*("(v(a(l(u(e("\s*)?)?)?)?)?)?)?)?\Z')
 
@@ -212,7 +231,7 @@ class UnwrapValue(_StripText):
         head = self._HEAD.match(pending)
         if head is not None:
             # White space after the colon may go on in the next piece.
-            return head.end() if head.end() < len(pending) else None
+            return head.end() if head.end() < len(pending) or head.end() > MAX_HELD_BACK else None
         return None if self._MAYBE_HEAD.match(pending) else 0
 
     def closes(self, pending: str) -> bool:

@@ -261,7 +261,8 @@ class Streamable(Protocol):
     """A translation whose response can be streamed.
 
     streamed: the caller wants a stream. buffered: Cohere's answer must be seen whole before any of it is shown, also to
-    a caller who streams. stream: the translator of Cohere's events.
+    a caller who streams. validated: the answer is checked at its end, which may take long. stream: the translator of
+    Cohere's events.
     """
 
     @property
@@ -269,6 +270,9 @@ class Streamable(Protocol):
 
     @property
     def buffered(self) -> bool: ...
+
+    @property
+    def validated(self) -> bool: ...
 
     def stream(self) -> Stream: ...
 

@@ -115,6 +115,13 @@ SYNONYM_OBJECT = "extra_params"
 (docs/decisions.md#unknown-fields-are-ignored-and-noted)."""
 
 
+MAX_FIELD_BYTES = 4 * 1024 * 1024
+"""Of a field that holds no content. Decoding it takes the interpreter some 50 ms."""
+
+LARGE_FIELDS = frozenset("messages input inputs documents images texts items instructions query".split())
+"""Fields that hold content: the limit of the whole body is theirs."""
+
+
 class FieldTable:
     """The rows of one operation, compiled: `read` is the only method a request meets.
 
@@ -141,6 +148,8 @@ class FieldTable:
             row, decoder = entry
             if bytes(raw) == _NULL:
                 continue
+            if len(raw) > MAX_FIELD_BYTES and name not in LARGE_FIELDS:
+                raise InvalidField(name, f"'{name}' is larger than {MAX_FIELD_BYTES} bytes", "value_too_large")
             if row.verdict is Verdict.SEND:
                 value = decode_field(name, decoder, raw, notes)
                 converted = row.convert(value, name, notes) if row.convert else value

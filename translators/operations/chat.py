@@ -77,6 +77,10 @@ class ChatTranslation(Struct, frozen=True):
     buffered: bool = False
     second: "Callable[[], ChatTranslation] | None" = None
 
+    @property
+    def validated(self) -> bool:
+        return self.second is not None
+
     def second_attempt(self) -> "ChatTranslation | None":
         return self.second() if self.second is not None else None
 

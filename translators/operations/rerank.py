@@ -57,6 +57,7 @@ class RerankTranslation(Struct, frozen=True):
     workload: Workload
     streamed: bool = False
     buffered: bool = False
+    validated: bool = False
     repeatable: bool = True
 
     def second_attempt(self) -> None:

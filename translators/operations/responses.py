@@ -100,6 +100,10 @@ class ResponsesTranslation(Struct, frozen=True):
     second: "Callable[[], ResponsesTranslation] | None" = None
     shorter: "Callable[[], ResponsesTranslation] | None" = None
 
+    @property
+    def validated(self) -> bool:
+        return self.second is not None
+
     def second_attempt(self) -> "ResponsesTranslation | None":
         return self.second() if self.second is not None else None
 

@@ -84,6 +84,7 @@ class CompactionTranslation(Struct, frozen=True):
     shorter: "Callable[[], CompactionTranslation] | None" = None
     streamed: bool = False
     buffered: bool = False
+    validated: bool = False
     repeatable: bool = False
 
     def second_attempt(self) -> None:

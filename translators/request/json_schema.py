@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import jsonschema
-import jsonschema.exceptions
 import msgspec
 import referencing
 import referencing.exceptions
 from referencing.jsonschema import DRAFT202012
 
 from translators.core.errors import InvalidField
+from translators.request import schema_validation
+from translators.request.schema_validation import TooExpensive
 
 UNSUPPORTED_KEYWORDS = frozenset(
     {
@@ -52,11 +52,18 @@ _TYPE_OF = {
 
 
 def check(schema: Mapping[str, Any], param: str) -> None:
-    """Raises InvalidField if this is no JSON Schema at all. Checked schemas are remembered."""
+    """Raises InvalidField if this is no JSON Schema, or one that is too large to be checked.
+
+    Raises TooExpensive on the event loop where the check takes long.
+    """
     try:
-        violation = _invalid_keyword(msgspec.json.encode(schema))
+        violation = schema_validation.schema_violation(msgspec.json.encode(schema))
     except RecursionError as error:
         raise InvalidField(param, f"Invalid schema for '{param}': nested too deeply") from error
+    except TooExpensive as error:
+        if not schema_validation.is_generous():
+            raise
+        raise InvalidField(param, f"Invalid schema for '{param}': checking it takes too long") from error
     if violation:
         raise InvalidField(param, f"Invalid schema for '{param}': {violation}", "invalid_schema")
 
@@ -70,7 +77,7 @@ def check_references(schema: Mapping[str, Any], param: str) -> None:
         raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{lost}' leads nowhere", "invalid_schema")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _broken_reference(encoded: bytes) -> str:
     schema = msgspec.json.decode(encoded)
     references = list(_references(schema))
@@ -97,16 +104,6 @@ def _references(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list):
         for value in schema:
             yield from _references(value)
-
-
-@lru_cache(maxsize=512)
-def _invalid_keyword(encoded: bytes) -> str:
-    try:
-        jsonschema.Draft202012Validator.check_schema(msgspec.json.decode(encoded))
-    except jsonschema.SchemaError as error:
-        where = "/".join(str(part) for part in error.absolute_path)
-        return f"{error.message}" + (f" (at {where})" if where else "")
-    return ""
 
 
 def compilable_subset(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -262,31 +259,3 @@ def wrap(schema: dict[str, Any], key: str) -> dict[str, Any]:
     inner = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
     moved: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     return {"type": "object", "properties": {key: inner}, "required": [key], **moved}
-
-
-# --- instances --------------------------------------------------------------------------------------------
-
-
-def violation(schema: Mapping[str, Any], text: str) -> str:
-    """Why a text is no instance of the schema; empty if it is one."""
-    try:
-        instance = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return "it is not JSON"
-    try:
-        error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(instance))
-    except RecursionError:
-        return "it is nested too deeply"
-    except referencing.exceptions.Unresolvable:
-        # One that `check_references` does not follow: below an `$id` of its own.
-        return "the schema has a $ref that leads nowhere"
-    if error is None:
-        return ""
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
-    return f"{error.validator} at ${where}"
-
-
-@lru_cache(maxsize=256)
-def _validator(encoded: bytes) -> jsonschema.Draft202012Validator:
-    # The registry is empty: a reference to a remote schema fails, nothing is ever fetched.
-    return jsonschema.Draft202012Validator(msgspec.json.decode(encoded), registry=referencing.Registry())

@@ -29,7 +29,7 @@ from translators.answer.transforms import AnswerFromToolCall, StripCodeFence, Un
 from translators.core.capabilities import Capabilities
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
-from translators.request import json_schema
+from translators.request import json_schema, schema_validation
 
 ANSWER_TOOL = "give_final_answer"
 _ANSWER_TOOL_DESCRIPTION = (
@@ -82,7 +82,7 @@ def plan_response_format(
     Cohere takes no response_format in this request (documents, tools that may not be called). reserved_names: those of
     the tools at Cohere. again: the first answer failed its check.
     """
-    wish = _wish(requested)
+    wish = _wish(requested, notes)
     if wish is None:
         return NOTHING
     if must_call:
@@ -129,10 +129,10 @@ def _checks(wish: _Wish) -> tuple[Callable[[], AnswerTransform], ...]:
 
 
 def _check(schema: dict[str, Any]) -> Callable[[], AnswerTransform]:
-    return partial(ValidateSchema, partial(json_schema.violation, schema))
+    return partial(ValidateSchema, partial(schema_validation.instance_violation, msgspec.json.encode(schema)))
 
 
-def _wish(requested: openai.ResponseFormat | None) -> _Wish | None:
+def _wish(requested: openai.ResponseFormat | None, notes: Notes) -> _Wish | None:
     """The schema asked for, in OpenAI's form or in one of Cohere's two (docs/cohere-api.md#json-schemas)."""
     if requested is None or requested.type == "text":
         return None
@@ -154,6 +154,8 @@ def _wish(requested: openai.ResponseFormat | None) -> _Wish | None:
     if schema is not None:
         json_schema.check(schema, where)
         json_schema.check_references(schema, where)
+        if strict and (patterns := schema_validation.unchecked_patterns(schema)):
+            notes.ignored("response_format", f"the answer is not checked for the pattern {patterns[0]}")
     return _Wish(schema, strict)
 
 
