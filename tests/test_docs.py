@@ -241,6 +241,15 @@ def test_the_hooks_run_the_tools_of_the_project() -> None:
     assert all(hook["entry"].startswith(".venv/bin/python ") for hook in repository["hooks"])
 
 
+def test_every_dependency_has_a_row_in_contributing() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {re.split(r"[^\w-]", line, maxsplit=1)[0] for line in wanted}
+    section = TEXTS["CONTRIBUTING.md"].partition("## Dependencies")[2]
+    rows = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE))))
+    assert names <= rows, f"without a row: {sorted(names - rows)}"
+
+
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

@@ -152,7 +152,7 @@ def fields() -> str:
     parts = []
     for operation in TRANSLATED:
         rows = ((code(row.name), row.verdict.value, _goes_to(row), _remarks(row)) for row in operation.fields.rows)
-        part = f"Fields of `{operation.path}`:\n\n" + table(("Field", "Verdict", "At Cohere", "Remarks"), rows)
+        part = f"## `{operation.path}`\n\n" + table(("Field", "Verdict", "At Cohere", "Remarks"), rows)
         synonyms = [f"`{name}` is read as `{meant}`" for name, meant in operation.fields.synonyms.items()]
         parts.append(part + (f"\nSynonyms: {', '.join(synonyms)}.\n" if synonyms else ""))
     return "\n".join(parts)
