@@ -8,6 +8,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gateway.auth.authenticator import Authenticator
+from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
 from gateway.endpoints.health import Health, MetricsPage
@@ -77,6 +78,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
+        AcceptLimit(asyncio.get_running_loop(), log.trouble).install()
         await upstream.start()
         maintenance.start()
         serving = True

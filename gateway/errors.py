@@ -107,6 +107,7 @@ ERRORS: Mapping[str, Meaning] = {
         503, _SERVER, "websocket_connection_limit_reached", "`max_websockets` connections are open"
     ),
     "busy": Meaning(503, _SERVER, "too_many_calls", "too many calls to Cohere are in flight (`concurrency`)"),
+    "no_descriptors": Meaning(503, _SERVER, "out_of_descriptors", "too many files and connections are open (`ulimit`)"),
     "circuit_open": Meaning(
         503, _SERVER, "circuit_open", "Cohere fails too often and is left alone for a while (`breaker`)"
     ),

@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("translators.answer",),
     ("translators.request",),
     ("translators.operations",),
-    ("gateway", "gateway.cohere_methods", "gateway.store", "gateway.emulator"),
+    ("gateway", "gateway.cohere_methods", "gateway.descriptors", "gateway.store", "gateway.emulator"),
     ("gateway.errors", "gateway.settings"),
     ("gateway.auth",),
     ("gateway.observability",),

@@ -6,7 +6,9 @@ from translators.core.contracts import Policy
 from translators.core.errors import Failure
 from translators.core.model_names import resolve
 
-UNMENDED = frozenset({"upstream_auth", "too_many_calls", "gateway_stopping", "upstream_cancelled"})
+UNMENDED = frozenset(
+    {"upstream_auth", "too_many_calls", "out_of_descriptors", "gateway_stopping", "upstream_cancelled"}
+)
 """Codes of failures that no other model would be spared."""
 
 SPENT = frozenset({"rate_limit_exceeded", "insufficient_quota"})

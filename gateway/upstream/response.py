@@ -13,6 +13,7 @@ from typing import Protocol
 import aiohttp
 from msgspec import Struct
 
+from gateway import descriptors
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
@@ -260,6 +261,9 @@ def connection_error(error: Exception) -> UpstreamError:
     if isinstance(error, TimeoutError):
         return UpstreamError(failure("silent", "Cohere did not answer in time"), cause="silent")
     if isinstance(error, aiohttp.ClientConnectorError):
+        if error.errno in descriptors.EXHAUSTED_ERRNOS or descriptors.exhausted():
+            message = "The gateway has no file descriptor left for a call to Cohere; try again in a moment"
+            return UpstreamError(failure("no_descriptors", message), "1", cause="descriptors")
         return UpstreamError(failure("unreachable", "Cohere could not be reached"), cause="unreachable")
     if isinstance(error, Interrupted):
         return shutdown_error()

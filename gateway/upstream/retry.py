@@ -41,6 +41,8 @@ _BROKEN = Rule(retry=True, breaks=True)
 RULES: Mapping[int | str, Rule] = {
     "unreachable": _BROKEN,
     "cut": _BROKEN,
+    # It is the gateway that is short of them, and says nothing of Cohere.
+    "descriptors": Rule(retry=True),
     # A retry would slow down a model that is slow already.
     "silent": Rule(breaks=True),
     401: Rule(key=KeyAction.DISABLE),

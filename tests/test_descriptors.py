@@ -1,0 +1,134 @@
+"""A gateway without file descriptors: it neither spins nor floods its log, blames Cohere for nothing, and recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+
+from gateway import descriptors
+from gateway.descriptors import AcceptLimit
+from gateway.upstream.response import connection_error
+from support.app import answered
+from support.process import Process, awaited, process, reads_until, request_bytes
+from support.scripted_upstream import ScriptedUpstream
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+
+SECONDS = 2.0
+ANY_KEY = ConnectionKey("cohere.example", 443, True, True, None, None, None)
+ASKS = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+def open_files(server: Process) -> int:
+    return len(os.listdir(f"/proc/{server.id}/fd"))
+
+
+def cpu_seconds(server: Process) -> float:
+    fields = Path(f"/proc/{server.id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def limit(server: Process, count: int) -> None:
+    """Sets the number of descriptors that the running process may have."""
+    _, hard = resource.prlimit(server.id, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.id, resource.RLIMIT_NOFILE, (count, hard))
+
+
+@contextlib.contextmanager
+def connections(server: Process, count: int) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)) for _ in range(count)]
+
+
+def troubles(server: Process) -> list[str]:
+    return [line["trouble"] for line in map(json.loads, server.written) if "trouble" in line]
+
+
+def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_are_more() -> None:
+    with ScriptedUpstream(answered()).run_in_thread() as upstream:
+        with process(COHERE_BASE_URL=upstream.url, COHERE_API_KEY="server-key") as server:
+            limit(server, 80)
+            with connections(server, 200) as callers:
+                # The first ones are served all the while, their calls to Cohere too.
+                callers[0].sendall(ASKS)
+                assert b" 200 " in reads_until(callers[0], b"}")
+                callers[1].sendall(request_bytes("served"))
+                assert b" 200 " in reads_until(callers[1], b'"finish_reason":"stop"')
+                awaited(lambda: len(troubles(server)) == 1)
+                assert "descriptors" in troubles(server)[0]
+                used, lines = cpu_seconds(server), len(server.written)
+                time.sleep(SECONDS)
+                assert cpu_seconds(server) - used < SECONDS / 4, "it spins"
+                assert len(server.written) - lines <= 2, server.written[-3:]
+                assert open_files(server) <= 70
+                callers[-1].settimeout(0.2)
+                callers[-1].sendall(ASKS)
+                with pytest.raises(TimeoutError):
+                    callers[-1].recv(1)
+                for caller in callers[:-1]:
+                    caller.close()
+                callers[-1].settimeout(10)
+                assert b" 200 " in reads_until(callers[-1], b"}")
+            assert b" 200 " in server.chat()
+
+
+def test_a_call_without_a_descriptor_is_no_failure_of_coheres() -> None:
+    settings = {"GATEWAY_BREAKER_FAILURES": "3", "GATEWAY_RETRIES_COUNT": "0"}
+    with ScriptedUpstream(answered()).run_in_thread() as upstream:
+        with process(COHERE_BASE_URL=upstream.url, COHERE_API_KEY="server-key", **settings) as server:
+            with connections(server, 8) as callers:
+                for caller in callers:  # they are accepted, and all that is loaded late is loaded
+                    caller.sendall(ASKS)
+                    reads_until(caller, b"}")
+                limit(server, 3)
+                for number, caller in enumerate(callers):
+                    caller.sendall(request_bytes(f"call-{number}"))
+                    response = reads_until(caller, b"}}")
+                    assert response.startswith(b"HTTP/1.1 503") and b"out_of_descriptors" in response
+                    assert b"retry-after: 1\r\n" in response
+                assert not upstream.requests
+                limit(server, 1000)
+                callers[0].sendall(request_bytes("after"))
+                assert reads_until(callers[0], b"}").startswith(b"HTTP/1.1 200")
+            assert not [line for line in troubles(server) if "circuit breaker" in line]
+
+
+def test_a_lookup_that_fails_for_want_of_a_descriptor_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's own error says nothing of it."""
+    error = aiohttp.ClientConnectorDNSError(ANY_KEY, OSError(None, "Temporary failure in name resolution"))
+    assert connection_error(error).cause == "unreachable"
+    monkeypatch.setattr(descriptors, "exhausted", lambda: True)
+    assert connection_error(error).cause == "descriptors"
+
+
+def test_the_listener_may_be_closed_while_accepting_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(descriptors, "exhausted", lambda share=0: True)
+    reports: list[str] = []
+    errors: list[object] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        AcceptLimit(loop, reports.append).install()
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        with socket.create_connection(address, 5):
+            await asyncio.sleep(0.05)
+            server.close()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+    assert len(reports) == 1 and not errors
