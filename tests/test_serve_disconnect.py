@@ -362,16 +362,6 @@ def test_a_caller_who_reads_slowly_is_not_cut() -> None:
         assert scene.gateway.log.line_of("slow")["outcome"] == "ok"
 
 
-def memory(process_id: int) -> int:
-    """Resident bytes of a process. Linux tells, elsewhere the test is skipped."""
-    status = Path(f"/proc/{process_id}/status")
-    if not status.exists():
-        pytest.skip("only Linux tells a process's memory so cheaply")
-    found = re.search(r"VmRSS:\s*(\d+) kB", status.read_text())
-    assert found
-    return int(found[1]) * 1024
-
-
 A_GIGABYTE = 1 << 30
 MORE_AT_MOST = 40 << 20
 READ_ON = 16 << 20
@@ -382,18 +372,18 @@ def test_a_reader_who_stops_while_cohere_sends_a_gigabyte() -> None:
     """Memory is flat while the reader stands still, and while they read on; and Cohere learns when they leave."""
     with firehose(A_GIGABYTE // len(EVENT)) as hose, process(COHERE_API_KEY="key", COHERE_BASE_URL=hose.url) as server:
         server.get("/metrics")
-        before = memory(server.id)
+        before = server.memory()
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b"lorem")
             stopped = hose.standstill()
             assert stopped < SENT_AT_MOST, "it all waits in the gateway's memory"
-            assert memory(server.id) - before < MORE_AT_MOST
+            assert server.memory() - before < MORE_AT_MOST
             size = 0
             while size < READ_ON:
                 size += len(connection.recv(1 << 20))
             hose.standstill()
-            assert memory(server.id) - before < MORE_AT_MOST + READ_ON
+            assert server.memory() - before < MORE_AT_MOST + READ_ON
         assert hose.cut.wait(30)
         assert hose.sent < A_GIGABYTE // 2
 

@@ -1,0 +1,59 @@
+"""The bystanders, who are there to notice attacks on others: do they notice?"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from support.bystanders import INTERVAL, STREAMS, bystanders
+from support.scripted_upstream import ScriptedUpstream, json_answer
+
+FEW = 10
+
+
+def test_a_hundred_streams_flow() -> None:
+    with bystanders() as others:
+        seen = others.calm(3)
+        assert seen.broken == 0
+        assert seen.events > STREAMS, "each of them goes on"
+        assert 0 < seen.longest_delay < 10
+        assert others.server.memory() > 20 << 20
+        assert b"HTTP/1.1 200" in others.server.chat(), "others get an answer, too"
+
+
+def test_a_server_that_stands_still_is_noticed() -> None:
+    with bystanders(streams=FEW) as others:
+        with others.watch() as seen:
+            others.server.signal(signal.SIGSTOP)
+            time.sleep(1.0)
+            others.server.signal(signal.SIGCONT)
+            time.sleep(0.5)
+        assert seen.longest_delay > 1.0 - 2 * INTERVAL
+        with others.watch() as seen:
+            others.server.signal(signal.SIGSTOP)
+            time.sleep(1.0)
+        assert seen.longest_delay > 1.0 - 2 * INTERVAL, "what has not arrived yet counts"
+        others.server.signal(signal.SIGCONT)
+
+
+def test_a_server_that_dies_is_noticed() -> None:
+    with bystanders(streams=FEW) as others:
+        with others.watch() as seen:
+            others.server.signal(signal.SIGKILL)
+            others.server.ends()
+            time.sleep(0.5)
+        assert seen.broken == FEW
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_other_requests_go_to_another_upstream(status: int) -> None:
+    refusal = json_answer(status, {"message": "not today"})
+    with (
+        ScriptedUpstream(refusal).run_in_thread() as upstream,
+        bystanders(streams=FEW, upstream=upstream.url, GATEWAY_RETRIES_COUNT="0") as others,
+    ):
+        assert f"HTTP/1.1 {status}".encode() in others.server.chat()
+        assert [request.path for request in upstream.requests] == ["/v2/chat"]
+        assert others.calm(0.5).broken == 0
