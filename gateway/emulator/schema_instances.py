@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
+import re2
+
+from gateway.emulator.errors import invalid_request
 from gateway.emulator.extraction import MISSING, ValueExtractor, in_range
 from gateway.emulator.keywords import keywords
 from gateway.emulator.patterns import matching_text
@@ -24,6 +26,7 @@ FORMAT_EXAMPLES = {
     "uri": "https://example.com/", "url": "https://example.com/", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1",
 }  # fmt: skip
 MAX_DEPTH = 12
+MAX_STEPS = 20_000  # of resolving: references can double at each level
 MAX_OPTIONAL_DEPTH = 4  # below it, optional fields are left out and nullable ones are null
 MAX_ITEMS, MAX_TEXT = 100, 10_000  # even if the schema demands more
 LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
@@ -36,6 +39,7 @@ class InstanceBuilder:
         self.root = root
         self.extractor = extractor
         self.omit_optional = omit_optional  # unless the text clearly mentions the field
+        self._steps = 0
 
     def build(self, schema: Any, name: str = "", depth: int = 0) -> Any:
         """Return a value for the field of that name."""
@@ -78,6 +82,9 @@ class InstanceBuilder:
 
     def resolve(self, schema: Any) -> Schema:
         """Return the schema behind references and alternatives, with a single type."""
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise invalid_request("the schema is too complex for the emulator")
         for _ in range(MAX_DEPTH):
             if not isinstance(schema, Mapping):
                 return {"type": "string"}
@@ -200,8 +207,8 @@ def _number(schema: Schema, *, whole: bool) -> int | float:
 
 def _matches(pattern: str | None, value: str) -> bool:
     try:
-        return pattern is None or re.search(pattern, value) is not None
-    except re.error:
+        return pattern is None or re2.search(pattern, value) is not None
+    except re2.error:
         return True
 
 
