@@ -333,8 +333,8 @@ def test_c26_a_missing_type_is_function_and_a_missing_id_is_made_up() -> None:
 
 
 def test_another_type_of_call_is_refused() -> None:
-    custom = {"id": "c1", "type": "custom", "custom": {"name": "x", "input": "y"}}
-    assert refused(USER, assistant(tool_calls=[custom]))[0] == "messages[1].tool_calls[0]"
+    other = {"id": "c1", "type": "mcp"}
+    assert refused(USER, assistant(tool_calls=[other]))[0] == "messages[1].tool_calls[0]"
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_what_failed_is_no_summary(theatre: Stage, name: str) -> None:
 
 def test_what_is_wrong_is_named(served: Gateway) -> None:
     for fields, param in (
-        ({"input": [{"type": "nonsense"}]}, "input[0].type"),
+        ({"input": [{"type": "nonsense"}]}, "input"),
         ({"input": 5}, "input"),
         ({}, "input"),
         ({"input": "Hello", "model": None}, "model"),

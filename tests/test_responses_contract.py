@@ -108,8 +108,13 @@ def _openais(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_whole(response: dict[str, Any]) -> None:
-    oracle.open_responses_validator("ResponseResource").check(_open_responses(response))
+    shared = [item for item in response["output"] if item["type"] not in OPENAIS_OWN_ITEMS]
+    oracle.open_responses_validator("ResponseResource").check(_open_responses({**response, "output": shared}))
     oracle.openai_validator("Response").check(_openais(response))
+
+
+OPENAIS_OWN_ITEMS = ("custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call")
+"""Types of items that Open Responses does not have."""
 
 
 # --- events and responses -----------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ def test_tools_are_echoed_in_full(tool: dict[str, Any]) -> None:
             "tools": [{"type": "function", "name": "get_weather"}, {"type": "mcp", "server_label": "docs"}],
         },
         {"type": "mcp", "server_label": "docs"},
-        {"type": "custom", "name": "shell"},
+        {"type": "custom", "name": "get_weather"},
         {"type": "web_search_preview"},
     ],
     ids=json.dumps,

@@ -180,6 +180,20 @@ READ: dict[str, tuple[list[Any], list[Any]]] = {
         [HELLO, call_item(), output_item(output=[{"type": "input_text", "text": t} for t in ("Sun", "ny")])],
         [HELLO, called(("c1", "get_weather", "{}")), {"role": "tool", "tool_call_id": "c1", "content": "Sun\n\nny"}],
     ),
+    "a call that is sent again before its output": (
+        [HELLO, call_item(arguments='{"a":1}'), call_item(arguments='{ "a": 1 }'), output_item()],
+        [HELLO, called(("c1", "get_weather", '{"a":1}')), {"role": "tool", "tool_call_id": "c1", "content": "Sunny"}],
+    ),
+    "items of ours that are sent again": (
+        [HELLO, answer("Hi.", id="msg_m_item_0"), HELLO, answer("Hi.", id="msg_m_item_0")],
+        [HELLO, {"role": "assistant", "content": "Hi."}, HELLO],
+    ),
+    "an empty developer message": ([{"role": "developer", "content": ""}, HELLO], [HELLO]),
+    "an item of an unknown type": ([{"type": "zzz", "id": "z"}, HELLO], [HELLO]),
+    "a program": (
+        [HELLO, {"type": "program", "code": "x"}, {"type": "program_output", "result": "r"}],
+        [HELLO],
+    ),
     "empty arguments are an empty object": (
         [HELLO, call_item(arguments=""), output_item()],
         [HELLO, called(("c1", "get_weather", "{}")), {"role": "tool", "tool_call_id": "c1", "content": "Sunny"}],
@@ -324,7 +338,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no items": (ask(input=[]), "input"),
     "input of another type": (ask(input=5), "input"),
     "an item that is none": (ask(input=[HELLO, 5]), "input[1]"),
-    "an unknown item": (ask(input=[{"type": "zzz"}]), "input[0].type"),
+    "nothing but an unknown item": (ask(input=[{"type": "zzz"}]), "input"),
     "an unknown part": (
         ask(input=[HELLO, HELLO, HELLO, {"role": "user", "content": [{"type": "zzz"}]}]),
         "input[3].content[0].type",
@@ -468,30 +482,39 @@ CODEX: list[dict[str, Any]] = [
 def test_a_namespace_is_flattened_and_mapped_back() -> None:
     call = golden.responses_call(ask(tools=CODEX, stream=True))
     names = [tool["function"]["name"] for tool in json.loads(call.bodies[0])["tools"]]
-    assert names[0] == "get_weather" and len(set(names)) == 3
+    assert names[0] == "get_weather" and len(set(names)) == 4
     assert all(name.replace("_", "a").isalnum() for name in names), "what Cohere takes for a name"
     made = [transcripts.message_start()]
     for index, name in enumerate(names):
         made += [transcripts.call_start(index, name), transcripts.call_end(index)]
     made.append(transcripts.message_end("TOOL_CALL"))
     told = golden.told(call.stream(), [json.dumps(event).encode() for event in made])
-    expected = [("get_weather", None), ("spawn", "agents"), ("get_weather", "agents")]
+    expected = [("get_weather", None), ("spawn", "agents"), ("get_weather", "agents"), ("shell", "agents")]
     output = told[-1]["response"]["output"]
     assert [(item["name"], item.get("namespace")) for item in output] == expected
     begun = [event["item"] for event in told if event["type"] == "response.output_item.added"]
     assert [(item["name"], item.get("namespace")) for item in begun] == expected
     done = [event["name"] for event in told if event["type"] == "response.function_call_arguments.done"]
     assert done == ["get_weather", "spawn", "get_weather"]
+    assert output[-1]["type"] == "custom_tool_call"
     # And the calls come back in the history under the names they were sent by.
-    back = [{**item, "arguments": "{}"} for item in output]
-    outputs = [output_item(item["call_id"]) for item in output]
+    back = [item if "input" in item else {**item, "arguments": "{}"} for item in output]
+    outputs = [output_item(item["call_id"]) for item in output[:-1]]
+    outputs.append(output_item(output[-1]["call_id"], type="custom_tool_call_output"))
     again = sent(ask(input=[HELLO, *back, *outputs], tools=CODEX))
     assert [one["function"]["name"] for one in again["messages"][1]["tool_calls"]] == names
 
 
-def test_what_is_no_function_in_a_namespace_is_noted() -> None:
-    assert "tools[].type custom ignored (Cohere has no such tool)" in notes(ask(tools=CODEX))
-    assert refused(ask(tools=CODEX), strict=True).failure.param == "tools[1].tools[2].type"
+def test_what_is_no_tool_of_the_callers_in_a_namespace_is_noted() -> None:
+    tools = [WEATHER, {"type": "namespace", "name": "n", "tools": [{"type": "web_search"}, TIME]}]
+    assert "tools[].type web_search ignored (Cohere has no such tool)" in notes(ask(tools=tools))
+    assert refused(ask(tools=tools), strict=True).failure.param == "tools[1].tools[0].type"
+
+
+def test_an_item_of_an_unknown_type_is_noted_and_refused_in_strict_mode() -> None:
+    request = ask(input=[HELLO, {"type": "zzz" * 50}])
+    assert notes(request) == [f"input[].type {('zzz' * 50)[:64]} ignored (not known to Cohere)"]
+    assert refused(request, strict=True).failure.param == "input[1].type"
 
 
 HOSTED = [
@@ -499,7 +522,7 @@ HOSTED = [
     {"type": "file_search", "vector_store_ids": ["vs"]},
     {"type": "mcp", "server_label": "a", "server_url": "https://example.com"},
     {"type": "code_interpreter", "container": {"type": "auto"}},
-    {"type": "custom", "name": "shell", "format": {"type": "text"}},
+    {"type": "tool_search"},
 ]
 
 
@@ -519,7 +542,7 @@ def test_only_hosted_tools_are_no_tools() -> None:
 def test_a_key_of_a_tool_that_nobody_knows_is_noted() -> None:
     request = ask(tools=[{**WEATHER, "defer_loading": True, "cache_control": {"type": "ephemeral"}, "output": None}])
     assert notes(request) == [
-        "tools[].defer_loading ignored (not known to Cohere)",
+        "tools[].defer_loading ignored (all tools are sent)",
         "cache_control ignored (not known to Cohere)",
     ]
     assert refused(request, strict=True).failure.param == "tools[0].defer_loading"
@@ -720,4 +743,4 @@ def test_what_codex_sends_is_taken() -> None:
     }
     told = sent(request)
     assert [message["role"] for message in told["messages"]] == ["system", "user"]
-    assert len(told["tools"]) == 3 and told["stream"] is True
+    assert len(told["tools"]) == 4 and told["stream"] is True

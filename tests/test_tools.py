@@ -104,15 +104,15 @@ def test_a_definition_has_three_fields_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("given", "param"),
     [
-        ({"type": "custom", "custom": {"name": "x"}}, "tools[1].type"),
-        ({"type": "web_search"}, "tools[1].type"),
+        ({"type": "custom"}, "tools[1].custom"),
+        ({"type": "custom", "custom": {"name": ""}}, "tools[1].custom.name"),
         ({"type": "function"}, "tools[1].function"),
         ({"type": "function", "function": {}}, "tools[1].function.name"),
         ({"function": {"name": "f"}}, "tools[1].type"),
     ],
     ids=json.dumps,
 )
-def test_c44_another_type_of_tool_is_refused(given: Any, param: str) -> None:
+def test_c44_a_malformed_tool_is_refused(given: Any, param: str) -> None:
     assert refused(tool("a"), given) == param
 
 
@@ -288,7 +288,9 @@ def test_an_instruction_joins_the_callers_own() -> None:
         (allowed("auto", "f", "nope"), "tool_choice"),
         ("sometimes", "tool_choice"),
         ("f", "tool_choice"),
-        ({"type": "custom", "custom": {"name": "f"}}, "tool_choice.type"),
+        ({"type": "custom", "custom": {"name": "nope"}}, "tool_choice"),
+        ({"type": "custom"}, "tool_choice.custom"),
+        ({"type": "mcp"}, "tool_choice.type"),
         ({"type": "function"}, "tool_choice.function"),
         ({"type": "function", "name": "f"}, "tool_choice.function"),
         ({}, "tool_choice.type"),

@@ -69,12 +69,17 @@ class FunctionCall(Struct, forbid_unknown_fields=True):
     arguments: str | dict[str, Any] | None = None
 
 
+class CustomCall(Struct, forbid_unknown_fields=True):
+    name: str
+    input: str
+
+
 class ToolCall(Struct, forbid_unknown_fields=True):
     function: FunctionCall | None = None
     id: str | None = None
     type: str | None = None
     index: int | None = None
-    custom: Any = None
+    custom: CustomCall | None = None
 
 
 class SystemMessage(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
@@ -132,10 +137,16 @@ class Function(Struct, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
+class CustomTool(Struct, forbid_unknown_fields=True):
+    name: str
+    description: str | None = None
+    format: Any = None
+
+
 class Tool(Struct, forbid_unknown_fields=True):
     type: str
     function: Function | None = None
-    custom: Any = None
+    custom: CustomTool | None = None
 
 
 class ChosenName(Struct, forbid_unknown_fields=True):
@@ -145,6 +156,7 @@ class ChosenName(Struct, forbid_unknown_fields=True):
 class AllowedTool(Struct, forbid_unknown_fields=True):
     type: str
     function: ChosenName | None = None
+    custom: ChosenName | None = None
 
 
 class AllowedTools(Struct, forbid_unknown_fields=True):
@@ -156,7 +168,7 @@ class ToolChoice(Struct, forbid_unknown_fields=True):
     type: str
     function: ChosenName | None = None
     allowed_tools: AllowedTools | None = None
-    custom: Any = None
+    custom: ChosenName | None = None
 
 
 class ResponseFormat(Struct, forbid_unknown_fields=True):
@@ -185,6 +197,17 @@ class AnsweredToolCall(Struct, frozen=True):
     id: str
     function: AnsweredFunction
     type: Literal["function"] = "function"
+
+
+class AnsweredCustom(Struct, frozen=True):
+    name: str
+    input: str
+
+
+class AnsweredCustomToolCall(Struct, frozen=True):
+    id: str
+    custom: AnsweredCustom
+    type: Literal["custom"] = "custom"
 
 
 class UrlCitation(Struct, frozen=True):
@@ -262,7 +285,7 @@ class AnsweredMessage(Struct, frozen=True):
     role: Literal["assistant"] = "assistant"
     refusal: str | None = None
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[AnsweredToolCall] | UnsetType = UNSET
+    tool_calls: list[AnsweredToolCall | AnsweredCustomToolCall] | UnsetType = UNSET
     function_call: AnsweredFunction | UnsetType = UNSET
     annotations: list[Annotation] = []
     citations: list[CitationNote] | UnsetType = UNSET
@@ -293,11 +316,19 @@ class FunctionDelta(Struct, frozen=True):
     name: str | UnsetType = UNSET
 
 
+class CustomDelta(Struct, frozen=True):
+    input: str
+    name: str | UnsetType = UNSET
+
+
 class ToolCallDelta(Struct, frozen=True):
+    """One of `function` and `custom` is set."""
+
     index: int
-    function: FunctionDelta
+    function: FunctionDelta | UnsetType = UNSET
     id: str | UnsetType = UNSET
-    type: Literal["function"] | UnsetType = UNSET
+    type: Literal["function", "custom"] | UnsetType = UNSET
+    custom: CustomDelta | UnsetType = UNSET
 
 
 class Delta(Struct, frozen=True):

@@ -83,6 +83,8 @@ class FunctionCallItem(Struct, forbid_unknown_fields=True):
     id: str | None = None
     status: str | None = None
     namespace: str | None = None
+    caller: Any = None
+    created_by: Any = None
 
 
 class FunctionCallOutputItem(Struct, forbid_unknown_fields=True):
@@ -93,6 +95,99 @@ class FunctionCallOutputItem(Struct, forbid_unknown_fields=True):
     status: str | None = None
     name: str | None = None
     namespace: str | None = None
+    caller: Any = None
+    created_by: Any = None
+
+
+class CustomCallItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    name: str
+    input: str
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    namespace: str | None = None
+    caller: Any = None
+    created_by: Any = None
+
+
+class ShellAction(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    commands: list[str]
+    timeout_ms: int | None = None
+    max_output_length: int | None = None
+
+
+class ShellCallItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    action: ShellAction
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    environment: Any = None
+    caller: Any = None
+    created_by: Any = None
+
+
+class ShellOutputItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    output: list[Any]
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    max_output_length: int | None = None
+    caller: Any = None
+    created_by: Any = None
+
+
+class LocalShellCallItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    action: dict[str, Any]
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+
+
+class LocalShellOutputItem(Struct, forbid_unknown_fields=True):
+    """It names its call by `call_id`, or, in the older form, by the call's `id`."""
+
+    output: str
+    call_id: str | None = None
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+
+
+class ApplyPatchCallItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    operation: dict[str, Any]
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    caller: Any = None
+    created_by: Any = None
+
+
+class ApplyPatchOutputItem(Struct, forbid_unknown_fields=True):
+    call_id: str
+    status: str | None = None
+    output: str | None = None
+    type: str | None = None
+    id: str | None = None
+    caller: Any = None
+    created_by: Any = None
+
+
+class ToolsItem(Struct, forbid_unknown_fields=True):
+    """`additional_tools` and `tool_search_output`: definitions that come in the course of a conversation."""
+
+    tools: list[dict[str, Any]]
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+    call_id: str | None = None
+    execution: str | None = None
+    status: str | None = None
+    created_by: Any = None
 
 
 class ReasoningPart(Struct):
@@ -121,6 +216,19 @@ class CompactionInput(Struct, forbid_unknown_fields=True):
     created_by: Any = None
 
 
+class ConfiguredReasoning(Struct, forbid_unknown_fields=True):
+    effort: str | None = None
+
+
+class ConfigurationItem(Struct, forbid_unknown_fields=True):
+    """`configuration_update`: what holds from here on."""
+
+    type: str | None = None
+    id: str | None = None
+    reasoning: ConfiguredReasoning | None = None
+    text: "TextOptions | None" = None
+
+
 class ItemKind(Struct):
     """What an item is: the type may be missing on messages and references."""
 
@@ -132,7 +240,7 @@ class ItemKind(Struct):
 
 
 class Tool(Struct, forbid_unknown_fields=True):
-    """A flat function tool, a namespace of them, or a tool that Cohere has not."""
+    """A flat function or custom tool, a namespace of them, or a tool that is named by its type."""
 
     type: str
     name: str | None = None
@@ -140,16 +248,20 @@ class Tool(Struct, forbid_unknown_fields=True):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     tools: list[dict[str, Any]] | None = None
+    format: Any = None
+    environment: Any = None
 
 
 class NamedTool(Struct):
     type: str | None = None
     name: str | None = None
+    namespace: str | None = None
 
 
 class ToolChoice(Struct):
     type: str
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[NamedTool] | None = None
 
@@ -236,7 +348,51 @@ class AnsweredCall(Struct, frozen=True):
     namespace: str | UnsetType = UNSET
 
 
-Item = AnsweredMessage | AnsweredReasoning | AnsweredCall
+class AnsweredCustomCall(Struct, frozen=True):
+    id: str
+    status: str
+    call_id: str
+    name: str
+    input: str
+    type: Literal["custom_tool_call"] = "custom_tool_call"
+    namespace: str | UnsetType = UNSET
+
+
+class AnsweredShellAction(Struct, frozen=True):
+    commands: list[str]
+    timeout_ms: int | None
+    max_output_length: int | None
+
+
+class AnsweredShellCall(Struct, frozen=True):
+    id: str
+    status: str
+    call_id: str
+    action: AnsweredShellAction
+    environment: Any
+    type: Literal["shell_call"] = "shell_call"
+
+
+class AnsweredLocalShellCall(Struct, frozen=True):
+    id: str
+    status: str
+    call_id: str
+    action: dict[str, Any]
+    type: Literal["local_shell_call"] = "local_shell_call"
+
+
+class AnsweredApplyPatchCall(Struct, frozen=True):
+    id: str
+    status: str
+    call_id: str
+    operation: dict[str, Any]
+    type: Literal["apply_patch_call"] = "apply_patch_call"
+
+
+AnsweredToolCall = (
+    AnsweredCall | AnsweredCustomCall | AnsweredShellCall | AnsweredLocalShellCall | AnsweredApplyPatchCall
+)
+Item = AnsweredMessage | AnsweredReasoning | AnsweredToolCall
 
 # --- answer: the response ---------------------------------------------------------------------------------
 
@@ -427,6 +583,20 @@ class ArgumentsDone(Struct, frozen=True, tag_field="type", tag="response.functio
     output_index: int
     name: str
     arguments: str
+    sequence_number: int
+
+
+class CustomInputDelta(Struct, frozen=True, tag_field="type", tag="response.custom_tool_call_input.delta"):
+    item_id: str
+    output_index: int
+    delta: str
+    sequence_number: int
+
+
+class CustomInputDone(Struct, frozen=True, tag_field="type", tag="response.custom_tool_call_input.done"):
+    item_id: str
+    output_index: int
+    input: str
     sequence_number: int
 
 

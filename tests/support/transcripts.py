@@ -206,12 +206,13 @@ def _add(told: dict[str, Any], choice: Mapping[str, Any]) -> None:
         told[key] += delta.get(key, [])
     for piece in delta.get("tool_calls", ()):
         if piece["index"] == len(told["tool_calls"]):
-            assert piece["id"] and piece["type"] == "function", "a call begins with its id and type"
-            told["tool_calls"].append(
-                {"id": piece["id"], "type": "function", "function": {"name": "", "arguments": ""}}
-            )
-        for key, text in piece["function"].items():
-            told["tool_calls"][piece["index"]]["function"][key] += text
+            kind = piece.get("type")
+            assert piece["id"] and kind in ("function", "custom"), "a call begins with its id and type"
+            empty = {"name": "", "arguments": ""} if kind == "function" else {"name": "", "input": ""}
+            told["tool_calls"].append({"id": piece["id"], "type": kind, kind: empty})
+        call = told["tool_calls"][piece["index"]]
+        for key, text in piece[call["type"]].items():
+            call[call["type"]][key] += text
     if "function_call" in delta:
         function = told.setdefault("function_call", {"name": "", "arguments": ""})
         for key, text in delta["function_call"].items():

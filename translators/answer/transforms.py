@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened
+from translators.answer.json_string import JsonString
 from translators.core.errors import Failure
 from translators.core.tool_names import ToolNames
 
@@ -126,6 +128,80 @@ class AnswerFromToolCall:
         if isinstance(event, Delta | Closed) and event.item in self._items:
             return (replace(event, kind=Kind.TEXT),) if event.item == self._items[0] else ()
         return (event,)
+
+
+class UnwrapCustomInput:
+    """Turns the arguments of a custom tool's function, `{"input": "..."}`, into the text of the input, as it comes."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._inputs: dict[int, _CustomInput] = {}  # by the calls' items
+
+    def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
+        if isinstance(event, Opened) and event.kind is Kind.CALL and event.name in self._names:
+            self._inputs[event.item] = _CustomInput()
+        elif isinstance(event, Delta) and event.item in self._inputs:
+            text = self._inputs[event.item].feed(event.text)
+            return (replace(event, text=text),) if text else ()
+        elif isinstance(event, Closed) and event.item in self._inputs:
+            unwrapped = self._inputs[event.item]
+            rest = unwrapped.end(event.text)
+            closed = replace(event, text="".join(unwrapped.pieces))
+            return (Delta(event.item, Kind.CALL, rest), closed) if rest else (closed,)
+        return (event,)
+
+
+class _CustomInput:
+    """The input in the arguments of one call. `pieces` is what was returned so far.
+
+    Arguments that do not begin as they should are held back, and read as a whole when they are complete.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._pending = ""
+        self._string: JsonString | None = None
+        self._held_back = False
+
+    def feed(self, piece: str) -> str:
+        """Takes the next piece of the arguments, returns the text in it."""
+        if self._held_back:
+            return ""
+        if self._string is None:
+            self._pending += piece
+            head = _INPUT_HEAD.match(self._pending)
+            if head is None:
+                begun = len(self._pending) <= MAX_HELD_BACK and _MAYBE_INPUT_HEAD.match(self._pending)
+                self._held_back = not begun
+                return ""
+            self._string, piece = JsonString(), self._pending[head.end() :]
+        return self._add(self._string.feed(piece))
+
+    def end(self, arguments: str) -> str:
+        """Returns the text that is left. arguments: all of them."""
+        return self._add(self._string.end() if self._string is not None else _loose_input(arguments))
+
+    def _add(self, text: str) -> str:
+        self.pieces.append(text)
+        return text
+
+
+_INPUT_HEAD = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_MAYBE_INPUT_HEAD = re.compile(r'\s*(\{\s*("(i(n(p(u(t("\s*(:\s*)?)?)?)?)?)?)?)?)?\Z')
+
+
+def _loose_input(arguments: str) -> str:
+    """Reads the input of a model that did not follow the schema: its only text, or all that it wrote."""
+    try:
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return arguments
+    if isinstance(value, dict):
+        texts = [one for one in value.values() if isinstance(one, str)]
+        value = value["input"] if isinstance(value.get("input"), str) else texts[0] if len(texts) == 1 else value
+    if isinstance(value, str):
+        return value
+    return arguments if value else ""
 
 
 MAX_HELD_BACK = 4096

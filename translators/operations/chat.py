@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from schemas.openai import chat as openai
 from translators.answer.logprobs import CHOSEN_TOKEN
+from translators.answer.transforms import UnwrapCustomInput
 from translators.core.contracts import Context, Stream, TranslatedResponse, Workload
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
@@ -20,6 +22,7 @@ from translators.core.notes import Notes
 from translators.operations.chat_answer import ChatStream, ChatView, completion
 from translators.request import tools
 from translators.request.builder import ChatOptions, build
+from translators.request.client_tools import ClientTool, ClientTools, custom_arguments
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
 
 MOST_CHOICES = 128
@@ -32,7 +35,7 @@ FIELDS: tuple[Field, ...] = (
     read("stream", bool),
     read("stream_options", openai.StreamOptions, "`include_usage` works; `include_obfuscation` has no effect"),
     # Tools
-    read("tools", list[openai.Tool], "functions; names that Cohere refuses are replaced and restored"),
+    read("tools", list[openai.Tool], "functions and custom tools; names that Cohere refuses are replaced and restored"),
     read("tool_choice", str | openai.ToolChoice, "a named tool is the only one sent; refused choices are emulated"),
     read("functions", list[openai.Function], "the old form of `tools`"),
     read("function_call", str | openai.ChosenName, "the old form of `tool_choice`"),
@@ -110,13 +113,14 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
     legacy = bool(fields.get("functions")) and not fields.get("tools")
-    functions, paths = tools.collect_functions(fields.get("tools") or [], fields.get("functions") or [])
+    names = ClientTools()
+    functions, paths = tools.collect_functions(fields.get("tools") or [], fields.get("functions") or [], names, notes)
     options = ChatOptions(
         model=required(reading, "model"),
-        messages=required(reading, "messages"),
+        messages=_with_functions(required(reading, "messages"), names),
         functions=functions,
         function_places=paths,
-        choice=tools.read_choice(fields.get("tool_choice"), fields.get("function_call")),
+        choice=tools.read_choice(fields.get("tool_choice"), fields.get("function_call"), names),
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
         response_format=fields.get("response_format"),
@@ -137,7 +141,12 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     include_usage = _include_usage(fields, options.streamed)
     top_logprobs = bool(fields.get("top_logprobs"))
     built = build(options, context, notes, attempt)
-    view = ChatView(options.model, context, include_usage, legacy, options.choices, built.transforms, top_logprobs)
+    transforms = built.transforms
+    if names.custom:
+        transforms = (*transforms, partial(UnwrapCustomInput, names.custom))
+    view = ChatView(
+        options.model, context, include_usage, legacy, options.choices, transforms, top_logprobs, names.custom
+    )
     second = partial(request, body, context, 2) if attempt == 1 and built.checked else None
     return ChatTranslation(
         built.bodies,
@@ -150,6 +159,25 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         built.buffered,
         second,
     )
+
+
+def _with_functions(messages: list[openai.Message], names: ClientTools) -> list[openai.Message]:
+    """Replaces calls of custom tools in the history by calls of their functions."""
+    return [
+        replace(message, tool_calls=[_as_function_call(call, names) for call in message.tool_calls])
+        if isinstance(message, openai.AssistantMessage)
+        and message.tool_calls
+        and any(call.custom is not None for call in message.tool_calls)
+        else message
+        for message in messages
+    ]
+
+
+def _as_function_call(call: openai.ToolCall, names: ClientTools) -> openai.ToolCall:
+    if call.custom is None:
+        return call
+    name = names.internal_name(ClientTool("custom", call.custom.name))
+    return openai.ToolCall(openai.FunctionCall(name, custom_arguments(call.custom.input)), call.id, "function")
 
 
 def _max_tokens(fields: dict[str, Any], notes: Notes) -> tuple[str, int] | None:

@@ -4,7 +4,7 @@
 completion is a law of the tests (`tests/test_laws.py`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
@@ -29,6 +29,7 @@ class ChatView(Struct, frozen=True):
     """What the answer depends on in the request.
 
     legacy: the request has `functions`, not `tools`. top_logprobs: whether each token's `top_logprobs` is wanted.
+    custom: the names of the custom tools, by their internal names.
     """
 
     model: str
@@ -38,6 +39,7 @@ class ChatView(Struct, frozen=True):
     choices: int = 1
     transforms: tuple[Callable[[], AnswerTransform], ...] = ()
     top_logprobs: bool = False
+    custom: Mapping[str, str] = {}
 
     def decoder(self) -> AnswerDecoder:
         return AnswerDecoder([make() for make in self.transforms])
@@ -77,6 +79,7 @@ class _ChoiceStream:
         self._decoder = view.decoder()
         self.id = view.completion_id("")
         self._calls: dict[int, int] = {}  # item -> index among the calls
+        self._custom: set[int] = set()  # items of custom tools' calls
         self._bases: dict[int, int] = {}  # item -> where it begins in the text or the reasoning
         self._lengths = {True: 0, False: 0}  # of the reasoning, of the text
         self._separator = ""
@@ -113,10 +116,16 @@ class _ChoiceStream:
     def _opened(self, event: Opened) -> list[bytes]:
         if event.kind is Kind.CALL:
             number = self._calls[event.item] = len(self._calls)
+            call_id = self._view.call_id(event.call_id, number)
+            if event.name in self._view.custom:
+                self._custom.add(event.item)
+                custom = openai.CustomDelta("", self._view.custom[event.name])
+                return self._piece(
+                    openai.Delta(tool_calls=[openai.ToolCallDelta(number, id=call_id, type="custom", custom=custom)])
+                )
             function = openai.FunctionDelta("", event.name)
             if self._view.legacy:
                 return self._piece(openai.Delta(function_call=function))
-            call_id = self._view.call_id(event.call_id, number)
             return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(number, function, call_id, "function")]))
         reasoning = event.kind in REASONING
         self._separator = BLANK_LINE if reasoning and self._lengths[True] else ""
@@ -132,6 +141,9 @@ class _ChoiceStream:
             tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs, self._view.top_logprobs))
             return self._piece(openai.Delta(content=text), tokens)
         if kind is Kind.CALL:
+            if event.item in self._custom:
+                custom = openai.ToolCallDelta(self._calls[event.item], custom=openai.CustomDelta(text))
+                return self._piece(openai.Delta(tool_calls=[custom]))
             function = openai.FunctionDelta(text)
             if self._view.legacy:
                 return self._piece(openai.Delta(function_call=function))
@@ -318,12 +330,11 @@ def _choice(
 
 def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> tuple[openai.AnsweredMessage, int]:
     text, reasoning = "", ""
-    calls: list[openai.AnsweredToolCall] = []
+    calls: list[openai.AnsweredToolCall | openai.AnsweredCustomToolCall] = []
     has_text = False
     for piece in pieces.values():
         if piece.kind is Kind.CALL:
-            call_id = view.call_id(piece.call_id, len(calls))
-            calls.append(openai.AnsweredToolCall(call_id, openai.AnsweredFunction(piece.name, piece.text)))
+            calls.append(_call(piece, view.call_id(piece.call_id, len(calls)), view))
         elif piece.kind is Kind.TEXT:
             piece.base, has_text = len(text), True
             text += piece.text
@@ -337,8 +348,21 @@ def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> t
         text if has_text else None,
         reasoning_content=reasoning or UNSET,
         tool_calls=calls if calls and not view.legacy else UNSET,
-        function_call=calls[0].function if calls and view.legacy else UNSET,
+        function_call=_function_call(calls) if view.legacy else UNSET,
         annotations=notes,
         citations=citations or UNSET,
     )
     return message, len(calls)
+
+
+def _call(piece: _Piece, call_id: str, view: ChatView) -> openai.AnsweredToolCall | openai.AnsweredCustomToolCall:
+    if piece.name in view.custom:
+        return openai.AnsweredCustomToolCall(call_id, openai.AnsweredCustom(view.custom[piece.name], piece.text))
+    return openai.AnsweredToolCall(call_id, openai.AnsweredFunction(piece.name, piece.text))
+
+
+def _function_call(
+    calls: Sequence[openai.AnsweredToolCall | openai.AnsweredCustomToolCall],
+) -> openai.AnsweredFunction | UnsetType:
+    """Returns the call of an answer in the old form, which has no custom tools."""
+    return next((call.function for call in calls if isinstance(call, openai.AnsweredToolCall)), UNSET)

@@ -15,7 +15,12 @@ from translators.core.errors import InvalidField
 from translators.core.notes import Kind, Notes
 from translators.operations import responses
 
-WITH_STATUS = frozenset({"message", "function_call", "function_call_output"})
+WITH_STATUS = frozenset(
+    {
+        *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+        *("shell_call", "shell_call_output", "local_shell_call", "apply_patch_call", "apply_patch_call_output"),
+    }
+)
 """Types of items that have a `status` in OpenAI's responses."""
 
 _ID = re.compile(r"[A-Za-z0-9._:=+~-]{1,128}\Z")
@@ -56,9 +61,10 @@ def _check(item: dict[str, Any], path: str, notes: Notes) -> None:
     The check is the translation of a request that holds the item.
     """
     before = []
-    if item.get("type") == "function_call_output" and isinstance(item.get("call_id"), str):
+    call_id = item.get("call_id") or item.get("id")
+    if str(item.get("type")).endswith("_call_output") and isinstance(call_id, str):
         # Its call may be in the conversation already, or come with it.
-        before = [{"type": "function_call", "call_id": item["call_id"], "name": "any", "arguments": "{}"}]
+        before = [{"type": "function_call", "call_id": call_id, "name": "any", "arguments": "{}"}]
     input_path = f"input[{len(before)}]"
     request = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
     try:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from schemas.openai import chat
 from schemas.openai import responses as openai
 from translators.answer.logprobs import CHOSEN_TOKEN
+from translators.answer.transforms import UnwrapCustomInput
 from translators.core.contracts import (
     Context,
     FinishedResponse,
@@ -42,6 +43,7 @@ from translators.operations.responses_template import initial_response
 from translators.operations.responses_tools import ResponsesTools, tool_choice
 from translators.request.builder import ChatOptions, build
 from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
+from translators.request.reasoning import Reasoning
 from translators.request.truncation import next_halving, shortened
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -56,7 +58,11 @@ FIELDS: tuple[Field, ...] = (
     read("stream", bool),
     read("stream_options", openai.StreamOptions, "there is no obfuscation"),
     # Tools
-    read("tools", list[dict[str, Any]], "functions and namespaces of them; hosted tools are ignored"),
+    read(
+        "tools",
+        list[dict[str, Any]],
+        "functions, custom tools, shells, apply_patch, namespaces; hosted tools are ignored",
+    ),
     read("tool_choice", str | dict[str, Any], "a named tool is the only one sent; refused choices are emulated"),
     read("parallel_tool_calls", bool, "false: one call is passed on"),
     read("max_tool_calls", Positive, "more calls are not passed on"),
@@ -131,16 +137,17 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     tools = ResponsesTools(notes)
     for index, tool in enumerate(fields.get("tools") or ()):
         tools.add(tool, f"tools[{index}]")
-    reasoning = fields.get("reasoning")
-    text: openai.TextOptions = fields.get("text") or openai.TextOptions()
     included: Sequence[str] = fields.get("include") or ()
-    _note_ignored_parts(text, fields.get("stream_options"), included, notes)
     if fields.get("top_logprobs"):
         notes.adjusted("top_logprobs", fields["top_logprobs"], CHOSEN_TOKEN)
     if fields.get("top_logprobs") or LOGPROBS in included:
         reading.upstream_fields["logprobs"] = True
     model = required(reading, "model")
-    reader = _reader(required(reading, "input"), fields.get("instructions"), context, notes)
+    reader = _reader(required(reading, "input"), fields.get("instructions"), context, notes, tools)
+    _configure(fields, reader.configurations)
+    reasoning: Reasoning | None = fields.get("reasoning")
+    text: openai.TextOptions = fields.get("text") or openai.TextOptions()
+    _note_ignored_parts(text, fields.get("stream_options"), included, notes)
     messages = reader.messages
     more = next_halving(messages, halvings) if fields.get("truncation") == "auto" else None
     if halvings:
@@ -149,9 +156,9 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     options = ChatOptions(
         model=model,
         messages=messages,
-        functions=tools.functions,
+        functions=tools.complete(),
         function_places=tools.paths,
-        choice=tool_choice(fields.get("tool_choice"), notes),
+        choice=tool_choice(fields.get("tool_choice"), tools.names, notes),
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
         response_format=_format(text.format),
@@ -169,6 +176,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     except InvalidField as error:
         raise _with_path(error, options.message_paths) from error
     second = partial(request, body, context, 2, halvings) if attempt == 1 and built.checked else None
+    custom = tools.names.custom
     view = ResponsesView(
         initial_response(reading, context),
         context,
@@ -176,8 +184,8 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         or reasoning is not None
         and bool(reasoning.summary or reasoning.generate_summary),
         encrypted=ENCRYPTED_REASONING in included,
-        namespaces=tools.namespaces,
-        transforms=built.transforms,
+        tools=tools.names.by_name,
+        transforms=(*built.transforms, partial(UnwrapCustomInput, custom)) if custom else built.transforms,
         refuse=second is None and context.policy.refuse_missed_schema,
     )
     shorter = partial(request, body, context, 1, more) if more is not None else None
@@ -193,6 +201,23 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         second,
         shorter,
     )
+
+
+def _configure(fields: dict[str, Any], configurations: Sequence[tuple[str, openai.ConfigurationItem]]) -> None:
+    """Applies `configuration_update` items to the request's fields.
+
+    Those of the input come after the fields and win; those of the history hold where the fields say nothing.
+    """
+    reasoning: Reasoning | None = fields.get("reasoning")
+    text: openai.TextOptions | None = fields.get("text")
+    explicit_effort = reasoning is not None and reasoning.effort is not None
+    explicit_format = text is not None and text.format is not None
+    for where, item in configurations:
+        in_input = where.startswith("input")
+        if item.reasoning is not None and item.reasoning.effort and (in_input or not explicit_effort):
+            fields["reasoning"] = replace(fields.get("reasoning") or Reasoning(), effort=item.reasoning.effort)
+        if item.text is not None and item.text.format is not None and (in_input or not explicit_format):
+            fields["text"] = replace(fields.get("text") or openai.TextOptions(), format=item.text.format)
 
 
 def _note_ignored_parts(
@@ -219,14 +244,16 @@ def prepare(body: bytes, context: Context) -> PreparedResponse:
     required(reading, "model")
     items = reading.fields.get("input")
     if items or context.conversation.history:
-        _reader(items or [], reading.fields.get("instructions"), context, notes)
+        _reader(items or [], reading.fields.get("instructions"), context, notes, ResponsesTools(notes))
     stream = ResponsesStream(ResponsesView(initial_response(reading, context), context))
     return PreparedResponse(stream.whole(EMPTY_ANSWER), stream.final(), notes)
 
 
-def _reader(items: str | list[Raw], instructions: str | None, context: Context, notes: Notes) -> InputReader:
+def _reader(
+    items: str | list[Raw], instructions: str | None, context: Context, notes: Notes, tools: ResponsesTools
+) -> InputReader:
     """Reads the instructions, the history and the input: the whole conversation as chat messages."""
-    reader = InputReader(notes, context)
+    reader = InputReader(notes, context, tools)
     if instructions:
         reader.add(chat.SystemMessage(instructions), "instructions")
     for earlier in context.conversation.history:

@@ -23,6 +23,8 @@ from translators.answer.transforms import SCHEMA_MISSED
 from translators.answer.usage import Counts, counts, finish_reason
 from translators.core.contracts import Context, UsageTotals
 from translators.core.errors import CANCELLED, AnswerFailed, Failure
+from translators.operations.responses_calls import PREFIXES, call_delta, call_done, call_item, comes_whole
+from translators.request.client_tools import ClientTool
 
 FIRST_IN_BACKGROUND = ("response.created", "response.queued")
 """The events of a background response before its generation begins; `created` first, as the official SDK demands."""
@@ -48,16 +50,20 @@ class ResponsesView(Struct, frozen=True):
 
     base: the response before the first event. summaries: reasoning is shown as a summary (of the two forms the one that
     every client shows, and whose events have the same names at OpenAI and in Open Responses). encrypted: reasoning
-    items have their opaque form. namespaces: inner name -> (namespace, name) of tools in namespaces.
+    items have their opaque form. tools: those of the request, by their internal names.
     """
 
     base: openai.Response
     context: Context
     summaries: bool = False
     encrypted: bool = False
-    namespaces: Mapping[str, tuple[str, str]] = {}
+    tools: Mapping[str, ClientTool] = {}
     transforms: tuple[Callable[[], AnswerTransform], ...] = ()
     refuse: bool = False
+
+    def tool(self, name: str) -> ClientTool:
+        """Returns the tool of an internal name; a name that no tool has is a function's."""
+        return self.tools.get(name) or ClientTool("function", name)
 
     def decoder(self) -> AnswerDecoder:
         return AnswerDecoder([make() for make in self.transforms])
@@ -78,11 +84,13 @@ def usage(tokens: Counts) -> openai.Usage:
 class _OpenItem(Struct):
     """The item that is being written, or is written and not yet done.
 
-    template: the JSON of a text delta without the text and the sequence number: before, between and after them.
+    tool: of a call. template: the JSON of a text delta without the text and the sequence number: before, between and
+    after them.
     """
 
     event: Opened
     id: str
+    tool: ClientTool | None = None
     pieces: list[str] = []
     template: tuple[bytes, bytes, bytes] = (b"", b"", b"")
     annotations: list[dict[str, Any]] = []
@@ -157,15 +165,21 @@ class ResponsesStream:
     def _opened(self, event: Opened) -> list[Struct]:
         documents = self._finish_item("completed")
         index = self._indexes[event.item] = len(self._output)
-        self._open = opened = _OpenItem(event, f"{_PREFIXES[event.kind]}_{self._upstream_id}_item_{index}")
+        tool = self._view.tool(event.name) if event.kind is Kind.CALL else None
+        prefix = _PREFIXES[event.kind] if tool is None else PREFIXES[tool.kind]
+        self._open = opened = _OpenItem(event, f"{prefix}_{self._upstream_id}_item_{index}", tool)
         if event.kind is Kind.TEXT:
             opened.template = _delta_template(openai.TextDelta(TEXT_DELTA, opened.id, index, 0, _PLACEHOLDER, 0, []))
+        if tool is not None:
+            self._calls += 1
+            if comes_whole(tool):
+                return documents
         documents.append(
             openai.ItemEvent("response.output_item.added", index, self._item("in_progress"), self._number())
         )
-        if event.kind is Kind.CALL:
-            self._calls += 1
-        elif event.kind is not Kind.TEXT and self._view.summaries:
+        if tool is not None:
+            return documents
+        if event.kind is not Kind.TEXT and self._view.summaries:
             part = openai.SummaryText("")
             documents.append(
                 openai.SummaryPartEvent(
@@ -185,8 +199,10 @@ class ResponsesStream:
             tokens: list[Any] = logprobs.token_logprobs(event.logprobs, self._view.base.top_logprobs > 0)
             opened.logprobs += tokens
             return [openai.TextDelta(TEXT_DELTA, opened.id, index, 0, event.text, self._number(), tokens)]
-        if event.kind is Kind.CALL:
-            return [openai.ArgumentsDelta(opened.id, index, event.text, self._number())]
+        if opened.tool is not None:
+            if comes_whole(opened.tool):
+                return []
+            return [call_delta(opened.tool, opened.id, index, event.text, self._number())]
         if self._view.summaries:
             name = "response.reasoning_summary_text.delta"
             return [openai.SummaryDelta(name, opened.id, index, 0, event.text, self._number())]
@@ -272,10 +288,8 @@ class ResponsesStream:
             part = self._part()
             assert isinstance(part, openai.AnsweredText)
             return openai.AnsweredMessage(opened.id, status, [] if begun else [part])
-        if event.kind is Kind.CALL:
-            namespace, name = self._view.namespaces.get(event.name, ("", event.name))
-            call_id = event.call_id or f"call_{opened.id}"
-            return openai.AnsweredCall(opened.id, status, call_id, name, opened.text, namespace=namespace or UNSET)
+        if opened.tool is not None:
+            return call_item(opened.tool, opened.id, status, event.call_id or f"call_{opened.id}", opened.text)
         citations, encrypted = list(opened.citations) or UNSET, self._encrypted(begun)
         if self._view.summaries:
             summary = [] if begun else [openai.SummaryText(opened.text, citations=citations)]
@@ -298,8 +312,11 @@ class ResponsesStream:
             status = "incomplete"
         index, item = len(self._output), self._item(status)
         documents: list[Struct] = []
-        if isinstance(item, openai.AnsweredCall):
-            documents.append(openai.ArgumentsDone(opened.id, index, item.name, opened.text, self._number()))
+        if opened.tool is not None and comes_whole(opened.tool):
+            begun = replace(item, status="in_progress")
+            documents.append(openai.ItemEvent("response.output_item.added", index, begun, self._number()))
+        elif opened.tool is not None:
+            documents.append(call_done(opened.tool, opened.id, index, opened.text, self._number()))
         elif isinstance(item, openai.AnsweredReasoning) and self._view.summaries:
             name = "response.reasoning_summary_text.done"
             documents.append(openai.SummaryDone(name, opened.id, index, 0, opened.text, self._number()))
@@ -351,10 +368,10 @@ def _delta_template(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
     return before, between + b":", after
 
 
-_PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs", Kind.CALL: "fc"}
+_PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs"}
 """Prefixes of items' ids, by kind (docs/decisions.md#items-are-named-after-coheres-message)."""
 
-_ITEM_ID = re.compile(r"(?:msg|rs|fc)_(.+)_item_[0-9]+")
+_ITEM_ID = re.compile(rf"(?:msg|rs|{'|'.join(PREFIXES.values())})_(.+)_item_[0-9]+")
 
 
 def answer_id(item_id: str) -> str:

@@ -16,13 +16,26 @@ from translators.core.contracts import Context
 from translators.core.errors import InvalidField, NotStored
 from translators.core.field_table import decode_field
 from translators.core.notes import Notes
-from translators.operations.responses_tools import internal_name
+from translators.operations.responses_answer import answer_id
+from translators.operations.responses_tools import ResponsesTools
+from translators.request.client_tools import ClientTool, custom_arguments
 
 _kind = msgspec.json.Decoder(openai.ItemKind).decode
 _DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
     "message": msgspec.json.Decoder(openai.MessageItem),
     "function_call": msgspec.json.Decoder(openai.FunctionCallItem),
     "function_call_output": msgspec.json.Decoder(openai.FunctionCallOutputItem),
+    "custom_tool_call": msgspec.json.Decoder(openai.CustomCallItem),
+    "custom_tool_call_output": msgspec.json.Decoder(openai.FunctionCallOutputItem),
+    "shell_call": msgspec.json.Decoder(openai.ShellCallItem),
+    "shell_call_output": msgspec.json.Decoder(openai.ShellOutputItem),
+    "local_shell_call": msgspec.json.Decoder(openai.LocalShellCallItem),
+    "local_shell_call_output": msgspec.json.Decoder(openai.LocalShellOutputItem),
+    "apply_patch_call": msgspec.json.Decoder(openai.ApplyPatchCallItem),
+    "apply_patch_call_output": msgspec.json.Decoder(openai.ApplyPatchOutputItem),
+    "additional_tools": msgspec.json.Decoder(openai.ToolsItem),
+    "tool_search_output": msgspec.json.Decoder(openai.ToolsItem),
+    "configuration_update": msgspec.json.Decoder(openai.ConfigurationItem),
     "reasoning": msgspec.json.Decoder(openai.ReasoningInput),
     "item_reference": msgspec.json.Decoder(openai.ItemReference),
     "compaction": msgspec.json.Decoder(openai.CompactionInput),
@@ -33,12 +46,14 @@ BLANK_LINE = "\n\n"
 SUMMARY_INTRODUCTION = "The earlier part of this conversation was replaced by this summary:\n\n"
 """Stands before the summary in the system message that brings it to the model."""
 
+MAX_TYPE_LENGTH = 64
+"""Characters of an unknown item's type that a note shows."""
+
 HOSTED_ITEMS = frozenset(
     {
         *("web_search_call", "file_search_call", "computer_call", "computer_call_output", "code_interpreter_call"),
-        *("image_generation_call", "local_shell_call", "local_shell_call_output", "mcp_call", "mcp_list_tools"),
-        *("mcp_approval_request", "mcp_approval_response", "shell_call", "shell_call_output", "compaction_trigger"),
-        *("custom_tool_call", "custom_tool_call_output", "apply_patch_call", "apply_patch_call_output"),
+        *("image_generation_call", "mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"),
+        *("tool_search_call", "program", "program_output"),
     }
 )
 """Items of tools that OpenAI runs itself: left out and noted, as their tools are."""
@@ -63,15 +78,20 @@ class _Turn(Struct):
 class InputReader:
     """Reads items one after another. The context decrypts, and has the items that are referred to.
 
-    paths: of each message, by its `id()`: the path of its first item.
+    paths: of each message, by its `id()`: the path of its first item. tools: those of the request, to which the items
+    may add. configurations: what `configuration_update` items say, in order, each with its path. compaction: the path
+    of a `compaction_trigger`, empty without one.
     """
 
-    def __init__(self, notes: Notes, context: Context) -> None:
+    def __init__(self, notes: Notes, context: Context, tools: ResponsesTools | None = None) -> None:
         self.messages: list[chat.Message] = []
         self.paths: dict[int, str] = {}
-        self._notes, self._context = notes, context
+        self.configurations: list[tuple[str, openai.ConfigurationItem]] = []
+        self.compaction = ""
+        self._notes, self._context, self._tools = notes, context, tools or ResponsesTools(notes)
         self._turn: _Turn | None = None
         self._called: set[str] = set()
+        self._call_ids: dict[str, str] = {}  # id of a local_shell_call -> its call id
         self._seen: set[str] = set()
 
     def read(self, items: Sequence[Raw], name: str) -> None:
@@ -94,14 +114,18 @@ class InputReader:
         except msgspec.ValidationError as error:
             raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
         name = kind.type or ("message" if kind.role else "item_reference")
-        if name in HOSTED_ITEMS:
-            self._notes.ignored(f"input[].type {name}", "Cohere has no such tool", f"{where}.type")
+        if name == "compaction_trigger":
+            self.compaction = where
             return
         decoder = _DECODERS.get(name)
         if decoder is None:
-            raise InvalidField(f"{where}.type", f"Invalid '{where}.type': '{name}' is not known", "invalid_value")
+            why = "Cohere has no such tool" if name in HOSTED_ITEMS else "not known to Cohere"
+            self._notes.ignored(f"input[].type {name[:MAX_TYPE_LENGTH]}", why, f"{where}.type")
+            return
         item = decode_field(where, decoder, raw, self._notes)
         if item.id and name != "item_reference":
+            if item.id in self._seen and answer_id(item.id):
+                return  # our own item, sent again beside `previous_response_id`
             self._seen.add(item.id)
         _READ[type(item)](self, item, where)
 
@@ -115,7 +139,7 @@ class InputReader:
             self.add(self._turn.message(), self._turn.where)
             self._turn = None
 
-    # --- one method a kind of item -------------------------------------------------------------------------
+    # --- one method for each kind of item -------------------------------------------------------------------------
 
     def _message(self, item: openai.MessageItem, where: str) -> None:
         if item.role == "assistant":
@@ -128,10 +152,8 @@ class InputReader:
             return
         self._end_turn()
         if item.role == "user":
-            content = _user_content(item.content, f"{where}.content")
-            self.add(chat.UserMessage(content), where)
-        else:
-            text = _text(item.content, f"{where}.content")
+            self.add(chat.UserMessage(_user_content(item.content, f"{where}.content")), where)
+        elif text := _text(item.content, f"{where}.content"):
             self.add(chat.SystemMessage(text), where)
 
     def _reasoning(self, item: openai.ReasoningInput, where: str) -> None:
@@ -146,16 +168,58 @@ class InputReader:
             self._assistant(where).thoughts.append(thought)
 
     def _function_call(self, item: openai.FunctionCallItem, where: str) -> None:
-        self._called.add(item.call_id)
-        function = chat.FunctionCall(internal_name(item.namespace, item.name), item.arguments)
-        self._assistant(where).calls.append(chat.ToolCall(function, item.call_id))
+        tool = ClientTool("function", item.name, item.namespace or "")
+        self._add_call(item.call_id, tool, item.arguments, where)
+
+    def _custom_call(self, item: openai.CustomCallItem, where: str) -> None:
+        tool = ClientTool("custom", item.name, item.namespace or "")
+        self._add_call(item.call_id, tool, custom_arguments(item.input), where)
+
+    def _shell_call(self, item: openai.ShellCallItem, where: str) -> None:
+        self._add_call(item.call_id, ClientTool("shell", "shell"), _json(item.action), where)
+
+    def _local_shell_call(self, item: openai.LocalShellCallItem, where: str) -> None:
+        action = {key: value for key, value in item.action.items() if key != "type" and value is not None}
+        if item.id:
+            self._call_ids[item.id] = item.call_id
+        self._add_call(item.call_id, ClientTool("local_shell", "local_shell"), _json(action), where)
+
+    def _apply_patch_call(self, item: openai.ApplyPatchCallItem, where: str) -> None:
+        self._add_call(item.call_id, ClientTool("apply_patch", "apply_patch"), _json(item.operation), where)
+
+    def _add_call(self, call_id: str, tool: ClientTool, arguments: str, where: str) -> None:
+        """Adds a call to the assistant's turn. Calls that are sent again are found where results meet their calls."""
+        self._called.add(call_id)
+        function = chat.FunctionCall(self._tools.names.internal_name(tool), arguments)
+        self._assistant(where).calls.append(chat.ToolCall(function, call_id))
 
     def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
-        self._end_turn()
-        if item.call_id not in self._called:
-            raise InvalidField(f"{where}.call_id", f"No earlier function_call has the call_id '{item.call_id}'")
         content = item.output if isinstance(item.output, str) else _output_content(item.output, f"{where}.output")
-        self.add(chat.ToolMessage(item.call_id, content), where)
+        self._add_output(item.call_id, content, where)
+
+    def _shell_output(self, item: openai.ShellOutputItem, where: str) -> None:
+        self._add_output(item.call_id, _json(item.output), where)
+
+    def _local_shell_output(self, item: openai.LocalShellOutputItem, where: str) -> None:
+        call_id = item.call_id or self._call_ids.get(item.id or "", item.id or "")
+        self._add_output(call_id, item.output, where)
+
+    def _apply_patch_output(self, item: openai.ApplyPatchOutputItem, where: str) -> None:
+        failed = item.status == "failed"
+        content = item.output or item.status or "completed"
+        self._add_output(item.call_id, f"failed: {content}" if failed and item.output else content, where)
+
+    def _add_output(self, call_id: str, content: Any, where: str) -> None:
+        self._end_turn()
+        if call_id not in self._called:
+            raise InvalidField(f"{where}.call_id", f"No earlier tool call has the call_id '{call_id}'")
+        self.add(chat.ToolMessage(call_id, content), where)
+
+    def _add_tools(self, item: openai.ToolsItem, where: str) -> None:
+        self._tools.add_later(item.tools, where)
+
+    def _configuration(self, item: openai.ConfigurationItem, where: str) -> None:
+        self.configurations.append((where, item))
 
     def _compaction(self, item: openai.CompactionInput, where: str) -> None:
         self._end_turn()
@@ -186,6 +250,15 @@ _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
     openai.ReasoningInput: InputReader._reasoning,
     openai.FunctionCallItem: InputReader._function_call,
     openai.FunctionCallOutputItem: InputReader._output,
+    openai.CustomCallItem: InputReader._custom_call,
+    openai.ShellCallItem: InputReader._shell_call,
+    openai.ShellOutputItem: InputReader._shell_output,
+    openai.LocalShellCallItem: InputReader._local_shell_call,
+    openai.LocalShellOutputItem: InputReader._local_shell_output,
+    openai.ApplyPatchCallItem: InputReader._apply_patch_call,
+    openai.ApplyPatchOutputItem: InputReader._apply_patch_output,
+    openai.ToolsItem: InputReader._add_tools,
+    openai.ConfigurationItem: InputReader._configuration,
     openai.ItemReference: InputReader._reference,
     openai.CompactionInput: InputReader._compaction,
 }
@@ -211,6 +284,10 @@ def _output_content(content: list[openai.Part], where: str) -> Any:
     if any(isinstance(part, openai.InputImage | openai.InputFile) for part in content):
         return _user_content(content, where)
     return _text(content, where)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _user_content(content: str | list[openai.Part], where: str) -> Any:

@@ -1,41 +1,50 @@
 """The tools of a Responses request, which are flat and may stand in namespaces, as the functions that chat has.
 
-Source: OpenAI's specification, `Tool` and `ToolChoiceParam`; namespaces as Codex sends them
+Sources: OpenAI's specification, `Tool` and `ToolChoiceParam`; namespaces as Codex sends them
 (https://github.com/openai/codex).
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
 from translators.core.errors import InvalidField
 from translators.core.field_table import NOTED_ONCE, invalid
 from translators.core.notes import Notes
+from translators.request.client_tools import (
+    BUILT_IN,
+    ClientTool,
+    ClientTools,
+    built_in_function,
+    custom_function,
+)
 from translators.request.tools import Choice
 
-NAMESPACE_SEPARATOR = "."
-"""Between a namespace and its function in the internal name of both, which no caller ever sees."""
+WITHOUT_EFFECT = {
+    "async": "calls are answered in turn",
+    "defer_loading": "all tools are sent",
+    "allowed_callers": "there are no programs that call tools",
+    "output_schema": "Cohere has none",
+}
+"""Keys of tools that Cohere has nothing for, and why."""
 
 T = TypeVar("T")
 
 
-def internal_name(namespace: str | None, name: str) -> str:
-    """Returns the name under which chat's rules handle a function of a namespace."""
-    return f"{namespace}{NAMESPACE_SEPARATOR}{name}" if namespace else name
-
-
 class ResponsesTools:
-    """The function tools of a request, those in namespaces, too.
+    """The tools of a request, those in namespaces, too, and those that come in its items.
 
-    paths: of each function, for errors. namespaces: internal name -> namespace and own name.
+    functions: what chat's rules handle. paths: of each function, for errors. names: the tools' names inside.
     """
 
     def __init__(self, notes: Notes) -> None:
         self.functions: list[chat.Function] = []
         self.paths: list[str] = []
-        self.namespaces: dict[str, tuple[str, str]] = {}
+        self.names = ClientTools()
         self._notes = notes
 
     def add(self, definition: dict[str, Any], where: str, namespace: str = "") -> None:
@@ -43,29 +52,66 @@ class ResponsesTools:
         kind = _converted(definition, openai.NamedTool, where).type
         if kind is None:
             raise _missing(f"{where}.type")
-        if kind != "function" and (kind != "namespace" or namespace):
+        if kind not in ("function", "custom", *BUILT_IN) and (kind != "namespace" or namespace):
             self._notes.ignored(f"tools[].type {kind}", "Cohere has no such tool", f"{where}.type")
             return
-        fields: dict[str, Any] = {}
-        for key, value in definition.items():
-            if key in openai.Tool.__struct_fields__:
-                fields[key] = value
-            elif value is not None:
-                self._notes.ignored(
-                    key if key in NOTED_ONCE else f"tools[].{key}", "not known to Cohere", f"{where}.{key}"
-                )
-        tool = _converted(fields, openai.Tool, where)
+        tool = self._read(definition, where)
+        if _in_container(tool):
+            self._notes.ignored("tools[].type shell", "Cohere has no containers", f"{where}.environment")
+            return
+        if kind in BUILT_IN:
+            name = self.names.internal_name(ClientTool(kind, kind))
+            self._append(built_in_function(kind, name, self._notes), where)
+            return
         if not tool.name:
             raise _missing(f"{where}.name")
         if kind == "namespace":
             for index, nested in enumerate(tool.tools or ()):
                 self.add(nested, f"{where}.tools[{index}]", tool.name)
             return
-        name = internal_name(namespace, tool.name)
-        if namespace:
-            self.namespaces[name] = (namespace, tool.name)
-        self.functions.append(chat.Function(name, tool.description, tool.parameters, tool.strict))
+        name = self.names.internal_name(ClientTool(kind, tool.name, namespace))
+        if kind == "custom":
+            self._append(custom_function(name, tool.description, tool.format, self._notes), where)
+        else:
+            self._append(chat.Function(name, tool.description, tool.parameters, tool.strict), where)
+
+    def add_later(self, definitions: Sequence[dict[str, Any]], where: str) -> None:
+        """Adds the tools of an item. A tool that is defined already, say with `defer_loading`, is defined anew."""
+        before = len(self.functions)
+        for index, definition in enumerate(definitions):
+            self.add(definition, f"{where}.tools[{index}]")
+        defined = {function.name for function in self.functions[before:]}
+        keep = [
+            index for index, function in enumerate(self.functions) if index >= before or function.name not in defined
+        ]
+        self.functions = [self.functions[index] for index in keep]
+        self.paths = [self.paths[index] for index in keep]
+
+    def complete(self) -> list[chat.Function]:
+        """Returns all functions. Those of client tools are strict where all others are: Cohere wants all or none."""
+        own = [one.strict for one in self.functions if self.names.by_name[one.name].kind == "function"]
+        if not own or not all(own):
+            return self.functions
+        return [replace(function, strict=True) for function in self.functions]
+
+    def _append(self, function: chat.Function, where: str) -> None:
+        self.functions.append(function)
         self.paths.append(where)
+
+    def _read(self, definition: dict[str, Any], where: str) -> openai.Tool:
+        fields: dict[str, Any] = {}
+        for key, value in definition.items():
+            if key in openai.Tool.__struct_fields__:
+                fields[key] = value
+            elif value is not None and not (key in WITHOUT_EFFECT and value in (False, ["direct"])):
+                why = WITHOUT_EFFECT.get(key, "not known to Cohere")
+                self._notes.ignored(key if key in NOTED_ONCE else f"tools[].{key}", why, f"{where}.{key}")
+        return _converted(fields, openai.Tool, where)
+
+
+def _in_container(tool: openai.Tool) -> bool:
+    environment = tool.environment
+    return isinstance(environment, dict) and str(environment.get("type")).startswith("container")
 
 
 def _converted(value: Any, kind: type[T], where: str) -> T:
@@ -79,7 +125,7 @@ def _missing(where: str) -> InvalidField:
     return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
 
 
-def tool_choice(value: str | dict[str, Any] | None, notes: Notes) -> Choice:
+def tool_choice(value: str | dict[str, Any] | None, names: ClientTools, notes: Notes) -> Choice:
     """Reads the caller's `tool_choice`. Raises InvalidField if it is malformed."""
     if value is None or value == "auto":
         return Choice()
@@ -88,12 +134,34 @@ def tool_choice(value: str | dict[str, Any] | None, notes: Notes) -> Choice:
         if choice not in ("none", "required"):
             raise InvalidField("tool_choice", f"Invalid 'tool_choice': '{choice}' is none of auto, none, required")
         return Choice(choice)
-    if choice.type == "function":
-        if not choice.name:
-            raise _missing("tool_choice.name")
-        return Choice("required", (choice.name,))
     if choice.type == "allowed_tools":
-        names = tuple(tool.name for tool in choice.tools or () if tool.name and tool.type in (None, "function"))
-        return Choice(choice.mode or "auto", names)
+        return _allowed(choice, names, notes)
+    if choice.type in ("function", "custom") and not choice.name:
+        raise _missing("tool_choice.name")
+    name = _chosen_name(choice, names)
+    if name is not None:
+        return Choice("required", (name,))
     notes.ignored("tool_choice", f"Cohere has no tool of type {choice.type}")
     return Choice()
+
+
+def _allowed(choice: openai.ToolChoice, names: ClientTools, notes: Notes) -> Choice:
+    """Reads a list of allowed tools. Where it has no tool of the caller's, none may be called."""
+    mode, tools = choice.mode or "auto", choice.tools or []
+    allowed = [name for tool in tools if (name := _chosen_name(tool, names)) is not None]
+    if allowed:
+        return Choice(mode, tuple(allowed))
+    if mode == "required" and not tools:
+        raise InvalidField("tool_choice", "'tool_choice' requires a call and allows no tool", "invalid_value")
+    if tools:
+        notes.ignored("tool_choice", "Cohere has none of these tools")
+    return Choice() if mode == "required" else Choice("none")
+
+
+def _chosen_name(tool: openai.NamedTool | openai.ToolChoice, names: ClientTools) -> str | None:
+    kind = tool.type or "function"
+    if kind in BUILT_IN:
+        return names.chosen_name(kind, kind)
+    if kind in ("function", "custom") and tool.name:
+        return names.chosen_name(kind, tool.name, tool.namespace or "")
+    return None

@@ -18,6 +18,7 @@ from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 from translators.core.tool_names import ToolNames
 from translators.request import json_schema
+from translators.request.client_tools import ClientTool, ClientTools, custom_function
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 """Cohere requires `parameters`; OpenAI lets a tool without any leave them out."""
@@ -50,35 +51,48 @@ class ToolPlan(Struct, frozen=True):
 
 
 def collect_functions(
-    tools: list[openai.Tool], functions: list[openai.Function]
+    tools: list[openai.Tool], functions: list[openai.Function], names: ClientTools, notes: Notes
 ) -> tuple[list[openai.Function], tuple[str, ...]]:
-    """All function definitions, the legacy ones included, and their paths. Raises InvalidField on any other tool."""
-    functions_found: list[openai.Function] = []
+    """Returns all functions, those of custom tools and the legacy ones included, and their paths.
+
+    A tool of another type is ignored and noted. Raises InvalidField on one without a definition or a name.
+    """
+    definitions: list[openai.Function] = []
+    paths: list[str] = []
     for index, tool in enumerate(tools):
-        if tool.type != "function":
-            raise InvalidField(
-                f"tools[{index}].type",
-                f"Tools of type '{tool.type}' cannot be sent to Cohere: only 'function' tools can",
-                "unsupported_value",
-            )
-        if tool.function is None:
-            raise InvalidField(
-                f"tools[{index}].function",
-                f"Missing required parameter: 'tools[{index}].function'",
-                "missing_required_parameter",
-            )
-        functions_found.append(tool.function)
-    paths = [f"tools[{index}].function" for index in range(len(functions_found))]
-    paths += [f"functions[{index}]" for index in range(len(functions))]
-    functions_found += functions
-    for where, function in zip(paths, functions_found, strict=True):
-        if not function.name:
-            raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
-    return functions_found, tuple(paths)
+        where = f"tools[{index}].{tool.type}"
+        definition = tool.function if tool.type == "function" else tool.custom
+        if tool.type not in ("function", "custom"):
+            notes.ignored(f"tools[].type {tool.type}", "Cohere has no such tool", f"tools[{index}].type")
+            continue
+        if definition is None:
+            raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+        _check_name(definition.name, where)
+        name = names.internal_name(ClientTool(tool.type, definition.name))
+        if isinstance(definition, openai.CustomTool):
+            definition = custom_function(name, definition.description, definition.format, notes)
+        definitions.append(definition)
+        paths.append(where)
+    if definitions and all(one.strict for one in definitions if names.by_name[one.name].kind == "function"):
+        # Cohere enforces all tools or none.
+        strict = any(names.by_name[one.name].kind == "function" for one in definitions)
+        definitions = [replace(one, strict=True) if strict else one for one in definitions]
+    for index, function in enumerate(functions):
+        _check_name(function.name, f"functions[{index}]")
+        definitions.append(function)
+        paths.append(f"functions[{index}]")
+    return definitions, tuple(paths)
 
 
-def read_choice(wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None) -> Choice:
-    """The caller's wish in one form. Raises InvalidField on a choice that Cohere cannot know."""
+def _check_name(name: str, where: str) -> None:
+    if not name:
+        raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
+
+
+def read_choice(
+    wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None, names: ClientTools
+) -> Choice:
+    """Returns the caller's choice in one form. Raises InvalidField on a choice that Cohere cannot know."""
     if wish is None and legacy is not None:
         return (
             Choice("required", (legacy.name,))
@@ -89,12 +103,12 @@ def read_choice(wish: str | openai.ToolChoice | None, legacy: str | openai.Chose
         return Choice()
     if isinstance(wish, str):
         return _word(wish, "tool_choice")
-    if wish.type == "function" and wish.function:
-        return Choice("required", (wish.function.name,))
+    chosen = wish.function if wish.type == "function" else wish.custom
+    if wish.type in ("function", "custom") and chosen:
+        return Choice("required", (names.chosen_name(wish.type, chosen.name),))
     if wish.type == "allowed_tools" and wish.allowed_tools:
-        names = tuple(tool.function.name for tool in wish.allowed_tools.tools if tool.function)
-        return Choice(wish.allowed_tools.mode, names)
-    if wish.type in ("function", "allowed_tools"):
+        return _allowed(wish.allowed_tools, names)
+    if wish.type in ("function", "custom", "allowed_tools"):
         param = f"tool_choice.{wish.type}"
         raise InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
     raise InvalidField(
@@ -102,6 +116,18 @@ def read_choice(wish: str | openai.ToolChoice | None, legacy: str | openai.Chose
         f"A tool_choice of type '{wish.type}' cannot be sent to Cohere",
         "unsupported_value",
     )
+
+
+def _allowed(allowed: openai.AllowedTools, names: ClientTools) -> Choice:
+    """Reads a list of allowed tools. An empty one allows no call."""
+    chosen = [
+        names.chosen_name(tool.type, definition.name)
+        for tool in allowed.tools
+        if (definition := tool.function if tool.type == "function" else tool.custom)
+    ]
+    if not chosen and allowed.mode == "required":
+        raise InvalidField("tool_choice", "'tool_choice' requires a call and allows no tool", "invalid_value")
+    return Choice(allowed.mode, tuple(chosen)) if chosen else Choice("none")
 
 
 def _word(wish: str, field: str) -> Choice:
@@ -204,8 +230,6 @@ def _must_call(names: list[str], mode: str) -> str:
 
 
 def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[openai.Function]:
-    if not only:
-        raise InvalidField("tool_choice", "'tool_choice' allows no tool at all: 'none' says so", "invalid_value")
     defined_names = {function.name for function in functions}
     for name in only:
         if name not in defined_names:

@@ -1,0 +1,71 @@
+"""Unescapes a JSON string that comes in pieces.
+
+The pieces may be cut anywhere, inside an escape, too. Models write strings that JSON would refuse: unknown escapes stay
+as they are, raw line breaks are taken, half of a surrogate pair becomes U+FFFD.
+"""
+
+import re
+
+_PLAIN = re.compile(r'[^"\\]+')
+_UNICODE_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_INCOMPLETE = re.compile(r"\\(u[0-9a-fA-F]{0,3})?\Z")
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_REPLACEMENT = "\ufffd"
+
+
+class JsonString:
+    """One string, behind its opening quote. What follows the closing quote is ignored."""
+
+    def __init__(self) -> None:
+        self._pending = ""
+        self._closed = False
+
+    def feed(self, piece: str) -> str:
+        """Takes the next piece, returns the text that is certain."""
+        if self._closed:
+            return ""
+        source, position = self._pending + piece, 0
+        texts: list[str] = []
+        while position < len(source):
+            if plain := _PLAIN.match(source, position):
+                texts.append(plain[0])
+                position = plain.end()
+                continue
+            if source[position] == '"':
+                self._closed = True
+                break
+            text, following = _unescape(source, position)
+            if following == position:
+                break
+            texts.append(text)
+            position = following
+        self._pending = "" if self._closed else source[position:]
+        return "".join(texts)
+
+    def end(self) -> str:
+        """Returns what is left of a string that was cut: a half pair as U+FFFD, nothing for half an escape."""
+        pending, self._pending, self._closed = self._pending, "", True
+        return _REPLACEMENT if _UNICODE_ESCAPE.match(pending) else ""
+
+
+def _unescape(source: str, position: int) -> tuple[str, int]:
+    """Returns the text of the escape at this position, and the position behind it: the same one while it may go on."""
+    if _INCOMPLETE.match(source, position):
+        return "", position
+    match = _UNICODE_ESCAPE.match(source, position)
+    if match is None:
+        letter = source[position + 1]
+        return _ESCAPES.get(letter, "\\" + letter), position + 2
+    code = int(match[1], 16)
+    if not 0xD800 <= code <= 0xDFFF:
+        return chr(code), match.end()
+    if code >= 0xDC00:
+        return _REPLACEMENT, match.end()
+    low = _UNICODE_ESCAPE.match(source, match.end())
+    if low is None:
+        undecided = match.end() == len(source) or _INCOMPLETE.match(source, match.end())
+        return ("", position) if undecided else (_REPLACEMENT, match.end())
+    second = int(low[1], 16)
+    if not 0xDC00 <= second <= 0xDFFF:
+        return _REPLACEMENT, match.end()
+    return chr(0x10000 + ((code - 0xD800) << 10) + second - 0xDC00), low.end()
