@@ -11,7 +11,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
-from gateway.endpoints.health import Health, MetricsPage
+from gateway.endpoints.health import Liveness, MetricsPage, Readiness, WorkerCount
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
 from gateway.endpoints.passthrough import PassthroughEndpoint
@@ -33,7 +33,7 @@ from gateway.pipeline.offload import Offload
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.pipeline.response_cache import ResponseCache
 from gateway.pipeline.services import Services
-from gateway.reload import Control
+from gateway.reload import RunningGateway
 from gateway.settings.schema import SettingError, Settings
 from gateway.state.conversation_state import ConversationState
 from gateway.state.maintenance import Maintenance
@@ -47,7 +47,7 @@ def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
     return controlled_app(settings, log)[0]
 
 
-def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, Control]:
+def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, RunningGateway]:
     """The application of `create_app`, and the handles by which signals stop it or change its settings."""
     authenticator = Authenticator(settings)
     log = log or Log(settings.log == "json")
@@ -67,7 +67,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         settings, settings.policy, upstream, catalog, metrics, lifecycle, admission, state, cache, offload
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
-    serving, stopping = False, asyncio.Event()
+    serving, stopping, workers = False, asyncio.Event(), WorkerCount()
 
     def draining(grace: float) -> None:
         nonlocal serving
@@ -82,6 +82,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await upstream.start()
         maintenance.start()
         serving = True
+        running.started.set()
         yield
         serving = False
         await background.stop()
@@ -95,8 +96,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     router = Router(
         routes=[
             *_routes(services, background),
-            Route("/health/live", Health("live", lambda: True), methods=["GET"]),
-            Route("/health/ready", Health("ready", lambda: serving), methods=["GET"]),
+            Route("/health/live", Liveness(), methods=["GET"]),
+            Route("/health/ready", Readiness(lambda: serving, workers), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
             Route(openapi.PATH, Description(), methods=["GET"]),
         ],
@@ -108,7 +109,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
     middleware = GatewayMiddleware(router, settings, authenticator, lifecycle, websockets)
-    return middleware, Control(middleware, websockets, services, log, draining)
+    running = RunningGateway(middleware, websockets, services, log, workers, draining)
+    return middleware, running
 
 
 def _routes(services: Services, background: Background) -> list[Route]:

@@ -1,4 +1,4 @@
-"""What signals do to a running gateway: an end in good order, new settings. Which signals, is `process.py`'s affair."""
+"""What a worker does to its running gateway: an orderly end, new settings. Which signal does what is in `worker.py`."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from gateway.auth.authenticator import Authenticator
+from gateway.endpoints.health import WorkerCount
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
@@ -30,8 +31,12 @@ RELOADED = frozenset(
 """Settings, or tables of them, that a running gateway takes over. The others need a restart."""
 
 
-class Control:
-    """The handles of one gateway. draining: is told when it is to stop, with the seconds that are left."""
+class RunningGateway:
+    """The handles of the gateway in one process.
+
+    started: set when requests are served. workers: of this machine, for readiness. draining: called when the gateway is
+    to stop, with the seconds that are left.
+    """
 
     def __init__(
         self,
@@ -39,18 +44,21 @@ class Control:
         websockets: WebSocketHandshake,
         services: Services,
         log: Log,
+        workers: WorkerCount,
         draining: Callable[[float], None],
     ) -> None:
+        self.started = asyncio.Event()
+        self.metrics, self.workers = services.metrics, workers
         self._middleware, self._websockets = middleware, websockets
         self._services, self._log, self._draining = services, log, draining
 
     def drain(self, seconds: float) -> None:
-        """What is in flight may end by itself for so long; then it is ended, with an error in its own form."""
+        """Lets what is in flight end by itself for so long; then it is ended, with an error in its own form."""
         self._draining(seconds)
         asyncio.get_running_loop().call_later(seconds, self._services.upstream.interrupt)
 
     def reload(self, old: Settings, new: Settings) -> bool:
-        """Takes over what has changed, for the requests that follow. False if the new settings cannot be."""
+        """Takes over what has changed, for the requests that follow. Returns False if that is impossible."""
         changed = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
         applied = [name for name in changed if name in RELOADED]
         not_applied = [name for name in changed if name not in RELOADED]
@@ -59,7 +67,7 @@ class Control:
         try:
             authenticator = Authenticator(settings)
         except SettingError as error:
-            self.refused(error)
+            self.refuse(error)
             return False
         services.settings, services.policy = settings, settings.policy
         services.upstream.configure(settings, authenticator.keys)
@@ -71,6 +79,6 @@ class Control:
         )
         return True
 
-    def refused(self, error: SettingError) -> None:
-        """The new settings cannot even be read."""
+    def refuse(self, error: SettingError) -> None:
+        """Tells the operator that the new settings cannot be used."""
         self._log.trouble(f"the new settings cannot be used, the old ones stay: {error}")

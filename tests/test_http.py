@@ -33,7 +33,7 @@ from gateway.http import drain
 from gateway.http.body import Pieces
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.server import hypercorn_patches
-from gateway.server.process import TCP_KEEP_ALIVE, bound
+from gateway.server.sockets import TCP_KEEP_ALIVE, listen
 from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
 from support.asgi_server import raw_request
@@ -660,7 +660,7 @@ def open_files() -> int:
 
 def test_a_dead_peer_is_noticed() -> None:
     """Connections inherit TCP's keep-alive from the listening socket."""
-    with bound("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", 0) as listening:
         listening.setblocking(True)
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

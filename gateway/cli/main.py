@@ -164,13 +164,15 @@ def _serve(options: argparse.Namespace) -> int:
         settings = reread()
     except SettingError as error:
         raise _Wrong(str(error)) from error
-    from gateway.server.process import CannotListen, serve
+    from gateway.server.process import serve
+    from gateway.server.sockets import ListenError
+    from gateway.server.supervisor import WorkersFailed
 
     try:
         serve(settings, _announce, reread)
     except SettingError as error:
         raise _Wrong(str(error)) from error
-    except CannotListen as error:
+    except (ListenError, WorkersFailed) as error:
         raise _Wrong(str(error), 1) from error
     return 0
 
@@ -199,7 +201,8 @@ def _announce(settings: Any) -> None:
 
 
 def _emulator(options: argparse.Namespace) -> int:
-    from gateway.server.process import CannotListen, serve_emulator
+    from gateway.server.process import serve_emulator
+    from gateway.server.sockets import ListenError
     from gateway.settings.schema import SettingError
 
     try:
@@ -211,7 +214,7 @@ def _emulator(options: argparse.Namespace) -> int:
         )
     except SettingError as error:
         raise _Wrong(str(error)) from error
-    except CannotListen as error:
+    except ListenError as error:
         raise _Wrong(str(error), 1) from error
     return 0
 

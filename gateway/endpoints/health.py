@@ -1,7 +1,10 @@
 """`/health/live`, `/health/ready` and `/metrics`: for machines that watch the gateway."""
 
 from collections.abc import Callable
+from typing import Literal
 
+import msgspec
+from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.authenticator import constant_time_equals, credential_in
@@ -10,19 +13,47 @@ from gateway.observability.metrics import CONTENT_TYPE, Metrics
 from gateway.observability.record import record_of
 from gateway.settings.schema import Settings
 
+_encode = msgspec.json.Encoder().encode
 
-class Health:
-    """Live: the process answers, nothing is asked of anybody else. Ready: it has started and is not draining."""
 
-    def __init__(self, name: str, healthy: Callable[[], bool]) -> None:
-        self._name, self._healthy = name, healthy
+class Liveness:
+    """The process answers. Nothing is asked of anybody else."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_of(scope).operation = "health"
-        if self._healthy():
-            await _answer(send, b'{"status":"%s"}' % self._name.encode(), b"application/json")
-        else:
+        await _respond(send, b'{"status":"live"}', b"application/json")
+
+
+class WorkerCount(Struct):
+    """The worker processes that share the port: those that serve now, and those that the settings ask for."""
+
+    live: int = 1
+    configured: int = 1
+
+
+class ReadinessBody(Struct, omit_defaults=True):
+    """status: `degraded` where callers are served and something is wrong all the same, for these reasons."""
+
+    status: Literal["ready", "degraded"]
+    workers: WorkerCount
+    reasons: list[str] = []
+
+
+class Readiness:
+    """The gateway has started and is not draining. Raises CallerError (503) until then, and from then on."""
+
+    def __init__(self, is_serving: Callable[[], bool], workers: WorkerCount) -> None:
+        self._is_serving, self._workers = is_serving, workers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record_of(scope).operation = "health"
+        if not self._is_serving():
             raise CallerError(failure("not_ready", "The gateway is starting or stopping"))
+        workers = self._workers
+        body = ReadinessBody("ready", workers)
+        if workers.live < workers.configured:
+            body = ReadinessBody("degraded", workers, [f"{workers.live} of {workers.configured} workers serve"])
+        await _respond(send, _encode(body), b"application/json")
 
 
 class MetricsPage:
@@ -36,10 +67,10 @@ class MetricsPage:
         record_of(scope).operation = "metrics"
         if not self._open and not constant_time_equals(credential_in(scope["headers"]), self._token):
             raise CallerError(failure("wrong_key", "/metrics requires the token in the setting metrics.token"))
-        await _answer(send, self._metrics.exposition(), CONTENT_TYPE.encode())
+        await _respond(send, self._metrics.exposition(), CONTENT_TYPE.encode())
 
 
-async def _answer(send: Send, body: bytes, kind: bytes) -> None:
+async def _respond(send: Send, body: bytes, kind: bytes) -> None:
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -124,6 +124,15 @@ class Metrics:
             "gateway_upstream_queue_duration_seconds",
             "Waiting for a free slot to call Cohere, of the calls that had to wait",
         )
+        self.workers = gauge("livesum", "gateway_workers", "Worker processes that run")
+        self.worker_restarts = counter(
+            "gateway_worker_restarts_total",
+            "Worker processes that were replaced, by what was wrong with them",
+            "reason",
+        )
+        self.loop_delay = histogram(
+            "gateway_event_loop_delay_seconds", "How late the event loop was for what was due each second"
+        )
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
     def served(self, record: RequestRecord, now: float) -> None:

@@ -50,6 +50,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     websocket_idle: Annotated[float, _about("seconds that a WebSocket may be idle between two requests"), SECONDS] = (
         3600.0
     )
+    hung_worker: Annotated[
+        float, _about("seconds after which a worker process that does not answer is killed and replaced"), SECONDS
+    ] = 20.0
     shutdown: Annotated[float, _about("seconds that requests in flight have to finish after SIGTERM"), SECONDS] = 30.0
 
 

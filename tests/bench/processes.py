@@ -67,6 +67,11 @@ class Server:
         """Resident megabytes of the tree; pages shared between processes count in each."""
         return tree_rss(self.process.pid)
 
+    def worker(self) -> int:
+        """The process that serves: the child with the most memory."""
+        tree = _linux_tree(self.process.pid) if LINUX else [self.process.pid]
+        return max(tree, key=_linux_rss) if LINUX else tree[0]
+
     def stop(self) -> None:
         """Ask, wait, insist."""
         if self.process.poll() is None:

@@ -256,13 +256,14 @@ class Held:
 def held(server: Server, told: Path) -> Held:
     """Memory and files are the system's to tell, tasks the process's own (watched.py)."""
     told.unlink(missing_ok=True)
-    os.kill(server.process.pid, signal.SIGUSR1)
+    worker = server.worker()
+    os.kill(worker, signal.SIGUSR1)
     deadline = time.monotonic() + 10
     while not told.exists():
         if time.monotonic() > deadline or server.process.poll() is not None:
             raise ServerFailed(f"{server.name} tells nothing:\n{server.last_words()}")
         time.sleep(0.01)
-    return Held(server.rss(), files_of(server.process.pid), int(told.read_text()))
+    return Held(server.rss(), files_of(worker), int(told.read_text()))
 
 
 def files_of(pid: int) -> int:

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gateway.cli.main import main
 
+FILE = "WATCHED_FILE"
+
 
 def tell(file: Path) -> None:
     """Garbage that only waits to be collected is no leak; a file that is moved into place is read whole or not."""
@@ -28,8 +30,9 @@ def tell(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1])
-    # The handler runs in the main thread, in the middle of the loop that it asks about.
-    signal.signal(signal.SIGUSR1, lambda number, frame: tell(file))
+    os.environ[FILE] = sys.argv[1]
     sys.argv = ["cohere-gateway", *sys.argv[2:]]
+# The handler runs in the main thread, in the middle of the loop that it asks about. Workers import this file, too.
+signal.signal(signal.SIGUSR1, lambda number, frame: tell(Path(os.environ[FILE])))
+if __name__ == "__main__":
     sys.exit(main())

@@ -24,7 +24,7 @@ import openai
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
 from gateway.observability.access_log import Log
-from gateway.server.process import configure
+from gateway.server.worker import configure
 from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
 from support.asgi_server import serve
 from support.scripted_upstream import Script, ScriptedUpstream, event_stream, json_answer, transcript

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def reads_until(connection: socket.socket, wanted: bytes) -> bytes:
 class Process:
     """`cohere-gateway serve`: what it printed, where it is, how it ends."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, program: Sequence[str] = ("-m", "gateway"), **environment: str) -> None:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
         }
@@ -60,7 +60,7 @@ class Process:
         coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
         self.began = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
+            [sys.executable, *program, "serve", "--port", "0", *arguments],
             cwd=ROOT,
             env={**clean, **coverage, **storage, **environment},
             stdin=subprocess.DEVNULL,
@@ -145,6 +145,14 @@ class Process:
         return total
 
     @property
+    def workers(self) -> list[int]:
+        """The processes that serve callers, the oldest first: those that listen on the port. Linux tells."""
+        children = Path(f"/proc/{self.id}/task/{self.id}/children")
+        if not children.exists():
+            pytest.skip("only Linux tells whose child a process is")
+        return [child for child in map(int, children.read_text().split()) if _listens(child, self.port)]
+
+    @property
     def running(self) -> bool:
         return self._process.poll() is None
 
@@ -190,9 +198,18 @@ class Process:
         return raw_request("127.0.0.1", self.port, data, timeout=10)
 
 
+def _listens(pid: int, port: int) -> bool:
+    try:
+        files = {os.readlink(place) for place in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return False
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(f"socket:[{row[9]}]" in files for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A")
+
+
 @contextmanager
-def process(*arguments: str, **environment: str) -> Iterator[Process]:
-    found = Process(*arguments, **environment)
+def process(*arguments: str, program: Sequence[str] = ("-m", "gateway"), **environment: str) -> Iterator[Process]:
+    found = Process(*arguments, program=program, **environment)
     try:
         yield found
     finally:

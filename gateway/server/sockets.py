@@ -1,0 +1,50 @@
+"""Listening sockets, and how many connections there may be.
+
+Sockets are bound by the supervisor and handed to its workers, so that a port of 0 is known before anything is served,
+several workers share one socket, and no caller is turned away while a worker is replaced.
+"""
+
+import contextlib
+import resource
+import socket
+
+BACKLOG = 2048
+
+MANY_FILES = 8_192
+
+TCP_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Two minutes after a caller's machine has gone without a word, the connection is known to be dead."""
+
+
+class ListenError(Exception):
+    """The address is taken, or none of this machine's. Its text is shown as it is."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a listening socket; a port of 0 is a free one. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit this from the socket that accepts them.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in TCP_KEEP_ALIVE:
+        if option := getattr(socket, name, None):  # not every system has each of them
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    listener.set_inheritable(True)
+    return listener
+
+
+def raise_file_limit() -> None:
+    """Allows as many connections as the system grants this user: the usual soft limit is 1,024, and each is a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "unlimited" and does not mean it.
+    limit = max(soft, MANY_FILES) if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -1,0 +1,256 @@
+"""A worker: the process that serves, in an asyncio loop of Hypercorn's.
+
+uvloop brought no gain here, and has new connections wait behind busy ones. A worker is started and watched by
+`supervisor.py`: it says that it is ready, beats once a second as long as its loop turns, and ends when the supervisor
+does.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import select
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import hypercorn.asyncio
+import hypercorn.config
+import msgspec
+
+from gateway.app import controlled_app
+from gateway.reload import RunningGateway
+from gateway.server import hypercorn_patches
+from gateway.server.connection import WRITE_TIMEOUT
+from gateway.server.sockets import BACKLOG
+from gateway.server.worker_link import SIGNALS, WorkerLink, WorkerStart, has_terminal
+from gateway.settings.schema import SettingError, Settings
+
+KEEP_ALIVE_MAX_REQUESTS = 1_000_000
+"""Hypercorn's default of 1,000 closes busy connections behind a load balancer."""
+
+INTERRUPT_GRACE = 0.3
+"""Seconds that Ctrl-C leaves to what is in flight; SIGTERM leaves the setting `timeouts.shutdown`."""
+
+ERROR_RESPONSE_SECONDS = 0.3
+"""For error responses to requests that had no time left, before their connections are cut."""
+
+STORE_SECONDS = 5.0
+"""Beyond the grace, for storing what became of responses in the background."""
+
+GC_THRESHOLD = 20_000
+"""Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
+
+EMULATOR_KEEP_ALIVE = 75.0
+
+BEAT_SECONDS = 1.0
+
+ORPHAN_SECONDS = 600.0
+"""After so long in which the loop has not turned, a worker ends by itself: its supervisor may be gone, too."""
+
+Application: TypeAlias = tuple[Any, socket.socket, Settings | None]
+"""An ASGI application, its socket, and the gateway's settings (None for the emulator)."""
+
+
+def run(link: WorkerLink, start: WorkerStart, listener: socket.socket, emulator: socket.socket | None) -> None:
+    """Serves the gateway and, if its socket is given, the emulator until a signal comes. Raises SettingError."""
+    asyncio.run(_serve_gateway(link, start, listener, emulator))
+
+
+def run_emulator(link: WorkerLink, listener: socket.socket) -> None:
+    """Serves the emulator until the supervisor has gone."""
+    asyncio.run(serve([(create_emulator(None), listener, None)], 0.0, link=link))
+
+
+async def _serve_gateway(
+    link: WorkerLink, start: WorkerStart, listener: socket.socket, emulator: socket.socket | None
+) -> None:
+    settings, loaded = start.settings, start.source.settings
+    application, gateway = controlled_app(settings)
+    applications: list[Application] = [(application, listener, settings)]
+    if emulator is not None:
+        applications.append((create_emulator(None), emulator, None))
+    # What is loaded now stays for ever: the collector need not walk it again and again. And a request makes
+    # more objects than the default threshold, nearly all of which die by reference count.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+
+    def reload() -> None:
+        nonlocal loaded
+        try:
+            new = start.source.read()
+        except SettingError as error:
+            gateway.refuse(error)
+            return
+        if gateway.reload(loaded, new):
+            loaded = new
+
+    for reason, count in start.restarts.items():
+        gateway.metrics.worker_restarts.labels(reason).inc(count)
+    gateway.metrics.workers.set(1)
+    if start.reloaded:
+        reload()
+    await serve(applications, settings.timeouts.shutdown, gateway, reload, link)
+
+
+async def serve(
+    applications: list[Application],
+    grace: float,
+    gateway: RunningGateway | None = None,
+    reload: Callable[[], None] = lambda: None,
+    link: WorkerLink | None = None,
+) -> None:
+    """Serves each application on its socket until a signal comes; the first one stops first, then the others.
+
+    grace: seconds that requests in flight have after SIGTERM. gateway: the first application's, if it is the gateway.
+    reload: what SIGHUP does.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_handle_exception)
+    stopping = asyncio.Event()
+    configs = [_config(listener, grace, settings) for _, listener, settings in applications]
+    had_terminal = has_terminal()
+
+    def stop(grace: float) -> None:
+        for config in configs:
+            config.graceful_timeout = grace + ERROR_RESPONSE_SECONDS
+        if gateway is not None:
+            gateway.drain(grace)
+        stopping.set()
+
+    def hang_up() -> None:
+        if had_terminal and not has_terminal():
+            stop(INTERRUPT_GRACE)  # the window was closed: nobody wants other settings
+        else:
+            reload()
+
+    handlers = {
+        signal.SIGINT: lambda: stop(INTERRUPT_GRACE),
+        signal.SIGTERM: lambda: stop(grace),
+        signal.SIGHUP: hang_up,
+    }
+    for number, handler in handlers.items():
+        # What is ignored from the start is meant to be: by nohup, by a shell for what it runs in the background.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if link is not None:
+        _Heartbeat(link, gateway, orphaned=lambda: stop(grace)).start()
+    triggers: list[Callable[[], Awaitable[None]]] = [stopping.wait]  # type: ignore[list-item]
+    first_has_stopped = asyncio.Event()
+    triggers += [first_has_stopped.wait] * (len(applications) - 1)  # type: ignore[list-item]
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(hypercorn.asyncio.serve(application, config, shutdown_trigger=trigger, mode="asgi"))
+            for (application, *_), config, trigger in zip(applications, configs, triggers, strict=True)
+        ]
+        tasks[0].add_done_callback(lambda _: first_has_stopped.set())
+
+
+class _Heartbeat:
+    """Tells the supervisor that the loop turns, measures how late it does, and hears what the supervisor says."""
+
+    def __init__(self, link: WorkerLink, gateway: RunningGateway | None, orphaned: Callable[[], None]) -> None:
+        self._messages, self._traceback = link.messages, link.traceback
+        self._gateway, self._orphaned = gateway, orphaned
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time()
+        self._watched_since = -ORPHAN_SECONDS
+        self._starting: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._loop.add_reader(self._messages.fileno(), self._receive)
+        self._beat()
+        if self._gateway is None:
+            self._send(("ready",))
+        else:
+            self._starting = self._loop.create_task(self._tell_ready(self._gateway))
+
+    async def _tell_ready(self, gateway: RunningGateway) -> None:
+        await gateway.started.wait()
+        self._send(("ready",))
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        if self._gateway is not None:
+            self._gateway.metrics.loop_delay.observe(max(now - self._due, 0.0))
+        if now - self._watched_since >= ORPHAN_SECONDS / 10:
+            self._watched_since = now
+            faulthandler.dump_traceback_later(ORPHAN_SECONDS, exit=True, file=self._traceback.fileno())
+        self._send(("alive",))
+        self._due = now + BEAT_SECONDS
+        self._loop.call_at(self._due, self._beat)
+
+    def _send(self, message: tuple[str, ...]) -> None:
+        """Sends unless the supervisor reads nothing, say because it is suspended."""
+        with contextlib.suppress(OSError):
+            if select.select([], [self._messages.fileno()], [], 0)[1]:
+                self._messages.send(message)
+
+    def _receive(self) -> None:
+        try:
+            _, live, configured = self._messages.recv()
+        except (EOFError, OSError):
+            self._loop.remove_reader(self._messages.fileno())
+            self._orphaned()
+            return
+        if self._gateway is not None:
+            self._gateway.workers.live, self._gateway.workers.configured = live, configured
+
+
+def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Drops news of connections that a shutdown cuts; asyncio of 3.11 writes a traceback for each of them."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
+def _config(listener: socket.socket, grace: float, settings: Settings | None) -> hypercorn.config.Config:
+    """Returns Hypercorn's configuration for one application, which takes the socket over."""
+    config = hypercorn.config.Config()
+    # Hypercorn closes the descriptors it is given: from here on this one is its own.
+    config.bind = [f"fd://{listener.detach()}"]
+    config.worker_class = "asyncio"
+    config.graceful_timeout = grace + ERROR_RESPONSE_SECONDS
+    config.shutdown_timeout = grace + STORE_SECONDS
+    config.accesslog = None
+    config.errorlog = None
+    configure(config, settings)
+    return config
+
+
+def configure(config: hypercorn.config.Config, settings: Settings | None) -> None:
+    """Sets what callers notice of Hypercorn's configuration; the tests' server has the same.
+
+    settings: the gateway's; None for the emulator.
+    """
+    hypercorn_patches.install(config)
+    config.backlog = BACKLOG
+    config.keep_alive_max_requests = KEEP_ALIVE_MAX_REQUESTS
+    config.include_server_header = False
+    # No WebSocket pings: Hypercorn's sleep between two of them outlives the connection, and would hold up the end.
+    if settings is None:
+        config.keep_alive_timeout = EMULATOR_KEEP_ALIVE
+        return
+    # How long a connection may take for its next request's head, from its beginning or its last response.
+    config.keep_alive_timeout = settings.timeouts.keep_alive
+    setattr(config, WRITE_TIMEOUT, settings.timeouts.response_write)
+    # The gateway writes the `date` header itself, once a second; Hypercorn would for each response.
+    config.include_date_header = False
+    config.websocket_max_message_size = settings.body_limit
+
+
+def create_emulator(models: str | None) -> Any:
+    """Returns the emulator as an ASGI application. models: a file to replace its models. Raises SettingError."""
+    from gateway.emulator.app import create_emulator as create
+
+    if models is None:
+        return create()
+    try:
+        return create(msgspec.json.decode(Path(models).read_bytes(), type=list[dict[str, Any]]))
+    except OSError as error:
+        raise SettingError(f"--models: cannot read {models}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise SettingError(f"--models: {models} is not a JSON list of models: {error}") from error

@@ -1,0 +1,49 @@
+"""Processes for the tests of the supervisor. Each is started as a script, and imported again by its workers.
+
+supervised.py serve ARGUMENTS...    the command `serve`, in which GET /health/live never comes to an end
+supervised.py deaths                two workers that die as soon as they are ready, under a supervisor without pauses
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from gateway.cli.main import main
+from gateway.observability.access_log import Log
+from gateway.server import supervisor
+from gateway.server.supervisor import Supervisor, WorkerRole, WorkersFailed
+from gateway.server.worker_link import WorkerLink
+
+
+async def spin(*_: object) -> None:
+    while True:
+        pass
+
+
+def die(link: WorkerLink) -> NoReturn:
+    link.messages.send(("ready",))
+    sys.exit(3)
+
+
+def no_arguments(*_: object) -> tuple[Any, ...]:
+    return ()
+
+
+if __name__ in ("__main__", "__mp_main__") and sys.argv[1:2] == ["serve"]:
+    from gateway.endpoints import health
+
+    health.Liveness.__call__ = spin  # type: ignore[method-assign, assignment]
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        sys.exit(main(sys.argv[1:]))
+    supervisor.RESTART_DELAYS = (0.0,)
+    roles = [WorkerRole("worker", die, no_arguments)] * 2
+    try:
+        Supervisor(roles, Log(requests=False), lambda: print("announced", flush=True), 5.0, 1.0, []).run()
+    except WorkersFailed as error:
+        sys.exit(str(error))

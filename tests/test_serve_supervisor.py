@@ -1,0 +1,169 @@
+"""Workers that die, or hang: they are replaced, and nobody is turned away meanwhile. All with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.app import A
+from support.process import Process, awaited, process, reads_until, request_bytes
+
+SUPERVISED = Path(__file__).parent / "support" / "supervised.py"
+
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux tells whose child a process is")
+
+
+def troubles(server: Process) -> list[str]:
+    return [line["trouble"] for line in map(json.loads, server.written) if "trouble" in line]
+
+
+def ready(server: Process) -> Any:
+    return json.loads(server.get("/health/ready"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_is_replaced(workers: int) -> None:
+    with process("--demo", "--workers", str(workers)) as server:
+        awaited(lambda: ready(server)["workers"] == {"live": workers, "configured": workers}, 20)
+        (victim, *_) = server.workers
+        os.kill(victim, signal.SIGKILL)
+        awaited(lambda: len(troubles(server)) == 1)
+        assert re.fullmatch(
+            rf"worker \d \(process {victim}\) was killed by SIGKILL; it is replaced at once", troubles(server)[0]
+        )
+        if workers == 2:
+            assert ready(server) == {
+                "status": "degraded",
+                "workers": {"live": 1, "configured": 2},
+                "reasons": ["1 of 2 workers serve"],
+            }
+        # The listening socket is the supervisor's: who comes now waits, and is served.
+        assert b"HTTP/1.1 200" in server.chat()
+        awaited(lambda: ready(server) == {"status": "ready", "workers": {"live": workers, "configured": workers}}, 20)
+        assert victim not in server.workers
+        metrics = server.get("/metrics").decode()
+        assert 'gateway_worker_restarts_total{reason="died"} 1.0' in metrics
+        assert f"gateway_workers {workers}.0" in metrics
+        server.signal(signal.SIGTERM)
+        assert server.ends(10) == 0
+
+
+def test_a_worker_that_does_not_answer_is_replaced() -> None:
+    """Stopped, it cannot even say where it is."""
+    with process("--demo", GATEWAY_TIMEOUTS_HUNG_WORKER="1.5") as server:
+        (victim,) = server.workers
+        os.kill(victim, signal.SIGSTOP)
+        assert b"HTTP/1.1 200" in server.chat()
+        assert server.workers != [victim]
+        assert troubles(server) == [
+            f"worker 1 (process {victim}) did not answer for 2 s and was killed; it is replaced at once"
+        ]
+        assert 'gateway_worker_restarts_total{reason="unresponsive"} 1.0' in server.get("/metrics").decode()
+
+
+def test_where_a_worker_hangs_is_logged() -> None:
+    with process(program=[str(SUPERVISED)], GATEWAY_TIMEOUTS_HUNG_WORKER="1.5", COHERE_API_KEY="x") as server:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert connection.recv(10) == b"", "its connection ends with the worker"
+        awaited(lambda: len(troubles(server)) == 1)
+        (line,) = troubles(server)
+        assert "did not answer for 2 s and was killed" in line
+        assert re.search(r'File ".*supervised\.py", line \d+ in spin', line)
+        assert b'"ready"' in server.get("/health/ready")
+        server.signal(signal.SIGTERM)
+        assert server.ends(10) == 0
+
+
+def test_a_worker_that_hangs_does_not_hold_up_the_end() -> None:
+    with process("--demo", GATEWAY_TIMEOUTS_HUNG_WORKER="1") as server:
+        os.kill(server.workers[0], signal.SIGSTOP)
+        server.signal(signal.SIGTERM)
+        assert server.ends(10) == 0
+
+
+def test_when_every_worker_dies_again_and_again_the_status_is_not_0() -> None:
+    ended = subprocess.run(
+        [sys.executable, str(SUPERVISED), "deaths"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, "announced\n")
+    *lines, last = ended.stderr.splitlines()
+    assert last == "every worker has died 5 times in a row"
+    assert all(
+        json.loads(line)["trouble"].endswith("ended with exit status 3; it is replaced at once") for line in lines
+    )
+    assert 8 <= len(lines) <= 16
+
+
+def test_workers_end_with_their_supervisor() -> None:
+    with process("--demo", "--workers", "2") as server:
+        awaited(lambda: len(server.workers) == 2, 20)
+        children = [int(child) for child in Path(f"/proc/{server.id}/task/{server.id}/children").read_text().split()]
+        os.kill(server.id, signal.SIGKILL)
+        server.ends(5)
+        awaited(lambda: not [child for child in children if Path(f"/proc/{child}").exists()], 10)
+
+
+def test_a_stream_is_finished_when_the_supervisor_dies() -> None:
+    with (
+        process("--demo") as server,
+        socket.create_connection(("127.0.0.1", server.port), 10) as connection,
+    ):
+        connection.sendall(request_bytes(model=f"{A}@slow=0.05", stream=True))
+        received = reads_until(connection, b"data: ")
+        os.kill(server.id, signal.SIGKILL)
+        assert b"[DONE]" in received + reads_until(connection, b"[DONE]")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_comes_after_sigterm_is_refused_at_once(workers: int) -> None:
+    with process("--demo", "--workers", str(workers)) as server:
+        awaited(lambda: ready(server)["workers"]["live"] == workers, 20)
+        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+            connection.sendall(request_bytes(model=f"{A}@slow=0.2", stream=True))
+            reads_until(connection, b"data: ")
+            server.signal(signal.SIGTERM)
+            awaited(lambda: refuses(server.port))
+            assert server.running, "it drains"
+            connection.shutdown(socket.SHUT_RDWR)
+        assert server.ends(10) == 0
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_worker_that_replaces_another_has_the_settings_that_were_read_last(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("")
+    with process("--demo", GATEWAY_CONFIG=str(file)) as server:
+        file.write_text('[models.aliases]\n"my-model" = "command-a-03-2025"\n')
+        server.signal(signal.SIGHUP)
+        awaited(lambda: len(troubles(server)) == 1)
+        os.kill(server.workers[0], signal.SIGKILL)
+        answer = server.chat(model="my-model")
+        assert b"HTTP/1.1 200" in answer and b"command-a-03-2025" in answer
+
+
+def test_one_worker_costs_little_more_than_itself() -> None:
+    """The supervisor brings nothing of the application."""
+    with process("--demo") as server:
+        resident = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{server.id}/status").read_text())
+        assert resident is not None and int(resident[1]) < 45_000
+        started = time.monotonic()
+        server.signal(signal.SIGINT, group=True)
+        assert server.ends(5) == 0 and time.monotonic() - started < 2
