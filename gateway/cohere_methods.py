@@ -1,6 +1,6 @@
 """THE TABLE OF COHERE'S METHODS: which one a native request calls, by its verb and path.
 
-For metrics and the log; for permissions, limits and the ledger as they come. Names are those of Cohere's own SDK.
+Metrics and the log name it; permissions and limits will decide by it. Names are those of Cohere's own SDK.
 How a URL becomes a path of Cohere's is in `gateway/endpoints/passthrough_path.py`; what a method's body means is
 not known here.
 Sources: Cohere's OpenAPI document, SDK 7.3.1, docs/cohere-api.md#rate-limits.
@@ -56,7 +56,7 @@ class Method(Struct, frozen=True):
 
     @property
     def repeatable(self) -> bool:
-        """Asking twice does no more than asking once, but for what it costs: it makes nothing that stays."""
+        """To call it twice has the effect of calling it once, but for the cost: it creates nothing that stays."""
         return self.verb == "GET" or self.group in STATELESS_GROUPS
 
     @property
@@ -160,32 +160,32 @@ METHODS: tuple[Method, ...] = (
 )
 
 OTHER = Method("other", "other", "", "")
-"""What the table does not know: carried all the same."""
+"""A path that the table does not have. It is passed on all the same."""
 
 _DECODINGS = 3
 
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""What is carried. TRACE would show the caller the server's key, and CONNECT asks for a tunnel."""
+"""Verbs that are passed on. TRACE would show the caller the server's key, and CONNECT asks for a tunnel."""
 
 
 def find(verb: str, path: str) -> Method:
-    """The method that this path of Cohere's calls; OTHER if the table has none. `path` is as it was written."""
+    """Returns the method that a path of Cohere's calls; OTHER if the table has none. path: as it was sent, escaped."""
     verb = "GET" if verb == "HEAD" else verb
-    if (found := _FIXED.get((verb, path))) is not None:
-        return found
+    if (method := _FIXED.get((verb, path))) is not None:
+        return method
     parts = path.removesuffix("/").split("/")
-    for method, wanted in _BY_LENGTH.get((verb, len(parts)), ()):
-        if all(map(_fits, parts, wanted)):
+    for method, pattern in _BY_LENGTH.get((verb, len(parts)), ()):
+        if all(map(_matches, parts, pattern)):
             return method
     return OTHER
 
 
 def agrees(verb: str, path: str, method: Method) -> bool:
-    """Whether one who decodes a path before splitting it, or cuts its segments at a semicolon, would find the same
-    method, or none.
+    """Tells whether a reader who decodes a path before splitting it, or cuts its segments at a semicolon, would find
+    the same method, or none.
 
-    An encoded slash inside an id is fine; one that makes another method of the path could get past whatever is
-    decided by this table.
+    An encoded slash inside an id is fine. One that makes another method of the path could bypass whatever is decided by
+    this table.
     """
     if "%" not in path and ";" not in path:
         return True
@@ -197,14 +197,14 @@ def agrees(verb: str, path: str, method: Method) -> bool:
     return True
 
 
-def _fits(part: str, wanted: str) -> bool:
-    if wanted[:1] != "{":
-        return part == wanted
-    ending = wanted.partition("}")[2]
+def _matches(part: str, pattern: str) -> bool:
+    if pattern[:1] != "{":
+        return part == pattern
+    ending = pattern.partition("}")[2]
     return len(part) > len(ending) and part.endswith(ending)
 
 
-def _tables() -> tuple[Mapping[tuple[str, str], Method], Mapping[tuple[str, int], list[tuple[Method, list[str]]]]]:
+def _index() -> tuple[Mapping[tuple[str, str], Method], Mapping[tuple[str, int], list[tuple[Method, list[str]]]]]:
     fixed: dict[tuple[str, str], Method] = {}
     by_length: dict[tuple[str, int], list[tuple[Method, list[str]]]] = {}
     # Plain parts go before placeholders: `/v1/datasets/usage` is no dataset's id.
@@ -216,4 +216,4 @@ def _tables() -> tuple[Mapping[tuple[str, str], Method], Mapping[tuple[str, int]
     return fixed, by_length
 
 
-_FIXED, _BY_LENGTH = _tables()
+_FIXED, _BY_LENGTH = _index()

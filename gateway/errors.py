@@ -1,4 +1,4 @@
-"""THE TABLE OF ERRORS at the door: what went wrong -> what the caller is told.
+"""THE TABLE OF ERRORS of the gateway itself: what went wrong -> what the caller is told.
 
 Every failure becomes a `translators.core.errors.Failure`; nothing else builds an error body.
 
@@ -17,7 +17,7 @@ from translators.core.errors import Failure, TranslationError
 
 
 class GatewayError(Exception):
-    """The base of this room's exceptions that a caller is told of."""
+    """The base of the exceptions that become an error response."""
 
     def __init__(self, failure: Failure, retry_after: str | None = None) -> None:
         super().__init__(failure.message)
@@ -28,7 +28,7 @@ class GatewayError(Exception):
 
 
 class CallerError(GatewayError):
-    """The request cannot be served, whatever Cohere might say."""
+    """The request cannot be served. Cohere is not called."""
 
 
 class UpstreamError(GatewayError):
@@ -43,7 +43,7 @@ class UpstreamError(GatewayError):
 
 
 class AnswerRefused(UpstreamError):
-    """An answer that began with 200 and is none, before anything of it was told."""
+    """A 200 response that turned out to be an error, before anything of it was sent to the caller."""
 
 
 class CallerLeft(Exception):
@@ -51,7 +51,7 @@ class CallerLeft(Exception):
 
 
 class Meaning(Struct, frozen=True):
-    """What callers are told of an error. when: what has happened, for the documentation."""
+    """Status, type and code of an error response. when: what has happened, for the documentation."""
 
     status: int
     type: str
@@ -119,7 +119,7 @@ ERRORS: Mapping[str, Meaning] = {
 
 
 def failure(name: str, message: str) -> Failure:
-    """A row of ERRORS with its sentence."""
+    """Returns a row of ERRORS with its sentence."""
     meaning = ERRORS[name]
     return Failure(meaning.status, message, meaning.type, meaning.code)
 
@@ -128,7 +128,7 @@ INTERNAL = failure("internal", "The gateway failed; its log has the details unde
 
 
 def failure_of(error: Exception) -> Failure:
-    """What the caller is told of this exception."""
+    """Returns what the caller is told of an exception; INTERNAL for one that is a bug of ours."""
     if isinstance(error, TranslationError | GatewayError):
         return error.failure
     if isinstance(error, RecursionError):

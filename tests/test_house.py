@@ -104,6 +104,14 @@ BANNED_WORDS = frozenset(
 BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent way place places course".split())
 # Packages in which they hold.
 IN_THE_FIELDS_WORDS: tuple[str, ...] = (
+    "gateway.server",
+    "gateway.cli",
+    "gateway.settings",
+    "gateway.reload",
+    "gateway.errors",
+    "gateway.cohere_methods",
+    "gateway.endpoints.health",
+    "gateway.observability.access_log",
     "words",
     "gateway.auth",
     "gateway.emulator",

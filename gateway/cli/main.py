@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 from gateway import __version__
 
 OPERATIONS = ("chat", "responses", "compact", "rerank", "embeddings")
-"""What `translate` knows. The table of routes says the same, but to import it takes longer than to print help."""
+"""The operations of `translate`. The table of routes has them, too, but takes longer to import than help to print."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,14 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except _Wrong as error:
+    except _CommandFailed as error:
         print(f"cohere-gateway: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         return 0
 
 
-class _Wrong(Exception):
+class _CommandFailed(Exception):
+    """A sentence for standard error, and the exit status."""
+
     def __init__(self, text: str, status: int = 2) -> None:
         super().__init__(text)
         self.status = status
@@ -123,8 +125,8 @@ def _add_database(commands: Commands) -> None:
         description="Maintains the database of responses and conversations.",
         epilog="example: cohere-gateway db upgrade",
     )
-    works = database.add_subparsers(dest="work", metavar="WORK", parser_class=_Parser, required=True)
-    upgrade = works.add_parser(
+    actions = database.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser, required=True)
+    upgrade = actions.add_parser(
         "upgrade",
         help="upgrade the database to this version",
         description="Creates the tables or upgrades them to this version; does nothing if they are up to date. The\n"
@@ -148,8 +150,8 @@ def _settings_text() -> str:
     return "\n".join(lines)
 
 
-def _serve_settings(file: str | None, command_line: dict[str, Any]) -> Any:
-    """The settings in force now. Raises SettingError."""
+def _read_settings(file: str | None, command_line: dict[str, Any]) -> Any:
+    """Reads the settings from the file, the environment and the command line. Raises SettingError."""
     from gateway.settings.loading import load
 
     return load(os.environ, file, command_line)
@@ -157,28 +159,28 @@ def _serve_settings(file: str | None, command_line: dict[str, Any]) -> Any:
 
 def _serve(options: argparse.Namespace) -> int:
     names = ("host", "port", "workers", "demo", "allow_open")
-    reread = partial(_serve_settings, options.config, {name: getattr(options, name) for name in names})
+    read_settings = partial(_read_settings, options.config, {name: getattr(options, name) for name in names})
     from gateway.settings.schema import SettingError
 
     try:
-        settings = reread()
+        settings = read_settings()
     except SettingError as error:
-        raise _Wrong(str(error)) from error
+        raise _CommandFailed(str(error)) from error
     from gateway.server.process import serve
     from gateway.server.sockets import ListenError
     from gateway.server.supervisor import WorkersFailed
 
     try:
-        serve(settings, _announce, reread)
+        serve(settings, _announce, read_settings)
     except SettingError as error:
-        raise _Wrong(str(error)) from error
+        raise _CommandFailed(str(error)) from error
     except (ListenError, WorkersFailed) as error:
-        raise _Wrong(str(error), 1) from error
+        raise _CommandFailed(str(error), 1) from error
     return 0
 
 
 def _announce(settings: Any) -> None:
-    """What a newcomer needs: where it is, whom it talks to, what to paste."""
+    """Prints what a newcomer needs: the address, the upstream, who may call, a command to try."""
     from gateway.auth.authenticator import Mode, mode_of
 
     mode = mode_of(settings)
@@ -213,9 +215,9 @@ def _emulator(options: argparse.Namespace) -> int:
             lambda url: print(f"Cohere emulator (rule-based, not Cohere) on {url}", flush=True),
         )
     except SettingError as error:
-        raise _Wrong(str(error)) from error
+        raise _CommandFailed(str(error)) from error
     except ListenError as error:
-        raise _Wrong(str(error), 1) from error
+        raise _CommandFailed(str(error), 1) from error
     return 0
 
 
@@ -228,11 +230,11 @@ def _upgrade(options: argparse.Namespace) -> int:
     try:
         upgrade(load(os.environ, options.config).database_url)
     except SettingError as error:
-        raise _Wrong(str(error)) from error
+        raise _CommandFailed(str(error)) from error
     except ValueError as error:
-        raise _Wrong(f"database_url: {error}") from error
+        raise _CommandFailed(f"database_url: {error}") from error
     except StoreUnavailable as error:
-        raise _Wrong(" ".join(str(error).split()), 1) from error
+        raise _CommandFailed(" ".join(str(error).split()), 1) from error
     print("the database is up to date")
     return 0
 
@@ -246,26 +248,24 @@ def _translate(options: argparse.Namespace) -> int:
     from translators.core.errors import TranslationError
 
     if options.operation not in TRANSLATE:
-        raise _Wrong(f"translate: '{options.operation}' is not one of {', '.join(TRANSLATE)}")
+        raise _CommandFailed(f"translate: '{options.operation}' is not one of {', '.join(TRANSLATE)}")
     try:
         body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     except OSError as error:
-        raise _Wrong(f"cannot read {options.file}: {error.strerror}", 1) from error
+        raise _CommandFailed(f"cannot read {options.file}: {error.strerror}", 1) from error
     try:
         policy = load(os.environ, options.config).policy
         call = TRANSLATE[options.operation](
             body, Context(ResponseIdentity(0, "0"), policy, strict=options.strict, vocabulary=vocabulary)
         )
     except SettingError as error:
-        raise _Wrong(str(error)) from error
+        raise _CommandFailed(str(error)) from error
     except RecursionError as error:
-        raise _Wrong("400: the request is nested too deeply", 1) from error
+        raise _CommandFailed("400: the request is nested too deeply", 1) from error
     except TranslationError as error:
-        told = error.failure
-        raise _Wrong(
-            f"{told.status} {told.code}" + (f" at {told.param}" if told.param else "") + f": {told.message}",
-            1,
-        ) from error
+        failure = error.failure
+        field = f" at {failure.param}" if failure.param else ""
+        raise _CommandFailed(f"{failure.status} {failure.code}{field}: {failure.message}", 1) from error
     for body in dict.fromkeys(call.bodies):
         print(body.decode())
     for note in call.notes:

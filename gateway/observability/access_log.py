@@ -60,7 +60,7 @@ class Log:
         self._lines: list[bytes] = []
 
     def request(self, record: RequestRecord, now: float) -> None:
-        """The line of a finished request, written a moment later, with those that come meanwhile."""
+        """Logs a finished request. Its line is written a moment later, with those that come meanwhile."""
         if not self._requests:
             return
         line = Line(
@@ -91,8 +91,9 @@ class Log:
         self._lines.append(self._encode(line))
 
     def failure(self, request_id: str, error: Exception, reported: Failure) -> None:
-        """A failure that the operator must mend: a bug of ours, or a Cohere key that is refused. Others are not logged
-        here. Nothing of the caller's words is in it: a traceback has the code's lines only.
+        """Logs a failure that the operator must mend: a bug of ours, or a Cohere key that is refused.
+
+        Nothing of the caller's words is in it: a traceback has the code's lines only.
         """
         if reported is INTERNAL:
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -101,12 +102,12 @@ class Log:
             self.trouble(f"request {request_id}: Cohere refused the gateway's own key ({reported.code})")
 
     def trouble(self, text: str) -> None:
-        """What the operator must hear of, whatever the log setting says; at once."""
+        """Logs a sentence for the operator at once, whatever the log setting says."""
         self._lines.append(self._encode({"time": _stamp(), "trouble": text}))
         self.flush()
 
     def flush(self) -> None:
-        """Writes what waits. Called at the end, too."""
+        """Writes the lines that wait. Called at the end, too."""
         lines, self._lines = self._lines, []
         if not lines:
             return
@@ -122,7 +123,7 @@ _second = (0, "")
 
 
 def _stamp() -> str:
-    """ISO 8601 in UTC with milliseconds; the part down to the second is written once a second."""
+    """Returns the time as ISO 8601 in UTC with milliseconds; the seconds are written out once a second."""
     global _second
     now = time.time()
     whole = int(now)

@@ -19,38 +19,40 @@ DEFAULT_FILE = "gateway.toml"
 def load(
     environment: Mapping[str, str], file: str | None = None, command_line: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
+    """Returns the settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
     _refuse_renamed_variables(environment)
-    _refuse_slips(environment)
+    _refuse_typos(environment)
     values = _from_file(file or environment.get("GATEWAY_CONFIG"))
     _refuse_renamed(values)
     for line in described():
-        found = next((environment[name] for name in line.environment if environment.get(name)), None)
-        if found is not None:
-            _put(values, line.path, _listed(found) if line.repeated else found)
+        value = next((environment[name] for name in line.environment if environment.get(name)), None)
+        if value is not None:
+            _put(values, line.path, _split(value) if line.repeated else value)
     for path, value in (command_line or {}).items():
         if value is not None:
             _put(values, path, value)
     _refuse_renamed_values(values)
     try:
-        settings = msgspec.convert(_parsed(values), Settings, strict=False)
+        settings = msgspec.convert(_parse(values), Settings, strict=False)
     except ValidationError as error:
-        raise SettingError(_explained(error)) from error
+        raise SettingError(_explain(error)) from error
     return msgspec.structs.replace(settings, cohere_base_url=_base_url(settings.cohere_base_url))
 
 
-SLIP = 0.87
-"""How alike two names are (difflib) of which one is taken for a slip of the other."""
+TYPO_SIMILARITY = 0.87
+"""How alike two names are (difflib) of which one is taken for a misspelling of the other."""
 
 
-def _refuse_slips(environment: Mapping[str, str]) -> None:
-    """A variable that is nearly a setting's name. Others that begin with GATEWAY_ may be somebody else's: Kubernetes
-    puts GATEWAY_SERVICE_HOST and the like into every pod beside a service of that name.
+def _refuse_typos(environment: Mapping[str, str]) -> None:
+    """Raises SettingError on a variable that is nearly a setting's name.
+
+    Others that begin with GATEWAY_ may be somebody else's: Kubernetes puts GATEWAY_SERVICE_HOST and the like into every
+    pod beside a service of that name.
     """
-    known = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
+    names = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
     for name in environment:
-        if name.startswith("GATEWAY_") and name not in known:
-            near = difflib.get_close_matches(name, known, 1, SLIP)
+        if name.startswith("GATEWAY_") and name not in names:
+            near = difflib.get_close_matches(name, names, 1, TYPO_SIMILARITY)
             if near:
                 raise SettingError(f"unknown setting '{name}', did you mean '{near[0]}'?")
 
@@ -114,15 +116,15 @@ _OBJECTS: tuple[tuple[str, str, Any], ...] = (
 """Settings that are tables in the file and JSON objects in the environment."""
 
 
-def _listed(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _parsed(values: dict[str, Any]) -> dict[str, Any]:
-    """A lone string where a list or a table is meant: `cohere_api_key = "x"`, aliases as JSON in a variable."""
+def _parse(values: dict[str, Any]) -> dict[str, Any]:
+    """Parses strings where a list or a table is meant: `cohere_api_key = "x"`, aliases as JSON in a variable."""
     keys = values.get("cohere_api_key")
     if isinstance(keys, str):
-        values["cohere_api_key"] = _listed(keys)
+        values["cohere_api_key"] = _split(keys)
     for table, key, kind in _OBJECTS:
         within = values.get(table)
         written = within.get(key) if isinstance(within, dict) else None
@@ -135,13 +137,13 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
     fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
     if isinstance(models, dict) and isinstance(fallbacks, dict):
         models["fallbacks"] = {
-            model: _listed(others) if isinstance(others, str) else others for model, others in fallbacks.items()
+            model: _split(others) if isinstance(others, str) else others for model, others in fallbacks.items()
         }
     return values
 
 
 def _base_url(url: str) -> str:
-    """Without trailing slash and version: clients' configurations carry either."""
+    """Returns the URL without trailing slash and version: clients' configurations have either."""
     url = url.rstrip("/")
     for version in ("/v1", "/v2"):
         url = url.removesuffix(version)
@@ -161,10 +163,10 @@ _KINDS = {
 """msgspec's names of types, in the words of a settings file."""
 
 
-def _explained(error: ValidationError) -> str:
-    """msgspec's sentence in plain words, after the name of the setting that it is about."""
-    text, _, place = str(error).partition(" - at ")
-    path = place.strip("`").removeprefix("$").lstrip(".")
+def _explain(error: ValidationError) -> str:
+    """Returns msgspec's sentence in plain words, after the name of the setting that it is about."""
+    text, _, location = str(error).partition(" - at ")
+    path = location.strip("`").removeprefix("$").lstrip(".")
     unknown = "unknown field `"
     if unknown in text:
         key = text.split(unknown)[1].rstrip("`")
@@ -172,12 +174,12 @@ def _explained(error: ValidationError) -> str:
     choices = next((line.choices for line in described() if line.path == path), ())
     if choices and text.startswith("Invalid enum value"):
         return f"{path}: {text.removeprefix('Invalid enum value ')} is none of {', '.join(choices)}"
-    text = re.sub(r"`(\w+)`", lambda found: _KINDS.get(found[1], found[0]), text)
+    text = re.sub(r"`(\w+)`", lambda match: _KINDS.get(match[1], match[0]), text)
     return f"{path or 'settings'}: {text[:1].lower()}{text[1:]}"
 
 
 def _unknown(name: str) -> str:
-    """What is said of a key that does not exist. The name of a table may be the slip, too."""
+    """Returns the sentence on a key that does not exist. The name of a table may be misspelled, too."""
     paths = [line.path for line in described()]
     names = [*paths, *dict.fromkeys(path.partition(".")[0] for path in paths if "." in path)]
     near = difflib.get_close_matches(name, names, 1, 0.5)

@@ -25,7 +25,7 @@ class Description(Struct, frozen=True):
 
 
 def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Description]:
-    """Every setting in the order of its declaration."""
+    """Yields every setting in the order of its declaration."""
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.StructType)
     for field in info.fields:
