@@ -104,7 +104,7 @@ WRONG: tuple[tuple[str, int, str], ...] = (
     ("translate chat nowhere.json", 1, "cannot read nowhere.json"),
     ("translate chat models.txt", 1, "400 invalid_json"),
     ("translate chat empty.json", 1, "400 missing_required_parameter at model"),
-    ("db", 2, "WORK"),
+    ("db", 2, "ACTION"),
 )
 
 

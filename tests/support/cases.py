@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.emulator.app import create_emulator
-from gateway.server.process import configure
+from gateway.server.worker import configure
 from support import transcripts
 from support.app import Gateway, Seen, gateway_over
 from support.asgi_server import serve
