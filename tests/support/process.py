@@ -83,7 +83,7 @@ class Process:
     def _announcement(self) -> str:
         text = b""
         while not (b"curl" in text and text.endswith(b"\n")):
-            ready, _, _ = select.select([self._stdout], [], [], 20)
+            ready, _, _ = select.select([self._stdout], [], [], 60)
             some = os.read(self._stdout.fileno(), 4096) if ready else b""
             if not some:
                 self.close()
