@@ -56,6 +56,15 @@ def test_generated_files_are_fresh(name: str) -> None:
     assert docs.FILES[name]() == (ROOT / name).read_text(encoding="utf-8"), f"{name} is stale: run make docs"
 
 
+def test_the_way_of_a_request_has_eight_sentences() -> None:
+    section = TEXTS["docs/architecture.md"].partition("## The way of a request")[2].partition("\n## ")[0]
+    steps = re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]
+    assert len(steps) == 8
+    for step in steps:
+        assert step.count(". ") == 0 and step.rstrip().endswith("."), f"one sentence, please: {step}"
+        assert re.search(r"`(?:gateway|translators)/", step), f"which file? {step}"
+
+
 def test_arrows_that_follow_from_others_are_left_out() -> None:
     assert architecture.reduced([("a", "b"), ("b", "c"), ("a", "c"), ("a", "d")]) == [
         ("a", "b"),
@@ -71,6 +80,16 @@ def test_boxes_of_a_row_do_not_overlap() -> None:
     middles = sorted(middle for (row, name), middle in where.items() if row == 1 and " -> " not in name)
     assert len(middles) == 4
     assert all(right - left >= architecture.BOX[0] for left, right in pairwise(middles))
+
+
+def test_boxes_are_inside_the_picture() -> None:
+    layers = [[f"gateway.{name}" for name in "abcdefgh"], ["gateway.high"]]
+    svg = architecture.picture(layers, [("gateway.high", "gateway.h")], {})
+    width = float(re.findall(r'viewBox="0 0 (\d+) ', svg)[0])
+    lefts = [float(left) for left in re.findall(r'<rect x="(-?[\d.]+)"', svg)]
+    assert len(lefts) == 9
+    assert min(lefts) > 0
+    assert max(lefts) + architecture.BOX[0] < width
 
 
 def test_every_table_is_in_a_document() -> None:

@@ -104,7 +104,7 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise SettingError(f"{table}: a table is wanted here")
+            raise SettingError(f"{table}: must be a table")
     values[key] = value
 
 
@@ -132,7 +132,7 @@ def _parse(values: dict[str, Any]) -> dict[str, Any]:
             try:
                 within[key] = msgspec.json.decode(written, type=kind)
             except msgspec.DecodeError as error:
-                raise SettingError(f"{table}.{key}: a JSON object is wanted here: {error}") from error
+                raise SettingError(f"{table}.{key}: must be a JSON object: {error}") from error
     models = values.get("models")
     fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
     if isinstance(models, dict) and isinstance(fallbacks, dict):

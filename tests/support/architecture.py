@@ -14,14 +14,14 @@ from itertools import pairwise
 
 import test_house as house
 
-WIDTH = 960
+MIN_WIDTH = 640
 BOX = (200, 46)
 ROW = 76
 MARGIN = 24
 TITLE = 62
 GAP = 18
 POINT = 12
-"""Pixels: of the picture, of a box, between rows, around it, above it, between boxes, of an arrow that passes a row."""
+"""Pixels: of the picture at least, of a box, between rows, around it, above it, between boxes, of a passing arrow."""
 
 COLORS: Mapping[str, tuple[str, str]] = {
     "schemas": ("#e6f4ea", "#34785a"),
@@ -35,6 +35,7 @@ NOTES: Mapping[str, str] = {
     "gateway.auth": "who is calling",
     "gateway.cli": "the command line",
     "gateway.cohere_methods": "Cohere's methods: a table",
+    "gateway.descriptors": "how many files may be open",
     "gateway.emulator": "a stand-in for Cohere",
     "gateway.endpoints": "one for each kind of path",
     "gateway.errors": "the gateway's errors: a table",
@@ -99,7 +100,7 @@ def places(layers: Sequence[Sequence[str]], routes: Sequence[Sequence[Node]]) ->
         for upper, lower in pairwise(route):
             neighbours.setdefault(upper, []).append(lower)
             neighbours.setdefault(lower, []).append(upper)
-    where = {node: WIDTH * (number + 1) / (len(row) + 1) for row in rows for number, node in enumerate(row)}
+    where = {node: MIN_WIDTH * (number + 1) / (len(row) + 1) for row in rows for number, node in enumerate(row)}
     for sweep in range(40):
         for row in rows if sweep % 2 else reversed(rows):
             if not row:
@@ -111,14 +112,18 @@ def places(layers: Sequence[Sequence[str]], routes: Sequence[Sequence[Node]]) ->
                 wanted[node] = sum(where[n] for n in side) / len(side) if side else where[node]
             row.sort(key=lambda node: (wanted[node], node[1]))
             _spread(row, wanted, where)
-    boxes = [middle for (_, name), middle in where.items() if " -> " not in name]
-    shift = (WIDTH - min(boxes) - max(boxes)) / 2
+    shift = MARGIN - min(middle - _half(node) for node, middle in where.items())
     return {node: middle + shift for node, middle in where.items()}
+
+
+def _half(node: Node) -> float:
+    """Half the width of a box, or of an arrow that passes a row."""
+    return (POINT if " -> " in node[1] else BOX[0]) / 2
 
 
 def _spread(row: Sequence[Node], wanted: Mapping[Node, float], where: dict[Node, float]) -> None:
     """Gives the nodes of a row places near the wanted ones, in their order and without overlaps."""
-    half = [(BOX[0] if " -> " not in name else POINT) / 2 for _, name in row]
+    half = [_half(node) for node in row]
     groups: list[tuple[float, list[int]]] = []  # (the left edge of a block, its nodes)
 
     def width(nodes: Sequence[int]) -> float:
@@ -129,7 +134,7 @@ def _spread(row: Sequence[Node], wanted: Mapping[Node, float], where: dict[Node,
         for n in nodes:
             lefts.append(wanted[row[n]] - half[n] - offset)
             offset += 2 * half[n] + GAP
-        return min(max(sum(lefts) / len(lefts), MARGIN), WIDTH - MARGIN - width(nodes))
+        return sum(lefts) / len(lefts)
 
     for number in range(len(row)):
         group = [number]
@@ -148,18 +153,19 @@ def picture(layers: Sequence[Sequence[str]], arrows: Iterable[tuple[str, str]], 
     """Returns the SVG. notes: a few words for a box, by its name."""
     routes = paths(layers, reduced(arrows))
     where = places(layers, routes)
+    width = round(max(MIN_WIDTH, *(middle + _half(node) for node, middle in where.items()))) + MARGIN
     height = TITLE + len(layers) * ROW + MARGIN
 
     def top(row: int) -> float:
         return TITLE + row * ROW
 
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         ' font-family="Helvetica, Arial, sans-serif" role="img">',
         "<title>The layers of cohere-gateway</title>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0.5 L8 4 L0 7.5 z" fill="#7a8190"/></marker></defs>',
-        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
+        f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
         f'<text x="{MARGIN}" y="30" font-size="17" font-weight="bold" fill="#1f2430">The layers of cohere-gateway'
         "</text>",
         f'<text x="{MARGIN}" y="49" font-size="12" fill="#5b6270">An arrow means "imports". Imports run down only; '
