@@ -15,7 +15,7 @@ from gateway.settings.schema import SettingError, Settings
 
 RELOADED = frozenset(
     {
-        *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins"),
+        *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins", "allowed_hosts"),
         *(
             "body_limit",
             "max_websockets",

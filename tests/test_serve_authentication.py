@@ -34,6 +34,7 @@ from support.app import (
     streamed,
 )
 from support.asgi_server import raw_request
+from support.process import awaited, process
 from support.scripted_upstream import json_answer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -372,6 +373,12 @@ def test_settings_that_are_taken(name: str, settings: dict[str, Any]) -> None:
         ([], {"GATEWAY_MASTER_KEY": "secret-m"}, "COHERE_API_KEY"),
         ([], {"COHERE_API_KEY": "secret-k", "GATEWAY_CORS_ORIGINS": "*"}, "cors_origins"),
         (["--workers", "0"], {}, "workers"),
+        ([], {"COHERE_API_KEY": "secret-k", "GATEWAY_MASTER_KEY": ""}, "master_key: it is set but empty"),
+        ([], {"COHERE_API_KEY": "secret-key-of-cohere", "GATEWAY_MASTER_KEY": "secret-key-of-cohere"}, "master_key"),
+        (["--host", "0.0.0.0"], {"COHERE_API_KEY": "secret-k", "GATEWAY_MASTER_KEY": "secret-m"}, "16 characters"),
+        ([], {"COHERE_BASE_URL": "https://me:secret@cohere.example"}, "must not contain credentials"),
+        ([], {"COHERE_BASE_URL": "https://cohere.example:port"}, "cohere_base_url"),
+        ([], {"GATEWAY_CORS_ORIGINS": "https://a.example/"}, "cors_origins"),
     ],
 )
 def test_the_command_says_so_in_one_line(arguments: list[str], environment: dict[str, str], named: str) -> None:
@@ -383,6 +390,24 @@ def test_the_command_says_so_in_one_line(arguments: list[str], environment: dict
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert named in done.stderr and "secret" not in done.stderr
+
+
+def test_a_working_directory_that_has_gone_is_told_in_one_line(tmp_path: Path) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    script = f"import os; os.chdir({str(place)!r}); os.rmdir({str(place)!r}); from gateway.cli.main import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "raise SystemExit(main(['serve', '--demo', '--port', '0']))"],
+        cwd=ROOT, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "cohere-gateway: the working directory cannot be used: No such file or directory\n"
+
+
+def test_a_short_master_key_is_warned_of_in_the_log() -> None:
+    with process(COHERE_API_KEY="server-key", GATEWAY_MASTER_KEY="sk-1234") as server:
+        awaited(lambda: any(b"fewer than 16 characters" in line for line in server.written))
+        assert b"sk-1234" not in b"".join(server.written)
 
 
 # --- health and metrics ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.settings import checks
 from gateway.settings.loading import load
 from gateway.settings.reference import described, variable
 from gateway.settings.schema import RENAMED, RENAMED_VALUES, SettingError, Settings
@@ -82,7 +83,7 @@ def test_every_setting_comes_from_its_variables(line: Any) -> None:
         default = getattr(default, part)
     samples = {bool: "true", int: "7", float: "7.5", list: "x, y", dict: '{"a": "b"}', str: "x"}
     text = samples[type(default)]
-    text = {"cohere_base_url": "https://x.example"}.get(line.path, text)
+    text = {"cohere_base_url": "https://x.example", "cors_origins": "https://x, https://y"}.get(line.path, text)
     text = next((word for word in words(line.path) if word != default), text)
     if default is True:
         text = "false"
@@ -91,7 +92,8 @@ def test_every_setting_comes_from_its_variables(line: Any) -> None:
         for part in line.path.split("."):
             value = getattr(value, part)
         assert value != default, name
-    assert load({name: "" for name in line.environment}) == Settings(), "an empty variable is none"
+    if line.path != "master_key":
+        assert load({name: "" for name in line.environment}) == Settings(), "an empty variable is none"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,42 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ("no TOML", "port = ", "gateway.toml is not TOML"),
     ("an address without a scheme", 'cohere_base_url = "api.cohere.com"', "cohere_base_url: 'api.cohere.com'"),
     ("another scheme", 'cohere_base_url = "ftp://x"', "cohere_base_url: 'ftp://x'"),
+    *(
+        (f"the address {url}", f"cohere_base_url = '{url}'", sentence)
+        for url, sentence in (
+            ("https://cohere.example:99999", "has a host or a port that is none"),
+            ("https://cohere.example:port", "has a host or a port that is none"),
+            ("https://cohere.example:0", "has no host, or a port that is none"),
+            ("https://", "has no host"),
+            ("https://:8080", "has no host"),
+            ("https://[::1", "has a host or a port that is none"),
+            ("https://api.cohere.com /v2", "contains white space"),
+            (" https://api.cohere.com", "contains white space"),
+            ("https://api.cohere.com?region=eu", "without a query or a fragment"),
+            ("https://api.cohere.com/v2?", "without a query or a fragment"),
+            ("https://api.cohere.com#top", "without a query or a fragment"),
+        )
+    ),
+    ("an empty master key", 'master_key = ""', "master_key: it is set but empty"),
+    ("a master key of spaces", 'master_key = "   "', "master_key: it contains white space"),
+    ("a master key that ends with a line", 'master_key = "0123456789abcdef\\n"', "master_key: it contains white space"),
+    ("a master key beyond ASCII", 'master_key = "schl\u00fcssel-0123456789"', "or characters beyond ASCII"),
+    (
+        "a master key that is the Cohere key",
+        'master_key = "0123456789abcdef"\ncohere_api_key = ["a", "0123456789abcdef"]',
+        "master_key: it is also the Cohere key",
+    ),
+    (
+        "a short master key",
+        'host = "0.0.0.0"\nmaster_key = "0123456789abcde"',
+        "master_key: beyond loopback it needs 16",
+    ),
+    ("an origin with a slash", 'cors_origins = ["https://a.example/"]', "write 'https://a.example'"),
+    ("an origin with a path", 'cors_origins = ["https://a.example:8443/x"]', "write 'https://a.example:8443'"),
+    ("an origin without a scheme", 'cors_origins = ["a.example"]', "has no scheme: write 'https://a.example'"),
+    ("no origin", 'cors_origins = ["null"]', "has no scheme"),
+    ("an origin in capitals", 'cors_origins = ["https://A.example"]', "write 'https://a.example'"),
+    ("a host with a scheme", 'allowed_hosts = ["http://a.example"]', "allowed_hosts: 'http://a.example' is not a host"),
 )
 
 
@@ -214,6 +252,29 @@ def test_a_wrong_setting_is_one_line_that_names_it(text: str, told: str) -> None
 def test_a_wrong_variable_is_named(environment: dict[str, str], told: str) -> None:
     with pytest.raises(SettingError, match="^" + told.replace(".", r"\.")):
         load(environment)
+
+
+@pytest.mark.parametrize("variable", ["COHERE_BASE_URL", "CO_API_URL"])
+@pytest.mark.parametrize(
+    "url", ["https://user:hunter2@cohere.example", "https://hunter2@cohere.example:x", "ftp://a:hunter2@b", "hunter2@"]
+)
+def test_credentials_in_an_address_are_refused_and_never_shown(variable: str, url: str) -> None:
+    with pytest.raises(SettingError, match=r"^cohere_base_url: it must not contain credentials") as caught:
+        load({variable: url})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_master_key_is_not_ignored() -> None:
+    with pytest.raises(SettingError, match="^master_key: it is set but empty"):
+        load({"GATEWAY_MASTER_KEY": ""})
+
+
+def test_a_short_master_key_is_warned_of_on_loopback() -> None:
+    assert checks.warnings(load({"GATEWAY_MASTER_KEY": "sk-1234"})) == [
+        "master_key: it has fewer than 16 characters and would be refused beyond loopback"
+    ]
+    assert checks.warnings(load({"GATEWAY_MASTER_KEY": "0123456789abcdef", "GATEWAY_HOST": "0.0.0.0"})) == []
+    assert checks.warnings(Settings()) == []
 
 
 def test_a_file_that_cannot_be_read(nowhere: Path) -> None:

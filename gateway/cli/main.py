@@ -163,6 +163,10 @@ def _serve(options: argparse.Namespace) -> int:
     from gateway.settings.schema import SettingError
 
     try:
+        os.chdir(os.getcwd())  # where the settings file and the database are looked for, by the workers as well
+    except OSError as error:
+        raise _CommandFailed(f"the working directory cannot be used: {error.strerror}", 1) from error
+    try:
         settings = read_settings()
     except SettingError as error:
         raise _CommandFailed(str(error)) from error

@@ -21,6 +21,7 @@ from gateway.server.sockets import listen, raise_file_limit
 from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole
 from gateway.server.worker_entry import run_emulator, run_gateway
 from gateway.server.worker_link import SettingsSource, WorkerStart
+from gateway.settings import checks
 from gateway.settings.schema import SettingError, Settings
 
 MAX_PORT = 65_535
@@ -59,10 +60,12 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
             return WorkerStart(settings, source, reloaded, restarts), listener, emulator
 
         roles += [WorkerRole("worker", run_gateway, arguments)] * settings.workers
-        timeouts = settings.timeouts
+        timeouts, log = settings.timeouts, Log(requests=False)
         supervisor = Supervisor(
-            roles, Log(requests=False), lambda: announce(settings), timeouts.hung_worker, timeouts.shutdown, sockets
+            roles, log, lambda: announce(settings), timeouts.hung_worker, timeouts.shutdown, sockets
         )
+        for sentence in checks.warnings(settings):
+            log.trouble(sentence)
         try:
             supervisor.run()
         except SettingsRefused as error:

@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import ValidationError
 
+from gateway.settings import checks
 from gateway.settings.reference import described, variable
 from gateway.settings.schema import RENAMED, RENAMED_VALUES, SettingError, Settings
 
 DEFAULT_FILE = "gateway.toml"
+
+MASTER_KEY = variable("master_key")
 
 
 def load(
@@ -28,6 +31,9 @@ def load(
         value = next((environment[name] for name in line.environment if environment.get(name)), None)
         if value is not None:
             _put(values, line.path, _split(value) if line.repeated else value)
+    if environment.get(MASTER_KEY) == "" or values.get("master_key") == "":
+        # Ignored, it would switch authentication off.
+        raise SettingError("master_key: it is set but empty; give it a value, or remove it to run without virtual keys")
     for path, value in (command_line or {}).items():
         if value is not None:
             _put(values, path, value)
@@ -36,7 +42,9 @@ def load(
         settings = msgspec.convert(_parse(values), Settings, strict=False)
     except ValidationError as error:
         raise SettingError(_explain(error)) from error
-    return msgspec.structs.replace(settings, cohere_base_url=_base_url(settings.cohere_base_url))
+    settings = msgspec.structs.replace(settings, cohere_base_url=checks.base_url(settings.cohere_base_url))
+    checks.check(settings)
+    return settings
 
 
 TYPO_SIMILARITY = 0.87
@@ -78,10 +86,12 @@ def _refuse_renamed_values(values: Mapping[str, Any]) -> None:
 
 def _from_file(name: str | None) -> dict[str, Any]:
     path = Path(name or DEFAULT_FILE)
-    if name is None and not path.exists():
-        return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if name is None:
+            return {}
+        raise SettingError(f"cannot read {path}: {error.strerror}") from error
     except OSError as error:
         raise SettingError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -140,16 +150,6 @@ def _parse(values: dict[str, Any]) -> dict[str, Any]:
             model: _split(others) if isinstance(others, str) else others for model, others in fallbacks.items()
         }
     return values
-
-
-def _base_url(url: str) -> str:
-    """Returns the URL without trailing slash and version: clients' configurations have either."""
-    url = url.rstrip("/")
-    for version in ("/v1", "/v2"):
-        url = url.removesuffix(version)
-    if not url.startswith(("http://", "https://")):
-        raise SettingError(f"cohere_base_url: '{url}' is not an http or https address")
-    return url
 
 
 _KINDS = {

@@ -172,6 +172,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     master_may_call: Annotated[bool, _about("let the master key call the API as well")] = True
     allow_open: Annotated[bool, _about("allow open mode on non-loopback addresses")] = False
     cors_origins: Annotated[list[str], _about("origins of web pages that may call, separated by commas")] = []
+    allowed_hosts: Annotated[
+        list[str],
+        _about(
+            "host names by which a gateway without keys may be called, besides addresses and localhost, separated by "
+            "commas; `*` allows all"
+        ),
+    ] = []
     body_limit: Annotated[int, _about("largest body of a request, in bytes"), Meta(ge=1)] = 32 * 1024 * 1024
     max_json_keys: Annotated[int, _about("most keys in the JSON of a request, counted at all depths"), Meta(ge=1)] = (
         100_000

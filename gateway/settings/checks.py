@@ -1,0 +1,87 @@
+"""Settings that can be read and yet cannot be meant: each is refused, or warned of, with a sentence at start."""
+
+import re
+from urllib.parse import urlsplit
+
+from gateway.settings.schema import SettingError, Settings
+
+SHORT_MASTER_KEY = 16
+"""Characters below which a master key may be guessed."""
+
+_UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingError."""
+    _check_master_key(settings)
+    for origin in settings.cors_origins:
+        _check_origin(origin)
+    for host in settings.allowed_hosts:
+        if "/" in host or _UNPRINTABLE.search(host):
+            raise SettingError(
+                f"allowed_hosts: '{host}' is not a host: write 'gateway.example', without scheme and path"
+            )
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Returns sentences about settings that are accepted on this machine's own addresses alone."""
+    if settings.master_key and len(settings.master_key) < SHORT_MASTER_KEY:
+        return [f"master_key: it has fewer than {SHORT_MASTER_KEY} characters and would be refused beyond loopback"]
+    return []
+
+
+def _check_master_key(settings: Settings) -> None:
+    key = settings.master_key
+    if not key:
+        return
+    if _UNPRINTABLE.search(key):
+        raise SettingError(
+            "master_key: it contains white space or characters beyond ASCII, which no client can send as a key"
+        )
+    if key in settings.cohere_api_key:
+        raise SettingError(
+            "master_key: it is also the Cohere key; set one of your own, such as the output of: openssl rand -hex 32"
+        )
+    if len(key) < SHORT_MASTER_KEY and not settings.loopback:
+        raise SettingError(
+            f"master_key: beyond loopback it needs {SHORT_MASTER_KEY} characters or more; try: openssl rand -hex 32"
+        )
+
+
+def _check_origin(origin: str) -> None:
+    if origin == "*":
+        return
+    scheme, separator, host = origin.partition("://")
+    if not separator or not scheme or not host:
+        raise SettingError(f"cors_origins: '{origin}' has no scheme: write 'https://{host or scheme or 'app.example'}'")
+    if "/" in host or "?" in host or "#" in host:
+        bare = f"{scheme}://{re.split('[/?#]', host)[0]}"
+        raise SettingError(f"cors_origins: '{origin}' must end after the host, as browsers send it: write '{bare}'")
+    if origin != origin.lower() or _UNPRINTABLE.search(origin) or "@" in host:
+        raise SettingError(f"cors_origins: '{origin}' is not an origin as browsers send it: write '{origin.lower()}'")
+
+
+def base_url(url: str) -> str:
+    """Returns Cohere's base URL without trailing slash and version, which clients' configurations have.
+
+    Raises SettingError. Its sentence shows the URL only where it can have no credentials in it.
+    """
+    if "@" in url:
+        raise SettingError("cohere_base_url: it must not contain credentials; the key belongs in COHERE_API_KEY")
+    if _UNPRINTABLE.search(url):
+        raise SettingError(f"cohere_base_url: {url!r} contains white space or characters beyond ASCII")
+    if not url.startswith(("http://", "https://")):
+        raise SettingError(f"cohere_base_url: '{url}' is not an http or https address")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise SettingError(f"cohere_base_url: '{url}' has a host or a port that is none") from None
+    if not parts.hostname or port == 0:
+        raise SettingError(f"cohere_base_url: '{url}' has no host, or a port that is none")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise SettingError(f"cohere_base_url: '{url}' must end with the path, without a query or a fragment")
+    url = url.rstrip("/")
+    for version in ("/v1", "/v2"):
+        url = url.removesuffix(version)
+    return url
