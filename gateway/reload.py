@@ -22,6 +22,7 @@ RELOADED = frozenset(
             "usage_base",
             "extra_upstream_fields",
             "strict_failures",
+            "stream_commit_after",
             "stream_keep_alive",
         ),
         "reasoning_events",

@@ -10,12 +10,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from gateway.settings.schema import Timeouts
-from support.app import CALLER_KEY, CHAT, CLOSED, A, Stage, end, opened, piece, stage, start, streamed
-from support.scripted_upstream import Chunk, End, Head, Pause, Script, Signal, transcript
+from support.app import CALLER_KEY, CHAT, CLOSED, A, Stage, end, opened, piece, stage, start, streamed, whole
+from support.scripted_upstream import Chunk, End, Head, Pause, Script, Signal, json_answer, transcript
 
 EVENTS = Head(200, (("content-type", "text/event-stream"),))
 BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
@@ -29,10 +30,10 @@ def late(go_on: Signal) -> Script:
 
 
 @contextmanager
-def reading(staged: Stage, path: str = CHAT) -> Iterator[socket.socket]:
+def reading(staged: Stage, path: str = CHAT, **fields: Any) -> Iterator[socket.socket]:
     """A caller's socket on which a stream has been asked for."""
     question = {"input": "Hi"} if path != CHAT else {"messages": [{"role": "user", "content": "Hi"}]}
-    body = json.dumps({"model": A, "stream": True, **question}).encode()
+    body = json.dumps({"model": A, "stream": True, **question, **fields}).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {CALLER_KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -142,3 +143,60 @@ def test_a_flood_that_never_ends_is_ended() -> None:
         seen = staged.gateway.chat(stream=True)
         assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"
         staged.upstream.closed[0].wait_in_thread()
+
+
+# --- streams that are checked before they are shown ----------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+FORMAT = {"name": "answer", "schema": SCHEMA, "strict": True}
+CHECKED: dict[str, dict[str, Any]] = {
+    CHAT: {"documents": ["Sky."], "response_format": {"type": "json_schema", "json_schema": FORMAT}},
+    "/v1/responses": {"documents": ["Sky."], "text": {"format": {"type": "json_schema", **FORMAT}}},
+}
+
+
+def late_answer(go_on: Signal, text: str, status: int = 200) -> Script:
+    """A whole answer that waits for the signal."""
+    return (Pause(go_on), *json_answer(status, whole(text) if status == 200 else {"message": "broken"}))
+
+
+@pytest.mark.parametrize("path", CHECKED)
+def test_a_stream_that_is_checked_begins_after_a_while(path: str) -> None:
+    go_on = Signal()
+    with stage(stream_commit_after=0.05, stream_keep_alive=0.05) as staged:
+        staged.plays(late_answer(go_on, '{"a": 1}'))
+        with reading(staged, path, **CHECKED[path]) as connection:
+            received = until(connection, COMMENT, 2)
+            assert received.startswith(b"HTTP/1.1 200") and b"data:" not in received
+            go_on.set()
+            received += until(connection, b"[DONE]")
+        assert received.count(b"HTTP/1.1 200") == 1
+        assert b'{\\"a\\": 1}' in received
+
+
+@pytest.mark.parametrize("path", CHECKED)
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_fails_after_the_head_is_an_event(path: str, status: int) -> None:
+    go_on = Signal()
+    with stage(stream_commit_after=0.05, stream_keep_alive=0.05) as staged:
+        staged.plays(late_answer(go_on, "no JSON", status))
+        with reading(staged, path, **CHECKED[path]) as connection:
+            received = until(connection, COMMENT)
+            go_on.set()
+            ending = b"[DONE]" if path == "/v1/responses" else b'"error"'
+            received += until(connection, ending)
+        assert (b"response.failed" if path == "/v1/responses" else b'data: {"error"') in received
+        assert staged.gateway.log.wait(lambda line: line.get("outcome") == "error")
+
+
+def test_a_head_is_not_sent_before_its_time() -> None:
+    go_on = Signal()
+    with stage(stream_commit_after=0, stream_keep_alive=0.02) as staged:
+        staged.plays(late_answer(go_on, "no JSON", 422))
+        with reading(staged, CHAT, **CHECKED[CHAT]) as connection:
+            connection.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            go_on.set()
+            connection.settimeout(10)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 422")

@@ -237,6 +237,11 @@ class WebSocketSink:
         self.notes = ""
         self._send_text, self._stream_id, self._record = send_text, stream_id, request
 
+    committed = False
+
+    def commit_after(self, seconds: float, translation: Translation) -> None:
+        """Does nothing: nobody waits for a head on a WebSocket."""
+
     async def whole(self, call: Translation, answer: bytes) -> None:
         await self.begin(call)
         await self.documents([answer])

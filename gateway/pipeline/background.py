@@ -362,6 +362,11 @@ class Run:
 
     # --- the sink -------------------------------------------------------------------------------------------
 
+    committed = False
+
+    def commit_after(self, seconds: float, translation: Translation) -> None:
+        """Does nothing: nobody waits for a head."""
+
     async def whole(self, call: Translation, answer: bytes) -> None:
         self._final = answer
         await self._finish()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from gateway.cohere_methods import Method
-from gateway.errors import AnswerRefused, UpstreamError
+from gateway.errors import AnswerRefused, CallerError, UpstreamError
 from gateway.http import path_aliases
 from gateway.observability.lifecycle import new_id
 from gateway.observability.record import RequestRecord
@@ -27,7 +27,7 @@ from gateway.state.conversation_state import ConversationState, LoadedState, new
 from gateway.state.encrypted_content import SUMMARY, seal_of
 from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
 from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
-from translators.core.errors import Failure
+from translators.core.errors import Failure, TranslationError
 from translators.core.upstream_errors import CONTEXT_LENGTH
 
 
@@ -89,6 +89,8 @@ class RequestHandler(Responder):
         with await self.services.admission.admit(
             record, self.method, translation.workload, translation.notes
         ) as admission:
+            if translation.streamed and translation.buffered and self.services.settings.stream_commit_after:
+                sink.commit_after(self.services.settings.stream_commit_after, translation)
             while True:
                 record.model, record.streamed, admission.notes = (
                     translation.model,
@@ -103,13 +105,28 @@ class RequestHandler(Responder):
                     else:
                         await self.respond_streaming(translation, admission, sink)
                     return
+                except (CallerError, TranslationError) as error:
+                    if not sink.committed:
+                        raise
+                    await self._end_in_band(translation, error.failure, sink)
+                    return
                 except UpstreamError as error:
                     replacement = await self._reworded(translation, error.failure)
                     replacement = replacement or await self._retried(translation, error, admission)
                     replacement = replacement or await self._fallback(translation, error)
+                    if replacement is None and sink.committed:
+                        await self._end_in_band(translation, error.failure, sink)
+                        return
                     if replacement is None:
                         raise
                     translation = replacement
+
+    async def _end_in_band(self, translation: Translation, failure: Failure, sink: ResponseSink) -> None:
+        """Ends a stream whose head was sent before it failed."""
+        stream = translation.stream()
+        self.record.fail(failure)
+        await sink.begin(translation)
+        await sink.end(stream.end(failure), stream)
 
     async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
         services, body = self.services, self._request_body

@@ -22,11 +22,13 @@ class HttpSink:
     A stream that has begun and falls silent gets a comment now and then, so that nobody between us and the caller
     takes the connection for dead. One timer looks after that, whatever the number of events.
 
-    comment_seconds: the longest silence, 0 for any.
+    comment_seconds: the longest silence, 0 for any. committed: the head of a stream was sent before its first event.
     """
 
     _timer: asyncio.TimerHandle | None = None
     _comment: asyncio.Future[None] | None = None
+    _commit_timer: asyncio.TimerHandle | None = None
+    _committing: asyncio.Future[None] | None = None
     _sends = 0
     _sends_seen = -1
 
@@ -41,10 +43,26 @@ class HttpSink:
         self._framing, self._record, self._send, self._watcher = framing, record, send, watcher
         self._comment_seconds = comment_seconds
 
+    @property
+    def committed(self) -> bool:
+        return self._committing is not None
+
+    def commit_after(self, seconds: float, translation: Translation) -> None:
+        if self._commit_timer is None:
+            self._commit_timer = asyncio.get_running_loop().call_later(seconds, self._commit, translation)
+
+    def _commit(self, translation: Translation) -> None:
+        self._committing = asyncio.ensure_future(self._send_head(translation))
+
     async def whole(self, translation: Translation, body: bytes) -> None:
         await send_json(self._send, body, translation.notes, self._watcher)
 
     async def begin(self, translation: Translation) -> None:
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+        await (self._committing or self._send_head(translation))
+
+    async def _send_head(self, translation: Translation) -> None:
         self._record.first_byte = time.monotonic()
         headers = [*STREAM_HEADERS, *note_headers(translation.notes)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers, JOINED: True})
@@ -73,6 +91,10 @@ class HttpSink:
     def __exit__(self, *error: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+        if error and self._committing is not None:
+            self._committing.cancel()
         if error and self._comment is not None:
             self._comment.cancel()
 

@@ -37,7 +37,16 @@ class Framing(Struct, frozen=True):
 
 
 class ResponseSink(Protocol):
-    """Where a response goes. Either `whole` once, or `begin`, `documents` any number of times, and `end`."""
+    """Where a response goes. Either `whole` once, or `begin`, `documents` any number of times, and `end`.
+
+    commit_after: begins a stream by itself when nothing came for so many seconds, where callers wait for a head.
+    committed: it did.
+    """
+
+    @property
+    def committed(self) -> bool: ...
+
+    def commit_after(self, seconds: float, translation: Translation) -> None: ...
 
     async def whole(self, translation: Translation, body: bytes) -> None: ...
 

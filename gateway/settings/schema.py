@@ -220,6 +220,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     reasoning_events: Annotated[
         Literal["summary", "text"], _about("how the Responses API sends reasoning when the caller asks for no summary")
     ] = "summary"
+    stream_commit_after: Annotated[
+        float,
+        _about(
+            "seconds after which a stream that is checked before it is shown begins with comments; a later failure is "
+            "an error event. 0: never"
+        ),
+        Meta(ge=0),
+    ] = 20.0
     stream_keep_alive: Annotated[
         float,
         _about("seconds of silence after which a stream gets a comment, to keep the connection open; 0 sends none"),
