@@ -17,7 +17,7 @@ from gateway.pipeline.cl100k_base import ORDINARY, SPECIAL, vocabulary
 from support import golden, oracle
 from support.golden import embeddings_call
 from support.transcripts import property_of
-from translators.core.capabilities import EMBEDDERS, EmbeddingModel
+from translators.core.capabilities import EMBEDDERS, RETIRED_EMBEDDERS, EmbeddingModel, embedding_model
 from translators.core.errors import AnswerFailed, Failure, InvalidField, UpstreamProtocolError
 from translators.core.field_table import Verdict
 from translators.operations import embeddings
@@ -116,6 +116,8 @@ FIELDS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"model": V3, "input": "a", "dimensions": 1536}, "dimensions"),
     ({"model": V4, "input": "a", "input_type": "query"}, "input_type"),
     ({"model": V4, "input": "a", "embedding_types": ["float", "double"]}, "embedding_types[1]"),
+    ({"model": V5, "input": "a", "embedding_types": ["float", "uint8"]}, "embedding_types[1]"),
+    ({"model": V5, "input": "a", "embedding_types": ["ubinary"]}, "embedding_types[0]"),
     ({"model": V4, "input": "a", "truncate": "MIDDLE"}, "truncate"),
     ({"model": V4, "input": "a", "max_tokens": 0}, "max_tokens"),
 )
@@ -126,6 +128,27 @@ def test_a_field_that_is_wrong_is_refused_by_its_path(request_: dict[str, Any], 
     with pytest.raises(InvalidField) as caught:
         embeddings_call(request_)
     assert (caught.value.failure.status, caught.value.failure.param) == (400, param)
+
+
+@pytest.mark.parametrize("model", [*EMBEDDERS, NEW])
+def test_every_type_that_a_model_gives_is_sent(model: str) -> None:
+    types = [name for name in embedding_model(model).types if name != "base64"]
+    call = embeddings_call({"model": model, "input": "a", "embedding_types": types})
+    assert json.loads(call.bodies[0])["embedding_types"] == types
+
+
+def test_a_type_that_a_model_lacks_is_told_with_those_it_has() -> None:
+    with pytest.raises(InvalidField, match=r"'embed-v5.0-pro' gives float, int8, binary, not uint8"):
+        embeddings_call({"model": "embed-5-pro", "input": "a", "embedding_types": ["uint8"]})
+
+
+@pytest.mark.parametrize("model", sorted(RETIRED_EMBEDDERS))
+def test_a_removed_model_says_what_to_do(model: str) -> None:
+    call = embeddings_call({"model": model, "input": "a"})
+    refused = Failure(404, f"model '{model}' was removed.", code="model_not_found")
+    assert call.caller_failure(refused).message == f"model '{model}' was removed. {embeddings.REMOVED}"
+    other = embeddings_call({"model": V4, "input": "a"})
+    assert other.caller_failure(refused) == refused
 
 
 def test_a_whole_array_may_have_as_many_tokens_as_it_likes() -> None:

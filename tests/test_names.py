@@ -11,9 +11,10 @@ from hypothesis import given
 
 from gateway.emulator.model_catalog import MODELS, REMOVED
 from support.transcripts import property_of
-from translators.core.capabilities import CAPABILITIES, model_capabilities
+from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, model_capabilities
 from translators.core.contracts import Policy
-from translators.core.model_names import SUCCESSORS, resolve, without_prefix
+from translators.core.model_names import SUCCESSORS, SYNONYMS, resolve, resolve_and_note, without_prefix
+from translators.core.notes import Notes
 from translators.core.tool_names import LONGEST, ToolNames
 
 LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -118,6 +119,18 @@ ALIASES = {"gpt-4o": A, "fast": "cohere/command-r7b-12-2024", "cohere/own": A, "
         ("command-r-2024-10-29", "command-r-08-2024"),
         ("command", "command-r-08-2024"),
         ("command-light", "command-r7b-12-2024"),
+        ("c4ai-aya-expanse-8b", "c4ai-aya-expanse-32b"),
+        ("c4ai-aya-vision-8b", "c4ai-aya-vision-32b"),
+        ("rerank-english-v2.0", "rerank-v3.5"),
+        ("rerank-multilingual-v2.0", "rerank-v3.5"),
+        ("embed-english-v2.0", "embed-english-v2.0"),
+        ("cohere/command-a", A),
+        ("embed-5-pro", "embed-v5.0-pro"),
+        ("cohere/embed-5-fast", "embed-v5.0-fast"),
+        ("cohere/rerank-5-pro", "rerank-v5.0-pro"),
+        ("rerank-5-fast", "rerank-v5.0-fast"),
+        ("rerank-4-pro", "rerank-v4.0-pro"),
+        ("rerank-4-fast", "rerank-v4.0-fast"),
         ("brand-new", "brand-new"),
         ("cohere/", ""),
         ("", ""),
@@ -137,14 +150,41 @@ def test_an_alias_may_stand_for_a_removed_id_itself() -> None:
     assert resolve("command-r", Policy({"command-r": A})) == A
 
 
+def test_an_alias_comes_before_a_spelling() -> None:
+    assert resolve("command-a", Policy({"command-a": "command-r-08-2024"})) == "command-r-08-2024"
+    assert resolve("best", Policy({"best": "cohere/command-a"})) == A
+
+
+@pytest.mark.parametrize(
+    ("requested", "note"),
+    [
+        ("cohere/command-a", ""),
+        ("embed-5-pro", ""),
+        ("gpt-4o", f"model gpt-4o -> {A}"),
+        ("rerank-english-v2.0", "model rerank-english-v2.0 -> rerank-v3.5"),
+    ],
+)
+def test_a_spelling_is_not_noted(requested: str, note: str) -> None:
+    notes = Notes()
+    resolve_and_note(requested, Policy(ALIASES), notes)
+    assert notes.header() == note
+
+
+def test_every_spelling_is_of_a_model() -> None:
+    assert set(SYNONYMS.values()) <= {*CAPABILITIES, *EMBEDDERS, *RERANKERS}
+    assert not set(SYNONYMS) & {*CAPABILITIES, *EMBEDDERS, *RERANKERS, *SUCCESSORS}
+
+
 def test_bare() -> None:
     assert (without_prefix(f"cohere/{A}"), without_prefix(A), without_prefix("gpt-4o")) == (A, A, "gpt-4o")
 
 
 def test_every_successor_is_served_and_takes_the_place_of_one_that_is_not() -> None:
-    chat_models = {model.name for model in MODELS if "chat" in model.endpoints}
-    assert set(SUCCESSORS.values()) <= chat_models
-    assert not set(SUCCESSORS) & chat_models
+    endpoints = {model.name: model.endpoints for model in MODELS}
+    assert {"chat" in endpoints[name] for name in SUCCESSORS.values() if not name.startswith("rerank")} == {True}
+    assert "rerank" in endpoints["rerank-v3.5"]
+    assert not set(SUCCESSORS) & set(endpoints)
+    assert not [name for name in (*SUCCESSORS, *SUCCESSORS.values()) if name.startswith("embed")]
     assert {name for name in REMOVED if name.startswith("command")} <= set(SUCCESSORS)
 
 

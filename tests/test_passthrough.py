@@ -23,7 +23,14 @@ from support import oracle
 from support.app import USAGE, story, whole
 from support.scripted_upstream import compact_json, transcript
 from translators.core.contracts import Policy, UsageBase
-from translators.operations.passthrough import count_pieces, requested_model, rewrite_chat, usage_totals
+from translators.operations.passthrough import (
+    count_pieces,
+    replace_removed_model,
+    requested_model,
+    rewrite_chat,
+    rewrite_model,
+    usage_totals,
+)
 
 # --- the table of methods -----------------------------------------------------------------------------------
 
@@ -254,8 +261,9 @@ ALIAS = [
     (
         '{"model":"cohere/command","tool_choice":"AUTO"}',
         '{"model":"command-r-08-2024"}',
-        "tool_choice AUTO left out; model cohere/command -> command-r-08-2024",
+        "tool_choice AUTO left out; model command -> command-r-08-2024",
     ),
+    ('{"model":"cohere/command-a"}', '{"model":"command-a-03-2025"}', ""),
 ]
 
 
@@ -263,6 +271,42 @@ ALIAS = [
 def test_the_aliases_words(body: str, sent: str, notes: str) -> None:
     changed, told = rewrite_chat(body.encode(), Policy())
     assert (changed.decode(), told.header()) == (sent, notes)
+
+
+@pytest.mark.parametrize(
+    ("body", "sent", "notes"),
+    [
+        ('{"model":"cohere/embed-v4.0", "texts":[ 1]}', '{"model":"embed-v4.0","texts":[ 1]}', ""),
+        ('{"model":"rerank-5-pro"}', '{"model":"rerank-v5.0-pro"}', ""),
+        ('{"model":"ours"}', '{"model":"rerank-v3.5"}', "model ours -> rerank-v3.5"),
+        ('{"model":"rerank-english-v2.0"}', '{"model":"rerank-v3.5"}', "model rerank-english-v2.0 -> rerank-v3.5"),
+        ('{"tool_choice": "AUTO"}', '{"tool_choice": "AUTO"}', ""),
+        ('{ "model" : "embed-v4.0"}', '{ "model" : "embed-v4.0"}', ""),
+        ("no JSON", "no JSON", ""),
+    ],
+)
+def test_the_aliases_models(body: str, sent: str, notes: str) -> None:
+    changed, made = rewrite_model(body.encode(), Policy({"ours": "rerank-v3.5"}))
+    assert (changed.decode(), made.header()) == (sent, notes)
+
+
+@pytest.mark.parametrize(
+    ("model", "served"),
+    [
+        ("command-r-plus", "command-r-plus-08-2024"),
+        ("rerank-multilingual-v2.0", "rerank-v3.5"),
+        ("cohere/command-r", None),
+        ("command-a", None),
+        ("ours", None),
+        ("embed-english-v2.0", None),
+    ],
+)
+def test_only_a_removed_model_is_replaced(model: str, served: str | None) -> None:
+    body = f'{{ "model": "{model}"}}'.encode()
+    changed, notes = replace_removed_model(body, model, Policy({"ours": "rerank-v3.5"}))
+    assert changed == (body if served is None else f'{{"model":"{served}"}}'.encode())
+    assert notes.header() == (f"model {model} -> {served}" if served else "")
+    assert replace_removed_model(body, model, Policy(successors=False))[0] == body
 
 
 @pytest.mark.parametrize(

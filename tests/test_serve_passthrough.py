@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from gateway.cohere_methods import VERBS
-from gateway.settings.schema import Retries, Timeouts, UpstreamSettings
+from gateway.settings.schema import Models, Retries, Timeouts, UpstreamSettings
 from gateway.upstream import response
 from support.app import CALLER_KEY, MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, gateway_over, stage, story, whole
 from support.asgi_server import raw_request
@@ -40,6 +40,7 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from translators.core.model_names import SUCCESSORS
 
 SOON = 5.0
 SERVERS: dict[str, Any] = {"cohere_api_key": [SERVER_KEY]}
@@ -209,11 +210,42 @@ def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> 
         "log_probs sent as logprobs; tool_choice AUTO left out; safety_mode NONE sent as OFF; "
         "model command-r-plus -> command-r-plus-08-2024"
     )
+    body["model"] = A
     for path in ("/cohere/v2/chat", "/litellm/cohere/v1/chat", "/litellm/cohere/v2/embed"):
         own.plays(OK)
         seen = own.gateway.ask("POST", path, body)
         assert own.upstream.requests[0].body == json.dumps(body).encode(), path
         assert "x-gateway-notes" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "served", "note"),
+    [
+        ("/litellm/cohere/v2/embed", "cohere/embed-5-pro", "embed-v5.0-pro", ""),
+        ("/litellm/cohere/v1/rerank", "ours", "rerank-v3.5", "model ours -> rerank-v3.5"),
+        ("/litellm/cohere/v1/chat", "command-r", "command-r-08-2024", "model command-r -> command-r-08-2024"),
+        ("/cohere/v1/chat", "command-r", "command-r-08-2024", "model command-r -> command-r-08-2024"),
+        ("/cohere/v2/rerank", "rerank-english-v2.0", "rerank-v3.5", "model rerank-english-v2.0 -> rerank-v3.5"),
+        ("/cohere/v2/rerank", "ours", "ours", ""),
+        ("/cohere/v2/chat", "cohere/command-r", "cohere/command-r", ""),
+        ("/cohere/v2/embed", "embed-english-v2.0", "embed-english-v2.0", ""),
+    ],
+)
+def test_the_models_that_cohere_gets(path: str, model: str, served: str, note: str) -> None:
+    with stage(models=Models(aliases={"ours": "rerank-v3.5"})) as on:
+        on.plays(OK)
+        headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": "named"}
+        seen = on.gateway.ask("POST", path, {"model": model, "x": 1}, headers)
+        assert on.upstream.requests[0].json() == {"model": served, "x": 1}
+        assert seen.headers.get("x-gateway-notes", "") == note
+        assert on.gateway.log.line_of("named")["model"] == served
+
+
+def test_removed_models_stay_where_successors_are_switched_off() -> None:
+    with stage(models=Models(successors=False)) as on:
+        on.plays(OK)
+        on.gateway.ask("POST", "/cohere/v2/chat", {"model": "command-r"})
+        assert on.upstream.requests[0].json() == {"model": "command-r"}
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
@@ -637,7 +669,10 @@ def test_recorded_answers_come_back_byte_for_byte(own: Stage) -> None:
         seen = own.gateway.ask(one.request.method, f"/cohere{one.request.path}", one.request.body, headers)
         assert (seen.status, seen.data) == (one.status, one.body), one.name
         asked = own.upstream.requests[-1]
-        assert (asked.path, asked.json()) == (one.request.path, one.request.body)
+        expected = one.request.body
+        if isinstance(expected, dict) and expected.get("model") in SUCCESSORS:
+            expected = {**expected, "model": SUCCESSORS[expected["model"]]}
+        assert (asked.path, asked.json()) == (one.request.path, expected)
         line = own.gateway.log.line_of(identity)
         if one.status == 200 and b'"input_tokens"' in one.body:
             assert line.get("prompt_tokens"), (one.name, line)

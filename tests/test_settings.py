@@ -120,6 +120,21 @@ def test_truth_in_the_environment(text: str, meant: bool) -> None:
     assert load({"GATEWAY_DEMO": text}).demo is meant
 
 
+@pytest.mark.parametrize(
+    ("model", "other", "named"),
+    [
+        ("embed-v4.0", "embed-v5.0-pro", "embed-v4.0"),
+        ("cohere/embed-5-pro", "embed-5-fast", "cohere/embed-5-pro"),
+        ("command-a-03-2025", "embed-v4.0", "embed-v4.0"),
+        ("vectors", "rerank-v3.5", "vectors"),
+    ],
+)
+def test_an_embedding_model_has_no_fallback(model: str, other: str, named: str) -> None:
+    text = f'[models.aliases]\nvectors = "embed-v4.0"\n[models.fallbacks]\n"{model}" = ["{other}"]\n'
+    with pytest.raises(SettingError, match=f"models.fallbacks: '{named}' is an embedding model"):
+        read(text)
+
+
 def test_fallbacks_are_lists_or_a_lone_name() -> None:
     fallbacks = {"a": ["b", "c"], "d": ["e"]}
     assert read('[models.fallbacks]\na = ["b", "c"]\nd = "e"\n').models.fallbacks == fallbacks

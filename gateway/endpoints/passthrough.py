@@ -30,6 +30,7 @@ from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.turn import FAILED_REASONS
 from translators.core.contracts import Workload
+from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
 from translators.operations import passthrough
 
@@ -92,9 +93,14 @@ class PassthroughEndpoint:
         notes = Notes()
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes
-        if address.alias and method.name == "v2.chat":
-            json_body, notes = passthrough.rewrite_chat(json_body, self._services.policy)
+        policy = self._services.policy
+        if address.alias:
+            rewrite = passthrough.rewrite_chat if method.name == "v2.chat" else passthrough.rewrite_model
+            json_body, notes = rewrite(json_body, policy)
         record.model, record.streamed = passthrough.requested_model(json_body)
+        if record.model in SUCCESSORS and not address.alias:
+            json_body, notes = passthrough.replace_removed_model(json_body, record.model, policy)
+            record.model, _ = passthrough.requested_model(json_body)
         return json_body, notes
 
     async def _relay(

@@ -4,6 +4,8 @@ import re
 from urllib.parse import urlsplit
 
 from gateway.settings.schema import SettingError, Settings
+from translators.core.capabilities import EMBEDDERS
+from translators.core.model_names import resolve
 
 SHORT_MASTER_KEY = 16
 """Characters below which a master key may be guessed."""
@@ -14,6 +16,7 @@ _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 def check(settings: Settings) -> None:
     """Raises SettingError."""
     _check_master_key(settings)
+    _check_fallbacks(settings)
     for origin in settings.cors_origins:
         _check_origin(origin)
     for host in settings.allowed_hosts:
@@ -46,6 +49,17 @@ def _check_master_key(settings: Settings) -> None:
         raise SettingError(
             f"master_key: beyond loopback it needs {SHORT_MASTER_KEY} characters or more; try: openssl rand -hex 32"
         )
+
+
+def _check_fallbacks(settings: Settings) -> None:
+    policy = settings.policy
+    for model, others in settings.models.fallbacks.items():
+        for name in (model, *others):
+            if resolve(name, policy) in EMBEDDERS:
+                raise SettingError(
+                    f"models.fallbacks: '{name}' is an embedding model, and these have no fallbacks: "
+                    "vectors of one model cannot be compared with another's"
+                )
 
 
 def _check_origin(origin: str) -> None:

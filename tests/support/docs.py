@@ -30,7 +30,7 @@ from support import architecture
 from translators.answer.turn import FAILED_REASONS
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, EmbeddingModel
 from translators.core.field_table import Field, Verdict
-from translators.core.model_names import SUCCESSORS
+from translators.core.model_names import SUCCESSORS, SYNONYMS
 from translators.core.upstream_errors import MODEL_NOT_FOUND, QUOTA, UPSTREAM_ERRORS, Meaning
 from translators.request.reasoning import BUDGETS
 
@@ -180,18 +180,23 @@ def _model(name: str, able: Capabilities) -> Sequence[str]:
 
 
 def embedders() -> str:
-    head = ("Model", "Dimensions", "Texts with images", "base64")
+    head = ("Model", "Dimensions", "Texts with images", "Types", "base64")
     return table(head, (_embedder(name, able) for name, able in EMBEDDERS.items()))
 
 
 def _embedder(name: str, able: EmbeddingModel) -> Sequence[str]:
     own, *others = able.sizes
     sizes = f"{own:,}" + (f", or {', '.join(f'{size:,}' for size in others)}" if others else "")
-    return code(name), sizes, yes(able.fused), "of Cohere" if able.base64 else "of the gateway"
+    types = [name for name in able.types if name != "base64"]
+    return code(name), sizes, yes(able.fused), codes(types), "of Cohere" if "base64" in able.types else "of the gateway"
 
 
 def successors() -> str:
     return table(("Asked for", "Served by"), ((code(old), code(new)) for old, new in SUCCESSORS.items()))
+
+
+def synonyms() -> str:
+    return table(("Name", "Cohere's"), ((code(name), code(model)) for name, model in SYNONYMS.items()))
 
 
 def efforts() -> str:
@@ -270,6 +275,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "models": models,
     "embedders": embedders,
     "successors": successors,
+    "synonyms": synonyms,
     "efforts": efforts,
     "errors": errors,
     "refusals": refusals,

@@ -69,19 +69,21 @@ TRANSCRIBERS = frozenset({"cohere-transcribe-03-2026", "cohere-transcribe-arabic
 _UNKNOWN = Capabilities(reasoning=True, listed=False)
 
 
-class EmbeddingModel(Struct, frozen=True):
-    """sizes: of its vectors, its own first; none when unknown. base64: it gives vectors in this form.
+EMBEDDING_TYPES = ("float", "int8", "uint8", "binary", "ubinary", "base64")
 
-    fused: texts and images in one input, and as many images in a call as there are.
+
+class EmbeddingModel(Struct, frozen=True):
+    """sizes: of its vectors, its own first; none when unknown. fused: texts and images in one input, and as many images
+    in a call as there are. types: of its vectors, as Cohere names them; where base64 is not among them it is made here.
     """
 
     sizes: tuple[int, ...] = ()
     fused: bool = True
-    base64: bool = True
+    types: tuple[str, ...] = EMBEDDING_TYPES
 
 
 # That the newest give no base64 is a third party's report (docs/cohere-api.md#embed); floats they all give.
-_V5 = EmbeddingModel((2048, 256, 512, 768, 1024, 1536), base64=False)
+_V5 = EmbeddingModel((2048, 256, 512, 768, 1024, 1536), types=("float", "int8", "binary"))
 _V3, _V3_LIGHT = EmbeddingModel((1024,), fused=False), EmbeddingModel((384,), fused=False)
 
 EMBEDDERS: Mapping[str, EmbeddingModel] = {
@@ -94,6 +96,9 @@ EMBEDDERS: Mapping[str, EmbeddingModel] = {
     "embed-multilingual-light-v3.0": _V3_LIGHT,
 }
 _NEW_EMBEDDER = EmbeddingModel()
+
+RETIRED_EMBEDDERS = frozenset({"embed-english-v2.0", "embed-english-light-v2.0", "embed-multilingual-v2.0"})
+"""Embedding models that Cohere removed in April 2026. Nothing serves their callers: the vectors are not comparable."""
 
 
 def embedding_model(model: str) -> EmbeddingModel:

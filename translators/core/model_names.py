@@ -1,4 +1,4 @@
-"""Which Cohere model a caller means: prefix, aliases, successors (docs/models.md)."""
+"""Which Cohere model a caller means: prefix, aliases, synonyms, successors (docs/models.md)."""
 
 from collections.abc import Mapping
 
@@ -19,12 +19,32 @@ SUCCESSORS: Mapping[str, str] = {
     "command-r-2024-10-29": "command-r-08-2024",
     "command": "command-r-08-2024",
     "command-light": "command-r7b-12-2024",
+    "c4ai-aya-expanse-8b": "c4ai-aya-expanse-32b",
+    "c4ai-aya-vision-8b": "c4ai-aya-vision-32b",
+    "rerank-english-v2.0": "rerank-v3.5",
+    "rerank-multilingual-v2.0": "rerank-v3.5",
 }
-"""Ids that Cohere removed on 15 September 2025 (docs/cohere-api.md#models) and what serves their callers now."""
+"""Ids that Cohere removed in 2025 and 2026 (docs/cohere-api.md#models) and what serves their callers now.
+
+No embedding model is among them: vectors of one model cannot be compared with another's.
+"""
+
+SYNONYMS: Mapping[str, str] = {
+    "command-a": "command-a-03-2025",
+    "embed-5-pro": "embed-v5.0-pro",
+    "embed-5-fast": "embed-v5.0-fast",
+    "rerank-5-pro": "rerank-v5.0-pro",
+    "rerank-5-fast": "rerank-v5.0-fast",
+    "rerank-4-pro": "rerank-v4.0-pro",
+    "rerank-4-fast": "rerank-v4.0-fast",
+}
+"""What OpenRouter and Vercel call models -> Cohere's id (https://docs.cohere.com/docs/cohere-on-openrouter). The same
+model under another name is no news to its caller.
+"""
 
 
 def resolve(requested: str, policy: Policy) -> str:
-    """Cohere's id for the model a caller asked for: alias, then prefix, then alias again, then successor."""
+    """Return Cohere's id for a model: alias, then prefix, then alias again, then synonym, then successor."""
     name = policy.aliases.get(requested, requested)
     # `cohere:x` is any-llm's and Otari's spelling; both are in use.
     if name.startswith((PREFIX, "cohere:")):
@@ -32,18 +52,20 @@ def resolve(requested: str, policy: Policy) -> str:
     name = policy.aliases.get(name, name)
     if name.startswith(PREFIX):
         name = name[len(PREFIX) :]
+    name = SYNONYMS.get(name, name)
     if policy.successors:
         name = SUCCESSORS.get(name, name)
     return policy.model_overrides.get(name, name) if policy.model_overrides else name
 
 
 def resolve_and_note(requested: str, policy: Policy, notes: Notes) -> str:
-    """The same, told where it is another one than was asked for. Raises InvalidField for an empty name."""
+    """Return the same, noted where it is another model than was asked for. Raises InvalidField for an empty name."""
     model = resolve(requested, policy)
     if not model:
         raise InvalidField("model", "'model' must not be empty", "empty_string")
-    if model != without_prefix(requested):
-        notes.inform("model", f"model {without_prefix(requested)} -> {model}")
+    name = without_prefix(requested)
+    if model != SYNONYMS.get(name, name):
+        notes.inform("model", f"model {name} -> {model}")
     return model
 
 

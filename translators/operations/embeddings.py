@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
-from translators.core.capabilities import EmbeddingModel, embedding_model
+from translators.core.capabilities import RETIRED_EMBEDDERS, EmbeddingModel, embedding_model
 from translators.core.contracts import Context, TranslatedResponse, Workload
 from translators.core.errors import Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, read, required, send, with_extra
@@ -24,6 +24,11 @@ from translators.operations.embeddings_answer import Vector, View, embedding_lis
 from translators.operations.embeddings_answer import read as read_vector
 from translators.operations.embeddings_input import Input, Inputs, Part, parts, single_part
 from translators.request.parameters import PRIORITY, USER, Positive
+
+REMOVED = (
+    "Cohere has removed this model, and vectors of other models cannot be compared with its: "
+    "embed your texts again, say with embed-v4.0"
+)
 
 FIELDS: tuple[Field, ...] = (
     read("model", str, "prefix, aliases and successors are resolved; the answer repeats the caller's name"),
@@ -93,6 +98,8 @@ class EmbeddingsRequest(Struct, frozen=True):
 
     def caller_failure(self, failed: Failure) -> Failure:
         param = failed.param
+        if failed.code == "model_not_found" and self.model in RETIRED_EMBEDDERS:
+            failed = replace(failed, message=f"{failed.message.rstrip('.')}. {REMOVED}")
         return failed if param is None or param in self.fields_given else failed.at(PARAMS.get(param, param))
 
     def second_attempt(self, failed: Failure) -> "EmbeddingsRequest | None":
@@ -124,7 +131,8 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     inputs = Inputs(model_row, input_type, context.vocabulary, notes).read(fields)
     size, output_dimension = _size(fields, model_row, notes)
     embedding_type, types = _types(fields)
-    cached_types = _upstream_types((embedding_type, *types), model_row.base64)
+    _check_types(types, model, model_row)
+    cached_types = _upstream_types((embedding_type, *types), "base64" in model_row.types)
     wanted = _upstream_types(cached_types, not as_floats)
     view = View(fields["model"], embedding_type, types, wanted, cached_types, size, context.policy.usage_base)
     calls = parts(range(len(inputs)), inputs, model_row)
@@ -156,6 +164,14 @@ def _types(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     if len(types) == 1 and types != ("float",):
         return types[0], types
     return fields.get("encoding_format", "float"), types
+
+
+def _check_types(types: Sequence[str], model: str, model_row: EmbeddingModel) -> None:
+    """Raises InvalidField for a type of vectors that the model does not give and that cannot be made here."""
+    for index, name in enumerate(types):
+        if name not in model_row.types and name != "base64":
+            message = f"Invalid 'embedding_types[{index}]': '{model}' gives {', '.join(model_row.types)}, not {name}"
+            raise InvalidField(f"embedding_types[{index}]", message)
 
 
 def _upstream_types(types: Iterable[str], base64: bool) -> tuple[str, ...]:

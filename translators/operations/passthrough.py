@@ -16,7 +16,7 @@ from schemas.cohere.native import Ending, NativeRequest, decode_answer, decode_i
 from translators.answer.usage import counts
 from translators.core.contracts import Policy, UsageBase, UsageTotals
 from translators.core.errors import Failure
-from translators.core.model_names import resolve
+from translators.core.model_names import SUCCESSORS, resolve_and_note
 from translators.core.notes import Notes
 
 RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
@@ -84,12 +84,40 @@ def rewrite_chat(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
             else:
                 fields[name] = Raw(_encode(meant_word))
                 notes.inform(name, f"{name} {word} sent as {meant_word}")
-    model = _word(fields.get("model", Raw(b"")))
-    served = resolve(model, policy) if model else model
-    if served != model:
-        fields["model"] = Raw(_encode(served))
-        notes.inform("model", f"model {model} -> {served}")
-    return (_encode(fields) if len(notes) else body), notes
+    served = _put_model(fields, policy, notes)
+    return (_encode(fields) if served or len(notes) else body), notes
+
+
+def rewrite_model(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
+    """Puts Cohere's id of the model into a request to the alias. A body that needs no change is returned as it is."""
+    notes = Notes()
+    try:
+        fields = _decode_fields(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return body, notes
+    return (_encode(fields) if _put_model(fields, policy, notes) else body), notes
+
+
+def replace_removed_model(body: bytes, model: str, policy: Policy) -> tuple[bytes, Notes]:
+    """Puts a removed model's successor into a request. Any other body is returned as it is. model: the body's."""
+    notes = Notes()
+    if not policy.successors or model not in SUCCESSORS:
+        return body, notes
+    fields = _decode_fields(body)
+    fields["model"] = Raw(_encode(SUCCESSORS[model]))
+    notes.inform("model", f"model {model} -> {SUCCESSORS[model]}")
+    return _encode(fields), notes
+
+
+def _put_model(fields: dict[str, Raw], policy: Policy, notes: Notes) -> bool:
+    """Returns whether the model is written otherwise at Cohere; noted where it is another model."""
+    requested = _word(fields.get("model", Raw(b"")))
+    if not requested:
+        return False
+    model = resolve_and_note(requested, policy, notes)
+    if model != requested:
+        fields["model"] = Raw(_encode(model))
+    return model != requested
 
 
 def _word(value: Raw) -> str:
