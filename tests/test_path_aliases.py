@@ -228,6 +228,42 @@ def test_a_body_that_is_none_at_azure(theatre: Stage, body: bytes, code: str) ->
     assert not theatre.upstream.requests
 
 
+CLOUDFLARE = "/client/v4/accounts/0123abcd/ai/v1"
+
+
+def test_cloudflares_urls_of_openais_api(demo: Gateway) -> None:
+    for path, body in (
+        ("/chat/completions", {"model": A, "messages": QUESTION}),
+        ("/responses", {"model": A, "input": "Hi"}),
+        ("/embeddings", {"model": "embed-v4.0", "input": "Hi"}),
+    ):
+        assert demo.ask("POST", f"{CLOUDFLARE}{path}", body).status == 200
+    assert demo.ask("POST", f"{CLOUDFLARE}/nothing", {}).error["code"] == "unknown_url"
+
+
+@pytest.mark.parametrize("account", ["0123abcd", "acct"])
+def test_cloudflares_urls_of_coheres_api(theatre: Stage, account: str) -> None:
+    theatre.plays(answered())
+    path = f"/v1/{account}/our-gateway/cohere/v2/chat"
+    seen = theatre.gateway.ask("POST", path, {"model": f"cohere/{A}", "messages": QUESTION})
+    assert seen.status == 200 and "finish_reason" in seen.body
+    (request,) = theatre.upstream.requests
+    assert request.path == "/v2/chat"
+    assert b'"model":"%s"' % A.encode() in request.body
+
+
+def test_an_error_at_cloudflares_url_has_coheres_shape(theatre: Stage) -> None:
+    theatre.plays(answered())
+    seen = theatre.gateway.ask("POST", "/v1/acct/gw/cohere/v2/../chat", {"model": A})
+    assert seen.status == 400 and "message" in seen.body
+
+
+@pytest.mark.parametrize("path", ["/v1/models/x/cohere/y", "/v1/models/cohere/command-r-08-2024"])
+def test_a_models_name_is_no_url_of_cloudflares(demo: Gateway, path: str) -> None:
+    seen = demo.ask("GET", path, None)
+    assert seen.status in (200, 404) and seen.body.get("object") == "model" or seen.error["code"] == "model_not_found"
+
+
 @pytest.mark.parametrize("path", ["/cohere/v1/chat/", "/litellm/cohere/v2/chat", "/deployments/x/nothing", "/v2/chat"])
 def test_nothing_is_served_where_nothing_is_meant(theatre: Stage, path: str) -> None:
     theatre.plays(answered())

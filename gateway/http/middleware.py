@@ -105,7 +105,7 @@ class GatewayMiddleware:
                     remove_credentials(scope["headers"], headers)
                 await self._router(scope, receive, respond)
         except Exception as error:
-            await self._fail(_gateway_error(error, scope), record, respond)
+            await self._fail(_gateway_error(error, scope), record, respond, scope["path"])
         except BaseException as error:
             self._lifecycle.fail(record, error)
             raise
@@ -114,15 +114,18 @@ class GatewayMiddleware:
                 drain.discard()
             self._lifecycle.finish(record)
 
-    async def _fail(self, error: Exception, record: RequestRecord, respond: Send) -> None:
-        """Renders any failure. One that no table knows is a bug of ours, logged without the caller's words."""
+    async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
+        """Renders any failure in the shape of the API that is served at this path.
+
+        A failure that no table knows is a bug of ours, logged without the caller's words.
+        """
         failure = self._lifecycle.fail(record, error)
         if failure is None:
             return
         if record.response_started:
             # Only a torn connection still shows the caller that the response is incomplete.
             raise RuntimeError("the response broke off") from None
-        body = error_responses.body(failure, record.path)
+        body = error_responses.body(failure, path)
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = [*error_responses.headers(failure, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from starlette.types import Scope
 
+from gateway.http.error_responses import ALIAS_PREFIX
 from gateway.observability.record import RequestRecord
 from translators.core.notes import Notes
 
@@ -29,6 +30,9 @@ class Spelling(Struct, frozen=True):
     served: str
 
 
+# Cloudflare's AI Gateway puts an account and the name of a gateway before the provider's own path.
+CLOUDFLARE_NATIVE = re.compile(r"\A/v1/(?P<account>[^/]+)/(?P<gateway>[^/]+)/cohere/(?P<rest>.*)\Z")
+
 SPELLINGS: tuple[Spelling, ...] = (
     Spelling("doubled slashes", "/v1//chat/completions", re.compile(r"/{2,}"), "/"),
     Spelling("trailing slashes", "/v1/chat/completions/", re.compile(r"(?<=.)/+\Z"), ""),
@@ -39,13 +43,19 @@ SPELLINGS: tuple[Spelling, ...] = (
         r"/v1/\g<rest>",
     ),
     Spelling("Azure's of today", "/openai/v1/chat/completions", re.compile(r"\A/(?:v1/)*(?:openai/)+(?:v1/)*"), "/v1/"),
+    Spelling(
+        "Cloudflare's",
+        "/client/v4/accounts/ACCOUNT/ai/v1/chat/completions",
+        re.compile(r"\A/client/v4/accounts/[^/]+/ai/v1/"),
+        "/v1/",
+    ),
     Spelling("a doubled version", "/v1/v1/chat/completions", re.compile(r"\A/(?:v1/){2,}"), "/v1/"),
     Spelling("Cohere's of rerank", "/v2/rerank", re.compile(r"\A/(?:v1/)?v2/rerank\Z"), "/v1/rerank"),
     Spelling("no version", "/chat/completions", re.compile(r"\A/(?!v[12]/)"), "/v1/"),
 )
 """In the order in which they are applied."""
 
-PREFIXES = frozenset({"v1", "v2", "openai", "deployments"})
+PREFIXES = frozenset({"v1", "v2", "openai", "deployments", "client"})
 
 
 class PathAliases:
@@ -61,6 +71,9 @@ class PathAliases:
     def rewrite(self, scope: Scope, record: RequestRecord) -> None:
         """Puts the path that is meant into the scope, and the model that an Azure path names into the record."""
         path: str = scope["path"]
+        if "/cohere/" in path and (native := CLOUDFLARE_NATIVE.match(path)) and self._is_cloudflares(native):
+            self._rewrite_native(scope)
+            return
         if _PLAIN.match(path) or path.lstrip("/").partition("/")[0] not in self._first:
             return
         deployment = ""
@@ -73,6 +86,16 @@ class PathAliases:
             return
         scope["path"] = path
         record.deployment = deployment
+
+    def _is_cloudflares(self, native: re.Match[str]) -> bool:
+        """Tells a path of Cloudflare's from other paths in which a model's name begins with `cohere/`."""
+        return native["account"] not in self._first and native["gateway"] not in self._first
+
+    def _rewrite_native(self, scope: Scope) -> None:
+        """Puts the alias of Cohere's native API in the place of Cloudflare's path, in both forms of it."""
+        scope["path"] = CLOUDFLARE_NATIVE.sub(rf"{ALIAS_PREFIX}\g<rest>", scope["path"])
+        raw: bytes = scope["raw_path"]
+        scope["raw_path"] = ALIAS_PREFIX.encode() + raw.split(b"/cohere/", 1)[-1]
 
 
 def note_deployment(record: RequestRecord, notes: Notes) -> None:
