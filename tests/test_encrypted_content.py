@@ -14,16 +14,30 @@ from hypothesis import strategies as st
 from gateway.auth import credentials
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Principal
+from gateway.errors import CallerError
 from gateway.settings.schema import Settings
 from gateway.state import encrypted_content
-from gateway.state.encrypted_content import NONCE_BYTES, PREFIX, Seal, seal_of
-from support.app import MASTER_KEY, REASONING, SERVER_KEY, Stage, end, gateway_over, stage, start, whole
+from gateway.state.encrypted_content import NONCE_BYTES, PREFIX, Seal, TextBudget, seal_of
+from support.app import (
+    CALLER_KEY,
+    MASTER_KEY,
+    REASONING,
+    SERVER_KEY,
+    Seen,
+    Stage,
+    end,
+    gateway_over,
+    stage,
+    start,
+    whole,
+)
 from support.scripted_upstream import event_stream, json_answer, transcript
 
 KEY = "a Cohere key"
 THOUGHT = "The user greets me. I shall greet back, as befits: \N{WAVING HAND SIGN}."
 INCLUDE: Any = ["reasoning.encrypted_content"]
 SERVER = credentials.store(["the server's key"])
+BUDGET = TextBudget(2**40)
 FOREIGN = "input[].encrypted_content ignored (it was not made here)"
 
 
@@ -37,7 +51,7 @@ def seal_with(key: str, owner: str = "") -> Seal:
 @given(st.text())
 def test_what_was_sealed_is_opened(text: str) -> None:
     token = seal_with(KEY, "owner").seal(text)
-    assert seal_with(KEY, "owner").open(token) == text
+    assert seal_with(KEY, "owner").open(token, BUDGET) == text
 
 
 def test_a_token_says_nothing() -> None:
@@ -49,8 +63,8 @@ def test_a_token_says_nothing() -> None:
 
 def test_nobody_else_opens_it() -> None:
     token = seal_with(KEY, "owner").seal(THOUGHT)
-    assert seal_with(KEY, "other").open(token) is None
-    assert seal_with("another Cohere key", "owner").open(token) is None
+    assert seal_with(KEY, "other").open(token, BUDGET) is None
+    assert seal_with("another Cohere key", "owner").open(token, BUDGET) is None
 
 
 def test_a_changed_token_is_not_opened() -> None:
@@ -58,37 +72,46 @@ def test_a_changed_token_is_not_opened() -> None:
     data = base64.urlsafe_b64decode(ours.seal("short")[len(PREFIX) :])
     for place in range(len(data)):
         changed = bytes([*data[:place], data[place] ^ 1, *data[place + 1 :]])
-        assert ours.open(PREFIX + base64.urlsafe_b64encode(changed).decode()) is None
+        assert ours.open(PREFIX + base64.urlsafe_b64encode(changed).decode(), BUDGET) is None
     for length in range(len(data)):
-        assert ours.open(PREFIX + base64.urlsafe_b64encode(data[:length]).decode()) is None
+        assert ours.open(PREFIX + base64.urlsafe_b64encode(data[:length]).decode(), BUDGET) is None
 
 
 @pytest.mark.parametrize(
     "token", ["", "gAAAAABo", PREFIX, PREFIX + "!", PREFIX + "\N{SNOWMAN}", PREFIX + "AAAA", "\udcff"]
 )
 def test_what_is_no_token_is_not_opened(token: str) -> None:
-    assert seal_with(KEY).open(token) is None
+    assert seal_with(KEY).open(token, BUDGET) is None
 
 
 def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     token = seal_with(KEY).seal("x" * 1000)
-    assert seal_with(KEY).open(token)
+    assert seal_with(KEY).open(token, BUDGET)
     monkeypatch.setattr(encrypted_content, "MAX_TEXT_BYTES", 999)
-    assert seal_with(KEY).open(token) is None
+    assert seal_with(KEY).open(token, BUDGET) is None
+
+
+def test_tokens_unpack_to_no_more_than_the_budget_together() -> None:
+    seal, budget = seal_with(KEY), TextBudget(2500)
+    token = seal.seal("x" * 1000)
+    assert seal.open(token, budget) and seal.open(token, budget)
+    with pytest.raises(CallerError, match="unpacks to more than 2500 bytes"):
+        seal.open(token, budget)
+    assert seal.open(seal.seal("x" * 2500), TextBudget(2500))
 
 
 def test_packed_data_that_is_none_is_not_opened() -> None:
     nonce = bytes(NONCE_BYTES)
     credential, label = credentials.store([KEY]), encrypted_content.THOUGHT.label
     data = nonce + encrypted_content._ciphers(credential, label)[0].encrypt(nonce, b"not packed", b"")
-    assert Seal(credential).open(PREFIX + base64.urlsafe_b64encode(data).decode()) is None
+    assert Seal(credential).open(PREFIX + base64.urlsafe_b64encode(data).decode(), BUDGET) is None
 
 
 def test_callers_of_one_key_are_told_apart() -> None:
     one, other = (Principal("name", owner, False, SERVER) for owner in ("one", "other"))
     token = seal_of(one).seal(THOUGHT)
-    assert seal_of(one).open(token) == THOUGHT
-    assert seal_of(other).open(token) is None
+    assert seal_of(one).open(token, BUDGET) == THOUGHT
+    assert seal_of(other).open(token, BUDGET) is None
 
 
 # --- through the gateway ------------------------------------------------------------------------------------
@@ -187,6 +210,26 @@ def test_a_foreign_token_is_ignored_and_noted(staged: Stage) -> None:
     assert _sent(staged) == "Hi."
 
 
+def test_a_request_unpacks_no_more_than_a_body_may_have() -> None:
+    """Whoever brings a Cohere key can make tokens with it, of eleven kilobytes that unpack to eight megabytes."""
+    caller = Authenticator(Settings()).authenticate([(b"authorization", f"Bearer {CALLER_KEY}".encode())])
+    with stage(body_limit=100_000) as staged:
+        token = seal_of(caller).seal("x" * 30_000)
+        assert len(token) < 300
+
+        def ask(count: int) -> Seen:
+            items = [*({"type": "reasoning", "summary": [], "encrypted_content": token} for _ in range(count))]
+            request = {"model": REASONING, "input": [*items, {"role": "user", "content": "Hello"}], "store": False}
+            return staged.gateway.ask("POST", "/v1/responses", request)
+
+        refused = ask(4)
+        assert (refused.status, refused.body["error"]["code"]) == (413, "request_too_large")
+        assert "unpacks to more than 100000 bytes" in refused.body["error"]["message"]
+        assert not staged.upstream.requests
+        staged.plays(json_answer(200, whole()))
+        assert ask(3).status == 200
+
+
 def test_the_servers_key_seals_too() -> None:
     with stage(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
         staged.plays(json_answer(200, _thinking("Hi.")))
@@ -214,5 +257,5 @@ def test_the_servers_keys_may_change(before: list[str], after: list[str], opens:
         for keys in (before, after)
     )
     token = seal_of(old).seal(THOUGHT)
-    assert seal_of(new).open(token) == (THOUGHT if opens else None)
-    assert seal_of(old).open(token) == THOUGHT
+    assert seal_of(new).open(token, BUDGET) == (THOUGHT if opens else None)
+    assert seal_of(old).open(token, BUDGET) == THOUGHT

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from gateway.auth import credentials
 from gateway.auth.principal import Principal
-from gateway.state.encrypted_content import SUMMARY, THOUGHT, seal_of
+from gateway.state.encrypted_content import SUMMARY, THOUGHT, TextBudget, seal_of
 from support import golden, oracle, transcripts
 from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
 from support.scripted_upstream import json_answer
@@ -146,17 +146,18 @@ def test_what_is_too_long_is_halved_and_noted() -> None:
 # --- the seal -----------------------------------------------------------------------------------------------
 
 OWNER = Principal("own key", "owner", True, credentials.store(["cohere-key"]))
+BUDGET = TextBudget(2**40)
 
 
 def test_a_summary_and_a_thought_are_never_mistaken_for_each_other() -> None:
     thoughts, summaries = seal_of(OWNER, THOUGHT), seal_of(OWNER, SUMMARY)
     thought, summary = thoughts.seal("text"), summaries.seal("text")
-    assert thoughts.open(thought) == summaries.open(summary) == "text"
+    assert thoughts.open(thought, BUDGET) == summaries.open(summary, BUDGET) == "text"
     for token in (thought, summary):
         body = token.partition(".")[2]
         for seal, own, kind in ((thoughts, thought, THOUGHT), (summaries, summary, SUMMARY)):
             if token != own:
-                assert seal.open(token) is None and seal.open(kind.prefix + body) is None
+                assert seal.open(token, BUDGET) is None and seal.open(kind.prefix + body, BUDGET) is None
 
 
 def test_a_summary_is_an_instruction_to_the_model() -> None:

@@ -6,6 +6,7 @@ replaced; which call replaces it is decided here. How a response is made and sen
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -24,7 +25,7 @@ from gateway.pipeline.services import Services
 from gateway.pipeline.streaming import ResponseSink
 from gateway.state.connection_state import SocketTurn
 from gateway.state.conversation_state import ConversationState, LoadedState, new_response_id
-from gateway.state.encrypted_content import SUMMARY, seal_of
+from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
 from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
 from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
 from translators.core.errors import Failure, TranslationError
@@ -200,6 +201,7 @@ def context_of(
 ) -> Context:
     """Returns what the translation of one request may know. model_overrides: see `Policy`."""
     thoughts, summaries = seal_of(record.principal), seal_of(record.principal, SUMMARY)
+    budget = TextBudget(services.settings.body_limit)
     policy, catalog = services.policy, services.catalog
     if model_overrides is not None:
         policy = replace(policy, model_overrides=model_overrides)
@@ -211,9 +213,9 @@ def context_of(
             loaded.history if loaded else (),
             loaded.items if loaded else {},
             thoughts.seal,
-            thoughts.open,
+            partial(thoughts.open, budget=budget),
             summaries.seal,
-            summaries.open,
+            partial(summaries.open, budget=budget),
         ),
         strict=record.strict,
         vocabulary=vocabulary,

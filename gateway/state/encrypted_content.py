@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from gateway.auth.credentials import Credential, cohere_keys
 from gateway.auth.principal import Principal
+from gateway.errors import CallerError, failure
 
 
 class Kind(Struct, frozen=True):
@@ -41,6 +42,29 @@ MAX_TEXT_BYTES = 8 * 1024 * 1024
 """Of one text: no model writes so much."""
 
 
+class TextBudget:
+    """The bytes of text that the tokens of one request may still unpack to.
+
+    A token of eleven kilobytes can unpack to MAX_TEXT_BYTES, and a request can carry thousands of them.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = self._remaining = max_bytes
+
+    def decompress(self, compressed: bytes) -> bytes | None:
+        """Returns the text; None for one of more than MAX_TEXT_BYTES, or cut short. Raises zlib.error.
+
+        Raises CallerError (413), before more is unpacked than remains.
+        """
+        decompressor = zlib.decompressobj()
+        text = decompressor.decompress(compressed, min(MAX_TEXT_BYTES, self._remaining) + 1)
+        self._remaining -= len(text)
+        if self._remaining < 0:
+            message = f"The encrypted content in this request unpacks to more than {self.max_bytes} bytes"
+            raise CallerError(failure("body_too_large", message))
+        return text if decompressor.eof and len(text) <= MAX_TEXT_BYTES else None
+
+
 class Seal:
     """Seals and opens tokens of one kind for one owner, with keys derived from the Cohere keys behind a credential.
 
@@ -57,22 +81,24 @@ class Seal:
         ciphertext = cipher.encrypt(nonce, zlib.compress(text.encode()), self._owner)
         return self._kind.prefix + base64.urlsafe_b64encode(nonce + ciphertext).decode()
 
-    def open(self, token: str) -> str | None:
-        """Returns the text of a token; None for one that was not made here, or not for this owner."""
+    def open(self, token: str, budget: TextBudget) -> str | None:
+        """Returns the text of a token; None for one that was not made here, or not for this owner.
+
+        Raises CallerError (413) when the budget is exhausted.
+        """
         if not token.startswith(self._kind.prefix):
             return None
         for cipher in _ciphers(self._credential, self._kind.label):
-            if (text := self._decrypt(cipher, token)) is not None:
+            if (text := self._decrypt(cipher, token, budget)) is not None:
                 return text
         return None
 
-    def _decrypt(self, cipher: AESGCM, token: str) -> str | None:
+    def _decrypt(self, cipher: AESGCM, token: str, budget: TextBudget) -> str | None:
         try:
             data = base64.b64decode(token[len(self._kind.prefix) :], b"-_", validate=True)
             compressed = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
-            decompressor = zlib.decompressobj()
-            text = decompressor.decompress(compressed, MAX_TEXT_BYTES)
-            return text.decode() if decompressor.eof else None
+            text = budget.decompress(compressed)
+            return text.decode() if text is not None else None
         except (binascii.Error, ValueError, InvalidTag, zlib.error):
             return None
 
