@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from gateway.store import conversations
 from gateway.store.errors import ChainBroken, ChainTooLong
-from gateway.store.tables import EVENTS, RESPONSES, RUNS, insert_new, not_expired
+from gateway.store.tables import EVENTS, RESPONSES, RUNS, database_time, insert_new, not_expired
 
 LIVE = ("queued", "in_progress")
 
@@ -184,10 +184,11 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
 # --- in the background --------------------------------------------------------------------------------------
 
 
-def begin(connection: Connection, response: StoredResponse, events: Sequence[bytes], lease_until: float) -> None:
-    """Inserts a live response, its first events, and its run."""
+def begin(connection: Connection, response: StoredResponse, events: Sequence[bytes], lease: float) -> None:
+    """Inserts a live response, its first events, and its run. lease: seconds, by the database's clock."""
     connection.execute(insert(RESPONSES), msgspec.structs.asdict(response))
-    connection.execute(insert(RUNS), {"response_id": response.id, "lease_until": lease_until, "cancel": False})
+    run = {"response_id": response.id, "lease_until": database_time() + lease, "cancel": False}
+    connection.execute(insert(RUNS).values(run))
     _insert_events(connection, response.id, 0, events)
 
 
@@ -232,9 +233,9 @@ def _lock_run(connection: Connection, id: str) -> bool:
     return connection.scalar(select(RUNS.c.response_id).where(RUNS.c.response_id == id).with_for_update()) is not None
 
 
-def renew(connection: Connection, ids: Collection[str], lease_until: float) -> None:
+def renew(connection: Connection, ids: Collection[str], lease: float) -> None:
     """Extends the leases of these responses, whose worker is alive."""
-    connection.execute(update(RUNS).where(RUNS.c.response_id.in_(ids)).values(lease_until=lease_until))
+    connection.execute(update(RUNS).where(RUNS.c.response_id.in_(ids)).values(lease_until=database_time() + lease))
 
 
 def request_cancel(connection: Connection, owner: str, id: str) -> bool:
@@ -250,14 +251,14 @@ def active(connection: Connection, ids: Collection[str]) -> set[str]:
     )
 
 
-def fail_interrupted(connection: Connection, now: float, limit: int, end_interrupted: EndInterrupted) -> list[str]:
+def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInterrupted) -> list[str]:
     """Ends at most `limit` responses whose lease is over: cancelled where that was asked for, else failed.
 
     Returns their ids.
     """
     interrupted = connection.execute(
         select(RUNS.c.response_id, RUNS.c.cancel)
-        .where(RUNS.c.lease_until < now)
+        .where(RUNS.c.lease_until < database_time())
         .order_by(RUNS.c.lease_until)
         .limit(limit)
         .with_for_update(skip_locked=True)  # another replica ends those, or their worker has come back

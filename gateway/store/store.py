@@ -17,7 +17,7 @@ from gateway.store.conversations import Conversation, Order, Page
 from gateway.store.database import Database
 from gateway.store.errors import ItemExists, StoreUnavailable
 from gateway.store.responses import LIVE, Batches, EndInterrupted, StoredResponse
-from gateway.store.tables import VERSION
+from gateway.store.tables import VERSION, database_time
 
 MAX_CHAIN_LINKS = 200
 """Responses that one request may continue, one after the other."""
@@ -47,7 +47,7 @@ class Store:
         """url: SQLAlchemy's; ValueError for a bad one. end_interrupted: makes the body of an interrupted response.
 
         timeout: seconds for each call. lease: seconds without `renew` after which a response's worker counts as gone;
-        renew three times as often. clock: Unix seconds; replicas should agree on it to within the lease.
+        renew three times as often; the database's clock measures it. clock: Unix seconds, for what has expired.
         """
         self._database = Database(url, timeout, pool_size)
         self._end_interrupted = end_interrupted
@@ -122,7 +122,7 @@ class Store:
         """Stores a response that is queued or in progress, with a lease for its worker, and its first events."""
         if response.status not in LIVE:
             raise ValueError("a finished response is saved, not begun")
-        await self._database.write(lambda c: responses.begin(c, response, events, self._now() + self.lease))
+        await self._database.write(lambda c: responses.begin(c, response, events, self.lease))
 
     async def update(
         self,
@@ -142,7 +142,7 @@ class Store:
 
     async def renew(self, ids: Collection[str]) -> None:
         """Extends the leases of these responses: the heartbeat of their worker."""
-        await self._database.write(lambda c: responses.renew(c, ids, self._now() + self.lease))
+        await self._database.write(lambda c: responses.renew(c, ids, self.lease))
 
     async def append_events(self, batches: Batches) -> set[str]:
         """Adds events to several responses. May be repeated: an event that is there already stays.
@@ -167,16 +167,15 @@ class Store:
         """Returns those of these ids that need no more work: finished, asked to stop, deleted, or interrupted."""
         return set(ids) - await self._database.read(lambda c: responses.active(c, ids))
 
-    async def fail_interrupted(self, now: float | None = None) -> list[str]:
+    async def fail_interrupted(self) -> list[str]:
         """Ends the responses whose worker has not renewed its lease: cancelled where asked for, else failed.
 
         Returns their ids.
         """
-        moment = self._now() if now is None else now
         ended: list[str] = []
         while True:
             batch = await self._database.write(
-                lambda c: responses.fail_interrupted(c, moment, INTERRUPTED_BATCH, self._end_interrupted)
+                lambda c: responses.fail_interrupted(c, INTERRUPTED_BATCH, self._end_interrupted)
             )
             ended += batch
             if len(batch) < INTERRUPTED_BATCH:
@@ -239,9 +238,12 @@ class Store:
     # --- expired rows -----------------------------------------------------------------------------------
 
     async def purge(self, now: float | None = None, batch: int = 500) -> int:
-        """Deletes expired rows, in transactions of at most `batch` rows. Returns their number."""
+        """Deletes expired rows, in transactions of at most `batch` rows. Returns their number.
+
+        now: Unix seconds; else the database's clock decides, so that a wrong clock of this process deletes nothing early.
+        """
         deleted = 0
-        for statement in retention.delete_statements(self._now() if now is None else now, batch):
+        for statement in retention.delete_statements(database_time() if now is None else int(now), batch):
             while True:
                 rows = await self._database.write(partial(_row_count, statement))
                 deleted += rows

@@ -26,6 +26,8 @@ from sqlalchemy import (
     or_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 MAX_NAME_LENGTH = 255
 
@@ -128,6 +130,23 @@ HEAD = "0003"
 def not_expired(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> ColumnElement[bool]:
     """The condition that a row has not expired. Each query has it, because expired rows are deleted later."""
     return or_(expires_at.is_(None), expires_at > (int(now) if isinstance(now, float | int) else now))
+
+
+class database_time(FunctionElement[float]):
+    """The database's own clock in Unix seconds, the same for all processes that share the database."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(element: database_time, compiler: Any, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_time, "postgresql")
+def _postgresql_time(element: database_time, compiler: Any, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 
 def insert_new(connection: Connection, table: Table) -> Any:
