@@ -27,6 +27,7 @@ from gateway.observability.access_log import Log
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
+from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.background import Background
 from gateway.pipeline.offload import Offload
@@ -57,14 +58,21 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     models = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
     catalog = ModelCatalog(upstream, models, settings.models.cache_seconds)
     try:
-        state = ConversationState(settings.database_url, settings.response_days, log)
+        state = ConversationState(
+            settings.database_url,
+            settings.response_days,
+            log,
+            settings.max_stored_bytes,
+            settings.max_stored_bytes_per_caller,
+        )
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
     cache = ResponseCache(settings, log)
-    lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics)
-    offload = Offload(settings.offload)
+    accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
+    lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics, accepted_keys)
+    policy = settings.policy
     services = Services(
-        settings, settings.policy, upstream, catalog, metrics, lifecycle, admission, state, cache, offload
+        settings, policy, upstream, catalog, metrics, lifecycle, admission, state, cache, offload, accepted_keys
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()

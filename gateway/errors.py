@@ -113,6 +113,9 @@ ERRORS: Mapping[str, Meaning] = {
     ),
     "stopping": Meaning(503, _SERVER, "gateway_stopping", "the gateway stopped before the answer was complete"),
     "silent": Meaning(504, _SERVER, "upstream_timeout", "Cohere did not answer in time (`timeouts`)"),
+    "storage_full": Meaning(
+        507, _SERVER, "storage_limit_reached", "`max_stored_bytes`, or a caller's share, is stored"
+    ),
     "unknown_version": Meaning(505, _INVALID, "unsupported_http_version", "the request is not HTTP/1.0 or HTTP/1.1"),
 }
 """The gateway's own errors. Cohere's refusals have their table in `translators/core/upstream_errors.py`."""

@@ -92,7 +92,7 @@ class Action(Struct, frozen=True):
     """A row: a method of a path.
 
     name: of the operation, in log and metrics. respond: makes the whole response, or the events of a stream. required:
-    the fields that the body must have; None where no body is read.
+    the fields that the body must have; None where no body is read, and nothing is stored.
     """
 
     name: str
@@ -317,6 +317,9 @@ class StoredEndpoint:
         path, query = scope["path_params"], QueryParams(scope["query_string"])
         store = await state.open()
         try:
+            if action.required is not None:
+                await self._services.accepted_keys.ensure(record.principal)
+                await state.ensure_room(record.principal.owner, sum(map(len, fields.get("items", ()))))
             request = StoredRequest(store, state, self._background, record.principal, path, query, fields, notes)
             response = await action.respond(request)
             if not isinstance(response, bytes):

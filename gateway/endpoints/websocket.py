@@ -209,6 +209,8 @@ class Socket:
         assert state_options is not None and finished_response is not None, "operations on sockets have state"
         response_id = new_response_id()
         loaded = await turn.load(state_options(body, response_id), response_id, request.principal)
+        if loaded.options.store:
+            await self._services.accepted_keys.ensure(request.principal)
         prepared = self._operation.prepare(body, context_of(self._services, request, loaded))
         request.notes = len(prepared.notes)
         await turn.save(loaded, request.principal, finished_response(prepared.final), prepared.final)

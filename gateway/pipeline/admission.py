@@ -12,6 +12,7 @@ from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
+from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
@@ -20,8 +21,8 @@ from translators.core.notes import Notes
 class AdmissionController:
     """Decides which requests may call Cohere."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, accepted_keys: AcceptedKeys) -> None:
+        self._metrics, self._accepted_keys = metrics, accepted_keys
 
     async def admit(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
         """Lets a request in that calls this method of Cohere's; `notes` are those of its translation.
@@ -29,7 +30,7 @@ class AdmissionController:
         Raises CallerError for one that may not.
         """
         record.model = workload.model
-        return Admission(self._metrics, record, notes)
+        return Admission(self._metrics, self._accepted_keys, record, notes)
 
 
 class Admission:
@@ -38,10 +39,10 @@ class Admission:
     notes: of the translation that was answered, for the caller and the metrics.
     """
 
-    __slots__ = ("_metrics", "notes", "record")
+    __slots__ = ("_accepted_keys", "_metrics", "notes", "record")
 
-    def __init__(self, metrics: Metrics, record: RequestRecord, notes: Notes) -> None:
-        self._metrics, self.record, self.notes = metrics, record, notes
+    def __init__(self, metrics: Metrics, accepted_keys: AcceptedKeys, record: RequestRecord, notes: Notes) -> None:
+        self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
 
     @property
     def principal(self) -> Principal:
@@ -70,7 +71,10 @@ class Admission:
     async def accept(self, response: UpstreamResponse) -> UpstreamResponse:
         """Returns a response that is a success. Raises UpstreamError with Cohere's refusal for any other."""
         self.see(response)
-        await response.raise_for_status(self.record.principal.own_key)
+        principal = self.record.principal
+        await response.raise_for_status(principal.own_key)
+        if principal.own_key:
+            self._accepted_keys.add(principal)
         return response
 
     def retried(self, reasons: Sequence[str]) -> None:

@@ -14,8 +14,9 @@ from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from gateway.errors import CallerError, failure, failure_of
+from gateway.errors import CallerError, UpstreamError, failure, failure_of
 from gateway.observability.access_log import Log
 from gateway.observability.record import RequestRecord
 from gateway.pipeline.event_replay import replay
@@ -26,6 +27,7 @@ from gateway.store.errors import ConversationMissing, StoreError, StoreUnavailab
 from gateway.store.responses import LIVE, Batches, StoredResponse
 from translators.core.contracts import QueuedResponse, Stream, Translation
 from translators.core.errors import CANCELLED, Failure
+from translators.operations import responses_answer, stored_responses
 
 MAX_QUEUED = 1000
 """Responses that wait for others to end."""
@@ -89,13 +91,16 @@ class Background:
         self._deadline: float | None = None
 
     async def begin(self, handler: RequestHandler, call: Translation) -> Accepted:
-        """Stores a call as queued and starts to work on it. Raises CallerError (503), before Cohere is paid."""
+        """Stores a call as queued and starts to work on it. Raises CallerError (503), before Cohere is paid; raises
+        UpstreamError for a key that Cohere does not accept.
+        """
         if self._deadline is not None:
             raise CallerError(STOPPING)
         runs = self._runs.values()
         size = sum(run.size for run in runs)
         if len(runs) >= self.services.settings.max_background_responses + MAX_QUEUED or size > MAX_REQUEST_BYTES:
             raise CallerError(BUSY)
+        await self.services.accepted_keys.ensure(handler.record.principal)
         assert handler.operation.queued_response is not None, "operations with state can run in the background"
         queued = handler.operation.queued_response(call)
         run = Run(self, handler, call, queued)
@@ -271,6 +276,7 @@ class Run:
         self.changed = asyncio.Event()
         self._stop_reason: Failure | None = None
         self._stream_begun = False
+        self._refused = False  # Cohere refused the request: its contents are not stored
         self._final: bytes | None = None  # the response object, once it is complete
         # The newest stored events, from the number `_first` on, and those that are not stored yet.
         self._stored: list[bytes] = []
@@ -343,6 +349,7 @@ class Run:
         except Exception as error:
             why = failure_of(error)
             self._background.log.failure(self.record.request_id, error, why)
+            self._refused = isinstance(error, UpstreamError) and why.status < 500 and not self._stream_begun
             await self._fail(why)
 
     async def _fail(self, why: Failure) -> None:
@@ -408,6 +415,9 @@ class Run:
     async def _finish(self) -> None:
         """Stores the complete response, its last events, and its items in its conversation. Raises StoreUnavailable."""
         assert self._final is not None
+        if self._refused:
+            await self._finish_refused(self._final)
+            return
         row, items = self._row(self._final)
         # The writer may be storing some of these at this moment; an event that is stored twice does no harm.
         events = list(self._pending) if self._streamed else []
@@ -418,6 +428,15 @@ class Run:
             # It was deleted meanwhile. The response stays, as do the earlier responses of that conversation.
             stored = await self._background.retry(partial(self._store.update, row, (), number, events))
         if stored:
+            self.publish(number, events)
+
+    async def _finish_refused(self, final: bytes) -> None:
+        """Stores that the response failed, without the contents of its request: those of its events go as well."""
+        body = stored_responses.without_request(final)
+        row = replace(self._row(body)[0], items=b"[]")
+        number = self._first + len(self._stored)
+        events = [responses_answer.last_event(row.status, body, number)] if self._streamed else []
+        if await self._background.retry(partial(self._store.update, row, (), number, events, discard_events=True)):
             self.publish(number, events)
 
     def _notify(self) -> None:

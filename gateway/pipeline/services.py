@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
+from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.offload import Offload
 from gateway.pipeline.response_cache import ResponseCache
@@ -27,3 +28,4 @@ class Services(Struct):
     state: ConversationState
     cache: ResponseCache
     offload: Offload
+    accepted_keys: AcceptedKeys

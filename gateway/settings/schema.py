@@ -210,6 +210,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 keeps it forever"), Meta(ge=0, le=36_500)
     ] = 30.0
+    max_stored_bytes: Annotated[
+        int, _about("most bytes of stored responses and conversations; 0 sets no limit"), Meta(ge=0)
+    ] = 16 * 1024 * 1024 * 1024
+    max_stored_bytes_per_caller: Annotated[
+        int,
+        _about("most bytes of them for one caller; callers without keys of their own are one; 0 sets no limit"),
+        Meta(ge=0),
+    ] = 4 * 1024 * 1024 * 1024
     max_background_responses: Annotated[
         int, _about("background responses that a worker generates at one time; further ones are queued"), Meta(ge=1)
     ] = 100

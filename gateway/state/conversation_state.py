@@ -7,11 +7,13 @@ byte leaves.
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
@@ -39,8 +41,22 @@ SAVE_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 MAX_DEFERRED_BYTES = 64 * 1024 * 1024
 """Of all responses that wait for the storage; more are given up at once."""
 
+RECOVERY_SECONDS = 1.0
+"""How long a request waits for the responses before it to be stored, once the storage works again."""
+
 UNAVAILABLE = failure("no_storage", "The database does not answer; with 'store': false the request works without it")
 """503, before Cohere is paid."""
+
+_MORE_ROOM = "delete responses or conversations; with 'store': false the request works without it"
+
+CALLER_FULL = replace(
+    failure("storage_full", f"As much is stored for this caller as max_stored_bytes_per_caller allows: {_MORE_ROOM}"),
+    should_retry=False,
+)
+STORAGE_FULL = replace(
+    failure("storage_full", f"As much is stored in all as max_stored_bytes allows: {_MORE_ROOM}"), should_retry=False
+)
+"""507. Both are refused before Cohere is paid."""
 
 TOO_LONG = failure(
     "bad_request",
@@ -67,13 +83,17 @@ class LoadedState(Struct, frozen=True):
 class ConversationState:
     """The store, opened once. A store that cannot be opened is usable all the same: each call tries again."""
 
-    def __init__(self, url: str, days: float, log: Log) -> None:
-        """url: of the database. days: until what is stored expires; 0 is never. Raises ValueError for a bad URL."""
+    def __init__(self, url: str, days: float, log: Log, max_bytes: int = 0, max_bytes_per_owner: int = 0) -> None:
+        """url: of the database. days: until what is stored expires; 0 is never. max_bytes: that may be stored, in all
+        and for one owner; 0 sets no limit. Raises ValueError for a bad URL.
+        """
         self.store = Store(url, end_interrupted)
         self._days, self._log = days, log
+        self._max_bytes, self._max_bytes_per_owner = max_bytes, max_bytes_per_owner
         self._opening: asyncio.Task[None] | None = None
         self._deferred: dict[asyncio.Task[None], int] = {}  # responses that wait for the storage, and their bytes
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._retry_now = asyncio.Event()
 
     async def _open(self) -> None:
         try:
@@ -85,7 +105,8 @@ class ConversationState:
         """Closes the store, if anybody has opened it, after a last attempt to save what waits for it."""
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
-            self._stopping.set()
+            self._stopping = True
+            self._retry_now.set()
             await asyncio.gather(*self._deferred, return_exceptions=True)
             await self.store.stop()
 
@@ -104,6 +125,28 @@ class ConversationState:
         """When what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
+    async def ensure_room(self, owner: str, size: int = 0) -> None:
+        """Makes sure that an owner may store so many more bytes.
+
+        Raises CallerError: 503 while nothing can be stored, 507 once the limits are reached. While a response that was
+        sent is not stored yet, no other is taken: a storage that is full would lose that one, too.
+        """
+        store = await self.open()
+        try:
+            usage = await store.check(owner)
+        except StoreUnavailable as error:
+            self.log_failure(error)
+            raise CallerError(UNAVAILABLE) from error
+        if self._deferred:
+            self._retry_now.set()
+            await asyncio.wait(set(self._deferred), timeout=RECOVERY_SECONDS)
+            if self._deferred:
+                raise CallerError(UNAVAILABLE)
+        if self._max_bytes_per_owner and usage.owner + size > self._max_bytes_per_owner:
+            raise CallerError(CALLER_FULL)
+        if self._max_bytes and usage.total + size > self._max_bytes:
+            raise CallerError(STORAGE_FULL)
+
     # --- before the call ------------------------------------------------------------------------------------
 
     async def load(self, options: StateOptions, response_id: str, caller: Principal) -> LoadedState:
@@ -116,14 +159,14 @@ class ConversationState:
         """The history that a request continues (JSON arrays), and the stored items that it refers to, by id.
 
         A request that needs nothing of the storage does not touch it. Raises CallerError: 404 for a response or a
-        conversation that is not there, 400 for too long a history, 503 while the storage does not answer.
+        conversation that is not there, 400 for too long a history; 503 and 507 as `ensure_room`.
         """
         if not (options.store or options.previous_response_id or options.conversation or options.references):
             return (), {}
+        if options.store:
+            await self.ensure_room(caller.owner, sum(len(item) for _, item in options.items))
         store = await self.open()
         try:
-            if options.store and not await store.ping():
-                raise CallerError(UNAVAILABLE)
             return await self._history(store, options, caller), await self._items(store, options, caller)
         except StoreUnavailable as error:
             self.log_failure(error)
@@ -193,25 +236,24 @@ class ConversationState:
             self._log.trouble(f"storage: response {response.id} was not stored: {error}")
 
     async def _save_later(self, row: StoredResponse, items: list[tuple[str, bytes]]) -> None:
-        """Tries again, at growing pauses; at the end of the process there is one last attempt.
+        """Tries again, at growing pauses, and at once when a request finds the storage working. When the process ends
+        there is one last attempt.
 
         A first attempt that came through after all is found, and nothing is stored twice.
         """
-        last_error: StoreError | None = None
-        for pause in SAVE_RETRY_SECONDS:
+        pauses = itertools.chain(SAVE_RETRY_SECONDS, itertools.repeat(SAVE_RETRY_SECONDS[-1]))
+        while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self._retry_now.wait(), next(pauses))
+            if not self._stopping:
+                self._retry_now.clear()
             try:
                 await self.store.save(row, items)
                 return
-            except StoreUnavailable as error:
-                last_error = error
-                if self._stopping.is_set():
-                    break
             except StoreError as error:
-                last_error = error
-                break
-        self._log.trouble(f"storage: response {row.id} was not stored: {last_error}")
+                if not isinstance(error, StoreUnavailable) or self._stopping:
+                    self._log.trouble(f"storage: response {row.id} was not stored: {error}")
+                    return
 
     def to_row(
         self, loaded: LoadedState, caller: Principal, response: FinishedResponse, body: bytes

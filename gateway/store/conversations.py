@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, select, update
 
+from gateway.store import usage
 from gateway.store.errors import ChainTooLong, ConversationMissing, ItemMissing
 from gateway.store.tables import CONVERSATION_ITEMS, CONVERSATIONS, insert_new, not_expired
 
@@ -49,9 +50,15 @@ def _of_owner(owner: str, id: str, now: float) -> ColumnElement[bool]:
 
 def create(connection: Connection, conversation: Conversation, items: Sequence[tuple[str, bytes]]) -> None:
     """Inserts a conversation with its first items."""
+    size = usage.ROW_OVERHEAD + len(conversation.metadata) + _items_size(items)
     row = msgspec.structs.asdict(conversation)
-    connection.execute(insert(CONVERSATIONS), {**row, "next_position": len(items)})
+    connection.execute(insert(CONVERSATIONS), {**row, "next_position": len(items), "size": size})
     _insert(connection, conversation.id, 0, items)
+    usage.add_bytes(connection, {conversation.owner: size})
+
+
+def _items_size(items: Sequence[tuple[str, bytes]]) -> int:
+    return sum(len(body) for _, body in items) + usage.ITEM_OVERHEAD * len(items)
 
 
 def get(connection: Connection, owner: str, id: str, now: float) -> Conversation | None:
@@ -62,16 +69,38 @@ def get(connection: Connection, owner: str, id: str, now: float) -> Conversation
 
 def set_metadata(connection: Connection, owner: str, id: str, metadata: bytes, now: float) -> Conversation | None:
     """Replaces the metadata as a whole. Returns None as `get`."""
-    connection.execute(update(CONVERSATIONS).where(_of_owner(owner, id, now)).values(metadata=metadata))
-    return get(connection, owner, id, now)
+    conversation = _of_owner(owner, id, now)
+    old = connection.scalar(select(CONVERSATIONS.c.metadata).where(conversation).with_for_update())
+    if old is None:
+        return None
+    change = len(metadata) - len(old)
+    size = CONVERSATIONS.c.size + change
+    connection.execute(update(CONVERSATIONS).where(conversation).values(metadata=metadata, size=size))
+    changed = get(connection, owner, id, now)
+    usage.add_bytes(connection, {owner: change})
+    return changed
 
 
 def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
     """Deletes a conversation with its items. False if there is none."""
-    return connection.execute(delete(CONVERSATIONS).where(_of_owner(owner, id, now))).rowcount > 0
+    conversation = _of_owner(owner, id, now)
+    size = connection.scalar(select(CONVERSATIONS.c.size).where(conversation).with_for_update())
+    if size is None:
+        return False
+    connection.execute(delete(CONVERSATIONS).where(conversation))
+    usage.add_bytes(connection, {owner: -size})
+    return True
 
 
 def append(
+    connection: Connection, owner: str, id: str, items: Sequence[tuple[str, bytes]], now: float, expires_at: int | None
+) -> None:
+    """Adds items at the end. Raises ConversationMissing, and IntegrityError if the id of one is there already."""
+    added = insert_items(connection, owner, id, items, now, expires_at, False)
+    usage.add_bytes(connection, {owner: added})
+
+
+def insert_items(
     connection: Connection,
     owner: str,
     id: str,
@@ -79,10 +108,10 @@ def append(
     now: float,
     expires_at: int | None,
     skip_existing: bool,
-) -> None:
-    """Adds items at the end. skip_existing: leave out those whose id is there already, else raise IntegrityError.
+) -> int:
+    """Adds items at the end, and returns their bytes, which the caller counts for the owner.
 
-    Raises ConversationMissing.
+    skip_existing: leave out those whose id is there already, else raise IntegrityError. Raises ConversationMissing.
     """
     # Updating the conversation's row makes other writers wait, so that positions follow each other.
     updated = connection.execute(
@@ -99,6 +128,16 @@ def append(
         raise ConversationMissing(id)
     end = connection.execute(select(CONVERSATIONS.c.next_position).where(CONVERSATIONS.c.id == id)).scalar_one()
     _insert(connection, id, end - len(items), items, skip_existing)
+    size = _items_size(items)
+    if skip_existing:
+        lengths = func.coalesce(func.sum(func.length(CONVERSATION_ITEMS.c.body)), 0)
+        added = CONVERSATION_ITEMS.c.conversation_id == id, CONVERSATION_ITEMS.c.position >= end - len(items)
+        size = connection.execute(select(lengths + usage.ITEM_OVERHEAD * func.count()).where(*added)).scalar_one()
+    if size:
+        connection.execute(
+            update(CONVERSATIONS).where(CONVERSATIONS.c.id == id).values(size=CONVERSATIONS.c.size + size)
+        )
+    return int(size)
 
 
 def _insert(
@@ -168,4 +207,14 @@ def items_by_id(connection: Connection, owner: str, ids: Collection[str], now: f
 
 def remove_item(connection: Connection, owner: str, conversation_id: str, id: str, now: float) -> bool:
     """Deletes one item. False if there is none."""
-    return connection.execute(delete(CONVERSATION_ITEMS).where(_item(owner, conversation_id, id, now))).rowcount > 0
+    conversation, wanted = _of_owner(owner, conversation_id, now), _item(owner, conversation_id, id, now)
+    # The conversation is locked before the item, in the order of those who add items.
+    connection.execute(select(CONVERSATIONS.c.id).where(conversation).with_for_update())
+    length = connection.scalar(select(func.length(CONVERSATION_ITEMS.c.body)).where(wanted))
+    if length is None:
+        return False
+    connection.execute(delete(CONVERSATION_ITEMS).where(wanted))
+    size = length + usage.ITEM_OVERHEAD
+    connection.execute(update(CONVERSATIONS).where(conversation).values(size=CONVERSATIONS.c.size - size))
+    usage.add_bytes(connection, {owner: -size})
+    return True

@@ -6,6 +6,7 @@ back too late gets False. Rows are locked in one order everywhere, runs before r
 wait for each other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.store import conversations
+from gateway.store import conversations, usage
 from gateway.store.errors import ChainBroken, ChainTooLong
 from gateway.store.tables import EVENTS, RESPONSES, RUNS, database_time, insert_new, not_expired
 
@@ -97,20 +98,28 @@ def save(
     connection: Connection, response: StoredResponse, conversation_items: Sequence[tuple[str, bytes]], now: float
 ) -> bool:
     """Inserts a finished response, and its items into its conversation. False if a finished one has this id."""
-    row = msgspec.structs.asdict(response)
+    size = _size(response)
+    row = {**msgspec.structs.asdict(response), "size": size}
     if connection.execute(insert_new(connection, RESPONSES), row).rowcount == 0:
         return update_live(connection, response, conversation_items, 0, (), now)
-    _add_to_conversation(connection, response, conversation_items, now)
+    added = _add_to_conversation(connection, response, conversation_items, now)
+    usage.add_bytes(connection, {response.owner: size + added})
     return True
+
+
+def _size(response: StoredResponse) -> int:
+    return usage.ROW_OVERHEAD + len(response.body) + len(response.items) + len(response.output)
 
 
 def _add_to_conversation(
     connection: Connection, response: StoredResponse, conversation_items: Sequence[tuple[str, bytes]], now: float
-) -> None:
-    if response.conversation_id is not None and conversation_items:
-        conversations.append(
-            connection, response.owner, response.conversation_id, conversation_items, now, response.expires_at, True
-        )
+) -> int:
+    """Returns the bytes that were added."""
+    if response.conversation_id is None or not conversation_items:
+        return 0
+    return conversations.insert_items(
+        connection, response.owner, response.conversation_id, conversation_items, now, response.expires_at, True
+    )
 
 
 def get(connection: Connection, owner: str, id: str, now: float) -> StoredResponse | None:
@@ -178,7 +187,13 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
     """Deletes a response with its events and its run. False if there is none."""
     own = _of_owner(owner, id)
     connection.execute(delete(RUNS).where(RUNS.c.response_id.in_(select(RESPONSES.c.id).where(own))))
-    return connection.execute(delete(RESPONSES).where(own, not_expired(RESPONSES.c.expires_at, now))).rowcount > 0
+    visible = own, not_expired(RESPONSES.c.expires_at, now)
+    size = connection.scalar(select(RESPONSES.c.size).where(*visible).with_for_update())
+    if size is None:
+        return False
+    connection.execute(delete(RESPONSES).where(own))
+    usage.add_bytes(connection, {owner: -size})
+    return True
 
 
 # --- in the background --------------------------------------------------------------------------------------
@@ -186,10 +201,16 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
 
 def begin(connection: Connection, response: StoredResponse, events: Sequence[bytes], lease: float) -> None:
     """Inserts a live response, its first events, and its run. lease: seconds, by the database's clock."""
-    connection.execute(insert(RESPONSES), msgspec.structs.asdict(response))
+    size = _size(response) + _events_size(events)
+    connection.execute(insert(RESPONSES), {**msgspec.structs.asdict(response), "size": size})
     run = {"response_id": response.id, "lease_until": database_time() + lease, "cancel": False}
     connection.execute(insert(RUNS).values(run))
     _insert_events(connection, response.id, 0, events)
+    usage.add_bytes(connection, {response.owner: size})
+
+
+def _events_size(events: Sequence[bytes]) -> int:
+    return sum(map(len, events)) + usage.EVENT_OVERHEAD * len(events)
 
 
 def update_live(
@@ -199,18 +220,28 @@ def update_live(
     first_sequence: int,
     events: Sequence[bytes],
     now: float,
+    discard_events: bool = False,
 ) -> bool:
     """Replaces a live response and adds events to it; if it has finished, its run ends.
 
-    False if it is not live any more, or missing: then nothing changes.
+    discard_events: deletes its earlier events. False if it is not live any more, or missing: then nothing changes.
     """
     if not _lock_run(connection, response.id):
         return False
-    updated = connection.execute(
+    live = and_(_of_owner(response.owner, response.id), RESPONSES.c.status.in_(LIVE))
+    old_size = connection.scalar(select(RESPONSES.c.size).where(live).with_for_update())
+    if old_size is None:
+        return False
+    if discard_events:
+        connection.execute(delete(EVENTS).where(EVENTS.c.response_id == response.id))
+    _insert_events(connection, response.id, first_sequence, events)
+    size = _size(response) + _stored_events_size(connection, response.id)
+    connection.execute(
         update(RESPONSES)
-        .where(_of_owner(response.owner, response.id), RESPONSES.c.status.in_(LIVE))
+        .where(live)
         .values(
             status=response.status,
+            size=size,
             expires_at=response.expires_at,
             model=response.model,
             body=response.body,
@@ -218,14 +249,19 @@ def update_live(
             output=response.output,
             answer_id=response.answer_id,
         )
-    ).rowcount
-    if updated == 0:
-        return False
-    _insert_events(connection, response.id, first_sequence, events)
+    )
+    added = 0
     if response.status not in LIVE:
         connection.execute(delete(RUNS).where(RUNS.c.response_id == response.id))
-        _add_to_conversation(connection, response, conversation_items, now)
+        added = _add_to_conversation(connection, response, conversation_items, now)
+    usage.add_bytes(connection, {response.owner: size - old_size + added})
     return True
+
+
+def _stored_events_size(connection: Connection, id: str) -> int:
+    """Of a live response, whose events were added without counting them."""
+    size = func.coalesce(func.sum(func.length(EVENTS.c.body)), 0) + usage.EVENT_OVERHEAD * func.count()
+    return int(connection.execute(select(size).where(EVENTS.c.response_id == id)).scalar_one())
 
 
 def _lock_run(connection: Connection, id: str) -> bool:
@@ -264,19 +300,29 @@ def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInt
         .with_for_update(skip_locked=True)  # another replica ends those, or their worker has come back
     ).all()
     ended = []
+    changes: Counter[str] = Counter()
     for id, cancel in interrupted:
-        body = connection.scalar(select(RESPONSES.c.body).where(RESPONSES.c.id == id, RESPONSES.c.status.in_(LIVE)))
+        live = and_(RESPONSES.c.id == id, RESPONSES.c.status.in_(LIVE))
+        columns = RESPONSES.c.body, RESPONSES.c.owner, RESPONSES.c.size
+        row = connection.execute(select(*columns).where(live)).one_or_none()
         connection.execute(delete(RUNS).where(RUNS.c.response_id == id))
-        if body is None:
+        if row is None:
             continue
         status: Literal["cancelled", "failed"] = "cancelled" if cancel else "failed"
-        connection.execute(
-            update(RESPONSES)
-            .where(RESPONSES.c.id == id, RESPONSES.c.status.in_(LIVE))
-            .values(status=status, body=end_interrupted(body, status))
-        )
+        connection.execute(update(RESPONSES).where(live).values(status=status, body=end_interrupted(row.body, status)))
+        changes[row.owner] += _count_again(connection, id) - row.size
         ended.append(id)
+    usage.add_bytes(connection, changes)
     return ended
+
+
+def _count_again(connection: Connection, id: str) -> int:
+    """Sets the size of a response to what it is now, its events included, and returns it."""
+    lengths = func.length(RESPONSES.c.body) + func.length(RESPONSES.c["items"]) + func.length(RESPONSES.c.output)
+    size = usage.ROW_OVERHEAD + connection.execute(select(lengths).where(RESPONSES.c.id == id)).scalar_one()
+    size += _stored_events_size(connection, id)
+    connection.execute(update(RESPONSES).where(RESPONSES.c.id == id).values(size=size))
+    return int(size)
 
 
 def append_events(connection: Connection, batches: Batches) -> set[str]:

@@ -5,25 +5,31 @@ StoreUnavailable, within the time that the store was given, and recovers by itse
 method has returned, its changes survive the process and the machine.
 """
 
+import asyncio
+import itertools
+import math
+import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 
-from sqlalchemy import Connection, Delete, Update, false
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from gateway.store import conversations, responses, retention
+from gateway.store import conversations, responses, retention, usage
 from gateway.store.conversations import Conversation, Order, Page
-from gateway.store.database import Database
+from gateway.store.database import Database, Result, Work
 from gateway.store.errors import ItemExists, StoreUnavailable
 from gateway.store.responses import LIVE, Batches, EndInterrupted, StoredResponse
-from gateway.store.tables import VERSION, database_time
+from gateway.store.usage import Usage
 
 MAX_CHAIN_LINKS = 200
 """Responses that one request may continue, one after the other."""
 
 MAX_CHAIN_BYTES = 64 * 1024 * 1024
 """Of the history that one request may load."""
+
+PROBE_INTERVAL = 0.25
+"""Seconds for which a successful probe is believed: it costs a write to the disk."""
 
 INTERRUPTED_BATCH = 100
 """Interrupted responses that one transaction ends."""
@@ -51,6 +57,9 @@ class Store:
         """
         self._database = Database(url, timeout, pool_size)
         self._end_interrupted = end_interrupted
+        self._probe_prefix, self._probe_numbers, self._probe_id = secrets.token_hex(8), itertools.count(), ""
+        self._probing: asyncio.Task[None] | None = None
+        self._probed_at, self._total_bytes = -math.inf, 0
         self.lease, self._now = lease, clock
 
     async def start(self) -> None:
@@ -66,12 +75,46 @@ class Store:
         await self._database.close()
 
     async def ping(self) -> bool:
-        """Whether a response could be stored now: takes the lock for writing, which a mere read would not."""
+        """Whether a response could be stored now: writes as many bytes as a response may have."""
         try:
-            await self._database.write(partial(_row_count, _NO_CHANGE))
+            await self._probe()
         except StoreUnavailable:
             return False
         return True
+
+    async def check(self, owner: str) -> Usage:
+        """Returns the bytes that are stored. Raises StoreUnavailable if no response could be stored now.
+
+        A probe answers for all who ask within PROBE_INTERVAL seconds after it; the first failed write ends that.
+        """
+        if time.monotonic() - self._probed_at > PROBE_INTERVAL:
+            if self._probing is None:
+                self._probing = asyncio.get_running_loop().create_task(self._probe())
+                self._probing.add_done_callback(self._end_probing)
+            await asyncio.shield(self._probing)
+        owner_bytes = await self._read(lambda c: usage.owner_bytes(c, owner))
+        return Usage(owner_bytes, max(owner_bytes, self._total_bytes))
+
+    async def _probe(self) -> None:
+        id = f"{self._probe_prefix}{next(self._probe_numbers)}"
+        began = time.monotonic()
+        total = await self._write(lambda c: usage.write_probe(c, id, self._probe_id))
+        self._probe_id, self._total_bytes, self._probed_at = id, total, began
+
+    def _end_probing(self, task: asyncio.Task[None]) -> None:
+        self._probing = None
+        if not task.cancelled():
+            task.exception()  # retrieved, also where nobody waits any longer
+
+    async def _read(self, work: Work[Result]) -> Result:
+        return await self._database.read(work)
+
+    async def _write(self, work: Work[Result]) -> Result:
+        try:
+            return await self._database.write(work)
+        except StoreUnavailable:
+            self._probed_at = -math.inf
+            raise
 
     # --- responses ------------------------------------------------------------------------------------------
 
@@ -83,17 +126,17 @@ class Store:
         """
         if response.status in LIVE:
             raise ValueError("a live response is begun, not saved")
-        return await self._database.write(lambda c: responses.save(c, response, conversation_items, self._now()))
+        return await self._write(lambda c: responses.save(c, response, conversation_items, self._now()))
 
     async def get(self, owner: str, id: str) -> StoredResponse | None:
         """Returns None for a response that is missing, somebody else's, or expired."""
-        return await self._database.read(lambda c: responses.get(c, owner, id, self._now()))
+        return await self._read(lambda c: responses.get(c, owner, id, self._now()))
 
     async def chain(
         self, owner: str, id: str, max_links: int = MAX_CHAIN_LINKS, max_bytes: int = MAX_CHAIN_BYTES
     ) -> list[StoredResponse]:
         """Returns the response and all that it continues, oldest first. Raises ChainBroken, ChainTooLong."""
-        return await self._database.read(lambda c: responses.chain(c, owner, id, self._now(), max_links, max_bytes))
+        return await self._read(lambda c: responses.chain(c, owner, id, self._now(), max_links, max_bytes))
 
     async def item_arrays(
         self, owner: str, answer_ids: Collection[str], ids: Collection[str], max_bytes: int = MAX_CHAIN_BYTES
@@ -102,19 +145,17 @@ class Store:
 
         Missing ones are left out. Raises ChainTooLong.
         """
-        return await self._database.read(
-            lambda c: responses.item_arrays(c, owner, answer_ids, ids, self._now(), max_bytes)
-        )
+        return await self._read(lambda c: responses.item_arrays(c, owner, answer_ids, ids, self._now(), max_bytes))
 
     async def conversation_items(
         self, owner: str, ids: Collection[str], max_bytes: int = MAX_CHAIN_BYTES
     ) -> list[bytes]:
         """Returns the items of these ids, of all conversations of this owner. Raises ChainTooLong."""
-        return await self._database.read(lambda c: conversations.items_by_id(c, owner, ids, self._now(), max_bytes))
+        return await self._read(lambda c: conversations.items_by_id(c, owner, ids, self._now(), max_bytes))
 
     async def delete(self, owner: str, id: str) -> bool:
         """Deletes a response and its events; its worker finds it in `inactive`. False if there is none."""
-        return await self._database.write(lambda c: responses.remove(c, owner, id, self._now()))
+        return await self._write(lambda c: responses.remove(c, owner, id, self._now()))
 
     # --- responses in the background ------------------------------------------------------------------------
 
@@ -122,7 +163,7 @@ class Store:
         """Stores a response that is queued or in progress, with a lease for its worker, and its first events."""
         if response.status not in LIVE:
             raise ValueError("a finished response is saved, not begun")
-        await self._database.write(lambda c: responses.begin(c, response, events, self.lease))
+        await self._write(lambda c: responses.begin(c, response, events, self.lease))
 
     async def update(
         self,
@@ -130,42 +171,46 @@ class Store:
         conversation_items: Items = (),
         first_sequence: int = 0,
         events: Sequence[bytes] = (),
+        discard_events: bool = False,
     ) -> bool:
         """Stores the next state of a begun response, with new events and items of its conversation: all or nothing.
 
-        False, and nothing changes, if it is not live any more: deleted, cancelled, or interrupted.
+        discard_events: deletes the earlier events. False, and nothing changes, if it is not live any more: deleted,
+        cancelled, or interrupted.
         Raises ConversationMissing.
         """
-        return await self._database.write(
-            lambda c: responses.update_live(c, response, conversation_items, first_sequence, events, self._now())
+        return await self._write(
+            lambda c: responses.update_live(
+                c, response, conversation_items, first_sequence, events, self._now(), discard_events
+            )
         )
 
     async def renew(self, ids: Collection[str]) -> None:
         """Extends the leases of these responses: the heartbeat of their worker."""
-        await self._database.write(lambda c: responses.renew(c, ids, self.lease))
+        await self._write(lambda c: responses.renew(c, ids, self.lease))
 
     async def append_events(self, batches: Batches) -> set[str]:
         """Adds events to several responses. May be repeated: an event that is there already stays.
 
         Returns the ids of responses that are not live any more, to which nothing was added.
         """
-        return await self._database.write(lambda c: responses.append_events(c, batches))
+        return await self._write(lambda c: responses.append_events(c, batches))
 
     async def events(self, owner: str, id: str, after: int = -1, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Returns the first `limit` events numbered above `after`, in order, with their numbers."""
-        return await self._database.read(lambda c: responses.events(c, owner, id, after, self._now(), limit))
+        return await self._read(lambda c: responses.events(c, owner, id, after, self._now(), limit))
 
     async def last_event(self, owner: str, id: str) -> tuple[int, bytes] | None:
         """Returns the event with the highest number; None if there are none."""
-        return await self._database.read(lambda c: responses.last_event(c, owner, id, self._now()))
+        return await self._read(lambda c: responses.last_event(c, owner, id, self._now()))
 
     async def request_cancel(self, owner: str, id: str) -> bool:
         """Asks the process that works on it, which finds it in `inactive`. False if none does."""
-        return await self._database.write(lambda c: responses.request_cancel(c, owner, id))
+        return await self._write(lambda c: responses.request_cancel(c, owner, id))
 
     async def inactive(self, ids: Collection[str]) -> set[str]:
         """Returns those of these ids that need no more work: finished, asked to stop, deleted, or interrupted."""
-        return set(ids) - await self._database.read(lambda c: responses.active(c, ids))
+        return set(ids) - await self._read(lambda c: responses.active(c, ids))
 
     async def fail_interrupted(self) -> list[str]:
         """Ends the responses whose worker has not renewed its lease: cancelled where asked for, else failed.
@@ -174,9 +219,7 @@ class Store:
         """
         ended: list[str] = []
         while True:
-            batch = await self._database.write(
-                lambda c: responses.fail_interrupted(c, INTERRUPTED_BATCH, self._end_interrupted)
-            )
+            batch = await self._write(lambda c: responses.fail_interrupted(c, INTERRUPTED_BATCH, self._end_interrupted))
             ended += batch
             if len(batch) < INTERRUPTED_BATCH:
                 return ended
@@ -189,24 +232,22 @@ class Store:
 
     async def conversation(self, owner: str, id: str) -> Conversation | None:
         """Returns None for a conversation that is missing, somebody else's, or expired."""
-        return await self._database.read(lambda c: conversations.get(c, owner, id, self._now()))
+        return await self._read(lambda c: conversations.get(c, owner, id, self._now()))
 
     async def update_conversation(self, owner: str, id: str, metadata: bytes) -> Conversation | None:
         """Replaces the metadata. Returns the new conversation; None if there is none."""
-        return await self._database.write(lambda c: conversations.set_metadata(c, owner, id, metadata, self._now()))
+        return await self._write(lambda c: conversations.set_metadata(c, owner, id, metadata, self._now()))
 
     async def delete_conversation(self, owner: str, id: str) -> bool:
         """Deletes a conversation with its items; its responses stay. False if there is none."""
-        return await self._database.write(lambda c: conversations.remove(c, owner, id, self._now()))
+        return await self._write(lambda c: conversations.remove(c, owner, id, self._now()))
 
     async def add_items(self, owner: str, conversation_id: str, items: Items, expires_at: int | None = None) -> None:
         """Adds items at the end, all or none. expires_at: the conversation lives until then at least.
 
         Raises ConversationMissing, ItemExists.
         """
-        await self._insert(
-            lambda c: conversations.append(c, owner, conversation_id, items, self._now(), expires_at, False)
-        )
+        await self._insert(lambda c: conversations.append(c, owner, conversation_id, items, self._now(), expires_at))
 
     async def items(
         self, owner: str, conversation_id: str, after: str | None = None, limit: int = 20, order: Order = "desc"
@@ -215,23 +256,21 @@ class Store:
 
         Raises ConversationMissing, ItemMissing.
         """
-        return await self._database.read(
+        return await self._read(
             lambda c: conversations.page(c, owner, conversation_id, after, limit, order, self._now())
         )
 
     async def item(self, owner: str, conversation_id: str, id: str) -> bytes | None:
         """Returns an item of a conversation as JSON; None if either is missing."""
-        return await self._database.read(lambda c: conversations.item(c, owner, conversation_id, id, self._now()))
+        return await self._read(lambda c: conversations.item(c, owner, conversation_id, id, self._now()))
 
     async def delete_item(self, owner: str, conversation_id: str, id: str) -> bool:
         """Deletes an item of a conversation. False if there is none."""
-        return await self._database.write(
-            lambda c: conversations.remove_item(c, owner, conversation_id, id, self._now())
-        )
+        return await self._write(lambda c: conversations.remove_item(c, owner, conversation_id, id, self._now()))
 
     async def _insert(self, work: Callable[[Connection], None]) -> None:
         try:
-            await self._database.write(work)
+            await self._write(work)
         except IntegrityError as error:
             raise ItemExists("an item of this id is there already") from error
 
@@ -240,21 +279,14 @@ class Store:
     async def purge(self, now: float | None = None, batch: int = 500) -> int:
         """Deletes expired rows, in transactions of at most `batch` rows. Returns their number.
 
-        now: Unix seconds; else the database's clock decides, so that a wrong clock of this process deletes nothing early.
+        now: Unix seconds; else the database's clock decides, and a wrong clock of this process deletes nothing early.
         """
         deleted = 0
-        for statement in retention.delete_statements(database_time() if now is None else int(now), batch):
+        for purge in retention.purges(now, batch):
             while True:
-                rows = await self._database.write(partial(_row_count, statement))
+                rows = await self._write(purge)
                 deleted += rows
                 if rows < batch:
                     break
+        await self._write(usage.delete_old_probes)
         return deleted
-
-
-# Changes nothing, yet a read-only file and a standby of PostgreSQL refuse it.
-_NO_CHANGE = VERSION.update().where(false()).values(version_num="")
-
-
-def _row_count(statement: Delete | Update, connection: Connection) -> int:
-    return connection.execute(statement).rowcount

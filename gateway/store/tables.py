@@ -76,6 +76,8 @@ RESPONSES = Table(
     Column("output", LargeBinary, nullable=False),
     # The part that the ids of its output items share: callers refer to an item without naming its response.
     Column("answer_id", Name, index=True),
+    # What it counts for its owner, in bytes (`usage.py`); its events are counted when it ends.
+    Column("size", BigInteger, nullable=False, server_default="0"),
 )
 
 # A row for each response that a process works on. Apart from the responses, because a heartbeat should not touch
@@ -106,6 +108,8 @@ CONVERSATIONS = Table(
     Column("metadata", LargeBinary, nullable=False),
     # Of the next item. Positions are not used twice, so that a page goes on where the last one ended.
     Column("next_position", BigInteger, nullable=False),
+    # What it counts for its owner, in bytes, its items included.
+    Column("size", BigInteger, nullable=False, server_default="0"),
 )
 
 CONVERSATION_ITEMS = Table(
@@ -119,11 +123,28 @@ CONVERSATION_ITEMS = Table(
     UniqueConstraint("conversation_id", "id"),
 )
 
+# The bytes that each owner stores: a sum over all rows would take longer than a request.
+STORAGE_USAGE = Table(
+    "storage_usage",
+    METADATA,
+    Column("owner", Name, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+# Rows that prove that the disk takes bytes.
+PROBES = Table(
+    "storage_probes",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("written_at", Double, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
 # Written by Alembic. Described here so that the version can be read without importing Alembic, which takes most of
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0003"
+HEAD = "0004"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

@@ -20,6 +20,16 @@ INTERRUPTED = {"code": "server_error", "message": "The gateway that worked on th
 """The `error` of a response whose worker is gone."""
 
 
+_EMPTY_REQUEST: Mapping[str, Raw] = {
+    "instructions": Raw(b"null"),
+    "tools": Raw(b"[]"),
+    "tool_choice": Raw(b'"auto"'),
+    "metadata": Raw(b"{}"),
+    "text": Raw(b'{"format":{"type":"text"}}'),
+}
+"""The fields of a response that repeat what its caller wrote, as if they had written nothing."""
+
+
 class _ItemId(Struct):
     id: str = ""
 
@@ -80,6 +90,12 @@ def items_to_add(options: StateOptions, response: FinishedResponse) -> list[tupl
 def _output_items(response: FinishedResponse) -> list[tuple[str, bytes]]:
     """By the ids that the caller was given, by which they page and look items up."""
     return [(_decode_id(item).id or f"{response.id}_{index}", bytes(item)) for index, item in enumerate(response.items)]
+
+
+def without_request(body: bytes) -> bytes:
+    """A response object without the contents of its request: instructions, tools, metadata and a text's schema."""
+    response = _decode_object(body)
+    return _encode({**response, **{name: value for name, value in _EMPTY_REQUEST.items() if name in response}})
 
 
 def end_interrupted(body: bytes, status: Literal["cancelled", "failed"]) -> bytes:
