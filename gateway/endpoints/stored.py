@@ -22,13 +22,14 @@ from gateway.errors import CallerError, failure
 from gateway.http import body
 from gateway.http.responses import send_events, send_json
 from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.background import Background
 from gateway.pipeline.services import Services
 from gateway.state.conversation_state import ConversationState, new_conversation, new_item_id
 from gateway.store.conversations import Conversation, Order
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
-from gateway.store.store import Store
+from gateway.store.store import Items, Store
 from schemas.openai import conversations as openai
 from schemas.openai.responses import Metadata
 from translators.core.contracts import Policy
@@ -65,6 +66,7 @@ class StoredRequest(Struct, frozen=True):
 
     store: Store
     state: ConversationState
+    accepted_keys: AcceptedKeys
     background: Background
     caller: Principal
     path: Mapping[str, str]
@@ -92,7 +94,7 @@ class Action(Struct, frozen=True):
     """A row: a method of a path.
 
     name: of the operation, in log and metrics. respond: makes the whole response, or the events of a stream. required:
-    the fields that the body must have; None where no body is read, and nothing is stored.
+    the fields that the body must have; None where no body is read.
     """
 
     name: str
@@ -166,6 +168,12 @@ def _no_response(request: StoredRequest) -> NoReturn:
     raise CallerError(failure("no_response", f"Response with id '{request.id}' not found."))
 
 
+async def _ensure_storable(request: StoredRequest, items: Items = ()) -> None:
+    """Raises UpstreamError for a key that Cohere does not accept, and CallerError (503, 507) without room."""
+    await request.accepted_keys.ensure(request.caller)
+    await request.state.ensure_room(request.owner, sum(len(body) for _, body in items))
+
+
 # --- conversations ------------------------------------------------------------------------------------------
 
 
@@ -173,8 +181,10 @@ async def _create_conversation(request: StoredRequest) -> bytes:
     items = parse_items(request.fields.get("items", ()), request.notes, new_item_id)
     expires_at = request.state.expiry(time.time())
     conversation = new_conversation(request.caller, _encode(request.fields.get("metadata") or {}), expires_at)
+    encoded = encode_items(items)
+    await _ensure_storable(request, encoded)
     try:
-        await request.store.create_conversation(conversation, encode_items(items))
+        await request.store.create_conversation(conversation, encoded)
     except ItemExists as error:
         raise _duplicate() from error
     return _encode_conversation(conversation)
@@ -187,6 +197,7 @@ async def _retrieve_conversation(request: StoredRequest) -> bytes:
 
 async def _update_conversation(request: StoredRequest) -> bytes:
     metadata = _encode(request.fields["metadata"])
+    await _ensure_storable(request)
     conversation = await request.store.update_conversation(request.owner, request.id, metadata)
     return _encode_conversation(conversation or _no_conversation(request))
 
@@ -212,8 +223,10 @@ async def _list_items(request: StoredRequest) -> bytes:
 async def _add_items(request: StoredRequest) -> bytes:
     """Adds all items or none."""
     items = parse_items(request.fields.get("items", ()), request.notes, new_item_id)
+    encoded = encode_items(items)
+    await _ensure_storable(request, encoded)
     try:
-        await request.store.add_items(request.owner, request.id, encode_items(items), request.state.expiry(time.time()))
+        await request.store.add_items(request.owner, request.id, encoded, request.state.expiry(time.time()))
     except ConversationMissing:
         _no_conversation(request)
     except ItemExists as error:
@@ -317,10 +330,8 @@ class StoredEndpoint:
         path, query = scope["path_params"], QueryParams(scope["query_string"])
         store = await state.open()
         try:
-            if action.required is not None:
-                await self._services.accepted_keys.ensure(record.principal)
-                await state.ensure_room(record.principal.owner, sum(map(len, fields.get("items", ()))))
-            request = StoredRequest(store, state, self._background, record.principal, path, query, fields, notes)
+            accepted_keys, caller = self._services.accepted_keys, record.principal
+            request = StoredRequest(store, state, accepted_keys, self._background, caller, path, query, fields, notes)
             response = await action.respond(request)
             if not isinstance(response, bytes):
                 await send_events(record, receive, send, response, notes)

@@ -132,6 +132,8 @@ BEYOND: Mapping[str, str] = {
     "timeouts.keep_alive": "the connection is closed",
     "timeouts.websocket_idle": "the WebSocket is closed",
     "timeouts.shutdown": "503 `gateway_stopping`; in a stream, an error event",
+    "max_stored_bytes": "507 `storage_limit_reached`",
+    "max_stored_bytes_per_caller": "507 `storage_limit_reached`",
     "response_days": "404 `response_not_found`",
     "cache.memory_bytes": "the oldest entries leave",
 }

@@ -1,0 +1,266 @@
+"""What a caller may store: keys that Cohere accepts, bytes within the limits, and nothing on a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.pipeline.accepted_keys import PROOF_PATH
+from gateway.state import conversation_state
+from gateway.store import database, store
+from gateway.store.usage import PROBE_BYTES
+from support.app import MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, answered, demonstration, gateway_over, stage
+from support.scripted_upstream import Script, ScriptedUpstream, json_answer
+
+RESPONSES, CONVERSATIONS = "/v1/responses", "/v1/conversations"
+COUNT = "SELECT count(*) FROM {}"
+TABLES = ("responses", "conversations", "conversation_items", "events")
+
+
+def rows(file: Path) -> dict[str, int]:
+    """How many rows each table has."""
+    with closing(sqlite3.connect(file)) as connection:
+        return {table: connection.execute(COUNT.format(table)).fetchone()[0] for table in TABLES}
+
+
+def respond(gateway: Gateway, text: str = "Hello", /, **fields: Any) -> Seen:
+    return gateway.ask("POST", RESPONSES, {"model": A, "input": text, **fields})
+
+
+def ended(gateway: Gateway, id: str) -> Any:
+    until = time.monotonic() + 10
+    while (found := gateway.ask("GET", f"{RESPONSES}/{id}").body)["status"] in ("queued", "in_progress"):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def probes_answer_for_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PROBE_INTERVAL", -1.0)
+
+
+# --- keys that Cohere does not accept -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def refusing(tmp_path: Path) -> Iterator[tuple[Gateway, ScriptedUpstream]]:
+    """Cohere refuses every key, and callers bring their own."""
+
+    def script(request: object) -> Script:
+        return json_answer(401, {"message": "invalid api token"})
+
+    with (
+        ScriptedUpstream(script).run_in_thread() as upstream,
+        gateway_over(upstream.url, database_url=f"sqlite:///{tmp_path}/store.db") as gateway,
+    ):
+        yield gateway, upstream
+
+
+ITEM = {"role": "user", "content": "x" * 1000}
+STORING: dict[str, tuple[str, dict[str, Any]]] = {
+    "a conversation": (CONVERSATIONS, {"items": [ITEM]}),
+    "metadata": (f"{CONVERSATIONS}/conv_1", {"metadata": {"a": "b"}}),
+    "items": (f"{CONVERSATIONS}/conv_1/items", {"items": [ITEM]}),
+    "a response": (RESPONSES, {"model": A, "input": "Hello"}),
+    "a stream": (RESPONSES, {"model": A, "input": "Hello", "stream": True}),
+    "a background response": (RESPONSES, {"model": A, "input": "Hello", "background": True}),
+    "a background stream": (RESPONSES, {"model": A, "input": "Hello", "background": True, "stream": True}),
+}
+
+
+@pytest.mark.parametrize("kind", STORING)
+def test_nothing_is_stored_for_a_key_that_cohere_refuses(
+    refusing: tuple[Gateway, ScriptedUpstream], kind: str, tmp_path: Path
+) -> None:
+    gateway, _ = refusing
+    path, body = STORING[kind]
+    seen = gateway.ask("POST", path, body)
+    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
+    assert not any(rows(tmp_path / "store.db").values())
+
+
+def test_a_key_is_proven_once(tmp_path: Path) -> None:
+    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
+        staged.plays(answered())
+        for _ in range(2):
+            assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 200
+        assert [request.path for request in staged.upstream.requests] == [PROOF_PATH]
+
+
+def test_a_call_that_cohere_answered_is_a_proof(tmp_path: Path) -> None:
+    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
+        assert staged.asked(answered()).status == 200
+        assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 200
+        assert [request.path for request in staged.upstream.requests] == ["/v2/chat"]
+
+
+def test_the_servers_own_key_needs_no_proof() -> None:
+    with stage(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
+        staged.plays(answered())
+        assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 200
+        assert not staged.upstream.requests
+
+
+# --- background responses that Cohere refuses ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_a_refused_background_response_keeps_nothing_of_its_request(tmp_path: Path, streams: bool) -> None:
+    secret = "a long story " * 100
+    tool = {"type": "function", "name": "tell", "description": secret, "parameters": {"type": "object"}}
+    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
+        staged.plays(json_answer(422, {"message": "the request is invalid"}))
+        fields = {"instructions": secret, "tools": [tool], "metadata": {"topic": "stories"}, "stream": streams}
+        seen = respond(staged.gateway, secret, background=True, **fields)
+        assert seen.status == 200
+        data = seen.data.decode()
+        id = data[data.index("resp_") :].partition('"')[0]
+        final = ended(staged.gateway, id)
+        assert (final["status"], final["instructions"], final["tools"]) == ("failed", None, [])
+        assert "invalid" in final["error"]["message"]
+        if streams:
+            replay = staged.gateway.ask("GET", f"{RESPONSES}/{id}?stream=true").data
+            assert replay.count(b"event: ") == 1 and b"response.failed" in replay and b"long story" not in replay
+            assert b"long story" in seen.data and b"response.failed" in seen.data  # the caller of the request saw all
+        assert staged.gateway.ask("GET", f"{RESPONSES}/{id}/input_items").body["data"] == []
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        columns = connection.execute("SELECT body, items, output FROM responses").fetchall()
+        bodies = connection.execute("SELECT body FROM events").fetchall()
+    assert not any(b"long story" in column for row in [*columns, *bodies] for column in row)
+
+
+# --- bytes --------------------------------------------------------------------------------------------------
+
+BYTES = {"max_stored_bytes_per_caller": "max_stored_bytes_per_caller", "max_stored_bytes": "max_stored_bytes allows"}
+
+
+@pytest.mark.parametrize("limit", BYTES)
+def test_what_is_stored_is_bounded(limit: str) -> None:
+    with demonstration(**{limit: 50_000}) as gateway:
+        conversation = gateway.ask("POST", CONVERSATIONS, {}).body["id"]
+        large = {"role": "user", "content": "x" * 12_000}
+        items = f"{CONVERSATIONS}/{conversation}/items"
+        for _ in range(3):
+            assert gateway.ask("POST", items, {"items": [large]}).status == 200
+        kept = respond(gateway)
+        assert kept.status == 200
+        requests = [
+            (items, {"items": [large, large]}),
+            (CONVERSATIONS, {"items": [large, large]}),
+            (RESPONSES, {"model": A, "input": [large, large]}),
+            (RESPONSES, {"model": A, "input": [large, large], "background": True}),
+        ]
+        for path, body in requests:
+            seen = gateway.ask("POST", path, body)
+            assert (seen.status, seen.error["code"]) == (507, "storage_limit_reached"), path
+            assert BYTES[limit] in seen.error["message"] and "'store': false" in seen.error["message"]
+            assert seen.headers["x-should-retry"] == "false"
+        assert respond(gateway, "x" * 24_000, store=False).status == 200
+        assert gateway.ask("DELETE", f"{CONVERSATIONS}/{conversation}").status == 200
+        assert gateway.ask("GET", f"{RESPONSES}/{kept.body['id']}").status == 200
+        assert gateway.ask("POST", CONVERSATIONS, {"items": [large, large]}).status == 200
+
+
+def test_one_caller_does_not_fill_the_share_of_another() -> None:
+    with stage(max_stored_bytes_per_caller=20_000) as staged:
+        staged.plays(answered())
+        large = {"items": [{"role": "user", "content": "x" * 15_000}]}
+        assert staged.gateway.ask("POST", CONVERSATIONS, large).status == 200
+        assert staged.gateway.ask("POST", CONVERSATIONS, large).status == 507
+        staged.gateway.key = "another-caller"
+        assert staged.gateway.ask("POST", CONVERSATIONS, large).status == 200
+
+
+# --- a full disk --------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """A database file that may not grow beyond the pages that it has: what SQLite says of a full disk."""
+
+    def __init__(self, staged: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._staged, self._monkeypatch = staged, monkeypatch
+        self._pragmas = database._PRAGMAS
+
+    def fill(self, spare_pages: int = 0) -> None:
+        with closing(sqlite3.connect(self._staged_file())) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0] + spare_pages
+        self._set((*self._pragmas, f"PRAGMA max_page_count={pages}"))
+
+    def free(self) -> None:
+        self._set((*self._pragmas, "PRAGMA max_page_count=1073741823"))
+
+    def _set(self, pragmas: tuple[str, ...]) -> None:
+        """For new connections; those that are open are closed, as after a failure."""
+        self._monkeypatch.setattr(database, "_PRAGMAS", pragmas)
+        for executor in self.executors:
+            asyncio.run_coroutine_threadsafe(executor.reset(), self._staged.gateway.loops[0]).result(5)
+
+    def _staged_file(self) -> Path:
+        return self.file
+
+    file: Path
+    executors: list[database.SqliteExecutor]
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stage, Disk]]:
+    executors: list[database.SqliteExecutor] = []
+    make = database.SqliteExecutor.__init__
+
+    def remember(executor: database.SqliteExecutor, *arguments: Any) -> None:
+        make(executor, *arguments)
+        executors.append(executor)
+
+    monkeypatch.setattr(database.SqliteExecutor, "__init__", remember)
+    monkeypatch.setattr(conversation_state, "SAVE_RETRY_SECONDS", (0.05,))
+    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as found:
+        full = Disk(found, monkeypatch)
+        full.file, full.executors = tmp_path / "store.db", executors
+        yield found, full
+
+
+def test_a_full_disk_is_found_before_cohere_is_paid(disk: tuple[Stage, Disk]) -> None:
+    staged, full = disk
+    staged.plays(answered())
+    assert respond(staged.gateway).status == 200
+    full.fill()
+    paid = len(staged.upstream.requests)
+    for field in ("store", "background", "stream"):
+        seen = respond(staged.gateway, **{field: True})
+        assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+    assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 503
+    assert len(staged.upstream.requests) == paid
+    assert respond(staged.gateway, store=False).status == 200
+    line = staged.gateway.log.wait(lambda line: "trouble" in line)
+    assert "storage: the database failed" in line["trouble"] and "full" in line["trouble"]
+    full.free()
+    assert respond(staged.gateway).status == 200
+
+
+def test_what_was_acknowledged_on_a_full_disk_is_stored_before_anything_new(disk: tuple[Stage, Disk]) -> None:
+    """The probe fits, the response does not: it is kept in memory, and no other is taken until it is stored."""
+    staged, full = disk
+    large = "x" * 20 * PROBE_BYTES
+    staged.plays(answered())
+    assert respond(staged.gateway).status == 200
+    full.fill(spare_pages=2 * PROBE_BYTES // 4096)
+    acknowledged = respond(staged.gateway, large)
+    assert acknowledged.status == 200
+    staged.gateway.log.wait(lambda line: "is not stored yet" in line.get("trouble", ""))
+    paid = len(staged.upstream.requests)
+    seen = respond(staged.gateway)
+    assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+    assert len(staged.upstream.requests) == paid
+    full.free()
+    until = time.monotonic() + 10
+    while respond(staged.gateway).status != 200:
+        assert time.monotonic() < until
+    assert staged.gateway.ask("GET", f"{RESPONSES}/{acknowledged.body['id']}").body == acknowledged.body
