@@ -171,7 +171,7 @@ def _no_response(request: StoredRequest) -> NoReturn:
 async def _ensure_storable(request: StoredRequest, items: Items = ()) -> None:
     """Raises UpstreamError for a key that Cohere does not accept, and CallerError (503, 507) without room."""
     await request.accepted_keys.ensure(request.caller)
-    await request.state.ensure_room(request.owner, sum(len(body) for _, body in items))
+    await request.state.ensure_capacity(request.owner, sum(len(body) for _, body in items))
 
 
 # --- conversations ------------------------------------------------------------------------------------------

@@ -47,14 +47,14 @@ RECOVERY_SECONDS = 1.0
 UNAVAILABLE = failure("no_storage", "The database does not answer; with 'store': false the request works without it")
 """503, before Cohere is paid."""
 
-_MORE_ROOM = "delete responses or conversations; with 'store': false the request works without it"
+_ADVICE = "delete responses or conversations; with 'store': false the request works without it"
 
 CALLER_FULL = replace(
-    failure("storage_full", f"As much is stored for this caller as max_stored_bytes_per_caller allows: {_MORE_ROOM}"),
+    failure("storage_full", f"As much is stored for this caller as max_stored_bytes_per_caller allows: {_ADVICE}"),
     should_retry=False,
 )
 STORAGE_FULL = replace(
-    failure("storage_full", f"As much is stored in all as max_stored_bytes allows: {_MORE_ROOM}"), should_retry=False
+    failure("storage_full", f"As much is stored in all as max_stored_bytes allows: {_ADVICE}"), should_retry=False
 )
 """507. Both are refused before Cohere is paid."""
 
@@ -125,7 +125,7 @@ class ConversationState:
         """When what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
-    async def ensure_room(self, owner: str, size: int = 0) -> None:
+    async def ensure_capacity(self, owner: str, size: int = 0) -> None:
         """Makes sure that an owner may store so many more bytes.
 
         Raises CallerError: 503 while nothing can be stored, 507 once the limits are reached. While a response that was
@@ -159,12 +159,12 @@ class ConversationState:
         """The history that a request continues (JSON arrays), and the stored items that it refers to, by id.
 
         A request that needs nothing of the storage does not touch it. Raises CallerError: 404 for a response or a
-        conversation that is not there, 400 for too long a history; 503 and 507 as `ensure_room`.
+        conversation that is not there, 400 for too long a history; 503 and 507 as `ensure_capacity`.
         """
         if not (options.store or options.previous_response_id or options.conversation or options.references):
             return (), {}
         if options.store:
-            await self.ensure_room(caller.owner, sum(len(item) for _, item in options.items))
+            await self.ensure_capacity(caller.owner, sum(len(item) for _, item in options.items))
         store = await self.open()
         try:
             return await self._history(store, options, caller), await self._items(store, options, caller)
