@@ -252,7 +252,17 @@ ALIAS = [
     ('{"safety_mode":"NONE"}', '{"safety_mode":"OFF"}', "safety_mode NONE sent as OFF"),
     ('{"log_probs":true,"k":1}', '{"k":1,"logprobs":true}', "log_probs sent as logprobs"),
     ('{"log_probs":true,"logprobs":false}', '{"logprobs":false}', "log_probs sent as logprobs"),
-    ('{"strict_tool_choice":true}', '{"strict_tools":true}', "strict_tool_choice sent as strict_tools"),
+    (
+        '{"strict_tool_choice":true,"tools":[1]}',
+        '{"tools":[1],"strict_tools":true}',
+        "strict_tool_choice sent as strict_tools",
+    ),
+    ('{"strict_tools":true,"tools":[]}', '{"tools":[]}', "strict_tools left out, as there are no tools"),
+    (
+        '{"strict_tool_choice":true}',
+        "{}",
+        "strict_tool_choice sent as strict_tools; strict_tools left out, as there are no tools",
+    ),
     (
         '{"model":"command-r-plus","x":{"y": [1.0, "\\u00e9"]}}',
         '{"model":"command-r-plus-08-2024","x":{"y": [1.0, "\\u00e9"]}}',

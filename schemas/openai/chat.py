@@ -172,12 +172,18 @@ class ToolChoice(Struct, forbid_unknown_fields=True):
 
 
 class ResponseFormat(Struct, forbid_unknown_fields=True):
-    """`schema` at this level is Cohere's own spelling (docs/cohere-api.md#json-schemas), accepted with
-    `json_object`."""
+    """`schema` at this level is Cohere's own spelling (docs/cohere-api.md#json-schemas), `value` that of Hugging Face.
+
+    The last three are those of Responses, where no `json_schema` is around them.
+    """
 
     type: str
     json_schema: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    value: dict[str, Any] | None = None
+    strict: bool | None = None
+    name: Any = None
+    description: Any = None
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):

@@ -22,5 +22,9 @@ class Model(Struct, frozen=True):
 
 
 class ModelList(Struct, frozen=True):
+    """The last two are an extension, of one page alone."""
+
     data: list[Model]
     object: Literal["list"] = "list"
+    next_page_token: str | None | UnsetType = UNSET
+    has_more: bool | UnsetType = UNSET

@@ -276,6 +276,8 @@ class TextFormat(Struct, forbid_unknown_fields=True):
     schema: dict[str, Any] | None = None
     strict: bool | None = None
     description: str | None = None
+    json_schema: dict[str, Any] | None = None
+    value: dict[str, Any] | None = None
 
 
 class TextOptions(Struct, forbid_unknown_fields=True):

@@ -264,6 +264,7 @@ CHECKS: dict[str, Callable[[Result, Any], bool]] = {
         not any(text in result.seen.headers.get("x-gateway-notes", "") for text in _several(texts))
     ),
     "upstream_calls": lambda result, count: len(result.upstream) == count,
+    "upstream_calls_max": lambda result, most: len(result.upstream) <= most,
     "upstream_paths": lambda result, paths: [path for path, _ in result.upstream] == paths,
     "upstream_has": lambda result, texts: all(text in _sent_text(result) for text in _several(texts)),
     "upstream_not": lambda result, texts: not any(text in _sent_text(result) for text in _several(texts)),

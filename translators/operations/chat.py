@@ -23,7 +23,16 @@ from translators.operations.chat_answer import ChatStream, ChatView, completion
 from translators.request import tools
 from translators.request.builder import ChatOptions, build
 from translators.request.client_tools import ClientTool, ClientTools, custom_arguments
-from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
+from translators.request.parameters import (
+    COHERES_OWN,
+    GUIDED_JSON,
+    REASONING,
+    SAMPLING,
+    SYNONYMS,
+    WITHOUT_EFFECT,
+    Positive,
+)
+from translators.request.response_format import guided_json
 
 MOST_CHOICES = 128
 """OpenAI's own limit on `n`."""
@@ -42,6 +51,7 @@ FIELDS: tuple[Field, ...] = (
     read("parallel_tool_calls", bool, "false: one call is passed on"),
     # The shape of the answer
     read("response_format", openai.ResponseFormat, "text, json_object, json_schema"),
+    GUIDED_JSON,
     read("max_completion_tokens", Positive, "sent as `max_tokens`; includes reasoning"),
     read("max_tokens", Positive, "`max_completion_tokens` has precedence"),
     read("n", Annotated[int, Meta(ge=1, le=MOST_CHOICES)], "parallel calls to Cohere"),
@@ -123,7 +133,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         choice=tools.read_choice(fields.get("tool_choice"), fields.get("function_call"), names),
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
-        response_format=fields.get("response_format"),
+        response_format=guided_json(fields.get("response_format"), fields.get("guided_json"), notes),
         strict_tools=fields.get("strict_tools"),
         parallel_tool_calls=fields.get("parallel_tool_calls"),
         # The old form of an answer holds one call.

@@ -5,10 +5,10 @@ gives no creation date: a constant stands in, as a date that changes with every 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
 from schemas.cohere.models import Model, decode_model_page
 from schemas.openai import models as openai
@@ -24,10 +24,16 @@ OWNER = "cohere"
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
 """What Cohere's own filter takes (docs/cohere-api.md#models)."""
 
+PageSize = Annotated[int, Meta(ge=1, le=1_000)]
+DEFAULT_PAGE_SIZE = 20
+"""Cohere's own, where only a token is given."""
+
 TABLE = FieldTable(
     (
         read("endpoint", str, f"one of {', '.join(ENDPOINTS)}"),
         read("default_only", bool, "the models that Cohere takes where none is named; needs `endpoint`"),
+        read("page_size", PageSize, "one page of the list; without it all models"),
+        read("page_token", str, "the page that `next_page_token` of the one before names"),
     ),
     strict=False,
 )
@@ -56,18 +62,36 @@ def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
 
 
 def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], context: Context, notes: Notes) -> bytes:
-    """All models that are asked for, aliases included, in OpenAI's list. Raises InvalidField.
+    """Return the models that the filters ask for, aliases included, in OpenAI's list. Raises InvalidField.
 
-    asked: JSON objects with the fields of TABLE, of which the later wins.
+    filters: JSON objects with the fields of TABLE, of which the later wins.
     """
-    models = _wanted(_models(pages), filters, context, notes)
+    criteria: dict[str, Any] = {}
+    for part in filters:
+        criteria |= TABLE.read(part, notes, context.policy).fields
+    models = _wanted(_models(pages), criteria)
     names = {model.name: model for model in models}
     model_objects = [_model_object(PREFIX + model.name, model) for model in models]
     for alias in context.policy.aliases:
         target = names.get(resolve(alias, context.policy))
         if target is not None:
             model_objects.append(_model_object(alias, target, PREFIX + target.name))
-    return _encode(openai.ModelList(model_objects))
+    return _encode(_one_page(model_objects, criteria.get("page_size"), criteria.get("page_token")))
+
+
+def _one_page(models: list[openai.Model], size: int | None, token: str | None) -> openai.ModelList:
+    """Cut a page out of the list. A token is the id of the page's first model. Raises InvalidField."""
+    if size is None and token is None:
+        return openai.ModelList(models)
+    start = 0
+    if token:
+        position = next((index for index, model in enumerate(models) if model.id == token), None)
+        if position is None:
+            raise InvalidField("page_token", "Invalid 'page_token': it names no page of this list")
+        start = position
+    end = start + (size or DEFAULT_PAGE_SIZE)
+    more = end < len(models)
+    return openai.ModelList(models[start:end], next_page_token=models[end].id if more else None, has_more=more)
 
 
 def retrieve_model(
@@ -86,11 +110,8 @@ def retrieve_model(
     raise UnknownModel(name)
 
 
-def _wanted(models: list[Model], filters: Sequence[bytes], context: Context, notes: Notes) -> list[Model]:
+def _wanted(models: list[Model], criteria: Mapping[str, Any]) -> list[Model]:
     """Those that serve the endpoint that is asked for; with `default_only`, those that Cohere takes for it."""
-    criteria: dict[str, Any] = {}
-    for part in filters:
-        criteria |= TABLE.read(part, notes, context.policy).fields
     endpoint, default_only = criteria.get("endpoint"), criteria.get("default_only", False)
     if endpoint is None:
         if default_only:

@@ -25,6 +25,10 @@ RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "st
 REWORDED: Mapping[tuple[str, str], str | None] = {("tool_choice", "AUTO"): None, ("safety_mode", "NONE"): "OFF"}
 """A field and the alias's word for it -> Cohere's word, or None for what Cohere does when nothing is said."""
 
+NULL = Raw(b"null")
+NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
+"""What `tools` is where there are none."""
+
 LAST_EVENTS = 4
 """How many of a stream's last lines are looked at: the last event, and a [DONE] after it."""
 
@@ -84,6 +88,10 @@ def rewrite_chat(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
             else:
                 fields[name] = Raw(_encode(meant_word))
                 notes.inform(name, f"{name} {word} sent as {meant_word}")
+    if "strict_tools" in fields and bytes(fields.get("tools", NULL)) in NO_TOOLS:
+        # Cohere refuses the one without the other.
+        del fields["strict_tools"]
+        notes.inform("strict_tools", "strict_tools left out, as there are no tools")
     served = _put_model(fields, policy, notes)
     return (_encode(fields) if served or len(notes) else body), notes
 

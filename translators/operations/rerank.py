@@ -39,7 +39,7 @@ FIELDS: tuple[Field, ...] = (
     ignore("user", "Cohere keeps no end-user ids"),
 )
 
-TABLE = FieldTable(FIELDS)
+TABLE = FieldTable(FIELDS, {"top_k": "top_n"})
 
 _encode = msgspec.json.Encoder().encode
 

@@ -42,8 +42,17 @@ from translators.operations.responses_input import InputReader
 from translators.operations.responses_template import initial_response
 from translators.operations.responses_tools import ResponsesTools, tool_choice
 from translators.request.builder import ChatOptions, build
-from translators.request.parameters import COHERES_OWN, REASONING, SAMPLING, SYNONYMS, WITHOUT_EFFECT, Positive
+from translators.request.parameters import (
+    COHERES_OWN,
+    GUIDED_JSON,
+    REASONING,
+    SAMPLING,
+    SYNONYMS,
+    WITHOUT_EFFECT,
+    Positive,
+)
 from translators.request.reasoning import Reasoning
+from translators.request.response_format import guided_json
 from translators.request.truncation import next_halving, shortened
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -68,6 +77,7 @@ FIELDS: tuple[Field, ...] = (
     read("max_tool_calls", Positive, "more calls are not passed on"),
     # The shape of the answer
     read("text", openai.TextOptions, "`format` as in chat; `verbosity` has no effect"),
+    GUIDED_JSON,
     read("max_output_tokens", Positive, "sent as `max_tokens`; includes reasoning"),
     read("include", list[str], f"`{ENCRYPTED_REASONING}` and `{LOGPROBS}` work"),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
@@ -161,7 +171,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         choice=tool_choice(fields.get("tool_choice"), tools.names, notes),
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
-        response_format=_format(text.format),
+        response_format=guided_json(_format(text.format), fields.get("guided_json"), notes),
         strict_tools=fields.get("strict_tools"),
         parallel_tool_calls=fields.get("parallel_tool_calls"),
         most_calls=fields.get("max_tool_calls"),
@@ -297,8 +307,8 @@ def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
 def _format(form: openai.TextFormat | None) -> chat.ResponseFormat | None:
     if form is None:
         return None
-    if form.type != "json_schema":
-        return chat.ResponseFormat(form.type)
+    if form.type != "json_schema" or (form.schema is None and (form.json_schema or form.value)):
+        return chat.ResponseFormat(form.type, form.json_schema, form.schema, form.value, form.strict)
     return chat.ResponseFormat("json_schema", {"name": form.name, "schema": form.schema, "strict": form.strict})
 
 

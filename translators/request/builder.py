@@ -34,7 +34,7 @@ from translators.request import response_format, tools
 from translators.request.files import FileTexts
 from translators.request.messages import MessageTranslator, names_in_history
 from translators.request.parameters import UINT64
-from translators.request.reasoning import Reasoning
+from translators.request.reasoning import Reasoning, ThinkingOptions
 from translators.request.reasoning import thinking as thinking_for
 
 _encode = msgspec.json.Encoder().encode
@@ -60,7 +60,7 @@ class ChatOptions(Struct, kw_only=True):
     most_calls: int | None = None
     choices: int = 1
     max_tokens: tuple[str, int] | None = None
-    thinking: cohere.Thinking | None = None
+    thinking: ThinkingOptions | None = None
     reasoning: Reasoning | None = None
     reasoning_effort: str | None = None
     extra: Mapping[str, Raw] = {}
@@ -162,6 +162,8 @@ class CrossFieldRules:
         requested = self._options
         history = names_in_history(requested.messages)
         if not requested.functions and not history and requested.choice.mode == "auto":
+            if requested.strict_tools:
+                self._notes.ignored("strict_tools", "there are no tools")
             return tools.ToolPlan(), ToolNames()
         names = ToolNames([*(function.name for function in requested.functions), *history])
         for name, request in names.renamed():

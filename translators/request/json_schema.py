@@ -16,7 +16,8 @@ import referencing.exceptions
 from referencing.jsonschema import DRAFT202012
 
 from translators.core.errors import InvalidField
-from translators.request import schema_validation
+from translators.core.notes import Notes
+from translators.request import satisfiability, schema_validation
 from translators.request.schema_validation import TooExpensive
 
 UNSUPPORTED_KEYWORDS = frozenset(
@@ -66,6 +67,34 @@ def check(schema: Mapping[str, Any], param: str) -> None:
         raise InvalidField(param, f"Invalid schema for '{param}': checking it takes too long") from error
     if violation:
         raise InvalidField(param, f"Invalid schema for '{param}': {violation}", "invalid_schema")
+
+
+def note_oddities(schema: Mapping[str, Any], where: str, notes: Notes) -> None:
+    """Notes what is wrong with a schema that is sent all the same. Raises InvalidField where it is nested too deeply.
+
+    Raises TooExpensive on the event loop where the check takes long.
+    """
+    try:
+        violation = schema_validation.schema_violation(msgspec.json.encode(schema))
+        patterns = schema_validation.unchecked_patterns(schema)
+    except RecursionError as error:
+        raise InvalidField(where, f"Invalid schema for '{where}': nested too deeply") from error
+    except TooExpensive:
+        if not schema_validation.is_generous():
+            raise
+        return
+    if violation:
+        notes.inform(where, f"{where} is no JSON Schema, Cohere may refuse it: {violation}")
+    elif patterns:
+        notes.inform(where, f"{where}: the pattern {patterns[0]} is left to Cohere")
+
+
+def check_satisfiable(schema: Mapping[str, Any], param: str) -> None:
+    """Raises InvalidField on a schema that no value can satisfy, with the keyword that makes it so."""
+    reason = satisfiability.contradiction(schema)
+    if reason:
+        message = f"Invalid schema for '{param}': no value can satisfy it: {reason}"
+        raise InvalidField(param, message, "invalid_schema")
 
 
 def check_references(schema: Mapping[str, Any], param: str) -> None:
@@ -233,6 +262,89 @@ def compilable(clean: Any) -> bool:
     below = [one for table in _SUBSCHEMAS if isinstance(clean.get(table), dict) for one in clean[table].values()]
     below += [clean.get("items"), clean.get("additionalProperties"), *(clean.get("anyOf") or ())]
     return all(map(compilable, below))
+
+
+# --- odd schemas ---------------------------------------------------------------------------------------------
+
+TYPE_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("int", "long", "int32", "int64"), "integer"),
+    **dict.fromkeys(("float", "double", "decimal", "numeric"), "number"),
+    **dict.fromkeys(("str", "text", "date", "datetime", "uuid"), "string"),
+    **dict.fromkeys(("dict", "map", "mapping", "struct", "record"), "object"),
+    **dict.fromkeys(("list", "tuple", "set", "sequence"), "array"),
+    **dict.fromkeys(("bool",), "boolean"),
+    **dict.fromkeys(("none", "nonetype", "nil"), "null"),
+}
+"""What programs call JSON's types in the schemas of their tools."""
+
+_JSON_TYPES = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
+_SCHEMA_TABLES = (*_SUBSCHEMAS, "patternProperties", "dependentSchemas")
+_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SCHEMA_VALUES = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+
+
+def tidy(schema: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
+    """Return a schema with JSON's names of types and without keywords that are null.
+
+    changes: what was changed -> into what.
+    """
+    clean: dict[str, Any] = {}
+    for key, value in schema.items():
+        if value is None and key not in _NO_SCHEMAS:
+            changes[f"{key} null"] = "nothing"
+        elif key == "type" and isinstance(value, str | list):
+            clean[key] = _json_type(value, changes)
+            if clean[key] == "any":
+                del clean[key]
+        elif key in _SCHEMA_TABLES and isinstance(value, dict):
+            clean[key] = {name: _tidy_any(below, changes) for name, below in value.items()}
+        elif key in _SCHEMA_LISTS and isinstance(value, list):
+            clean[key] = [_tidy_any(below, changes) for below in value]
+        elif key in _SCHEMA_VALUES:
+            clean[key] = _tidy_any(value, changes)
+        else:
+            clean[key] = value
+    _lift_required(clean, changes)
+    return clean
+
+
+def _tidy_any(schema: Any, changes: dict[str, str]) -> Any:
+    return tidy(schema, changes) if isinstance(schema, dict) else schema
+
+
+def _json_type(name: str | list[Any], changes: dict[str, str]) -> Any:
+    if isinstance(name, list):
+        return [_json_type(one, changes) if isinstance(one, str) else one for one in name]
+    if name in _JSON_TYPES:
+        return name
+    lower = name.lower()
+    known = lower if lower in _JSON_TYPES else TYPE_NAMES.get(lower, "any" if lower == "any" else name)
+    if known != name:
+        changes[f"type {name}"] = known
+    elif name == "any":
+        changes["type any"] = "no type"
+    return known
+
+
+def _lift_required(clean: dict[str, Any], changes: dict[str, str]) -> None:
+    """Moves `required: true` of a property, as JSON Schema had it long ago, into the object's list."""
+    properties = clean.get("properties")
+    if not isinstance(properties, dict):
+        return
+    flagged = [
+        name for name, one in properties.items() if isinstance(one, dict) and isinstance(one.get("required"), bool)
+    ]
+    if not flagged:
+        return
+    required = [name for name in clean.get("required") or () if isinstance(name, str)]
+    required += [name for name in flagged if properties[name]["required"] and name not in required]
+    clean["properties"] = {
+        name: {key: value for key, value in one.items() if key != "required"} if name in flagged else one
+        for name, one in properties.items()
+    }
+    if required:
+        clean["required"] = required
+    changes["required true"] = "a list of names"
 
 
 # --- the top of a schema ----------------------------------------------------------------------------------

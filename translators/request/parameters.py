@@ -90,7 +90,11 @@ COHERES_OWN: tuple[Field, ...] = (
     ),
     send("citation_options", cohere.CitationOptions, why="Cohere's own", convert=_citation_options),
     send("safety_mode", Literal["CONTEXTUAL", "STRICT", "OFF"], why="Cohere's own"),
-    read("thinking", cohere.Thinking, "Cohere's own; has precedence over `reasoning`"),
+    read(
+        "thinking",
+        reasoning.ThinkingOptions,
+        "Cohere's own, or Anthropic's; has precedence over `reasoning`",
+    ),
     send("k", int, why="Cohere's own", convert=clamped(0, 500)),
     send("top_k", int, "k", "0 to 500", clamped(0, 500)),
     send("p", float, why="Cohere's own", convert=clamped(0.01, 0.99)),
@@ -111,6 +115,8 @@ WITHOUT_EFFECT: tuple[Field, ...] = (
     ignore("prompt_cache_options", "Cohere caches prompts itself"),
     ignore("moderation", "Cohere's `safety_mode` is its own"),
 )
+
+GUIDED_JSON = read("guided_json", dict[str, Any] | str, "vLLM's spelling: a schema for `response_format`")
 
 REASONING = read("reasoning", reasoning.Reasoning, "`effort`, or `max_tokens` as the budget")
 

@@ -5,7 +5,7 @@ Cohere knows on, off, and a budget of tokens (docs/cohere-api.md#reasoning); Ope
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -29,6 +29,21 @@ ANSWER_RESERVE = 1_024
 """Tokens that Cohere's guide asks to leave for the answer within max_tokens."""
 
 
+class ThinkingOptions(Struct, forbid_unknown_fields=True):
+    """`thinking` of a request: Cohere's own, and Anthropic's spelling of it."""
+
+    type: Literal["enabled", "disabled", "adaptive"] = "enabled"
+    token_budget: Annotated[int, Meta(ge=0)] | None = None
+    budget_tokens: Annotated[int, Meta(ge=0)] | None = None
+
+    def upstream(self) -> Thinking:
+        """Return Cohere's form."""
+        budget = self.token_budget if self.token_budget is not None else self.budget_tokens
+        if self.type == "disabled":
+            return Thinking("disabled")
+        return Thinking("enabled", UNSET if budget is None else budget)
+
+
 class Reasoning(Struct, forbid_unknown_fields=True):
     """`reasoning` of a request. `summary` and `generate_summary` shape the answer of /v1/responses alone."""
 
@@ -41,7 +56,7 @@ class Reasoning(Struct, forbid_unknown_fields=True):
 
 
 def thinking(
-    native: Thinking | None,
+    native: ThinkingOptions | None,
     reasoning: Reasoning | None,
     effort: str | None,
     max_tokens: int | None,
@@ -55,7 +70,7 @@ def thinking(
     if native is not None:
         if wish is not None:
             notes.ignored(field, "thinking is given, too")
-        return native
+        return native.upstream()
     if wish is None:
         return UNSET
     if isinstance(wish, str):

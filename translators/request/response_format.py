@@ -136,27 +136,68 @@ def _wish(requested: openai.ResponseFormat | None, notes: Notes) -> _Wish | None
     """The schema asked for, in OpenAI's form or in one of Cohere's two (docs/cohere-api.md#json-schemas)."""
     if requested is None or requested.type == "text":
         return None
-    if requested.type == "json_object":
-        schema, where, strict = requested.json_schema or requested.schema, "response_format.schema", False
-    elif requested.type == "json_schema":
-        wrapper = requested.json_schema
-        if wrapper is None:
-            raise _missing("response_format.json_schema")
-        where, strict = "response_format.json_schema.schema", wrapper.get("strict") is True
-        schema = wrapper.get("schema")
-        if not isinstance(schema, dict):
-            raise _missing(where)
-    else:
+    schema, where, strict = _schema(requested)
+    if schema is not None:
+        json_schema.check(schema, where)
+        json_schema.check_references(schema, where)
+        json_schema.check_satisfiable(schema, where)
+        if strict and (patterns := schema_validation.unchecked_patterns(schema)):
+            notes.ignored("response_format", f"the answer is not checked for the pattern {patterns[0]}")
+    return _Wish(schema, strict)
+
+
+def _schema(requested: openai.ResponseFormat) -> tuple[dict[str, Any] | None, str, bool]:
+    """Return the schema in any of the spellings that clients use, its path, and whether it is strict.
+
+    It stands in `json_schema`, `schema` or `value`; each may hold OpenAI's wrapper (`{"name", "schema", "strict"}`).
+    """
+    if requested.type not in ("json_object", "json_schema", "json"):
         raise InvalidField(
             "response_format.type",
             f"Invalid 'response_format.type': '{requested.type}' is none of text, json_object, json_schema",
         )
-    if schema is not None:
-        json_schema.check(schema, where)
-        json_schema.check_references(schema, where)
-        if strict and (patterns := schema_validation.unchecked_patterns(schema)):
-            notes.ignored("response_format", f"the answer is not checked for the pattern {patterns[0]}")
-    return _Wish(schema, strict)
+    strict = requested.strict is True
+    for name in ("json_schema", "schema", "value"):
+        value: dict[str, Any] | None = getattr(requested, name)
+        if value is None:
+            continue
+        where = f"response_format.{name}"
+        wrapped = "schema" in value and "properties" not in value
+        if wrapped or (name == "json_schema" and requested.type == "json_schema"):
+            strict = strict or value.get("strict") is True
+            if isinstance(value.get("schema"), dict):
+                return value["schema"], f"{where}.schema", strict
+            if wrapped or not _KEYWORDS & value.keys():
+                continue
+        return value, where, strict
+    if requested.type != "json_schema":
+        return None, "", False
+    below = "json_schema" if requested.json_schema is None else "json_schema.schema"
+    raise _missing(f"response_format.{below}")
+
+
+_KEYWORDS = frozenset(("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"))
+"""Keywords by which a schema is told from a wrapper that lacks its schema."""
+
+
+def guided_json(
+    requested: openai.ResponseFormat | None, guided: dict[str, Any] | str | None, notes: Notes
+) -> openai.ResponseFormat | None:
+    """Return the response_format, for which `guided_json` (vLLM's spelling: a schema, or its JSON) may stand.
+
+    Raises InvalidField on a text that is no JSON object.
+    """
+    if guided is None:
+        return requested
+    if requested is not None:
+        notes.ignored("guided_json", "response_format is given, too")
+        return requested
+    if isinstance(guided, str):
+        try:
+            guided = msgspec.json.decode(guided, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise InvalidField("guided_json", "'guided_json' must be a JSON Schema", "invalid_schema") from error
+    return openai.ResponseFormat("json_schema", json_schema={"name": "guided_json", "schema": guided})
 
 
 def _missing(where: str) -> InvalidField:

@@ -170,7 +170,7 @@ def plan_tools(
         if capabilities.keeps_tools and function.name in called and function not in wanted
     ]
     definitions = [
-        _definition(function, where, names, capabilities)
+        _definition(function, where, bool(strict_tools or function.strict), names, capabilities, notes)
         for function, where in zip(functions, paths, strict=True)
         if function in wanted or function in called_only
     ]
@@ -237,27 +237,45 @@ def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[o
     return [function for function in functions if function.name in only]
 
 
-def _definition(function: openai.Function, where: str, names: ToolNames, capabilities: Capabilities) -> cohere.Tool:
-    parameters = _parameters(function.parameters, f"{where}.parameters")
+def _definition(
+    function: openai.Function, where: str, strict: bool, names: ToolNames, capabilities: Capabilities, notes: Notes
+) -> cohere.Tool:
+    parameters = _parameters(function, f"{where}.parameters", strict, notes)
     if capabilities.typed_tools:
         parameters = json_schema.with_types(parameters)
     description = function.description if function.description is not None else UNSET
     return cohere.Tool(cohere.ToolFunction(names.upstream_name(function.name), parameters, description))
 
 
-def _parameters(parameters: dict[str, Any] | None, where: str) -> dict[str, Any]:
-    """An object schema. A bare map of properties, which Cohere answers with a 422, is wrapped."""
+def _parameters(function: openai.Function, where: str, strict: bool, notes: Notes) -> dict[str, Any]:
+    """An object schema. A bare map of properties, which Cohere answers with a 422, is wrapped.
+
+    A schema without `strict` is sent even where it is odd.
+    """
+    parameters = function.parameters
     if not parameters:
         return NO_PARAMETERS
+    if not strict:
+        changes: dict[str, str] = {}
+        parameters = json_schema.tidy(parameters, changes)
+        for was, now in changes.items():
+            notes.adjusted(where, was, now)
     parameters = json_schema.inline_root_reference(parameters)
     if "type" not in parameters and "$ref" not in parameters:
         if "properties" in parameters:
             parameters = {"type": "object", **parameters}
         elif all(isinstance(value, dict) for value in parameters.values()):
             parameters = {"type": "object", "properties": parameters}
+    if parameters.get("type") == ["object", "null"]:
+        parameters = {**parameters, "type": "object"}
     if parameters.get("type") != "object":
         raise InvalidField(where, f"Invalid schema for '{where}': its type must be 'object'", "invalid_schema")
-    json_schema.check(parameters, where)
+    whole = isinstance(parameters.get("properties", {}), dict) and isinstance(parameters.get("required", []), list)
+    if strict or not whole:
+        json_schema.check(parameters, where)
+        json_schema.check_satisfiable(parameters, where)
+    else:
+        json_schema.note_oddities(parameters, where, notes)
     return parameters if "properties" in parameters else {**parameters, "properties": {}}
 
 

@@ -1,0 +1,123 @@
+"""`translators/request/satisfiability.py`: schemas that no value can satisfy, and those that only look so."""
+
+import time
+from typing import Any
+
+import pytest
+
+from translators.request.satisfiability import contradiction
+
+STRING, INTEGER = {"type": "string"}, {"type": "integer"}
+
+
+def an_object(properties: dict[str, Any], *required: str, **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), **more}
+
+
+def value(schema: Any) -> dict[str, Any]:
+    """An object that needs this value."""
+    return an_object({"a": schema}, "a")
+
+
+NODE = an_object({"next": {"$ref": "#/$defs/node"}}, "next")
+
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "required names no property": (an_object({"a": STRING}, "a", "zzz", additionalProperties=False), "'required' at #"),
+    "and none at all": ({"type": "object", "required": ["a"], "additionalProperties": False}, "'required' at #"),
+    "a required property is false": (value(False), "#/properties/a is false"),
+    "deep inside": (value(an_object({}, "b", additionalProperties=False)), "'required' at #/properties/a"),
+    "an empty enum": (value({"enum": []}), "'enum' at #/properties/a"),
+    "an enum of another type": (value({"type": "string", "enum": [1, 2]}), "'enum'"),
+    "a constant of another type": (value({"type": "integer", "const": "one"}), "'const'"),
+    "a constant that the enum lacks": (value({"enum": ["a"], "const": "b"}), "'const'"),
+    "a true that is no 1": (value({"type": "integer", "enum": [True]}), "'enum'"),
+    "an enum out of range": (value({"enum": [1, 2], "minimum": 3}), "'enum'"),
+    "an enum too short": (value({"enum": ["a"], "minLength": 2}), "'enum'"),
+    "minimum over maximum": (value({"type": "number", "minimum": 2, "maximum": 1}), "'minimum'"),
+    "exclusive and equal": (value({"type": "number", "exclusiveMinimum": 1, "maximum": 1}), "'exclusiveMinimum'"),
+    "no whole number between": (value({"type": "integer", "minimum": 1.2, "maximum": 1.8}), "'minimum'"),
+    "no multiple between": (value({"type": "integer", "minimum": 11, "maximum": 19, "multipleOf": 10}), "'minimum'"),
+    "minLength over maxLength": (value({"type": "string", "minLength": 3, "maxLength": 2}), "'minLength'"),
+    "minItems over maxItems": (value({"type": "array", "minItems": 3, "maxItems": 2}), "'minItems'"),
+    "items that cannot be": (value({"type": "array", "minItems": 1, "items": {"enum": []}}), "'enum'"),
+    "more unique items than values": (
+        value({"type": "array", "minItems": 3, "uniqueItems": True, "items": {"enum": [1, 2]}}),
+        "'minItems'",
+    ),
+    "contains what cannot be": (value({"type": "array", "contains": False}), "contains is false"),
+    "minProperties over maxProperties": (value({"type": "object", "minProperties": 2, "maxProperties": 1}), "'minP"),
+    "more properties than there are": (an_object({"a": STRING}, minProperties=2, additionalProperties=False), "'minP"),
+    "more required than allowed": (an_object({"a": STRING, "b": STRING}, "a", "b", maxProperties=1), "'maxP"),
+    "two types at once": (value({"allOf": [STRING, INTEGER]}), "'type'"),
+    "a reference beside a type": (
+        {**value({"$ref": "#/$defs/s", "type": "integer"}), "$defs": {"s": STRING}},
+        "'type'",
+    ),
+    "closed against a sibling": (
+        {
+            "allOf": [an_object({"a": STRING}, additionalProperties=False), an_object({"b": STRING}, "b")],
+            "type": "object",
+        },
+        "'required' at #/allOf/1",
+    ),
+    "no branch": (value({"anyOf": [{"enum": []}, False]}), "'anyOf' at #/properties/a"),
+    "no branch beside its type": (value({"type": "string", "oneOf": [INTEGER, {"type": "null"}]}), "'oneOf'"),
+    "nothing but what is excluded": (value({"not": {}}), "'not' at #/properties/a"),
+    "an end that never comes": ({**value({"$ref": "#/$defs/node"}), "$defs": {"node": NODE}}, "'$ref'"),
+    "dependent on what is forbidden": (
+        an_object({"a": STRING}, "a", dependentRequired={"a": ["b"]}, additionalProperties=False),
+        "'required' at #",
+    ),
+    "no type": ({"type": []}, "'type' at #"),
+}
+
+POSSIBLE: dict[str, dict[str, Any]] = {
+    "required beyond the properties, others allowed": an_object({"a": STRING}, "zzz"),
+    "a pattern may allow it": an_object({}, "x1", additionalProperties=False, patternProperties={"^x": STRING}),
+    "an impossible property that is not required": an_object({"a": False, "b": {"enum": []}}),
+    "one type of two": value({"type": ["string", "integer"], "minLength": 3, "maxLength": 2}),
+    "one branch of two": value({"anyOf": [False, STRING]}),
+    "equal bounds": value({"type": "integer", "minimum": 1, "maximum": 1}),
+    "1.0 is an integer": value({"type": "integer", "enum": [1.0]}),
+    "number and integer": value({"allOf": [{"type": "number"}, INTEGER]}),
+    "a list that may be empty": value({"type": "array", "items": False}),
+    "a list of nodes that may end": {
+        **value({"$ref": "#/$defs/node"}),
+        "$defs": {"node": an_object({"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}, "next")},
+    },
+    "an optional node": {"$ref": "#/$defs/node", "$defs": {"node": an_object({"next": {"$ref": "#/$defs/node"}})}},
+    "a reference twice": {
+        **an_object({"a": {"$ref": "#/$defs/s"}, "b": {"$ref": "#/$defs/s"}}, "a", "b"),
+        "$defs": {"s": STRING},
+    },
+    "a foreign reference": value({"$ref": "https://example.com/schema"}),
+    "no types": value({"minLength": 3, "maxLength": 2}),
+    "a type of nobody's": value({"type": "str", "enum": [1]}),
+    "anything": {},
+}
+
+
+@pytest.mark.parametrize(("schema", "reason"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_what_cannot_be_is_named(schema: dict[str, Any], reason: str) -> None:
+    assert reason in contradiction(schema)
+
+
+@pytest.mark.parametrize("schema", POSSIBLE.values(), ids=POSSIBLE)
+def test_what_may_be_is_let_through(schema: dict[str, Any]) -> None:
+    assert contradiction(schema) == ""
+
+
+def test_the_work_is_bounded() -> None:
+    """References that double at each level would be followed two to the fortieth times."""
+    definitions = {
+        f"n{level}": an_object(
+            {"a": {"$ref": f"#/$defs/n{level + 1}"}, "b": {"$ref": f"#/$defs/n{level + 1}"}}, "a", "b"
+        )
+        for level in range(40)
+    }
+    definitions["n40"] = STRING
+    assert contradiction({"$ref": "#/$defs/n0", "$defs": definitions}) == ""
+    began = time.perf_counter()
+    wide = {"allOf": [an_object({f"p{number}": STRING}, *(f"p{name}" for name in range(300))) for number in range(300)]}
+    assert contradiction(wide) == ""
+    assert time.perf_counter() - began < 0.5
