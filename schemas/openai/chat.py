@@ -199,10 +199,9 @@ class AnsweredFunction(Struct, frozen=True):
     arguments: str
 
 
-class AnsweredToolCall(Struct, frozen=True):
+class AnsweredToolCall(Struct, frozen=True, tag_field="type", tag="function"):
     id: str
     function: AnsweredFunction
-    type: Literal["function"] = "function"
 
 
 class AnsweredCustom(Struct, frozen=True):
@@ -210,10 +209,9 @@ class AnsweredCustom(Struct, frozen=True):
     input: str
 
 
-class AnsweredCustomToolCall(Struct, frozen=True):
+class AnsweredCustomToolCall(Struct, frozen=True, tag_field="type", tag="custom"):
     id: str
     custom: AnsweredCustom
-    type: Literal["custom"] = "custom"
 
 
 class UrlCitation(Struct, frozen=True):
