@@ -76,6 +76,7 @@ ERRORS: Mapping[str, Meaning] = {
     "missing_key": Meaning(401, "authentication_error", "missing_api_key", "no API key was sent, and one is required"),
     "wrong_key": Meaning(401, "authentication_error", "invalid_api_key", "the API key is not valid for this gateway"),
     "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`"),
+    "foreign_host": Meaning(403, "permission_error", "host_not_allowed", "the host is not in `allowed_hosts`"),
     "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL"),
     "no_previous": Meaning(
         404, _INVALID, "previous_response_not_found", "the caller has no stored response with this id"

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux chan
 
 SECONDS = 2.0
 ANY_KEY = ConnectionKey("cohere.example", 443, True, True, None, None, None)
-ASKS = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n"
+ASKS = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 def open_files(server: Process) -> int:

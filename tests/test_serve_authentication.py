@@ -162,7 +162,7 @@ def test_one_header_twice(own: Stage) -> None:
     body = json.dumps(BODY).encode()
     for keys, status in ((("a", "a"), b"200"), (("a", "b"), b"400")):
         own.plays(answered())
-        lines = [f"POST {CHAT} HTTP/1.1", "host: a", "connection: close", f"content-length: {len(body)}"]
+        lines = [f"POST {CHAT} HTTP/1.1", "host: localhost", "connection: close", f"content-length: {len(body)}"]
         lines += [f"authorization: Bearer {key}" for key in keys]
         answer = raw_request(*own.gateway.address, "\r\n".join([*lines, "", ""]).encode() + body)
         assert answer.split(b" ")[1] == status
@@ -242,7 +242,7 @@ def test_the_master_key_may_be_for_managing_only() -> None:
 
 def test_a_stranger_need_not_be_heard_out(virtual: Stage) -> None:
     """The 401 comes before the body does."""
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 5000000\r\n\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer x\r\ncontent-length: 5000000\r\n\r\n"
     with socket.create_connection(virtual.gateway.address, 30) as connection:
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")

@@ -496,7 +496,7 @@ def test_the_largest_body(theatre: Stage) -> None:
 def raw(theatre: Stage, *lines: str, body: bytes = b"", timeout: float = 5.0) -> Seen:
     """Bytes as written; the connection is closed after the answer."""
     theatre.plays(answered())
-    head = "\r\n".join([*lines, "host: gateway", "connection: close", "", ""])
+    head = "\r\n".join([*lines, "host: localhost", "connection: close", "", ""])
     return parsed(raw_request(*theatre.gateway.address, head.encode("latin-1") + body, timeout=timeout))
 
 
@@ -660,7 +660,7 @@ def test_nowhere(theatre: Stage, path: str) -> None:
 def test_expect_100(theatre: Stage) -> None:
     theatre.plays(answered())
     with socket.create_connection(theatre.gateway.address, 30) as connection:
-        head = f"{POST}\r\nhost: a\r\n{AUTHORIZATION}\r\nexpect: 100-continue\r\nconnection: close\r\n"
+        head = f"{POST}\r\nhost: localhost\r\n{AUTHORIZATION}\r\nexpect: 100-continue\r\nconnection: close\r\n"
         connection.sendall(f"{head}content-length: {len(GOOD)}\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 100")
         connection.sendall(GOOD)
@@ -671,7 +671,7 @@ def test_a_websocket_where_there_is_none(theatre: Stage) -> None:
     theatre.plays(answered())
     lines = (
         f"GET {CHAT} HTTP/1.1",
-        "host: a",
+        "host: localhost",
         "upgrade: websocket",
         "connection: upgrade",
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",

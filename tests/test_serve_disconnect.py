@@ -464,7 +464,7 @@ def test_an_idle_server_ends_at_once(stop: signal.Signals, workers: int) -> None
             server.settle(workers)
         # An idle connection, once used, must not hold the server.
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
             reads_until(connection, b"live")
             told = time.monotonic()
             server.signal(stop, group=stop is signal.SIGINT)

@@ -348,7 +348,7 @@ def test_a_caller_leaves_and_all_calls_are_closed() -> None:
     with ScriptedUpstream(slow).run_in_thread() as upstream, gateway_over(upstream.url, key=CALLER_KEY) as gateway:
         body = json.dumps({"model": V4, "input": [f"text {number}" for number in range(300)]}).encode()
         with socket.create_connection(gateway.address, 30) as connection:
-            head = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {CALLER_KEY}\r\n"
+            head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {CALLER_KEY}\r\n"
             connection.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
             _until(lambda: len(upstream.exchanges) == 4)
         for exchange in upstream.exchanges:

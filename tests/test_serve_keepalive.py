@@ -35,7 +35,7 @@ def reading(staged: Stage, path: str = CHAT, **fields: Any) -> Iterator[socket.s
     question = {"input": "Hi"} if path != CHAT else {"messages": [{"role": "user", "content": "Hi"}]}
     body = json.dumps({"model": A, "stream": True, **question, **fields}).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {CALLER_KEY}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {CALLER_KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(staged.gateway.address, 30) as connection:

@@ -152,7 +152,7 @@ def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", stage.server.port), 30) as watcher,
         ):
             reads_until(connection, b'"Hi"')
-            asks = b"GET /health/ready HTTP/1.1\r\nhost: a\r\n\r\n"
+            asks = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n"
             watcher.sendall(asks)
             assert b" 200 " in reads_until(watcher, b"}")
             stage.server.signal(signal.SIGTERM)

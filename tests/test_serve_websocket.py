@@ -28,6 +28,7 @@ from wsproto.events import TextMessage
 
 from gateway.app import controlled_app, create_app
 from gateway.endpoints import websocket
+from gateway.errors import CallerError
 from gateway.server import hypercorn_patches
 from gateway.settings.schema import Settings, Timeouts
 from gateway.state import connection_state
@@ -635,9 +636,10 @@ def test_other_settings_go_for_the_sockets_that_follow() -> None:
     old = Settings(cohere_api_key=["a"], log="off")
     _, control = controlled_app(old)
     headers = {b"origin": b"https://page.example", b"host": b"127.0.0.1:8080"}
-    assert not control._websockets._origin_allowed(headers)
+    with pytest.raises(CallerError):
+        control._websockets._web_pages.check_websocket(headers)
     assert control.reload(old, replace(old, cors_origins=["https://page.example"]))
-    assert control._websockets._origin_allowed(headers)
+    control._websockets._web_pages.check_websocket(headers)
 
 
 def test_sockets_are_bounded(served: Gateway) -> None:

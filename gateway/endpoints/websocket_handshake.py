@@ -2,25 +2,20 @@
 
 A refusal is an ordinary HTTP response in place of the upgrade. Open sockets are served by `websocket.py`.
 
-A browser lets any page open a WebSocket anywhere and read the messages. CORS does not apply, but the browser sends the
-page's origin (`Origin`), which programs need not. A page may enter if the setting `cors_origins` has its origin, as for
-HTTP. Some programs send the address that they call as their origin, so the gateway's own is allowed as well; but where
-no key is needed, only under a name that no name server resolves: an IP address or localhost. (Whoever owns
-`evil.example` may let that name point to 127.0.0.1 after their page was loaded.)
+Which web pages may open one is decided in `web_pages.py`.
 """
 
-import ipaddress
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.authenticator import Authenticator, Mode, remove_credentials
+from gateway.auth.authenticator import Authenticator, remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.middleware import date, mode_headers, request_id
 from gateway.http.path_aliases import PathAliases
+from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.record import REQUEST, RequestRecord
 from gateway.settings.schema import Settings
@@ -37,12 +32,6 @@ POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011
 UNSUPPORTED_PATHS = ("/v1/realtime", "/v1/realtime/translations")
 """Where OpenAI has WebSockets and Cohere has nothing like them."""
 
-KEYLESS = (Mode.OPEN, Mode.DEMO)
-"""Modes in which whoever reaches the gateway may call."""
-
-FOREIGN_ORIGIN = failure(
-    "foreign_origin", "Pages of this origin may not open a WebSocket here: see the setting cors_origins"
-)
 NOT_FOUND = failure("not_found", "There is no WebSocket at this URL: /v1/responses has one")
 TOO_MANY_SOCKETS = failure("too_many_sockets", "Too many WebSockets are open: try again, or use HTTP")
 
@@ -66,6 +55,7 @@ class WebSocketHandshake:
         """Takes other settings, for the sockets that follow."""
         self._settings, self._authenticator = settings, authenticator
         self._mode_headers = mode_headers(authenticator.mode)
+        self._web_pages = WebPagePolicy(authenticator.mode, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -94,8 +84,7 @@ class WebSocketHandshake:
     def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
         """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
         validation.check(scope, headers)
-        if not self._origin_allowed(headers):
-            raise CallerError(FOREIGN_ORIGIN)
+        self._web_pages.check_websocket(headers)
         request.principal = self._authenticator.authenticate(scope["headers"])
         remove_credentials(scope["headers"], headers)
         self._path_aliases.rewrite(scope, request)
@@ -108,14 +97,6 @@ class WebSocketHandshake:
         if self._open >= self._settings.max_websockets:
             raise CallerError(TOO_MANY_SOCKETS)
         return endpoint
-
-    def _origin_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the caller is a program, or a page of an allowed origin."""
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if not origin or origin in self._settings.cors_origins or "*" in self._settings.cors_origins:
-            return True
-        host = headers.get(b"host", b"").decode("latin-1").lower()
-        return _host_of(origin) == host and (self._authenticator.mode not in KEYLESS or _is_address(host))
 
     def _headers(self, request: RequestRecord) -> list[tuple[bytes, bytes]]:
         return [(b"date", date()), (b"x-request-id", request.request_id.encode()), *self._mode_headers]
@@ -139,17 +120,3 @@ class WebSocketHandshake:
         ]
         await send({"type": f"{HTTP_RESPONSE}.start", "status": failed.status, "headers": headers})
         await send({"type": f"{HTTP_RESPONSE}.body", "body": body})
-
-
-def _host_of(origin: str) -> str:
-    """Host and port of an origin, as in a Host header."""
-    return origin.lower().partition("://")[2]
-
-
-def _is_address(host: str) -> bool:
-    """Whether this host is an IP address or localhost, which no name server resolves."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or bool(ipaddress.ip_address(name))
-    except ValueError:
-        return False

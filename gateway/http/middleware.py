@@ -1,7 +1,8 @@
 """The one outer layer around every route, 404s included. Pure ASGI.
 
-In this order: the request's record; the form of the request; cross-origin preflights; the path that is meant; who is
-calling; the routes; then the body of an error, the headers that every response carries, and the end of the record.
+In this order: the request's record; the form of the request; cross-origin preflights; web pages; the path that is
+meant; who is calling; the routes; then the body of an error, the headers that every response carries, and the end of
+the record.
 """
 
 import re
@@ -19,6 +20,7 @@ from gateway.errors import GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.drain import BodyDrain
 from gateway.http.path_aliases import PathAliases
+from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.lifecycle import Lifecycle, new_id
 from gateway.observability.record import REQUEST, RequestRecord
 from gateway.settings.schema import Settings
@@ -58,6 +60,7 @@ class GatewayMiddleware:
         self._authenticator, self.body_limit = authenticator, settings.body_limit
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._mode_headers = mode_headers(authenticator.mode)
+        self._web_pages = WebPagePolicy(authenticator.mode, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,6 +100,7 @@ class GatewayMiddleware:
             if record.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, respond)
             else:
+                self._web_pages.check(headers, drain is not None)
                 # First of all, so that whatever decides by the path decides by the one that is served.
                 if scope["path"] not in self._path_aliases.exact:
                     self._path_aliases.rewrite(scope, record)

@@ -176,7 +176,8 @@ class Caller(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         message = {"role": "user", "content": f"{MARK} {self._index}"}
         body = json.dumps({"model": "command-a-03-2025", "messages": [message], "stream": True}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer bystander-{self._index}\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        head += f"authorization: Bearer bystander-{self._index}\r\n"
         transport.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
 
     def data_received(self, data: bytes) -> None:

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def request_bytes(identity: str = "leaver", **fields: Any) -> bytes:
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}], **fields}).encode()
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {CALLER_KEY}\r\nx-request-id: {identity}\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {CALLER_KEY}\r\nx-request-id: {identity}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -1,0 +1,89 @@
+"""Which web pages may call, in modes where no key is needed. One rule for HTTP and WebSockets.
+
+Any page that a browser has open can send requests to any address, this machine's own included, and whoever reaches a
+gateway without keys spends its Cohere key. CORS keeps a page from reading the response, but not from sending the
+request. So in these modes (`demo`, and `open`) a request is refused with 403
+
+    from a foreign origin       an `Origin` that is neither one of `cors_origins` nor the gateway's own address
+    from another site           `Sec-Fetch-Site: cross-site` without an allowed origin: a form, an image, a link
+    to a foreign host           a `Host` that is no IP address, not localhost and not one of `allowed_hosts`: a page may
+                                have its own name point to this machine after it was loaded (DNS rebinding)
+
+and with 415 if its body is neither JSON nor a multipart form: such a body needs no permission by CORS.
+
+Programs send none of these headers, but for a `Host` that they were configured with. Where a key is needed, no page
+knows it, and only the origin of WebSockets is checked: CORS does not apply to them.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from gateway.auth.authenticator import Mode
+from gateway.errors import CallerError, failure
+from gateway.http.body import JSON_TYPES
+from gateway.settings.schema import Settings
+
+KEYLESS = (Mode.OPEN, Mode.DEMO)
+"""Modes in which whoever reaches the gateway may call."""
+
+FOREIGN_ORIGIN = failure("foreign_origin", "Pages of this origin may not call: see the setting cors_origins")
+FOREIGN_HOST = failure("foreign_host", "This gateway is not known by the name in 'host': see the setting allowed_hosts")
+NOT_JSON = failure("wrong_content_type", "A body needs the content type application/json or multipart/form-data")
+
+
+class WebPagePolicy:
+    """The rule for one mode and one set of settings."""
+
+    def __init__(self, mode: Mode, settings: Settings) -> None:
+        self._keyless = mode in KEYLESS
+        self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+
+    def check(self, headers: Mapping[bytes, bytes], has_body: bool) -> None:
+        """Checks a request, where no key is needed. Raises CallerError (403, 415)."""
+        if not self._keyless:
+            return
+        host = headers.get(b"host")
+        if host is not None and not self._is_known(host):
+            raise CallerError(FOREIGN_HOST)
+        self._check_origin(headers)
+        if has_body:
+            content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if not (content_type in JSON_TYPES or content_type.endswith(b"+json")):
+                if content_type != b"multipart/form-data":
+                    raise CallerError(NOT_JSON)
+
+    def check_websocket(self, headers: Mapping[bytes, bytes]) -> None:
+        """Checks the opening of a WebSocket in any mode. Raises CallerError (403)."""
+        if self._keyless:
+            self.check(headers, False)
+        else:
+            self._check_origin(headers)
+
+    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        origin = headers.get(b"origin")
+        if origin is not None and (origin in self._origins or b"*" in self._origins):
+            return
+        if headers.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site":
+            raise CallerError(FOREIGN_ORIGIN)
+        if origin is not None and origin.lower().partition(b"://")[2] != headers.get(b"host", b"").lower():
+            raise CallerError(FOREIGN_ORIGIN)
+
+    def _is_known(self, host: bytes) -> bool:
+        if host in _USUAL_HOSTS or "*" in self._hosts:
+            return True
+        try:
+            name = urlsplit("//" + host.decode("latin-1")).hostname or ""
+            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+        except ValueError:
+            return False
+
+
+_USUAL_HOSTS = frozenset((b"127.0.0.1:8080", b"localhost:8080"))
+"""Hosts that are recognised without a look at their parts."""
+
+
+def _is_address(name: str) -> bool:
+    """Raises ValueError for what is no IP address."""
+    return bool(ipaddress.ip_address(name))
