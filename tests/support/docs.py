@@ -1,7 +1,7 @@
-"""The generated tables of the documents: `make docs` writes them, `tests/test_docs.py` finds stale ones.
+"""What is generated in the documents: `make docs` writes it, and `tests/test_docs.py` reports what is stale.
 
 A table stands in a document between `<!-- generated: NAME -->` and `<!-- end -->`, where NAME is a key of
-TABLES. Each is made from the very table that the program obeys, so that a new row there needs no words here.
+TABLES. Each is made from the table that the program runs on, so that a new row there needs no words here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ GENERATED = re.compile(r"(<!-- generated: (?P<name>[a-z ]+) -->\n).*?(<!-- end -
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    """A Markdown table. A bar inside a cell would end it."""
+    """Returns a Markdown table. A bar inside a cell would end the cell."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
@@ -64,20 +64,20 @@ def yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def routes() -> str:
-    """What is served of OpenAI's API, from the table of routes."""
+def paths() -> str:
+    """What is served of OpenAI's API, from the table of operations."""
     rows = [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in CALLS]
     rows += [("POST", row.path, f"translated to Cohere's `{row.upstream}`") for row in BATCHES]
-    rows += [("POST", row.path, f"sent on to Cohere's `{row.upstream}`") for row in UPLOADS]
+    rows += [("POST", row.path, f"forwarded to Cohere's `{row.upstream}`") for row in UPLOADS]
     rows += [("GET", row.call.path, "the same as messages of a WebSocket") for row in SOCKETS]
     rows += [("POST", row.path, f"translated, and counted by Cohere's `{row.upstream}`") for row in COUNTS]
     rows += [("GET", re.sub(r"\{.*\}", "{id}", row.path), "answered from Cohere's list of models") for row in LOOKUPS]
-    rows += [(method, path, "kept by the gateway") for path, actions in STORED.items() for method in actions]
+    rows += [(method, path, "stored by the gateway") for path, actions in STORED.items() for method in actions]
     return table(("Path", "What happens"), ((code(f"{method} {path}"), what) for method, path, what in rows))
 
 
 def unsupported() -> str:
-    """What is refused of OpenAI's API, and the way to go instead."""
+    """What is refused of OpenAI's API, and what to use instead."""
     rows = (
         (code(f"{' '.join(row.methods)} {path}".strip() + ("{id}" if path.endswith("/") else "")), row.why, row.instead)
         for path, row in UNSUPPORTED.items()
@@ -89,7 +89,7 @@ def base_urls() -> str:
     return table(("Spelling", "Example"), ((row.shown, code(row.example)) for row in SPELLINGS))
 
 
-def native() -> str:
+def cohere_methods() -> str:
     """Cohere's methods by their group."""
     groups: dict[str, list[str]] = {}
     for row in METHODS:
@@ -181,7 +181,7 @@ def _model(name: str, able: Capabilities) -> Sequence[str]:
     return code(name), f"{able.max_output:,}" if able.max_output else "", *map(yes, abilities)
 
 
-def embedders() -> str:
+def embedding_models() -> str:
     head = ("Model", "Dimensions", "Texts with images", "Types", "base64")
     return table(head, (_embedder(name, able) for name, able in EMBEDDERS.items()))
 
@@ -201,7 +201,7 @@ def synonyms() -> str:
     return table(("Name", "Cohere's"), ((code(name), code(model)) for name, model in SYNONYMS.items()))
 
 
-def efforts() -> str:
+def reasoning_efforts() -> str:
     words = {None: "no limit", 0: "thinking is switched off"}
     rows = ((code(effort), words.get(budget) or f"{budget:,} tokens") for effort, budget in BUDGETS.items())
     return table(("Effort", "Budget of thinking"), rows)
@@ -216,7 +216,7 @@ def errors() -> str:
     return table(("Status", "`type`", "`code`", "What happened"), rows)
 
 
-def refusals() -> str:
+def upstream_errors() -> str:
     """Cohere's statuses, the two that need its sentence as well, and the endings that are failures."""
     head = ("Cohere says", "With the caller's own key", "With the server's key")
     lines: list[tuple[str, Meaning, Meaning]] = []
@@ -267,20 +267,20 @@ def targets() -> str:
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
-    "routes": routes,
+    "paths": paths,
     "unsupported": unsupported,
     "base urls": base_urls,
-    "native": native,
+    "cohere methods": cohere_methods,
     "settings": settings,
     "limits": limits,
     "fields": fields,
     "models": models,
-    "embedders": embedders,
+    "embedding models": embedding_models,
     "successors": successors,
     "synonyms": synonyms,
-    "efforts": efforts,
+    "reasoning efforts": reasoning_efforts,
     "errors": errors,
-    "refusals": refusals,
+    "upstream errors": upstream_errors,
     "metrics": metrics,
     "faults": faults,
     "targets": targets,
@@ -292,7 +292,7 @@ FILES: Mapping[str, Callable[[], str]] = {"docs/architecture.svg": architecture.
 
 
 def regenerated(text: str) -> str:
-    """The document with every generated part made anew. KeyError: it asks for a table that does not exist."""
+    """Returns the document with every generated part made anew. Raises KeyError for a table that does not exist."""
     return GENERATED.sub(lambda match: f"{match[1]}\n{TABLES[match['name']]()}\n{match[3]}", text)
 
 
