@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ def wire() -> Iterator[Wire]:
         yield caller
 
 
-def tool(name: str, description: str, required: list[str] | None = None, **properties: Any) -> dict[str, Any]:
+def tool(name: str, description: str, required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
     parameters: dict[str, Any] = {"type": "object", "properties": properties}
     if properties:
         parameters["required"] = list(properties) if required is None else required
@@ -266,13 +267,47 @@ def test_other_answers_say_that_this_is_an_emulator(wire: Wire, prompt: str) -> 
     assert "Cohere emulator (rule-based, not a model)" in text(wire.chat(prompt))
 
 
-def test_the_conversation_is_remembered(wire: Wire) -> None:
+@pytest.mark.parametrize(
+    ("statements", "question", "expected"),
+    [
+        (["My name is Ada."], "What is my name?", "Your name is Ada."),
+        (["My name is Ada. Remember it."], "What is my name? Reply with only the name.", "Ada"),
+        (["My name is Ada.", "Actually, my name is Eve."], "Do you remember my name?", "Your name is Eve."),
+        (["I'm Bob and I am 36 years old."], "How old am I? Answer with the number only.", "36"),
+        (["My dog's name is Rex. My name is Ada."], "What is my dog's name?", "Your dog's name is Rex."),
+        (["My favourite colour is teal and I live in Oslo."], "Where do I live?", "You told me: Oslo."),
+        (["The secret word is banana.", "Hello"], "What was the secret word?", "The secret word is banana."),
+        (["Remember the number 42."], "What number did I ask you to remember? Just the number.", "42"),
+        (["I have three cats."], "How many cats do I have?", "Your cats is three."),
+        (["My name is Ada.", "Count to 2"], "What did I just say?", "You said: Count to 2"),
+        ([], "My name is Ada. What is my name?", "Your name is Ada."),
+    ],
+)
+def test_what_was_said_is_remembered(wire: Wire, statements: list[str], question: str, expected: str) -> None:
+    messages: list[dict[str, Any]] = []
+    for statement in statements:
+        messages += [{"role": "user", "content": statement}, {"role": "assistant", "content": "I see."}]
+    assert text(wire.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
+
+
+def test_what_the_system_prompt_and_the_assistant_said_is_remembered(wire: Wire) -> None:
     messages = [
-        {"role": "user", "content": "My name is Ada."},
-        {"role": "assistant", "content": [{"type": "text", "text": "Hello"}], "citations": [], "tool_calls": []},
-        {"role": "user", "content": "What is my name?"},
+        {"role": "system", "content": "The user's name is Ada."},
+        {"role": "user", "content": "Tell me a code."},
+        {"role": "assistant", "content": "The code is 7421."},
     ]
-    assert text(wire.chat(messages=messages)) == "Your name is Ada."
+    for question, expected in (("What is my name?", "Your name is Ada."), ("What was the code?", "The code is 7421.")):
+        assert text(wire.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
+
+
+def test_what_was_said_fills_fields(wire: Wire) -> None:
+    messages = [
+        {"role": "user", "content": "My name is Ada and my age is 36."},
+        {"role": "assistant", "content": "I see."},
+        {"role": "user", "content": "Fill in the form with save_form"},
+    ]
+    form = tool("save_form", "Saves a form.", name=STRING, age=INTEGER)
+    assert calls(wire.chat(messages=messages, tools=[form])) == [("save_form", {"name": "Ada", "age": 36})]
 
 
 def test_the_system_may_order_an_answer(wire: Wire) -> None:
@@ -344,6 +379,71 @@ def test_which_tools_are_called(wire: Wire, prompt: str, tools: list[Any], expec
     assert seen.body["finish_reason"] == ("TOOL_CALL" if expected else "COMPLETE")
     for call in seen.body["message"].get("tool_calls", ()):
         assert re.fullmatch(rf"{call['function']['name']}_[a-z0-9]{{12}}", call["id"])
+
+
+SQL = (
+    "Execute SQL queries against the session's database. Ask it what is stored about France or any other country, its"
+    " capital, its cities and its dates. Tables: todos (id, title, status), todo_deps (todo_id, depends_on)."
+)
+MANY_TOOLS = [
+    tool("sql", SQL, query=STRING),
+    tool("session_store_sql", SQL, query=STRING),
+    *(
+        tool(name, f"Does more than its name says: the best tool for {name} and any country.", x=STRING)
+        for name in "bash view create edit task grep web_search get_file_contents list_issues search_code".split()
+    ),
+    *(tool(f"github_list_{name}", f"Lists the {name} of a repository.", x=STRING) for name in ("commits", "branches")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("What is the capital of France?", []),
+        ("What is the capital of France?\n\n<reminder>\n<sql_tables>Tables: todos</sql_tables>\n</reminder>", []),
+        ("Create a haiku about the task of living", []),
+        ("Explain what a list is in Python.", []),
+        ("Tell me a story about a bear who wants to search for honey.", []),
+        ("What is the best country in the world?", []),
+        ("Use the sql tool to run SELECT 1", ["sql"]),
+        ("Call `view` for a.txt", ["view"]),
+        ("Search the web for cohere gateway", ["web_search"]),
+        ("Which issues are open?", ["list_issues"]),
+        ("List the commits of main", ["github_list_commits"]),
+    ],
+)
+def test_among_many_tools_only_one_that_is_clearly_meant_is_called(
+    wire: Wire, prompt: str, expected: list[str]
+) -> None:
+    assert [name for name, _ in calls(wire.chat(prompt, tools=MANY_TOOLS))] == expected
+
+
+def test_most_of_a_short_description_means_its_tool(wire: Wire) -> None:
+    lookup = tool("lookup_7", "Find the order of a customer.", customer=INTEGER)
+    assert calls(wire.chat("Where is the order of customer 12?", tools=[lookup])) == [("lookup_7", {"customer": 12})]
+    assert calls(wire.chat("Is the customer always right?", tools=[lookup])) == []
+
+
+def test_a_system_prompt_may_forbid_calls(wire: Wire) -> None:
+    messages = [
+        {"role": "system", "content": "Do not call any tool now: answer with text."},
+        {"role": "user", "content": "What's the weather in Paris?"},
+    ]
+    assert calls(wire.chat(messages=messages, tools=[WEATHER])) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Ada is 36.", "give_final_answer"),
+        ("What's the weather in Oslo?", "get_weather"),
+        ("Hello", "give_final_answer"),
+    ],
+)
+def test_a_required_call_is_the_answer_unless_another_tool_fits(wire: Wire, prompt: str, expected: str) -> None:
+    answer = tool("give_final_answer", "Gives the final answer to the user.", name=STRING, age=INTEGER)
+    seen = wire.chat(prompt, tools=[ADD, WEATHER, answer], tool_choice="REQUIRED")
+    assert [name for name, _ in calls(seen)] == [expected]
 
 
 def test_a_required_call_is_made_once(wire: Wire) -> None:
@@ -488,6 +588,43 @@ def test_a_schema_in_the_system_prompt_and_json_asked_for_by_the_user(wire: Wire
     ]
     jsonschema.validate(json.loads(text(wire.chat(messages=messages))), SCHEMA)
     assert not text(wire.chat("Return the JSON response of yesterday")).startswith("{")
+
+
+BOUNDED = {
+    "type": "object",
+    "properties": {
+        "importance": {"type": "number", "minimum": 0, "maximum": 1},
+        "code": {"type": "string", "pattern": "^[A-Z]{2}-\\d+$", "minLength": 6},
+        "title": {"type": "string", "maxLength": 5},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
+    },
+    "required": ["importance", "code", "title", "tags"],
+}
+
+
+def test_bounds_that_only_the_prompt_has_are_obeyed_once_it_has_them(wire: Wire) -> None:
+    """Cohere compiles a schema without bounds, so the first answer may miss them."""
+    loose = copy.deepcopy(BOUNDED)
+    for item in loose["properties"].values():  # type: ignore[attr-defined]
+        for keyword in ("minimum", "maximum", "pattern", "minLength", "maxLength", "minItems", "uniqueItems"):
+            item.pop(keyword, None)
+    fields: dict[str, Any] = {"response_format": {"type": "json_object", "json_schema": loose}}
+    user = {"role": "user", "content": "How important is the Treaty of Rome? 5"}
+    first = json.loads(text(wire.chat(messages=[user], **fields)))
+    assert not jsonschema.Draft202012Validator(BOUNDED).is_valid(first) and first["importance"] == 5
+    system = {"role": "system", "content": f"The JSON must satisfy this JSON Schema: {json.dumps(BOUNDED)}"}
+    jsonschema.validate(json.loads(text(wire.chat(messages=[system, user], **fields))), BOUNDED)
+
+
+def test_bounds_of_a_value_in_a_wrapper_are_obeyed(wire: Wire) -> None:
+    bounded = {"type": "array", "items": {"$ref": "#/$defs/grade"}, "minItems": 3,
+               "$defs": {"grade": {"type": "integer", "minimum": 1, "maximum": 6}}}  # fmt: skip
+    items = {"type": "array", "items": {"type": "integer"}}
+    wrapper = {"type": "object", "properties": {"value": items}, "required": ["value"]}
+    system = {"role": "system", "content": f"The JSON must satisfy this JSON Schema: {json.dumps(bounded)}"}
+    messages = [system, {"role": "user", "content": "Grades, such as 99"}]
+    seen = wire.chat(messages=messages, response_format={"type": "json_object", "json_schema": wrapper})
+    jsonschema.validate(json.loads(text(seen))["value"], bounded)
 
 
 def test_a_deep_schema_is_filled_and_an_endless_one_has_an_end(wire: Wire) -> None:

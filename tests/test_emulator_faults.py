@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.emulator.faults import FAULTS, STATUS_SENTENCES
-from test_emulator import KEY, A, Seen, Wire, running
+from test_emulator import KEY, WEATHER, A, Seen, Wire, running
 
 PROMPT = "Count to 20"
 MOST_SECONDS_TO_NOTICE = 1.0
@@ -67,7 +67,7 @@ def test_an_answer_that_is_not_cohere(wire: Wire) -> None:
     assert (ordered(wire, "empty").status, ordered(wire, "empty").data) == (500, b"")
 
 
-@pytest.mark.parametrize("fault", ["nonsense", "status=200", "status=x", "late=x", "slow=-1"])
+@pytest.mark.parametrize("fault", ["nonsense", "status=200", "status=x", "late=x", "slow=-1", "wrong_tool=1.5"])
 def test_a_fault_that_does_not_exist(wire: Wire, fault: str) -> None:
     seen = ordered(wire, fault)
     assert seen.status == 400 and "the emulator" in seen.body["message"]
@@ -88,6 +88,56 @@ def test_flaky_fails_first(wire: Wire) -> None:
 )
 def test_every_endpoint_has_faults(wire: Wire, path: str, body: Any) -> None:
     assert wire.post(path, body).status == 503
+
+
+# --- models that disobey -------------------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+JSON = {"response_format": {"type": "json_object", "json_schema": SCHEMA}}
+OTHER: dict[str, Any] = {"type": "function", "function": WEATHER["function"] | {"name": "other", "description": "x"}}
+
+
+def outcome(seen: Seen) -> str:
+    """What an answer is: the tool that it calls, JSON that has a name or has none, or text."""
+    message = seen.body["message"]
+    if "tool_calls" in message:
+        function = message["tool_calls"][0]["function"]
+        return str(function["name"]) if "city" in json.loads(function["arguments"]) else "no city"
+    try:
+        return "name" if "name" in json.loads(message["content"][0]["text"]) else "no name"
+    except ValueError:
+        return "text"
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "disobeyed", "obeyed"),
+    [
+        ("broken_schema", JSON, "no name", "name"),
+        ("prose_for_json", JSON, "text", "name"),
+        ("broken_schema", {"tools": [WEATHER]}, "no city", "get_weather"),
+        ("wrong_tool", {"tools": [WEATHER, OTHER]}, "other", "get_weather"),
+        ("wrong_tool", {"tools": [OTHER, WEATHER], "tool_choice": "REQUIRED"}, "other", "get_weather"),
+        ("no_tool_call", {"tools": [WEATHER]}, "text", "get_weather"),
+        ("no_tool_call", {"tools": [WEATHER], "tool_choice": "REQUIRED"}, "text", "get_weather"),
+    ],
+)
+def test_a_model_disobeys_as_often_as_it_is_told_to(
+    wire: Wire, fault: str, fields: dict[str, Any], disobeyed: str, obeyed: str
+) -> None:
+    user = {"role": "user", "content": f"What's the weather in Paris? ({len(str(fields))})"}
+    system = {"role": "system", "content": "Please."}  # whoever asks again says more to the model
+    for count in (1, 2):
+        requests = [[user], *[[system, user]] * count, [user]]
+        answers = [ordered(wire, f"{fault}={count}", messages=messages, **fields) for messages in requests]
+        assert [outcome(seen) for seen in answers] == [disobeyed] * count + [obeyed, disobeyed]
+    assert outcome(ordered(wire, f"{fault}=0", messages=[user], **fields)) == obeyed
+
+
+def test_a_tool_that_the_system_prompt_forbids_is_the_wrong_one(wire: Wire) -> None:
+    system = {"role": "system", "content": "You must call the tool get_weather now."}
+    messages = [system, {"role": "user", "content": "other"}]
+    seen = [ordered(wire, "wrong_tool", messages=messages, tools=[WEATHER, OTHER]) for _ in range(2)]
+    assert [outcome(each) for each in seen] == ["other", "get_weather"]
 
 
 # --- streams that go wrong ----------------------------------------------------------------------------------

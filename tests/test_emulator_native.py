@@ -7,10 +7,13 @@ faults on the older streams) follows below.
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import io
 import json
 import re
+import time
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -30,6 +33,8 @@ from gateway.emulator.routes import ROUTES
 from support import cohere_sdk_calls, oracle
 from support.cohere_sdk_calls import CALLS, LEFT_OUT, Clients, outcome
 from test_emulator import KEY, PIXEL, REASONING, A, Seen, Wire, running
+
+PIXEL_BYTES = base64.b64decode(PIXEL.partition(",")[2])
 
 # Calls that must come to a refusal: what the table's names say of them.
 REFUSED = re.compile(r", (?:refused|unknown|newer model)$")
@@ -611,10 +616,59 @@ def test_a_classifier_needs_examples(wire: Wire) -> None:
         assert sum(label["confidence"] for label in one["labels"].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_page_says_that_it_was_not_read(wire: Wire) -> None:
-    body = {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": PIXEL}}
-    assert "does not read pictures" in wire.post("/v2/parse", body).body["pages"][0]["markdown"]["content"]
-    assert wire.post("/v2/parse", body | {"model": A}).status == 400
+# --- parse --------------------------------------------------------------------------------------------------
+
+
+def pdf(*contents: bytes, compressed: bool = True) -> bytes:
+    """A PDF file, reduced to its streams."""
+    file = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\n"
+    for number, content in enumerate(contents, 2):
+        data = zlib.compress(content) if compressed else content
+        head = b"<< /Length %d%s >>" % (len(data), b" /Filter /FlateDecode" if compressed else b"")
+        file += b"%d 0 obj\n%s\nstream\n%s\nendstream\nendobj\n" % (number, head, data)
+    return file + b"%%EOF"
+
+
+def parse(wire: Wire, data: bytes, kind: str = "application/pdf", **fields: Any) -> Seen:
+    url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return wire.post(
+        "/v2/parse", {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": url}, **fields}
+    )
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_text_of_a_pdf_file_is_read(wire: Wire, compressed: bool) -> None:
+    one = b"BT /F1 24 Tf 72 720 Td (Invoice No. 7) Tj 0 -20 Td (Total: \\(42\\) \\200) Tj ET"
+    two = b"q BT [(In)-20(voice)-300(two)] TJ T* <48692E> Tj ET Q BT (end) Tj ET"
+    body = parse(wire, pdf(one, b"q /Im0 Do Q", two, compressed=compressed)).body
+    pages = [page["markdown"]["content"] for page in body["pages"]]
+    assert pages == ["Invoice No. 7\nTotal: (42) €", "Invoice two\nHi.\nend"]
+    assert [page["index"] for page in body["pages"]] == [0, 1] and body["meta"]["billed_units"] == {"pages": 2}
+    blocks = parse(wire, pdf(b"BT (a) Tj ET"), output_format="blocks").body["pages"][0]
+    assert blocks == {"index": 0, "type": "blocks", "blocks": [{"type": "text", "text": {"content": "a"}}]}
+
+
+def test_a_page_that_was_not_read_says_so(wire: Wire) -> None:
+    for data, kind, what in ((PIXEL_BYTES, "image/png", "pictures"), (pdf(b"q Q"), "application/pdf", "PDF files")):
+        page = parse(wire, data, kind).body["pages"][0]["markdown"]["content"]
+        assert f"does not read {what}" in page and f"{len(data)} bytes" in page
+
+
+def test_a_document_that_is_no_page_is_refused(wire: Wire) -> None:
+    assert parse(wire, b"hello").status == parse(wire, b"hello", "text/plain").status == 400
+    assert parse(wire, b"%PDF-1.4" + b"a" * 20_000_000).status == 400
+    assert parse(wire, pdf(b"BT (a) Tj ET"), model=A).status == 400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"BT " * 100_000, b"BT " + b"(" * 300_000 + b" ET", b"BT " + b"[" * 300_000 + b" ET", b"\0" * 50_000_000],
+)
+def test_a_hostile_pdf_file_is_read_soon(wire: Wire, content: bytes) -> None:
+    begun = time.monotonic()
+    assert parse(wire, pdf(content)).status == 200
+    assert parse(wire, b"%PDF-1.4" + content[:5_000_000].replace(b"BT ", b"<<(")).status == 200
+    assert time.monotonic() - begun < 5
 
 
 def test_replaced_models_can_be_tuned_all_the_same() -> None:

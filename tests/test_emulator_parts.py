@@ -7,6 +7,7 @@ import copy
 import random
 import re
 import struct
+import time
 from typing import Any
 
 import jsonschema
@@ -208,6 +209,24 @@ def test_a_pattern_beyond_us(pattern: str) -> None:
     assert made is None or re.search(pattern, made)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+b", "(a|a)*b", "(?:a{1,50}){1,50}b", "(a?){40}a{40}", "a?" * 40 + "a" * 40, "a*a*a*a*b", "(.*a){20}b",
+     r"(\w+\s?)*!", "((a*)*)*b", "(a|aa){40}c"],
+)  # fmt: skip
+def test_no_pattern_takes_long(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"v": {"type": "string", "pattern": pattern}}, "required": ["v"]}
+    begun = time.monotonic()
+    for text in ("a" * 28, "a" * 6_000, "v=" + "a" * 200 + "!"):
+        assert list(make(schema, text)) == ["v"]
+    assert time.monotonic() - begun < 1
+
+
+def test_a_text_may_be_asked_to_be_long() -> None:
+    assert matching_text("^[a-z]+$", 5) == "aaaaa" and matching_text("^[A-Z]{2,3}$", 5) == "AAA"
+    assert matching_text("(a{9999}){9999}") is None
+
+
 def make(schema: Any, text: str = "", omit_optional: bool = False) -> Any:
     return InstanceBuilder(schema, ValueExtractor(text), omit_optional=omit_optional).build(schema)
 
@@ -228,6 +247,22 @@ def make(schema: Any, text: str = "", omit_optional: bool = False) -> Any:
         ({"type": "string", "minLength": 6, "maxLength": 6}, "textxx"),
         ({"enum": [3, 4]}, 3),
         ({"anyOf": [{"type": "null"}, {"type": "boolean"}]}, True),
+        ({"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "uniqueItems": True}, ["a", "b"]),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 3, "uniqueItems": True}, [1, 2, 4]),
+        ({"type": "array", "prefixItems": [{"const": 1}, {"const": "b"}], "items": False}, [1, "b"]),
+        ({"type": "array", "contains": {"const": 7}, "minContains": 2, "items": {"type": "integer"}}, [7, 7]),
+        ({"type": "object", "minProperties": 2}, {"key1": "text", "key2": "text"}),
+        ({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 2}}, "maxProperties": 1}, {"a": 1}),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"const": 1}, "b": {"const": 2}},
+                "required": ["a"],
+                "dependentRequired": {"a": ["b"]},
+            },
+            {"a": 1, "b": 2},
+        ),
+        ({"type": "string", "pattern": "^[A-Z]+$", "minLength": 3}, "AAA"),
         ({"allOf": [{"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}]}, {"a": 1}),
         ({"$ref": "#/nowhere"}, "text"),
         ({}, "text"),

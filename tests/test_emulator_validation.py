@@ -85,6 +85,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a tool turn with empty content": {"messages": [user(), assistant(call(), content=""), result()]},
     "an empty tool result": {"messages": [user(), assistant(call()), result(content="")]},
     "a call without arguments": {"messages": [user(), assistant(call(arguments="")), result()]},
+    "results in another order than their calls": {
+        "messages": [user(), assistant(call(), call("c2")), result("c2"), result()],
+    },
     "tools left out after calls": {"messages": [user(), assistant(call(arguments="null")), result()]},
     "a remote image": {"model": VISION, "messages": [image("https://example.com/a.png", detail="high")]},
     "a tool without properties": {"tools": tool({"type": "object", "properties": {}})},
@@ -110,6 +113,9 @@ TEXT_WITH_CALLS = (
     " content (with thinking enabled) or use 'tool_plan'"
 )
 UNKNOWN = "unknown field: parameter '{}' is not a valid field"
+UNANSWERED = (
+    "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'"
+)
 NO_CHOICE = "tool_choice is not supported for this model"
 NO_TOOLS = "tool use is not supported for this model"
 EMPTY = "message must not be empty in a turn"
@@ -205,6 +211,14 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     # pairing of calls and results
     ({"messages": [user(), assistant(call()), result("c2")]}, 400, "tool call id not found in previous tool calls"),
     ({"messages": [user(), result()]}, 400, "tool call id not found in previous tool calls"),
+    ({"messages": [user(), assistant(call()), user()]}, 400, UNANSWERED),
+    ({"messages": [user(), assistant(call()), assistant(content="Hi")]}, 400, UNANSWERED),
+    ({"messages": [user(), assistant(call())]}, 400, UNANSWERED),
+    ({"messages": [user(), assistant(call(), call("c2")), result("c2"), user()]}, 400, UNANSWERED),
+    ({"messages": [user(), assistant(call()), result(), user(), result()]}, 400,
+     "tool call id not found in previous tool calls"),
+    ({"messages": [user(), assistant(call()), result(), assistant(call("c2")), result(), result("c2")]}, 400,
+     "tool call id not found in previous tool calls"),
     ({"messages": [user(), assistant(call()), {"role": "tool", "content": "a"}]}, 400,
      "tool call id must be provided with tool message"),
     ({"messages": [user(), assistant(call(), call()), result()]}, 400, "cannot have duplicate tool ids"),

@@ -76,6 +76,7 @@ class Endpoint:
             form=form,
             base_url=f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', '')}",
             query_lists=query,
+            disobedience=fault_injection.disobedience(fault, body, self.emulator.disobedience_counts),
         )
         await _send(exchange, handler(request), fault)
 

@@ -59,9 +59,9 @@ class _OutputBudget:
         return text if len(fitting) == len(pieces) else "".join(fitting)
 
 
-def respond(body: Mapping[str, Any], model: Model) -> ChatResponse:
-    """Return the response to a validated request."""
-    conversation = read_conversation(body, model)
+def respond(body: Mapping[str, Any], model: Model, disobedience: str = "") -> ChatResponse:
+    """Return the response to a validated request. `disobedience` is one of `faults.DISOBEDIENCE`, or empty."""
+    conversation = read_conversation(body, model, disobedience)
     prompt = usage.measure_prompt(body, conversation)
     calls = tool_selection.choose_calls(conversation)
     # Recorded: max_tokens 4 gives three billed tokens, so the start of the turn counts as one.

@@ -7,7 +7,7 @@ Source: docs/cohere-api.md#version-1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import msgspec
@@ -279,29 +279,24 @@ def _messages(body: Mapping[str, Any], history: list[dict[str, Any]]) -> list[di
     system_text = "\n\n".join(text for text in system if text)
     messages: list[dict[str, Any]] = [{"role": "system", "content": system_text}] if system_text else []
     call_numbers = count()  # calls have no ids in v1, so they are numbered
-    for turn in turns:
+    for previous, turn in pairwise([{}, *turns]):
         role = ROLES[turn["role"]]
         if role == "user":
             messages.append({"role": role, "content": turn["message"]})
-        elif role == "assistant" and turn.get("tool_calls"):
-            calls = [_call(call, next(call_numbers)) for call in turn["tool_calls"]]
-            messages.append({"role": role, "tool_plan": turn.get("message") or "", "tool_calls": calls})
         elif role == "assistant":
-            messages.append({"role": role, "content": turn["message"]})
-        elif role == "tool":
-            messages += _tool_messages(turn.get("tool_results") or [], messages, call_numbers)
+            # Its calls are taken from the results that follow, because v1 does not insist on results.
+            messages.append({"role": role, "content": turn.get("message") or "(calls tools)"})
+        elif role == "tool" and turn.get("tool_results"):
+            called = previous.get("role") == "CHATBOT" and previous.get("tool_calls")
+            plan = messages.pop()["content"] if called else ""
+            messages += _tool_messages(turn["tool_results"], plan, call_numbers)
     return messages
 
 
-def _tool_messages(
-    results: list[dict[str, Any]], before: list[dict[str, Any]], call_numbers: Iterator[int]
-) -> list[dict[str, Any]]:
-    """Return the tool results as messages, after the turn that called them, which is added if it is missing."""
-    calls = (before[-1].get("tool_calls") or []) if before else []
-    messages: list[dict[str, Any]] = []
-    if [call["function"]["name"] for call in calls] != [result["call"]["name"] for result in results]:
-        calls = [_call(result["call"], next(call_numbers)) for result in results]
-        messages.append({"role": "assistant", "tool_plan": "", "tool_calls": calls})
+def _tool_messages(results: list[dict[str, Any]], plan: str, call_numbers: Iterator[int]) -> list[dict[str, Any]]:
+    """Return the turn that calls the tools, made of the results, and the results as messages."""
+    calls = [_call(result["call"], next(call_numbers)) for result in results]
+    messages: list[dict[str, Any]] = [{"role": "assistant", "tool_plan": plan, "tool_calls": calls}]
     for index, (call, result) in enumerate(zip(calls, results, strict=True)):
         parts = [
             {"type": "document", "document": {"id": identity, "data": output}}

@@ -41,8 +41,10 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     user: str  # the text of the last user turn
     earlier: tuple[str, ...]  # the texts of the user turns before it
+    statements: tuple[str, ...]  # the texts of all turns before it, the system prompt and assistant turns included
     images: tuple[images.Image, ...]  # of all user turns
     tools: tuple[Tool, ...]
+    forbidden_tools: tuple[Tool, ...]  # that the system prompt says not to call now
     tool_choice: str | None
     called: tuple[str, ...]  # names of the tools called since the last user turn
     results: tuple[Source, ...]  # the tool results at the very end of the list
@@ -52,6 +54,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     thinking_budget: int | None
     wants_json: bool
     schema: dict[str, Any] | None
+    disobedience: str  # what the model does instead of what it was told: `faults.DISOBEDIENCE`, or empty
     fingerprint: bytes  # of everything that decides what the response says
 
     @property
@@ -60,7 +63,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.results)
 
 
-def read_conversation(body: Mapping[str, Any], model: Model) -> Conversation:
+def read_conversation(body: Mapping[str, Any], model: Model, disobedience: str = "") -> Conversation:
     """Return the conversation of a body that has passed validation."""
     messages: list[dict[str, Any]] = body["messages"]
     users = [text_of(message.get("content")) for message in messages if message["role"] == "user"]
@@ -73,10 +76,12 @@ def read_conversation(body: Mapping[str, Any], model: Model) -> Conversation:
     return Conversation(
         model=model,
         system=system,
-        user=users[-1] if users else "",
+        user=_without_context(users[-1]) if users else "",
         earlier=tuple(users[:-1]),
+        statements=_earlier_texts(messages),
         images=tuple(_images(messages)),
         tools=tuple(tool for tool in tools if not required or tool.name in required),
+        forbidden_tools=tuple(tool for tool in tools if required and tool.name not in required),
         tool_choice=body.get("tool_choice") or ("REQUIRED" if required else None),
         called=_called_tools(messages),
         results=_trailing_results(messages),
@@ -86,8 +91,25 @@ def read_conversation(body: Mapping[str, Any], model: Model) -> Conversation:
         thinking_budget=thinking.get("token_budget"),
         wants_json=response_format.get("type") == "json_object",
         schema=schema_of(response_format),
+        disobedience=disobedience,
         fingerprint=_fingerprint(body, model),
     )
+
+
+# Blocks in which agents put what the user did not write, such as Copilot's `<reminder>` and Cline's
+# `<environment_details>`
+CONTEXT_BLOCK = re.compile(
+    r"^<((?:[\w-]*[_-])?(?:reminder|context|datetime|environment|details|instructions|attachments?|workspace|metadata"
+    r"|tables|info)s?(?:[_-][\w-]*)?)(?: [^>\n]*)?>.*?</\1>[ \t]*$",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+)
+
+
+def _without_context(text: str) -> str:
+    """Return a user's text without the blocks that an agent has added, unless nothing else is in it."""
+    if "</" not in text:
+        return text
+    return CONTEXT_BLOCK.sub("", text).strip() or text
 
 
 # A system prompt that demands a call of certain tools counts as tool_choice, because models mostly obey it.
@@ -98,6 +120,13 @@ def _required_tools(system: str) -> frozenset[str]:
     """Return the tools of which the system prompt says that one must be called now."""
     match = MUST_CALL.search(system)
     return frozenset(match[1].split(", ")) if match else frozenset()
+
+
+def _earlier_texts(messages: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the texts of the turns before the last user turn, in their order."""
+    last_user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=0)
+    texts = (text_of(message.get("content")) for message in messages[:last_user] if message["role"] != "tool")
+    return tuple(text for text in texts if text)
 
 
 def text_of(content: Any) -> str:

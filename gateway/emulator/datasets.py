@@ -269,7 +269,7 @@ def _date(text: str | None) -> float | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        format_time = datetime.fromisoformat(text)
     except ValueError:
         raise invalid_request(f"'{text}' is not a valid date-time.") from None  # guessed
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return (format_time if format_time.tzinfo else format_time.replace(tzinfo=UTC)).timestamp()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.emulator.keywords import excerpt
+from gateway.emulator.memory import Fact, value_of
+from gateway.emulator.patterns import search
 
 MISSING: Final = object()
 
@@ -52,10 +54,11 @@ NOT_NAMES = ("I", "JSON", "XML", "HTML", "CSV", "YAML", "SQL", "URL", "API")
 class ValueExtractor:
     """Gives the values of one text, in their order."""
 
-    def __init__(self, text: str, facts: str = "") -> None:
+    def __init__(self, text: str, facts: str = "", memory: Sequence[Fact] = ()) -> None:
         text = excerpt(text)
         self.text = text
         self.facts = facts  # what tools returned, for the free-text fields of a final answer
+        self.memory = memory  # what earlier turns have said, for fields of that name
         self.numbers = _find_numbers(text)
         self.quotes = [next(group for group in match.groups() if group) for match in QUOTED.finditer(text)]
         self.locations = find_locations(text)
@@ -90,6 +93,8 @@ class ValueExtractor:
 
     def _number(self, name: str, whole: bool, schema: Mapping[str, Any]) -> Any:
         labelled = self._labelled(name, r"(-?\d{1,18}(?:\.\d{1,18})?)\b")
+        if not labelled and not self.numbers:
+            labelled = next(iter(NUMBER.findall(value_of(name, self.memory) or "")), "")
         values = [_to_number(labelled)] if labelled else self.numbers
         for value in list(values):
             if (whole and isinstance(value, float)) or not in_range(value, schema):
@@ -105,8 +110,7 @@ class ValueExtractor:
 
     def _string(self, name: str, schema: Mapping[str, Any]) -> Any:
         if "pattern" in schema:
-            match = re.search(schema["pattern"], self.text) if _compiles(schema["pattern"]) else None
-            return match.group() if match and match.group() else MISSING
+            return search(schema["pattern"], self.text) or MISSING
         shape = SHAPES.get(schema.get("format") or _shape(name))
         if shape is not None:
             match = shape.search(self.text)
@@ -114,7 +118,11 @@ class ValueExtractor:
         if schema.get("format"):
             return MISSING
         labelled = self._labelled(name, r"[\"'“]?([\w][\w.@/-]*)[\"'”]?", strict=True)
-        return labelled or self._free_text(_kind_of_text(name))
+        if labelled:
+            return labelled
+        text = self._free_text(_kind_of_text(name))
+        fact = value_of(name, self.memory) if text is MISSING or text == self.text.strip() else None
+        return fact or text
 
     def _free_text(self, kind: str) -> Any:
         if kind == "location":
@@ -216,11 +224,3 @@ def in_range(value: float, schema: Mapping[str, Any]) -> bool:
         and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
         and (not step or math.isclose(value / step, round(value / step), abs_tol=1e-9))
     )
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True

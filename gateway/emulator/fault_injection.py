@@ -1,11 +1,13 @@
-"""What a fault does to a response: a script of sends and pauses, made without I/O.
+"""What a fault does to a response: whether the model disobeys, and a script of sends and pauses, made without I/O.
 
-Without a fault the script is a single send. `faults.py` lists the faults; `app.py` plays the script.
+Without a fault the script is a single send. `faults.py` lists the faults; `app.py` plays the script; how a model
+disobeys is in `response_text.py` and `tool_selection.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,7 @@ import msgspec
 
 from gateway.emulator import chat_v1_encoding, go_json, http_exchange
 from gateway.emulator.chat_encoding import message_end, sse_event
-from gateway.emulator.faults import INVALID_TOOL_GENERATION, Fault
+from gateway.emulator.faults import DISOBEDIENCE, INVALID_TOOL_GENERATION, Fault
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -94,6 +96,35 @@ STREAM_FORMATS: dict[str, StreamFormat] = {
         chat_v1_encoding.json_line, http_exchange.JSON_LINES, b'{"is_finished":false,"event_type":"text-gene\n'
     ),
 }
+
+
+MAX_CONVERSATIONS = 1_000  # whose disobedient answers are counted
+
+
+def disobedience(fault: Fault | None, body: Mapping[str, Any], counts: MutableMapping[bytes, int]) -> str:
+    """Return the name of the fault if the model disobeys this time, or an empty string.
+
+    A model disobeys as often as the fault's argument says, obeys once, and begins again. What counts as the same
+    request is what the user and the tools have said: whoever asks again with other words adds them to the system
+    prompt, or sends the request without its tools.
+    """
+    if fault is None or fault.name not in DISOBEDIENCE:
+        return ""
+    messages = body.get("messages")
+    spoken = [
+        message
+        for message in (messages if isinstance(messages, list) else ())
+        if isinstance(message, dict) and message.get("role") != "system"
+    ]
+    identity = [fault.name, fault.argument, body.get("message"), spoken]
+    key = hashlib.blake2b(go_json.encode(identity), digest_size=16).digest()
+    times = counts.pop(key, 0)
+    if times >= int(fault.argument):
+        return ""
+    if len(counts) >= MAX_CONVERSATIONS:
+        counts.pop(next(iter(counts)))
+    counts[key] = times + 1
+    return fault.name
 
 
 def stream_script(

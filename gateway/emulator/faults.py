@@ -43,7 +43,13 @@ FAULTS: dict[str, FaultKind] = {
     "finish_timeout": FaultKind("finish_reason TIMEOUT"),
     "unknown_event": FaultKind("puts an event of an unknown type into the stream"),
     "no_usage": FaultKind("leaves the usage out"),
+    "broken_schema": FaultKind("chat: answers with JSON that misses the schema, N times in N + 1", "1"),
+    "prose_for_json": FaultKind("chat: answers with prose where JSON was demanded, N times in N + 1", "1"),
+    "wrong_tool": FaultKind("chat: calls another tool than the one that fits, N times in N + 1", "1"),
+    "no_tool_call": FaultKind("chat: answers with text instead of a tool call, N times in N + 1", "1"),
 }
+# The faults of a model that does not do what it was told, as often as their argument says.
+DISOBEDIENCE = ("broken_schema", "prose_for_json", "wrong_tool", "no_tool_call")
 
 INVALID_TOOL_GENERATION = (
     "your request resulted in an invalid tool generation. Try updating the messages or tool definitions"
@@ -116,6 +122,8 @@ def parse(text: str) -> Fault:
             raise ValueError
         if kind.default is not None and float(fault.argument) < 0:
             raise ValueError
+        if name in DISOBEDIENCE:
+            int(fault.argument)
     except ValueError:
         raise invalid_request(f"the emulator cannot do fault '{text}'") from None
     return fault

@@ -7,7 +7,7 @@ Source: docs/cohere-api.md#messages and docs/cohere-api.md#errors.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gateway.emulator.errors import (
@@ -37,6 +37,11 @@ PART_TYPES: dict[str, tuple[str, ...]] = {
     "tool": ("text", "document"),
 }
 
+# OpenAI's own sentence, which Cohere's servers use too: https://github.com/oracle/langchain-oracle/issues/10
+UNANSWERED_CALLS = (
+    "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. The"
+    " following tool_call_ids did not have response messages: {ids}"
+)
 TEXT_WITH_CALLS = (
     "text content is not allowed when tool_calls are provided. If you wish to pass a tool plan, either pass"
     " thinking content (with thinking enabled) or use 'tool_plan'"
@@ -47,22 +52,28 @@ def check(messages: Any, model: Model) -> None:
     """Check the whole list, message by message."""
     if not messages:
         raise invalid_request("message must be at least 1 token long or tool results must be specified.")
-    calls: set[str] = set()
-    answered: set[str] = set()
+    calls: set[str] = set()  # ids of all turns
+    pending: dict[str, None] = {}  # ids of the last turn that have no result yet
+    answerable: set[str] = set()  # ids of the last turn, as long as only results follow it
     images = 0
     for index, message in enumerate(messages):
         role = _check_role(message, index)
         if role == "system" and any(earlier.get("role") != "system" for earlier in messages[:index]):
             raise bad_request("system turn must be the first in the list")
+        if role == "tool":
+            _check_tool_result(message, answerable, pending)
+            continue
+        _check_answered(pending)
+        answerable = set()
         if role == "assistant":
             new_calls = _check_assistant(message)
             if calls & set(new_calls) or len(set(new_calls)) != len(new_calls):
                 raise bad_request("cannot have duplicate tool ids")
             calls.update(new_calls)
-        elif role == "tool":
-            _check_tool_result(message, calls, answered)
+            pending, answerable = dict.fromkeys(new_calls), set(new_calls)
         else:
             images += _check_content(message, role)
+    _check_answered(pending)
     if images and not model.vision:
         raise invalid_request("images are not supported for this model.")  # guessed
     if images > MAX_IMAGES:
@@ -131,15 +142,21 @@ def _check_arguments(arguments: Any) -> None:
         raise invalid_request("tool call arguments must be a valid JSON string.") from None  # guessed
 
 
-def _check_tool_result(message: Mapping[str, Any], calls: set[str], answered: set[str]) -> None:
+def _check_answered(pending: Collection[str]) -> None:
+    if pending:
+        raise bad_request(UNANSWERED_CALLS.format(ids=", ".join(pending)))
+
+
+def _check_tool_result(message: Mapping[str, Any], answerable: Collection[str], pending: dict[str, None]) -> None:
+    """Check a tool result, which must answer a call of the assistant turn right before the results."""
     identity = message.get("tool_call_id")
     if not isinstance(identity, str) or not identity:
         raise bad_request("tool call id must be provided with tool message")
-    if identity not in calls:
+    if identity not in answerable:
         raise bad_request("tool call id not found in previous tool calls")
-    if identity in answered:
+    if identity not in pending:
         raise bad_request("cannot have duplicate tool ids")
-    answered.add(identity)
+    del pending[identity]
     # A tool may return nothing: an empty string is accepted, a missing content is not.
     if message.get("content") != "":
         _check_content(message, "tool")

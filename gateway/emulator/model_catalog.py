@@ -139,6 +139,8 @@ REMOVED: dict[str, tuple[str, str]] = {
             "command-r-plus",
             "command",
             "command-light",
+            "command-nightly",
+            "command-light-nightly",
         ),
         ("September 15, 2025", "command"),
     ),

@@ -34,6 +34,7 @@ class EmulatorState:
         self.trial_limits = TrialLimits(clock) if trial else None
         self.request_log = RequestLog()
         self.flaky_counts: dict[bytes, int] = {}  # how often a request has met the fault `flaky`
+        self.disobedience_counts: dict[bytes, int] = {}  # how often a conversation has met a disobedient model
         self._repositories: dict[type, Repository[Any]] = {}
 
     def repository(self, kind: type[Kind]) -> Repository[Kind]:
@@ -52,6 +53,7 @@ class Request(msgspec.Struct, frozen=True):
     form: Form | None = None
     base_url: str = ""  # as the client addressed us
     query_lists: Mapping[str, Sequence[str]] = {}  # the query, with every value of a repeated name
+    disobedience: str = ""  # one of `faults.DISOBEDIENCE`, if the model is to disobey now
 
     def accepts_event_stream(self) -> bool:
         """Whether v1 streams are sent as events. Cohere's specification misspells the header as `accepts`."""

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from gateway.emulator import memory
 from gateway.emulator.conversation import Conversation, Source
 from gateway.emulator.extraction import DATE, ValueExtractor
 from gateway.emulator.images import Image
 from gateway.emulator.keywords import content_words, excerpt, keywords
-from gateway.emulator.schema_instances import InstanceBuilder
+from gateway.emulator.memory import find_facts
+from gateway.emulator.schema_instances import InstanceBuilder, break_instance
 from gateway.emulator.tool_selection import ToolCall
 
 INTRODUCTION = "This is the Cohere emulator (rule-based, not a model)."
@@ -80,7 +82,6 @@ CAPITALS = {
     "united states": "Washington, D.C.", "usa": "Washington, D.C.", "india": "New Delhi", "china": "Beijing",
 }  # fmt: skip
 GREETING = re.compile(r"^\W*(?:hello|hi|hey|good (?:morning|evening|day))\b[^?]{0,20}$", re.IGNORECASE)
-RECALL = re.compile(r"\bwhat(?:'s| is| was)? (?:my|the) ([\w ]+?)(?: (?:did|i|again|that)\b.*)?[?.]?$", re.IGNORECASE)
 
 # Keys of JSON whose values are integers
 INTEGER_KEYS = (
@@ -96,6 +97,9 @@ KEY_LIST = re.compile(
     r"((?:\w+(?:,\s*(?:and\s+)?|\s+and\s+))*\w+)",
     re.IGNORECASE,
 )
+# What stands before a schema without properties, and the keywords of which it has one
+SCHEMA_LABEL = re.compile(r"\bschema\b\W*$", re.IGNORECASE)
+SCHEMA_KEYWORDS = ("type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref", "items")
 LIST_SEPARATOR = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 
 
@@ -128,11 +132,14 @@ def _write_plain(conversation: Conversation) -> str:
         return system_reply.group(1)
     if conversation.images:
         return f"{INTRODUCTION} {_describe_images(conversation.images)} {_echo(conversation.user)}"
-    text = conversation.user if EXACT_REPLY.match(conversation.user) else excerpt(conversation.user)
-    for rule in RULES:
-        reply = rule(text, conversation.earlier)
-        if reply:
-            return reply
+    exact = EXACT_REPLY.match(conversation.user)
+    text = conversation.user if exact else excerpt(conversation.user)
+    # A question about an earlier turn comes first: "Reply with only the name." is no reply to repeat.
+    reply = None if exact else _recall(text, conversation)
+    for rule in () if reply else RULES:
+        reply = reply or rule(text)
+    if reply:
+        return reply
     return f"{INTRODUCTION} {_echo(conversation.user)}"
 
 
@@ -143,7 +150,7 @@ def _echo(text: str) -> str:
     return f"You said: {text if len(text) <= MAX_ECHO else text[:MAX_ECHO] + '…'}"
 
 
-def _requested_reply(text: str, earlier: Sequence[str]) -> str | None:
+def _requested_reply(text: str) -> str | None:
     """Return the reply of "Reply with exactly: ..." and its variants."""
     for pattern in REQUESTED_REPLIES:
         match = pattern.search(text)
@@ -155,7 +162,7 @@ def _requested_reply(text: str, earlier: Sequence[str]) -> str | None:
     return None
 
 
-def _arithmetic(text: str, earlier: Sequence[str]) -> str | None:
+def _arithmetic(text: str) -> str | None:
     """Return the result of the first expression in a text that asks for one."""
     match = ARITHMETIC.search(text)
     if not match or DATE.search(match.group()):
@@ -185,7 +192,7 @@ def _calculate(numbers: list[float], operators: list[str]) -> float:
     return numbers[0]
 
 
-def _count(text: str, earlier: Sequence[str]) -> str | None:
+def _count(text: str) -> str | None:
     """Return the numbers that "count to ..." asks for."""
     match = COUNT.search(text)
     if not match:
@@ -194,33 +201,29 @@ def _count(text: str, earlier: Sequence[str]) -> str | None:
     return ", ".join(str(value) for value in range(first, min(last, first + MAX_COUNT) + 1)) or None
 
 
-def _capital(text: str, earlier: Sequence[str]) -> str | None:
+def _capital(text: str) -> str | None:
     """Return the capital of a country."""
     match = CAPITAL_OF.search(text)
     city = CAPITALS.get(match[1].strip().lower()) if match else None
     return f"The capital of {match[1].strip()} is {city}." if match and city else None
 
 
-def _recall(text: str, earlier: Sequence[str]) -> str | None:
-    """Return a fact of an earlier turn: "What is my name?" after "My name is Ada."."""
-    question = RECALL.search(text)
-    if not question:
+def _recall(text: str, conversation: Conversation) -> str | None:
+    """Return what an earlier turn said: "What is my name?" after "My name is Ada."."""
+    if conversation.earlier and memory.LAST_TURN.search(text):
+        return f"You said: {conversation.earlier[-1].strip()[:MAX_ECHO]}"
+    answer = memory.answer(text, conversation.statements)
+    if answer is None:
         return None
-    for turn in reversed(earlier):
-        fact = re.search(rf"\b(?:my|the) {re.escape(question[1])} (?:is )?([\w-]+)", excerpt(turn), re.IGNORECASE)
-        if fact:
-            return f"Your {question[1]} is {fact[1]}."
-    return None
+    return answer.value if memory.wants_bare_value(text) else answer.sentence
 
 
-def _greet(text: str, earlier: Sequence[str]) -> str | None:
+def _greet(text: str) -> str | None:
     return f"Hello! {INTRODUCTION} How can I help?" if GREETING.match(text) else None
 
 
-# Each takes the last user turn and those before it. The first that returns a text decides.
-RULES: tuple[Callable[[str, Sequence[str]], str | None], ...] = (
-    _requested_reply, _arithmetic, _count, _capital, _recall, _greet,
-)  # fmt: skip
+# Each takes the last user turn. The first that returns a text decides.
+RULES: tuple[Callable[[str], str | None], ...] = (_requested_reply, _arithmetic, _count, _capital, _greet)
 
 
 def _describe_images(images: Sequence[Image]) -> str:
@@ -260,12 +263,19 @@ def _user_wants_json(conversation: Conversation) -> bool:
 
 def _write_json(conversation: Conversation) -> str:
     """Return an object that fits the schema of the request or of the prompt, or has the keys that it names."""
-    schema, user = conversation.schema, conversation.user
+    if conversation.disobedience == "prose_for_json":
+        return f"{INTRODUCTION} {_echo(conversation.user)}"
+    # Client libraries write the schema into the prompt, so its words are not the user's.
+    prompt_schema, user = _extract_schema(conversation.user)
+    prompt_schema = prompt_schema or _extract_schema(conversation.system)[0]
+    facts = conversation.results[-1].text if conversation.results else ""
+    extractor = ValueExtractor(user, facts, find_facts(conversation.statements))
+    schema = conversation.schema
     if schema is None:
-        # Client libraries write the schema into the prompt, so its words are not the user's.
-        schema, user = _extract_schema(user)
-        schema = schema or _extract_schema(conversation.system)[0]
-    extractor = ValueExtractor(user)
+        schema = prompt_schema
+    elif prompt_schema is not None:
+        # The request's schema binds the model, and the prompt's says what the request's cannot: bounds and lengths.
+        schema = _refine(schema, prompt_schema)
     if schema is None:
         names = _requested_keys(conversation)
         if not names:
@@ -274,6 +284,8 @@ def _write_json(conversation: Conversation) -> str:
         schema = {"type": "object", "properties": properties, "required": names}
         extractor.quotes = [quote for quote in extractor.quotes if quote not in names]
     instance = InstanceBuilder(schema, extractor, omit_optional=False).build(schema)
+    if conversation.disobedience == "broken_schema":
+        instance = break_instance(instance, schema)
     return _dump(instance if isinstance(instance, dict) else {"answer": instance})
 
 
@@ -301,6 +313,31 @@ def _extract_schema(text: str) -> tuple[dict[str, Any] | None, str]:
             value, end = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and isinstance(value.get("properties"), dict):
+        if isinstance(value, dict) and _is_schema(value, text[: match.start()]):
             return value, text[: match.start()] + text[end:]
     return None, text
+
+
+def _is_schema(value: dict[str, Any], before: str) -> bool:
+    """Whether an object in a text is a JSON Schema. Without properties it has to be called one."""
+    if isinstance(value.get("properties"), dict):
+        return True
+    return bool(SCHEMA_LABEL.search(before[-40:])) and any(keyword in value for keyword in SCHEMA_KEYWORDS)
+
+
+def _refine(schema: dict[str, Any], prompt_schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the prompt's schema, inside an object if the request's has an object around it.
+
+    A schema of the prompt that is about something else is ignored.
+    """
+    properties = schema.get("properties") or {}
+    if set(properties) == set(prompt_schema.get("properties") or {}):
+        return prompt_schema
+    if len(properties) == 1 and "properties" not in prompt_schema:
+        # What is referred to stands at the top of the prompt's schema, so its references are moved along.
+        name = next(iter(properties))
+        definitions: dict[str, Any] = {
+            key: prompt_schema[key] for key in ("$defs", "definitions") if key in prompt_schema
+        }
+        return {"type": "object", "properties": {name: prompt_schema}, "required": [name], **definitions}
+    return schema

@@ -42,7 +42,7 @@ def handle_chat(request: Request) -> Response:
     """Handle POST /v2/chat."""
     model = request.emulator.model_catalog.find_for("chat", request.body.get("model"))
     validation.chat(request.body, model)
-    response = chat.respond(request.body, model)
+    response = chat.respond(request.body, model, request.disobedience)
     if request.body.get("stream"):
         return Response(events=tuple(chat_encoding.to_events(response)))
     return Response(body=chat_encoding.to_body(response), headers=_count_headers(response))

@@ -1,6 +1,6 @@
 """Builds a value that fits a JSON Schema, with the words of a text in it where they fit.
 
-It handles nested objects, $ref, alternatives, enum, const, arrays, formats, patterns and limits, and never fails: what
+It handles nested objects, $ref, alternatives, enum, const, arrays, formats, patterns and bounds, and never fails: what
 it does not understand becomes a harmless value of the right type. `schema_validation.py` says which schemas are valid.
 """
 
@@ -11,12 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import re2
-
 from gateway.emulator.errors import invalid_request
 from gateway.emulator.extraction import MISSING, ValueExtractor, in_range
 from gateway.emulator.keywords import keywords
-from gateway.emulator.patterns import matching_text
+from gateway.emulator.patterns import matching_text, search
 
 Schema = Mapping[str, Any]
 
@@ -72,12 +70,14 @@ class InstanceBuilder:
     def _obeys_limits(self, value: Any, schema: Schema) -> bool:
         """Whether a value of the right type obeys the other limits of a resolved schema."""
         if isinstance(value, str):
-            return len(value) >= (schema.get("minLength") or 0) and _matches(schema.get("pattern"), value)
+            long_enough = (schema.get("minLength") or 0) <= len(value) <= (schema.get("maxLength") or len(value))
+            return long_enough and ("pattern" not in schema or search(schema["pattern"], value) is not None)
         if isinstance(value, list):
             items = self.resolve(schema.get("items") or {})
-            return len(value) >= (schema.get("minItems") or 0) and all(
-                self._obeys_limits(item, items) for item in value
-            )
+            unique = not schema.get("uniqueItems") or len(set(map(repr, value))) == len(value)
+            special = "prefixItems" in schema or "contains" in schema
+            long_enough = len(value) >= (schema.get("minItems") or 0)
+            return unique and long_enough and not special and all(self._obeys_limits(item, items) for item in value)
         return isinstance(value, bool) or not isinstance(value, int | float) or in_range(value, schema)
 
     def resolve(self, schema: Any) -> Schema:
@@ -126,7 +126,9 @@ class InstanceBuilder:
         return schema if schema is not None else {"type": "string"}
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
-        required = schema.get("required") or ()
+        required = list(schema.get("required") or ())
+        for name, others in _mapping(schema.get("dependentRequired")).items():
+            required += others if name in required or not self.omit_optional else []
         instance: dict[str, Any] = {}
         for name, item in (schema.get("properties") or {}).items():
             if name in required:
@@ -139,6 +141,22 @@ class InstanceBuilder:
                 instance[name] = self._property(item, name, depth)
         for name in required:
             instance.setdefault(name, keywords(self.extractor.text))
+        return self._fit_size(instance, schema, required, depth)
+
+    def _fit_size(self, instance: dict[str, Any], schema: Schema, required: list[str], depth: int) -> dict[str, Any]:
+        """Return an object with as many properties as `minProperties` and `maxProperties` allow."""
+        optional = [name for name in instance if name not in required]
+        excess = len(instance) - (schema.get("maxProperties") or len(instance))
+        for name in optional[::-1][: max(0, excess)]:
+            del instance[name]
+        missing = min(schema.get("minProperties") or 0, MAX_ITEMS) - len(instance)
+        for name, item in _mapping(schema.get("properties")).items():
+            if missing > 0 and name not in instance:
+                instance[name] = self._property(item, name, depth)
+                missing -= 1
+        extra = schema.get("additionalProperties", {})
+        for number in range(missing if extra is not False else 0):
+            instance[f"key{number + 1}"] = self._property(extra, "", depth)
         return instance
 
     def _property(self, item: Any, name: str, depth: int) -> Any:
@@ -163,15 +181,71 @@ class InstanceBuilder:
         if schema.get("maxItems") == 0 or (depth >= MAX_OPTIONAL_DEPTH and not length):
             return []
         singular = name[:-1] if name.endswith("s") else name
-        return [self.build(schema.get("items") or {}, singular, depth + 1) for _ in range(max(1, length))]
+        first = [self.build(item, singular, depth + 1) for item in schema.get("prefixItems") or ()]
+        if "contains" in schema:
+            count = min(schema.get("minContains", 1), MAX_ITEMS)
+            first += [self.build(schema["contains"], singular, depth + 1) for _ in range(count)]
+        items = schema.get("items")
+        rest = 0 if items is False else max(0, max(1, length) - len(first))
+        array = first + [self.build(items or {}, singular, depth + 1) for _ in range(rest)]
+        return _distinct(array, self.resolve(items or {})) if schema.get("uniqueItems") else array
 
     def _string(self, schema: Schema, name: str) -> str:
         if "pattern" in schema:
-            return matching_text(schema["pattern"]) or "a"
+            return matching_text(schema["pattern"], schema.get("minLength") or 0) or "a"
         if schema.get("format") in FORMAT_EXAMPLES:
             return FORMAT_EXAMPLES[schema["format"]]
         last = name.lower().split("_")[-1]
         return str(fit_length(FORMAT_EXAMPLES.get(last) or keywords(self.extractor.text) or "text", schema))
+
+
+def break_instance(instance: Any, schema: Schema) -> Any:
+    """Return an instance that misses its schema: without a required property, or with a list instead of the first."""
+    if not isinstance(instance, dict):
+        return {"unexpected": instance}
+    required = [name for name in schema.get("required") or () if name in instance]
+    if required:
+        return {name: value for name, value in instance.items() if name != required[0]}
+    return {name: [[value]] if index == 0 else value for index, (name, value) in enumerate(instance.items())}
+
+
+def _distinct(array: list[Any], schema: Schema) -> list[Any]:
+    """Return the array with other values for those that occur twice, as far as there are others."""
+    choices = iter(schema.get("enum") or ())
+    distinct: list[Any] = []
+    for value in array:
+        number = 1
+        while value in distinct and number <= MAX_ITEMS:
+            value = next(choices, value) if "enum" in schema else _vary(value, number, schema)
+            number += 1
+        distinct.append(value)
+    return distinct
+
+
+def _vary(value: Any, number: int, schema: Schema) -> Any:
+    """Return another value of the same type."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, int | float):
+        step = schema.get("multipleOf") or 1
+        options = (value + number * step, value - number * step, value + number / MAX_ITEMS)
+        whole = schema.get("type") in ("integer", "int")
+        fitting = [option for option in options if in_range(option, schema) and (not whole or option == int(option))]
+        return next(iter(fitting), value)
+    if isinstance(value, str):
+        suffix = f" {number + 1}"
+        return f"{value[: (schema.get('maxLength') or MAX_TEXT) - len(suffix)]}{suffix}"
+    if isinstance(value, list):
+        return [*value, number]
+    properties = _mapping(schema.get("properties"))
+    return {
+        name: _vary(item, number, _mapping(properties.get(name))) if index == 0 else item
+        for index, (name, item) in enumerate(value.items())
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def fit_length(value: Any, schema: Schema) -> Any:
@@ -203,13 +277,6 @@ def _number(schema: Schema, *, whole: bool) -> int | float:
         if in_range(value, schema):
             return int(value) if value == int(value) else value
     return 1
-
-
-def _matches(pattern: str | None, value: str) -> bool:
-    try:
-        return pattern is None or re2.search(pattern, value) is not None
-    except re2.error:
-        return True
 
 
 def _nullable(item: Any) -> bool:

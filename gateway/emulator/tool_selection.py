@@ -1,7 +1,8 @@
 """Which tools the last user turn asks for, and the arguments of their calls.
 
-A tool is called if the text names it or shares words with its name or description. Several are called only if several
-are meant, or if the text lists several values for one. The rules are the emulator's own.
+A tool is called if the text names it or clearly means it: by the words of its name, or by most of what a short
+description says. A few words that a long description happens to share are not enough. Several tools are called only if
+several are meant, or if the text lists several values for one. The rules are the emulator's own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import msgspec
 from gateway.emulator.conversation import Conversation, Tool
 from gateway.emulator.extraction import ValueExtractor, find_locations
 from gateway.emulator.keywords import content_words, excerpt, stem
-from gateway.emulator.schema_instances import InstanceBuilder
+from gateway.emulator.memory import find_facts
+from gateway.emulator.schema_instances import InstanceBuilder, break_instance
 
 ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 12  # recorded: get_weather_9gpb31r7h7mj
@@ -28,6 +30,24 @@ REQUIRED_PLAN = "I will use one or more of the available tools to find the answe
 DECLINED = re.compile(
     r"\b(?:without (?:calling|using) (?:a |any |the )?tools?"
     r"|(?:do not|don't|never) (?:call|use) (?:a |any |the )?tools?)\b",
+    re.IGNORECASE,
+)
+# Verbs that begin the names of tools for anything: they alone do not mean a tool, unless they are the order itself.
+COMMON_VERBS = frozenset(
+    stem(verb)
+    for verb in "call check create delete do edit execute fetch find get give handle list look lookup make open post"
+    " process put query read remove report request retrieve run search send set show start stop submit update use view"
+    " write".split()
+)
+ORDER = r"(?:^|[.!?:;,\n]\s*|\b(?:please|can you|could you|would you|and|then|to)\s+)"
+FEW_TOOLS = 5  # among which a verb is enough to tell which one is meant
+MIN_DESCRIPTION_SHARE = 0.5  # of the words of a description's first sentence
+MAX_SUMMARY = 300  # characters
+# Says that the turn ends with this tool, because its arguments are the answer: agents' structured output.
+ANSWER_TOOL = re.compile(
+    r"\bfinal (?:answer|result|response|output)\b"
+    r"|\b(?:ends?|finish(?:es)?|completes?) (?:the|this) (?:conversation|task)"
+    r"|\bstructured (?:answer|output|response)\b|\bthe answer itself\b",
     re.IGNORECASE,
 )
 # an expression in the text -> the words that a tool for it may have in its name
@@ -50,24 +70,44 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 def choose_calls(conversation: Conversation) -> list[ToolCall]:
     """Return the calls of this turn; none if it is to be answered in text."""
-    if not conversation.tools or conversation.tool_choice == "NONE":
+    if not conversation.tools or conversation.tool_choice == "NONE" or conversation.disobedience == "no_tool_call":
         return []
     text = excerpt(conversation.user)
+    memory = find_facts(conversation.statements)
     if conversation.tool_choice == "REQUIRED":
         tool = _required_tool(conversation)
         facts = conversation.results[-1].text if conversation.results else ""
-        return [_call(conversation, tool, ValueExtractor(text, facts), 0)]
-    if conversation.follows_tool_results or conversation.prefill or DECLINED.search(text):
-        return []
-    selected = _select(conversation.tools, text)
+        selected, extractors = [(tool, text)], [ValueExtractor(text, facts, memory)]
+    else:
+        if conversation.follows_tool_results or conversation.prefill or _declines(conversation):
+            return []
+        selected = _select(conversation.tools, text)
+        extractors = [ValueExtractor(part, memory=memory) for _, part in selected]
+    if conversation.disobedience == "wrong_tool" and selected:
+        tool = _wrong_tool(conversation, [tool for tool, _ in selected])
+        return [_call(conversation, tool, extractors[0], 0)]
     calls: list[ToolCall] = []
-    for tool, part in selected:
-        for location in _listed_locations(tool, part) if len(selected) == 1 else [None]:
-            extractor = ValueExtractor(part)
+    for (tool, part), extractor in zip(selected, extractors, strict=True):
+        locations: list[str | None] = [None]
+        if conversation.tool_choice != "REQUIRED" and len(selected) == 1:
+            locations = _listed_locations(tool, part)
+        for location in locations:
             if location is not None:
+                extractor = ValueExtractor(part, memory=memory)
                 extractor.limit_locations(location)
             calls.append(_call(conversation, tool, extractor, len(calls)))
     return calls
+
+
+def _declines(conversation: Conversation) -> bool:
+    """Whether the user, or the system prompt, says that no tool is to be called."""
+    return any(DECLINED.search(excerpt(text)) for text in (conversation.user, conversation.system))
+
+
+def _wrong_tool(conversation: Conversation, right: Sequence[Tool]) -> Tool:
+    """Return a tool that must not be called or does not fit, or the right one if there is no other."""
+    others = [*conversation.forbidden_tools, *(tool for tool in conversation.tools if tool not in right)]
+    return others[0] if others else right[0]
 
 
 def write_plan(conversation: Conversation, calls: Sequence[ToolCall]) -> str:
@@ -89,16 +129,61 @@ def _text_words(text: str) -> set[str]:
 
 
 def _is_named(tool: Tool, text: str) -> bool:
+    """Whether the text names a tool. A name that is an ordinary word has to be called a tool, or be quoted."""
     name = re.escape(tool.name).replace("_", "[_ -]?")
-    return re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE) is not None
+    if not _is_single_word(tool.name):
+        return re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE) is not None
+    return (
+        re.search(
+            rf"[`'\"“]{name}[`'\"”]|(?<!\w){name}(?:\(| (?:tool|function)\b)"
+            rf"|\b(?:use|using|call|calling|invoke|run) (?:the )?{name}(?!\w)",
+            text,
+            re.IGNORECASE,
+        )
+        is not None
+    )
+
+
+def _is_single_word(name: str) -> bool:
+    return re.fullmatch(r"[A-Z]?[a-z]+|[A-Z]+", name) is not None
+
+
+def _specific_words(tool: Tool) -> set[str]:
+    """Return the words of a tool's name without common verbs, or all if there are no others."""
+    words = content_words(tool.name)
+    return words - COMMON_VERBS or words
+
+
+def _summary(tool: Tool) -> str:
+    """Return the first sentence of a description."""
+    return re.split(r"(?<=[.!?])\s|\n", tool.description.strip(), maxsplit=1)[0][:MAX_SUMMARY]
 
 
 def _score(tool: Tool, text: str, text_words: set[str]) -> float:
-    """Return how well a tool fits a text."""
+    """Return how well a tool fits a text; how much of it is clear is decided by `_is_meant`."""
     named = 10.0 if _is_named(tool, text) else 0.0
     in_name = len(content_words(tool.name) & text_words)
     in_description = len(content_words(tool.description) & text_words)
     return named + 2.0 * in_name + (0.5 if in_description > 1 or in_name else 0.25) * in_description
+
+
+def _is_meant(tool: Tool, tools: Sequence[Tool], text: str, text_words: set[str]) -> bool:
+    """Whether a text that does not name the tool clearly asks for it."""
+    name_words = content_words(tool.name)
+    summary_words = content_words(_summary(tool))
+    described = summary_words & text_words
+    well_described = len(described) >= MIN_DESCRIPTION_SHARE * len(summary_words)
+    specific = _specific_words(tool)
+    shared = specific & text_words
+    # Half of a long name is enough, and so is a word that the description repeats: names often begin with a server's.
+    enough = shared and (2 * len(shared) >= len(specific) or shared & summary_words)
+    if enough and not name_words <= COMMON_VERBS:
+        # Among many tools a single word, such as `task`, is not enough.
+        return not _is_single_word(tool.name) or len(tools) <= FEW_TOOLS or well_described
+    if len(described - name_words) >= 2 and well_described:
+        return True
+    verbs = [verb for verb in name_words & COMMON_VERBS if re.search(rf"{ORDER}{verb}(?:s|es)?\b", text, re.IGNORECASE)]
+    return bool(verbs) and (len(tools) <= FEW_TOOLS or len(described) >= 2)
 
 
 def _select(tools: Sequence[Tool], text: str) -> list[tuple[Tool, str]]:
@@ -107,9 +192,9 @@ def _select(tools: Sequence[Tool], text: str) -> list[tuple[Tool, str]]:
     selected = [tool for tool in tools if _is_named(tool, text)]
     if not selected:
         scores = {tool.name: _score(tool, text, text_words) for tool in tools}
-        candidates = sorted((tool for tool in tools if scores[tool.name] >= 1.0), key=lambda tool: -scores[tool.name])
+        candidates = [tool for tool in tools if _is_meant(tool, tools, text, text_words)]
         explained: set[str] = set()
-        for tool in candidates:
+        for tool in sorted(candidates, key=lambda tool: -scores[tool.name]):
             shared = content_words(tool.name) & text_words
             if not selected or shared - explained:
                 selected.append(tool)
@@ -155,16 +240,29 @@ def _listed_locations(tool: Tool, text: str) -> list[str | None]:
 
 
 def _required_tool(conversation: Conversation) -> Tool:
-    """Return the tool that fits best, if possible one that was not called since the last user turn."""
-    candidates = [tool for tool in conversation.tools if tool.name not in conversation.called]
+    """Return the tool to call where a call is demanded.
+
+    It is the best of the tools that the text asks for and that were not called since the last user turn; if there is
+    none, the tool that stands for the answer; if there is none either, the best of all.
+    """
+    fresh = [tool for tool in conversation.tools if tool.name not in conversation.called] or conversation.tools
     text = excerpt(conversation.user)
     text_words = _text_words(text)
-    return max(candidates or conversation.tools, key=lambda tool: _score(tool, text, text_words))
+    meant = [tool for tool in fresh if _is_named(tool, text) or _is_meant(tool, fresh, text, text_words)]
+    candidates = meant or [tool for tool in conversation.tools if _stands_for_answer(tool)] or fresh
+    return max(candidates, key=lambda tool: _score(tool, text, text_words))
+
+
+def _stands_for_answer(tool: Tool) -> bool:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", tool.name)
+    return ANSWER_TOOL.search(spaced) is not None or ANSWER_TOOL.search(tool.description) is not None
 
 
 def _call(conversation: Conversation, tool: Tool, extractor: ValueExtractor, index: int) -> ToolCall:
     values = InstanceBuilder(tool.parameters, extractor, omit_optional=True).build(tool.parameters)
     values = values if isinstance(values, dict) else {}
+    if conversation.disobedience == "broken_schema":
+        values = break_instance(values, tool.parameters)
     digest = hashlib.blake2b(f"{index}:{tool.name}".encode(), key=conversation.fingerprint, digest_size=16).digest()
     suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in digest[:ID_LENGTH])
     indent = 4 if conversation.model.indented_arguments else None
