@@ -26,6 +26,9 @@ def wire() -> Iterator[Wire]:
 
 def ordered(wire: Wire, fault: str, how: str = "suffix", **fields: Any) -> Seen:
     body = {"model": A, "messages": [{"role": "user", "content": PROMPT}], **fields}
+    if how == "prompt":
+        content = f"{PROMPT} [x-emulator-fault: {fault}]"
+        return wire.post("/v2/chat", body | {"messages": [{"role": "user", "content": content}]})
     if how == "suffix":
         return wire.post("/v2/chat", body | {"model": f"{A}@{fault}"})
     return wire.post("/v2/chat", body, x_emulator_fault=fault)
@@ -47,7 +50,7 @@ ERRORS: list[tuple[str, int, str | None, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize("how", ["suffix", "header"])
+@pytest.mark.parametrize("how", ["suffix", "header", "prompt"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(("fault", "status", "sentence", "error_type"), ERRORS, ids=[row[0] for row in ERRORS])
 def test_an_error_answer(

@@ -122,7 +122,7 @@ def _bearer_token(authorization: str) -> str:
 
 
 def _requested_fault(exchange: HttpExchange, body: dict[str, Any]) -> Fault | None:
-    """Return the fault that the header or the model's suffix asks for, and take the suffix off the model."""
+    """Return the fault that a request asks for, and take the suffix off the model."""
     requested = exchange.headers.get(faults.HEADER, "")
     name = body.get("model")
     if isinstance(name, str):
@@ -130,6 +130,7 @@ def _requested_fault(exchange: HttpExchange, body: dict[str, Any]) -> Fault | No
             body["model"], _, suffix = name.partition("@")
             requested = requested or suffix
         exchange.record.model = body["model"]
+    requested = requested or faults.in_prompt(body)
     return faults.parse(requested) if requested else None
 
 

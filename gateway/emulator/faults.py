@@ -1,10 +1,15 @@
 """The faults that a client may ask for, and the error responses among them.
 
-A fault is named in the header `x-emulator-fault: NAME[=ARGUMENT]` or in a suffix of the model, `model@NAME[=ARGUMENT]`.
-What the other faults do to a response is `fault_injection.py`.
+A fault is named in the header `x-emulator-fault: NAME[=ARGUMENT]`, in a suffix of the model, `model@NAME[=ARGUMENT]`,
+or in the last message of a user, `[x-emulator-fault: NAME[=ARGUMENT]]`. What the other faults do to a response is
+`fault_injection.py`.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -12,6 +17,7 @@ from gateway.emulator.errors import APIError, invalid_request
 from gateway.emulator.trial_limits import SENTENCE as TRIAL_SENTENCE
 
 HEADER = "x-emulator-fault"
+IN_PROMPT = re.compile(r"\[x-emulator-fault: ([\w=.]{1,40})\]")
 
 
 class FaultKind(msgspec.Struct, frozen=True):
@@ -106,6 +112,19 @@ class Fault(msgspec.Struct, frozen=True):
     def seconds(self) -> float | None:
         """The argument as a time; None is for ever."""
         return None if self.argument == "inf" else float(self.argument)
+
+
+def in_prompt(body: Mapping[str, Any]) -> str:
+    """Return the fault that the last message of a user asks for, or an empty string. The body is not validated yet."""
+    messages = body.get("messages")
+    for message in reversed(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict) and message.get("role") == "user":
+            content = message.get("content")
+            parts = content if isinstance(content, list) else [{"text": content}]
+            texts = [str(part.get("text")) for part in parts if isinstance(part, dict)]
+            matches = IN_PROMPT.findall("\n".join(texts))
+            return matches[-1] if matches else ""
+    return ""
 
 
 def parse(text: str) -> Fault:

@@ -140,15 +140,15 @@ def wants_bare_value(question: str) -> bool:
 
 
 def _facts_of(text: str) -> list[Fact]:
-    found: list[tuple[int, Fact]] = []
+    facts: list[tuple[int, Fact]] = []
     for pattern, subject in FIRST_PERSON:
         for match in pattern.finditer(text):
-            found.append((match.start(), Fact(frozenset([subject]), _clean(match["value"]))))
+            facts.append((match.start(), Fact(frozenset([subject]), _clean(match["value"]))))
     for pattern in (REMEMBER, POSSESSION, *STATEMENTS):
         for match in pattern.finditer(text):
-            found.append((match.start(), Fact(_stems(match["subject"]), _clean(match["value"]))))
-    found.sort(key=lambda item: item[0])
-    return [fact for _, fact in found if fact.value and fact.subject]
+            facts.append((match.start(), Fact(_stems(match["subject"]), _clean(match["value"]))))
+    facts.sort(key=lambda item: item[0])
+    return [fact for _, fact in facts if fact.value and fact.subject]
 
 
 def _stems(subject: str) -> frozenset[str]:

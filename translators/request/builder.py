@@ -216,14 +216,14 @@ class CrossFieldRules:
     def _enforced_plan(self, requested: openai.ResponseFormat) -> response_format.FormatPlan:
         """The model did not listen: now Cohere compiles the schema, and what it refuses beside it goes."""
         built = response_format.plan_response_format(
-            requested, self._capabilities, self._notes, beside_tools=False, must_call=False, refused=False
+            requested, self._capabilities, self._notes, beside_tools=False, must_call=False, refused=False, again=True
         )
         documents = self._options.upstream_fields.pop("documents", UNSET)
         self._options.upstream_fields.pop("citation_options", None)
         if not documents or documents is UNSET:
             return built
         written = _encode(documents).decode()
-        return replace(built, instructions=(f"Base your answer on these documents: {written}",))
+        return replace(built, instructions=(f"Base your answer on these documents: {written}", *built.instructions))
 
     def must_call(self, plan: tools.ToolPlan, again: bool) -> list[Any]:
         """Before all others: a call that stands for something else is one, too. again: a disobedient model is asked
