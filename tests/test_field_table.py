@@ -231,7 +231,7 @@ ROWS: tuple[tuple[dict[str, Any], dict[str, Any], list[str]], ...] = (
     ({"logprobs": True}, {"logprobs": True}, []),
     ({"logprobs": False}, {}, []),
     ({"logprobs": False, "top_logprobs": 0}, {}, []),
-    ({"logprobs": True, "top_logprobs": 2}, {"logprobs": True}, ["top_logprobs ignored (Cohere has no alternatives)"]),
+    ({"logprobs": True, "top_logprobs": 2}, {"logprobs": True}, ["top_logprobs adjusted 2 -> the chosen token alone"]),
     ({"log_probs": True}, {"logprobs": True}, []),
     # C35, C59, C61: forms that change nothing
     ({"n": 1}, {}, []),

@@ -722,6 +722,89 @@ def test_what_is_included_without_effect_is_noted() -> None:
     assert refused(request, strict=True).failure.param == "include"
 
 
+NEW_FIELDS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "the window that is kept": ({"background_options": {"completion_window": "soonest"}}, []),
+    "a later window": (
+        {"background_options": {"completion_window": "8h", "continuation_id": "c"}},
+        [
+            "background_options.completion_window ignored (it begins as soon as it can)",
+            "background_options.continuation_id ignored (background responses are not ordered)",
+        ],
+    ),
+    "programs": ({"access_programs": {"cyber": "standard"}}, ["access_programs ignored (Cohere has none)"]),
+    "images as they are": ({"image": {"context_compression": "auto"}}, []),
+    "images compressed": (
+        {"image": {"context_compression": "enabled"}},
+        ["image.context_compression ignored (Cohere compresses no images)"],
+    ),
+    "a cache of the usual mode": ({"prompt_cache_options": {"mode": "implicit"}}, []),
+    "a cache for a time": (
+        {"prompt_cache_options": {"ttl": "12h", "comparison_response_id": "resp_1"}},
+        ["prompt_cache_options ignored (Cohere caches prompts itself)"],
+    ),
+    "all turns": ({"reasoning": {"context": "all_turns", "mode": "standard"}}, []),
+    "a mode of reasoning": ({"reasoning": {"mode": "pro"}}, ["reasoning.mode ignored (Cohere has none)"]),
+    "a slow tier": ({"service_tier": "flex"}, ["service_tier emulated (priority 999)"]),
+    "a slow tier with a priority": ({"service_tier": "flex", "priority": 3}, []),
+    "a fast tier": ({"service_tier": "ultrafast"}, ["service_tier ignored (Cohere has no tiers)"]),
+    "the usual tier": ({"service_tier": "auto"}, []),
+}
+
+
+@pytest.mark.parametrize("name", NEW_FIELDS)
+def test_fields_of_todays_openai(name: str) -> None:
+    fields, expected = NEW_FIELDS[name]
+    assert notes(ask(**fields)) == expected
+    priority = {"flex": fields.get("priority", 999)}.get(fields.get("service_tier", ""))
+    assert sent(ask(**fields)).get("priority") == priority
+
+
+def test_a_comparison_of_prompt_caches_is_unavailable() -> None:
+    call = golden.responses_call(ask(prompt_cache_options={"comparison_response_id": "resp_1"}))
+    response = golden.responses_answer(
+        call, transcripts.whole([transcripts.message_start(), transcripts.message_end()])
+    )
+    assert response["prompt_cache_diagnostics"] == {"type": "unavailable"}
+
+
+@pytest.mark.parametrize("context", ["current_turn", "all_turns", None])
+def test_thoughts_of_earlier_turns_are_left_out_where_only_the_current_one_is_wanted(context: str | None) -> None:
+    def thought(text: str) -> dict[str, Any]:
+        return {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
+
+    items = [HELLO, thought("early"), answer("Hi."), HELLO, thought("late"), call_item(), output_item()]
+    body = json.dumps(sent(ask(input=items, model=REASONING, reasoning={"context": context})))
+    assert "late" in body and ("early" in body) == (context != "current_turn")
+
+
+def test_notes_name_the_fields_of_this_api() -> None:
+    items = [HELLO, {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}, answer("Hi."), HELLO]
+    assert notes(ask(input=items)) == ["input[].reasoning_content ignored (this model does not reason)"]
+
+
+CONFIGURED = {"type": "configuration_update", "reasoning": {"effort": "low"}}
+
+
+@pytest.mark.parametrize(
+    ("history", "items", "effort", "budget"),
+    [
+        ([], [CONFIGURED, HELLO], None, 2048),
+        ([], [CONFIGURED, HELLO], "medium", 2048),
+        ([HELLO, CONFIGURED], [HELLO], None, 2048),
+        ([HELLO, CONFIGURED], [HELLO], "medium", 8192),
+        ([], [CONFIGURED, HELLO, {**CONFIGURED, "reasoning": {"effort": "minimal"}}], None, 512),
+    ],
+)
+def test_a_configuration_update_holds_from_there_on(
+    history: list[Any], items: list[Any], effort: str | None, budget: int
+) -> None:
+    """A field of the request comes after its history and before its input."""
+    context = golden.summarising([history] if history else [])
+    body = {"model": REASONING, "input": items, **({"reasoning": {"effort": effort}} if effort else {})}
+    call = responses.request(json.dumps(body).encode(), context)
+    assert json.loads(call.bodies[0])["thinking"]["token_budget"] == budget
+
+
 def test_what_codex_sends_is_taken() -> None:
     parts = [{"type": "input_text", "text": "One."}, {"type": "input_text", "text": "Two."}]
     request = {

@@ -354,6 +354,22 @@ def test_a_response_may_be_prepared(theatre: Stage, given: Any, store: bool) -> 
         assert said(theatre) == [("user", "One")] * (given not in (..., [], "")) + [("user", "Two")]
 
 
+def test_a_response_cannot_be_steered(caller: Caller) -> None:
+    """The event of today's OpenAI is answered in its own words, and the socket goes on."""
+    caller.connection.send(
+        json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "Stop", "stream_id": "s"})
+    )
+    told = caller.hear()
+    assert told.pop("error")["code"] == "steering_not_supported"
+    assert told == {
+        "type": "response.steer.failed",
+        "steer": {"id": None, "previous_response_id": "resp_1", "input": "Stop"},
+        "sequence_number": 0,
+        "stream_id": "s",
+    }
+    assert caller.response()["status"] == "completed"
+
+
 def test_what_is_wrong_with_a_prepared_response_is_told(caller: Caller) -> None:
     assert caller.error(generate=False, model=...)["error"]["param"] == "model"
     assert caller.error(generate=False, input=[{"type": "nonsense"}])["error"]["param"] == "input[0].type"

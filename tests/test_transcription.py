@@ -64,6 +64,9 @@ TRANSLATED: tuple[tuple[dict[str, Any], dict[str, str], list[str]], ...] = (
     ({"language": "DE"}, {"language": "de"}, []),
     ({"prompt": "Names: Ada"}, {}, ["prompt ignored (Cohere takes none)"]),
     ({"chunking_strategy": "auto"}, {}, []),
+    ({"keywords": ["Ada"]}, {}, ["keywords ignored (Cohere takes none)"]),
+    ({"language": None, "languages": ["de"]}, {"language": "de"}, []),
+    ({"languages": ["de", "fr"]}, {}, []),
     ({"timestamp_granularities": ["word"]}, {}, ["timestamp_granularities ignored (Cohere gives no timestamps)"]),
     ({"stream": "true"}, {}, ["stream emulated (the text in one piece)"]),
     ({"stream": "false"}, {}, []),
@@ -76,6 +79,13 @@ def test_texts(fields: dict[str, Any], sent: dict[str, str], notes: list[str]) -
     call = translated(TEXTS | fields)
     assert dict(call.fields) == {"model": MODEL, "language": "en"} | sent
     assert [note.text for note in call.notes] == notes
+
+
+def test_one_of_several_languages_must_be_named() -> None:
+    with pytest.raises(InvalidField, match="Cohere wants the language"):
+        translated({"model": MODEL, "languages": ["de", "fr"]})
+    call = translated({"model": MODEL, "languages": ["de", "fr"]}, transcription_language="fr")
+    assert "languages ignored (Cohere takes one language)" in [note.text for note in call.notes]
 
 
 def test_the_usual_language() -> None:

@@ -196,6 +196,9 @@ class Socket:
     async def _answer(self, message: ClientMessage, request: RequestRecord, turn: SocketTurn) -> None:
         if message.failure is not None:
             raise CallerError(message.failure)
+        if message.reply:
+            await self._send_text(message.reply)
+            return
         sink = WebSocketSink(self._send_text, message.stream_id, request)
         if message.generate:
             handler = RequestHandler(self._operation.call, self._method, self._services, request, turn)

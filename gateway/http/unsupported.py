@@ -82,6 +82,19 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "/v1/skills": Unsupported("Skills are", "they are hosted at OpenAI", _AGENTS),
     "/v1/evals": Unsupported("Evals are", "they are hosted at OpenAI", "Use POST /v1/chat/completions"),
     "/v1/fine_tuning": Unsupported("Fine-tuning is", "Cohere's has a different format", _TRAINING),
+    "/v1/decisions": Unsupported(
+        "Decisions are", "Cohere gives no probabilities", "Use POST /v1/chat/completions with 'response_format'"
+    ),
+    "/v1/agents": Unsupported("Hosted agents are", "they are hosted at OpenAI", _AGENTS),
+    "/v1/live": Unsupported("Live sessions are", "Cohere's models do not generate speech", _SPOKEN),
+    "/v1/safety": Unsupported("OpenAI's safety cases are", "this is not OpenAI's organization", _ADMIN),
+    "/v1/vaults": Unsupported("Vaults are", "they are hosted at OpenAI", _AGENTS),
+    "/v1/webhook_endpoints": Unsupported(
+        "Webhooks are", "the gateway calls nobody", "Poll GET /v1/responses/{id} for background responses"
+    ),
+    "/v1/webhook_event_types": Unsupported(
+        "Webhooks are", "the gateway calls nobody", "Poll GET /v1/responses/{id} for background responses"
+    ),
     "/v1/organization": Unsupported("OpenAI's administration is", "this is not OpenAI's organization", _ADMIN),
     "/v1/projects": Unsupported("OpenAI's administration is", "this is not OpenAI's organization", _ADMIN),
     "/v1/content_provenance_checks": Unsupported(

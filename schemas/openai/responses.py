@@ -285,6 +285,24 @@ class TextOptions(Struct, forbid_unknown_fields=True):
     verbosity: str | None = None
 
 
+class BackgroundOptions(Struct, forbid_unknown_fields=True):
+    completion_window: str | None = None
+    continuation_id: str | None = None
+
+
+class ImageOptions(Struct, forbid_unknown_fields=True):
+    context_compression: str | None = None
+
+
+class PromptCacheOptions(Struct, forbid_unknown_fields=True):
+    """prewarm: the prompt is to be cached, and nothing to be generated."""
+
+    mode: str | None = None
+    ttl: str | None = None
+    comparison_response_id: str | None = None
+    prewarm: bool | None = None
+
+
 class StreamOptions(Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
@@ -465,6 +483,7 @@ class Response(Struct, frozen=True, kw_only=True):
     user: str | UnsetType = UNSET
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_diagnostics: dict[str, Any] | UnsetType = UNSET
 
 
 class Compaction(Struct, frozen=True):

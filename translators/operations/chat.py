@@ -26,12 +26,16 @@ from translators.request.client_tools import ClientTool, ClientTools, custom_arg
 from translators.request.parameters import (
     COHERES_OWN,
     GUIDED_JSON,
+    PROMPT_CACHE_OPTIONS,
     REASONING,
     SAMPLING,
+    SERVICE_TIER,
     SYNONYMS,
     WITHOUT_EFFECT,
     Positive,
+    apply_service_tier,
 )
+from translators.request.reasoning import apply_context
 from translators.request.response_format import guided_json
 
 MOST_CHOICES = 128
@@ -58,11 +62,13 @@ FIELDS: tuple[Field, ...] = (
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
     read("modalities", list[str], "text only"),
     *SAMPLING,
+    SERVICE_TIER,
     # Reasoning
     read("reasoning_effort", str, "a budget of reasoning tokens, on models that reason"),
     REASONING,
     *COHERES_OWN,
     # No effect
+    PROMPT_CACHE_OPTIONS,
     *WITHOUT_EFFECT,
     ignore("metadata", "nothing is stored", b"{}"),
     ignore("store", "chat completions are not stored", b"false"),
@@ -123,11 +129,12 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
     legacy = bool(fields.get("functions")) and not fields.get("tools")
+    apply_service_tier(reading, notes)
     names = ClientTools()
     functions, paths = tools.collect_functions(fields.get("tools") or [], fields.get("functions") or [], names, notes)
     options = ChatOptions(
         model=required(reading, "model"),
-        messages=_with_functions(required(reading, "messages"), names),
+        messages=apply_context(_with_functions(required(reading, "messages"), names), fields.get("reasoning"), notes),
         functions=functions,
         function_places=paths,
         choice=tools.read_choice(fields.get("tool_choice"), fields.get("function_call"), names),

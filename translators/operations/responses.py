@@ -47,11 +47,13 @@ from translators.request.parameters import (
     GUIDED_JSON,
     REASONING,
     SAMPLING,
+    SERVICE_TIER,
     SYNONYMS,
     WITHOUT_EFFECT,
     Positive,
+    apply_service_tier,
 )
-from translators.request.reasoning import Reasoning
+from translators.request.reasoning import Reasoning, apply_context
 from translators.request.response_format import guided_json
 from translators.request.truncation import next_halving, shortened
 
@@ -82,6 +84,7 @@ FIELDS: tuple[Field, ...] = (
     read("include", list[str], f"`{ENCRYPTED_REASONING}` and `{LOGPROBS}` work"),
     read("top_logprobs", Annotated[int, Meta(ge=0, le=20)], "the chosen token alone: Cohere has no alternatives"),
     *SAMPLING,
+    SERVICE_TIER,
     REASONING,
     *COHERES_OWN,
     # State
@@ -90,8 +93,14 @@ FIELDS: tuple[Field, ...] = (
     read("conversation", str | openai.ConversationReference),
     read("background", bool, "answered at once, generated afterwards; needs `store`"),
     read("metadata", openai.Metadata, "stored with the response, not sent"),
+    read("background_options", openai.BackgroundOptions, "every background response begins as soon as it can"),
+    read(
+        "prompt_cache_options", openai.PromptCacheOptions, "`prewarm` is answered at once; Cohere caches prompts itself"
+    ),
     # No effect
     *WITHOUT_EFFECT,
+    ignore("access_programs", "Cohere has none"),
+    read("image", openai.ImageOptions, "Cohere compresses no images"),
     ignore("context_management", "nothing is compacted automatically"),
     # Refused: it would change the input's meaning
     refuse("prompt", "prompt templates are stored at OpenAI"),
@@ -157,8 +166,9 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     _configure(fields, reader.configurations)
     reasoning: Reasoning | None = fields.get("reasoning")
     text: openai.TextOptions = fields.get("text") or openai.TextOptions()
-    _note_ignored_parts(text, fields.get("stream_options"), included, notes)
-    messages = reader.messages
+    _note_ignored_parts(fields, text, included, notes)
+    apply_service_tier(reading, notes)
+    messages = apply_context(reader.messages, reasoning, notes)
     more = next_halving(messages, halvings) if fields.get("truncation") == "auto" else None
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
@@ -231,11 +241,23 @@ def _configure(fields: dict[str, Any], configurations: Sequence[tuple[str, opena
 
 
 def _note_ignored_parts(
-    text: openai.TextOptions, options: openai.StreamOptions | None, included: Sequence[str], notes: Notes
+    fields: dict[str, Any], text: openai.TextOptions, included: Sequence[str], notes: Notes
 ) -> None:
     """Notes the parts of fields that Cohere has nothing for, unless they ask for the default."""
     if text.verbosity not in (None, "medium"):
         notes.ignored("text.verbosity", "Cohere has none")
+    background: openai.BackgroundOptions | None = fields.get("background_options")
+    if background is not None and background.completion_window not in (None, "soonest"):
+        notes.ignored("background_options.completion_window", "it begins as soon as it can")
+    if background is not None and background.continuation_id:
+        notes.ignored("background_options.continuation_id", "background responses are not ordered")
+    image: openai.ImageOptions | None = fields.get("image")
+    if image is not None and image.context_compression not in (None, "auto", "disabled"):
+        notes.ignored("image.context_compression", "Cohere compresses no images")
+    cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
+    if cache is not None and (cache.ttl or cache.comparison_response_id or cache.mode not in (None, "implicit")):
+        notes.ignored("prompt_cache_options", "Cohere caches prompts itself")
+    options: openai.StreamOptions | None = fields.get("stream_options")
     if options is not None and options.include_obfuscation:
         notes.ignored("stream_options.include_obfuscation", "there is no obfuscation")
     for name in included:

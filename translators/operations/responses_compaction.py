@@ -25,7 +25,7 @@ from translators.operations import responses
 from translators.operations.responses_answer import ResponsesView, whole
 from translators.operations.responses_input import InputReader
 from translators.request.builder import ChatOptions, build
-from translators.request.parameters import WITHOUT_EFFECT
+from translators.request.parameters import PROMPT_CACHE_OPTIONS, WITHOUT_EFFECT
 from translators.request.tools import Choice
 from translators.request.truncation import next_halving, shortened
 
@@ -44,6 +44,9 @@ FIELDS: tuple[Field, ...] = (
     ignore("reasoning", _NO_EFFECT, b"{}"),
     ignore("text", _NO_EFFECT, b"{}"),
     ignore("store", "a compaction is not stored", b"false"),
+    ignore("service_tier", _NO_EFFECT, b'"auto"', b'"default"'),
+    PROMPT_CACHE_OPTIONS,
+    ignore("image", "Cohere compresses no images"),
     *WITHOUT_EFFECT,
 )
 

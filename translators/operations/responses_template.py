@@ -16,6 +16,7 @@ def initial_response(reading: Reading, context: Context) -> openai.Response:
     """Makes the response in progress, without output."""
     fields = reading.fields
     reasoning = fields.get("reasoning")
+    cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
     conversation = fields.get("conversation")
     return openai.Response(
         id=context.identity.response_id or f"resp_{context.identity.unique}",
@@ -44,6 +45,7 @@ def initial_response(reading: Reading, context: Context) -> openai.Response:
         background=fields.get("background", False),
         metadata=fields.get("metadata") or {},
         truncation=fields.get("truncation", "disabled"),
+        prompt_cache_diagnostics={"type": "unavailable"} if cache and cache.comparison_response_id else UNSET,
     )
 
 

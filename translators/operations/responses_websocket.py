@@ -6,6 +6,7 @@ The request itself is translated by `responses.py`. Sources: OpenAI's specificat
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -14,6 +15,8 @@ from schemas.openai import responses as openai
 from translators.core.errors import Failure, InvalidField
 
 CREATE = "response.create"
+_STEER = b'"response.steer"'
+_NO_TYPE = Raw(b"null")
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _NULL, _TRUE, _FALSE = b"null", b"true", b"false"
@@ -30,13 +33,15 @@ class ClientMessage(Struct, frozen=True):
     """A message of the caller's. body: the request in HTTP's form, with `stream: true`.
 
     stream_id: requests with the same one are answered in turn. generate: false to prepare a response only. failure:
-    what is wrong with the message; then there is no body.
+    what is wrong with the message; then there is no body. reply: an event that answers the message; then there is no
+    body either.
     """
 
     stream_id: str = ""
     body: bytes = b""
     generate: bool = True
     failure: Failure | None = None
+    reply: bytes = b""
 
 
 def parse_message(message: str) -> ClientMessage:
@@ -45,6 +50,8 @@ def parse_message(message: str) -> ClientMessage:
     try:
         fields = _fields(message)
         stream_id = _stream_id(fields)
+        if bytes(fields.get("type", _NO_TYPE)) == _STEER:
+            return ClientMessage(stream_id, reply=_steer_failed(fields, stream_id))
         _expect_create(fields)
         if _flag(fields, "background"):
             raise InvalidField("background", "'background' is not supported on a WebSocket", "unsupported_value")
@@ -52,6 +59,25 @@ def parse_message(message: str) -> ClientMessage:
     except InvalidField as error:
         return ClientMessage(stream_id, failure=error.failure)
     return ClientMessage(stream_id, _encode({**fields, "stream": True}), generate)
+
+
+def _steer_failed(fields: dict[str, Raw], stream_id: str) -> bytes:
+    """Makes the answer to `response.steer`, which would change a response while it is generated."""
+    steer = {name: fields[name] for name in ("previous_response_id", "input") if name in fields}
+    error = {
+        "type": "invalid_request_error",
+        "code": "steering_not_supported",
+        "message": "Cohere's answers cannot be steered: cancel the response and create another one",
+    }
+    event: dict[str, Any] = {
+        "type": "response.steer.failed",
+        "steer": {"id": None, **steer},
+        "error": error,
+        "sequence_number": 0,
+    }
+    if stream_id:
+        event["stream_id"] = stream_id
+    return _encode(event)
 
 
 def _fields(message: str) -> dict[str, Raw]:

@@ -23,9 +23,11 @@ FIELDS: tuple[Field, ...] = (
     read("model", str, "prefix and aliases are resolved"),
     read("language", str, "required by Cohere, as `en`; the setting `transcription_language` is the default"),
     send("temperature", float, why="Cohere's range is 0 to 1", convert=clamped(0.0, 1.0)),
+    read("languages", str | list[str], "one of them is taken as `language`"),
     read("response_format", str, "json and text; Cohere gives no timestamps"),
     read("stream", bool, "emulated: the text in one piece"),
     ignore("prompt", "Cohere takes none"),
+    ignore("keywords", "Cohere takes none"),
     ignore("timestamp_granularities", "Cohere gives no timestamps"),
     ignore("include", "Cohere gives no log probabilities"),
     ignore("chunking_strategy", "Cohere splits recordings itself", b'"auto"'),
@@ -89,7 +91,8 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     model = resolve_and_note(required(reading, "model"), context.policy, notes)
-    language = _language(reading.fields.get("language", ""), context.policy.transcription_language, notes)
+    language = reading.fields.get("language") or _only(reading.fields.get("languages", ""), notes)
+    language = _language(language, context.policy.transcription_language, notes)
     form = _form(reading.fields.get("response_format", "json"))
     if reading.fields.get("stream"):
         form = Form.STREAM
@@ -100,6 +103,14 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     return TranscriptionTranslation(
         model, tuple(form_fields.items()), notes, form, Workload(model, end_user=reading.end_user)
     )
+
+
+def _only(languages: str | list[str], notes: Notes) -> str:
+    """Return the language in `languages`; empty where there are several."""
+    listed = [languages] if isinstance(languages, str) else languages
+    if len(listed) > 1:
+        notes.ignored("languages", "Cohere takes one language")
+    return listed[0] if len(listed) == 1 else ""
 
 
 def _language(requested: str, usual: str, notes: Notes) -> str:

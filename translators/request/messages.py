@@ -109,6 +109,10 @@ class MessageTranslator:
         self._notes.adjusted("messages", "system messages only", "a user turn")
         return [cohere.UserMessage(prompt)]
 
+    def _note_field(self, name: str) -> str:
+        """Return the general name of a message's field in the words of the caller's API."""
+        return f"input[].{name}" if self._paths else f"messages[].{name}"
+
     def _note_path(self, index: int) -> str:
         return self._paths[index] if self._paths else f"messages[{index}]"
 
@@ -119,9 +123,11 @@ class MessageTranslator:
         if not message.name:
             return ""
         if type(message) not in self._speakers:
-            self._notes.ignored("messages[].name", "it tells no speakers apart", f"{self._note_path(index)}.name")
+            self._notes.ignored(
+                self._note_field("name"), "it tells no speakers apart", f"{self._note_path(index)}.name"
+            )
             return ""
-        self._notes.emulated("messages[].name", "written before the text")
+        self._notes.emulated(self._note_field("name"), "written before the text")
         return f"{message.name}: "
 
     # --- one method a role ---------------------------------------------------------------------------------
@@ -185,7 +191,7 @@ class MessageTranslator:
         text = self._speaker(message, index) + text if text else ""
         calls = self._tool_calls(pairs, index)
         if message.audio is not None:
-            self._notes.ignored("messages[].audio", "Cohere hears nothing", f"{path}.audio")
+            self._notes.ignored(self._note_field("audio"), "Cohere hears nothing", f"{path}.audio")
         if calls:
             plan = _joined((thought, text))
             if not plan:
@@ -195,7 +201,7 @@ class MessageTranslator:
             return [cohere.AssistantMessage(tool_plan=plan, tool_calls=calls)]
         if thought and not self._capabilities.reasoning:
             self._notes.ignored(
-                "messages[].reasoning_content", "this model does not reason", f"{path}.reasoning_content"
+                self._note_field("reasoning_content"), "this model does not reason", f"{path}.reasoning_content"
             )
             thought = ""
         if thought:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta
 
 from schemas.cohere import chat as cohere
 from translators.core.errors import InvalidField
-from translators.core.field_table import Field, clamped, ignore, read, send
+from translators.core.field_table import Field, Reading, clamped, ignore, read, send
 from translators.core.notes import Notes
 from translators.request import reasoning
 
@@ -108,15 +108,31 @@ USER = ignore("user", "Cohere keeps no end-user ids")
 
 WITHOUT_EFFECT: tuple[Field, ...] = (
     USER,
-    ignore("service_tier", "Cohere has no tiers; `priority` is its own", b'"auto"', b'"default"'),
     ignore("safety_identifier", "Cohere keeps no end-user ids"),
     ignore("prompt_cache_key", "Cohere caches prompts itself"),
     ignore("prompt_cache_retention", "Cohere caches prompts itself"),
-    ignore("prompt_cache_options", "Cohere caches prompts itself"),
     ignore("moderation", "Cohere's `safety_mode` is its own"),
 )
 
 GUIDED_JSON = read("guided_json", dict[str, Any] | str, "vLLM's spelling: a schema for `response_format`")
+
+SERVICE_TIER = read("service_tier", str, "`flex` as Cohere's lowest `priority`; Cohere has no other tiers")
+
+FLEX_PRIORITY = 999
+"""Cohere serves lower numbers sooner, and has 0 as its default."""
+
+
+def apply_service_tier(reading: Reading, notes: Notes) -> None:
+    """Sends `flex` as a priority, unless the caller sets one. All other tiers are noted: Cohere has nothing faster."""
+    tier = reading.fields.get("service_tier")
+    if tier == "flex" and "priority" not in reading.upstream_fields:
+        notes.emulated("service_tier", f"priority {FLEX_PRIORITY}")
+        reading.upstream_fields["priority"] = FLEX_PRIORITY
+    elif tier not in (None, "auto", "default", "flex"):
+        notes.ignored("service_tier", "Cohere has no tiers")
+
+
+PROMPT_CACHE_OPTIONS = ignore("prompt_cache_options", "Cohere caches prompts itself")
 
 REASONING = read("reasoning", reasoning.Reasoning, "`effort`, or `max_tokens` as the budget")
 

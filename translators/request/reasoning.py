@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from schemas.cohere.chat import Thinking
+from schemas.openai.chat import AssistantMessage, Message, ThinkingPart, UserMessage
 from translators.core.capabilities import Capabilities
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
@@ -53,6 +55,31 @@ class Reasoning(Struct, forbid_unknown_fields=True):
     exclude: bool | None = None
     summary: str | None = None
     generate_summary: str | None = None
+    context: str | None = None
+    mode: str | None = None
+
+
+def apply_context(messages: list[Message], reasoning: Reasoning | None, notes: Notes) -> list[Message]:
+    """Applies `reasoning.context`: with `current_turn` thoughts before the last user message are left out."""
+    if reasoning is None:
+        return messages
+    if reasoning.mode not in (None, "standard"):
+        notes.ignored("reasoning.mode", "Cohere has none")
+    if reasoning.context != "current_turn":
+        if reasoning.context not in (None, "auto", "all_turns"):
+            notes.ignored("reasoning.context", "not known to Cohere")
+        return messages
+    last = max((index for index, one in enumerate(messages) if isinstance(one, UserMessage)), default=0)
+    return [_without_thoughts(one) if index < last else one for index, one in enumerate(messages)]
+
+
+def _without_thoughts(message: Message) -> Message:
+    if not isinstance(message, AssistantMessage):
+        return message
+    content = message.content
+    if isinstance(content, list):
+        content = [part for part in content if not isinstance(part, ThinkingPart)]
+    return replace(message, content=content, reasoning_content=None, reasoning=None)
 
 
 def thinking(
