@@ -589,8 +589,8 @@ async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
 
     tasks = [asyncio.create_task(one(owner)) for owner in owners]
     await asyncio.sleep(0)
-    for _ in owners:
-        found.release()
+    for number in range(len(owners)):
+        found.release(served[number - 1] if number else "first")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
@@ -600,9 +600,9 @@ async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
 def test_turns_rotate_among_callers() -> None:
     async def main() -> None:
         found = places(max_in_flight=1)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
         assert await queued(found, "a", "a", "a", "b", "c", "a", "b") == ["a", "b", "c", "a", "b", "a", "a"]
-        found.release()
+        found.release("first")
         assert (found.in_use, found.waiting) == (0, 0)
 
     asyncio.run(main())
@@ -611,15 +611,15 @@ def test_turns_rotate_among_callers() -> None:
 def test_nobody_overtakes_those_who_wait() -> None:
     async def main() -> None:
         found = places(max_in_flight=1)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
         waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
-        assert not found.try_acquire()
-        found.release()
-        assert not found.try_acquire()
+        assert not found.try_acquire("first")
+        found.release("first")
+        assert not found.try_acquire("first")
         await waiting
-        found.release()
-        assert found.try_acquire()
+        found.release("first")
+        assert found.try_acquire("first")
 
     asyncio.run(main())
 
@@ -627,7 +627,7 @@ def test_nobody_overtakes_those_who_wait() -> None:
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
         found = places(max_in_flight=1, queue_size=1)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
         waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
         with pytest.raises(UpstreamError) as caught:
@@ -643,12 +643,12 @@ def test_the_queue_is_bounded() -> None:
 def test_waiting_is_bounded() -> None:
     async def main() -> None:
         found = places(max_in_flight=1, queue_timeout=0.0)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
         with pytest.raises(UpstreamError):
             await found.acquire("a")
         assert (found.in_use, found.waiting) == (1, 0)
-        found.release()
-        assert found.try_acquire()
+        found.release("first")
+        assert found.try_acquire("first")
 
     asyncio.run(main())
 
@@ -662,7 +662,7 @@ def test_more_places_are_for_those_who_wait_already() -> None:
         places.configure(ConcurrencySettings(max_in_flight=3, queue_size=5, queue_timeout=5))
         await asyncio.wait_for(asyncio.gather(*waiting[:2]), 1)
         assert not waiting[2].done()
-        places.release()
+        places.release("first")
         await asyncio.wait_for(waiting[2], 1)
 
     asyncio.run(main())
@@ -672,18 +672,18 @@ def test_more_places_are_for_those_who_wait_already() -> None:
 def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -> None:
     async def main() -> None:
         found = places(max_in_flight=1)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
         waiting = asyncio.create_task(found.acquire("a"))
         await asyncio.sleep(0)
         if first == "leave":
-            found.release()
+            found.release("first")
             waiting.cancel()
         else:
             waiting.cancel()
-            found.release()
+            found.release("first")
         await asyncio.gather(waiting, return_exceptions=True)
         assert (found.in_use, found.waiting) == (0, 0)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
 
     asyncio.run(main())
 
@@ -691,12 +691,34 @@ def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -
 def test_all_who_wait_can_be_sent_away() -> None:
     async def main() -> None:
         found = places(max_in_flight=1)
-        assert found.try_acquire()
+        assert found.try_acquire("first")
         waiting = [asyncio.create_task(found.acquire(owner)) for owner in "aab"]
         await asyncio.sleep(0)
         found.reject_waiters(shutdown_error())
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(answer, UpstreamError) for answer in answers)
         assert (found.in_use, found.waiting) == (1, 0)
+
+    asyncio.run(main())
+
+
+def test_nobody_has_all_slots_and_all_of_the_queue() -> None:
+    async def main() -> None:
+        limiter = places(max_in_flight=10, queue_size=4, caller_share=0.5)
+        assert [limiter.try_acquire("greedy") for _ in range(6)] == [True] * 5 + [False]
+        waiting = [asyncio.create_task(limiter.acquire("greedy")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(UpstreamError):
+            await limiter.acquire("greedy")
+        assert [limiter.try_acquire("other") for _ in range(6)] == [True] * 5 + [False]
+        limiter.release("other")
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting), "a slot beyond its share"
+        limiter.release("greedy")
+        await asyncio.sleep(0)
+        assert [task.done() for task in waiting] == [True, False]
+        waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert (limiter.in_use, limiter.waiting) == (9, 0)
 
     asyncio.run(main())

@@ -127,6 +127,9 @@ class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_in_flight: Annotated[int, _about("calls to Cohere at one time, in each worker"), Meta(ge=1)] = 1_000
     queue_size: Annotated[int, _about("calls that may wait for their turn; further ones get a 503"), Meta(ge=0)] = 1_000
     queue_timeout: Annotated[float, _about("seconds that a call may wait for its turn"), Meta(ge=0)] = 30.0
+    caller_share: Annotated[
+        float, _about("the share of these calls and of this queue that one caller may have"), Meta(gt=0, le=1)
+    ] = 0.9
 
 
 class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):

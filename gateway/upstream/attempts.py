@@ -105,18 +105,18 @@ class Attempts:
         self._deadline = self._started + resources.total
         with resources.in_flight.interruptible():
             while True:
-                if not limiter.try_acquire():
+                if not limiter.try_acquire(self._caller.owner):
                     await self._wait_for_turn()
                 try:
                     lease = None if own_key else self._take_key()
                     response = None if isinstance(lease, float) else await self._attempt(lease)
                 except BaseException:
-                    limiter.release()
+                    limiter.release(self._caller.owner)
                     raise
                 if response is not None:
                     self._response = response
                     return response
-                limiter.release()
+                limiter.release(self._caller.owner)
                 if not await self._wait_for_next(lease):
                     return self._final()
 
@@ -218,7 +218,7 @@ class Attempts:
 
     def _release(self, response: UpstreamResponse) -> None:
         self._resources.in_flight.responses.discard(response)
-        self._resources.limiter.release()
+        self._resources.limiter.release(self._caller.owner)
 
     def _final(self) -> UpstreamResponse:
         """Returns the last response. Raises UpstreamError where there was none."""

@@ -1,12 +1,14 @@
 """The limit on calls to Cohere under way at once, and a fair queue for the others.
 
 Fair means in turn: each caller who waits has one queue, and the queues are served in rotation, so that nobody waits
-behind all that somebody else has brought.
+behind all that somebody else has brought. No caller may have more than a share of the slots and of the queue, so that
+some are left for everybody else.
 """
 
 import asyncio
 import contextlib
-from collections import deque
+import math
+from collections import Counter, deque
 
 from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import ConcurrencySettings
@@ -19,23 +21,33 @@ class ConcurrencyLimiter:
     """
 
     def __init__(self, settings: ConcurrencySettings) -> None:
-        self._settings = settings
+        self._set_bounds(settings)
         self.in_use = 0
         self.waiting = 0
+        self._used: Counter[str] = Counter()
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
-    def try_acquire(self) -> bool:
-        """Takes a slot if one is free and nobody waits for it. Returns whether it did."""
-        if self.in_use >= self._settings.max_in_flight or self.waiting:
+    def _set_bounds(self, settings: ConcurrencySettings) -> None:
+        self._settings = settings
+        self._slot_share = math.ceil(settings.max_in_flight * settings.caller_share)
+        self._queue_share = math.ceil(settings.queue_size * settings.caller_share)
+
+    def try_acquire(self, owner: str) -> bool:
+        """Takes a slot if one is free for this caller. Returns whether it did.
+
+        A free slot is for none of those who wait: they would have been admitted.
+        """
+        if self.in_use >= self._settings.max_in_flight or self._used[owner] >= self._slot_share:
             return False
         self.in_use += 1
+        self._used[owner] += 1
         return True
 
     async def acquire(self, owner: str) -> None:
         """Waits in the owner's queue for a slot. Raises UpstreamError when the queue is full or the wait too long."""
-        if self.try_acquire():
+        if self.try_acquire(owner):
             return
-        if self.waiting >= self._settings.queue_size:
+        if self.waiting >= self._settings.queue_size or len(self._queues.get(owner, ())) >= self._queue_share:
             raise busy_error()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(owner, deque()).append(waiter)
@@ -45,26 +57,33 @@ class ConcurrencyLimiter:
                 await waiter
         except BaseException as error:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.release()  # it came in the very moment in which we gave up
+                self.release(owner)  # it came in the very moment in which we gave up
             elif waiter.cancelled() or not waiter.done():
                 self._remove(owner, waiter)
             if isinstance(error, TimeoutError):
                 raise busy_error() from None
             raise
 
-    def release(self) -> None:
+    def release(self, owner: str) -> None:
         """Gives a slot back, or on to whoever is next."""
         self.in_use -= 1
-        self._admit()
+        self._used[owner] -= 1
+        if not self._used[owner]:
+            del self._used[owner]
+        if self._queues:
+            self._admit()
 
     def configure(self, settings: ConcurrencySettings) -> None:
         """Takes over other bounds, for those who wait already, too."""
-        self._settings = settings
+        self._set_bounds(settings)
         self._admit()
 
     def _admit(self) -> None:
-        while self._queues and self.in_use < self._settings.max_in_flight:
-            owner, queue = next(iter(self._queues.items()))
+        while self.in_use < self._settings.max_in_flight:
+            owner = next((one for one in self._queues if self._used[one] < self._slot_share), None)
+            if owner is None:
+                return
+            queue = self._queues[owner]
             waiter = queue.popleft()
             del self._queues[owner]
             if queue:
@@ -72,6 +91,7 @@ class ConcurrencyLimiter:
             self.waiting -= 1
             if not waiter.done():
                 self.in_use += 1
+                self._used[owner] += 1
                 waiter.set_result(None)
 
     def reject_waiters(self, error: UpstreamError) -> None:

@@ -115,6 +115,7 @@ BEYOND: Mapping[str, str] = {
     "concurrency.max_in_flight": "the call waits for its turn",
     "concurrency.queue_size": "503 `too_many_calls`",
     "concurrency.queue_timeout": "503 `too_many_calls`",
+    "concurrency.caller_share": "the call waits for its turn, or 503 `too_many_calls`",
     "max_json_keys": "400 `bad_request`",
     "offload.min_bytes": "the request is read in a thread",
     "offload.queue_size": "503 `too_many_calls`",
