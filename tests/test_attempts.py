@@ -191,11 +191,11 @@ def test_a_wait_for_a_slot_is_observed() -> None:
     async def main() -> None:
         shared, events = resources(concurrency=ConcurrencySettings(max_in_flight=1))
         with nothing_is_left(shared):
-            assert shared.limiter.try_acquire()
+            assert shared.limiter.try_acquire("other")
             task = asyncio.create_task(enter(call(shared, Script([StubResponse()]))))
             await asyncio.sleep(0.01)
             assert not events.queue_waits
-            shared.limiter.release()
+            shared.limiter.release("other")
             await task
         assert len(events.queue_waits) == 1 and events.queue_waits[0] >= 0.009
 
@@ -282,7 +282,7 @@ def test_whatever_a_call_waits_for_a_shutdown_ends_it(waits_for: str) -> None:
         )
         script = Script([asyncio.Event()])
         if waits_for == "a slot":
-            shared.limiter.try_acquire()
+            shared.limiter.try_acquire("other")
         elif waits_for == "a key":
             lease = shared.pool.lease("/v2/chat", MODEL)
             assert not isinstance(lease, float)
@@ -291,7 +291,7 @@ def test_whatever_a_call_waits_for_a_shutdown_ends_it(waits_for: str) -> None:
             script = Script([StubResponse(503)])
         assert await cut(shared, call(shared, script)) == "gateway_stopping"
         if waits_for == "a slot":
-            shared.limiter.release()
+            shared.limiter.release("other")
         calls = len(script.keys)
         with nothing_is_left(shared), pytest.raises(UpstreamError, match="stopping"):
             await enter(call(shared, script))
