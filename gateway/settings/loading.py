@@ -58,8 +58,9 @@ def _refuse_typos(environment: Mapping[str, str]) -> None:
     pod beside a service of that name.
     """
     names = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
+    renamed = {variable(old) for old in RENAMED}
     for name in environment:
-        if name.startswith("GATEWAY_") and name not in names:
+        if name.startswith("GATEWAY_") and name not in names and name not in renamed:
             near = difflib.get_close_matches(name, names, 1, TYPO_SIMILARITY)
             if near:
                 raise SettingError(f"unknown setting '{name}', did you mean '{near[0]}'?")
