@@ -29,6 +29,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from gateway.app import create_app
+from gateway.errors import CallerError
 from gateway.http import drain
 from gateway.http.body import Pieces
 from gateway.http.disconnect import DisconnectWatcher
@@ -481,13 +482,50 @@ def test_who_waits_for_cohere_is_not_slow() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def main() -> int:
-        pieces = Pieces(receive, 1_000, 0.2, DisconnectWatcher(receive, listening=False))
+        pieces = Pieces(receive, 1_000, Timeouts(request_body=0.2), DisconnectWatcher(receive, listening=False))
         for _ in range(5):
             assert await anext(pieces) == b"x"
             await asyncio.sleep(0.1)
         return 5
 
     assert asyncio.run(main()) == 5
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+def test_a_body_has_a_deadline_however_regularly_it_comes(chunked: bool) -> None:
+    """Faster than body.SLOWEST, and yet not for hours: what has come waits in memory."""
+    with stage(timeouts=Timeouts(request_body_total=0.6)) as theatre, Wire(theatre.gateway) as wire:
+        wire.send(post(CHUNKED) if chunked else post("content-length: 100000"))
+        piece = b" " * 100
+        began = time.monotonic()
+        wire.socket.settimeout(0.05)
+        while time.monotonic() - began < 10:
+            wire.send(b"64\r\n" + piece + b"\r\n" if chunked else piece)
+            try:
+                wire._more()
+                break
+            except TimeoutError:
+                continue
+        wire.socket.settimeout(10)
+        seen = wire.answer()
+        assert seen is not None and (seen.status, seen.error["code"]) == (408, "request_timeout")
+        assert 0.5 < time.monotonic() - began < 5
+
+
+def test_an_upload_has_a_deadline_too() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x" * 1_000, "more_body": True}
+
+    async def main() -> None:
+        timeouts = Timeouts(total=0.3)
+        pieces = Pieces(receive, 1_000_000, timeouts, DisconnectWatcher(receive, listening=False))
+        with pytest.raises(CallerError) as caught:
+            async for _ in pieces:
+                pass
+        assert caught.value.failure.status == 408
+
+    asyncio.run(asyncio.wait_for(main(), 10))
 
 
 def test_a_body_that_is_slow_but_comes(hasty: Stage) -> None:

@@ -7,16 +7,20 @@ its answer's last byte: a test waits for the line and reads the counts after it.
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import random
 import re
 import socket
 import string
+import urllib.parse
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from support.app import (
     CHAT,
@@ -436,6 +440,30 @@ def test_a_line_is_a_line(theatre: Stage) -> None:
     assert b"\x1b" not in raw
     assert len(raw.splitlines()) == 5 and all(
         one.startswith(b'{"time":"') and one.endswith(b"}") for one in raw.splitlines()
+    )
+
+
+CONTROLS = "\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028\ufeff"
+"""What clears a terminal, colours it, and turns the direction of its lines."""
+
+
+def test_nothing_in_the_log_commands_a_terminal(theatre: Stage) -> None:
+    theatre.plays(answered())
+    seen = theatre.gateway.post({"model": f"a{CONTROLS}b", "messages": [{"role": "user", "content": "Hi"}]})
+    theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    seen = theatre.gateway.ask("GET", "/v1/models/" + urllib.parse.quote("\x9b31m\u202eevil"))
+    theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    text = theatre.gateway.log.getvalue().decode()
+    assert [one for one in text if not one.isprintable() and one != "\n"] == []
+    assert r"\\u202e" in text and "evil" in text and "b" in text
+
+
+def test_what_the_operator_reads_is_printable_too() -> None:
+    out = io.BytesIO()
+    Log(out=out).trouble(f"storage:{CONTROLS}\nsecond line")
+    line = json.loads(out.getvalue())["trouble"]
+    assert line.startswith(r"storage:\u001b[2J\u007f\u009b31m\u202e\u2066\u200f\u2028\ufeff") and line.endswith(
+        "\nsecond line"
     )
 
 

@@ -13,10 +13,14 @@ from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.endpoints.openapi import PATH, document
+from gateway.endpoints.openapi import OPEN, PATH, REQUIRED, document
+from gateway.pipeline.cl100k_base import vocabulary
+from gateway.pipeline.operations import TRANSLATE
 from gateway.settings.schema import Settings
 from support import golden
-from support.app import Gateway, demonstration, gateway_over
+from support.app import A, Gateway, demonstration, gateway_over
+from translators.core.contracts import Context, ResponseIdentity
+from translators.core.errors import TranslationError
 
 DESCRIPTION: dict[str, Any] = json.loads(document())
 VERBS = {"get", "post", "put", "patch", "delete"}
@@ -68,6 +72,38 @@ def test_an_operation_is_properly_described(path: str, verb: str, told: dict[str
     for schema in schemas(told):
         Draft202012Validator.check_schema(schema)
         list(validator(schema).iter_errors({"no": "matter"}))  # every reference is found
+
+
+def test_paths_without_a_key_answer_what_is_described(gateway: Gateway) -> None:
+    for path in OPEN:
+        seen = gateway.ask("GET", path, headers={})
+        ((content_type, described),) = DESCRIPTION["paths"][path]["get"]["responses"]["200"]["content"].items()
+        assert seen.headers["content-type"].partition(";")[0] == content_type
+        body = seen.data.decode() if content_type == "text/plain" else seen.body
+        validator(described["schema"]).validate(body)
+        assert list(validator(described["schema"]).iter_errors({} if isinstance(body, dict) else 5))
+
+
+SAMPLES = {"messages": [{"role": "user", "content": "x"}], "documents": ["a"]}
+
+
+@pytest.mark.parametrize("name", TRANSLATE)
+def test_required_fields_are_those_without_which_a_request_is_refused(name: str) -> None:
+    body: dict[str, Any] = {}
+    context = Context(ResponseIdentity(0, "0"), Settings().policy, vocabulary=vocabulary)
+    missed: list[str | None] = []
+    while len(missed) < 5:
+        try:
+            TRANSLATE[name](json.dumps(body).encode(), context)
+            break
+        except TranslationError as error:
+            if error.failure.code != "missing_required_parameter":
+                break
+            missed.append(error.failure.param)
+            body[str(error.failure.param)] = SAMPLES.get(str(error.failure.param), A)
+    # An input of embeddings has other names as well.
+    assert missed[: len(REQUIRED[name])] == list(REQUIRED[name])
+    assert len(missed) == len(REQUIRED[name]) or name == "embeddings"
 
 
 def test_names_of_operations_are_names() -> None:

@@ -1,7 +1,7 @@
 """`/openapi.json`: what is served, described as OpenAPI 3.1 by the tables that serve it. Nothing is written here twice.
 
-A request's schema has a property for each row of its operation's field table, with the row's verdict; it leaves open
-what only a rule knows, say which fields must be there. What else Cohere's native API takes is Cohere's to describe.
+A request's schema has a property for each row of its operation's field table, with the row's verdict, and the fields
+that must be there; it leaves open what only a rule knows. What else Cohere's native API takes is Cohere's to describe.
 """
 
 import re
@@ -44,8 +44,24 @@ ANSWERS: Mapping[str, tuple[Any, ...]] = {
 Structs are for writing only (unions without tags).
 """
 
-OPEN = ("/health/live", "/health/ready", "/metrics", PATH)
-"""Paths that no API key is asked for."""
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "chat": ("model", "messages"),
+    "responses": ("model", "input"),
+    "compact": ("model",),
+    "rerank": ("model", "query", "documents"),
+    "embeddings": ("model",),
+    "transcription": ("model", "file"),
+    "input_tokens": ("model",),
+}
+"""By the operation's name: fields without which a request is refused, in the order in which they are missed."""
+
+OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "/health/live": ("application/json", {"type": "object", "required": ["status"]}),
+    "/health/ready": ("application/json", {"type": "object", "required": ["status", "workers"]}),
+    "/metrics": ("text/plain", {"type": "string"}),
+    PATH: ("application/json", {"type": "object", "required": ["openapi", "info", "paths"]}),
+}
+"""Paths that no API key is asked for, with content type and schema of the response."""
 
 _STREAMABLE = ("application/json", "text/event-stream")
 _KINDS = {"json": "application/json", "form": "multipart/form-data"}
@@ -98,7 +114,7 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
     """Yields path, verb and description of everything that is served."""
     failed, native_failed = schemas_by_type[id(ErrorBody)], schemas_by_type[id(cohere.ErrorBody)]
     for row in TRANSLATED:
-        body = _fields(row.fields, schemas_by_type)
+        body = _fields(row.name, row.fields, schemas_by_type)
         kind = "application/json"
         if isinstance(row, UploadOperation):
             kind = "multipart/form-data"
@@ -107,7 +123,7 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
         yield row.path, "POST", _operation(row.name, row.path, failed, answers, (kind, body))
     translated = {row.translate: row.fields for row in CALLS}
     for count in COUNTS:
-        body = _fields(translated[count.translate], schemas_by_type)
+        body = _fields(count.name, translated[count.translate], schemas_by_type)
         yield count.path, "POST", _operation(count.name, count.path, failed, [{}], ("application/json", body))
     for lookup in LOOKUPS:
         answers = [schemas_by_type[id(answer)] for answer in ANSWERS[lookup.name]]
@@ -121,8 +137,10 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
         path = NATIVE_PREFIX + method.path.removeprefix("/")
         request_body = (_KINDS[method.takes], {"type": "object"}) if method.takes else None
         yield path, method.verb, _operation(method.operation, path, native_failed, [{}], request_body)
-    for path in OPEN:
-        yield path, "GET", {**_operation(path.strip("/").replace("/", "_"), path, failed, [{}]), "security": []}
+    for path, (content_type, schema) in OPEN.items():
+        operation = _operation(path.strip("/").replace("/", "_"), path, failed, [{}])
+        operation["responses"]["200"]["content"] = {content_type: {"schema": schema}}
+        yield path, "GET", {**operation, "security": []}
 
 
 def _operation(
@@ -156,13 +174,13 @@ def _operation(
     return operation
 
 
-def _fields(table: FieldTable, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
+def _fields(name: str, table: FieldTable, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
     """Returns the schema of a request body. null means absent everywhere."""
     properties = {row.name: _field(row, schemas_by_type) for row in table.rows}
-    for synonym, name in table.synonyms.items():
-        properties[synonym] = {**properties[name], "description": f"Another name of `{name}`"}
+    for synonym, field in table.synonyms.items():
+        properties[synonym] = {**properties[field], "description": f"Another name of `{field}`"}
     properties[SYNONYM_OBJECT] = {"type": ["object", "null"], "description": "Fields as if they stood beside it"}
-    return {"type": "object", "properties": properties}
+    return {"type": "object", "properties": properties, "required": list(REQUIRED[name])}
 
 
 def _field(row: Field, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:

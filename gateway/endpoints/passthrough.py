@@ -57,17 +57,17 @@ class PassthroughEndpoint:
             raise CallerError(failure("bad_request", "The URL's path might be read as another one"))
         record.operation = method.operation
         settings = services.settings
-        limit, seconds = settings.upload_limit, settings.timeouts.request_body
+        limit, timeouts = settings.upload_limit, settings.timeouts
         json_body: bytes | None = None
         uploading = not has_no_body(record.headers) and method.takes != "json"
         notes = Notes()
         if uploading:
             body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
-            json_body = await body.read(record.headers, receive, settings.body_limit, seconds) or None
+            json_body = await body.read(record.headers, receive, settings.body_limit, timeouts) or None
             json_body, notes = self._inspect(json_body, method, address, record)
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:
-            upload = body.Pieces(receive, limit, seconds, watcher) if uploading else None
+            upload = body.Pieces(receive, limit, timeouts, watcher) if uploading else None
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             counts_inputs = json_body is not None and method.rate.counts == "inputs"

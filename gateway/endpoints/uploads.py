@@ -57,7 +57,7 @@ class UploadEndpoint:
         settings = services.settings
         body.refuse_declared(record.headers, settings.audio_limit)
         async with DisconnectWatcher(receive, listening=False) as watcher, contextlib.AsyncExitStack() as stack:
-            pieces = body.Pieces(receive, settings.audio_limit, settings.timeouts.request_body, watcher)
+            pieces = body.Pieces(receive, settings.audio_limit, settings.timeouts, watcher)
             form = Form(record.headers, pieces, operation.file)
             await form.to_the_file()
             if form.file is None:

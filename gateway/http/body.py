@@ -8,7 +8,7 @@ from starlette.types import Receive
 from gateway.errors import CallerError, CallerLeft, failure
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.observability.record import RequestRecord
-from gateway.settings.schema import Settings
+from gateway.settings.schema import Settings, Timeouts
 from translators.core.model_names import with_deployment
 
 SLOWEST = 500
@@ -36,25 +36,28 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     Raises CallerError (415, 413, 408) and CallerLeft.
     """
     require_json(record.headers)
-    body = await read(record.headers, receive, settings.body_limit, settings.timeouts.request_body)
+    body = await read(record.headers, receive, settings.body_limit, settings.timeouts)
     _refuse_many_keys(body, settings.max_json_keys)
     if record.deployment:
         body, record.replaced_model = with_deployment(body, record.deployment)
     return body
 
 
-async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, seconds: float) -> bytes:
+async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, timeouts: Timeouts) -> bytes:
     """Returns the whole body, of at most `limit` bytes. Raises CallerError (413, 408) and CallerLeft.
 
-    seconds: the longest pause between two pieces, and how far the whole may fall behind SLOWEST.
+    `timeouts.request_body` is the longest pause between two pieces, and how far the whole may fall behind SLOWEST;
+    `timeouts.request_body_total` bounds it all, since what has come waits in memory.
     """
     refuse_declared(headers, limit)
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
+    seconds = timeouts.request_body
     latest = loop.time() + seconds
+    deadline = loop.time() + timeouts.request_body_total
     try:
-        async with asyncio.timeout(seconds) as clock:
+        async with asyncio.timeout_at(min(latest, deadline)) as clock:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -62,7 +65,7 @@ async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, sec
                 piece = message.get("body", b"")
                 if piece:
                     if pieces:
-                        clock.reschedule(min(loop.time() + seconds, latest + size / SLOWEST))
+                        clock.reschedule(min(loop.time() + seconds, latest + size / SLOWEST, deadline))
                     pieces.append(piece)
                     size += len(piece)
                     if size > limit:
@@ -77,13 +80,14 @@ async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, sec
 class Pieces:
     """Iterates over a body that is passed on: at most one piece of it is in memory here.
 
-    seconds: as in `read`, but only waiting for the caller counts: Cohere may take its time with each piece.
+    timeouts: as in `read`, but only waiting for the caller counts, since Cohere may take its time with each piece; and
+    it all is bounded by `timeouts.total`, since nothing of it waits in memory.
     failure: what the caller did wrong on the way, since it may be a library's task that iterates. A caller who leaves
     is reported to the watcher, which ends the request.
     """
 
-    def __init__(self, receive: Receive, limit: int, seconds: float, watcher: DisconnectWatcher) -> None:
-        self._receive, self._limit, self._seconds, self._watcher = receive, limit, seconds, watcher
+    def __init__(self, receive: Receive, limit: int, timeouts: Timeouts, watcher: DisconnectWatcher) -> None:
+        self._receive, self._limit, self._timeouts, self._watcher = receive, limit, timeouts, watcher
         self._size = 0
         self._waited = 0.0
         self.over = False
@@ -98,8 +102,9 @@ class Pieces:
         while not self.over:
             began = loop.time()
             behind = self._waited - self._size / SLOWEST
+            left = min(self._timeouts.request_body - max(behind, 0.0), self._timeouts.total - self._waited)
             try:
-                async with asyncio.timeout_at(began + self._seconds - max(behind, 0.0)):
+                async with asyncio.timeout_at(began + left):
                     message = await self._receive()
             except TimeoutError:
                 raise self._failed(_slow()) from None

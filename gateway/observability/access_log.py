@@ -67,14 +67,14 @@ class Log:
             _stamp(),
             record.request_id,
             record.method,
-            record.path,
+            printable(record.path),
             record.operation,
             record.status,
             record.outcome,
             _milliseconds(now - record.started),
             _milliseconds(record.first_byte - record.started) if record.first_byte else UNSET,
             _milliseconds(record.upstream_ended - record.upstream_began) if record.upstream_ended else UNSET,
-            record.model[:LONGEST_NAME],
+            printable(record.model[:LONGEST_NAME]),
             record.principal.name,
             record.streamed,
             record.error,
@@ -84,7 +84,7 @@ class Log:
             record.notes,
             record.retries,
             record.cache,
-            record.trace_id,
+            printable(record.trace_id),
         )
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
@@ -103,7 +103,7 @@ class Log:
 
     def trouble(self, text: str) -> None:
         """Logs a sentence for the operator at once, whatever the log setting says."""
-        self._lines.append(self._encode({"time": _stamp(), "trouble": text}))
+        self._lines.append(self._encode({"time": _stamp(), "trouble": printable(text)}))
         self.flush()
 
     def flush(self) -> None:
@@ -130,6 +130,16 @@ def _stamp() -> str:
     if _second[0] != whole:
         _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
     return f"{_second[1]}.{int((now - whole) * 1000):03d}Z"
+
+
+def printable(text: str) -> str:
+    """Returns a text in which control characters, and those that turn the direction of a line, are escaped.
+
+    JSON escapes some of them, but a terminal that shows the log obeys the others. Line ends stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else f"\\u{ord(one):04x}" for one in text)
 
 
 def _milliseconds(seconds: float) -> float:

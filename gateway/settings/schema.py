@@ -40,6 +40,11 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
         ),
         SECONDS,
     ] = 30.0
+    request_body_total: Annotated[
+        float,
+        _about("seconds that all of a request's body may take, unless it is an upload that is passed on"),
+        SECONDS,
+    ] = 300.0
     total: Annotated[float, _about("seconds from a call to Cohere to the last byte of its answer"), SECONDS] = 3_600.0
     keep_alive: Annotated[
         float, _about("seconds that an idle connection stays open, and that the head of a request may take"), SECONDS

@@ -128,6 +128,7 @@ BEYOND: Mapping[str, str] = {
     "timeouts.between_events": "504 `upstream_timeout`; in a stream, an error event",
     "timeouts.total": "504 `upstream_timeout`; in a stream, an error event",
     "timeouts.request_body": "408 `request_timeout`",
+    "timeouts.request_body_total": "408 `request_timeout`",
     "timeouts.response_write": "the connection is closed",
     "timeouts.hung_worker": "the worker is killed and replaced",
     "timeouts.keep_alive": "the connection is closed",
