@@ -30,6 +30,7 @@ from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.background import Background
+from gateway.pipeline.file_parser import FileParser
 from gateway.pipeline.offload import Offload
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.pipeline.response_cache import ResponseCache
@@ -72,7 +73,18 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics, accepted_keys)
     policy = settings.policy
     services = Services(
-        settings, policy, upstream, catalog, metrics, lifecycle, admission, state, cache, offload, accepted_keys
+        settings,
+        policy,
+        upstream,
+        catalog,
+        metrics,
+        lifecycle,
+        admission,
+        state,
+        cache,
+        offload,
+        FileParser(upstream, admission),
+        accepted_keys,
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()

@@ -9,7 +9,7 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
 from gateway.observability.record import record_of
 from gateway.pipeline.fan_out import post_all
-from gateway.pipeline.handler import context_of
+from gateway.pipeline.handler import context_of, translate_with_files
 from gateway.pipeline.operations import CountOperation
 from gateway.pipeline.services import Services
 from gateway.state.conversation_state import new_response_id
@@ -30,13 +30,8 @@ class TokenCountEndpoint:
         # Nothing of a count is stored: the storage is needed only for what the request continues.
         options = replace(operation.state_options(request_body, response_id), store=False)
         loaded = await services.state.load(options, response_id, record.principal)
-        translation = await services.offload.run(
-            record.principal.owner,
-            len(request_body),
-            operation.translate,
-            request_body,
-            context_of(services, record, loaded),
-        )
+        context = context_of(services, record, loaded)
+        translation = await translate_with_files(services, record, operation.translate, request_body, context)
         async with DisconnectWatcher(receive) as watcher:
             bodies = operation.tokenize_bodies(translation.bodies[0])
             with await services.admission.admit(

@@ -5,7 +5,7 @@ replaced; which call replaces it is decided here. How a response is made and sen
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec.structs import replace
@@ -132,8 +132,7 @@ class RequestHandler(Responder):
     async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
         services, body = self.services, self._request_body
         context = context_of(services, self.record, self.loaded, model_overrides)
-        owner = self.record.principal.owner
-        translation = await services.offload.run(owner, len(body), self.operation.translate, body, context)
+        translation = await translate_with_files(services, self.record, self.operation.translate, body, context)
         if self.record.replaced_model:
             path_aliases.note_deployment(self.record, translation.notes)
         return translation
@@ -191,6 +190,23 @@ class RequestHandler(Responder):
     def _model_overrides(self, model: str) -> Mapping[str, str] | None:
         """Returns the `model_overrides` that put this model in the place of the requested one, if any has failed."""
         return {self._failed_models[0]: model} if self._failed_models else None
+
+
+async def translate_with_files(
+    services: Services,
+    record: RequestRecord,
+    translate: Callable[[bytes, Context], Translation],
+    body: bytes,
+    context: Context,
+) -> Translation:
+    """Returns a request's translation. Files that Cohere must parse for it are parsed. Raises TranslationError."""
+
+    async def with_texts(texts: Mapping[str, str]) -> Translation:
+        conversation = replace(context.conversation, file_texts=texts) if texts else context.conversation
+        filled = replace(context, conversation=conversation)
+        return await services.offload.run(record.principal.owner, len(body), translate, body, filled)
+
+    return await services.file_parser.translate(record, context.policy.parse_model, with_texts)
 
 
 def context_of(

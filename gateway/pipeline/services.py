@@ -6,6 +6,7 @@ from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.admission import AdmissionController
+from gateway.pipeline.file_parser import FileParser
 from gateway.pipeline.offload import Offload
 from gateway.pipeline.response_cache import ResponseCache
 from gateway.settings.schema import Settings
@@ -28,4 +29,5 @@ class Services(Struct):
     state: ConversationState
     cache: ResponseCache
     offload: Offload
+    file_parser: FileParser
     accepted_keys: AcceptedKeys

@@ -137,6 +137,17 @@ class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.9
 
 
+class FileSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Files in requests: text is read here, PDF files and images of pages by Cohere."""
+
+    parse_model: Annotated[
+        str,
+        _about(
+            "the model of Cohere's that reads PDF files and images of pages, billed by the page; `off` refuses them"
+        ),
+    ] = "parse-v5.0"
+
+
 class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, _about("threads for large requests and long checks, in each worker"), Meta(ge=1)] = 1
     min_bytes: Annotated[
@@ -258,6 +269,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: BreakerSettings = BreakerSettings()
     concurrency: ConcurrencySettings = ConcurrencySettings()
     offload: OffloadSettings = OffloadSettings()
+    files: FileSettings = FileSettings()
     metrics: MetricsSettings = MetricsSettings()
     cache: CacheSettings = CacheSettings()
 
@@ -282,6 +294,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             self.strict_failures == "refusal",
             self.embed_input_type,
             transcription_language=self.transcription_language,
+            parse_model=self.files.parse_model,
             raw_thoughts=self.reasoning_events == "text",
         )
 

@@ -58,12 +58,14 @@ _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base6
 class FileTexts:
     """Reads the files of one request. parsed: the texts of those that Cohere has parsed, by URI.
 
-    unparsed: the URIs of files that must be parsed before the request can be sent.
+    unparsed: the URIs of files that must be parsed before the request can be sent. uses_parsed: a parsed text was used.
     """
 
     def __init__(self, parsed: Mapping[str, str], parse_model: str) -> None:
         self.unparsed: dict[str, None] = {}
-        self._parsed, self._parse_model = parsed, parse_model
+        self.parse_model = parse_model
+        self.uses_parsed = False
+        self._parsed = parsed
 
     def text(self, file: FileData, where: str) -> str:
         """Return the text of a file under its name. Raises InvalidField for a file that has none.
@@ -72,7 +74,7 @@ class FileTexts:
         """
         if file.file_data is None and file.file_url is None:
             if file.file_id is None:
-                raise _missing(f"{where}.file.file_data")
+                raise _missing(where)
             message = "Files are not stored here: send the file itself, as 'file_data'"
             raise InvalidField(where, message, "unsupported_value")
         name = file.filename or ""
@@ -95,8 +97,9 @@ class FileTexts:
     def _parse(self, uri: str, where: str) -> str:
         text = self._parsed.get(uri)
         if text is not None:
+            self.uses_parsed = True
             return text
-        if self._parse_model in ("", "off"):
+        if self.parse_model in ("", "off"):
             message = "PDF files and images of pages cannot be read here (setting files.parse_model)"
             raise InvalidField(where, message, "unsupported_value")
         if not uri.startswith("data:") and not uri.startswith(("http://", "https://")):
@@ -161,7 +164,8 @@ def _decoded(payload: str, encoded: bool, where: str) -> str:
 
 
 def _missing(where: str) -> InvalidField:
-    return InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+    message = f"'{where}' holds no file: 'file_data' is missing"
+    return InvalidField(where, message, "missing_required_parameter")
 
 
 def _unsupported(where: str, kind: str) -> InvalidField:

@@ -182,6 +182,8 @@ class MessageTranslator:
     def _file(self, part: openai.FilePart, where: str) -> str:
         text = self._files.text(part.file, where)
         self._notes.emulated("files", "their text is in the prompt")
+        if self._files.uses_parsed:
+            self._notes.emulated("pages", f"read by Cohere's {self._files.parse_model}")
         return text
 
     def _assistant(
