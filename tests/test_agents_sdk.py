@@ -84,13 +84,13 @@ def test_a_streamed_tool_loop(served: Gateway, model: str) -> None:
         streaming = Runner.run_streamed(agent, PARIS)
         return streaming, [event async for event in streaming.stream_events()]
 
-    result, told = run(served, work)
-    raw = [event.data for event in told if event.type == "raw_response_event"]
+    result, output = run(served, work)
+    raw = [event.data for event in output if event.type == "raw_response_event"]
     words = "".join(event.delta for event in raw if event.type == "response.output_text.delta")
     assert words.endswith(result.final_output) and "22" in result.final_output
     arguments = [event.arguments for event in raw if event.type == "response.function_call_arguments.done"]
     assert [json.loads(one) for one in arguments] == [{"city": "Paris"}]
-    named = [event.name for event in told if event.type == "run_item_stream_event"]
+    named = [event.name for event in output if event.type == "run_item_stream_event"]
     assert named.index("tool_called") < named.index("tool_output") < named.index("message_output_created")
 
 
@@ -121,10 +121,10 @@ def test_a_handoff(served: Gateway, streamed: bool) -> None:
             model=model_of(A),
             handoffs=[agents.handoff(weather, tool_description_override="Questions about the weather")],
         )
-        asked = "transfer to weather: what is the weather in Paris?"
+        request = "transfer to weather: what is the weather in Paris?"
         if not streamed:
-            return await Runner.run(desk, asked)
-        streaming = Runner.run_streamed(desk, asked)
+            return await Runner.run(desk, request)
+        streaming = Runner.run_streamed(desk, request)
         async for _ in streaming.stream_events():
             pass
         return streaming
@@ -163,7 +163,7 @@ def test_runs_that_continue_each_other(served: Gateway) -> None:
     assert run(served, work).final_output == "Your name is Ada."
 
 
-def test_a_conversation_kept_by_the_server(served: Gateway) -> None:
+def test_a_conversation_held_by_the_server(served: Gateway) -> None:
     async def work(model_of: Callable[[str], Any]) -> tuple[Any, Any]:
         model = model_of(A)
         session = agents.OpenAIConversationsSession(openai_client=model._client)
@@ -177,7 +177,7 @@ def test_a_conversation_kept_by_the_server(served: Gateway) -> None:
     assert [item["role"] for item in items] == ["user", "assistant", "user", "assistant"]
 
 
-def test_a_session_kept_by_the_client(served: Gateway, tmp_path: Path) -> None:
+def test_a_session_held_by_the_client(served: Gateway, tmp_path: Path) -> None:
     """Nothing is stored here: the whole history comes back as input, reasoning included."""
 
     async def work(model_of: Callable[[str], Any]) -> Any:

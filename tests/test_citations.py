@@ -37,9 +37,9 @@ LOCATED: tuple[tuple[str, str, Citation, tuple[int, int] | None], ...] = (
 )
 
 
-@pytest.mark.parametrize(("text", "given_", "found"), [row[1:] for row in LOCATED], ids=[row[0] for row in LOCATED])
-def test_c81_locate(text: str, given_: Citation, found: tuple[int, int] | None) -> None:
-    assert locate(given_, text, final=True) == found
+@pytest.mark.parametrize(("text", "value", "expected"), [row[1:] for row in LOCATED], ids=[row[0] for row in LOCATED])
+def test_c81_locate(text: str, value: Citation, expected: tuple[int, int] | None) -> None:
+    assert locate(value, text, final=True) == expected
 
 
 def test_while_the_text_is_being_written_words_are_not_looked_for_elsewhere() -> None:
@@ -51,12 +51,12 @@ def test_while_the_text_is_being_written_words_are_not_looked_for_elsewhere() ->
 @property_of(500)
 @given(st.text(max_size=12), st.integers(0, 20), st.integers(0, 20), st.one_of(st.none(), st.text(max_size=4)))
 def test_what_is_found_is_in_the_text(text: str, start: int, end: int, words: str | None) -> None:
-    given_ = citation(start, end, words)
-    found = locate(given_, text, final=True)
-    if found is not None:
-        assert 0 <= found[0] <= found[1] <= len(text)
-        assert not words or text[found[0] : found[1]] == words
-    low, high = clamp(given_, text)
+    value = citation(start, end, words)
+    result = locate(value, text, final=True)
+    if result is not None:
+        assert 0 <= result[0] <= result[1] <= len(text)
+        assert not words or text[result[0] : result[1]] == words
+    low, high = clamp(value, text)
     assert 0 <= low <= high <= len(text)
 
 
@@ -69,18 +69,19 @@ def test_offsets_below_zero() -> None:
 def test_both_ways_to_count_are_understood(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
-    units = [len(text[:place].encode("utf-16-le", "surrogatepass")) // 2 for place in (start, end)]
+    units = [len(text[:position].encode("utf-16-le", "surrogatepass")) // 2 for position in (start, end)]
     words = text[start:end]
     assert locate(citation(start, end, words), text, final=False) == (start, end)
-    found = locate(citation(units[0], units[1], words), text, final=False)
-    assert found is not None and text[found[0] : found[1]] == words
+    result = locate(citation(units[0], units[1], words), text, final=False)
+    assert result is not None and text[result[0] : result[1]] == words
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "found"), [(-3, 2, (0, 2)), (3, 99, (3, 5)), (9, 99, (5, 5)), (4, 2, (4, 4)), (None, None, (0, 0))]
+    ("start", "end", "expected"),
+    [(-3, 2, (0, 2)), (3, 99, (3, 5)), (9, 99, (5, 5)), (4, 2, (4, 4)), (None, None, (0, 0))],
 )
-def test_clamp(start: int | None, end: int | None, found: tuple[int, int]) -> None:
-    assert clamp(citation(start, end, "x"), "12345") == found
+def test_clamp(start: int | None, end: int | None, expected: tuple[int, int]) -> None:
+    assert clamp(citation(start, end, "x"), "12345") == expected
 
 
 # --- annotations --------------------------------------------------------------------------------------------
@@ -90,9 +91,9 @@ def cited(*sources: dict[str, Any], kind: Kind = Kind.TEXT) -> Cited:
     return Cited(0, kind, 6, 11, citation(6, 11, "sunny", sources=list(sources)))
 
 
-def told(*sources: dict[str, Any], base: int = 0) -> list[Any]:
-    found: list[Any] = msgspec.to_builtins(annotations(cited(*sources), base))
-    return found
+def annotated(*sources: dict[str, Any], base: int = 0) -> list[Any]:
+    result: list[Any] = msgspec.to_builtins(annotations(cited(*sources), base))
+    return result
 
 
 def document(**data: Any) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def document(**data: Any) -> dict[str, Any]:
     ids=str,
 )
 def test_c80_a_source_with_an_address(source: dict[str, Any], url: str, title: str) -> None:
-    (annotation,) = told(source)
+    (annotation,) = annotated(source)
     assert annotation == {
         "type": "url_citation",
         "url_citation": {"url": url, "title": title, "start_index": 6, "end_index": 11},
@@ -135,16 +136,16 @@ def test_c80_a_source_with_an_address(source: dict[str, Any], url: str, title: s
     ],
     ids=str,
 )
-def test_b34_b35_a_source_without_one_makes_no_annotation_and_is_kept(source: dict[str, Any]) -> None:
+def test_b34_b35_a_source_without_one_makes_no_annotation_and_is_preserved(source: dict[str, Any]) -> None:
     """No `source:<id>` is ever made up; the extension keeps the source as it is."""
-    assert told(source) == []
+    assert annotated(source) == []
     assert citation_note(cited(source), 0).sources == [source]
 
 
 def test_one_annotation_a_source_in_order_and_rebased() -> None:
-    found = told(document(url="https://a"), document(), document(url="https://b"), base=10)
-    assert [one["url_citation"]["url"] for one in found] == ["https://a", "https://b"]
-    assert {(one["url_citation"]["start_index"], one["url_citation"]["end_index"]) for one in found} == {(16, 21)}
+    result = annotated(document(url="https://a"), document(), document(url="https://b"), base=10)
+    assert [one["url_citation"]["url"] for one in result] == ["https://a", "https://b"]
+    assert {(one["url_citation"]["start_index"], one["url_citation"]["end_index"]) for one in result} == {(16, 21)}
 
 
 @pytest.mark.parametrize("kind", [Kind.THINKING, Kind.PLAN])

@@ -75,10 +75,10 @@ def test_the_help_explains_every_argument(name: str) -> None:
 def test_the_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main.main(["serve", "--help"])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line in described():
-        assert f"  {', '.join(line.environment)}  {line.path}" in told
-        assert line.text in told
+        assert f"  {', '.join(line.environment)}  {line.path}" in output
+        assert line.text in output
 
 
 def test_the_help_of_translate_names_what_there_is() -> None:
@@ -108,9 +108,9 @@ WRONG: tuple[tuple[str, int, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("arguments", "status", "said"), WRONG, ids=[row[0] for row in WRONG])
-def test_wrong_use_is_told_in_one_line(
-    arguments: str, status: int, said: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("arguments", "status", "text"), WRONG, ids=[row[0] for row in WRONG])
+def test_wrong_use_is_reported_in_one_line(
+    arguments: str, status: int, text: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (nowhere / "models.txt").write_text("no JSON")
     (nowhere / "empty.json").write_text("{}")
@@ -118,18 +118,18 @@ def test_wrong_use_is_told_in_one_line(
         assert main.main(arguments.split()) == status
     except SystemExit as error:
         assert error.code == status
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    assert said in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert text in output.err
 
 
 def test_translate_prints_the_request_and_the_notes(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = {"model": "command-r", "messages": [{"role": "user", "content": "Hello"}], "logit_bias": {"1": 2}}
     (nowhere / "request.json").write_text(json.dumps(body))
     assert main.main(["translate", "chat", "request.json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["model"] == "command-r-08-2024"
-    assert "note: logit_bias ignored" in told.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["model"] == "command-r-08-2024"
+    assert "note: logit_bias ignored" in output.err
     assert main.main(["translate", "chat", "request.json", "--strict"]) == 1
     assert "at logit_bias" in capsys.readouterr().err

@@ -16,7 +16,7 @@ import pytest
 
 from support import cohere_sdk_calls
 from support.app import CALLER_KEY, A, Gateway, gateway_over
-from support.cohere_sdk_calls import CALLS, SAID, Clients, outcome
+from support.cohere_sdk_calls import CALLS, MESSAGES, Clients, outcome
 
 BASES = ("/cohere", "/cohere/", "/cohere/v1", "/cohere/v2", "/litellm/cohere")
 """Base URLs that configurations were seen to have."""
@@ -24,14 +24,14 @@ BASES = ("/cohere", "/cohere/", "/cohere/v1", "/cohere/v2", "/litellm/cohere")
 
 @pytest.fixture(scope="module")
 def through(demo: Gateway) -> Iterator[Clients]:
-    with cohere_sdk_calls.clients(f"{demo.url}/cohere") as made:
-        yield made
+    with cohere_sdk_calls.clients(f"{demo.url}/cohere") as created:
+        yield created
 
 
 @pytest.fixture(scope="module")
 def direct(demo: Gateway) -> Iterator[Clients]:
-    with cohere_sdk_calls.clients(demo.upstream) as made:
-        yield made
+    with cohere_sdk_calls.clients(demo.upstream) as created:
+        yield created
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -48,11 +48,11 @@ def test_a_base_url(demo: Gateway, direct: Clients, base: str) -> None:
 
 @pytest.mark.asyncio
 async def test_the_asynchronous_clients(demo: Gateway) -> None:
-    given: dict[str, Any] = {"api_key": "any", "base_url": f"{demo.url}/cohere", "max_retries": 0}
+    values: dict[str, Any] = {"api_key": "any", "base_url": f"{demo.url}/cohere", "max_retries": 0}
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as http:
-        v1, v2 = cohere.AsyncClient(**given, httpx_client=http), cohere.AsyncClientV2(**given, httpx_client=http)
+        v1, v2 = cohere.AsyncClient(**values, httpx_client=http), cohere.AsyncClientV2(**values, httpx_client=http)
         chat, older, embedded, ranked = await asyncio.gather(
-            v2.chat(model=A, messages=SAID),
+            v2.chat(model=A, messages=MESSAGES),
             v1.chat(message="What is the capital of France?", model=A),
             v2.embed(model="embed-v4.0", texts=["sea"], input_type="search_query", embedding_types=["float"]),
             v2.rerank(model="rerank-v3.5", query="sea", documents=["the sand", "the sea"]),
@@ -61,7 +61,7 @@ async def test_the_asynchronous_clients(demo: Gateway) -> None:
         assert "Paris" in older.text
         assert embedded.embeddings.float_ and len(embedded.embeddings.float_[0]) == 1536
         assert ranked.results[0].index == 1
-        events = [event async for event in v2.chat_stream(model=A, messages=SAID)]
+        events = [event async for event in v2.chat_stream(model=A, messages=MESSAGES)]
         assert events[0].type == "message-start" and events[-1].type == "message-end"
         lines = [event async for event in v1.chat_stream(message="Say hello", model=A)]
         assert lines[0].event_type == "stream-start" and lines[-1].event_type == "stream-end"
@@ -73,5 +73,5 @@ def test_a_refused_key_is_the_sdks_usual_exception() -> None:
         cohere_sdk_calls.clients(f"{gateway.url}/cohere", CALLER_KEY) as on,
         pytest.raises(cohere.UnauthorizedError) as caught,
     ):
-        on.v2.chat(model=A, messages=SAID)
+        on.v2.chat(model=A, messages=MESSAGES)
     assert caught.value.body == {"message": "The API key is not valid for this gateway"}

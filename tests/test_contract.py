@@ -37,14 +37,14 @@ def _check_document(document: Mapping[str, Any], schema: str = CHUNK) -> None:
 
 @pytest.mark.parametrize("transcript", transcripts.transcripts(), ids=lambda one: one.name)
 def test_l6_chunks(transcript: Transcript) -> None:
-    told = transcripts.call(transcript.request).stream()
+    translation = transcripts.call(transcript.request).stream()
     documents: list[bytes] = []
     for data in transcript.data:
         try:
-            documents += told.feed(data)
+            documents += translation.feed(data)
         except UpstreamProtocolError as error:
-            documents += told.end(error.failure)
-    documents += told.end(transcripts.CUT)
+            documents += translation.end(error.failure)
+    documents += translation.end(transcripts.CUT)
     assert documents
     for document in documents:
         _check_document(json.loads(document))
@@ -52,19 +52,19 @@ def test_l6_chunks(transcript: Transcript) -> None:
 
 @pytest.mark.parametrize("schema", [CHUNK, COMPLETION])
 def test_l6_the_fingerprint(schema: str) -> None:
-    told = transcripts.call({**transcripts.REQUEST, "stream": schema is CHUNK, "stream_options": None})
+    translation = transcripts.call({**transcripts.REQUEST, "stream": schema is CHUNK, "stream_options": None})
     if schema is CHUNK:
-        (document,) = map(json.loads, told.stream().feed(json.dumps(transcripts.message_start()).encode()))
+        (document,) = map(json.loads, translation.stream().feed(json.dumps(transcripts.message_start()).encode()))
     else:
-        document = transcripts.answered(told, {"message": {}, "finish_reason": "COMPLETE"})
+        document = transcripts.answered(translation, {"message": {}, "finish_reason": "COMPLETE"})
     oracle.openai_validator(schema).check(document)
 
 
 @property_of(150)
 @given(transcripts.walks())
-def test_l6_chunks_of_any_walk(made: list[Event]) -> None:
+def test_l6_chunks_of_any_walk(created: list[Event]) -> None:
     stream = transcripts.call(transcripts.REQUEST).stream()
-    for event in made:
+    for event in created:
         try:
             documents = stream.feed(json.dumps(event).encode())
         except UpstreamProtocolError as error:
@@ -75,9 +75,9 @@ def test_l6_chunks_of_any_walk(made: list[Event]) -> None:
 
 @property_of(150)
 @given(transcripts.answers())
-def test_l6_completions_of_any_answer(made: list[Event]) -> None:
-    told = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
-    _check_document(transcripts.answered(told, transcripts.whole(made)), COMPLETION)
+def test_l6_completions_of_any_answer(created: list[Event]) -> None:
+    translation = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
+    _check_document(transcripts.answered(translation, transcripts.whole(created)), COMPLETION)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ _PARTS = st.lists(
 @st.composite
 def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
     """A history as clients keep them: every role, calls and their results, and keys that are only noise."""
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     noise: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
         [{}, {"name": "ada"}, {"cache_control": {"type": "ephemeral"}}, {"annotations": []}]
     )
@@ -157,12 +157,12 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
         role = draw(st.sampled_from(["system", "developer", "user", "assistant", "calls"]))
         extra = draw(noise)
         if role == "user":
-            told.append({"role": role, "content": draw(st.one_of(_WORDS, _PARTS)), **extra})
+            results.append({"role": role, "content": draw(st.one_of(_WORDS, _PARTS)), **extra})
         elif role in ("system", "developer"):
-            told.append({"role": role, "content": draw(_WORDS), **extra})
+            results.append({"role": role, "content": draw(_WORDS), **extra})
         elif role == "assistant":
             reasoning = draw(st.sampled_from([None, "Hm.", ""]))
-            told.append(
+            results.append(
                 {"role": role, "content": draw(st.one_of(_WORDS, st.none())), "reasoning_content": reasoning, **extra}
             )
         else:
@@ -178,8 +178,8 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
                 for number in range(count)
             ]
             plan = draw(st.sampled_from([{}, {"content": "I look."}, {"reasoning_content": "Hm."}, {"content": ""}]))
-            told.append({"role": "assistant", "content": None, "tool_calls": calls, **plan})
-            told += [
+            results.append({"role": "assistant", "content": None, "tool_calls": calls, **plan})
+            results += [
                 {
                     "role": "tool",
                     "tool_call_id": call["id"],
@@ -187,7 +187,7 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
                 }
                 for call in calls
             ]
-    return told
+    return results
 
 
 _SCALARS: dict[str, st.SearchStrategy[Any]] = {
@@ -250,15 +250,15 @@ def test_l6_golden_requests(path: Any) -> None:
 def test_l6_requests(request: dict[str, Any]) -> None:
     """What any request comes to is a request of Cohere's, or a 400 that names its field."""
     try:
-        told = transcripts.call(request)
+        translation = transcripts.call(request)
     except InvalidField as error:
         assert error.failure.status == 400
         assert error.failure.param and error.failure.param.split(".")[0].split("[")[0] in request
         return
-    for body in told.bodies:
-        sent = json.loads(body)
-        oracle.cohere_request_validator("/v2/chat").check(sent)
-        assert "null" not in [json.dumps(value) for value in sent.values()], "null is absence"
+    for body in translation.bodies:
+        sent_body = json.loads(body)
+        oracle.cohere_request_validator("/v2/chat").check(sent_body)
+        assert "null" not in [json.dumps(value) for value in sent_body.values()], "null is absence"
 
 
 @property_of(300)
@@ -266,14 +266,14 @@ def test_l6_requests(request: dict[str, Any]) -> None:
 def test_l6_translation_is_repeatable_and_leaves_its_input_alone(request: dict[str, Any]) -> None:
     body = json.dumps(request).encode()
 
-    def told() -> Any:
+    def result() -> Any:
         try:
             call = transcripts.call(body)
         except InvalidField as error:
             return error.failure
         return call.bodies, [note.text for note in call.notes]
 
-    assert told() == told()
+    assert result() == result()
 
 
 @property_of(300)
@@ -355,10 +355,10 @@ def test_l7_every_field_of_openais_has_a_row() -> None:
     assert oracle.openai_schema_properties("CreateChatCompletionRequest") <= {row.name for row in chat.TABLE.rows}
 
 
-def test_l7_every_field_of_coheres_can_be_said() -> None:
-    sent = {row.to for row in chat.TABLE.rows if row.verdict is Verdict.SEND}
+def test_l7_every_field_of_coheres_can_be_sent() -> None:
+    request = {row.to for row in chat.TABLE.rows if row.verdict is Verdict.SEND}
     read = {row.name for row in chat.TABLE.rows if row.verdict is Verdict.READ}
-    missing = oracle.cohere_request_properties("/v2/chat") - sent - read
+    missing = oracle.cohere_request_properties("/v2/chat") - request - read
     assert not missing
 
 
@@ -400,7 +400,7 @@ def test_l7_every_status_has_an_entry() -> None:
 
 @pytest.mark.parametrize("reason", sorted(FAILED_REASONS))
 def test_l7_a_failed_reason_is_never_a_success(reason: str) -> None:
-    told = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
+    translation = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
     answer = {"message": {"content": [{"type": "text", "text": "Hi"}]}, "finish_reason": reason}
     with pytest.raises(TranslationError):
-        transcripts.answered(told, answer)
+        transcripts.answered(translation, answer)

@@ -59,8 +59,8 @@ class Seen:
     def events(self) -> list[dict[str, Any]]:
         """The events of a stream, `[DONE]` left out."""
         frames = self.data.decode().split("\n\n")
-        told = [frame.split("data: ", 1)[1] for frame in frames if "data: " in frame]
-        return [json.loads(data) for data in told if data != "[DONE]"]
+        results = [frame.split("data: ", 1)[1] for frame in frames if "data: " in frame]
+        return [json.loads(data) for data in results if data != "[DONE]"]
 
 
 class Wire:
@@ -79,8 +79,8 @@ class Wire:
         try:
             connection.request(method, path, data, KEY if headers is None else headers)
             response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Seen(response.status, told, response.read())
+            result = {name.lower(): value for name, value in response.getheaders()}
+            return Seen(response.status, result, response.read())
         finally:
             connection.close()
 
@@ -96,17 +96,17 @@ class Wire:
 @contextmanager
 def running(make: Callable[[], Starlette] = create_emulator) -> Iterator[Wire]:
     """An emulator behind a real server, and a caller."""
-    made: list[Starlette] = []
+    results: list[Starlette] = []
 
     def factory() -> Any:
-        made.append(make())
-        return made[0]
+        results.append(make())
+        return results[0]
 
     def quiet(config: Config) -> None:
         config.include_server_header = False  # the emulator sends Cohere's
 
     with serve(factory, configure=quiet) as url:
-        yield Wire(url, made[0])
+        yield Wire(url, results[0])
 
 
 @pytest.fixture(scope="module")
@@ -360,16 +360,16 @@ def test_sdk_stream(sdk: cohere.ClientV2) -> None:
 
 def test_sdk_tool_loop(sdk: cohere.ClientV2) -> None:
     messages: list[Any] = [{"role": "user", "content": "What's the weather in Paris?"}]
-    asked = sdk.chat(model=R7B, messages=messages, tools=[WEATHER])  # type: ignore[list-item]
-    assert asked.finish_reason == "TOOL_CALL" and asked.message.tool_calls
-    call = asked.message.tool_calls[0]
+    request = sdk.chat(model=R7B, messages=messages, tools=[WEATHER])  # type: ignore[list-item]
+    assert request.finish_reason == "TOOL_CALL" and request.message.tool_calls
+    call = request.message.tool_calls[0]
     assert call.function is not None and call.function.arguments == '{"city":"Paris"}'
-    messages.append(asked.message)
+    messages.append(request.message)
     messages.append({"role": "tool", "tool_call_id": call.id, "content": "Sunny, 22C in Paris"})
-    told = sdk.chat(model=R7B, messages=messages, tools=[WEATHER])  # type: ignore[list-item]
-    assert told.message.content is not None and "Sunny, 22C in Paris" in told.message.content[0].text  # type: ignore[union-attr]
-    assert told.message.citations
-    assert told.message.citations[0].sources[0].id == f"{call.id}:0"  # type: ignore[index]
+    response = sdk.chat(model=R7B, messages=messages, tools=[WEATHER])  # type: ignore[list-item]
+    assert response.message.content is not None and "Sunny, 22C in Paris" in response.message.content[0].text  # type: ignore[union-attr]
+    assert response.message.citations
+    assert response.message.citations[0].sources[0].id == f"{call.id}:0"  # type: ignore[index]
 
 
 def test_sdk_embed_all_types(sdk: cohere.ClientV2) -> None:

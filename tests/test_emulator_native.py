@@ -545,7 +545,7 @@ def test_a_finetuned_model_is_in_the_catalogue_while_it_lives(on: Clients) -> No
     _, _, identity, _ = cohere_sdk_calls.tuned(on, "chat-finetune-input", "BASE_TYPE_CHAT", cohere_sdk_calls.TALKS)
     name = f"{identity}-ft"
     assert on.v1.models.get(name).finetuned is True
-    assert on.v2.chat(model=name, messages=cohere_sdk_calls.SAID).finish_reason == "COMPLETE"
+    assert on.v2.chat(model=name, messages=cohere_sdk_calls.MESSAGES).finish_reason == "COMPLETE"
     on.v1.finetuning.delete_finetuned_model(identity)
     with pytest.raises(cohere.NotFoundError):
         on.v1.models.get(name)

@@ -31,7 +31,7 @@ async def fails_when_cancelled(message: str, cancelled: list[str]) -> int:
     return 0
 
 
-def test_results_are_in_order_whoever_ends_first() -> None:
+def test_results_are_in_order_whichever_ends_first() -> None:
     assert asyncio.run(gather_or_first_error([returns(1, 5), returns(2), returns(3, 2)])) == [1, 2, 3]
 
 
@@ -54,7 +54,7 @@ def test_of_two_errors_the_earlier_one_is_raised() -> None:
         asyncio.run(gather_or_first_error([fails("later", 5), fails("earlier", 1)]))
 
 
-def test_whoever_is_cancelled_cancels_all_calls() -> None:
+def test_cancelling_cancels_all_calls() -> None:
     ended: list[int] = []
 
     async def waits(number: int) -> None:

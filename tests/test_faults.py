@@ -124,11 +124,11 @@ def responses_stream(seen: Seen) -> Usage:
     ]
     *named, done = events
     assert done == {"data": "[DONE]"}
-    told = [json.loads(event["data"]) for event in named]
-    assert [event["type"] for event in told] == [event["event"] for event in named]
-    assert [event["sequence_number"] for event in told] == list(range(len(told)))
-    text = "".join(event["delta"] for event in told if event["type"] == "response.output_text.delta")
-    last = told[-1]
+    results = [json.loads(event["data"]) for event in named]
+    assert [event["type"] for event in results] == [event["event"] for event in named]
+    assert [event["sequence_number"] for event in results] == list(range(len(results)))
+    text = "".join(event["delta"] for event in results if event["type"] == "response.output_text.delta")
+    last = results[-1]
     if last["type"] == "response.completed":
         assert last["response"]["status"] == "completed"
         return Fine(text)
@@ -455,15 +455,15 @@ FAULTS: tuple[Fault, ...] = (
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage(timeouts=LONG, **SETTINGS) as found:
-        yield found
+    with stage(timeouts=LONG, **SETTINGS) as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Stage]:
     """The same with short time-outs."""
-    with stage(timeouts=SHORT, **SETTINGS) as found:
-        yield found
+    with stage(timeouts=SHORT, **SETTINGS) as staged:
+        yield staged
 
 
 SILENCES = frozenset(
@@ -486,16 +486,16 @@ def test_faults(name: str, script: Any, expected: Usage, surface: Surface, theat
     theatre = hasty if name in SILENCES else theatre
     script = script(surface.good) if callable(script) else script
     before = settled(theatre)
-    seen = asked(theatre, surface, script)
-    found = outcome(seen, surface)
+    seen = respond(theatre, surface, script)
+    result = outcome(seen, surface)
     line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
-    code = getattr(found, "code", "")
+    code = getattr(result, "code", "")
     if isinstance(expected, Fine):
-        assert found == expected
+        assert result == expected
         assert line["outcome"] == "ok"
     else:
-        assert type(found) is type(expected)
-        assert (getattr(found, "status", 0), getattr(found, "text", "")) == (
+        assert type(result) is type(expected)
+        assert (getattr(result, "status", 0), getattr(result, "text", "")) == (
             getattr(expected, "status", 0),
             getattr(expected, "text", ""),
         )
@@ -517,7 +517,7 @@ def over(exchange: RequestRecord) -> None:
         time.sleep(0.002)
 
 
-def asked(theatre: Stage, surface: Surface, script: Script) -> Seen:
+def respond(theatre: Stage, surface: Surface, script: Script) -> Seen:
     theatre.plays(script)
     return theatre.gateway.ask("POST", surface.path, surface.body)
 
@@ -548,9 +548,9 @@ def settled(theatre: Stage, wanted: Held | None = None) -> Held:
     """What is held after a good answer, once it is no more than what is wanted, or stays as it is."""
     theatre.plays(document(BODY))
     deadline, last, since = time.monotonic() + 8, None, 0.0
-    while (found := outcome(theatre.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body), SURFACES[0])) != Fine():
+    while (response := outcome(theatre.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body), SURFACES[0])) != Fine():
         # On a busy machine the short time-outs may strike.
-        assert found == Error(504, SILENT) and time.monotonic() < deadline, "it does not serve any more"
+        assert response == Error(504, SILENT) and time.monotonic() < deadline, "it does not serve any more"
     while True:
         held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
         now = time.monotonic()
@@ -598,8 +598,8 @@ def test_three_429_are_three_answers(theatre: Stage, surface: Surface) -> None:
     refusal = json_answer(429, {"message": "Please wait and try again later"}, {"retry-after": "1"})
     good = sse(WHOLE) if surface.streamed else document(surface.good)
     theatre.plays(refusal, refusal, refusal, good)
-    found = [outcome(theatre.gateway.ask("POST", surface.path, surface.body), surface) for _ in range(4)]
-    assert found == [*[Error(429, "rate_limit_exceeded")] * 3, Fine()]
+    requests = [outcome(theatre.gateway.ask("POST", surface.path, surface.body), surface) for _ in range(4)]
+    assert requests == [*[Error(429, "rate_limit_exceeded")] * 3, Fine()]
     assert len(theatre.upstream.exchanges) == 4
 
 
@@ -668,12 +668,12 @@ def test_statuses(theatre: Stage, status: int, surface: Surface) -> None:
     # A proxy's page is nobody's refusal, whatever its status.
     page = STATUSES[status] if status in (503, 504) else Error(502, "upstream_error")
     for name, script in shaped(status).items():
-        found = outcome(asked(theatre, surface, script), surface)
-        assert isinstance(found, Error), name
+        result = outcome(respond(theatre, surface, script), surface)
+        assert isinstance(result, Error), name
         expected = page if name == "HTML" else STATUSES[status]
-        if name == "reset" and found == Error(502, CUT):
-            expected = found  # a reset may overtake the head
-        assert (found.status, expected.code or found.code) == (expected.status, found.code), name
+        if name == "reset" and result == Error(502, CUT):
+            expected = result  # a reset may overtake the head
+        assert (result.status, expected.code or result.code) == (expected.status, result.code), name
         assert len(theatre.upstream.exchanges) == 1, name
     after = settled(theatre, before)
     assert after.within(before), (before, after)
@@ -684,8 +684,8 @@ def test_statuses(theatre: Stage, status: int, surface: Surface) -> None:
 
 @contextlib.contextmanager
 def nobody(scheme: str = "http") -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as accepted:
+        port = accepted.getsockname()[1]
     yield f"{scheme}://127.0.0.1:{port}"
 
 
@@ -738,14 +738,14 @@ ADDRESSES: tuple[tuple[str, Callable[[], contextlib.AbstractContextManager[str]]
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
 @pytest.mark.parametrize(("name", "address", "expected"), ADDRESSES, ids=[row[0] for row in ADDRESSES])
 def test_addresses(name: str, address: Any, expected: Error, surface: Surface) -> None:
-    patience = Timeouts(connect=0.2 if expected.code == SILENT else 5, first_event=5)
-    with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
+    timeout = Timeouts(connect=0.2 if expected.code == SILENT else 5, first_event=5)
+    with address() as url, gateway_over(url, timeouts=timeout, **SETTINGS) as gateway:
         gateway.ask("GET", "/v1/responses/none")  # when this is answered, the storage has been opened
         before = gateway.tasks()
         for _ in range(2):
-            found = outcome(gateway.ask("POST", surface.path, surface.body), surface)
-            assert isinstance(found, Error)
-            assert (found.status, expected.code or found.code) == (expected.status, found.code)
+            response = outcome(gateway.ask("POST", surface.path, surface.body), surface)
+            assert isinstance(response, Error)
+            assert (response.status, expected.code or response.code) == (expected.status, response.code)
         deadline = time.monotonic() + 5
         while (tasks := gateway.tasks()) > before and time.monotonic() < deadline:
             time.sleep(0.005)

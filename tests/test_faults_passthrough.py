@@ -48,23 +48,23 @@ class Saw:
     body: bytes = b""
 
 
-def ask(address: tuple[str, int], path: str, streamed: bool, patience: float) -> Saw:
-    connection = http.client.HTTPConnection(*address, timeout=patience)
+def ask(address: tuple[str, int], path: str, streamed: bool, timeout: float) -> Saw:
+    connection = http.client.HTTPConnection(*address, timeout=timeout)
     headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
     body = json.dumps({"model": A, "messages": MESSAGES, "stream": streamed})
-    found, status = b"", 0
+    result, status = b"", 0
     try:
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
         status = answer.status
         while some := answer.read1(65_536):
-            found += some
+            result += some
         # What was announced and did not come: `read1` does not complain.
-        return Saw("broken" if answer.length else "whole", status, found)
+        return Saw("broken" if answer.length else "whole", status, result)
     except TimeoutError:
-        return Saw("silent", status, found)
+        return Saw("silent", status, result)
     except (http.client.HTTPException, ConnectionError, ValueError):
-        return Saw("broken" if status else "nothing", status, found)
+        return Saw("broken" if status else "nothing", status, result)
     finally:
         connection.close()
 
@@ -96,26 +96,26 @@ def expected(direct: Saw) -> tuple[str, set[int], bytes]:
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage(timeouts=LONG, **SETTINGS) as found:
-        assert ask(found.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
-        yield found
+    with stage(timeouts=LONG, **SETTINGS) as staged:
+        assert ask(staged.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Stage]:
     """The same with short time-outs."""
-    with stage(timeouts=SHORT, **SETTINGS) as found:
-        assert ask(found.gateway.address, "/v1/responses/none", False, 5).status
-        yield found
+    with stage(timeouts=SHORT, **SETTINGS) as staged:
+        assert ask(staged.gateway.address, "/v1/responses/none", False, 5).status
+        yield staged
 
 
 def settled(theatre: Stage) -> Held:
     """What is held after a good answer, once it stays as it is."""
     theatre.plays(document(BODY))
     deadline, last, since = time.monotonic() + 8, None, 0.0
-    while (found := ask(theatre.gateway.address, f"/cohere{PATH}", False, 5)) != Saw("whole", 200, BODY):
+    while (result := ask(theatre.gateway.address, f"/cohere{PATH}", False, 5)) != Saw("whole", 200, BODY):
         # On a busy machine the short time-outs may strike.
-        assert found.status == 504 and time.monotonic() < deadline, found
+        assert result.status == 504 and time.monotonic() < deadline, result
     while True:
         held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
         if held != last:
@@ -137,23 +137,23 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("name", "script", "streamed"), CELLS)
-def test_a_fault_is_passed_on_or_told(name: str, script: Any, streamed: bool, theatre: Stage, hasty: Stage) -> None:
+def test_a_fault_is_passed_on_or_an_error(name: str, script: Any, streamed: bool, theatre: Stage, hasty: Stage) -> None:
     theatre = hasty if name in SILENCES else theatre
-    patience = SHORT.between_events * 2 if name in SILENCES else 5
+    timeout = SHORT.between_events * 2 if name in SILENCES else 5
     script = script(BODY) if callable(script) else script
     before = settled(theatre)
     theatre.plays(script)
-    direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, patience)
+    direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, timeout)
     theatre.plays(script)
-    found = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 10)
-    if name in STRICTER and found.status in (502, 504):
-        assert found.end == "whole" and found.body.startswith(b'{"message":')
+    result = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 10)
+    if name in STRICTER and result.status in (502, 504):
+        assert result.end == "whole" and result.body.startswith(b'{"message":')
     else:
         end, statuses, body = expected(direct)
-        assert (found.end, found.status in statuses) == (end, True), (direct, found)
-        assert found.body.startswith(body[: len(found.body)] if end == "broken" else body), (direct, found)
+        assert (result.end, result.status in statuses) == (end, True), (direct, result)
+        assert result.body.startswith(body[: len(result.body)] if end == "broken" else body), (direct, result)
         if end == "whole" and direct.end == "whole":
-            assert found.body == direct.body
+            assert result.body == direct.body
     over(theatre.upstream.exchanges[0])
     deadline = time.monotonic() + 5
     while not (after := settled(theatre)).within(before):
@@ -163,13 +163,13 @@ def test_a_fault_is_passed_on_or_told(name: str, script: Any, streamed: bool, th
 @pytest.mark.parametrize("streamed", SURFACES.values(), ids=SURFACES)
 @pytest.mark.parametrize(("address", "status"), [(row[1], row[2].status) for row in ADDRESSES], ids=NAMES)
 def test_addresses(address: Any, status: int, streamed: bool) -> None:
-    patience = Timeouts(connect=0.2 if status == 504 else 5, first_event=5)
-    with address() as url, gateway_over(url, timeouts=patience, **SETTINGS) as gateway:
+    timeout = Timeouts(connect=0.2 if status == 504 else 5, first_event=5)
+    with address() as url, gateway_over(url, timeouts=timeout, **SETTINGS) as gateway:
         for _ in range(2):
-            found = ask(gateway.address, f"/cohere{PATH}", streamed, 10)
-            assert (found.end, found.status) == ("whole", status)
-            assert list(json.loads(found.body)) == ["message"], "in Cohere's shape, and no address in it"
-            assert "127.0.0.1" not in found.body.decode() and "invalid" not in found.body.decode()
+            result = ask(gateway.address, f"/cohere{PATH}", streamed, 10)
+            assert (result.end, result.status) == ("whole", status)
+            assert list(json.loads(result.body)) == ["message"], "in Cohere's shape, and no address in it"
+            assert "127.0.0.1" not in result.body.decode() and "invalid" not in result.body.decode()
 
 
 def test_three_refusals_in_a_row_are_three_refusals(theatre: Stage) -> None:
@@ -177,5 +177,5 @@ def test_three_refusals_in_a_row_are_three_refusals(theatre: Stage) -> None:
     script = json_answer(429, {"message": "slow down"}, [("retry-after", "7")])
     theatre.plays(script, script, script)
     for _ in range(3):
-        found = ask(theatre.gateway.address, f"/cohere{PATH}", False, 10)
-        assert (found.end, found.status, json.loads(found.body)) == ("whole", 429, {"message": "slow down"})
+        result = ask(theatre.gateway.address, f"/cohere{PATH}", False, 10)
+        assert (result.end, result.status, json.loads(result.body)) == ("whole", 429, {"message": "slow down"})

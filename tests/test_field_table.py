@@ -21,7 +21,11 @@ USER = {"role": "user", "content": "Hi"}
 def chat(**fields: Any) -> tuple[dict[str, Any], list[str]]:
     """What is sent beyond model, messages and stream; and the notes."""
     call = transcripts.call({"model": A, "messages": [USER], **fields})
-    rest = {key: value for key, value in transcripts.sent(call).items() if key not in ("model", "messages", "stream")}
+    rest = {
+        key: value
+        for key, value in transcripts.cohere_request(call).items()
+        if key not in ("model", "messages", "stream")
+    }
     return rest, [note.text for note in call.notes]
 
 
@@ -319,14 +323,14 @@ def test_b11_a_stray_effort_breaks_nothing() -> None:
 
 def test_b12_penalties_of_zero_are_not_sent() -> None:
     call = transcripts.call({"model": R, "messages": [USER], "frequency_penalty": 0, "presence_penalty": 0})
-    assert not {"frequency_penalty", "presence_penalty"} & set(transcripts.sent(call))
+    assert not {"frequency_penalty", "presence_penalty"} & set(transcripts.cohere_request(call))
     call = transcripts.call({"model": R, "messages": [USER], "frequency_penalty": 0, "presence_penalty": 0.4})
-    assert transcripts.sent(call)["presence_penalty"] == 0.4 and len(call.notes) == 0
+    assert transcripts.cohere_request(call)["presence_penalty"] == 0.4 and len(call.notes) == 0
 
 
 def test_b12_both_penalties_where_both_are_taken() -> None:
     call = transcripts.call({"model": R7B, "messages": [USER], "frequency_penalty": 0.1, "presence_penalty": 0.4})
-    assert transcripts.sent(call)["presence_penalty"] == 0.4 and len(call.notes) == 0
+    assert transcripts.cohere_request(call)["presence_penalty"] == 0.4 and len(call.notes) == 0
 
 
 def test_b13_coheres_names_and_not_bifrosts() -> None:

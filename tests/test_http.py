@@ -54,9 +54,9 @@ LIMIT = 200_000
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage(body_limit=LIMIT) as found:
-        found.plays(answered())
-        yield found
+    with stage(body_limit=LIMIT) as staged:
+        staged.plays(answered())
+        yield staged
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +68,9 @@ def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Stage]:
     """A gateway with little patience for callers."""
-    with stage(body_limit=LIMIT, timeouts=Timeouts(request_body=0.5, keep_alive=0.5)) as found:
-        found.plays(answered())
-        yield found
+    with stage(body_limit=LIMIT, timeouts=Timeouts(request_body=0.5, keep_alive=0.5)) as staged:
+        staged.plays(answered())
+        yield staged
 
 
 # --- the wire -----------------------------------------------------------------------------------------------
@@ -151,14 +151,14 @@ class Edge:
     closed: bool = True
 
 
-def bad(name: str, sent: bytes, status: int = 400) -> Edge:
+def bad(name: str, request: bytes, status: int = 400) -> Edge:
     """Refused, and the connection is closed: nobody knows what the rest of it means."""
-    return Edge(name, sent, (status,))
+    return Edge(name, request, (status,))
 
 
-def good(name: str, sent: bytes, *statuses: int) -> Edge:
+def good(name: str, request: bytes, *statuses: int) -> Edge:
     """Answered as asked, and the connection goes on."""
-    return Edge(name, sent, statuses or (200,), closed=False)
+    return Edge(name, request, statuses or (200,), closed=False)
 
 
 SMUGGLED = b"0\r\n\r\n" + LIVE
@@ -679,10 +679,10 @@ def test_who_has_left_leaves_nothing_open(theatre: Stage, reset: bool) -> None:
     """Hypercorn by itself keeps the socket and the tasks of an idle caller who left until the idle time is over."""
     assert theatre.gateway.ask("GET", "/health/live").status == 200
     before, tasks = open_files(), theatre.gateway.tasks()
-    for sent in (b"", LIVE[:30], LIVE, post(LENGTH, CHUNKED, body=CHUNKS), get(LENGTH) + BODY[:9]) * 20:
+    for request in (b"", LIVE[:30], LIVE, post(LENGTH, CHUNKED, body=CHUNKS), get(LENGTH) + BODY[:9]) * 20:
         with Wire(theatre.gateway) as wire:
-            wire.send(sent)
-            if sent == LIVE:
+            wire.send(request)
+            if request == LIVE:
                 wire.answer()
             if reset:
                 wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -781,10 +781,10 @@ def test_any_credential(header: str, credential: str, keyed: Gateway) -> None:
     assert credential.encode("latin-1") not in answer and credential not in keyed.log.getvalue().decode()
 
 
-@pytest.mark.parametrize("sent", [("NUL", "a\x00b", 400), ("a line end", "a\rb", 400)], ids=lambda row: row[0])
-def test_a_credential_that_is_no_header(keyed: Gateway, sent: tuple[str, str, int]) -> None:
-    data = f"GET /v1/models HTTP/1.1\r\n{HOST}\r\nauthorization: Bearer {sent[1]}\r\n\r\n"
-    assert raw_request(*keyed.address, data.encode("latin-1")).startswith(b"HTTP/1.1 %d " % sent[2])
+@pytest.mark.parametrize("expected", [("NUL", "a\x00b", 400), ("a line end", "a\rb", 400)], ids=lambda row: row[0])
+def test_a_credential_that_is_no_header(keyed: Gateway, expected: tuple[str, str, int]) -> None:
+    data = f"GET /v1/models HTTP/1.1\r\n{HOST}\r\nauthorization: Bearer {expected[1]}\r\n\r\n"
+    assert raw_request(*keyed.address, data.encode("latin-1")).startswith(b"HTTP/1.1 %d " % expected[2])
 
 
 @pytest.fixture(scope="module")
@@ -806,7 +806,7 @@ MISLEADING = (
 
 
 @pytest.mark.parametrize("header", MISLEADING)
-def test_only_the_configured_upstream_is_asked(theatre: Stage, header: str) -> None:
+def test_only_the_configured_upstream_is_requested(theatre: Stage, header: str) -> None:
     """FM-17: no header chooses where a request goes or what it is, and none of these goes along."""
     theatre.plays(answered())
     host = header if header.startswith("host:") else HOST
@@ -818,8 +818,8 @@ def test_only_the_configured_upstream_is_asked(theatre: Stage, header: str) -> N
     (exchange,) = theatre.upstream.exchanges
     assert exchange.request.path == "/v2/chat"
     assert exchange.request.headers["host"] == [f"{theatre.upstream.host}:{theatre.upstream.port}"]
-    sent = str(exchange.request.headers.items_as_sent)
-    assert "evil" not in sent and "forwarded" not in sent and "portkey" not in sent
+    request = str(exchange.request.headers.items_as_sent)
+    assert "evil" not in request and "forwarded" not in request and "portkey" not in request
 
 
 def test_no_caller_makes_a_series_of_their_own(theatre: Stage) -> None:

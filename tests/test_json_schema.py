@@ -39,7 +39,7 @@ def schema(**properties: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "given_",
+    "value",
     [
         {"type": "thing"},
         {"type": 5},
@@ -55,18 +55,18 @@ def schema(**properties: Any) -> dict[str, Any]:
     ],
     ids=json.dumps,
 )
-def test_what_is_no_schema_is_refused(given_: Any) -> None:
+def test_what_is_no_schema_is_refused(value: Any) -> None:
     with pytest.raises(InvalidField) as caught:
-        check(given_, "here")
+        check(value, "here")
     assert (caught.value.failure.param, caught.value.failure.code) == ("here", "invalid_schema")
 
 
 @pytest.mark.parametrize(
-    "given_", [{}, {"type": "object"}, schema(a=TEXT), {"x-of-ours": 1}, {"$ref": "#/$defs/a"}], ids=json.dumps
+    "value", [{}, {"type": "object"}, schema(a=TEXT), {"x-of-ours": 1}, {"$ref": "#/$defs/a"}], ids=json.dumps
 )
-def test_what_is_a_schema_is_not(given_: Any) -> None:
-    check(given_, "here")
-    check(given_, "here")
+def test_what_is_a_schema_is_not(value: Any) -> None:
+    check(value, "here")
+    check(value, "here")
 
 
 def test_a_schema_without_end_is_refused() -> None:
@@ -94,14 +94,14 @@ REFERENCES: tuple[tuple[str, Any, bool], ...] = (
 )
 
 
-@pytest.mark.parametrize(("given_", "leads"), [row[1:] for row in REFERENCES], ids=[row[0] for row in REFERENCES])
-def test_a_reference_that_leads_nowhere_is_refused(given_: Any, leads: bool) -> None:
+@pytest.mark.parametrize(("value", "leads"), [row[1:] for row in REFERENCES], ids=[row[0] for row in REFERENCES])
+def test_a_reference_that_leads_nowhere_is_refused(value: Any, leads: bool) -> None:
     if leads:
-        check_references(given_, "here")
-        instance_violation(msgspec.json.encode(given_), "{}")
+        check_references(value, "here")
+        instance_violation(msgspec.json.encode(value), "{}")
         return
     with pytest.raises(InvalidField) as caught:
-        check_references(given_, "here")
+        check_references(value, "here")
     assert (caught.value.failure.param, caught.value.failure.code) == ("here", "invalid_schema")
 
 
@@ -184,27 +184,27 @@ CUT: tuple[tuple[str, Any, Any, list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("given_", "clean", "told"), [row[1:] for row in CUT], ids=[row[0] for row in CUT])
-def test_c53_sanitised(given_: Any, clean: Any, told: list[str]) -> None:
-    before = copy.deepcopy(given_)
-    found, removed = compilable_subset(schema(a=given_))
-    assert found["properties"]["a"] == clean
-    assert removed == told
-    assert given_ == before, "the caller's schema stays as it is"
+@pytest.mark.parametrize(("value", "clean", "expected"), [row[1:] for row in CUT], ids=[row[0] for row in CUT])
+def test_c53_sanitised(value: Any, clean: Any, expected: list[str]) -> None:
+    before = copy.deepcopy(value)
+    result, removed = compilable_subset(schema(a=value))
+    assert result["properties"]["a"] == clean
+    assert removed == expected
+    assert value == before, "the caller's schema stays as it is"
 
 
 def test_definitions_are_cleaned_too() -> None:
-    found, removed = compilable_subset(
+    result, removed = compilable_subset(
         {**schema(a={"$ref": "#/$defs/N"}), "$defs": {"N": {"type": "integer", "minimum": 1}}}
     )
-    assert found["$defs"] == {"N": {"type": "integer"}}
+    assert result["$defs"] == {"N": {"type": "integer"}}
     assert removed == ["minimum"]
 
 
 @pytest.mark.parametrize("keyword", sorted(UNSUPPORTED_KEYWORDS - {"oneOf", "allOf"}))
-def test_each_keyword_that_cohere_does_not_know_is_taken_and_told(keyword: str) -> None:
-    found, removed = compilable_subset(schema(a={"type": "string", keyword: {}}))
-    assert keyword not in found["properties"]["a"] and removed == [keyword]
+def test_each_keyword_that_cohere_does_not_know_is_removed_with_a_note(keyword: str) -> None:
+    result, removed = compilable_subset(schema(a={"type": "string", keyword: {}}))
+    assert keyword not in result["properties"]["a"] and removed == [keyword]
 
 
 @pytest.mark.parametrize("keyword", sorted(SILENT_KEYWORDS))
@@ -218,30 +218,32 @@ def test_a_property_may_be_called_like_a_keyword(name: str) -> None:
 
 
 def test_one_of_is_any_of() -> None:
-    found, removed = compilable_subset(schema(a={"oneOf": [TEXT, {"type": "null"}]}))
-    assert found["properties"]["a"] == {"anyOf": [TEXT, {"type": "null"}]} and removed == ["oneOf"]
+    result, removed = compilable_subset(schema(a={"oneOf": [TEXT, {"type": "null"}]}))
+    assert result["properties"]["a"] == {"anyOf": [TEXT, {"type": "null"}]} and removed == ["oneOf"]
 
 
 def test_all_of_one_is_that_one() -> None:
-    found, removed = compilable_subset(schema(a={"allOf": [{"$ref": "#/$defs/A"}], "description": "D"}))
-    assert found["properties"]["a"] == {"$ref": "#/$defs/A", "description": "D"} and removed == []
+    result, removed = compilable_subset(schema(a={"allOf": [{"$ref": "#/$defs/A"}], "description": "D"}))
+    assert result["properties"]["a"] == {"$ref": "#/$defs/A", "description": "D"} and removed == []
 
 
 def test_c54_every_object_requires_something() -> None:
-    found, _ = compilable_subset({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": TEXT}}}})
-    assert found["required"] == ["a"] and found["properties"]["a"]["required"] == ["b"]
-    found, _ = compilable_subset({"type": "object", "properties": {"a": TEXT}, "required": ["b", "a"]})
-    assert found["required"] == ["a"]
+    result, _ = compilable_subset(
+        {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": TEXT}}}}
+    )
+    assert result["required"] == ["a"] and result["properties"]["a"]["required"] == ["b"]
+    result, _ = compilable_subset({"type": "object", "properties": {"a": TEXT}, "required": ["b", "a"]})
+    assert result["required"] == ["a"]
 
 
 @pytest.mark.parametrize("required", [{}, {"required": []}, {"required": ["gone"]}], ids=json.dumps)
-def test_c54_what_is_made_required_is_told(required: Any) -> None:
+def test_c54_what_is_made_required_is_reported(required: Any) -> None:
     _, removed = compilable_subset({"type": "object", "properties": {"a": TEXT}, **required})
     assert removed
 
 
 @pytest.mark.parametrize(
-    ("given_", "clean"),
+    ("value", "clean"),
     [
         ({"type": ["string", "null"]}, [{"type": "string"}, {"type": "null"}]),
         ({"type": ["string", "null"], "enum": ["a", None]}, [{"type": "string", "enum": ["a"]}, {"type": "null"}]),
@@ -249,9 +251,9 @@ def test_c54_what_is_made_required_is_told(required: Any) -> None:
     ],
     ids=json.dumps,
 )
-def test_several_types_are_alternatives(given_: Any, clean: Any) -> None:
-    found, _ = compilable_subset(schema(a=given_))
-    assert found["properties"]["a"]["anyOf"] == clean
+def test_several_types_are_alternatives(value: Any, clean: Any) -> None:
+    result, _ = compilable_subset(schema(a=value))
+    assert result["properties"]["a"]["anyOf"] == clean
 
 
 # --- properties ---------------------------------------------------------------------------------------------
@@ -306,7 +308,7 @@ _LOOSE = st.recursive(
 )
 
 
-def _taken(judged: Any) -> bool:
+def _removed(judged: Any) -> bool:
     try:
         judged()
     except APIError:
@@ -319,16 +321,16 @@ def _taken(judged: Any) -> bool:
 def test_what_can_be_compiled_is_known_beforehand(inner: Any) -> None:
     """Objects of any keys and values of any kind are no part of Cohere's grammar, at whatever depth."""
     clean, _ = compilable_subset(schema(a=inner))
-    assert compilable(clean) is _taken(lambda: judge.check(clean))
+    assert compilable(clean) is _removed(lambda: judge.check(clean))
 
 
 @property_of(200)
 @given(_LOOSE)
 def test_each_property_can_say_its_type(inner: Any) -> None:
     before = copy.deepcopy(inner)
-    found = with_types(schema(a=inner))
-    assert _taken(lambda: judge.check_property_types(found)) and inner == before
-    assert with_types(found) == found
+    result = with_types(schema(a=inner))
+    assert _removed(lambda: judge.check_property_types(result)) and inner == before
+    assert with_types(result) == result
 
 
 _VALUES = st.recursive(
@@ -358,11 +360,11 @@ def test_what_is_left_is_weaker_or_asks_for_one_property_more(inner: dict[str, A
         assert jsonschema.Draft202012Validator(_without_required(clean)).is_valid({"a": value})
 
 
-def _without_required(found: Any) -> Any:
-    if isinstance(found, dict):
+def _without_required(result: Any) -> Any:
+    if isinstance(result, dict):
         return {
             key: _without_required(value)
-            for key, value in found.items()
+            for key, value in result.items()
             if not (key == "required" and isinstance(value, list))
         }
-    return [_without_required(value) for value in found] if isinstance(found, list) else found
+    return [_without_required(value) for value in result] if isinstance(result, list) else result

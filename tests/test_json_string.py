@@ -36,8 +36,8 @@ def unwrapped(pieces: list[str], complete: bool = True) -> tuple[str, list[str]]
 @given(st.text(), st.booleans(), st.lists(st.integers(0, 200), max_size=5))
 def test_any_string_in_any_pieces(text: str, ascii_only: bool, cuts: list[int]) -> None:
     raw = json.dumps(text, ensure_ascii=ascii_only)[1:] + ' , "more": "x"}'
-    places = sorted({0, *(cut % (len(raw) + 1) for cut in cuts), len(raw)})
-    pieces = [raw[start:end] for start, end in zip(places, places[1:], strict=False)]
+    positions = sorted({0, *(cut % (len(raw) + 1) for cut in cuts), len(raw)})
+    pieces = [raw[start:end] for start, end in zip(positions, positions[1:], strict=False)]
     assert unescaped(pieces) == unescaped(list(raw)) == text
 
 

@@ -65,10 +65,10 @@ def test_l1_split(transcript: Transcript, ends: str) -> None:
     raw = ENDS[ends](plain)
     whole = _decoded([raw])
     assert whole == _decoded([plain]), "the line ends say nothing"
-    assert _decoded([raw[place : place + 1] for place in range(len(raw))]) == whole
-    for place in transcripts.cut_places(raw):
+    assert _decoded([raw[position : position + 1] for position in range(len(raw))]) == whole
+    for position in transcripts.cut_places(raw):
         decoder = sse.Decoder()
-        assert decoder.feed(raw[:place]) + decoder.feed(raw[place:]) + decoder.end() == whole, place
+        assert decoder.feed(raw[:position]) + decoder.feed(raw[position:]) + decoder.end() == whole, position
 
 
 FRAMED_AS_COHERE_DOES = [one for one in transcripts.transcripts() if one.raw.endswith(b"\n\n") and b"\r" not in one.raw]
@@ -82,19 +82,19 @@ def test_l1_the_decoder_reads_coheres_framing(transcript: Transcript) -> None:
 
 @property_of(150)
 @given(transcripts.walks(), st.lists(st.integers(0, 4_000), max_size=6), st.sampled_from(sorted(ENDS)))
-def test_l1_split_in_many_pieces(made: list[Event], places: list[int], ends: str) -> None:
-    raw = ENDS[ends](transcripts.frame(made))
-    cuts = sorted({0, *(place % len(raw) for place in places), len(raw)})
+def test_l1_split_in_many_pieces(created: list[Event], positions: list[int], ends: str) -> None:
+    raw = ENDS[ends](transcripts.frame(created))
+    cuts = sorted({0, *(position % len(raw) for position in positions), len(raw)})
     assert _decoded([raw[start:end] for start, end in itertools.pairwise(cuts)]) == _decoded([raw])
 
 
 # --- L2: a stream folded is the whole answer -----------------------------------------------------------------
 
 
-def _compare(told: ChatTranslation, data: list[bytes], equal: Any) -> None:
-    folded = transcripts.fold(transcripts.chunks(told, data))
+def _compare(document: ChatTranslation, data: list[bytes], equal: Any) -> None:
+    folded = transcripts.fold(transcripts.chunks(document, data))
     try:
-        completed = transcripts.folded_completion(transcripts.answered(told, equal))
+        completed = transcripts.folded_completion(transcripts.answered(document, equal))
     except TranslationError as error:
         failure = error.failure
         assert folded["error"]["message"] == failure.message and folded["error"]["code"] == failure.code
@@ -114,46 +114,46 @@ UNBROKEN = [one for one in transcripts.transcripts() if one.name not in BROKEN]
 @pytest.mark.parametrize("transcript", UNBROKEN, ids=lambda one: one.name)
 def test_l2_fold(transcript: Transcript) -> None:
     data = _decoded([transcript.raw])
-    made = [json.loads(one) for one in data if one != b"[DONE]"]
-    known = [event for event in made if event["type"] in events.TAGS]
+    results = [json.loads(one) for one in data if one != b"[DONE]"]
+    settings = [event for event in results if event["type"] in events.TAGS]
     request = {**transcript.request, "stream_options": {"include_usage": True}}
-    _compare(transcripts.call(request), data, transcripts.whole(known))
+    _compare(transcripts.call(request), data, transcripts.whole(settings))
 
 
-def _encoded(made: list[Event]) -> list[bytes]:
-    return [json.dumps(event).encode() for event in made]
+def _encoded(created: list[Event]) -> list[bytes]:
+    return [json.dumps(event).encode() for event in created]
 
 
 @property_of(400)
 @given(transcripts.answers(st.one_of(transcripts.GOOD_REASONS, st.sampled_from(["ERROR", "TIMEOUT"]))))
-def test_l2_fold_of_any_answer(made: list[Event]) -> None:
-    _compare(transcripts.call(transcripts.REQUEST), _encoded(made), transcripts.whole(made))
+def test_l2_fold_of_any_answer(created: list[Event]) -> None:
+    _compare(transcripts.call(transcripts.REQUEST), _encoded(created), transcripts.whole(created))
 
 
 @property_of(200)
 @given(transcripts.answers(log_thinkers=True))
-def test_l2_fold_of_log_probabilities_after_thinking(made: list[Event]) -> None:
-    _compare(transcripts.call(transcripts.REQUEST), _encoded(made), transcripts.whole(made))
+def test_l2_fold_of_log_probabilities_after_thinking(created: list[Event]) -> None:
+    _compare(transcripts.call(transcripts.REQUEST), _encoded(created), transcripts.whole(created))
 
 
 @property_of(250)
 @given(transcripts.walks(), st.booleans())
-def test_l2_the_two_readers_of_a_story_agree(made: list[Event], legacy: bool) -> None:
+def test_l2_the_two_readers_of_a_story_agree(created: list[Event], legacy: bool) -> None:
     """However odd the events: the chunks folded are the completion of the same steps."""
     view = ChatView("m", transcripts.context(), include_usage=True, legacy=legacy)
-    told = ChatTranslation((b"",), "m", True, Notes(), view, Workload("m"), False)
-    data = _encoded(made)
-    telling, steps = AnswerDecoder(), list[Any]()
+    result = ChatTranslation((b"",), "m", True, Notes(), view, Workload("m"), False)
+    data = _encoded(created)
+    decoder, steps = AnswerDecoder(), list[Any]()
     try:
         for one in data:
-            steps += telling.feed(one)
-        steps += telling.end(CUT)
+            steps += decoder.feed(one)
+        steps += decoder.end(CUT)
         completed, _ = completion([steps], view)
     except TranslationError:
         return
     whole = transcripts.folded_completion(json.loads(msgspec.json.encode(completed)))
-    folded = transcripts.fold(transcripts.chunks(told, data))
-    if legacy and "function_call" in whole and len([one for one in made if one["type"] == "tool-call-start"]) > 1:
+    folded = transcripts.fold(transcripts.chunks(result, data))
+    if legacy and "function_call" in whole and len([one for one in created if one["type"] == "tool-call-start"]) > 1:
         return  # the old form holds one call only; the request's own rewrite sees to it
     assert folded == whole
 
@@ -195,16 +195,16 @@ def _memory(turn: Turn) -> dict[str, Any]:
 @given(data=st.data())
 def test_l3_totality(state: State, kind: type, data: st.DataObject) -> None:
     tag = transcripts.tag_of(kind)
-    made = data.draw(st.one_of(st.just({"type": tag}), transcripts.event_of(tag, 7)))
+    created = data.draw(st.one_of(st.just({"type": tag}), transcripts.event_of(tag, 7)))
     turn = _turn(state)
     before = _memory(turn)
     following = TRANSITIONS[state].get(kind)
     try:
-        turn.feed(events.decode_event(json.dumps(made).encode()))
+        turn.feed(events.decode_event(json.dumps(created).encode()))
     except UpstreamProtocolError:
         # What does not fit the table: a call without a name, and a piece of another call than the open one.
-        foreign = tag in ("tool-call-delta", "tool-call-end") and made.get("index") not in (None, 0)
-        assert following is None or made == {"type": "tool-call-start"} or foreign, "legal by the table"
+        foreign = tag in ("tool-call-delta", "tool-call-end") and created.get("index") not in (None, 0)
+        assert following is None or created == {"type": "tool-call-start"} or foreign, "legal by the table"
         assert _memory(turn) == before, "a refused event leaves no trace"
     else:
         assert following is not None, "illegal by the table"
@@ -252,11 +252,11 @@ def test_l3_broken_data_raises_one_thing_only(data: list[bytes], state: State) -
 
 @property_of(300)
 @given(malformed.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
-def test_l3_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
-    told = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
-    for answer in ({**transcripts.whole(made), key: junk}, junk):
+def test_l3_broken_answers_raise_one_family_only(junk: Any, created: list[Event], key: str) -> None:
+    translation = transcripts.call({**transcripts.REQUEST, "stream": False, "stream_options": None})
+    for answer in ({**transcripts.whole(created), key: junk}, junk):
         try:
-            assert transcripts.answered(told, answer)["object"] == "chat.completion"
+            assert transcripts.answered(translation, answer)["object"] == "chat.completion"
         except TranslationError as error:
             assert error.failure.status in (502, 504)
 
@@ -309,8 +309,8 @@ def test_l4_clean_end(transcript: Transcript) -> None:
 
 @property_of(200)
 @given(transcripts.walks())
-def test_l4_clean_end_of_any_walk(made: list[Event]) -> None:
-    _ends_cleanly(_encoded(made))
+def test_l4_clean_end_of_any_walk(created: list[Event]) -> None:
+    _ends_cleanly(_encoded(created))
 
 
 # --- L5: the same in, the same out --------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_l4_clean_end_of_any_walk(made: list[Event]) -> None:
 def test_l5_determinism(transcript: Transcript) -> None:
     data = _decoded([transcript.raw])
 
-    def told() -> list[bytes]:
+    def result() -> list[bytes]:
         stream = transcripts.call(transcript.request).stream()
         documents: list[bytes] = []
         for one in data:
@@ -330,11 +330,11 @@ def test_l5_determinism(transcript: Transcript) -> None:
                 documents += stream.end(error.failure)
         return documents + list(stream.end(CUT))
 
-    assert told() == told()
+    assert result() == result()
 
 
 @each_transcript
-def test_l5_a_call_can_be_told_twice(transcript: Transcript) -> None:
+def test_l5_a_call_can_be_translated_twice(transcript: Transcript) -> None:
     """Nothing of one answer is left in the call that the next would find: Cohere may be asked again."""
     call = transcripts.call(transcript.request)
     data = _decoded([transcript.raw])

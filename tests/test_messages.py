@@ -38,10 +38,10 @@ def result(content: Any = "Sunny", identity: str = "c1", **more: Any) -> dict[st
 WEATHER = {"type": "function", "function": {"name": "get_weather"}}
 
 
-def sent(*messages: dict[str, Any], model: str = A, **fields: Any) -> list[dict[str, Any]]:
+def cohere_messages(*messages: dict[str, Any], model: str = A, **fields: Any) -> list[dict[str, Any]]:
     request = {"model": model, "messages": list(messages), "tools": [WEATHER], **fields}
-    told: list[dict[str, Any]] = transcripts.sent(transcripts.call(request))["messages"]
-    return told
+    output: list[dict[str, Any]] = transcripts.cohere_request(transcripts.call(request))["messages"]
+    return output
 
 
 def notes(*messages: dict[str, Any], model: str = A) -> list[str]:
@@ -51,7 +51,7 @@ def notes(*messages: dict[str, Any], model: str = A) -> list[str]:
 
 def refused(*messages: dict[str, Any], model: str = A) -> tuple[str | None, str | None]:
     with pytest.raises(InvalidField) as caught:
-        sent(*messages, model=model)
+        cohere_messages(*messages, model=model)
     return caught.value.failure.param, caught.value.failure.code
 
 
@@ -61,18 +61,21 @@ def refused(*messages: dict[str, Any], model: str = A) -> tuple[str | None, str 
 @pytest.mark.parametrize("role", ["system", "developer"])
 @pytest.mark.parametrize("content", ["Be brief.", [text("Be brief.")]], ids=["text", "parts"])
 def test_c1_developer_is_system(role: str, content: Any) -> None:
-    assert sent({"role": role, "content": content}, USER) == [{"role": "system", "content": "Be brief."}, USER]
+    assert cohere_messages({"role": role, "content": content}, USER) == [
+        {"role": "system", "content": "Be brief."},
+        USER,
+    ]
 
 
 def test_c2_early_system_messages_are_joined_and_a_late_one_stays_in_its_place() -> None:
-    told = sent(
+    request = cohere_messages(
         {"role": "system", "content": "A"},
         {"role": "developer", "content": "B"},
         USER,
         {"role": "system", "content": "C"},
     )
     late = {"role": "user", "content": f"{LATE_SYSTEM}\nC"}
-    assert told == [{"role": "system", "content": "A\n\nB"}, USER, late]
+    assert request == [{"role": "system", "content": "A\n\nB"}, USER, late]
 
 
 def test_c2_only_a_late_one_is_worth_a_note() -> None:
@@ -84,7 +87,7 @@ def test_c2_only_a_late_one_is_worth_a_note() -> None:
 
 
 def test_c3_system_only() -> None:
-    assert sent({"role": "system", "content": "A"}) == [{"role": "user", "content": "A"}]
+    assert cohere_messages({"role": "system", "content": "A"}) == [{"role": "user", "content": "A"}]
 
 
 EMPTY = pytest.mark.parametrize("content", ["", None, [], [text("")]], ids=json.dumps)
@@ -99,13 +102,13 @@ def test_c4_an_empty_user_turn_is_refused(content: Any) -> None:
 @EMPTY
 def test_an_empty_user_turn_beside_instructions_is_left_out(content: Any) -> None:
     system = {"role": "system", "content": "Say hello."}
-    assert sent(system, {"role": "user", "content": content}) == [{"role": "user", "content": "Say hello."}]
+    assert cohere_messages(system, {"role": "user", "content": content}) == [{"role": "user", "content": "Say hello."}]
 
 
 @EMPTY
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_an_empty_system_message_is_left_out(role: str, content: Any) -> None:
-    assert sent({"role": role, "content": content}, USER) == [USER]
+    assert cohere_messages({"role": role, "content": content}, USER) == [USER]
     assert notes({"role": role, "content": content}, USER) == []
 
 
@@ -115,7 +118,9 @@ def test_c4_a_message_without_content_is_refused() -> None:
 
 def test_c10_parts_stay_parts_and_empty_ones_go() -> None:
     content = [text("A"), text(""), text("B")]
-    assert sent({"role": "user", "content": content}) == [{"role": "user", "content": [text("A"), text("B")]}]
+    assert cohere_messages({"role": "user", "content": content}) == [
+        {"role": "user", "content": [text("A"), text("B")]}
+    ]
 
 
 @pytest.mark.parametrize("role", ["User", "critic", "", None, 5], ids=str)
@@ -138,7 +143,7 @@ def test_an_unknown_role_is_refused(role: Any) -> None:
     ],
     ids=lambda value: json.dumps(value)[:40],
 )
-def test_c12_a_part_that_cannot_be_said_is_refused_by_its_path(part: Any, param: str) -> None:
+def test_c12_a_part_that_cannot_be_sent_is_refused_by_its_path(part: Any, param: str) -> None:
     assert refused({"role": "user", "content": [part]}, model=VISION)[0] == param
 
 
@@ -151,7 +156,7 @@ def test_c13_images_are_the_users(role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("value", "expected"),
     [
         ({"url": "u", "detail": "low"}, {"url": "u", "detail": "low"}),
         ({"url": "u", "detail": "high"}, {"url": "u", "detail": "high"}),
@@ -162,10 +167,10 @@ def test_c13_images_are_the_users(role: str) -> None:
     ],
     ids=json.dumps,
 )
-def test_c14_detail_is_kept(given: Any, told: Any) -> None:
-    content = [{"type": "image_url", "image_url": given}]
-    (message,) = sent({"role": "user", "content": content}, model=VISION, tools=[])
-    assert message["content"] == [{"type": "image_url", "image_url": told}]
+def test_c14_detail_is_preserved(value: Any, expected: Any) -> None:
+    content = [{"type": "image_url", "image_url": value}]
+    (message,) = cohere_messages({"role": "user", "content": content}, model=VISION, tools=[])
+    assert message["content"] == [{"type": "image_url", "image_url": expected}]
 
 
 def test_c14_another_detail_is_refused() -> None:
@@ -175,18 +180,18 @@ def test_c14_another_detail_is_refused() -> None:
 
 def test_c16_b22_neighbours_are_not_merged() -> None:
     history = [USER, USER, assistant(content="A"), assistant(content="B"), USER]
-    assert sent(*history) == history
+    assert cohere_messages(*history) == history
 
 
 def test_c17_a_trailing_assistant_turn_is_passed_on() -> None:
-    assert sent(USER, assistant(content="It is")) == [USER, assistant(content="It is")]
+    assert cohere_messages(USER, assistant(content="It is")) == [USER, assistant(content="It is")]
 
 
 # --- assistant ----------------------------------------------------------------------------------------------
 
 CALLED = [{"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}]
 
-SAID: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, Any] | None], ...] = (
+CONTENTS: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, Any] | None], ...] = (
     # name, the turn, what it is to a model that plans, what it is to one that reasons; None: dropped
     ("words", {"content": "A"}, {"content": "A"}, {"content": "A"}),
     ("words in parts", {"content": [text("A"), text("B")]}, {"content": "A\n\nB"}, {"content": "A\n\nB"}),
@@ -240,17 +245,21 @@ SAID: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, Any] | N
 )
 
 
-@pytest.mark.parametrize(("turn", "planner", "reasoner"), [row[1:] for row in SAID], ids=[row[0] for row in SAID])
+@pytest.mark.parametrize(
+    ("turn", "planner", "reasoner"), [row[1:] for row in CONTENTS], ids=[row[0] for row in CONTENTS]
+)
 def test_c5_to_c9_an_assistant_turn(turn: dict[str, Any], planner: Any, reasoner: Any) -> None:
     for model, meant in ((A, planner), (AR, reasoner)):
         history = [USER, assistant(**turn), *([result()] if turn.get("tool_calls") else []), USER]
-        told = sent(*history, model=model)
-        assert [one for one in told if one["role"] == "assistant"] == ([assistant(**meant)] if meant else [])
+        request = cohere_messages(*history, model=model)
+        assert [one for one in request if one["role"] == "assistant"] == ([assistant(**meant)] if meant else [])
 
 
 def test_b1_there_is_never_text_beside_calls() -> None:
     for model in (A, AR):
-        (_, turn, *_) = sent(USER, assistant(content=[text("A")], tool_calls=[call()]), result(), model=model)
+        (_, turn, *_) = cohere_messages(
+            USER, assistant(content=[text("A")], tool_calls=[call()]), result(), model=model
+        )
         assert turn.get("content") in (None, [thinking("A")])
 
 
@@ -265,7 +274,7 @@ def test_a_thought_for_a_model_that_has_none_is_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("value", "expected"),
     [
         ("", "{}"),
         (None, "{}"),
@@ -279,46 +288,46 @@ def test_a_thought_for_a_model_that_has_none_is_noted() -> None:
     ],
     ids=json.dumps,
 )
-def test_b37_empty_arguments_are_an_empty_object(given: Any, told: str) -> None:
-    (_, turn, _) = sent(USER, assistant(tool_calls=[call(arguments=given)]), result())
-    assert turn["tool_calls"][0]["function"]["arguments"] == told
+def test_b37_empty_arguments_are_an_empty_object(value: Any, expected: str) -> None:
+    (_, turn, _) = cohere_messages(USER, assistant(tool_calls=[call(arguments=value)]), result())
+    assert turn["tool_calls"][0]["function"]["arguments"] == expected
 
 
 def test_b37_no_arguments_at_all() -> None:
     bare = {"id": "c1", "type": "function", "function": {"name": "get_weather"}}
-    (_, turn, _) = sent(USER, assistant(tool_calls=[bare]), result())
+    (_, turn, _) = cohere_messages(USER, assistant(tool_calls=[bare]), result())
     assert turn["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 @pytest.mark.parametrize("arguments", ["{", "nul", "{'a': 1}", '{"a":1}x', "NaN", "[1]", '"text"', "7"])
 def test_c25_arguments_that_are_no_object_are_sent_inside_one(arguments: str) -> None:
     history = [USER, assistant(tool_calls=[call(arguments=arguments)]), result()]
-    (_, turn, _) = sent(*history)
+    (_, turn, _) = cohere_messages(*history)
     assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == {"arguments": arguments}
     assert notes(*history) == ['messages[1] arguments adjusted no JSON object -> {"arguments": ...}']
 
 
 def test_a_call_that_was_cut_and_has_no_result_is_left_out() -> None:
     history = [USER, assistant(content="I look.", tool_calls=[call(arguments='{"ci')]), USER]
-    assert sent(*history) == [USER, assistant(content="I look."), USER]
+    assert cohere_messages(*history) == [USER, assistant(content="I look."), USER]
     assert notes(*history) == ["tool_calls ignored (a call that was cut, without a result)"]
 
 
-def test_b8_calls_and_the_ids_of_results_are_kept() -> None:
-    told = sent(USER, assistant(tool_calls=[call("a"), call("b")]), result("2", "b"), result("1", "a"))
-    assert [one["id"] for one in told[1]["tool_calls"]] == ["a", "b"]
-    assert [(one["tool_call_id"], one["content"]) for one in told[2:]] == [("b", "2"), ("a", "1")]
+def test_b8_calls_and_the_ids_of_results_are_preserved() -> None:
+    request = cohere_messages(USER, assistant(tool_calls=[call("a"), call("b")]), result("2", "b"), result("1", "a"))
+    assert [one["id"] for one in request[1]["tool_calls"]] == ["a", "b"]
+    assert [(one["tool_call_id"], one["content"]) for one in request[2:]] == [("b", "2"), ("a", "1")]
 
 
 def test_b15_index_and_other_keys_of_a_call_are_not_forwarded() -> None:
     turn = assistant(content=None, tool_calls=[call(index=0)], reasoning_content="T", audio=None, annotations=[])
-    (_, told, _) = sent(USER, turn, result(name="get_weather"))
-    assert told == assistant(tool_plan="T", tool_calls=CALLED)
+    (_, request, _) = cohere_messages(USER, turn, result(name="get_weather"))
+    assert request == assistant(tool_plan="T", tool_calls=CALLED)
 
 
 def test_b24b_unknown_keys_are_noted_and_not_forwarded() -> None:
     history = [{**USER, "name": "ada"}, assistant(tool_calls=[call()]), result(tool_content=[1])]
-    assert all("name" not in one and "tool_content" not in one for one in sent(*history))
+    assert all("name" not in one and "tool_content" not in one for one in cohere_messages(*history))
     assert notes(*history) == [
         "messages[].tool_content ignored (not known to Cohere)",
         "messages[].name ignored (it tells no speakers apart)",
@@ -327,7 +336,7 @@ def test_b24b_unknown_keys_are_noted_and_not_forwarded() -> None:
 
 def test_c26_a_missing_type_is_function_and_a_missing_id_is_made_up() -> None:
     bare = {"function": {"name": "get_weather", "arguments": "{}"}}
-    (_, turn) = sent(USER, assistant(tool_calls=[bare, bare]))
+    (_, turn) = cohere_messages(USER, assistant(tool_calls=[bare, bare]))
     first, second = turn["tool_calls"]
     assert first["type"] == "function" and first["id"] and first["id"] != second["id"]
 
@@ -353,17 +362,17 @@ def test_c18_to_c20_results_answer_calls(history: list[dict[str, Any]], param: s
     assert refused(USER, *history)[0] == param
 
 
-def test_c20_one_id_in_two_turns_is_told_apart() -> None:
+def test_c20_one_id_in_two_turns_is_distinguished() -> None:
     """Cohere refuses an id that comes twice, and clients that count anew in each turn are not wrong."""
     turn = [assistant(tool_calls=[call()]), result()]
-    told = sent(USER, *turn, *turn)
-    first, second = (message["tool_calls"][0]["id"] for message in told if "tool_calls" in message)
+    request = cohere_messages(USER, *turn, *turn)
+    first, second = (message["tool_calls"][0]["id"] for message in request if "tool_calls" in message)
     assert first != second
-    assert [message["tool_call_id"] for message in told if message["role"] == "tool"] == [first, second]
+    assert [message["tool_call_id"] for message in request if message["role"] == "tool"] == [first, second]
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("value", "expected"),
     [
         ("Sunny", "Sunny"),
         ('{"a":1}', '{"a":1}'),
@@ -380,11 +389,11 @@ def test_c20_one_id_in_two_turns_is_told_apart() -> None:
     ],
     ids=json.dumps,
 )
-def test_c21_c22_results(given: Any, told: Any) -> None:
-    assert sent(USER, assistant(tool_calls=[call()]), result(given))[2]["content"] == told
+def test_c21_c22_results(value: Any, expected: Any) -> None:
+    assert cohere_messages(USER, assistant(tool_calls=[call()]), result(value))[2]["content"] == expected
 
 
-def test_c22_an_empty_result_is_told() -> None:
+def test_c22_an_empty_result_is_reported() -> None:
     assert notes(USER, assistant(tool_calls=[call()]), result("")) == ["messages[2].content is empty, sent as {}"]
 
 
@@ -395,10 +404,12 @@ def test_c23_the_old_form_pairs_results_by_name() -> None:
     def returned(name: str, content: str) -> dict[str, Any]:
         return {"role": "function", "name": name, "content": content}
 
-    told = sent(USER, called("f"), returned("f", "1"), called("g"), called("f"), returned("f", "2"), returned("g", "3"))
-    ids = [one["tool_calls"][0]["id"] for one in told if one["role"] == "assistant"]
+    request = cohere_messages(
+        USER, called("f"), returned("f", "1"), called("g"), called("f"), returned("f", "2"), returned("g", "3")
+    )
+    ids = [one["tool_calls"][0]["id"] for one in request if one["role"] == "assistant"]
     assert len(set(ids)) == 3
-    answered = [(one["tool_call_id"], one["content"]) for one in told if one["role"] == "tool"]
+    answered = [(one["tool_call_id"], one["content"]) for one in request if one["role"] == "tool"]
     assert answered == [(ids[0], "1"), (ids[1], "3"), (ids[2], "2")], "each result stands behind its call"
 
 
@@ -411,7 +422,7 @@ def test_c49_names_of_the_history_are_mapped_like_those_of_the_tools() -> None:
         result(identity="c2"),
     ]
     request = {"model": A, "messages": history, "tools": [tool]}
-    body = transcripts.sent(transcripts.call(request))
+    body = transcripts.cohere_request(transcripts.call(request))
     assert body["tools"][0]["function"]["name"] == "a_b"
     assert [one["function"]["name"] for one in body["messages"][1]["tool_calls"]] == ["a_b", "gone_tool"]
 
@@ -427,11 +438,11 @@ def shape(*messages: dict[str, Any]) -> list[Any]:
         else (one["tool_call_id"], one["content"])
         if one["role"] == "tool"
         else one["content"]
-        for one in sent(*messages)
+        for one in cohere_messages(*messages)
     ]
 
 
-def said(words: str) -> dict[str, Any]:
+def texts_of(words: str) -> dict[str, Any]:
     return {"role": "user", "content": words}
 
 
@@ -442,20 +453,26 @@ def asks(identity: str, arguments: str = "{}") -> dict[str, Any]:
 ONE, TWO = '{"n":1}', '{"n":2}'
 ORDERS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     "a user turn before the result": (
-        [said("go"), asks("a"), said("hurry"), result("1", "a")],
+        [texts_of("go"), asks("a"), texts_of("hurry"), result("1", "a")],
         ["go", ["a"], ("a", "1"), "hurry"],
     ),
     "a user turn between parallel results": (
-        [said("go"), assistant(tool_calls=[call("a"), call("b")]), result("1", "a"), said("hurry"), result("2", "b")],
+        [
+            texts_of("go"),
+            assistant(tool_calls=[call("a"), call("b")]),
+            result("1", "a"),
+            texts_of("hurry"),
+            result("2", "b"),
+        ],
         ["go", ["a", "b"], ("a", "1"), ("b", "2"), "hurry"],
     ),
     "a turn of the assistant's before the result": (
-        [said("go"), asks("a"), assistant(content="wait"), result("1", "a")],
+        [texts_of("go"), asks("a"), assistant(content="wait"), result("1", "a")],
         ["go", ["a"], ("a", "1"), "wait"],
     ),
     "results after both calls": (
         [
-            said("go"),
+            texts_of("go"),
             asks("a"),
             asks("b"),
             result("2", "b"),
@@ -465,8 +482,8 @@ ORDERS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     ),
     "ids from 0 in each turn": (
         [
-            *(said("x"), asks("0", ONE), result("1", "0"), assistant(content="y")),
-            *(said("z"), asks("0", TWO), result("2", "0")),
+            *(texts_of("x"), asks("0", ONE), result("1", "0"), assistant(content="y")),
+            *(texts_of("z"), asks("0", TWO), result("2", "0")),
         ],
         ["x", ["0"], ("0", "1"), "y", "z", ["0_2"], ("0_2", "2")],
     ),
@@ -496,7 +513,7 @@ ORDERS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     ),
     "a call told again before its result": (
         [
-            said("go"),
+            texts_of("go"),
             asks("a", '{"n":1}'),
             asks("a", '{ "n": 1 }'),
             result("1", "a"),
@@ -505,24 +522,24 @@ ORDERS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     ),
     "a call told again after its result": (
         [
-            said("go"),
+            texts_of("go"),
             asks("a"),
             result("1", "a"),
             asks("a"),
-            said("on"),
+            texts_of("on"),
         ],
         ["go", ["a"], ("a", "1"), "on"],
     ),
     "a call told again in its turn": (
-        [said("go"), assistant(tool_calls=[call("a"), call("a")]), result("1", "a")],
+        [texts_of("go"), assistant(tool_calls=[call("a"), call("a")]), result("1", "a")],
         ["go", ["a"], ("a", "1")],
     ),
     "a result sent twice": (
-        [said("go"), asks("a"), result("1", "a"), result("1", "a")],
+        [texts_of("go"), asks("a"), result("1", "a"), result("1", "a")],
         ["go", ["a"], ("a", "1")],
     ),
     "a system message before the result": (
-        [said("go"), asks("a"), {"role": "system", "content": "Be quick."}, result("1", "a")],
+        [texts_of("go"), asks("a"), {"role": "system", "content": "Be quick."}, result("1", "a")],
         ["go", ["a"], ("a", "1"), f"{LATE_SYSTEM}\nBe quick."],
     ),
 }
@@ -542,7 +559,11 @@ def test_names_that_tell_speakers_apart_stand_before_the_text() -> None:
         {"role": "assistant", "name": "helper", "content": "Hi"},
         {"role": "user", "name": "Bob", "content": [text("Hey"), text("you")]},
     ]
-    assert [one["content"] for one in sent(*history)] == ["Ada: Hello", "Hi", [text("Bob: Hey"), text("you")]]
+    assert [one["content"] for one in cohere_messages(*history)] == [
+        "Ada: Hello",
+        "Hi",
+        [text("Bob: Hey"), text("you")],
+    ]
     assert notes(*history) == [
         "messages[].name emulated (written before the text)",
         "messages[].name ignored (it tells no speakers apart)",
@@ -551,7 +572,7 @@ def test_names_that_tell_speakers_apart_stand_before_the_text() -> None:
 
 def test_a_name_beside_no_name_tells_them_apart() -> None:
     history = [{"role": "user", "name": "Ada", "content": "Hello"}, {"role": "user", "content": "Hello"}]
-    assert [one["content"] for one in sent(*history)] == ["Ada: Hello", "Hello"]
+    assert [one["content"] for one in cohere_messages(*history)] == ["Ada: Hello", "Hello"]
 
 
 # --- images of results --------------------------------------------------------------------------------------
@@ -562,14 +583,14 @@ SEEING = "command-a-plus-05-2026"
 
 def test_an_image_of_a_result_follows_the_results_where_the_model_sees() -> None:
     history = [USER, assistant(tool_calls=[call("a"), call("b")]), result([IMAGE], "a"), result("2", "b"), USER]
-    told = sent(*history, model=SEEING)
-    assert told[2]["content"] == [text(IMAGE_FOLLOWS)]
-    assert told[3] == result("2", "b")
-    assert told[4] == {"role": "user", "content": [text("An image in the result of get_weather (a):"), IMAGE]}
+    request = cohere_messages(*history, model=SEEING)
+    assert request[2]["content"] == [text(IMAGE_FOLLOWS)]
+    assert request[3] == result("2", "b")
+    assert request[4] == {"role": "user", "content": [text("An image in the result of get_weather (a):"), IMAGE]}
     assert notes(*history, model=SEEING) == ["images of tool results emulated (they follow in a user turn)"]
 
 
 def test_an_image_of_a_result_is_a_placeholder_elsewhere() -> None:
     history = [USER, assistant(tool_calls=[call()]), result([text("Look:"), IMAGE])]
-    assert sent(*history)[2]["content"] == [text("Look:"), text(IMAGE_UNSEEN)]
+    assert cohere_messages(*history)[2]["content"] == [text("Look:"), text(IMAGE_UNSEEN)]
     assert notes(*history) == ["messages[2] image adjusted an image -> a placeholder"]

@@ -33,18 +33,18 @@ SECOND = {"models": [{"name": "embed-v4.0", "endpoints": ["embed"]}]}
 PAGES = [json.dumps(page).encode() for page in (FIRST, SECOND)]
 
 
-def everything(pages: Sequence[bytes] = PAGES, *asked: Any, **settings: Any) -> bytes:
+def everything(pages: Sequence[bytes] = PAGES, *requested: Any, **settings: Any) -> bytes:
     """The list as it is answered; `asked` are the objects of its query and body."""
     context = transcripts.context(**settings)
-    return list_models(pages, "", [json.dumps(part).encode() for part in asked], context, Notes(context.strict))
+    return list_models(pages, "", [json.dumps(part).encode() for part in requested], context, Notes(context.strict))
 
 
-def ids(*asked: Any, **settings: Any) -> list[str]:
-    return [one["id"] for one in json.loads(everything(PAGES, *asked, **settings))["data"]]
+def ids(*requested: Any, **settings: Any) -> list[str]:
+    return [one["id"] for one in json.loads(everything(PAGES, *requested, **settings))["data"]]
 
 
-def one(asked: str, **settings: Any) -> Any:
-    return json.loads(retrieve_model(PAGES, asked, (), transcripts.context(**settings), Notes()))
+def one(requested: str, **settings: Any) -> Any:
+    return json.loads(retrieve_model(PAGES, requested, (), transcripts.context(**settings), Notes()))
 
 
 def test_c141_all_models_under_their_prefix() -> None:
@@ -54,8 +54,8 @@ def test_c141_all_models_under_their_prefix() -> None:
 def test_aliases_are_listed_and_successors_are_not() -> None:
     aliases = {"gpt-4o": A, "old": "command-r-plus", "cohere/x": f"cohere/{A}", "dangling": "gone"}
     assert ids(aliases=aliases)[3:] == ["gpt-4o", "old", "cohere/x"]
-    shown = json.loads(everything(aliases=aliases))["data"]
-    assert [entry.get("alias_of") for entry in shown[2:]] == [
+    visible = json.loads(everything(aliases=aliases))["data"]
+    assert [entry.get("alias_of") for entry in visible[2:]] == [
         None,
         f"cohere/{A}",
         "cohere/command-r-plus-08-2024",
@@ -64,7 +64,7 @@ def test_aliases_are_listed_and_successors_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "meant"),
+    ("requested", "meant"),
     [
         (A, None),
         (f"cohere/{A}", None),
@@ -75,19 +75,19 @@ def test_aliases_are_listed_and_successors_are_not() -> None:
         ("embed-v4.0", None),
     ],
 )
-def test_one_model_under_the_name_it_was_asked_for(asked: str, meant: str | None) -> None:
-    shown = one(asked, aliases={"gpt-4o": A})
-    assert shown["id"] == asked and shown["object"] == "model"
-    assert shown.get("alias_of") == (meant and f"cohere/{meant}")
+def test_one_model_under_the_name_it_was_requested(requested: str, meant: str | None) -> None:
+    visible = one(requested, aliases={"gpt-4o": A})
+    assert visible["id"] == requested and visible["object"] == "model"
+    assert visible.get("alias_of") == (meant and f"cohere/{meant}")
 
 
-@pytest.mark.parametrize("asked", ["nope", "cohere/nope", "", "cohere/", "COMMAND-A-03-2025"])
-def test_c141_a_missing_model_is_a_404(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["nope", "cohere/nope", "", "cohere/", "COMMAND-A-03-2025"])
+def test_c141_a_missing_model_is_a_404(requested: str) -> None:
     with pytest.raises(UnknownModel) as caught:
-        one(asked)
+        one(requested)
     failure = caught.value.failure
     assert (failure.status, failure.code, failure.param) == (404, "model_not_found", "model")
-    assert failure.type == "invalid_request_error" and repr(asked) in failure.message
+    assert failure.type == "invalid_request_error" and repr(requested) in failure.message
 
 
 def test_a_successor_that_is_switched_off_is_missing() -> None:
@@ -95,7 +95,7 @@ def test_a_successor_that_is_switched_off_is_missing() -> None:
         one("command-r-plus", successors=False)
 
 
-def test_what_is_said_of_a_model() -> None:
+def test_what_a_model_object_has() -> None:
     assert one(A) == {
         "id": A,
         "created": CREATED,
@@ -151,7 +151,7 @@ def test_a_page_that_cannot_be_read(page: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         ({"endpoint": "embed"}, ["cohere/embed-v4.0"]),
         ({"endpoint": "chat"}, [f"cohere/{A}", "gpt-4o"]),
@@ -165,9 +165,9 @@ def test_a_page_that_cannot_be_read(page: bytes) -> None:
     ],
     ids=json.dumps,
 )
-def test_filters(asked: dict[str, Any], expected: list[str]) -> None:
-    found = ids(asked, aliases={"gpt-4o": A})
-    assert [name for name in found if name != "cohere/embed-v4.0" or asked.get("endpoint")] == expected
+def test_filters(requested: dict[str, Any], expected: list[str]) -> None:
+    result = ids(requested, aliases={"gpt-4o": A})
+    assert [name for name in result if name != "cohere/embed-v4.0" or requested.get("endpoint")] == expected
 
 
 def test_of_query_and_body_the_query_wins() -> None:
@@ -176,7 +176,7 @@ def test_of_query_and_body_the_query_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "param", "code"),
+    ("requested", "param", "code"),
     [
         ({"default_only": True}, "default_only", "missing_required_parameter"),
         ({"endpoint": "cats"}, "endpoint", "invalid_value"),
@@ -184,9 +184,9 @@ def test_of_query_and_body_the_query_wins() -> None:
         ({"endpoint": "chat", "default_only": "maybe"}, "default_only", "invalid_type"),
     ],
 )
-def test_filters_that_mean_nothing(asked: dict[str, Any], param: str, code: str) -> None:
+def test_filters_that_mean_nothing(requested: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        ids(asked)
+        ids(requested)
     assert (caught.value.failure.param, caught.value.failure.code) == (param, code)
 
 

@@ -29,7 +29,7 @@ TORONTO = {"city": "Toronto"}
 BOTH = [{"city": "Toronto"}, {"city": "Paris"}]
 ADJUSTED = "temperature adjusted 1.4 -> 1.0; logit_bias ignored (Cohere has none)"
 
-Found = dict[str, Any]
+Scenarios = dict[str, Any]
 CHECKS: dict[str, Callable[[Any], None]] = {}
 """What must be true of each scenario, under its name in `chat.mjs`."""
 
@@ -72,7 +72,7 @@ def installed(name: str) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, Found]:
+def scenarios() -> dict[str, Scenarios]:
     """What the script said of each scenario. Its gateway is its own: faults that pass leave a trace."""
     node = program()
     own = ("OPENAI_", "NODE_")
@@ -95,241 +95,241 @@ def told() -> dict[str, Found]:
 
 
 @scenario
-def whole(found: Any) -> None:
-    assert found["object"] == "chat.completion"
-    assert found["id"].startswith("chatcmpl-")
-    assert found["model"] == A
-    (choice,) = found["choices"]
+def whole(result: Any) -> None:
+    assert result["object"] == "chat.completion"
+    assert result["id"].startswith("chatcmpl-")
+    assert result["model"] == A
+    (choice,) = result["choices"]
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"] == PARIS
     assert choice["finish_reason"] == "stop"
-    assert_adds_up(found["usage"])
+    assert_adds_up(result["usage"])
 
 
 @scenario
-def stream(found: Any) -> None:
-    assert found["text"] == COUNTED
-    chunks = found["chunks"]
+def stream(result: Any) -> None:
+    assert result["text"] == COUNTED
+    chunks = result["chunks"]
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
-    *told, last = chunks
-    assert len(told) > 10
-    assert told[0]["choices"][0]["delta"]["role"] == "assistant"
-    assert [chunk["choices"][0]["finish_reason"] for chunk in told] == [None] * (len(told) - 1) + ["stop"]
-    assert {chunk["usage"] for chunk in told} == {None}
+    *output, last = chunks
+    assert len(output) > 10
+    assert output[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in output] == [None] * (len(output) - 1) + ["stop"]
+    assert {chunk["usage"] for chunk in output} == {None}
     assert last["choices"] == []
     assert_adds_up(last["usage"])
 
 
 @scenario
-def a_stream_left_early(found: Any) -> None:
-    assert found == {"seen": "1, 2, 3", "aborted": True, "after": PARIS}
+def a_stream_left_early(result: Any) -> None:
+    assert result == {"seen": "1, 2, 3", "aborted": True, "after": PARIS}
 
 
 @scenario
-def stream_helper(found: Any) -> None:
-    assert found["order"] == [
+def stream_helper(result: Any) -> None:
+    assert result["order"] == [
         *("connect", "chunk", "content.delta", "content.done", "logprobs.content.done"),
         *("finalChatCompletion", "finalContent", "end"),
     ]
-    assert len(found["pieces"]) > 10
-    assert "".join(found["pieces"]) == found["content"] == COUNTED
-    assert found["done"] == [COUNTED]
-    assert ["".join(tokens) for tokens in found["logprobs"]] == [COUNTED]
-    (choice,) = found["completion"]["choices"]
+    assert len(result["pieces"]) > 10
+    assert "".join(result["pieces"]) == result["content"] == COUNTED
+    assert result["done"] == [COUNTED]
+    assert ["".join(tokens) for tokens in result["logprobs"]] == [COUNTED]
+    (choice,) = result["completion"]["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (COUNTED, "stop")
-    assert_adds_up(found["completion"]["usage"])
-    assert_adds_up(found["usage"])
+    assert_adds_up(result["completion"]["usage"])
+    assert_adds_up(result["usage"])
 
 
 @scenario
-def several_choices(found: Any) -> None:
-    assert [choice["index"] for choice in found["choices"]] == [0, 1]
-    assert {choice["message"]["content"] for choice in found["choices"]} == {PARIS}
-    assert found["streamed"] == [COUNTED, COUNTED]
-    assert sorted(choice["index"] for choice in found["finished"]) == [0, 1]
-    assert {choice["finish_reason"] for choice in found["finished"]} == {"stop"}
+def several_choices(result: Any) -> None:
+    assert [choice["index"] for choice in result["choices"]] == [0, 1]
+    assert {choice["message"]["content"] for choice in result["choices"]} == {PARIS}
+    assert result["streamed"] == [COUNTED, COUNTED]
+    assert sorted(choice["index"] for choice in result["finished"]) == [0, 1]
+    assert {choice["finish_reason"] for choice in result["finished"]} == {"stop"}
 
 
 @scenario
-def image(found: Any) -> None:
-    assert "image/png, 1x1 pixels" in found["whole"]
-    assert found["streamed"] == found["whole"]
-    assert_raised(found["refused"], "BadRequestError", 400, code="unsupported_value", param="messages[0].content[1]")
+def image(result: Any) -> None:
+    assert "image/png, 1x1 pixels" in result["whole"]
+    assert result["streamed"] == result["whole"]
+    assert_raised(result["refused"], "BadRequestError", 400, code="unsupported_value", param="messages[0].content[1]")
 
 
 @scenario
-def reasoning(found: Any) -> None:
-    assert found["message"]["content"] == "144"
-    assert "The user asks about" in found["message"]["reasoning_content"]
-    assert found["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
-    assert found["streamed"] == {name: found["message"][name] for name in ("content", "reasoning_content")}
-    assert found["none"]["content"] == "144"
-    assert "reasoning_content" not in found["none"]
+def reasoning(result: Any) -> None:
+    assert result["message"]["content"] == "144"
+    assert "The user asks about" in result["message"]["reasoning_content"]
+    assert result["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+    assert result["streamed"] == {name: result["message"][name] for name in ("content", "reasoning_content")}
+    assert result["none"]["content"] == "144"
+    assert "reasoning_content" not in result["none"]
 
 
 @scenario
-def documents(found: Any) -> None:
-    message, streamed = found["message"], found["streamed"]
+def documents(result: Any) -> None:
+    message, streamed = result["message"], result["streamed"]
     assert "330 metres" in message["content"]
     assert streamed["content"] == message["content"]
-    places = [(citation["start"], citation["end"], citation["text"]) for citation in message["citations"]]
-    assert places
-    assert all(message["content"][start:end] == text for start, end, text in places)
-    assert [(one["start"], one["end"], one["text"]) for one in streamed["citations"]] == places
-    for told in (message["annotations"], streamed["annotations"]):
-        assert {one["url_citation"]["url"] for one in told} == {"https://tower.example/"}
+    positions = [(citation["start"], citation["end"], citation["text"]) for citation in message["citations"]]
+    assert positions
+    assert all(message["content"][start:end] == text for start, end, text in positions)
+    assert [(one["start"], one["end"], one["text"]) for one in streamed["citations"]] == positions
+    for output in (message["annotations"], streamed["annotations"]):
+        assert {one["url_citation"]["url"] for one in output} == {"https://tower.example/"}
 
 
 # --- tools --------------------------------------------------------------------------------------------------
 
 
 @scenario
-def parallel_calls(found: Any) -> None:
-    assert arguments(found["choice"]) == BOTH
-    assert len({call["id"] for call in found["choice"]["message"]["tool_calls"]}) == 2
-    assert arguments(found["single"]) == [TORONTO]
+def parallel_calls(result: Any) -> None:
+    assert arguments(result["choice"]) == BOTH
+    assert len({call["id"] for call in result["choice"]["message"]["tool_calls"]}) == 2
+    assert arguments(result["single"]) == [TORONTO]
 
 
 @scenario
-def stream_helper_with_tools(found: Any) -> None:
-    assert arguments(found["choice"]) == BOTH
-    assert not found["choice"]["message"]["content"]
-    assert [(call["index"], call["name"], json.loads(call["arguments"])) for call in found["done"]] == [
-        (index, "get_weather", given) for index, given in enumerate(BOTH)
+def stream_helper_with_tools(result: Any) -> None:
+    assert arguments(result["choice"]) == BOTH
+    assert not result["choice"]["message"]["content"]
+    assert [(call["index"], call["name"], json.loads(call["arguments"])) for call in result["done"]] == [
+        (index, "get_weather", values) for index, values in enumerate(BOTH)
     ]
-    for index, given in enumerate(BOTH):
-        pieces = [delta["arguments_delta"] for delta in found["deltas"] if delta["index"] == index]
+    for index, values in enumerate(BOTH):
+        pieces = [delta["arguments_delta"] for delta in result["deltas"] if delta["index"] == index]
         assert len(pieces) > 2
-        assert json.loads("".join(pieces)) == given
+        assert json.loads("".join(pieces)) == values
 
 
 @scenario
-def run_tools(found: Any) -> None:
-    assert_ran(found, [TORONTO])
+def run_tools(result: Any) -> None:
+    assert_ran(result, [TORONTO])
 
 
 @scenario
-def run_tools_streamed(found: Any) -> None:
-    assert_ran(found, [TORONTO])
+def run_tools_streamed(result: Any) -> None:
+    assert_ran(result, [TORONTO])
 
 
 @scenario
-def run_tools_in_parallel(found: Any) -> None:
-    assert_ran(found, BOTH)
+def run_tools_in_parallel(result: Any) -> None:
+    assert_ran(result, BOTH)
 
 
 @scenario
-def run_tools_in_parallel_streamed(found: Any) -> None:
-    assert_ran(found, BOTH)
+def run_tools_in_parallel_streamed(result: Any) -> None:
+    assert_ran(result, BOTH)
 
 
 @scenario
-def run_tools_of_a_reasoning_model(found: Any) -> None:
-    assert_ran(found, BOTH)
+def run_tools_of_a_reasoning_model(result: Any) -> None:
+    assert_ran(result, BOTH)
 
 
 @scenario
-def run_one_named_tool(found: Any) -> None:
+def run_one_named_tool(result: Any) -> None:
     # The SDK ends once the tool that was named has run.
-    assert found["roles"] == ["user", "assistant", "tool"]
-    assert found["cities"] == ["Toronto"]
-    assert found["rounds"] == ["tool_calls"]
-    assert found["results"] == [{"city": "Toronto", "weather": "11 degrees in Toronto"}]
+    assert result["roles"] == ["user", "assistant", "tool"]
+    assert result["cities"] == ["Toronto"]
+    assert result["rounds"] == ["tool_calls"]
+    assert result["results"] == [{"city": "Toronto", "weather": "11 degrees in Toronto"}]
 
 
 # --- structured output --------------------------------------------------------------------------------------
 
 
 @scenario
-def parse(found: Any) -> None:
-    assert found["parsed"]["age"] == 36
-    assert found["parsed"]["name"] in ("Ada Lovelace", "Lovelace")
-    assert json.loads(found["content"]) == found["parsed"]
+def parse(result: Any) -> None:
+    assert result["parsed"]["age"] == 36
+    assert result["parsed"]["name"] in ("Ada Lovelace", "Lovelace")
+    assert json.loads(result["content"]) == result["parsed"]
 
 
 @scenario
-def parse_streamed(found: Any) -> None:
-    parse(found)
+def parse_streamed(result: Any) -> None:
+    parse(result)
 
 
 @scenario
-def parse_a_call(found: Any) -> None:
-    assert [call["function"]["parsed_arguments"] for call in found] == [TORONTO]
+def parse_a_call(result: Any) -> None:
+    assert [call["function"]["parsed_arguments"] for call in result] == [TORONTO]
 
 
 # --- failures -----------------------------------------------------------------------------------------------
 
 
 @scenario
-def unknown_model(found: Any) -> None:
-    for error in found.values():
+def unknown_model(result: Any) -> None:
+    for error in result.values():
         assert_raised(error, "NotFoundError", 404, code="model_not_found")
         assert "no-such-model" in error["message"]
 
 
 @scenario
-def bad_role(found: Any) -> None:
-    assert_raised(found, "BadRequestError", 400, param="messages[0].role")
-    assert "wizard" in found["message"]
+def bad_role(result: Any) -> None:
+    assert_raised(result, "BadRequestError", 400, param="messages[0].role")
+    assert "wizard" in result["message"]
 
 
 @scenario
-def rate_limit(found: Any) -> None:
-    for error in found.values():
+def rate_limit(result: Any) -> None:
+    for error in result.values():
         assert_raised(error, "RateLimitError", 429, code="rate_limit_exceeded")
 
 
 @scenario
-def a_failure_that_passes(found: Any) -> None:
-    assert found == {"requests": 2, "content": PARIS}
+def a_failure_that_passes(result: Any) -> None:
+    assert result == {"requests": 2, "content": PARIS}
 
 
 @scenario
-def a_failure_that_stays(found: Any) -> None:
-    assert found["requests"] == 1
-    assert_raised(found["refused"], "BadRequestError", 400, code="unsupported_value", param="temperature")
+def a_failure_that_stays(result: Any) -> None:
+    assert result["requests"] == 1
+    assert_raised(result["refused"], "BadRequestError", 400, code="unsupported_value", param="temperature")
 
 
 @scenario
-def a_timeout(found: Any) -> None:
-    assert "APIConnectionTimeoutError" in found["kinds"]
+def a_timeout(result: Any) -> None:
+    assert "APIConnectionTimeoutError" in result["kinds"]
 
 
 @scenario
-def a_cut_answer(found: Any) -> None:
-    assert_raised(found, "InternalServerError", 502, code="upstream_cut")
+def a_cut_answer(result: Any) -> None:
+    assert_raised(result, "InternalServerError", 502, code="upstream_cut")
 
 
 @scenario
-def a_cut_stream(found: Any) -> None:
+def a_cut_stream(result: Any) -> None:
     # The answer had begun, so there is no status any more; a plain APIError is what the SDK makes of it.
-    assert COUNTED.startswith(found["text"]) and found["text"]
-    assert not found["finished"]
-    for error in (found["raised"], found["helper"], *found["emitted"]):
+    assert COUNTED.startswith(result["text"]) and result["text"]
+    assert not result["finished"]
+    for error in (result["raised"], result["helper"], *result["emitted"]):
         assert error["kinds"][-1] == "APIError"
         assert (error["code"], error["type"]) == ("upstream_cut", "server_error")
         assert error["requestID"]
-    assert len(found["emitted"]) == 1
-    assert "".join(found["pieces"]) == found["text"]
-    assert found["order"] == ["content.delta", "end"]
+    assert len(result["emitted"]) == 1
+    assert "".join(result["pieces"]) == result["text"]
+    assert result["order"] == ["content.delta", "end"]
 
 
 # --- models and headers -------------------------------------------------------------------------------------
 
 
 @scenario
-def models(found: Any) -> None:
-    assert f"cohere/{A}" in found["ids"]
-    assert len(found["ids"]) == len(set(found["ids"])) > 10
-    assert (found["plain"]["id"], found["prefixed"]["id"]) == (A, f"cohere/{A}")
-    assert {model["object"] for model in (found["plain"], found["prefixed"])} == {"model"}
-    assert_raised(found["unknown"], "NotFoundError", 404, code="model_not_found")
+def models(result: Any) -> None:
+    assert f"cohere/{A}" in result["ids"]
+    assert len(result["ids"]) == len(set(result["ids"])) > 10
+    assert (result["plain"]["id"], result["prefixed"]["id"]) == (A, f"cohere/{A}")
+    assert {model["object"] for model in (result["plain"], result["prefixed"])} == {"model"}
+    assert_raised(result["unknown"], "NotFoundError", 404, code="model_not_found")
 
 
 @scenario
-def headers(found: Any) -> None:
-    whole, streamed = found["whole"], found["streamed"]
+def headers(result: Any) -> None:
+    whole, streamed = result["whole"], result["streamed"]
     for answer in (whole, streamed):
         assert answer["headers"]["x-gateway-notes"] == ADJUSTED
         assert answer["headers"]["x-gateway-upstream"] == "emulator"
@@ -343,7 +343,7 @@ def headers(found: Any) -> None:
 # --- what several of them say -------------------------------------------------------------------------------
 
 
-def arguments(choice: Found) -> list[Any]:
+def arguments(choice: Scenarios) -> list[Any]:
     """The arguments of all calls of a choice that ended with calls of the weather tool."""
     assert choice["finish_reason"] == "tool_calls"
     calls = choice["message"]["tool_calls"]
@@ -351,29 +351,29 @@ def arguments(choice: Found) -> list[Any]:
     return [json.loads(call["function"]["arguments"]) for call in calls]
 
 
-def assert_ran(found: Found, given: list[dict[str, str]]) -> None:
+def assert_ran(value: Scenarios, provided: list[dict[str, str]]) -> None:
     """The tool was called with all that, and the answer tells what it returned."""
-    assert [json.loads(call["arguments"]) for call in found["calls"]] == given
-    assert found["cities"] == sorted(arguments["city"] for arguments in given)
-    assert found["roles"] == ["user", "assistant", *("tool" for _ in given), "assistant"]
-    assert [result["city"] for result in found["results"]] == [arguments["city"] for arguments in given]
-    assert found["rounds"] == ["tool_calls", "stop"]
-    assert found["order"] == [
+    assert [json.loads(call["arguments"]) for call in value["calls"]] == provided
+    assert value["cities"] == sorted(arguments["city"] for arguments in provided)
+    assert value["roles"] == ["user", "assistant", *("tool" for _ in provided), "assistant"]
+    assert [result["city"] for result in value["results"]] == [arguments["city"] for arguments in provided]
+    assert value["rounds"] == ["tool_calls", "stop"]
+    assert value["order"] == [
         *("chatCompletion", "functionToolCall", "functionToolCallResult"),
         *("finalChatCompletion", "finalContent", "end"),
     ]
-    for result in found["results"]:
-        assert result["weather"] in found["message"]["content"]
+    for result in value["results"]:
+        assert result["weather"] in value["message"]["content"]
 
 
-def assert_raised(error: Found, kind: str, status: int, **told: str) -> None:
+def assert_raised(error: Scenarios, kind: str, status: int, **scenarios: str) -> None:
     """The SDK raised its class for that status, and found in it what the gateway told."""
     assert (error["kinds"], error["status"]) == (["OpenAIError", "APIError", kind], status)
-    assert {name: error[name] for name in told} == told
+    assert {name: error[name] for name in scenarios} == scenarios
     assert re.fullmatch(r"req_\w+", error["requestID"])
 
 
-def assert_adds_up(usage: Found) -> None:
+def assert_adds_up(usage: Scenarios) -> None:
     assert min(usage["prompt_tokens"], usage["completion_tokens"]) > 0
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
 
@@ -382,14 +382,14 @@ def assert_adds_up(usage: Found) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_sdk_for_node(name: str, told: dict[str, Found]) -> None:
-    line = told[name]
+def test_the_sdk_for_node(name: str, scenarios: dict[str, Scenarios]) -> None:
+    line = scenarios[name]
     assert "threw" not in line, line["threw"]["stack"]
     CHECKS[name](line["found"])
 
 
-def test_every_scenario_is_checked(told: dict[str, Found]) -> None:
-    assert set(told) == set(CHECKS)
+def test_every_scenario_is_checked(scenarios: dict[str, Scenarios]) -> None:
+    assert set(scenarios) == set(CHECKS)
 
 
 def test_the_lock_has_hashes_and_no_address_of_a_registry() -> None:

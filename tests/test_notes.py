@@ -11,7 +11,7 @@ from translators.core.errors import InvalidField
 from translators.core.notes import HEADER_LIMIT, Kind, Note, Notes
 
 
-def test_the_three_kinds_and_what_is_only_told() -> None:
+def test_the_three_kinds_and_notes_without_one() -> None:
     notes = Notes()
     notes.ignored("logit_bias")
     notes.ignored("user", "nobody reads it")
@@ -45,8 +45,8 @@ def test_the_header_of_the_contract() -> None:
 
 def test_each_sentence_once() -> None:
     notes = Notes()
-    for place in range(3):
-        notes.ignored("messages[].name", "not known to Cohere", f"messages[{place}].name")
+    for position in range(3):
+        notes.ignored("messages[].name", "not known to Cohere", f"messages[{position}].name")
     assert [note.field for note in notes] == ["messages[0].name"] and len(notes) == 1
 
 
@@ -80,15 +80,15 @@ def test_a_long_header_says_how_many_more(count: int) -> None:
         notes.ignored(f"field_of_somebody_{number:04}")
     line = notes.header()
     assert len(line) <= HEADER_LIMIT
-    shown = line.split("; ")
+    visible = line.split("; ")
     if count <= 30:
-        assert len(shown) == count
+        assert len(visible) == count
     else:
-        assert shown[-1] == f"+{count - len(shown) + 1} more"
+        assert visible[-1] == f"+{count - len(visible) + 1} more"
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "visible"),
     [
         ("naïve", r"na\xefve"),
         ("a\r\nset-cookie: x", r"a\r\nset-cookie: x"),
@@ -99,10 +99,10 @@ def test_a_long_header_says_how_many_more(count: int) -> None:
         ("a b", "a b"),
     ],
 )
-def test_foreign_names_are_escaped(name: str, shown: str) -> None:
+def test_foreign_names_are_escaped(name: str, visible: str) -> None:
     notes = Notes()
     notes.ignored(name)
-    assert notes.header() == f"{shown} ignored"
+    assert notes.header() == f"{visible} ignored"
 
 
 @property_of(300)

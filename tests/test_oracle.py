@@ -267,26 +267,26 @@ def changed(good: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """A copy of the good example with one member changed, added or taken away."""
     result = copy.deepcopy(good)
     *parents, last = path.split(".")
-    place: Any = result
+    position: Any = result
     for key in parents:
-        place = place[int(key) if isinstance(place, list) else key]
+        position = position[int(key) if isinstance(position, list) else key]
     if value is ABSENT:
-        del place[last]
+        del position[last]
     else:
-        place[last] = value
+        position[last] = value
     return result
 
 
 def faults(table: Any) -> list[Any]:
     """The rows of a table as parameters, one per fault, named by where the fault is."""
     return [
-        pytest.param(name, changed(good, path, value), id=f"{name}-{path}-{_told(value):.30}")
+        pytest.param(name, changed(good, path, value), id=f"{name}-{path}-{_described(value):.30}")
         for name, good, wrong in table
         for path, value in wrong
     ]
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     return "absent" if value is ABSENT else repr(value)
 
 
@@ -392,10 +392,10 @@ def test_the_files_are_fresh() -> None:
     for vendor, deviations in oracle_generator.DEVIATIONS.items():
         schemas = oracle_generator.specification(vendor, corrected=False)["components"]["schemas"]
         for deviation in deviations:
-            place: Any = schemas
-            for key in deviation.place:
-                place = place.get(key, {})
-            assert place != deviation.truth, f"the document is right by now: drop the deviation at {deviation.place}"
+            position: Any = schemas
+            for key in deviation.path:
+                position = position.get(key, {})
+            assert position != deviation.truth, f"the document is right by now: drop the deviation at {deviation.path}"
 
 
 @pytest.mark.parametrize("vendor", oracle_generator.DOCUMENTS)

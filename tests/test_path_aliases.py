@@ -106,8 +106,8 @@ def test_no_row_leads_out_of_openais_api() -> None:
 @contextmanager
 def sdk(gateway: Gateway, base: str, kind: Any = openai.OpenAI, **options: Any) -> Iterator[Any]:
     with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:
-        given = {"base_url": gateway.url + base} if kind is openai.OpenAI else {"azure_endpoint": gateway.url + base}
-        yield kind(api_key="any", max_retries=0, timeout=10, http_client=http_client, **given, **options)
+        values = {"base_url": gateway.url + base} if kind is openai.OpenAI else {"azure_endpoint": gateway.url + base}
+        yield kind(api_key="any", max_retries=0, timeout=10, http_client=http_client, **values, **options)
 
 
 QUESTION: Any = [{"role": "user", "content": "Hello"}]
@@ -175,16 +175,16 @@ def test_azures_client_whole_and_streamed(demo: Gateway, base: str, options: dic
 
 def test_azures_client_asks_for_vectors(demo: Gateway) -> None:
     with sdk(demo, "", openai.AzureOpenAI, api_version="2024-10-21", azure_deployment="embed-v4.0") as client:
-        told = client.embeddings.with_raw_response.create(model="ada", input=["a", "b"], dimensions=256)
-        assert [len(one.embedding) for one in told.parse().data] == [256, 256]
-        assert told.headers["x-gateway-notes"] == "model ada -> embed-v4.0 (the deployment in the URL)"
+        response = client.embeddings.with_raw_response.create(model="ada", input=["a", "b"], dimensions=256)
+        assert [len(one.embedding) for one in response.parse().data] == [256, 256]
+        assert response.headers["x-gateway-notes"] == "model ada -> embed-v4.0 (the deployment in the URL)"
 
 
 def test_azures_client_of_today(demo: Gateway) -> None:
     """Its new API is OpenAI's, with the key in a header of its own."""
     with sdk(demo, "/openai/v1/") as client:
-        told = client.with_options(default_headers={"api-key": "any"}).responses.create(model=A, input="Say cobalt")
-        assert told.output_text == "cobalt"
+        response = client.with_options(default_headers={"api-key": "any"}).responses.create(model=A, input="Say cobalt")
+        assert response.output_text == "cobalt"
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_nothing_is_served_where_nothing_is_meant(theatre: Stage, path: str) -> 
     assert not any(b'"model"' in request.body for request in theatre.upstream.requests)
 
 
-def test_the_log_has_the_path_that_was_asked(theatre: Stage) -> None:
+def test_the_log_has_the_path_that_was_requested(theatre: Stage) -> None:
     theatre.plays(answered())
     seen = theatre.gateway.ask("POST", "/chat/completions/", {"model": A, "messages": QUESTION})
     line = theatre.gateway.log.line_of(seen.headers["x-request-id"])

@@ -27,7 +27,7 @@ ENABLED, DISABLED = {"type": "enabled"}, {"type": "disabled"}
 def thinking(model: str = AR, **fields: Any) -> tuple[Any, list[str]]:
     """What is sent as `thinking`, and the notes."""
     call = transcripts.call({"model": model, "messages": [USER], **fields})
-    return transcripts.sent(call).get("thinking"), [note.text for note in call.notes]
+    return transcripts.cohere_request(call).get("thinking"), [note.text for note in call.notes]
 
 
 def budget(tokens: int) -> dict[str, Any]:
@@ -90,16 +90,16 @@ ROWS: tuple[tuple[dict[str, Any], Any, list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("asked", "sent", "notes"), ROWS, ids=[json.dumps(row[0])[:70] for row in ROWS])
+@pytest.mark.parametrize(("requested", "expected", "notes"), ROWS, ids=[json.dumps(row[0])[:70] for row in ROWS])
 @pytest.mark.parametrize("model", [AR, APLUS, NORTH])
-def test_rows(model: str, asked: dict[str, Any], sent: Any, notes: list[str]) -> None:
-    assert thinking(model, **asked) == (sent, notes)
+def test_rows(model: str, requested: dict[str, Any], expected: Any, notes: list[str]) -> None:
+    assert thinking(model, **requested) == (expected, notes)
 
 
 @pytest.mark.parametrize("effort", sorted(BUDGETS))
 def test_c37_on_a_model_that_does_not_reason_it_is_left_out(effort: str) -> None:
-    sent, notes = thinking(A, reasoning_effort=effort)
-    assert sent is None
+    request, notes = thinking(A, reasoning_effort=effort)
+    assert request is None
     assert notes == ([] if effort == "none" else ["reasoning_effort ignored (this model does not reason)"])
 
 
@@ -108,7 +108,7 @@ def test_native_thinking_is_the_callers_business() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("requested", "param"),
     [
         ({"reasoning_effort": "lots"}, "reasoning_effort"),
         ({"reasoning_effort": ""}, "reasoning_effort"),
@@ -122,9 +122,9 @@ def test_native_thinking_is_the_callers_business() -> None:
     ids=json.dumps,
 )
 @pytest.mark.parametrize("model", [A, AR])
-def test_what_means_nothing_is_refused(model: str, asked: dict[str, Any], param: str) -> None:
+def test_what_means_nothing_is_refused(model: str, requested: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        thinking(model, **asked)
+        thinking(model, **requested)
     assert caught.value.failure.param == param
 
 
@@ -135,11 +135,11 @@ def test_what_means_nothing_is_refused(model: str, asked: dict[str, Any], param:
     st.one_of(st.none(), st.integers(1, 100_000)),
 )
 def test_the_budget_is_at_least_one_and_never_all(effort: str | None, tokens: int | None, limit: int | None) -> None:
-    sent, _ = thinking(reasoning={"effort": effort, "max_tokens": tokens}, max_tokens=limit)
-    if sent is not None and "token_budget" in sent:
-        assert sent["token_budget"] >= 1 and sent["type"] == "enabled"
-        assert limit is None or sent["token_budget"] < limit or limit == 1
-    if sent is not None and sent["type"] == "disabled":
+    request, _ = thinking(reasoning={"effort": effort, "max_tokens": tokens}, max_tokens=limit)
+    if request is not None and "token_budget" in request:
+        assert request["token_budget"] >= 1 and request["type"] == "enabled"
+        assert limit is None or request["token_budget"] < limit or limit == 1
+    if request is not None and request["type"] == "disabled":
         assert tokens == 0 or effort == "none"
 
 
@@ -152,15 +152,15 @@ THOUGHT = {
 
 
 def test_thoughts_can_be_hidden() -> None:
-    for asked, shown in (
+    for request, visible in (
         ({}, True),
         ({"reasoning": {"exclude": False}}, True),
         ({"reasoning": {"exclude": True}}, False),
     ):
-        call = transcripts.call({"model": AR, "messages": [USER], **asked})
+        call = transcripts.call({"model": AR, "messages": [USER], **request})
         (choice,) = transcripts.answered(call, THOUGHT)["choices"]
         assert choice["message"]["content"] == "Hi."
-        assert ("reasoning_content" in choice["message"]) is shown
+        assert ("reasoning_content" in choice["message"]) is visible
 
 
 def test_a_summary_that_nobody_writes_is_noted() -> None:

@@ -32,7 +32,7 @@ def translated(body: Mapping[str, Any] | bytes, **settings: Any) -> rerank.Reran
     return rerank.request(data, transcripts.context(**settings))
 
 
-def asked(**fields: Any) -> tuple[dict[str, Any], list[str]]:
+def cohere_request(**fields: Any) -> tuple[dict[str, Any], list[str]]:
     """What Cohere is sent, and the notes."""
     call = translated({"model": MODEL, "query": QUERY, "documents": [PARIS], **fields})
     return json.loads(call.bodies[0]), [note.text for note in call.notes]
@@ -40,7 +40,7 @@ def asked(**fields: Any) -> tuple[dict[str, Any], list[str]]:
 
 def refused(**fields: Any) -> tuple[str | None, str | None]:
     with pytest.raises(InvalidField) as caught:
-        asked(**fields)
+        cohere_request(**fields)
     return caught.value.failure.param, caught.value.failure.code
 
 
@@ -48,8 +48,8 @@ def refused(**fields: Any) -> tuple[str | None, str | None]:
 
 
 def test_texts_go_as_they_are() -> None:
-    sent, notes = asked(documents=[PARIS, ROME], top_n=3, max_tokens_per_doc=100)
-    assert sent == {
+    request, notes = cohere_request(documents=[PARIS, ROME], top_n=3, max_tokens_per_doc=100)
+    assert request == {
         "model": MODEL,
         "query": QUERY,
         "documents": [PARIS, ROME],
@@ -60,8 +60,8 @@ def test_texts_go_as_they_are() -> None:
 
 
 def test_the_model_is_resolved() -> None:
-    sent, notes = asked(model=f"cohere/{MODEL}")
-    assert (sent["model"], notes) == (MODEL, [])
+    request, notes = cohere_request(model=f"cohere/{MODEL}")
+    assert (request["model"], notes) == (MODEL, [])
     call = translated({"model": "best", "query": QUERY, "documents": [PARIS]}, aliases={"best": MODEL})
     assert call.model == MODEL
     assert [note.text for note in call.notes] == [f"model best -> {MODEL}"]
@@ -80,9 +80,9 @@ OBJECTS = (
 
 @pytest.mark.parametrize(("document", "fields", "text"), OBJECTS)
 def test_objects_become_texts(document: Any, fields: list[str] | None, text: str) -> None:
-    sent, notes = asked(documents=[document], **({"rank_fields": fields} if fields else {}))
-    assert sent["documents"] == [text]
-    assert "rank_fields" not in sent
+    request, notes = cohere_request(documents=[document], **({"rank_fields": fields} if fields else {}))
+    assert request["documents"] == [text]
+    assert "rank_fields" not in request
     assert notes == (
         ["documents emulated (objects ranked as text)"]
         if isinstance(document, dict)
@@ -91,8 +91,10 @@ def test_objects_become_texts(document: Any, fields: list[str] | None, text: str
 
 
 def test_what_other_dialects_say_besides() -> None:
-    sent, notes = asked(return_documents=True, max_chunks_per_doc=10, truncation=True, user="u", priority=2000)
-    assert set(sent) == {"model", "query", "documents", "priority"} and sent["priority"] == 999
+    request, notes = cohere_request(
+        return_documents=True, max_chunks_per_doc=10, truncation=True, user="u", priority=2000
+    )
+    assert set(request) == {"model", "query", "documents", "priority"} and request["priority"] == 999
     assert notes == [
         "max_chunks_per_doc ignored (`max_tokens_per_doc` truncates documents)",
         "user ignored (Cohere keeps no end-user ids)",
@@ -144,7 +146,9 @@ def test_strict_mode_refuses_what_is_ignored_and_takes_what_is_emulated() -> Non
 def test_cohere_defines_all_that_is_sent() -> None:
     validator = oracle.cohere_request_validator("/v2/rerank")
     for document, fields, _ in OBJECTS:
-        validator.check(asked(documents=[document, PARIS], rank_fields=fields, top_n=1, max_tokens_per_doc=5)[0])
+        validator.check(
+            cohere_request(documents=[document, PARIS], rank_fields=fields, top_n=1, max_tokens_per_doc=5)[0]
+        )
 
 
 # --- documents as texts -------------------------------------------------------------------------------------
@@ -180,15 +184,15 @@ RANKING = {
 DOCUMENTS = [{"text": ROME, "n": 1}, PARIS]
 
 
-def told(ranking: Any = RANKING, **fields: Any) -> dict[str, Any]:
+def response_of(ranking: Any = RANKING, **fields: Any) -> dict[str, Any]:
     call = translated({"model": f"cohere/{MODEL}", "query": QUERY, "documents": DOCUMENTS, **fields})
     data = ranking if isinstance(ranking, bytes) else json.dumps(ranking).encode()
-    found: dict[str, Any] = json.loads(call.translate_response([data]).body)
-    return found
+    document: dict[str, Any] = json.loads(call.translate_response([data]).body)
+    return document
 
 
 def test_both_dialects_in_one_answer() -> None:
-    assert told() == {
+    assert response_of() == {
         "id": "r1",
         "model": f"cohere/{MODEL}",
         "results": RANKING["results"],
@@ -199,8 +203,11 @@ def test_both_dialects_in_one_answer() -> None:
 
 
 def test_documents_come_back_as_they_were_sent() -> None:
-    assert [result["document"] for result in told(return_documents=True)["results"]] == [{"text": PARIS}, DOCUMENTS[0]]
-    assert all("document" not in result for result in told(return_documents=False)["results"])
+    assert [result["document"] for result in response_of(return_documents=True)["results"]] == [
+        {"text": PARIS},
+        DOCUMENTS[0],
+    ]
+    assert all("document" not in result for result in response_of(return_documents=False)["results"])
 
 
 def test_scores_are_passed_on_as_they_were_written() -> None:
@@ -215,10 +222,10 @@ def test_tokens_where_cohere_counts_them_and_spans_where_it_finds_them() -> None
         "results": [{"index": 0, "relevance_score": 0.5, "relevant_spans": spans}],
         "meta": {"billed_units": {"input_tokens": 12.0}, "tokens": {"input_tokens": 15}},
     }
-    found = told(ranking)
-    assert found["usage"] == {"prompt_tokens": 15, "total_tokens": 15}
-    assert found["results"][0]["relevant_spans"] == spans
-    assert found["id"].startswith("rerank-")
+    result = response_of(ranking)
+    assert result["usage"] == {"prompt_tokens": 15, "total_tokens": 15}
+    assert result["results"][0]["relevant_spans"] == spans
+    assert result["id"].startswith("rerank-")
     call = translated({"model": MODEL, "query": QUERY, "documents": DOCUMENTS}, usage_base="billed_units")
     outcome = call.translate_response([json.dumps(ranking).encode()]).usage
     assert (outcome.prompt_tokens, outcome.billed) == (12, {"input_tokens": 12.0})
@@ -233,7 +240,7 @@ def test_tokens_where_cohere_counts_them_and_spans_where_it_finds_them() -> None
 )
 def test_a_ranking_that_is_none(ranking: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
-        told(ranking)
+        response_of(ranking)
 
 
 # --- served -------------------------------------------------------------------------------------------------
@@ -292,7 +299,7 @@ def theatre() -> Iterator[Stage]:
         yield theatre
 
 
-def test_cohere_is_asked_once_and_its_refusal_told(theatre: Stage) -> None:
+def test_cohere_is_called_once_and_its_error_passed_on(theatre: Stage) -> None:
     theatre.plays(json_answer(200, RANKING))
     assert theatre.gateway.ask("POST", "/v1/rerank", body()).status == 200
     (request,) = theatre.upstream.requests

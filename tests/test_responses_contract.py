@@ -120,39 +120,39 @@ OPENAIS_OWN_ITEMS = ("custom_tool_call", "shell_call", "local_shell_call", "appl
 # --- events and responses -----------------------------------------------------------------------------------
 
 
-def _told(request: dict[str, Any], data: list[bytes]) -> list[Any]:
+def _stream_events(request: dict[str, Any], data: list[bytes]) -> list[Any]:
     """The whole stream, with what is told in the background before Cohere is asked."""
     call = golden.responses_call(request)
     queued = responses.queued_response(call).events if request.get("background") else ()
-    told = [*map(json.loads, queued), *golden.told(call.stream(), data)]
-    assert [event["sequence_number"] for event in told] == list(range(len(told)))
-    assert all(next(iter(event)) == "type" for event in told), "the framing finds an event's name at its beginning"
-    return told
+    results = [*map(json.loads, queued), *golden.stream_documents(call.stream(), data)]
+    assert [event["sequence_number"] for event in results] == list(range(len(results)))
+    assert all(next(iter(event)) == "type" for event in results), "the framing finds an event's name at its beginning"
+    return results
 
 
 @pytest.mark.parametrize("transcript", transcripts.transcripts(), ids=lambda one: one.name)
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_events(transcript: Transcript, shape: str) -> None:
-    told = _told(SHAPES[shape], transcript.data)
-    assert told
-    for event in told:
+    result = _stream_events(SHAPES[shape], transcript.data)
+    assert result
+    for event in result:
         _check(event)
 
 
 @property_of(100)
 @given(transcripts.walks(), st.sampled_from(sorted(SHAPES)))
-def test_events_of_any_walk(made: list[Event], shape: str) -> None:
-    for event in _told(SHAPES[shape], [json.dumps(event).encode() for event in made]):
+def test_events_of_any_walk(events: list[Event], shape: str) -> None:
+    for event in _stream_events(SHAPES[shape], [json.dumps(event).encode() for event in events]):
         _check(event)
 
 
 @property_of(100)
 @given(transcripts.answers(log_thinkers=True), st.sampled_from(sorted(SHAPES)))
-def test_events_and_the_response_of_any_answer(made: list[Event], shape: str) -> None:
-    for event in _told(SHAPES[shape], [json.dumps(event).encode() for event in made]):
+def test_events_and_the_response_of_any_answer(events: list[Event], shape: str) -> None:
+    for event in _stream_events(SHAPES[shape], [json.dumps(event).encode() for event in events]):
         _check(event)
     request = {**SHAPES[shape], "stream": False, "text": {}}
-    _check_whole(golden.responses_answer(golden.responses_call(request), transcripts.whole(made)))
+    _check_whole(golden.responses_answer(golden.responses_call(request), transcripts.whole(events)))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ ECHOED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", sorted(ECHOED))
-def test_what_was_asked_is_echoed(name: str) -> None:
+def test_what_was_requested_is_echoed(name: str) -> None:
     call = golden.responses_call({**PLAIN, "stream": False, name: ECHOED[name]})
     response = golden.responses_answer(call, transcripts.whole(_HELLO))
     assert response[name] == ECHOED[name]
@@ -252,8 +252,8 @@ def test_what_was_asked_is_echoed(name: str) -> None:
 )
 def test_the_format_is_echoed(form: dict[str, Any]) -> None:
     call = golden.responses_call({**PLAIN, "stream": False, "text": {"format": form}})
-    made = [*_HELLO[:2], transcripts.content_delta(0, "{}"), *_HELLO[3:]]
-    response = golden.responses_answer(call, transcripts.whole(made))
+    results = [*_HELLO[:2], transcripts.content_delta(0, "{}"), *_HELLO[3:]]
+    response = golden.responses_answer(call, transcripts.whole(results))
     _check_whole(response)
     assert {key: response["text"]["format"][key] for key in form} == form
 
@@ -265,8 +265,8 @@ def test_every_field_of_openais_has_a_row() -> None:
     assert oracle.openai_schema_properties("CreateResponse") <= {row.name for row in responses.TABLE.rows}
 
 
-def test_every_field_of_coheres_can_be_said() -> None:
-    sent = {row.to for row in responses.TABLE.rows if row.verdict is Verdict.SEND}
+def test_every_field_of_coheres_can_be_sent() -> None:
+    request = {row.to for row in responses.TABLE.rows if row.verdict is Verdict.SEND}
     read = {row.name for row in responses.TABLE.rows if row.verdict is Verdict.READ}
     elsewhere = {
         "messages": "input",
@@ -274,7 +274,7 @@ def test_every_field_of_coheres_can_be_said() -> None:
         "response_format": "text",
     }
     assert set(elsewhere.values()) <= read
-    assert oracle.cohere_request_properties("/v2/chat") - sent - read == set(elsewhere)
+    assert oracle.cohere_request_properties("/v2/chat") - request - read == set(elsewhere)
 
 
 def test_every_row_that_does_not_send_says_why() -> None:
@@ -306,7 +306,7 @@ _ANY_JSON = st.recursive(
 )
 
 
-def _asked(body: bytes) -> None:
+def _request(body: bytes) -> None:
     responses.state_options(body, "resp_1")
     responses.request(body, transcripts.context())
 
@@ -316,7 +316,7 @@ def _asked(body: bytes) -> None:
 def test_nonsense_in_a_field_is_a_400_at_worst(name: str, value: Any) -> None:
     request = {**PLAIN, name: value}
     try:
-        _asked(json.dumps(request).encode())
+        _request(json.dumps(request).encode())
     except InvalidField as error:
         failure = error.failure
         assert failure.status == (404 if isinstance(error, NotStored) else 400) and failure.message and failure.code
@@ -327,7 +327,7 @@ def test_nonsense_in_a_field_is_a_400_at_worst(name: str, value: Any) -> None:
 @given(st.lists(_ANY_JSON, max_size=3))
 def test_nonsense_for_items_is_a_400_at_worst(items: list[Any]) -> None:
     try:
-        _asked(json.dumps({**PLAIN, "input": [{"role": "user", "content": "Hi"}, *items]}).encode())
+        _request(json.dumps({**PLAIN, "input": [{"role": "user", "content": "Hi"}, *items]}).encode())
     except InvalidField as error:
         assert error.failure.status == (404 if isinstance(error, NotStored) else 400)
         assert (error.failure.param or "").startswith("input[")
@@ -337,7 +337,7 @@ def test_nonsense_for_items_is_a_400_at_worst(items: list[Any]) -> None:
 @given(st.one_of(st.binary(max_size=40), _ANY_JSON.map(lambda value: json.dumps(value).encode())))
 def test_nonsense_for_a_body_is_a_400(body: bytes) -> None:
     with pytest.raises(InvalidField):
-        _asked(body)
+        _request(body)
 
 
 @pytest.mark.parametrize(
@@ -354,4 +354,4 @@ def test_nonsense_for_a_body_is_a_400(body: bytes) -> None:
 )
 def test_a_body_that_is_no_utf8_is_a_400(body: bytes) -> None:
     with pytest.raises(InvalidField):
-        _asked(body)
+        _request(body)

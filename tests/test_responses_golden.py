@@ -25,5 +25,5 @@ def test_each_case_says_why(case: Path) -> None:
 
 
 @pytest.mark.parametrize("case", golden.cases("stream"), ids=lambda case: case.name)
-def test_each_stream_is_told_in_both_projections(case: Path) -> None:
+def test_each_stream_is_reported_in_both_projections(case: Path) -> None:
     assert (case / "chat.jsonl").exists() and (case / "responses.jsonl").exists()

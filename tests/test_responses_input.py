@@ -27,16 +27,16 @@ def ask(**fields: Any) -> dict[str, Any]:
     return {"model": A, "input": "Hello", **fields}
 
 
-def sent(request: dict[str, Any], **settings: Any) -> dict[str, Any]:
+def cohere_request(request: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """The one request that goes to Cohere."""
     (body,) = golden.responses_call(request, **settings).bodies
-    told: dict[str, Any] = json.loads(body)
-    return told
+    document: dict[str, Any] = json.loads(body)
+    return document
 
 
 def messages(*items: Any, **fields: Any) -> Any:
     """What Cohere gets as messages for these items."""
-    return sent(ask(input=list(items), **fields))["messages"]
+    return cohere_request(ask(input=list(items), **fields))["messages"]
 
 
 def notes(request: dict[str, Any]) -> list[str]:
@@ -75,11 +75,11 @@ def answer(text: str = "Hi.", **more: Any) -> dict[str, Any]:
 
 def called(*calls: tuple[str, str, str], **more: Any) -> dict[str, Any]:
     """Cohere's assistant message with these calls."""
-    made = [
+    results = [
         {"id": identity, "function": {"name": name, "arguments": arguments}, "type": "function"}
         for identity, name, arguments in calls
     ]
-    return {"role": "assistant", **more, "tool_calls": made}
+    return {"role": "assistant", **more, "tool_calls": results}
 
 
 # --- items --------------------------------------------------------------------------------------------------
@@ -212,15 +212,15 @@ def test_items(name: str) -> None:
 
 
 def test_text_for_input() -> None:
-    assert sent(ask())["messages"] == [HELLO]
+    assert cohere_request(ask())["messages"] == [HELLO]
 
 
 @pytest.mark.parametrize("detail", ["auto", "low", "high", None])
 def test_an_image_keeps_its_detail(detail: str | None) -> None:
     part = {"type": "input_image", "image_url": IMAGE, "detail": detail}
-    told = sent({"model": VISION, "input": [{"role": "user", "content": [part]}]})["messages"]
+    request = cohere_request({"model": VISION, "input": [{"role": "user", "content": [part]}]})["messages"]
     image = {"url": IMAGE} if detail is None else {"url": IMAGE, "detail": detail}
-    assert told == [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]
+    assert request == [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]
 
 
 def test_one_turn_of_a_reasoning_model_is_one_message() -> None:
@@ -229,24 +229,24 @@ def test_one_turn_of_a_reasoning_model_is_one_message() -> None:
         "input": [HELLO, thought("Hm."), answer("I look."), call_item("c1"), call_item("c2"), output_item("c1")],
         "tools": [WEATHER],
     }
-    told = sent(request)["messages"]
-    assert [message["role"] for message in told] == ["user", "assistant", "tool"]
-    turn = told[1]
+    result = cohere_request(request)["messages"]
+    assert [message["role"] for message in result] == ["user", "assistant", "tool"]
+    turn = result[1]
     assert [call["id"] for call in turn["tool_calls"]] == ["c1", "c2"]
     thinking = [part["thinking"] for part in turn["content"] if part["type"] == "thinking"]
     assert "".join(thinking) == "Hm.\n\nI look."
 
 
 def test_a_thought_goes_back_as_a_thinking_block() -> None:
-    told = sent({"model": REASONING, "input": [HELLO, thought("Hm."), answer("Hi."), HELLO]})["messages"]
+    request = cohere_request({"model": REASONING, "input": [HELLO, thought("Hm."), answer("Hi."), HELLO]})["messages"]
     parts = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hi."}]
-    assert told[1] == {"role": "assistant", "content": parts}
+    assert request[1] == {"role": "assistant", "content": parts}
 
 
 def test_a_summary_stands_for_its_thought() -> None:
     summary = {"type": "reasoning", "summary": [{"type": "summary_text", "text": t} for t in ("One.", "Two.")]}
-    told = sent({"model": REASONING, "input": [HELLO, summary, answer("Hi."), HELLO]})["messages"]
-    assert told[1]["content"][0] == {"type": "thinking", "thinking": "One.\n\nTwo."}
+    request = cohere_request({"model": REASONING, "input": [HELLO, summary, answer("Hi."), HELLO]})["messages"]
+    assert request[1]["content"][0] == {"type": "thinking", "thinking": "One.\n\nTwo."}
 
 
 def test_a_sealed_thought_is_opened_and_a_foreign_one_is_noted() -> None:
@@ -266,8 +266,8 @@ def test_a_sealed_thought_is_opened_and_a_foreign_one_is_noted() -> None:
 
 
 def test_two_messages_of_the_assistant_stay_two() -> None:
-    told = messages(HELLO, answer("One."), answer("Two."), HELLO)
-    assert [message.get("content") for message in told] == ["Hello", "One.", "Two.", "Hello"]
+    result = messages(HELLO, answer("One."), answer("Two."), HELLO)
+    assert [message.get("content") for message in result] == ["Hello", "One.", "Two.", "Hello"]
 
 
 # --- what was said before -----------------------------------------------------------------------------------
@@ -278,8 +278,8 @@ def test_history_comes_between_the_instructions_and_the_input() -> None:
     identity = ResponseIdentity(transcripts.CREATED, transcripts.UNIQUE)
     context = Context(identity, conversation=ConversationContext(history))
     request = ask(input=[output_item()], instructions="Be brief.", tools=[WEATHER], previous_response_id="resp_1")
-    told = json.loads(responses.request(json.dumps(request).encode(), context).bodies[0])["messages"]
-    assert told == [
+    result = json.loads(responses.request(json.dumps(request).encode(), context).bodies[0])["messages"]
+    assert result == [
         {"role": "system", "content": "Be brief."},
         HELLO,
         called(("c1", "get_weather", "{}"), tool_plan="I look."),
@@ -288,25 +288,25 @@ def test_history_comes_between_the_instructions_and_the_input() -> None:
 
 
 def test_instructions_go_first() -> None:
-    told = messages({"role": "system", "content": "Two."}, HELLO, instructions="One.")
-    assert told == [{"role": "system", "content": "One.\n\nTwo."}, HELLO]
+    result = messages({"role": "system", "content": "Two."}, HELLO, instructions="One.")
+    assert result == [{"role": "system", "content": "One.\n\nTwo."}, HELLO]
 
 
 @pytest.mark.parametrize("empty", ["", None])
 def test_empty_instructions_are_none(empty: str | None) -> None:
-    assert sent(ask(instructions=empty))["messages"] == [HELLO]
+    assert cohere_request(ask(instructions=empty))["messages"] == [HELLO]
 
 
-def test_the_requests_own_items_are_kept_with_ids() -> None:
+def test_the_requests_own_items_are_preserved_with_ids() -> None:
     body = json.dumps(ask(input=[{"id": "mine", **HELLO}, HELLO, call_item()])).encode()
-    kept = responses.state_options(body, "resp_abc").items
-    assert [identity for identity, _ in kept] == ["mine", "item_abc_1", "item_abc_2"]
-    items = [json.loads(item) for _, item in kept]
+    stored = responses.state_options(body, "resp_abc").items
+    assert [identity for identity, _ in stored] == ["mine", "item_abc_1", "item_abc_2"]
+    items = [json.loads(item) for _, item in stored]
     assert [item["id"] for item in items] == ["mine", "item_abc_1", "item_abc_2"]
     assert [item["type"] for item in items] == ["message", "message", "function_call"]
 
 
-def test_text_is_kept_as_an_item() -> None:
+def test_text_is_preserved_as_an_item() -> None:
     ((identity, item),) = responses.state_options(json.dumps(ask()).encode(), "resp_abc").items
     assert json.loads(item) == {
         "id": identity,
@@ -317,7 +317,7 @@ def test_text_is_kept_as_an_item() -> None:
     }
 
 
-def test_numbers_in_items_are_kept_as_they_are() -> None:
+def test_numbers_in_items_are_preserved_as_they_are() -> None:
     raw = b'{"model":"m","input":[{"role":"user","content":"a","x":1180591620717411303424,"y":1.10}]}'
     ((_, item),) = responses.state_options(raw, "resp_abc").items
     assert b"1180591620717411303424" in item and b"1.10" in item
@@ -447,21 +447,21 @@ def test_a_number_out_of_range_beside_an_unknown_key_is_a_400() -> None:
 
 
 def test_flat_tools_are_nested() -> None:
-    told = sent(ask(tools=[{**WEATHER, "description": "d", "strict": False}]))
-    assert told["tools"] == [
+    request = cohere_request(ask(tools=[{**WEATHER, "description": "d", "strict": False}]))
+    assert request["tools"] == [
         {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": UTILS}}
     ]
-    assert "strict_tools" not in told
+    assert "strict_tools" not in request
 
 
 def test_strict_tools_when_every_tool_allows_it() -> None:
-    assert sent(ask(tools=[{**WEATHER, "strict": True}, {**TIME, "strict": True}]))["strict_tools"] is True
-    assert "strict_tools" not in sent(ask(tools=[{**WEATHER, "strict": True}, TIME]))
+    assert cohere_request(ask(tools=[{**WEATHER, "strict": True}, {**TIME, "strict": True}]))["strict_tools"] is True
+    assert "strict_tools" not in cohere_request(ask(tools=[{**WEATHER, "strict": True}, TIME]))
 
 
 def test_a_tool_without_parameters_gets_an_empty_object() -> None:
-    told = sent(ask(tools=[{"type": "function", "name": "f", "parameters": None}]))
-    assert told["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+    request = cohere_request(ask(tools=[{"type": "function", "name": "f", "parameters": None}]))
+    assert request["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
 
 
 CODEX: list[dict[str, Any]] = [
@@ -484,24 +484,24 @@ def test_a_namespace_is_flattened_and_mapped_back() -> None:
     names = [tool["function"]["name"] for tool in json.loads(call.bodies[0])["tools"]]
     assert names[0] == "get_weather" and len(set(names)) == 4
     assert all(name.replace("_", "a").isalnum() for name in names), "what Cohere takes for a name"
-    made = [transcripts.message_start()]
+    results = [transcripts.message_start()]
     for index, name in enumerate(names):
-        made += [transcripts.call_start(index, name), transcripts.call_end(index)]
-    made.append(transcripts.message_end("TOOL_CALL"))
-    told = golden.told(call.stream(), [json.dumps(event).encode() for event in made])
+        results += [transcripts.call_start(index, name), transcripts.call_end(index)]
+    results.append(transcripts.message_end("TOOL_CALL"))
+    result = golden.stream_documents(call.stream(), [json.dumps(event).encode() for event in results])
     expected = [("get_weather", None), ("spawn", "agents"), ("get_weather", "agents"), ("shell", "agents")]
-    output = told[-1]["response"]["output"]
+    output = result[-1]["response"]["output"]
     assert [(item["name"], item.get("namespace")) for item in output] == expected
-    begun = [event["item"] for event in told if event["type"] == "response.output_item.added"]
+    begun = [event["item"] for event in result if event["type"] == "response.output_item.added"]
     assert [(item["name"], item.get("namespace")) for item in begun] == expected
-    done = [event["name"] for event in told if event["type"] == "response.function_call_arguments.done"]
+    done = [event["name"] for event in result if event["type"] == "response.function_call_arguments.done"]
     assert done == ["get_weather", "spawn", "get_weather"]
     assert output[-1]["type"] == "custom_tool_call"
     # And the calls come back in the history under the names they were sent by.
     back = [item if "input" in item else {**item, "arguments": "{}"} for item in output]
     outputs = [output_item(item["call_id"]) for item in output[:-1]]
     outputs.append(output_item(output[-1]["call_id"], type="custom_tool_call_output"))
-    again = sent(ask(input=[HELLO, *back, *outputs], tools=CODEX))
+    again = cohere_request(ask(input=[HELLO, *back, *outputs], tools=CODEX))
     assert [one["function"]["name"] for one in again["messages"][1]["tool_calls"]] == names
 
 
@@ -529,14 +529,14 @@ HOSTED = [
 @pytest.mark.parametrize("tool", HOSTED, ids=lambda tool: str(tool["type"]))
 def test_a_hosted_tool_is_ignored_with_one_note_and_refused_in_strict_mode(tool: dict[str, Any]) -> None:
     request = ask(tools=[WEATHER, tool])
-    assert [one["function"]["name"] for one in sent(request)["tools"]] == ["get_weather"]
+    assert [one["function"]["name"] for one in cohere_request(request)["tools"]] == ["get_weather"]
     assert notes(request) == [f"tools[].type {tool['type']} ignored (Cohere has no such tool)"]
     failure = refused(request, strict=True).failure
     assert (failure.param, failure.code) == ("tools[1].type", "unsupported_value")
 
 
 def test_only_hosted_tools_are_no_tools() -> None:
-    assert "tools" not in sent(ask(tools=HOSTED))
+    assert "tools" not in cohere_request(ask(tools=HOSTED))
 
 
 def test_a_key_of_a_tool_that_nobody_knows_is_noted() -> None:
@@ -565,9 +565,9 @@ CHOICES: dict[str, tuple[Any, str | None, list[str]]] = {
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_choice(name: str) -> None:
     choice, expected, names = CHOICES[name]
-    told = sent(ask(tools=[WEATHER, TIME], tool_choice=choice))
-    assert told.get("tool_choice") == expected
-    assert [tool["function"]["name"] for tool in told["tools"]] == names
+    request = cohere_request(ask(tools=[WEATHER, TIME], tool_choice=choice))
+    assert request.get("tool_choice") == expected
+    assert [tool["function"]["name"] for tool in request["tools"]] == names
 
 
 def test_a_choice_of_a_hosted_tool_is_noted() -> None:
@@ -578,12 +578,12 @@ def test_a_choice_of_a_hosted_tool_is_noted() -> None:
 
 @pytest.mark.parametrize(("fields", "calls"), [({"parallel_tool_calls": False}, 1), ({"max_tool_calls": 2}, 2)])
 def test_calls_beyond_the_limit_are_not_passed_on(fields: dict[str, Any], calls: int) -> None:
-    made = [transcripts.message_start()]
+    results = [transcripts.message_start()]
     for index in range(3):
-        made += [transcripts.call_start(index), transcripts.call_end(index)]
-    made.append(transcripts.message_end("TOOL_CALL"))
+        results += [transcripts.call_start(index), transcripts.call_end(index)]
+    results.append(transcripts.message_end("TOOL_CALL"))
     call = golden.responses_call(ask(tools=[WEATHER], **fields))
-    output = golden.responses_answer(call, transcripts.whole(made))["output"]
+    output = golden.responses_answer(call, transcripts.whole(results))["output"]
     assert [item["call_id"] for item in output] == [f"get_weather_{index}" for index in range(calls)]
 
 
@@ -599,7 +599,7 @@ JSON_SCHEMA: dict[str, Any] = {"type": "json_schema", "name": "x", "schema": SCH
 
 
 def formatted(form: Any, **fields: Any) -> Any:
-    return sent(ask(text={"format": form}, **fields)).get("response_format")
+    return cohere_request(ask(text={"format": form}, **fields)).get("response_format")
 
 
 def test_the_format() -> None:
@@ -609,7 +609,7 @@ def test_the_format() -> None:
     assert formatted({**JSON_SCHEMA, "strict": True}) == {"type": "json_object", "json_schema": SCHEMA}
 
 
-def test_a_strict_format_is_checked_and_asked_again() -> None:
+def test_a_strict_format_is_checked_and_retried() -> None:
     call = golden.responses_call(ask(text={"format": {**JSON_SCHEMA, "strict": True}}))
     assert call.second_attempt() is not None
     assert golden.responses_call(ask(text={"format": JSON_SCHEMA})).second_attempt() is None
@@ -619,13 +619,13 @@ def test_a_schema_missed_twice_can_be_a_refusal() -> None:
     call = golden.responses_call(ask(text={"format": {**JSON_SCHEMA, "strict": True}}), refuse_missed_schema=True)
     second = call.second_attempt()
     assert second is not None
-    made = [
+    results = [
         transcripts.message_start(),
         transcripts.content_start(0, "text", "no"),
         transcripts.content_end(0),
         transcripts.message_end(usage={"tokens": {"input_tokens": 5, "output_tokens": 1}}),
     ]
-    response = golden.responses_answer(second, transcripts.whole(made))
+    response = golden.responses_answer(second, transcripts.whole(results))
     (message,) = response["output"]
     assert response["status"] == "completed" and response["error"] is None
     assert message["content"][0]["type"] == "refusal" and message["id"].startswith("msg_")
@@ -635,11 +635,11 @@ def test_a_schema_missed_twice_can_be_a_refusal() -> None:
 def test_a_format_beside_tools_is_a_tool_that_stands_for_the_answer() -> None:
     request = ask(text={"format": JSON_SCHEMA}, tools=[WEATHER], stream=True)
     call = golden.responses_call(request)
-    told = json.loads(call.bodies[0])
-    assert "response_format" not in told and told["tool_choice"] == "REQUIRED"
-    names = [tool["function"]["name"] for tool in told["tools"]]
+    document = json.loads(call.bodies[0])
+    assert "response_format" not in document and document["tool_choice"] == "REQUIRED"
+    names = [tool["function"]["name"] for tool in document["tools"]]
     assert names == ["get_weather", "give_final_answer"]
-    made = [
+    results = [
         transcripts.message_start(),
         transcripts.call_start(0, "give_final_answer"),
         transcripts.call_delta(0, '{"n":'),
@@ -647,14 +647,16 @@ def test_a_format_beside_tools_is_a_tool_that_stands_for_the_answer() -> None:
         transcripts.call_end(0),
         transcripts.message_end("TOOL_CALL"),
     ]
-    final = golden.told(call.stream(), [json.dumps(event).encode() for event in made])[-1]["response"]
+    final = golden.stream_documents(call.stream(), [json.dumps(event).encode() for event in results])[-1]["response"]
     (message,) = final["output"]
     assert (message["type"], message["content"][0]["text"], final["status"]) == ("message", '{"n":1}', "completed")
 
 
 def test_a_format_while_a_tool_must_be_called_waits() -> None:
-    told = sent(ask(text={"format": JSON_SCHEMA}, tools=[WEATHER], tool_choice="required"))
-    assert "response_format" not in told and [tool["function"]["name"] for tool in told["tools"]] == ["get_weather"]
+    request = cohere_request(ask(text={"format": JSON_SCHEMA}, tools=[WEATHER], tool_choice="required"))
+    assert "response_format" not in request and [tool["function"]["name"] for tool in request["tools"]] == [
+        "get_weather"
+    ]
 
 
 def test_verbosity_has_no_effect_and_is_noted() -> None:
@@ -690,12 +692,12 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields(name: str) -> None:
     fields, expected = FIELDS[name]
-    assert sent(ask(**fields)) == {**sent(ask()), **expected}
+    assert cohere_request(ask(**fields)) == {**cohere_request(ask()), **expected}
     assert notes(ask(**fields)) == []
 
 
 def test_top_logprobs_hold_the_chosen_token_and_are_noted() -> None:
-    assert sent(ask(top_logprobs=2))["logprobs"] is True
+    assert cohere_request(ask(top_logprobs=2))["logprobs"] is True
     assert notes(ask(top_logprobs=2)) == ["top_logprobs adjusted 2 -> the chosen token alone"]
 
 
@@ -713,7 +715,7 @@ def test_more_than_the_model_writes_is_brought_down_under_its_own_name() -> None
     ],
 )
 def test_reasoning(reasoning: dict[str, Any], thinking: dict[str, Any]) -> None:
-    assert sent({"model": REASONING, "input": "Hello", "reasoning": reasoning})["thinking"] == thinking
+    assert cohere_request({"model": REASONING, "input": "Hello", "reasoning": reasoning})["thinking"] == thinking
 
 
 def test_what_is_included_without_effect_is_noted() -> None:
@@ -824,6 +826,6 @@ def test_what_codex_sends_is_taken() -> None:
         "client_metadata": {"a": "b"},
         "text": {"verbosity": "low"},
     }
-    told = sent(request)
-    assert [message["role"] for message in told["messages"]] == ["system", "user"]
-    assert len(told["tools"]) == 4 and told["stream"] is True
+    result = cohere_request(request)
+    assert [message["role"] for message in result["messages"]] == ["system", "user"]
+    assert len(result["tools"]) == 4 and result["stream"] is True

@@ -24,26 +24,26 @@ from translators.operations.responses import ResponsesTranslation
 from translators.operations.responses_answer import ResponsesStream
 
 CUT = transcripts.CUT
-ASKED: dict[str, Any] = {"model": transcripts.MODEL, "input": "Hello", "stream": True}
+REQUEST: dict[str, Any] = {"model": transcripts.MODEL, "input": "Hello", "stream": True}
 SHAPES: dict[str, dict[str, Any]] = {
-    "plain": ASKED,
-    "summaries": {**ASKED, "reasoning": {"summary": "auto"}},
-    "sealed": {**ASKED, "include": ["reasoning.encrypted_content"]},
-    "log probabilities": {**ASKED, "include": ["message.output_text.logprobs"]},
+    "plain": REQUEST,
+    "summaries": {**REQUEST, "reasoning": {"summary": "auto"}},
+    "sealed": {**REQUEST, "include": ["reasoning.encrypted_content"]},
+    "log probabilities": {**REQUEST, "include": ["message.output_text.logprobs"]},
     "one call": {
-        **ASKED,
+        **REQUEST,
         "parallel_tool_calls": False,
         "tools": [{"type": "function", "name": "get_weather"}, {"type": "function", "name": "f"}],
     },
     "namespaces": {
-        **ASKED,
+        **REQUEST,
         "tools": [
             {"type": "namespace", "name": "ns", "tools": [{"type": "function", "name": "get_weather"}]},
             {"type": "function", "name": "f"},
         ],
     },
-    "hidden thoughts": {**ASKED, "reasoning": {"exclude": True}},
-    "raw thoughts": {**ASKED, "settings": {"raw_thoughts": True}},
+    "hidden thoughts": {**REQUEST, "reasoning": {"exclude": True}},
+    "raw thoughts": {**REQUEST, "settings": {"raw_thoughts": True}},
 }
 """Requests, and under `settings` the operator's."""
 
@@ -59,14 +59,14 @@ def _call(shape: dict[str, Any]) -> ResponsesTranslation:
     return golden.responses_call(request, **request.pop("settings", {}))
 
 
-def _stream(shape: dict[str, Any] = ASKED) -> ResponsesStream:
+def _stream(shape: dict[str, Any] = REQUEST) -> ResponsesStream:
     stream = _call(shape).stream()
     assert isinstance(stream, ResponsesStream)
     return stream
 
 
-def _encoded(made: Iterable[Event]) -> list[bytes]:
-    return [json.dumps(event).encode() for event in made]
+def _encoded(created: Iterable[Event]) -> list[bytes]:
+    return [json.dumps(event).encode() for event in created]
 
 
 def _data(transcript: Transcript) -> list[bytes]:
@@ -79,10 +79,10 @@ def _data(transcript: Transcript) -> list[bytes]:
 # --- the grammar: one reader for everything below -----------------------------------------------------------
 
 
-def read(told: Sequence[Any]) -> dict[str, Any]:
+def read(document: Sequence[Any]) -> dict[str, Any]:
     """The Response that the last event holds. AssertionError unless the events before it are its making."""
-    assert [event["sequence_number"] for event in told] == list(range(len(told)))
-    *before, last = told
+    assert [event["sequence_number"] for event in document] == list(range(len(document)))
+    *before, last = document
     final: dict[str, Any] = last["response"]
     assert final["status"] == TERMINAL[last["type"]]
     assert not [event for event in before if event["type"] in TERMINAL or event["type"] == "error"]
@@ -104,11 +104,11 @@ def read(told: Sequence[Any]) -> dict[str, Any]:
     return final
 
 
-def _items(told: Sequence[Any]) -> list[Any]:
+def _items(document: Sequence[Any]) -> list[Any]:
     """The items of a stream in their order, each checked by its own grammar."""
     output: list[Any] = []
     group: list[Any] = []
-    for event in told:
+    for event in document:
         if event["type"].endswith("annotation.added") and event["output_index"] < len(output):
             # A citation that came when its item was done.
             late = output[event["output_index"]]
@@ -137,22 +137,22 @@ def _item(group: Sequence[Any]) -> Any:
     assert done["id"].endswith(f"_item_{first['output_index']}")
     assert all(event["item_id"] == done["id"] for event in middle)
     names = [event["type"].removeprefix("response.") for event in middle]
-    made = dict(added, status=done["status"])
+    created = dict(added, status=done["status"])
     if done["type"] == "function_call":
         assert added["arguments"] == ""
         assert names == ["function_call_arguments.delta"] * (len(names) - 1) + ["function_call_arguments.done"]
         *deltas, finished = middle
         assert finished["name"] == done["name"]
-        made["arguments"] = "".join(event["delta"] for event in deltas)
-        assert finished["arguments"] == made["arguments"]
+        created["arguments"] = "".join(event["delta"] for event in deltas)
+        assert finished["arguments"] == created["arguments"]
         if done["status"] == "completed":
             assert done["call_id"] and done["arguments"]
-        assert made == done
+        assert created == done
         return done
     family = _family(names)
     spoken = {"text": "output_text", "reasoning": "reasoning_text", "summary": "reasoning_summary_text"}[family]
     opening = "reasoning_summary_part" if family == "summary" else "content_part"
-    place = "summary" if family == "summary" else "content"
+    position = "summary" if family == "summary" else "content"
     assert names[0] == f"{opening}.added" and names[-2:] == [f"{spoken}.done", f"{opening}.done"]
     assert set(names[1:-2]) <= {f"{spoken}.delta", "output_text.annotation.added"}
     deltas = [event for event in middle if event["type"].endswith(".delta")]
@@ -169,10 +169,10 @@ def _item(group: Sequence[Any]) -> Any:
     if "citations" in middle[-1]["part"]:
         part["citations"] = middle[-1]["part"]["citations"]
     assert middle[-1]["part"] == part
-    made[place] = [part]
+    created[position] = [part]
     if "encrypted_content" in done:
-        made["encrypted_content"] = done["encrypted_content"]
-    assert made == done
+        created["encrypted_content"] = done["encrypted_content"]
+    assert created == done
     return done
 
 
@@ -202,32 +202,32 @@ def _family(names: Sequence[str]) -> str:
 @each_transcript
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_the_events_are_the_making_of_their_response(transcript: Transcript, shape: str) -> None:
-    read(golden.told(_stream(SHAPES[shape]), _data(transcript)))
+    read(golden.stream_documents(_stream(SHAPES[shape]), _data(transcript)))
 
 
 @property_of(400)
 @given(transcripts.answers(log_thinkers=True), shapes)
-def test_the_events_of_any_answer(made: list[Event], shape: dict[str, Any]) -> None:
-    final = read(golden.told(_stream(shape), _encoded(made)))
-    reason = made[-1]["delta"]["finish_reason"]
+def test_the_events_of_any_answer(created: list[Event], shape: dict[str, Any]) -> None:
+    final = read(golden.stream_documents(_stream(shape), _encoded(created)))
+    reason = created[-1]["delta"]["finish_reason"]
     assert final["status"] == ("incomplete" if reason == "MAX_TOKENS" else "completed")
 
 
 @property_of(400)
 @given(transcripts.walks(), shapes)
-def test_the_events_of_any_walk(made: list[Event], shape: dict[str, Any]) -> None:
-    read(golden.told(_stream(shape), _encoded(made)))
+def test_the_events_of_any_walk(created: list[Event], shape: dict[str, Any]) -> None:
+    read(golden.stream_documents(_stream(shape), _encoded(created)))
 
 
 @each_transcript
-def test_thoughts_are_told_in_one_family(transcript: Transcript) -> None:
+def test_thoughts_are_reported_in_one_family(transcript: Transcript) -> None:
     for name, absent in (("plain", "reasoning_text"), ("summaries", "reasoning_text"), ("raw thoughts", "summary")):
-        told = golden.told(_stream(SHAPES[name]), _data(transcript))
-        assert not [event["type"] for event in told if absent in event["type"]]
+        result = golden.stream_documents(_stream(SHAPES[name]), _data(transcript))
+        assert not [event["type"] for event in result if absent in event["type"]]
 
 
 def test_the_order_is_thoughts_words_calls() -> None:
-    made = [
+    results = [
         transcripts.message_start(),
         transcripts.plan_delta("I look."),
         transcripts.call_start(0, "f"),
@@ -237,7 +237,7 @@ def test_the_order_is_thoughts_words_calls() -> None:
         transcripts.call_end(1),
         transcripts.message_end("TOOL_CALL"),
     ]
-    final = read(golden.told(_stream(), _encoded(made)))
+    final = read(golden.stream_documents(_stream(), _encoded(results)))
     assert [item["type"] for item in final["output"]] == ["reasoning", "function_call", "function_call"]
     assert [item.get("arguments") for item in final["output"]] == [None, "{}", '{"a":1}']
     assert [item.get("call_id") for item in final["output"]] == [None, "f_0", "f_1"]
@@ -247,7 +247,7 @@ def test_the_order_is_thoughts_words_calls() -> None:
 
 
 def _same(data: Sequence[bytes], equal: Any, request: dict[str, Any]) -> None:
-    final = read(golden.told(_stream(request), data))
+    final = read(golden.stream_documents(_stream(request), data))
     try:
         answer = golden.responses_answer(_call({**request, "stream": False}), equal)
     except TranslationError as error:
@@ -271,39 +271,39 @@ UNBROKEN = [one for one in transcripts.transcripts() if one.name not in BROKEN]
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_a_stream_ends_in_the_whole_answer(transcript: Transcript, shape: str) -> None:
     data = _data(transcript)
-    made = [json.loads(one) for one in data if one != b"[DONE]"]
-    known = [event for event in made if event["type"] in events.TAGS]
-    _same(data, transcripts.whole(known), SHAPES[shape])
+    results = [json.loads(one) for one in data if one != b"[DONE]"]
+    settings = [event for event in results if event["type"] in events.TAGS]
+    _same(data, transcripts.whole(settings), SHAPES[shape])
 
 
 @property_of(400)
 @given(transcripts.answers(st.one_of(transcripts.GOOD_REASONS, st.sampled_from(["ERROR", "TIMEOUT"]))), shapes)
-def test_a_stream_of_any_answer_ends_in_the_whole_answer(made: list[Event], shape: dict[str, Any]) -> None:
-    _same(_encoded(made), transcripts.whole(made), shape)
+def test_a_stream_of_any_answer_ends_in_the_whole_answer(created: list[Event], shape: dict[str, Any]) -> None:
+    _same(_encoded(created), transcripts.whole(created), shape)
 
 
 @property_of(200)
 @given(transcripts.answers(log_thinkers=True))
-def test_so_does_one_of_log_probabilities_after_thinking(made: list[Event]) -> None:
-    _same(_encoded(made), transcripts.whole(made), SHAPES["log probabilities"])
+def test_so_does_one_of_log_probabilities_after_thinking(created: list[Event]) -> None:
+    _same(_encoded(created), transcripts.whole(created), SHAPES["log probabilities"])
 
 
 @property_of(200)
 @given(transcripts.answers(), shapes)
-def test_a_whole_answer_told_as_a_stream_is_the_same(made: list[Event], shape: dict[str, Any]) -> None:
+def test_a_whole_answer_replayed_as_a_stream_is_the_same(created: list[Event], shape: dict[str, Any]) -> None:
     """What a caller who streams gets where the answer must be seen whole first."""
     stream = _stream(shape)
-    told = [json.loads(document) for document in stream.whole(json.dumps(transcripts.whole(made)).encode())]
-    final = read(told)
+    results = [json.loads(document) for document in stream.whole(json.dumps(transcripts.whole(created)).encode())]
+    final = read(results)
     assert json.loads(stream.final()) == final
-    assert final == golden.responses_answer(_call({**shape, "stream": False}), transcripts.whole(made))
+    assert final == golden.responses_answer(_call({**shape, "stream": False}), transcripts.whole(created))
 
 
 _SOURCES = [{"type": "document", "id": "d1", "document": {"id": "d1", "url": "https://example.com/1"}}]
 
 
 def test_a_citation_of_an_earlier_text_is_not_lost() -> None:
-    made = [
+    results = [
         transcripts.message_start(),
         transcripts.content_start(0, "text", "One"),
         transcripts.content_end(0),
@@ -312,7 +312,7 @@ def test_a_citation_of_an_earlier_text_is_not_lost() -> None:
         transcripts.content_end(1),
         transcripts.message_end(),
     ]
-    _same(_encoded(made), transcripts.whole(made), ASKED)
+    _same(_encoded(results), transcripts.whole(results), REQUEST)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
@@ -320,16 +320,16 @@ def test_a_citation_of_an_earlier_text_is_not_lost() -> None:
 def test_a_citation_of_a_thought_is_not_lost(shape: str, late: bool) -> None:
     cited = transcripts.citation_start(3, 6, "One", type="THINKING_CONTENT", content_index=0, sources=_SOURCES)
     text = [transcripts.content_start(1, "text", "So"), transcripts.content_end(1)]
-    made = [
+    created = [
         transcripts.message_start(),
         transcripts.content_start(0, "thinking", "Hm One"),
         *([*text[:1], cited, *text[1:]] if late else [cited, transcripts.content_end(0), *text]),
         transcripts.message_end(),
     ]
-    _same(_encoded(made), transcripts.whole(made), SHAPES[shape])
-    thoughts = read(golden.told(_stream(SHAPES[shape]), _encoded(made)))["output"][:-1]
-    found = [one["sources"] for thought in thoughts for part in _parts(thought) for one in part["citations"]]
-    assert found == ([] if shape == "hidden thoughts" else [_SOURCES])
+    _same(_encoded(created), transcripts.whole(created), SHAPES[shape])
+    thoughts = read(golden.stream_documents(_stream(SHAPES[shape]), _encoded(created)))["output"][:-1]
+    results = [one["sources"] for thought in thoughts for part in _parts(thought) for one in part["citations"]]
+    assert results == ([] if shape == "hidden thoughts" else [_SOURCES])
 
 
 # --- both projections tell the same -------------------------------------------------------------------------
@@ -337,9 +337,9 @@ def test_a_citation_of_a_thought_is_not_lost(shape: str, late: bool) -> None:
 
 @property_of(300)
 @given(transcripts.answers())
-def test_chat_and_responses_tell_the_same(made: list[Event]) -> None:
-    answer = transcripts.whole(made)
-    response = golden.responses_answer(golden.responses_call({**ASKED, "stream": False}), answer)
+def test_chat_and_responses_tell_the_same(created: list[Event]) -> None:
+    answer = transcripts.whole(created)
+    response = golden.responses_answer(golden.responses_call({**REQUEST, "stream": False}), answer)
     completion = transcripts.answered(transcripts.call({**transcripts.REQUEST, "stream_options": None}), answer)
     message = completion["choices"][0]["message"]
     by_kind: dict[str, list[Any]] = {"message": [], "reasoning": [], "function_call": []}
@@ -362,12 +362,12 @@ def test_an_answer_is_completed_when_it_ends(streamed: bool, now: float, complet
     """And not before it began, should the clock have been set back."""
     plain = transcripts.context()
     context = replace(plain, identity=replace(plain.identity, now=lambda: transcripts.CREATED + now))
-    call = responses.request(json.dumps({**ASKED, "stream": streamed}).encode(), context)
-    made = [transcripts.message_start(), transcripts.message_end()]
+    call = responses.request(json.dumps({**REQUEST, "stream": streamed}).encode(), context)
+    results = [transcripts.message_start(), transcripts.message_end()]
     if streamed:
-        response = golden.told(call.stream(), _encoded(made))[-1]["response"]
+        response = golden.stream_documents(call.stream(), _encoded(results))[-1]["response"]
     else:
-        response = golden.responses_answer(call, transcripts.whole(made))
+        response = golden.responses_answer(call, transcripts.whole(results))
     assert response["created_at"] == transcripts.CREATED
     assert response["completed_at"] == transcripts.CREATED + completed
 
@@ -375,7 +375,7 @@ def test_an_answer_is_completed_when_it_ends(streamed: bool, now: float, complet
 # --- clean end ----------------------------------------------------------------------------------------------
 
 
-def _ends_cleanly(data: Sequence[bytes], request: dict[str, Any] = ASKED) -> None:
+def _ends_cleanly(data: Sequence[bytes], request: dict[str, Any] = REQUEST) -> None:
     for count in range(len(data) + 1):
         stream = _stream(request)
         documents: list[bytes] = []
@@ -420,8 +420,8 @@ def test_a_stream_that_is_cut_anywhere_fails_properly(transcript: Transcript) ->
 
 @property_of(150)
 @given(transcripts.walks(), shapes)
-def test_any_walk_that_is_cut_fails_properly(made: list[Event], shape: dict[str, Any]) -> None:
-    _ends_cleanly(_encoded(made), shape)
+def test_any_walk_that_is_cut_fails_properly(created: list[Event], shape: dict[str, Any]) -> None:
+    _ends_cleanly(_encoded(created), shape)
 
 
 CUT_INSIDE: dict[str, tuple[list[Event], list[tuple[str, str]]]] = {
@@ -457,9 +457,9 @@ CUT_INSIDE: dict[str, tuple[list[Event], list[tuple[str, str]]]] = {
 @pytest.mark.parametrize("ending", ["cut", "ERROR", "TIMEOUT", "MAX_TOKENS"])
 @pytest.mark.parametrize("where", sorted(CUT_INSIDE))
 def test_what_was_being_written_is_incomplete(where: str, ending: str) -> None:
-    made, expected = CUT_INSIDE[where]
+    created, expected = CUT_INSIDE[where]
     more = [] if ending == "cut" else [transcripts.message_end(ending)]
-    final = read(golden.told(_stream(), _encoded([*made, *more])))
+    final = read(golden.stream_documents(_stream(), _encoded([*created, *more])))
     assert final["status"] == ("incomplete" if ending == "MAX_TOKENS" else "failed")
     assert [(item["type"], item["status"]) for item in final["output"]] == expected
     if ending == "MAX_TOKENS":
@@ -467,8 +467,8 @@ def test_what_was_being_written_is_incomplete(where: str, ending: str) -> None:
 
 
 def test_an_end_without_a_beginning_has_one_all_the_same() -> None:
-    told = golden.told(_stream(), _encoded([transcripts.message_end("COMPLETE")]))
-    assert [event["type"] for event in told] == ["response.created", "response.in_progress", "response.completed"]
+    result = golden.stream_documents(_stream(), _encoded([transcripts.message_end("COMPLETE")]))
+    assert [event["type"] for event in result] == ["response.created", "response.in_progress", "response.completed"]
 
 
 # --- determinism --------------------------------------------------------------------------------------------
@@ -477,10 +477,10 @@ def test_an_end_without_a_beginning_has_one_all_the_same() -> None:
 @each_transcript
 def test_the_same_in_the_same_out(transcript: Transcript) -> None:
     data = _data(transcript)
-    call = golden.responses_call(ASKED)
-    first = golden.told(call.stream(), data)
-    assert first == golden.told(call.stream(), data), "nothing of one answer is left in the call"
-    assert first == golden.told(_stream(), data)
+    call = golden.responses_call(REQUEST)
+    first = golden.stream_documents(call.stream(), data)
+    assert first == golden.stream_documents(call.stream(), data), "nothing of one answer is left in the call"
+    assert first == golden.stream_documents(_stream(), data)
 
 
 @each_transcript
@@ -502,12 +502,12 @@ def test_two_streams_of_one_call_do_not_mix(transcript: Transcript) -> None:
 
 @property_of(500)
 @given(st.lists(malformed.broken_events(), max_size=5), shapes)
-@example([b"\xff"], ASKED)
-@example([b'"message-end"'], ASKED)
-@example([b"[" * 100_000], ASKED)
-@example([b'{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"\\ud800"}}}}'], ASKED)
-@example([b'{"type":"message-end","delta":{"usage":{"tokens":{"input_tokens":1e300}}}}'], ASKED)
-@example([b'{"type":5}'], ASKED)
+@example([b"\xff"], REQUEST)
+@example([b'"message-end"'], REQUEST)
+@example([b"[" * 100_000], REQUEST)
+@example([b'{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"\\ud800"}}}}'], REQUEST)
+@example([b'{"type":"message-end","delta":{"usage":{"tokens":{"input_tokens":1e300}}}}'], REQUEST)
+@example([b'{"type":5}'], REQUEST)
 def test_broken_data_raises_one_thing_only(data: list[bytes], shape: dict[str, Any]) -> None:
     stream = _stream(shape)
     documents: list[bytes] = []
@@ -524,9 +524,9 @@ def test_broken_data_raises_one_thing_only(data: list[bytes], shape: dict[str, A
 
 @property_of(300)
 @given(malformed.JUNK, transcripts.answers(), st.sampled_from(["id", "message", "finish_reason", "usage", "logprobs"]))
-def test_broken_answers_raise_one_family_only(junk: Any, made: list[Event], key: str) -> None:
-    call = golden.responses_call({**ASKED, "stream": False})
-    for answer in ({**transcripts.whole(made), key: junk}, junk):
+def test_broken_answers_raise_one_family_only(junk: Any, created: list[Event], key: str) -> None:
+    call = golden.responses_call({**REQUEST, "stream": False})
+    for answer in ({**transcripts.whole(created), key: junk}, junk):
         try:
             assert golden.responses_answer(call, answer)["object"] == "response"
         except TranslationError as error:

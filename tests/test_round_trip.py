@@ -32,16 +32,16 @@ def ask(app: ASGIApp, body: bytes) -> tuple[int, bytes]:
     """`POST /v2/chat` without a network: status and body."""
 
     async def exchange() -> tuple[int, bytes]:
-        asked, told = [{"type": "http.request", "body": body, "more_body": False}], list[Message]()
+        request, result = [{"type": "http.request", "body": body, "more_body": False}], list[Message]()
 
         async def receive() -> Message:
-            if asked:
-                return asked.pop()
+            if request:
+                return request.pop()
             await asyncio.Event().wait()
             raise AssertionError("the caller never leaves")
 
         async def send(message: Message) -> None:
-            told.append(message)
+            result.append(message)
 
         headers = [(b"authorization", b"Bearer any"), (b"content-type", b"application/json")]
         scope = {
@@ -50,15 +50,15 @@ def ask(app: ASGIApp, body: bytes) -> tuple[int, bytes]:
             **{"query_string": b"", "root_path": "", "headers": headers, "client": None, "server": None},
         }
         await app(scope, receive, send)
-        data = b"".join(message.get("body", b"") for message in told)
-        return told[0]["status"], data
+        data = b"".join(message.get("body", b"") for message in result)
+        return result[0]["status"], data
 
     return asyncio.run(exchange())
 
 
 # --- how clients keep an answer -----------------------------------------------------------------------------
 
-KEPT: dict[str, Callable[[sdk.ChatCompletionMessage], dict[str, Any]]] = {
+HISTORIES: dict[str, Callable[[sdk.ChatCompletionMessage], dict[str, Any]]] = {
     "model_dump": lambda message: message.model_dump(),
     "without nulls": lambda message: message.model_dump(exclude_none=True),
     "only what was set": lambda message: message.model_dump(exclude_unset=True),
@@ -71,9 +71,9 @@ KEPT: dict[str, Callable[[sdk.ChatCompletionMessage], dict[str, Any]]] = {
 }
 
 
-def kept(answer: Any, how: str) -> dict[str, Any]:
+def history_of(answer: Any, how: str) -> dict[str, Any]:
     """The history's message of a completion."""
-    return KEPT[how](sdk.ChatCompletion.model_validate(answer).choices[0].message)
+    return HISTORIES[how](sdk.ChatCompletion.model_validate(answer).choices[0].message)
 
 
 def gathered(documents: list[Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def turn(request: dict[str, Any], how: str) -> tuple[dict[str, Any], dict[str, A
     status, data = ask(EMULATOR, body)
     assert status == 200, data
     if not call.streamed:
-        return json.loads(data)["message"], kept(transcripts.answered(call, data), how), json.loads(body)
+        return json.loads(data)["message"], history_of(transcripts.answered(call, data), how), json.loads(body)
     decoder = sse.Decoder()
     documents = transcripts.chunks(call, [*decoder.feed(data), *decoder.end()])
     events = [json.loads(one) for one in decoder_data(data) if one != b"[DONE]"]
@@ -116,14 +116,14 @@ def same(original: dict[str, Any], returned: dict[str, Any]) -> None:
     ]
     assert returned.get("tool_calls", []) == calls
     assert returned.get("tool_plan") == (original.get("tool_plan") or None)
-    assert _said(returned) == _said(original)
+    assert _texts(returned) == _texts(original)
 
 
 def _or_empty(arguments: str) -> str:
     return arguments if arguments not in ("", "null") else "{}"
 
 
-def _said(message: dict[str, Any]) -> list[tuple[str, str]]:
+def _texts(message: dict[str, Any]) -> list[tuple[str, str]]:
     content = message.get("content") or []
     if isinstance(content, str):
         return [("text", content)]
@@ -156,7 +156,7 @@ PROMPTS = (
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("how", HISTORIES)
 @pytest.mark.parametrize("model", [*PLANNING, *REASONING])
 def test_a_turn_with_calls_comes_back_as_it_was(model: str, how: str, streamed: bool) -> None:
     messages: list[dict[str, Any]] = [{"role": "user", "content": PROMPTS[1]}]
@@ -175,7 +175,7 @@ def test_a_turn_with_calls_comes_back_as_it_was(model: str, how: str, streamed: 
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("how", HISTORIES)
 @pytest.mark.parametrize("model", [*PLANNING, *REASONING])
 def test_an_answer_in_words_comes_back_as_it_was(model: str, how: str, streamed: bool) -> None:
     document = {"id": "d1", "data": {"title": "Rye", "url": "https://example.com", "text": "Rye keeps for a week."}}
@@ -185,7 +185,7 @@ def test_an_answer_in_words_comes_back_as_it_was(model: str, how: str, streamed:
     messages += [message, {"role": "user", "content": "And wheat?"}]
     _, _, seen = turn(request, how)
     same(original, seen["messages"][1])
-    kinds = [kind for kind, _ in _said(seen["messages"][1])]
+    kinds = [kind for kind, _ in _texts(seen["messages"][1])]
     assert kinds == (["thinking", "text"] if model in REASONING else ["text"])
 
 
@@ -194,7 +194,7 @@ def test_an_answer_in_words_comes_back_as_it_was(model: str, how: str, streamed:
     model=st.sampled_from([*PLANNING, *REASONING]),
     tools=st.lists(st.sampled_from(TOOLS), min_size=1, max_size=4, unique_by=lambda one: str(one["function"]["name"])),
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=3),
-    how=st.sampled_from(sorted(KEPT)),
+    how=st.sampled_from(sorted(HISTORIES)),
     results=st.sampled_from(
         ["Sunny", "", '{"n": 9}', [{"type": "text", "text": "Sunny"}, {"type": "text", "text": ""}]]
     ),
@@ -254,7 +254,7 @@ def test_the_old_form_round_trips(model: str) -> None:
     (before, after) = original, seen["messages"][1]
     assert [call["function"] for call in after["tool_calls"]] == [call["function"] for call in before["tool_calls"]]
     assert seen["messages"][2]["tool_call_id"] == after["tool_calls"][0]["id"]
-    assert (after.get("tool_plan"), _said(after)) == (before.get("tool_plan"), _said(before))
+    assert (after.get("tool_plan"), _texts(after)) == (before.get("tool_plan"), _texts(before))
 
 
 @pytest.mark.parametrize("model", [*PLANNING, *REASONING])
@@ -265,5 +265,5 @@ def test_a_history_whose_tools_are_gone_is_taken(model: str) -> None:
     messages += [message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "Sunny"}]
     _, answer, seen = turn({"model": model, "messages": messages}, "model_dump")
     assert answer["content"] and not answer.get("tool_calls")
-    (remembered,) = (one for one in seen["messages"] if one["role"] == "assistant")
-    assert remembered["tool_calls"][0]["function"]["name"] == "mcp_weather_now"
+    (stored,) = (one for one in seen["messages"] if one["role"] == "assistant")
+    assert stored["tool_calls"][0]["function"]["name"] == "mcp_weather_now"

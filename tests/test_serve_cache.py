@@ -45,34 +45,34 @@ class Patient(Gateway):
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
-def kept(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def caching(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Over a script, with a key of its own, so that no two tests share what is in Redis."""
     with stage(key=secrets.token_hex(8), cache=CacheSettings(store=request.param), redis_url=URL) as staged:
         staged.gateway = Patient(**vars(staged.gateway))
         yield staged
 
 
-def asked(staged: Stage) -> int:
+def upstream_calls(staged: Stage) -> int:
     """How often Cohere was asked."""
     return len(staged.upstream.requests)
 
 
-def test_the_second_answer_costs_nothing(kept: Stage) -> None:
-    kept.plays(answered("One."), answered("Two."))
-    first, second = kept.gateway.chat(**ZERO), kept.gateway.chat(**ZERO)
+def test_the_second_answer_costs_nothing(caching: Stage) -> None:
+    caching.plays(answered("One."), answered("Two."))
+    first, second = caching.gateway.chat(**ZERO), caching.gateway.chat(**ZERO)
     assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
-    assert first.text == second.text == "One." and asked(kept) == 1
+    assert first.text == second.text == "One." and upstream_calls(caching) == 1
     assert first.body["usage"] == second.body["usage"]
-    line = kept.gateway.log.line_of(second.headers["x-request-id"])
+    line = caching.gateway.log.line_of(second.headers["x-request-id"])
     assert line["cache"] == "hit" and "upstream_ms" not in line
 
 
-def test_streams_are_replayed_as_streams(kept: Stage) -> None:
-    kept.plays(streamed("On", "e."), streamed("Two."))
+def test_streams_are_replayed_as_streams(caching: Stage) -> None:
+    caching.plays(streamed("On", "e."), streamed("Two."))
     ask: dict[str, Any] = {**ZERO, "stream": True, "stream_options": {"include_usage": True}}
-    first, second = kept.gateway.chat(**ask), kept.gateway.chat(**ask)
+    first, second = caching.gateway.chat(**ask), caching.gateway.chat(**ask)
     assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
-    assert first.text == second.text == "One." and asked(kept) == 1
+    assert first.text == second.text == "One." and upstream_calls(caching) == 1
     assert second.frames[-1] == "[DONE]"
     stamp = {"id", "created"}
     assert [{k: v for k, v in chunk.items() if k not in stamp} for chunk in first.chunks] == [
@@ -80,29 +80,29 @@ def test_streams_are_replayed_as_streams(kept: Stage) -> None:
     ]
 
 
-def test_several_choices_are_kept_apart(kept: Stage) -> None:
-    kept.plays(answered("One."), answered("Two."), answered("Three."))
-    first, second = kept.gateway.chat(n=2, **ZERO), kept.gateway.chat(n=2, **ZERO)
+def test_several_choices_are_separate(caching: Stage) -> None:
+    caching.plays(answered("One."), answered("Two."), answered("Three."))
+    first, second = caching.gateway.chat(n=2, **ZERO), caching.gateway.chat(n=2, **ZERO)
     texts = [[choice["message"]["content"] for choice in seen.body["choices"]] for seen in (first, second)]
     assert texts[0] == texts[1] and sorted(texts[0]) == ["One.", "Two."]
 
 
-def test_chance_is_not_kept_unless_it_is_asked_for(kept: Stage) -> None:
-    kept.plays(answered("One."), answered("Two."), answered("Three."))
-    assert "x-gateway-cache" not in kept.gateway.chat().headers
+def test_random_responses_are_not_cached_unless_requested(caching: Stage) -> None:
+    caching.plays(answered("One."), answered("Two."), answered("Three."))
+    assert "x-gateway-cache" not in caching.gateway.chat().headers
     ttl = {"x-gateway-cache-ttl": "60"}
-    first, second = kept.gateway.chat(headers=ttl), kept.gateway.chat(headers=ttl)
+    first, second = caching.gateway.chat(headers=ttl), caching.gateway.chat(headers=ttl)
     assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
     assert first.text == second.text == "Two."
 
 
 @pytest.mark.parametrize("headers", [{"x-gateway-cache": "bypass"}, {"x-gateway-cache-ttl": "0"}], ids=str)
-def test_past_the_cache(kept: Stage, headers: dict[str, str]) -> None:
-    kept.plays(answered("One."), answered("Two."), answered("Three."))
-    kept.gateway.chat(**ZERO)
-    passed = kept.gateway.chat(headers=headers, **ZERO)
+def test_past_the_cache(caching: Stage, headers: dict[str, str]) -> None:
+    caching.plays(answered("One."), answered("Two."), answered("Three."))
+    caching.gateway.chat(**ZERO)
+    passed = caching.gateway.chat(headers=headers, **ZERO)
     assert (passed.text, passed.headers["x-gateway-cache"]) == ("Two.", "bypass")
-    assert kept.gateway.chat(**ZERO).text == "One.", "and nothing of it was kept"
+    assert caching.gateway.chat(**ZERO).text == "One.", "and nothing of it was kept"
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_past_the_cache(kept: Stage, headers: dict[str, str]) -> None:
     ],
     ids=str,
 )
-def test_what_is_the_same_question(kept: Stage, one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
-    kept.plays(answered("One."), streamed("Two.") if other.get("stream") else answered("Two."))
-    kept.gateway.chat(**ZERO, **one)
-    assert kept.gateway.chat(**ZERO, **other).headers["x-gateway-cache"] == ("hit" if same else "miss")
+def test_what_is_the_same_question(caching: Stage, one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
+    caching.plays(answered("One."), streamed("Two.") if other.get("stream") else answered("Two."))
+    caching.gateway.chat(**ZERO, **one)
+    assert caching.gateway.chat(**ZERO, **other).headers["x-gateway-cache"] == ("hit" if same else "miss")
 
 
-def test_callers_do_not_share(kept: Stage) -> None:
-    kept.plays(answered("One."), answered("Two."))
-    kept.gateway.chat(**ZERO)
-    other = kept.gateway.chat(headers={"authorization": "Bearer another"}, **ZERO)
+def test_callers_do_not_share(caching: Stage) -> None:
+    caching.plays(answered("One."), answered("Two."))
+    caching.gateway.chat(**ZERO)
+    other = caching.gateway.chat(headers={"authorization": "Bearer another"}, **ZERO)
     assert (other.text, other.headers["x-gateway-cache"]) == ("Two.", "miss")
 
 
@@ -139,10 +139,10 @@ def test_callers_do_not_share(kept: Stage) -> None:
     ],
     ids=["a refusal", "a failed answer", "nonsense"],
 )
-def test_failures_are_not_kept(kept: Stage, script: Any) -> None:
-    kept.plays(script, answered("Good."))
-    assert kept.gateway.chat(**ZERO).status >= 500
-    assert kept.gateway.chat(**ZERO).text == "Good."
+def test_failures_are_not_cached(caching: Stage, script: Any) -> None:
+    caching.plays(script, answered("Good."))
+    assert caching.gateway.chat(**ZERO).status >= 500
+    assert caching.gateway.chat(**ZERO).text == "Good."
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_failures_are_not_kept(kept: Stage, script: Any) -> None:
     ],
     ids=str,
 )
-def test_headers_that_mean_nothing_are_refused(kept: Stage, headers: dict[str, str]) -> None:
-    seen = kept.gateway.chat(headers=headers)
+def test_headers_that_mean_nothing_are_refused(caching: Stage, headers: dict[str, str]) -> None:
+    seen = caching.gateway.chat(headers=headers)
     assert seen.status == 400 and next(iter(headers)) in seen.error["message"]
 
 
@@ -178,64 +178,64 @@ TOOL: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "pay
     ],
     ids=["cut off", "a call of a tool", "a stream that is cut off", "a stream without an end"],
 )
-def test_what_is_cut_off_or_calls_a_tool_is_not_kept(kept: Stage, script: Any, fields: dict[str, Any]) -> None:
-    kept.plays(script, streamed("Good.") if "stream" in fields else answered("Good."))
-    assert kept.gateway.chat(**ZERO, **fields).headers["x-gateway-cache"] == "miss"
-    second = kept.gateway.chat(**ZERO, **fields)
+def test_what_is_cut_off_or_calls_a_tool_is_not_cached(caching: Stage, script: Any, fields: dict[str, Any]) -> None:
+    caching.plays(script, streamed("Good.") if "stream" in fields else answered("Good."))
+    assert caching.gateway.chat(**ZERO, **fields).headers["x-gateway-cache"] == "miss"
+    second = caching.gateway.chat(**ZERO, **fields)
     assert (second.text, second.headers["x-gateway-cache"]) == ("Good.", "miss")
 
 
 @pytest.mark.parametrize("cut", [0, 1], ids=["the first", "the last"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_one_choice_that_is_cut_off_is_enough(kept: Stage, cut: int, stream: bool) -> None:
-    def said(finish: str) -> Any:
+def test_one_choice_that_is_cut_off_is_enough(caching: Stage, cut: int, stream: bool) -> None:
+    def text(finish: str) -> Any:
         return event_stream(transcript(*story(ending=end(finish)))) if stream else answered(finish=finish)
 
     # The choices are asked at once, so which of them a script answers is chance; both orders are in the two cases.
-    scripts = [said("COMPLETE"), said("COMPLETE")]
-    scripts[cut] = said("MAX_TOKENS")
-    kept.plays(*scripts, said("COMPLETE"))
+    scripts = [text("COMPLETE"), text("COMPLETE")]
+    scripts[cut] = text("MAX_TOKENS")
+    caching.plays(*scripts, text("COMPLETE"))
     for _ in range(2):
-        seen = kept.gateway.chat(n=2, stream=stream, **ZERO)
+        seen = caching.gateway.chat(n=2, stream=stream, **ZERO)
         assert seen.status == 200 and seen.headers["x-gateway-cache"] == "miss"
 
 
-def test_what_fails_a_stricter_check_is_asked_for_again(kept: Stage) -> None:
+def test_what_fails_a_stricter_check_is_retried(caching: Stage) -> None:
     """Cohere is told nothing of `strict`, so both ask it for the same, but only one of them checks the answer."""
 
     def form(strict: bool) -> dict[str, Any]:
         schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
         return {"type": "json_schema", "json_schema": {"name": "x", "strict": strict, "schema": schema}}
 
-    kept.plays(answered('{"b": 1}'), answered('{"a": 1}'))
-    lax = kept.gateway.chat(response_format=form(False), **ZERO)
-    strict = kept.gateway.chat(response_format=form(True), **ZERO)
+    caching.plays(answered('{"b": 1}'), answered('{"a": 1}'))
+    lax = caching.gateway.chat(response_format=form(False), **ZERO)
+    strict = caching.gateway.chat(response_format=form(True), **ZERO)
     assert (lax.text, strict.text) == ('{"b": 1}', '{"a": 1}')
-    assert strict.headers["x-gateway-cache"] == "miss" and asked(kept) == 2
-    assert kept.gateway.chat(response_format=form(True), **ZERO).headers["x-gateway-cache"] == "hit"
+    assert strict.headers["x-gateway-cache"] == "miss" and upstream_calls(caching) == 2
+    assert caching.gateway.chat(response_format=form(True), **ZERO).headers["x-gateway-cache"] == "hit"
 
 
 DAMAGED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
-    "nonsense": lambda found: [b"nonsense" for _ in found],
-    "empty": lambda found: [b"" for _ in found],
-    "JSON of another kind": lambda found: [b"[]" for _ in found],
-    "cut off": lambda found: [one[: len(one) // 2] for one in found],
-    "a bit": lambda found: [one[:-2] + bytes([one[-2] ^ 1]) + one[-1:] for one in found],
-    "the seal": lambda found: [bytes([one[0] ^ 1]) + one[1:] for one in found],
-    "without its seal": lambda found: [one[MAC_BYTES:] for one in found],
-    "another's": lambda found: found[::-1],
+    "nonsense": lambda result: [b"nonsense" for _ in result],
+    "empty": lambda result: [b"" for _ in result],
+    "JSON of another kind": lambda result: [b"[]" for _ in result],
+    "cut off": lambda result: [one[: len(one) // 2] for one in result],
+    "a bit": lambda result: [one[:-2] + bytes([one[-2] ^ 1]) + one[-1:] for one in result],
+    "the seal": lambda result: [bytes([one[0] ^ 1]) + one[1:] for one in result],
+    "without its seal": lambda result: [one[MAC_BYTES:] for one in result],
+    "another's": lambda result: result[::-1],
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+@pytest.mark.parametrize("fault", DAMAGED.values(), ids=DAMAGED.keys())
 def test_what_was_damaged_in_the_store_is_a_miss(
-    monkeypatch: pytest.MonkeyPatch, damage: Callable[[list[bytes]], list[bytes]]
+    monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[bytes]], list[bytes]]
 ) -> None:
     get = MemoryCache.get
 
     async def damaged(cache: MemoryCache, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = [one for one in await get(cache, keys) if one is not None]
-        return [*damage(found)] if len(found) == len(keys) else [None for _ in keys]
+        results = [one for one in await get(cache, keys) if one is not None]
+        return [*fault(results)] if len(results) == len(keys) else [None for _ in keys]
 
     ways: dict[str, dict[str, Any]] = {
         CHAT: {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "n": 2, "model": A},
@@ -289,8 +289,8 @@ def test_without_a_cache_the_wish_is_noted() -> None:
 
 
 def test_a_cache_that_fails_is_a_miss() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
     with stage(cache=CacheSettings(store="redis"), redis_url=f"redis://127.0.0.1:{port}/0") as staged:
         staged.plays(answered("One."), answered("Two."))
         assert [seen(staged.gateway) for seen in (_chat, _chat)] == [(200, "One.", "miss"), (200, "Two.", "miss")]
@@ -302,7 +302,7 @@ def _chat(gateway: Gateway) -> tuple[int, str, str]:
     return seen.status, seen.text, seen.headers["x-gateway-cache"]
 
 
-def test_responses_are_not_kept() -> None:
+def test_responses_are_not_cached() -> None:
     """They are remembered under ids of their own."""
     with stage(cache=CacheSettings(store="memory")) as staged:
         staged.plays(answered("One."), answered("Two."))
@@ -310,7 +310,7 @@ def test_responses_are_not_kept() -> None:
         for _ in range(2):
             seen = staged.gateway.ask("POST", "/v1/responses", body)
             assert seen.status == 200 and "x-gateway-cache" not in seen.headers
-        assert asked(staged) == 2
+        assert upstream_calls(staged) == 2
 
 
 # --- embeddings: kept by the piece --------------------------------------------------------------------------

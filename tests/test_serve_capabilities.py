@@ -25,14 +25,14 @@ def stubborn(request: Request) -> Script:
 
 def ask(base: str) -> tuple[dict[str, object], str]:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "tools": [TOOL], "tool_choice": "required"}
-    asked = urllib.request.Request(
+    request = urllib.request.Request(
         f"{base}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(asked, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return json.loads(answer.read()), answer.headers.get("x-gateway-notes", "")
 
 
-def test_a_refused_tool_choice_is_emulated_and_remembered() -> None:
+def test_a_refused_tool_choice_is_emulated_and_learned() -> None:
     with ScriptedUpstream(stubborn).run_in_thread() as upstream:
         settings = Settings(cohere_api_key=["key"], cohere_base_url=upstream.url, log="off")
         with serve(lambda: create_app(settings)) as base:
@@ -40,6 +40,6 @@ def test_a_refused_tool_choice_is_emulated_and_remembered() -> None:
                 answer, notes = ask(base)
                 assert answer["choices"][0]["finish_reason"] == "tool_calls"  # type: ignore[index]
                 assert "tool_choice emulated (required: an instruction to the model)" in notes
-        sent = [request.json() for request in upstream.requests]
-    assert ["tool_choice" in body for body in sent] == [True, False, False]
-    assert "You must call the tool look now" in sent[1]["messages"][0]["content"]
+        requests = [request.json() for request in upstream.requests]
+    assert ["tool_choice" in body for body in requests] == [True, False, False]
+    assert "You must call the tool look now" in requests[1]["messages"][0]["content"]

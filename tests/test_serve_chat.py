@@ -92,10 +92,10 @@ def test_a_streamed_answer_says_the_same(sdk: openai.OpenAI) -> None:
 async def test_async(async_sdk: openai.AsyncOpenAI) -> None:
     whole = await async_sdk.chat.completions.create(model=A, messages=HELLO)
     assert whole.choices[0].message.content == COUNTED
-    said = ""
+    text = ""
     async for chunk in await async_sdk.chat.completions.create(model=A, messages=HELLO, stream=True):
-        said += chunk.choices[0].delta.content or ""
-    assert said == COUNTED
+        text += chunk.choices[0].delta.content or ""
+    assert text == COUNTED
     models = [model.id async for model in async_sdk.models.list()]
     assert f"cohere/{A}" in models
 
@@ -120,9 +120,9 @@ def test_the_stream_helper(sdk: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_where_an_answer_is_cut(sdk: openai.OpenAI, stream: bool) -> None:
-    asked: Any = sdk.chat.completions.create(model=A, messages=HELLO, max_tokens=4, stream=stream)
-    reasons = [chunk.choices[0].finish_reason for chunk in asked if chunk.choices] if stream else [None]
-    reason = reasons[-1] if stream else asked.choices[0].finish_reason
+    request: Any = sdk.chat.completions.create(model=A, messages=HELLO, max_tokens=4, stream=stream)
+    reasons = [chunk.choices[0].finish_reason for chunk in request if chunk.choices] if stream else [None]
+    reason = reasons[-1] if stream else request.choices[0].finish_reason
     assert reason == "length"
     stopped: Any = sdk.chat.completions.create(model=A, messages=HELLO, stop="3", stream=stream)
     if stream:
@@ -152,14 +152,14 @@ def test_reasoning(sdk: openai.OpenAI) -> None:
     assert answer.choices[0].message.content == COUNTED
     assert answer.usage is not None and answer.usage.completion_tokens_details is not None
     assert (answer.usage.completion_tokens_details.reasoning_tokens or 0) > 0
-    thought, said = "", ""
+    thought, text = "", ""
     for chunk in sdk.chat.completions.create(model=REASONING, messages=HELLO, stream=True):
         delta = chunk.choices[0].delta
         more = (delta.model_extra or {}).get("reasoning_content") or ""
-        assert not (more and said), "the thought comes before the words"
+        assert not (more and text), "the thought comes before the words"
         thought += more
-        said += delta.content or ""
-    assert (thought, said) == (extra["reasoning_content"], COUNTED)
+        text += delta.content or ""
+    assert (thought, text) == (extra["reasoning_content"], COUNTED)
 
 
 def test_a_model_that_does_not_reason_says_nothing_of_it(sdk: openai.OpenAI) -> None:
@@ -170,11 +170,15 @@ def test_a_model_that_does_not_reason_says_nothing_of_it(sdk: openai.OpenAI) -> 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_picture(sdk: openai.OpenAI, stream: bool) -> None:
     parts: Any = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": PIXEL}}]
-    asked: Any = sdk.chat.completions.create(model=VISION, messages=[{"role": "user", "content": parts}], stream=stream)
-    said = (
-        "".join(chunk.choices[0].delta.content or "" for chunk in asked) if stream else asked.choices[0].message.content
+    request: Any = sdk.chat.completions.create(
+        model=VISION, messages=[{"role": "user", "content": parts}], stream=stream
     )
-    assert re.search(r"2\s*[x×]\s*2|png|image|picture", said, re.IGNORECASE)
+    text = (
+        "".join(chunk.choices[0].delta.content or "" for chunk in request)
+        if stream
+        else request.choices[0].message.content
+    )
+    assert re.search(r"2\s*[x×]\s*2|png|image|picture", text, re.IGNORECASE)
 
 
 def test_a_picture_on_a_model_without_eyes(sdk: openai.OpenAI) -> None:
@@ -275,10 +279,10 @@ def test_the_tool_loop_streamed(sdk: openai.OpenAI, model: str) -> None:
         ],
     }
     history: list[Any] = [*PARIS, turn, result]
-    said = ""
+    text = ""
     for chunk in sdk.chat.completions.create(model=model, messages=history, tools=TOOLS, stream=True):
-        said += chunk.choices[0].delta.content or ""
-    assert "22 degrees" in said
+        text += chunk.choices[0].delta.content or ""
+    assert "22 degrees" in text
 
 
 def test_parallel_calls(sdk: openai.OpenAI) -> None:
@@ -439,18 +443,18 @@ NOTES: tuple[tuple[dict[str, Any], str], ...] = (
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("asked", "note"), NOTES, ids=[note for _, note in NOTES])
-def test_notes(demo: Gateway, asked: dict[str, Any], note: str, stream: bool) -> None:
-    seen = demo.chat(**asked, stream=stream)
+@pytest.mark.parametrize(("requested", "note"), NOTES, ids=[note for _, note in NOTES])
+def test_notes(demo: Gateway, requested: dict[str, Any], note: str, stream: bool) -> None:
+    seen = demo.chat(**requested, stream=stream)
     assert seen.status == 200
     assert note in seen.headers["x-gateway-notes"]
 
 
 def test_several_notes_in_one_line(demo: Gateway) -> None:
     seen = demo.chat(model="command-r-plus", temperature=1.4, logit_bias={"1": 1})
-    found = seen.headers["x-gateway-notes"].split("; ")
-    assert len(found) == 3
-    assert {one.split(" ")[0] for one in found} == {"model", "temperature", "logit_bias"}
+    result = seen.headers["x-gateway-notes"].split("; ")
+    assert len(result) == 3
+    assert {one.split(" ")[0] for one in result} == {"model", "temperature", "logit_bias"}
 
 
 def test_many_notes_are_counted(demo: Gateway) -> None:
@@ -493,16 +497,16 @@ EQUIVALENT: dict[str, Any] = {
 
 @pytest.mark.parametrize("field", EQUIVALENT)
 def test_nothing_to_note(demo: Gateway, field: str) -> None:
-    asked = {field: EQUIVALENT[field]} | ({"tools": TOOLS} if field == "tool_choice" else {})
-    seen = demo.chat(**asked)
+    request = {field: EQUIVALENT[field]} | ({"tools": TOOLS} if field == "tool_choice" else {})
+    seen = demo.chat(**request)
     assert seen.status == 200
     assert "x-gateway-notes" not in seen.headers
     # And strict mode takes it.
-    assert demo.chat(**asked, headers={"x-gateway-strict": "true"}).status == 200
+    assert demo.chat(**request, headers={"x-gateway-strict": "true"}).status == 200
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("requested", "param"),
     [
         ({"temperature": 1.4}, "temperature"),
         ({"logit_bias": {"1": 1}}, "logit_bias"),
@@ -512,10 +516,10 @@ def test_nothing_to_note(demo: Gateway, field: str) -> None:
     ],
 )
 @pytest.mark.parametrize("value", ["true", "True", " true "])
-def test_strict(demo: Gateway, asked: dict[str, Any], param: str, value: str) -> None:
-    seen = demo.chat(**asked, headers={"x-gateway-strict": value})
+def test_strict(demo: Gateway, requested: dict[str, Any], param: str, value: str) -> None:
+    seen = demo.chat(**requested, headers={"x-gateway-strict": value})
     assert (seen.status, seen.error["param"]) == (400, param)
-    assert demo.chat(**asked, headers={"x-gateway-strict": "false"}).status == 200
+    assert demo.chat(**requested, headers={"x-gateway-strict": "false"}).status == 200
 
 
 def test_strict_does_not_mind_what_was_only_noted(demo: Gateway) -> None:
@@ -550,12 +554,12 @@ def test_every_answer_says_that_it_is_the_emulators(demo: Gateway) -> None:
 
 def test_every_answer_has_an_id_of_its_own(demo: Gateway) -> None:
     ids = [seen.headers["x-request-id"] for seen in everything(demo)]
-    assert all(re.fullmatch(r"req_[0-9a-f]{24}", found) for found in ids)
+    assert all(re.fullmatch(r"req_[0-9a-f]{24}", result) for result in ids)
     assert len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("value", "expected"),
     [
         ("abc-123_x.y", True),
         ("a" * 128, True),
@@ -568,19 +572,19 @@ def test_every_answer_has_an_id_of_its_own(demo: Gateway) -> None:
         ('{"a":1}', False),
     ],
 )
-def test_the_callers_id(demo: Gateway, given: str, taken: bool) -> None:
+def test_the_callers_id(demo: Gateway, value: str, expected: bool) -> None:
     for body in ({"model": A, "messages": [USER]}, {}):
-        found = demo.post(body, {"x-request-id": given}).headers["x-request-id"]
-        assert (found == given) is taken
-        assert taken or re.fullmatch(r"req_[0-9a-f]{24}", found)
+        response = demo.post(body, {"x-request-id": value}).headers["x-request-id"]
+        assert (response == value) is expected
+        assert expected or re.fullmatch(r"req_[0-9a-f]{24}", response)
 
 
-@pytest.mark.parametrize("asked", [{}, {"stream": True}, {"model": "no-such"}, {"model": f"{A}@503"}])
-def test_coheres_trace(demo: Gateway, asked: dict[str, Any]) -> None:
-    assert re.fullmatch(r"[0-9a-f]{32}", demo.chat(**asked).headers["x-cohere-trace-id"])
+@pytest.mark.parametrize("requested", [{}, {"stream": True}, {"model": "no-such"}, {"model": f"{A}@503"}])
+def test_coheres_trace(demo: Gateway, requested: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[0-9a-f]{32}", demo.chat(**requested).headers["x-cohere-trace-id"])
 
 
-def test_no_trace_where_cohere_was_not_asked(demo: Gateway) -> None:
+def test_no_trace_where_cohere_was_not_called(demo: Gateway) -> None:
     assert "x-cohere-trace-id" not in demo.chat(temperature="hot").headers
 
 
@@ -591,15 +595,17 @@ def test_nothing_of_coheres_own_headers_is_passed_on(demo: Gateway) -> None:
 
 def test_odd_text_survives(sdk: openai.OpenAI) -> None:
     text = 'Grüße 世界 🌍 \u2028 <b>&amp;</b> \\ " \t ñ'
-    said = f'Reply with exactly this: "{text}"'
+    texts = f'Reply with exactly this: "{text}"'
     for stream in (False, True):
-        asked: Any = sdk.chat.completions.create(model=A, messages=[{"role": "user", "content": said}], stream=stream)
-        found = (
-            "".join(chunk.choices[0].delta.content or "" for chunk in asked)
-            if stream
-            else asked.choices[0].message.content
+        request: Any = sdk.chat.completions.create(
+            model=A, messages=[{"role": "user", "content": texts}], stream=stream
         )
-        assert "Grüße 世界 🌍" in found and "<b>&amp;</b>" in found
+        result = (
+            "".join(chunk.choices[0].delta.content or "" for chunk in request)
+            if stream
+            else request.choices[0].message.content
+        )
+        assert "Grüße 世界 🌍" in result and "<b>&amp;</b>" in result
 
 
 def test_a_large_picture(demo: Gateway) -> None:

@@ -59,7 +59,7 @@ def streamed(size: int) -> Script:
     for index, (name, arguments) in enumerate(CALLS.items()):
         text = json.dumps(arguments)
         events.append(call_start(index, name, identity=f"{name}_1"))
-        events += [call_delta(index, text[place : place + size]) for place in range(0, len(text), size)]
+        events += [call_delta(index, text[position : position + size]) for position in range(0, len(text), size)]
         events.append(call_end(index))
     return event_stream(transcript(*events, message_end("TOOL_CALL")))
 
@@ -189,8 +189,8 @@ def test_a_shell_in_a_container_is_not_the_callers(on: Stage) -> None:
 def test_the_official_sdk_accumulates_a_custom_call(on: Stage) -> None:
     on.plays(streamed(3))
     with on.gateway.client() as client:
-        asked: dict[str, Any] = {"model": A, "input": "Go", "tools": TOOLS, "store": False}
-        with client.responses.stream(**asked) as stream:
+        request: dict[str, Any] = {"model": A, "input": "Go", "tools": TOOLS, "store": False}
+        with client.responses.stream(**request) as stream:
             pieces = [event.delta for event in stream if event.type == "response.custom_tool_call_input.delta"]
             response = stream.get_final_response()
     assert "".join(pieces) == PATCH

@@ -41,7 +41,7 @@ def home(
 
 
 @pytest.mark.parametrize(
-    ("path", "asked"),
+    ("path", "requested"),
     [
         ("", "/v2/chat"),
         ("/", "/v2/chat"),
@@ -51,19 +51,19 @@ def home(
         ("/a/b-c/d", "/a/b-c/d/v2/chat"),
     ],
 )
-def test_a_path_before_the_api(path: str, asked: str) -> None:
+def test_a_path_before_the_api(path: str, requested: str) -> None:
     with home(path) as (gateway, upstream):
         assert gateway.chat().status == 200
-        assert upstream.requests[0].path == asked
+        assert upstream.requests[0].path == requested
 
 
 def test_headers_of_the_operators() -> None:
     headers = {"x-tenant": "blue", "X-Client-Name": "our gateway"}
     with home(upstream=UpstreamSettings(headers=headers)) as (gateway, upstream):
         assert gateway.chat().status == 200
-        sent = upstream.requests[0].headers
-        assert (sent["x-tenant"], sent["x-client-name"]) == (["blue"], ["our gateway"])
-        assert sent["authorization"] == [f"Bearer {SERVER_KEY}"]
+        request = upstream.requests[0].headers
+        assert (request["x-tenant"], request["x-client-name"]) == (["blue"], ["our gateway"])
+        assert request["authorization"] == [f"Bearer {SERVER_KEY}"]
 
 
 def test_headers_in_the_environment() -> None:
@@ -168,13 +168,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         return folder / name
 
     server, client = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    shown = issued("client", client, False)
+    visible = issued("client", client, False)
     return Certificates(
         file("ca.pem", issued("authority", authority, True)),
         file("server.pem", issued("server", server, False) + private(server)),
-        file("client.pem", shown),
+        file("client.pem", visible),
         file("client.key", private(client)),
-        file("both.pem", shown + private(client)),
+        file("both.pem", visible + private(client)),
     )
 
 
@@ -192,10 +192,10 @@ def test_without_it_nobody_is_trusted(certificates: Certificates) -> None:
 
 @pytest.mark.parametrize("files", ["two", "one"])
 def test_a_client_certificate(certificates: Certificates, files: str) -> None:
-    shown: dict[str, Any] = {"client_certificate": str(certificates.both)}
+    visible: dict[str, Any] = {"client_certificate": str(certificates.both)}
     if files == "two":
-        shown = {"client_certificate": str(certificates.client), "client_key": str(certificates.client_key)}
-    settings = UpstreamSettings(ca_file=str(certificates.ca), **shown)
+        visible = {"client_certificate": str(certificates.client), "client_key": str(certificates.client_key)}
+    settings = UpstreamSettings(ca_file=str(certificates.ca), **visible)
     with home(tls=certificates.tls(asks_back=True), upstream=settings) as (gateway, _):
         assert gateway.chat().status == 200
 
@@ -217,7 +217,7 @@ def test_without_it_the_server_refuses(certificates: Certificates) -> None:
         ({"client_key": "nowhere.pem"}, "upstream.client_certificate is missing"),
     ],
 )
-def test_files_that_cannot_be_used_are_told_at_the_start(files: dict[str, Any], says: str) -> None:
+def test_files_that_cannot_be_used_are_reported_at_the_start(files: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingError, match=says):
         create_app(Settings(upstream=UpstreamSettings(**files)))
 
@@ -246,5 +246,5 @@ def test_the_environments_proxy(exempt: bool, monkeypatch: pytest.MonkeyPatch) -
         with gateway_over("http://cohere.invalid/api", cohere_api_key=[SERVER_KEY]) as gateway:
             seen = gateway.chat()
         assert seen.status == (502 if exempt else 200)
-        asked = [request.path for request in proxy.requests]
-        assert asked == ([] if exempt else ["http://cohere.invalid/api/v2/chat"])
+        requests = [request.path for request in proxy.requests]
+        assert requests == ([] if exempt else ["http://cohere.invalid/api/v2/chat"])

@@ -66,29 +66,29 @@ IN_TIME = 0.25
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stage]:
     """The caller's key is the Cohere key."""
-    with stage() as found:
-        yield found
+    with stage() as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Stage]:
     """The server's Cohere key is used."""
-    with stage(cohere_api_key=[SERVER_KEY]) as found:
-        yield found
+    with stage(cohere_api_key=[SERVER_KEY]) as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Stage]:
     """A gateway that does not wait for long."""
-    with stage(timeouts=Timeouts(first_event=IN_TIME, between_events=IN_TIME)) as found:
-        yield found
+    with stage(timeouts=Timeouts(first_event=IN_TIME, between_events=IN_TIME)) as staged:
+        yield staged
 
 
 # --- the table ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Told:
+class Expected:
     """What the caller is told. `retry` is the header `x-should-retry`, None when there must be none."""
 
     status: int
@@ -96,7 +96,7 @@ class Told:
     code: str | None
     param: str | None = None
     retry: str | None = None
-    loud: bool = False
+    alerts: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,29 +106,29 @@ class Row:
     name: str
     status: int
     body: Any
-    own: Told
-    server: Told | None = None  # None: the same
+    own: Expected
+    server: Expected | None = None  # None: the same
     says: str = ""  # a part of the message, where it is Cohere's own sentence; "" means any
 
 
-def invalid(param: str | None, code: str = "invalid_value") -> Told:
-    return Told(400, "invalid_request_error", code, param)
+def invalid(param: str | None, code: str = "invalid_value") -> Expected:
+    return Expected(400, "invalid_request_error", code, param)
 
 
-def bad_gateway(code: str) -> Told:
-    return Told(502, "server_error", code)
+def bad_gateway(code: str) -> Expected:
+    return Expected(502, "server_error", code)
 
 
-OURS = Told(502, "server_error", "upstream_auth", retry="false", loud=True)
+OURS = Expected(502, "server_error", "upstream_auth", retry="false", alerts=True)
 TRIAL = (
     "You are using a Trial key, which is limited to {} API calls / {}. You can continue to use the Trial key for free"
     " or upgrade to a Production key"
 )
 NO_MODEL = "model 'xyz' not found, make sure the correct model ID was used and that you have access to the model."
 GONE = "model 'command-r-plus' was removed on September 15, 2025. See https://docs.cohere.com/docs/models"
-MISSING = Told(404, "invalid_request_error", "model_not_found")
-A_MINUTE = Told(429, "rate_limit_error", "rate_limit_exceeded")
-A_MONTH = Told(429, "insufficient_quota", "insufficient_quota", retry="false")
+MISSING = Expected(404, "invalid_request_error", "model_not_found")
+A_MINUTE = Expected(429, "rate_limit_error", "rate_limit_exceeded")
+A_MONTH = Expected(429, "insufficient_quota", "insufficient_quota", retry="false")
 BILLING = "Please add or update your payment method at https://dashboard.cohere.com/billing?tab=payment to continue"
 UNUSABLE = "your request resulted in an invalid tool generation. Try updating the messages or tool definitions"
 
@@ -176,29 +176,29 @@ REFUSALS = (
         "401",
         401,
         {"message": "invalid api token"},
-        Told(401, "authentication_error", "invalid_api_key"),
+        Expected(401, "authentication_error", "invalid_api_key"),
         OURS,
     ),
-    Row("401 without a word", 401, b"", Told(401, "authentication_error", "invalid_api_key"), OURS),
+    Row("401 without a word", 401, b"", Expected(401, "authentication_error", "invalid_api_key"), OURS),
     Row(
         "402",
         402,
         {"message": BILLING},
-        Told(402, "insufficient_quota", "insufficient_quota"),
-        Told(429, "insufficient_quota", "insufficient_quota", retry="false", loud=True),
+        Expected(402, "insufficient_quota", "insufficient_quota"),
+        Expected(429, "insufficient_quota", "insufficient_quota", retry="false", alerts=True),
     ),
     Row(
         "403",
         403,
         {"message": "your api key does not have permission to perform this operation"},
-        Told(403, "permission_error", "permission_denied"),
+        Expected(403, "permission_error", "permission_denied"),
         OURS,
     ),
     Row(
         "403 names a model",
         403,
         {"message": "you do not have access to the model 'command-x'"},
-        Told(403, "permission_error", "permission_denied"),
+        Expected(403, "permission_error", "permission_denied"),
         MISSING,
     ),
     Row("404 unknown", 404, {"id": "5f1c", "message": NO_MODEL}, MISSING, says=NO_MODEL),
@@ -207,14 +207,14 @@ REFUSALS = (
         "422 tools",
         422,
         {"error_type": "INVALID_TOOL_GENERATION", "message": UNUSABLE},
-        Told(422, "invalid_request_error", "INVALID_TOOL_GENERATION"),
+        Expected(422, "invalid_request_error", "INVALID_TOOL_GENERATION"),
         says=UNUSABLE,
     ),
     Row(
         "422 no answer",
         422,
         {"error_type": "NO_VALID_RESPONSE_GENERATED", "message": "No valid response generated. Try updating messages"},
-        Told(422, "invalid_request_error", "NO_VALID_RESPONSE_GENERATED"),
+        Expected(422, "invalid_request_error", "NO_VALID_RESPONSE_GENERATED"),
     ),
     Row("429 trial minute", 429, {"message": TRIAL.format(20, "minute")}, A_MINUTE, says="20 API calls / minute"),
     Row(
@@ -237,7 +237,7 @@ REFUSALS = (
         "498",
         498,
         {"message": "blocked input: please adjust your prompt and try again"},
-        Told(400, "invalid_request_error", "content_filter"),
+        Expected(400, "invalid_request_error", "content_filter"),
         says="blocked input",
     ),
     Row("499", 499, {"message": "request cancelled"}, bad_gateway("upstream_cancelled")),
@@ -245,10 +245,10 @@ REFUSALS = (
     Row("500 without a word", 500, b"", bad_gateway("upstream_error")),
     Row("501", 501, {"message": "not implemented"}, bad_gateway("upstream_not_implemented")),
     Row("502 HTML", 502, HTML, bad_gateway("upstream_error")),
-    Row("503", 503, {"message": "unavailable"}, Told(503, "server_error", "upstream_unavailable")),
-    Row("503 HTML", 503, HTML, Told(503, "server_error", "upstream_unavailable")),
-    Row("504", 504, {"message": "timed out"}, Told(504, "server_error", "upstream_timeout")),
-    Row("504 without a word", 504, b"", Told(504, "server_error", "upstream_timeout")),
+    Row("503", 503, {"message": "unavailable"}, Expected(503, "server_error", "upstream_unavailable")),
+    Row("503 HTML", 503, HTML, Expected(503, "server_error", "upstream_unavailable")),
+    Row("504", 504, {"message": "timed out"}, Expected(504, "server_error", "upstream_timeout")),
+    Row("504 without a word", 504, b"", Expected(504, "server_error", "upstream_timeout")),
     Row("524 nobody's", 524, b"error code: 524", bad_gateway("upstream_error")),
     Row("500 a list", 500, b"[1, 2]", bad_gateway("upstream_error")),
     Row("500 wrong types", 500, b'{"message": {"deep": 1}}', bad_gateway("upstream_error")),
@@ -276,7 +276,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 @pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row.name)
 def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.FixtureRequest) -> None:
     theatre: Stage = request.getfixturevalue(column)
-    told = row.own if column == "own" else row.server or row.own
+    output = row.own if column == "own" else row.server or row.own
     theatre.plays(json_answer(row.status, row.body, {"x-debug-trace-id": TRACE, "retry-after": "7"}))
     # After a 429 the key rests for the model that was asked: each has its own, so that nobody waits for it here.
     limited = [one.name for one in REFUSALS if one.status == 429]
@@ -284,9 +284,11 @@ def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.Fix
     with theatre.gateway.client() as client, pytest.raises(openai.APIStatusError) as raised:
         client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hi"}], stream=stream)
     error, headers = raised.value, raised.value.response.headers
-    assert type(error) is EXCEPTIONS[told.status]
-    found = Told(error.status_code, str(error.type), error.code, error.param, headers.get("x-should-retry"), told.loud)
-    assert found == told
+    assert type(error) is EXCEPTIONS[output.status]
+    result = Expected(
+        error.status_code, str(error.type), error.code, error.param, headers.get("x-should-retry"), output.alerts
+    )
+    assert result == output
     assert isinstance(error.body, dict) and set(error.body) == {"message", "type", "param", "code"}
     assert isinstance(error.body["message"], str) and error.body["message"].strip()
     assert row.says in error.body["message"]
@@ -298,12 +300,12 @@ def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.Fix
     # A refusal that teaches what a model cannot do is answered by asking in another way, once.
     assert len(theatre.upstream.exchanges) in ((1, 2) if row.name == "400 tool_choice" else (1,))
     line = theatre.gateway.log.line_of(headers["x-request-id"])
-    assert (line["status"], line["outcome"]) == (told.status, "error")
-    assert line["error"] == (told.code or told.type)
+    assert (line["status"], line["outcome"]) == (output.status, "error")
+    assert line["error"] == (output.code or output.type)
     troubles = [
         one["trouble"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("trouble", "")
     ]
-    assert bool(troubles) is told.loud
+    assert bool(troubles) is output.alerts
     assert SERVER_KEY not in str(troubles) + str(error.body)
 
 
@@ -538,13 +540,13 @@ CUTS: tuple[tuple[str, Script, str], ...] = (
 @pytest.mark.parametrize(("name", "script", "text"), CUTS, ids=[name for name, _, _ in CUTS])
 def test_the_sdk_raises_when_a_stream_breaks_off(own: Stage, name: str, script: Script, text: str) -> None:
     own.plays(script)
-    said = ""
+    texts = ""
     with own.gateway.client() as client:
         stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
         with pytest.raises(openai.APIError) as raised:
             for chunk in stream:
-                said += chunk.choices[0].delta.content or ""
-    assert said == text
+                texts += chunk.choices[0].delta.content or ""
+    assert texts == text
     assert not isinstance(raised.value, openai.APIConnectionError)
     assert raised.value.code == "upstream_cut"
     assert raised.value.type == "server_error"
@@ -629,14 +631,14 @@ REST = transcript(piece("ere."), CLOSED, end())
         pytest.param((Write(HEAD_AND_BEGINNING), Pause(NEVER)), id="head and event at once"),
     ],
 )
-def test_after_the_first_event_the_other_patience_counts(script: Script) -> None:
+def test_after_the_first_event_the_time_out_between_events_counts(script: Script) -> None:
     with stage(timeouts=Timeouts(first_event=2, between_events=IN_TIME)) as theatre:
         began = time.monotonic()
         assert broken_off(theatre.asked(script, stream=True), "Hi th")["code"] == "upstream_timeout"
         assert time.monotonic() - began < 1.5
 
 
-def test_inside_a_body_the_other_patience_counts() -> None:
+def test_inside_a_body_the_time_out_between_events_counts() -> None:
     with stage(timeouts=Timeouts(first_event=2, between_events=IN_TIME)) as theatre:
         began = time.monotonic()
         assert theatre.asked((JSON_HEAD, Write(BODY[:40]), Pause(NEVER))).status == 504
@@ -653,7 +655,7 @@ def test_inside_a_body_the_other_patience_counts() -> None:
         ),
     ],
 )
-def test_the_first_patience_ends_with_the_first_event(script: Script) -> None:
+def test_the_time_out_for_the_first_event_ends_with_it(script: Script) -> None:
     with stage(timeouts=Timeouts(first_event=0.3, between_events=10)) as theatre:
         assert theatre.asked(script, stream=True).text == "Hi there."
 
@@ -665,8 +667,8 @@ def test_a_slow_stream_is_not_a_silent_one(hasty: Stage) -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
     with gateway_over(f"http://127.0.0.1:{port}") as gateway:
         for stream in (False, True):
             seen = gateway.chat(stream=stream)

@@ -31,10 +31,10 @@ WEATHER: Any = {
 @pytest.fixture(scope="module", params=KINDS)
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with asyncio.Runner() as runner:
-        made = throwaway(request.param, tmp_path_factory.mktemp("store"))
-        url = runner.run(made.__aenter__())
+        created = throwaway(request.param, tmp_path_factory.mktemp("store"))
+        url = runner.run(created.__aenter__())
         yield url
-        runner.run(made.__aexit__(None, None, None))
+        runner.run(created.__aexit__(None, None, None))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def sdk(database: str) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="module")
 def own(database: str) -> Iterator[Stage]:
     """Callers with keys of their own, an upstream whose words are known."""
-    with stage(database_url=database) as found:
-        yield found
+    with stage(database_url=database) as staged:
+        yield staged
 
 
 def named(*items: Any) -> list[Any]:
@@ -59,7 +59,7 @@ def ask(gateway: Gateway, input: Any, key: str | None = None, **fields: Any) -> 
     return gateway.ask("POST", "/v1/responses", {"model": A, "input": input, **fields}, headers)
 
 
-def said(stage: Stage) -> list[Any]:
+def upstream_texts(stage: Stage) -> list[Any]:
     """What Cohere was last sent: role and text of each message."""
     return [
         (message["role"], message["content"] if isinstance(message["content"], str) else message["content"][0]["text"])
@@ -74,7 +74,7 @@ def test_an_answer_is_named_and_stands_where_it_was_named(own: Stage, store: boo
     (answer,) = first["output"]
     again = ask(own.gateway, [QUESTION, {"type": "item_reference", "id": answer["id"]}, QUESTION], store=store)
     assert again.status == 200, again
-    assert said(own) == [("user", "Say cobalt"), ("assistant", "Cobalt."), ("user", "Say cobalt")]
+    assert upstream_texts(own) == [("user", "Say cobalt"), ("assistant", "Cobalt."), ("user", "Say cobalt")]
 
 
 def test_a_loop_of_the_ai_sdk(sdk: openai.OpenAI) -> None:
@@ -90,7 +90,7 @@ def test_a_loop_of_the_ai_sdk(sdk: openai.OpenAI) -> None:
     assert sdk.responses.create(model=A, input=conversation, tools=[WEATHER]).status == "completed"
 
 
-def test_what_was_named_is_kept_as_itself(sdk: openai.OpenAI) -> None:
+def test_what_was_named_is_preserved_as_itself(sdk: openai.OpenAI) -> None:
     """It can be continued, listed and named again, even when the response that had it first is gone."""
     first = sdk.responses.create(model=A, input=[QUESTION])
     second = sdk.responses.create(model=A, input=[QUESTION, *named(*first.output), QUESTION])
@@ -106,16 +106,16 @@ def test_the_items_of_a_request_may_be_named(own: Stage) -> None:
     first = ask(own.gateway, [QUESTION]).body
     (item,) = own.gateway.ask("GET", f"/v1/responses/{first['id']}/input_items").body["data"]
     assert ask(own.gateway, [{"id": item["id"]}]).status == 200  # the type may be missing
-    assert said(own) == [("user", "Say cobalt")]
+    assert upstream_texts(own) == [("user", "Say cobalt")]
 
 
-def test_what_the_history_has_is_not_said_twice(own: Stage) -> None:
+def test_what_the_history_has_is_not_sent_twice(own: Stage) -> None:
     own.plays(json_answer(200, {**whole("Cobalt."), "id": "twice"}))
     first = ask(own.gateway, "Say cobalt").body
     again = {"type": "item_reference", "id": first["output"][0]["id"]}
     seen = ask(own.gateway, [again, again, QUESTION], previous_response_id=first["id"])
     assert seen.status == 200
-    assert said(own) == [("user", "Say cobalt"), ("assistant", "Cobalt."), ("user", "Say cobalt")]
+    assert upstream_texts(own) == [("user", "Say cobalt"), ("assistant", "Cobalt."), ("user", "Say cobalt")]
 
 
 def test_what_was_named_beside_its_history_can_be_continued(sdk: openai.OpenAI) -> None:
@@ -136,26 +136,26 @@ def test_what_was_named_beside_its_history_can_be_continued(sdk: openai.OpenAI) 
 
 
 def test_an_item_of_a_conversation_may_be_named_in_it(sdk: openai.OpenAI) -> None:
-    asked: Any = {"type": "message", **QUESTION}
-    conversation = sdk.conversations.create(items=[asked])
+    request: Any = {"type": "message", **QUESTION}
+    conversation = sdk.conversations.create(items=[request])
     (item,) = sdk.conversations.items.list(conversation.id).data
-    made = sdk.responses.create(model=A, conversation=conversation.id, input=[*named(item), QUESTION])
-    assert made.status == "completed"
+    response = sdk.responses.create(model=A, conversation=conversation.id, input=[*named(item), QUESTION])
+    assert response.status == "completed"
 
 
 def test_an_item_of_another_conversation_may_be_named(own: Stage) -> None:
     """By whoever it belongs to, as long as it is there."""
     own.plays(answered())
     reference = {"type": "item_reference", "id": "note"}
-    asked = {"id": "note", "role": "user", "content": "Say amber"}
-    made = own.gateway.ask("POST", "/v1/conversations", {"items": [asked]}).body
+    request = {"id": "note", "role": "user", "content": "Say amber"}
+    conversation = own.gateway.ask("POST", "/v1/conversations", {"items": [request]}).body
     other = own.gateway.ask("POST", "/v1/conversations", {}).body
     for fields in ({}, {"conversation": other["id"]}):
         assert ask(own.gateway, [reference, QUESTION], **fields).status == 200
-        assert said(own) == [("user", "Say amber"), ("user", "Say cobalt")]
+        assert upstream_texts(own) == [("user", "Say amber"), ("user", "Say cobalt")]
     own.gateway.ask("DELETE", f"/v1/conversations/{other['id']}")  # it has the item, too, by now
     assert ask(own.gateway, [reference], OTHER_KEY).status == 404
-    own.gateway.ask("DELETE", f"/v1/conversations/{made['id']}")
+    own.gateway.ask("DELETE", f"/v1/conversations/{conversation['id']}")
     assert ask(own.gateway, [reference]).status == 404
 
 
@@ -185,8 +185,8 @@ def test_an_unknown_item_is_a_404_with_its_path(own: Stage, name: str, store: bo
 def test_nobody_names_somebody_elses_items(own: Stage) -> None:
     own.plays(json_answer(200, {**whole("Secret."), "id": "private"}))
     first = ask(own.gateway, [QUESTION]).body
-    (asked,) = own.gateway.ask("GET", f"/v1/responses/{first['id']}/input_items").body["data"]
-    for id in (first["output"][0]["id"], asked["id"]):
+    (request,) = own.gateway.ask("GET", f"/v1/responses/{first['id']}/input_items").body["data"]
+    for id in (first["output"][0]["id"], request["id"]):
         reference = [{"type": "item_reference", "id": id}]
         assert ask(own.gateway, [QUESTION, *reference]).status == 200
         seen = ask(own.gateway, [QUESTION, *reference], OTHER_KEY)

@@ -99,28 +99,28 @@ def test_what_a_killed_process_worked_on_has_failed(
             gateway = gateway_of(server)
             whole = begin(gateway).body["id"]
             with reading(gateway, "POST", PATH, STREAMED) as one:
-                told = one.until(b'"delta":"word3 "')
+                events = one.until(b'"delta":"word3 "')
             poll(gateway, whole, "in_progress")
             server.signal(signal.SIGKILL, group=True)
         forget_leases(database)
         with gateway_over(upstream.url, database_url=database, cohere_api_key=["server-key"]) as other:
             if restarted:
                 with process(**settings) as server:
-                    ends_as_failed(gateway_of(server), whole, told)
-            ends_as_failed(other, whole, told)
+                    ends_as_failed(gateway_of(server), whole, events)
+            ends_as_failed(other, whole, events)
 
 
-def ends_as_failed(gateway: Gateway, whole: str, told: bytes) -> None:
-    found = poll(gateway, whole, within=30)
-    assert found["status"] == "failed" and "stopped before its end" in found["error"]["message"]
-    data = resumed(gateway, id_of(told)).data
-    assert data.startswith(told[: told.rfind(b"\n\n") + 2]), "what was told before is told again"
+def ends_as_failed(gateway: Gateway, whole: str, document: bytes) -> None:
+    response = poll(gateway, whole, within=30)
+    assert response["status"] == "failed" and "stopped before its end" in response["error"]["message"]
+    data = resumed(gateway, id_of(document)).data
+    assert data.startswith(document[: document.rfind(b"\n\n") + 2]), "what was told before is told again"
     events = checked(data)
     assert events[-1]["type"] == "response.failed"
-    assert events[-1]["response"] == poll(gateway, id_of(told))
+    assert events[-1]["response"] == poll(gateway, id_of(document))
     after = events[-1]["sequence_number"]
-    assert checked(resumed(gateway, id_of(told), after - 1).data, after) == events[-1:]
-    assert resumed(gateway, id_of(told), after).data == b"data: [DONE]\n\n"
+    assert checked(resumed(gateway, id_of(document), after - 1).data, after) == events[-1:]
+    assert resumed(gateway, id_of(document), after).data == b"data: [DONE]\n\n"
 
 
 def test_sigterm_lets_a_response_end(tmp_path: Path) -> None:
@@ -154,15 +154,15 @@ def test_what_a_shutdown_ends_has_failed(tmp_path: Path, number: int, seconds: s
             with reading(gateway, "POST", PATH, STREAMED) as one:
                 one.until(b'"delta":"word3 "')
                 server.signal(number)
-                told = checked(one.rest())
-            assert told[-1]["type"] == "response.failed"
+                events = checked(one.rest())
+            assert events[-1]["type"] == "response.failed"
             assert server.ends() == 0
             lines = [line for line in server.errors() if line["operation"] == "responses"]
         assert [(line["status"], line["error"]) for line in lines] == [(503, "not_ready")] * 2
         with gateway_over(upstream.url, database_url=database, cohere_api_key=["server-key"]) as other:
-            for id, found in ((whole, None), (told[0]["response"]["id"], told[-1]["response"])):
+            for id, result in ((whole, None), (events[0]["response"]["id"], events[-1]["response"])):
                 assert poll(other, id)["status"] == "failed"
-                assert found in (None, poll(other, id))
+                assert result in (None, poll(other, id))
 
 
 def test_workers_share_what_is_in_the_background(database: str) -> None:
@@ -179,18 +179,18 @@ def test_workers_share_what_is_in_the_background(database: str) -> None:
                 followers = [resumed_later(gateway, id) for _ in range(4)]
                 go_on.set()
                 data = one.rest()
-            told = checked(data)
-            assert told[-1]["response"]["output"][0]["content"][0]["text"] == TEXT
-            for thread, found in followers:
+            events = checked(data)
+            assert events[-1]["response"]["output"][0]["content"][0]["text"] == TEXT
+            for thread, result in followers:
                 thread.join(30)
-                assert [seen.data for seen in found] == [data]
+                assert [seen.data for seen in result] == [data]
 
 
 def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[Seen]]:
-    found: list[Seen] = []
-    thread = threading.Thread(target=lambda: found.append(resumed(gateway, id)))
+    results: list[Seen] = []
+    thread = threading.Thread(target=lambda: results.append(resumed(gateway, id)))
     thread.start()
-    return thread, found
+    return thread, results
 
 
 # --- the lease ----------------------------------------------------------------------------------------------
@@ -218,8 +218,8 @@ def test_who_runs_on_ends_what_others_left(database: str, short_lease: None) -> 
     with gateway_over("http://127.0.0.1:9", database_url=database, demo=True) as gateway:
         with asyncio.Runner() as runner:
             runner.run(_left_behind(database))
-        found = poll(gateway, "resp_left", within=20)
-        assert found["status"] == "failed"
+        response = poll(gateway, "resp_left", within=20)
+        assert response["status"] == "failed"
 
 
 async def _left_behind(database: str) -> None:
@@ -295,15 +295,15 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_database_is_brought_to_this_version(kind: str, tmp_path: Path) -> None:
     with asyncio.Runner() as runner:
-        made = throwaway(kind, tmp_path)
-        url = runner.run(made.__aenter__())
+        created = throwaway(kind, tmp_path)
+        url = runner.run(created.__aenter__())
         try:
             for _ in range(2):
                 done = command("db", "upgrade", GATEWAY_DATABASE_URL=url)
                 assert (done.returncode, done.stdout, done.stderr) == (0, "the database is up to date\n", "")
             assert runner.run(_count(url, "resp_none")) == 0
         finally:
-            runner.run(made.__aexit__(None, None, None))
+            runner.run(created.__aexit__(None, None, None))
 
 
 def test_the_settings_file_says_which(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_the_settings_file_says_which(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "url", "status", "told"),
+    ("words", "url", "status", "expected"),
     [
         (("db", "upgrade"), "postgresql://somebody:secret-word@127.0.0.1:1/nothing", 1, "the database"),
         (("db", "upgrade"), "sqlite:////proc/nothing/gateway.sqlite3", 1, "the database"),
@@ -324,10 +324,10 @@ def test_the_settings_file_says_which(tmp_path: Path) -> None:
     ],
     ids=["nobody there", "no place", "no such kind", "nothing said", "no such work"],
 )
-def test_what_cannot_be_done_is_one_line(words: tuple[str, ...], url: str, status: int, told: str) -> None:
+def test_what_cannot_be_done_is_one_line(words: tuple[str, ...], url: str, status: int, expected: str) -> None:
     done = command(*words, GATEWAY_DATABASE_URL=url)
     assert (done.returncode, done.stdout) == (status, "")
-    assert len(done.stderr.splitlines()) == 1 and told in done.stderr and "secret-word" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and expected in done.stderr and "secret-word" not in done.stderr
 
 
 def test_the_help_has_an_example() -> None:

@@ -58,7 +58,7 @@ def notes(seen: Seen) -> str:
     return seen.headers.get("x-gateway-notes", "")
 
 
-def test_the_list_is_asked_for_once_and_again_when_it_is_old(theatre: Stage, clock: Clock) -> None:
+def test_the_list_is_requested_once_and_again_when_it_is_old(theatre: Stage, clock: Clock) -> None:
     theatre.plays(page("a"), page("b"))
     assert ids(listed(theatre)) == ids(listed(theatre)) == ["a"]
     assert theatre.gateway.ask("GET", "/v1/models/cohere/a").status == 200
@@ -73,8 +73,8 @@ def test_each_key_has_its_own_list(theatre: Stage) -> None:
     theatre.plays(page("a"), page("b"), page("c"))
     assert (ids(listed(theatre, "one")), ids(listed(theatre, "two"))) == (["a"], ["b"])
     assert (ids(listed(theatre, "one")), ids(listed(theatre, "two"))) == (["a"], ["b"])
-    asked = [request.headers.first("authorization") for request in theatre.upstream.requests]
-    assert asked == ["Bearer one", "Bearer two"]
+    requests = [request.headers.first("authorization") for request in theatre.upstream.requests]
+    assert requests == ["Bearer one", "Bearer two"]
 
 
 def test_a_key_that_cohere_refuses_sees_no_list(theatre: Stage, clock: Clock) -> None:
@@ -109,7 +109,7 @@ def test_an_old_list_is_served_while_cohere_is_down(theatre: Stage, clock: Clock
     assert (ids(seen), notes(seen)) == (["b"], "")
 
 
-def test_without_an_old_list_the_failure_is_told(theatre: Stage) -> None:
+def test_without_an_old_list_the_failure_is_reported(theatre: Stage) -> None:
     theatre.plays(DOWN["503"], page("a"))
     assert listed(theatre).error["code"] == "upstream_unavailable"
     assert ids(listed(theatre)) == ["a"]
@@ -155,7 +155,7 @@ def test_all_pages_are_read_and_a_list_in_a_circle_ends(theatre: Stage) -> None:
     assert ids(listed(theatre, "other")) == ["a", "b"]
 
 
-def test_no_list_is_kept_where_that_is_switched_off() -> None:
+def test_no_list_is_cached_where_that_is_switched_off() -> None:
     with stage(models=Models(cache_seconds=0)) as theatre:
         theatre.plays(page("a"), page("b"), DOWN["503"])
         assert (ids(listed(theatre)), ids(listed(theatre))) == (["a"], ["b"])

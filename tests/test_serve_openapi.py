@@ -26,27 +26,27 @@ DESCRIPTION: dict[str, Any] = json.loads(document())
 VERBS = {"get", "post", "put", "patch", "delete"}
 
 OPERATIONS = [
-    pytest.param(path, verb, told, id=f"{verb} {path}")
+    pytest.param(path, verb, result, id=f"{verb} {path}")
     for path, verbs in DESCRIPTION["paths"].items()
-    for verb, told in verbs.items()
+    for verb, result in verbs.items()
 ]
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    with demonstration() as found:
-        yield found
+    with demonstration() as result:
+        yield result
 
 
-def schemas(told: Any) -> Iterator[Any]:
+def schemas(output: Any) -> Iterator[Any]:
     """Every schema in a description."""
-    if isinstance(told, dict):
-        if isinstance(told.get("schema"), dict):
-            yield told["schema"]
-        for value in told.values():
+    if isinstance(output, dict):
+        if isinstance(output.get("schema"), dict):
+            yield output["schema"]
+        for value in output.values():
             yield from schemas(value)
-    elif isinstance(told, list):
-        for value in told:
+    elif isinstance(output, list):
+        for value in output:
             yield from schemas(value)
 
 
@@ -62,14 +62,14 @@ def test_it_is_served_to_everybody() -> None:
     assert seen.body == DESCRIPTION
 
 
-@pytest.mark.parametrize(("path", "verb", "told"), OPERATIONS)
-def test_an_operation_is_properly_described(path: str, verb: str, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("path", "verb", "expected"), OPERATIONS)
+def test_an_operation_is_properly_described(path: str, verb: str, expected: dict[str, Any]) -> None:
     """Source: OpenAPI 3.1.0, "Operation Object" and "Path Templating"."""
     assert verb in VERBS
-    assert {one["name"] for one in told.get("parameters", [])} == set(re.findall(r"\{(\w+)\}", path))
-    assert all(one["in"] == "path" and one["required"] for one in told.get("parameters", []))
-    assert told["responses"].keys() == {"200", "default"}
-    for schema in schemas(told):
+    assert {one["name"] for one in expected.get("parameters", [])} == set(re.findall(r"\{(\w+)\}", path))
+    assert all(one["in"] == "path" and one["required"] for one in expected.get("parameters", []))
+    assert expected["responses"].keys() == {"200", "default"}
+    for schema in schemas(expected):
         Draft202012Validator.check_schema(schema)
         list(validator(schema).iter_errors({"no": "matter"}))  # every reference is found
 
@@ -107,7 +107,7 @@ def test_required_fields_are_those_without_which_a_request_is_refused(name: str)
 
 
 def test_names_of_operations_are_names() -> None:
-    names = [told["operationId"] for path in DESCRIPTION["paths"].values() for told in path.values()]
+    names = [result["operationId"] for path in DESCRIPTION["paths"].values() for result in path.values()]
     assert len(names) == len(set(names))
 
 
@@ -117,8 +117,8 @@ def test_every_component_is_a_schema_and_named_as_one() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize(("path", "verb", "told"), OPERATIONS)
-def test_what_is_described_is_served(gateway: Gateway, path: str, verb: str, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("path", "verb", "expected"), OPERATIONS)
+def test_what_is_described_is_served(gateway: Gateway, path: str, verb: str, expected: dict[str, Any]) -> None:
     """Whatever comes of a request with nothing in it: there is a route, and it takes the method."""
     seen = gateway.ask(verb.upper(), re.sub(r"\{\w+\}", "x", path))
     assert seen.status != 405
@@ -136,8 +136,8 @@ def test_what_is_served_is_described() -> None:
         for verb in route.methods or ()
         if verb != "HEAD"
     }
-    told = {(path, verb) for path, verbs in DESCRIPTION["paths"].items() for verb in verbs}
-    assert served == {one for one in told if not one[0].startswith("/cohere/")}
+    result = {(path, verb) for path, verbs in DESCRIPTION["paths"].items() for verb in verbs}
+    assert served == {one for one in result if not one[0].startswith("/cohere/")}
 
 
 GOLDEN = [
@@ -154,17 +154,17 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("path", "case"), GOLDEN)
-def test_what_is_taken_and_told_is_as_described(path: str, case: Path) -> None:
-    told = DESCRIPTION["paths"][path]["post"]
-    asked = told["requestBody"]["content"]["application/json"]["schema"]
-    validator(asked).validate(json.loads((case / "request.openai.json").read_text()))
+def test_requests_and_responses_are_as_described(path: str, case: Path) -> None:
+    result = DESCRIPTION["paths"][path]["post"]
+    request = result["requestBody"]["content"]["application/json"]["schema"]
+    validator(request).validate(json.loads((case / "request.openai.json").read_text()))
     answered = case / "response.openai.json"
     if answered.exists():
-        answer = told["responses"]["200"]["content"]["application/json"]["schema"]
+        answer = result["responses"]["200"]["content"]["application/json"]["schema"]
         validator(answer).validate(json.loads(answered.read_text()))
 
 
 def test_what_is_of_another_type_is_not_as_described() -> None:
-    told = DESCRIPTION["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    result = DESCRIPTION["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
     wrong = {"model": "a", "messages": [{"role": "user", "content": 5}]}
-    assert not validator(told["schema"]).is_valid(wrong)
+    assert not validator(result["schema"]).is_valid(wrong)

@@ -36,7 +36,7 @@ def calls(name: str, arguments: str = "{}") -> Script:
     return json_answer(200, {"id": "m", "message": message, "finish_reason": "TOOL_CALL", "usage": {}})
 
 
-def sent(on: Stage) -> list[dict[str, Any]]:
+def cohere_requests(on: Stage) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
@@ -55,7 +55,7 @@ def test_n_choices_whole() -> None:
         choices = seen.body["choices"]
         assert [choice["index"] for choice in choices] == [0, 1, 2]
         assert {choice["message"]["content"] for choice in choices} == {"One.", "Two.", "Three."}
-        assert sorted(body["seed"] for body in sent(on)) == [7, 8, 9]
+        assert sorted(body["seed"] for body in cohere_requests(on)) == [7, 8, 9]
         one = on.asked(answered("One.")).body["usage"]
         assert seen.body["usage"]["total_tokens"] == 3 * one["total_tokens"]
         assert "n emulated (3 parallel calls to Cohere)" in seen.headers["x-gateway-notes"]
@@ -64,8 +64,8 @@ def test_n_choices_whole() -> None:
 def test_n_choices_streamed() -> None:
     with demonstration() as gateway, gateway.client() as client:
         texts, finished, ids, usages = {0: "", 1: "", 2: ""}, [], set(), []
-        asked: dict[str, Any] = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "n": 3, "stream": True}
-        for chunk in client.chat.completions.create(**asked, stream_options={"include_usage": True}):
+        request: dict[str, Any] = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "n": 3, "stream": True}
+        for chunk in client.chat.completions.create(**request, stream_options={"include_usage": True}):
             ids.add(chunk.id)
             usages += [chunk.usage] if chunk.usage else []
             for choice in chunk.choices:
@@ -125,12 +125,12 @@ def test_parse(model: str, beside: str, streamed: bool) -> None:
             {"role": "tool", "tool_call_id": "c", "content": "36"},
         ]
     with demonstration() as gateway, gateway.client() as client:
-        asked: dict[str, Any] = {"model": model, "messages": messages, "response_format": Person, **fields}
+        request: dict[str, Any] = {"model": model, "messages": messages, "response_format": Person, **fields}
         if streamed:
-            with client.chat.completions.stream(**asked) as events:
+            with client.chat.completions.stream(**request) as events:
                 message = events.get_final_completion().choices[0].message
         else:
-            message = client.chat.completions.parse(**asked).choices[0].message
+            message = client.chat.completions.parse(**request).choices[0].message
         if beside == "tools" and message.tool_calls:
             assert [call.function.name for call in message.tool_calls] == ["look_up"]  # as the model may well do
         else:
@@ -162,15 +162,15 @@ def test_keywords_that_cohere_does_not_know_are_checked_here() -> None:
         on.plays(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
         seen = on.gateway.chat(model=A, response_format=FORMAT)
         assert content(seen) == '{"name": "Ada"}'
-        assert "minLength" not in json.dumps(sent(on)[0]["response_format"])
+        assert "minLength" not in json.dumps(cohere_requests(on)[0]["response_format"])
         assert "asked Cohere again: structured_output_invalid" in seen.headers["x-gateway-notes"]
 
 
-def test_the_second_time_the_model_is_told_what_cohere_does_not_compile() -> None:
+def test_the_second_prompt_has_what_cohere_does_not_compile() -> None:
     with stage() as on:
         on.plays(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
         on.gateway.chat(model=A, response_format=FORMAT)
-        first, second = sent(on)
+        first, second = cohere_requests(on)
         assert first["messages"] == second["messages"][1:] and second["response_format"] == first["response_format"]
         assert '"minLength":3' in second["messages"][0]["content"]
 
@@ -202,16 +202,16 @@ def test_a_model_that_turns_out_to_want_types_is_given_them() -> None:
         on.plays(json_answer(400, {"message": "property a must have a type"}), answered("Hi."), answered("Hi."))
         assert content(on.gateway.chat(model=R7B, tools=[anything])) == "Hi."
         assert content(on.gateway.chat(model=R7B, tools=[anything])) == "Hi."
-        properties = [body["tools"][0]["function"]["parameters"]["properties"]["a"] for body in sent(on)]
+        properties = [body["tools"][0]["function"]["parameters"]["properties"]["a"] for body in cohere_requests(on)]
         assert ["anyOf" in one for one in properties] == [False, True, True]
 
 
-def test_where_the_model_was_only_told_it_is_told_again() -> None:
+def test_a_format_in_the_prompt_is_in_the_second_prompt_too() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": LOOSE["nothing"]}}
     with stage() as on:
         on.plays(answered("It rains."), answered("{}"))
         assert content(on.gateway.chat(model=REASONER, response_format=form)) == "{}"
-        assert all("response_format" not in body and "tools" not in body for body in sent(on))
+        assert all("response_format" not in body and "tools" not in body for body in cohere_requests(on))
 
 
 def test_an_answer_that_misses_its_schema_twice_is_an_error() -> None:
@@ -219,7 +219,7 @@ def test_an_answer_that_misses_its_schema_twice_is_an_error() -> None:
         on.plays(answered('{"name": "A"}'), answered("It rains."))
         seen = on.gateway.chat(model=A, response_format=FORMAT)
         assert (seen.status, seen.error["code"]) == (502, "structured_output_invalid")
-        assert len(sent(on)) == 2
+        assert len(cohere_requests(on)) == 2
 
 
 def test_or_a_refusal_by_setting() -> None:
@@ -251,7 +251,7 @@ def test_beside_tools_a_tool_stands_for_the_answer() -> None:
         assert content(seen) == '{"name":"Ada"}'
         assert seen.body["choices"][0]["finish_reason"] == "stop"
         assert "tool_calls" not in seen.body["choices"][0]["message"]
-        (body,) = sent(on)
+        (body,) = cohere_requests(on)
         assert body["tool_choice"] == "REQUIRED" and "response_format" not in body
         assert [one["function"]["name"] for one in body["tools"]] == ["look", "give_final_answer"]
 
@@ -283,7 +283,7 @@ HISTORY = [
 ]
 
 
-def asked(on: Stage, **fields: Any) -> Seen:
+def respond(on: Stage, **fields: Any) -> Seen:
     named = {"type": "function", "function": {"name": "new"}}
     body = {"model": A, "messages": HISTORY, "tools": [tool("old"), tool("new")], "tool_choice": named, **fields}
     return on.gateway.post(body)
@@ -298,7 +298,7 @@ def test_a_named_tool_alone_is_sent() -> None:
             "tools": [tool("old"), tool("new")],
             "tool_choice": {"type": "function", "function": {"name": "new"}},
         })  # fmt: skip
-        (body,) = sent(on)
+        (body,) = cohere_requests(on)
         assert [one["function"]["name"] for one in body["tools"]] == ["new"] and body["tool_choice"] == "REQUIRED"
 
 
@@ -306,8 +306,8 @@ def test_a_named_tool_alone_is_sent() -> None:
 def test_tools_that_the_history_calls_stay_and_the_answer_is_checked(streamed: bool) -> None:
     with stage() as on:
         on.plays(calls("old"), calls("new"))
-        seen = asked(on, stream=streamed)
-        first, second = sent(on)
+        seen = respond(on, stream=streamed)
+        first, second = cohere_requests(on)
         assert [one["function"]["name"] for one in first["tools"]] == ["old", "new"]
         assert "You must call the tool new" in first["messages"][0]["content"]
         assert first["stream"] is second["stream"] is False
@@ -318,7 +318,7 @@ def test_tools_that_the_history_calls_stay_and_the_answer_is_checked(streamed: b
 def test_a_choice_that_is_not_followed_twice_is_an_error() -> None:
     with stage() as on:
         on.plays(calls("old"), calls("old"))
-        seen = asked(on)
+        seen = respond(on)
         assert (seen.status, seen.error["code"]) == (502, "tool_choice_not_followed")
 
 
@@ -330,18 +330,20 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 def must_call(on: Stage, path: str, **fields: Any) -> Seen:
     function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
-    asked: dict[str, Any] = {"model": REASONER, "tool_choice": "required", **fields}
+    request: dict[str, Any] = {"model": REASONER, "tool_choice": "required", **fields}
     if path == CHAT:
         tools: Any = [{"type": "function", "function": function}]
-        return on.gateway.ask("POST", path, {**asked, "messages": [{"role": "user", "content": "Hi"}], "tools": tools})
+        return on.gateway.ask(
+            "POST", path, {**request, "messages": [{"role": "user", "content": "Hi"}], "tools": tools}
+        )
     return on.gateway.ask(
-        "POST", path, {**asked, "input": "Hi", "store": False, "tools": [{"type": "function", **function}]}
+        "POST", path, {**request, "input": "Hi", "store": False, "tools": [{"type": "function", **function}]}
     )
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @pytest.mark.parametrize("choice", ["required", "named"])
-def test_a_model_that_calls_nothing_is_asked_again(path: str, choice: str) -> None:
+def test_a_model_that_calls_nothing_is_retried(path: str, choice: str) -> None:
     named: Any = {"type": "function", "name": "look", "function": {"name": "look"}}
     if path == RESPONSES:
         del named["function"]
@@ -349,26 +351,26 @@ def test_a_model_that_calls_nothing_is_asked_again(path: str, choice: str) -> No
         on.plays(answered("I will not."), calls("look"))
         seen = must_call(on, path, **({"tool_choice": named} if choice == "named" else {}))
         assert seen.status == 200 and b'"name":"look"' in seen.data and b"will not" not in seen.data
-        assert len(sent(on)) == 2 and DISOBEYED not in seen.headers["x-gateway-notes"]
+        assert len(cohere_requests(on)) == 2 and DISOBEYED not in seen.headers["x-gateway-notes"]
         assert "asked Cohere again: tool_choice_not_followed" in seen.headers["x-gateway-notes"]
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_one_that_calls_nothing_twice_is_shown_with_a_note(path: str) -> None:
+def test_one_that_calls_nothing_twice_is_passed_on_with_a_note(path: str) -> None:
     with stage() as on:
         on.plays(answered("I will not."), answered("No."))
         seen = must_call(on, path)
-        assert seen.status == 200 and b"No." in seen.data and len(sent(on)) == 2
+        assert seen.status == 200 and b"No." in seen.data and len(cohere_requests(on)) == 2
         assert DISOBEYED in seen.headers["x-gateway-notes"]
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_what_streams_is_shown_as_it_comes(path: str) -> None:
+def test_what_streams_is_passed_on_as_it_comes(path: str) -> None:
     """The caller has seen the answer by the time that it is known to have no call."""
     with stage() as on:
         on.plays(event_stream(transcript(*story("I will not."))))
         seen = must_call(on, path, stream=True)
-        assert seen.status == 200 and b"I will not." in seen.data and len(sent(on)) == 1
+        assert seen.status == 200 and b"I will not." in seen.data and len(cohere_requests(on)) == 1
 
 
 @pytest.mark.parametrize("finish", ["MAX_TOKENS", "COMPLETE"])
@@ -376,14 +378,14 @@ def test_an_answer_that_was_cut_short_might_have_called(finish: str) -> None:
     with stage() as on:
         on.plays(json_answer(200, whole("I lo", finish=finish)), calls("look"))
         assert must_call(on, CHAT).status == 200
-        assert len(sent(on)) == (1 if finish == "MAX_TOKENS" else 2)
+        assert len(cohere_requests(on)) == (1 if finish == "MAX_TOKENS" else 2)
 
 
 def test_tools_of_the_history_are_defined_in_outline() -> None:
     with stage() as on:
         on.plays(answered("Sunny."))
         on.gateway.post({"model": A, "messages": HISTORY})
-        (body,) = sent(on)
+        (body,) = cohere_requests(on)
         assert body["tools"][0]["function"]["name"] == "old" and body["tool_choice"] == "NONE"
 
 
@@ -392,9 +394,9 @@ def test_the_emulator_takes_all_of_it(model: str) -> None:
     with demonstration() as gateway, gateway.client() as client:
         for choice in ("auto", "none", "required", {"type": "function", "function": {"name": "new"}}):
             try:
-                asked: dict[str, Any] = {"model": model, "messages": HISTORY, "tools": [tool("old"), tool("new")]}
-                asked["tool_choice"] = choice
-                client.chat.completions.create(**asked)
+                request: dict[str, Any] = {"model": model, "messages": HISTORY, "tools": [tool("old"), tool("new")]}
+                request["tool_choice"] = choice
+                client.chat.completions.create(**request)
             except openai.InternalServerError as error:
                 # A rule-based stand-in does not obey an instruction; that it was given one is all there is to see.
                 assert error.code == "tool_choice_not_followed" and model == REASONER

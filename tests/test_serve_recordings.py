@@ -26,14 +26,14 @@ FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "MAX_TOKENS": "length",
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage() as found:
-        yield found
+    with stage() as staged:
+        yield staged
 
 
 # --- what was recorded, read without our code -----------------------------------------------------------------
 
 
-def told(recording: Recording) -> dict[str, Any]:
+def contents_of(recording: Recording) -> dict[str, Any]:
     """text, reasoning, calls, finish and usage of a recorded answer, whole or streamed."""
     if not recording.streamed:
         body = recording.json()
@@ -51,29 +51,29 @@ def told(recording: Recording) -> dict[str, Any]:
             "finish": body["finish_reason"],
             "usage": body["usage"],
         }
-    found: dict[str, Any] = {"text": "", "thinking": "", "plan": "", "calls": []}
+    result: dict[str, Any] = {"text": "", "thinking": "", "plan": "", "calls": []}
     for event in recording.events():
         message = event.get("delta", {}).get("message", {}) if isinstance(event.get("delta"), dict) else {}
         match event["type"]:
             case "message-start":
-                found["id"] = event["id"]
+                result["id"] = event["id"]
             case "content-delta":
-                found["text"] += message["content"].get("text", "")
-                found["thinking"] += message["content"].get("thinking", "")
+                result["text"] += message["content"].get("text", "")
+                result["thinking"] += message["content"].get("thinking", "")
             case "tool-plan-delta":
-                found["plan"] += message["tool_plan"]
+                result["plan"] += message["tool_plan"]
             case "tool-call-start":
                 call = message["tool_calls"]
-                found["calls"].append([call["id"], call["function"]["name"], call["function"]["arguments"]])
+                result["calls"].append([call["id"], call["function"]["name"], call["function"]["arguments"]])
             case "tool-call-delta":
-                found["calls"][-1][2] += message["tool_calls"]["function"]["arguments"]
+                result["calls"][-1][2] += message["tool_calls"]["function"]["arguments"]
             case "message-end":
-                found["finish"], found["usage"] = event["delta"]["finish_reason"], event["delta"]["usage"]
-    found["calls"] = [tuple(call) for call in found["calls"]]
-    return found
+                result["finish"], result["usage"] = event["delta"]["finish_reason"], event["delta"]["usage"]
+    result["calls"] = [tuple(call) for call in result["calls"]]
+    return result
 
 
-def asked(recording: Recording) -> dict[str, Any]:
+def openai_request(recording: Recording) -> dict[str, Any]:
     """The request as an OpenAI client would have put it: same tools, same turns where both speak alike."""
     body = recording.request.body
     request: dict[str, Any] = {"model": body["model"], "messages": body["messages"]}
@@ -99,7 +99,7 @@ EXTENSIONS: Mapping[str, frozenset[str]] = {
 }
 """Keys that our answers may have and OpenAI's document has not (translators, "Extension")."""
 
-KNOWN: Mapping[str, frozenset[str]] = {
+DOCUMENTED: Mapping[str, frozenset[str]] = {
     "choice": frozenset({"index", "finish_reason", "logprobs", "message", "delta"}),
     "message": frozenset({"role", "content", "refusal", "tool_calls", "function_call", "annotations", "audio"}),
     "usage": frozenset(
@@ -115,19 +115,19 @@ def check(schema: str, body: dict[str, Any]) -> None:
     oracle.openai_validator(schema).check(body)
     assert set(body) <= oracle.openai_schema_properties(schema) | EXTENSIONS["top"]
     for choice in body["choices"]:
-        assert set(choice) <= KNOWN["choice"] | EXTENSIONS["choice"]
-        said = choice.get("message", choice.get("delta"))
-        assert set(said) <= KNOWN["message"] | EXTENSIONS["message"]
+        assert set(choice) <= DOCUMENTED["choice"] | EXTENSIONS["choice"]
+        text = choice.get("message", choice.get("delta"))
+        assert set(text) <= DOCUMENTED["message"] | EXTENSIONS["message"]
     if body.get("usage"):
-        assert set(body["usage"]) <= KNOWN["usage"] | EXTENSIONS["usage"]
+        assert set(body["usage"]) <= DOCUMENTED["usage"] | EXTENSIONS["usage"]
 
 
 # --- the laws -------------------------------------------------------------------------------------------------
 
 
-def same(found: ChatCompletion, recorded: dict[str, Any], model: str) -> None:
+def same(result: ChatCompletion, recorded: dict[str, Any], model: str) -> None:
     """The SDK's answer says what was recorded."""
-    (choice,) = found.choices
+    (choice,) = result.choices
     message = choice.message
     assert (message.content or "") == recorded["text"]
     reasoning = (message.model_extra or {}).get("reasoning_content") or ""
@@ -140,9 +140,9 @@ def same(found: ChatCompletion, recorded: dict[str, Any], model: str) -> None:
         assert call.type == "function"
         assert json.loads(call.function.arguments) == json.loads(arguments or "{}")
     assert choice.finish_reason == FINISHES[recorded["finish"]]
-    assert found.model == model
-    assert found.id == f"chatcmpl-{recorded['id']}"
-    usage, counted = found.usage, recorded["usage"]["tokens"]
+    assert result.model == model
+    assert result.id == f"chatcmpl-{recorded['id']}"
+    usage, counted = result.usage, recorded["usage"]["tokens"]
     assert usage is not None and usage.prompt_tokens_details is not None
     assert (usage.prompt_tokens, usage.completion_tokens) == (counted["input_tokens"], counted["output_tokens"])
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
@@ -156,16 +156,16 @@ def same(found: ChatCompletion, recorded: dict[str, Any], model: str) -> None:
 @each_recording(CHAT_PATH, status=200, streamed=False)
 def test_a_whole_answer(theatre: Stage, recording: Recording) -> None:
     theatre.plays(played(recording))
-    request = asked(recording)
+    request = openai_request(recording)
     with theatre.gateway.client() as client:
-        found = client.chat.completions.create(**request)
-    same(found, told(recording), request["model"])
+        response = client.chat.completions.create(**request)
+    same(response, contents_of(recording), request["model"])
 
 
 @each_recording(CHAT_PATH, status=200, streamed=False)
 def test_a_whole_body(theatre: Stage, recording: Recording) -> None:
     theatre.plays(played(recording))
-    check("CreateChatCompletionResponse", theatre.gateway.post(asked(recording)).body)
+    check("CreateChatCompletionResponse", theatre.gateway.post(openai_request(recording)).body)
 
 
 def until_length(events: Iterable[Any]) -> Iterator[Any]:
@@ -180,8 +180,8 @@ def until_length(events: Iterable[Any]) -> Iterator[Any]:
 def test_a_stream(theatre: Stage, recording: Recording) -> None:
     """Folded by the SDK's own helper, it is the recorded answer."""
     theatre.plays(played(recording))
-    request = asked(recording)
-    recorded = told(recording)
+    request = openai_request(recording)
+    recorded = contents_of(recording)
     with theatre.gateway.client() as client:
         with client.chat.completions.stream(**request, stream_options={"include_usage": True}) as stream:
             thought = ""
@@ -205,7 +205,7 @@ def test_a_stream(theatre: Stage, recording: Recording) -> None:
 @each_recording(CHAT_PATH, status=200, streamed=True)
 def test_every_chunk(theatre: Stage, recording: Recording, include_usage: bool) -> None:
     theatre.plays(played(recording))
-    body = asked(recording) | {"stream": True, "stream_options": {"include_usage": include_usage}}
+    body = openai_request(recording) | {"stream": True, "stream_options": {"include_usage": include_usage}}
     seen = theatre.gateway.post(body)
     assert seen.frames[-1] == "[DONE]"
     assert len(seen.chunks) > 3
@@ -225,9 +225,9 @@ def test_no_fingerprint(theatre: Stage, stream: bool) -> None:
 @each_recording(CHAT_PATH, status=200, streamed=True)
 def test_how_a_stream_is_cut_does_not_matter(theatre: Stage, recording: Recording) -> None:
     """In one piece, by the event, at odd places: the same chunks, but for the time."""
-    body = asked(recording) | {"stream": True}
+    body = openai_request(recording) | {"stream": True}
     raw = recording.body
-    told_each_way = []
+    each_projection = []
     for script in (
         event_stream(raw),
         event_stream(raw, per_event=True, between=Pause(0)),
@@ -236,13 +236,13 @@ def test_how_a_stream_is_cut_does_not_matter(theatre: Stage, recording: Recordin
     ):
         theatre.plays(script)
         chunks = theatre.gateway.post(body).chunks
-        told_each_way.append([chunk | {"created": 0} for chunk in chunks])
-    assert all(chunks == told_each_way[0] for chunks in told_each_way)
+        each_projection.append([chunk | {"created": 0} for chunk in chunks])
+    assert all(chunks == each_projection[0] for chunks in each_projection)
 
 
-def retold(recording: Recording) -> bytes:
+def as_stream(recording: Recording) -> bytes:
     """A recorded whole answer as the stream it might have been (docs/cohere-api.md#order-of-events)."""
-    recorded = told(recording)
+    recorded = contents_of(recording)
     events: list[dict[str, Any]] = [
         {"id": recorded["id"], "type": "message-start", "delta": {"message": {"role": "assistant", "content": []}}}
     ]
@@ -273,9 +273,9 @@ def retold(recording: Recording) -> bytes:
 @each_recording(CHAT_PATH, status=200, streamed=False)
 def test_whole_and_streamed_say_the_same(theatre: Stage, recording: Recording) -> None:
     theatre.plays(played(recording))
-    whole = theatre.gateway.post(asked(recording)).body
-    theatre.plays(event_stream(retold(recording)))
-    seen = theatre.gateway.post(asked(recording) | {"stream": True, "stream_options": {"include_usage": True}})
+    whole = theatre.gateway.post(openai_request(recording)).body
+    theatre.plays(event_stream(as_stream(recording)))
+    seen = theatre.gateway.post(openai_request(recording) | {"stream": True, "stream_options": {"include_usage": True}})
     folded: dict[str, Any] = {"content": "", "reasoning_content": "", "calls": {}, "finish": None}
     for chunk in seen.chunks[:-1]:
         (choice,) = chunk["choices"]
@@ -303,27 +303,27 @@ def test_whole_and_streamed_say_the_same(theatre: Stage, recording: Recording) -
 def test_a_refusal(theatre: Stage, recording: Recording, stream: bool) -> None:
     theatre.plays(json_answer(recording.status, recording.body, dict(recording.headers)))
     with theatre.gateway.client() as client, pytest.raises(openai.NotFoundError) as raised:
-        client.chat.completions.create(**asked(recording), stream=stream)
+        client.chat.completions.create(**openai_request(recording), stream=stream)
     assert raised.value.code == "model_not_found"
     assert recording.json()["message"] in raised.value.message
 
 
 @each_recording(CHAT_PATH)
-def test_what_cohere_is_asked(theatre: Stage, recording: Recording) -> None:
+def test_what_cohere_receives(theatre: Stage, recording: Recording) -> None:
     """Cohere's own document accepts the request that is sent, and it is in substance the recorded one."""
     theatre.plays(played(recording))
-    body = asked(recording) | ({"stream": True} if recording.streamed else {})
+    body = openai_request(recording) | ({"stream": True} if recording.streamed else {})
     theatre.gateway.post(body)
     request, *others = theatre.upstream.requests
     assert (request.method, request.path) == ("POST", CHAT_PATH)
     # To suggest a model, the list is asked for.
     assert {(one.method, one.path.partition("?")[0]) for one in others} <= {("GET", "/v1/models")}
-    sent = request.json()
-    oracle.cohere_request_validator(CHAT_PATH).check(sent)
-    assert bool(sent.get("stream")) == recording.streamed
-    assert [tool["function"]["name"] for tool in sent.get("tools") or ()] == [
+    sent_body = request.json()
+    oracle.cohere_request_validator(CHAT_PATH).check(sent_body)
+    assert bool(sent_body.get("stream")) == recording.streamed
+    assert [tool["function"]["name"] for tool in sent_body.get("tools") or ()] == [
         tool["function"]["name"] for tool in recording.request.body.get("tools") or ()
     ]
-    assert [message["role"] for message in sent["messages"]] == [
+    assert [message["role"] for message in sent_body["messages"]] == [
         message["role"] for message in recording.request.body["messages"]
     ]

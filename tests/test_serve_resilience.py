@@ -113,15 +113,15 @@ def theatre(play: Callable[[Request], Script] | Sequence[Script], **settings: An
         def rule(request: Request) -> Script:
             return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
-    given = {"cohere_api_key": [SERVER_KEY], "retries": QUICK, **settings}
-    with ScriptedUpstream(rule).run_in_thread() as upstream, gateway_over(upstream.url, **given) as gateway:
+    values = {"cohere_api_key": [SERVER_KEY], "retries": QUICK, **settings}
+    with ScriptedUpstream(rule).run_in_thread() as upstream, gateway_over(upstream.url, **values) as gateway:
         yield Theatre(gateway, upstream)
 
 
 OWN: dict[str, Any] = {"cohere_api_key": []}
 
 
-def asked_again(seen: Seen) -> str:
+def retry_note(seen: Seen) -> str:
     """What the notes say of it."""
     notes = seen.headers.get("x-gateway-notes", "").split("; ")
     return next((note for note in notes if note.startswith("asked Cohere again")), "")
@@ -163,7 +163,7 @@ def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) 
     with theatre([script, streamed() if stream else answered()], **(OWN if own else {})) as stage:
         seen = stage.gateway.chat(stream=stream)
         assert (seen.status, seen.text) == (200, "Hi there.")
-        assert asked_again(seen) == f"asked Cohere again: {why}"
+        assert retry_note(seen) == f"asked Cohere again: {why}"
         assert len(stage.upstream.requests) == 2
         assert stage.upstream.requests[0].body == stage.upstream.requests[1].body
         assert stage.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
@@ -186,13 +186,13 @@ def test_a_429_of_a_callers_own_key_is_not_retried(ask: str) -> None:
         assert len(stage.upstream.requests) == 1
 
 
-def test_a_whole_answer_that_breaks_off_is_asked_for_again() -> None:
+def test_a_whole_answer_that_breaks_off_is_retried() -> None:
     body = json.dumps(whole()).encode()
     broken = (Head(200, (("content-type", "application/json"),), "length", len(body)), Write(body[:40]), Cut())
     with theatre([broken, broken, answered()]) as stage:
         seen = stage.gateway.chat()
         assert (seen.status, seen.text) == (200, "Hi there.")
-        assert asked_again(seen) == "asked Cohere again: upstream_cut, upstream_cut"
+        assert retry_note(seen) == "asked Cohere again: upstream_cut, upstream_cut"
 
 
 FIRST_EVENTS: tuple[tuple[str, Script], ...] = (
@@ -203,22 +203,22 @@ FIRST_EVENTS: tuple[tuple[str, Script], ...] = (
 
 
 @pytest.mark.parametrize("script", [row[1] for row in FIRST_EVENTS], ids=[row[0] for row in FIRST_EVENTS])
-def test_a_stream_that_fails_before_its_first_event_is_asked_for_again(script: Script) -> None:
+def test_a_stream_that_fails_before_its_first_event_is_retried(script: Script) -> None:
     with theatre([script, script, streamed()]) as stage:
         seen = stage.gateway.chat(stream=True)
         assert (seen.status, seen.text) == (200, "Hi there.")
-        assert asked_again(seen).startswith("asked Cohere again: upstream_")
+        assert retry_note(seen).startswith("asked Cohere again: upstream_")
         assert len(stage.upstream.requests) == 3
 
 
-def test_a_whole_answer_that_says_error_is_asked_for_again() -> None:
+def test_a_whole_answer_that_says_error_is_retried() -> None:
     with theatre([answered("", finish="ERROR"), answered()]) as stage:
         seen = stage.gateway.chat()
         assert (seen.status, seen.text) == (200, "Hi there.")
-        assert asked_again(seen) == "asked Cohere again: upstream_error"
+        assert retry_note(seen) == "asked Cohere again: upstream_error"
 
 
-def test_after_the_first_event_nothing_is_asked_again() -> None:
+def test_after_the_first_event_nothing_is_retried() -> None:
     with theatre([(Head(200, EVENTS), Chunk(BEGUN), Cut()), streamed()]) as stage:
         seen = stage.gateway.chat(stream=True)
         assert seen.status == 200 and "error" in seen.chunks[-1] and "[DONE]" not in seen.frames
@@ -240,7 +240,7 @@ FINAL: tuple[tuple[str, Script, int], ...] = (
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("script", "status"), [row[1:] for row in FINAL], ids=[row[0] for row in FINAL])
-def test_what_is_final_is_asked_once(script: Script, status: int, stream: bool) -> None:
+def test_what_is_final_is_requested_once(script: Script, status: int, stream: bool) -> None:
     with theatre([script, answered()], **OWN) as stage:
         assert stage.gateway.chat(stream=stream).status == status
         assert len(stage.upstream.requests) == 1
@@ -261,7 +261,7 @@ def test_no_call_is_made_when_all_time_would_be_up() -> None:
         assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
 
 
-def test_a_silent_model_is_not_asked_again() -> None:
+def test_a_silent_model_is_not_retried() -> None:
     with theatre([(Pause(NEVER),)], timeouts=Timeouts(first_event=0.2)) as stage:
         assert stage.gateway.chat().status == 504
         assert len(stage.upstream.requests) == 1
@@ -276,7 +276,7 @@ def test_a_retry_after_beyond_the_budget_is_passed_on() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("allowed", [False, True])
-def test_a_failed_generation_is_asked_for_once_more_if_the_setting_says_so(allowed: bool, stream: bool) -> None:
+def test_a_failed_generation_is_retried_once_if_the_setting_says_so(allowed: bool, stream: bool) -> None:
     failed = refused(422, error_type="NO_VALID_RESPONSE_GENERATED")
     with theatre([failed], retries=Retries(invalid_generation=allowed)) as stage:
         assert stage.gateway.chat(stream=stream).status == 422
@@ -302,28 +302,28 @@ def test_other_routes_ask_again_as_well() -> None:
         assert seen.status == 200
 
 
-def test_a_part_of_an_embeddings_request_is_asked_for_again() -> None:
+def test_a_part_of_an_embeddings_request_is_retried() -> None:
     vectors = {"id": "x", "embeddings": {"float": [[0.5, 0.5]]}, "texts": ["a"], "response_type": "embeddings_by_type"}
     with theatre([refused(503), json_answer(200, vectors)]) as stage:
         seen = stage.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
         assert seen.status == 200
-        assert asked_again(seen) == "asked Cohere again: 503"
+        assert retry_note(seen) == "asked Cohere again: 503"
 
 
-def test_a_response_that_fails_first_is_told_as_one() -> None:
+def test_a_response_that_fails_first_is_reported_as_one() -> None:
     with theatre([refused(500), streamed()]) as stage:
         seen = stage.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
         assert seen.status == 200 and b"response.completed" in seen.data
-        assert asked_again(seen) == "asked Cohere again: 500"
+        assert retry_note(seen) == "asked Cohere again: 500"
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
 def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
     """Say, with a body that the caller is still sending."""
-    sent: list[str] = []
+    request: list[str] = []
 
     async def send(key: str, last_deadline: float) -> response.UpstreamResponse:
-        sent.append(key)
+        request.append(key)
         raise UpstreamError(failure("cut", "x"), cause="cut")
 
     async def main() -> None:
@@ -335,7 +335,7 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
                 pass
 
     asyncio.run(main())
-    assert len(sent) == (3 if repeatable else 1)
+    assert len(request) == (3 if repeatable else 1)
 
 
 # --- the pool -----------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_a_refused_key_is_disabled_and_logged(status: int, message: str) -> None
         line = stage.gateway.log.wait(lambda line: "is disabled" in line.get("trouble", ""))
         assert line["trouble"].startswith("Cohere key 1 of 3 (sha256 ca978112) is disabled: ")
         assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
-        assert sum(bool(asked_again(seen)) for seen in answers) == 1
+        assert sum(bool(retry_note(seen)) for seen in answers) == 1
 
 
 def test_all_keys_refused_is_the_operators_trouble() -> None:
@@ -409,7 +409,7 @@ def test_the_last_key_is_never_given_up() -> None:
         stage.gateway.log.wait(lambda line: "serves again" in line.get("trouble", ""))
 
 
-def test_when_every_key_is_limited_the_caller_is_told_when_to_come_back() -> None:
+def test_when_every_key_is_limited_the_error_has_a_retry_after() -> None:
     limited = refused(429, TRIAL, headers={"retry-after": "50"})
     with theatre([limited], **POOL) as stage:
         seen = stage.gateway.chat()
@@ -449,10 +449,10 @@ def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.Monkey
 def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six callers are refused together. Those who wait while others try lose nothing by it."""
     monkeypatch.setattr(key_pool, "PROBE_INTERVAL", 0.05)
-    asked, all_are_here = itertools.count(1), Signal()
+    received, all_are_here = itertools.count(1), Signal()
 
     def play(request: Request) -> Script:
-        number = next(asked)
+        number = next(received)
         if number == 6:
             all_are_here.set()
         return answered() if number > 8 else (Pause(all_are_here), *refused(429, TRIAL))
@@ -544,7 +544,7 @@ def test_one_fallback_after_the_other() -> None:
         assert stage.models == [FIRST, SECOND, THIRD]
 
 
-def test_the_last_fallbacks_failure_is_told() -> None:
+def test_the_last_fallbacks_failure_is_reported() -> None:
     failing = {FIRST: refused(503), SECOND: refused(500), THIRD: refused(404, f"model '{THIRD}' not found")}
     with theatre(by_model(failing), models=FALLBACKS, retries=Retries(count=0)) as stage:
         assert stage.gateway.chat(model=FIRST).error["code"] == "model_not_found"
@@ -566,7 +566,7 @@ def test_what_the_caller_did_needs_no_other_model(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_no_other_model_is_asked_where_the_servers_key_is_refused(status: int) -> None:
+def test_no_fallback_where_the_servers_key_is_refused(status: int) -> None:
     with theatre(by_model({FIRST: refused(status)}), models=FALLBACKS) as stage:
         seen = stage.gateway.chat(model=FIRST)
         assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
@@ -697,17 +697,17 @@ class Rush:
 
 
 def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() -> None:
-    go_on, asked = Signal(), Signal()
+    go_on, received = Signal(), Signal()
 
     def play(request: Request) -> Script:
-        asked.set()
+        received.set()
         return (Pause(go_on), *answered())
 
     concurrency = ConcurrencySettings(max_in_flight=1, queue_size=1)
     with theatre(play, concurrency=concurrency) as stage:
         rush = Rush(stage.gateway)
         rush.asks()
-        asked.wait_in_thread()
+        received.wait_in_thread()
         rush.asks()
         awaited(lambda: stage.gateway.metrics()["gateway_requests_in_flight"] == 3)  # with this look
         stage.gateway.ask("GET", "/health/live")  # the second one has been read by now, and waits
@@ -738,16 +738,16 @@ def test_a_failure_gives_its_place_back(script: Script) -> None:
 
 
 def test_who_leaves_the_queue_leaves_no_trace() -> None:
-    go_on, asked = Signal(), Signal()
+    go_on, received = Signal(), Signal()
 
     def play(request: Request) -> Script:
-        asked.set()
+        received.set()
         return (Pause(go_on), *answered())
 
     with theatre(play, concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as stage:
         rush = Rush(stage.gateway)
         rush.asks()
-        asked.wait_in_thread()
+        received.wait_in_thread()
         for identity in ("one", "two", "three"):
             with socket.create_connection(stage.gateway.address, 30) as connection:
                 connection.sendall(request_bytes(identity))
@@ -759,7 +759,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
         assert len(stage.upstream.requests) == 2
 
 
-def test_who_leaves_between_two_calls_is_not_asked_for_again() -> None:
+def test_for_a_caller_who_left_between_two_calls_nothing_is_retried() -> None:
     with theatre([refused(503)], retries=Retries(initial_backoff=20.0, max_backoff=20.0)) as stage:
         with socket.create_connection(stage.gateway.address, 30) as connection:
             connection.sendall(request_bytes("leaver"))
@@ -779,5 +779,5 @@ def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytes
     script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
     with theatre([script], retries=Retries(count=0)) as stage:
         seen = stage.gateway.chat(stream=stream)
-        told = seen.chunks[-1]["error"] if seen.status == 200 else seen.error
-        assert told["code"] == "upstream_cut" and "too large" in told["message"]
+        error = seen.chunks[-1]["error"] if seen.status == 200 else seen.error
+        assert error["code"] == "upstream_cut" and "too large" in error["message"]

@@ -66,14 +66,14 @@ def events(seen: Seen) -> list[tuple[str, Any]]:
     text = seen.data.decode()
     assert text.endswith("data: [DONE]\n\n") and text.count("[DONE]") == 1
     frames = [frame for frame in text.split("\n\n")[:-2] if not frame.startswith(":")]
-    found = []
+    results = []
     for frame in frames:
         name, data = frame.split("\n")
-        told = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {told['type']}", "each event is named by its type"
-        found.append((told["type"], told))
-    assert [told["sequence_number"] for _, told in found] == list(range(len(found)))
-    return found
+        document = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {document['type']}", "each event is named by its type"
+        results.append((document["type"], document))
+    assert [document["sequence_number"] for _, document in results] == list(range(len(results)))
+    return results
 
 
 # --- words --------------------------------------------------------------------------------------------------
@@ -95,10 +95,10 @@ def test_a_whole_answer(sdk: openai.OpenAI, model: str) -> None:
 
 
 def test_a_streamed_answer(sdk: openai.OpenAI) -> None:
-    told = list(sdk.responses.create(model=A, input="Count to 5", stream=True))
-    assert told[0].type == "response.created" and told[-1].type == "response.completed"
-    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == COUNTED
-    assert told[-1].response.output_text == COUNTED
+    results = list(sdk.responses.create(model=A, input="Count to 5", stream=True))
+    assert results[0].type == "response.created" and results[-1].type == "response.completed"
+    assert "".join(event.delta for event in results if event.type == "response.output_text.delta") == COUNTED
+    assert results[-1].response.output_text == COUNTED
 
 
 @pytest.mark.parametrize("model", [A, REASONING])
@@ -152,24 +152,24 @@ def test_parse(sdk: openai.OpenAI) -> None:
 
 
 def test_truncation_is_incomplete(sdk: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": A, "input": "Tell me a long story", "max_output_tokens": 3}
-    response = sdk.responses.create(**asked)
+    request: dict[str, Any] = {"model": A, "input": "Tell me a long story", "max_output_tokens": 3}
+    response = sdk.responses.create(**request)
     assert response.status == "incomplete" and response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"
     assert response.output[-1].type == "message" and response.output[-1].status == "incomplete"
-    told = list(sdk.responses.create(**asked, stream=True))
-    assert told[-1].type == "response.incomplete"
+    results = list(sdk.responses.create(**request, stream=True))
+    assert results[-1].type == "response.incomplete"
 
 
 @pytest.mark.parametrize("fault", ["cut", "eof", "broken_json", "finish_error", "finish_timeout"])
-def test_a_failure_in_the_stream_is_told_in_it(served: Gateway, fault: str) -> None:
-    told = events(ask(served, model=f"{A}@{fault}", stream=True, store=False))
-    name, last = told[-1]
+def test_a_failure_in_the_stream_is_reported_in_it(served: Gateway, fault: str) -> None:
+    result = events(ask(served, model=f"{A}@{fault}", stream=True, store=False))
+    name, last = result[-1]
     assert name == "response.failed"
     response = last["response"]
     assert response["status"] == "failed" and response["error"]["message"] and response["completed_at"] is None
     assert response["error"]["code"] == "server_error"
-    assert [name for name, _ in told].count("response.failed") == 1
+    assert [name for name, _ in result].count("response.failed") == 1
     assert all(item["status"] in ("completed", "incomplete") for item in response["output"])
 
 
@@ -192,33 +192,33 @@ def test_a_failure_before_the_first_event_is_an_error(served: Gateway) -> None:
 def test_the_tool_loop(sdk: openai.OpenAI, model: str, streamed: bool) -> None:
     """By previous_response_id: the second request holds the outputs alone."""
 
-    def asked(**fields: Any) -> Any:
-        given: dict[str, Any] = {"model": model, "tools": TOOLS, **fields}
+    def request(**fields: Any) -> Any:
+        values: dict[str, Any] = {"model": model, "tools": TOOLS, **fields}
         if not streamed:
-            return sdk.responses.create(**given)
-        with sdk.responses.stream(**given) as stream:
+            return sdk.responses.create(**values)
+        with sdk.responses.stream(**values) as stream:
             return stream.get_final_response()
 
-    first = asked(input=PARIS)
+    first = request(input=PARIS)
     (call,) = [item for item in first.output if item.type == "function_call"]
     assert call.name == "get_weather" and json.loads(call.arguments) == {"city": "Paris"}
     assert call.id.startswith("fc_") and call.call_id != call.id
     outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 22°C"}]
-    second = asked(input=outputs, previous_response_id=first.id)
+    second = request(input=outputs, previous_response_id=first.id)
     assert second.status == "completed" and "22" in second.output_text
     assert second.previous_response_id == first.id
-    third = asked(input="Count to 5", previous_response_id=second.id)
+    third = request(input="Count to 5", previous_response_id=second.id)
     assert COUNTED in third.output_text
 
 
 @pytest.mark.parametrize("model", [A, REASONING])
 def test_the_tool_loop_with_the_whole_history(sdk: openai.OpenAI, model: str) -> None:
-    said: list[Any] = [{"role": "user", "content": PARIS}]
-    first = sdk.responses.create(model=model, input=said, tools=TOOLS, store=False)
-    said += [item.model_dump(exclude_none=True) for item in first.output]
+    text: list[Any] = [{"role": "user", "content": PARIS}]
+    first = sdk.responses.create(model=model, input=text, tools=TOOLS, store=False)
+    text += [item.model_dump(exclude_none=True) for item in first.output]
     (call,) = [item for item in first.output if item.type == "function_call"]
-    said.append({"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 22°C"})
-    second = sdk.responses.create(model=model, input=said, tools=TOOLS, store=False)
+    text.append({"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 22°C"})
+    second = sdk.responses.create(model=model, input=text, tools=TOOLS, store=False)
     assert "22" in second.output_text
 
 
@@ -234,17 +234,17 @@ def test_an_output_of_no_call_is_refused_by_its_path(served: Gateway) -> None:
 def test_a_conversation_remembers(sdk: openai.OpenAI, streamed: bool) -> None:
     conversation = sdk.conversations.create()
 
-    def asked(**fields: Any) -> Any:
-        given: dict[str, Any] = {"model": A, "tools": TOOLS, "conversation": conversation.id, **fields}
+    def request(**fields: Any) -> Any:
+        values: dict[str, Any] = {"model": A, "tools": TOOLS, "conversation": conversation.id, **fields}
         if not streamed:
-            return sdk.responses.create(**given)
-        with sdk.responses.stream(**given) as stream:
+            return sdk.responses.create(**values)
+        with sdk.responses.stream(**values) as stream:
             return stream.get_final_response()
 
-    first = asked(input=PARIS)
+    first = request(input=PARIS)
     (call,) = [item for item in first.output if item.type == "function_call"]
     assert first.conversation is not None and first.conversation.id == conversation.id
-    second = asked(input=[{"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 22°C"}])
+    second = request(input=[{"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 22°C"}])
     assert "22" in second.output_text
     kinds = [item.type for item in sdk.conversations.items.list(conversation.id, order="asc")]
     assert kinds == ["message", "reasoning", "function_call", "function_call_output", "message"]
@@ -252,11 +252,11 @@ def test_a_conversation_remembers(sdk: openai.OpenAI, streamed: bool) -> None:
 
 def test_a_stored_item_may_be_referred_to(served: Gateway) -> None:
     first = ask(served, input=PARIS, tools=TOOLS).body
-    said: list[Any] = [{"role": "user", "content": PARIS}]
-    said += [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+    text: list[Any] = [{"role": "user", "content": PARIS}]
+    text += [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
     (call,) = [item for item in first["output"] if item["type"] == "function_call"]
-    said.append({"type": "function_call_output", "call_id": call["call_id"], "output": "Sunny, 22°C"})
-    assert ask(served, input=said, tools=TOOLS).status == 200
+    text.append({"type": "function_call_output", "call_id": call["call_id"], "output": "Sunny, 22°C"})
+    assert ask(served, input=text, tools=TOOLS).status == 200
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -286,7 +286,7 @@ def test_history_of_not_stored_responses_may_be_continued_without_storing(served
     assert ask(served, previous_response_id=second.body["id"]).status == 404
 
 
-def test_a_failed_stream_can_be_told_from_a_stored_answer(served: Gateway) -> None:
+def test_a_failed_stream_can_be_distinguished_from_a_stored_answer(served: Gateway) -> None:
     """Whether or not it was kept, continuing it is no 500."""
     failed = events(ask(served, model=f"{A}@cut", stream=True))[-1][1]["response"]
     assert ask(served, previous_response_id=failed["id"]).status in (200, 404, 400)
@@ -358,14 +358,14 @@ class Process:
     def _announced(self) -> str:
         assert self._process.stdout is not None
         text = b""
-        while not (found := re.search(rb"(http://127\.0\.0\.1:\d+)/v1", text)):
+        while not (match := re.search(rb"(http://127\.0\.0\.1:\d+)/v1", text)):
             ready, _, _ = select.select([self._process.stdout], [], [], 20)
             some = os.read(self._process.stdout.fileno(), 4096) if ready else b""
             if not some:
                 self.kill()
                 raise AssertionError(f"not announced: {text!r}")
             text += some
-        return found[1].decode()
+        return match[1].decode()
 
     def kill(self) -> None:
         try:

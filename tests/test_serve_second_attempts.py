@@ -92,7 +92,7 @@ def on() -> Any:
         yield one
 
 
-def sent(on: Stage) -> list[dict[str, Any]]:
+def cohere_requests(on: Stage) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
@@ -139,13 +139,13 @@ def outcome_of(path: str, seen: Seen) -> Any:
     choices: dict[int, dict[str, Any]] = {}
     for chunk in seen.chunks:
         for choice in chunk["choices"]:
-            told = choices.setdefault(choice["index"], {"content": "", "calls": [], "finish": None})
-            told["content"] += choice["delta"].get("content") or ""
+            result = choices.setdefault(choice["index"], {"content": "", "calls": [], "finish": None})
+            result["content"] += choice["delta"].get("content") or ""
             for call in choice["delta"].get("tool_calls", ()):
                 if call.get("id"):
-                    told["calls"].append([call["id"], call["function"]["name"], ""])
-                told["calls"][-1][2] += call["function"].get("arguments", "")
-            told["finish"] = choice["finish_reason"] or told["finish"]
+                    result["calls"].append([call["id"], call["function"]["name"], ""])
+                result["calls"][-1][2] += call["function"].get("arguments", "")
+            result["finish"] = choice["finish_reason"] or result["finish"]
     return seen.status, [choices[index] for index in sorted(choices)], notes
 
 
@@ -170,16 +170,16 @@ def _response(body: Any) -> Any:
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @pytest.mark.parametrize(("case", "scripts"), [row[2:] for row in LAW], ids=[f"{row[0]}, {row[1]}" for row in LAW])
-def test_a_stream_is_told_what_a_whole_answer_is(
+def test_a_stream_says_what_a_whole_answer_says(
     on: Stage, path: str, case: dict[str, Any], scripts: tuple[Script, ...]
 ) -> None:
     if path == RESPONSES and "n" in case:
         pytest.skip("a response is one choice")
     whole = outcome_of(path, ask(on, path, case, scripts, False))
-    asked_whole = sent(on)
+    asked_whole = cohere_requests(on)
     streamed = outcome_of(path, ask(on, path, case, scripts, True))
     assert streamed == whole
-    assert sent(on) == asked_whole
+    assert cohere_requests(on) == asked_whole
     assert len(asked_whole) == len(scripts) * case.get("n", 1)
     assert not any(body["stream"] for body in asked_whole)
 
@@ -190,7 +190,7 @@ def test_documents_and_tools_give_way_to_the_schema_the_second_time(on: Stage, p
     """Cohere compiles a schema only where neither stands beside it: the documents move into the prompt."""
     case = requests()["a schema beside documents and tools"]
     seen = ask(on, path, case, (BAD, GOOD), streamed)
-    first, second = sent(on)
+    first, second = cohere_requests(on)
     assert "response_format" not in first and first["documents"] and first["tools"]
     assert second["response_format"]["type"] == "json_object"
     assert second["response_format"]["json_schema"]["required"] == ["city"]
@@ -204,6 +204,6 @@ def test_tools_that_the_history_calls_stay_the_second_time_where_they_must(on: S
     """Some models refuse a history that calls a tool which is not defined: there the instruction is repeated."""
     case = {**requests()["json beside a history of calls"], "model": model}
     ask(on, CHAT, case, (BAD, GOOD), False)
-    first, second = sent(on)
+    first, second = cohere_requests(on)
     assert "tools" in first
     assert ("tools" in second) == (model == A) == ("response_format" not in second)

@@ -43,8 +43,8 @@ def counting() -> Iterator[tuple[Gateway, ScriptedUpstream]]:
 
 @pytest.fixture(scope="module")
 def staged() -> Iterator[Stage]:
-    with stage() as found:
-        yield found
+    with stage() as result:
+        yield result
 
 
 def count(gateway: Gateway, **body: Any) -> Seen:
@@ -56,9 +56,9 @@ def count(gateway: Gateway, **body: Any) -> Seen:
 
 def _texts(**chat: Any) -> str:
     (body,) = tokenize_requests(json.dumps({"model": A, **chat}).encode())
-    sent = json.loads(body)
-    assert (list(sent), sent["model"]) == (["text", "model"], A)
-    return str(sent["text"])
+    request = json.loads(body)
+    assert (list(request), request["model"]) == (["text", "model"], A)
+    return str(request["text"])
 
 
 def test_every_text_of_a_request_is_counted() -> None:
@@ -83,23 +83,25 @@ def test_every_text_of_a_request_is_counted() -> None:
 @given(st.text(st.sampled_from("ab \n\N{SNOWMAN}"), min_size=1), st.integers(1, 40_000))
 def test_pieces_are_the_whole_text_within_the_limit(seed: str, times: int) -> None:
     text = (seed * times)[: MOST_CHARACTERS * 3 + 7]
-    sent = [json.loads(body)["text"] for body in tokenize_requests(json.dumps(_said(text)).encode())]
-    assert "".join(sent) == text
-    assert all(1 <= len(piece) <= MOST_CHARACTERS for piece in sent)
-    assert len(sent) <= 2 * len(text) // MOST_CHARACTERS + 1
+    requests = [json.loads(body)["text"] for body in tokenize_requests(json.dumps(_request_of(text)).encode())]
+    assert "".join(requests) == text
+    assert all(1 <= len(piece) <= MOST_CHARACTERS for piece in requests)
+    assert len(requests) <= 2 * len(text) // MOST_CHARACTERS + 1
 
 
-def _said(text: str) -> dict[str, Any]:
+def _request_of(text: str) -> dict[str, Any]:
     return {"model": A, "messages": [{"role": "user", "content": text}]}
 
 
 def test_words_are_not_cut() -> None:
-    sent = [json.loads(body)["text"] for body in tokenize_requests(json.dumps(_said("seven77 " * 20_000)).encode())]
-    assert len(sent) == 3 and all(text.split() == ["seven77"] * len(text.split()) for text in sent)
+    requests = [
+        json.loads(body)["text"] for body in tokenize_requests(json.dumps(_request_of("seven77 " * 20_000)).encode())
+    ]
+    assert len(requests) == 3 and all(text.split() == ["seven77"] * len(text.split()) for text in requests)
 
 
-def test_without_text_nothing_is_asked() -> None:
-    assert tokenize_requests(json.dumps(_said("")).encode()) == []
+def test_without_text_nothing_is_requested() -> None:
+    assert tokenize_requests(json.dumps(_request_of("")).encode()) == []
     assert json.loads(token_count([])) == {"object": "response.input_tokens", "input_tokens": 0}
 
 
@@ -144,7 +146,7 @@ def test_a_long_text_is_counted_in_pieces(counting: tuple[Gateway, ScriptedUpstr
     assert {request.path for request in upstream.requests} == {"/v1/tokenize"}
 
 
-def test_only_a_few_pieces_are_asked_at_once() -> None:
+def test_only_a_few_pieces_are_requested_at_once() -> None:
     waiting: list[int] = []
 
     def slow(request: Request) -> Script:
@@ -186,7 +188,7 @@ def test_what_responses_refuses_is_refused_alike(
     assert seen.data == gateway.ask("POST", "/v1/responses", {**body, "store": False}).data
 
 
-def test_notes_are_told(counting: tuple[Gateway, ScriptedUpstream]) -> None:
+def test_notes_are_reported(counting: tuple[Gateway, ScriptedUpstream]) -> None:
     seen = count(counting[0], model=A, input="a", unheard_of=1)
     assert (seen.body["input_tokens"], seen.headers["x-gateway-notes"]) == (
         1,
@@ -198,7 +200,7 @@ def test_bodies_that_are_not_json_are_refused(counting: tuple[Gateway, ScriptedU
     assert counting[0].ask("POST", PATH, b"{").error["code"] == "invalid_json"
 
 
-def test_a_refusal_is_told(staged: Stage) -> None:
+def test_a_refusal_is_reported(staged: Stage) -> None:
     staged.plays(json_answer(401, {"message": "invalid api token"}))
     seen = count(staged.gateway, model=A, input="a " * 200_000)
     assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")

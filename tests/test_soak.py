@@ -38,5 +38,5 @@ WARM = Held(100.0, 20, 5)
 )
 def test_what_has_grown_is_named(after: Held, named: str) -> None:
     assert not grown(BEFORE, WARM, WARM, 32)
-    (found,) = grown(BEFORE, WARM, after, 32)
-    assert found.startswith(named)
+    (result,) = grown(BEFORE, WARM, after, 32)
+    assert result.startswith(named)

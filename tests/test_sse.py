@@ -60,10 +60,10 @@ READ: tuple[tuple[str, bytes, list[bytes]], ...] = (
 @pytest.mark.parametrize(("raw", "events"), [row[1:] for row in READ], ids=[row[0] for row in READ])
 def test_read(raw: bytes, events: list[bytes]) -> None:
     assert decoded(raw) == events
-    assert decoded(*(raw[place : place + 1] for place in range(len(raw)))) == events
-    for place in range(len(raw)):
-        assert decoded(raw[:place], raw[place:]) == events
-        assert decoded(raw[:place], b"", raw[place:], b"") == events, "an empty read says nothing"
+    assert decoded(*(raw[position : position + 1] for position in range(len(raw)))) == events
+    for position in range(len(raw)):
+        assert decoded(raw[:position], raw[position:]) == events
+        assert decoded(raw[:position], b"", raw[position:], b"") == events, "an empty read says nothing"
 
 
 def test_data_without_a_colon_is_an_empty_line_of_data() -> None:
@@ -107,7 +107,7 @@ def test_the_limit_is_generous() -> None:
 @pytest.mark.parametrize("size", [1, 7, 1_000])
 def test_an_event_that_is_too_large(small: int, raw: bytes, size: int) -> None:
     with pytest.raises(sse.EventTooLarge):
-        decoded(*(raw[place : place + size] for place in range(0, len(raw), size)))
+        decoded(*(raw[position : position + size] for position in range(0, len(raw), size)))
 
 
 def test_many_small_events_are_no_large_one(small: int) -> None:
@@ -119,7 +119,7 @@ def test_many_small_events_are_no_large_one(small: int) -> None:
 def test_a_line_of_json_that_is_too_large(small: int, size: int) -> None:
     raw = b'{"a":"' + b"a" * 80 + b'"}\n'
     with pytest.raises(sse.EventTooLarge):
-        decoded(*(raw[place : place + size] for place in range(0, len(raw), size)))
+        decoded(*(raw[position : position + size] for position in range(0, len(raw), size)))
 
 
 # --- any bytes ----------------------------------------------------------------------------------------------
@@ -137,13 +137,13 @@ _STREAMS = st.lists(st.one_of(_ALPHABET, st.binary(max_size=3)), max_size=25).ma
 @example(b"\xef\xbb\xbf", [1, 2])
 @example(b"data: a\r\n\r\ndata: b\r\n\r\n", [8, 9, 10])
 @example(b"\r\r\n\n\r", [1, 2, 3])
-def test_any_bytes_in_any_pieces(raw: bytes, places: list[int]) -> None:
-    cuts = sorted({0, *(min(place, len(raw)) for place in places), len(raw)})
+def test_any_bytes_in_any_pieces(raw: bytes, positions: list[int]) -> None:
+    cuts = sorted({0, *(min(position, len(raw)) for position in positions), len(raw)})
     pieces = [raw[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
-    found = decoded(raw)
-    assert decoded(*pieces) == found
-    assert all(data for data in found), "no event is empty"
-    assert sum(map(len, found)) <= len(raw), "nothing is made up"
+    result = decoded(raw)
+    assert decoded(*pieces) == result
+    assert all(data for data in result), "no event is empty"
+    assert sum(map(len, result)) <= len(raw), "nothing is made up"
 
 
 @property_of(300)

@@ -53,7 +53,7 @@ def test_what_was_put_is_found_until_its_time_is_over() -> None:
     assert cache.size == 0
 
 
-def test_what_was_not_asked_for_longest_goes_first() -> None:
+def test_the_least_recently_used_goes_first() -> None:
     cache = MemoryCache(3 * (ENTRY_OVERHEAD + 2))
     run(cache.put([(b"a", b"1"), (b"b", b"2"), (b"c", b"3")], 10))
     run(cache.get([b"a"]))
@@ -61,7 +61,7 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
     assert run(cache.get([b"a", b"b", b"c", b"d"])) == [b"1", None, b"3", b"4"]
 
 
-def test_what_is_larger_than_the_cache_is_not_kept() -> None:
+def test_what_is_larger_than_the_cache_is_not_stored() -> None:
     cache = MemoryCache(1_000)
     run(cache.put([(b"a", b"1")], 10))
     run(cache.put([(b"a", b"x" * 1_000)], 10))
@@ -108,8 +108,8 @@ def test_redis_keeps_bytes_for_their_time(url: str) -> None:
         await cache.put([(key, b"\0\xff bytes")], 60)
         return [before, await cache.get([b"nothing", key])]
 
-    found, troubles = with_redis(work, url)
-    assert found == [[None], [None, b"\0\xff bytes"]] and not troubles
+    result, troubles = with_redis(work, url)
+    assert result == [[None], [None, b"\0\xff bytes"]] and not troubles
 
 
 @needs_redis
@@ -119,25 +119,25 @@ def test_redis_forgets_by_itself() -> None:
     async def work(cache: Cache) -> list[bytes | None]:
         await cache.put([(key, b"1")], 0.001)
         for _ in range(100):
-            found = await cache.get([key])
-            if found == [None]:
+            result = await cache.get([key])
+            if result == [None]:
                 break
             await asyncio.sleep(0.02)
-        return found
+        return result
 
     assert with_redis(work)[0] == [None]
 
 
-def test_no_redis_is_no_cache_and_is_told_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_no_redis_is_no_cache_and_is_reported_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
 
     async def work(cache: Cache) -> list[Any]:
         await cache.put([(b"a", b"1")], 60)
         return [await cache.get([b"a", b"b"]), await cache.get([b"a"])]
 
-    found, troubles = with_redis(work, f"redis://127.0.0.1:{port}/0")
-    assert found == [[None, None], [None]]
+    result, troubles = with_redis(work, f"redis://127.0.0.1:{port}/0")
+    assert result == [[None, None], [None]]
     assert len(troubles) == 1, "after a failure it is left alone for a while"
 
 
@@ -147,8 +147,8 @@ def test_a_redis_that_hangs_is_no_cache() -> None:
         async def work(cache: Cache) -> list[bytes | None]:
             return await cache.get([b"a"])
 
-        found, troubles = with_redis(work, f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-    assert found == [None] and len(troubles) == 1
+        result, troubles = with_redis(work, f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+    assert result == [None] and len(troubles) == 1
 
 
 def test_a_url_that_is_none_is_refused() -> None:

@@ -111,8 +111,8 @@ async def test_pages(store: Store) -> None:
 async def test_many_add_at_once(store: Store) -> None:
     await store.create_conversation(CONVERSATION)
     await asyncio.gather(*(store.add_items(OWNER, "conv_1", some(3, 3 * number)) for number in range(20)))
-    found = await store.items(OWNER, "conv_1", limit=100, order="asc")
-    ids = [int(item.id.removeprefix("msg_")) for item in found.items]
+    result = await store.items(OWNER, "conv_1", limit=100, order="asc")
+    ids = [int(item.id.removeprefix("msg_")) for item in result.items]
     assert sorted(ids) == list(range(60))
     assert all(ids[at : at + 3] == [ids[at], ids[at] + 1, ids[at] + 2] for at in range(0, 60, 3))
 
@@ -170,15 +170,15 @@ def test_pages_together_are_the_whole(
         if order == "desc":
             expected.reverse()
 
-        found: list[Item] = []
+        results: list[Item] = []
         more = True
         while more:
-            after = found[-1].id if found else None
+            after = results[-1].id if results else None
             one = await shared.items(OWNER, conversation, after, limit, order)
             assert len(one.items) == limit or not one.more
             assert one.items or not one.more
-            found += one.items
+            results += one.items
             more = one.more
-        assert found == [Item(*item) for item in expected]
+        assert results == [Item(*item) for item in expected]
 
     runner.run(example())

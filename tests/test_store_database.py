@@ -308,8 +308,8 @@ async def test_a_file_for_its_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "a" / "b" / "store.db"
     async with running(f"sqlite:///{file}") as store:
         await store.save(stored())
-        for made in (file, file.with_name("store.db-wal")):
-            assert stat.S_IMODE(made.stat().st_mode) == 0o600
+        for created in (file, file.with_name("store.db-wal")):
+            assert stat.S_IMODE(created.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 

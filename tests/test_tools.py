@@ -34,8 +34,8 @@ def tool(name: str = "f", parameters: Any = ..., **more: Any) -> dict[str, Any]:
 
 def body(*tools: Any, model: str = A, **fields: Any) -> dict[str, Any]:
     request = {"model": model, "messages": [USER], "tools": list(tools), **fields}
-    told: dict[str, Any] = transcripts.sent(transcripts.call(request))
-    return told
+    result: dict[str, Any] = transcripts.cohere_request(transcripts.call(request))
+    return result
 
 
 def notes(*tools: Any, model: str = A, **fields: Any) -> list[str]:
@@ -49,15 +49,15 @@ def refused(*tools: Any, model: str = A, **fields: Any) -> str | None:
     return caught.value.failure.param
 
 
-def names(told: dict[str, Any]) -> list[str]:
-    return [one["function"]["name"] for one in told.get("tools", [])]
+def names(document: dict[str, Any]) -> list[str]:
+    return [one["function"]["name"] for one in document.get("tools", [])]
 
 
 # --- definitions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("original", "expected"),
     [
         (..., NOTHING),
         (None, NOTHING),
@@ -75,12 +75,12 @@ def names(told: dict[str, Any]) -> list[str]:
     ],
     ids=lambda value: "absent" if value is ... else json.dumps(value)[:40],
 )
-def test_c45_b18_parameters(given: Any, told: Any) -> None:
-    assert body(tool(parameters=given))["tools"][0]["function"]["parameters"] == told
+def test_c45_b18_parameters(original: Any, expected: Any) -> None:
+    assert body(tool(parameters=original))["tools"][0]["function"]["parameters"] == expected
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         {"type": "string"},
         {"type": "array", "items": {}},
@@ -89,20 +89,20 @@ def test_c45_b18_parameters(given: Any, told: Any) -> None:
     ],
     ids=json.dumps,
 )
-def test_parameters_that_are_no_object_schema_are_refused(given: Any) -> None:
-    assert refused(tool("a"), tool("b", given)) == "tools[1].function.parameters"
+def test_parameters_that_are_no_object_schema_are_refused(value: Any) -> None:
+    assert refused(tool("a"), tool("b", value)) == "tools[1].function.parameters"
 
 
 def test_a_definition_has_three_fields_and_no_other() -> None:
-    told = body(tool(parameters=CITY, description="d", strict=True))["tools"]
-    assert told == [{"type": "function", "function": {"name": "f", "description": "d", "parameters": CITY}}]
-    told = body(tool(parameters=CITY, description=None))["tools"]
-    assert told == [{"type": "function", "function": {"name": "f", "parameters": CITY}}]
+    request = body(tool(parameters=CITY, description="d", strict=True))["tools"]
+    assert request == [{"type": "function", "function": {"name": "f", "description": "d", "parameters": CITY}}]
+    request = body(tool(parameters=CITY, description=None))["tools"]
+    assert request == [{"type": "function", "function": {"name": "f", "parameters": CITY}}]
     assert body(tool(parameters=CITY, description=""))["tools"][0]["function"]["description"] == ""
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("value", "param"),
     [
         ({"type": "custom"}, "tools[1].custom"),
         ({"type": "custom", "custom": {"name": ""}}, "tools[1].custom.name"),
@@ -112,8 +112,8 @@ def test_a_definition_has_three_fields_and_no_other() -> None:
     ],
     ids=json.dumps,
 )
-def test_c44_a_malformed_tool_is_refused(given: Any, param: str) -> None:
-    assert refused(tool("a"), given) == param
+def test_c44_a_malformed_tool_is_refused(value: Any, param: str) -> None:
+    assert refused(tool("a"), value) == param
 
 
 def test_c44_no_tools_are_no_field() -> None:
@@ -131,7 +131,7 @@ ANY = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "obj
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("value", "output"),
     [
         ({"description": "D"}, {"description": "D", **ANY}),
         (True, ANY),
@@ -141,12 +141,12 @@ ANY = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "obj
     ],
     ids=json.dumps,
 )
-def test_parameters_without_a_type_are_given_one_where_the_model_wants_it(given: Any, told: Any) -> None:
+def test_parameters_without_a_type_are_given_one_where_the_model_wants_it(value: Any, output: Any) -> None:
     """`z.any()`, pydantic's `Any`: command-r and command-r-plus answer "property a must have a type"."""
-    parameters = {"type": "object", "properties": {"a": given}}
-    for model, expected in ((A, given), ("command-r-plus", told)):
-        (sent,) = body(tool("f", parameters), model=model)["tools"]
-        assert sent["function"]["parameters"]["properties"] == {"a": expected}
+    parameters = {"type": "object", "properties": {"a": value}}
+    for model, expected in ((A, value), ("command-r-plus", output)):
+        (request,) = body(tool("f", parameters), model=model)["tools"]
+        assert request["function"]["parameters"]["properties"] == {"a": expected}
 
 
 # --- strict -------------------------------------------------------------------------------------------------
@@ -196,10 +196,10 @@ STRICT: tuple[tuple[str, list[Any], dict[str, Any], bool, bool], ...] = (
 
 
 @pytest.mark.parametrize(
-    ("tools", "fields", "sent", "noted"), [row[1:] for row in STRICT], ids=[row[0] for row in STRICT]
+    ("tools", "fields", "expected", "noted"), [row[1:] for row in STRICT], ids=[row[0] for row in STRICT]
 )
-def test_b4_b16_c46_strict_is_all_or_nothing(tools: Any, fields: Any, sent: bool, noted: bool) -> None:
-    assert (body(*tools, **fields).get("strict_tools") is True) is sent
+def test_b4_b16_c46_strict_is_all_or_nothing(tools: Any, fields: Any, expected: bool, noted: bool) -> None:
+    assert (body(*tools, **fields).get("strict_tools") is True) is expected
     assert any("strict" in note for note in notes(*tools, **fields)) is noted
     assert "strict" not in json.dumps(body(*tools, **fields)["tools"])
 
@@ -207,9 +207,9 @@ def test_b4_b16_c46_strict_is_all_or_nothing(tools: Any, fields: Any, sent: bool
 def test_strict_tools_are_sent_as_cohere_compiles_them() -> None:
     """Keywords that it refuses are taken away and told; without them, what the caller wrote stays."""
     bounded = with_city(age={"type": ["integer", "null"], "minimum": 0}, mail={"type": "string", "format": "email"})
-    told = body(tool("a", bounded, strict=True), tool("b", {**CITY, "title": "T"}, strict=True))
-    assert told["strict_tools"] is True
-    age, mail = (told["tools"][0]["function"]["parameters"]["properties"][name] for name in ("age", "mail"))
+    request = body(tool("a", bounded, strict=True), tool("b", {**CITY, "title": "T"}, strict=True))
+    assert request["strict_tools"] is True
+    age, mail = (request["tools"][0]["function"]["parameters"]["properties"][name] for name in ("age", "mail"))
     assert (age, mail) == ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"type": "string"})
     assert notes(tool("a", bounded, strict=True)) == [
         "tools[].function.parameters adjusted the schema -> what Cohere compiles, with other format, minimum"
@@ -242,25 +242,31 @@ CHOICES: tuple[tuple[str, Any, str | None, list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("choice", "sent", "kept"), [row[1:] for row in CHOICES], ids=[row[0] for row in CHOICES])
+@pytest.mark.parametrize(
+    ("choice", "sent_body", "expected"), [row[1:] for row in CHOICES], ids=[row[0] for row in CHOICES]
+)
 @pytest.mark.parametrize("model", [A, R7B, "brand-new-model"])
-def test_b5_b6_c40_the_choice(choice: Any, sent: str | None, kept: list[str], model: str) -> None:
-    told = body(tool("f"), tool("g"), tool("h"), tool_choice=choice, model=model)
-    assert (told.get("tool_choice"), names(told)) == (sent, kept)
+def test_b5_b6_c40_the_choice(choice: Any, sent_body: str | None, expected: list[str], model: str) -> None:
+    request = body(tool("f"), tool("g"), tool("h"), tool_choice=choice, model=model)
+    assert (request.get("tool_choice"), names(request)) == (sent_body, expected)
 
 
-@pytest.mark.parametrize(("choice", "sent", "kept"), [row[1:] for row in CHOICES], ids=[row[0] for row in CHOICES])
+@pytest.mark.parametrize(
+    ("choice", "sent_body", "stored"), [row[1:] for row in CHOICES], ids=[row[0] for row in CHOICES]
+)
 @pytest.mark.parametrize("model", [AR, APLUS])
-def test_b21_c41_a_model_that_refuses_the_choice(choice: Any, sent: str | None, kept: list[str], model: str) -> None:
+def test_b21_c41_a_model_that_refuses_the_choice(
+    choice: Any, sent_body: str | None, stored: list[str], model: str
+) -> None:
     """Decision 6: the filter and an instruction; with `none` the tools are left out; all of it noted."""
-    told = body(tool("f"), tool("g"), tool("h"), tool_choice=choice, model=model)
-    assert "tool_choice" not in told
-    assert names(told) == ([] if sent == "NONE" else kept)
-    instructed = [one["content"] for one in told["messages"] if one["role"] == "system"]
-    assert bool(instructed) is (sent == "REQUIRED")
+    request = body(tool("f"), tool("g"), tool("h"), tool_choice=choice, model=model)
+    assert "tool_choice" not in request
+    assert names(request) == ([] if sent_body == "NONE" else stored)
+    instructed = [one["content"] for one in request["messages"] if one["role"] == "system"]
+    assert bool(instructed) is (sent_body == "REQUIRED")
     for instruction in instructed:
-        assert all(name in instruction for name in kept)
-    expected = sent is not None or len(kept) < 3
+        assert all(name in instruction for name in stored)
+    expected = sent_body is not None or len(stored) < 3
     assert (
         any(
             "tool_choice emulated" in note
@@ -277,8 +283,8 @@ def test_an_instruction_joins_the_callers_own() -> None:
         "tools": [tool()],
         "tool_choice": "required",
     }
-    told = transcripts.sent(transcripts.call(request))
-    assert told["messages"][0]["content"].startswith("Be brief.\n\n") and len(told["messages"]) == 2
+    result = transcripts.cohere_request(transcripts.call(request))
+    assert result["messages"][0]["content"].startswith("Be brief.\n\n") and len(result["messages"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -309,12 +315,12 @@ def test_b7_required_without_tools_is_refused(choice: Any) -> None:
 
 
 def test_c48_a_renamed_tool_can_be_chosen() -> None:
-    told = body(tool("a.b"), tool("c"), tool_choice=named("a.b"))
-    assert names(told) == ["a_b"] and told["tool_choice"] == "REQUIRED"
+    request = body(tool("a.b"), tool("c"), tool_choice=named("a.b"))
+    assert names(request) == ["a_b"] and request["tool_choice"] == "REQUIRED"
 
 
 @pytest.mark.parametrize(
-    ("choice", "sent", "kept"),
+    ("choice", "sent_body", "expected"),
     [
         ("auto", None, ["f", "g"]),
         ("none", "NONE", ["f", "g"]),
@@ -323,11 +329,11 @@ def test_c48_a_renamed_tool_can_be_chosen() -> None:
     ],
     ids=str,
 )
-def test_c23_the_old_choice(choice: Any, sent: str | None, kept: list[str]) -> None:
+def test_c23_the_old_choice(choice: Any, sent_body: str | None, expected: list[str]) -> None:
     functions = [tool("f")["function"], tool("g")["function"]]
     request = {"model": A, "messages": [USER], "functions": functions, "function_call": choice}
-    told = transcripts.sent(transcripts.call(request))
-    assert (told.get("tool_choice"), names(told)) == (sent, kept)
+    result = transcripts.cohere_request(transcripts.call(request))
+    assert (result.get("tool_choice"), names(result)) == (sent_body, expected)
 
 
 def test_b38_one_choice_holds_all_calls() -> None:

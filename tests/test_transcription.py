@@ -74,10 +74,10 @@ TRANSLATED: tuple[tuple[dict[str, Any], dict[str, str], list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("fields", "sent", "notes"), TRANSLATED, ids=lambda value: json.dumps(value)[:40])
-def test_texts(fields: dict[str, Any], sent: dict[str, str], notes: list[str]) -> None:
+@pytest.mark.parametrize(("fields", "expected", "notes"), TRANSLATED, ids=lambda value: json.dumps(value)[:40])
+def test_texts(fields: dict[str, Any], expected: dict[str, str], notes: list[str]) -> None:
     call = translated(TEXTS | fields)
-    assert dict(call.fields) == {"model": MODEL, "language": "en"} | sent
+    assert dict(call.fields) == {"model": MODEL, "language": "en"} | expected
     assert [note.text for note in call.notes] == notes
 
 
@@ -177,12 +177,12 @@ TEXT = st.text(max_size=20).map(str.encode)
 
 @given(st.dictionaries(NAMES, TEXT, max_size=4), CONTENTS, st.integers(0, 4), st.lists(st.integers(0, 600), max_size=8))
 def test_a_form_is_read_alike_however_it_is_cut(
-    texts: dict[str, bytes], data: bytes, place: int, cuts: list[int]
+    texts: dict[str, bytes], data: bytes, position: int, cuts: list[int]
 ) -> None:
     data = data.replace(b"--b0undary", b"--b0undarx")
     parts: list[Part] = [(name, None, text) for name, text in texts.items()]
-    place = min(place, len(parts))
-    parts.insert(place, ("file", "a.wav", data))
+    position = min(position, len(parts))
+    parts.insert(position, ("file", "a.wav", data))
     body = encoded(parts)
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     form, file = read([body[start:end] for start, end in zip(edges, edges[1:], strict=False)])
@@ -296,10 +296,10 @@ ORDERS: tuple[tuple[Part, ...], ...] = (
 def test_the_file_is_the_last_part_wherever_it_came(theatre: Stage, parts: tuple[Part, ...]) -> None:
     seen = send(theatre.gateway, *parts)
     assert (seen.status, seen.body) == (200, {"text": "Good morning."})
-    sent, request = at_cohere(theatre)
+    sent_body, request = at_cohere(theatre)
     assert (request.method, request.path) == ("POST", "/v2/audio/transcriptions")
     assert request.headers.first("authorization") == f"Bearer {CALLER_KEY}"
-    assert sent == [("model", MODEL.encode()), ("language", b"en"), ("file", WAV)]
+    assert sent_body == [("model", MODEL.encode()), ("language", b"en"), ("file", WAV)]
     assert "x-gateway-notes" not in seen.headers
 
 
@@ -329,8 +329,8 @@ def test_names_that_would_break_a_head_are_escaped(theatre: Stage) -> None:
 def test_the_shapes_of_the_answer(theatre: Stage) -> None:
     plain = send(theatre.gateway, *FIRST, ("response_format", None, b"text"), FILE)
     assert (plain.headers["content-type"], plain.data) == ("text/plain; charset=utf-8", b"Good morning.\n")
-    told = send(theatre.gateway, *FIRST, ("stream", None, b"true"), FILE)
-    assert told.frames == [
+    result = send(theatre.gateway, *FIRST, ("stream", None, b"true"), FILE)
+    assert result.frames == [
         '{"type":"transcript.text.delta","delta":"Good morning."}',
         '{"type":"transcript.text.done","text":"Good morning."}',
         "[DONE]",
@@ -386,7 +386,7 @@ def test_a_form_that_ends_early_is_a_400(theatre: Stage) -> None:
     assert (seen.status, seen.error["code"]) == (400, "bad_request")
 
 
-def test_coheres_refusal_is_told_whoever_is_asked() -> None:
+def test_coheres_error_is_passed_on_by_both_methods() -> None:
     refused = json_answer(401, {"message": "invalid api token"})
     with stage() as own:
         own.plays(refused)
@@ -472,8 +472,8 @@ class Sink:
 
 
 def test_openais_client(sdk: openai.OpenAI) -> None:
-    told = sdk.audio.transcriptions.create(model=f"cohere/{MODEL}", language="en", file=("a.wav", WAV))
-    assert told.text == "This is the Cohere emulator. It heard 1.5 seconds of sound (en)."
+    response = sdk.audio.transcriptions.create(model=f"cohere/{MODEL}", language="en", file=("a.wav", WAV))
+    assert response.text == "This is the Cohere emulator. It heard 1.5 seconds of sound (en)."
     plain = sdk.audio.transcriptions.create(model=MODEL, language="fr", file=("a.wav", WAV), response_format="text")
     assert str(plain).endswith("(fr).\n")
     events = list(sdk.audio.transcriptions.create(model=MODEL, language="en", file=("a.wav", WAV), stream=True))
@@ -497,5 +497,5 @@ def test_a_default_language() -> None:
 def test_coheres_client_against_the_emulator(demo: Gateway) -> None:
     with httpx.Client(trust_env=False, verify=False) as plain:
         client = cohere.ClientV2("any", base_url=demo.upstream, httpx_client=plain)
-        told = client.audio.transcriptions.create(model=MODEL, language="en", file=("a.wav", WAV))
-        assert "1.5 seconds" in told.text
+        response = client.audio.transcriptions.create(model=MODEL, language="en", file=("a.wav", WAV))
+        assert "1.5 seconds" in response.text

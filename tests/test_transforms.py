@@ -25,8 +25,8 @@ from translators.answer.transforms import (
 from translators.core.tool_names import ToolNames
 
 
-def told(rewrite: AnswerTransform, steps: Sequence[AnswerEvent]) -> list[AnswerEvent]:
-    return [shown for step in steps for shown in rewrite(step)]
+def texts_of(rewrite: AnswerTransform, steps: Sequence[AnswerEvent]) -> list[AnswerEvent]:
+    return [visible for step in steps for visible in rewrite(step)]
 
 
 def text_item(pieces: Sequence[str], item: int = 0) -> list[AnswerEvent]:
@@ -34,9 +34,9 @@ def text_item(pieces: Sequence[str], item: int = 0) -> list[AnswerEvent]:
     return [Opened(item, Kind.TEXT), *deltas, Closed(item, Kind.TEXT, "".join(pieces))]
 
 
-def shown(rewrite: AnswerTransform, pieces: Sequence[str]) -> str:
+def visible(rewrite: AnswerTransform, pieces: Sequence[str]) -> str:
     """The text that is told, which its deltas and its closing must agree on."""
-    steps = told(rewrite, text_item(pieces))
+    steps = texts_of(rewrite, text_item(pieces))
     joined = "".join(step.text for step in steps if isinstance(step, Delta))
     (closed,) = (step.text for step in steps if isinstance(step, Closed))
     assert joined == closed
@@ -73,20 +73,20 @@ WRAPPERS = [
 ]
 
 
-@pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in FENCES], ids=[row[0] for row in FENCES])
-def test_a_fence_is_taken_off_however_it_comes(given_: str, wanted: str) -> None:
-    assert shown(StripCodeFence(), [given_]) == wanted
-    assert shown(StripCodeFence(), list(given_)) == wanted
-    for cut in range(len(given_) + 1):
-        assert shown(StripCodeFence(), [given_[:cut], given_[cut:]]) == wanted
+@pytest.mark.parametrize(("value", "wanted"), [row[1:] for row in FENCES], ids=[row[0] for row in FENCES])
+def test_a_fence_is_taken_off_however_it_comes(value: str, wanted: str) -> None:
+    assert visible(StripCodeFence(), [value]) == wanted
+    assert visible(StripCodeFence(), list(value)) == wanted
+    for cut in range(len(value) + 1):
+        assert visible(StripCodeFence(), [value[:cut], value[cut:]]) == wanted
 
 
-@pytest.mark.parametrize(("given_", "wanted"), [row[1:] for row in WRAPPERS], ids=[row[0] for row in WRAPPERS])
-def test_a_wrapper_is_taken_off_however_it_comes(given_: str, wanted: str) -> None:
-    assert shown(UnwrapValue(), [given_]) == wanted
-    assert shown(UnwrapValue(), list(given_)) == wanted
-    for cut in range(len(given_) + 1):
-        assert shown(UnwrapValue(), [given_[:cut], given_[cut:]]) == wanted
+@pytest.mark.parametrize(("value", "wanted"), [row[1:] for row in WRAPPERS], ids=[row[0] for row in WRAPPERS])
+def test_a_wrapper_is_taken_off_however_it_comes(value: str, wanted: str) -> None:
+    assert visible(UnwrapValue(), [value]) == wanted
+    assert visible(UnwrapValue(), list(value)) == wanted
+    for cut in range(len(value) + 1):
+        assert visible(UnwrapValue(), [value[:cut], value[cut:]]) == wanted
 
 
 JSON = st.recursive(
@@ -101,19 +101,19 @@ def test_any_value_comes_out_of_its_wrapper(value: object, data: st.DataObject, 
     written = json.dumps({"value": value}, indent=indent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=6)))
     pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)], strict=True)]
-    assert json.loads(shown(UnwrapValue(), pieces)) == value
+    assert json.loads(visible(UnwrapValue(), pieces)) == value
     fenced = f"```json\n{written}\n```"
-    assert json.loads(shown(StripCodeFence(), list(fenced))) == {"value": value}
+    assert json.loads(visible(StripCodeFence(), list(fenced))) == {"value": value}
 
 
 def test_one_call_is_passed_on() -> None:
-    steps = told(LimitToolCalls(1), [*call(0, "f"), *call(1, "g"), Finished("TOOL_CALL", None)])
+    steps = texts_of(LimitToolCalls(1), [*call(0, "f"), *call(1, "g"), Finished("TOOL_CALL", None)])
     assert steps == [*call(0, "f"), Finished("TOOL_CALL", None)]
-    assert told(LimitToolCalls(0), call(0, "f")) == []
+    assert texts_of(LimitToolCalls(0), call(0, "f")) == []
 
 
 def test_names_come_back() -> None:
-    (opened, *_) = told(RestoreToolNames(ToolNames(["a.b"])), call(0, "a_b"))
+    (opened, *_) = texts_of(RestoreToolNames(ToolNames(["a.b"])), call(0, "a_b"))
     assert isinstance(opened, Opened) and opened.name == "a.b"
 
 
@@ -123,16 +123,16 @@ def test_names_come_back() -> None:
 )
 def test_citations_name_calls_as_the_caller_did(name: str | None, restored: str | None) -> None:
     citation = Citation(0, 4, "snow", [{"type": "tool", "id": name, "tool_output": {"a": 1}}])
-    (event,) = told(RestoreCallIds({"call_0_2": "call_0"}), [Cited(0, Kind.TEXT, 0, 4, citation)])
+    (event,) = texts_of(RestoreCallIds({"call_0_2": "call_0"}), [Cited(0, Kind.TEXT, 0, 4, citation)])
     assert isinstance(event, Cited) and event.citation.sources == [
         {"type": "tool", "id": restored, "tool_output": {"a": 1}}
     ]
 
 
 def test_a_tool_that_may_not_be_called_fails_the_answer() -> None:
-    (failed, *_) = told(OnlyTools({"f"}), call(0, "g"))
+    (failed, *_) = texts_of(OnlyTools({"f"}), call(0, "g"))
     assert isinstance(failed, Failed) and failed.failure.second_attempt
-    assert told(OnlyTools({"f"}), call(0, "f")) == call(0, "f")
+    assert texts_of(OnlyTools({"f"}), call(0, "f")) == call(0, "f")
 
 
 def test_thoughts_can_be_hidden() -> None:
@@ -141,13 +141,13 @@ def test_thoughts_can_be_hidden() -> None:
         Delta(0, Kind.THINKING, "hm"),
         Closed(0, Kind.THINKING, "hm"),
     ]
-    assert told(HideReasoning(), [*thought, *text_item(["a"], 1)]) == text_item(["a"], 1)
+    assert texts_of(HideReasoning(), [*thought, *text_item(["a"], 1)]) == text_item(["a"], 1)
 
 
 def test_the_answers_tool_is_the_answer() -> None:
-    steps = told(AnswerFromToolCall("give"), [*call(0, "f"), *call(1, "give", '{"a":1}')])
+    steps = texts_of(AnswerFromToolCall("give"), [*call(0, "f"), *call(1, "give", '{"a":1}')])
     assert steps == [*call(0, "f"), *text_item(['{"a":1}'], 1)]
-    twice = told(AnswerFromToolCall("give"), [*call(0, "give", '{"a":1}'), *call(1, "give", '{"a":2}')])
+    twice = texts_of(AnswerFromToolCall("give"), [*call(0, "give", '{"a":1}'), *call(1, "give", '{"a":2}')])
     assert twice == text_item(['{"a":1}'], 0), "two answers in a row would be none"
 
 
@@ -166,5 +166,5 @@ def test_a_finished_text_is_checked(reason: str, items: list[AnswerEvent], fails
     def complaint(text: str) -> str:
         return "" if text == "good" else "it is bad"
 
-    last = told(ValidateSchema(complaint), [*items, Finished(reason, None)])[-1]
+    last = texts_of(ValidateSchema(complaint), [*items, Finished(reason, None)])[-1]
     assert isinstance(last, Failed) is fails

@@ -89,8 +89,8 @@ _TURN: dict[str, Callable[[str], list[Message]]] = {
 def test_what_is_left_is_a_conversation(turns: list[str], halvings: int) -> None:
     talk = [message for number, turn in enumerate(turns) for message in _TURN[turn](str(number))]
     left = shortened(talk, halvings)
-    places = [next(place for place, message in enumerate(talk) if message is one) for one in left]
-    assert places == sorted(places)
+    positions = [next(position for position, message in enumerate(talk) if message is one) for one in left]
+    assert positions == sorted(positions)
     assert [one for one in left if isinstance(one, SystemMessage)] == [
         one for one in talk if isinstance(one, SystemMessage)
     ]
@@ -113,30 +113,30 @@ class _Narrow:
         self.most = 100
 
     def __call__(self, request: Request) -> Script:
-        sent = request.json()
-        if len(sent["messages"]) > self.most:
+        sent_body = request.json()
+        if len(sent_body["messages"]) > self.most:
             return json_answer(400, TOO_LONG)
-        return event_stream(transcript(*story())) if sent.get("stream") else json_answer(200, whole())
+        return event_stream(transcript(*story())) if sent_body.get("stream") else json_answer(200, whole())
 
 
-class _Place:
+class _NarrowGateway:
     def __init__(self, gateway: Gateway, upstream: ScriptedUpstream, narrow: _Narrow) -> None:
         self.gateway, self.upstream, self.narrow = gateway, upstream, narrow
 
-    def sent(self) -> list[list[str]]:
+    def contents(self) -> list[list[str]]:
         """The messages' contents of each request to Cohere."""
         return [[message["content"] for message in request.json()["messages"]] for request in self.upstream.requests]
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[_Place]:
+def running() -> Iterator[_NarrowGateway]:
     narrow = _Narrow()
     with ScriptedUpstream(narrow).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
-        yield _Place(gateway, upstream, narrow)
+        yield _NarrowGateway(gateway, upstream, narrow)
 
 
 @pytest.fixture
-def place(running: _Place) -> _Place:
+def narrow_gateway(running: _NarrowGateway) -> _NarrowGateway:
     running.upstream.exchanges.clear()
     return running
 
@@ -148,69 +148,71 @@ def _input(turns: int) -> Any:
     return [*talk, {"role": "user", "content": "last"}]
 
 
-ASKED: dict[str, Any] = {"model": A, "instructions": "Be kind.", "store": False}
+REQUEST: dict[str, Any] = {"model": A, "instructions": "Be kind.", "store": False}
 
 
-def test_the_oldest_turns_are_left_out(place: _Place) -> None:
-    place.narrow.most = 4
-    with place.gateway.client() as sdk:
-        raw = sdk.responses.with_raw_response.create(input=_input(8), truncation="auto", **ASKED)
+def test_the_oldest_turns_are_left_out(narrow_gateway: _NarrowGateway) -> None:
+    narrow_gateway.narrow.most = 4
+    with narrow_gateway.gateway.client() as sdk:
+        raw = sdk.responses.with_raw_response.create(input=_input(8), truncation="auto", **REQUEST)
     answer = raw.parse()
     assert (answer.output_text, answer.truncation) == ("Hi there.", "auto")
     assert raw.headers["x-gateway-notes"] == "truncation auto: the oldest 14 messages left out"
-    assert [len(sent) for sent in place.sent()] == [18, 8, 4]
-    assert place.sent()[-1] == ["Be kind.", "q7", "a7", "last"]
+    assert [len(request) for request in narrow_gateway.contents()] == [18, 8, 4]
+    assert narrow_gateway.contents()[-1] == ["Be kind.", "q7", "a7", "last"]
 
 
-def test_a_stream_as_well(place: _Place) -> None:
-    place.narrow.most = 8
-    with place.gateway.client() as sdk:
-        events = list(sdk.responses.create(input=_input(8), truncation="auto", stream=True, **ASKED))
+def test_a_stream_as_well(narrow_gateway: _NarrowGateway) -> None:
+    narrow_gateway.narrow.most = 8
+    with narrow_gateway.gateway.client() as sdk:
+        events = list(sdk.responses.create(input=_input(8), truncation="auto", stream=True, **REQUEST))
     final = events[-1]
     assert final.type == "response.completed"
     assert (final.response.output_text, final.response.truncation) == ("Hi there.", "auto")
     assert [event.type for event in events].count("response.created") == 1
-    assert [len(sent) for sent in place.sent()] == [18, 8]
+    assert [len(request) for request in narrow_gateway.contents()] == [18, 8]
 
 
-def test_what_is_not_too_long_is_sent_whole(place: _Place) -> None:
-    place.narrow.most = 100
-    with place.gateway.client() as sdk:
-        raw = sdk.responses.with_raw_response.create(input=_input(8), truncation="auto", **ASKED)
+def test_what_is_not_too_long_is_sent_whole(narrow_gateway: _NarrowGateway) -> None:
+    narrow_gateway.narrow.most = 100
+    with narrow_gateway.gateway.client() as sdk:
+        raw = sdk.responses.with_raw_response.create(input=_input(8), truncation="auto", **REQUEST)
     assert "x-gateway-notes" not in raw.headers
-    assert [len(sent) for sent in place.sent()] == [18]
+    assert [len(request) for request in narrow_gateway.contents()] == [18]
 
 
 @pytest.mark.parametrize(("truncation", "calls"), [("auto", 5), ("disabled", 1), (None, 1)])
-def test_what_cannot_be_short_enough_is_an_error(place: _Place, truncation: Any, calls: int) -> None:
-    place.narrow.most = 0
-    with place.gateway.client() as sdk, pytest.raises(openai.BadRequestError) as caught:
-        sdk.responses.create(input=_input(40), truncation=truncation, **ASKED)
+def test_what_cannot_be_short_enough_is_an_error(narrow_gateway: _NarrowGateway, truncation: Any, calls: int) -> None:
+    narrow_gateway.narrow.most = 0
+    with narrow_gateway.gateway.client() as sdk, pytest.raises(openai.BadRequestError) as caught:
+        sdk.responses.create(input=_input(40), truncation=truncation, **REQUEST)
     assert caught.value.code == "context_length_exceeded"
-    assert len(place.sent()) == calls
+    assert len(narrow_gateway.contents()) == calls
 
 
-def test_strict_mode_lets_it_be(place: _Place) -> None:
-    place.narrow.most = 4
-    with place.gateway.client() as sdk:
+def test_strict_mode_lets_it_be(narrow_gateway: _NarrowGateway) -> None:
+    narrow_gateway.narrow.most = 4
+    with narrow_gateway.gateway.client() as sdk:
         answer = sdk.responses.create(
-            input=_input(8), truncation="auto", extra_headers={"x-gateway-strict": "true"}, **ASKED
+            input=_input(8), truncation="auto", extra_headers={"x-gateway-strict": "true"}, **REQUEST
         )
     assert answer.output_text == "Hi there."
 
 
-def test_other_values_are_refused(place: _Place) -> None:
-    seen = place.gateway.ask("POST", "/v1/responses", {"model": A, "input": "a", "truncation": "some", "store": False})
-    assert (seen.status, seen.error["param"], place.sent()) == (400, "truncation", [])
+def test_other_values_are_refused(narrow_gateway: _NarrowGateway) -> None:
+    seen = narrow_gateway.gateway.ask(
+        "POST", "/v1/responses", {"model": A, "input": "a", "truncation": "some", "store": False}
+    )
+    assert (seen.status, seen.error["param"], narrow_gateway.contents()) == (400, "truncation", [])
 
 
-def test_disabled_is_echoed(place: _Place) -> None:
-    place.narrow.most = 100
-    with place.gateway.client() as sdk:
-        assert sdk.responses.create(input="a", **ASKED).truncation == "disabled"
+def test_disabled_is_echoed(narrow_gateway: _NarrowGateway) -> None:
+    narrow_gateway.narrow.most = 100
+    with narrow_gateway.gateway.client() as sdk:
+        assert sdk.responses.create(input="a", **REQUEST).truncation == "disabled"
 
 
-def test_chat_has_no_truncation(place: _Place) -> None:
-    place.narrow.most = 0
-    assert place.gateway.chat().error["code"] == "context_length_exceeded"
-    assert len(place.sent()) == 1
+def test_chat_has_no_truncation(narrow_gateway: _NarrowGateway) -> None:
+    narrow_gateway.narrow.most = 0
+    assert narrow_gateway.gateway.chat().error["code"] == "context_length_exceeded"
+    assert len(narrow_gateway.contents()) == 1

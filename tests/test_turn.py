@@ -38,7 +38,7 @@ def feed(turn: Turn, *events: Event) -> list[AnswerEvent]:
     return [step for event in events for step in turn.feed(decode_event(json.dumps(event).encode()))]
 
 
-def told(*events: Event) -> list[AnswerEvent]:
+def answer_events(*events: Event) -> list[AnswerEvent]:
     """The steps after message-start."""
     turn = Turn()
     assert feed(turn, message_start("m")) == [Started("m")]
@@ -156,7 +156,7 @@ STORIES: tuple[tuple[str, list[Event], list[str]], ...] = (
 
 @pytest.mark.parametrize(("events", "steps"), [row[1:] for row in STORIES], ids=[row[0] for row in STORIES])
 def test_stories(events: list[Event], steps: list[str]) -> None:
-    assert short(told(*events)) == steps
+    assert short(answer_events(*events)) == steps
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_stories(events: list[Event], steps: list[str]) -> None:
 )
 def test_the_arguments_of_a_call(fragments: list[str], deltas: list[str]) -> None:
     """`null`, in whatever pieces, and nothing are `{}`; everything else is told as it came (C66, C95, C96)."""
-    steps = told(call_start(0), *(call_delta(0, one) for one in fragments), call_end(0))
+    steps = answer_events(call_start(0), *(call_delta(0, one) for one in fragments), call_end(0))
     assert [step.text for step in steps if isinstance(step, Delta)] == deltas
     assert isinstance(steps[-1], Closed) and steps[-1].text == "".join(deltas)
 
@@ -196,9 +196,9 @@ def test_a_call_that_is_cut_is_never_mended(fragments: list[str]) -> None:
 
 
 def test_a_call_keeps_its_id_and_a_missing_one_is_left_to_the_reader() -> None:
-    (opened,) = told(call_start(0, "f", identity="f_k5pr4trwbbfd"))
+    (opened,) = answer_events(call_start(0, "f", identity="f_k5pr4trwbbfd"))
     assert isinstance(opened, Opened) and (opened.call_id, opened.name) == ("f_k5pr4trwbbfd", "f")
-    (opened,) = told(call_start(0, "f", identity=""))
+    (opened,) = answer_events(call_start(0, "f", identity=""))
     assert isinstance(opened, Opened) and opened.call_id == ""
 
 
@@ -220,14 +220,14 @@ def test_calls_as_an_array_are_read_too() -> None:
     """C89: message-start has arrays, deltas have objects; both are accepted."""
     start = {"type": "tool-call-start", "delta": {"message": {"tool_calls": [{"id": "a", "function": {"name": "f"}}]}}}
     delta = {"type": "tool-call-delta", "delta": {"message": {"tool_calls": [{"function": {"arguments": "{}"}}]}}}
-    assert short(told(start, delta, call_end(0))) == ["open 0 call f", "+0 {}", "close 0 {}"]
+    assert short(answer_events(start, delta, call_end(0))) == ["open 0 call f", "+0 {}", "close 0 {}"]
 
 
 # --- citations ----------------------------------------------------------------------------------------------
 
 
 def _cited(*events: Event) -> list[tuple[int, Kind, int, int]]:
-    steps = told(*events, message_end())
+    steps = answer_events(*events, message_end())
     return [(step.item, step.kind, step.start, step.end) for step in steps if isinstance(step, Cited)]
 
 
@@ -309,9 +309,9 @@ CITED: tuple[tuple[str, list[Event], list[tuple[int, Kind, int, int]]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("events", "found"), [row[1:] for row in CITED], ids=[row[0] for row in CITED])
-def test_citations(events: list[Event], found: list[tuple[int, Kind, int, int]]) -> None:
-    assert _cited(*events) == found
+@pytest.mark.parametrize(("events", "expected"), [row[1:] for row in CITED], ids=[row[0] for row in CITED])
+def test_citations(events: list[Event], expected: list[tuple[int, Kind, int, int]]) -> None:
+    assert _cited(*events) == expected
 
 
 def test_a_citation_before_its_words_is_not_taken_for_earlier_ones() -> None:
@@ -325,19 +325,21 @@ def test_a_citation_before_its_words_is_not_taken_for_earlier_ones() -> None:
 
 @pytest.mark.parametrize("reason", sorted(FAILED_REASONS))
 def test_a_failed_reason_with_coheres_words(reason: str) -> None:
-    steps = told(message_end(reason, error="it broke", error_type="INVALID_TOOL_GENERATION", usage={"tokens": {}}))
+    steps = answer_events(
+        message_end(reason, error="it broke", error_type="INVALID_TOOL_GENERATION", usage={"tokens": {}})
+    )
     (failed,) = steps
     assert isinstance(failed, Failed) and failed.usage is not None
     assert failed.failure.code == "INVALID_TOOL_GENERATION" and failed.failure.message.endswith(": it broke")
-    (failed,) = told(message_end(reason))
+    (failed,) = answer_events(message_end(reason))
     assert isinstance(failed, Failed) and failed.failure == FAILED_REASONS[reason]
 
 
 def test_a_refused_event_names_itself_and_the_state() -> None:
     with pytest.raises(UpstreamProtocolError, match=r"tool-call-delta .*\(between\)"):
-        told(call_delta(0, "{}"))
+        answer_events(call_delta(0, "{}"))
     with pytest.raises(UpstreamProtocolError, match="message-start"):
-        told(message_start())
+        answer_events(message_start())
 
 
 @pytest.mark.parametrize("foreign", [call_delta(1, "{}"), call_end(1)], ids=["a delta", "an end"])
@@ -361,12 +363,12 @@ def test_the_end_of_a_broken_stream_closes_what_is_open() -> None:
 
 @property_of(300)
 @given(walks())
-def test_every_item_is_opened_once_and_closed_once(made: list[Event]) -> None:
+def test_every_item_is_opened_once_and_closed_once(events: list[Event]) -> None:
     """What `events.py` promises: numbers from 0, deltas joined are the closed text, nothing after the end."""
     turn = Turn()
     steps: list[AnswerEvent] = []
     failure = CUT
-    for event in made:
+    for event in events:
         try:
             steps += feed(turn, event)
         except UpstreamProtocolError as error:

@@ -114,6 +114,6 @@ def test_a_route_wins_over_a_row(demo: Gateway) -> None:
     assert refusal("POST", "/v1/chat/completions") is None
 
 
-def test_a_key_is_wanted_before_anything_is_told() -> None:
+def test_a_key_is_wanted_before_anything_else() -> None:
     with gateway_over("http://127.0.0.1:9") as gateway:
         assert gateway.ask("GET", "/v1/files", headers={}).status == 401

@@ -16,7 +16,7 @@ MINUTE = "You are past the per minute request limit, please wait and try again l
 MODEL = "your key has no access to the model 'command-a-03-2025'"
 
 
-def told(status: int, message: Any = "no", own: bool = True, **more: Any) -> Failure:
+def error_of(status: int, message: Any = "no", own: bool = True, **more: Any) -> Failure:
     return upstream_failure(status, json.dumps({"id": "x", "message": message, **more}).encode(), own)
 
 
@@ -52,27 +52,27 @@ ROWS: tuple[tuple[int, str, bool, int, str, str | None, bool | None], ...] = (
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "own", "shown", "type", "code", "retry"),
+    ("status", "text", "own", "visible", "type", "code", "retry"),
     ROWS,
     ids=[f"{row[0]} {'own' if row[2] else 'server'} {row[1][:12]}" for row in ROWS],
 )
 def test_the_table(
-    status: int, text: str, own: bool, shown: int, type: str, code: str | None, retry: bool | None
+    status: int, text: str, own: bool, visible: int, type: str, code: str | None, retry: bool | None
 ) -> None:
-    failure = told(status, text, own)
-    assert (failure.status, failure.type, failure.code, failure.should_retry) == (shown, type, code, retry)
+    failure = error_of(status, text, own)
+    assert (failure.status, failure.type, failure.code, failure.should_retry) == (visible, type, code, retry)
 
 
 def test_every_row_is_tried() -> None:
     assert set(UPSTREAM_ERRORS) <= {row[0] for row in ROWS}
 
 
-def test_a_broken_key_of_the_servers_is_told_to_the_operator_and_not_to_the_caller() -> None:
+def test_a_broken_key_of_the_servers_is_reported_to_the_operator_and_not_to_the_caller() -> None:
     for status in (401, 403):
-        failure = told(status, "invalid api token abc123", own=False)
+        failure = error_of(status, "invalid api token abc123", own=False)
         assert failure.alert_operator and "abc123" not in failure.message and "invalid api token" not in failure.message
-        assert not told(status, "invalid api token abc123").alert_operator
-    assert told(402, own=False).alert_operator and not told(429, MINUTE, own=False).alert_operator
+        assert not error_of(status, "invalid api token abc123").alert_operator
+    assert error_of(402, own=False).alert_operator and not error_of(429, MINUTE, own=False).alert_operator
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_broken_key_of_the_servers_is_told_to_the_operator_and_not_to_the_call
 )
 @pytest.mark.parametrize("status", [400, 422])
 def test_c143_the_error_type_is_the_code(status: int, kind: str) -> None:
-    failure = told(status, "all generated tool calls were hallucinated", error_type=kind)
+    failure = error_of(status, "all generated tool calls were hallucinated", error_type=kind)
     assert (failure.status, failure.code) == (status, kind)
 
 
@@ -125,18 +125,18 @@ SENTENCES: tuple[tuple[str, str | None, str | None], ...] = (
 
 @pytest.mark.parametrize(("sentence", "param", "code"), SENTENCES, ids=[row[0][:50] for row in SENTENCES])
 def test_c142_the_field_at_fault(sentence: str, param: str | None, code: str | None) -> None:
-    failure = told(400, sentence)
+    failure = error_of(400, sentence)
     assert (failure.param, failure.code, failure.message) == (param, code, sentence)
 
 
 def test_a_field_is_called_by_openais_name() -> None:
-    assert told(400, "parameter 'stop_sequences' must be short").param == "stop"
-    assert told(400, "parameter 'p' must be between 0.01 and 0.99").param == "top_p"
+    assert error_of(400, "parameter 'stop_sequences' must be short").param == "stop"
+    assert error_of(400, "parameter 'p' must be between 0.01 and 0.99").param == "top_p"
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
 def test_only_a_bad_request_has_a_field(status: int) -> None:
-    assert told(status, "parameter 'x' is odd").param is None
+    assert error_of(status, "parameter 'x' is odd").param is None
 
 
 @pytest.mark.parametrize(

@@ -55,17 +55,17 @@ def test_b32_every_reason_is_one_of_openais() -> None:
 
 
 def test_b31_max_tokens_and_tool_call_are_not_stop() -> None:
-    told = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
+    translation = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
     for reason, meant in (("MAX_TOKENS", "length"), ("TOOL_CALL", "tool_calls")):
         called = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
         answer = {"message": {"tool_calls": called}, "finish_reason": reason}
-        assert transcripts.answered(told, answer)["choices"][0]["finish_reason"] == meant
+        assert transcripts.answered(translation, answer)["choices"][0]["finish_reason"] == meant
 
 
 def test_c69_error_toxic_is_content_filter() -> None:
-    told = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
+    translation = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
     answer = {"message": {"content": [{"type": "text", "text": "So"}]}, "finish_reason": "ERROR_TOXIC"}
-    assert transcripts.answered(told, answer)["choices"][0]["finish_reason"] == "content_filter"
+    assert transcripts.answered(translation, answer)["choices"][0]["finish_reason"] == "content_filter"
 
 
 # --- usage --------------------------------------------------------------------------------------------------
@@ -111,23 +111,23 @@ COUNTED: tuple[tuple[str, Any, UsageBase, tuple[int, int, int, int, int]], ...] 
 )
 
 
-@pytest.mark.parametrize(("given_", "base", "meant"), [row[1:] for row in COUNTED], ids=[row[0] for row in COUNTED])
-def test_c72_to_c75_counts(given_: Any, base: UsageBase, meant: tuple[int, ...]) -> None:
-    found = counts(None if given_ is None else usage(**given_), base)
-    assert (found.prompt, found.completion, found.cached, found.reasoning, found.image) == meant
+@pytest.mark.parametrize(("value", "base", "meant"), [row[1:] for row in COUNTED], ids=[row[0] for row in COUNTED])
+def test_c72_to_c75_counts(value: Any, base: UsageBase, meant: tuple[int, ...]) -> None:
+    result = counts(None if value is None else usage(**value), base)
+    assert (result.prompt, result.completion, result.cached, result.reasoning, result.image) == meant
 
 
 def test_b33_absent_usage_never_crashes() -> None:
-    told = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
-    shown = transcripts.answered(told, {"message": {}, "finish_reason": "COMPLETE"})["usage"]
-    assert (shown["prompt_tokens"], shown["completion_tokens"], shown["total_tokens"]) == (0, 0, 0)
-    assert "billed_units" not in shown
+    translation = transcripts.call({"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]})
+    visible = transcripts.answered(translation, {"message": {}, "finish_reason": "COMPLETE"})["usage"]
+    assert (visible["prompt_tokens"], visible["completion_tokens"], visible["total_tokens"]) == (0, 0, 0)
+    assert "billed_units" not in visible
 
 
-def test_billed_units_are_told_untouched() -> None:
-    found = counts(usage(billed_units={"input_tokens": 5.5, "output_tokens": 7, "search_units": 1, "x": None}), TOKENS)
-    assert found.billed == {"input_tokens": 5.5, "output_tokens": 7, "search_units": 1}
-    assert found.outcome("stop") == UsageTotals("stop", 5, 7, found.billed)
+def test_billed_units_are_reported_untouched() -> None:
+    result = counts(usage(billed_units={"input_tokens": 5.5, "output_tokens": 7, "search_units": 1, "x": None}), TOKENS)
+    assert result.billed == {"input_tokens": 5.5, "output_tokens": 7, "search_units": 1}
+    assert result.outcome("stop") == UsageTotals("stop", 5, 7, result.billed)
 
 
 @property_of(300)
@@ -143,9 +143,9 @@ def test_billed_units_are_told_untouched() -> None:
     st.sampled_from([TOKENS, BILLED]),
 )
 def test_counts_are_whole_and_fit_together(tokens: Any, billed: Any, cached: Any, base: UsageBase) -> None:
-    found = counts(usage(tokens=tokens, billed_units=billed, cached_tokens=cached), base)
-    assert all(type(number) is int and number >= 0 for number in msgspec.structs.astuple(found)[:5])
-    assert found.cached <= found.prompt and found.reasoning <= found.completion
+    result = counts(usage(tokens=tokens, billed_units=billed, cached_tokens=cached), base)
+    assert all(type(number) is int and number >= 0 for number in msgspec.structs.astuple(result)[:5])
+    assert result.cached <= result.prompt and result.reasoning <= result.completion
 
 
 def test_numbers_that_are_none_are_zero() -> None:

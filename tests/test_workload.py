@@ -26,8 +26,8 @@ REQUEST: dict[str, Callable[..., Any]] = {
 def workload(operation: str, **fields: Any) -> tuple[Workload, int]:
     """The workload of a request, and the bytes that Cohere would be sent."""
     translation = REQUEST[operation](json.dumps(fields).encode(), transcripts.context())
-    found: Workload = translation.workload
-    return found, sum(map(len, getattr(translation, "bodies", ())))
+    result: Workload = translation.workload
+    return result, sum(map(len, getattr(translation, "bodies", ())))
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,21 @@ def workload(operation: str, **fields: Any) -> tuple[Workload, int]:
     ],
 )
 def test_workload(operation: str, fields: dict[str, Any], expected: tuple[str, int | None, str]) -> None:
-    found, sent = workload(operation, **fields)
-    assert (found.model, found.max_tokens, found.end_user) == expected
-    assert found.prompt_bytes == sent
+    result, request = workload(operation, **fields)
+    assert (result.model, result.max_tokens, result.end_user) == expected
+    assert result.prompt_bytes == request
 
 
 def test_a_recording_has_no_text() -> None:
     model = "cohere-transcribe-03-2026"
-    found, _ = workload("transcription", model=model, language="en", user="a")
-    assert found == Workload(model, 0, None, "a")
+    result, _ = workload("transcription", model=model, language="en", user="a")
+    assert result == Workload(model, 0, None, "a")
 
 
 def test_images_are_no_text() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     content = [{"type": "text", "text": "What is this?"}, image]
-    found, _ = workload("chat", model=V, messages=[{"role": "user", "content": content}])
-    assert 0 < found.prompt_bytes < 1_000
-    found, _ = workload("embeddings", model="embed-v4.0", images=[image["image_url"]["url"]])  # type: ignore[index]
-    assert found.prompt_bytes == 0
+    result, _ = workload("chat", model=V, messages=[{"role": "user", "content": content}])
+    assert 0 < result.prompt_bytes < 1_000
+    result, _ = workload("embeddings", model="embed-v4.0", images=[image["image_url"]["url"]])  # type: ignore[index]
+    assert result.prompt_bytes == 0

@@ -109,10 +109,10 @@ def start_gateway(upstream: Server, home: Path, custom: str | None) -> Server:
     url = f"http://127.0.0.1:{upstream.port}"
     env = clean_environment() | {"COHERE_API_KEY": "bench", "COHERE_BASE_URL": url}
     if custom is not None:
-        places = {"{python}": sys.executable, "{port}": str(port), "{upstream}": url}
+        positions = {"{python}": sys.executable, "{port}": str(port), "{upstream}": url}
         command = shlex.split(custom)
-        for place, value in places.items():
-            command = [word.replace(place, value) for word in command]
+        for position, value in positions.items():
+            command = [word.replace(position, value) for word in command]
         return Server("the gateway", port, command, Path.cwd(), env)
     # This checkout's code, whatever is installed; run elsewhere, so that no gateway.toml and no ledger of the
     # developer's takes part.
@@ -292,11 +292,11 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(asked: argparse.Namespace, home: Path) -> None:
+def compare(requested: argparse.Namespace, home: Path) -> None:
     """Start the servers, measure, report, stop them."""
-    cases = [case for case in CASES if asked.case is None or case.name in asked.case]
-    cycles = asked.cycles or (5 if asked.quick else 14)
-    seconds = asked.seconds or 0.4
+    cases = [case for case in CASES if requested.case is None or case.name in requested.case]
+    cycles = requested.cycles or (5 if requested.quick else 14)
+    seconds = requested.seconds or 0.4
     running: list[Server] = []
     try:
         upstream = start_upstream(home)
@@ -307,7 +307,7 @@ def compare(asked: argparse.Namespace, home: Path) -> None:
         reference.wait_ready()
         sides = [Side(reference)]
         try:
-            gateway = start_gateway(upstream, home, asked.gateway_command)
+            gateway = start_gateway(upstream, home, requested.gateway_command)
             running.append(gateway)
             gateway.wait_ready()
             sides.append(Side(gateway))
@@ -316,7 +316,7 @@ def compare(asked: argparse.Namespace, home: Path) -> None:
         idle = [side.server.rss() for side in sides]
         used = upstream.cpu()
         run_cycles(sides, cases, cycles, seconds)
-        pairs = [pair for pair in PAIRS if asked.case is None or pair[0].name in asked.case]
+        pairs = [pair for pair in PAIRS if requested.case is None or pair[0].name in requested.case]
         if len(sides) == 2 and pairs:
             run_pairs(sides[1], pairs, cycles, seconds)
         progress("")
@@ -332,17 +332,17 @@ def compare(asked: argparse.Namespace, home: Path) -> None:
 
 def main() -> int:
     """The command."""
-    asked = options()
+    request = options()
     python = f"{platform.python_implementation()} {platform.python_version()}"
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     print(f"{python}, {machine}, load {os.getloadavg()[0]:.1f}", flush=True)
     try:
         with tempfile.TemporaryDirectory() as home:
-            compare(asked, Path(home))
+            compare(request, Path(home))
     except (ServerFailed, load.WrongAnswer, OSError) as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1
-    if not asked.no_translation:
+    if not request.no_translation:
         print("\n" + translation.report())
         from bench import resilience  # late: what is against a running server works without this project
 

@@ -257,7 +257,7 @@ def verify(port: int, case: Case) -> None:
             raise WrongAnswer(f"the bytes differ: {answer[:200]!r}")
         return
     if not case.stream:
-        found = json.loads(answer)["choices"][0]["message"]["content"]
+        document = json.loads(answer)["choices"][0]["message"]["content"]
         expected = samples.ANSWER_TEXT
     else:
         lines = [line[6:] for line in answer.split(b"\n") if line.startswith(b"data: ")]
@@ -268,19 +268,19 @@ def verify(port: int, case: Case) -> None:
             verify_response(chunks, samples.text(deltas))
             return
         deltas_seen = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
-        found = "".join(delta.get("content") or "" for delta in deltas_seen)
+        document = "".join(delta.get("content") or "" for delta in deltas_seen)
         expected = samples.text(deltas)
-    if found != expected:
-        raise WrongAnswer(f"the text differs: {found[:200]!r}")
+    if document != expected:
+        raise WrongAnswer(f"the text differs: {document[:200]!r}")
 
 
 def verify_response(events: list[dict[str, Any]], expected: str) -> None:
     """Numbered without a gap, and the same words in the pieces and in the last event's response."""
     if [event["sequence_number"] for event in events] != list(range(len(events))):
         raise WrongAnswer("the events are not numbered without a gap")
-    found = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
-    if not found == events[-1]["response"]["output"][0]["content"][0]["text"] == expected:
-        raise WrongAnswer(f"the text differs: {found[:200]!r}")
+    result = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    if not result == events[-1]["response"]["output"][0]["content"][0]["text"] == expected:
+        raise WrongAnswer(f"the text differs: {result[:200]!r}")
 
 
 def verify_vectors(data: list[dict[str, Any]], case: Case) -> None:

@@ -134,10 +134,10 @@ def _linux_tree(root: int) -> list[int]:
 
 
 def _descendants(root: int, children: dict[int, list[int]]) -> list[int]:
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    results = [root]
+    for pid in results:
+        results += children.get(pid, [])
+    return results
 
 
 def _linux_cpu(pid: int) -> float:

@@ -316,31 +316,31 @@ encode = msgspec.json.Encoder().encode
 
 
 # The translation --------------------------------------------------------------------------------------------
-def cohere_request(asked: OpenAIRequest) -> bytes:
+def cohere_request(requested: OpenAIRequest) -> bytes:
     """Cohere's request for OpenAI's."""
-    for message in asked.messages:
+    for message in requested.messages:
         if message.role == "developer":
             message.role = "system"
-    stop = asked.stop
+    stop = requested.stop
     return encode(
         CohereRequest(
-            model=asked.model.removeprefix("cohere/"),
-            messages=asked.messages,
-            stream=asked.stream,
-            max_tokens=asked.max_completion_tokens or asked.max_tokens,
-            temperature=asked.temperature,
-            p=asked.top_p,
-            seed=asked.seed,
+            model=requested.model.removeprefix("cohere/"),
+            messages=requested.messages,
+            stream=requested.stream,
+            max_tokens=requested.max_completion_tokens or requested.max_tokens,
+            temperature=requested.temperature,
+            p=requested.top_p,
+            seed=requested.seed,
             stop_sequences=[stop] if isinstance(stop, str) else stop,
-            frequency_penalty=asked.frequency_penalty,
-            presence_penalty=asked.presence_penalty,
-            tools=asked.tools,
-            tool_choice=TOOL_CHOICE.get(asked.tool_choice or ""),
+            frequency_penalty=requested.frequency_penalty,
+            presence_penalty=requested.presence_penalty,
+            tools=requested.tools,
+            tool_choice=TOOL_CHOICE.get(requested.tool_choice or ""),
         )
     )
 
 
-def completion(asked: OpenAIRequest, body: bytes) -> bytes:
+def completion(requested: OpenAIRequest, body: bytes) -> bytes:
     """OpenAI's completion for Cohere's whole answer."""
     answer = decode_answer(body)
     message = answer.message
@@ -351,7 +351,7 @@ def completion(asked: OpenAIRequest, body: bytes) -> bytes:
             id="chatcmpl-" + answer.id,
             object="chat.completion",
             created=int(time()),
-            model=asked.model,
+            model=requested.model,
             choices=[
                 Choice(
                     index=0,
@@ -380,29 +380,29 @@ def openai_usage(usage: CohereUsage) -> Usage:
     )
 
 
-def embed_requests(asked: OpenAIEmbedRequest) -> list[bytes]:
+def embed_requests(requested: OpenAIEmbedRequest) -> list[bytes]:
     """Cohere's requests for OpenAI's: as many texts in each as Cohere takes."""
-    model = asked.model.removeprefix("cohere/")
-    pieces = [asked.input[start : start + MOST_TEXTS] for start in range(0, len(asked.input), MOST_TEXTS)]
-    kinds = [asked.encoding_format]
-    return [encode(EmbedRequest(model, texts, kinds, "search_document", asked.dimensions)) for texts in pieces]
+    model = requested.model.removeprefix("cohere/")
+    pieces = [requested.input[start : start + MOST_TEXTS] for start in range(0, len(requested.input), MOST_TEXTS)]
+    kinds = [requested.encoding_format]
+    return [encode(EmbedRequest(model, texts, kinds, "search_document", requested.dimensions)) for texts in pieces]
 
 
-def embedding_list(asked: OpenAIEmbedRequest, bodies: Sequence[bytes]) -> bytes:
+def embedding_list(requested: OpenAIEmbedRequest, bodies: Sequence[bytes]) -> bytes:
     """OpenAI's list for Cohere's answers."""
     answers = [decode_embed_answer(body) for body in bodies]
-    rows = [row for answer in answers for row in answer.embeddings[asked.encoding_format]]
+    rows = [row for answer in answers for row in answer.embeddings[requested.encoding_format]]
     data = [Embedding("embedding", index, row) for index, row in enumerate(rows)]
     tokens = sum(answer.meta.billed_units.input_tokens for answer in answers)
-    return encode(EmbeddingList("list", data, asked.model, EmbedUsage(tokens, tokens)))
+    return encode(EmbeddingList("list", data, requested.model, EmbedUsage(tokens, tokens)))
 
 
 class ChunkStream:
     """One streamed answer: bytes of Cohere's events in, bytes of OpenAI's chunks out."""
 
-    def __init__(self, asked: OpenAIRequest) -> None:
-        self.model = asked.model
-        self.include_usage = asked.stream_options is not None and asked.stream_options.include_usage
+    def __init__(self, requested: OpenAIRequest) -> None:
+        self.model = requested.model
+        self.include_usage = requested.stream_options is not None and requested.stream_options.include_usage
         self.id = ""
         self.created = int(time())
         self.rest = b""
@@ -485,9 +485,9 @@ class Embeddings:
         self.upstream, self.url = upstream, URL(upstream.base + "/v2/embed")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = decode_embed_request(await read_body(receive))
-        answers = await asyncio.gather(*map(self.answer, embed_requests(asked)))
-        await whole(send, 200, embedding_list(asked, answers))
+        request = decode_embed_request(await read_body(receive))
+        answers = await asyncio.gather(*map(self.answer, embed_requests(request)))
+        await whole(send, 200, embedding_list(request, answers))
 
     async def answer(self, body: bytes) -> bytes:
         """Cohere's, to one part of the texts."""
@@ -503,18 +503,18 @@ class Chat:
         self.upstream, self.url = upstream, URL(upstream.base + "/v2/chat")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = decode_request(await read_body(receive))
-        async with self.upstream.session.post(self.url, data=cohere_request(asked)) as response:
+        request = decode_request(await read_body(receive))
+        async with self.upstream.session.post(self.url, data=cohere_request(request)) as response:
             if response.status != 200:
                 await whole(send, response.status, await response.read())
-            elif asked.stream:
-                await self.stream(asked, response, send)
+            elif request.stream:
+                await self.stream(request, response, send)
             else:
-                await whole(send, 200, completion(asked, await response.read()))
+                await whole(send, 200, completion(request, await response.read()))
 
-    async def stream(self, asked: OpenAIRequest, response: aiohttp.ClientResponse, send: Send) -> None:
+    async def stream(self, requested: OpenAIRequest, response: aiohttp.ClientResponse, send: Send) -> None:
         """One send per network read."""
-        chunks = ChunkStream(asked)
+        chunks = ChunkStream(requested)
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for data in response.content.iter_any():

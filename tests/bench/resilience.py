@@ -70,7 +70,7 @@ class Response:
 class Session(UpstreamSession):
     """The bare session with an answer at hand."""
 
-    async def open(self, *asked: Any) -> UpstreamResponse:
+    async def open(self, *requested: Any) -> UpstreamResponse:
         return UpstreamResponse(Response(), 1e9, 120.0)  # type: ignore[arg-type]
 
 
@@ -130,13 +130,13 @@ async def timed(work: Work) -> float:
 async def measured(case: Case, rounds: int) -> tuple[list[float], list[float]]:
     """Both sides, which take turns."""
     sides = bare(case), resilient(case)
-    found: tuple[list[float], list[float]] = [], []
+    result: tuple[list[float], list[float]] = [], []
     for work in sides:
         await timed(work)
     for number in range(rounds):
         for side in (0, 1) if number % 2 == 0 else (1, 0):
-            found[side].append(await timed(sides[side]))
-    return found
+            result[side].append(await timed(sides[side]))
+    return result
 
 
 def report(rounds: int = 9) -> str:

@@ -82,7 +82,7 @@ def embed_request(inputs: int, encoding: str, number: int = 0) -> bytes:
     return _json(
         {
             "model": EMBED_MODEL,
-            "input": [f"{_SYSTEM[:170]} (bench text {place} number={number:012d})" for place in range(inputs)],
+            "input": [f"{_SYSTEM[:170]} (bench text {position} number={number:012d})" for position in range(inputs)],
             "dimensions": DIMENSIONS,
             "encoding_format": encoding,
         }

@@ -35,7 +35,7 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 WARM = 0.25
 """The part of the time after which memory must not grow: until then caches, pools and imports fill."""
 GROWTH, SPARE_MB = 0.05, 6.0
-PATIENCE = 30.0
+REQUEST_TIMEOUT = 30.0
 """Seconds for one request, far more than any setting below lets it take."""
 
 # --- what callers do ----------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def refused(*statuses: int) -> Callable[[Answer], bool]:
     return lambda answer: answer.status in statuses and b'"error"' in answer.body
 
 
-KEPT = http("GET", "/health/live").replace(b"connection: close\r\n", b"")
+STORED = http("GET", "/health/live").replace(b"connection: close\r\n", b"")
 MANY = [{"role": "user", "content": "x" * 300_000}]
 KINDS = (
     Kind("chat", 16, chat, ok),
@@ -160,7 +160,7 @@ KINDS = (
     Kind("nowhere", 2, lambda chance: http("GET", f"/v1/{chance.random()}"), refused(404)),
     Kind("no response", 1, lambda chance: http("GET", f"{RESPONSES}/resp_{chance.randrange(10**9)}"), refused(404)),
     Kind("no HTTP", 2, lambda chance: chance.randbytes(200) + b"\r\n\r\n", lambda answer: answer.status in (0, 400)),
-    Kind("keeps and leaves", 3, lambda chance: KEPT, gone, lambda chance: 100),
+    Kind("keeps and leaves", 3, lambda chance: STORED, gone, lambda chance: 100),
     Kind("half a body", 2, lambda chance: chat(chance)[:-9], gone, lambda chance: 0),
     Kind("leaves", 5, lambda chance: chat(chance, stream=True), gone, lambda chance: chance.randrange(2_000)),
     Kind("leaves a silence", 3, lambda chance: at_fault(chance, ("stall", "stall_stream")), gone, lambda chance: 0),
@@ -170,7 +170,7 @@ KINDS = (
 # --- asking -------------------------------------------------------------------------------------------------
 
 
-async def asked(port: int, kind: Kind, chance: random.Random) -> Answer:
+async def request_for(port: int, kind: Kind, chance: random.Random) -> Answer:
     """One request over a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
@@ -218,7 +218,7 @@ class UsageTail:
         return sum(self.kinds.values())
 
 
-async def load(port: int, seconds: float, callers: int, chance: random.Random, tally: UsageTail) -> None:
+async def load(port: int, seconds: float, callers: int, chance: random.Random, tail: UsageTail) -> None:
     """So many callers, one request after another, until the time is over."""
     until = time.monotonic() + seconds
     weights = [kind.weight for kind in KINDS]
@@ -227,13 +227,13 @@ async def load(port: int, seconds: float, callers: int, chance: random.Random, t
         while time.monotonic() < until:
             (kind,) = chance.choices(KINDS, weights)
             try:
-                answer = await asyncio.wait_for(asked(port, kind, chance), PATIENCE)
+                answer = await asyncio.wait_for(request_for(port, kind, chance), REQUEST_TIMEOUT)
             except (TimeoutError, OSError) as error:
-                tally.wrong.append(f"{kind.name}: {type(error).__name__} {error}")
+                tail.wrong.append(f"{kind.name}: {type(error).__name__} {error}")
             else:
                 if not kind.fits(answer):
-                    tally.wrong.append(f"{kind.name}: {answer.status} {answer.body[:60]!r} ... {answer.body[-200:]!r}")
-            tally.kinds[kind.name] += 1
+                    tail.wrong.append(f"{kind.name}: {answer.status} {answer.body[:60]!r} ... {answer.body[-200:]!r}")
+            tail.kinds[kind.name] += 1
 
     await asyncio.gather(*(caller() for _ in range(callers)))
 
@@ -253,52 +253,52 @@ class Held:
         return f"{self.megabytes:8.1f} MB {self.files:6} files {self.tasks:6} tasks"
 
 
-def held(server: Server, told: Path) -> Held:
+def held(server: Server, document: Path) -> Held:
     """Memory and files are the system's to tell, tasks the process's own (watched.py)."""
-    told.unlink(missing_ok=True)
+    document.unlink(missing_ok=True)
     worker = server.worker()
     os.kill(worker, signal.SIGUSR1)
     deadline = time.monotonic() + 10
-    while not told.exists():
+    while not document.exists():
         if time.monotonic() > deadline or server.process.poll() is not None:
             raise ServerFailed(f"{server.name} tells nothing:\n{server.last_words()}")
         time.sleep(0.01)
-    return Held(server.rss(), files_of(worker), int(told.read_text()))
+    return Held(server.rss(), files_of(worker), int(document.read_text()))
 
 
 def files_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd")) if LINUX else 0
 
 
-def settled(server: Server, told: Path, wanted: Callable[[Held], bool], seconds: float) -> Held:
+def settled(server: Server, document: Path, wanted: Callable[[Held], bool], seconds: float) -> Held:
     """What is held once it is as wanted, or when the time is over."""
     deadline = time.monotonic() + seconds
-    while not wanted(found := held(server, told)) and time.monotonic() < deadline:
+    while not wanted(result := held(server, document)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return found
+    return result
 
 
 def grown(before: Held, warm: Held, after: Held, callers: int) -> list[str]:
     """What is not flat. As many files more as there were callers are connections to Cohere that wait to be used."""
-    found = []
+    results = []
     if after.megabytes > warm.megabytes * (1 + GROWTH) + SPARE_MB:
-        found.append(f"memory: {warm.megabytes:.1f} -> {after.megabytes:.1f} MB")
+        results.append(f"memory: {warm.megabytes:.1f} -> {after.megabytes:.1f} MB")
     if after.files > before.files + callers + 10:
-        found.append(f"open files: {before.files} -> {after.files}")
+        results.append(f"open files: {before.files} -> {after.files}")
     if after.tasks > before.tasks:
-        found.append(f"tasks: {before.tasks} -> {after.tasks}")
-    return found
+        results.append(f"tasks: {before.tasks} -> {after.tasks}")
+    return results
 
 
 @contextlib.contextmanager
-def servers(told: Path) -> Iterator[Server]:
+def servers(document: Path) -> Iterator[Server]:
     """The gateway over the emulator, each a process of its own."""
-    command = [sys.executable, str(HERE / "watched.py"), str(told)]
+    command = [sys.executable, str(HERE / "watched.py"), str(document)]
     emulator_port, port = free_port(), free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO"))} | {
         "COHERE_API_KEY": "soak",
         "COHERE_BASE_URL": f"http://127.0.0.1:{emulator_port}",
-        "GATEWAY_DATABASE_URL": f"sqlite:///{told.parent}/soak.sqlite3",
+        "GATEWAY_DATABASE_URL": f"sqlite:///{document.parent}/soak.sqlite3",
         "GATEWAY_LOG": "off",
         "GATEWAY_TIMEOUTS_BETWEEN_EVENTS": "1",
         # The model that answers 429 does so for ever: to wait for it as for Cohere would hold the callers up.
@@ -319,36 +319,36 @@ def servers(told: Path) -> Iterator[Server]:
 
 def soak(seconds: float, callers: int, seed: int) -> int:
     """Prints what came of it; the exit status."""
-    tally, chance = UsageTail(Counter(), []), random.Random(seed)
+    tail, chance = UsageTail(Counter(), []), random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder, "told")) as server:
-        told = Path(folder, "told")
+        output = Path(folder, "told")
 
-        def quiet(found: Held) -> bool:
-            return found.tasks <= before.tasks
+        def quiet(result: Held) -> bool:
+            return result.tasks <= before.tasks
 
-        asyncio.run(load(server.port, 0.2, 1, chance, tally))
-        before = settled(server, told, lambda found: False, 0.5)
+        asyncio.run(load(server.port, 0.2, 1, chance, tail))
+        before = settled(server, output, lambda result: False, 0.5)
         print(f"{'before':>10} {before}")
         began, warm, after = time.monotonic(), before, before
         parts = 8
         for part in range(1, parts + 1):
             # What a part takes longer, for its last answers and to fall quiet, the others have less.
             left = max(began + seconds - time.monotonic(), 0) / (parts + 1 - part)
-            asyncio.run(load(server.port, left, callers, chance, tally))
-            after = settled(server, told, quiet, 10)
+            asyncio.run(load(server.port, left, callers, chance, tail))
+            after = settled(server, output, quiet, 10)
             if part <= parts * WARM:
                 warm = after
-            print(f"{time.monotonic() - began:8.0f} s {after}   {tally.requests} requests", flush=True)
+            print(f"{time.monotonic() - began:8.0f} s {after}   {tail.requests} requests", flush=True)
         if server.process.poll() is not None:
-            tally.wrong.append(f"the server is gone:\n{server.last_words()}")
-    print(", ".join(f"{count} {name}" for name, count in tally.kinds.most_common()))
+            tail.wrong.append(f"the server is gone:\n{server.last_words()}")
+    print(", ".join(f"{count} {name}" for name, count in tail.kinds.most_common()))
     troubles = grown(before, warm, after, callers)
     for trouble in troubles:
         print(f"not flat: {trouble}")
-    for wrong in tally.wrong[:20]:
+    for wrong in tail.wrong[:20]:
         print(f"wrong: {wrong}")
-    print(f"{tally.requests} requests, {len(tally.wrong)} wrong, {'not flat' if troubles else 'flat'} (seed {seed})")
-    return 1 if troubles or tally.wrong else 0
+    print(f"{tail.requests} requests, {len(tail.wrong)} wrong, {'not flat' if troubles else 'flat'} (seed {seed})")
+    return 1 if troubles or tail.wrong else 0
 
 
 def main() -> int:

@@ -36,8 +36,8 @@ def relay_whole() -> Work:
     """Request and answer."""
 
     def work() -> object:
-        asked = relay.decode_request(REQUEST)
-        return relay.cohere_request(asked), relay.completion(asked, ANSWER)
+        request = relay.decode_request(REQUEST)
+        return relay.cohere_request(request), relay.completion(request, ANSWER)
 
     return work
 
@@ -46,9 +46,9 @@ def relay_stream(reads: list[bytes]) -> Work:
     """Request and stream."""
 
     def work() -> object:
-        asked = relay.decode_request(STREAM_REQUEST)
-        request = relay.cohere_request(asked)
-        chunks = relay.ChunkStream(asked)
+        requested = relay.decode_request(STREAM_REQUEST)
+        request = relay.cohere_request(requested)
+        chunks = relay.ChunkStream(requested)
         return request, [chunks.feed(data) for data in reads]
 
     return work
@@ -93,13 +93,13 @@ def project_stream(reads: list[bytes]) -> Work:
         call = request()
         decoder = sse.Decoder()
         stream = call.stream()
-        sent = []
+        sent_body = []
         for block in reads:
             documents: list[bytes] = []
             for data in decoder.feed(block):
                 documents += stream.feed(data)
-            sent.append(sse.encode(documents))
-        return call.bodies, sent
+            sent_body.append(sse.encode(documents))
+        return call.bodies, sent_body
 
     expect(work(), '"finish_reason":"stop"')
     return work
@@ -138,12 +138,12 @@ CASES = (
 def measure(sides: list[Work], rounds: int) -> list[list[float]]:
     """CPU microseconds per call, for each side in each round; the sides take turns, in alternating order."""
     loops = [_calibrate(work) for work in sides]
-    found: list[list[float]] = [[] for _ in sides]
+    results: list[list[float]] = [[] for _ in sides]
     for number in range(rounds):
         order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
         for side in order:
-            found[side].append(_time(sides[side], loops[side]))
-    return found
+            results[side].append(_time(sides[side], loops[side]))
+    return results
 
 
 def _calibrate(work: Work) -> int:
@@ -174,11 +174,11 @@ def report(rounds: int = 9) -> str:
             sides.append(case.project())
         except Exception as error:  # whatever it is, it must not stop the other benchmarks
             missing = error
-        found = [[value / case.units for value in values] for values in measure(sides, rounds)]
-        line = f"{case.unit + ' | ' + case.title:<52}{spread(found[0], 2):<20}"
-        if len(found) == 2:
-            ratios = [mine / bare for bare, mine in zip(*found, strict=True)]
-            line += f"{spread(found[1], 2):<20}{spread(ratios, 2)}"
+        results = [[value / case.units for value in values] for values in measure(sides, rounds)]
+        line = f"{case.unit + ' | ' + case.title:<52}{spread(results[0], 2):<20}"
+        if len(results) == 2:
+            ratios = [mine / bare for bare, mine in zip(*results, strict=True)]
+            line += f"{spread(results[1], 2):<20}{spread(ratios, 2)}"
         lines.append(line.rstrip())
     if missing is not None:
         lines.append(f"this project's translators were skipped: {type(missing).__name__}: {missing}")

@@ -89,10 +89,10 @@ NativeCall = Callable[[Clients], Any]
 
 def outcome(call: NativeCall, on: Clients) -> Any:
     """What a call comes to: a value, or the refusal with its class, status and body."""
-    return told(lambda: call(on))
+    return event_types(lambda: call(on))
 
 
-def told(call: Callable[[], Any]) -> Any:
+def event_types(call: Callable[[], Any]) -> Any:
     """The same of a call that needs nothing more."""
     try:
         with warnings.catch_warnings():
@@ -133,20 +133,20 @@ def until(look: Callable[[], Any], status: Callable[[Any], str | None], wanted: 
 def uploaded(on: Clients, kind: str, data: bytes, filename: str = "rows.jsonl", **more: Any) -> str:
     """A dataset that has been checked; its id."""
     file = (filename, data, "application/octet-stream")
-    made = on.v1.datasets.create(name=NAME, type=kind, data=file, **more)
-    assert made.id
-    until(lambda: on.v1.datasets.get(str(made.id)), lambda seen: seen.dataset.validation_status, "validated")
-    return str(made.id)
+    dataset = on.v1.datasets.create(name=NAME, type=kind, data=file, **more)
+    assert dataset.id
+    until(lambda: on.v1.datasets.get(str(dataset.id)), lambda seen: seen.dataset.validation_status, "validated")
+    return str(dataset.id)
 
 
-def own(found: Sequence[Any] | None, identity: str | None, field: str = "id") -> list[Any]:
+def own(result: Sequence[Any] | None, identity: str | None, field: str = "id") -> list[Any]:
     """Of a list, the entry that this call made: others may be using the server, too."""
-    return [item for item in found or () if getattr(item, field) == identity]
+    return [item for item in result or () if getattr(item, field) == identity]
 
 
 # --- chat ---------------------------------------------------------------------------------------------------
 
-SAID: Any = [{"role": "user", "content": "What is the capital of France?"}]
+MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER_V1: list[Any] = [
     {
         "name": "get_weather",
@@ -164,8 +164,8 @@ WEATHER_V2: list[Any] = [
         },
     }
 ]
-ASKED = "What is the weather in Oslo?"
-ASKED_V2: Any = [{"role": "user", "content": ASKED}]
+QUESTION_V1 = "What is the weather in Oslo?"
+QUESTION_V2: Any = [{"role": "user", "content": QUESTION_V1}]
 BLUE_V2: Any = [{"role": "user", "content": "What is blue?"}]
 WEB: Any = [{"id": "web-search"}]
 JSON_FORMAT: Any = {"type": "json_object"}
@@ -181,7 +181,7 @@ def chat_v1_history(on: Clients) -> Any:
     return on.v1.chat(message="What is my name?", chat_history=history, preamble="Be brief.")
 
 
-def chat_v1_remembered(on: Clients) -> Any:
+def chat_v1_conversation(on: Clients) -> Any:
     identity = str(uuid.uuid4())
     first = on.v1.chat(message="My name is Ada.", conversation_id=identity)
     return [first, on.v1.chat(message="What is my name?", conversation_id=identity)]
@@ -201,20 +201,20 @@ def chat_v1_events(on: Clients) -> Any:
 def dataset_life(on: Clients) -> Any:
     """Create, wait, list, get, use, delete, and look for it once more."""
     file = ("rows.csv", b"text;title\nThe sea is blue.;Sea\n", "text/csv")
-    made = on.v1.datasets.create(
+    dataset = on.v1.datasets.create(
         name=NAME, type="embed-input", data=file, keep_fields=["title"], csv_delimiter=";", keep_original_file=True
     )
-    waited = on.v1.wait(made, interval=0)
-    listed = own(on.v1.datasets.list(dataset_type="embed-input", limit=100, offset=0).datasets, made.id)
+    waited = on.v1.wait(dataset, interval=0)
+    listed = own(on.v1.datasets.list(dataset_type="embed-input", limit=100, offset=0).datasets, dataset.id)
     used = on.v1.datasets.get_usage()
     assert used.organization_usage and used.organization_usage > 0
-    deleted = on.v1.datasets.delete(str(made.id))
-    return [made, waited, listed, deleted, told(lambda: on.v1.datasets.get(str(made.id)))]
+    deleted = on.v1.datasets.delete(str(dataset.id))
+    return [dataset, waited, listed, deleted, event_types(lambda: on.v1.datasets.get(str(dataset.id)))]
 
 
 def dataset_that_fails(on: Clients) -> Any:
-    made = on.v1.datasets.create(name=NAME, type="embed-input", data=("rows.jsonl", b'{"words": 1}\nnonsense\n'))
-    failed = until(lambda: on.v1.datasets.get(str(made.id)), lambda seen: seen.dataset.validation_status, "failed")
+    dataset = on.v1.datasets.create(name=NAME, type="embed-input", data=("rows.jsonl", b'{"words": 1}\nnonsense\n'))
+    failed = until(lambda: on.v1.datasets.get(str(dataset.id)), lambda seen: seen.dataset.validation_status, "failed")
     skipping = uploaded(on, "embed-input", TEXTS + b"nonsense\n", skip_malformed_input=True)
     return [failed, on.v1.datasets.get(skipping)]
 
@@ -231,21 +231,21 @@ def embed_job_life(on: Clients) -> Any:
     from cohere.utils import dataset_generator
 
     source = uploaded(on, "embed-input", TEXTS, keep_fields=["title"])
-    made = on.v1.embed_jobs.create(
+    job = on.v1.embed_jobs.create(
         model=SMALL, dataset_id=source, input_type="search_document", name=NAME, embedding_types=["float", "int8"]
     )
-    waited = on.v1.wait(made, interval=0)
-    listed = own(on.v1.embed_jobs.list().embed_jobs, made.job_id, "job_id")
+    waited = on.v1.wait(job, interval=0)
+    listed = own(on.v1.embed_jobs.list().embed_jobs, job.job_id, "job_id")
     output = on.v1.datasets.get(str(waited.output_dataset_id))
-    return [made, waited, listed, output, list(dataset_generator(output.dataset))]
+    return [job, waited, listed, output, list(dataset_generator(output.dataset))]
 
 
 def embed_job_cancelled(on: Clients) -> Any:
     source = uploaded(on, "embed-input", TEXTS)
-    made = on.v1.embed_jobs.create(model=SMALL, dataset_id=source, input_type="search_document")
-    nothing = on.v1.embed_jobs.cancel(made.job_id)
-    ended = until(lambda: on.v1.embed_jobs.get(made.job_id), lambda seen: seen.status, "cancelled")
-    return [nothing, ended, told(lambda: on.v1.embed_jobs.cancel(made.job_id))]
+    job = on.v1.embed_jobs.create(model=SMALL, dataset_id=source, input_type="search_document")
+    nothing = on.v1.embed_jobs.cancel(job.job_id)
+    ended = until(lambda: on.v1.embed_jobs.get(job.job_id), lambda seen: seen.status, "cancelled")
+    return [nothing, ended, event_types(lambda: on.v1.embed_jobs.cancel(job.job_id))]
 
 
 def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> NativeCall:
@@ -256,25 +256,25 @@ def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> NativeCall:
 
         rows = [{"custom_id": str(number), "body": body} for number, body in enumerate(bodies)]
         source = uploaded(on, kind, lines(*rows))
-        made = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=model))
-        identity = str(made.batch.id)
+        batch = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=model))
+        identity = str(batch.batch.id)
         ended = until(
             lambda: on.v2.batches.retrieve(identity), lambda seen: seen.batch.status, "BATCH_STATUS_COMPLETED"
         )
         listed = own(on.v2.batches.list(page_size=1_000, order_by="created_at").batches, identity)
         output = on.v1.datasets.get(str(ended.batch.output_dataset_id))
-        return [made, ended, listed, output, list(dataset_generator(output.dataset))]
+        return [batch, ended, listed, output, list(dataset_generator(output.dataset))]
 
     return call
 
 
 def batch_cancelled(on: Clients) -> Any:
-    source = uploaded(on, "batch-chat-v2-input", lines({"custom_id": "1", "body": {"messages": SAID}}))
-    made = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=CHAT))
-    identity = str(made.batch.id)
-    said = on.v2.batches.cancel(identity)
+    source = uploaded(on, "batch-chat-v2-input", lines({"custom_id": "1", "body": {"messages": MESSAGES}}))
+    batch = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=CHAT))
+    identity = str(batch.batch.id)
+    text = on.v2.batches.cancel(identity)
     ended = until(lambda: on.v2.batches.retrieve(identity), lambda seen: seen.batch.status, "BATCH_STATUS_CANCELED")
-    return [said, ended, told(lambda: on.v2.batches.cancel(identity))]
+    return [text, ended, event_types(lambda: on.v2.batches.cancel(identity))]
 
 
 def tuned(on: Clients, kind: str, base: str, data: bytes) -> Any:
@@ -282,37 +282,37 @@ def tuned(on: Clients, kind: str, base: str, data: bytes) -> Any:
     from cohere.finetuning import BaseModel, FinetunedModel, Settings
 
     settings = Settings(base_model=BaseModel(base_type=base), dataset_id=uploaded(on, kind, data))
-    made = on.v1.finetuning.create_finetuned_model(request=FinetunedModel(name=NAME, settings=settings))
-    identity = str(made.finetuned_model and made.finetuned_model.id)
+    model = on.v1.finetuning.create_finetuned_model(request=FinetunedModel(name=NAME, settings=settings))
+    identity = str(model.finetuned_model and model.finetuned_model.id)
     ready = until(
         lambda: on.v1.finetuning.get_finetuned_model(identity),
         lambda seen: seen.finetuned_model.status,
         "STATUS_READY",
     )
-    return made, ready, identity, settings
+    return model, ready, identity, settings
 
 
 def finetuning_life(on: Clients) -> Any:
-    made, ready, identity, settings = tuned(on, "chat-finetune-input", "BASE_TYPE_CHAT", TALKS)
+    model, ready, identity, settings = tuned(on, "chat-finetune-input", "BASE_TYPE_CHAT", TALKS)
     tuning = on.v1.finetuning
-    found = own(tuning.list_finetuned_models(page_size=1_000).finetuned_models, identity)
+    result = own(tuning.list_finetuned_models(page_size=1_000).finetuned_models, identity)
     events = tuning.list_events(identity)
     first = tuning.list_events(identity, page_size=1)
     second = tuning.list_events(identity, page_size=1, page_token=first.next_page_token)
     metrics = tuning.list_training_step_metrics(identity)
-    said = on.v1.chat(message="What is 3 + 4?", model=f"{identity}-ft")
+    text = on.v1.chat(message="What is 3 + 4?", model=f"{identity}-ft")
     renamed = tuning.update_finetuned_model(identity, name=f"{NAME}-renamed", settings=settings)
     gone = tuning.delete_finetuned_model(identity)
-    after = told(lambda: tuning.get_finetuned_model(identity))
-    return [made, ready, found, events, first, second, metrics, said, renamed, gone, after]
+    after = event_types(lambda: tuning.get_finetuned_model(identity))
+    return [model, ready, result, events, first, second, metrics, text, renamed, gone, after]
 
 
 def classify_finetuned(on: Clients) -> Any:
     kind = "single-label-classification-finetune-input"
     _, _, identity, _ = tuned(on, kind, "BASE_TYPE_CLASSIFICATION", LABELLED)
-    said = on.v1.classify(inputs=["a sunny walk"], model=f"{identity}-ft")
+    text = on.v1.classify(inputs=["a sunny walk"], model=f"{identity}-ft")
     on.v1.finetuning.delete_finetuned_model(identity)
-    return said
+    return text
 
 
 def connector_life(on: Clients) -> Any:
@@ -323,20 +323,20 @@ def connector_life(on: Clients) -> Any:
         "authorize_url": "https://example.com/authorize",
         "token_url": "https://example.com/token",
     }
-    made = connectors.create(name=NAME, url="https://example.com/search", description="A search", oauth=oauth)
-    identity = made.connector.id
-    found = own(connectors.list(limit=100, offset=0).connectors, identity)
+    connector = connectors.create(name=NAME, url="https://example.com/search", description="A search", oauth=oauth)
+    identity = connector.connector.id
+    result = own(connectors.list(limit=100, offset=0).connectors, identity)
     changed = connectors.update(identity, name=f"{NAME}-renamed", active=False)
-    sent = connectors.o_auth_authorize(identity, after_token_redirect="https://example.com/back?a=b")
-    asked: Any = [{"id": identity}]
-    said = on.v1.chat(message="Where is the sea?", connectors=asked)
+    sent_body = connectors.o_auth_authorize(identity, after_token_redirect="https://example.com/back?a=b")
+    request: Any = [{"id": identity}]
+    text = on.v1.chat(message="Where is the sea?", connectors=request)
     gone = connectors.delete(identity)
-    return [made, found, changed, sent, said, gone, told(lambda: connectors.get(identity))]
+    return [connector, result, changed, sent_body, text, gone, event_types(lambda: connectors.get(identity))]
 
 
 def connector_get(on: Clients) -> Any:
-    made = on.v1.connectors.create(name=NAME, url="https://example.com/search")
-    return [on.v1.connectors.get(made.connector.id), on.v1.connectors.delete(made.connector.id)]
+    connector = on.v1.connectors.create(name=NAME, url="https://example.com/search")
+    return [on.v1.connectors.get(connector.connector.id), on.v1.connectors.delete(connector.connector.id)]
 
 
 def transcription(on: Clients) -> Any:
@@ -358,19 +358,19 @@ EMBED_BODY = {"inputs": [{"content": [{"type": "text", "text": "sea"}]}], "input
 
 CALLS: dict[str, NativeCall] = {
     # chat, v2
-    "v2.chat": lambda on: on.v2.chat(model=CHAT, messages=SAID),
+    "v2.chat": lambda on: on.v2.chat(model=CHAT, messages=MESSAGES),
     "v2.chat, a call": lambda on: on.v2.chat(
-        model=CHAT, messages=ASKED_V2, tools=WEATHER_V2
+        model=CHAT, messages=QUESTION_V2, tools=WEATHER_V2
     ),
     "v2.chat, documents": lambda on: on.v2.chat(
         model=CHAT, messages=BLUE_V2,
         documents=["The sea is blue."],
     ),
-    "v2.chat, refused": lambda on: on.v2.chat(model="nobody", messages=SAID),
-    "v2.chat_stream": lambda on: list(on.v2.chat_stream(model=CHAT, messages=SAID)),
+    "v2.chat, refused": lambda on: on.v2.chat(model="nobody", messages=MESSAGES),
+    "v2.chat_stream": lambda on: list(on.v2.chat_stream(model=CHAT, messages=MESSAGES)),
     "v2.chat_stream, a call": lambda on: list(
         on.v2.chat_stream(
-            model=CHAT, messages=ASKED_V2, tools=WEATHER_V2
+            model=CHAT, messages=QUESTION_V2, tools=WEATHER_V2
         )
     ),
     "v2.chat_stream, refused": lambda on: list(
@@ -380,12 +380,12 @@ CALLS: dict[str, NativeCall] = {
     "chat": lambda on: on.v1.chat(message="What is the capital of France?", model=CHAT),
     "chat, no model": lambda on: on.v1.chat(message="What is 3 + 4?"),
     "chat, history": chat_v1_history,
-    "chat, conversation": chat_v1_remembered,
+    "chat, conversation": chat_v1_conversation,
     "chat, documents": lambda on: on.v1.chat(message="What is blue?", documents=DOCUMENTS, citation_quality="FAST"),
     "chat, connectors": lambda on: on.v1.chat(message="Where is the sea?", connectors=WEB),
     "chat, search queries": lambda on: on.v1.chat(message="Where is the sea?", search_queries_only=True),
-    "chat, a call": lambda on: on.v1.chat(message=ASKED, tools=WEATHER_V1),
-    "chat, results": lambda on: on.v1.chat(message=ASKED, tools=WEATHER_V1, tool_results=RESULTS),
+    "chat, a call": lambda on: on.v1.chat(message=QUESTION_V1, tools=WEATHER_V1),
+    "chat, results": lambda on: on.v1.chat(message=QUESTION_V1, tools=WEATHER_V1, tool_results=RESULTS),
     "chat, JSON": lambda on: on.v1.chat(
         message="Make JSON of: Ada, 36", response_format=JSON_FORMAT
     ),
@@ -396,7 +396,7 @@ CALLS: dict[str, NativeCall] = {
     "chat_stream, connectors": lambda on: list(
         on.v1.chat_stream(message="Where is the sea?", connectors=WEB)
     ),
-    "chat_stream, a call": lambda on: list(on.v1.chat_stream(message=ASKED, tools=WEATHER_V1)),
+    "chat_stream, a call": lambda on: list(on.v1.chat_stream(message=QUESTION_V1, tools=WEATHER_V1)),
     "chat_stream, refused": lambda on: list(on.v1.chat_stream(message="Hi", model="nobody")),
     "chat_stream, events": chat_v1_events,
     # what there was before chat
@@ -458,7 +458,7 @@ CALLS: dict[str, NativeCall] = {
     "embed_jobs": embed_job_life,
     "embed_jobs, cancelled": embed_job_cancelled,
     "embed_jobs, unknown": lambda on: on.v1.embed_jobs.get("nobody"),
-    "batches, chat": batch_of("batch-chat-v2-input", CHAT, {"messages": SAID}, {"messages": []}),
+    "batches, chat": batch_of("batch-chat-v2-input", CHAT, {"messages": MESSAGES}, {"messages": []}),
     "batches, v1 chat": batch_of("batch-chat-input", CHAT, {"message": "Say hello"}),
     "batches, OpenAI chat": batch_of("batch-openai-chat-input", CHAT, OPENAI_BODY),
     "batches, embed": batch_of("batch-embed-v2-input", "batch-embed-v4", EMBED_BODY),

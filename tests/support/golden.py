@@ -99,19 +99,19 @@ def embeddings(case: Path) -> dict[str, str]:
     try:
         call = embeddings_call((case / "request.openai.json").read_bytes(), **settings)
     except TranslationError as error:
-        return {"error.json": _pretty(_told(error))}
-    sent = [json.loads(body) for body in call.bodies]
-    made = {"request.cohere.json": _pretty(sent if len(sent) > 1 else sent[0])}
+        return {"error.json": _pretty(_stream_text(error))}
+    requests = [json.loads(body) for body in call.bodies]
+    created = {"request.cohere.json": _pretty(requests if len(requests) > 1 else requests[0])}
     if notes := "".join(f"{note.text}\n" for note in call.notes):
-        made["notes.txt"] = notes
+        created["notes.txt"] = notes
     answer = _read(case, "response.cohere.json")
     if answer is not None:
         answers = [json.dumps(one).encode() for one in (answer if isinstance(answer, list) else [answer])]
         try:
-            made["response.openai.json"] = _pretty(json.loads(call.translate_response(answers).body))
+            created["response.openai.json"] = _pretty(json.loads(call.translate_response(answers).body))
         except TranslationError as error:
-            made["error.json"] = _pretty(_told(error))
-    return made
+            created["error.json"] = _pretty(_stream_text(error))
+    return created
 
 
 def embeddings_call(request: Mapping[str, Any] | bytes, **settings: Any) -> embeddings_api.EmbeddingsRequest:
@@ -133,13 +133,13 @@ def responses_answer(call: responses_api.ResponsesTranslation, answer: Any) -> A
 
 def as_responses(request: Mapping[str, Any]) -> dict[str, Any]:
     """What a chat request of one question is in the Responses API, as far as its stream can tell."""
-    told: dict[str, Any] = {"model": request["model"], "input": request["messages"], "stream": True}
+    result: dict[str, Any] = {"model": request["model"], "input": request["messages"], "stream": True}
     functions = [*(tool["function"] for tool in request.get("tools", ())), *request.get("functions", ())]
     if functions:
-        told["tools"] = [{"type": "function", **function} for function in functions]
+        result["tools"] = [{"type": "function", **function} for function in functions]
     if request.get("logprobs"):
-        told["include"] = ["message.output_text.logprobs"]
-    return told
+        result["include"] = ["message.output_text.logprobs"]
+    return result
 
 
 def _whole(case: Path, translate: Callable[..., Any]) -> dict[str, str]:
@@ -147,18 +147,18 @@ def _whole(case: Path, translate: Callable[..., Any]) -> dict[str, str]:
     try:
         call = translate((case / "request.openai.json").read_bytes(), **settings)
     except TranslationError as error:
-        return {"error.json": _pretty(_told(error))}
-    made = {"request.cohere.json": _pretty(transcripts.sent(call))}
+        return {"error.json": _pretty(_stream_text(error))}
+    created = {"request.cohere.json": _pretty(transcripts.cohere_request(call))}
     notes = "".join(f"{note.text}\n" for note in call.notes)
     if notes:
-        made["notes.txt"] = notes
+        created["notes.txt"] = notes
     answer = case / "response.cohere.json"
     if answer.exists():
         try:
-            made["response.openai.json"] = _pretty(transcripts.answered(call, answer.read_bytes()))
+            created["response.openai.json"] = _pretty(transcripts.answered(call, answer.read_bytes()))
         except TranslationError as error:
-            made["error.json"] = _pretty(_told(error))
-    return made
+            created["error.json"] = _pretty(_stream_text(error))
+    return created
 
 
 def stream(case: Path) -> dict[str, str]:
@@ -169,14 +169,14 @@ def stream(case: Path) -> dict[str, str]:
     decoder = sse.Decoder()
     data = [*decoder.feed((case / "upstream.sse").read_bytes()), *decoder.end()]
     request = _read(case, "request.openai.json") or transcripts.REQUEST
-    asked = responses_call(as_responses(request), **settings)
+    translation = responses_call(as_responses(request), **settings)
     return {
-        "chat.jsonl": _lines(told(transcripts.call(request, **settings).stream(), data)),
-        "responses.jsonl": _lines(told(asked.stream(), data)),
+        "chat.jsonl": _lines(stream_documents(transcripts.call(request, **settings).stream(), data)),
+        "responses.jsonl": _lines(stream_documents(translation.stream(), data)),
     }
 
 
-def told(stream: Stream, data: Sequence[bytes]) -> list[Any]:
+def stream_documents(stream: Stream, data: Sequence[bytes]) -> list[Any]:
     """A stream as the caller sees it, ended as the pump ends one that breaks its word or just stops."""
     documents: list[bytes] = []
     for one in data:
@@ -192,21 +192,21 @@ def _lines(documents: Sequence[Any]) -> str:
     return "".join(f"{json.dumps(document, ensure_ascii=False)}\n" for document in documents)
 
 
-def compare(case: Path, made: Mapping[str, str], inputs: frozenset[str]) -> None:
+def compare(case: Path, events: Mapping[str, str], inputs: frozenset[str]) -> None:
     """Asserts that the case's expectations are what was made; with UPDATE=1 writes them instead."""
-    kept = {path.name: path.read_text(encoding="utf-8") for path in case.iterdir() if path.name not in inputs}
+    stored = {path.name: path.read_text(encoding="utf-8") for path in case.iterdir() if path.name not in inputs}
     if updating():
-        for name in kept.keys() - made.keys():
+        for name in stored.keys() - events.keys():
             (case / name).unlink()
-        for name, content in made.items():
-            if _meaning(name, kept.get(name)) != _meaning(name, content):
-                print("".join(_difference(f"{case.name}/{name}", kept.get(name, ""), content)))
+        for name, content in events.items():
+            if _meaning(name, stored.get(name)) != _meaning(name, content):
+                print("".join(_difference(f"{case.name}/{name}", stored.get(name, ""), content)))
                 (case / name).write_text(content, encoding="utf-8")
         return
-    assert set(kept) == set(made), f"{case.name}: these files are expected"
-    for name, content in made.items():
-        if _meaning(name, kept[name]) != _meaning(name, content):
-            raise AssertionError("\n" + "".join(_difference(f"{case.name}/{name}", kept[name], content)))
+    assert set(stored) == set(events), f"{case.name}: these files are expected"
+    for name, content in events.items():
+        if _meaning(name, stored[name]) != _meaning(name, content):
+            raise AssertionError("\n" + "".join(_difference(f"{case.name}/{name}", stored[name], content)))
 
 
 def _read(case: Path, name: str) -> Any:
@@ -214,10 +214,10 @@ def _read(case: Path, name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _told(error: TranslationError) -> dict[str, Any]:
+def _stream_text(error: TranslationError) -> dict[str, Any]:
     failure = error.failure
-    told = {"param": failure.param, "code": failure.code, "message": failure.message}
-    return told if failure.status == 400 else {"status": failure.status, "type": failure.type, **told}
+    result = {"param": failure.param, "code": failure.code, "message": failure.message}
+    return result if failure.status == 400 else {"status": failure.status, "type": failure.type, **result}
 
 
 def _pretty(value: Any) -> str:

@@ -37,16 +37,16 @@ JUNK = st.recursive(
 @st.composite
 def broken_events(draw: st.DrawFn) -> bytes:
     """An event's JSON after an accident: values replaced somewhere inside, bytes changed or lost."""
-    made = draw(transcripts.event_of(draw(st.sampled_from(sorted(events.TAGS)))))
+    created = draw(transcripts.event_of(draw(st.sampled_from(sorted(events.TAGS)))))
     for _ in range(draw(st.integers(0, 2))):
-        place: Any = made
-        while isinstance(place, dict) and place:
-            key = draw(st.sampled_from(sorted(place)))
-            if draw(st.booleans()) or not isinstance(place[key], dict):
-                place[key] = draw(JUNK)
+        position: Any = created
+        while isinstance(position, dict) and position:
+            key = draw(st.sampled_from(sorted(position)))
+            if draw(st.booleans()) or not isinstance(position[key], dict):
+                position[key] = draw(JUNK)
                 break
-            place = place[key]
-    raw = json.dumps(made).encode()
+            position = position[key]
+    raw = json.dumps(created).encode()
     if draw(st.booleans()):
         start, length = draw(st.integers(0, len(raw))), draw(st.integers(0, 4))
         raw = raw[:start] + draw(st.binary(max_size=4)) + raw[start + length :]

@@ -33,10 +33,10 @@ class Oracle:
         error = jsonschema.exceptions.best_match(self._validator.iter_errors(value))
         if error is None:
             return
-        found = repr(error.instance)
-        if len(found) > 300:
-            found = found[:300] + "..."
-        raise AssertionError(f"{self.name}: at {error.json_path}: {error.message[:500]}\n  found: {found}")
+        result = repr(error.instance)
+        if len(result) > 300:
+            result = result[:300] + "..."
+        raise AssertionError(f"{self.name}: at {error.json_path}: {error.message[:500]}\n  found: {result}")
 
     def accepts(self, value: Any) -> bool:
         """Return whether the schema accepts the value."""
@@ -46,9 +46,9 @@ class Oracle:
 @cache
 def facts(vendor: str) -> dict[str, Any]:
     """Return what is known of a vendor, by the four keys that the generator describes."""
-    known = json.loads((FOLDER / f"{vendor}.json").read_bytes())
-    assert isinstance(known, dict)
-    return known
+    settings = json.loads((FOLDER / f"{vendor}.json").read_bytes())
+    assert isinstance(settings, dict)
+    return settings
 
 
 # --- OpenAI and Open Responses ------------------------------------------------------------------------------
@@ -63,10 +63,10 @@ def openai_validator(schema: str) -> Oracle:
 @cache
 def openai_schema_properties(schema: str) -> frozenset[str]:
     """Return the names of all properties of an OpenAI object, those inherited through allOf included."""
-    known = facts("openai")
-    if schema in known["properties"]:
-        return frozenset(known["properties"][schema])
-    return frozenset(_properties(known["schemas"], _named(schema, "openai")))
+    settings = facts("openai")
+    if schema in settings["properties"]:
+        return frozenset(settings["properties"][schema])
+    return frozenset(_properties(settings["schemas"], _named(schema, "openai")))
 
 
 @cache
@@ -104,8 +104,8 @@ def cohere_request_validator(path: str) -> Oracle:
 @cache
 def cohere_request_properties(path: str) -> frozenset[str]:
     """Return the names of the top-level fields that Cohere defines for the body of `POST path`."""
-    known = facts("cohere")
-    return frozenset(_properties(known["schemas"], known["operations"][f"POST {path}"]["request"]))
+    settings = facts("cohere")
+    return frozenset(_properties(settings["schemas"], settings["operations"][f"POST {path}"]["request"]))
 
 
 @cache

@@ -81,7 +81,7 @@ Vendor = str  # a key of DOCUMENTS
 class Deviation:
     """A place under components/schemas where a document is wrong, and what is true instead."""
 
-    place: tuple[str, ...]
+    path: tuple[str, ...]
     truth: Any
     reason: str
 
@@ -224,25 +224,25 @@ def _compact(value: Any) -> str:
 
 
 def _facts(vendor: Vendor) -> dict[str, Any]:
-    asked = DOCUMENTS[vendor]
+    request = DOCUMENTS[vendor]
     document = specification(vendor)
     translation = _Translation(document)
     operations: dict[str, Any] = {}
     for path, item in document["paths"].items():
         for method in item.keys() & {"get", "post", "put", "patch", "delete"}:
             name = f"{method.upper()} {path}"
-            operations[name] = _operation(item[method], translation, name in asked.requests, asked.responses)
+            operations[name] = _operation(item[method], translation, name in request.requests, request.responses)
     if vendor == "cohere":
         # The document gives the same shape for every status.
         error = document["components"]["responses"]["NotFound"]["content"]["application/json"]["schema"]
         translation.schemas["Error"] = translation.schema(error)
-    for schema in asked.schemas:
+    for schema in request.schemas:
         translation.schema({"$ref": _REFERENCE + schema})
     return {
         "version": document["info"]["version"],
         "operations": operations,
         "properties": {
-            name: sorted(set(_properties(document, {"$ref": _REFERENCE + name}))) for name in asked.properties
+            name: sorted(set(_properties(document, {"$ref": _REFERENCE + name}))) for name in request.properties
         },
         "schemas": translation.schemas,
     }
@@ -274,11 +274,11 @@ def specification(vendor: Vendor, *, corrected: bool = True) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     if corrected:
         for deviation in DEVIATIONS.get(vendor, ()):
-            *parents, last = deviation.place
-            place = schemas
+            *parents, last = deviation.path
+            position = schemas
             for key in parents:
-                place = place[key]
-            place[last] = deviation.truth
+                position = position[key]
+            position[last] = deviation.truth
     if corrected and vendor == "openai":
         for name, changes in _parsed(OVERLAY)["components"]["schemas"].items():
             _overlay(schemas, name, changes)
@@ -298,11 +298,11 @@ def _overlay(schemas: dict[str, Any], name: str, changes: dict[str, Any]) -> Non
         schemas[member] = {"type": "object", **body}
         union = next(schema[word] for word in ("anyOf", "oneOf") if word in schema)
         union.append({"$ref": _REFERENCE + member})
-    place = next((part for part in _own_parts(schema) if "properties" in part), schema).setdefault("properties", {})
+    position = next((part for part in _own_parts(schema) if "properties" in part), schema).setdefault("properties", {})
     for field in changes.get("add_properties", {}):
-        place.setdefault(field, {})
+        position.setdefault(field, {})
     for field, body in {**changes.get("change_properties", {}), **changes.get("properties", {})}.items():
-        place[field] = _either(place[field], body) if field in place else body
+        position[field] = _either(position[field], body) if field in position else body
 
 
 def _either(old: Schema, new: Schema) -> Schema:

@@ -137,10 +137,10 @@ def compact_json(value: Any) -> bytes:
 
 
 def _headers(content_type: str, headers: HeaderItems) -> tuple[tuple[str, str], ...]:
-    given = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-    if any(name.lower() == "content-type" for name, _ in given):
-        return given
-    return ("content-type", content_type), *given
+    values = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    if any(name.lower() == "content-type" for name, _ in values):
+        return values
+    return ("content-type", content_type), *values
 
 
 # --- what a test sees ---------------------------------------------------------------------------------------
@@ -454,9 +454,9 @@ class _Connection(asyncio.Protocol):
         return await self._read_exactly(int(headers.first("content-length") or 0))
 
     async def _read_until(self, end: bytes) -> bytes:
-        while (found := self._received.find(end)) < 0:
+        while (result := self._received.find(end)) < 0:
             await self._more()
-        return self._take(found + len(end))
+        return self._take(result + len(end))
 
     async def _read_exactly(self, size: int) -> bytes:
         while len(self._received) < size:
@@ -536,8 +536,8 @@ def _head_bytes(head: Head, rest: Sequence[Step]) -> bytes:
 
 
 def _wants_keep_alive(request: Request, script: Script) -> bool:
-    said = [value.lower() for value in request.headers.get("connection", [])]
+    text = [value.lower() for value in request.headers.get("connection", [])]
     for step in script:
         if isinstance(step, Head):
-            said += [value.lower() for name, value in step.headers if name.lower() == "connection"]
-    return "close" not in said
+            text += [value.lower() for name, value in step.headers if name.lower() == "connection"]
+    return "close" not in text

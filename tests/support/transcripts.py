@@ -64,12 +64,12 @@ class Transcript:
 @cache
 def written() -> tuple[Transcript, ...]:
     """The streams of the golden cases."""
-    found = []
+    results = []
     for path in sorted(STREAMS.iterdir()):
-        asked = path / "request.openai.json"
-        request = json.loads(asked.read_text(encoding="utf-8")) if asked.exists() else REQUEST
-        found.append(Transcript(path.name, (path / "upstream.sse").read_bytes(), request))
-    return tuple(found)
+        requested = path / "request.openai.json"
+        request = json.loads(requested.read_text(encoding="utf-8")) if requested.exists() else REQUEST
+        results.append(Transcript(path.name, (path / "upstream.sse").read_bytes(), request))
+    return tuple(results)
 
 
 @cache
@@ -105,21 +105,21 @@ def call(request: Mapping[str, Any] | bytes, **settings: Any) -> chat.ChatTransl
     return chat.request(body, context(**settings))
 
 
-def sent(told: chat.ChatTranslation) -> Any:
+def cohere_request(translation: chat.ChatTranslation) -> Any:
     """The one request that goes to Cohere."""
-    (body,) = told.bodies
+    (body,) = translation.bodies
     return json.loads(body)
 
 
-def answered(told: chat.ChatTranslation, answer: Any) -> Any:
+def answered(translation: chat.ChatTranslation, answer: Any) -> Any:
     """Cohere's whole answer as the caller sees it."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return json.loads(told.translate_response([body]).body)
+    return json.loads(translation.translate_response([body]).body)
 
 
-def chunks(told: chat.ChatTranslation, data: Iterable[bytes]) -> list[Any]:
+def chunks(translation: chat.ChatTranslation, data: Iterable[bytes]) -> list[Any]:
     """A stream as the caller sees it, ended as the pump ends one that just stops."""
-    stream = told.stream()
+    stream = translation.stream()
     documents = [document for one in data for document in stream.feed(one)]
     documents += stream.end(CUT)
     return [json.loads(document) for document in documents]
@@ -183,65 +183,65 @@ def _write(blocks: dict[int, dict[str, Any]], index: int, piece: Mapping[str, An
 
 def fold(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What an OpenAI client has in hand after the last chunk."""
-    told: dict[str, Any] = {"content": "", "tool_calls": [], "annotations": [], "citations": []}
+    result: dict[str, Any] = {"content": "", "tool_calls": [], "annotations": [], "citations": []}
     for document in documents:
         if "error" in document:
-            told["error"] = document["error"]
+            result["error"] = document["error"]
             continue
-        told |= {key: document[key] for key in ("id", "model", "created")}
+        result |= {key: document[key] for key in ("id", "model", "created")}
         if document.get("usage"):
-            told["usage"] = document["usage"]
+            result["usage"] = document["usage"]
         for choice in document["choices"]:
             assert choice["index"] == 0
-            _add(told, choice)
-    return told
+            _add(result, choice)
+    return result
 
 
-def _add(told: dict[str, Any], choice: Mapping[str, Any]) -> None:
+def _add(document: dict[str, Any], choice: Mapping[str, Any]) -> None:
     delta = choice["delta"]
     for key in ("content", "reasoning_content"):
         if delta.get(key) is not None:
-            told[key] = told.get(key, "") + delta[key]
+            document[key] = document.get(key, "") + delta[key]
     for key in ("annotations", "citations"):
-        told[key] += delta.get(key, [])
+        document[key] += delta.get(key, [])
     for piece in delta.get("tool_calls", ()):
-        if piece["index"] == len(told["tool_calls"]):
+        if piece["index"] == len(document["tool_calls"]):
             kind = piece.get("type")
             assert piece["id"] and kind in ("function", "custom"), "a call begins with its id and type"
             empty = {"name": "", "arguments": ""} if kind == "function" else {"name": "", "input": ""}
-            told["tool_calls"].append({"id": piece["id"], "type": kind, kind: empty})
-        call = told["tool_calls"][piece["index"]]
+            document["tool_calls"].append({"id": piece["id"], "type": kind, kind: empty})
+        call = document["tool_calls"][piece["index"]]
         for key, text in piece[call["type"]].items():
             call[call["type"]][key] += text
     if "function_call" in delta:
-        function = told.setdefault("function_call", {"name": "", "arguments": ""})
+        function = document.setdefault("function_call", {"name": "", "arguments": ""})
         for key, text in delta["function_call"].items():
             function[key] += text
     if choice.get("logprobs"):
-        told.setdefault("logprobs", []).extend(choice["logprobs"]["content"])
+        document.setdefault("logprobs", []).extend(choice["logprobs"]["content"])
     for key in ("finish_reason", "native_finish_reason"):
         if choice.get(key):
-            assert key not in told, "the end is told once"
-            told[key] = choice[key]
+            assert key not in document, "the end is told once"
+            document[key] = choice[key]
 
 
 def folded_completion(completion: Mapping[str, Any]) -> dict[str, Any]:
     """A completion in the form that `fold` gives, so that the two can be compared."""
     (choice,) = completion["choices"]
     message = choice["message"]
-    told: dict[str, Any] = {key: completion[key] for key in ("id", "model", "created", "usage")}
-    told["content"] = message["content"] or ""
+    result: dict[str, Any] = {key: completion[key] for key in ("id", "model", "created", "usage")}
+    result["content"] = message["content"] or ""
     for key in ("tool_calls", "annotations", "citations"):
-        told[key] = message.get(key, [])
+        result[key] = message.get(key, [])
     for key in ("reasoning_content", "function_call"):
         if key in message:
-            told[key] = message[key]
+            result[key] = message[key]
     if choice["logprobs"]:
-        told["logprobs"] = choice["logprobs"]["content"]
+        result["logprobs"] = choice["logprobs"]["content"]
     for key in ("finish_reason", "native_finish_reason"):
         if key in choice:
-            told[key] = choice[key]
-    return told
+            result[key] = choice[key]
+    return result
 
 
 # --- events made by rule ------------------------------------------------------------------------------------
@@ -314,12 +314,12 @@ def plan_delta(text: str) -> Event:
 
 
 def call_start(index: int, name: str = "get_weather", arguments: str = "", identity: str | None = None) -> Event:
-    told = {
+    result = {
         "id": f"{name}_{index}" if identity is None else identity,
         "type": "function",
         "function": {"name": name, "arguments": arguments},
     }
-    return {"type": "tool-call-start", "index": index, "delta": {"message": {"tool_calls": told}}}
+    return {"type": "tool-call-start", "index": index, "delta": {"message": {"tool_calls": result}}}
 
 
 def call_delta(index: int, arguments: str) -> Event:
@@ -422,7 +422,7 @@ def event_of(tag: str, number: int = 0) -> st.SearchStrategy[Event]:
         type=st.sampled_from(["TEXT_CONTENT", "THINKING_CONTENT", "PLAN", None]),
         content_index=st.one_of(st.none(), index),
     )
-    made: dict[str, st.SearchStrategy[Event]] = {
+    events: dict[str, st.SearchStrategy[Event]] = {
         "message-start": st.builds(message_start),
         "content-start": st.builds(content_start, index, kind, text),
         "content-delta": st.builds(content_delta, index, text, kind),
@@ -440,7 +440,7 @@ def event_of(tag: str, number: int = 0) -> st.SearchStrategy[Event]:
             usage=USAGES,
         ),
     }
-    return made[tag]
+    return events[tag]
 
 
 def cut_places(raw: bytes) -> Iterator[int]:
@@ -448,9 +448,9 @@ def cut_places(raw: bytes) -> Iterator[int]:
     if len(raw) <= 4_000:
         yield from range(1, len(raw))
         return
-    for place in range(1, len(raw)):
-        if b"\n" in raw[place - 3 : place + 3] or b"\r" in raw[place - 3 : place + 3]:
-            yield place
+    for position in range(1, len(raw)):
+        if b"\n" in raw[position - 3 : position + 3] or b"\r" in raw[position - 3 : position + 3]:
+            yield position
 
 
 LONG = os.environ.get("GATEWAY_TEST_LONG") == "1"  # what `make test-long` sets
