@@ -758,7 +758,7 @@ def test_fields_of_todays_openai(name: str) -> None:
     fields, expected = NEW_FIELDS[name]
     assert notes(ask(**fields)) == expected
     priority = {"flex": fields.get("priority", 999)}.get(fields.get("service_tier", ""))
-    assert sent(ask(**fields)).get("priority") == priority
+    assert cohere_request(ask(**fields)).get("priority") == priority
 
 
 def test_a_comparison_of_prompt_caches_is_unavailable() -> None:
@@ -775,7 +775,7 @@ def test_thoughts_of_earlier_turns_are_left_out_where_only_the_current_one_is_wa
         return {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
 
     items = [HELLO, thought("early"), answer("Hi."), HELLO, thought("late"), call_item(), output_item()]
-    body = json.dumps(sent(ask(input=items, model=REASONING, reasoning={"context": context})))
+    body = json.dumps(cohere_request(ask(input=items, model=REASONING, reasoning={"context": context})))
     assert "late" in body and ("early" in body) == (context != "current_turn")
 
 
