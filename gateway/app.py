@@ -98,7 +98,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
-        AcceptLimit(asyncio.get_running_loop(), log.trouble).install()
+        AcceptLimit(asyncio.get_running_loop(), log.message).install()
         await upstream.start()
         maintenance.start()
         serving = True

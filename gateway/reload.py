@@ -75,11 +75,11 @@ class RunningGateway:
         self._middleware.configure(settings, authenticator)
         self._websockets.configure(settings, authenticator)
         message = f"the settings were read again: {', '.join(applied) or 'nothing'} changed"
-        self._log.trouble(
+        self._log.message(
             message + (f"; {', '.join(not_applied)} changed, too, and need a restart" if not_applied else "")
         )
         return True
 
     def refuse(self, error: SettingError) -> None:
         """Tells the operator that the new settings cannot be used."""
-        self._log.trouble(f"the new settings cannot be used, the old ones stay: {error}")
+        self._log.message(f"the new settings cannot be used, the old ones stay: {error}")

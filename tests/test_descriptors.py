@@ -53,7 +53,7 @@ def connections(server: Process, count: int) -> Iterator[list[socket.socket]]:
 
 
 def troubles(server: Process) -> list[str]:
-    return [line["trouble"] for line in map(json.loads, server.written) if "trouble" in line]
+    return [line["message"] for line in map(json.loads, server.written) if "message" in line]
 
 
 def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_are_more() -> None:

@@ -294,7 +294,7 @@ def test_a_cache_that_fails_is_a_miss() -> None:
     with stage(cache=CacheSettings(store="redis"), redis_url=f"redis://127.0.0.1:{port}/0") as staged:
         staged.plays(answered("One."), answered("Two."))
         assert [seen(staged.gateway) for seen in (_chat, _chat)] == [(200, "One.", "miss"), (200, "Two.", "miss")]
-        staged.gateway.log.wait(lambda line: line.get("trouble", "").startswith("cache: "))
+        staged.gateway.log.wait(lambda line: line.get("message", "").startswith("cache: "))
 
 
 def _chat(gateway: Gateway) -> tuple[int, str, str]:

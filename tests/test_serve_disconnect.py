@@ -128,7 +128,7 @@ def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, r
         assert told is not None and told - left < SOON
         line = scene.gateway.log.line_of("leaver")
         assert (line["status"], line["outcome"]) == (499, "client_closed")
-        assert not [one for one in scene.gateway.log.lines if "trouble" in one]
+        assert not [one for one in scene.gateway.log.lines if "message" in one]
 
 
 async def _leave_by_cancelling(gateway: Gateway, asked: Signal, stream: bool) -> None:

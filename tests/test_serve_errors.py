@@ -303,7 +303,7 @@ def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.Fix
     assert (line["status"], line["outcome"]) == (output.status, "error")
     assert line["error"] == (output.code or output.type)
     troubles = [
-        one["trouble"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("trouble", "")
+        one["message"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("message", "")
     ]
     assert bool(troubles) is output.alerts
     assert SERVER_KEY not in str(troubles) + str(error.body)
@@ -614,7 +614,7 @@ def test_a_chunk_without_a_size_is_no_fault_of_ours(hasty: Stage) -> None:
     seen = hasty.asked((*NO_SIZE, Pause(NEVER)), stream=True)
     line = hasty.gateway.log.line_of(seen.headers["x-request-id"])
     assert line["error"].startswith("upstream")
-    assert not [one for one in hasty.gateway.log.lines if seen.headers["x-request-id"] in one.get("trouble", "")]
+    assert not [one for one in hasty.gateway.log.lines if seen.headers["x-request-id"] in one.get("message", "")]
 
 
 HEAD_AND_BEGINNING = (

@@ -234,13 +234,13 @@ def test_it_is_opened_at_start(tmp_path: Path) -> None:
     file = tmp_path / "gateway.sqlite3"
     with gateway_over("", demo=True, database_url=f"sqlite:///{file}") as gateway:
         awaited(file.exists)
-        assert not [line for line in gateway.log.lines if "trouble" in line]
+        assert not [line for line in gateway.log.lines if "message" in line]
 
 
 def test_one_that_cannot_be_opened_stops_nobody() -> None:
     with emulator() as upstream, gateway_over(upstream, demo=True, database_url=NOWHERE) as gateway:
-        line = gateway.log.wait(lambda line: "trouble" in line)
-        assert line["trouble"].startswith("storage: ")
+        line = gateway.log.wait(lambda line: "message" in line)
+        assert line["message"].startswith("storage: ")
         assert gateway.ask("GET", "/health/live").status == gateway.ask("GET", "/health/ready").status == 200
         assert gateway.ask("POST", PATH, {"model": A, "input": "Hello", "store": False}).status == 200
         assert gateway.chat().status == 200

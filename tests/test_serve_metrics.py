@@ -460,8 +460,8 @@ def test_nothing_in_the_log_commands_a_terminal(theatre: Stage) -> None:
 
 def test_what_the_operator_reads_is_printable_too() -> None:
     out = io.BytesIO()
-    Log(out=out).trouble(f"storage:{CONTROLS}\nsecond line")
-    line = json.loads(out.getvalue())["trouble"]
+    Log(out=out).message(f"storage:{CONTROLS}\nsecond line")
+    line = json.loads(out.getvalue())["message"]
     assert line.startswith(r"storage:\u001b[2J\u007f\u009b31m\u202e\u2066\u200f\u2028\ufeff") and line.endswith(
         "\nsecond line"
     )

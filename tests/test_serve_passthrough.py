@@ -489,7 +489,7 @@ def test_a_key_that_cohere_refuses(
     assert (seen.status, message(seen)) == ((told, shown) if servers else (status, said))
     assert SERVER_KEY not in str(seen)
     if servers and told != 404:
-        on.gateway.log.wait(lambda line: "own key" in line.get("trouble", ""))
+        on.gateway.log.wait(lambda line: "own key" in line.get("message", ""))
 
 
 # --- the gateway's own errors -------------------------------------------------------------------------------

@@ -385,8 +385,8 @@ def test_a_refused_key_is_disabled_and_logged(status: int, message: str) -> None
         answers = [stage.gateway.chat() for _ in range(6)]
         assert [seen.status for seen in answers] == [200] * 6
         assert stage.keys.count("a") == 1
-        line = stage.gateway.log.wait(lambda line: "is disabled" in line.get("trouble", ""))
-        assert line["trouble"].startswith("Cohere key 1 of 3 (sha256 ca978112) is disabled: ")
+        line = stage.gateway.log.wait(lambda line: "is disabled" in line.get("message", ""))
+        assert line["message"].startswith("Cohere key 1 of 3 (sha256 ca978112) is disabled: ")
         assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
         assert sum(bool(retry_note(seen)) for seen in answers) == 1
 
@@ -406,7 +406,7 @@ def test_the_last_key_is_never_given_up() -> None:
         assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
         assert stage.gateway.chat().status == 200
         assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 0
-        stage.gateway.log.wait(lambda line: "serves again" in line.get("trouble", ""))
+        stage.gateway.log.wait(lambda line: "serves again" in line.get("message", ""))
 
 
 def test_when_every_key_is_limited_the_error_has_a_retry_after() -> None:
@@ -600,7 +600,7 @@ def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
         assert len(stage.upstream.requests) == 3
         assert stage.gateway.chat(model=SECOND).status == 200
         assert stage.gateway.metrics()[f'gateway_circuit_breaker_open{{model="{A}"}}'] == 1
-        stage.gateway.log.wait(lambda line: line.get("trouble") == f"the circuit breaker of Cohere's model {A} is open")
+        stage.gateway.log.wait(lambda line: line.get("message") == f"the circuit breaker of Cohere's model {A} is open")
 
 
 def test_a_probe_closes_the_breaker() -> None:
@@ -608,12 +608,12 @@ def test_a_probe_closes_the_breaker() -> None:
     with theatre([refused(503), refused(503), refused(503), answered()], **settings) as stage:
         for _ in range(3):
             stage.gateway.chat()
-        stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is open"))
+        stage.gateway.log.wait(lambda line: line.get("message", "").endswith("is open"))
         seen = stage.gateway.chat()
         while seen.status != 200:
             assert seen.error["code"] == "circuit_open"
             seen = stage.gateway.chat()
-        stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is closed"))
+        stage.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
         assert len(stage.upstream.requests) == 4
 
 
@@ -639,7 +639,7 @@ def test_a_probe_whose_caller_leaves_lets_the_next_call_probe() -> None:
         stage.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
         seen = stage.gateway.chat()
         assert (seen.status, seen.text) == (200, "Hi there.")
-        stage.gateway.log.wait(lambda line: line.get("trouble", "").endswith("is closed"))
+        stage.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
 
 
 def until_probed_or_refused(connection: socket.socket, probed: Signal) -> None:
@@ -664,7 +664,7 @@ def test_the_breaker_of_the_connection_opens_for_every_model() -> None:
         ] * 3
         assert gateway.chat(model=SECOND).error["code"] == "circuit_open"
         assert gateway.metrics()['gateway_circuit_breaker_open{model="connection"}'] == 1
-        gateway.log.wait(lambda line: line.get("trouble") == "the circuit breaker of the connection to Cohere is open")
+        gateway.log.wait(lambda line: line.get("message") == "the circuit breaker of the connection to Cohere is open")
 
 
 def test_an_open_breaker_makes_another_model_answer() -> None:

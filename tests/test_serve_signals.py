@@ -55,7 +55,7 @@ class Served:
 
     @property
     def troubles(self) -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, list(self.server.written)) if "trouble" in line]
+        return [line for line in map(json.loads, list(self.server.written)) if "message" in line]
 
     @property
     def keys(self) -> list[str]:
@@ -198,7 +198,7 @@ def test_settings_are_read_again_and_no_stream_is_dropped(workers: int, tmp_path
         with asking(stage.server, stream=True) as connection:
             reads_until(connection, b'"Hi"')
             told = stage.hangs_up(SECOND)
-            assert told["trouble"] == "the settings were read again: cohere_api_key, models changed"
+            assert told["message"] == "the settings were read again: cohere_api_key, models changed"
             awaited(lambda: len(stage.troubles) == workers)
             assert b"HTTP/1.1 200" in stage.server.chat(model="gpt-4o")
             assert stage.upstream.requests[-1].json()["model"] == A
@@ -237,7 +237,7 @@ BAD: tuple[tuple[str, str, str], ...] = (
 @pytest.mark.parametrize(("text", "says"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_settings_are_refused_and_the_old_ones_stay(text: str, says: str, tmp_path: Path) -> None:
     with served(tmp_path, lambda _: answered(), FIRST) as stage:
-        told = stage.hangs_up(text)["trouble"]
+        told = stage.hangs_up(text)["message"]
         assert told.startswith("the new settings cannot be used, the old ones stay: ") and says in told
         assert b"HTTP/1.1 200" in stage.server.chat()
         assert stage.keys == ["first"]
@@ -247,7 +247,7 @@ def test_bad_settings_are_refused_and_the_old_ones_stay(text: str, says: str, tm
 def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
     with served(tmp_path, lambda _: answered(), FIRST) as stage:
         told = stage.hangs_up('cohere_api_key = ["third"]\nworkers = 7\n[timeouts]\nconnect = 3\n')
-        assert told["trouble"] == (
+        assert told["message"] == (
             "the settings were read again: cohere_api_key changed; workers, timeouts changed, too, and need a restart"
         )
 

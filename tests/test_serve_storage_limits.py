@@ -239,8 +239,8 @@ def test_a_full_disk_is_found_before_cohere_is_paid(disk: tuple[Stage, Disk]) ->
     assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 503
     assert len(staged.upstream.requests) == paid
     assert respond(staged.gateway, store=False).status == 200
-    line = staged.gateway.log.wait(lambda line: "trouble" in line)
-    assert "storage: the database failed" in line["trouble"] and "full" in line["trouble"]
+    line = staged.gateway.log.wait(lambda line: "message" in line)
+    assert "storage: the database failed" in line["message"] and "full" in line["message"]
     full.free()
     assert respond(staged.gateway).status == 200
 
@@ -254,7 +254,7 @@ def test_what_was_acknowledged_on_a_full_disk_is_stored_before_anything_new(disk
     full.fill(spare_pages=2 * PROBE_BYTES // 4096)
     acknowledged = respond(staged.gateway, large)
     assert acknowledged.status == 200
-    staged.gateway.log.wait(lambda line: "is not stored yet" in line.get("trouble", ""))
+    staged.gateway.log.wait(lambda line: "is not stored yet" in line.get("message", ""))
     paid = len(staged.upstream.requests)
     seen = respond(staged.gateway)
     assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")

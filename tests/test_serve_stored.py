@@ -502,7 +502,7 @@ def test_a_broken_storage_is_a_503_everywhere(broken: Gateway) -> None:
         seen = broken.ask(method, path, body)
         assert (seen.status, seen.error["code"], seen.error["type"]) == (503, "storage_unavailable", "server_error")
         assert "127.0.0.1" not in seen.error["message"]
-    assert broken.log.wait(lambda line: line.get("trouble", "").startswith("storage: "))
+    assert broken.log.wait(lambda line: line.get("message", "").startswith("storage: "))
 
 
 def test_a_wrong_request_is_told_so_by_a_broken_storage_too(broken: Gateway) -> None:

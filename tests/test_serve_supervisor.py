@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux t
 
 
 def troubles(server: Process) -> list[str]:
-    return [line["trouble"] for line in map(json.loads, server.written) if "trouble" in line]
+    return [line["message"] for line in map(json.loads, server.written) if "message" in line]
 
 
 def ready(server: Process) -> Any:
@@ -100,7 +100,7 @@ def test_when_every_worker_dies_again_and_again_the_status_is_not_0() -> None:
     *lines, last = ended.stderr.splitlines()
     assert last == "every worker has died 5 times in a row"
     assert all(
-        json.loads(line)["trouble"].endswith("ended with exit status 3; it is replaced at once") for line in lines
+        json.loads(line)["message"].endswith("ended with exit status 3; it is replaced at once") for line in lines
     )
     assert 8 <= len(lines) <= 16
 

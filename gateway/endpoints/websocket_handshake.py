@@ -13,9 +13,10 @@ from gateway.auth.authenticator import Authenticator, remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
-from gateway.http.middleware import date, mode_headers, request_id
+from gateway.http.middleware import mode_headers, request_id
 from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
+from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.record import REQUEST, RequestRecord
 from gateway.settings.schema import Settings
@@ -99,7 +100,7 @@ class WebSocketHandshake:
         return endpoint
 
     def _headers(self, request: RequestRecord) -> list[tuple[bytes, bytes]]:
-        return [(b"date", date()), (b"x-request-id", request.request_id.encode()), *self._mode_headers]
+        return [(b"date", http_date()), (b"x-request-id", request.request_id.encode()), *self._mode_headers]
 
     async def _refuse(self, error: Exception, request: RequestRecord, scope: Scope, send: Send) -> None:
         failed = self._lifecycle.fail(request, error)

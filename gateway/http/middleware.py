@@ -6,9 +6,7 @@ the record.
 """
 
 import re
-import time
 from collections.abc import Mapping
-from email.utils import formatdate
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -21,6 +19,7 @@ from gateway.http import error_responses, unsupported, validation
 from gateway.http.drain import BodyDrain
 from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
+from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle, new_id
 from gateway.observability.record import REQUEST, RequestRecord
 from gateway.settings.schema import Settings
@@ -82,7 +81,7 @@ class GatewayMiddleware:
                 record.status, record.response_started = message["status"], True
                 message["headers"] = [
                     *message.get("headers", ()),
-                    (b"date", date()),
+                    (b"date", http_date()),
                     (b"x-request-id", record.request_id.encode()),
                     *([(b"x-cohere-trace-id", record.trace_id.encode("latin-1"))] if record.trace_id else ()),
                     *([(b"x-gateway-cache", record.cache.encode())] if record.cache else ()),
@@ -173,18 +172,6 @@ class GatewayMiddleware:
 def mode_headers(mode: Mode) -> list[tuple[bytes, bytes]]:
     """Returns the headers that every response has in this mode."""
     return [(b"x-gateway-upstream", b"emulator")] if mode is Mode.DEMO else []
-
-
-_second: tuple[int, bytes] = (0, b"")
-
-
-def date() -> bytes:
-    """Returns the `date` header (RFC 9110 §6.6.1), which is written out once a second."""
-    global _second
-    now = int(time.time())
-    if _second[0] != now:
-        _second = now, formatdate(now, usegmt=True).encode()
-    return _second[1]
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -5,7 +5,6 @@ The line is an allow-list: a field that is not in `Line` cannot be logged. No bo
 
 import asyncio
 import sys
-import time
 import traceback
 from typing import BinaryIO
 
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.errors import INTERNAL
+from gateway.observability import clock
 from gateway.observability.record import RequestRecord
 from translators.core.errors import Failure
 
@@ -64,7 +64,7 @@ class Log:
         if not self._requests:
             return
         line = Line(
-            _stamp(),
+            clock.timestamp(),
             record.request_id,
             record.method,
             printable(record.path),
@@ -97,13 +97,13 @@ class Log:
         """
         if reported is INTERNAL:
             where = "".join(traceback.format_tb(error.__traceback__))
-            self.trouble(f"request {request_id} failed: {type(error).__name__}\n{where}")
+            self.message(f"request {request_id} failed: {type(error).__name__}\n{where}")
         elif reported.alert_operator:
-            self.trouble(f"request {request_id}: Cohere refused the gateway's own key ({reported.code})")
+            self.message(f"request {request_id}: Cohere refused the gateway's own key ({reported.code})")
 
-    def trouble(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Logs a sentence for the operator at once, whatever the log setting says."""
-        self._lines.append(self._encode({"time": _stamp(), "trouble": printable(text)}))
+        self._lines.append(self._encode({"time": clock.timestamp(), "message": printable(text)}))
         self.flush()
 
     def flush(self) -> None:
@@ -117,19 +117,6 @@ class Log:
         except (OSError, ValueError):
             # A closed pipe at the log's other end must not fail a request.
             return
-
-
-_second = (0, "")
-
-
-def _stamp() -> str:
-    """Returns the time as ISO 8601 in UTC with milliseconds; the seconds are written out once a second."""
-    global _second
-    now = time.time()
-    whole = int(now)
-    if _second[0] != whole:
-        _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{_second[1]}.{int((now - whole) * 1000):03d}Z"
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,7 @@ class UpstreamEvents:
     def on_key_disabled(self, key: str, code: str, disabled: int) -> None:
         """Counts the disabled keys and tells the operator which one joined them."""
         self._metrics.disabled_keys.set(disabled)
-        self._log.trouble(
+        self._log.message(
             f"Cohere {key} is disabled: {code}. The other keys serve; "
             "it is tried again from time to time, and after SIGHUP"
         )
@@ -29,7 +29,7 @@ class UpstreamEvents:
     def on_key_enabled(self, key: str, disabled: int) -> None:
         """Counts the disabled keys and tells the operator which one left them."""
         self._metrics.disabled_keys.set(disabled)
-        self._log.trouble(f"Cohere {key} serves again")
+        self._log.message(f"Cohere {key} serves again")
 
     def on_keys_configured(self, disabled: int) -> None:
         """Counts the disabled keys."""
@@ -40,4 +40,4 @@ class UpstreamEvents:
         label = "connection" if model is None else self._metrics.known_model(model) or "none"
         self._metrics.breaker.labels(label).set(int(is_open))
         subject = "the connection to Cohere" if model is None else f"Cohere's model {label}"
-        self._log.trouble(f"the circuit breaker of {subject} is {'open' if is_open else 'closed'}")
+        self._log.message(f"the circuit breaker of {subject} is {'open' if is_open else 'closed'}")

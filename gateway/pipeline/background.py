@@ -249,7 +249,7 @@ class Background:
             except StoreError as error:
                 self.services.state.log_failure(error)
             except Exception as error:  # a bug; without this timer all runs would lose their leases
-                self.log.trouble(f"background: {type(error).__name__} while renewing leases")
+                self.log.message(f"background: {type(error).__name__} while renewing leases")
         self._timer = None
 
 
@@ -320,7 +320,7 @@ class Run:
             raise
         except StoreUnavailable as error:
             self._state.log_failure(error)
-            self._background.log.trouble(f"storage: the end of response {self.id} was not stored")
+            self._background.log.message(f"storage: the end of response {self.id} was not stored")
             record.error = "storage_unavailable"
         except Exception as error:
             self._background.log.failure(record.request_id, error, failure_of(error))

@@ -65,7 +65,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
             roles, log, lambda: announce(settings), timeouts.hung_worker, timeouts.shutdown, sockets
         )
         for sentence in checks.warnings(settings):
-            log.trouble(sentence)
+            log.message(sentence)
         try:
             supervisor.run()
         except SettingsRefused as error:

@@ -203,7 +203,7 @@ class Supervisor:
                 worker.aborted = now
                 worker.kill(signal.SIGABRT)
             elif self._stop_at is not None and now > self._stop_at:
-                self._log.trouble(f"{worker.name} (process {worker.pid}) did not stop in time and is killed")
+                self._log.message(f"{worker.name} (process {worker.pid}) did not stop in time and is killed")
                 worker.kill(signal.SIGKILL)
                 worker.aborted = now
 
@@ -287,7 +287,7 @@ class Supervisor:
             where, self._refused = f": {self._refused}", ""
         what = f"did not answer for {self._hang_timeout:.0f} s and was killed" if aborted else _cause(exit_code)
         when = f"in {delay:g} s" if delay else "at once"
-        self._log.trouble(f"{worker.name} (process {pid}) {what}; it is replaced {when}{where}")
+        self._log.message(f"{worker.name} (process {pid}) {what}; it is replaced {when}{where}")
         self._tell_workers()
         counted = [one for one in self._workers if one.role.counted]
         if all(one.failures >= MAX_FAILURES and not one.ready for one in counted):

@@ -119,7 +119,7 @@ class ConversationState:
 
     def log_failure(self, error: Exception) -> None:
         """Writes what the storage said to the log, for the operator alone: it may name hosts and files."""
-        self._log.trouble(f"storage: {error}")
+        self._log.message(f"storage: {error}")
 
     def expiry(self, now: float) -> int | None:
         """When what is stored now expires, in Unix seconds; None for never."""
@@ -226,14 +226,14 @@ class ConversationState:
         except StoreUnavailable as error:
             size = len(body) + len(row.items) + len(row.output)
             if size + sum(self._deferred.values()) > MAX_DEFERRED_BYTES:
-                self._log.trouble(f"storage: response {response.id} was not stored: {error}")
+                self._log.message(f"storage: response {response.id} was not stored: {error}")
                 return
-            self._log.trouble(f"storage: response {response.id} is not stored yet: {error}")
+            self._log.message(f"storage: response {response.id} is not stored yet: {error}")
             task = asyncio.get_running_loop().create_task(self._save_later(row, items))
             self._deferred[task] = size
             task.add_done_callback(self._deferred.pop)
         except StoreError as error:
-            self._log.trouble(f"storage: response {response.id} was not stored: {error}")
+            self._log.message(f"storage: response {response.id} was not stored: {error}")
 
     async def _save_later(self, row: StoredResponse, items: list[tuple[str, bytes]]) -> None:
         """Tries again, at growing pauses, and at once when a request finds the storage working. When the process ends
@@ -252,7 +252,7 @@ class ConversationState:
                 return
             except StoreError as error:
                 if not isinstance(error, StoreUnavailable) or self._stopping:
-                    self._log.trouble(f"storage: response {row.id} was not stored: {error}")
+                    self._log.message(f"storage: response {row.id} was not stored: {error}")
                     return
 
     def to_row(

@@ -46,4 +46,4 @@ class Maintenance:
             except StoreError as error:
                 self._state.log_failure(error)
             except Exception as error:  # a bug: the next run may do better, and a timer that has ended says nothing
-                self._log.trouble(f"storage: maintenance failed: {type(error).__name__}")
+                self._log.message(f"storage: maintenance failed: {type(error).__name__}")

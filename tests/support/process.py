@@ -167,7 +167,7 @@ class Process:
         stray = [line.decode() for line in self._errors if not line.startswith(b"{")]
         assert not stray, f"{stray[0]} ... {stray[-1]}"
         lines = [json.loads(line) for line in self._errors]
-        assert not [line for line in lines if "trouble" in line]
+        assert not [line for line in lines if "message" in line]
         return lines
 
     def lines(self) -> list[dict[str, Any]]:
