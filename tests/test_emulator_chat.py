@@ -386,6 +386,7 @@ SQL = (
     " capital, its cities and its dates. Tables: todos (id, title, status), todo_deps (todo_id, depends_on)."
 )
 MANY_TOOLS = [
+    tool("tool_1", "Executes SQL about the capital of France " * 20, query=STRING),
     tool("sql", SQL, query=STRING),
     tool("session_store_sql", SQL, query=STRING),
     *(

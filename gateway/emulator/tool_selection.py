@@ -41,7 +41,7 @@ COMMON_VERBS = frozenset(
 )
 ORDER = r"(?:^|[.!?:;,\n]\s*|\b(?:please|can you|could you|would you|and|then|to)\s+)"
 FEW_TOOLS = 5  # among which a verb is enough to tell which one is meant
-MIN_DESCRIPTION_SHARE = 0.5  # of the words of a description's first sentence
+MAX_SHORT_DESCRIPTION = 200  # characters
 MAX_SUMMARY = 300  # characters
 # Says that the turn ends with this tool, because its arguments are the answer: agents' structured output.
 ANSWER_TOOL = re.compile(
@@ -172,15 +172,15 @@ def _is_meant(tool: Tool, tools: Sequence[Tool], text: str, text_words: set[str]
     name_words = content_words(tool.name)
     summary_words = content_words(_summary(tool))
     described = summary_words & text_words
-    well_described = len(described) >= MIN_DESCRIPTION_SHARE * len(summary_words)
+    short = len(tool.description) <= MAX_SHORT_DESCRIPTION
     specific = _specific_words(tool)
     shared = specific & text_words
     # Half of a long name is enough, and so is a word that the description repeats: names often begin with a server's.
     enough = shared and (2 * len(shared) >= len(specific) or shared & summary_words)
     if enough and not name_words <= COMMON_VERBS:
         # Among many tools a single word, such as `task`, is not enough.
-        return not _is_single_word(tool.name) or len(tools) <= FEW_TOOLS or well_described
-    if len(described - name_words) >= 2 and well_described:
+        return not _is_single_word(tool.name) or len(tools) <= FEW_TOOLS or 2 * len(described) >= len(summary_words)
+    if short and len(described - name_words) >= 2 and 2 * len(described) > len(summary_words):
         return True
     verbs = [verb for verb in name_words & COMMON_VERBS if re.search(rf"{ORDER}{verb}(?:s|es)?\b", text, re.IGNORECASE)]
     return bool(verbs) and (len(tools) <= FEW_TOOLS or len(described) >= 2)
