@@ -13,6 +13,7 @@ import io
 import json
 import re
 import time
+import wave
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -608,12 +609,96 @@ def test_an_action_needs_no_body(wire: Wire, path: str) -> None:
 
 def test_a_classifier_needs_examples(wire: Wire) -> None:
     two = cohere_sdk_calls.EXAMPLES[:2]
-    for body in ({}, {"examples": two}, {"examples": [*two, {"text": "a", "label": "b"}]}, {"model": A}):
+    for inputs in ([], ["a", ""], ["a"] * 97):
+        assert wire.post("/v1/classify", {"inputs": inputs, "examples": cohere_sdk_calls.EXAMPLES}).status == 400
+    for body in (
+        {},
+        {"examples": two},
+        {"examples": ["a"]},
+        {"examples": cohere_sdk_calls.EXAMPLES * 1_000},
+        {"examples": [*two, {"text": "a", "label": "b"}]},
+        {"model": A},
+    ):
         assert wire.post("/v1/classify", {"inputs": ["a"], **body}).status == 400
     several = wire.post("/v1/classify", {"inputs": ["sunny", "rainy"], "examples": cohere_sdk_calls.EXAMPLES}).body
     assert [one["prediction"] for one in several["classifications"]] == ["good", "bad"]
     for one in several["classifications"]:
         assert sum(label["confidence"] for label in one["labels"].values()) == pytest.approx(1, abs=1e-5)
+
+
+# --- transcription ------------------------------------------------------------------------------------------
+
+SOUND = {"model": "cohere-transcribe-03-2026", "language": "en"}
+
+
+def wav(seconds: float) -> bytes:
+    """A recording of silence."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(2)
+        recording.setframerate(8_000)
+        recording.writeframes(bytes(round(seconds * 8_000) * 2))
+    return file.getvalue()
+
+
+def transcribe(wire: Wire, fields: dict[str, str], name: str | None = "a.wav", data: bytes = b"sound") -> Seen:
+    parts = [f'--b\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
+    body = "".join(parts).encode()
+    if name is not None:
+        head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        body += head.encode() + data + b"\r\n"
+    headers = KEY | {"content-type": "multipart/form-data; boundary=b"}
+    return wire.ask("POST", "/v2/audio/transcriptions", body + b"--b--\r\n", headers)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "length"),
+    [
+        ("a.wav", wav(1.5), "1.5 seconds of sound"),
+        ("a.wav", b"no wave", "7 bytes of sound"),
+        ("a.wav", wav(1)[:20], "20 bytes of sound"),
+        ("a.MP3", b"12345", "5 bytes of sound"),
+    ],
+)
+def test_a_transcription_says_how_long_the_recording_is(wire: Wire, name: str, data: bytes, length: str) -> None:
+    seen = transcribe(wire, SOUND | {"temperature": "0.5"}, name, data)
+    assert seen.body == {"text": f"This is the Cohere emulator. It heard {length} (en)."}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "data", "sentence"),
+    [
+        ({}, None, b"", "file is required"),
+        ({"language": ""}, "a.wav", b"a", "language is required"),
+        ({"language": "xx"}, "a.wav", b"a", "language must be one of ar, de, el, en"),
+        ({"prompt": "Hm"}, "a.wav", b"a", "unknown field prompt."),
+        ({"temperature": "warm"}, "a.wav", b"a", "temperature must be a number."),
+        ({"temperature": "1.1"}, "a.wav", b"a", "temperature must be between 0 and 1 inclusive."),
+        ({"temperature": "nan"}, "a.wav", b"a", "temperature must be between 0 and 1 inclusive."),
+        ({}, "a.m4a", b"a", "file must be one of flac, mp3"),
+        ({}, "wav", b"a", "file must be one of flac, mp3"),
+        ({}, "a.wav", b"", "file must not be empty."),
+        ({}, "a.wav", b"a" * (25 * 1024 * 1024 + 1), "file must be at most 25 MB."),
+        ({"model": A}, "a.wav", b"a", "is not supported by the transcribe API"),
+        ({"model": ""}, "a.wav", b"a", "a model parameter is required"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_a_wrong_transcription_is_refused(
+    wire: Wire, fields: dict[str, str], name: str | None, data: bytes, sentence: str
+) -> None:
+    seen = transcribe(wire, SOUND | fields, name, data)
+    assert seen.status == 400 and sentence in seen.body["message"]
+
+
+def test_what_follows_the_file_is_not_read(wire: Wire) -> None:
+    """As Cohere's compatibility API wants the file last."""
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\na\r\n'
+    body += b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
+    body += b'--b\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n--b--\r\n'
+    seen = wire.ask("POST", "/v2/audio/transcriptions", body, KEY | {"content-type": "multipart/form-data; boundary=b"})
+    assert (seen.status, seen.body["message"]) == (400, "language is required")
 
 
 # --- parse --------------------------------------------------------------------------------------------------

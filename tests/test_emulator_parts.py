@@ -35,7 +35,7 @@ from gateway.emulator.images import read_image
 from gateway.emulator.model_catalog import ModelCatalog
 from gateway.emulator.patterns import matching_text
 from gateway.emulator.request import EmulatorState, Handler, Request
-from gateway.emulator.schema_instances import InstanceBuilder
+from gateway.emulator.schema_instances import InstanceBuilder, break_instance
 
 # --- tokens -------------------------------------------------------------------------------------------------
 
@@ -271,6 +271,38 @@ def make(schema: Any, text: str = "", omit_optional: bool = False) -> Any:
 )
 def test_an_instance_of_a_schema(schema: Any, value: Any) -> None:
     assert make(schema) == value
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        {"type": "boolean"},
+        {"type": "number", "minimum": 0, "maximum": 0.5},
+        {"type": "integer", "multipleOf": 5, "maximum": 10},
+        {"type": "string", "maxLength": 4},
+        {"type": "array", "items": {"type": "integer"}},
+        {"type": "object", "properties": {"id": {"type": "integer"}, "name": {"const": "x"}}, "required": ["id"]},
+    ],
+    ids=lambda items: items["type"],
+)
+def test_the_items_of_a_set_are_distinct(items: dict[str, Any]) -> None:
+    count = 2 if items["type"] == "boolean" else 3
+    schema = {"type": "array", "items": items, "minItems": count, "uniqueItems": True}
+    for text in ("", "5 and 5 and 5"):
+        jsonschema.validate(make(schema, text), schema)
+
+
+@pytest.mark.parametrize(
+    ("instance", "schema"),
+    [
+        ({"a": 1}, {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}),
+        ({"a": 1}, {"type": "object", "properties": {"a": {"type": "integer"}}}),
+        (1, {"type": "integer"}),
+    ],
+)
+def test_a_broken_instance_misses_its_schema(instance: Any, schema: dict[str, Any]) -> None:
+    jsonschema.validate(instance, schema)
+    assert not jsonschema.Draft202012Validator(schema).is_valid(break_instance(instance, schema))
 
 
 def test_a_schema_that_contains_itself_ends() -> None:

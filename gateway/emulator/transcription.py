@@ -56,7 +56,8 @@ def _check_fields(fields: dict[str, str]) -> None:
 
 
 def _check_file(file: Part) -> None:
-    if (file.filename or "").rpartition(".")[2].lower() not in EXTENSIONS:
+    _, dot, extension = (file.filename or "").rpartition(".")
+    if not dot or extension.lower() not in EXTENSIONS:
         raise invalid_request(f"file must be one of {', '.join(EXTENSIONS)}.")
     if not file.size:
         raise invalid_request("file must not be empty.")
