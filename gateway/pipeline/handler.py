@@ -99,6 +99,9 @@ class RequestHandler(Responder):
                     translation.notes,
                 )
                 try:
+                    if translation.preliminary is not None:
+                        translation = await self.complete(translation.preliminary, admission)
+                        admission.notes = translation.notes
                     if not translation.streamed:
                         await self.respond_whole(translation, admission, sink)
                     elif translation.buffered:

@@ -6,6 +6,7 @@ translated and counted. A row of LOOKUPS is answered from Cohere's list of model
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -208,7 +209,7 @@ COUNTS: tuple[CountOperation, ...] = (
         "input_tokens",
         "/v1/responses/input_tokens",
         "/v1/tokenize",
-        responses.request,
+        partial(responses.request, prewarms=False),
         responses.state_options,
         responses_token_count.tokenize_requests,
         responses_token_count.token_count,

@@ -16,7 +16,7 @@ from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.response_cache import Lookup, Recording
 from gateway.pipeline.services import Services
 from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
-from translators.core.contracts import Stream, TranslatedResponse, Translation
+from translators.core.contracts import Preliminary, Stream, TranslatedResponse, Translation, UpstreamRequest
 from translators.core.errors import AnswerFailed, Failure
 
 
@@ -33,6 +33,12 @@ class Responder:
         self.save: Callable[[bytes], Awaitable[None]] | None = None
         self.stream: Stream | None = None
         self.lookup: Lookup | None = None
+
+    async def complete(self, preliminary: Preliminary, admission: Admission) -> Translation:
+        """Makes the call that comes before a translation's own. Returns the complete translation."""
+        bodies = await self._bodies(preliminary, admission)
+        owner = admission.record.principal.owner
+        return await self.services.offload.run(owner, sum(map(len, bodies)), preliminary.continue_with, bodies)
 
     # --- whole ---------------------------------------------------------------------------------------------
 
@@ -69,7 +75,7 @@ class Responder:
         owner = admission.record.principal.owner
         return await self.services.offload.run(owner, sum(map(len, bodies)), translation.translate_response, bodies)
 
-    async def _bodies(self, translation: Translation, admission: Admission) -> list[bytes]:
+    async def _bodies(self, translation: UpstreamRequest, admission: Admission) -> list[bytes]:
         """Returns Cohere's whole responses to all bodies of a translation, called at once."""
         if len(translation.bodies) == 1:
             record = admission.record
@@ -79,7 +85,7 @@ class Responder:
                 return [await (await admission.accept(response)).read_body()]
         return await gather_or_first_error([self._body(translation, admission, body) for body in translation.bodies])
 
-    async def _body(self, translation: Translation, admission: Admission, body: bytes) -> bytes:
+    async def _body(self, translation: UpstreamRequest, admission: Admission, body: bytes) -> bytes:
         principal = admission.record.principal
         post = self.services.upstream.post(self.operation.upstream, principal, body, False, translation.model)
         async with post as response:
@@ -200,7 +206,7 @@ class Responder:
 def _as_stream(translation: Translation, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
     """Returns whole responses as a stream: the stream when it has ended, and all of its documents."""
     stream = translation.stream()
-    return stream, [document for choice, body in enumerate(bodies) for document in stream.whole(body, choice)]
+    return stream, [document for choice, body in enumerate(bodies or (b"",)) for document in stream.whole(body, choice)]
 
 
 def second_attempt(translation: Translation, failure: Failure) -> Translation:

@@ -303,6 +303,13 @@ class PromptCacheOptions(Struct, forbid_unknown_fields=True):
     prewarm: bool | None = None
 
 
+class ContextManagement(Struct, forbid_unknown_fields=True):
+    """compact_threshold: tokens of the prompt from which a conversation is compacted."""
+
+    type: str
+    compact_threshold: Annotated[int, Meta(ge=1)] | None = None
+
+
 class StreamOptions(Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
@@ -412,7 +419,15 @@ class AnsweredApplyPatchCall(Struct, frozen=True):
 AnsweredToolCall = (
     AnsweredCall | AnsweredCustomCall | AnsweredShellCall | AnsweredLocalShellCall | AnsweredApplyPatchCall
 )
-Item = AnsweredMessage | AnsweredReasoning | AnsweredToolCall
+
+
+class Compaction(Struct, frozen=True):
+    id: str
+    encrypted_content: str
+    type: Literal["compaction"] = "compaction"
+
+
+Item = AnsweredMessage | AnsweredReasoning | AnsweredToolCall | Compaction
 
 # --- answer: the response ---------------------------------------------------------------------------------
 
@@ -484,12 +499,6 @@ class Response(Struct, frozen=True, kw_only=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_diagnostics: dict[str, Any] | UnsetType = UNSET
-
-
-class Compaction(Struct, frozen=True):
-    id: str
-    encrypted_content: str
-    type: Literal["compaction"] = "compaction"
 
 
 class CompactedResponse(Struct, frozen=True):
@@ -604,6 +613,12 @@ class ArgumentsDone(Struct, frozen=True, tag_field="type", tag="response.functio
     output_index: int
     name: str
     arguments: str
+    sequence_number: int
+
+
+class Compacting(Struct, frozen=True, tag_field="type", tag="response.compaction.compacting"):
+    item_id: str
+    output_index: int
     sequence_number: int
 
 

@@ -293,8 +293,22 @@ class Retryable(Protocol):
     def shortened(self) -> "Translation | None": ...
 
 
+class Preliminary(UpstreamRequest, Protocol):
+    """A call to Cohere without which a translation cannot be complete."""
+
+    def continue_with(self, bodies: Sequence[bytes]) -> "Translation":
+        """Return the complete translation, made of Cohere's whole answers."""
+        ...
+
+
 class Translation(UpstreamRequest, Streamable, Retryable, Protocol):
-    """A translated request with one response."""
+    """A translated request with one response.
+
+    preliminary: the call that comes first, None for none. A translation without bodies is answered without Cohere.
+    """
+
+    @property
+    def preliminary(self) -> "Preliminary | None": ...
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Translate Cohere's whole answers, one for each body. Raises UpstreamProtocolError, AnswerFailed."""

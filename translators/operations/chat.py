@@ -95,6 +95,7 @@ class ChatTranslation(Struct, frozen=True):
     repeatable: bool
     buffered: bool = False
     second: "Callable[[], ChatTranslation] | None" = None
+    preliminary: None = None
 
     @property
     def validated(self) -> bool:

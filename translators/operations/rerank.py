@@ -58,6 +58,7 @@ class RerankTranslation(Struct, frozen=True):
     streamed: bool = False
     buffered: bool = False
     validated: bool = False
+    preliminary: None = None
     repeatable: bool = True
 
     def second_attempt(self) -> None:

@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from schemas.openai import chat
 from schemas.openai import responses as openai
+from translators.answer.decoder import AnswerTransform
 from translators.answer.logprobs import CHOSEN_TOKEN
 from translators.answer.transforms import UnwrapCustomInput
+from translators.answer.usage import Counts, counts
 from translators.core.contracts import (
     Context,
     FinishedResponse,
@@ -26,19 +28,24 @@ from translators.core.contracts import (
     StateOptions,
     Stream,
     TranslatedResponse,
+    UsageBase,
     Workload,
 )
 from translators.core.errors import InvalidField
-from translators.core.field_table import Field, FieldTable, ignore, read, refuse, required
+from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
+from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 from translators.operations.responses_answer import (
     FIRST_IN_BACKGROUND,
+    CompactionStream,
+    PreparedStream,
     ResponsesStream,
     ResponsesView,
     answer_id,
     whole,
 )
-from translators.operations.responses_input import InputReader
+from translators.operations.responses_input import SUMMARY_INTRODUCTION, InputReader
+from translators.operations.responses_summary import read_summary, summary_request
 from translators.operations.responses_template import initial_response
 from translators.operations.responses_tools import ResponsesTools, tool_choice
 from translators.request.builder import ChatOptions, build
@@ -55,7 +62,7 @@ from translators.request.parameters import (
 )
 from translators.request.reasoning import Reasoning, apply_context
 from translators.request.response_format import guided_json
-from translators.request.truncation import next_halving, shortened
+from translators.request.truncation import MOST_HALVINGS, next_halving, shortened
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
@@ -66,6 +73,7 @@ FIELDS: tuple[Field, ...] = (
     read("input", str | list[Raw], "text, or items: messages, calls, outputs, reasoning"),
     read("instructions", str, "the first part of the system turn"),
     read("truncation", Literal["auto", "disabled"], "auto: the oldest turns are left out of what is too long"),
+    read("context_management", list[openai.ContextManagement], "compaction: the model summarises what is too long"),
     read("stream", bool),
     read("stream_options", openai.StreamOptions, "there is no obfuscation"),
     # Tools
@@ -101,7 +109,6 @@ FIELDS: tuple[Field, ...] = (
     *WITHOUT_EFFECT,
     ignore("access_programs", "Cohere has none"),
     read("image", openai.ImageOptions, "Cohere compresses no images"),
-    ignore("context_management", "nothing is compacted automatically"),
     # Refused: it would change the input's meaning
     refuse("prompt", "prompt templates are stored at OpenAI"),
 )
@@ -124,6 +131,8 @@ class ResponsesTranslation(Struct, frozen=True):
     buffered: bool = False
     second: "Callable[[], ResponsesTranslation] | None" = None
     shorter: "Callable[[], ResponsesTranslation] | None" = None
+    preliminary: "Preliminary | None" = None
+    stream_type: type[ResponsesStream] = ResponsesStream
 
     @property
     def validated(self) -> bool:
@@ -137,22 +146,56 @@ class ResponsesTranslation(Struct, frozen=True):
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Converts Cohere's whole answer. Raises UpstreamProtocolError or AnswerFailed."""
-        response, usage = whole(bodies[0], self.view)
+        response, usage = whole(bodies[0] if bodies else b"", self.view, self.stream_type)
         return TranslatedResponse(_encode(response), usage)
 
     def stream(self) -> Stream:
-        return ResponsesStream(self.view)
+        return self.stream_type(self.view)
 
 
-def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) -> ResponsesTranslation:
+class Compacted(Struct, frozen=True):
+    """What a conversation was compacted to before it is answered. tokens: those of the summary."""
+
+    summary: str
+    tokens: Counts
+
+
+class Preliminary(Struct, frozen=True):
+    """The call that summarises a conversation before it is answered: `contracts.Preliminary`."""
+
+    bodies: tuple[bytes, ...]
+    model: str
+    notes: Notes
+    workload: Workload
+    transforms: Sequence[Callable[[], AnswerTransform]]
+    usage_base: UsageBase
+    answer: "Callable[[Compacted], ResponsesTranslation]"
+
+    def continue_with(self, bodies: Sequence[bytes]) -> ResponsesTranslation:
+        summary = read_summary(bodies[0], self.transforms)
+        return self.answer(Compacted(summary.text, counts(summary.usage, self.usage_base)))
+
+
+def request(
+    body: bytes,
+    context: Context,
+    attempt: int = 1,
+    halvings: int = 0,
+    compacted: Compacted | None = None,
+    prewarms: bool = True,
+) -> ResponsesTranslation:
     """Translates an OpenAI Responses request. Raises InvalidField.
 
     attempt: 2 for the request to send after the first one's answer failed its check. halvings: how often the history
-    was halved, because Cohere found it too long.
+    was halved, because Cohere found it too long. compacted: what the conversation was compacted to.
+    prewarms: False to translate a request that only warms the cache like any other.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
+    cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
+    if prewarms and cache is not None and cache.prewarm:
+        return _prewarmed(reading, context, notes)
     tools = ResponsesTools(notes)
     for index, tool in enumerate(fields.get("tools") or ()):
         tools.add(tool, f"tools[{index}]")
@@ -169,7 +212,14 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
     _note_ignored_parts(fields, text, included, notes)
     apply_service_tier(reading, notes)
     messages = apply_context(reader.messages, reasoning, notes)
-    more = next_halving(messages, halvings) if fields.get("truncation") == "auto" else None
+    if reader.compaction:
+        return _compaction(body, reading, messages, context, notes, halvings)
+    threshold = _compaction_threshold(fields, notes)
+    if compacted is not None:
+        messages = _compacted_messages(messages, compacted.summary)
+        notes.emulated("context_management", "the model summarised the conversation")
+    truncates = fields.get("truncation") == "auto" and compacted is None
+    more = next_halving(messages, halvings) if truncates else None
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.inform("truncation", f"truncation auto: the oldest {total - len(messages)} messages left out")
@@ -195,7 +245,7 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         built = build(options, context, notes, attempt)
     except InvalidField as error:
         raise _with_path(error, options.message_paths) from error
-    second = partial(request, body, context, 2, halvings) if attempt == 1 and built.checked else None
+    second = partial(request, body, context, 2, halvings, compacted) if attempt == 1 and built.checked else None
     custom = tools.names.custom
     view = ResponsesView(
         initial_response(reading, context),
@@ -207,7 +257,13 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         tools=tools.names.by_name,
         transforms=(*built.transforms, partial(UnwrapCustomInput, custom)) if custom else built.transforms,
         refuse=second is None and context.policy.refuse_missed_schema,
+        summary=compacted.summary if compacted is not None else "",
+        earlier=compacted.tokens if compacted is not None else Counts(),
     )
+    workload = built.workload(reading.end_user)
+    preliminary = None
+    if threshold and compacted is None and workload.prompt_bytes // BYTES_PER_TOKEN >= threshold:
+        preliminary = _preliminary(body, reading, messages, context, halvings)
     shorter = partial(request, body, context, 1, more) if more is not None else None
     return ResponsesTranslation(
         built.bodies,
@@ -215,11 +271,107 @@ def request(body: bytes, context: Context, attempt: int = 1, halvings: int = 0) 
         options.streamed,
         notes,
         view,
-        built.workload(reading.end_user),
+        workload,
         built.repeatable,
         built.buffered,
         second,
         shorter,
+        preliminary,
+    )
+
+
+# --- compaction ---------------------------------------------------------------------------------------------
+
+DEFAULT_THRESHOLD = 100_000
+"""Tokens from which a conversation is compacted where `context_management` names no threshold."""
+
+BYTES_PER_TOKEN = 4
+"""For the estimate: to count the tokens would take a call to Cohere."""
+
+
+def _compaction_threshold(fields: dict[str, Any], notes: Notes) -> int:
+    """Returns the estimated tokens from which the conversation is to be compacted, 0 for never."""
+    threshold = 0
+    for index, entry in enumerate(fields.get("context_management") or ()):
+        if entry.type == "compaction":
+            threshold = entry.compact_threshold or DEFAULT_THRESHOLD
+        else:
+            notes.ignored(
+                f"context_management[].type {entry.type[:64]}", "not known", f"context_management[{index}].type"
+            )
+    return threshold
+
+
+def _compacted_messages(messages: list[chat.Message], summary: str) -> list[chat.Message]:
+    """Returns the instructions, the summary, and the newest messages."""
+    newest = shortened(messages, MOST_HALVINGS)
+    system = [one for one in newest if isinstance(one, chat.SystemMessage)]
+    others = [one for one in newest if not isinstance(one, chat.SystemMessage)]
+    return [*system, chat.SystemMessage(SUMMARY_INTRODUCTION + summary), *others]
+
+
+def _preliminary(
+    body: bytes, reading: Reading, messages: list[chat.Message], context: Context, halvings: int
+) -> Preliminary | None:
+    """Returns the call that summarises the conversation; None where nothing of it could be left out."""
+    if len(shortened(messages, MOST_HALVINGS)) == len(messages):
+        return None
+    notes = Notes()
+    built = summary_request(reading.fields["model"], messages, reading, context, notes)
+    answer = partial(_answer_compacted, body, context, halvings)
+    return Preliminary(
+        built.bodies,
+        built.model,
+        notes,
+        built.workload(reading.end_user),
+        built.transforms,
+        context.policy.usage_base,
+        answer,
+    )
+
+
+def _answer_compacted(body: bytes, context: Context, halvings: int, compacted: Compacted) -> ResponsesTranslation:
+    return request(body, context, 1, halvings, compacted)
+
+
+def _compaction(
+    body: bytes, reading: Reading, messages: list[chat.Message], context: Context, notes: Notes, halvings: int
+) -> ResponsesTranslation:
+    """Translates a request whose input ends in a `compaction_trigger`: the answer is the compaction."""
+    more = next_halving(messages, halvings)
+    if halvings:
+        messages, total = shortened(messages, halvings), len(messages)
+        notes.ignored("input", f"its {total - len(messages)} oldest messages are too long to be summarised")
+    if not messages:
+        raise InvalidField("input", "There is nothing to compact", "empty_array")
+    built = summary_request(reading.fields["model"], messages, reading, context, notes)
+    return ResponsesTranslation(
+        built.bodies,
+        built.model,
+        reading.fields.get("stream", False),
+        notes,
+        ResponsesView(initial_response(reading, context), context, transforms=built.transforms),
+        built.workload(reading.end_user),
+        built.repeatable,
+        buffered=True,
+        shorter=partial(request, body, context, 1, more) if more is not None else None,
+        stream_type=CompactionStream,
+    )
+
+
+def _prewarmed(reading: Reading, context: Context, notes: Notes) -> ResponsesTranslation:
+    """Translates a request that only warms the prompt's cache, which Cohere does itself: nothing is sent."""
+    model = resolve_and_note(required(reading, "model"), context.policy, notes)
+    return ResponsesTranslation(
+        (),
+        model,
+        reading.fields.get("stream", False),
+        notes,
+        ResponsesView(initial_response(reading, context), context),
+        Workload(model, end_user=reading.end_user),
+        False,
+        buffered=True,
+        stream_type=PreparedStream,
     )
 
 
@@ -265,10 +417,6 @@ def _note_ignored_parts(
             notes.ignored(f"include {name}", "Cohere has no such thing", "include")
 
 
-EMPTY_ANSWER = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
-"""An answer of Cohere's that says nothing."""
-
-
 def prepare(body: bytes, context: Context) -> PreparedResponse:
     """Makes an empty response to be continued (`generate: false`); its input may be empty. Raises InvalidField."""
     notes = Notes(context.strict)
@@ -277,8 +425,8 @@ def prepare(body: bytes, context: Context) -> PreparedResponse:
     items = reading.fields.get("input")
     if items or context.conversation.history:
         _reader(items or [], reading.fields.get("instructions"), context, notes, ResponsesTools(notes))
-    stream = ResponsesStream(ResponsesView(initial_response(reading, context), context))
-    return PreparedResponse(stream.whole(EMPTY_ANSWER), stream.final(), notes)
+    stream = PreparedStream(ResponsesView(initial_response(reading, context), context))
+    return PreparedResponse(stream.whole(), stream.final(), notes)
 
 
 def _reader(

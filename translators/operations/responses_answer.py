@@ -20,10 +20,11 @@ from translators.answer import annotations, logprobs
 from translators.answer.decoder import AnswerDecoder, AnswerTransform
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.answer.transforms import SCHEMA_MISSED
-from translators.answer.usage import Counts, counts, finish_reason
+from translators.answer.usage import Counts, counts, finish_reason, total
 from translators.core.contracts import Context, UsageTotals
 from translators.core.errors import CANCELLED, AnswerFailed, Failure
 from translators.operations.responses_calls import PREFIXES, call_delta, call_done, call_item, comes_whole
+from translators.operations.responses_summary import REPLACES_ALL, read_summary
 from translators.request.client_tools import ClientTool
 
 FIRST_IN_BACKGROUND = ("response.created", "response.queued")
@@ -50,7 +51,8 @@ class ResponsesView(Struct, frozen=True):
 
     base: the response before the first event. summaries: reasoning is shown as a summary (of the two forms the one that
     every client shows, and whose events have the same names at OpenAI and in Open Responses). encrypted: reasoning
-    items have their opaque form. tools: those of the request, by their internal names.
+    items have their opaque form. tools: those of the request, by their internal names. summary: of the conversation,
+    where it was compacted before it was answered; earlier: the tokens of that.
     """
 
     base: openai.Response
@@ -60,6 +62,8 @@ class ResponsesView(Struct, frozen=True):
     tools: Mapping[str, ClientTool] = {}
     transforms: tuple[Callable[[], AnswerTransform], ...] = ()
     refuse: bool = False
+    summary: str = ""
+    earlier: Counts = Counts()
 
     def tool(self, name: str) -> ClientTool:
         """Returns the tool of an internal name; a name that no tool has is a function's."""
@@ -160,7 +164,20 @@ class ResponsesStream:
         self._upstream_id, self._begun = event.id or self._view.context.identity.unique, True
         created = () if self._view.base.background else ("response.created",)
         names = (*created, "response.in_progress")
-        return [openai.ResponseEvent(name, self.response, self._number()) for name in names]
+        documents: list[Struct] = [openai.ResponseEvent(name, self.response, self._number()) for name in names]
+        return [*documents, *self._compact(self._view.summary)] if self._view.summary else documents
+
+    def _compact(self, summary: str) -> list[Struct]:
+        """Adds a compaction, which stands for everything before it, to the output."""
+        index = len(self._output)
+        sealed = self._view.context.conversation.encrypt_summary(REPLACES_ALL + summary)
+        item = openai.Compaction(f"cmp_{self._upstream_id}_item_{index}", sealed)
+        self._output.append(item)
+        return [
+            openai.ItemEvent("response.output_item.added", index, replace(item, encrypted_content=""), self._number()),
+            openai.Compacting(item.id, index, self._number()),
+            openai.ItemEvent("response.output_item.done", index, item, self._number()),
+        ]
 
     def _opened(self, event: Opened) -> list[Struct]:
         documents = self._finish_item("completed")
@@ -232,6 +249,8 @@ class ResponsesStream:
 
     def _finished(self, event: Finished) -> list[Struct]:
         tokens = counts(event.usage, self._view.context.policy.usage_base)
+        if self._view.summary:
+            tokens = total([self._view.earlier, tokens])
         reason, _ = finish_reason(event.reason, self._calls)
         cut = reason == "length"
         # Lenient: Cohere may send a refusal as the only event, and clients expect the first events of a response.
@@ -371,7 +390,7 @@ def _delta_template(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
 _PREFIXES = {Kind.TEXT: "msg", Kind.THINKING: "rs", Kind.PLAN: "rs"}
 """Prefixes of items' ids, by kind (docs/decisions.md#items-are-named-after-coheres-message)."""
 
-_ITEM_ID = re.compile(rf"(?:msg|rs|{'|'.join(PREFIXES.values())})_(.+)_item_[0-9]+")
+_ITEM_ID = re.compile(rf"(?:msg|rs|cmp|{'|'.join(PREFIXES.values())})_(.+)_item_[0-9]+")
 
 
 def answer_id(item_id: str) -> str:
@@ -389,6 +408,28 @@ _RENDER: dict[type, Callable[[ResponsesStream, Any], list[Struct]]] = {
     Finished: ResponsesStream._finished,
     Failed: ResponsesStream._failed,
 }
+
+
+class CompactionStream(ResponsesStream):
+    """The stream of a response that is nothing but a compaction. Cohere's answer is the summary."""
+
+    def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
+        summary = read_summary(body, self._view.transforms)
+        documents = self._started(Started(summary.id))
+        documents += self._compact(summary.text)
+        documents += self._finished(Finished("COMPLETE", summary.usage))
+        return [_encode(document) for document in documents]
+
+
+class PreparedStream(ResponsesStream):
+    """The stream of a response without an answer: Cohere is not called."""
+
+    def whole(self, body: bytes = b"", choice: int = 0) -> Sequence[bytes]:
+        return super().whole(EMPTY_ANSWER)
+
+
+EMPTY_ANSWER = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
+"""An answer of Cohere's that says nothing."""
 
 
 # --- the end of streams that are replayed ---------------------------------------------------------------------
@@ -423,9 +464,11 @@ def gone_event(number: int) -> bytes:
 # --- whole answers -------------------------------------------------------------------------------------------
 
 
-def whole(body: bytes, view: ResponsesView) -> tuple[openai.Response, UsageTotals]:
+def whole(
+    body: bytes, view: ResponsesView, stream_type: type[ResponsesStream] = ResponsesStream
+) -> tuple[openai.Response, UsageTotals]:
     """Converts Cohere's whole answer to a response. Raises UpstreamProtocolError or AnswerFailed."""
-    stream = ResponsesStream(view)
+    stream = stream_type(view)
     stream.whole(body)
     if stream.failure is None:
         return stream.response, stream.usage

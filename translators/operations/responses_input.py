@@ -17,6 +17,7 @@ from translators.core.errors import InvalidField, NotStored
 from translators.core.field_table import decode_field
 from translators.core.notes import Notes
 from translators.operations.responses_answer import answer_id
+from translators.operations.responses_summary import REPLACES_ALL
 from translators.operations.responses_tools import ResponsesTools
 from translators.request.client_tools import ClientTool, custom_arguments
 
@@ -114,6 +115,9 @@ class InputReader:
         except msgspec.ValidationError as error:
             raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
         name = kind.type or ("message" if kind.role else "item_reference")
+        if self.compaction:
+            self._notes.ignored("input[].type compaction_trigger", "it is not the last item", f"{self.compaction}.type")
+            self.compaction = ""
         if name == "compaction_trigger":
             self.compaction = where
             return
@@ -227,6 +231,9 @@ class InputReader:
         if summary is None:
             self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
             return
+        if summary.startswith(REPLACES_ALL):
+            summary = summary.removeprefix(REPLACES_ALL)
+            self.messages = [one for one in self.messages if isinstance(one, chat.SystemMessage)]
         # Cohere takes system messages at the beginning only, and the summary is of what came before the other messages.
         others = (index for index, one in enumerate(self.messages) if not isinstance(one, chat.SystemMessage))
         message = chat.SystemMessage(SUMMARY_INTRODUCTION + summary)

@@ -23,6 +23,7 @@ _NULL, _TRUE, _FALSE = b"null", b"true", b"false"
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
+_decode_cache_options = msgspec.json.Decoder(openai.PromptCacheOptions | None).decode
 _encode = msgspec.json.Encoder().encode
 
 OTHER_STATUS: Mapping[str, int] = {"previous_response_not_found": 400}
@@ -55,7 +56,7 @@ def parse_message(message: str) -> ClientMessage:
         _expect_create(fields)
         if _flag(fields, "background"):
             raise InvalidField("background", "'background' is not supported on a WebSocket", "unsupported_value")
-        generate = _flag(fields, "generate") is not False
+        generate = _flag(fields, "generate") is not False and not _prewarms(fields)
     except InvalidField as error:
         return ClientMessage(stream_id, failure=error.failure)
     return ClientMessage(stream_id, _encode({**fields, "stream": True}), generate)
@@ -116,6 +117,15 @@ def _flag(fields: dict[str, Raw], name: str) -> bool | None:
     if raw not in (_NULL, _TRUE, _FALSE):
         raise InvalidField(name, f"Invalid '{name}': expected a boolean", "invalid_type")
     return None if raw == _NULL else raw == _TRUE
+
+
+def _prewarms(fields: dict[str, Raw]) -> bool:
+    """Returns whether the cache alone is to be warmed, which is to prepare a response."""
+    try:
+        options = _decode_cache_options(fields.get("prompt_cache_options", _NO_TYPE))
+    except (msgspec.DecodeError, UnicodeError):
+        return False  # the translation will report it
+    return options is not None and options.prewarm is True
 
 
 def _string(raw: Raw, name: str) -> str:

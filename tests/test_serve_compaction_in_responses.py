@@ -1,0 +1,154 @@
+"""Compaction inside `POST /v1/responses`: an input that ends in a `compaction_trigger`, and `context_management`; and
+`prompt_cache_options.prewarm`, which is answered without Cohere. Whole and streamed, over a scripted upstream.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.app import A, Seen, Stage, answered, stage, streamed
+from support.scripted_upstream import json_answer
+
+RESPONSES = "/v1/responses"
+WHOLE_AND_STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+LONG = "A long story about a lighthouse. " * 200
+
+
+@pytest.fixture(scope="module")
+def on() -> Iterator[Stage]:
+    with stage() as one:
+        yield one
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+HISTORY = [user(LONG), {"role": "assistant", "content": "I see."}, user("What next?")]
+
+
+def ask(on: Stage, stream: bool, **fields: Any) -> Seen:
+    return on.gateway.ask("POST", RESPONSES, {"model": A, "stream": stream, **fields})
+
+
+def events(seen: Seen) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in seen.data.decode().splitlines() if line.startswith("data: {")]
+
+
+def response(seen: Seen) -> Any:
+    assert seen.status == 200, seen
+    return events(seen)[-1]["response"] if seen.headers["content-type"].startswith("text/event") else seen.body
+
+
+def sent(on: Stage) -> list[dict[str, Any]]:
+    return [request.json() for request in on.upstream.requests]
+
+
+@WHOLE_AND_STREAMED
+def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on: Stage, stream: bool) -> None:
+    on.plays(answered("SUMMARY"))
+    seen = ask(on, stream, input=[*HISTORY, {"type": "compaction_trigger"}])
+    told = response(seen)
+    (item,) = told["output"]
+    assert item["type"] == "compaction" and item["encrypted_content"] and told["status"] == "completed"
+    assert told["usage"]["total_tokens"] == 73
+    (body,) = sent(on)
+    assert body["stream"] is False and "[user]\nWhat next?" in body["messages"][1]["content"]
+    if stream:
+        types = [event["type"].removeprefix("response.") for event in events(seen)]
+        assert types == [
+            *("created", "in_progress", "output_item.added", "compaction.compacting", "output_item.done", "completed")
+        ]
+    # Continued over the item, or over the stored response: the summary stands for all that came before.
+    for fields in (
+        {"input": [*HISTORY, item, user("Go on")]},
+        {"input": [user("Go on")], "previous_response_id": told["id"]},
+    ):
+        on.plays(answered("Yes."))
+        assert response(ask(on, False, **fields))["output"][0]["content"][0]["text"] == "Yes."
+        (body,) = sent(on)
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        assert body["messages"][0]["content"].endswith("SUMMARY") and body["messages"][1]["content"] == "Go on"
+
+
+def test_a_trigger_that_is_not_the_last_item_is_noted(on: Stage) -> None:
+    on.plays(answered("Hi."))
+    seen = ask(on, False, store=False, input=[user("a"), {"type": "compaction_trigger"}, user("b")])
+    assert "input[].type compaction_trigger ignored (it is not the last item)" in seen.headers["x-gateway-notes"]
+    assert seen.body["output"][0]["content"][0]["text"] == "Hi."
+
+
+@WHOLE_AND_STREAMED
+def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(on: Stage, stream: bool) -> None:
+    managed = [{"type": "compaction", "compact_threshold": 1000}]
+    on.plays(answered("SUMMARY"), streamed("It ", "ends.") if stream else answered("It ends."))
+    seen = ask(on, stream, input=HISTORY, context_management=managed, instructions="Be brief.")
+    told = response(seen)
+    compaction, message = told["output"]
+    assert (compaction["type"], message["type"]) == ("compaction", "message")
+    assert message["content"][0]["text"] == "It ends."
+    assert told["usage"]["total_tokens"] == 2 * 73, "both calls are counted"
+    assert "context_management emulated" in seen.headers["x-gateway-notes"]
+    summary, answer = sent(on)
+    assert LONG in summary["messages"][1]["content"] and summary["stream"] is False
+    assert answer["stream"] is stream
+    assert [message["role"] for message in answer["messages"]] == ["system", "user"]
+    assert "Be brief." in answer["messages"][0]["content"] and "SUMMARY" in answer["messages"][0]["content"]
+    assert LONG not in json.dumps(answer)
+    if stream:
+        told_events = events(seen)
+        assert [event["sequence_number"] for event in told_events] == list(range(len(told_events)))
+        compacting = next(event for event in told_events if event["type"] == "response.compaction.compacting")
+        assert (compacting["item_id"], compacting["output_index"]) == (compaction["id"], 0)
+    # The next turn begins at the compaction.
+    on.plays(answered("Fine."))
+    response(ask(on, False, input="And then?", previous_response_id=told["id"]))
+    (body,) = sent(on)
+    assert [message["role"] for message in body["messages"]] == ["system", "assistant", "user"]
+
+
+@WHOLE_AND_STREAMED
+@pytest.mark.parametrize(
+    ("items", "managed"),
+    [
+        (HISTORY, [{"type": "compaction", "compact_threshold": 100_000}]),
+        (HISTORY, [{"type": "compaction"}]),
+        ([user(LONG)], [{"type": "compaction", "compact_threshold": 1000}]),
+    ],
+    ids=["below", "below the default", "one turn"],
+)
+def test_what_need_not_or_cannot_be_compacted_is_answered_at_once(
+    on: Stage, items: list[Any], managed: list[Any], stream: bool
+) -> None:
+    on.plays(streamed("Hi.") if stream else answered("Hi."))
+    told = response(ask(on, stream, store=False, input=items, context_management=managed))
+    assert [item["type"] for item in told["output"]] == ["message"] and len(sent(on)) == 1
+
+
+@WHOLE_AND_STREAMED
+def test_a_summary_that_is_cut_short_is_no_answer(on: Stage, stream: bool) -> None:
+    managed = [{"type": "compaction", "compact_threshold": 1000}]
+    for fields in (
+        {"input": HISTORY, "context_management": managed},
+        {"input": [*HISTORY, {"type": "compaction_trigger"}]},
+    ):
+        on.plays(answered("SUMM", finish="MAX_TOKENS"))
+        seen = ask(on, stream, store=False, **fields)
+        assert (seen.status, seen.error["code"]) == (502, "compaction_failed")
+        on.plays(json_answer(429, {"message": "past the per minute request limit, please wait"}))
+        assert ask(on, stream, store=False, **fields).status == 429
+
+
+@WHOLE_AND_STREAMED
+def test_prewarming_is_answered_without_cohere(on: Stage, stream: bool) -> None:
+    on.plays(answered("never"))
+    told = response(ask(on, stream, input="Hi", prompt_cache_options={"prewarm": True}))
+    assert (told["status"], told["output"]) == ("completed", []) and not sent(on)
+    on.plays(answered("Hello."))
+    response(ask(on, False, input="And?", previous_response_id=told["id"]))
+    assert [message["role"] for message in sent(on)[0]["messages"]] == ["user", "user"]
+    on.plays(json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]}))
+    body = {"model": A, "input": "Hi", "prompt_cache_options": {"prewarm": True}}
+    assert on.gateway.ask("POST", f"{RESPONSES}/input_tokens", body).body["input_tokens"] == 2
