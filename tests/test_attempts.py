@@ -193,6 +193,8 @@ def test_a_wait_for_a_slot_is_observed() -> None:
         with nothing_is_left(shared):
             assert shared.limiter.try_acquire("other")
             task = asyncio.create_task(enter(call(shared, Script([StubResponse()]))))
+            while not shared.limiter.waiting:
+                await asyncio.sleep(0)
             await asyncio.sleep(0.01)
             assert not events.queue_waits
             shared.limiter.release("other")

@@ -464,6 +464,32 @@ def breakers(clock: Clock, **settings: float) -> tuple[Breakers, list[tuple[str 
     return Breakers(given, clock, lambda name, is_open: changes.append((name, is_open))), changes
 
 
+def test_failures_of_another_window_do_not_count() -> None:
+    clock = Clock()
+    found, changes = breakers(clock)
+    for _ in range(2):
+        found.record_failure(A, connection=False)
+    clock.passes(10.0)
+    for _ in range(2):
+        found.record_failure(A, connection=False)
+    assert not changes and found.admit(A) == 0
+    found.record_failure(A, connection=False)
+    assert changes == [(A, True)]
+
+
+def test_a_success_after_the_window_forgets_the_failures() -> None:
+    clock = Clock()
+    found, changes = breakers(clock)
+    for _ in range(2):
+        found.record_failure(A, connection=False)
+    clock.passes(10.0)
+    found.record_success(A)
+    assert not found._breakers
+    for _ in range(2):
+        found.record_failure(A, connection=False)
+    assert not changes
+
+
 def test_a_breaker_opens_is_probed_and_closes() -> None:
     clock = Clock()
     found, changes = breakers(clock)
@@ -602,7 +628,7 @@ def test_turns_rotate_among_callers() -> None:
         found = places(max_in_flight=1)
         assert found.try_acquire("first")
         assert await queued(found, "a", "a", "a", "b", "c", "a", "b") == ["a", "b", "c", "a", "b", "a", "a"]
-        found.release("first")
+        found.release("a")
         assert (found.in_use, found.waiting) == (0, 0)
 
     asyncio.run(main())
@@ -618,7 +644,7 @@ def test_nobody_overtakes_those_who_wait() -> None:
         found.release("first")
         assert not found.try_acquire("first")
         await waiting
-        found.release("first")
+        found.release("a")
         assert found.try_acquire("first")
 
     asyncio.run(main())

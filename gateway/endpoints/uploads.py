@@ -155,7 +155,7 @@ class Upload:
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
 
     @property
-    def over(self) -> bool:
+    def complete(self) -> bool:
         return self._sent
 
     @property

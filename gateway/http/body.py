@@ -90,7 +90,7 @@ class Pieces:
         self._receive, self._limit, self._timeouts, self._watcher = receive, limit, timeouts, watcher
         self._size = 0
         self._waited = 0.0
-        self.over = False
+        self.complete = False
         self.failure: CallerError | None = None
 
     def __aiter__(self) -> "Pieces":
@@ -99,7 +99,7 @@ class Pieces:
     async def __anext__(self) -> bytes:
         """Returns the next piece, never an empty one. Raises CallerError (413, 408)."""
         loop = asyncio.get_running_loop()
-        while not self.over:
+        while not self.complete:
             began = loop.time()
             behind = self._waited - self._size / SLOWEST
             left = min(self._timeouts.request_body - max(behind, 0.0), self._timeouts.total - self._waited)
@@ -116,7 +116,7 @@ class Pieces:
                 # What was sent so far is no whole request: whoever waits here is cancelled and sees no end of it.
                 await asyncio.Event().wait()
             if not message.get("more_body"):
-                self.over = True
+                self.complete = True
                 self._watcher.listen()
             piece: bytes = message.get("body", b"")
             self._size += len(piece)

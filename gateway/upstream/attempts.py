@@ -74,6 +74,25 @@ class Attempts:
     key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once.
     """
 
+    __slots__ = (
+        "_budget",
+        "_caller",
+        "_deadline",
+        "_failed",
+        "_failed_keys",
+        "_model",
+        "_path",
+        "_repeatable",
+        "_resources",
+        "_response",
+        "_retry_granted",
+        "_retry_reasons",
+        "_send",
+        "_started",
+        "_streamed",
+        "_weight",
+    )
+
     def __init__(
         self,
         resources: Resources,

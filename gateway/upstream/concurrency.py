@@ -8,7 +8,7 @@ some are left for everybody else.
 import asyncio
 import contextlib
 import math
-from collections import Counter, deque
+from collections import deque
 
 from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import ConcurrencySettings
@@ -24,7 +24,7 @@ class ConcurrencyLimiter:
         self._set_bounds(settings)
         self.in_use = 0
         self.waiting = 0
-        self._used: Counter[str] = Counter()
+        self._used: dict[str, int] = {}
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
     def _set_bounds(self, settings: ConcurrencySettings) -> None:
@@ -37,10 +37,11 @@ class ConcurrencyLimiter:
 
         A free slot is for none of those who wait: they would have been admitted.
         """
-        if self.in_use >= self._settings.max_in_flight or self._used[owner] >= self._slot_share:
+        used = self._used.get(owner, 0)
+        if self.in_use >= self._settings.max_in_flight or used >= self._slot_share:
             return False
         self.in_use += 1
-        self._used[owner] += 1
+        self._used[owner] = used + 1
         return True
 
     async def acquire(self, owner: str) -> None:
@@ -67,9 +68,9 @@ class ConcurrencyLimiter:
     def release(self, owner: str) -> None:
         """Gives a slot back, or on to whoever is next."""
         self.in_use -= 1
-        self._used[owner] -= 1
-        if not self._used[owner]:
-            del self._used[owner]
+        used = self._used.pop(owner) - 1
+        if used:
+            self._used[owner] = used
         if self._queues:
             self._admit()
 
@@ -80,7 +81,7 @@ class ConcurrencyLimiter:
 
     def _admit(self) -> None:
         while self.in_use < self._settings.max_in_flight:
-            owner = next((one for one in self._queues if self._used[one] < self._slot_share), None)
+            owner = next((one for one in self._queues if self._used.get(one, 0) < self._slot_share), None)
             if owner is None:
                 return
             queue = self._queues[owner]
@@ -91,7 +92,7 @@ class ConcurrencyLimiter:
             self.waiting -= 1
             if not waiter.done():
                 self.in_use += 1
-                self._used[owner] += 1
+                self._used[owner] = self._used.get(owner, 0) + 1
                 waiter.set_result(None)
 
     def reject_waiters(self, error: UpstreamError) -> None:

@@ -30,6 +30,8 @@ class InFlight:
 class Interruptible:
     """`with in_flight.interruptible():` raises UpstreamError when the gateway stops and its time is up."""
 
+    __slots__ = ("_in_flight", "_task")
+
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
 

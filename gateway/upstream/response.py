@@ -36,10 +36,10 @@ DRAIN_BYTES = 64 * 1024
 
 
 class Upload(Protocol):
-    """A body that is sent while it arrives. over: all of it has arrived; failure: why it will never be complete."""
+    """A body that is sent while it arrives. complete: all of it has arrived; failure: why it never will."""
 
     @property
-    def over(self) -> bool: ...
+    def complete(self) -> bool: ...
 
     @property
     def failure(self) -> GatewayError | None: ...
@@ -240,7 +240,7 @@ class UpstreamResponse:
         if self._timer is not None:
             self._timer.cancel()
         upload = self._forwarded.body if self._forwarded is not None else None
-        if self._response.content.at_eof() and (upload is None or isinstance(upload, bytes) or upload.over):
+        if self._response.content.at_eof() and (upload is None or isinstance(upload, bytes) or upload.complete):
             self._response.release()
         else:
             self._response.close()
