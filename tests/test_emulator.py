@@ -1,6 +1,6 @@
-"""The emulator's wire: headers, keys, JSON spelling, paging, and Cohere's own SDK talking to it.
+"""The emulator's HTTP: headers, keys, JSON spelling, paging, and Cohere's own SDK talking to it.
 
-The other test_emulator_*.py files borrow from here `running` (an emulator behind a real server) and `Wire` (a
+The other test_emulator_*.py files borrow from here `running` (an emulator behind a real server) and `EmulatorClient` (a
 caller that sees bytes).
 """
 
@@ -63,7 +63,7 @@ class Seen:
         return [json.loads(data) for data in results if data != "[DONE]"]
 
 
-class Wire:
+class EmulatorClient:
     """Sends one request after the other, each over a connection of its own."""
 
     def __init__(self, url: str, app: Starlette) -> None:
@@ -94,7 +94,7 @@ class Wire:
 
 
 @contextmanager
-def running(make: Callable[[], Starlette] = create_emulator) -> Iterator[Wire]:
+def running(make: Callable[[], Starlette] = create_emulator) -> Iterator[EmulatorClient]:
     """An emulator behind a real server, and a caller."""
     results: list[Starlette] = []
 
@@ -106,19 +106,19 @@ def running(make: Callable[[], Starlette] = create_emulator) -> Iterator[Wire]:
         config.include_server_header = False  # the emulator sends Cohere's
 
     with serve(factory, configure=quiet) as url:
-        yield Wire(url, results[0])
+        yield EmulatorClient(url, results[0])
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
+def emulator() -> Iterator[EmulatorClient]:
     with running() as caller:
         yield caller
 
 
 @pytest.fixture(scope="module")
-def sdk(wire: Wire) -> Iterator[cohere.ClientV2]:
+def sdk(emulator: EmulatorClient) -> Iterator[cohere.ClientV2]:
     with httpx.Client() as client:  # the SDK never closes one of its own
-        yield cohere.ClientV2(api_key="test", base_url=wire.url, httpx_client=client)
+        yield cohere.ClientV2(api_key="test", base_url=emulator.url, httpx_client=client)
 
 
 # --- headers, keys, JSON ------------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ EVERYWHERE = {
     ],
     ids=["chat", "stream", "refused", "embed", "rerank", "unknown path"],
 )
-def test_headers(wire: Wire, path: str, body: Any, status: int, content_type: str, numbers: bool) -> None:
-    seen = wire.post(path, body)
+def test_headers(emulator: EmulatorClient, path: str, body: Any, status: int, content_type: str, numbers: bool) -> None:
+    seen = emulator.post(path, body)
     assert seen.status == status
     assert seen.headers["content-type"] == content_type
     assert EVERYWHERE.items() <= seen.headers.items()
@@ -182,8 +182,8 @@ def test_headers(wire: Wire, path: str, body: Any, status: int, content_type: st
     assert not [name for name in seen.headers if "trial" in name]
 
 
-def test_the_number_headers_agree_with_the_body(wire: Wire) -> None:
-    seen = wire.chat("What is in it?")
+def test_the_number_headers_agree_with_the_body(emulator: EmulatorClient) -> None:
+    seen = emulator.chat("What is in it?")
     billed = seen.body["usage"]["billed_units"]
     assert int(seen.headers["num_tokens"]) == billed["input_tokens"] + billed["output_tokens"] > 0
     assert int(seen.headers["num_chars"]) > 2_000  # the hidden prompt counts
@@ -198,18 +198,18 @@ def test_the_number_headers_agree_with_the_body(wire: Wire) -> None:
         ({"authorization": "Basic abc"}, "invalid api token"),
     ],
 )
-def test_a_bad_key_is_refused(wire: Wire, headers: dict[str, str], sentence: str) -> None:
-    seen = wire.ask("GET", "/v1/models", None, headers)
+def test_a_bad_key_is_refused(emulator: EmulatorClient, headers: dict[str, str], sentence: str) -> None:
+    seen = emulator.ask("GET", "/v1/models", None, headers)
     assert (seen.status, seen.body["message"]) == (401, sentence)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_is_read_in_any_case(wire: Wire, scheme: str) -> None:
-    assert wire.ask("POST", "/v1/check-api-key", None, {"authorization": f"{scheme} k"}).body["valid"] is True
+def test_the_scheme_is_read_in_any_case(emulator: EmulatorClient, scheme: str) -> None:
+    assert emulator.ask("POST", "/v1/check-api-key", None, {"authorization": f"{scheme} k"}).body["valid"] is True
 
 
-def test_json_is_compact_ordered_and_escaped_as_go_does(wire: Wire) -> None:
-    data = wire.chat('Repeat after me: <a> & "é" \u2028 😀').data
+def test_json_is_compact_ordered_and_escaped_as_go_does(emulator: EmulatorClient) -> None:
+    data = emulator.chat('Repeat after me: <a> & "é" \u2028 😀').data
     body = json.loads(data)
     assert body["message"]["content"][0]["text"].startswith('<a> & "é"')
     assert b"\\u003ca\\u003e \\u0026" in data and "é".encode() in data and "😀".encode() in data
@@ -221,34 +221,34 @@ def test_json_is_compact_ordered_and_escaped_as_go_does(wire: Wire) -> None:
     assert UUID.fullmatch(body["id"])
 
 
-def test_large_json_is_compressed_on_request_and_streams_are_not(wire: Wire) -> None:
+def test_large_json_is_compressed_on_request_and_streams_are_not(emulator: EmulatorClient) -> None:
     body = {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query"}
-    seen = wire.post("/v2/embed", body, accept_encoding="gzip, deflate")
+    seen = emulator.post("/v2/embed", body, accept_encoding="gzip, deflate")
     assert seen.headers["content-encoding"] == "gzip"
     assert len(json.loads(gzip.decompress(seen.data))["embeddings"]["float"][0]) == 1536
-    assert "content-encoding" not in wire.post("/v2/embed", body).headers
+    assert "content-encoding" not in emulator.post("/v2/embed", body).headers
     chat = {"model": A, "messages": [{"role": "user", "content": "count to 200"}], "stream": True}
-    assert "content-encoding" not in wire.post("/v2/chat", chat, accept_encoding="gzip").headers
+    assert "content-encoding" not in emulator.post("/v2/chat", chat, accept_encoding="gzip").headers
 
 
 @pytest.mark.parametrize("path", ["/", "/v2/chat/", "/v2/nothing", "/v1/model"])
-def test_an_unknown_path_is_not_found(wire: Wire, path: str) -> None:
-    seen = wire.ask("POST", path, {}, {})
+def test_an_unknown_path_is_not_found(emulator: EmulatorClient, path: str) -> None:
+    seen = emulator.ask("POST", path, {}, {})
     assert (seen.status, seen.body["message"]) == (404, "404 page not found")
 
 
-def test_a_wrong_method_is_refused(wire: Wire) -> None:
-    assert wire.ask("GET", "/v2/chat").status == 405
+def test_a_wrong_method_is_refused(emulator: EmulatorClient) -> None:
+    assert emulator.ask("GET", "/v2/chat").status == 405
 
 
 # --- models -------------------------------------------------------------------------------------------------
 
 
-def test_models_come_in_pages(wire: Wire) -> None:
+def test_models_come_in_pages(emulator: EmulatorClient) -> None:
     names: list[str] = []
     token, pages = "", 0
     while True:
-        body = wire.ask("GET", f"/v1/models?page_size=7&page_token={token}").body
+        body = emulator.ask("GET", f"/v1/models?page_size=7&page_token={token}").body
         names += [model["name"] for model in body["models"]]
         pages += 1
         token = body.get("next_page_token", "")
@@ -256,7 +256,7 @@ def test_models_come_in_pages(wire: Wire) -> None:
             break
     assert names == [model.name for model in MODELS]
     assert pages == math.ceil(len(MODELS) / 7)
-    first = wire.ask("GET", "/v1/models").body
+    first = emulator.ask("GET", "/v1/models").body
     assert len(first["models"]) == 20 and first["next_page_token"]
 
 
@@ -269,18 +269,18 @@ def test_models_come_in_pages(wire: Wire) -> None:
         ("endpoint=classify", []),
     ],
 )
-def test_models_are_filtered(wire: Wire, query: str, names: list[str]) -> None:
-    assert [model["name"] for model in wire.ask("GET", f"/v1/models?{query}").body["models"]] == names
+def test_models_are_filtered(emulator: EmulatorClient, query: str, names: list[str]) -> None:
+    assert [model["name"] for model in emulator.ask("GET", f"/v1/models?{query}").body["models"]] == names
 
 
 @pytest.mark.parametrize("query", ["page_size=0", "page_size=1001", "page_size=x", "endpoint=x", "default_only=true",
                                    "page_token=%21"])  # fmt: skip
-def test_a_bad_query_is_refused(wire: Wire, query: str) -> None:
-    assert wire.ask("GET", f"/v1/models?{query}").status == 400
+def test_a_bad_query_is_refused(emulator: EmulatorClient, query: str) -> None:
+    assert emulator.ask("GET", f"/v1/models?{query}").status == 400
 
 
-def test_a_model_tells_what_it_can(wire: Wire) -> None:
-    model = wire.ask("GET", f"/v1/models/{A}").body
+def test_a_model_tells_what_it_can(emulator: EmulatorClient) -> None:
+    model = emulator.ask("GET", f"/v1/models/{A}").body
     assert list(model)[:6] == [
         "name",
         "endpoints",
@@ -294,18 +294,18 @@ def test_a_model_tells_what_it_can(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(REMOVED))
-def test_a_removed_model_says_when(wire: Wire, name: str) -> None:
-    seen = wire.ask("GET", f"/v1/models/{name}")
+def test_a_removed_model_says_when(emulator: EmulatorClient, name: str) -> None:
+    seen = emulator.ask("GET", f"/v1/models/{name}")
     assert seen.status == 404
     assert re.match(rf"model '{name}' was removed on \w+ \d+, 20\d\d\. See https://", seen.body["message"])
 
 
 def test_the_models_can_be_replaced() -> None:
     row = {"name": "mine", "tools": True, "features": ["tools"], "context_length": 100}
-    with running(lambda: create_emulator([row])) as wire:
-        assert [model["name"] for model in wire.ask("GET", "/v1/models").body["models"]] == ["mine"]
-        assert wire.chat(model="mine").status == 400  # 495 hidden tokens do not fit into 100
-        assert wire.chat(model=A).status == 404
+    with running(lambda: create_emulator([row])) as emulator:
+        assert [model["name"] for model in emulator.ask("GET", "/v1/models").body["models"]] == ["mine"]
+        assert emulator.chat(model="mine").status == 400  # 495 hidden tokens do not fit into 100
+        assert emulator.chat(model=A).status == 404
 
 
 # --- trial keys ---------------------------------------------------------------------------------------------
@@ -313,21 +313,21 @@ def test_the_models_can_be_replaced() -> None:
 
 def test_a_trial_key_counts_down_and_is_stopped() -> None:
     now = [0.0]
-    with running(lambda: create_emulator(trial=True, clock=lambda: now[0])) as wire:
-        first = wire.chat()
+    with running(lambda: create_emulator(trial=True, clock=lambda: now[0])) as emulator:
+        first = emulator.chat()
         assert first.headers["x-trial-endpoint-call-limit"] == "20"
         assert first.headers["x-trial-endpoint-call-remaining"] == "19"
         assert first.headers["x-endpoint-monthly-call-limit"] == "1000"
-        assert wire.chat(temperature=9).headers["x-trial-endpoint-call-remaining"] == "18"
+        assert emulator.chat(temperature=9).headers["x-trial-endpoint-call-remaining"] == "18"
         rerank = {"model": "rerank-v3.5", "query": "a", "documents": ["a"]}
-        assert "x-trial-endpoint-call-limit" not in wire.post("/v2/rerank", rerank).headers
-        statuses = [wire.chat().status for _ in range(18)]
+        assert "x-trial-endpoint-call-limit" not in emulator.post("/v2/rerank", rerank).headers
+        statuses = [emulator.chat().status for _ in range(18)]
         assert set(statuses) == {200}
-        stopped = wire.chat()
+        stopped = emulator.chat()
         assert stopped.status == 429 and "20 API calls / minute" in stopped.body["message"]
         assert "x-trial-endpoint-call-limit" not in stopped.headers and "retry-after" not in stopped.headers
         now[0] = 60.0
-        assert wire.chat().status == 200
+        assert emulator.chat().status == 200
 
 
 # --- Cohere's own SDK ---------------------------------------------------------------------------------------
@@ -404,9 +404,9 @@ def test_sdk_rerank_tokenize_models(sdk: cohere.ClientV2) -> None:
     assert sdk.models.get(A).name == A
 
 
-def test_sdk_errors(sdk: cohere.ClientV2, wire: Wire) -> None:
+def test_sdk_errors(sdk: cohere.ClientV2, emulator: EmulatorClient) -> None:
     with pytest.raises(cohere.NotFoundError) as refused:
         sdk.chat(model="nobody", messages=[cohere.UserChatMessageV2(content="Hi")])
     assert "not found" in refused.value.body["message"]
     with httpx.Client() as client, pytest.raises(cohere.UnauthorizedError):
-        cohere.ClientV2(api_key="invalid", base_url=wire.url, httpx_client=client).models.list()
+        cohere.ClientV2(api_key="invalid", base_url=emulator.url, httpx_client=client).models.list()

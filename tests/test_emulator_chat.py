@@ -12,13 +12,13 @@ import jsonschema
 import pytest
 
 from support.recordings import Recording, each_recording
-from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, R, Seen, Wire, running
+from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, EmulatorClient, R, Seen, running
 
 NORTH = "north-mini-code-1-0"
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
+def emulator() -> Iterator[EmulatorClient]:
     with running() as caller:
         yield caller
 
@@ -151,9 +151,9 @@ SAME: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", SAME.values(), ids=SAME)
-def test_whole_and_streamed_say_the_same(wire: Wire, fields: dict[str, Any]) -> None:
-    whole = wire.chat(**fields).body
-    folded = fold(wire.chat(stream=True, **fields).events)
+def test_whole_and_streamed_say_the_same(emulator: EmulatorClient, fields: dict[str, Any]) -> None:
+    whole = emulator.chat(**fields).body
+    folded = fold(emulator.chat(stream=True, **fields).events)
     whole.pop("id")
     for call in folded["message"].get("tool_calls", ()):
         written = call["function"]["arguments"]
@@ -161,7 +161,7 @@ def test_whole_and_streamed_say_the_same(wire: Wire, fields: dict[str, Any]) -> 
             json.loads(written or "{}"), separators=(",", ":"), ensure_ascii=False
         )
     assert folded == whole
-    assert wire.chat(**fields).body | {"id": ""} == whole | {"id": ""}  # and says it again
+    assert emulator.chat(**fields).body | {"id": ""} == whole | {"id": ""}  # and says it again
     usage = whole["usage"]
     assert usage["billed_units"]["input_tokens"] > 0 and usage["billed_units"]["output_tokens"] > 0
     assert usage["tokens"]["output_tokens"] >= usage["billed_units"]["output_tokens"]
@@ -171,8 +171,8 @@ def test_whole_and_streamed_say_the_same(wire: Wire, fields: dict[str, Any]) -> 
         assert block["text"][citation["start"] : citation["end"]] == citation["text"]
 
 
-def test_the_frames_are_exact(wire: Wire) -> None:
-    data = wire.chat("Reply with exactly: Hi there", stream=True).data
+def test_the_frames_are_exact(emulator: EmulatorClient) -> None:
+    data = emulator.chat("Reply with exactly: Hi there", stream=True).data
     identity = re.search(rb'"id":"([0-9a-f-]{36})"', data)
     assert identity
     data = data.replace(identity[1], b"ID")
@@ -202,16 +202,18 @@ def test_the_frames_are_exact(wire: Wire) -> None:
     ],
     ids=["several lines", "one line, as recorded on Command A", "nothing at all"],
 )
-def test_streamed_arguments_are_as_the_model_writes_them(wire: Wire, fields: dict[str, Any], raw: str) -> None:
-    events = wire.chat(stream=True, **fields).events
+def test_streamed_arguments_are_as_the_model_writes_them(
+    emulator: EmulatorClient, fields: dict[str, Any], raw: str
+) -> None:
+    events = emulator.chat(stream=True, **fields).events
     assert fold(events)["message"]["tool_calls"][0]["function"]["arguments"] == raw
     assert [event["type"] for event in events].count("tool-call-delta") != 1
 
 
 @pytest.mark.parametrize(("mode", "inline"), [("FAST", True), ("ENABLED", True), (None, True), ("ACCURATE", False)])
-def test_where_citations_come_in_a_stream(wire: Wire, mode: str | None, inline: bool) -> None:
+def test_where_citations_come_in_a_stream(emulator: EmulatorClient, mode: str | None, inline: bool) -> None:
     documents = ["The sky is green.", "Grass is blue."]
-    seen = wire.chat(
+    seen = emulator.chat(
         "What is the sky like?",
         documents=[f"{documents[0]} {documents[1]}", "x"],
         citation_options={"mode": mode} if mode else None,
@@ -224,15 +226,15 @@ def test_where_citations_come_in_a_stream(wire: Wire, mode: str | None, inline: 
     assert kinds[first + 1] == "citation-end" and first > kinds.index("content-delta")
     assert first > last_delta  # the one sentence quoted is the end of the answer
     assert kinds.index("content-end") > first
-    listed = wire.chat(messages=loop("Sunny, 22C"), stream=True, citation_options={"mode": mode} if mode else None)
+    listed = emulator.chat(messages=loop("Sunny, 22C"), stream=True, citation_options={"mode": mode} if mode else None)
     kinds = [event["type"] for event in listed.events]
     last_delta = len(kinds) - 1 - kinds[::-1].index("content-delta")
     assert (kinds.index("citation-start") < last_delta) is inline
 
 
 @pytest.mark.parametrize("mode", ["OFF", "DISABLED", "off"])
-def test_citations_can_be_switched_off(wire: Wire, mode: str) -> None:
-    seen = wire.chat(messages=loop("Sunny"), citation_options={"mode": mode})
+def test_citations_can_be_switched_off(emulator: EmulatorClient, mode: str) -> None:
+    seen = emulator.chat(messages=loop("Sunny"), citation_options={"mode": mode})
     assert "citations" not in seen.body["message"]
 
 
@@ -258,13 +260,13 @@ def test_citations_can_be_switched_off(wire: Wire, mode: str) -> None:
         ("Count to 5", "1, 2, 3, 4, 5"),
     ],
 )
-def test_short_answers(wire: Wire, prompt: str, said: str) -> None:
-    assert text(wire.chat(prompt)) == said
+def test_short_answers(emulator: EmulatorClient, prompt: str, said: str) -> None:
+    assert text(emulator.chat(prompt)) == said
 
 
 @pytest.mark.parametrize("prompt", ["Tell me a story.", "Hello!", "2024-01-02", "1/0 = ?", "Reply with one sentence."])
-def test_other_answers_say_that_this_is_an_emulator(wire: Wire, prompt: str) -> None:
-    assert "Cohere emulator (rule-based, not a model)" in text(wire.chat(prompt))
+def test_other_answers_say_that_this_is_an_emulator(emulator: EmulatorClient, prompt: str) -> None:
+    assert "Cohere emulator (rule-based, not a model)" in text(emulator.chat(prompt))
 
 
 @pytest.mark.parametrize(
@@ -283,44 +285,46 @@ def test_other_answers_say_that_this_is_an_emulator(wire: Wire, prompt: str) -> 
         ([], "My name is Ada. What is my name?", "Your name is Ada."),
     ],
 )
-def test_what_was_said_is_remembered(wire: Wire, statements: list[str], question: str, expected: str) -> None:
+def test_what_was_said_is_remembered(
+    emulator: EmulatorClient, statements: list[str], question: str, expected: str
+) -> None:
     messages: list[dict[str, Any]] = []
     for statement in statements:
         messages += [{"role": "user", "content": statement}, {"role": "assistant", "content": "I see."}]
-    assert text(wire.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
+    assert text(emulator.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
 
 
-def test_what_the_system_prompt_and_the_assistant_said_is_remembered(wire: Wire) -> None:
+def test_what_the_system_prompt_and_the_assistant_said_is_remembered(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "system", "content": "The user's name is Ada."},
         {"role": "user", "content": "Tell me a code."},
         {"role": "assistant", "content": "The code is 7421."},
     ]
     for question, expected in (("What is my name?", "Your name is Ada."), ("What was the code?", "The code is 7421.")):
-        assert text(wire.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
+        assert text(emulator.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
 
 
-def test_what_was_said_fills_fields(wire: Wire) -> None:
+def test_what_was_said_fills_fields(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "user", "content": "My name is Ada and my age is 36."},
         {"role": "assistant", "content": "I see."},
         {"role": "user", "content": "Fill in the form with save_form"},
     ]
     form = tool("save_form", "Saves a form.", name=STRING, age=INTEGER)
-    assert calls(wire.chat(messages=messages, tools=[form])) == [("save_form", {"name": "Ada", "age": 36})]
+    assert calls(emulator.chat(messages=messages, tools=[form])) == [("save_form", {"name": "Ada", "age": 36})]
 
 
-def test_the_system_may_order_an_answer(wire: Wire) -> None:
+def test_the_system_may_order_an_answer(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "system", "content": 'Always answer "no".'},
         {"role": "user", "content": "Are you there?"},
     ]
-    assert text(wire.chat(messages=messages)) == "no"
+    assert text(emulator.chat(messages=messages)) == "no"
 
 
-def test_images_are_counted_and_described(wire: Wire) -> None:
+def test_images_are_counted_and_described(emulator: EmulatorClient) -> None:
     image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}
-    seen = wire.chat([{"type": "text", "text": "Look"}, image, image], model=VISION)
+    seen = emulator.chat([{"type": "text", "text": "Look"}, image, image], model=VISION)
     assert "2 images: image/png, 2x2 pixels, 84 bytes" in text(seen)
     usage = seen.body["usage"]
     assert usage["tokens"]["image_tokens"] == 518
@@ -373,8 +377,10 @@ def test_images_are_counted_and_described(wire: Wire) -> None:
         ("Weather in Paris? Answer without calling a tool.", [WEATHER], []),
     ],
 )
-def test_which_tools_are_called(wire: Wire, prompt: str, tools: list[Any], expected: list[tuple[str, Any]]) -> None:
-    seen = wire.chat(prompt, tools=tools)
+def test_which_tools_are_called(
+    emulator: EmulatorClient, prompt: str, tools: list[Any], expected: list[tuple[str, Any]]
+) -> None:
+    seen = emulator.chat(prompt, tools=tools)
     assert calls(seen) == expected
     assert seen.body["finish_reason"] == ("TOOL_CALL" if expected else "COMPLETE")
     for call in seen.body["message"].get("tool_calls", ()):
@@ -414,23 +420,25 @@ MANY_TOOLS = [
     ],
 )
 def test_among_many_tools_only_one_that_is_clearly_meant_is_called(
-    wire: Wire, prompt: str, expected: list[str]
+    emulator: EmulatorClient, prompt: str, expected: list[str]
 ) -> None:
-    assert [name for name, _ in calls(wire.chat(prompt, tools=MANY_TOOLS))] == expected
+    assert [name for name, _ in calls(emulator.chat(prompt, tools=MANY_TOOLS))] == expected
 
 
-def test_most_of_a_short_description_means_its_tool(wire: Wire) -> None:
+def test_most_of_a_short_description_means_its_tool(emulator: EmulatorClient) -> None:
     lookup = tool("lookup_7", "Find the order of a customer.", customer=INTEGER)
-    assert calls(wire.chat("Where is the order of customer 12?", tools=[lookup])) == [("lookup_7", {"customer": 12})]
-    assert calls(wire.chat("Is the customer always right?", tools=[lookup])) == []
+    assert calls(emulator.chat("Where is the order of customer 12?", tools=[lookup])) == [
+        ("lookup_7", {"customer": 12})
+    ]
+    assert calls(emulator.chat("Is the customer always right?", tools=[lookup])) == []
 
 
-def test_a_system_prompt_may_forbid_calls(wire: Wire) -> None:
+def test_a_system_prompt_may_forbid_calls(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "system", "content": "Do not call any tool now: answer with text."},
         {"role": "user", "content": "What's the weather in Paris?"},
     ]
-    assert calls(wire.chat(messages=messages, tools=[WEATHER])) == []
+    assert calls(emulator.chat(messages=messages, tools=[WEATHER])) == []
 
 
 @pytest.mark.parametrize(
@@ -441,37 +449,39 @@ def test_a_system_prompt_may_forbid_calls(wire: Wire) -> None:
         ("Hello", "give_final_answer"),
     ],
 )
-def test_a_required_call_is_the_answer_unless_another_tool_fits(wire: Wire, prompt: str, expected: str) -> None:
+def test_a_required_call_is_the_answer_unless_another_tool_fits(
+    emulator: EmulatorClient, prompt: str, expected: str
+) -> None:
     answer = tool("give_final_answer", "Gives the final answer to the user.", name=STRING, age=INTEGER)
-    seen = wire.chat(prompt, tools=[ADD, WEATHER, answer], tool_choice="REQUIRED")
+    seen = emulator.chat(prompt, tools=[ADD, WEATHER, answer], tool_choice="REQUIRED")
     assert [name for name, _ in calls(seen)] == [expected]
 
 
-def test_a_required_call_is_made_once(wire: Wire) -> None:
-    seen = wire.chat("Use the correct tool to calculate 9 - 4.", tools=[ADD, SUBTRACT], tool_choice="REQUIRED")
+def test_a_required_call_is_made_once(emulator: EmulatorClient) -> None:
+    seen = emulator.chat("Use the correct tool to calculate 9 - 4.", tools=[ADD, SUBTRACT], tool_choice="REQUIRED")
     assert calls(seen) == [("subtract", {"x": 9, "y": 4})]
     assert seen.body["message"]["tool_plan"] == "I will use one or more of the available tools to find the answer"
-    unrelated = wire.chat("Hello", tools=[WEATHER, ADD], tool_choice="REQUIRED")
+    unrelated = emulator.chat("Hello", tools=[WEATHER, ADD], tool_choice="REQUIRED")
     assert len(calls(unrelated)) == 1
 
 
-def test_a_required_call_after_a_result_takes_another_tool(wire: Wire) -> None:
+def test_a_required_call_after_a_result_takes_another_tool(emulator: EmulatorClient) -> None:
     fields: dict[str, Any] = {"messages": loop("Sunny, 22C in Paris"), "tool_choice": "REQUIRED"}
-    assert calls(wire.chat(**fields, tools=[WEATHER, FINAL])) == [
+    assert calls(emulator.chat(**fields, tools=[WEATHER, FINAL])) == [
         ("final_result", {"city": "Paris", "summary": "Sunny, 22C in Paris"})
     ]
-    assert [name for name, _ in calls(wire.chat(**fields, tools=[WEATHER]))] == ["get_weather"]
+    assert [name for name, _ in calls(emulator.chat(**fields, tools=[WEATHER]))] == ["get_weather"]
 
 
-def test_no_call_when_none_is_allowed(wire: Wire) -> None:
-    seen = wire.chat("What's the weather in Paris?", tools=[WEATHER], tool_choice="NONE")
+def test_no_call_when_none_is_allowed(emulator: EmulatorClient) -> None:
+    seen = emulator.chat("What's the weather in Paris?", tools=[WEATHER], tool_choice="NONE")
     assert calls(seen) == [] and text(seen)
 
 
-def test_a_tool_turn_has_no_content_unless_the_model_reasons(wire: Wire) -> None:
+def test_a_tool_turn_has_no_content_unless_the_model_reasons(emulator: EmulatorClient) -> None:
     fields: dict[str, Any] = {"content": "What's the weather in Paris?", "tools": [WEATHER]}
-    assert list(wire.chat(**fields).body["message"]) == ["role", "tool_plan", "tool_calls"]
-    thought = wire.chat(**fields, model=REASONING).body
+    assert list(emulator.chat(**fields).body["message"]) == ["role", "tool_plan", "tool_calls"]
+    thought = emulator.chat(**fields, model=REASONING).body
     assert list(thought["message"]) == ["role", "content", "tool_calls"]
     assert [block["type"] for block in thought["message"]["content"]] == ["thinking"]
     assert thought["usage"]["tokens"]["reasoning_tokens"] > 0
@@ -503,8 +513,10 @@ def test_a_tool_turn_has_no_content_unless_the_model_reasons(wire: Wire) -> None
     ],
     ids=["text", "document", "document with id", "parts", "empty"],
 )
-def test_a_tool_result_is_told_and_cited(wire: Wire, content: Any, source: str, output: Any, said: str) -> None:
-    seen = wire.chat(messages=loop(content), tools=[WEATHER])
+def test_a_tool_result_is_told_and_cited(
+    emulator: EmulatorClient, content: Any, source: str, output: Any, said: str
+) -> None:
+    seen = emulator.chat(messages=loop(content), tools=[WEATHER])
     assert said in text(seen) and seen.body["finish_reason"] == "COMPLETE"
     cited = seen.body["message"].get("citations", [])
     assert bool(cited) is bool(content)
@@ -513,18 +525,18 @@ def test_a_tool_result_is_told_and_cited(wire: Wire, content: Any, source: str, 
         assert list(cited[0]) == ["start", "end", "text", "sources", "type"]
 
 
-def test_content_index_stands_only_after_thinking(wire: Wire) -> None:
+def test_content_index_stands_only_after_thinking(emulator: EmulatorClient) -> None:
     for model, expected in ((A, None), (PLUS, 1)):
-        cited = wire.chat(messages=loop("Sunny"), model=model).body["message"]["citations"]
+        cited = emulator.chat(messages=loop("Sunny"), model=model).body["message"]["citations"]
         assert cited[0].get("content_index") == expected
 
 
 # --- documents and JSON -------------------------------------------------------------------------------------
 
 
-def test_the_best_document_is_quoted(wire: Wire) -> None:
+def test_the_best_document_is_quoted(emulator: EmulatorClient) -> None:
     documents = ["Grass is blue. Cats purr.", {"data": {"title": "Sky", "snippet": "The sky is green."}}]
-    seen = wire.chat("What color is the sky?", documents=documents, model=R)
+    seen = emulator.chat("What color is the sky?", documents=documents, model=R)
     assert "The sky is green." in text(seen)
     assert seen.body["message"]["citations"][0]["sources"] == [
         {
@@ -560,12 +572,12 @@ NESTED = {
 
 
 @pytest.mark.parametrize("key", ["json_schema", "schema"])
-def test_json_fits_the_schema(wire: Wire, key: str) -> None:
+def test_json_fits_the_schema(emulator: EmulatorClient, key: str) -> None:
     for prompt, schema in (
         ("A person named Ada, 36 years old, as JSON", SCHEMA),
         ("JSON please: the user Bob", NESTED),
     ):
-        made = json.loads(text(wire.chat(prompt, response_format={"type": "json_object", key: schema})))
+        made = json.loads(text(emulator.chat(prompt, response_format={"type": "json_object", key: schema})))
         jsonschema.validate(made, schema)
     assert made["people"][0]["role"] == "user"
 
@@ -578,17 +590,17 @@ def test_json_fits_the_schema(wire: Wire, key: str) -> None:
         (f"Fill this JSON schema: {json.dumps(SCHEMA)} with Ada aged 36", {"name": "Ada", "age": 36}),
     ],
 )
-def test_json_without_a_schema(wire: Wire, prompt: str, made: Any) -> None:
-    assert json.loads(text(wire.chat(prompt, response_format={"type": "json_object"}))) == made
+def test_json_without_a_schema(emulator: EmulatorClient, prompt: str, made: Any) -> None:
+    assert json.loads(text(emulator.chat(prompt, response_format={"type": "json_object"}))) == made
 
 
-def test_a_schema_in_the_system_prompt_and_json_asked_for_by_the_user(wire: Wire) -> None:
+def test_a_schema_in_the_system_prompt_and_json_asked_for_by_the_user(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "system", "content": f"Provide objects that match this json_schema: {json.dumps(SCHEMA)}"},
         {"role": "user", "content": "Ada is 36\n\nReturn the correct JSON response within a ```json codeblock."},
     ]
-    jsonschema.validate(json.loads(text(wire.chat(messages=messages))), SCHEMA)
-    assert not text(wire.chat("Return the JSON response of yesterday")).startswith("{")
+    jsonschema.validate(json.loads(text(emulator.chat(messages=messages))), SCHEMA)
+    assert not text(emulator.chat("Return the JSON response of yesterday")).startswith("{")
 
 
 BOUNDED = {
@@ -603,7 +615,7 @@ BOUNDED = {
 }
 
 
-def test_bounds_that_only_the_prompt_has_are_obeyed_once_it_has_them(wire: Wire) -> None:
+def test_bounds_that_only_the_prompt_has_are_obeyed_once_it_has_them(emulator: EmulatorClient) -> None:
     """Cohere compiles a schema without bounds, so the first answer may miss them."""
     loose = copy.deepcopy(BOUNDED)
     for item in loose["properties"].values():  # type: ignore[attr-defined]
@@ -611,68 +623,68 @@ def test_bounds_that_only_the_prompt_has_are_obeyed_once_it_has_them(wire: Wire)
             item.pop(keyword, None)
     fields: dict[str, Any] = {"response_format": {"type": "json_object", "json_schema": loose}}
     user = {"role": "user", "content": "How important is the Treaty of Rome? 5"}
-    first = json.loads(text(wire.chat(messages=[user], **fields)))
+    first = json.loads(text(emulator.chat(messages=[user], **fields)))
     assert not jsonschema.Draft202012Validator(BOUNDED).is_valid(first) and first["importance"] == 5
     system = {"role": "system", "content": f"The JSON must satisfy this JSON Schema: {json.dumps(BOUNDED)}"}
-    jsonschema.validate(json.loads(text(wire.chat(messages=[system, user], **fields))), BOUNDED)
+    jsonschema.validate(json.loads(text(emulator.chat(messages=[system, user], **fields))), BOUNDED)
 
 
-def test_bounds_of_a_value_in_a_wrapper_are_obeyed(wire: Wire) -> None:
+def test_bounds_of_a_value_in_a_wrapper_are_obeyed(emulator: EmulatorClient) -> None:
     bounded = {"type": "array", "items": {"$ref": "#/$defs/grade"}, "minItems": 3,
                "$defs": {"grade": {"type": "integer", "minimum": 1, "maximum": 6}}}  # fmt: skip
     items = {"type": "array", "items": {"type": "integer"}}
     wrapper = {"type": "object", "properties": {"value": items}, "required": ["value"]}
     system = {"role": "system", "content": f"The JSON must satisfy this JSON Schema: {json.dumps(bounded)}"}
     messages = [system, {"role": "user", "content": "Grades, such as 99"}]
-    seen = wire.chat(messages=messages, response_format={"type": "json_object", "json_schema": wrapper})
+    seen = emulator.chat(messages=messages, response_format={"type": "json_object", "json_schema": wrapper})
     jsonschema.validate(json.loads(text(seen))["value"], bounded)
 
 
-def test_a_deep_schema_is_filled_and_an_endless_one_has_an_end(wire: Wire) -> None:
+def test_a_deep_schema_is_filled_and_an_endless_one_has_an_end(emulator: EmulatorClient) -> None:
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(30):
         deep = {"type": "object", "properties": {"a": deep}, "required": ["a"]}
-    made = json.loads(text(wire.chat("JSON please", response_format={"type": "json_object", "json_schema": deep})))
+    made = json.loads(text(emulator.chat("JSON please", response_format={"type": "json_object", "json_schema": deep})))
     jsonschema.validate(made, deep)
     endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
-    assert text(wire.chat("JSON please", response_format={"type": "json_object", "json_schema": endless}))
+    assert text(emulator.chat("JSON please", response_format={"type": "json_object", "json_schema": endless}))
 
 
 # --- limits -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 10])
-def test_max_tokens_cuts(wire: Wire, limit: int) -> None:
-    body = wire.chat("Write a detailed description of the ocean.", max_tokens=limit).body
+def test_max_tokens_cuts(emulator: EmulatorClient, limit: int) -> None:
+    body = emulator.chat("Write a detailed description of the ocean.", max_tokens=limit).body
     assert body["finish_reason"] == "MAX_TOKENS"
     assert body["usage"]["billed_units"]["output_tokens"] == max(1, limit - 1)  # recorded: 4 gives 3
     assert body["message"]["content"][0]["text"]
 
 
-def test_thinking_can_eat_all_tokens(wire: Wire) -> None:
-    body = wire.chat(model=REASONING, max_tokens=5).body
+def test_thinking_can_eat_all_tokens(emulator: EmulatorClient) -> None:
+    body = emulator.chat(model=REASONING, max_tokens=5).body
     assert [block["type"] for block in body["message"]["content"]] == ["thinking"]
     assert body["finish_reason"] == "MAX_TOKENS"
 
 
-def test_a_call_can_be_cut_in_its_arguments(wire: Wire) -> None:
+def test_a_call_can_be_cut_in_its_arguments(emulator: EmulatorClient) -> None:
     fields: dict[str, Any] = {"content": "Weather in Paris?", "tools": [WEATHER], "model": R7B, "max_tokens": 24}
-    whole = wire.chat(**fields).body
+    whole = emulator.chat(**fields).body
     assert whole["finish_reason"] == "MAX_TOKENS"
     arguments = whole["message"]["tool_calls"][0]["function"]["arguments"]
     assert arguments and not arguments.endswith("}")
-    streamed = fold(wire.chat(stream=True, **fields).events)
+    streamed = fold(emulator.chat(stream=True, **fields).events)
     assert streamed["message"]["tool_calls"] == whole["message"]["tool_calls"]
 
 
-def test_a_stop_sequence_ends_the_text_before_itself(wire: Wire) -> None:
-    body = wire.chat("Repeat: The capital is Paris today", stop_sequences=["Oslo", "Paris"]).body
+def test_a_stop_sequence_ends_the_text_before_itself(emulator: EmulatorClient) -> None:
+    body = emulator.chat("Repeat: The capital is Paris today", stop_sequences=["Oslo", "Paris"]).body
     assert body["message"]["content"][0]["text"] == "The capital is"
     assert body["finish_reason"] == "STOP_SEQUENCE"
 
 
-def test_logprobs_have_one_item_per_piece(wire: Wire) -> None:
-    body = wire.chat("Reply with exactly: Hi there", logprobs=True).body
+def test_logprobs_have_one_item_per_piece(emulator: EmulatorClient) -> None:
+    body = emulator.chat("Reply with exactly: Hi there", logprobs=True).body
     assert [item["text"] for item in body["logprobs"]] == ["Hi", " there"]
     for item in body["logprobs"]:
         assert list(item) == ["text", "token_ids", "logprobs"]
@@ -689,8 +701,8 @@ def test_logprobs_have_one_item_per_piece(wire: Wire) -> None:
         ({"model": REASONING, "tools": [WEATHER]}, 1_417),
     ],
 )
-def test_the_hidden_prompt_is_counted(wire: Wire, fields: Mapping[str, Any], hidden: int) -> None:
-    usage = wire.chat(**fields).body["usage"]
+def test_the_hidden_prompt_is_counted(emulator: EmulatorClient, fields: Mapping[str, Any], hidden: int) -> None:
+    usage = emulator.chat(**fields).body["usage"]
     assert usage["tokens"]["input_tokens"] - usage["billed_units"]["input_tokens"] == hidden
 
 
@@ -713,8 +725,8 @@ GONE = ("command-r-plus", "command-r")
 
 
 @each_recording("/v2/chat", status=200)
-def test_as_recorded(wire: Wire, recording: Recording) -> None:
-    seen = wire.post("/v2/chat", recording.request.body)
+def test_as_recorded(emulator: EmulatorClient, recording: Recording) -> None:
+    seen = emulator.post("/v2/chat", recording.request.body)
     if recording.request.body["model"] in GONE:
         assert seen.status == 404
         return
@@ -734,7 +746,7 @@ def test_as_recorded(wire: Wire, recording: Recording) -> None:
 
 
 @each_recording("/v2/chat", "/v2/embed", status=404)
-def test_refused_as_recorded(wire: Wire, recording: Recording) -> None:
-    seen = wire.post(recording.request.path, recording.request.body)
+def test_refused_as_recorded(emulator: EmulatorClient, recording: Recording) -> None:
+    seen = emulator.post(recording.request.path, recording.request.body)
     assert seen.status == 404
     assert seen.body["message"] == recording.json()["message"] and list(seen.body) == ["id", "message"]

@@ -12,26 +12,26 @@ from typing import Any
 import pytest
 
 from gateway.emulator.faults import FAULTS, STATUS_SENTENCES
-from test_emulator import KEY, WEATHER, A, Seen, Wire, running
+from test_emulator import KEY, WEATHER, A, EmulatorClient, Seen, running
 
 PROMPT = "Count to 20"
 MOST_SECONDS_TO_NOTICE = 1.0
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
+def emulator() -> Iterator[EmulatorClient]:
     with running() as caller:
         yield caller
 
 
-def ordered(wire: Wire, fault: str, how: str = "suffix", **fields: Any) -> Seen:
+def ordered(emulator: EmulatorClient, fault: str, how: str = "suffix", **fields: Any) -> Seen:
     body = {"model": A, "messages": [{"role": "user", "content": PROMPT}], **fields}
     if how == "prompt":
         content = f"{PROMPT} [x-emulator-fault: {fault}]"
-        return wire.post("/v2/chat", body | {"messages": [{"role": "user", "content": content}]})
+        return emulator.post("/v2/chat", body | {"messages": [{"role": "user", "content": content}]})
     if how == "suffix":
-        return wire.post("/v2/chat", body | {"model": f"{A}@{fault}"})
-    return wire.post("/v2/chat", body, x_emulator_fault=fault)
+        return emulator.post("/v2/chat", body | {"model": f"{A}@{fault}"})
+    return emulator.post("/v2/chat", body, x_emulator_fault=fault)
 
 
 # --- error answers ------------------------------------------------------------------------------------------
@@ -54,31 +54,31 @@ ERRORS: list[tuple[str, int, str | None, str | None]] = [
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(("fault", "status", "sentence", "error_type"), ERRORS, ids=[row[0] for row in ERRORS])
 def test_an_error_answer(
-    wire: Wire, fault: str, status: int, sentence: str, error_type: str | None, stream: bool, how: str
+    emulator: EmulatorClient, fault: str, status: int, sentence: str, error_type: str | None, stream: bool, how: str
 ) -> None:
-    seen = ordered(wire, fault, how, stream=stream)
+    seen = ordered(emulator, fault, how, stream=stream)
     assert seen.status == status and seen.headers["content-type"] == "application/json"
     assert seen.body["message"].startswith(sentence)
     assert seen.body.get("error_type") == error_type
     assert "retry-after" not in seen.headers
 
 
-def test_an_answer_that_is_not_cohere(wire: Wire) -> None:
-    seen = ordered(wire, "html")
+def test_an_answer_that_is_not_cohere(emulator: EmulatorClient) -> None:
+    seen = ordered(emulator, "html")
     assert seen.status == 502 and seen.headers["content-type"].startswith("text/html")
     assert seen.data.startswith(b"<html>")
-    assert (ordered(wire, "empty").status, ordered(wire, "empty").data) == (500, b"")
+    assert (ordered(emulator, "empty").status, ordered(emulator, "empty").data) == (500, b"")
 
 
 @pytest.mark.parametrize("fault", ["nonsense", "status=200", "status=x", "late=x", "slow=-1", "wrong_tool=1.5"])
-def test_a_fault_that_does_not_exist(wire: Wire, fault: str) -> None:
-    seen = ordered(wire, fault)
+def test_a_fault_that_does_not_exist(emulator: EmulatorClient, fault: str) -> None:
+    seen = ordered(emulator, fault)
     assert seen.status == 400 and "the emulator" in seen.body["message"]
 
 
-def test_flaky_fails_first(wire: Wire) -> None:
-    assert [ordered(wire, "flaky=2", seed=1).status for _ in range(4)] == [503, 503, 200, 200]
-    assert ordered(wire, "flaky=2", seed=2).status == 503
+def test_flaky_fails_first(emulator: EmulatorClient) -> None:
+    assert [ordered(emulator, "flaky=2", seed=1).status for _ in range(4)] == [503, 503, 200, 200]
+    assert ordered(emulator, "flaky=2", seed=2).status == 503
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_flaky_fails_first(wire: Wire) -> None:
         ("/v1/tokenize", {"model": f"{A}@503", "text": "a"}),
     ],
 )
-def test_every_endpoint_has_faults(wire: Wire, path: str, body: Any) -> None:
-    assert wire.post(path, body).status == 503
+def test_every_endpoint_has_faults(emulator: EmulatorClient, path: str, body: Any) -> None:
+    assert emulator.post(path, body).status == 503
 
 
 # --- models that disobey -------------------------------------------------------------------------------------
@@ -125,54 +125,54 @@ def outcome(seen: Seen) -> str:
     ],
 )
 def test_a_model_disobeys_as_often_as_it_is_told_to(
-    wire: Wire, fault: str, fields: dict[str, Any], disobeyed: str, obeyed: str
+    emulator: EmulatorClient, fault: str, fields: dict[str, Any], disobeyed: str, obeyed: str
 ) -> None:
     user = {"role": "user", "content": f"What's the weather in Paris? ({len(str(fields))})"}
     system = {"role": "system", "content": "Please."}  # whoever asks again says more to the model
     for count in (1, 2):
-        requests = [[user], *[[system, user]] * count, [user]]
-        answers = [ordered(wire, f"{fault}={count}", messages=messages, **fields) for messages in requests]
-        assert [outcome(seen) for seen in answers] == [disobeyed] * count + [obeyed, disobeyed]
-    assert outcome(ordered(wire, f"{fault}=0", messages=[user], **fields)) == obeyed
+        requests = [[user], *[[system, user]] * count] * 2  # twice, and it begins again
+        answers = [ordered(emulator, f"{fault}={count}", messages=messages, **fields) for messages in requests]
+        assert [outcome(seen) for seen in answers] == ([disobeyed] * count + [obeyed]) * 2
+    assert outcome(ordered(emulator, f"{fault}=0", messages=[user], **fields)) == obeyed
 
 
-def test_a_tool_that_the_system_prompt_forbids_is_the_wrong_one(wire: Wire) -> None:
+def test_a_tool_that_the_system_prompt_forbids_is_the_wrong_one(emulator: EmulatorClient) -> None:
     system = {"role": "system", "content": "You must call the tool get_weather now."}
     messages = [system, {"role": "user", "content": "other"}]
-    seen = [ordered(wire, "wrong_tool", messages=messages, tools=[WEATHER, OTHER]) for _ in range(2)]
+    seen = [ordered(emulator, "wrong_tool", messages=messages, tools=[WEATHER, OTHER]) for _ in range(2)]
     assert [outcome(each) for each in seen] == ["other", "get_weather"]
 
 
 # --- streams that go wrong ----------------------------------------------------------------------------------
 
 
-def test_cut(wire: Wire) -> None:
+def test_cut(emulator: EmulatorClient) -> None:
     with pytest.raises(http.client.IncompleteRead) as cut:
-        ordered(wire, "cut", stream=True)
+        ordered(emulator, "cut", stream=True)
     assert b"content-delta" in cut.value.partial and b"message-end" not in cut.value.partial
     with pytest.raises(http.client.IncompleteRead):
-        ordered(wire, "cut")
+        ordered(emulator, "cut")
 
 
-def test_eof(wire: Wire) -> None:
-    data = ordered(wire, "eof", stream=True).data
+def test_eof(emulator: EmulatorClient) -> None:
+    data = ordered(emulator, "eof", stream=True).data
     assert b"content-delta" in data and b"message-end" not in data and b"[DONE]" not in data
     assert data.endswith(b"\n\n")
     with pytest.raises(ValueError):
-        _ = ordered(wire, "eof").body
+        _ = ordered(emulator, "eof").body
 
 
-def test_broken_json(wire: Wire) -> None:
-    seen = ordered(wire, "broken_json", stream=True)
+def test_broken_json(emulator: EmulatorClient) -> None:
+    seen = ordered(emulator, "broken_json", stream=True)
     with pytest.raises(ValueError):
         _ = seen.events
     assert seen.data.endswith(b"data: [DONE]\n\n")
     with pytest.raises(ValueError):
-        _ = ordered(wire, "broken_json").body
+        _ = ordered(emulator, "broken_json").body
 
 
-def test_finish_error(wire: Wire) -> None:
-    seen = ordered(wire, "finish_error", stream=True)
+def test_finish_error(emulator: EmulatorClient) -> None:
+    seen = ordered(emulator, "finish_error", stream=True)
     kinds = [event["type"] for event in seen.events]
     assert kinds[-1] == "message-end" and "content-end" not in kinds  # open blocks are not closed first
     assert seen.events[-1]["delta"] == {
@@ -182,26 +182,26 @@ def test_finish_error(wire: Wire) -> None:
         "error_type": "INVALID_TOOL_GENERATION",
     }
     assert seen.data.endswith(b"data: [DONE]\n\n")
-    assert ordered(wire, "finish_error").body["finish_reason"] == "ERROR"
+    assert ordered(emulator, "finish_error").body["finish_reason"] == "ERROR"
 
 
-def test_finish_timeout(wire: Wire) -> None:
-    assert ordered(wire, "finish_timeout", stream=True).events[-1]["delta"]["finish_reason"] == "TIMEOUT"
-    assert ordered(wire, "finish_timeout").body["finish_reason"] == "TIMEOUT"
+def test_finish_timeout(emulator: EmulatorClient) -> None:
+    assert ordered(emulator, "finish_timeout", stream=True).events[-1]["delta"]["finish_reason"] == "TIMEOUT"
+    assert ordered(emulator, "finish_timeout").body["finish_reason"] == "TIMEOUT"
 
 
-def test_unknown_event(wire: Wire) -> None:
-    events = ordered(wire, "unknown_event", stream=True).events
+def test_unknown_event(emulator: EmulatorClient) -> None:
+    events = ordered(emulator, "unknown_event", stream=True).events
     assert [event["type"] for event in events].count("telemetry") == 1 and events[-1]["type"] == "message-end"
-    assert "telemetry" in ordered(wire, "unknown_event").body
+    assert "telemetry" in ordered(emulator, "unknown_event").body
 
 
-def test_no_usage(wire: Wire) -> None:
-    assert list(ordered(wire, "no_usage", stream=True).events[-1]["delta"]) == ["finish_reason"]
-    seen = ordered(wire, "no_usage")
+def test_no_usage(emulator: EmulatorClient) -> None:
+    assert list(ordered(emulator, "no_usage", stream=True).events[-1]["delta"]) == ["finish_reason"]
+    seen = ordered(emulator, "no_usage")
     assert "usage" not in seen.body and "num_tokens" not in seen.headers
     body = {"model": "embed-v4.0@no_usage", "texts": ["a"], "input_type": "search_query"}
-    assert "billed_units" not in wire.post("/v2/embed", body).body["meta"]
+    assert "billed_units" not in emulator.post("/v2/embed", body).body["meta"]
 
 
 # --- time ---------------------------------------------------------------------------------------------------
@@ -209,16 +209,16 @@ def test_no_usage(wire: Wire) -> None:
 
 @pytest.mark.parametrize("fault", ["late=0.2", "stall=0.2", "stall_stream=0.2", "slow=0.04"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_delays_with_an_end(wire: Wire, fault: str, stream: bool) -> None:
+def test_delays_with_an_end(emulator: EmulatorClient, fault: str, stream: bool) -> None:
     begun = time.monotonic()
-    seen = ordered(wire, fault, stream=stream, messages=[{"role": "user", "content": "Reply with exactly: x"}])
+    seen = ordered(emulator, fault, stream=stream, messages=[{"role": "user", "content": "Reply with exactly: x"}])
     assert time.monotonic() - begun >= (0.04 if fault.startswith("slow") else 0.2)
     assert seen.status == 200
     assert seen.events[-1]["type"] == "message-end" if stream else seen.body["finish_reason"] == "COMPLETE"
 
 
-def test_slow_sends_event_by_event(wire: Wire) -> None:
-    connection = wire.connect()
+def test_slow_sends_event_by_event(emulator: EmulatorClient) -> None:
+    connection = emulator.connect()
     body = {"model": f"{A}@slow=0.05", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
     connection.request("POST", "/v2/chat", json.dumps(body), KEY)
     response = connection.getresponse()
@@ -230,12 +230,12 @@ def test_slow_sends_event_by_event(wire: Wire) -> None:
 # --- callers that leave -------------------------------------------------------------------------------------
 
 
-def finished(wire: Wire, count: int) -> Any:
+def finished(emulator: EmulatorClient, count: int) -> Any:
     """The record number `count`, once its request is over."""
     until = time.monotonic() + 5
     while time.monotonic() < until:
-        if len(wire.app.state.log) > count and wire.app.state.log[count].closed_at is not None:
-            return wire.app.state.log[count]
+        if len(emulator.app.state.log) > count and emulator.app.state.log[count].closed_at is not None:
+            return emulator.app.state.log[count]
         time.sleep(0.005)
     raise AssertionError("the request never ended")
 
@@ -251,42 +251,42 @@ def finished(wire: Wire, count: int) -> Any:
         ("slow=0.05", True, b"content-delta"),
     ],
 )
-def test_a_caller_that_leaves_is_noticed(wire: Wire, fault: str, stream: bool, wait_for: bytes) -> None:
-    count = len(wire.app.state.log)
+def test_a_caller_that_leaves_is_noticed(emulator: EmulatorClient, fault: str, stream: bool, wait_for: bytes) -> None:
+    count = len(emulator.app.state.log)
     body = {"model": f"{A}@{fault}", "messages": [{"role": "user", "content": PROMPT}], "stream": stream}
     data = json.dumps(body).encode()
-    host, port = wire.url.removeprefix("http://").split(":")
+    host, port = emulator.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as caller:
         head = f"POST /v2/chat HTTP/1.1\r\nhost: x\r\nauthorization: bearer x\r\ncontent-length: {len(data)}\r\n\r\n"
         caller.sendall(head.encode() + data)
         seen = b""
-        while wait_for not in seen or not until_open(wire, count):
+        while wait_for not in seen or not until_open(emulator, count):
             seen += caller.recv(65_536)
     left = time.monotonic()
-    record = finished(wire, count)
+    record = finished(emulator, count)
     assert record.closed_by_caller and not record.finished
     assert (record.model, record.stream, record.fault) == (A, stream, fault.partition("=")[0])
     assert record.closed_at - left < MOST_SECONDS_TO_NOTICE
 
 
-def until_open(wire: Wire, count: int) -> bool:
+def until_open(emulator: EmulatorClient, count: int) -> bool:
     """Wait until the emulator has begun with the request and knows its fault."""
     until = time.monotonic() + 5
     while time.monotonic() < until:
-        if len(wire.app.state.log) > count and wire.app.state.log[count].fault:
+        if len(emulator.app.state.log) > count and emulator.app.state.log[count].fault:
             return True
         time.sleep(0.005)
     raise AssertionError("the request never came")
 
 
-def test_the_log_tells_what_happened(wire: Wire) -> None:
-    wire.ask("DELETE", "/emulator/log", None, {})
-    wire.chat()
-    wire.chat(stream=True)
-    ordered(wire, "503")
-    wire.ask("GET", "/nowhere")
-    finished(wire, 3)
-    records = wire.ask("GET", "/emulator/log", None, {}).body
+def test_the_log_tells_what_happened(emulator: EmulatorClient) -> None:
+    emulator.ask("DELETE", "/emulator/log", None, {})
+    emulator.chat()
+    emulator.chat(stream=True)
+    ordered(emulator, "503")
+    emulator.ask("GET", "/nowhere")
+    finished(emulator, 3)
+    records = emulator.ask("GET", "/emulator/log", None, {}).body
     told = [(record["path"], record["stream"], record["status"], record["finished"]) for record in records]
     assert told == [
         ("/v2/chat", False, 200, True),

@@ -33,7 +33,7 @@ from gateway.emulator.repository import JobProgress, Repository
 from gateway.emulator.routes import ROUTES
 from support import cohere_sdk_calls, oracle
 from support.cohere_sdk_calls import CALLS, LEFT_OUT, Clients, outcome
-from test_emulator import KEY, PIXEL, REASONING, A, Seen, Wire, running
+from test_emulator import KEY, PIXEL, REASONING, A, EmulatorClient, Seen, running
 
 PIXEL_BYTES = base64.b64decode(PIXEL.partition(",")[2])
 
@@ -66,7 +66,7 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
+def emulator() -> Iterator[EmulatorClient]:
     with running() as caller:
         yield caller
 
@@ -77,8 +77,8 @@ def judged() -> Judged:
 
 
 @pytest.fixture(scope="module")
-def on(wire: Wire, judged: Judged) -> Iterator[Clients]:
-    with cohere_sdk_calls.clients(wire.url, hook=judged) as made:
+def on(emulator: EmulatorClient, judged: Judged) -> Iterator[Clients]:
+    with cohere_sdk_calls.clients(emulator.url, hook=judged) as made:
         yield made
 
 
@@ -149,16 +149,16 @@ def told(seen: Seen) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
 @pytest.mark.parametrize("name", TURNS)
-def test_a_stream_says_what_the_whole_answer_says(wire: Wire, name: str, accept: str) -> None:
+def test_a_stream_says_what_the_whole_answer_says(emulator: EmulatorClient, name: str, accept: str) -> None:
     body = TURNS[name] | {"seed": 1}
-    seen = wire.post("/v1/chat", body | {"stream": True}, accept=accept)
+    seen = emulator.post("/v1/chat", body | {"stream": True}, accept=accept)
     events = told(seen)
     expected = "text/event-stream" if accept != "*/*" else "application/stream+json"
     assert seen.headers["content-type"] == expected and "num_tokens" not in seen.headers
     assert [event["is_finished"] for event in events] == [False] * (len(events) - 1) + [True]
     assert events[0]["event_type"] == "stream-start" and events[-1]["event_type"] == "stream-end"
     response = events[-1]["response"]
-    whole = wire.post("/v1/chat", body).body
+    whole = emulator.post("/v1/chat", body).body
     same = cohere_sdk_calls.normalised
     assert same(response) == same(whole) and list(response) == list(whole)
     assert response["generation_id"] == events[0]["generation_id"]
@@ -171,8 +171,8 @@ def test_a_stream_says_what_the_whole_answer_says(wire: Wire, name: str, accept:
         oracle.cohere_event_validator("StreamedChatResponse").check(event)
 
 
-def test_calls_are_streamed_in_pieces_of_json(wire: Wire) -> None:
-    events = told(wire.post("/v1/chat", TURNS["a call"] | {"stream": True}))
+def test_calls_are_streamed_in_pieces_of_json(emulator: EmulatorClient) -> None:
+    events = told(emulator.post("/v1/chat", TURNS["a call"] | {"stream": True}))
     deltas = [event["tool_call_delta"] for event in events if "tool_call_delta" in event]
     assert deltas[0] == {"index": 0, "name": "get_weather"}
     assert json.loads("".join(delta.get("parameters", "") for delta in deltas)) == {"city": "Oslo"}
@@ -180,16 +180,16 @@ def test_calls_are_streamed_in_pieces_of_json(wire: Wire) -> None:
     assert kinds[-2:] == ["tool-calls-generation", "stream-end"] and "text-generation" not in kinds
 
 
-def test_citations_come_while_the_text_runs_only_when_that_is_asked_for(wire: Wire) -> None:
+def test_citations_come_while_the_text_runs_only_when_that_is_asked_for(emulator: EmulatorClient) -> None:
     body = {"message": "What is blue?", "documents": [{"text": "The sea is blue, and so is the sky."}], "stream": True}
-    late = [event["event_type"] for event in told(wire.post("/v1/chat", body))]
-    early = [event["event_type"] for event in told(wire.post("/v1/chat", body | {"citation_quality": "FAST"}))]
+    late = [event["event_type"] for event in told(emulator.post("/v1/chat", body))]
+    early = [event["event_type"] for event in told(emulator.post("/v1/chat", body | {"citation_quality": "FAST"}))]
     assert late.index("citation-generation") > len(late) - 1 - late[::-1].index("text-generation")
     assert early.index("citation-generation") < len(early) - 1 - early[::-1].index("text-generation")
 
 
-def test_a_stream_of_generate(wire: Wire) -> None:
-    events = told(wire.post("/v1/generate", {"prompt": "Count to 4", "stream": True, "num_generations": 2}))
+def test_a_stream_of_generate(emulator: EmulatorClient) -> None:
+    events = told(emulator.post("/v1/generate", {"prompt": "Count to 4", "stream": True, "num_generations": 2}))
     assert "".join(event["text"] for event in events[:-1] if event["index"] == 1) == "1, 2, 3, 4"
     assert [made["text"] for made in events[-1]["response"]["generations"]] == ["1, 2, 3, 4"] * 2
     for event in events:
@@ -219,50 +219,50 @@ def test_a_stream_of_generate(wire: Wire) -> None:
         ({"message": "a", "connectors": [{"id": "nobody"}]}, 404, "connector 'nobody' not found."),
     ],
 )
-def test_chat_refuses(wire: Wire, body: dict[str, Any], status: int, sentence: str) -> None:
+def test_chat_refuses(emulator: EmulatorClient, body: dict[str, Any], status: int, sentence: str) -> None:
     for stream in (False, True):
-        seen = wire.post("/v1/chat", body | {"stream": stream})
+        seen = emulator.post("/v1/chat", body | {"stream": stream})
         assert seen.status == status and sentence in seen.body["message"], seen
 
 
-def test_chat_cuts_a_history_that_is_too_long_when_it_may(wire: Wire) -> None:
+def test_chat_cuts_a_history_that_is_too_long_when_it_may(emulator: EmulatorClient) -> None:
     long = [{"role": "USER", "message": "word " * 300_000}, {"role": "CHATBOT", "message": "I see."}]
     history = [*long, {"role": "user", "message": "My name is Ada."}, {"role": "CHATBOT", "message": "Hello Ada."}]
     body = {"message": "What is my name?", "chat_history": history}
-    assert wire.post("/v1/chat", body).status == 400
-    seen = wire.post("/v1/chat", body | {"prompt_truncation": "AUTO"})
+    assert emulator.post("/v1/chat", body).status == 400
+    seen = emulator.post("/v1/chat", body | {"prompt_truncation": "AUTO"})
     assert seen.status == 200 and seen.body["text"] == "Your name is Ada."
 
 
-def test_chat_in_several_steps(wire: Wire) -> None:
+def test_chat_in_several_steps(emulator: EmulatorClient) -> None:
     """The caller sends the history back with the results, and nothing new to say."""
-    first = wire.post("/v1/chat", TURNS["a call"]).body
+    first = emulator.post("/v1/chat", TURNS["a call"]).body
     results = [{"call": first["tool_calls"][0], "outputs": [{"weather": "7 degrees"}]}]
     body = {"message": "", "chat_history": first["chat_history"], "tools": WEATHER, "tool_results": results}
-    second = wire.post("/v1/chat", body).body
+    second = emulator.post("/v1/chat", body).body
     assert second["text"] == "The tool returned: 7 degrees"
     assert [turn["role"] for turn in second["chat_history"]] == ["USER", "CHATBOT", "TOOL", "CHATBOT"]
     # Next time the results are history, too.
     body = {"message": "Say thanks", "chat_history": second["chat_history"], "tools": WEATHER}
-    assert wire.post("/v1/chat", body).body["text"] == "thanks"
+    assert emulator.post("/v1/chat", body).body["text"] == "thanks"
 
 
-def test_chat_forgets_what_is_too_long_to_remember(wire: Wire) -> None:
+def test_chat_forgets_what_is_too_long_to_remember(emulator: EmulatorClient) -> None:
     for message in ("My name is Ada.", "a" * 300_000, "What is my name?"):
-        seen = wire.post("/v1/chat", {"message": message, "conversation_id": "long"})
+        seen = emulator.post("/v1/chat", {"message": message, "conversation_id": "long"})
     assert seen.status == 200 and "Ada" not in seen.body["text"]
 
 
-def test_chat_does_not_show_the_model_what_is_excluded(wire: Wire) -> None:
+def test_chat_does_not_show_the_model_what_is_excluded(emulator: EmulatorClient) -> None:
     document = {"id": "a", "text": "The sea is blue.", "secret": "Zanzibar", "_excludes": ["text"]}
-    seen = wire.post("/v1/chat", {"message": "What?", "documents": [document]}).body
+    seen = emulator.post("/v1/chat", {"message": "What?", "documents": [document]}).body
     assert "Zanzibar" in seen["text"] and "blue" not in seen["text"]
     assert seen["documents"] == [document]
 
 
-def test_chat_goes_on_without_a_connector_that_may_fail(wire: Wire) -> None:
+def test_chat_goes_on_without_a_connector_that_may_fail(emulator: EmulatorClient) -> None:
     body = {"message": "Say hello", "connectors": [{"id": "nobody", "continue_on_failure": True}]}
-    seen = wire.post("/v1/chat", body).body
+    seen = emulator.post("/v1/chat", body).body
     assert seen["search_results"][0]["error_message"] == "connector 'nobody' not found." and seen["text"]
 
 
@@ -278,15 +278,15 @@ def test_chat_goes_on_without_a_connector_that_may_fail(wire: Wire) -> None:
         ("/v1/connectors", {"name": "a", "url": "https://example.com"}),
     ],
 )
-def test_an_unknown_field_is_only_warned_about(wire: Wire, path: str, body: dict[str, Any]) -> None:
-    seen = wire.post(path, body | {"colour": "blue"})
+def test_an_unknown_field_is_only_warned_about(emulator: EmulatorClient, path: str, body: dict[str, Any]) -> None:
+    seen = emulator.post(path, body | {"colour": "blue"})
     assert seen.status == 200
     assert path == "/v1/connectors" or seen.body["meta"]["api_version"] == {"version": "1"}
     assert seen.headers["x-api-warning"] == "unknown field: parameter colour is not a valid field"
-    assert "x-api-warning" not in wire.post(path, body).headers
+    assert "x-api-warning" not in emulator.post(path, body).headers
 
 
-def test_the_newer_models_are_not_for_the_older_chat(wire: Wire) -> None:
+def test_the_newer_models_are_not_for_the_older_chat(emulator: EmulatorClient) -> None:
     old = {model.name for model in MODELS if "chat" in model.endpoints and model.v1}
     assert A in old and not any(model.reasoning for model in MODELS if model.name in old)
 
@@ -301,19 +301,19 @@ POSTED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", POSTED)
-def test_an_ordered_error(wire: Wire, path: str) -> None:
+def test_an_ordered_error(emulator: EmulatorClient, path: str) -> None:
     for method in ("POST",) if path in ("/v1/chat", "/v1/embed") else ("GET", "POST"):
-        seen = wire.ask(method, path, POSTED[path], KEY | {faults.HEADER: "status=503"})
+        seen = emulator.ask(method, path, POSTED[path], KEY | {faults.HEADER: "status=503"})
         plain = path.startswith(("/v2/batches", "/v1/finetuning"))
         assert (seen.status, "id" in seen.body) == (503, not plain), (method, seen)
-    assert wire.ask("GET", f"{path}/x", None, KEY | {faults.HEADER: "rate_month"}).status in (404, 405, 429)
+    assert emulator.ask("GET", f"{path}/x", None, KEY | {faults.HEADER: "rate_month"}).status in (404, 405, 429)
 
 
 @pytest.mark.parametrize(("accept", "how"), STREAMED, ids=[how for _, how in STREAMED])
-def test_faults_in_the_older_streams(wire: Wire, accept: str, how: str) -> None:
+def test_faults_in_the_older_streams(emulator: EmulatorClient, accept: str, how: str) -> None:
     def ordered(fault: str) -> Seen:
         body = {"message": "Count to 9", "model": f"{A}@{fault}", "stream": True}
-        return wire.post("/v1/chat", body, accept=accept)
+        return emulator.post("/v1/chat", body, accept=accept)
 
     assert told(ordered("finish_error"))[-1]["finish_reason"] == "ERROR"
     timed_out = told(ordered("finish_timeout"))[-1]
@@ -326,31 +326,31 @@ def test_faults_in_the_older_streams(wire: Wire, accept: str, how: str) -> None:
         told(ordered("broken_json"))
 
 
-def test_faults_of_a_whole_answer(wire: Wire) -> None:
+def test_faults_of_a_whole_answer(emulator: EmulatorClient) -> None:
     def ordered(fault: str) -> dict[str, Any]:
-        return dict(wire.post("/v1/chat", {"message": "Hi", "model": f"{A}@{fault}"}).body)
+        return dict(emulator.post("/v1/chat", {"message": "Hi", "model": f"{A}@{fault}"}).body)
 
     assert ordered("finish_timeout")["finish_reason"] == "TIMEOUT"
     assert ordered("finish_error")["finish_reason"] == "ERROR" and "usage" not in ordered("finish_error")
     assert ordered("no_usage")["meta"] == {"api_version": {"version": "1"}, "cached_tokens": 480}
 
 
-def test_flaky_tells_requests_apart_that_have_no_body(wire: Wire) -> None:
+def test_flaky_tells_requests_apart_that_have_no_body(emulator: EmulatorClient) -> None:
     flaky = KEY | {faults.HEADER: "flaky=1"}
     asked = ["/v1/datasets", "/v1/datasets?limit=1", "/v1/datasets", "/v1/datasets?limit=1"]
-    assert [wire.ask("GET", path, None, flaky).status for path in asked] == [503, 503, 200, 200]
+    assert [emulator.ask("GET", path, None, flaky).status for path in asked] == [503, 503, 200, 200]
 
 
 def test_a_trial_key_is_counted_by_endpoint_and_not_by_thing() -> None:
-    with running(lambda: create_emulator(trial=True, clock=lambda: 0.0)) as wire:
-        left = [wire.ask("GET", f"/v1/datasets/{name}").headers["x-trial-endpoint-call-remaining"] for name in "ab"]
+    with running(lambda: create_emulator(trial=True, clock=lambda: 0.0)) as emulator:
+        left = [emulator.ask("GET", f"/v1/datasets/{name}").headers["x-trial-endpoint-call-remaining"] for name in "ab"]
         assert left == ["499", "498"]
-        assert wire.post("/v1/chat", {"message": "Hi"}).headers["x-trial-endpoint-call-limit"] == "20"
+        assert emulator.post("/v1/chat", {"message": "Hi"}).headers["x-trial-endpoint-call-limit"] == "20"
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
-def test_a_method_that_a_path_does_not_have(wire: Wire, method: str) -> None:
-    assert wire.ask(method, "/v1/chat").status == 405
+def test_a_method_that_a_path_does_not_have(emulator: EmulatorClient, method: str) -> None:
+    assert emulator.ask(method, "/v1/chat").status == 405
 
 
 # --- forms --------------------------------------------------------------------------------------------------
@@ -420,21 +420,21 @@ def test_a_broken_form_is_refused(data: bytes) -> None:
     assert refused.value.status == 400 and "invalid multipart form" in str(refused.value.message)
 
 
-def test_a_form_without_a_boundary_is_refused(wire: Wire) -> None:
+def test_a_form_without_a_boundary_is_refused(emulator: EmulatorClient) -> None:
     body, headers = form(b"a")
-    seen = wire.ask(
+    seen = emulator.ask(
         "POST", "/v1/datasets?name=a&type=embed-input", body, headers | {"content-type": "multipart/form-data"}
     )
     assert (seen.status, seen.body["message"]) == (400, "invalid multipart form: no boundary")
 
 
-def test_of_a_large_upload_only_the_beginning_is_kept(wire: Wire) -> None:
+def test_of_a_large_upload_only_the_beginning_is_kept(emulator: EmulatorClient) -> None:
     line = b'{"text": "' + b"a" * 1_000 + b'"}\n'
     body, headers = form(line * 20_000)
-    made = wire.ask("POST", "/v1/datasets?name=large&type=embed-input", body, headers).body
-    assert wire.app.state.log[-1].received == len(body) > 20_000_000
-    wire.ask("GET", f"/v1/datasets/{made['id']}")
-    dataset = wire.ask("GET", f"/v1/datasets/{made['id']}").body["dataset"]
+    made = emulator.ask("POST", "/v1/datasets?name=large&type=embed-input", body, headers).body
+    assert emulator.app.state.log[-1].received == len(body) > 20_000_000
+    emulator.ask("GET", f"/v1/datasets/{made['id']}")
+    dataset = emulator.ask("GET", f"/v1/datasets/{made['id']}").body["dataset"]
     assert dataset["validation_status"] == "validated"
     assert dataset["dataset_parts"][0] | {"url": "", "samples": []} == {
         "id": f"{made['id']}-0", "name": "rows.jsonl", "url": "", "index": 0, "size_bytes": len(line) * 20_000,
@@ -454,9 +454,9 @@ def test_of_a_large_upload_only_the_beginning_is_kept(wire: Wire) -> None:
         ("name=a&type=embed-input", None, "data is required"),
     ],
 )
-def test_an_upload_is_refused(wire: Wire, query: str, data: bytes | None, sentence: str) -> None:
+def test_an_upload_is_refused(emulator: EmulatorClient, query: str, data: bytes | None, sentence: str) -> None:
     body, headers = form(data) if data is not None else (b"{}", KEY)
-    seen = wire.ask("POST", f"/v1/datasets?{query}", body, headers)
+    seen = emulator.ask("POST", f"/v1/datasets?{query}", body, headers)
     assert seen.status == 400 and sentence in seen.body["message"]
 
 
@@ -500,13 +500,13 @@ def test_files_are_read_by_another_reader() -> None:
         avro.encode("bytes", b"")
 
 
-def test_a_dataset_is_downloaded_without_a_key(wire: Wire, on: Clients) -> None:
+def test_a_dataset_is_downloaded_without_a_key(emulator: EmulatorClient, on: Clients) -> None:
     identity = cohere_sdk_calls.uploaded(on, "embed-input", cohere_sdk_calls.TEXTS)
-    seen = wire.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
+    seen = emulator.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
     assert (seen.status, seen.headers["content-type"]) == (200, "application/octet-stream")
     found: list[Any] = list(fastavro.reader(io.BytesIO(seen.data)))
     assert [row["text"] for row in found] == ["The sea is blue.", "The sand is yellow."]
-    assert wire.ask("GET", "/emulator/datasets/nobody/0", None, {}).status == 404
+    assert emulator.ask("GET", "/emulator/datasets/nobody/0", None, {}).status == 404
 
 
 # --- things that go through stages --------------------------------------------------------------------------
@@ -552,15 +552,15 @@ def test_a_finetuned_model_is_in_the_catalogue_while_it_lives(on: Clients) -> No
         on.v1.models.get(name)
 
 
-def test_a_key_that_is_none_of_ours_is_not_kept(wire: Wire, on: Clients) -> None:
+def test_a_key_that_is_none_of_ours_is_not_kept(emulator: EmulatorClient, on: Clients) -> None:
     source = cohere_sdk_calls.uploaded(on, "chat-finetune-input", cohere_sdk_calls.TALKS)
     settings = {"base_model": {"base_type": "BASE_TYPE_CHAT"}, "dataset_id": source,
                 "wandb": {"project": "p", "api_key": "hush"}}  # fmt: skip
-    made = wire.post("/v1/finetuning/finetuned-models", {"name": "a", "settings": settings})
+    made = emulator.post("/v1/finetuning/finetuned-models", {"name": "a", "settings": settings})
     assert made.status == 200 and b"hush" not in made.data
     connector = {"name": "a", "url": "https://example.com", "oauth": {"client_secret": "hush"},
                  "service_auth": {"type": "bearer", "token": "hush"}}  # fmt: skip
-    made = wire.post("/v1/connectors", connector)
+    made = emulator.post("/v1/connectors", connector)
     assert made.status == 200 and b"hush" not in made.data
 
 
@@ -568,19 +568,21 @@ def test_no_more_than_so_many_things_are_kept() -> None:
     items: Repository[int] = Repository(3)
     evicted = [items.add(str(number), number) for number in range(5)]
     assert evicted == [None, None, None, 0, 1] and list(items.newest_first()) == [4, 3, 2]
-    with running() as wire:
+    with running() as emulator:
         for _ in range(repository.MAX_ITEMS + 5):
-            assert wire.post("/v1/connectors", {"name": "a", "url": "https://example.com"}).status == 200
-        body = wire.ask("GET", "/v1/connectors?limit=1000").body
+            assert emulator.post("/v1/connectors", {"name": "a", "url": "https://example.com"}).status == 200
+        body = emulator.ask("GET", "/v1/connectors?limit=1000").body
         assert body["total_count"] == len(body["connectors"]) == repository.MAX_ITEMS
 
 
 def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "MAX_STORED_BYTES", 100)
-    with running() as wire:
+    with running() as emulator:
         body, headers = form(b'{"text": "' + b"a" * 28 + b'"}')  # 40 bytes
-        made = [wire.ask("POST", "/v1/datasets?name=a&type=embed-input", body, headers).body["id"] for _ in range(3)]
-        assert [wire.ask("GET", f"/v1/datasets/{identity}").status for identity in made] == [404, 200, 200]
+        made = [
+            emulator.ask("POST", "/v1/datasets?name=a&type=embed-input", body, headers).body["id"] for _ in range(3)
+        ]
+        assert [emulator.ask("GET", f"/v1/datasets/{identity}").status for identity in made] == [404, 200, 200]
 
 
 @pytest.mark.parametrize(
@@ -589,13 +591,13 @@ def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.Mon
      "/v1/connectors?offset=nan", "/v1/connectors?limit=1.5", "/v1/datasets?before=x",
      "/v1/datasets?validationStatus=x", "/v1/finetuning/finetuned-models?order_by=x"],
 )  # fmt: skip
-def test_a_bad_query_is_refused(wire: Wire, path: str) -> None:
-    assert wire.ask("GET", path).status == 400
+def test_a_bad_query_is_refused(emulator: EmulatorClient, path: str) -> None:
+    assert emulator.ask("GET", path).status == 400
 
 
-def test_pages_and_windows(wire: Wire) -> None:
-    names = [wire.post("/v1/connectors", {"name": f"n{n}", "url": "https://example.com"}).body for n in range(3)]
-    window = wire.ask("GET", "/v1/connectors?limit=2.0&offset=1").body["connectors"]
+def test_pages_and_windows(emulator: EmulatorClient) -> None:
+    names = [emulator.post("/v1/connectors", {"name": f"n{n}", "url": "https://example.com"}).body for n in range(3)]
+    window = emulator.ask("GET", "/v1/connectors?limit=2.0&offset=1").body["connectors"]
     assert [one["name"] for one in window] == ["n1", "n0"]
     assert {one["connector"]["id"][:2] for one in names} == {"n0", "n1", "n2"}
 
@@ -603,14 +605,14 @@ def test_pages_and_windows(wire: Wire) -> None:
 @pytest.mark.parametrize(
     "path", ["/v2/batches/x:cancel", "/v1/embed-jobs/x/cancel", "/v1/connectors/x/oauth/authorize"]
 )
-def test_an_action_needs_no_body(wire: Wire, path: str) -> None:
-    assert wire.ask("POST", path).status == 404  # not 400: nothing is called x
+def test_an_action_needs_no_body(emulator: EmulatorClient, path: str) -> None:
+    assert emulator.ask("POST", path).status == 404  # not 400: nothing is called x
 
 
-def test_a_classifier_needs_examples(wire: Wire) -> None:
+def test_a_classifier_needs_examples(emulator: EmulatorClient) -> None:
     two = cohere_sdk_calls.EXAMPLES[:2]
     for inputs in ([], ["a", ""], ["a"] * 97):
-        assert wire.post("/v1/classify", {"inputs": inputs, "examples": cohere_sdk_calls.EXAMPLES}).status == 400
+        assert emulator.post("/v1/classify", {"inputs": inputs, "examples": cohere_sdk_calls.EXAMPLES}).status == 400
     for body in (
         {},
         {"examples": two},
@@ -619,8 +621,8 @@ def test_a_classifier_needs_examples(wire: Wire) -> None:
         {"examples": [*two, {"text": "a", "label": "b"}]},
         {"model": A},
     ):
-        assert wire.post("/v1/classify", {"inputs": ["a"], **body}).status == 400
-    several = wire.post("/v1/classify", {"inputs": ["sunny", "rainy"], "examples": cohere_sdk_calls.EXAMPLES}).body
+        assert emulator.post("/v1/classify", {"inputs": ["a"], **body}).status == 400
+    several = emulator.post("/v1/classify", {"inputs": ["sunny", "rainy"], "examples": cohere_sdk_calls.EXAMPLES}).body
     assert [one["prediction"] for one in several["classifications"]] == ["good", "bad"]
     for one in several["classifications"]:
         assert sum(label["confidence"] for label in one["labels"].values()) == pytest.approx(1, abs=1e-5)
@@ -642,14 +644,16 @@ def wav(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def transcribe(wire: Wire, fields: dict[str, str], name: str | None = "a.wav", data: bytes = b"sound") -> Seen:
+def transcribe(
+    emulator: EmulatorClient, fields: dict[str, str], name: str | None = "a.wav", data: bytes = b"sound"
+) -> Seen:
     parts = [f'--b\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
     body = "".join(parts).encode()
     if name is not None:
         head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
         body += head.encode() + data + b"\r\n"
     headers = KEY | {"content-type": "multipart/form-data; boundary=b"}
-    return wire.ask("POST", "/v2/audio/transcriptions", body + b"--b--\r\n", headers)
+    return emulator.ask("POST", "/v2/audio/transcriptions", body + b"--b--\r\n", headers)
 
 
 @pytest.mark.parametrize(
@@ -661,8 +665,10 @@ def transcribe(wire: Wire, fields: dict[str, str], name: str | None = "a.wav", d
         ("a.MP3", b"12345", "5 bytes of sound"),
     ],
 )
-def test_a_transcription_says_how_long_the_recording_is(wire: Wire, name: str, data: bytes, length: str) -> None:
-    seen = transcribe(wire, SOUND | {"temperature": "0.5"}, name, data)
+def test_a_transcription_says_how_long_the_recording_is(
+    emulator: EmulatorClient, name: str, data: bytes, length: str
+) -> None:
+    seen = transcribe(emulator, SOUND | {"temperature": "0.5"}, name, data)
     assert seen.body == {"text": f"This is the Cohere emulator. It heard {length} (en)."}
 
 
@@ -686,18 +692,20 @@ def test_a_transcription_says_how_long_the_recording_is(wire: Wire, name: str, d
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
 def test_a_wrong_transcription_is_refused(
-    wire: Wire, fields: dict[str, str], name: str | None, data: bytes, sentence: str
+    emulator: EmulatorClient, fields: dict[str, str], name: str | None, data: bytes, sentence: str
 ) -> None:
-    seen = transcribe(wire, SOUND | fields, name, data)
+    seen = transcribe(emulator, SOUND | fields, name, data)
     assert seen.status == 400 and sentence in seen.body["message"]
 
 
-def test_what_follows_the_file_is_not_read(wire: Wire) -> None:
+def test_what_follows_the_file_is_not_read(emulator: EmulatorClient) -> None:
     """As Cohere's compatibility API wants the file last."""
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\na\r\n'
     body += b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
     body += b'--b\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n--b--\r\n'
-    seen = wire.ask("POST", "/v2/audio/transcriptions", body, KEY | {"content-type": "multipart/form-data; boundary=b"})
+    seen = emulator.ask(
+        "POST", "/v2/audio/transcriptions", body, KEY | {"content-type": "multipart/form-data; boundary=b"}
+    )
     assert (seen.status, seen.body["message"]) == (400, "language is required")
 
 
@@ -714,45 +722,45 @@ def pdf(*contents: bytes, compressed: bool = True) -> bytes:
     return file + b"%%EOF"
 
 
-def parse(wire: Wire, data: bytes, kind: str = "application/pdf", **fields: Any) -> Seen:
+def parse(emulator: EmulatorClient, data: bytes, kind: str = "application/pdf", **fields: Any) -> Seen:
     url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    return wire.post(
+    return emulator.post(
         "/v2/parse", {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": url}, **fields}
     )
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_the_text_of_a_pdf_file_is_read(wire: Wire, compressed: bool) -> None:
+def test_the_text_of_a_pdf_file_is_read(emulator: EmulatorClient, compressed: bool) -> None:
     one = b"BT /F1 24 Tf 72 720 Td (Invoice No. 7) Tj 0 -20 Td (Total: \\(42\\) \\200) Tj ET"
     two = b"q BT [(In)-20(voice)-300(two)] TJ T* <48692E> Tj ET Q BT (end) Tj ET"
-    body = parse(wire, pdf(one, b"q /Im0 Do Q", two, compressed=compressed)).body
+    body = parse(emulator, pdf(one, b"q /Im0 Do Q", two, compressed=compressed)).body
     pages = [page["markdown"]["content"] for page in body["pages"]]
     assert pages == ["Invoice No. 7\nTotal: (42) €", "Invoice two\nHi.\nend"]
     assert [page["index"] for page in body["pages"]] == [0, 1] and body["meta"]["billed_units"] == {"pages": 2}
-    blocks = parse(wire, pdf(b"BT (a) Tj ET"), output_format="blocks").body["pages"][0]
+    blocks = parse(emulator, pdf(b"BT (a) Tj ET"), output_format="blocks").body["pages"][0]
     assert blocks == {"index": 0, "type": "blocks", "blocks": [{"type": "text", "text": {"content": "a"}}]}
 
 
-def test_a_page_that_was_not_read_says_so(wire: Wire) -> None:
+def test_a_page_that_was_not_read_says_so(emulator: EmulatorClient) -> None:
     for data, kind, what in ((PIXEL_BYTES, "image/png", "pictures"), (pdf(b"q Q"), "application/pdf", "PDF files")):
-        page = parse(wire, data, kind).body["pages"][0]["markdown"]["content"]
+        page = parse(emulator, data, kind).body["pages"][0]["markdown"]["content"]
         assert f"does not read {what}" in page and f"{len(data)} bytes" in page
 
 
-def test_a_document_that_is_no_page_is_refused(wire: Wire) -> None:
-    assert parse(wire, b"hello").status == parse(wire, b"hello", "text/plain").status == 400
-    assert parse(wire, b"%PDF-1.4" + b"a" * 20_000_000).status == 400
-    assert parse(wire, pdf(b"BT (a) Tj ET"), model=A).status == 400
+def test_a_document_that_is_no_page_is_refused(emulator: EmulatorClient) -> None:
+    assert parse(emulator, b"hello").status == parse(emulator, b"hello", "text/plain").status == 400
+    assert parse(emulator, b"%PDF-1.4" + b"a" * 20_000_000).status == 400
+    assert parse(emulator, pdf(b"BT (a) Tj ET"), model=A).status == 400
 
 
 @pytest.mark.parametrize(
     "content",
     [b"BT " * 100_000, b"BT " + b"(" * 300_000 + b" ET", b"BT " + b"[" * 300_000 + b" ET", b"\0" * 50_000_000],
 )
-def test_a_hostile_pdf_file_is_read_soon(wire: Wire, content: bytes) -> None:
+def test_a_hostile_pdf_file_is_read_soon(emulator: EmulatorClient, content: bytes) -> None:
     begun = time.monotonic()
-    assert parse(wire, pdf(content)).status == 200
-    assert parse(wire, b"%PDF-1.4" + content[:5_000_000].replace(b"BT ", b"<<(")).status == 200
+    assert parse(emulator, pdf(content)).status == 200
+    assert parse(emulator, b"%PDF-1.4" + content[:5_000_000].replace(b"BT ", b"<<(")).status == 200
     assert time.monotonic() - begun < 5
 
 
@@ -760,7 +768,7 @@ def test_replaced_models_can_be_tuned_all_the_same() -> None:
     def factory() -> Starlette:
         return create_emulator([Model(name="mine")])
 
-    with running(factory) as wire, cohere_sdk_calls.clients(wire.url) as clients:
+    with running(factory) as emulator, cohere_sdk_calls.clients(emulator.url) as clients:
         cohere_sdk_calls.tuned(clients, "reranker-finetune-input", "BASE_TYPE_RERANK",
                            cohere_sdk_calls.lines({"query": "a", "relevant_passages": ["b"]}))  # fmt: skip
         assert len(clients.v1.models.list(endpoint="rerank").models) == 1

@@ -1,4 +1,4 @@
-"""The parts of the emulator that can be judged without a wire: tokens, vectors, patterns, instances, ranking."""
+"""The parts of the emulator that can be tested without a server: tokens, vectors, patterns, instances, ranking."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, R, Wire, running
+from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, EmulatorClient, R, running
 
 AYA, TRANSLATE = "c4ai-aya-expanse-32b", "command-a-translate-08-2025"
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
+def emulator() -> Iterator[EmulatorClient]:
     with running() as caller:
         yield caller
 
@@ -101,8 +101,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", ACCEPTED.values(), ids=ACCEPTED)
-def test_accepted(wire: Wire, fields: dict[str, Any]) -> None:
-    seen = wire.chat(**fields)
+def test_accepted(emulator: EmulatorClient, fields: dict[str, Any]) -> None:
+    seen = emulator.chat(**fields)
     assert seen.status == 200, seen.data
 
 
@@ -280,22 +280,22 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     REFUSED,
     ids=[f"{number}-{row[2].split(':')[-1].strip()[:40]}" for number, row in enumerate(REFUSED)],
 )
-def test_refused(wire: Wire, fields: dict[str, Any], status: int, sentence: str, stream: bool) -> None:
-    seen = wire.chat(**({"stream": stream} | fields))
+def test_refused(emulator: EmulatorClient, fields: dict[str, Any], status: int, sentence: str, stream: bool) -> None:
+    seen = emulator.chat(**({"stream": stream} | fields))
     assert seen.headers["content-type"] == "application/json"
     assert (seen.status, seen.body["message"][: len(sentence)]) == (status, sentence)
     assert list(seen.body) == ["id", "message"]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a':1}", b'{"a":NaN}', b'{"a":"\x07"}', b"[" * 3_000])
-def test_bad_json(wire: Wire, data: bytes) -> None:
-    seen = wire.post("/v2/chat", data)
+def test_bad_json(emulator: EmulatorClient, data: bytes) -> None:
+    seen = emulator.post("/v2/chat", data)
     assert seen.status == 400 and seen.body["message"].startswith("invalid json syntax: ")
 
 
 @pytest.mark.parametrize("data", [b"[]", b'"a"', b"null", b"1"])
-def test_a_body_that_is_no_object(wire: Wire, data: bytes) -> None:
-    assert wire.post("/v2/chat", data).body["message"].startswith("invalid type: parameter 'body'")
+def test_a_body_that_is_no_object(emulator: EmulatorClient, data: bytes) -> None:
+    assert emulator.post("/v2/chat", data).body["message"].startswith("invalid type: parameter 'body'")
 
 
 # --- the other endpoints ------------------------------------------------------------------------------------
@@ -383,12 +383,14 @@ ELSEWHERE = [("/v2/embed", *row) for row in EMBED] + [("/v2/rerank", *row) for r
     ELSEWHERE,
     ids=[f"{row[0]}-{number}" for number, row in enumerate(ELSEWHERE)],
 )
-def test_refused_elsewhere(wire: Wire, path: str, body: dict[str, Any], status: int, sentence: str) -> None:
-    seen = wire.post(path, body)
+def test_refused_elsewhere(
+    emulator: EmulatorClient, path: str, body: dict[str, Any], status: int, sentence: str
+) -> None:
+    seen = emulator.post(path, body)
     assert (seen.status, seen.body["message"][: len(sentence)]) == (status, sentence)
 
 
-def test_tokenize_only_warns_about_unknown_fields(wire: Wire) -> None:
-    seen = wire.post("/v1/tokenize", {"model": R7B, "text": "a", "extra": 1})
+def test_tokenize_only_warns_about_unknown_fields(emulator: EmulatorClient) -> None:
+    seen = emulator.post("/v1/tokenize", {"model": R7B, "text": "a", "extra": 1})
     assert seen.status == 200
     assert seen.headers["x-api-warning"] == "unknown field: parameter extra is not a valid field"
