@@ -70,7 +70,7 @@ class EmulatorClient:
         self.url = url
         self.app = app
 
-    def connect(self, timeout: float = 10) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=timeout)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Seen:

@@ -579,7 +579,7 @@ def test_an_endless_stream_ends_with_its_caller(theatre: Stage, surface: Surface
     before = settled(theatre)
     more: list[Step] = [Chunk(transcript(piece("x" * 1_000), done=False) * 20), Pause(0.001)]
     theatre.plays((Head(200, SSE), Chunk(BEGUN), *more * 20_000, End()))
-    connection = http.client.HTTPConnection(*theatre.gateway.address, timeout=10)
+    connection = http.client.HTTPConnection(*theatre.gateway.address, timeout=30)
     headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
     connection.request("POST", surface.path, json.dumps(surface.body), headers)
     answer = connection.getresponse()

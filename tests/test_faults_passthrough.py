@@ -145,7 +145,7 @@ def test_a_fault_is_passed_on_or_an_error(name: str, script: Any, streamed: bool
     theatre.plays(script)
     direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, timeout)
     theatre.plays(script)
-    result = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 10)
+    result = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 30)
     if name in STRICTER and result.status in (502, 504):
         assert result.end == "whole" and result.body.startswith(b'{"message":')
     else:
@@ -166,7 +166,7 @@ def test_addresses(address: Any, status: int, streamed: bool) -> None:
     timeout = Timeouts(connect=0.2 if status == 504 else 5, first_event=5)
     with address() as url, gateway_over(url, timeouts=timeout, **SETTINGS) as gateway:
         for _ in range(2):
-            result = ask(gateway.address, f"/cohere{PATH}", streamed, 10)
+            result = ask(gateway.address, f"/cohere{PATH}", streamed, 30)
             assert (result.end, result.status) == ("whole", status)
             assert list(json.loads(result.body)) == ["message"], "in Cohere's shape, and no address in it"
             assert "127.0.0.1" not in result.body.decode() and "invalid" not in result.body.decode()
@@ -177,5 +177,5 @@ def test_three_refusals_in_a_row_are_three_refusals(theatre: Stage) -> None:
     script = json_answer(429, {"message": "slow down"}, [("retry-after", "7")])
     theatre.plays(script, script, script)
     for _ in range(3):
-        result = ask(theatre.gateway.address, f"/cohere{PATH}", False, 10)
+        result = ask(theatre.gateway.address, f"/cohere{PATH}", False, 30)
         assert (result.end, result.status, json.loads(result.body)) == ("whole", 429, {"message": "slow down"})

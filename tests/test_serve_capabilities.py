@@ -28,7 +28,7 @@ def ask(base: str) -> tuple[dict[str, object], str]:
     request = urllib.request.Request(
         f"{base}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read()), answer.headers.get("x-gateway-notes", "")
 
 

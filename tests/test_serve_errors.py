@@ -632,17 +632,17 @@ REST = transcript(piece("ere."), CLOSED, end())
     ],
 )
 def test_after_the_first_event_the_time_out_between_events_counts(script: Script) -> None:
-    with stage(timeouts=Timeouts(first_event=2, between_events=IN_TIME)) as theatre:
+    with stage(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as theatre:
         began = time.monotonic()
         assert broken_off(theatre.asked(script, stream=True), "Hi th")["code"] == "upstream_timeout"
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
 
 
 def test_inside_a_body_the_time_out_between_events_counts() -> None:
-    with stage(timeouts=Timeouts(first_event=2, between_events=IN_TIME)) as theatre:
+    with stage(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as theatre:
         began = time.monotonic()
         assert theatre.asked((JSON_HEAD, Write(BODY[:40]), Pause(NEVER))).status == 504
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -417,7 +417,7 @@ def test_the_headers_that_the_caller_gets(own: Stage) -> None:
 
 def test_a_header_that_comes_twice_stays_twice(own: Stage) -> None:
     own.plays(json_answer(200, b"{}", (("x-api-warning", "one"), ("x-api-warning", "two"))))
-    connection = http.client.HTTPConnection(*own.gateway.address, timeout=10)
+    connection = http.client.HTTPConnection(*own.gateway.address, timeout=30)
     connection.request("GET", "/cohere/v1/models", headers={"authorization": "Bearer k"})
     assert connection.getresponse().headers.get_all("x-api-warning") == ["one", "two"]
     connection.close()
@@ -572,7 +572,7 @@ def test_each_event_is_relayed_when_it_comes(own: Stage) -> None:
     for number, gate in enumerate(gates):
         steps += [Pause(gate), Chunk(b'{"n":%d}\n' % number)]
     own.plays((*steps, End()))
-    connection = http.client.HTTPConnection(*own.gateway.address, timeout=10)
+    connection = http.client.HTTPConnection(*own.gateway.address, timeout=30)
     gates[0].set()
     connection.request("POST", "/cohere/v1/chat", json.dumps({"stream": True}), {"authorization": "Bearer k"})
     response = connection.getresponse()
@@ -600,7 +600,7 @@ BREAKS: list[tuple[str, Script]] = [
 def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
     with stage(timeouts=Timeouts(between_events=0.5 if "silent" in name else 20)) as on:
         on.plays(script)
-        connection = http.client.HTTPConnection(*on.gateway.address, timeout=10)
+        connection = http.client.HTTPConnection(*on.gateway.address, timeout=30)
         headers = {"authorization": "Bearer k", "x-request-id": "broken"}
         connection.request("POST", V2, json.dumps({**ASKED, "stream": True}), headers)
         response = connection.getresponse()

@@ -525,7 +525,7 @@ def test_a_body_that_is_no_json_is_refused(gateway: Gateway) -> None:
 
 def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI) -> None:
     made = sdk.responses.create(model=A, input="Hello")
-    connection = http.client.HTTPConnection(*gateway.address, timeout=10)
+    connection = http.client.HTTPConnection(*gateway.address, timeout=30)
     try:
         for _ in range(2):
             connection.request("POST", f"/v1/responses/{made.id}/cancel", b'{"why":"not"}')

@@ -69,7 +69,7 @@ class Caller:
 
     def hear(self) -> Any:
         """The next message."""
-        message = self.connection.recv(timeout=10)
+        message = self.connection.recv(timeout=30)
         assert isinstance(message, str), "an event is text"
         return json.loads(message)
 

@@ -334,7 +334,7 @@ async def test_locked_by_somebody_else(url: str) -> None:
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await store.save(stored())
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 10
         assert await store.save(stored())
         assert await store.ping()
 
@@ -557,7 +557,7 @@ async def test_a_wire_that_falls_silent(wire: Wire) -> None:
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable, match="in time"):
                 await store.save(stored("resp_2"))
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 10
         await wire.join()
         assert await _soon(store.ping)
         assert await store.get(OWNER, "resp_1")
@@ -681,11 +681,11 @@ def test_a_thread_that_hangs_is_left_behind(file: Path) -> None:
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await database.write(hangs)
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 10
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await store.save(stored())  # it waits for its turn, and that is bounded as well
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 10
         finally:
             free.set()
         assert await _soon(store.ping)

@@ -195,7 +195,7 @@ class Process:
     def chat(self, **fields: Any) -> bytes:
         """A whole answer over a connection of its own."""
         data = request_bytes(**fields).replace(b"\r\nhost", b"\r\nconnection: close\r\nhost", 1)
-        return raw_request("127.0.0.1", self.port, data, timeout=10)
+        return raw_request("127.0.0.1", self.port, data, timeout=30)
 
 
 def _listens(pid: int, port: int) -> bool:
