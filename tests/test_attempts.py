@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,9 +118,12 @@ class Script:
 
     outcomes: list[StubResponse | BaseException | asyncio.Event]
     keys: list[str] = field(default_factory=list)
+    frames: list[str] = field(default_factory=list)
 
     async def send(self, key: str, last_deadline: float) -> Any:
         self.keys.append(key)
+        names = [frame.f_code for frame, _ in traceback.walk_stack(sys._getframe())]
+        self.frames = [name.co_name for name in names if "/gateway/upstream/" in name.co_filename]
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, BaseException):
             raise outcome
@@ -207,6 +212,18 @@ def test_a_wait_for_a_slot_is_observed() -> None:
 async def enter(attempts: Attempts) -> None:
     async with attempts:
         pass
+
+
+def test_a_call_is_sent_two_frames_below_its_caller() -> None:
+    """Each frame is paid for by every request, and again by every chunk that it waits for."""
+
+    async def main() -> None:
+        shared, _ = resources()
+        script = Script([StubResponse()])
+        await enter(call(shared, script))
+        assert script.frames == ["_attempt", "__aenter__"]
+
+    run(main)
 
 
 # --- breakers -----------------------------------------------------------------------------------------------

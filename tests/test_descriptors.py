@@ -31,19 +31,19 @@ ANY_KEY = ConnectionKey("cohere.example", 443, True, True, None, None, None)
 ASKS = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
-def open_files(server: Process) -> int:
-    return len(os.listdir(f"/proc/{server.id}/fd"))
+def open_files(worker: int) -> int:
+    return len(os.listdir(f"/proc/{worker}/fd"))
 
 
-def cpu_seconds(server: Process) -> float:
-    fields = Path(f"/proc/{server.id}/stat").read_text().rpartition(")")[2].split()
+def cpu_seconds(worker: int) -> float:
+    fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def limit(server: Process, count: int) -> None:
-    """Sets the number of descriptors that the running process may have."""
-    _, hard = resource.prlimit(server.id, resource.RLIMIT_NOFILE)
-    resource.prlimit(server.id, resource.RLIMIT_NOFILE, (count, hard))
+def limit(worker: int, count: int) -> None:
+    """Sets the number of descriptors that a running process may have."""
+    _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (count, hard))
 
 
 @contextlib.contextmanager
@@ -59,7 +59,8 @@ def troubles(server: Process) -> list[str]:
 def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_are_more() -> None:
     with ScriptedUpstream(answered()).run_in_thread() as upstream:
         with process(COHERE_BASE_URL=upstream.url, COHERE_API_KEY="server-key") as server:
-            limit(server, 80)
+            (worker,) = server.workers
+            limit(worker, 80)
             with connections(server, 200) as callers:
                 # The first ones are served all the while, their calls to Cohere too.
                 callers[0].sendall(ASKS)
@@ -68,11 +69,11 @@ def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_a
                 assert b" 200 " in reads_until(callers[1], b'"finish_reason":"stop"')
                 awaited(lambda: len(troubles(server)) == 1)
                 assert "descriptors" in troubles(server)[0]
-                used, lines = cpu_seconds(server), len(server.written)
+                used, lines = cpu_seconds(worker), len(server.written)
                 time.sleep(SECONDS)
-                assert cpu_seconds(server) - used < SECONDS / 4, "it spins"
+                assert cpu_seconds(worker) - used < SECONDS / 4, "it spins"
                 assert len(server.written) - lines <= 2, server.written[-3:]
-                assert open_files(server) <= 70
+                assert open_files(worker) <= 70
                 callers[-1].settimeout(0.2)
                 callers[-1].sendall(ASKS)
                 with pytest.raises(TimeoutError):
@@ -88,18 +89,19 @@ def test_a_call_without_a_descriptor_is_no_failure_of_coheres() -> None:
     settings = {"GATEWAY_BREAKER_FAILURES": "3", "GATEWAY_RETRIES_COUNT": "0"}
     with ScriptedUpstream(answered()).run_in_thread() as upstream:
         with process(COHERE_BASE_URL=upstream.url, COHERE_API_KEY="server-key", **settings) as server:
+            (worker,) = server.workers
             with connections(server, 8) as callers:
                 for caller in callers:  # they are accepted, and all that is loaded late is loaded
                     caller.sendall(ASKS)
                     reads_until(caller, b"}")
-                limit(server, 3)
+                limit(worker, 3)
                 for number, caller in enumerate(callers):
                     caller.sendall(request_bytes(f"call-{number}"))
                     response = reads_until(caller, b"}}")
                     assert response.startswith(b"HTTP/1.1 503") and b"out_of_descriptors" in response
                     assert b"retry-after: 1\r\n" in response
                 assert not upstream.requests
-                limit(server, 1000)
+                limit(worker, 1000)
                 callers[0].sendall(request_bytes("after"))
                 assert reads_until(callers[0], b"}").startswith(b"HTTP/1.1 200")
             assert not [line for line in troubles(server) if "circuit breaker" in line]
