@@ -99,7 +99,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
     # The second attempt is buffered because the first was: Cohere must not be asked to stream what is read whole.
-    buffered = attempt > 1 or bool(plan.only) or format_plan.instructed
+    buffered = attempt > 1 or bool(plan.only) or format_plan.instructed or format_plan.unenforced
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     instructions = [*plan.instructions, *format_plan.instructions]

@@ -43,7 +43,7 @@ class FormatPlan(Struct, frozen=True):
     """How the wish is fulfilled. tool: the tool that stands for the answer; transforms: in their order.
 
     enforceable: the model was only told, and if it did not listen, Cohere can be made to compile the schema.
-    instructed: it was only told.
+    instructed: it was only told. unenforced: Cohere compiles a part of the schema only, and all of it was promised.
     """
 
     response_format: cohere.ResponseFormat | UnsetType = UNSET
@@ -53,6 +53,7 @@ class FormatPlan(Struct, frozen=True):
     checked: bool = False
     instructed: bool = False
     enforceable: bool = False
+    unenforced: bool = False
 
 
 NOTHING = FormatPlan()
@@ -116,6 +117,7 @@ def plan_response_format(
         instructions=(_instruction(wish.schema),) if again and removed else (),
         transforms=(*unwrap, *_checks(wish)),
         checked=wish.strict,
+        unenforced=wish.strict and bool(removed),
     )
 
 
