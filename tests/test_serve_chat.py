@@ -512,7 +512,6 @@ def test_nothing_to_note(demo: Gateway, field: str) -> None:
         ({"logit_bias": {"1": 1}}, "logit_bias"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"max_tokens": 999_999}, "max_tokens"),
-        ({"messages": [USER, {"role": "user", "content": "x", "name": "a"}]}, "messages[1].name"),
     ],
 )
 @pytest.mark.parametrize("value", ["true", "True", " true "])

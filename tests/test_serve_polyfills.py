@@ -230,11 +230,21 @@ def test_or_a_refusal_by_setting() -> None:
         assert choice["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("strict_failures", ["error", "refusal"])
-def test_a_streamed_answer_that_misses_its_schema_ends_in_an_error(strict_failures: str) -> None:
-    """Whatever the setting: what was told of it cannot be taken back."""
-    with stage(strict_failures=strict_failures) as on:
-        seen = on.asked(event_stream(transcript(*story('{"name": "A"}'))), model=A, response_format=FORMAT, stream=True)
+def test_a_stream_that_misses_its_schema_twice_is_an_error() -> None:
+    """It is checked before it is shown, as Cohere compiles a part of this schema only."""
+    with stage() as on:
+        on.plays(answered('{"name": "A"}'))
+        seen = on.gateway.chat(model=A, response_format=FORMAT, stream=True)
+        assert seen.error["code"] == "structured_output_invalid"
+        assert len(cohere_requests(on)) == 2 and not any(body.get("stream") for body in cohere_requests(on))
+
+
+def test_a_stream_is_shown_as_it_comes_where_cohere_compiles_all_of_its_schema() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    whole_schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    with stage() as on:
+        script = event_stream(transcript(*story('{"b": 1}')))
+        seen = on.asked(script, model=A, response_format=whole_schema, stream=True)
         assert json.loads(seen.frames[-1])["error"]["code"] == "structured_output_invalid"
 
 

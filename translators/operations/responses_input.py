@@ -248,8 +248,8 @@ class InputReader:
         if stored is None:
             message = f"Item with id '{item.id}' not found: only items that were stored can be referred to"
             raise NotStored(f"{where}.id", message, "item_not_found")
-        self._seen.add(item.id)
         self._item(Raw(stored), where)
+        self._seen.add(item.id)
 
 
 _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
