@@ -324,6 +324,8 @@ EMBED: list[tuple[dict[str, Any], int, str]] = [
     (embed(texts=["a"], output_dimension=300), 400, "invalid request: output_dimension must be one of 256, 512, 1024"),
     (embed(texts=["a"], output_dimension=1024, model="embed-english-v3.0"), 400, "invalid request: output_dimension"),
     (embed(texts=["a"], embedding_types=["float64"]), 400, "invalid request: embedding_types must be one of"),
+    (embed(texts=["a"], embedding_types=["int8", "ubinary"], model="embed-v5.0-pro"), 400,
+     "invalid request: embedding_types must be one of float, int8, binary, base64 - received ubinary"),
     (embed(texts=["a"], embedding_types=[]), 400, "embedding_types parameter is required"),
     (embed(texts=["a"], embedding_types="float"), 400, "invalid type: parameter 'embedding_types' is of type string"),
     (embed(texts=["a b c d"], max_tokens=2, truncate="NONE"), 400, "too many tokens: size limit exceeded by 2 tokens."),

@@ -68,7 +68,7 @@ def create(request: Request) -> Response:
     validation.fields(body, FIELDS, "embed-jobs")
     if not body.get("input_type"):
         raise invalid_request("valid input_type must be provided with the provided model")
-    validation.check_embedding_types(body.get("embedding_types") or ())
+    validation.check_embedding_types(body.get("embedding_types") or (), model)
     source = datasets.find_usable(body.get("dataset_id"), ("embed-input",), request.emulator)
     job = EmbedJob(
         id=str(uuid.uuid4()),

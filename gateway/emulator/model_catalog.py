@@ -49,6 +49,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     hidden_documents: int = 1_200
     dimensions: tuple[int, ...] = ()  # embed; the first is the default
     multimodal: bool = False  # embed: inputs of several parts, output_dimension, any number of images
+    unsupported_types: tuple[str, ...] = ()  # embed: embedding types that it rejects
     lowercase: bool = False  # embed: the response repeats the texts in lower case
     space: str = ""  # embed: models of one space give the same vectors
     spans: bool = False  # rerank: relevant_spans
@@ -109,8 +110,9 @@ MODELS: tuple[Model, ...] = (
           hidden_system=12),
     *(Model(name=f"tiny-aya-{region}", context_length=8_192, max_output=8_192, hidden=8, hidden_system=12, v1=False)
       for region in ("global", "earth", "fire", "water")),
-    _embed("embed-v5.0-pro", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5"),
-    _embed("embed-v5.0-fast", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5"),
+    # Their announcement names float, int8 and binary; whether base64 is accepted is not known.
+    *(_embed(f"embed-v5.0-{size}", (2048, 256, 512, 768, 1024, 1536), multimodal=True, space="v5",
+             unsupported_types=("uint8", "ubinary")) for size in ("pro", "fast")),
     _embed("embed-v4.0", (1536, 256, 512, 1024), multimodal=True, space="v4", default_endpoints=("embed",)),
     _embed("embed-english-v3.0", (1024,), context_length=512, space="english-v3"),
     _embed("embed-multilingual-v3.0", (1024,), context_length=512, space="multilingual-v3"),
@@ -139,8 +141,6 @@ REMOVED: dict[str, tuple[str, str]] = {
             "command-r-plus",
             "command",
             "command-light",
-            "command-nightly",
-            "command-light-nightly",
         ),
         ("September 15, 2025", "command"),
     ),

@@ -256,17 +256,18 @@ def embed(body: Body, model: Model) -> None:
         if not model.multimodal:
             raise invalid_request("inputs is not supported for this model.")  # guessed
         tool_validation.check_embed_inputs(content)
-    check_embedding_types(body.get("embedding_types") or ())
+    check_embedding_types(body.get("embedding_types") or (), model)
     if body.get("embedding_types") == []:
         raise bad_request("embedding_types parameter is required")
     _check_dimension(body.get("output_dimension"), model)
 
 
-def check_embedding_types(types: Iterable[str]) -> None:
-    """Check that all embedding types exist."""
+def check_embedding_types(types: Iterable[str], model: Model) -> None:
+    """Check that the model has all embedding types."""
+    supported = [kind for kind in EMBEDDING_TYPES if kind not in model.unsupported_types]
     for kind in types:
-        if kind not in EMBEDDING_TYPES:
-            choices = ", ".join(EMBEDDING_TYPES)
+        if kind not in supported:
+            choices = ", ".join(supported)
             raise invalid_request(f"embedding_types must be one of {choices} - received {kind}")  # guessed
 
 
