@@ -220,7 +220,7 @@ def test_notes(theatre: Stage) -> None:
 
     assert noted("adjusted", "temperature") == 1
     assert noted("ignored", "logit_bias") == 1
-    assert noted("ignored", "messages") == 1
+    assert noted("emulated", "messages") == 1
     assert noted("ignored", "other") == 1
 
 

@@ -210,6 +210,16 @@ class Supervisor:
     # --- workers -------------------------------------------------------------------------------------------
 
     def _start(self, worker: _Worker) -> None:
+        """Starts a process, or tries again later where the system has none to give. Raises WorkersFailed at first."""
+        try:
+            self._spawn_process(worker)
+        except OSError as error:
+            if not self._announced:
+                raise WorkersFailed(f"no worker can be started: {error.strerror}") from error
+            self._log.message(f"{worker.name} cannot be started: {error.strerror}; it is tried again")
+            worker.restart_at = time.monotonic() + RESTART_DELAYS[-1]
+
+    def _spawn_process(self, worker: _Worker) -> None:
         messages, their_messages = self._spawn.Pipe()
         traceback, their_traceback = self._spawn.Pipe(duplex=False)
         os.set_blocking(traceback.fileno(), False)

@@ -6,6 +6,8 @@ supervised.py deaths                two workers that die as soon as they are rea
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +31,18 @@ def die(link: WorkerLink) -> NoReturn:
     sys.exit(3)
 
 
+class Short(Supervisor):
+    """The third process that it starts is one too many for the system."""
+
+    started = 0
+
+    def _spawn_process(self, worker: Any) -> None:
+        self.started += 1
+        if self.started == 3:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        super()._spawn_process(worker)
+
+
 def no_arguments(*_: object) -> tuple[Any, ...]:
     return ()
 
@@ -44,6 +58,6 @@ if __name__ == "__main__":
     supervisor.RESTART_DELAYS = (0.0,)
     roles = [WorkerRole("worker", die, no_arguments)] * 2
     try:
-        Supervisor(roles, Log(requests=False), lambda: print("announced", flush=True), 5.0, 1.0, []).run()
+        Short(roles, Log(requests=False), lambda: print("announced", flush=True), 5.0, 1.0, []).run()
     except WorkersFailed as error:
         sys.exit(str(error))
