@@ -512,6 +512,7 @@ def test_nothing_to_note(demo: Gateway, field: str) -> None:
         ({"logit_bias": {"1": 1}}, "logit_bias"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"max_tokens": 999_999}, "max_tokens"),
+        ({"messages": [USER, {"role": "user", "content": "x", "color": "a"}]}, "messages[1].color"),
     ],
 )
 @pytest.mark.parametrize("value", ["true", "True", " true "])

@@ -269,7 +269,7 @@ def test_what_is_not_there_is_told_as_open_responses_wants_it(served: Gateway, c
 
 
 FAILURES: dict[str, dict[str, Any]] = {
-    "refused here": {"input": [{"type": "nonsense"}]},
+    "refused here": {"input": [{"role": "nobody", "content": "x"}]},
     "refused by Cohere": {"model": f"{A}@429"},
     "broken": {"model": f"{A}@cut"},
 }
@@ -372,7 +372,7 @@ def test_a_response_cannot_be_steered(caller: Caller) -> None:
 
 def test_what_is_wrong_with_a_prepared_response_is_told(caller: Caller) -> None:
     assert caller.error(generate=False, model=...)["error"]["param"] == "model"
-    assert caller.error(generate=False, input=[{"type": "nonsense"}])["error"]["param"] == "input[0].type"
+    assert caller.error(generate=False, input=[{"role": "nobody", "content": "x"}])["error"]["param"] == "input[0].role"
     assert caller.ask(generate=False, user="a")[0]["gateway_notes"] == "user ignored (Cohere keeps no end-user ids)"
 
 
@@ -441,7 +441,7 @@ BAD: dict[str, tuple[Any, str | None, str]] = {
     "two documents": ('{"type":"response.create"}{}', None, "invalid_json"),
     "no type": ("{}", "type", "missing_required_parameter"),
     "a type that is none": ({"type": 5}, "type", "invalid_type"),
-    "an unknown type": ({"type": "response.steer", "input": "a"}, "type", "invalid_value"),
+    "an unknown type": ({"type": "response.stare", "input": "a"}, "type", "invalid_value"),
     "an empty lane": ({"type": "response.create", "stream_id": ""}, "stream_id", "invalid_value"),
     "a long lane": ({"type": "response.create", "stream_id": "a" * 257}, "stream_id", "invalid_value"),
     "a lane with a blank": ({"type": "response.create", "stream_id": "a b"}, "stream_id", "invalid_value"),
@@ -450,9 +450,9 @@ BAD: dict[str, tuple[Any, str | None, str]] = {
     "background": ({"type": "response.create", "background": True}, "background", "unsupported_value"),
     "no model": ({"type": "response.create", "input": "Hi"}, "model", "missing_required_parameter"),
     "no input": ({"type": "response.create", "model": A}, "input", "missing_required_parameter"),
-    "an unknown item": (
-        {"type": "response.create", "model": A, "input": [{"type": "nonsense"}]},
-        "input[0].type",
+    "an unknown role": (
+        {"type": "response.create", "model": A, "input": [{"role": "nobody", "content": "x"}]},
+        "input[0].role",
         "invalid_value",
     ),
     "the request in a box": (

@@ -128,7 +128,7 @@ class InputReader:
             return
         item = decode_field(where, decoder, raw, self._notes)
         if item.id and name != "item_reference":
-            if item.id in self._seen and answer_id(item.id):
+            if item.id in self._seen and answer_id(item.id) and where.startswith("input"):
                 return  # our own item, sent again beside `previous_response_id`
             self._seen.add(item.id)
         _READ[type(item)](self, item, where)
