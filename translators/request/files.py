@@ -131,7 +131,7 @@ def _split(data: str, name: str, where: str) -> tuple[str, str, bool]:
     kind = (match[1] or "").lower() if match else ""
     if kind in ("", "application/octet-stream"):
         kind = TYPES_BY_EXTENSION.get(extension, "") or next(
-            (known for start, known in SIGNATURES.items() if payload.startswith(start)), ""
+            (of_signature for start, of_signature in SIGNATURES.items() if payload.startswith(start)), ""
         )
     if not kind and extension in OFFICE:
         raise _unsupported(where, f".{extension}")

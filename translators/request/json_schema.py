@@ -318,12 +318,12 @@ def _json_type(name: str | list[Any], changes: dict[str, str]) -> Any:
     if name in _JSON_TYPES:
         return name
     lower = name.lower()
-    known = lower if lower in _JSON_TYPES else TYPE_NAMES.get(lower, "any" if lower == "any" else name)
-    if known != name:
-        changes[f"type {name}"] = known
+    json_type = lower if lower in _JSON_TYPES else TYPE_NAMES.get(lower, "any" if lower == "any" else name)
+    if json_type != name:
+        changes[f"type {name}"] = json_type
     elif name == "any":
         changes["type any"] = "no type"
-    return known
+    return json_type
 
 
 def _lift_required(clean: dict[str, Any], changes: dict[str, str]) -> None:
