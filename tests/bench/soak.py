@@ -62,7 +62,7 @@ class Kind:
 
 def http(method: str, path: str, body: Any = None) -> bytes:
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nhost: soak\r\nauthorization: Bearer soak\r\nconnection: close\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer soak\r\nconnection: close\r\n"
     length = f"content-type: application/json\r\ncontent-length: {len(data)}\r\n" if data else ""
     return f"{head}{length}\r\n".encode() + data
 
