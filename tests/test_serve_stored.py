@@ -391,6 +391,19 @@ def test_an_image_is_kept_for_models_that_see(gateway: Gateway) -> None:
     assert seen["data"][0]["content"] == [{**image, "detail": "auto"}]
 
 
+def test_an_item_that_a_request_may_have_is_taken_and_noted(gateway: Gateway) -> None:
+    """A type that nobody knows, and a call that was cut: a request with them is answered, so a conversation has them."""
+    cut = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"}
+    seen = gateway.ask("POST", "/v1/conversations", {"items": [{"type": "telepathy"}, cut]})
+    assert seen.status == 200
+    assert seen.headers["x-gateway-notes"] == "items[].type telepathy ignored (not known to Cohere)"
+    items = gateway.ask("GET", f"/v1/conversations/{seen.body['id']}/items?order=asc").body["data"]
+    assert [item["type"] for item in items] == ["telepathy", "function_call"]
+    assert items[1]["arguments"] == "{"
+    answer = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "conversation": seen.body["id"]})
+    assert answer.status == 200
+
+
 def test_a_wrong_item_adds_none(gateway: Gateway) -> None:
     made = gateway.ask("POST", "/v1/conversations", {}).body["id"]
     path = f"/v1/conversations/{made}/items"

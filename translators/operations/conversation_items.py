@@ -60,13 +60,16 @@ def _check(item: dict[str, Any], path: str, notes: Notes) -> None:
 
     The check is the translation of a request that holds the item.
     """
-    before = []
-    call_id = item.get("call_id") or item.get("id")
-    if str(item.get("type")).endswith("_call_output") and isinstance(call_id, str):
-        # Its call may be in the conversation already, or come with it.
+    before: list[dict[str, Any]] = []
+    after: list[dict[str, Any]] = [{"role": "user", "content": "any"}]
+    kind, call_id = str(item.get("type")), item.get("call_id") or item.get("id")
+    # The call of an output, and the output of a call, may be in the conversation already, or come later.
+    if kind.endswith("_call_output") and isinstance(call_id, str):
         before = [{"type": "function_call", "call_id": call_id, "name": "any", "arguments": "{}"}]
+    elif kind in ("function_call", "custom_tool_call") and isinstance(call_id, str):
+        after.insert(0, {"type": f"{kind}_output", "call_id": call_id, "output": "any"})
     input_path = f"input[{len(before)}]"
-    request = {"model": "none", "input": [*before, item, {"role": "user", "content": "any"}]}
+    request = {"model": "none", "input": [*before, item, *after]}
     try:
         call = responses.request(_encode(request), Context(ResponseIdentity(0, "0"), strict=notes.strict))
     except InvalidField as error:
@@ -76,7 +79,8 @@ def _check(item: dict[str, Any], path: str, notes: Notes) -> None:
         raise InvalidField(param.replace(input_path, path), message, failed.code or "invalid_value") from error
     for note in call.notes:
         if note.kind is Kind.IGNORED:
-            notes.inform(note.field, note.text.replace(input_path, path))
+            text = note.text.replace(input_path, path).replace("input[]", "items[]")
+            notes.inform(note.field, text)
 
 
 def encode_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
