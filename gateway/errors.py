@@ -59,7 +59,7 @@ class Meaning(Struct, frozen=True):
     when: str = ""
 
 
-_INVALID, _SERVER = "invalid_request_error", "server_error"
+_INVALID, _SERVER, _LIMIT = "invalid_request_error", "server_error", "rate_limit_error"
 
 ERRORS: Mapping[str, Meaning] = {
     "bad_request": Meaning(400, _INVALID, "bad_request", "the request cannot be processed; the message says why"),
@@ -94,6 +94,15 @@ ERRORS: Mapping[str, Meaning] = {
     "target_too_long": Meaning(414, _INVALID, "uri_too_long", "the URL is longer than 8 KiB"),
     "wrong_content_type": Meaning(
         415, _INVALID, "unsupported_media_type", "the content type is not supported, or the body is compressed"
+    ),
+    "socket_share": Meaning(
+        429, _LIMIT, "websocket_connection_limit_reached", "the caller has `max_websockets_per_caller` of them open"
+    ),
+    "background_share": Meaning(
+        429,
+        _LIMIT,
+        "too_many_in_background",
+        "the caller has `max_background_responses_per_caller` under way",
     ),
     "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded", "every Cohere key is at its rate limit"),
     "head_too_large": Meaning(431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100"),

@@ -19,6 +19,7 @@ RELOADED = frozenset(
         *(
             "body_limit",
             "max_websockets",
+            "max_websockets_per_caller",
             "usage_base",
             "extra_upstream_fields",
             "strict_failures",

@@ -24,6 +24,7 @@ from gateway.state import conversation_state
 from gateway.store.errors import StoreUnavailable
 from gateway.store.store import Store
 from support.app import (
+    CALLER_KEY,
     CLOSED,
     A,
     Gateway,
@@ -482,6 +483,29 @@ def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pyt
         for id in (ids[0], ids[2]):
             assert poll(scene.gateway, id)["status"] == "completed"
         awaited(lambda: scene.gateway.metrics()["gateway_background_responses_in_flight"] == 0)
+
+
+def test_one_caller_cannot_take_all_places(database: str) -> None:
+    go_on = Signal()
+    limits: dict[str, Any] = {"max_background_responses": 1, "max_background_responses_per_caller": 3}
+    with stage(database_url=database, **limits, timeouts=Timeouts(shutdown=1)) as scene:
+        scene.plays(late(go_on))
+        first = [begin(scene.gateway).body["id"] for _ in range(3)]
+        poll(scene.gateway, first[0], "in_progress")
+        seen = begin(scene.gateway)
+        assert (seen.status, seen.error["code"]) == (429, "too_many_in_background")
+        assert "your background responses" in seen.error["message"]
+        scene.gateway.key = "another-caller"
+        other = begin(scene.gateway)
+        assert other.status == 200
+        go_on.set()
+        assert poll(scene.gateway, other.body["id"])["status"] == "completed"
+        scene.gateway.key = CALLER_KEY
+        for id in first:
+            assert poll(scene.gateway, id)["status"] == "completed"
+        assert begin(scene.gateway).status == 200
+        calls = [one.headers["authorization"][0] for one in scene.upstream.requests if one.method == "POST"]
+        assert calls.index("Bearer another-caller") == 2, "callers take turns"
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])

@@ -392,7 +392,7 @@ def test_an_image_is_kept_for_models_that_see(gateway: Gateway) -> None:
 
 
 def test_an_item_that_a_request_may_have_is_taken_and_noted(gateway: Gateway) -> None:
-    """A type that nobody knows, and a call that was cut: a request with them is answered, so a conversation has them."""
+    """A type that nobody knows, and a call that was cut: a request may have them, so a conversation may."""
     cut = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"}
     seen = gateway.ask("POST", "/v1/conversations", {"items": [{"type": "telepathy"}, cut]})
     assert seen.status == 200

@@ -512,6 +512,45 @@ def test_a_message_that_is_too_large(served: Gateway) -> None:
         assert caught.value.rcvd is not None and caught.value.rcvd.code == 1009
 
 
+def frame(opcode: int, payload: bytes = b"", *, first: int = 0x80, masked: bool = True) -> bytes:
+    """A frame as a client sends it, or as none should. first: the flags of the first byte."""
+    length = bytes([(0x80 if masked else 0) | len(payload)])
+    return bytes([first | opcode]) + length + (bytes(4) if masked else b"") + payload
+
+
+TEXT, CONTINUATION = 1, 0
+BREAKS: dict[str, tuple[bytes, int]] = {
+    "an opcode that nobody has defined": (frame(3), 1002),
+    "a bit that is reserved": (frame(TEXT, b"{}", first=0xC0), 1002),
+    "no mask": (frame(TEXT, b"{}", masked=False), 1002),
+    "a continuation of nothing": (frame(CONTINUATION, b"{}"), 1002),
+    "a fragment of a ping": (frame(9, first=0), 1002),
+    "a text that is no UTF-8": (frame(TEXT, b"\xff\xfe"), 1007),
+    "fragments without a byte": (frame(TEXT, first=0) + frame(CONTINUATION, first=0) * 200, 1009),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_breaks_the_protocol_is_closed_with_its_code(served: Gateway, name: str) -> None:
+    data, code = BREAKS[name]
+    with opened(served) as caller:
+        caller.connection.socket.sendall(data)
+        with pytest.raises(ConnectionClosed) as caught:
+            caller.hear()
+        assert caught.value.rcvd is not None and caught.value.rcvd.code == code
+
+
+def test_empty_fragments_within_reason_are_a_message(served: Gateway) -> None:
+    body = json.dumps({"type": "response.create", "model": A, "input": "Hi", "store": False}).encode()
+    assert len(body) < 126
+    with opened(served) as caller:
+        empty = frame(TEXT, first=0) + frame(CONTINUATION, first=0) * 90
+        for _ in range(2):
+            caller.connection.socket.sendall(empty + frame(CONTINUATION, body))
+            while (told := caller.hear())["type"] != "response.completed":
+                assert told["type"] != "error"
+
+
 def test_no_compression_is_negotiated(served: Gateway) -> None:
     """What is decompressed has no bound in Hypercorn; `hypercorn_patches.py` sees to it that nothing is compressed."""
     with opened(served) as caller:
@@ -667,6 +706,27 @@ def test_sockets_are_bounded(served: Gateway) -> None:
         gateway.log.wait(lambda line: line.get("operation") == "socket" and line["status"] == 101)
         with opened(gateway) as caller:
             assert caller.response(store=False)["status"] == "completed"
+
+
+def test_one_caller_cannot_open_all_sockets(theatre: Stage) -> None:
+    with gateway_over(theatre.upstream.url, max_websockets=3, max_websockets_per_caller=2) as gateway:
+        one, other = ({"authorization": f"Bearer {key}"} for key in ("one", "other"))
+        with opened(gateway, one), opened(gateway, one):
+            status, error = refused(gateway, one)
+            assert (status, error["code"]) == (429, "websocket_connection_limit_reached")
+            assert "You have too many" in error["message"]
+            with opened(gateway, other):
+                assert refused(gateway, other)[0] == 503
+        gateway.log.wait(lambda line: line.get("operation") == "socket" and line["status"] == 101)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            try:
+                with opened(gateway, one):
+                    break
+            except InvalidStatus:
+                time.sleep(0.02)
+        else:
+            raise AssertionError("sockets that are closed count no more")
 
 
 # --- leaving ------------------------------------------------------------------------------------------------

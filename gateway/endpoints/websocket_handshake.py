@@ -5,6 +5,7 @@ A refusal is an ordinary HTTP response in place of the upgrade. Open sockets are
 Which web pages may open one is decided in `web_pages.py`.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
@@ -34,6 +35,9 @@ UNSUPPORTED_PATHS = ("/v1/realtime", "/v1/realtime/translations")
 """Where OpenAI has WebSockets and Cohere has nothing like them."""
 
 NOT_FOUND = failure("not_found", "There is no WebSocket at this URL: /v1/responses has one")
+TOO_MANY_OF_CALLER = failure(
+    "socket_share", "You have too many WebSockets open: close some of them, or send requests on several streams of one"
+)
 TOO_MANY_SOCKETS = failure("too_many_sockets", "Too many WebSockets are open: try again, or use HTTP")
 
 
@@ -49,7 +53,7 @@ class WebSocketHandshake:
     ) -> None:
         self._endpoints, self._lifecycle = endpoints, lifecycle
         self._path_aliases = PathAliases([*endpoints, *UNSUPPORTED_PATHS])
-        self._open = 0
+        self._open: Counter[str] = Counter()  # open sockets by owner
         self.configure(settings, authenticator)
 
     def configure(self, settings: Settings, authenticator: Authenticator) -> None:
@@ -65,14 +69,16 @@ class WebSocketHandshake:
         scope[REQUEST] = request
         try:
             endpoint = self._endpoint(scope, headers, request)
-            self._open += 1
+            owner = request.principal.owner
+            self._open[owner] += 1
             try:
                 await receive()  # websocket.connect
                 request.status, request.response_started = 101, True
                 await send({"type": "websocket.accept", "headers": self._headers(request)})
                 await endpoint(scope, receive, send)
             finally:
-                self._open -= 1
+                self._open[owner] -= 1
+                self._open += Counter()  # drops owners without any
             request.outcome = "ok"
         except Exception as error:
             await self._refuse(error, request, scope, send)
@@ -95,7 +101,9 @@ class WebSocketHandshake:
             raise refusal or CallerError(NOT_FOUND)
         if endpoint.stopping.is_set():
             raise CallerError(RESTARTING)
-        if self._open >= self._settings.max_websockets:
+        if self._open[request.principal.owner] >= self._settings.max_websockets_per_caller:
+            raise CallerError(TOO_MANY_OF_CALLER)
+        if self._open.total() >= self._settings.max_websockets:
             raise CallerError(TOO_MANY_SOCKETS)
         return endpoint
 

@@ -7,9 +7,11 @@ when their lease is over (`maintenance.py`).
 """
 
 import asyncio
+import contextlib
 import math
+import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -22,9 +24,11 @@ from gateway.observability.record import RequestRecord
 from gateway.pipeline.event_replay import replay
 from gateway.pipeline.handler import RequestHandler
 from gateway.pipeline.services import Services
+from gateway.settings.schema import ConcurrencySettings
 from gateway.state.conversation_state import UNAVAILABLE
 from gateway.store.errors import ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, Batches, StoredResponse
+from gateway.upstream.concurrency import ConcurrencyLimiter
 from translators.core.contracts import QueuedResponse, Stream, Translation
 from translators.core.errors import CANCELLED, Failure
 from translators.operations import responses_answer, stored_responses
@@ -34,6 +38,9 @@ MAX_QUEUED = 1000
 
 MAX_REQUEST_BYTES = 512 * 1024 * 1024
 """Of the requests of all runs, which are in memory until they end. A single one is taken whatever its size."""
+
+MAX_CALLER_REQUEST_BYTES = 128 * 1024 * 1024
+"""Of the requests of one caller's runs, likewise."""
 
 BATCH_SECONDS = 0.05
 """Between two transactions with the events of all runs: events that come meanwhile go into one."""
@@ -55,6 +62,9 @@ CANCEL_WAIT_SECONDS = 5.0
 
 POLL_SECONDS = 0.2
 
+QUEUE_SECONDS = 10.0**8
+"""A queued response waits as long as it must."""
+
 STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses between the attempts to store something while the storage is down."""
 
@@ -66,6 +76,7 @@ STORING_SECONDS = 3.0
 
 STOPPING = failure("not_ready", "The gateway is stopping")
 STOPPED = failure("not_ready", "The gateway stopped before the response was complete")
+CALLER_BUSY = failure("background_share", "Too many of your background responses have not ended: wait for some of them")
 BUSY = failure("background_full", "Too many responses are waiting in the background")
 
 
@@ -84,22 +95,20 @@ class Background:
 
     def __init__(self, services: Services, log: Log) -> None:
         self.services, self.log = services, log
-        self.slots = asyncio.Semaphore(services.settings.max_background_responses)
+        # Callers take turns: nobody waits behind all that somebody else has queued. `begin` limits the queue.
+        limit = services.settings.max_background_responses
+        self.slots = ConcurrencyLimiter(ConcurrencySettings(limit, queue_size=sys.maxsize, queue_timeout=QUEUE_SECONDS))
         self._runs: dict[str, Run] = {}
         self._timer: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._deadline: float | None = None
 
     async def begin(self, handler: RequestHandler, call: Translation) -> Accepted:
-        """Stores a call as queued and starts to work on it. Raises CallerError (503), before Cohere is paid; raises
-        UpstreamError for a key that Cohere does not accept.
+        """Stores a call as queued and starts to work on it.
+
+        Raises CallerError (429, 503), before Cohere is paid, and UpstreamError for a key that Cohere does not accept.
         """
-        if self._deadline is not None:
-            raise CallerError(STOPPING)
-        runs = self._runs.values()
-        size = sum(run.size for run in runs)
-        if len(runs) >= self.services.settings.max_background_responses + MAX_QUEUED or size > MAX_REQUEST_BYTES:
-            raise CallerError(BUSY)
+        self._ensure_capacity(handler.record.principal.owner)
         await self.services.accepted_keys.ensure(handler.record.principal)
         assert handler.operation.queued_response is not None, "operations with state can run in the background"
         queued = handler.operation.queued_response(call)
@@ -118,6 +127,17 @@ class Background:
         return Accepted(
             queued.queued, self.replay(handler.record.principal.owner, run.id, -1) if call.streamed else None
         )
+
+    def _ensure_capacity(self, owner: str) -> None:
+        if self._deadline is not None:
+            raise CallerError(STOPPING)
+        settings, runs = self.services.settings, self._runs.values()
+        own_sizes = [run.size for run in runs if run.owner == owner]
+        if len(own_sizes) >= settings.max_background_responses_per_caller or sum(own_sizes) > MAX_CALLER_REQUEST_BYTES:
+            raise CallerError(CALLER_BUSY)
+        size = sum(run.size for run in runs)
+        if len(runs) >= settings.max_background_responses + MAX_QUEUED or size > MAX_REQUEST_BYTES:
+            raise CallerError(BUSY)
 
     def replay(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The events of a response that are numbered above `after`, and those to come."""
@@ -265,7 +285,7 @@ class Run:
         self._background, self._handler, self._call = background, handler, call
         self._state, self._store = background.services.state, background.services.state.store
         self._in_progress, self._streamed = queued.in_progress, call.streamed
-        self.size = sum(map(len, call.bodies))
+        self.size, self.owner = sum(map(len, call.bodies)), handler.record.principal.owner
         loaded = handler.loaded
         assert loaded is not None
         self.id, self._loaded = loaded.response_id, loaded
@@ -333,7 +353,7 @@ class Run:
 
     async def _work(self) -> None:
         try:
-            async with self._background.slots:
+            async with self._slot():
                 row, _ = self._row(self._in_progress)
                 if await self._background.retry(partial(self._store.update, row)):
                     await self._handler.respond(self._call, self)
@@ -351,6 +371,15 @@ class Run:
             self._background.log.failure(self.record.request_id, error, why)
             self._refused = isinstance(error, UpstreamError) and why.status < 500 and not self._stream_begun
             await self._fail(why)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Waits for the caller's turn."""
+        await self._background.slots.acquire(self.owner)
+        try:
+            yield
+        finally:
+            self._background.slots.release()
 
     async def _fail(self, why: Failure) -> None:
         """Stores what there is of the response, ended by this failure."""

@@ -11,6 +11,11 @@ Each says what it stands for, and which test fails without it; a new version of 
                    much, each time again: a caller who ignores the close (1009) fills the memory. Not reported; it is in
                    https://github.com/pgjones/hypercorn/blob/0.18.0/src/hypercorn/protocol/ws_stream.py
                    tests/test_serve_websocket.py: test_what_the_server_gathers_is_bounded
+                   The same for fragments without a byte, which no limit on bytes ever ends.
+                   tests/test_serve_websocket.py: test_what_breaks_the_protocol_is_closed_with_its_code
+                   ClosingWSStream. `WSStream` drops a connection that breaks the protocol without the close frame that
+                   says why (RFC 6455 §7.1.7), and reads on from one whose message is too large. Not reported.
+                   tests/test_serve_websocket.py: test_what_breaks_the_protocol_is_closed_with_its_code
                    HandshakeWithoutExtensions. `Handshake.accept` always offers permessage-deflate, whose decompression
                    has no bound: a megabyte of it becomes a gigabyte before anything counts it. Not reported.
                    tests/test_serve_websocket.py: test_no_compression_is_negotiated
@@ -20,21 +25,64 @@ from typing import Any
 
 import hypercorn.config
 import hypercorn.protocol
+import hypercorn.protocol.h11
 from hypercorn.protocol import ws_stream
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping
+from wsproto.frame_protocol import CloseReason
 
 from gateway.http.validation import LARGEST_HEAD
 from gateway.server.connection import Connection
+
+MAX_EMPTY_FRAGMENTS = 100
+"""Of one message. A caller has no reason to send one."""
 
 
 class BoundedWebsocketBuffer(ws_stream.WebsocketBuffer):
     """A message on its way in. It keeps no byte beyond the limit."""
 
+    empty_fragments = 0
+
     def extend(self, event: Any) -> None:
-        if self.length + len(event.data) > self.max_length:
+        if not event.data and not event.message_finished:
+            self.empty_fragments += 1
+        if self.length + len(event.data) > self.max_length or self.empty_fragments > MAX_EMPTY_FRAGMENTS:
             self.length = self.max_length  # so that nothing that follows fits
             raise ws_stream.FrameTooLargeError
         super().extend(event)
+
+    def clear(self) -> None:
+        self.empty_fragments = 0
+        super().clear()
+
+
+class ClosingWSStream(ws_stream.WSStream):
+    """A WebSocket that says why it ends a connection that breaks the protocol, and reads nothing more from it."""
+
+    async def _handle_events(self) -> None:
+        for event in self.connection.events():
+            if isinstance(event, Message):
+                try:
+                    self.buffer.extend(event)
+                except ws_stream.FrameTooLargeError:
+                    await self._end(CloseConnection(CloseReason.MESSAGE_TOO_BIG, "the message is too large"))
+                    return
+                if event.message_finished:
+                    assert self.app_put is not None, "messages come after the handshake"
+                    await self.app_put(self.buffer.to_message())
+                    self.buffer.clear()
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                # The caller's own close is returned; any other stands for an error in what they sent.
+                await self._end(event.response() if self.connection.state is ConnectionState.REMOTE_CLOSING else event)
+                return
+
+    async def _end(self, close: CloseConnection) -> None:
+        await self._send_wsproto_event(close)
+        await self.send(StreamClosed(stream_id=self.stream_id))
 
 
 class HandshakeWithoutExtensions(ws_stream.Handshake):
@@ -49,5 +97,6 @@ def install(config: hypercorn.config.Config) -> None:
     """Applies the patches in the whole process, and their limits to this configuration."""
     config.h11_max_incomplete_size = LARGEST_HEAD
     vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
+    vars(hypercorn.protocol.h11)[ws_stream.WSStream.__name__] = ClosingWSStream
     ws_stream.WebsocketBuffer = BoundedWebsocketBuffer  # type: ignore[misc]
     ws_stream.Handshake = HandshakeWithoutExtensions  # type: ignore[misc, assignment]

@@ -203,6 +203,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         100_000
     )
     max_websockets: Annotated[int, _about("most open WebSockets in each worker"), Meta(ge=0)] = 256
+    max_websockets_per_caller: Annotated[
+        int, _about("most open WebSockets of one caller, in each worker"), Meta(ge=0)
+    ] = 64
     audio_limit: Annotated[
         int, _about("largest transcription request, in bytes (Cohere takes files of 25 MB)"), Meta(ge=1)
     ] = 26 * 1024 * 1024
@@ -240,6 +243,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     max_background_responses: Annotated[
         int, _about("background responses that a worker generates at one time; further ones are queued"), Meta(ge=1)
     ] = 100
+    max_background_responses_per_caller: Annotated[
+        int, _about("most background responses of one caller that have not ended, in each worker"), Meta(ge=1)
+    ] = 250
     strict_failures: Annotated[
         Literal["error", "refusal"],
         _about("what the caller of a whole answer gets when the model misses a `strict` schema twice"),

@@ -111,6 +111,8 @@ BEYOND: Mapping[str, str] = {
     "audio_limit": "413 `request_too_large`",
     "upload_limit": "413 `request_too_large`",
     "max_websockets": "503 `websocket_connection_limit_reached`",
+    "max_websockets_per_caller": "429 `websocket_connection_limit_reached`",
+    "max_background_responses_per_caller": "429 `too_many_in_background`",
     "max_background_responses": "the response is `queued`",
     "concurrency.max_in_flight": "the call waits for its turn",
     "concurrency.queue_size": "503 `too_many_calls`",
