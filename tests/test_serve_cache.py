@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
+import socketserver
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 from gateway.pipeline.response_cache import MAC_BYTES
 from gateway.settings.schema import CacheSettings
+from gateway.store import redis_cache
 from gateway.store.memory_cache import MemoryCache
 from support.app import (
     CHAT,
@@ -295,6 +299,59 @@ def test_a_cache_that_fails_is_a_miss() -> None:
         staged.plays(answered("One."), answered("Two."))
         assert [seen(staged.gateway) for seen in (_chat, _chat)] == [(200, "One.", "miss"), (200, "Two.", "miss")]
         staged.gateway.log.wait(lambda line: line.get("message", "").startswith("cache: "))
+
+
+COMMAND = re.compile(rb"\*\d+\r\n\$\d+\r\n([A-Za-z]+)\r\n")
+
+SHAPES: dict[str, bytes] = {
+    "a word": b"+OK\r\n",
+    "a number": b":5\r\n",
+    "a text": b"$5\r\nhello\r\n",
+    "nothing": b"*-1\r\n",
+    "no values": b"*0\r\n",
+    "too many values": b"*9\r\n" + b"$1\r\nx\r\n" * 9,
+    "numbers": b"*1\r\n:1\r\n",
+    "lists": b"*1\r\n*1\r\n$1\r\nx\r\n",
+    "texts of somebody else": b"*1\r\n$40\r\n" + b"x" * 40 + b"\r\n",
+    "a text shorter than its seal": b"*1\r\n$1\r\nx\r\n",
+    "an error": b"-LOADING Redis is loading the dataset in memory\r\n",
+    "no length": b"$x\r\n",
+    "a wrong count": b"*x\r\n",
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "the end": b"",
+}
+
+
+class OddRedis(socketserver.BaseRequestHandler):
+    """Takes every command, and answers those that read with the same bytes."""
+
+    def handle(self) -> None:
+        while data := self.request.recv(65536):
+            for command in COMMAND.findall(data):
+                shape = self.server.shape if command == b"MGET" else b"+OK\r\n"  # type: ignore[attr-defined]
+                if not shape:
+                    return
+                self.request.sendall(shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_redis_that_answers_oddly_is_a_miss(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_cache, "PAUSE_SECONDS", 0.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), OddRedis) as server:
+        server.daemon_threads = True
+        server.shape = SHAPES[shape]  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        cache: dict[str, Any] = {"cache": CacheSettings(store="redis"), "redis_url": url}
+        with demonstration(**cache) as gateway:
+            embed = {"model": "embed-v4.0", "input": ["one"]}
+            for path, body in ((CHAT, {"model": A, "messages": [MESSAGE], **ZERO}), ("/v1/embeddings", embed)):
+                seen = gateway.ask("POST", path, body)
+                assert (seen.status, seen.headers["x-gateway-cache"]) == (200, "miss")
+        server.shutdown()
+
+
+MESSAGE = {"role": "user", "content": "Hello"}
 
 
 def _chat(gateway: Gateway) -> tuple[int, str, str]:

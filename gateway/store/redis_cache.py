@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any
 
-from redis import RedisError
 from redis.asyncio import Redis
 
 PREFIX = b"cohere-gateway:cache:2:"
@@ -32,9 +31,8 @@ class RedisCache:
         if not keys or time.monotonic() < self._paused_until:
             return [None] * len(keys)
         try:
-            values = await self._redis.mget([PREFIX + key for key in keys])
-            return cast(list[bytes | None], values)
-        except (RedisError, OSError) as error:
+            return _checked(await self._redis.mget([PREFIX + key for key in keys]), len(keys))
+        except Exception as error:  # what answers may be no Redis, and the client trips over it in its own ways
             self._failed(error)
             return [None] * len(keys)
 
@@ -46,7 +44,7 @@ class RedisCache:
                 for key, value in entries:
                     pipeline.set(PREFIX + key, value, px=max(1, int(seconds * 1000)))
                 await pipeline.execute()
-        except (RedisError, OSError) as error:
+        except Exception as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
@@ -55,3 +53,12 @@ class RedisCache:
 
     async def stop(self) -> None:
         await self._redis.aclose()
+
+
+def _checked(values: Any, count: int) -> list[bytes | None]:
+    """The values of an MGET. Raises TypeError for an answer of another shape."""
+    if not isinstance(values, list) or len(values) != count:
+        raise TypeError("MGET was not answered with a list of its values")
+    if not all(value is None or isinstance(value, bytes) for value in values):
+        raise TypeError("MGET was not answered with texts")
+    return values
