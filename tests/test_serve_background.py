@@ -6,6 +6,7 @@ works on is asked of the other as well. Processes that are killed are in `test_s
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import time
@@ -483,6 +484,38 @@ def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pyt
         for id in (ids[0], ids[2]):
             assert poll(scene.gateway, id)["status"] == "completed"
         awaited(lambda: scene.gateway.metrics()["gateway_background_responses_in_flight"] == 0)
+
+
+def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cohere's events wait at Cohere, not in memory, and all of them are stored in the end."""
+    go_on, append = Signal(), Store.append_events
+
+    async def held(store: Store, batches: Any) -> set[str]:
+        await asyncio.to_thread(go_on.wait_in_thread, 20)
+        return await append(store, batches)
+
+    monkeypatch.setattr(Store, "append_events", held)
+    monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 20)
+    large = [transcript(piece("x" * 100_000), done=False) for _ in range(120)]
+    script: Script = (
+        Head(200, (("content-type", "text/event-stream"),)),
+        Chunk(transcript(start(), opened(), done=False)),
+        *(Chunk(one) for one in large),
+        Chunk(transcript(CLOSED, end())),
+        End(),
+    )
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+        scene.plays(script)
+        with reading(scene.gateway, "POST", PATH, STREAMED) as one:
+            id = id_of(one.until(b"\n\n"))
+            awaited(lambda: any(exchange.request.method == "POST" for exchange in scene.upstream.exchanges))
+            with pytest.raises(TimeoutError):
+                scene.upstream.exchanges[-1].finished.wait_in_thread(1.5)
+            go_on.set()
+            one.rest()
+        found = poll(scene.gateway, id)
+        assert found["status"] == "completed"
+        assert len(found["output"][0]["content"][0]["text"]) == 120 * 100_000
 
 
 def test_one_caller_cannot_take_all_places(database: str) -> None:

@@ -84,6 +84,19 @@ def test_streams_are_replayed_as_streams(caching: Stage) -> None:
     ]
 
 
+def test_buffered_streams_are_cached(caching: Stage) -> None:
+    """A stream that is checked before it is shown is made of whole answers."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    caching.plays(answered('{"a": 1}'), answered('{"a": 2}'))
+    ask: dict[str, Any] = {**ZERO, "stream": True, "response_format": form, "documents": ["A is 1."]}
+    first, second = caching.gateway.chat(**ask), caching.gateway.chat(**ask)
+    assert not json.loads(caching.upstream.requests[0].body)["stream"], "this is no buffered stream"
+    assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+    assert first.text == second.text == '{"a": 1}' and upstream_calls(caching) == 1
+    assert second.frames[-1] == "[DONE]"
+
+
 def test_several_choices_are_separate(caching: Stage) -> None:
     caching.plays(answered("One."), answered("Two."), answered("Three."))
     first, second = caching.gateway.chat(n=2, **ZERO), caching.gateway.chat(n=2, **ZERO)

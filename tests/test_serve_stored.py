@@ -579,6 +579,23 @@ def test_what_a_storage_missed_is_kept_when_it_is_back(
         assert gateway.ask("GET", path).body == made.body
 
 
+@pytest.mark.parametrize("limits", [(5, 1_000_000), (1000, 3000)], ids=["items", "bytes"])
+def test_a_conversation_that_is_too_large_is_a_400(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
+) -> None:
+    """Nothing of it is left out: an answer that does not know the last turns would be a wrong one."""
+    monkeypatch.setattr(Store.history, "__defaults__", limits)
+    items = {"items": [message("Hello")]}
+    id = gateway.ask("POST", "/v1/conversations", items).body["id"]
+    asked = {"model": A, "input": "Hello", "conversation": id}
+    assert gateway.ask("POST", "/v1/responses", asked).status == 200
+    more = {"items": [message("x" * 300) for _ in range(6)]}
+    assert gateway.ask("POST", f"/v1/conversations/{id}/items", more).status == 200
+    seen = gateway.ask("POST", "/v1/responses", asked)
+    assert (seen.status, seen.error["param"], seen.error["code"]) == (400, "conversation", "bad_request")
+    assert "more than 10000 items" in seen.error["message"]
+
+
 def test_a_chain_that_is_too_long_is_a_400_at_its_field(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store.chain, "__defaults__", (2, 1_000_000))
     id = None

@@ -21,7 +21,7 @@ from gateway.observability.access_log import Log
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
 from gateway.store.responses import LIVE, StoredResponse
-from gateway.store.store import MAX_CHAIN_LINKS, Store
+from gateway.store.store import MAX_CHAIN_BYTES, MAX_CHAIN_LINKS, MAX_ITEMS, Store
 from translators.core.contracts import FinishedResponse, StateOptions
 from translators.operations.stored_responses import (
     end_interrupted,
@@ -32,9 +32,6 @@ from translators.operations.stored_responses import (
 )
 
 DAY = 86_400
-MAX_ITEMS = 10_000
-"""Items of a conversation that one request may load."""
-
 SAVE_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses between the attempts to store a response that was sent while the storage was down."""
 
@@ -63,6 +60,12 @@ TOO_LONG = failure(
     f"The responses that this one continues or refers to are more than {MAX_CHAIN_LINKS}, or too large together: "
     "compact them, or start a new conversation",
 )
+
+
+CONVERSATION_TOO_LONG = failure(
+    "bad_request",
+    f"The conversation has more than {MAX_ITEMS} items, or {MAX_CHAIN_BYTES} bytes: compact it, and begin a new one",
+).at("conversation")
 
 
 class LoadedState(Struct, frozen=True):
@@ -159,7 +162,7 @@ class ConversationState:
         """The history that a request continues (JSON arrays), and the stored items that it refers to, by id.
 
         A request that needs nothing of the storage does not touch it. Raises CallerError: 404 for a response or a
-        conversation that is not there, 400 for too long a history; 503 and 507 as `ensure_capacity`.
+        conversation that is not there, 400 for too long a history or conversation; 503 and 507 as `ensure_capacity`.
         """
         if not (options.store or options.previous_response_id or options.conversation or options.references):
             return (), {}
@@ -172,6 +175,8 @@ class ConversationState:
             self.log_failure(error)
             raise CallerError(UNAVAILABLE) from error
         except ChainTooLong as error:
+            if options.conversation:
+                raise CallerError(CONVERSATION_TOO_LONG) from error
             field = "previous_response_id" if options.previous_response_id else "input"
             raise CallerError(TOO_LONG.at(field)) from error
         except ChainBroken as error:
@@ -190,8 +195,7 @@ class ConversationState:
                 raise CallerError(refusal.at("previous_response_id"))
             return tuple(array for link in chain for array in (link.items, link.output))
         if options.conversation:
-            page = await store.items(caller.owner, options.conversation, None, MAX_ITEMS, "asc")
-            return (join_items(item.body for item in page.items),)
+            return (join_items(await store.history(caller.owner, options.conversation)),)
         return ()
 
     async def _items(self, store: Store, options: StateOptions, caller: Principal) -> Mapping[str, bytes]:

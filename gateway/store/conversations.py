@@ -154,6 +154,20 @@ def _insert(
         )
 
 
+def history(connection: Connection, owner: str, id: str, now: float, max_items: int, max_bytes: int) -> list[bytes]:
+    """Returns all items, oldest first. Raises ConversationMissing, and ChainTooLong before too much is loaded."""
+    size = connection.scalar(select(CONVERSATIONS.c.size).where(_of_owner(owner, id, now)))
+    if size is None:
+        raise ConversationMissing(id)
+    if size > max_bytes:
+        raise ChainTooLong(f"the conversation has {size} bytes, more than {max_bytes}")
+    items = select(CONVERSATION_ITEMS.c.body).where(CONVERSATION_ITEMS.c.conversation_id == id)
+    bodies = connection.scalars(items.order_by(CONVERSATION_ITEMS.c.position).limit(max_items + 1)).all()
+    if len(bodies) > max_items:
+        raise ChainTooLong(f"the conversation has more than {max_items} items")
+    return list(bodies)
+
+
 def page(connection: Connection, owner: str, id: str, after: str | None, limit: int, order: Order, now: float) -> Page:
     """Returns the first `limit` items, or those that follow the item `after`.
 

@@ -25,6 +25,9 @@ from gateway.store.usage import Usage
 MAX_CHAIN_LINKS = 200
 """Responses that one request may continue, one after the other."""
 
+MAX_ITEMS = 10_000
+"""Items of a conversation that one request may load."""
+
 MAX_CHAIN_BYTES = 64 * 1024 * 1024
 """Of the history that one request may load."""
 
@@ -258,6 +261,14 @@ class Store:
         """
         return await self._read(
             lambda c: conversations.page(c, owner, conversation_id, after, limit, order, self._now())
+        )
+
+    async def history(
+        self, owner: str, conversation_id: str, max_items: int = MAX_ITEMS, max_bytes: int = MAX_CHAIN_BYTES
+    ) -> list[bytes]:
+        """Returns all items of a conversation, oldest first. Raises ConversationMissing, ChainTooLong."""
+        return await self._read(
+            lambda c: conversations.history(c, owner, conversation_id, self._now(), max_items, max_bytes)
         )
 
     async def item(self, owner: str, conversation_id: str, id: str) -> bytes | None:
