@@ -96,8 +96,8 @@ class Background:
     def __init__(self, services: Services, log: Log) -> None:
         self.services, self.log = services, log
         # Callers take turns: nobody waits behind all that somebody else has queued. `begin` limits the queue.
-        limit = services.settings.max_background_responses
-        self.slots = ConcurrencyLimiter(ConcurrencySettings(limit, queue_size=sys.maxsize, queue_timeout=QUEUE_SECONDS))
+        limit, share = services.settings.max_background_responses, services.settings.concurrency.caller_share
+        self.slots = ConcurrencyLimiter(ConcurrencySettings(limit, sys.maxsize, QUEUE_SECONDS, share))
         self._runs: dict[str, Run] = {}
         self._timer: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -379,7 +379,7 @@ class Run:
         try:
             yield
         finally:
-            self._background.slots.release()
+            self._background.slots.release(self.owner)
 
     async def _fail(self, why: Failure) -> None:
         """Stores what there is of the response, ended by this failure."""
