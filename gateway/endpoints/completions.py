@@ -40,5 +40,10 @@ class CompletionsEndpoint:
                 await send_events(record, receive, send, begun.events, translation.notes)
             return
         async with DisconnectWatcher(receive) as watcher:
-            with HttpSink(operation.framing, record, send, watcher, services.settings.stream_keep_alive) as sink:
+            sink = HttpSink(operation.framing, record, send, watcher, services.settings.stream_keep_alive)
+            try:
                 await handler.respond(translation, sink)
+            except BaseException:
+                sink.close(failed=True)
+                raise
+            sink.close()

@@ -99,13 +99,7 @@ class GatewayMiddleware:
             if record.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, respond)
             else:
-                self._web_pages.check(headers, drain is not None)
-                # First of all, so that whatever decides by the path decides by the one that is served.
-                if scope["path"] not in self._path_aliases.exact:
-                    self._path_aliases.rewrite(scope, record)
-                if not record.path.startswith(OPEN_PREFIXES):
-                    record.principal = self._authenticator.authenticate(scope["headers"])
-                    remove_credentials(scope["headers"], headers)
+                self._identify(scope, headers, record, drain is not None)
                 await self._router(scope, receive, respond)
         except Exception as error:
             await self._fail(_gateway_error(error, scope), record, respond, scope["path"])
@@ -116,6 +110,17 @@ class GatewayMiddleware:
             if drain is not None:
                 drain.discard()
             self._lifecycle.finish(record)
+
+    def _identify(self, scope: Scope, headers: dict[bytes, bytes], record: RequestRecord, has_body: bool) -> None:
+        """Finds out which path is meant and who is calling. Raises CallerError for who may not call."""
+        if self._web_pages.keyless:
+            self._web_pages.check(headers, has_body)
+        # First of all, so that whatever decides by the path decides by the one that is served.
+        if scope["path"] not in self._path_aliases.exact:
+            self._path_aliases.rewrite(scope, record)
+        if not record.path.startswith(OPEN_PREFIXES):
+            record.principal = self._authenticator.authenticate(scope["headers"])
+            remove_credentials(scope["headers"], headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
         """Renders any failure in the shape of the API that is served at this path.

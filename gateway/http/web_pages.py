@@ -33,17 +33,15 @@ NOT_JSON = failure("wrong_content_type", "A body needs the content type applicat
 
 
 class WebPagePolicy:
-    """The rule for one mode and one set of settings."""
+    """The rule for one mode and one set of settings. keyless: no key is needed."""
 
     def __init__(self, mode: Mode, settings: Settings) -> None:
-        self._keyless = mode in KEYLESS
+        self.keyless = mode in KEYLESS
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
 
     def check(self, headers: Mapping[bytes, bytes], has_body: bool) -> None:
-        """Checks a request, where no key is needed. Raises CallerError (403, 415)."""
-        if not self._keyless:
-            return
+        """Checks a request where no key is needed (`keyless`). Raises CallerError (403, 415)."""
         host = headers.get(b"host")
         if host is not None and not self._is_known(host):
             raise CallerError(FOREIGN_HOST)
@@ -56,7 +54,7 @@ class WebPagePolicy:
 
     def check_websocket(self, headers: Mapping[bytes, bytes]) -> None:
         """Checks the opening of a WebSocket in any mode. Raises CallerError (403)."""
-        if self._keyless:
+        if self.keyless:
             self.check(headers, False)
         else:
             self._check_origin(headers)

@@ -1,13 +1,12 @@
 """Files that Cohere reads before the request that holds them can be translated.
 
-The translation says which files it lacks (`UnparsedFiles`); they are sent to `/v2/parse`, and it is made again with
+The translation says which files it lacks (`UnparsedFiles`), they are sent to `/v2/parse`, and it is made again with
 their texts. A conversation sends its files again with each turn: texts are cached, for the caller who sent the file.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from gateway import cohere_methods
 from gateway.observability.record import RequestRecord
@@ -15,7 +14,6 @@ from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.fan_out import post_all
 from gateway.upstream.client import UpstreamClient
 from translators.core.contracts import Workload
-from translators.core.errors import UnparsedFiles
 from translators.core.notes import Notes
 from translators.operations import file_parsing
 
@@ -23,8 +21,6 @@ PATH = "/v2/parse"
 
 MAX_CACHED_CHARACTERS = 16_000_000
 """Of all cached texts of a process."""
-
-T = TypeVar("T")
 
 
 class FileParser:
@@ -36,19 +32,8 @@ class FileParser:
         self._texts: OrderedDict[bytes, str] = OrderedDict()
         self._characters = 0
 
-    async def translate(
-        self, record: RequestRecord, model: str, translate: Callable[[Mapping[str, str]], Awaitable[T]]
-    ) -> T:
-        """Returns a translation, whose files are parsed if it needs that. model: the setting `files.parse_model`.
-
-        translate: makes it, given the texts of files by their URIs. Raises what it raises, and GatewayError.
-        """
-        try:
-            return await translate({})
-        except UnparsedFiles as error:
-            return await translate(await self._parse(record, model, error.uris))
-
-    async def _parse(self, record: RequestRecord, model: str, uris: Sequence[str]) -> Mapping[str, str]:
+    async def parse(self, record: RequestRecord, model: str, uris: Sequence[str]) -> Mapping[str, str]:
+        """Returns the texts of files by their URIs. model: the setting `files.parse_model`. Raises GatewayError."""
         keys = {uri: _key(record.principal.owner, model, uri) for uri in uris}
         texts = {uri: self._texts[key] for uri, key in keys.items() if key in self._texts}
         missing = [uri for uri in uris if uri not in texts]

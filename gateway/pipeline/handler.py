@@ -28,8 +28,9 @@ from gateway.state.conversation_state import ConversationState, LoadedState, new
 from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
 from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
 from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
-from translators.core.errors import Failure, TranslationError
+from translators.core.errors import Failure, TranslationError, UnparsedFiles
 from translators.core.upstream_errors import CONTEXT_LENGTH
+from translators.request.schema_validation import TooExpensive
 
 
 class RequestHandler(Responder):
@@ -71,7 +72,8 @@ class RequestHandler(Responder):
             )
             self.save = self._save if self.loaded.save else None
         translation = await self._translate()
-        self.services.catalog.look_up(translation.model, record.principal)
+        if translation.model not in self.services.catalog.table_models:
+            self.services.catalog.look_up(translation.model, record.principal)
         cache = self.services.cache
         if operation.cached and (cache.store is not None or not CACHE_HEADERS.isdisjoint(record.headers)):
             record.cache, self.lookup = cache.lookup(
@@ -202,14 +204,22 @@ async def translate_with_files(
     body: bytes,
     context: Context,
 ) -> Translation:
-    """Returns a request's translation. Files that Cohere must parse for it are parsed. Raises TranslationError."""
+    """Returns a request's translation: made on the event loop if that takes a moment, else in a thread.
 
-    async def with_texts(texts: Mapping[str, str]) -> Translation:
-        conversation = replace(context.conversation, file_texts=texts) if texts else context.conversation
-        filled = replace(context, conversation=conversation)
-        return await services.offload.run(record.principal.owner, len(body), translate, body, filled)
-
-    return await services.file_parser.translate(record, context.policy.parse_model, with_texts)
+    Files that Cohere must parse for it are parsed, and it is made again. Raises TranslationError, GatewayError.
+    """
+    offload = services.offload
+    try:
+        if len(body) <= offload.min_bytes:
+            try:
+                return translate(body, context)
+            except TooExpensive:
+                pass
+        return await offload.run_in_thread(record.principal.owner, translate, body, context)
+    except UnparsedFiles as error:
+        texts = await services.file_parser.parse(record, context.policy.parse_model, error.uris)
+    with_texts = replace(context, conversation=replace(context.conversation, file_texts=texts))
+    return await offload.run(record.principal.owner, len(body), translate, body, with_texts)
 
 
 def context_of(
@@ -236,6 +246,6 @@ def context_of(
             summaries.seal,
             partial(summaries.open, budget=budget),
         ),
-        strict=record.strict,
+        strict=b"x-gateway-strict" in record.headers and record.strict,
         vocabulary=vocabulary,
     )

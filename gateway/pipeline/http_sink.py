@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
+from msgspec import Struct
 from starlette.types import Send
 
 from gateway.http import sse
@@ -16,8 +16,8 @@ from gateway.pipeline.streaming import Framing
 from translators.core.contracts import Stream, Translation
 
 
-class HttpSink:
-    """A `streaming.ResponseSink` that is an HTTP response.
+class HttpSink(Struct):
+    """A `streaming.ResponseSink` that is an HTTP response. Whoever makes it calls `close`.
 
     A stream that has begun and falls silent gets a comment now and then, so that nobody between us and the caller
     takes the connection for dead. One timer looks after that, whatever the number of events.
@@ -25,23 +25,17 @@ class HttpSink:
     comment_seconds: the longest silence, 0 for any. committed: the head of a stream was sent before its first event.
     """
 
+    _framing: Framing
+    _record: RequestRecord
+    _send: Send
+    _watcher: DisconnectWatcher
+    _comment_seconds: float
     _timer: asyncio.TimerHandle | None = None
     _comment: asyncio.Future[None] | None = None
     _commit_timer: asyncio.TimerHandle | None = None
     _committing: asyncio.Future[None] | None = None
-    _sends = 0
-    _sends_seen = -1
-
-    def __init__(
-        self,
-        framing: Framing,
-        record: RequestRecord,
-        send: Send,
-        watcher: DisconnectWatcher,
-        comment_seconds: float,
-    ) -> None:
-        self._framing, self._record, self._send, self._watcher = framing, record, send, watcher
-        self._comment_seconds = comment_seconds
+    _sends: int = 0
+    _sends_seen: int = -1
 
     @property
     def committed(self) -> bool:
@@ -78,24 +72,22 @@ class HttpSink:
         self._sends += 1
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
-        self.__exit__()
+        self.close()
         if self._comment is not None:
             await self._comment_sent()
         self._watcher.over()
         body = self._framing.documents(documents) + self._framing.closing(stream)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def __enter__(self) -> "HttpSink":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
+    def close(self, failed: bool = False) -> None:
+        """Ends the timers. failed: and whatever is being sent by itself."""
         if self._timer is not None:
             self._timer.cancel()
         if self._commit_timer is not None:
             self._commit_timer.cancel()
-        if error and self._committing is not None:
+        if failed and self._committing is not None:
             self._committing.cancel()
-        if error and self._comment is not None:
+        if failed and self._comment is not None:
             self._comment.cancel()
 
     def _set_timer(self) -> None:

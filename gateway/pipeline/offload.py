@@ -21,7 +21,7 @@ class Offload:
     """A few threads for work that callers make expensive."""
 
     def __init__(self, settings: OffloadSettings) -> None:
-        self._settings = settings
+        self._settings, self.min_bytes = settings, settings.min_bytes
         self._executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="offload")
         self._waiting: Counter[str] = Counter()
 
@@ -31,7 +31,7 @@ class Offload:
         owner: whose request it is. size: bytes that the function reads. Raises what the function raises, and
         CallerError (503) where too much waits already.
         """
-        if size <= self._settings.min_bytes:
+        if size <= self.min_bytes:
             try:
                 return function(*arguments)
             except TooExpensive:

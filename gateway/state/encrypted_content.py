@@ -42,14 +42,15 @@ MAX_TEXT_BYTES = 8 * 1024 * 1024
 """Of one text: no model writes so much."""
 
 
-class TextBudget:
+class TextBudget(Struct):
     """The bytes of text that the tokens of one request may still unpack to.
 
     A token of eleven kilobytes can unpack to MAX_TEXT_BYTES, and a request can carry thousands of them.
+    used: bytes so far.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = self._remaining = max_bytes
+    max_bytes: int
+    used: int = 0
 
     def decompress(self, compressed: bytes) -> bytes | None:
         """Returns the text; None for one of more than MAX_TEXT_BYTES, or cut short. Raises zlib.error.
@@ -57,9 +58,9 @@ class TextBudget:
         Raises CallerError (413), before more is unpacked than remains.
         """
         decompressor = zlib.decompressobj()
-        text = decompressor.decompress(compressed, min(MAX_TEXT_BYTES, self._remaining) + 1)
-        self._remaining -= len(text)
-        if self._remaining < 0:
+        text = decompressor.decompress(compressed, min(MAX_TEXT_BYTES, self.max_bytes - self.used) + 1)
+        self.used += len(text)
+        if self.used > self.max_bytes:
             message = f"The encrypted content in this request unpacks to more than {self.max_bytes} bytes"
             raise CallerError(failure("body_too_large", message))
         return text if decompressor.eof and len(text) <= MAX_TEXT_BYTES else None

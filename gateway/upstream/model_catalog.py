@@ -53,7 +53,7 @@ class ModelCatalog:
     """
 
     def __init__(self, upstream: UpstreamClient, table_models: Container[str], max_age: float = 0.0) -> None:
-        self._upstream, self._table_models, self._max_age = upstream, table_models, max_age
+        self._upstream, self.table_models, self._max_age = upstream, table_models, max_age
         self._looked_up_at = -LOOK_UP_INTERVAL
         self._look_up_task: asyncio.Task[None] | None = None
         self._lists: dict[str, ModelList] = {}
@@ -63,7 +63,7 @@ class ModelCatalog:
 
     def __contains__(self, model: str) -> bool:
         """Whether it is a model of the table, or of Cohere's list as it was last read."""
-        return model in self._table_models or model in self.features
+        return model in self.table_models or model in self.features
 
     def learn(self, model: str, capability: tuple[str, bool] | None) -> bool:
         """Remembers what an error revealed: a capability and its true value. Returns whether it is news.

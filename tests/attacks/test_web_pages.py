@@ -160,5 +160,5 @@ def test_hosts_can_be_allowed(hosts: list[str]) -> None:
 def test_the_rule_is_one_for_all_routes(keyless: Stage) -> None:
     """The middleware asks it before the routes; what it has not is a WebSocket, which asks it too."""
     app = create_app(Settings(demo=True))
-    assert app._web_pages._keyless
-    assert app._websockets._web_pages._keyless  # type: ignore[attr-defined]
+    assert app._web_pages.keyless
+    assert app._websockets._web_pages.keyless  # type: ignore[attr-defined]
