@@ -860,7 +860,7 @@ FAILURE_MODES = {
     "FM-13": "test_http.py::test_any_credential",
     "FM-14": "test_http.py::test_edges",
     "FM-15": "test_http.py::test_every_route_passes_the_guard",
-    "FM-17": "test_http.py::test_only_the_configured_upstream_is_asked",
+    "FM-17": "test_http.py::test_only_the_configured_upstream_is_requested",
     "FM-18": "test_serve_bad_input.py::test_nowhere",
     "FM-21": "test_http.py::test_a_stream_goes_on_while_large_bodies_come",
     "FM-22": "test_http.py::test_no_caller_makes_a_series_of_their_own",

@@ -18,7 +18,7 @@ from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
 from gateway.http.responses import send_json
 from gateway.observability.record import record_of
-from gateway.pipeline.operations import CALLS, COUNTS, LOOKUPS, TRANSLATED, UploadOperation
+from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED, UploadOperation
 from schemas.cohere import errors as cohere
 from schemas.openai.chat import ChatCompletion, ChatCompletionChunk
 from schemas.openai.embeddings import EmbeddingList
@@ -121,9 +121,8 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
             body["properties"][row.file] = {"type": "string", "format": "binary"}
         answers = [schemas_by_type[id(answer)] for answer in ANSWERS[row.name]]
         yield row.path, "POST", _operation(row.name, row.path, failed, answers, (kind, body))
-    translated = {row.translate: row.fields for row in CALLS}
     for count in COUNTS:
-        body = _fields(count.name, translated[count.translate], schemas_by_type)
+        body = _fields(count.name, count.fields, schemas_by_type)
         yield count.path, "POST", _operation(count.name, count.path, failed, [{}], ("application/json", body))
     for lookup in LOOKUPS:
         answers = [schemas_by_type[id(answer)] for answer in ANSWERS[lookup.name]]

@@ -101,6 +101,7 @@ class CountOperation(Struct, frozen=True):
     state_options: Callable[[bytes, str], StateOptions]
     tokenize_bodies: Callable[[bytes], Sequence[bytes]]
     count_response: Callable[[Sequence[bytes]], bytes]
+    fields: FieldTable
 
 
 class WebSocketOperation(Struct, frozen=True):
@@ -213,6 +214,7 @@ COUNTS: tuple[CountOperation, ...] = (
         responses.state_options,
         responses_token_count.tokenize_requests,
         responses_token_count.token_count,
+        responses.TABLE,
     ),
 )
 
