@@ -85,7 +85,7 @@ def test_what_is_not_openais_is_left_alone(path: str) -> None:
     assert mended(path) == (path, "")
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda spelling: spelling.shown)
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda spelling: spelling.label)
 def test_each_row_has_an_example_that_it_is_about(spelling: Any) -> None:
     path = spelling.example.partition("?")[0]
     assert spelling.pattern.search(path)

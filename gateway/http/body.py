@@ -23,8 +23,8 @@ def require_json(headers: Mapping[bytes, bytes]) -> None:
     """Raises CallerError (415) for a body that says it is something else. A body that says nothing is JSON."""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind and kind not in JSON_TYPES and not kind.endswith(b"+json"):
-        sent = kind[:80].decode("latin-1")
-        raise CallerError(failure("wrong_content_type", f"The content type must be application/json, not '{sent}'"))
+        declared = kind[:80].decode("latin-1")
+        raise CallerError(failure("wrong_content_type", f"The content type must be application/json, not '{declared}'"))
     encoding = headers.get(b"content-encoding", b"").strip().lower()
     if encoding not in (b"", b"identity"):
         raise CallerError(failure("wrong_content_type", "Compressed request bodies are not supported"))

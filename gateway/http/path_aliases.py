@@ -22,9 +22,9 @@ _AZURE = "chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+"
 
 
 class Spelling(Struct, frozen=True):
-    """shown, example: for the README. `served` is what takes the place of what the pattern found."""
+    """label, example: for the documents. served: what takes the place of what the pattern matched."""
 
-    shown: str
+    label: str
     example: str
     pattern: re.Pattern[str]
     served: str

@@ -34,15 +34,15 @@ async def send_json(send: Send, body: bytes, notes: Notes, watcher: DisconnectWa
     """
     headers = [JSON_TYPE, (b"content-length", b"%d" % len(body)), *note_headers(notes)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    sent = 0
+    offset = 0
     if watcher is not None:
-        while len(body) - sent > LARGEST_SEND:
-            block = body[sent : sent + LARGEST_SEND]
+        while len(body) - offset > LARGEST_SEND:
+            block = body[offset : offset + LARGEST_SEND]
             await send({"type": "http.response.body", "body": block, "more_body": True})
             await asyncio.sleep(0)  # a connection that is lost never waits: let the watcher notice
-            sent += LARGEST_SEND
+            offset += LARGEST_SEND
         watcher.over()
-    await send({"type": "http.response.body", "body": body[sent:] if sent else body})
+    await send({"type": "http.response.body", "body": body[offset:] if offset else body})
 
 
 async def send_events(

@@ -86,7 +86,7 @@ def unsupported() -> str:
 
 
 def base_urls() -> str:
-    return table(("Spelling", "Example"), ((row.shown, code(row.example)) for row in SPELLINGS))
+    return table(("Spelling", "Example"), ((row.label, code(row.example)) for row in SPELLINGS))
 
 
 def cohere_methods() -> str:
