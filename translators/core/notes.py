@@ -35,12 +35,11 @@ class Note(Struct, frozen=True):
     text: str
 
 
-class Notes:
+class Notes(Struct):
     """Collects the notes of one request, each sentence once."""
 
-    def __init__(self, strict: bool = False) -> None:
-        self.strict = strict
-        self._notes: dict[str, Note] = {}
+    strict: bool = False
+    _notes: dict[str, Note] = {}
 
     def ignored(self, field: str, why: str = "", param: str | None = None) -> None:
         """It had no effect. `param` is the exact path where `field` is a general one (`messages[].name`)."""

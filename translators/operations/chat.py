@@ -120,6 +120,9 @@ class ChatTranslation(Struct, frozen=True):
 
 _encode = msgspec.json.Encoder().encode
 
+_TOOL_FIELDS = frozenset({"tools", "functions"})
+_CHOICE_FIELDS = frozenset({"tool_choice", "function_call"})
+
 
 def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     """Translates an OpenAI chat request. Raises InvalidField.
@@ -130,18 +133,31 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
     legacy = bool(fields.get("functions")) and not fields.get("tools")
-    apply_service_tier(reading, notes)
+    if "service_tier" in fields:
+        apply_service_tier(reading, notes)
     names = ClientTools()
-    functions, paths = tools.collect_functions(fields.get("tools") or [], fields.get("functions") or [], names, notes)
+    functions: list[openai.Function] = []
+    paths: tuple[str, ...] = ()
+    if not fields.keys().isdisjoint(_TOOL_FIELDS):
+        functions, paths = tools.collect_functions(
+            fields.get("tools") or [], fields.get("functions") or [], names, notes
+        )
+    choice = tools.ANY_CHOICE
+    if not fields.keys().isdisjoint(_CHOICE_FIELDS):
+        choice = tools.read_choice(fields.get("tool_choice"), fields.get("function_call"), names)
+    messages = _with_functions(required(reading, "messages"), names)
+    response_format = fields.get("response_format")
+    if "guided_json" in fields:
+        response_format = guided_json(response_format, fields["guided_json"], notes)
     options = ChatOptions(
         model=required(reading, "model"),
-        messages=apply_context(_with_functions(required(reading, "messages"), names), fields.get("reasoning"), notes),
+        messages=apply_context(messages, fields["reasoning"], notes) if "reasoning" in fields else messages,
         functions=functions,
         function_places=paths,
-        choice=tools.read_choice(fields.get("tool_choice"), fields.get("function_call"), names),
+        choice=choice,
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
-        response_format=guided_json(fields.get("response_format"), fields.get("guided_json"), notes),
+        response_format=response_format,
         strict_tools=fields.get("strict_tools"),
         parallel_tool_calls=fields.get("parallel_tool_calls"),
         # The old form of an answer holds one call.
@@ -159,12 +175,10 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     include_usage = _include_usage(fields, options.streamed)
     top_logprobs = bool(fields.get("top_logprobs"))
     built = build(options, context, notes, attempt)
-    transforms = built.transforms
-    if names.custom:
-        transforms = (*transforms, partial(UnwrapCustomInput, names.custom))
-    view = ChatView(
-        options.model, context, include_usage, legacy, options.choices, transforms, top_logprobs, names.custom
-    )
+    transforms, custom = built.transforms, names.custom if names.by_name else {}
+    if custom:
+        transforms = (*transforms, partial(UnwrapCustomInput, custom))
+    view = ChatView(options.model, context, include_usage, legacy, options.choices, transforms, top_logprobs, custom)
     second = partial(request, body, context, 2) if attempt == 1 and built.checked else None
     return ChatTranslation(
         built.bodies,

@@ -152,6 +152,9 @@ def _bodies(request: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw])
     return tuple(with_extra(cohere.encode_request(replace(request, seed=seed)), extra) for seed in seeds)
 
 
+_NO_NAMES = ToolNames()
+
+
 class CrossFieldRules:
     """The rules that need two fields or more, one method each, in the order of `build`."""
 
@@ -164,7 +167,7 @@ class CrossFieldRules:
         if not requested.functions and not history and requested.choice.mode == "auto":
             if requested.strict_tools:
                 self._notes.ignored("strict_tools", "there are no tools")
-            return tools.ToolPlan(), ToolNames()
+            return tools.ToolPlan(), _NO_NAMES
         names = ToolNames([*(function.name for function in requested.functions), *history])
         for name, request in names.renamed():
             self._notes.inform("tools", f"tool {name} is called {request} at Cohere")
@@ -244,7 +247,7 @@ class CrossFieldRules:
             built.append(partial(LimitToolCalls, 1))
         elif plan.tools and self._options.most_calls is not None:
             built.append(partial(LimitToolCalls, self._options.most_calls))
-        if names.renamed():
+        if names is not _NO_NAMES and names.renamed():
             built.append(partial(RestoreToolNames, names))
         if call_ids:
             built.append(partial(RestoreCallIds, call_ids))
@@ -266,6 +269,8 @@ class CrossFieldRules:
 
     def thinking(self, max_tokens: Any) -> Any:
         requested = self._options
+        if (requested.thinking, requested.reasoning, requested.reasoning_effort) == (None, None, None):
+            return UNSET
         limit = None if max_tokens is UNSET else max_tokens
         return thinking_for(
             requested.thinking, requested.reasoning, requested.reasoning_effort, limit, self._capabilities, self._notes

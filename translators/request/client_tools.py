@@ -37,12 +37,11 @@ class ClientTool(Struct, frozen=True):
     namespace: str = ""
 
 
-class ClientTools:
+class ClientTools(Struct):
     """The tools of one request by their internal names: those that are defined, called in the history or chosen."""
 
-    def __init__(self) -> None:
-        self.by_name: dict[str, ClientTool] = {}
-        self._names: dict[ClientTool, str] = {}
+    by_name: dict[str, ClientTool] = {}
+    _names: dict[ClientTool, str] = {}
 
     def internal_name(self, tool: ClientTool) -> str:
         """Returns the name under which chat's rules handle a tool: its own, unless another tool has it."""

@@ -8,6 +8,8 @@ import base64
 import re
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from schemas.openai.chat import FileData
 from translators.core.errors import InvalidField
 
@@ -55,17 +57,16 @@ SIGNATURES: Mapping[str, str] = {
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
 
 
-class FileTexts:
+class FileTexts(Struct):
     """Reads the files of one request. parsed: the texts of those that Cohere has parsed, by URI.
 
     unparsed: the URIs of files that must be parsed before the request can be sent. uses_parsed: a parsed text was used.
     """
 
-    def __init__(self, parsed: Mapping[str, str], parse_model: str) -> None:
-        self.unparsed: dict[str, None] = {}
-        self.parse_model = parse_model
-        self.uses_parsed = False
-        self._parsed = parsed
+    _parsed: Mapping[str, str]
+    parse_model: str
+    unparsed: dict[str, None] = {}
+    uses_parsed: bool = False
 
     def text(self, file: FileData, where: str) -> str:
         """Return the text of a file under its name. Raises InvalidField for a file that has none.

@@ -17,7 +17,7 @@ from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 from translators.core.tool_names import ToolNames
 from translators.request.files import FileTexts
-from translators.request.tool_results import Call, pair
+from translators.request.tool_results import NO_CALLS, Call, pair
 
 BLANK_LINE = "\n\n"
 EMPTY_RESULT = "{}"
@@ -43,6 +43,9 @@ def names_in_history(messages: list[openai.Message]) -> list[str]:
             if message.function_call:
                 names.append(message.function_call.name)
     return names
+
+
+_WITHOUT_CALLS = (openai.UserMessage, openai.SystemMessage, openai.DeveloperMessage)
 
 
 class MessageTranslator:
@@ -74,8 +77,10 @@ class MessageTranslator:
         """
         if not messages:
             raise InvalidField("messages", "'messages' must not be empty", "empty_array")
-        pairs = pair(messages)
-        self.call_ids = pairs.renamed()
+        pairs = NO_CALLS
+        if not all(isinstance(message, _WITHOUT_CALLS) for message in messages):
+            pairs = pair(messages)
+            self.call_ids = pairs.renamed()
         self._speakers = _several_speakers(messages)
         system: list[str] = []
         turns: list[cohere.Message] = []

@@ -70,6 +70,10 @@ def pair(messages: Sequence[openai.Message]) -> PairedCalls:
     return PairedCalls(pairing.calls, pairing.turns)
 
 
+NO_CALLS = PairedCalls({}, {})
+"""Of a history in which nobody but users speaks."""
+
+
 class _Pairing:
     """A history being read from front to back."""
 

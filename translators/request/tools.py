@@ -34,6 +34,10 @@ class Choice(Struct, frozen=True):
     only: tuple[str, ...] | None = None
 
 
+ANY_CHOICE = Choice()
+"""The model may call tools or not."""
+
+
 class ToolPlan(Struct, frozen=True):
     """What is sent. instructions: sentences for the system turn; stray_calls: calls are to be removed.
 
