@@ -23,7 +23,7 @@ from support.app import REASONING, A, Gateway, demonstration
 T = TypeVar("T")
 
 PARIS = "What is the weather in Paris?"
-TOLD, RECALLED = "My name is Ada.", "What is my name?"
+FIRST_MESSAGE, CORRECT_ANSWER = "My name is Ada.", "What is my name?"
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,8 @@ def test_runs_that_continue_each_other(served: Gateway) -> None:
 
     async def work(model_of: Callable[[str], Any]) -> Any:
         agent = Agent(name="memory", model=model_of(A))
-        first = await Runner.run(agent, TOLD)
-        return await Runner.run(agent, RECALLED, previous_response_id=first.last_response_id)
+        first = await Runner.run(agent, FIRST_MESSAGE)
+        return await Runner.run(agent, CORRECT_ANSWER, previous_response_id=first.last_response_id)
 
     assert run(served, work).final_output == "Your name is Ada."
 
@@ -168,8 +168,8 @@ def test_a_conversation_held_by_the_server(served: Gateway) -> None:
         model = model_of(A)
         session = agents.OpenAIConversationsSession(openai_client=model._client)
         agent = Agent(name="memory", model=model)
-        await Runner.run(agent, TOLD, session=session)
-        again = await Runner.run(agent, RECALLED, session=session)
+        await Runner.run(agent, FIRST_MESSAGE, session=session)
+        again = await Runner.run(agent, CORRECT_ANSWER, session=session)
         return again, await session.get_items()
 
     again, items = run(served, work)

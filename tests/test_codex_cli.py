@@ -50,7 +50,7 @@ def run(gateway: Gateway, folder: Path, prompt: str) -> "subprocess.CompletedPro
 def test_a_patch_is_applied(tmp_path: Path) -> None:
     """The model's call reaches Codex as a custom call, the file is there, and the result reaches the model."""
     arguments = json.dumps({"input": PATCH})
-    pieces: list[Any] = [call_delta(0, arguments[place : place + 5]) for place in range(0, len(arguments), 5)]
+    pieces: list[Any] = [call_delta(0, arguments[position : position + 5]) for position in range(0, len(arguments), 5)]
     call = [message_start("m"), call_start(0, "apply_patch", identity="p1"), *pieces, call_end(0)]
     with stage(models=Models(cache_seconds=0, aliases={MODEL: A})) as on:
         on.plays(event_stream(transcript(*call, message_end("TOOL_CALL"))), streamed("Done."))

@@ -32,17 +32,17 @@ def reachable(root: object) -> Iterator[tuple[str, str]]:
     identities: set[int] = set()
     waiting: list[tuple[str, object]] = [("", root)]
     while waiting:
-        way, value = waiting.pop()
+        direction, value = waiting.pop()
         if id(value) in identities or isinstance(value, type | types.ModuleType):
             continue
         identities.add(id(value))
         seen.append(value)  # so that no identity is used again meanwhile
         if isinstance(value, bytes | bytearray):
-            yield way, bytes(value).decode("latin-1")
+            yield direction, bytes(value).decode("latin-1")
         elif isinstance(value, str):
-            yield way, value
+            yield direction, value
         else:
-            waiting += [(f"{way}{name}", inner) for name, inner in inside(value)]
+            waiting += [(f"{direction}{name}", inner) for name, inner in inside(value)]
 
 
 def inside(value: object) -> Iterator[tuple[str, object]]:
@@ -72,7 +72,11 @@ def inside(value: object) -> Iterator[tuple[str, object]]:
 
 
 def ways_to_secrets(root: object) -> list[str]:
-    return [f"{way}: {text[:80]!r}" for way, text in reachable(root) if any(secret in text for secret in SECRETS)]
+    return [
+        f"{direction}: {text[:80]!r}"
+        for direction, text in reachable(root)
+        if any(secret in text for secret in SECRETS)
+    ]
 
 
 def test_a_secret_is_seen() -> None:
@@ -131,7 +135,7 @@ def test_no_secret_is_reachable_from_a_request(
         look()
 
     monkeypatch.setattr(Router, "__call__", looking)
-    sent = {name: value.format(key) for name, value in headers.items()}
+    sent_body = {name: value.format(key) for name, value in headers.items()}
     with stage(**settings) as theatre:
         for path, script, body in (
             (CHAT, answered(), {"model": A, "messages": [{"role": "user", "content": "Hi"}]}),
@@ -141,7 +145,7 @@ def test_no_secret_is_reachable_from_a_request(
             ("/v1/embeddings", json_answer(400, {"message": "no"}), {"model": "embed-v4.0", "input": ["a"]}),
         ):
             theatre.plays(script)
-            theatre.gateway.ask("POST", path, body, sent | {"content-type": "application/json"})
+            theatre.gateway.ask("POST", path, body, sent_body | {"content-type": "application/json"})
             assert len(theatre.upstream.exchanges) == 1, path
     assert set(leaks) == {CHAT, "/v1/responses", "/cohere/v2/chat", "/v1/embeddings"}
     assert not any(leaks.values()), leaks

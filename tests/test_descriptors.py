@@ -107,7 +107,7 @@ def test_a_call_without_a_descriptor_is_no_failure_of_coheres() -> None:
             assert not [line for line in troubles(server) if "circuit breaker" in line]
 
 
-def test_a_lookup_that_fails_for_want_of_a_descriptor_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_that_fails_for_want_of_a_descriptor_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver's own error says nothing of it."""
     error = aiohttp.ClientConnectorDNSError(ANY_KEY, OSError(None, "Temporary failure in name resolution"))
     assert connection_error(error).cause == "unreachable"

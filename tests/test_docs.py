@@ -76,7 +76,7 @@ def test_arrows_that_follow_from_others_are_left_out() -> None:
 def test_boxes_of_a_row_do_not_overlap() -> None:
     layers = [["gateway.low"], [f"gateway.{name}" for name in "abcd"], ["gateway.high"]]
     arrows = [("gateway.high", "gateway.low"), ("gateway.high", "gateway.a"), ("gateway.d", "gateway.low")]
-    where = architecture.places(layers, architecture.paths(layers, arrows))
+    where = architecture.positions(layers, architecture.paths(layers, arrows))
     middles = sorted(middle for (row, name), middle in where.items() if row == 1 and " -> " not in name)
     assert len(middles) == 4
     assert all(right - left >= architecture.BOX[0] for left, right in pairwise(middles))

@@ -46,9 +46,9 @@ def test_the_vocabulary_is_openais() -> None:
 
 
 def test_special_tokens_are_words_and_gaps_are_empty() -> None:
-    known = vocabulary()
-    assert len(known) == 100_277
-    assert {number: known[number] for number in range(ORDINARY, len(known)) if known[number]} == SPECIAL
+    settings = vocabulary()
+    assert len(settings) == 100_277
+    assert {number: settings[number] for number in range(ORDINARY, len(settings)) if settings[number]} == SPECIAL
 
 
 # --- what an input may be -----------------------------------------------------------------------------------
@@ -95,9 +95,9 @@ REFUSED: tuple[tuple[Any, str, str], ...] = (
 def test_an_input_that_is_none_is_refused_by_its_path(value: Any, param: str, code: str) -> None:
     with pytest.raises(InvalidField) as caught:
         embeddings_call({"model": V4, "input": value})
-    told = caught.value.failure
-    assert (told.status, told.param, told.code) == (400, param, code)
-    assert told.message
+    result = caught.value.failure
+    assert (result.status, result.param, result.code) == (400, param, code)
+    assert result.message
 
 
 FIELDS: tuple[tuple[dict[str, Any], str], ...] = (
@@ -137,7 +137,7 @@ def test_every_type_that_a_model_gives_is_sent(model: str) -> None:
     assert json.loads(call.bodies[0])["embedding_types"] == types
 
 
-def test_a_type_that_a_model_lacks_is_told_with_those_it_has() -> None:
+def test_a_type_that_a_model_lacks_is_passed_on_with_those_it_has() -> None:
     with pytest.raises(InvalidField, match=r"'embed-v5.0-pro' gives float, int8, binary, not uint8"):
         embeddings_call({"model": "embed-5-pro", "input": "a", "embedding_types": ["uint8"]})
 
@@ -167,9 +167,9 @@ def test_a_text_that_only_begins_like_an_image_is_a_text() -> None:
     [("iVBORw0KGgo=", "png"), ("/9j/4AAQ", "jpeg"), ("R0lGODlh", "gif"), ("UklGRh4A", "webp")],
 )
 def test_an_image_without_its_prefix_gets_it(image: str, kind: str) -> None:
-    for given_ in ({"image": image}, {"image": {"base64": image}}, {"type": "image_url", "image_url": {"url": image}}):
-        sent = json.loads(embeddings_call({"model": V4, "input": [given_]}).bodies[0])
-        assert (sent["images"], sent["input_type"]) == ([f"data:image/{kind};base64,{image}"], "image")
+    for value in ({"image": image}, {"image": {"base64": image}}, {"type": "image_url", "image_url": {"url": image}}):
+        request = json.loads(embeddings_call({"model": V4, "input": [value]}).bodies[0])
+        assert (request["images"], request["input_type"]) == ([f"data:image/{kind};base64,{image}"], "image")
 
 
 # --- the division among calls -------------------------------------------------------------------------------
@@ -177,22 +177,22 @@ def test_an_image_without_its_prefix_gets_it(image: str, kind: str) -> None:
 
 def test_the_longest_list_is_divided_by_ninety_six() -> None:
     call = embeddings_call({"model": V4, "input": [f"text {number}" for number in range(MOST_INPUTS)]})
-    sent = [json.loads(body)["texts"] for body in call.bodies]
-    assert [len(texts) for texts in sent] == [MOST_IN_A_CALL] * 21 + [32]
-    assert [text for texts in sent for text in texts] == [f"text {number}" for number in range(MOST_INPUTS)]
+    requests = [json.loads(body)["texts"] for body in call.bodies]
+    assert [len(texts) for texts in requests] == [MOST_IN_A_CALL] * 21 + [32]
+    assert [text for texts in requests for text in texts] == [f"text {number}" for number in range(MOST_INPUTS)]
 
 
 def test_images_are_divided_by_their_size() -> None:
     third = MOST_IMAGE_BYTES // 3
     images = [Visual("images", str(number), third) for number in range(4)]
     whole = Visual("images", "whole", MOST_IMAGE_BYTES + 1)
-    found = parts(range(6), [*images, whole, images[0]], EmbeddingModel())
-    assert [part.positions for part in found] == [[0, 1, 2], [3], [4], [5]]
+    result = parts(range(6), [*images, whole, images[0]], EmbeddingModel())
+    assert [part.positions for part in result] == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_older_models_get_an_image_a_call() -> None:
-    found = parts(range(3), [Visual("images", str(number), 1) for number in range(3)], EMBEDDERS[V3])
-    assert [part.positions for part in found] == [[0], [1], [2]]
+    result = parts(range(3), [Visual("images", str(number), 1) for number in range(3)], EMBEDDERS[V3])
+    assert [part.positions for part in result] == [[0], [1], [2]]
 
 
 visual = st.builds(Visual, st.sampled_from(["images", "inputs"]), st.text(), st.integers(0, MOST_IMAGE_BYTES))
@@ -201,15 +201,15 @@ inputs = st.one_of(st.lists(st.text(), max_size=300), st.lists(st.one_of(st.text
 
 @property_of(150)
 @given(inputs, st.booleans(), st.integers(1, 3))
-def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bool, apart: int) -> None:
+def test_parts_hold_every_input_once_and_in_order(value: list[Input], fused: bool, apart: int) -> None:
     """apart: from one place to the next, where what lies between is in the cache."""
-    places = range(0, len(given_) * apart, apart)
-    found = parts(places, given_, EmbeddingModel(fused=fused))
-    assert sorted(place for part in found for place in part.positions) == list(places)
-    assert [part.positions[0] for part in found] == sorted(part.positions[0] for part in found)
-    for part in found:
+    positions = range(0, len(value) * apart, apart)
+    result = parts(positions, value, EmbeddingModel(fused=fused))
+    assert sorted(position for part in result for position in part.positions) == list(positions)
+    assert [part.positions[0] for part in result] == sorted(part.positions[0] for part in result)
+    for part in result:
         assert list(part.positions) == sorted(part.positions)
-        of_part = [given_[place // apart] for place in part.positions]
+        of_part = [value[position // apart] for position in part.positions]
         assert list(part.values) == [one if isinstance(one, str) else one.value for one in of_part]
         assert {field_of(one) for one in of_part} == {part.field}
         assert len(part.values) <= MOST_IN_A_CALL
@@ -222,16 +222,16 @@ def test_parts_hold_every_input_once_and_in_order(given_: list[Input], fused: bo
 
 def cohere(body: bytes, size: int = 4) -> bytes:
     """Cohere, as far as it goes here: a vector is made of the content, its field and the type of input."""
-    asked = json.loads(body)
-    (field,) = {"texts", "images", "inputs"} & set(asked)
-    rows = [_numbers(json.dumps([field, asked["input_type"], content]), size) for content in asked[field]]
-    made = {
+    request = json.loads(body)
+    (field,) = {"texts", "images", "inputs"} & set(request)
+    rows = [_numbers(json.dumps([field, request["input_type"], content]), size) for content in request[field]]
+    created = {
         "float": rows,
         "base64": [_base64(row) for row in rows],
         "int8": [[int(n * 100) for n in row] for row in rows],
     }
-    told = {name: made[name] for name in asked["embedding_types"]}
-    return json.dumps({"embeddings": told, "meta": {"billed_units": {"input_tokens": len(rows)}}}).encode()
+    result = {name: created[name] for name in request["embedding_types"]}
+    return json.dumps({"embeddings": result, "meta": {"billed_units": {"input_tokens": len(rows)}}}).encode()
 
 
 def _numbers(text: str, size: int) -> list[float]:
@@ -246,10 +246,10 @@ def _base64(row: list[float]) -> str:
 def embedded(request: dict[str, Any]) -> list[dict[str, Any]]:
     call = embeddings_call(request)
     answer = call.translate_response([cohere(body) for body in call.bodies])
-    told = json.loads(answer.body)
-    assert [one["index"] for one in told["data"]] == list(range(len(told["data"])))
-    assert told["usage"]["total_tokens"] == answer.usage.prompt_tokens == len(told["data"])
-    return [{key: value for key, value in one.items() if key != "index"} for one in told["data"]]
+    document = json.loads(answer.body)
+    assert [one["index"] for one in document["data"]] == list(range(len(document["data"])))
+    assert document["usage"]["total_tokens"] == answer.usage.prompt_tokens == len(document["data"])
+    return [{key: value for key, value in one.items() if key != "index"} for one in document["data"]]
 
 
 one_input = st.one_of(
@@ -275,17 +275,17 @@ one_input = st.one_of(
         },
     ),
 )
-def test_any_list_of_inputs_comes_back_as_one_by_one(given_: list[Any], model: str, rest: dict[str, Any]) -> None:
-    together = embedded({"model": model, "input": given_, **rest})
-    assert together == [embedded({"model": model, "input": [one], **rest})[0] for one in given_]
+def test_any_list_of_inputs_comes_back_as_one_by_one(value: list[Any], model: str, rest: dict[str, Any]) -> None:
+    together = embedded({"model": model, "input": value, **rest})
+    assert together == [embedded({"model": model, "input": [one], **rest})[0] for one in value]
 
 
 @property_of(80)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_floats_are_packed_as_the_sdks_read_them(numbers: list[float]) -> None:
     call = embeddings_call({"model": V5, "input": "a", "encoding_format": "base64"})
-    told = json.loads(call.translate_response([json.dumps({"embeddings": {"float": [numbers]}}).encode()]).body)
-    packed = base64.b64decode(told["data"][0]["embedding"])
+    document = json.loads(call.translate_response([json.dumps({"embeddings": {"float": [numbers]}}).encode()]).body)
+    packed = base64.b64decode(document["data"][0]["embedding"])
     assert list(struct.unpack(f"<{len(numbers)}f", packed)) == numbers
 
 
@@ -299,9 +299,9 @@ def test_numbers_are_passed_on_as_they_were_written() -> None:
 
 
 def test_base64_that_is_escaped_is_counted_without_its_escapes() -> None:
-    told = '"AAAA\\u0050wAAgL4="'
+    result = '"AAAA\\u0050wAAgL4="'
     call = embeddings_call({"model": NEW, "input": "a", "encoding_format": "base64", "dimensions": 2})
-    answer = call.translate_response([b'{"embeddings":{"base64":[%s]}}' % told.encode()])
+    answer = call.translate_response([b'{"embeddings":{"base64":[%s]}}' % result.encode()])
     assert json.loads(answer.body)["data"][0]["embedding"] == "AAAAPwAAgL4="
 
 
@@ -339,7 +339,7 @@ def test_floats_that_cannot_be_packed_are_none(row: bytes) -> None:
 
 
 @pytest.mark.parametrize("row", ['"AAAA"', '"AAAAPwAAgL4"', '""', '"AAAAPwAAgL4AAAA="', "null", "[1,2]", '"A\\qAA"'])
-def test_base64_of_the_wrong_length_is_asked_as_floats(row: str) -> None:
+def test_base64_of_the_wrong_length_is_requested_as_floats(row: str) -> None:
     call = embeddings_call({"model": NEW, "input": "a", "encoding_format": "base64", "dimensions": 2})
     try:
         call.translate_response([b'{"embeddings":{"base64":[%s]}}' % row.encode()])
@@ -350,8 +350,8 @@ def test_base64_of_the_wrong_length_is_asked_as_floats(row: str) -> None:
         return
     assert second is not None and second.second_attempt(Failure(502, "", second_attempt=True)) is None
     assert json.loads(second.bodies[0])["embedding_types"] == ["float"]
-    told = json.loads(second.translate_response([b'{"embeddings":{"float":[[0.5,-0.25]]}}']).body)
-    assert told["data"][0]["embedding"] == "AAAAPwAAgL4="
+    document = json.loads(second.translate_response([b'{"embeddings":{"float":[[0.5,-0.25]]}}']).body)
+    assert document["data"][0]["embedding"] == "AAAAPwAAgL4="
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_base64_of_the_wrong_length_is_asked_as_floats(row: str) -> None:
         (Failure(429, "base64"), False),
     ],
 )
-def test_base64_that_is_refused_is_asked_as_floats(failed: Failure, helped: bool) -> None:
+def test_base64_that_is_refused_is_requested_as_floats(failed: Failure, helped: bool) -> None:
     call = embeddings_call({"model": NEW, "input": "a", "encoding_format": "base64"})
     assert (call.second_attempt(failed) is not None) is helped
     assert embeddings_call({"model": NEW, "input": "a"}).second_attempt(failed) is None
@@ -423,9 +423,9 @@ def test_golden_answers_are_openais(path: Any) -> None:
         },
     ),
 )
-def test_requests_are_coheres(given_: list[Any], model: str, rest: dict[str, Any]) -> None:
+def test_requests_are_coheres(value: list[Any], model: str, rest: dict[str, Any]) -> None:
     """What any request comes to is a request of Cohere's, or a 400 that names its field."""
-    request = {"model": model, "input": given_, **rest}
+    request = {"model": model, "input": value, **rest}
     try:
         call = embeddings_call(request)
     except InvalidField as error:
@@ -439,9 +439,9 @@ def test_requests_are_coheres(given_: list[Any], model: str, rest: dict[str, Any
 def test_every_field_of_both_has_a_row() -> None:
     rows = embeddings.TABLE.rows
     assert oracle.openai_schema_properties("CreateEmbeddingRequest") <= {row.name for row in rows}
-    sent = {row.to for row in rows if row.verdict is Verdict.SEND}
+    request = {row.to for row in rows if row.verdict is Verdict.SEND}
     read = {row.name for row in rows if row.verdict is Verdict.READ}
-    assert oracle.cohere_request_properties("/v2/embed") <= sent | read
+    assert oracle.cohere_request_properties("/v2/embed") <= request | read
 
 
 def test_every_row_that_does_not_send_says_why() -> None:
@@ -453,5 +453,5 @@ def test_embedders_are_the_emulators() -> None:
     """Two tables of one truth: where they differ, one is wrong."""
     offered = {model.name: model for model in MODELS if "embed" in model.endpoints}
     assert set(EMBEDDERS) <= set(offered)
-    for name, able in EMBEDDERS.items():
-        assert (able.sizes, able.fused) == (offered[name].dimensions, offered[name].multimodal)
+    for name, supported in EMBEDDERS.items():
+        assert (supported.sizes, supported.fused) == (offered[name].dimensions, offered[name].multimodal)

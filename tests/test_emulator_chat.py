@@ -84,17 +84,17 @@ def fold(events: list[dict[str, Any]]) -> dict[str, Any]:
         "tool_calls": fold_calls(events),
         "citations": [each["delta"]["message"]["citations"] for each in of_kind(events, "citation-start")],
     }
-    told = {"role": "assistant"} | {key: value for key, value in message.items() if value}
+    result = {"role": "assistant"} | {key: value for key, value in message.items() if value}
     logprobs = [event["logprobs"] for event in events if "logprobs" in event]
-    return {"message": told, **events[-1]["delta"]} | ({"logprobs": logprobs} if logprobs else {})
+    return {"message": result, **events[-1]["delta"]} | ({"logprobs": logprobs} if logprobs else {})
 
 
 def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """The events of one type, whose indices count from 0 if they open something."""
-    found = [event for event in events if event["type"] == kind]
+    results = [event for event in events if event["type"] == kind]
     if kind.endswith("-start"):
-        assert [event["index"] for event in found] == list(range(len(found)))
-    return found
+        assert [event["index"] for event in results] == list(range(len(results)))
+    return results
 
 
 def fold_content(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ def test_citations_can_be_switched_off(emulator: EmulatorClient, mode: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "expected_text"),
     [
         ("Reply with exactly: identity probe", "identity probe"),
         ("Reply with exactly this one word and nothing else: streamed", "streamed"),
@@ -260,8 +260,8 @@ def test_citations_can_be_switched_off(emulator: EmulatorClient, mode: str) -> N
         ("Count to 5", "1, 2, 3, 4, 5"),
     ],
 )
-def test_short_answers(emulator: EmulatorClient, prompt: str, said: str) -> None:
-    assert text(emulator.chat(prompt)) == said
+def test_short_answers(emulator: EmulatorClient, prompt: str, expected_text: str) -> None:
+    assert text(emulator.chat(prompt)) == expected_text
 
 
 @pytest.mark.parametrize("prompt", ["Tell me a story.", "Hello!", "2024-01-02", "1/0 = ?", "Reply with one sentence."])
@@ -285,7 +285,7 @@ def test_other_answers_say_that_this_is_an_emulator(emulator: EmulatorClient, pr
         ([], "My name is Ada. What is my name?", "Your name is Ada."),
     ],
 )
-def test_what_was_said_is_remembered(
+def test_what_was_stated_is_remembered(
     emulator: EmulatorClient, statements: list[str], question: str, expected: str
 ) -> None:
     messages: list[dict[str, Any]] = []
@@ -294,7 +294,7 @@ def test_what_was_said_is_remembered(
     assert text(emulator.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
 
 
-def test_what_the_system_prompt_and_the_assistant_said_is_remembered(emulator: EmulatorClient) -> None:
+def test_what_the_system_prompt_and_the_assistant_stated_is_remembered(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "system", "content": "The user's name is Ada."},
         {"role": "user", "content": "Tell me a code."},
@@ -304,7 +304,7 @@ def test_what_the_system_prompt_and_the_assistant_said_is_remembered(emulator: E
         assert text(emulator.chat(messages=[*messages, {"role": "user", "content": question}])) == expected
 
 
-def test_what_was_said_fills_fields(emulator: EmulatorClient) -> None:
+def test_what_was_stated_fills_fields(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "user", "content": "My name is Ada and my age is 36."},
         {"role": "assistant", "content": "I see."},
@@ -488,7 +488,7 @@ def test_a_tool_turn_has_no_content_unless_the_model_reasons(emulator: EmulatorC
 
 
 @pytest.mark.parametrize(
-    ("content", "source", "output", "said"),
+    ("content", "source", "output", "expected_text"),
     [
         ("Sunny, 22C", "get_weather_a1b2c3d4e5f6:0", {"content": "Sunny, 22C"}, "Sunny, 22C"),
         (
@@ -513,11 +513,11 @@ def test_a_tool_turn_has_no_content_unless_the_model_reasons(emulator: EmulatorC
     ],
     ids=["text", "document", "document with id", "parts", "empty"],
 )
-def test_a_tool_result_is_told_and_cited(
-    emulator: EmulatorClient, content: Any, source: str, output: Any, said: str
+def test_a_tool_result_is_reported_and_cited(
+    emulator: EmulatorClient, content: Any, source: str, output: Any, expected_text: str
 ) -> None:
     seen = emulator.chat(messages=loop(content), tools=[WEATHER])
-    assert said in text(seen) and seen.body["finish_reason"] == "COMPLETE"
+    assert expected_text in text(seen) and seen.body["finish_reason"] == "COMPLETE"
     cited = seen.body["message"].get("citations", [])
     assert bool(cited) is bool(content)
     if cited:
@@ -577,24 +577,24 @@ def test_json_fits_the_schema(emulator: EmulatorClient, key: str) -> None:
         ("A person named Ada, 36 years old, as JSON", SCHEMA),
         ("JSON please: the user Bob", NESTED),
     ):
-        made = json.loads(text(emulator.chat(prompt, response_format={"type": "json_object", key: schema})))
-        jsonschema.validate(made, schema)
-    assert made["people"][0]["role"] == "user"
+        document = json.loads(text(emulator.chat(prompt, response_format={"type": "json_object", key: schema})))
+        jsonschema.validate(document, schema)
+    assert document["people"][0]["role"] == "user"
 
 
 @pytest.mark.parametrize(
-    ("prompt", "made"),
+    ("prompt", "events"),
     [
         ('JSON with keys "name" and "age" for John, 30', {"name": "John", "age": 30}),
         ("Return JSON. What is 2+2?", {"answer": "4"}),
         (f"Fill this JSON schema: {json.dumps(SCHEMA)} with Ada aged 36", {"name": "Ada", "age": 36}),
     ],
 )
-def test_json_without_a_schema(emulator: EmulatorClient, prompt: str, made: Any) -> None:
-    assert json.loads(text(emulator.chat(prompt, response_format={"type": "json_object"}))) == made
+def test_json_without_a_schema(emulator: EmulatorClient, prompt: str, events: Any) -> None:
+    assert json.loads(text(emulator.chat(prompt, response_format={"type": "json_object"}))) == events
 
 
-def test_a_schema_in_the_system_prompt_and_json_asked_for_by_the_user(emulator: EmulatorClient) -> None:
+def test_a_schema_in_the_system_prompt_and_json_requested_by_the_user(emulator: EmulatorClient) -> None:
     messages = [
         {"role": "system", "content": f"Provide objects that match this json_schema: {json.dumps(SCHEMA)}"},
         {"role": "user", "content": "Ada is 36\n\nReturn the correct JSON response within a ```json codeblock."},
@@ -644,8 +644,10 @@ def test_a_deep_schema_is_filled_and_an_endless_one_has_an_end(emulator: Emulato
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(30):
         deep = {"type": "object", "properties": {"a": deep}, "required": ["a"]}
-    made = json.loads(text(emulator.chat("JSON please", response_format={"type": "json_object", "json_schema": deep})))
-    jsonschema.validate(made, deep)
+    document = json.loads(
+        text(emulator.chat("JSON please", response_format={"type": "json_object", "json_schema": deep}))
+    )
+    jsonschema.validate(document, deep)
     endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
     assert text(emulator.chat("JSON please", response_format={"type": "json_object", "json_schema": endless}))
 
@@ -739,10 +741,10 @@ def test_as_recorded(emulator: EmulatorClient, recording: Recording) -> None:
         ours, theirs = seen.body, recording.json()
     assert shape(ours) == shape(theirs)
     if theirs["finish_reason"] == "TOOL_CALL":
-        said = [[call["function"] for call in each["message"]["tool_calls"]] for each in (ours, theirs)]
-        names = [[call["name"] for call in each] for each in said]
+        texts = [[call["function"] for call in each["message"]["tool_calls"]] for each in (ours, theirs)]
+        names = [[call["name"] for call in each] for each in texts]
         assert names[0] == names[1]
-        assert said[0][0]["arguments"] == said[1][0]["arguments"] or "summary" in said[0][0]["arguments"]
+        assert texts[0][0]["arguments"] == texts[1][0]["arguments"] or "summary" in texts[0][0]["arguments"]
 
 
 @each_recording("/v2/chat", "/v2/embed", status=404)

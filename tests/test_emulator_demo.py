@@ -72,7 +72,7 @@ DISOBEDIENCE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", DISOBEDIENCE)
-def test_a_disobedient_model_is_asked_again(demo: Gateway, case: str) -> None:
+def test_a_disobedient_model_is_retried(demo: Gateway, case: str) -> None:
     fields = dict(DISOBEDIENCE[case])
     *before, user = fields.pop("messages", [{"role": "user", "content": f"{USER['content']} {case}"}])
     fault = case.partition(" ")[0]

@@ -124,7 +124,7 @@ def outcome(seen: Seen) -> str:
         ("no_tool_call", {"tools": [WEATHER], "tool_choice": "REQUIRED"}, "text", "get_weather"),
     ],
 )
-def test_a_model_disobeys_as_often_as_it_is_told_to(
+def test_a_model_disobeys_as_often_as_it_is_reported_to(
     emulator: EmulatorClient, fault: str, fields: dict[str, Any], disobeyed: str, obeyed: str
 ) -> None:
     user = {"role": "user", "content": f"What's the weather in Paris? ({len(str(fields))})"}
@@ -287,8 +287,8 @@ def test_the_log_tells_what_happened(emulator: EmulatorClient) -> None:
     emulator.ask("GET", "/nowhere")
     finished(emulator, 3)
     records = emulator.ask("GET", "/emulator/log", None, {}).body
-    told = [(record["path"], record["stream"], record["status"], record["finished"]) for record in records]
-    assert told == [
+    results = [(record["path"], record["stream"], record["status"], record["finished"]) for record in records]
+    assert results == [
         ("/v2/chat", False, 200, True),
         ("/v2/chat", True, 200, True),
         ("/v2/chat", False, 503, True),

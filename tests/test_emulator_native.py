@@ -78,16 +78,16 @@ def judged() -> Judged:
 
 @pytest.fixture(scope="module")
 def on(emulator: EmulatorClient, judged: Judged) -> Iterator[Clients]:
-    with cohere_sdk_calls.clients(emulator.url, hook=judged) as made:
-        yield made
+    with cohere_sdk_calls.clients(emulator.url, hook=judged) as created:
+        yield created
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_the_sdk_is_answered(on: Clients, name: str) -> None:
     """Parsed without an error, right by the specification, and the same when asked again."""
-    told = outcome(CALLS[name], on)
-    assert (isinstance(told, dict) and "refused" in told) is bool(REFUSED.search(name)), told
-    assert outcome(CALLS[name], on) == told
+    result = outcome(CALLS[name], on)
+    assert (isinstance(result, dict) and "refused" in result) is bool(REFUSED.search(name)), result
+    assert outcome(CALLS[name], on) == result
 
 
 def test_every_method_of_the_sdk_is_called(monkeypatch: pytest.MonkeyPatch, on: Clients) -> None:
@@ -140,7 +140,7 @@ TURNS: dict[str, dict[str, Any]] = {
 }
 
 
-def told(seen: Seen) -> list[dict[str, Any]]:
+def events_of(seen: Seen) -> list[dict[str, Any]]:
     """The events of an older stream, lines or events."""
     assert seen.status == 200
     lines = [line.removeprefix("data: ") for line in seen.data.decode().split("\n")]
@@ -152,7 +152,7 @@ def told(seen: Seen) -> list[dict[str, Any]]:
 def test_a_stream_says_what_the_whole_answer_says(emulator: EmulatorClient, name: str, accept: str) -> None:
     body = TURNS[name] | {"seed": 1}
     seen = emulator.post("/v1/chat", body | {"stream": True}, accept=accept)
-    events = told(seen)
+    events = events_of(seen)
     expected = "text/event-stream" if accept != "*/*" else "application/stream+json"
     assert seen.headers["content-type"] == expected and "num_tokens" not in seen.headers
     assert [event["is_finished"] for event in events] == [False] * (len(events) - 1) + [True]
@@ -172,7 +172,7 @@ def test_a_stream_says_what_the_whole_answer_says(emulator: EmulatorClient, name
 
 
 def test_calls_are_streamed_in_pieces_of_json(emulator: EmulatorClient) -> None:
-    events = told(emulator.post("/v1/chat", TURNS["a call"] | {"stream": True}))
+    events = events_of(emulator.post("/v1/chat", TURNS["a call"] | {"stream": True}))
     deltas = [event["tool_call_delta"] for event in events if "tool_call_delta" in event]
     assert deltas[0] == {"index": 0, "name": "get_weather"}
     assert json.loads("".join(delta.get("parameters", "") for delta in deltas)) == {"city": "Oslo"}
@@ -180,18 +180,18 @@ def test_calls_are_streamed_in_pieces_of_json(emulator: EmulatorClient) -> None:
     assert kinds[-2:] == ["tool-calls-generation", "stream-end"] and "text-generation" not in kinds
 
 
-def test_citations_come_while_the_text_runs_only_when_that_is_asked_for(emulator: EmulatorClient) -> None:
+def test_citations_come_while_the_text_runs_only_when_that_is_requested(emulator: EmulatorClient) -> None:
     body = {"message": "What is blue?", "documents": [{"text": "The sea is blue, and so is the sky."}], "stream": True}
-    late = [event["event_type"] for event in told(emulator.post("/v1/chat", body))]
-    early = [event["event_type"] for event in told(emulator.post("/v1/chat", body | {"citation_quality": "FAST"}))]
+    late = [event["event_type"] for event in events_of(emulator.post("/v1/chat", body))]
+    early = [event["event_type"] for event in events_of(emulator.post("/v1/chat", body | {"citation_quality": "FAST"}))]
     assert late.index("citation-generation") > len(late) - 1 - late[::-1].index("text-generation")
     assert early.index("citation-generation") < len(early) - 1 - early[::-1].index("text-generation")
 
 
 def test_a_stream_of_generate(emulator: EmulatorClient) -> None:
-    events = told(emulator.post("/v1/generate", {"prompt": "Count to 4", "stream": True, "num_generations": 2}))
+    events = events_of(emulator.post("/v1/generate", {"prompt": "Count to 4", "stream": True, "num_generations": 2}))
     assert "".join(event["text"] for event in events[:-1] if event["index"] == 1) == "1, 2, 3, 4"
-    assert [made["text"] for made in events[-1]["response"]["generations"]] == ["1, 2, 3, 4"] * 2
+    assert [created["text"] for created in events[-1]["response"]["generations"]] == ["1, 2, 3, 4"] * 2
     for event in events:
         oracle.cohere_event_validator("GenerateStreamedResponse").check(event)
 
@@ -315,15 +315,15 @@ def test_faults_in_the_older_streams(emulator: EmulatorClient, accept: str, how:
         body = {"message": "Count to 9", "model": f"{A}@{fault}", "stream": True}
         return emulator.post("/v1/chat", body, accept=accept)
 
-    assert told(ordered("finish_error"))[-1]["finish_reason"] == "ERROR"
-    timed_out = told(ordered("finish_timeout"))[-1]
+    assert events_of(ordered("finish_error"))[-1]["finish_reason"] == "ERROR"
+    timed_out = events_of(ordered("finish_timeout"))[-1]
     assert timed_out["finish_reason"] == timed_out["response"]["finish_reason"] == "TIMEOUT"
-    assert told(ordered("no_usage"))[-1]["response"]["meta"] == {"api_version": {"version": "1"}}
-    assert "telemetry" in [event["event_type"] for event in told(ordered("unknown_event"))]
-    assert told(ordered("eof"))[-1]["is_finished"] is False
-    assert told(ordered("slow=0"))[-1]["is_finished"] is True
+    assert events_of(ordered("no_usage"))[-1]["response"]["meta"] == {"api_version": {"version": "1"}}
+    assert "telemetry" in [event["event_type"] for event in events_of(ordered("unknown_event"))]
+    assert events_of(ordered("eof"))[-1]["is_finished"] is False
+    assert events_of(ordered("slow=0"))[-1]["is_finished"] is True
     with pytest.raises(json.JSONDecodeError):
-        told(ordered("broken_json"))
+        events_of(ordered("broken_json"))
 
 
 def test_faults_of_a_whole_answer(emulator: EmulatorClient) -> None:
@@ -337,8 +337,8 @@ def test_faults_of_a_whole_answer(emulator: EmulatorClient) -> None:
 
 def test_flaky_tells_requests_apart_that_have_no_body(emulator: EmulatorClient) -> None:
     flaky = KEY | {faults.HEADER: "flaky=1"}
-    asked = ["/v1/datasets", "/v1/datasets?limit=1", "/v1/datasets", "/v1/datasets?limit=1"]
-    assert [emulator.ask("GET", path, None, flaky).status for path in asked] == [503, 503, 200, 200]
+    request = ["/v1/datasets", "/v1/datasets?limit=1", "/v1/datasets", "/v1/datasets?limit=1"]
+    assert [emulator.ask("GET", path, None, flaky).status for path in request] == [503, 503, 200, 200]
 
 
 def test_a_trial_key_is_counted_by_endpoint_and_not_by_thing() -> None:
@@ -363,8 +363,8 @@ def form(data: bytes, boundary: str = "b1", filename: str = "rows.jsonl") -> tup
 
 
 async def pieces(data: bytes, *cuts: int) -> AsyncIterator[bytes]:
-    places = [0, *cuts, len(data)]
-    for start, end in zip(places, places[1:], strict=False):
+    positions = [0, *cuts, len(data)]
+    for start, end in zip(positions, positions[1:], strict=False):
         yield data[start:end]
 
 
@@ -390,7 +390,7 @@ def test_a_form_is_the_same_however_it_is_cut() -> None:
     assert read(TWO_PARTS, *range(1, len(TWO_PARTS))) == whole
 
 
-def test_of_a_part_no_more_is_kept_than_should_be() -> None:
+def test_of_a_part_no_more_is_preserved_than_should_be() -> None:
     data = form(b"a\n" * multipart.MAX_PART_BYTES)[0]
     part = read(data, *range(100_000, len(data), 100_000)).parts[0]
     assert (len(part.data), part.size, part.lines) == (
@@ -428,16 +428,16 @@ def test_a_form_without_a_boundary_is_refused(emulator: EmulatorClient) -> None:
     assert (seen.status, seen.body["message"]) == (400, "invalid multipart form: no boundary")
 
 
-def test_of_a_large_upload_only_the_beginning_is_kept(emulator: EmulatorClient) -> None:
+def test_of_a_large_upload_only_the_beginning_is_preserved(emulator: EmulatorClient) -> None:
     line = b'{"text": "' + b"a" * 1_000 + b'"}\n'
     body, headers = form(line * 20_000)
-    made = emulator.ask("POST", "/v1/datasets?name=large&type=embed-input", body, headers).body
+    created = emulator.ask("POST", "/v1/datasets?name=large&type=embed-input", body, headers).body
     assert emulator.app.state.log[-1].received == len(body) > 20_000_000
-    emulator.ask("GET", f"/v1/datasets/{made['id']}")
-    dataset = emulator.ask("GET", f"/v1/datasets/{made['id']}").body["dataset"]
+    emulator.ask("GET", f"/v1/datasets/{created['id']}")
+    dataset = emulator.ask("GET", f"/v1/datasets/{created['id']}").body["dataset"]
     assert dataset["validation_status"] == "validated"
     assert dataset["dataset_parts"][0] | {"url": "", "samples": []} == {
-        "id": f"{made['id']}-0", "name": "rows.jsonl", "url": "", "index": 0, "size_bytes": len(line) * 20_000,
+        "id": f"{created['id']}-0", "name": "rows.jsonl", "url": "", "index": 0, "size_bytes": len(line) * 20_000,
         "num_rows": 20_000, "samples": [],
     }  # fmt: skip
     assert dataset["validation_warnings"] == [f"the emulator keeps the first {dataset_rows.MAX_ROWS} rows only"]
@@ -504,8 +504,8 @@ def test_a_dataset_is_downloaded_without_a_key(emulator: EmulatorClient, on: Cli
     identity = cohere_sdk_calls.uploaded(on, "embed-input", cohere_sdk_calls.TEXTS)
     seen = emulator.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
     assert (seen.status, seen.headers["content-type"]) == (200, "application/octet-stream")
-    found: list[Any] = list(fastavro.reader(io.BytesIO(seen.data)))
-    assert [row["text"] for row in found] == ["The sea is blue.", "The sand is yellow."]
+    results: list[Any] = list(fastavro.reader(io.BytesIO(seen.data)))
+    assert [row["text"] for row in results] == ["The sea is blue.", "The sand is yellow."]
     assert emulator.ask("GET", "/emulator/datasets/nobody/0", None, {}).status == 404
 
 
@@ -513,27 +513,27 @@ def test_a_dataset_is_downloaded_without_a_key(emulator: EmulatorClient, on: Cli
 
 
 def test_a_job_goes_on_with_each_look(on: Clients) -> None:
-    made = on.v1.datasets.create(name="staged", type="embed-input", data=("a.jsonl", cohere_sdk_calls.TEXTS))
-    asked = {"model": cohere_sdk_calls.SMALL, "dataset_id": str(made.id), "input_type": "search_document"}
+    dataset = on.v1.datasets.create(name="staged", type="embed-input", data=("a.jsonl", cohere_sdk_calls.TEXTS))
+    request = {"model": cohere_sdk_calls.SMALL, "dataset_id": str(dataset.id), "input_type": "search_document"}
     with pytest.raises(cohere.BadRequestError, match="must be validated but is queued"):
-        on.v1.embed_jobs.create(**asked)
-    stages = [on.v1.datasets.get(str(made.id)).dataset.validation_status for _ in range(3)]
+        on.v1.embed_jobs.create(**request)
+    stages = [on.v1.datasets.get(str(dataset.id)).dataset.validation_status for _ in range(3)]
     assert stages == ["processing", "validated", "validated"]
-    job = on.v1.embed_jobs.create(**asked)
+    job = on.v1.embed_jobs.create(**request)
     assert [on.v1.embed_jobs.get(job.job_id).status for _ in range(3)] == ["processing", "complete", "complete"]
     batch = on.v2.batches.create
     with pytest.raises(cohere.BadRequestError, match="is of type embed-input but must be of type"):
-        batch(request=cohere.Batch(name="a", input_dataset_id=str(made.id), model=A))
+        batch(request=cohere.Batch(name="a", input_dataset_id=str(dataset.id), model=A))
 
 
 def test_a_list_is_a_look_too(on: Clients) -> None:
-    made = on.v1.datasets.create(name="listed", type="embed-input", data=("a.jsonl", cohere_sdk_calls.TEXTS))
-    found = [cohere_sdk_calls.own(on.v1.datasets.list(limit=500).datasets, made.id)[0] for _ in range(2)]
-    assert [dataset.validation_status for dataset in found] == ["processing", "validated"]
-    assert cohere_sdk_calls.own(on.v1.datasets.list(validation_status="queued", limit=500).datasets, made.id) == []
-    later = found[0].created_at + timedelta(seconds=1)  # the SDK sends whole milliseconds
-    assert cohere_sdk_calls.own(on.v1.datasets.list(after=later, limit=500).datasets, made.id) == []
-    assert cohere_sdk_calls.own(on.v1.datasets.list(before=later, limit=500).datasets, made.id) != []
+    created = on.v1.datasets.create(name="listed", type="embed-input", data=("a.jsonl", cohere_sdk_calls.TEXTS))
+    results = [cohere_sdk_calls.own(on.v1.datasets.list(limit=500).datasets, created.id)[0] for _ in range(2)]
+    assert [dataset.validation_status for dataset in results] == ["processing", "validated"]
+    assert cohere_sdk_calls.own(on.v1.datasets.list(validation_status="queued", limit=500).datasets, created.id) == []
+    later = results[0].created_at + timedelta(seconds=1)  # the SDK sends whole milliseconds
+    assert cohere_sdk_calls.own(on.v1.datasets.list(after=later, limit=500).datasets, created.id) == []
+    assert cohere_sdk_calls.own(on.v1.datasets.list(before=later, limit=500).datasets, created.id) != []
 
 
 def test_the_progress_of_a_job() -> None:
@@ -552,19 +552,19 @@ def test_a_finetuned_model_is_in_the_catalogue_while_it_lives(on: Clients) -> No
         on.v1.models.get(name)
 
 
-def test_a_key_that_is_none_of_ours_is_not_kept(emulator: EmulatorClient, on: Clients) -> None:
+def test_a_foreign_key_is_not_stored(emulator: EmulatorClient, on: Clients) -> None:
     source = cohere_sdk_calls.uploaded(on, "chat-finetune-input", cohere_sdk_calls.TALKS)
     settings = {"base_model": {"base_type": "BASE_TYPE_CHAT"}, "dataset_id": source,
                 "wandb": {"project": "p", "api_key": "hush"}}  # fmt: skip
-    made = emulator.post("/v1/finetuning/finetuned-models", {"name": "a", "settings": settings})
-    assert made.status == 200 and b"hush" not in made.data
+    model = emulator.post("/v1/finetuning/finetuned-models", {"name": "a", "settings": settings})
+    assert model.status == 200 and b"hush" not in model.data
     connector = {"name": "a", "url": "https://example.com", "oauth": {"client_secret": "hush"},
                  "service_auth": {"type": "bearer", "token": "hush"}}  # fmt: skip
-    made = emulator.post("/v1/connectors", connector)
-    assert made.status == 200 and b"hush" not in made.data
+    model = emulator.post("/v1/connectors", connector)
+    assert model.status == 200 and b"hush" not in model.data
 
 
-def test_no_more_than_so_many_things_are_kept() -> None:
+def test_no_more_than_so_many_things_are_preserved() -> None:
     items: Repository[int] = Repository(3)
     evicted = [items.add(str(number), number) for number in range(5)]
     assert evicted == [None, None, None, 0, 1] and list(items.newest_first()) == [4, 3, 2]
@@ -575,14 +575,14 @@ def test_no_more_than_so_many_things_are_kept() -> None:
         assert body["total_count"] == len(body["connectors"]) == repository.MAX_ITEMS
 
 
-def test_no_more_than_so_many_bytes_of_datasets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_so_many_bytes_of_datasets_are_preserved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "MAX_STORED_BYTES", 100)
     with running() as emulator:
         body, headers = form(b'{"text": "' + b"a" * 28 + b'"}')  # 40 bytes
-        made = [
+        requests = [
             emulator.ask("POST", "/v1/datasets?name=a&type=embed-input", body, headers).body["id"] for _ in range(3)
         ]
-        assert [emulator.ask("GET", f"/v1/datasets/{identity}").status for identity in made] == [404, 200, 200]
+        assert [emulator.ask("GET", f"/v1/datasets/{identity}").status for identity in requests] == [404, 200, 200]
 
 
 @pytest.mark.parametrize(

@@ -94,21 +94,21 @@ def test_similar_texts_are_near() -> None:
 def test_all_formats_are_the_same_vector(model: str) -> None:
     kinds = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
     body = {"texts": ["Hello World"], "embedding_types": kinds[::-1]}
-    found = embed(body, ModelCatalog().find(model)).body
-    told = {kind: values[0] for kind, values in found["embeddings"].items()}
-    size = len(told["float"])
-    assert list(told) == kinds
-    assert sum(value * value for value in told["float"]) == pytest.approx(1, abs=1e-4)
-    unpacked = struct.unpack(f"<{size}f", base64.b64decode(told["base64"]))
-    assert [struct.pack("f", value) for value in told["float"]] == [struct.pack("f", value) for value in unpacked]
-    assert told["uint8"] == [value + 128 for value in told["int8"]]
-    assert all(-128 <= value <= 127 for value in told["int8"])
-    assert [value > 0 for value in told["int8"]] == [value > 0 for value in told["float"]]
-    assert len(told["ubinary"]) == size // 8
-    assert told["binary"] == [value - 128 for value in told["ubinary"]]
-    bits = "".join(f"{byte:08b}" for byte in told["ubinary"])
-    assert [bit == "1" for bit in bits] == [value > 0 for value in told["float"]]
-    assert found["texts"] == (["Hello World"] if model == "embed-v4.0" else ["hello world"])
+    result = embed(body, ModelCatalog().find(model)).body
+    output = {kind: values[0] for kind, values in result["embeddings"].items()}
+    size = len(output["float"])
+    assert list(output) == kinds
+    assert sum(value * value for value in output["float"]) == pytest.approx(1, abs=1e-4)
+    unpacked = struct.unpack(f"<{size}f", base64.b64decode(output["base64"]))
+    assert [struct.pack("f", value) for value in output["float"]] == [struct.pack("f", value) for value in unpacked]
+    assert output["uint8"] == [value + 128 for value in output["int8"]]
+    assert all(-128 <= value <= 127 for value in output["int8"])
+    assert [value > 0 for value in output["int8"]] == [value > 0 for value in output["float"]]
+    assert len(output["ubinary"]) == size // 8
+    assert output["binary"] == [value - 128 for value in output["ubinary"]]
+    bits = "".join(f"{byte:08b}" for byte in output["ubinary"])
+    assert [bit == "1" for bit in bits] == [value > 0 for value in output["float"]]
+    assert result["texts"] == (["Hello World"] if model == "embed-v4.0" else ["hello world"])
 
 
 def test_smaller_sizes_are_prefixes_and_v5_shares_a_space() -> None:
@@ -186,8 +186,8 @@ def test_relevant_spans_point_into_the_document() -> None:
 @pytest.mark.parametrize(("count", "units"), [(1, 1), (100, 1), (101, 2)])
 def test_search_units(count: int, units: int) -> None:
     body = {"query": "a", "documents": ["a"] * count}
-    told = rerank.rerank(body, ModelCatalog().find("rerank-v3.5"))
-    assert told["meta"]["billed_units"] == {"search_units": units}
+    result = rerank.rerank(body, ModelCatalog().find("rerank-v3.5"))
+    assert result["meta"]["billed_units"] == {"search_units": units}
 
 
 # --- patterns and instances ---------------------------------------------------------------------------------
@@ -205,8 +205,8 @@ def test_an_example_fits_its_pattern(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["(", "(?=a)b", "[", "a{2"])
 def test_a_pattern_beyond_us(pattern: str) -> None:
-    made = matching_text(pattern)
-    assert made is None or re.search(pattern, made)
+    created = matching_text(pattern)
+    assert created is None or re.search(pattern, created)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_no_pattern_takes_long(pattern: str) -> None:
     assert time.monotonic() - begun < 1
 
 
-def test_a_text_may_be_asked_to_be_long() -> None:
+def test_a_text_may_be_requested_to_be_long() -> None:
     assert matching_text("^[a-z]+$", 5) == "aaaaa" and matching_text("^[A-Z]{2,3}$", 5) == "AAA"
     assert matching_text("(a{9999}){9999}") is None
 
@@ -469,7 +469,7 @@ STRANGE: list[Any] = [
 def places_in(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) inside a body."""
     keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
-    return [(value, key) for key in keys] + [place for key in keys for place in places_in(value[key])]
+    return [(value, key) for key in keys] + [position for key in keys for position in places_in(value[key])]
 
 
 def test_no_body_is_too_strange() -> None:

@@ -70,8 +70,8 @@ def test_nobody_else_opens_it() -> None:
 def test_a_changed_token_is_not_opened() -> None:
     ours = seal_with(KEY, "owner")
     data = base64.urlsafe_b64decode(ours.seal("short")[len(PREFIX) :])
-    for place in range(len(data)):
-        changed = bytes([*data[:place], data[place] ^ 1, *data[place + 1 :]])
+    for position in range(len(data)):
+        changed = bytes([*data[:position], data[position] ^ 1, *data[position + 1 :]])
         assert ours.open(PREFIX + base64.urlsafe_b64encode(changed).decode(), BUDGET) is None
     for length in range(len(data)):
         assert ours.open(PREFIX + base64.urlsafe_b64encode(data[:length]).decode(), BUDGET) is None
@@ -107,7 +107,7 @@ def test_packed_data_that_is_none_is_not_opened() -> None:
     assert Seal(credential).open(PREFIX + base64.urlsafe_b64encode(data).decode(), BUDGET) is None
 
 
-def test_callers_of_one_key_are_told_apart() -> None:
+def test_callers_of_one_key_are_distinguished() -> None:
     one, other = (Principal("name", owner, False, SERVER) for owner in ("one", "other"))
     token = seal_of(one).seal(THOUGHT)
     assert seal_of(one).open(token, BUDGET) == THOUGHT
@@ -119,8 +119,8 @@ def test_callers_of_one_key_are_told_apart() -> None:
 
 @pytest.fixture(scope="module")
 def staged() -> Iterator[Stage]:
-    with stage() as found:
-        yield found
+    with stage() as result:
+        yield result
 
 
 def _thinking(text: str) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _next_turn(sdk: openai.OpenAI, token: str) -> str:
     return answer.headers.get("x-gateway-notes", "")
 
 
-def _sent(staged: Stage) -> Any:
+def _request_text(staged: Stage) -> Any:
     """The assistant's turn as Cohere got it last."""
     return staged.upstream.requests[-1].json()["messages"][1]["content"]
 
@@ -164,7 +164,7 @@ def test_the_thinking_comes_back(staged: Stage) -> None:
     staged.plays(json_answer(200, _thinking("Hi.")))
     with staged.gateway.client() as sdk:
         assert _next_turn(sdk, _sealed(sdk)) == ""
-    assert _sent(staged) == [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "Hi."}]
+    assert _request_text(staged) == [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "Hi."}]
 
 
 def test_a_stream_seals_as_well(staged: Stage) -> None:
@@ -179,10 +179,10 @@ def test_a_stream_seals_as_well(staged: Stage) -> None:
                 tokens.append(event.response.output[0].encrypted_content)
         assert len(tokens) == 2 and len(set(tokens)) == 1 and tokens[0]
         assert _next_turn(sdk, tokens[0]) == ""
-    assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+    assert _request_text(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
 
 
-def test_it_is_sealed_only_when_asked_for(staged: Stage) -> None:
+def test_it_is_sealed_only_when_requested(staged: Stage) -> None:
     staged.plays(json_answer(200, _thinking("Hi.")))
     with staged.gateway.client() as sdk:
         thought = sdk.responses.create(model=REASONING, input="Hello", store=False).output[0]
@@ -193,21 +193,21 @@ def test_another_replica_opens_it(staged: Stage) -> None:
     staged.plays(json_answer(200, _thinking("Hi.")))
     with gateway_over(staged.upstream.url) as replica, staged.gateway.client() as one, replica.client() as other:
         assert _next_turn(other, _sealed(one)) == ""
-    assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+    assert _request_text(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
 
 
 def test_another_caller_does_not(staged: Stage) -> None:
     staged.plays(json_answer(200, _thinking("Hi.")))
     with staged.gateway.client() as one, staged.gateway.client("another-caller") as other:
         assert _next_turn(other, _sealed(one)) == FOREIGN
-    assert _sent(staged) == "Hi."
+    assert _request_text(staged) == "Hi."
 
 
 def test_a_foreign_token_is_ignored_and_noted(staged: Stage) -> None:
     staged.plays(json_answer(200, whole()))
     with staged.gateway.client() as sdk:
         assert _next_turn(sdk, "gAAAAABnothing-of-ours") == FOREIGN
-    assert _sent(staged) == "Hi."
+    assert _request_text(staged) == "Hi."
 
 
 def test_a_request_unpacks_no_more_than_a_body_may_have() -> None:
@@ -235,7 +235,7 @@ def test_the_servers_key_seals_too() -> None:
         staged.plays(json_answer(200, _thinking("Hi.")))
         with staged.gateway.client() as sdk:
             assert _next_turn(sdk, _sealed(sdk)) == ""
-        assert _sent(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+        assert _request_text(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
 
 
 KEYS = (

@@ -74,8 +74,12 @@ def reading(body: Any, notes: Notes | None = None, **policy: Any) -> Reading:
 
 def test_each_verdict() -> None:
     notes = Notes()
-    found = reading({"heat": 0.5, "count": 3, "label": "y", "plain": "p", "new": 1}, notes)
-    assert (found.upstream_fields, found.fields, found.extra) == ({"temperature": 0.5, "plain": "p"}, {"count": 3}, {})
+    result = reading({"heat": 0.5, "count": 3, "label": "y", "plain": "p", "new": 1}, notes)
+    assert (result.upstream_fields, result.fields, result.extra) == (
+        {"temperature": 0.5, "plain": "p"},
+        {"count": 3},
+        {},
+    )
     assert [note.text for note in notes] == ["label ignored (nobody reads it)", "new ignored (not known to Cohere)"]
     with pytest.raises(InvalidField, match="'sound' is not supported: it is silent here"):
         reading({"sound": {"a": 1}})
@@ -97,12 +101,12 @@ def test_neutral_values_are_absence_in_strict_mode_too() -> None:
 
 
 def test_what_the_operator_names_is_passed_as_it_was_written() -> None:
-    found = reading(b'{"raw": {"b":1.50, "a" :[ ]}, "new": 1}', extra_upstream_fields=frozenset({"raw", "heat"}))
-    assert {name: bytes(raw) for name, raw in found.extra.items()} == {"raw": b'{"b":1.50, "a" :[ ]}'}
+    result = reading(b'{"raw": {"b":1.50, "a" :[ ]}, "new": 1}', extra_upstream_fields=frozenset({"raw", "heat"}))
+    assert {name: bytes(raw) for name, raw in result.extra.items()} == {"raw": b'{"b":1.50, "a" :[ ]}'}
 
 
 @pytest.mark.parametrize(
-    ("body", "sent"),
+    ("body", "expected"),
     [
         ({"other": "a"}, {"plain": "a"}),
         ({"other": "a", "plain": "b"}, {"plain": "b"}),
@@ -114,8 +118,8 @@ def test_what_the_operator_names_is_passed_as_it_was_written() -> None:
     ],
     ids=json.dumps,
 )
-def test_synonyms_and_the_object_of_extras(body: Any, sent: Any) -> None:
-    assert reading(body).upstream_fields == sent
+def test_synonyms_and_the_object_of_extras(body: Any, expected: Any) -> None:
+    assert reading(body).upstream_fields == expected
 
 
 @pytest.mark.parametrize(
@@ -153,8 +157,8 @@ def test_unknown_keys_are_dropped_and_noted_by_their_general_path() -> None:
         "one": {"name": "n", "colour": 1},
         "many": [{"type": "left", "inner": {"size": 2, "x": 1}, "y": 2}, {"type": "left", "y": 3}, "s"],
     }
-    found = reading(body, notes)
-    assert found.fields == {"one": Inner("n"), "many": [Left(Inner("", 2)), Left(), "s"]}
+    result = reading(body, notes)
+    assert result.fields == {"one": Inner("n"), "many": [Left(Inner("", 2)), Left(), "s"]}
     assert {note.text for note in notes} == {
         "one.colour ignored (not known to Cohere)",
         "many[].inner.x ignored (not known to Cohere)",
@@ -265,9 +269,9 @@ ROWS: tuple[tuple[dict[str, Any], dict[str, Any], list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("asked", "sent", "notes"), ROWS, ids=[json.dumps(row[0])[:70] for row in ROWS])
-def test_rows(asked: dict[str, Any], sent: dict[str, Any], notes: list[str]) -> None:
-    assert chat(**asked) == (sent, notes)
+@pytest.mark.parametrize(("requested", "expected", "notes"), ROWS, ids=[json.dumps(row[0])[:70] for row in ROWS])
+def test_rows(requested: dict[str, Any], expected: dict[str, Any], notes: list[str]) -> None:
+    assert chat(**requested) == (expected, notes)
 
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
@@ -303,9 +307,9 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("asked", "param"), REFUSED, ids=[json.dumps(row[0])[:70] for row in REFUSED])
-def test_refused(asked: dict[str, Any], param: str) -> None:
-    assert refused(**asked)[0].startswith(param)  # type: ignore[union-attr]
+@pytest.mark.parametrize(("requested", "param"), REFUSED, ids=[json.dumps(row[0])[:70] for row in REFUSED])
+def test_refused(requested: dict[str, Any], param: str) -> None:
+    assert refused(**requested)[0].startswith(param)  # type: ignore[union-attr]
 
 
 # --- bugs of others (section B of the notes), each once ----------------------------------------------------
@@ -317,8 +321,8 @@ def test_b2_b3_n_of_one_is_no_wish() -> None:
 
 def test_b11_a_stray_effort_breaks_nothing() -> None:
     for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max"):
-        sent, notes = chat(reasoning_effort=effort)
-        assert sent == {} and bool(notes) == (effort != "none")
+        request, notes = chat(reasoning_effort=effort)
+        assert request == {} and bool(notes) == (effort != "none")
 
 
 def test_b12_penalties_of_zero_are_not_sent() -> None:
@@ -334,12 +338,12 @@ def test_b12_both_penalties_where_both_are_taken() -> None:
 
 
 def test_b13_coheres_names_and_not_bifrosts() -> None:
-    sent, _ = chat(log_probs=True, seed=7)
-    assert sent == {"logprobs": True, "seed": 7}
+    request, _ = chat(log_probs=True, seed=7)
+    assert request == {"logprobs": True, "seed": 7}
     assert "strict_tool_choice" not in chat(strict_tool_choice=True)[0]
 
 
-def test_b23_citation_options_only_when_asked() -> None:
+def test_b23_citation_options_only_when_requested() -> None:
     assert "citation_options" not in chat()[0]
 
 
@@ -348,18 +352,18 @@ def test_c57_no_safety_mode_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [{"p": 0.5, "top_p": 0.9}, {"top_k": 5, "k": 9}, {"stop": "a", "stop_sequences": ["b"]}],
-    ids=lambda asked: " ".join(asked),
+    ids=lambda requested: " ".join(requested),
 )
-def test_two_names_of_one_field_are_not_settled_in_silence(asked: dict[str, Any]) -> None:
+def test_two_names_of_one_field_are_not_settled_in_silence(requested: dict[str, Any]) -> None:
     """Decision 1: what was not taken is noted; and the order of keys in JSON means nothing."""
-    one, two = chat(**asked), chat(**dict(reversed(asked.items())))
+    one, two = chat(**requested), chat(**dict(reversed(requested.items())))
     assert one[0] == two[0] and one[1]
 
 
 @pytest.mark.parametrize(
-    "asked", [{"extra_params": {"k": 5}, "k": None}, {"log_probs": True, "logprobs": None}], ids=str
+    "requested", [{"extra_params": {"k": 5}, "k": None}, {"log_probs": True, "logprobs": None}], ids=str
 )
-def test_null_hides_no_synonym(asked: dict[str, Any]) -> None:
-    assert chat(**asked)[0] != {}
+def test_null_hides_no_synonym(requested: dict[str, Any]) -> None:
+    assert chat(**requested)[0] != {}

@@ -23,7 +23,7 @@ LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @pytest.mark.parametrize(
-    ("name", "sent"),
+    ("name", "expected"),
     [
         ("get_weather", "get_weather"),
         ("_", "_"),
@@ -38,26 +38,26 @@ LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
         ("\n", "_"),
     ],
 )
-def test_b17_c48_a_name(name: str, sent: str) -> None:
+def test_b17_c48_a_name(name: str, expected: str) -> None:
     names = ToolNames([name])
-    assert names.upstream_name(name) == sent and names.caller_name(sent) == name
-    assert names.renamed() == ([] if name == sent else [(name, sent)])
+    assert names.upstream_name(name) == expected and names.caller_name(expected) == name
+    assert names.renamed() == ([] if name == expected else [(name, expected)])
 
 
 @pytest.mark.parametrize("order", [["a-b", "a_b"], ["a_b", "a-b"], ["a.b", "a-b", "a_b"], ["a b", "a_b", "a.b", "a-b"]])
-def test_c48_collisions_are_told_apart_and_legal_names_stay(order: list[str]) -> None:
+def test_c48_collisions_are_distinguished_and_legal_names_stay(order: list[str]) -> None:
     names = ToolNames(order)
-    sent = [names.upstream_name(name) for name in order]
-    assert len(set(sent)) == len(order) and names.upstream_name("a_b") == "a_b"
-    assert [names.caller_name(one) for one in sent] == order
+    request = [names.upstream_name(name) for name in order]
+    assert len(set(request)) == len(order) and names.upstream_name("a_b") == "a_b"
+    assert [names.caller_name(one) for one in request] == order
 
 
-def test_a_long_name_is_cut_and_told_apart() -> None:
+def test_a_long_name_is_cut_and_distinguished() -> None:
     long = ["tool-" + "x" * 100 + tail for tail in ("a", "b")]
     names = ToolNames(long)
-    sent = [names.upstream_name(name) for name in long]
-    assert all(len(one) <= LONGEST for one in sent) and len(set(sent)) == 2
-    assert [names.caller_name(one) for one in sent] == long
+    request = [names.upstream_name(name) for name in long]
+    assert all(len(one) <= LONGEST for one in request) and len(set(request)) == 2
+    assert [names.caller_name(one) for one in request] == long
 
 
 def test_names_that_nobody_mentioned_pass() -> None:
@@ -83,15 +83,15 @@ def test_the_map_does_not_depend_on_what_else_is_there() -> None:
         max_size=8,
     )
 )
-def test_every_map_is_reversible_and_legal(asked: list[str]) -> None:
-    names = ToolNames(asked)
-    for name in asked:
-        sent = names.upstream_name(name)
-        assert LEGAL.fullmatch(sent) and len(sent) <= LONGEST
-        assert names.caller_name(sent) == name
+def test_every_map_is_reversible_and_legal(requested: list[str]) -> None:
+    names = ToolNames(requested)
+    for name in requested:
+        request = names.upstream_name(name)
+        assert LEGAL.fullmatch(request) and len(request) <= LONGEST
+        assert names.caller_name(request) == name
         if LEGAL.fullmatch(name) and len(name) <= LONGEST:
-            assert sent == name, "what Cohere takes stays"
-    assert len({names.upstream_name(name) for name in asked}) == len(set(asked))
+            assert request == name, "what Cohere takes stays"
+    assert len({names.upstream_name(name) for name in requested}) == len(set(requested))
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ ALIASES = {"gpt-4o": A, "fast": "cohere/command-r7b-12-2024", "cohere/own": A, "
 
 
 @pytest.mark.parametrize(
-    ("asked", "meant"),
+    ("requested", "meant"),
     [
         (A, A),
         (f"cohere/{A}", A),
@@ -136,8 +136,8 @@ ALIASES = {"gpt-4o": A, "fast": "cohere/command-r7b-12-2024", "cohere/own": A, "
         ("", ""),
     ],
 )
-def test_resolve(asked: str, meant: str) -> None:
-    assert resolve(asked, Policy(ALIASES)) == meant
+def test_resolve(requested: str, meant: str) -> None:
+    assert resolve(requested, Policy(ALIASES)) == meant
 
 
 def test_successors_can_be_switched_off() -> None:
@@ -196,12 +196,12 @@ def test_every_successor_is_served_and_takes_the_place_of_one_that_is_not() -> N
 )
 def test_the_table_agrees_with_the_catalogue(model: Any) -> None:
     """Two readers of the same notes: the gateway's table and the emulator's."""
-    able = model_capabilities(model.name, {}, {})
-    assert able.listed
-    told = (able.reasoning, able.tools, able.images, able.documents, able.one_penalty)
-    assert told == (model.reasoning, model.tools, model.vision, model.rag, model.one_penalty)
-    assert not able.tools or able.tool_choice is model.tool_choice
-    assert able.max_output is not None and able.max_output <= model.max_output
+    supported = model_capabilities(model.name, {}, {})
+    assert supported.listed
+    result = (supported.reasoning, supported.tools, supported.images, supported.documents, supported.one_penalty)
+    assert result == (model.reasoning, model.tools, model.vision, model.rag, model.one_penalty)
+    assert not supported.tools or supported.tool_choice is model.tool_choice
+    assert supported.max_output is not None and supported.max_output <= model.max_output
 
 
 def test_every_model_of_the_table_is_in_the_catalogue() -> None:
@@ -210,24 +210,37 @@ def test_every_model_of_the_table_is_in_the_catalogue() -> None:
 
 def test_what_a_new_model_says_of_itself_counts() -> None:
     features = {"new": frozenset({"tools", "reasoning", "json_schema"}), "plain": frozenset[str]()}
-    able = model_capabilities("new", features, {})
-    assert able.reasoning and able.tools and not able.tool_choice and able.json_schema and not able.images
-    able = model_capabilities("plain", features, {})
-    assert not able.reasoning and not able.tools and not able.json_schema
+    supported = model_capabilities("new", features, {})
+    assert (
+        supported.reasoning
+        and supported.tools
+        and not supported.tool_choice
+        and supported.json_schema
+        and not supported.images
+    )
+    supported = model_capabilities("plain", features, {})
+    assert not supported.reasoning and not supported.tools and not supported.json_schema
     assert model_capabilities(A, {A: frozenset({"reasoning"})}, {}) == CAPABILITIES[A], "the table goes first"
 
 
-def test_lessons_correct_what_is_known() -> None:
-    lessons = {A: {"tool_choice": False}, "brand-new": {"tools": False}}
-    assert not model_capabilities(A, {}, lessons).tool_choice and model_capabilities(A, {}, lessons).tools
-    assert not model_capabilities("brand-new", {}, lessons).tools
-    assert model_capabilities("command-r-08-2024", {}, lessons) == CAPABILITIES["command-r-08-2024"]
+def test_learned_capabilities_correct_the_table() -> None:
+    learned = {A: {"tool_choice": False}, "brand-new": {"tools": False}}
+    assert not model_capabilities(A, {}, learned).tool_choice and model_capabilities(A, {}, learned).tools
+    assert not model_capabilities("brand-new", {}, learned).tools
+    assert model_capabilities("command-r-08-2024", {}, learned) == CAPABILITIES["command-r-08-2024"]
 
 
 def test_a_model_that_nobody_knows_can_do_everything() -> None:
-    able = model_capabilities("brand-new", {}, {})
-    assert able.tools and able.tool_choice and able.images and able.documents and able.json_schema and not able.listed
-    assert able.max_output is None and not able.one_penalty
+    supported = model_capabilities("brand-new", {}, {})
+    assert (
+        supported.tools
+        and supported.tool_choice
+        and supported.images
+        and supported.documents
+        and supported.json_schema
+        and not supported.listed
+    )
+    assert supported.max_output is None and not supported.one_penalty
 
 
 def test_a_model_that_nobody_knows_may_reason() -> None:

@@ -215,7 +215,7 @@ def test_a_prefix_that_is_encoded_is_no_prefix(raw: str) -> None:
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?"), max_size=40))
-def test_whatever_is_asked_stays_below_the_base_url(rest: str) -> None:
+def test_whatever_is_requested_stays_below_the_base_url(rest: str) -> None:
     target = meant(f"/cohere/{rest}")
     if not target.startswith("400 "):
         from yarl import URL
@@ -231,7 +231,7 @@ def test_whatever_is_asked_stays_below_the_base_url(rest: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "found"),
+    ("body", "expected"),
     [
         (b'{"model":"a","stream":true,"messages":[1,{}]}', ("a", True)),
         (b'{"message":"x"}', ("", False)),
@@ -243,8 +243,8 @@ def test_whatever_is_asked_stays_below_the_base_url(rest: str) -> None:
         (b"[" * 10_000, ("", False)),
     ],
 )
-def test_what_is_read_of_a_request(body: bytes, found: tuple[str, bool]) -> None:
-    assert requested_model(body) == found
+def test_what_is_read_of_a_request(body: bytes, expected: tuple[str, bool]) -> None:
+    assert requested_model(body) == expected
 
 
 ALIAS = [
@@ -277,14 +277,14 @@ ALIAS = [
 ]
 
 
-@pytest.mark.parametrize(("body", "sent", "notes"), ALIAS, ids=[row[2] for row in ALIAS])
-def test_the_aliases_words(body: str, sent: str, notes: str) -> None:
-    changed, told = rewrite_chat(body.encode(), Policy())
-    assert (changed.decode(), told.header()) == (sent, notes)
+@pytest.mark.parametrize(("body", "expected", "notes"), ALIAS, ids=[row[2] for row in ALIAS])
+def test_the_aliases_words(body: str, expected: str, notes: str) -> None:
+    changed, result = rewrite_chat(body.encode(), Policy())
+    assert (changed.decode(), result.header()) == (expected, notes)
 
 
 @pytest.mark.parametrize(
-    ("body", "sent", "notes"),
+    ("body", "expected", "notes"),
     [
         ('{"model":"cohere/embed-v4.0", "texts":[ 1]}', '{"model":"embed-v4.0","texts":[ 1]}', ""),
         ('{"model":"rerank-5-pro"}', '{"model":"rerank-v5.0-pro"}', ""),
@@ -295,9 +295,9 @@ def test_the_aliases_words(body: str, sent: str, notes: str) -> None:
         ("no JSON", "no JSON", ""),
     ],
 )
-def test_the_aliases_models(body: str, sent: str, notes: str) -> None:
-    changed, made = rewrite_model(body.encode(), Policy({"ours": "rerank-v3.5"}))
-    assert (changed.decode(), made.header()) == (sent, notes)
+def test_the_aliases_models(body: str, expected: str, notes: str) -> None:
+    changed, created = rewrite_model(body.encode(), Policy({"ours": "rerank-v3.5"}))
+    assert (changed.decode(), created.header()) == (expected, notes)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +331,8 @@ def test_only_a_removed_model_is_replaced(model: str, served: str | None) -> Non
     ],
 )
 def test_a_request_that_needs_no_change_is_left_as_it_is(body: str) -> None:
-    changed, told = rewrite_chat(body.encode(), Policy())
-    assert changed.decode() == body and not told
+    changed, result = rewrite_chat(body.encode(), Policy())
+    assert changed.decode() == body and not result
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -383,14 +383,14 @@ COUNTED: list[tuple[str, bytes, bool, tuple[int, int, dict[str, int]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "kept", "streamed", "found"), COUNTED, ids=[row[0] for row in COUNTED])
-def test_what_is_counted(name: str, kept: bytes, streamed: bool, found: tuple[int, int, dict[str, int]]) -> None:
-    outcome = usage_totals(kept, streamed, UsageBase.TOKENS)
-    assert (outcome.prompt_tokens, outcome.completion_tokens, dict(outcome.billed)) == found
+@pytest.mark.parametrize(("name", "stored", "streamed", "expected"), COUNTED, ids=[row[0] for row in COUNTED])
+def test_what_is_counted(name: str, stored: bytes, streamed: bool, expected: tuple[int, int, dict[str, int]]) -> None:
+    outcome = usage_totals(stored, streamed, UsageBase.TOKENS)
+    assert (outcome.prompt_tokens, outcome.completion_tokens, dict(outcome.billed)) == expected
 
 
 @pytest.mark.parametrize(
-    ("stream", "found"),
+    ("stream", "expected"),
     [
         (V2_STREAM, 2),
         (V1_STREAM, 1),
@@ -399,8 +399,8 @@ def test_what_is_counted(name: str, kept: bytes, streamed: bool, found: tuple[in
         (b"data: nonsense", 0),
     ],
 )
-def test_the_pieces_of_an_answer_are_counted(stream: bytes, found: int) -> None:
-    assert count_pieces(stream) == found
+def test_the_pieces_of_an_answer_are_counted(stream: bytes, expected: int) -> None:
+    assert count_pieces(stream) == expected
 
 
 def test_the_base_of_usage_is_obeyed() -> None:
@@ -416,39 +416,39 @@ def test_how_an_answer_ended_is_seen() -> None:
 
 
 @given(st.lists(st.integers(0, 400), max_size=40))
-def test_a_tally_holds_the_end_however_it_is_cut(cuts: list[int]) -> None:
+def test_a_usage_tail_holds_the_end_however_it_is_cut(cuts: list[int]) -> None:
     text = bytes(range(32, 127)) * 8
-    kept = UsageTail(False)
-    place = 0
+    stored = UsageTail(False)
+    position = 0
     for cut in cuts:
-        kept.feed(text[place : place + cut])
-        place += cut
-    kept.feed(text[place:])
-    assert kept.tail() == text
+        stored.feed(text[position : position + cut])
+        position += cut
+    stored.feed(text[position:])
+    assert stored.tail() == text
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_tally_does_not_grow(compressed: bool) -> None:
+def test_a_usage_tail_does_not_grow(compressed: bool) -> None:
     data = compact_json({"embeddings": [number / 7 for number in range(200_000)], "meta": META})
-    sent = gzip.compress(data) if compressed else data
-    kept = UsageTail(compressed)
-    for place in range(0, len(sent), 60_000):
-        kept.feed(sent[place : place + 60_000])
-        assert sum(map(len, kept._blocks)) <= usage_tail.TAIL_BYTES + 256 * 1024
-    assert data.endswith(kept.tail()) and len(kept.tail()) >= usage_tail.TAIL_BYTES
-    assert usage_totals(kept.tail(), False, UsageBase.TOKENS).prompt_tokens == 4
+    request = gzip.compress(data) if compressed else data
+    stored = UsageTail(compressed)
+    for position in range(0, len(request), 60_000):
+        stored.feed(request[position : position + 60_000])
+        assert sum(map(len, stored._blocks)) <= usage_tail.TAIL_BYTES + 256 * 1024
+    assert data.endswith(stored.tail()) and len(stored.tail()) >= usage_tail.TAIL_BYTES
+    assert usage_totals(stored.tail(), False, UsageBase.TOKENS).prompt_tokens == 4
 
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(usage_tail.MAX_DECOMPRESSED_BYTES + 1_000_000), 9)
-    kept = UsageTail(True)
-    kept.feed(bomb)
-    kept.feed(bomb)
-    assert kept.tail() == b""
+    stored = UsageTail(True)
+    stored.feed(bomb)
+    stored.feed(bomb)
+    assert stored.tail() == b""
 
 
 def test_what_cannot_be_unpacked_counts_nothing() -> None:
-    kept = UsageTail(True)
-    kept.feed(b"no gzip at all")
-    kept.feed(gzip.compress(b"{}"))
-    assert kept.tail() == b""
+    stored = UsageTail(True)
+    stored.feed(b"no gzip at all")
+    stored.feed(gzip.compress(b"{}"))
+    assert stored.tail() == b""

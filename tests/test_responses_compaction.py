@@ -94,17 +94,17 @@ def user(text: str, **more: Any) -> dict[str, Any]:
 
 
 def output(call: responses_compaction.CompactionTranslation) -> list[Any]:
-    found: list[Any] = json.loads(call.translate_response([json.dumps(whole("A summary.")).encode()]).body)["output"]
-    return found
+    document: list[Any] = json.loads(call.translate_response([json.dumps(whole("A summary.")).encode()]).body)["output"]
+    return document
 
 
 def test_the_newest_messages_stay_and_all_instructions() -> None:
     long = "x" * (responses_compaction.MOST_CHARACTERS // 3)
     items = [user("oldest"), {"role": "developer", "content": "Be brief."}, *(user(f"{n}{long}") for n in range(3))]
     call = golden.compaction_call({"model": A, "input": items})
-    *kept, last = output(call)
+    *stored, last = output(call)
     assert last == {"id": f"cmp_{transcripts.UNIQUE}", "type": "compaction", "encrypted_content": "sealed: A summary."}
-    assert [(item["role"], item["content"][0]["text"][:9]) for item in kept] == [
+    assert [(item["role"], item["content"][0]["text"][:9]) for item in stored] == [
         ("developer", "Be brief."),
         ("user", "1xxxxxxxx"),
         ("user", "2xxxxxxxx"),
@@ -112,12 +112,12 @@ def test_the_newest_messages_stay_and_all_instructions() -> None:
     assert [note.text for note in call.notes] == ["input: 2 older user messages are in the summary only"]
 
 
-def test_what_was_said_before_is_compacted_too() -> None:
+def test_earlier_turns_are_compacted_too() -> None:
     history = [[user("One", id="item_1"), {"role": "assistant", "content": "First."}]]
     call = golden.compaction_call({"model": A, "input": [{"id": "item_1"}, user("Two")]}, history)
     assert [item["content"][0]["text"] for item in output(call)[:-1]] == ["One", "Two"]
-    sent = json.loads(call.bodies[0])["messages"][1]["content"]
-    assert sent == "[user]\nOne\n\n[assistant]\nFirst.\n\n[user]\nTwo"
+    request = json.loads(call.bodies[0])["messages"][1]["content"]
+    assert request == "[user]\nOne\n\n[assistant]\nFirst.\n\n[user]\nTwo"
 
 
 def test_what_is_named_stays_as_itself() -> None:
@@ -135,8 +135,8 @@ def test_what_is_too_long_is_halved_and_noted() -> None:
     assert [note.text for note in shorter.notes] == [
         "input ignored (its 4 oldest messages are too long to be summarised)"
     ]
-    sent = json.loads(shorter.bodies[0])["messages"][1]["content"]
-    assert sent.startswith("[user]\nMessage 4") and len(output(shorter)) == 9
+    sent_body = json.loads(shorter.bodies[0])["messages"][1]["content"]
+    assert sent_body.startswith("[user]\nMessage 4") and len(output(shorter)) == 9
     strict = golden.compaction_call(request, strict=True)
     with pytest.raises(InvalidField, match="strict"):
         strict.shortened()
@@ -185,16 +185,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(database_url=f"sqlite:///{tmp_path_factory.mktemp('s')}/a.sqlite3") as found:
-        yield found
+    with stage(database_url=f"sqlite:///{tmp_path_factory.mktemp('s')}/a.sqlite3") as staged:
+        yield staged
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer:UserWarning")  # the SDK has no class for such messages
 @pytest.mark.parametrize("model", [A, REASONING])
 def test_a_compacted_conversation_goes_on(served: Gateway, model: str) -> None:
     with served.client() as sdk:
-        said: list[Any] = [user("My name is Alice"), {"role": "assistant", "content": "Hello Alice"}]
-        compacted = sdk.responses.compact(model=model, input=said)
+        text: list[Any] = [user("My name is Alice"), {"role": "assistant", "content": "Hello Alice"}]
+        compacted = sdk.responses.compact(model=model, input=text)
         assert compacted.object == "response.compaction" and compacted.usage.output_tokens > 0
         assert [item.type for item in compacted.output] == ["message", "compaction"]
         window: list[Any] = [item.to_dict() for item in compacted.output]
@@ -218,8 +218,8 @@ def test_what_a_response_continued_is_compacted(theatre: Stage) -> None:
     theatre.plays(answered("They said cobalt."))
     seen = ask(theatre.gateway, previous_response_id=first["id"])
     assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
-    sent = theatre.upstream.exchanges[-1].request.json()["messages"]
-    assert sent[1]["content"].endswith("[user]\nSay cobalt\n\n[assistant]\nCobalt.")
+    request = theatre.upstream.exchanges[-1].request.json()["messages"]
+    assert request[1]["content"].endswith("[user]\nSay cobalt\n\n[assistant]\nCobalt.")
     assert ask(theatre.gateway, previous_response_id="resp_none").status == 404
     # Nothing of a compaction is stored.
     assert theatre.gateway.ask("GET", f"/v1/responses/{seen.body['id']}").status == 404

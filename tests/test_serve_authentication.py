@@ -46,20 +46,20 @@ PAGES_OF = "https://app.example"
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stage]:
-    with stage() as found:
-        yield found
+    with stage() as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[Stage]:
-    with stage(cohere_api_key=[SERVER_KEY]) as found:
-        yield found
+    with stage(cohere_api_key=[SERVER_KEY]) as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def virtual() -> Iterator[Stage]:
-    with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as found:
-        yield found
+    with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
+        yield staged
 
 
 def call(theatre: Stage, *headers: tuple[str, str], path: str = CHAT, stream: bool = False) -> Seen:
@@ -77,7 +77,7 @@ def key_at_cohere(theatre: Stage) -> str | None:
     return values[0] if values else None
 
 
-PLACES = [(CHAT, False), (CHAT, True), ("/v1/models", False), (f"/v1/models/{A}", False)]
+KEY_PLACEMENTS = [(CHAT, False), (CHAT, True), ("/v1/models", False), (f"/v1/models/{A}", False)]
 
 # --- the credential -------------------------------------------------------------------------------------------
 
@@ -102,9 +102,9 @@ ONE_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
 
 @pytest.mark.parametrize("headers", ONE_KEY, ids=str)
 def test_one_key_wherever_it_stands(own: Stage, virtual: Stage, headers: tuple[tuple[str, str], ...]) -> None:
-    for theatre, key, sent in ((own, CALLER_KEY, CALLER_KEY), (virtual, MASTER_KEY, SERVER_KEY)):
+    for theatre, key, request in ((own, CALLER_KEY, CALLER_KEY), (virtual, MASTER_KEY, SERVER_KEY)):
         assert call(theatre, *((name, value.format(key)) for name, value in headers)).status == 200
-        assert key_at_cohere(theatre) == f"Bearer {sent}"
+        assert key_at_cohere(theatre) == f"Bearer {request}"
 
 
 NO_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -123,7 +123,7 @@ NO_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
 
 @pytest.mark.parametrize("headers", NO_KEY, ids=str)
 @pytest.mark.parametrize("mode", ["own", "virtual"])
-@pytest.mark.parametrize(("path", "stream"), PLACES)
+@pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
 def test_no_key(
     mode: str, headers: tuple[tuple[str, str], ...], path: str, stream: bool, request: pytest.FixtureRequest
 ) -> None:
@@ -183,7 +183,7 @@ def test_odd_keys(own: Stage, virtual: Stage, key: str) -> None:
 # --- bring your own key ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "stream"), PLACES)
+@pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
 def test_the_callers_key_goes_to_cohere(own: Stage, path: str, stream: bool) -> None:
     assert call(own, ("authorization", f"Bearer {CALLER_KEY}"), path=path, stream=stream).status == 200
     assert key_at_cohere(own) == f"Bearer {CALLER_KEY}"
@@ -207,15 +207,15 @@ def test_the_sdk_without_a_right_key(own: Stage) -> None:
 # --- the server's key -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [(), (("authorization", f"Bearer {CALLER_KEY}"),), (("x-api-key", "x"),)], ids=str)
-@pytest.mark.parametrize(("path", "stream"), PLACES)
-def test_open(opened: Stage, given: tuple[tuple[str, str], ...], path: str, stream: bool) -> None:
-    assert call(opened, *given, path=path, stream=stream).status == 200
+@pytest.mark.parametrize("value", [(), (("authorization", f"Bearer {CALLER_KEY}"),), (("x-api-key", "x"),)], ids=str)
+@pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
+def test_open(opened: Stage, value: tuple[tuple[str, str], ...], path: str, stream: bool) -> None:
+    assert call(opened, *value, path=path, stream=stream).status == 200
     assert key_at_cohere(opened) == f"Bearer {SERVER_KEY}"
     assert CALLER_KEY not in str(opened.upstream.requests[0].headers.items_as_sent)
 
 
-@pytest.mark.parametrize(("path", "stream"), PLACES)
+@pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
 def test_the_master_key(virtual: Stage, path: str, stream: bool) -> None:
     seen = call(virtual, ("authorization", f"Bearer {MASTER_KEY}"), path=path, stream=stream)
     assert seen.status == 200
@@ -227,7 +227,7 @@ def test_the_master_key(virtual: Stage, path: str, stream: bool) -> None:
 @pytest.mark.parametrize(
     "key", [CALLER_KEY, SERVER_KEY, MASTER_KEY + "x", MASTER_KEY[:-1], MASTER_KEY.upper(), "*", "null", "None"]
 )
-@pytest.mark.parametrize(("path", "stream"), PLACES)
+@pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
 def test_any_other_key(virtual: Stage, key: str, path: str, stream: bool) -> None:
     seen = call(virtual, ("authorization", f"Bearer {key}"), path=path, stream=stream)
     assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
@@ -342,7 +342,7 @@ REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
         "cors_origins",
     ),
 )
-TAKEN: tuple[tuple[str, dict[str, Any]], ...] = (
+STRIPPED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("open on loopback", {"cohere_api_key": ["k"]}),
     ("open on localhost", {"cohere_api_key": ["k"], "host": "localhost"}),
     ("open on another loopback", {"cohere_api_key": ["k"], "host": "127.0.0.2"}),
@@ -360,7 +360,7 @@ def test_settings_that_are_refused(name: str, settings: dict[str, Any], named: s
         create_app(Settings(**settings))
 
 
-@pytest.mark.parametrize(("name", "settings"), TAKEN, ids=[row[0] for row in TAKEN])
+@pytest.mark.parametrize(("name", "settings"), STRIPPED, ids=[row[0] for row in STRIPPED])
 def test_settings_that_are_taken(name: str, settings: dict[str, Any]) -> None:
     create_app(Settings(**settings))
 
@@ -392,10 +392,10 @@ def test_the_command_says_so_in_one_line(arguments: list[str], environment: dict
     assert named in done.stderr and "secret" not in done.stderr
 
 
-def test_a_working_directory_that_has_gone_is_told_in_one_line(tmp_path: Path) -> None:
-    place = tmp_path / "gone"
-    place.mkdir()
-    script = f"import os; os.chdir({str(place)!r}); os.rmdir({str(place)!r}); from gateway.cli.main import main; "
+def test_a_working_directory_that_has_gone_is_reported_in_one_line(tmp_path: Path) -> None:
+    position = tmp_path / "gone"
+    position.mkdir()
+    script = f"import os; os.chdir({str(position)!r}); os.rmdir({str(position)!r}); from gateway.cli.main import main; "
     done = subprocess.run(
         [sys.executable, "-c", script + "raise SystemExit(main(['serve', '--demo', '--port', '0']))"],
         cwd=ROOT, capture_output=True, text=True, timeout=20,
@@ -480,9 +480,9 @@ PREFLIGHT = {
 @pytest.fixture(scope="module")
 def paged() -> Iterator[Stage]:
     """Pages of one origin may call."""
-    with stage(cors_origins=[PAGES_OF]) as found:
-        found.plays(answered())
-        yield found
+    with stage(cors_origins=[PAGES_OF]) as staged:
+        staged.plays(answered())
+        yield staged
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/cohere/x"])

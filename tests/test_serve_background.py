@@ -53,15 +53,15 @@ __all__ = ["database"]
 
 @pytest.fixture(scope="module")
 def scene(database: str) -> Iterator[Stage]:
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as found:
-        yield found
+    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def elsewhere(scene: Stage, database: str) -> Iterator[Gateway]:
     """Another gateway over the same database."""
-    with gateway_over(scene.upstream.url, database_url=database) as found:
-        yield found
+    with gateway_over(scene.upstream.url, database_url=database) as gateway:
+        yield gateway
 
 
 # --- what the tests are told with ---------------------------------------------------------------------------
@@ -101,10 +101,10 @@ def begin(gateway: Gateway, **fields: Any) -> Seen:
 def poll(gateway: Gateway, id: str, *wanted: str, within: float = 15) -> Any:
     """The response once its status is one of these (by default: once it has ended)."""
     until = time.monotonic() + within
-    while (found := gateway.ask("GET", f"{PATH}/{id}").body)["status"] not in (wanted or ENDED):
-        assert time.monotonic() < until, f"still {found['status']}"
+    while (response := gateway.ask("GET", f"{PATH}/{id}").body)["status"] not in (wanted or ENDED):
+        assert time.monotonic() < until, f"still {response['status']}"
         time.sleep(0.02)
-    return found
+    return response
 
 
 def awaited(there: Callable[[], bool], within: float = 15) -> None:
@@ -122,23 +122,23 @@ def frames(data: bytes) -> list[bytes]:
 
 def event(frame: bytes) -> Any:
     name, data = frame.decode().rstrip("\n").split("\n")
-    told = json.loads(data.removeprefix("data: "))
-    assert name == f"event: {told['type']}"
-    return told
+    document = json.loads(data.removeprefix("data: "))
+    assert name == f"event: {document['type']}"
+    return document
 
 
 def checked(data: bytes, first: int = 0) -> list[Any]:
     """The events of a complete stream, each as OpenAI and Open Responses want it, without gaps."""
-    told = [event(frame) for frame in frames(data)]
-    assert [one["sequence_number"] for one in told] == list(range(first, first + len(told)))
-    for one in told:
+    results = [event(frame) for frame in frames(data)]
+    assert [one["sequence_number"] for one in results] == list(range(first, first + len(results)))
+    for one in results:
         contract._check(one)
-    return told
+    return results
 
 
 def resumed(gateway: Gateway, id: str, after: int | None = None) -> Seen:
-    place = "" if after is None else f"&starting_after={after}"
-    return gateway.ask("GET", f"{PATH}/{id}?stream=true{place}", timeout=30)
+    position = "" if after is None else f"&starting_after={after}"
+    return gateway.ask("GET", f"{PATH}/{id}?stream=true{position}", timeout=30)
 
 
 class Reading:
@@ -169,11 +169,11 @@ class Reading:
 
 @contextmanager
 def reading(gateway: Gateway, method: str, path: str, body: Any = None) -> Iterator[Reading]:
-    found = Reading(gateway, method, path, body)
+    result = Reading(gateway, method, path, body)
     try:
-        yield found
+        yield result
     finally:
-        found.close()
+        result.close()
 
 
 STREAMED = {"model": A, "input": "Say words", "background": True, "stream": True}
@@ -196,11 +196,11 @@ def test_it_is_answered_at_once_and_goes_on(scene: Stage, elsewhere: Gateway) ->
     for gateway in (scene.gateway, elsewhere):
         assert poll(gateway, id, "in_progress") == {**seen.body, "status": "in_progress"}
     go_on.set()
-    found = poll(scene.gateway, id)
-    assert (found["status"], found["output"][0]["content"][0]["text"]) == ("completed", TEXT)
-    assert found["usage"]["output_tokens"] == 3 and found["metadata"] == {"topic": "words"}
-    assert elsewhere.ask("GET", f"{PATH}/{id}").body == found
-    for response in (seen.body, found):
+    result = poll(scene.gateway, id)
+    assert (result["status"], result["output"][0]["content"][0]["text"]) == ("completed", TEXT)
+    assert result["usage"]["output_tokens"] == 3 and result["metadata"] == {"topic": "words"}
+    assert elsewhere.ask("GET", f"{PATH}/{id}").body == result
+    for response in (seen.body, result):
         contract._check_whole(response)
 
 
@@ -214,11 +214,11 @@ def test_the_sdk_polls(scene: Stage) -> None:
         assert (response.status, response.output_text) == ("completed", TEXT)
         again = sdk.responses.create(model=A, input="And?", previous_response_id=response.id)
         assert again.output_text == TEXT
-    asked = scene.upstream.requests[-1].json()["messages"]
-    assert [message["role"] for message in asked] == ["user", "assistant", "user"]
+    request = scene.upstream.requests[-1].json()["messages"]
+    assert [message["role"] for message in request] == ["user", "assistant", "user"]
 
 
-def test_notes_are_told_at_once(scene: Stage) -> None:
+def test_notes_are_reported_at_once(scene: Stage) -> None:
     scene.plays(answered())
     seen = begin(scene.gateway, temperature=1.4)
     assert seen.headers["x-gateway-notes"] == "temperature adjusted 1.4 -> 1.0"
@@ -234,7 +234,7 @@ def test_one_without_events_cannot_be_streamed(scene: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "expected"),
     [
         (json_answer(500, {"message": "out of order"}), "out of order"),
         (json_answer(429, {"message": "slow down"}), "slow down"),
@@ -243,16 +243,16 @@ def test_one_without_events_cannot_be_streamed(scene: Stage) -> None:
     ids=["500", "429", "nothing"],
 )
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
-def test_what_fails_has_failed(scene: Stage, script: Script, told: str, streams: bool) -> None:
+def test_what_fails_has_failed(scene: Stage, script: Script, expected: str, streams: bool) -> None:
     scene.plays(script)
     seen = begin(scene.gateway, stream=streams)
     events = checked(seen.data) if streams else [{"response": seen.body}]
-    found = poll(scene.gateway, events[0]["response"]["id"])
-    assert found["status"] == "failed" and found["error"]["code"] in ("server_error", "rate_limit_exceeded")
-    assert told in found["error"]["message"]
+    response = poll(scene.gateway, events[0]["response"]["id"])
+    assert response["status"] == "failed" and response["error"]["code"] in ("server_error", "rate_limit_exceeded")
+    assert expected in response["error"]["message"]
     if streams:
         assert [one["type"] for one in events] == ["response.created", "response.queued", "response.failed"]
-        assert events[-1]["response"] == found
+        assert events[-1]["response"] == response
 
 
 # --- streamed -----------------------------------------------------------------------------------------------
@@ -262,18 +262,18 @@ def test_the_events(scene: Stage) -> None:
     scene.plays(streamed(*WORDS))
     seen = begin(scene.gateway, stream=True)
     assert seen.headers["content-type"].startswith("text/event-stream")
-    told = checked(seen.data)
-    names = [one["type"] for one in told]
+    events = checked(seen.data)
+    names = [one["type"] for one in events]
     assert names[:3] == ["response.created", "response.queued", "response.in_progress"]
-    assert [one["response"]["status"] for one in told[:3]] == ["queued", "queued", "in_progress"]
+    assert [one["response"]["status"] for one in events[:3]] == ["queued", "queued", "in_progress"]
     assert names.count("response.output_text.delta") == len(WORDS)
     assert names[-1] == "response.completed"
 
 
 def test_the_last_event_holds_what_is_polled(scene: Stage) -> None:
     scene.plays(streamed(*WORDS))
-    told = checked(begin(scene.gateway, stream=True).data)
-    assert poll(scene.gateway, told[0]["response"]["id"]) == told[-1]["response"]
+    events = checked(begin(scene.gateway, stream=True).data)
+    assert poll(scene.gateway, events[0]["response"]["id"]) == events[-1]["response"]
 
 
 def test_a_resumed_stream_is_the_tail_of_the_first(scene: Stage, elsewhere: Gateway) -> None:
@@ -311,21 +311,21 @@ def test_streaming_waits_for_what_comes_and_leaving_stops_nothing(scene: Stage, 
 def test_the_sdk_streams_leaves_and_resumes(scene: Stage, elsewhere: Gateway) -> None:
     with halted(scene) as (go_on,):
         with scene.gateway.client() as sdk:
-            told = []
+            results = []
             with sdk.responses.create(model=A, input="Say words", background=True, stream=True) as stream:
                 for one in stream:
-                    told.append(one)
-                    if len(told) == 6:
+                    results.append(one)
+                    if len(results) == 6:
                         break
-        assert told[0].type == "response.created"
-        id = told[0].response.id
+        assert results[0].type == "response.created"
+        id = results[0].response.id
         with elsewhere.client(timeout=30) as sdk:
-            with sdk.responses.retrieve(id, stream=True, starting_after=told[-1].sequence_number) as stream:
+            with sdk.responses.retrieve(id, stream=True, starting_after=results[-1].sequence_number) as stream:
                 go_on.set()
-                told += list(stream)
-    assert [one.sequence_number for one in told] == list(range(len(told)))
-    assert "".join(one.delta for one in told if one.type == "response.output_text.delta") == TEXT
-    assert told[-1].type == "response.completed" and told[-1].response.output_text == TEXT
+                results += list(stream)
+    assert [one.sequence_number for one in results] == list(range(len(results)))
+    assert "".join(one.delta for one in results if one.type == "response.output_text.delta") == TEXT
+    assert results[-1].type == "response.completed" and results[-1].response.output_text == TEXT
 
 
 def test_the_sdks_stream_helper_takes_it(scene: Stage) -> None:
@@ -342,16 +342,16 @@ def test_the_sdks_stream_helper_takes_it(scene: Stage) -> None:
 def test_a_stream_that_breaks_off_has_failed(scene: Stage) -> None:
     script = halting()[:2]
     scene.plays((*script, Cut()))
-    told = checked(begin(scene.gateway, stream=True).data)
-    assert told[-1]["type"] == "response.failed"
-    found = poll(scene.gateway, told[0]["response"]["id"])
-    assert found == told[-1]["response"] and found["status"] == "failed"
-    (message,) = found["output"]
+    events = checked(begin(scene.gateway, stream=True).data)
+    assert events[-1]["type"] == "response.failed"
+    response = poll(scene.gateway, events[0]["response"]["id"])
+    assert response == events[-1]["response"] and response["status"] == "failed"
+    (message,) = response["output"]
     assert (message["status"], message["content"][0]["text"]) == ("incomplete", "".join(WORDS[:4]))
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_a_silent_stream_is_kept_alive(scene: Stage, database: str, where: str) -> None:
+def test_a_silent_stream_stays_open(scene: Stage, database: str, where: str) -> None:
     another = partial(gateway_over, scene.upstream.url, database_url=database, stream_keep_alive=0.1)
     with (
         another() as here,
@@ -364,8 +364,8 @@ def test_a_silent_stream_is_kept_alive(scene: Stage, database: str, where: str) 
         with reading(gateway, "GET", f"{PATH}/{id}?stream=true&starting_after=0") as quiet:
             quiet.until(sse.COMMENT * 2)
             go_on.set()
-            told = quiet.rest().replace(sse.COMMENT, b"")
-    checked(told, 1)
+            result = quiet.rest().replace(sse.COMMENT, b"")
+    checked(result, 1)
 
 
 @pytest.mark.parametrize("number", ["-1", "a", "1e3", "9" * 30])
@@ -383,9 +383,9 @@ def test_a_fast_long_stream_is_stored_in_batches(scene: Stage, monkeypatch: pyte
     monkeypatch.setattr(event_replay, "PAGE_SIZE", 7)
     words = [f"{number} " for number in range(500)]
     scene.plays(streamed(*words))
-    told = checked(begin(scene.gateway, stream=True).data)
-    assert told[-1]["response"]["output"][0]["content"][0]["text"] == "".join(words)
-    assert checked(resumed(scene.gateway, told[0]["response"]["id"]).data) == told
+    events = checked(begin(scene.gateway, stream=True).data)
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(words)
+    assert checked(resumed(scene.gateway, events[0]["response"]["id"]).data) == events
 
 
 # --- cancelled ----------------------------------------------------------------------------------------------
@@ -411,8 +411,8 @@ def test_a_cancelled_response_is_cancelled(scene: Stage, elsewhere: Gateway, whe
     assert poll(scene.gateway, id) == seen.body
     contract._check_whole(seen.body)
     if streams:
-        told = checked(resumed(gateway, id).data)
-        assert told[-1]["type"] == "response.incomplete" and told[-1]["response"] == seen.body
+        events = checked(resumed(gateway, id).data)
+        assert events[-1]["type"] == "response.incomplete" and events[-1]["response"] == seen.body
         assert seen.body["output"][0]["content"][0]["text"] == "".join(WORDS[:4])
 
 
@@ -420,19 +420,19 @@ def test_the_sdk_cancels(scene: Stage) -> None:
     go_on = Signal()
     scene.plays(late(go_on))
     with scene.gateway.client() as sdk:
-        made = sdk.responses.create(model=A, input="Say words", background=True)
-        assert sdk.responses.cancel(made.id).status == "cancelled"
+        response = sdk.responses.create(model=A, input="Say words", background=True)
+        assert sdk.responses.cancel(response.id).status == "cancelled"
     go_on.set()
 
 
-def test_whoever_follows_sees_the_cancellation(scene: Stage, elsewhere: Gateway) -> None:
+def test_followers_see_the_cancellation(scene: Stage, elsewhere: Gateway) -> None:
     with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as here:
         id = id_of(here.until(b'"delta":"word3 "'))
         with reading(elsewhere, "GET", f"{PATH}/{id}?stream=true") as there:
             scene.gateway.ask("POST", f"{PATH}/{id}/cancel")
-            told = checked(here.rest())
-            assert checked(there.rest()) == told
-    assert told[-1]["response"]["status"] == "cancelled"
+            events = checked(here.rest())
+            assert checked(there.rest()) == events
+    assert events[-1]["response"]["status"] == "cancelled"
 
 
 def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,8 +449,8 @@ def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch:
 def test_what_has_ended_cannot_be_cancelled(scene: Stage) -> None:
     scene.plays(answered(TEXT))
     id = begin(scene.gateway).body["id"]
-    found = poll(scene.gateway, id)
-    assert scene.gateway.ask("POST", f"{PATH}/{id}/cancel").body == found
+    response = poll(scene.gateway, id)
+    assert scene.gateway.ask("POST", f"{PATH}/{id}/cancel").body == response
 
 
 def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gateway) -> None:
@@ -459,8 +459,8 @@ def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gatewa
             id = id_of(one.until(b'"delta":"word3 "'))
             assert gateway.ask("DELETE", f"{PATH}/{id}").status == 200
             scene.upstream.closed[-1].wait_in_thread(10)
-            told = checked(one.rest())
-            assert (told[-1]["type"], told[-1]["code"]) == ("error", "response_not_found")
+            events = checked(one.rest())
+            assert (events[-1]["type"], events[-1]["code"]) == ("error", "response_not_found")
         assert scene.gateway.ask("GET", f"{PATH}/{id}").status == 404
 
 
@@ -513,9 +513,9 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
                 scene.upstream.exchanges[-1].finished.wait_in_thread(1.5)
             go_on.set()
             one.rest()
-        found = poll(scene.gateway, id)
-        assert found["status"] == "completed"
-        assert len(found["output"][0]["content"][0]["text"]) == 120 * 100_000
+        response = poll(scene.gateway, id)
+        assert response["status"] == "completed"
+        assert len(response["output"][0]["content"][0]["text"]) == 120 * 100_000
 
 
 def test_one_caller_cannot_take_all_places(database: str) -> None:
@@ -601,9 +601,9 @@ def test_a_short_failure_of_the_storage_is_waited_out(database: str, shaky: list
             one.until(b'"delta":"word3 "')
             shaky += ["append_events", "append_events", "update", "renew", "inactive"]
             go_on.set()
-            told = checked(one.rest())
-        assert told[-1]["type"] == "response.completed"
-        assert checked(resumed(scene.gateway, told[0]["response"]["id"]).data) == told
+            events = checked(one.rest())
+        assert events[-1]["type"] == "response.completed"
+        assert checked(resumed(scene.gateway, events[0]["response"]["id"]).data) == events
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
@@ -625,12 +625,12 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
             go_on.set()
             line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
             assert (line["outcome"], line["error"]) == ("error", "storage_unavailable")
-            found = poll(scene.gateway, id)
-            assert found["status"] == "failed"
+            response = poll(scene.gateway, id)
+            assert response["status"] == "failed"
             if streams:
-                told = checked(one.rest())
-                assert told[-1]["type"] == "response.failed" and told[-1]["response"] == found
-                assert checked(resumed(scene.gateway, id).data) == told
+                events = checked(one.rest())
+                assert events[-1]["type"] == "response.failed" and events[-1]["response"] == response
+                assert checked(resumed(scene.gateway, id).data) == events
 
 
 # --- conversations, log and metrics -------------------------------------------------------------------------
@@ -641,10 +641,10 @@ def test_its_conversation_goes_on_when_it_is_complete(scene: Stage) -> None:
         conversation = sdk.conversations.create().id
         go_on = Signal()
         scene.plays(late(go_on))
-        made = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
+        response = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
         assert list(sdk.conversations.items.list(conversation)) == []
         go_on.set()
-        poll(scene.gateway, made.id)
+        poll(scene.gateway, response.id)
         items = list(sdk.conversations.items.list(conversation, order="asc"))
         assert [item.type for item in items] == ["message", "message"]
         scene.plays(json_answer(500, {"message": "no"}))
@@ -658,10 +658,10 @@ def test_its_conversation_may_be_deleted_meanwhile(scene: Stage) -> None:
         conversation = sdk.conversations.create().id
         go_on = Signal()
         scene.plays(late(go_on))
-        made = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
+        response = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
         sdk.conversations.delete(conversation)
         go_on.set()
-        assert poll(scene.gateway, made.id)["status"] == "completed"
+        assert poll(scene.gateway, response.id)["status"] == "completed"
 
 
 def test_tokens_are_counted_once_when_they_are_known(database: str) -> None:
@@ -678,10 +678,10 @@ def test_tokens_are_counted_once_when_they_are_known(database: str) -> None:
         assert ran["request"] == seen.headers["x-request-id"] and ran["model"] == A
         assert (ran["status"], ran["outcome"], ran["prompt_tokens"], ran["completion_tokens"]) == (200, "ok", 70, 3)
         assert ran["upstream_ms"] > 0
-        found = scene.gateway.metrics()
-        counted = {name: value for name, value in found.items() if name.startswith("gateway_requests_total")}
+        metrics = scene.gateway.metrics()
+        counted = {name: value for name, value in metrics.items() if name.startswith("gateway_requests_total")}
         assert sum(value for name, value in counted.items() if 'operation="responses"' in name) == 1
-        tokens = {name: value for name, value in found.items() if name.startswith("gateway_tokens_total")}
+        tokens = {name: value for name, value in metrics.items() if name.startswith("gateway_tokens_total")}
         assert sorted(value for value in tokens.values() if value) == [3, 70]
 
 

@@ -25,7 +25,7 @@ from support.asgi_server import raw_request
 CANARY = "canary-of-the-prompt-91c4"
 KEY_CANARY = "canary-of-the-key-5e07"
 QUERY_CANARY = "canary-of-the-query-d2f8"
-PLACE = f"{CHAT}?token={QUERY_CANARY}"
+TARGET = f"{CHAT}?token={QUERY_CANARY}"
 LIMIT = 200_000
 USER: dict[str, Any] = {"role": "user", "content": CANARY}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -35,13 +35,13 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "description": "
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
     """A gateway with a small body limit, over an upstream that answers everything."""
-    with stage(key=KEY_CANARY, body_limit=LIMIT, timeouts=Timeouts(request_body=0.4)) as found:
-        found.plays(answered())
-        yield found
+    with stage(key=KEY_CANARY, body_limit=LIMIT, timeouts=Timeouts(request_body=0.4)) as staged:
+        staged.plays(answered())
+        yield staged
         # The end of the module: whatever was sent, nothing of it was written down.
-        found.plays(answered())
-        found.gateway.log.line_of(found.gateway.chat(CANARY).headers["x-request-id"])
-        written = found.gateway.log.getvalue().decode()
+        staged.plays(answered())
+        staged.gateway.log.line_of(staged.gateway.chat(CANARY).headers["x-request-id"])
+        written = staged.gateway.log.getvalue().decode()
         for canary in (CANARY, KEY_CANARY, QUERY_CANARY, "Traceback"):
             assert canary not in written
 
@@ -88,16 +88,16 @@ def send(theatre: Stage, body: Any, **headers: str) -> Seen:
     theatre.plays(answered())
     usual = {"authorization": f"Bearer {KEY_CANARY}", "content-type": "application/json"}
     return theatre.gateway.ask(
-        "POST", PLACE, body, usual | {name.replace("_", "-"): value for name, value in headers.items()}
+        "POST", TARGET, body, usual | {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
 # --- bodies that are JSON objects ---------------------------------------------------------------------------
 
 
-def fields(**given: Any) -> dict[str, Any]:
+def fields(**provided: Any) -> dict[str, Any]:
     """A good request with these fields; `...` takes one away."""
-    body = {"model": A, "messages": [USER], **given}
+    body = {"model": A, "messages": [USER], **provided}
     return {name: value for name, value in body.items() if value is not ...}
 
 
@@ -359,10 +359,10 @@ def test_a_key_that_comes_twice(theatre: Stage, name: str, body: bytes) -> None:
     if seen.status != 200:
         refused(theatre, seen, 400)
     else:
-        (asked,) = theatre.upstream.requests
-        assert asked.json()["model"] == A
-        assert json.dumps(asked.json()).count("Hi") == 1
-        assert asked.body.count(b'"model"') == asked.body.count(b'"messages"') == 1
+        (request,) = theatre.upstream.requests
+        assert request.json()["model"] == A
+        assert json.dumps(request.json()).count("Hi") == 1
+        assert request.body.count(b'"model"') == request.body.count(b'"messages"') == 1
 
 
 # --- bombs ----------------------------------------------------------------------------------------------------
@@ -421,10 +421,10 @@ BOMBS: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("place", BOMBS)
-def test_bombs(theatre: Stage, place: str) -> None:
+@pytest.mark.parametrize("position", BOMBS)
+def test_bombs(theatre: Stage, position: str) -> None:
     """Answered or refused, but never a failure of ours, and never slow."""
-    frame, kind = BOMBS[place]
+    frame, kind = BOMBS[position]
     for depth in DEPTHS:
         body = frame % nested(depth, kind)
         if len(body) > LIMIT:
@@ -505,7 +505,7 @@ def parsed(answer: bytes) -> Seen:
     return Seen(int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body)
 
 
-POST = f"POST {PLACE} HTTP/1.1"
+POST = f"POST {TARGET} HTTP/1.1"
 AUTHORIZATION = f"authorization: Bearer {KEY_CANARY}"
 
 
@@ -610,7 +610,9 @@ def test_a_wrong_method(theatre: Stage, method: str, path: str, allowed: str) ->
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), METHODS)
-def test_a_wrong_method_is_told_the_right_one(theatre: Stage, method: str, path: str, allowed: str) -> None:
+def test_a_wrong_method_is_an_error_that_names_the_right_one(
+    theatre: Stage, method: str, path: str, allowed: str
+) -> None:
     """RFC 9110, 15.5.6: a 405 has an Allow header."""
     seen = theatre.gateway.ask(method, path, GOOD if method != "GET" else None)
     assert allowed in [one.strip() for one in seen.headers["allow"].split(",")]
@@ -688,7 +690,7 @@ def test_a_good_request_leaves_no_canary(theatre: Stage, stream: bool) -> None:
     theatre.plays(streamed(CANARY) if stream else answered(CANARY))
     gateway: Gateway = theatre.gateway
     usual = {"authorization": f"Bearer {KEY_CANARY}", "content-type": "application/json", "cookie": CANARY}
-    seen = gateway.ask("POST", PLACE, fields(stream=stream, user=CANARY, metadata={"a": CANARY}), usual)
+    seen = gateway.ask("POST", TARGET, fields(stream=stream, user=CANARY, metadata={"a": CANARY}), usual)
     assert (seen.status, seen.text) == (200, CANARY)
     written = json.dumps(gateway.log.line_of(seen.headers["x-request-id"]))
     assert "canary" not in written

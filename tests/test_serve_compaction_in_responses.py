@@ -50,10 +50,10 @@ def sent(on: Stage) -> list[dict[str, Any]]:
 def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on: Stage, stream: bool) -> None:
     on.plays(answered("SUMMARY"))
     seen = ask(on, stream, input=[*HISTORY, {"type": "compaction_trigger"}])
-    told = response(seen)
-    (item,) = told["output"]
-    assert item["type"] == "compaction" and item["encrypted_content"] and told["status"] == "completed"
-    assert told["usage"]["total_tokens"] == 73
+    result = response(seen)
+    (item,) = result["output"]
+    assert item["type"] == "compaction" and item["encrypted_content"] and result["status"] == "completed"
+    assert result["usage"]["total_tokens"] == 73
     (body,) = sent(on)
     assert body["stream"] is False and "[user]\nWhat next?" in body["messages"][1]["content"]
     if stream:
@@ -64,7 +64,7 @@ def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on
     # Continued over the item, or over the stored response: the summary stands for all that came before.
     for fields in (
         {"input": [*HISTORY, item, user("Go on")]},
-        {"input": [user("Go on")], "previous_response_id": told["id"]},
+        {"input": [user("Go on")], "previous_response_id": result["id"]},
     ):
         on.plays(answered("Yes."))
         assert response(ask(on, False, **fields))["output"][0]["content"][0]["text"] == "Yes."
@@ -85,11 +85,11 @@ def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(
     managed = [{"type": "compaction", "compact_threshold": 1000}]
     on.plays(answered("SUMMARY"), streamed("It ", "ends.") if stream else answered("It ends."))
     seen = ask(on, stream, input=HISTORY, context_management=managed, instructions="Be brief.")
-    told = response(seen)
-    compaction, message = told["output"]
+    result = response(seen)
+    compaction, message = result["output"]
     assert (compaction["type"], message["type"]) == ("compaction", "message")
     assert message["content"][0]["text"] == "It ends."
-    assert told["usage"]["total_tokens"] == 2 * 73, "both calls are counted"
+    assert result["usage"]["total_tokens"] == 2 * 73, "both calls are counted"
     assert "context_management emulated" in seen.headers["x-gateway-notes"]
     summary, answer = sent(on)
     assert LONG in summary["messages"][1]["content"] and summary["stream"] is False
@@ -98,13 +98,13 @@ def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(
     assert "Be brief." in answer["messages"][0]["content"] and "SUMMARY" in answer["messages"][0]["content"]
     assert LONG not in json.dumps(answer)
     if stream:
-        told_events = events(seen)
-        assert [event["sequence_number"] for event in told_events] == list(range(len(told_events)))
-        compacting = next(event for event in told_events if event["type"] == "response.compaction.compacting")
+        event_types = events(seen)
+        assert [event["sequence_number"] for event in event_types] == list(range(len(event_types)))
+        compacting = next(event for event in event_types if event["type"] == "response.compaction.compacting")
         assert (compacting["item_id"], compacting["output_index"]) == (compaction["id"], 0)
     # The next turn begins at the compaction.
     on.plays(answered("Fine."))
-    response(ask(on, False, input="And then?", previous_response_id=told["id"]))
+    response(ask(on, False, input="And then?", previous_response_id=result["id"]))
     (body,) = sent(on)
     assert [message["role"] for message in body["messages"]] == ["system", "assistant", "user"]
 
@@ -123,8 +123,8 @@ def test_what_need_not_or_cannot_be_compacted_is_answered_at_once(
     on: Stage, items: list[Any], managed: list[Any], stream: bool
 ) -> None:
     on.plays(streamed("Hi.") if stream else answered("Hi."))
-    told = response(ask(on, stream, store=False, input=items, context_management=managed))
-    assert [item["type"] for item in told["output"]] == ["message"] and len(sent(on)) == 1
+    result = response(ask(on, stream, store=False, input=items, context_management=managed))
+    assert [item["type"] for item in result["output"]] == ["message"] and len(sent(on)) == 1
 
 
 @WHOLE_AND_STREAMED
@@ -144,10 +144,10 @@ def test_a_summary_that_is_cut_short_is_no_answer(on: Stage, stream: bool) -> No
 @WHOLE_AND_STREAMED
 def test_prewarming_is_answered_without_cohere(on: Stage, stream: bool) -> None:
     on.plays(answered("never"))
-    told = response(ask(on, stream, input="Hi", prompt_cache_options={"prewarm": True}))
-    assert (told["status"], told["output"]) == ("completed", []) and not sent(on)
+    result = response(ask(on, stream, input="Hi", prompt_cache_options={"prewarm": True}))
+    assert (result["status"], result["output"]) == ("completed", []) and not sent(on)
     on.plays(answered("Hello."))
-    response(ask(on, False, input="And?", previous_response_id=told["id"]))
+    response(ask(on, False, input="And?", previous_response_id=result["id"]))
     assert [message["role"] for message in sent(on)[0]["messages"]] == ["user", "user"]
     on.plays(json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]}))
     body = {"model": A, "input": "Hi", "prompt_cache_options": {"prewarm": True}}

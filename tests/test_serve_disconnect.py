@@ -83,14 +83,14 @@ class Waiting:
 
 @contextmanager
 def waiting(script: Script, **settings: Any) -> Iterator[Waiting]:
-    asked = Signal()
+    received = Signal()
 
     def play(request: object) -> Script:
-        asked.set()
+        received.set()
         return script
 
     with ScriptedUpstream(play).run_in_thread() as upstream, gateway_over(upstream.url, **settings) as gateway:
-        yield Waiting(gateway, upstream, asked)
+        yield Waiting(gateway, upstream, received)
 
 
 # --- callers who leave --------------------------------------------------------------------------------------
@@ -124,14 +124,14 @@ def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, r
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         left = time.monotonic()
         scene.upstream.closed[0].wait_in_thread(SOON)
-        told = scene.upstream.closed[0].at
-        assert told is not None and told - left < SOON
+        closed_at = scene.upstream.closed[0].at
+        assert closed_at is not None and closed_at - left < SOON
         line = scene.gateway.log.line_of("leaver")
         assert (line["status"], line["outcome"]) == (499, "client_closed")
         assert not [one for one in scene.gateway.log.lines if "message" in one]
 
 
-async def _leave_by_cancelling(gateway: Gateway, asked: Signal, stream: bool) -> None:
+async def _leave_by_cancelling(gateway: Gateway, requested: Signal, stream: bool) -> None:
     async with openai.AsyncOpenAI(
         base_url=f"{gateway.url}/v1",
         api_key=CALLER_KEY,
@@ -140,15 +140,15 @@ async def _leave_by_cancelling(gateway: Gateway, asked: Signal, stream: bool) ->
     ) as client:
 
         async def ask() -> None:
-            found: Any = await client.chat.completions.create(
+            response: Any = await client.chat.completions.create(
                 model=A, messages=[{"role": "user", "content": "Hi"}], stream=stream
             )
             if stream:
-                async for _ in found:
+                async for _ in response:
                     pass
 
         task = asyncio.create_task(ask())
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(requested.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -182,9 +182,9 @@ def test_the_emulator_sees_its_caller_leave(demo: Gateway, order: str, stream: b
     def record(when: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
-            found = [one for one in emulator.ask("GET", "/emulator/log").body[mark:] if when(one)]
-            if found:
-                return dict(found[0])
+            requests = [one for one in emulator.ask("GET", "/emulator/log").body[mark:] if when(one)]
+            if requests:
+                return dict(requests[0])
             assert time.monotonic() < deadline, "no such record"
 
     fault = order.partition("=")[0]
@@ -297,11 +297,11 @@ class Firehose:
 
 @contextmanager
 def firehose(events: int = EVENTS) -> Iterator[Firehose]:
-    found = Firehose(events)
+    result = Firehose(events)
     try:
-        yield found
+        yield result
     finally:
-        found.close()
+        result.close()
 
 
 def test_a_slow_reader_slows_cohere_down() -> None:
@@ -466,10 +466,10 @@ def test_an_idle_server_ends_at_once(stop: signal.Signals, workers: int) -> None
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
             reads_until(connection, b"live")
-            told = time.monotonic()
+            signalled = time.monotonic()
             server.signal(stop, group=stop is signal.SIGINT)
             assert server.ends() == 0
-            assert time.monotonic() - told < server.at_once
+            assert time.monotonic() - signalled < server.at_once
         assert [line["path"] for line in server.errors()] == ["/health/live"]
 
 
@@ -483,21 +483,21 @@ def test_an_interrupt_does_not_wait_for_a_stream(fault: str) -> None:
             else:
                 # The count is of requests begun; this one is counted with its own scrape.
                 awaited(lambda: b"gateway_requests_in_flight 2.0" in server.get("/metrics"))
-            told = time.monotonic()
+            signalled = time.monotonic()
             server.signal(signal.SIGINT)
             assert server.ends() == 0
-            assert time.monotonic() - told < server.at_once
+            assert time.monotonic() - signalled < server.at_once
 
 
-@pytest.mark.parametrize("told", [pytest.param("log"), pytest.param("errors")])
-def test_what_a_forced_end_leaves_behind(told: str) -> None:
-    with process_over(late_stream) as (server, asked, _):
+@pytest.mark.parametrize("expected", [pytest.param("log"), pytest.param("errors")])
+def test_what_a_forced_end_leaves_behind(expected: str) -> None:
+    with process_over(late_stream) as (server, request, _):
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b'"Hi"')
             server.signal(signal.SIGINT)
             assert server.ends() == 0
-        if told == "errors":
+        if expected == "errors":
             server.errors()
         else:
             (line,) = server.lines()
@@ -507,16 +507,16 @@ def test_what_a_forced_end_leaves_behind(told: str) -> None:
 @contextmanager
 def process_over(script: Callable[[Signal], Script], **environment: str) -> Iterator[tuple[Process, Signal, Signal]]:
     """A server over a scripted upstream: with the signals "asked" and "go on"."""
-    asked, go_on = Signal(), Signal()
+    received, go_on = Signal(), Signal()
 
     def play(request: object) -> Script:
-        asked.set()
+        received.set()
         return script(go_on)
 
     with ScriptedUpstream(play).run_in_thread() as upstream:
         settings = {"COHERE_API_KEY": "server-key", "COHERE_BASE_URL": upstream.url, **environment}
         with process(**settings) as server:
-            yield server, asked, go_on
+            yield server, received, go_on
 
 
 def late_stream(go_on: Signal) -> Script:
@@ -530,10 +530,10 @@ def late_answer(go_on: Signal) -> Script:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_sigterm_lets_what_is_in_flight_finish(stream: bool) -> None:
-    with process_over(late_stream if stream else late_answer) as (server, asked, go_on):
+    with process_over(late_stream if stream else late_answer) as (server, request, go_on):
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(request_bytes(stream=stream))
-            asked.wait_in_thread()
+            request.wait_in_thread()
             received = reads_until(connection, b'"Hi"') if stream else b""
             server.signal(signal.SIGTERM)
             awaited(lambda: refuses(server.port))
@@ -541,9 +541,9 @@ def test_sigterm_lets_what_is_in_flight_finish(stream: bool) -> None:
             go_on.set()
             received += reads_until(connection, b"[DONE]" if stream else b"Hi there.")
             assert b"HTTP/1.1 200" in received
-            told = time.monotonic()
+            signalled = time.monotonic()
             assert server.ends() == 0
-            assert time.monotonic() - told < server.at_once
+            assert time.monotonic() - signalled < server.at_once
         (line,) = server.errors()
         assert (line["status"], line["outcome"]) == (200, "ok")
 
@@ -558,7 +558,7 @@ def refuses(port: int) -> bool:
 
 
 def test_sigterm_does_not_wait_for_ever() -> None:
-    with process_over(late_stream, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as (server, asked, _):
+    with process_over(late_stream, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as (server, request, _):
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b'"Hi"')
@@ -590,10 +590,10 @@ def test_two_workers_end_with_the_terminal() -> None:
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(request_bytes(model=f"{A}@stall_stream", stream=True))
             reads_until(connection, b'"role":"assistant"')
-            told = time.monotonic()
+            signalled = time.monotonic()
             server.signal(signal.SIGINT, group=True)
             assert server.ends() == 0
-            assert time.monotonic() - told < server.at_once
+            assert time.monotonic() - signalled < server.at_once
 
 
 def test_workers_can_be_stopped_while_they_start() -> None:
@@ -605,8 +605,8 @@ def test_workers_can_be_stopped_while_they_start() -> None:
 
 
 def test_a_taken_port_is_one_sentence() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", "gateway", "serve", "--demo", "--port", str(port)],
             cwd=ROOT, capture_output=True, text=True, timeout=20,

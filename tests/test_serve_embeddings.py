@@ -45,12 +45,12 @@ PIXEL = (
 
 @pytest.fixture(scope="module")
 def staged() -> Iterator[Stage]:
-    with stage() as found:
-        yield found
+    with stage() as result:
+        yield result
 
 
-def embed(gateway: Gateway, given: Any = "a", model: str = V4, **body: Any) -> Seen:
-    return gateway.ask("POST", PATH, {"model": model, "input": given, **body}, timeout=60)
+def embed(gateway: Gateway, value: Any = "a", model: str = V4, **body: Any) -> Seen:
+    return gateway.ask("POST", PATH, {"model": model, "input": value, **body}, timeout=60)
 
 
 def vectors(seen: Seen) -> list[list[float]]:
@@ -68,12 +68,12 @@ def numbered(request: Request) -> Script:
     """An upstream whose vectors are the numbers that the texts hold."""
     body = request.json()
     rows = [[float(text.split()[-1]), 0.5] for text in body["texts"]]
-    made = {"float": rows, "base64": [b64encode(struct.pack("<2f", *row)).decode() for row in rows]}
-    told = {name: made[name] for name in body["embedding_types"]}
-    return json_answer(200, {"embeddings": told, "meta": {"billed_units": {"input_tokens": len(rows)}}})
+    created = {"float": rows, "base64": [b64encode(struct.pack("<2f", *row)).decode() for row in rows]}
+    result = {name: created[name] for name in body["embedding_types"]}
+    return json_answer(200, {"embeddings": result, "meta": {"billed_units": {"input_tokens": len(rows)}}})
 
 
-def asked(upstream: ScriptedUpstream) -> list[Request]:
+def embed_requests(upstream: ScriptedUpstream) -> list[Request]:
     """Without the look at Cohere's models that a model unknown so far gives rise to."""
     return [request for request in upstream.requests if request.path == "/v2/embed"]
 
@@ -83,7 +83,7 @@ def asked(upstream: ScriptedUpstream) -> list[Request]:
 
 @pytest.mark.parametrize("with_numpy", [True, False])
 @pytest.mark.parametrize("model", EMBEDDERS)
-def test_the_sdk_decodes_what_it_asked_for(
+def test_the_sdk_decodes_what_it_requested(
     demo: Gateway, sdk: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, model: str, with_numpy: bool
 ) -> None:
     """It asks for base64 unless told otherwise, and decodes it with numpy if that is there."""
@@ -92,9 +92,9 @@ def test_the_sdk_decodes_what_it_asked_for(
     as_floats = sdk.embeddings.create(model=model, input=["red apple", "blue sea"], encoding_format="float")
     assert (by_default.model, as_floats.model) == (f"cohere/{model}", model)
     assert by_default.usage == as_floats.usage and as_floats.usage.prompt_tokens > 0
-    for packed, told in zip(by_default.data, as_floats.data, strict=True):
-        assert len(told.embedding) == next(one.dimensions[0] for one in MODELS if one.name == model)
-        assert packed.embedding == [float(numpy.float32(number)) for number in told.embedding]
+    for packed, result in zip(by_default.data, as_floats.data, strict=True):
+        assert len(result.embedding) == next(one.dimensions[0] for one in MODELS if one.name == model)
+        assert packed.embedding == [float(numpy.float32(number)) for number in result.embedding]
         assert math.isclose(math.hypot(*packed.embedding), 1, rel_tol=1e-3)
 
 
@@ -140,7 +140,7 @@ def test_an_answer_is_what_openais_document_says(demo: Gateway) -> None:
 @pytest.fixture
 def tiktoken_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tiktoken downloads its table unless it lies in its cache; ours is the same (`test_embeddings.py`)."""
-    lines = (b64encode(token) + b" %d\n" % place for place, token in enumerate(vocabulary()[:ORDINARY]))
+    lines = (b64encode(token) + b" %d\n" % position for position, token in enumerate(vocabulary()[:ORDINARY]))
     url = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
     (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(b"".join(lines))
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
@@ -157,11 +157,11 @@ def test_langchain_with_its_defaults(demo: Gateway, tiktoken_table: None) -> Non
         langchain = OpenAIEmbeddings(
             model=V4, base_url=f"{demo.url}/v1", api_key=SecretStr(demo.key), http_client=http_client, max_retries=0
         )
-        found = langchain.embed_documents(TEXTS)
+        result = langchain.embed_documents(TEXTS)
         one = langchain.embed_query(TEXTS[1])
     expected = vectors(embed(demo, TEXTS))
-    assert found == [[float(numpy.float32(number)) for number in row] for row in expected]
-    assert one == found[1]
+    assert result == [[float(numpy.float32(number)) for number in row] for row in expected]
+    assert one == result[1]
 
 
 def test_tokens_are_the_text_they_were(tiktoken_table: None, staged: Stage) -> None:
@@ -186,23 +186,23 @@ def test_tokens_are_the_text_they_were(tiktoken_table: None, staged: Stage) -> N
 def test_a_recorded_answer(staged: Stage, recording: Recording, encoding: Any) -> None:
     """Floats arrive as they were recorded. Asked for base64, this Cohere has none, and they are packed here."""
     staged.plays(json_answer(200, recording.json(), recording.headers))
-    given_ = recording.request.body
+    provided = recording.request.body
     with staged.gateway.client() as sdk:
-        found = sdk.embeddings.create(
-            model=given_["model"],
-            input=given_["texts"],
+        response = sdk.embeddings.create(
+            model=provided["model"],
+            input=provided["texts"],
             encoding_format=encoding,
-            extra_body={key: given_[key] for key in ("input_type", "truncate", "max_tokens", "output_dimension")},
+            extra_body={key: provided[key] for key in ("input_type", "truncate", "max_tokens", "output_dimension")},
         )
-    sent = {key: value for key, value in given_.items() if value is not None}
-    assert staged.upstream.requests[0].json() == {**sent, "embedding_types": [encoding]}
+    request = {key: value for key, value in provided.items() if value is not None}
+    assert staged.upstream.requests[0].json() == {**request, "embedding_types": [encoding]}
     expected = recording.json()["embeddings"]["float"]
-    data = [floats(one.embedding) if isinstance(one.embedding, str) else one.embedding for one in found.data]
+    data = [floats(one.embedding) if isinstance(one.embedding, str) else one.embedding for one in response.data]
     if encoding == "base64":
         assert len(staged.upstream.requests) == 2
         expected = [[float(numpy.float32(number)) for number in row] for row in expected]
     assert data == expected
-    assert found.usage.prompt_tokens == recording.json()["meta"]["billed_units"]["input_tokens"]
+    assert response.usage.prompt_tokens == recording.json()["meta"]["billed_units"]["input_tokens"]
 
 
 @each_recording("/v2/embed", status=404)
@@ -235,11 +235,11 @@ def test_the_longest_list_comes_back_in_order() -> None:
             "total_tokens": 2048,
             "billed_units": {"input_tokens": 2048},
         }
-        assert sorted(len(request.json()["texts"]) for request in asked(upstream)) == [32] + [96] * 21
+        assert sorted(len(request.json()["texts"]) for request in embed_requests(upstream)) == [32] + [96] * 21
         assert 1 < max(under_way) <= MAX_CONCURRENT_PARTS
         with gateway.client() as sdk:
-            found = sdk.embeddings.create(model="embed-v9.0", input=[f"text {number}" for number in range(200)])
-        assert [one.embedding[0] for one in found.data] == list(range(200))
+            response = sdk.embeddings.create(model="embed-v9.0", input=[f"text {number}" for number in range(200)])
+        assert [one.embedding[0] for one in response.data] == list(range(200))
 
 
 kinds = st.sampled_from(["text", "tokens", "image", "both"])
@@ -247,15 +247,15 @@ kinds = st.sampled_from(["text", "tokens", "image", "both"])
 
 @property_of(15)
 @given(given_=st.lists(kinds, min_size=1, max_size=130), model=st.sampled_from([V4, V3]))
-def test_any_list_comes_back_as_one_by_one(demo: Gateway, given_: Sequence[str], model: str) -> None:
-    made: list[Any] = []
-    for place, kind in enumerate(given_):
-        text = f"word{place % 7} here"
+def test_any_list_comes_back_as_one_by_one(demo: Gateway, value: Sequence[str], model: str) -> None:
+    results: list[Any] = []
+    for position, kind in enumerate(value):
+        text = f"word{position % 7} here"
         both = {"text": text, "image": PIXEL} if model == V4 else {"text": text}
-        made.append({"text": text, "tokens": [9906, 1000 + place % 7], "image": PIXEL, "both": both}[kind])
-    together = vectors(embed(demo, made, model))
+        results.append({"text": text, "tokens": [9906, 1000 + position % 7], "image": PIXEL, "both": both}[kind])
+    together = vectors(embed(demo, results, model))
     alone: dict[str, list[float]] = {}
-    for one, row in zip(made, together, strict=True):
+    for one, row in zip(results, together, strict=True):
         key = json.dumps([model, one])
         if key not in alone:
             (alone[key],) = vectors(embed(demo, [one], model))
@@ -303,7 +303,7 @@ def test_one_failed_part_fails_the_whole() -> None:
         ((1, 400, 0.1), (2, 503, 0.0), (3, 429, 0.05), (20, 500, 0.0)),
     ],
 )
-def test_of_several_failures_the_first_in_order_is_told(failures: Any) -> None:
+def test_of_several_failures_the_first_in_order_is_reported(failures: Any) -> None:
     texts = [f"text {number}" for number in range(400)]
     with ScriptedUpstream(failing(*failures)).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
         seen = embed(gateway, texts)
@@ -315,7 +315,7 @@ def test_a_failure_names_the_callers_field(demo: Gateway) -> None:
     assert (seen.status, seen.error["code"], seen.error["param"]) == (400, "context_length_exceeded", "input")
 
 
-def test_base64_that_is_refused_is_asked_as_floats(staged: Stage) -> None:
+def test_base64_that_is_refused_is_requested_as_floats(staged: Stage) -> None:
     for first in (
         json_answer(400, {"message": "invalid request: embedding_types must be one of float, int8, binary"}),
         json_answer(200, {"embeddings": {"base64": ["AAAAPw=="]}}),
@@ -323,12 +323,12 @@ def test_base64_that_is_refused_is_asked_as_floats(staged: Stage) -> None:
         staged.plays(first, json_answer(200, {"embeddings": {"float": [[0.5] * 256]}}))
         seen = embed(staged.gateway, "a", encoding_format="base64", dimensions=256)
         assert floats(seen.body["data"][0]["embedding"]) == [0.5] * 256
-        sent = [request.json()["embedding_types"] for request in staged.upstream.requests]
-        assert sent == [["base64"], ["float"]]
+        requests = [request.json()["embedding_types"] for request in staged.upstream.requests]
+        assert requests == [["base64"], ["float"]]
         assert "asked again for floats" in seen.headers["x-gateway-notes"]
 
 
-def test_a_second_failure_is_told(staged: Stage) -> None:
+def test_a_second_failure_is_reported(staged: Stage) -> None:
     bad = json_answer(200, {"embeddings": {"base64": ["AAAAPw=="]}})
     staged.plays(bad, json_answer(429, {"message": "slow down"}, {"retry-after": "7"}))
     seen = embed(staged.gateway, "a", encoding_format="base64", dimensions=256)
@@ -407,10 +407,10 @@ def test_it_is_logged_and_counted() -> None:
 
 def test_the_operator_chooses_what_texts_are_for(staged: Stage) -> None:
     with gateway_over(staged.upstream.url, key=CALLER_KEY, embed_input_type="clustering") as gateway:
-        for given_, sent in ((None, "clustering"), ("search_query", "search_query")):
+        for value, request in ((None, "clustering"), ("search_query", "search_query")):
             staged.plays(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
-            assert embed(gateway, "a", input_type=given_).status == 200
-            assert staged.upstream.requests[-1].json()["input_type"] == sent
+            assert embed(gateway, "a", input_type=value).status == 200
+            assert staged.upstream.requests[-1].json()["input_type"] == request
 
 
 def test_an_alias_names_an_embedding_model(staged: Stage) -> None:
@@ -426,7 +426,7 @@ def test_translate_shows_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     request = {"model": V4, "input": [[9906, 1917], *(f"text {number}" for number in range(96))]}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(request).encode())))
     assert main.main(["translate", "embeddings"]) == 0
-    told = capsys.readouterr()
-    first, second = map(json.loads, told.out.splitlines())
+    output = capsys.readouterr()
+    first, second = map(json.loads, output.out.splitlines())
     assert (first["texts"][0], len(first["texts"]), second["texts"]) == ("Hello world", 96, ["text 95"])
-    assert told.err == "note: input emulated (tokens read as cl100k_base text)\n"
+    assert output.err == "note: input emulated (tokens read as cl100k_base text)\n"

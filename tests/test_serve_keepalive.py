@@ -53,7 +53,7 @@ def until(connection: socket.socket, wanted: bytes, count: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
-def test_a_silent_stream_is_kept_alive(path: str) -> None:
+def test_a_silent_stream_stays_open(path: str) -> None:
     go_on = Signal()
     with stage(stream_keep_alive=0.05) as staged:
         staged.plays(late(go_on))
@@ -130,8 +130,8 @@ def test_an_answer_that_never_ends_is_ended(stream: bool) -> None:
         began = time.monotonic()
         seen = staged.gateway.chat(stream=stream)
         assert time.monotonic() - began < 5
-        told = seen.chunks[-1]["error"] if stream else seen.error
-        assert told["code"] == "upstream_timeout"
+        error = seen.chunks[-1]["error"] if stream else seen.error
+        assert error["code"] == "upstream_timeout"
         staged.upstream.closed[0].wait_in_thread()
 
 

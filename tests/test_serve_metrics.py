@@ -59,8 +59,8 @@ PAGE = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})
 
 @pytest.fixture
 def theatre() -> Iterator[Stage]:
-    with stage() as found:
-        yield found
+    with stage() as staged:
+        yield staged
 
 
 def counted(gateway: Gateway, seen: Seen) -> dict[str, float]:
@@ -71,8 +71,8 @@ def counted(gateway: Gateway, seen: Seen) -> dict[str, float]:
 
 def series(name: str, **labels: str) -> str:
     """As prometheus_client writes it: labels in alphabetical order."""
-    told = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
-    return f"{name}{{{told}}}" if told else name
+    result = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
+    return f"{name}{{{result}}}" if result else name
 
 
 def requests(**labels: str) -> str:
@@ -117,29 +117,29 @@ def test_names_follow_the_conventions(theatre: Stage) -> None:
 
 
 def test_a_whole_answer(theatre: Stage) -> None:
-    found = counted(theatre.gateway, theatre.asked(answered()))
-    assert found[requests()] == 1
-    assert found[series("gateway_request_duration_seconds_count", operation="chat")] == 1
-    assert found[series("gateway_upstream_duration_seconds_count", operation="chat")] == 1
-    assert found.get(series("gateway_time_to_first_token_seconds_count", operation="chat"), 0) == 0
-    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
-    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
+    result = counted(theatre.gateway, theatre.asked(answered()))
+    assert result[requests()] == 1
+    assert result[series("gateway_request_duration_seconds_count", operation="chat")] == 1
+    assert result[series("gateway_upstream_duration_seconds_count", operation="chat")] == 1
+    assert result.get(series("gateway_time_to_first_token_seconds_count", operation="chat"), 0) == 0
+    assert result[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
+    assert result[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
 
 
 def test_a_streamed_answer(theatre: Stage) -> None:
-    found = counted(theatre.gateway, theatre.asked(streamed(), stream=True))
-    assert found[requests()] == 1
-    assert found[series("gateway_time_to_first_token_seconds_count", operation="chat")] == 1
-    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
-    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
+    result = counted(theatre.gateway, theatre.asked(streamed(), stream=True))
+    assert result[requests()] == 1
+    assert result[series("gateway_time_to_first_token_seconds_count", operation="chat")] == 1
+    assert result[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
+    assert result[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
 
 
 def test_durations_are_what_they_say(theatre: Stage) -> None:
     late = (Pause(0.2), *answered())
-    found = counted(theatre.gateway, theatre.asked(late))
+    result = counted(theatre.gateway, theatre.asked(late))
     for name in ("gateway_request_duration_seconds", "gateway_upstream_duration_seconds"):
-        assert 0.2 <= found[series(f"{name}_sum", operation="chat")] < 2
-        assert found[series(f"{name}_bucket", operation="chat", le="0.1")] == 0
+        assert 0.2 <= result[series(f"{name}_sum", operation="chat")] < 2
+        assert result[series(f"{name}_bucket", operation="chat", le="0.1")] == 0
     early = event_stream([transcript(start(), opened(), piece("Hi"), done=False)], ending=None)
     theatre.asked((*early, Pause(0.2), Cut()), stream=True)
     first = series("gateway_time_to_first_token_seconds_sum", operation="chat")
@@ -150,9 +150,9 @@ def test_sums(theatre: Stage) -> None:
     for _ in range(5):
         theatre.asked(answered())
     seen = theatre.asked(streamed(), stream=True)
-    found = counted(theatre.gateway, seen)
-    assert found[requests()] == 6
-    assert found[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 6 * 70
+    result = counted(theatre.gateway, seen)
+    assert result[requests()] == 6
+    assert result[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 6 * 70
 
 
 ERRORS: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
@@ -163,9 +163,9 @@ ERRORS: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
 
 @pytest.mark.parametrize(("name", "fields", "labels"), ERRORS, ids=[row[0] for row in ERRORS])
 def test_errors_of_callers(theatre: Stage, name: str, fields: dict[str, Any], labels: dict[str, str]) -> None:
-    found = counted(theatre.gateway, theatre.asked(json_answer(404, {"message": "no"}), **fields))
-    assert found[requests(**labels)] == 1
-    assert not [one for one in found if one.startswith("gateway_upstream_errors_total")]
+    result = counted(theatre.gateway, theatre.asked(json_answer(404, {"message": "no"}), **fields))
+    assert result[requests(**labels)] == 1
+    assert not [one for one in result if one.startswith("gateway_upstream_errors_total")]
 
 
 @pytest.mark.parametrize(
@@ -179,15 +179,15 @@ def test_errors_of_callers(theatre: Stage, name: str, fields: dict[str, Any], la
     ],
 )
 def test_errors_of_coheres(theatre: Stage, script: Any, stream: bool, status: str, code: str) -> None:
-    found = counted(theatre.gateway, theatre.asked(script, stream=stream))
-    assert found[requests(status=status, outcome="error")] == 1
-    assert found[series("gateway_upstream_errors_total", operation="chat", code=code)] == 1
+    result = counted(theatre.gateway, theatre.asked(script, stream=stream))
+    assert result[requests(status=status, outcome="error")] == 1
+    assert result[series("gateway_upstream_errors_total", operation="chat", code=code)] == 1
 
 
 def test_the_servers_own_key_refused() -> None:
     with stage(cohere_api_key=[SERVER_KEY]) as theatre:
-        found = counted(theatre.gateway, theatre.asked(json_answer(401, {"message": "invalid api token"})))
-        assert found[series("gateway_upstream_errors_total", operation="chat", code="upstream_auth")] == 1
+        result = counted(theatre.gateway, theatre.asked(json_answer(401, {"message": "invalid api token"})))
+        assert result[series("gateway_upstream_errors_total", operation="chat", code="upstream_auth")] == 1
 
 
 def test_other_operations(theatre: Stage) -> None:
@@ -197,7 +197,7 @@ def test_other_operations(theatre: Stage) -> None:
     gateway.ask("GET", f"/v1/models/{A}")
     gateway.ask("GET", "/health/live")
     gateway.ask("GET", "/v1/models/none")
-    found = counted(gateway, gateway.ask("GET", "/v1/nowhere"))
+    response = counted(gateway, gateway.ask("GET", "/v1/nowhere"))
     for operation, status, outcome in (
         ("models", "200", "ok"),
         ("model", "200", "ok"),
@@ -205,7 +205,7 @@ def test_other_operations(theatre: Stage) -> None:
         ("health", "200", "ok"),
         ("other", "404", "error"),
     ):
-        assert found[requests(operation=operation, model="", status=status, outcome=outcome)] == 1
+        assert response[requests(operation=operation, model="", status=status, outcome=outcome)] == 1
 
 
 def test_notes(theatre: Stage) -> None:
@@ -213,10 +213,10 @@ def test_notes(theatre: Stage) -> None:
         {"role": "user", "content": "x", "name": "a"},
         {"role": "user", "content": "y", "name": "b"},
     ])  # fmt: skip
-    found = counted(theatre.gateway, seen)
+    result = counted(theatre.gateway, seen)
 
     def noted(kind: str, field: str) -> float:
-        return found.get(series("gateway_request_notes_total", operation="chat", kind=kind, field=field), 0)
+        return result.get(series("gateway_request_notes_total", operation="chat", kind=kind, field=field), 0)
 
     assert noted("adjusted", "temperature") == 1
     assert noted("ignored", "logit_bias") == 1
@@ -263,10 +263,10 @@ def test_callers_who_leave(stream: bool, script: Any, sees: bytes, phase: str) -
             "client_closed",
             stream,
         )
-        found = scene.gateway.metrics()
-        assert found[series("gateway_client_disconnects_total", operation="chat", phase=phase)] == 1
-        assert found[requests(status="499", outcome="client_closed")] == 1
-        assert not [one for one in found if one.startswith("gateway_upstream_errors_total")]
+        metrics = scene.gateway.metrics()
+        assert metrics[series("gateway_client_disconnects_total", operation="chat", phase=phase)] == 1
+        assert metrics[requests(status="499", outcome="client_closed")] == 1
+        assert not [one for one in metrics if one.startswith("gateway_upstream_errors_total")]
 
 
 STREAM_HEAD = Head(200, (("content-type", "text/event-stream"),))
@@ -353,8 +353,8 @@ def test_what_an_answer_says_is_no_label(theatre: Stage) -> None:
     for number in range(5):
         theatre.asked(json_answer(422, {"message": "x", "error_type": f"UPSTREAM_{number}"}))
         seen = theatre.asked(json_answer(422, {"message": "x", "error_type": f"upstream_{number}"}))
-    found = counted(theatre.gateway, seen)
-    assert len([one for one in found if one.startswith("gateway_upstream_errors_total")]) <= 1
+    result = counted(theatre.gateway, seen)
+    assert len([one for one in result if one.startswith("gateway_upstream_errors_total")]) <= 1
 
 
 # --- the log ----------------------------------------------------------------------------------------------------
@@ -475,7 +475,7 @@ def test_a_very_long_model_is_no_very_long_line(theatre: Stage) -> None:
 
 def test_the_demonstration_counts_as_well() -> None:
     with demonstration() as demo:
-        found = counted(demo, demo.chat("Count to 5", stream=True))
-        assert found[requests()] == 1
-        assert found[series("gateway_tokens_total", operation="chat", model=A, direction="output")] > 0
+        response = counted(demo, demo.chat("Count to 5", stream=True))
+        assert response[requests()] == 1
+        assert response[series("gateway_tokens_total", operation="chat", model=A, direction="output")] > 0
         assert demo.log.lines[0]["caller"] == "demo"

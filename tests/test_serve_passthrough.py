@@ -46,21 +46,21 @@ SOON = 5.0
 SERVERS: dict[str, Any] = {"cohere_api_key": [SERVER_KEY]}
 OK = json_answer(200, {"ok": True})
 V2 = "/cohere/v2/chat"
-ASKED = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
+REQUEST_HEADERS = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stage]:
     """Callers bring Cohere keys of their own."""
-    with stage() as made:
-        yield made
+    with stage() as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def open_mode() -> Iterator[Stage]:
     """The server's key serves everybody."""
-    with stage(**SERVERS) as made:
-        yield made
+    with stage(**SERVERS) as staged:
+        yield staged
 
 
 def message(seen: Seen) -> str:
@@ -106,7 +106,7 @@ def test_a_post_without_a_body_says_so(own: Stage) -> None:
     assert request.headers["content-length"] == ["0"] and "content-type" not in request.headers
 
 
-SENT = {
+PASSED_ON = {
     "accept": "application/stream+json",
     "accepts": "text/event-stream",
     "content-type": "application/json; charset=utf-8",
@@ -118,7 +118,7 @@ SENT = {
     "idempotency-key": "7",
     "if-none-match": '"x"',
 }
-KEPT_BACK = {
+HELD_BACK = {
     "cookie": "session=1",
     "x-api-key": CALLER_KEY,
     "api-key": CALLER_KEY,
@@ -162,13 +162,13 @@ KEPT_BACK = {
 def test_the_headers_that_cohere_gets(own: Stage, open_mode: Stage, servers: bool) -> None:
     on = open_mode if servers else own
     on.plays(OK)
-    utf8 = {name: value.encode().decode("latin-1") for name, value in SENT.items()}
-    given = {"authorization": f"bearer {CALLER_KEY}"} | utf8 | KEPT_BACK
-    assert on.gateway.ask("POST", V2, ASKED, given).status == 200
+    utf8 = {name: value.encode().decode("latin-1") for name, value in PASSED_ON.items()}
+    arguments = {"authorization": f"bearer {CALLER_KEY}"} | utf8 | HELD_BACK
+    assert on.gateway.ask("POST", V2, REQUEST_HEADERS, arguments).status == 200
     (request,) = on.upstream.requests
     key = SERVER_KEY if servers else CALLER_KEY
     host = on.upstream.url.removeprefix("http://")
-    length = str(len(json.dumps(ASKED)))
+    length = str(len(json.dumps(REQUEST_HEADERS)))
     expected = utf8 | {"authorization": f"Bearer {key}", "host": host, "content-length": length}
     assert {name: values for name, values in request.headers.items()} == {
         name: [value] for name, value in expected.items()
@@ -183,7 +183,7 @@ def test_an_own_key_goes_as_bearer_token(own: Stage, header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accepted", "streamed", "sent"),
+    ("accepted", "streamed", "expected"),
     [
         (None, False, None),
         ("gzip, deflate, br, zstd", False, "gzip"),
@@ -192,11 +192,13 @@ def test_an_own_key_goes_as_bearer_token(own: Stage, header: str) -> None:
         ("gzip, deflate", True, "identity"),
     ],
 )
-def test_the_compression_that_is_asked_for(own: Stage, accepted: str | None, streamed: bool, sent: str | None) -> None:
+def test_the_compression_that_is_requested(
+    own: Stage, accepted: str | None, streamed: bool, expected: str | None
+) -> None:
     own.plays(OK)
     headers = {"authorization": "Bearer k"} | ({"accept-encoding": accepted} if accepted else {})
-    own.gateway.ask("POST", V2, {**ASKED, "stream": streamed}, headers)
-    assert own.upstream.requests[0].headers.first("accept-encoding") == sent
+    own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": streamed}, headers)
+    assert own.upstream.requests[0].headers.first("accept-encoding") == expected
 
 
 def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> None:
@@ -255,14 +257,14 @@ def test_errors_on_the_alias_carry_type_and_code(own: Stage, packed: bool) -> No
     headers = {"content-encoding": "gzip"} if packed else {}
     refused = json_answer(404, gzip.compress(body) if packed else body, headers)
     own.plays(refused)
-    seen = own.gateway.ask("POST", "/litellm/cohere/v2/chat", ASKED)
+    seen = own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS)
     assert seen.status == 404 and seen.headers["content-type"] == "application/json"
     assert seen.body == {**json.loads(body), "type": "invalid_request_error", "code": "model_not_found"}
     own.plays(refused)
-    seen = own.gateway.ask("POST", "/cohere/v2/chat", ASKED)
+    seen = own.gateway.ask("POST", "/cohere/v2/chat", REQUEST_HEADERS)
     assert (gzip.decompress(seen.data) if packed else seen.data) == body
     own.plays(json_answer(503, b"<html>"))
-    assert own.gateway.ask("POST", "/litellm/cohere/v2/chat", ASKED).data == b"<html>"
+    assert own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS).data == b"<html>"
 
 
 def test_a_header_of_the_operators_is_not_the_callers() -> None:
@@ -272,8 +274,8 @@ def test_a_header_of_the_operators_is_not_the_callers() -> None:
         on.plays(OK)
         headers = {"authorization": "Bearer k", "x-tenant": "theirs", "user-agent": "them", "x-other": "theirs"}
         assert on.gateway.ask("GET", "/cohere/v1/models", headers=headers).status == 200
-        sent = on.upstream.requests[0].headers
-        assert (sent["x-tenant"], sent["user-agent"], sent["x-other"]) == (["ours"], ["us"], ["theirs"])
+        request = on.upstream.requests[0].headers
+        assert (request["x-tenant"], request["user-agent"], request["x-other"]) == (["ours"], ["us"], ["theirs"])
 
 
 def test_a_second_connection_header_counts_as_well(own: Stage) -> None:
@@ -332,13 +334,13 @@ TARGETS: list[tuple[bytes, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("target", "status", "asked"), TARGETS, ids=[repr(row[0]) for row in TARGETS])
-def test_a_target_as_raw_bytes(own: Stage, target: bytes, status: int, asked: str) -> None:
+@pytest.mark.parametrize(("target", "status", "requested"), TARGETS, ids=[repr(row[0]) for row in TARGETS])
+def test_a_target_as_raw_bytes(own: Stage, target: bytes, status: int, requested: str) -> None:
     own.plays(OK)
     request = b"GET %s HTTP/1.1\r\nhost: evil.example\r\nauthorization: Bearer k\r\nconnection: close\r\n\r\n" % target
     answer = raw_request(*own.gateway.address, request)
     assert int(answer.split(b" ", 2)[1]) == status, answer
-    assert [one.path for one in own.upstream.requests] == ([asked] if asked else [])
+    assert [one.path for one in own.upstream.requests] == ([requested] if requested else [])
 
 
 # --- what comes back ----------------------------------------------------------------------------------------
@@ -364,7 +366,7 @@ BODIES: list[tuple[int, str, bytes]] = [
 @pytest.mark.parametrize(("status", "kind", "body"), BODIES, ids=[str(row[0]) for row in BODIES])
 def test_an_answer_comes_back_as_it_is(own: Stage, status: int, kind: str, body: bytes) -> None:
     own.plays(json_answer(status, body, (("content-type", kind), ("retry-after", "7"))))
-    seen = own.gateway.ask("POST", "/cohere/v2/embed", ASKED)
+    seen = own.gateway.ask("POST", "/cohere/v2/embed", REQUEST_HEADERS)
     assert (seen.status, seen.data, seen.headers["content-type"]) == (status, body, kind)
     assert (seen.headers["content-length"], seen.headers["retry-after"]) == (str(len(body)), "7")
 
@@ -427,51 +429,53 @@ def test_a_compressed_answer_is_not_unpacked_but_counted(own: Stage) -> None:
     packed = gzip.compress(compact_json(whole()))
     own.plays(json_answer(200, packed, (("content-type", "application/json"), ("content-encoding", "gzip"))))
     headers = {"authorization": "Bearer k", "accept-encoding": "gzip", "x-request-id": "packed"}
-    seen = own.gateway.ask("POST", V2, ASKED, headers)
+    seen = own.gateway.ask("POST", V2, REQUEST_HEADERS, headers)
     assert (seen.data, seen.headers["content-encoding"]) == (packed, "gzip")
     assert seen.headers["content-length"] == str(len(packed))
     line = own.gateway.log.line_of("packed")
     assert (line["prompt_tokens"], line["completion_tokens"]) == (70, 3)
 
 
-def packed(status: int, said: str) -> Script:
+def packed(status: int, text: str) -> Script:
     headers = (("content-type", "application/json"), ("content-encoding", "gzip"))
-    return json_answer(status, gzip.compress(compact_json({"message": said})), headers)
+    return json_answer(status, gzip.compress(compact_json({"message": text})), headers)
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "told", "disabled"),
+    ("status", "text", "expected", "disabled"),
     [
         (403, "model 'command-x' is not yours", 404, 0),
         (429, "You are past the per-month request limit for this model, please wait and try again later.", 429, 1),
     ],
 )
-def test_a_compressed_refusal_is_read(status: int, said: str, told: int, disabled: int) -> None:
+def test_a_compressed_refusal_is_read(status: int, text: str, expected: int, disabled: int) -> None:
     """What becomes of the key, and what the caller hears of it, goes by the text."""
     with stage(**SERVERS, retries=Retries(count=1, initial_backoff=0.01)) as on:
-        on.plays(packed(status, said))
-        seen = on.gateway.ask("POST", V2, ASKED, {"accept-encoding": "gzip", "content-type": "application/json"})
-        assert (seen.status, len(on.upstream.requests)) == (told, 1)
+        on.plays(packed(status, text))
+        seen = on.gateway.ask(
+            "POST", V2, REQUEST_HEADERS, {"accept-encoding": "gzip", "content-type": "application/json"}
+        )
+        assert (seen.status, len(on.upstream.requests)) == (expected, 1)
         assert on.gateway.metrics()["gateway_upstream_keys_disabled"] == disabled
 
 
 def test_a_refusal_that_claims_to_be_compressed(own: Stage) -> None:
     own.plays(json_answer(403, b"no gzip", (("content-type", "text/plain"), ("content-encoding", "gzip"))))
-    seen = own.gateway.ask("POST", V2, ASKED)
+    seen = own.gateway.ask("POST", V2, REQUEST_HEADERS)
     assert (seen.status, seen.data) == (403, b"no gzip")
 
 
-def test_what_was_asked_again_is_noted() -> None:
+def test_what_was_retried_is_noted() -> None:
     with stage(**SERVERS, retries=Retries(initial_backoff=0.01)) as on:
         on.plays(json_answer(503, b"{}"), OK)
-        seen = on.gateway.ask("POST", V2, ASKED)
+        seen = on.gateway.ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, seen.headers["x-gateway-notes"]) == (200, "asked Cohere again: 503")
         assert on.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
 
 
 @pytest.mark.parametrize("servers", [False, True], ids=["own key", "the server's key"])
 @pytest.mark.parametrize(
-    ("status", "said", "told", "shown"),
+    ("status", "text", "expected", "visible"),
     [
         (401, "invalid api token", 502, "The gateway's own Cohere key was refused; its operator has been told"),
         (403, "forbidden", 502, "The gateway's own Cohere key was refused; its operator has been told"),
@@ -480,15 +484,15 @@ def test_what_was_asked_again_is_noted() -> None:
     ],
 )
 def test_a_key_that_cohere_refuses(
-    own: Stage, open_mode: Stage, servers: bool, status: int, said: str, told: int, shown: str
+    own: Stage, open_mode: Stage, servers: bool, status: int, text: str, expected: int, visible: str
 ) -> None:
     """Callers are told the truth about a key of theirs, and the operator about the server's."""
     on = open_mode if servers else own
-    on.plays(json_answer(status, {"message": said}))
-    seen = on.gateway.ask("POST", V2, ASKED)
-    assert (seen.status, message(seen)) == ((told, shown) if servers else (status, said))
+    on.plays(json_answer(status, {"message": text}))
+    seen = on.gateway.ask("POST", V2, REQUEST_HEADERS)
+    assert (seen.status, message(seen)) == ((expected, visible) if servers else (status, text))
     assert SERVER_KEY not in str(seen)
-    if servers and told != 404:
+    if servers and expected != 404:
         on.gateway.log.wait(lambda line: "own key" in line.get("message", ""))
 
 
@@ -500,13 +504,13 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
     with stage(timeouts=timeouts, body_limit=2_000, upload_limit=100_000) as on:
         ask, bearer = on.gateway.ask, {"authorization": "Bearer k"}
         on.plays((Pause(30),))
-        seen = ask("POST", V2, ASKED)
+        seen = ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, message(seen)) == (504, "Cohere did not answer in time")
         on.plays((Cut(),))
-        seen = ask("POST", V2, ASKED)
+        seen = ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, message(seen)) == (502, "The connection to Cohere broke before the answer was complete")
-        assert message(ask("POST", V2, ASKED, {})).startswith("The API key is missing")
-        assert ask("POST", V2, ASKED, {}).status == 401
+        assert message(ask("POST", V2, REQUEST_HEADERS, {})).startswith("The API key is missing")
+        assert ask("POST", V2, REQUEST_HEADERS, {}).status == 401
         two = {"authorization": "Bearer a", "x-api-key": "b"}
         assert (ask("GET", V2, headers=two).status, message(ask("GET", V2, headers=two))) == (
             400,
@@ -531,10 +535,10 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
 
 
 def test_an_upstream_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
     with gateway_over(f"http://127.0.0.1:{port}") as gateway:
-        seen = gateway.ask("POST", V2, ASKED)
+        seen = gateway.ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, message(seen)) == (502, "Cohere could not be reached")
 
 
@@ -555,11 +559,11 @@ V1_KIND = (("content-type", "application/stream+json"),)
 
 
 def test_a_stream_comes_as_it_is_and_is_counted(own: Stage) -> None:
-    sent = transcript(*story("Hi", " caf\u00e9"))
-    own.plays(event_stream(sent, per_event=True, headers=(("x-debug-trace-id", "t1"),)))
+    request = transcript(*story("Hi", " caf\u00e9"))
+    own.plays(event_stream(request, per_event=True, headers=(("x-debug-trace-id", "t1"),)))
     headers = {"authorization": "Bearer k", "x-request-id": "stream", "content-type": "application/json"}
-    seen = own.gateway.ask("POST", V2, {**ASKED, "stream": True}, headers)
-    assert (seen.data, seen.headers["content-type"]) == (sent, "text/event-stream")
+    seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
+    assert (seen.data, seen.headers["content-type"]) == (request, "text/event-stream")
     line = own.gateway.log.line_of("stream")
     expected = {"operation": "native.v2.chat", "model": A, "streamed": True, "outcome": "ok", "cohere_trace": "t1"}
     assert {name: line[name] for name in expected} == expected
@@ -602,7 +606,7 @@ def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
         on.plays(script)
         connection = http.client.HTTPConnection(*on.gateway.address, timeout=30)
         headers = {"authorization": "Bearer k", "x-request-id": "broken"}
-        connection.request("POST", V2, json.dumps({**ASKED, "stream": True}), headers)
+        connection.request("POST", V2, json.dumps({**REQUEST_HEADERS, "stream": True}), headers)
         response = connection.getresponse()
         assert response.status == 200
         with pytest.raises(http.client.IncompleteRead) as caught:
@@ -618,8 +622,8 @@ def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 def test_a_refusal_that_breaks_off_breaks_off_here(own: Stage, framing: Any) -> None:
-    said = Write(b"c\r\n404 page not\r\n") if framing == "chunked" else Write(b"404 page not")
-    own.plays((Head(404, (), framing), said, Pause(0.05), Cut()))
+    text = Write(b"c\r\n404 page not\r\n") if framing == "chunked" else Write(b"404 page not")
+    own.plays((Head(404, (), framing), text, Pause(0.05), Cut()))
     with pytest.raises(http.client.IncompleteRead) as caught:
         own.gateway.ask("GET", "/cohere/v1/nowhere")
     assert b"404 page" in caught.value.partial
@@ -635,11 +639,11 @@ def test_a_refusal_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> N
         on.upstream.closed[0].wait_in_thread(SOON)
 
 
-def test_an_upgrade_that_nobody_asked_for(own: Stage) -> None:
+def test_an_upgrade_that_nobody_requested(own: Stage) -> None:
     upgrade = (("connection", "upgrade"), ("upgrade", "websocket"))
     for path in (V2, "/v1/chat/completions"):
         own.plays((Head(101, upgrade, "none"), Write(b"\x81\x05hello"), Pause(30)))
-        assert own.gateway.ask("POST", path, ASKED).status == 502
+        assert own.gateway.ask("POST", path, REQUEST_HEADERS).status == 502
 
 
 @pytest.mark.parametrize(
@@ -647,25 +651,25 @@ def test_an_upgrade_that_nobody_asked_for(own: Stage) -> None:
 )
 def test_what_breaks_before_the_first_byte_is_an_error(own: Stage, script: Script) -> None:
     own.plays(script)
-    seen = own.gateway.ask("POST", V2, {**ASKED, "stream": True})
+    seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True})
     assert seen.status == 502 and "broke" in message(seen)
 
 
 def test_a_stream_that_ends_with_an_error_is_logged_as_one(own: Stage) -> None:
-    sent = transcript(*story("Hi", ending={"type": "message-end", "delta": {"finish_reason": "ERROR", "usage": {}}}))
-    own.plays(event_stream(sent))
+    request = transcript(*story("Hi", ending={"type": "message-end", "delta": {"finish_reason": "ERROR", "usage": {}}}))
+    own.plays(event_stream(request))
     headers = {"authorization": "Bearer k", "x-request-id": "in-band", "content-type": "application/json"}
-    seen = own.gateway.ask("POST", V2, {**ASKED, "stream": True}, headers)
-    assert (seen.status, seen.data) == (200, sent)
+    seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
+    assert (seen.status, seen.data) == (200, request)
     line = own.gateway.log.line_of("in-band")
     assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_error")
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
 def test_recorded_answers_come_back_byte_for_byte(own: Stage) -> None:
-    found = recordings()
-    assert found
-    for one in found:
+    result = recordings()
+    assert result
+    for one in result:
         kind = (("content-type", one.headers.get("content-type", "application/json")),)
         own.plays(event_stream(one.body, headers=kind) if one.streamed else json_answer(one.status, one.body, kind))
         if one.streamed and one.status != 200:
@@ -674,11 +678,11 @@ def test_recorded_answers_come_back_byte_for_byte(own: Stage) -> None:
         headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": identity}
         seen = own.gateway.ask(one.request.method, f"/cohere{one.request.path}", one.request.body, headers)
         assert (seen.status, seen.data) == (one.status, one.body), one.name
-        asked = own.upstream.requests[-1]
+        request = own.upstream.requests[-1]
         expected = one.request.body
         if isinstance(expected, dict) and expected.get("model") in SUCCESSORS:
             expected = {**expected, "model": SUCCESSORS[expected["model"]]}
-        assert (asked.path, asked.json()) == (one.request.path, expected)
+        assert (request.path, request.json()) == (one.request.path, expected)
         line = own.gateway.log.line_of(identity)
         if one.status == 200 and b'"input_tokens"' in one.body:
             assert line.get("prompt_tokens"), (one.name, line)
@@ -721,8 +725,8 @@ def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees:
         assert not own.upstream.closed[0].is_set()
     left = time.monotonic()
     own.upstream.closed[0].wait_in_thread(SOON)
-    told = own.upstream.closed[0].at
-    assert told is not None and told - left < SOON
+    closed_at = own.upstream.closed[0].at
+    assert closed_at is not None and closed_at - left < SOON
     line = own.gateway.log.wait(lambda line: line in own.gateway.log.lines[mark:] and line.get("request") == "leaver")
     assert (line["status"], line["outcome"]) == (499, "client_closed")
 
@@ -730,12 +734,12 @@ def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees:
 @pytest.mark.parametrize("count", [3, 2_000])
 def test_what_a_leaving_caller_had_made_is_estimated(own: Stage, count: int) -> None:
     """Cohere tells what it counted at the end only, and that never came."""
-    sent = transcript(*story(*["piece"] * count), done=False)[:-150]
-    own.plays(event_stream(sent, ending=Pause(30)))
+    request = transcript(*story(*["piece"] * count), done=False)[:-150]
+    own.plays(event_stream(request, ending=Pause(30)))
     with socket.create_connection(own.gateway.address, 30) as connection:
         connection.sendall(head_of(V2, 2, f"left-after-{count}") + b"{}")
         received = b""
-        while not CHUNK_EDGE.sub(b"", received).endswith(sent[-60:]):
+        while not CHUNK_EDGE.sub(b"", received).endswith(request[-60:]):
             received += connection.recv(65536)
     line = own.gateway.log.line_of(f"left-after-{count}")
     assert line["estimated"] is True and line["completion_tokens"] == pytest.approx(count, rel=0.02)
@@ -806,23 +810,23 @@ MEGABYTE = bytes(1024 * 1024)
 LARGE = 64 * len(MEGABYTE)
 
 
-def test_an_upload_waits_for_whoever_takes_it() -> None:
+def test_an_upload_waits_for_its_reader() -> None:
     """What Cohere does not take, the caller keeps: nothing but the buffers of four sockets is on the way."""
     with receiving() as (gateway, receiver), socket.create_connection(gateway.address, 30) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         connection.sendall(head_of("/cohere/v1/datasets?name=x&type=embed-input", LARGE))
-        taken = 0
+        accepted = 0
         connection.settimeout(1.0)
         try:
-            while taken < LARGE:
-                taken += connection.send(MEGABYTE[: LARGE - taken])
+            while accepted < LARGE:
+                accepted += connection.send(MEGABYTE[: LARGE - accepted])
         except TimeoutError:
             pass
-        assert taken < 32 * len(MEGABYTE), "the gateway takes what Cohere does not"
+        assert accepted < 32 * len(MEGABYTE), "the gateway takes what Cohere does not"
         receiver.go_on.set()
         connection.settimeout(20)
-        while taken < LARGE:
-            taken += connection.send(MEGABYTE[: LARGE - taken])
+        while accepted < LARGE:
+            accepted += connection.send(MEGABYTE[: LARGE - accepted])
         answer = connection.recv(65536)
         while b'{"id":"data"}' not in answer:
             answer += connection.recv(65536)
@@ -835,9 +839,9 @@ def test_an_upload_waits_for_whoever_takes_it() -> None:
 def test_an_upload_in_chunks_goes_on_in_chunks(own: Stage) -> None:
     own.plays(OK)
     pieces = [b"one", b"two" * 1000, b"x" * 200_000]
-    sent = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    sent_body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     with socket.create_connection(own.gateway.address, 30) as connection:
-        connection.sendall(head_of("/cohere/v1/datasets", None) + sent)
+        connection.sendall(head_of("/cohere/v1/datasets", None) + sent_body)
         assert b" 200 " in connection.recv(65536)
     (request,) = own.upstream.requests
     assert request.body == b"".join(pieces)
@@ -934,8 +938,8 @@ def test_a_reader_who_stops_makes_cohere_wait() -> None:
 def test_a_native_call_is_counted_under_its_method(own: Stage) -> None:
     before: Mapping[str, float] = own.gateway.metrics()
     own.plays(json_answer(200, whole()))
-    own.gateway.ask("POST", V2, ASKED)
-    own.gateway.ask("POST", V2, {**ASKED, "model": "no model that anybody knows"})
+    own.gateway.ask("POST", V2, REQUEST_HEADERS)
+    own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "model": "no model that anybody knows"})
     own.gateway.ask("GET", "/cohere/v1/what/ever/that/is")
     after = own.gateway.metrics()
 

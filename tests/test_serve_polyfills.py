@@ -239,7 +239,7 @@ def test_a_stream_that_misses_its_schema_twice_is_an_error() -> None:
         assert len(cohere_requests(on)) == 2 and not any(body.get("stream") for body in cohere_requests(on))
 
 
-def test_a_stream_is_shown_as_it_comes_where_cohere_compiles_all_of_its_schema() -> None:
+def test_a_stream_is_visible_as_it_comes_where_cohere_compiles_all_of_its_schema() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     whole_schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
     with stage() as on:

@@ -176,12 +176,12 @@ def test_a_stream_says_what_a_whole_answer_says(
     if path == RESPONSES and "n" in case:
         pytest.skip("a response is one choice")
     whole = outcome_of(path, ask(on, path, case, scripts, False))
-    asked_whole = cohere_requests(on)
+    whole_requests = cohere_requests(on)
     streamed = outcome_of(path, ask(on, path, case, scripts, True))
     assert streamed == whole
-    assert cohere_requests(on) == asked_whole
-    assert len(asked_whole) == len(scripts) * case.get("n", 1)
-    assert not any(body["stream"] for body in asked_whole)
+    assert cohere_requests(on) == whole_requests
+    assert len(whole_requests) == len(scripts) * case.get("n", 1)
+    assert not any(body["stream"] for body in whole_requests)
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])

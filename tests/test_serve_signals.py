@@ -47,10 +47,10 @@ class Served:
 
     def hangs_up(self, text: str) -> dict[str, Any]:
         """Other settings and SIGHUP; the line that tells what came of it."""
-        told = len(self.troubles)
+        count = len(self.troubles)
         self.file.write_text(text)
         self.server.signal(signal.SIGHUP)
-        awaited(lambda: len(self.troubles) > told)
+        awaited(lambda: len(self.troubles) > count)
         return self.troubles[-1]
 
     @property
@@ -69,10 +69,10 @@ def served(
     file = folder / "gateway.toml"
     file.write_text(text)
     with ScriptedUpstream(play).run_in_thread() as upstream:
-        given = {"COHERE_BASE_URL": upstream.url, "GATEWAY_CONFIG": str(file), **environment}
+        values = {"COHERE_BASE_URL": upstream.url, "GATEWAY_CONFIG": str(file), **environment}
         if "cohere_api_key" not in text:
-            given["COHERE_API_KEY"] = "server-key"
-        with process(*arguments, **given) as server:
+            values["COHERE_API_KEY"] = "server-key"
+        with process(*arguments, **values) as server:
             yield Served(server, upstream, file)
 
 
@@ -81,8 +81,8 @@ def served(
 
 def asking(server: Process, path: str = "", **fields: Any) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), 30)
-    asked = request_bytes(**fields)
-    connection.sendall(asked.replace(b"/v1/chat/completions", path.encode(), 1) if path else asked)
+    request = request_bytes(**fields)
+    connection.sendall(request.replace(b"/v1/chat/completions", path.encode(), 1) if path else request)
     return connection
 
 
@@ -95,7 +95,7 @@ def rest(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("path", ["", RESPONSES], ids=["chat", "responses"])
-def test_a_stream_that_has_no_time_left_is_told_so(path: str, stop: signal.Signals, tmp_path: Path) -> None:
+def test_a_stream_that_has_no_time_left_is_an_error(path: str, stop: signal.Signals, tmp_path: Path) -> None:
     shutdown = {"GATEWAY_TIMEOUTS_SHUTDOWN": "0.3", "GATEWAY_DATABASE_URL": f"sqlite:///{tmp_path}/kept"}
     with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **shutdown) as stage:
         with asking(stage.server, path, stream=True, **({"input": "Hi"} if path else {})) as connection:
@@ -116,15 +116,15 @@ def test_a_stream_that_has_no_time_left_is_told_so(path: str, stop: signal.Signa
 @pytest.mark.parametrize("script", [(Pause(NEVER),), (EVENTS, Pause(NEVER))], ids=["no head", "no event"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_who_has_heard_nothing_gets_an_ordinary_error(script: Script, stream: bool, tmp_path: Path) -> None:
-    asked = Signal()
+    requested = Signal()
 
     def play(request: Request) -> Script:
-        asked.set()
+        requested.set()
         return script
 
     with served(tmp_path, play, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as stage:
         with asking(stage.server, stream=stream) as connection:
-            asked.wait_in_thread()
+            requested.wait_in_thread()
             stage.server.signal(signal.SIGTERM)
             received = rest(connection)
         assert received.startswith(b"HTTP/1.1 503") and b"gateway_stopping" in received
@@ -197,8 +197,8 @@ def test_settings_are_read_again_and_no_stream_is_dropped(workers: int, tmp_path
             stage.server.settle(workers)
         with asking(stage.server, stream=True) as connection:
             reads_until(connection, b'"Hi"')
-            told = stage.hangs_up(SECOND)
-            assert told["message"] == "the settings were read again: cohere_api_key, models changed"
+            result = stage.hangs_up(SECOND)
+            assert result["message"] == "the settings were read again: cohere_api_key, models changed"
             awaited(lambda: len(stage.troubles) == workers)
             assert b"HTTP/1.1 200" in stage.server.chat(model="gpt-4o")
             assert stage.upstream.requests[-1].json()["model"] == A
@@ -237,22 +237,22 @@ BAD: tuple[tuple[str, str, str], ...] = (
 @pytest.mark.parametrize(("text", "says"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_settings_are_refused_and_the_old_ones_stay(text: str, says: str, tmp_path: Path) -> None:
     with served(tmp_path, lambda _: answered(), FIRST) as stage:
-        told = stage.hangs_up(text)["message"]
-        assert told.startswith("the new settings cannot be used, the old ones stay: ") and says in told
+        result = stage.hangs_up(text)["message"]
+        assert result.startswith("the new settings cannot be used, the old ones stay: ") and says in result
         assert b"HTTP/1.1 200" in stage.server.chat()
         assert stage.keys == ["first"]
-        assert "first" not in told
+        assert "first" not in result
 
 
 def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
     with served(tmp_path, lambda _: answered(), FIRST) as stage:
-        told = stage.hangs_up('cohere_api_key = ["third"]\nworkers = 7\n[timeouts]\nconnect = 3\n')
-        assert told["message"] == (
+        result = stage.hangs_up('cohere_api_key = ["third"]\nworkers = 7\n[timeouts]\nconnect = 3\n')
+        assert result["message"] == (
             "the settings were read again: cohere_api_key changed; workers, timeouts changed, too, and need a restart"
         )
 
 
-def test_the_file_is_read_again_only_when_told(tmp_path: Path) -> None:
+def test_the_file_is_read_again_only_after_sighup(tmp_path: Path) -> None:
     with served(tmp_path, lambda _: answered(), FIRST) as stage:
         stage.file.write_text(SECOND)
         assert b"HTTP/1.1 200" in stage.server.chat()

@@ -36,10 +36,10 @@ def respond(gateway: Gateway, text: str = "Hello", /, **fields: Any) -> Seen:
 
 def ended(gateway: Gateway, id: str) -> Any:
     until = time.monotonic() + 10
-    while (found := gateway.ask("GET", f"{RESPONSES}/{id}").body)["status"] in ("queued", "in_progress"):
+    while (response := gateway.ask("GET", f"{RESPONSES}/{id}").body)["status"] in ("queued", "in_progress"):
         assert time.monotonic() < until
         time.sleep(0.02)
-    return found
+    return response
 
 
 @pytest.fixture(autouse=True)
@@ -150,8 +150,8 @@ def test_what_is_stored_is_bounded(limit: str) -> None:
         items = f"{CONVERSATIONS}/{conversation}/items"
         for _ in range(3):
             assert gateway.ask("POST", items, {"items": [large]}).status == 200
-        kept = respond(gateway)
-        assert kept.status == 200
+        stored = respond(gateway)
+        assert stored.status == 200
         requests = [
             (items, {"items": [large, large]}),
             (CONVERSATIONS, {"items": [large, large]}),
@@ -165,7 +165,7 @@ def test_what_is_stored_is_bounded(limit: str) -> None:
             assert seen.headers["x-should-retry"] == "false"
         assert respond(gateway, "x" * 24_000, store=False).status == 200
         assert gateway.ask("DELETE", f"{CONVERSATIONS}/{conversation}").status == 200
-        assert gateway.ask("GET", f"{RESPONSES}/{kept.body['id']}").status == 200
+        assert gateway.ask("GET", f"{RESPONSES}/{stored.body['id']}").status == 200
         assert gateway.ask("POST", CONVERSATIONS, {"items": [large, large]}).status == 200
 
 
@@ -221,10 +221,10 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stag
 
     monkeypatch.setattr(database.SqliteExecutor, "__init__", remember)
     monkeypatch.setattr(conversation_state, "SAVE_RETRY_SECONDS", (0.05,))
-    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as found:
-        full = Disk(found, monkeypatch)
+    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
+        full = Disk(staged, monkeypatch)
         full.file, full.executors = tmp_path / "store.db", executors
-        yield found, full
+        yield staged, full
 
 
 def test_a_full_disk_is_found_before_cohere_is_paid(disk: tuple[Stage, Disk]) -> None:

@@ -32,16 +32,16 @@ RESPONSE, CONVERSATION = "/v1/responses/resp_none", "/v1/conversations/conv_none
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an empty database."""
     with asyncio.Runner() as runner:
-        made = throwaway(request.param, tmp_path_factory.mktemp("store"))
-        url = runner.run(made.__aenter__())
+        created = throwaway(request.param, tmp_path_factory.mktemp("store"))
+        url = runner.run(created.__aenter__())
         yield url
-        runner.run(made.__aexit__(None, None, None))
+        runner.run(created.__aexit__(None, None, None))
 
 
 @pytest.fixture(scope="module")
 def gateway(database: str) -> Iterator[Gateway]:
-    with demonstration(database_url=database) as found:
-        yield found
+    with demonstration(database_url=database) as result:
+        yield result
 
 
 @pytest.fixture
@@ -53,16 +53,16 @@ def sdk(gateway: Gateway) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="module")
 def own(database: str) -> Iterator[Stage]:
     """Callers with keys of their own."""
-    with stage(database_url=database) as found:
-        found.plays(answered())
-        yield found
+    with stage(database_url=database) as staged:
+        staged.plays(answered())
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Gateway]:
     """A gateway whose storage does not answer."""
-    with demonstration(database_url=NOWHERE) as found:
-        yield found
+    with demonstration(database_url=NOWHERE) as result:
+        yield result
 
 
 def message(text: Any, **more: Any) -> Any:
@@ -78,61 +78,61 @@ def check(document: Any, schema: str) -> None:
 
 
 def test_a_response_is_there_as_it_was_answered(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "metadata": {"topic": "greeting"}})
-    assert gateway.ask("GET", f"/v1/responses/{made.body['id']}").data == made.data
-    found = sdk.responses.retrieve(made.body["id"])
-    assert found.status == "completed" and found.output_text and found.metadata == {"topic": "greeting"}
+    created = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "metadata": {"topic": "greeting"}})
+    assert gateway.ask("GET", f"/v1/responses/{created.body['id']}").data == created.data
+    response = sdk.responses.retrieve(created.body["id"])
+    assert response.status == "completed" and response.output_text and response.metadata == {"topic": "greeting"}
 
 
 def test_a_streamed_response_is_there_as_it_ended(sdk: openai.OpenAI) -> None:
     with sdk.responses.stream(model=A, input="Hello") as stream:
         final = stream.get_final_response()
-    found = sdk.responses.retrieve(final.id)
-    assert (found.status, found.output_text, found.usage) == (final.status, final.output_text, final.usage)
+    response = sdk.responses.retrieve(final.id)
+    assert (response.status, response.output_text, response.usage) == (final.status, final.output_text, final.usage)
 
 
 def test_head_is_answered_without_a_body(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
-    seen = gateway.ask("HEAD", f"/v1/responses/{made.id}")
+    response = sdk.responses.create(model=A, input="Hello")
+    seen = gateway.ask("HEAD", f"/v1/responses/{response.id}")
     assert (seen.status, seen.data) == (200, b"")
 
 
 def test_a_deleted_response_is_gone(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
-    deleted = gateway.ask("DELETE", f"/v1/responses/{made.id}")
-    assert deleted.body == {"id": made.id, "object": "response", "deleted": True}
+    response = sdk.responses.create(model=A, input="Hello")
+    deleted = gateway.ask("DELETE", f"/v1/responses/{response.id}")
+    assert deleted.body == {"id": response.id, "object": "response", "deleted": True}
     for again in (sdk.responses.retrieve, sdk.responses.delete, sdk.responses.input_items.list, sdk.responses.cancel):
         with pytest.raises(openai.NotFoundError) as caught:
-            again(made.id)
+            again(response.id)
         assert caught.value.code == "response_not_found"
     with pytest.raises(openai.NotFoundError) as caught:
-        sdk.responses.create(model=A, input="And now?", previous_response_id=made.id)
+        sdk.responses.create(model=A, input="And now?", previous_response_id=response.id)
     assert caught.value.code == "previous_response_not_found"
 
 
 def test_the_sdk_deletes(sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
-    sdk.responses.delete(made.id)
+    response = sdk.responses.create(model=A, input="Hello")
+    sdk.responses.delete(response.id)
     with pytest.raises(openai.NotFoundError):
-        sdk.responses.retrieve(made.id)
+        sdk.responses.retrieve(response.id)
 
 
 def test_what_was_not_stored_is_not_there(sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello", store=False)
+    response = sdk.responses.create(model=A, input="Hello", store=False)
     with pytest.raises(openai.NotFoundError):
-        sdk.responses.retrieve(made.id)
+        sdk.responses.retrieve(response.id)
 
 
 def test_a_synchronous_response_cannot_be_cancelled(sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
+    response = sdk.responses.create(model=A, input="Hello")
     with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
-        sdk.responses.cancel(made.id)
-    assert sdk.responses.retrieve(made.id).status == "completed"
+        sdk.responses.cancel(response.id)
+    assert sdk.responses.retrieve(response.id).status == "completed"
 
 
 def test_a_response_without_events_cannot_be_streamed_again(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
-    seen = gateway.ask("GET", f"/v1/responses/{made.id}?stream=true")
+    response = sdk.responses.create(model=A, input="Hello")
+    seen = gateway.ask("GET", f"/v1/responses/{response.id}?stream=true")
     assert (seen.status, seen.error["param"]) == (400, "stream")
 
 
@@ -140,8 +140,8 @@ def test_a_response_without_events_cannot_be_streamed_again(gateway: Gateway, sd
 
 
 def test_a_text_is_one_input_item(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
-    seen = gateway.ask("GET", f"/v1/responses/{made.id}/input_items").body
+    response = sdk.responses.create(model=A, input="Hello")
+    seen = gateway.ask("GET", f"/v1/responses/{response.id}/input_items").body
     check(seen, "ResponseItemList")
     (item,) = seen["data"]
     assert (item["type"], item["role"], item["status"]) == ("message", "user", "completed")
@@ -158,8 +158,8 @@ def test_input_items_have_what_the_request_left_out(gateway: Gateway) -> None:
         {"role": "assistant", "content": "It rains.", "id": "msg_mine"},
         {"role": "user", "content": [{"type": "input_text", "text": "And tomorrow?"}]},
     ]
-    made = gateway.ask("POST", "/v1/responses", {"model": A, "input": items}).body
-    seen = gateway.ask("GET", f"/v1/responses/{made['id']}/input_items?order=asc").body
+    response = gateway.ask("POST", "/v1/responses", {"model": A, "input": items}).body
+    seen = gateway.ask("GET", f"/v1/responses/{response['id']}/input_items?order=asc").body
     check(seen, "ResponseItemList")
     kinds = ["message", "function_call", "function_call_output", "message", "message"]
     assert [item["type"] for item in seen["data"]] == kinds
@@ -181,19 +181,19 @@ def test_input_items_are_those_of_the_own_request(sdk: openai.OpenAI) -> None:
 def listed(gateway: Gateway) -> str:
     """A response of 25 input items, msg_0 to msg_24."""
     items = [message(f"Number {number}", id=f"msg_{number}") for number in range(25)]
-    made = gateway.ask("POST", "/v1/responses", {"model": A, "input": items})
-    assert made.status == 200
-    return f"/v1/responses/{made.body['id']}/input_items"
+    response = gateway.ask("POST", "/v1/responses", {"model": A, "input": items})
+    assert response.status == 200
+    return f"/v1/responses/{response.body['id']}/input_items"
 
 
 @pytest.fixture(scope="module")
 def held(gateway: Gateway) -> str:
     """A conversation of the same."""
-    made = gateway.ask("POST", "/v1/conversations", {}).body["id"]
+    conversation = gateway.ask("POST", "/v1/conversations", {}).body["id"]
     for part in (range(20), range(20, 25)):
         items = [message(f"Number {number}", id=f"msg_{number}") for number in part]
-        assert gateway.ask("POST", f"/v1/conversations/{made}/items", {"items": items}).status == 200
-    return f"/v1/conversations/{made}/items"
+        assert gateway.ask("POST", f"/v1/conversations/{conversation}/items", {"items": items}).status == 200
+    return f"/v1/conversations/{conversation}/items"
 
 
 @pytest.fixture(params=["listed", "held"])
@@ -251,36 +251,44 @@ def test_the_sdk_pages_by_itself(sdk: openai.OpenAI, listed: str, held: str) -> 
 
 
 def test_a_conversation_from_beginning_to_end(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.conversations.create(items=[message("Hello")], metadata={"topic": "demo"})
-    assert made.id.startswith("conv_") and made.object == "conversation" and made.metadata == {"topic": "demo"}
-    found = sdk.conversations.retrieve(made.id)
-    assert found == made
-    check(gateway.ask("GET", f"/v1/conversations/{made.id}").body, "ConversationResource")
-    changed = sdk.conversations.update(made.id, metadata={"topic": "other"})
-    assert (changed.id, changed.created_at, changed.metadata) == (made.id, made.created_at, {"topic": "other"})
-    assert sdk.conversations.retrieve(made.id) == changed
-    assert sdk.conversations.update(made.id, metadata={}).metadata == {}
-    deleted = sdk.conversations.delete(made.id)
-    assert (deleted.id, deleted.object, deleted.deleted) == (made.id, "conversation.deleted", True)
+    conversation = sdk.conversations.create(items=[message("Hello")], metadata={"topic": "demo"})
+    assert (
+        conversation.id.startswith("conv_")
+        and conversation.object == "conversation"
+        and conversation.metadata == {"topic": "demo"}
+    )
+    response = sdk.conversations.retrieve(conversation.id)
+    assert response == conversation
+    check(gateway.ask("GET", f"/v1/conversations/{conversation.id}").body, "ConversationResource")
+    changed = sdk.conversations.update(conversation.id, metadata={"topic": "other"})
+    assert (changed.id, changed.created_at, changed.metadata) == (
+        conversation.id,
+        conversation.created_at,
+        {"topic": "other"},
+    )
+    assert sdk.conversations.retrieve(conversation.id) == changed
+    assert sdk.conversations.update(conversation.id, metadata={}).metadata == {}
+    deleted = sdk.conversations.delete(conversation.id)
+    assert (deleted.id, deleted.object, deleted.deleted) == (conversation.id, "conversation.deleted", True)
     for again in (sdk.conversations.retrieve, sdk.conversations.delete, sdk.conversations.items.list):
         with pytest.raises(openai.NotFoundError) as caught:
-            again(made.id)
+            again(conversation.id)
         assert caught.value.code == "conversation_not_found"
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"items":null,"metadata":null}', b'{"items":[]}'])
 def test_an_empty_conversation(gateway: Gateway, body: bytes) -> None:
-    made = gateway.ask("POST", "/v1/conversations", body)
-    assert made.status == 200 and made.body["metadata"] == {}
-    seen = gateway.ask("GET", f"/v1/conversations/{made.body['id']}/items").body
+    conversation = gateway.ask("POST", "/v1/conversations", body)
+    assert conversation.status == 200 and conversation.body["metadata"] == {}
+    seen = gateway.ask("GET", f"/v1/conversations/{conversation.body['id']}/items").body
     assert seen == {"data": [], "first_id": "", "last_id": "", "has_more": False, "object": "list"}
 
 
 def test_items_are_added_read_and_deleted(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.conversations.create()
+    conversation = sdk.conversations.create()
     call = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}
     output = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
-    path = f"/v1/conversations/{made.id}/items"
+    path = f"/v1/conversations/{conversation.id}/items"
     added = gateway.ask("POST", path, {"items": [message("What is the weather?"), call, output]}).body
     check(added, "ConversationItemList")
     ids = [item["id"] for item in added["data"]]
@@ -288,40 +296,42 @@ def test_items_are_added_read_and_deleted(gateway: Gateway, sdk: openai.OpenAI) 
     assert (added["first_id"], added["last_id"], added["has_more"]) == (ids[0], ids[-1], False)
     assert gateway.ask("GET", f"{path}?order=asc").body == added
     assert gateway.ask("GET", f"{path}/{ids[0]}").body == added["data"][0]
-    read = sdk.conversations.items.retrieve(ids[1], conversation_id=made.id)
+    read = sdk.conversations.items.retrieve(ids[1], conversation_id=conversation.id)
     assert read.type == "function_call" and read.name == "weather"
-    assert sdk.conversations.items.delete(ids[1], conversation_id=made.id) == made
+    assert sdk.conversations.items.delete(ids[1], conversation_id=conversation.id) == conversation
     for again in (sdk.conversations.items.retrieve, sdk.conversations.items.delete):
         with pytest.raises(openai.NotFoundError) as caught:
-            again(ids[1], conversation_id=made.id)
+            again(ids[1], conversation_id=conversation.id)
         assert caught.value.code == "item_not_found"
-    assert [item.id for item in sdk.conversations.items.list(made.id, order="asc")] == [ids[0], ids[2]]
+    assert [item.id for item in sdk.conversations.items.list(conversation.id, order="asc")] == [ids[0], ids[2]]
 
 
 def test_an_item_keeps_its_id_and_no_conversation_has_it_twice(sdk: openai.OpenAI) -> None:
-    made = sdk.conversations.create(items=[message("One", id="msg_one")])
+    conversation = sdk.conversations.create(items=[message("One", id="msg_one")])
     with pytest.raises(openai.BadRequestError) as caught:
-        sdk.conversations.items.create(made.id, items=[message("Two"), message("Again", id="msg_one")])
+        sdk.conversations.items.create(conversation.id, items=[message("Two"), message("Again", id="msg_one")])
     assert caught.value.param == "items"
     with pytest.raises(openai.BadRequestError):
         sdk.conversations.create(items=[message("One", id="msg_one"), message("Two", id="msg_one")])
-    assert [item.id for item in sdk.conversations.items.list(made.id)] == ["msg_one"]
+    assert [item.id for item in sdk.conversations.items.list(conversation.id)] == ["msg_one"]
     other = sdk.conversations.create(items=[message("Elsewhere", id="msg_one")])
     assert [item.id for item in sdk.conversations.items.list(other.id)] == ["msg_one"]
 
 
 def test_answers_are_added_to_their_conversation_under_their_ids(sdk: openai.OpenAI) -> None:
-    made = sdk.conversations.create(items=[{"role": "developer", "content": "Answer briefly.", "type": "message"}])
-    first = sdk.responses.create(model=A, input="Hello", conversation=made.id)
-    second = sdk.responses.create(model=A, input="Goodbye", conversation=made.id)
-    items = list(sdk.conversations.items.list(made.id, limit=2, order="asc"))
+    conversation = sdk.conversations.create(
+        items=[{"role": "developer", "content": "Answer briefly.", "type": "message"}]
+    )
+    first = sdk.responses.create(model=A, input="Hello", conversation=conversation.id)
+    second = sdk.responses.create(model=A, input="Goodbye", conversation=conversation.id)
+    items = list(sdk.conversations.items.list(conversation.id, limit=2, order="asc"))
     assert [item.role for item in items if item.type == "message"] == [
         *("developer", "user", "assistant", "user", "assistant")
     ]
     assert [items[2].id, items[4].id] == [first.output[0].id, second.output[0].id]
-    answer = sdk.conversations.items.retrieve(str(first.output[0].id), conversation_id=made.id)
+    answer = sdk.conversations.items.retrieve(str(first.output[0].id), conversation_id=conversation.id)
     assert answer.type == "message" and answer.content[0].to_dict()["text"] == first.output_text
-    sdk.conversations.delete(made.id)
+    sdk.conversations.delete(conversation.id)
     assert sdk.responses.retrieve(first.id).id == first.id
 
 
@@ -359,8 +369,11 @@ def test_a_wrong_conversation_is_refused_with_its_place(gateway: Gateway, body: 
 
 
 def test_what_a_change_must_have(gateway: Gateway) -> None:
-    made = gateway.ask("POST", "/v1/conversations", {}).body["id"]
-    for path, param in ((f"/v1/conversations/{made}", "metadata"), (f"/v1/conversations/{made}/items", "items")):
+    conversation = gateway.ask("POST", "/v1/conversations", {}).body["id"]
+    for path, param in (
+        (f"/v1/conversations/{conversation}", "metadata"),
+        (f"/v1/conversations/{conversation}/items", "items"),
+    ):
         seen = gateway.ask("POST", path, {})
         assert (seen.status, seen.error["param"], seen.error["code"]) == (400, param, "missing_required_parameter")
 
@@ -375,18 +388,18 @@ def test_whatever_a_request_takes_a_conversation_takes(gateway: Gateway, sdk: op
         {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "rain"}]},
         {"role": "assistant", "content": [{"type": "output_text", "text": "It rains."}]},
     ]
-    made = gateway.ask("POST", "/v1/conversations", {"items": items})
-    assert "web_search_call ignored" in made.headers["x-gateway-notes"]
-    id = made.body["id"]
+    conversation = gateway.ask("POST", "/v1/conversations", {"items": items})
+    assert "web_search_call ignored" in conversation.headers["x-gateway-notes"]
+    id = conversation.body["id"]
     kinds = [item.type for item in sdk.conversations.items.list(id, order="asc")]
     assert kinds == [item.get("type", "message") for item in items]
     assert sdk.responses.create(model=A, input="And tomorrow?", conversation=id).status == "completed"
 
 
-def test_an_image_is_kept_for_models_that_see(gateway: Gateway) -> None:
+def test_an_image_is_stored_for_models_that_see(gateway: Gateway) -> None:
     image = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
-    made = gateway.ask("POST", "/v1/conversations", {"items": [message([image])]}).body["id"]
-    seen = gateway.ask("GET", f"/v1/conversations/{made}/items").body
+    conversation = gateway.ask("POST", "/v1/conversations", {"items": [message([image])]}).body["id"]
+    seen = gateway.ask("GET", f"/v1/conversations/{conversation}/items").body
     check(seen, "ConversationItemList")
     assert seen["data"][0]["content"] == [{**image, "detail": "auto"}]
 
@@ -405,8 +418,8 @@ def test_an_item_that_a_request_may_have_is_taken_and_noted(gateway: Gateway) ->
 
 
 def test_a_wrong_item_adds_none(gateway: Gateway) -> None:
-    made = gateway.ask("POST", "/v1/conversations", {}).body["id"]
-    path = f"/v1/conversations/{made}/items"
+    conversation = gateway.ask("POST", "/v1/conversations", {}).body["id"]
+    path = f"/v1/conversations/{conversation}/items"
     assert gateway.ask("POST", path, {"items": [message("One"), {"role": "nobody", "content": "Two"}]}).status == 400
     assert gateway.ask("GET", path).body["data"] == []
 
@@ -516,7 +529,7 @@ def test_a_broken_storage_is_a_503_everywhere(broken: Gateway) -> None:
     assert broken.log.wait(lambda line: line.get("message", "").startswith("storage: "))
 
 
-def test_a_wrong_request_is_told_so_by_a_broken_storage_too(broken: Gateway) -> None:
+def test_a_wrong_request_is_a_400_with_a_broken_storage_too(broken: Gateway) -> None:
     for body, param in WRONG[:3]:
         seen = broken.ask("POST", "/v1/conversations", body)
         assert (seen.status, seen.error["param"]) == (400, param)
@@ -525,8 +538,8 @@ def test_a_wrong_request_is_told_so_by_a_broken_storage_too(broken: Gateway) -> 
 def test_the_operations_have_names_of_their_own(gateway: Gateway) -> None:
     gateway.ask("GET", RESPONSE)
     gateway.ask("DELETE", CONVERSATION)
-    found = {line.get("operation") for line in gateway.log.lines}
-    assert {"response", "conversation_delete"} <= found
+    result = {line.get("operation") for line in gateway.log.lines}
+    assert {"response", "conversation_delete"} <= result
 
 
 def test_a_body_that_is_no_json_is_refused(gateway: Gateway) -> None:
@@ -535,11 +548,11 @@ def test_a_body_that_is_no_json_is_refused(gateway: Gateway) -> None:
 
 
 def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI) -> None:
-    made = sdk.responses.create(model=A, input="Hello")
+    response = sdk.responses.create(model=A, input="Hello")
     connection = http.client.HTTPConnection(*gateway.address, timeout=30)
     try:
         for _ in range(2):
-            connection.request("POST", f"/v1/responses/{made.id}/cancel", b'{"why":"not"}')
+            connection.request("POST", f"/v1/responses/{response.id}/cancel", b'{"why":"not"}')
             answer = connection.getresponse()
             assert answer.status == 400 and b"synchronous" in answer.read()
     finally:
@@ -550,33 +563,33 @@ def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI
 
 
 @pytest.mark.parametrize("back", ["soon", "at the end of the process"])
-def test_what_a_storage_missed_is_kept_when_it_is_back(
+def test_what_a_storage_missed_is_preserved_when_it_is_back(
     back: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answered before the request and not after the answer, which is paid and has left."""
     failures = 2 if back == "soon" else 1
     save = Store.save
 
-    async def falls_short(store: Store, *given: Any) -> bool:
+    async def falls_short(store: Store, *value: Any) -> bool:
         nonlocal failures
         if failures:
             failures -= 1
             raise StoreUnavailable("the database is away")
-        return await save(store, *given)
+        return await save(store, *value)
 
     monkeypatch.setattr(Store, "save", falls_short)
     monkeypatch.setattr(conversation_state, "SAVE_RETRY_SECONDS", (0.05, 0.05, 0.05) if back == "soon" else (600.0,))
     url = f"sqlite:///{tmp_path}/store.db"
     with demonstration(database_url=url) as gateway:
-        made = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello"})
-        assert made.status == 200
-        path = f"/v1/responses/{made.body['id']}"
+        response = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello"})
+        assert response.status == 200
+        path = f"/v1/responses/{response.body['id']}"
         until = time.monotonic() + 10
         while back == "soon" and gateway.ask("GET", path).status != 200:
             assert time.monotonic() < until
             time.sleep(0.02)
     with demonstration(database_url=url) as gateway:
-        assert gateway.ask("GET", path).body == made.body
+        assert gateway.ask("GET", path).body == response.body
 
 
 @pytest.mark.parametrize("limits", [(5, 1_000_000), (1000, 3000)], ids=["items", "bytes"])
@@ -587,11 +600,11 @@ def test_a_conversation_that_is_too_large_is_a_400(
     monkeypatch.setattr(Store.history, "__defaults__", limits)
     items = {"items": [message("Hello")]}
     id = gateway.ask("POST", "/v1/conversations", items).body["id"]
-    asked = {"model": A, "input": "Hello", "conversation": id}
-    assert gateway.ask("POST", "/v1/responses", asked).status == 200
+    request = {"model": A, "input": "Hello", "conversation": id}
+    assert gateway.ask("POST", "/v1/responses", request).status == 200
     more = {"items": [message("x" * 300) for _ in range(6)]}
     assert gateway.ask("POST", f"/v1/conversations/{id}/items", more).status == 200
-    seen = gateway.ask("POST", "/v1/responses", asked)
+    seen = gateway.ask("POST", "/v1/responses", request)
     assert (seen.status, seen.error["param"], seen.error["code"]) == (400, "conversation", "bad_request")
     assert "more than 10000 items" in seen.error["message"]
 

@@ -64,8 +64,8 @@ class Caller:
         self.connection = connection
 
     def say(self, **fields: Any) -> None:
-        asked = {"type": "response.create", "model": A, "input": "Count to 5", **fields}
-        self.connection.send(json.dumps({name: value for name, value in asked.items() if value is not ...}))
+        request = {"type": "response.create", "model": A, "input": "Count to 5", **fields}
+        self.connection.send(json.dumps({name: value for name, value in request.items() if value is not ...}))
 
     def hear(self) -> Any:
         """The next message."""
@@ -75,10 +75,10 @@ class Caller:
 
     def answer(self) -> list[Any]:
         """All messages up to the end of a response."""
-        told = [self.hear()]
-        while told[-1]["type"] not in ENDS:
-            told.append(self.hear())
-        return told
+        results = [self.hear()]
+        while results[-1]["type"] not in ENDS:
+            results.append(self.hear())
+        return results
 
     def ask(self, **fields: Any) -> list[Any]:
         self.say(**fields)
@@ -92,16 +92,16 @@ class Caller:
 
     def error(self, **fields: Any) -> Any:
         """The error that is told instead of anything else."""
-        (told,) = self.ask(**fields)
-        assert told["type"] == "error", told
-        return told
+        (response,) = self.ask(**fields)
+        assert response["type"] == "error", response
+        return response
 
 
 @contextlib.contextmanager
 def opened(gateway: Gateway, headers: dict[str, str] | None = None, path: str = PATH, **more: Any) -> Iterator[Caller]:
-    given = {"authorization": f"Bearer {gateway.key}"} if headers is None else headers
+    values = {"authorization": f"Bearer {gateway.key}"} if headers is None else headers
     url = gateway.url.replace("http", "ws", 1) + path
-    with connect(url, additional_headers=given, proxy=None, max_size=None, **more) as connection:
+    with connect(url, additional_headers=values, proxy=None, max_size=None, **more) as connection:
         yield Caller(connection)
 
 
@@ -124,15 +124,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture
 def caller(served: Gateway) -> Iterator[Caller]:
-    with opened(served) as found:
-        yield found
+    with opened(served) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     file = tmp_path_factory.mktemp("storage") / "responses.sqlite3"
-    with stage(database_url=f"sqlite:///{file}") as found:
-        yield found
+    with stage(database_url=f"sqlite:///{file}") as staged:
+        yield staged
 
 
 # --- the law ------------------------------------------------------------------------------------------------
@@ -141,11 +141,11 @@ _OWN = re.compile(r"resp_[0-9a-f]{48}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|(?<=
 _TIMES = re.compile(r'"(created_at|completed_at)": \d+')
 
 
-def alike(told: list[Any]) -> str:
+def alike(document: list[Any]) -> str:
     """Events without what no two requests share: ids in the order of their coming, times."""
-    text = json.dumps(told)
+    text = json.dumps(document)
     names: dict[str, str] = {}
-    text = _OWN.sub(lambda found: names.setdefault(found[0], f"id-{len(names)}"), text)
+    text = _OWN.sub(lambda result: names.setdefault(result[0], f"id-{len(names)}"), text)
     return _TIMES.sub(r'"\1": 0', text)
 
 
@@ -169,10 +169,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_socket_tells_what_a_stream_tells(served: Gateway, caller: Caller, name: str) -> None:
-    told = caller.ask(**REQUESTS[name])
+    response = caller.ask(**REQUESTS[name])
     seen = ask(served, stream=True, **REQUESTS[name])
-    told[0].pop("gateway_notes", None)  # HTTP has a header for them
-    assert alike(told) == alike([event for _, event in events(seen)])
+    response[0].pop("gateway_notes", None)  # HTTP has a header for them
+    assert alike(response) == alike([event for _, event in events(seen)])
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -182,16 +182,18 @@ def test_every_event_is_what_openai_says_it_is(caller: Caller, name: str) -> Non
         _check(event)
 
 
-def test_what_was_not_taken_as_asked_stands_beside_the_first_event(caller: Caller) -> None:
-    told = caller.ask(temperature=3, user="somebody")
-    assert told[0]["gateway_notes"] == "temperature adjusted 3.0 -> 1.0; user ignored (Cohere keeps no end-user ids)"
-    assert not any("gateway_notes" in event for event in told[1:])
+def test_notes_stand_beside_the_first_event(caller: Caller) -> None:
+    response = caller.ask(temperature=3, user="somebody")
+    assert (
+        response[0]["gateway_notes"] == "temperature adjusted 3.0 -> 1.0; user ignored (Cohere keeps no end-user ids)"
+    )
+    assert not any("gateway_notes" in event for event in response[1:])
 
 
-def test_strict_mode_is_asked_for_once(served: Gateway) -> None:
+def test_strict_mode_is_requested_once(served: Gateway) -> None:
     with opened(served, {"x-gateway-strict": "true"}) as caller:
-        told = caller.error(user="somebody")
-        assert (told["status"], told["error"]["param"]) == (400, "user")
+        error = caller.error(user="somebody")
+        assert (error["status"], error["error"]["param"]) == (400, "user")
         assert caller.response()["status"] == "completed"
 
 
@@ -207,9 +209,9 @@ def test_the_head_of_an_open_socket(served: Gateway) -> None:
 
 
 def test_several_requests_in_sequence(caller: Caller) -> None:
-    told = [caller.response(input=f"Say {word}") for word in ("cobalt", "amber", "jade")]
-    assert [response["output"][0]["content"][0]["text"] for response in told] == ["cobalt", "amber", "jade"]
-    assert len({response["id"] for response in told}) == 3
+    results = [caller.response(input=f"Say {word}") for word in ("cobalt", "amber", "jade")]
+    assert [response["output"][0]["content"][0]["text"] for response in results] == ["cobalt", "amber", "jade"]
+    assert len({response["id"] for response in results}) == 3
 
 
 def test_requests_that_come_at_once_are_answered_in_turn(caller: Caller) -> None:
@@ -219,15 +221,15 @@ def test_requests_that_come_at_once_are_answered_in_turn(caller: Caller) -> None
     assert [caller.answer()[-1]["response"]["output"][0]["content"][0]["text"] for _ in words] == words
 
 
-def said(theatre: Stage) -> list[tuple[str, str]]:
+def upstream_texts(theatre: Stage) -> list[tuple[str, str]]:
     """Role and text of what Cohere was last sent."""
-    sent = theatre.upstream.exchanges[-1].request.json()["messages"]
+    request = theatre.upstream.exchanges[-1].request.json()["messages"]
     return [
         (
             message["role"],
             message["content"] if isinstance(message["content"], str) else message["content"][0]["text"],
         )
-        for message in sent
+        for message in request
     ]
 
 
@@ -242,24 +244,24 @@ def test_a_conversation_goes_on_whatever_is_stored(theatre: Stage, stores: str) 
         previous: Any = None
         for text, store in zip(("One", "Two", "Three"), stores, strict=True):
             previous = caller.response(input=text, store=store == "s", previous_response_id=previous)["id"]
-        assert said(theatre) == CHAIN
+        assert upstream_texts(theatre) == CHAIN
     with opened(theatre.gateway) as caller:
         last = caller.ask(input="Four", previous_response_id=previous)[-1]
         if stores[-1] == "s":
             assert last["type"] == "response.completed"
-            assert said(theatre) == [*CHAIN, ("assistant", "Hi there."), ("user", "Four")]
+            assert upstream_texts(theatre) == [*CHAIN, ("assistant", "Hi there."), ("user", "Four")]
         else:
             assert last["error"]["code"] == "previous_response_not_found"
 
 
 @pytest.mark.parametrize("store", [True, False])
-def test_what_is_not_there_is_told_as_open_responses_wants_it(served: Gateway, caller: Caller, store: bool) -> None:
+def test_what_is_not_there_is_reported_as_open_responses_wants_it(served: Gateway, caller: Caller, store: bool) -> None:
     with opened(served) as other:
         previous = other.response(store=False)["id"]
-    told = caller.error(previous_response_id=previous, store=store)
-    assert told["status"] == 400
-    assert told["error"].pop("headers")["x-request-id"]
-    assert told["error"] == {
+    error = caller.error(previous_response_id=previous, store=store)
+    assert error["status"] == 400
+    assert error["error"].pop("headers")["x-request-id"]
+    assert error["error"] == {
         "type": "invalid_request_error",
         "code": "previous_response_not_found",
         "message": f"Previous response with id '{previous}' not found.",
@@ -287,8 +289,8 @@ def test_a_failed_continuation_forgets_what_it_continued(caller: Caller, name: s
 def test_a_failed_response_cannot_be_continued(caller: Caller) -> None:
     failed = caller.ask(store=False, model=f"{A}@cut")[-1]
     assert failed["type"] == "response.failed"
-    told = caller.error(store=False, previous_response_id=failed["response"]["id"])
-    assert told["error"]["code"] == "previous_response_not_found"
+    error = caller.error(store=False, previous_response_id=failed["response"]["id"])
+    assert error["error"]["code"] == "previous_response_not_found"
 
 
 def test_calls_and_their_results(caller: Caller) -> None:
@@ -305,15 +307,15 @@ def test_items_of_the_socket_may_be_named(theatre: Stage) -> None:
         first = caller.response(input="One", store=False)
         reference = {"type": "item_reference", "id": first["output"][0]["id"]}
         caller.response(input=[reference, {"role": "user", "content": "Two"}], store=False)
-        assert said(theatre) == [("assistant", "Hi there."), ("user", "Two")]
+        assert upstream_texts(theatre) == [("assistant", "Hi there."), ("user", "Two")]
     # No response of another socket has this id: the script's ids are all the same, so what was stored may.
     with opened(theatre.gateway, {"authorization": "Bearer somebody-else"}) as caller:
-        told = caller.error(input=[reference])
-        assert (told["status"], told["error"]["param"]) == (404, "input[0].id")
+        error = caller.error(input=[reference])
+        assert (error["status"], error["error"]["param"]) == (404, "input[0].id")
 
 
 @pytest.mark.parametrize("store", [True, False])
-def test_items_that_the_sockets_history_has_are_not_said_twice(caller: Caller, store: bool) -> None:
+def test_items_that_the_sockets_history_has_are_not_sent_twice(caller: Caller, store: bool) -> None:
     first = caller.response(input=PARIS, tools=TOOLS, store=False)
     (call,) = [item for item in first["output"] if item["type"] == "function_call"]
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "Sunny, 22 degrees"}
@@ -327,31 +329,31 @@ def test_without_a_storage_a_socket_works_for_what_is_not_stored(tmp_path: Path)
     with demonstration(database_url="postgresql://postgres@127.0.0.1:1/nothing") as gateway, opened(gateway) as caller:
         first = caller.response(store=False)["id"]
         assert caller.response(store=False, previous_response_id=first)["status"] == "completed"
-        told = caller.error()
-        assert (told["status"], told["error"]["code"]) == (503, "storage_unavailable")
+        error = caller.error()
+        assert (error["status"], error["error"]["code"]) == (503, "storage_unavailable")
 
 
 # --- a response without an answer ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [..., [], "", "One", [{"role": "user", "content": "One"}]], ids=repr)
+@pytest.mark.parametrize("value", [..., [], "", "One", [{"role": "user", "content": "One"}]], ids=repr)
 @pytest.mark.parametrize("store", [True, False])
-def test_a_response_may_be_prepared(theatre: Stage, given: Any, store: bool) -> None:
+def test_a_response_may_be_prepared(theatre: Stage, value: Any, store: bool) -> None:
     theatre.plays(streamed())
     with opened(theatre.gateway) as caller:
-        told = caller.ask(generate=False, input=given, store=store, instructions="Be brief.")
-        assert [event["type"] for event in told] == [
+        response = caller.ask(generate=False, input=value, store=store, instructions="Be brief.")
+        assert [event["type"] for event in response] == [
             "response.created",
             "response.in_progress",
             "response.completed",
         ]
-        prepared = told[-1]["response"]
+        prepared = response[-1]["response"]
         assert (prepared["status"], prepared["output"], prepared["usage"]["total_tokens"]) == ("completed", [], 0)
         assert not theatre.upstream.exchanges, "Cohere is not asked"
-        for event in told:
+        for event in response:
             _check(event)
         caller.response(input="Two", previous_response_id=prepared["id"], store=store)
-        assert said(theatre) == [("user", "One")] * (given not in (..., [], "")) + [("user", "Two")]
+        assert upstream_texts(theatre) == [("user", "One")] * (value not in (..., [], "")) + [("user", "Two")]
 
 
 def test_a_response_cannot_be_steered(caller: Caller) -> None:
@@ -359,9 +361,9 @@ def test_a_response_cannot_be_steered(caller: Caller) -> None:
     caller.connection.send(
         json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "Stop", "stream_id": "s"})
     )
-    told = caller.hear()
-    assert told.pop("error")["code"] == "steering_not_supported"
-    assert told == {
+    result = caller.hear()
+    assert result.pop("error")["code"] == "steering_not_supported"
+    assert result == {
         "type": "response.steer.failed",
         "steer": {"id": None, "previous_response_id": "resp_1", "input": "Stop"},
         "sequence_number": 0,
@@ -370,7 +372,7 @@ def test_a_response_cannot_be_steered(caller: Caller) -> None:
     assert caller.response()["status"] == "completed"
 
 
-def test_what_is_wrong_with_a_prepared_response_is_told(caller: Caller) -> None:
+def test_what_is_wrong_with_a_prepared_response_is_reported(caller: Caller) -> None:
     assert caller.error(generate=False, model=...)["error"]["param"] == "model"
     assert caller.error(generate=False, input=[{"role": "nobody", "content": "x"}])["error"]["param"] == "input[0].role"
     assert caller.ask(generate=False, user="a")[0]["gateway_notes"] == "user ignored (Cohere keeps no end-user ids)"
@@ -387,18 +389,18 @@ def test_lanes_do_not_wait_for_each_other(theatre: Stage) -> None:
         caller.say(stream_id="slow")
         while caller.hear()["type"] != "response.output_text.delta":
             pass
-        told = caller.ask(stream_id="fast")
-        assert {event["stream_id"] for event in told} == {"fast"}
+        response = caller.ask(stream_id="fast")
+        assert {event["stream_id"] for event in response} == {"fast"}
         go_on.set()
         assert {event["stream_id"] for event in caller.answer()} == {"slow"}
 
 
-def test_another_lane_may_continue_a_response(caller: Caller) -> None:
+def test_another_stream_may_continue_a_response(caller: Caller) -> None:
     first = caller.response(store=False, stream_id="one")["id"]
     assert caller.response(store=False, stream_id="two", previous_response_id=first)["previous_response_id"] == first
 
 
-def test_errors_name_their_lane(caller: Caller) -> None:
+def test_errors_name_their_stream(caller: Caller) -> None:
     assert caller.error(stream_id="a.b-c_d", model=...)["stream_id"] == "a.b-c_d"
     assert "stream_id" not in caller.error(model=...)
 
@@ -414,9 +416,9 @@ def test_lanes_are_bounded() -> None:
     with stalled() as caller:
         for number in range(websocket.MAX_STREAMS + 1):
             caller.say(stream_id=f"lane{number}", store=False)
-        told = caller.hear()
-        assert (told["status"], told["error"]["code"]) == (400, "websocket_stream_limit_reached")
-        assert told["stream_id"] == f"lane{websocket.MAX_STREAMS}" and told["error"]["param"] == "stream_id"
+        result = caller.hear()
+        assert (result["status"], result["error"]["code"]) == (400, "websocket_stream_limit_reached")
+        assert result["stream_id"] == f"lane{websocket.MAX_STREAMS}" and result["error"]["param"] == "stream_id"
 
 
 def test_requests_that_wait_are_bounded_in_number_and_in_bytes() -> None:
@@ -465,31 +467,31 @@ BAD: dict[str, tuple[Any, str | None, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_told_and_the_socket_stays(caller: Caller, name: str) -> None:
+def test_what_is_wrong_is_reported_and_the_socket_stays(caller: Caller, name: str) -> None:
     message, param, code = BAD[name]
     caller.connection.send(json.dumps(message) if isinstance(message, dict) else message)
-    told = caller.hear()
-    assert list(told) == ["status", "error", "type"] and told["type"] == "error"
-    assert (told["status"], told["error"]["param"], told["error"]["code"]) == (400, param, code)
-    assert told["error"]["message"] and told["error"]["type"] == "invalid_request_error"
-    oracle.openai_validator("ResponseWsError").check(told)
+    result = caller.hear()
+    assert list(result) == ["status", "error", "type"] and result["type"] == "error"
+    assert (result["status"], result["error"]["param"], result["error"]["code"]) == (400, param, code)
+    assert result["error"]["message"] and result["error"]["type"] == "invalid_request_error"
+    oracle.openai_validator("ResponseWsError").check(result)
     assert caller.response()["status"] == "completed"
 
 
-def test_what_the_transport_implies_may_be_said(caller: Caller) -> None:
+def test_what_the_transport_implies_may_be_in_the_request(caller: Caller) -> None:
     for fields in ({"stream": True}, {"stream": False}, {"stream": None}, {"background": False}, {"generate": True}):
         assert caller.response(**fields)["status"] == "completed"
 
 
-def test_a_refusal_of_coheres_is_told_with_what_clients_obey(theatre: Stage) -> None:
+def test_a_refusal_of_coheres_is_passed_on_with_what_clients_obey(theatre: Stage) -> None:
     theatre.plays(json_answer(429, {"message": "slow down"}, (("retry-after", "7"),)), streamed())
     with opened(theatre.gateway) as caller:
-        told = caller.error()
-        assert (told["status"], told["error"]["code"]) == (429, "rate_limit_exceeded")
-        assert told["error"]["headers"].items() >= {"retry-after": "7"}.items()
-        line = theatre.gateway.log.line_of(told["error"]["headers"]["x-request-id"])
+        error = caller.error()
+        assert (error["status"], error["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert error["error"]["headers"].items() >= {"retry-after": "7"}.items()
+        line = theatre.gateway.log.line_of(error["error"]["headers"]["x-request-id"])
         assert (line["status"], line["error"]) == (429, "rate_limit_exceeded")
-        oracle.openai_validator("ResponseWsError").check(told)
+        oracle.openai_validator("ResponseWsError").check(error)
         assert caller.response()["status"] == "completed"
 
 
@@ -503,8 +505,8 @@ def test_a_message_that_is_too_large(served: Gateway) -> None:
         return create_app(Settings(cohere_base_url=served.upstream, demo=True, body_limit=2000, log="off"))
 
     with serve(app, configure=small) as url, opened(Gateway(url, served.upstream, served.log)) as caller:
-        told = caller.error(input="x" * 2500, store=False)
-        assert (told["status"], told["error"]["code"]) == (413, "request_too_large")
+        error = caller.error(input="x" * 2500, store=False)
+        assert (error["status"], error["error"]["code"]) == (413, "request_too_large")
         assert caller.response(store=False)["status"] == "completed"
         caller.say(input="x" * 4000, store=False)
         with pytest.raises(ConnectionClosed) as caught:
@@ -547,8 +549,8 @@ def test_empty_fragments_within_reason_are_a_message(served: Gateway) -> None:
         empty = frame(TEXT, first=0) + frame(CONTINUATION, first=0) * 90
         for _ in range(2):
             caller.connection.socket.sendall(empty + frame(CONTINUATION, body))
-            while (told := caller.hear())["type"] != "response.completed":
-                assert told["type"] != "error"
+            while (result := caller.hear())["type"] != "response.completed":
+                assert result["type"] != "error"
 
 
 def test_no_compression_is_negotiated(served: Gateway) -> None:
@@ -562,12 +564,12 @@ def test_no_compression_is_negotiated(served: Gateway) -> None:
 def test_what_the_server_gathers_is_bounded() -> None:
     """A caller who ignores the close must not fill the memory; `hypercorn_patches.py` sees to it."""
     hypercorn_patches.install(Config())
-    found = ws_stream.WebsocketBuffer(10)
-    found.extend(TextMessage("x" * 6, message_finished=False))
+    result = ws_stream.WebsocketBuffer(10)
+    result.extend(TextMessage("x" * 6, message_finished=False))
     for data in ("y" * 5, "z"):
         with pytest.raises(ws_stream.FrameTooLargeError):
-            found.extend(TextMessage(data, message_finished=False))
-    assert found.to_message()["text"] == "x" * 6
+            result.extend(TextMessage(data, message_finished=False))
+    assert result.to_message()["text"] == "x" * 6
 
 
 # --- who may come in ----------------------------------------------------------------------------------------
@@ -617,10 +619,10 @@ def test_keys_are_those_of_http(theatre: Stage, headers: dict[str, str], status:
 
 
 def test_a_wrong_key_of_a_virtual_one() -> None:
-    with stage(cohere_api_key=["server-key"], master_key=MASTER_KEY, key=MASTER_KEY) as found:
-        found.plays(streamed())
-        assert refused(found.gateway, {"authorization": "Bearer wrong"})[1]["code"] == "invalid_api_key"
-        with opened(found.gateway) as caller:
+    with stage(cohere_api_key=["server-key"], master_key=MASTER_KEY, key=MASTER_KEY) as staged:
+        staged.plays(streamed())
+        assert refused(staged.gateway, {"authorization": "Bearer wrong"})[1]["code"] == "invalid_api_key"
+        with opened(staged.gateway) as caller:
             assert caller.response(store=False)["status"] == "completed"
 
 
@@ -629,8 +631,8 @@ def test_nobody_continues_what_is_somebody_elses(theatre: Stage) -> None:
     with opened(theatre.gateway) as caller:
         first = caller.response()["id"]
     with opened(theatre.gateway, {"authorization": "Bearer somebody-else"}) as caller:
-        told = caller.error(previous_response_id=first)
-        assert told["error"]["code"] == "previous_response_not_found"
+        error = caller.error(previous_response_id=first)
+        assert error["error"]["code"] == "previous_response_not_found"
 
 
 OWN_ADDRESS = "the gateway's own"
@@ -651,14 +653,14 @@ ORIGINS: tuple[tuple[str, str, bool, bool], ...] = (
 
 @pytest.fixture(scope="module")
 def open_theatre() -> Iterator[Stage]:
-    with stage(cohere_api_key=["server-key"], cors_origins=["https://page.example"]) as found:
-        yield found
+    with stage(cohere_api_key=["server-key"], cors_origins=["https://page.example"]) as staged:
+        yield staged
 
 
 @pytest.fixture(scope="module")
 def keyed_theatre() -> Iterator[Stage]:
-    with stage(cors_origins=["https://page.example"]) as found:
-        yield found
+    with stage(cors_origins=["https://page.example"]) as staged:
+        yield staged
 
 
 @pytest.mark.parametrize(("origin", "host", "without", "with_key"), ORIGINS)
@@ -679,12 +681,12 @@ def upgrade(gateway: Gateway, headers: dict[str, str], host: str = "") -> bytes:
     lines += [f"{name}: {value}" for name, value in headers.items()]
     with sockets.create_connection(gateway.address, 30) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
-        found = b""
-        while b"\r\n\r\n" not in found:
+        result = b""
+        while b"\r\n\r\n" not in result:
             some = connection.recv(4096)
-            assert some, found
-            found += some
-    return found
+            assert some, result
+            result += some
+    return result
 
 
 def test_other_settings_go_for_the_sockets_that_follow() -> None:
@@ -794,12 +796,12 @@ def test_sigterm_ends_an_idle_socket_at_once_and_lets_others_finish(tmp_path: Pa
             busy.say()
             while busy.hear()["type"] != "response.output_text.delta":
                 pass
-            told = time.monotonic()
+            signalled = time.monotonic()
             server.signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as caught:
                 idle.hear()
             assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
-            assert time.monotonic() - told < 5
+            assert time.monotonic() - signalled < 5
             assert busy.error()["error"]["code"] == "gateway_stopping", "nothing new is begun"
             go_on.set()
             assert busy.answer()[-1]["type"] == "response.completed"
@@ -810,7 +812,7 @@ def test_sigterm_ends_an_idle_socket_at_once_and_lets_others_finish(tmp_path: Pa
         server.errors()
 
 
-def test_a_socket_that_outlives_the_grace_is_told_so(tmp_path: Path) -> None:
+def test_a_socket_that_outlives_the_grace_is_an_error(tmp_path: Path) -> None:
     settings = {"GATEWAY_DATABASE_URL": f"sqlite:///{tmp_path}/a.sqlite3"}
     with process_over(late_stream, **settings) as (server, _, _), opened(gateway_of(server)) as busy:
         busy.say()
@@ -870,14 +872,14 @@ def test_the_official_sdk(served: Gateway) -> None:
             connection.response.create(
                 model=A, input=f"Say {word}", store=False, previous_response_id=previous, stream_id="lane"
             )
-            told = []
+            results = []
             for event in connection:
-                told.append(event)
+                results.append(event)
                 if event.type == "response.completed":
                     assert event.response.output_text == word
                     previous = event.response.id
                     break
-            assert told[0].type == "response.created"
+            assert results[0].type == "response.created"
         connection.response.create(model=A, input="Hello", previous_response_id="resp_none")
         event = connection.recv()
         assert event.type == "error" and event.error.code == "previous_response_not_found"
@@ -902,13 +904,13 @@ def test_the_official_sdk_without_blocking(served: Gateway) -> None:
 
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     memory: Any = None
-    found = connection_state.ConnectionState(memory)
+    result = connection_state.ConnectionState(memory)
     for number in range(connection_state.MAX_RESPONSES + 3):
-        found.add(f"r{number}", (b"[]",))
-    assert found.get("r2") is None and found.get("r3") == (b"[]",)
-    found.add("large", (b"x" * (connection_state.MAX_BYTES - 10),))
-    assert found.get("large") is not None and found.get(f"r{connection_state.MAX_RESPONSES + 2}") is not None
-    assert found.get("r3") is None
-    found.add("too large", (b"x" * (connection_state.MAX_BYTES + 1),))
-    assert found.get("too large") is None and found.get("large") is None
-    found.remove("never there")
+        result.add(f"r{number}", (b"[]",))
+    assert result.get("r2") is None and result.get("r3") == (b"[]",)
+    result.add("large", (b"x" * (connection_state.MAX_BYTES - 10),))
+    assert result.get("large") is not None and result.get(f"r{connection_state.MAX_RESPONSES + 2}") is not None
+    assert result.get("r3") is None
+    result.add("too large", (b"x" * (connection_state.MAX_BYTES + 1),))
+    assert result.get("too large") is None and result.get("large") is None
+    result.remove("never there")

@@ -160,7 +160,7 @@ def test_variables_of_others_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_an_old_name_is_told_the_new_one(old: str, new: str) -> None:
+def test_an_old_name_is_an_error_that_names_the_new_one(old: str, new: str) -> None:
     with pytest.raises(SettingError, match=f"^{variable(old)} is now called {variable(new)}$"):
         load({variable(old): "5"})
     assert load({variable(old): ""}) == Settings(), "an empty variable is none"
@@ -171,7 +171,7 @@ def test_an_old_name_is_told_the_new_one(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("path", RENAMED_VALUES)
-def test_an_old_value_is_told_the_new_one(path: str) -> None:
+def test_an_old_value_is_an_error_that_names_the_new_one(path: str) -> None:
     for old, new in RENAMED_VALUES[path].items():
         sentence = f"^{re.escape(path)}: '{old}' is now called '{new}'$"
         with pytest.raises(SettingError, match=sentence):
@@ -242,16 +242,16 @@ WRONG: tuple[tuple[str, str, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("text", "told"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-def test_a_wrong_setting_is_one_line_that_names_it(text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+def test_a_wrong_setting_is_one_line_that_names_it(text: str, expected: str) -> None:
     with pytest.raises(SettingError) as caught:
         read(text)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "expected"),
     [
         ({"GATEWAY_PORT": "many"}, "port: "),
         ({"GATEWAY_PORT": "80.5"}, "port: "),
@@ -266,8 +266,8 @@ def test_a_wrong_setting_is_one_line_that_names_it(text: str, told: str) -> None
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_wrong_variable_is_named(environment: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingError, match="^" + told.replace(".", r"\.")):
+def test_a_wrong_variable_is_named(environment: dict[str, str], expected: str) -> None:
+    with pytest.raises(SettingError, match="^" + expected.replace(".", r"\.")):
         load(environment)
 
 
@@ -275,7 +275,7 @@ def test_a_wrong_variable_is_named(environment: dict[str, str], told: str) -> No
 @pytest.mark.parametrize(
     "url", ["https://user:hunter2@cohere.example", "https://hunter2@cohere.example:x", "ftp://a:hunter2@b", "hunter2@"]
 )
-def test_credentials_in_an_address_are_refused_and_never_shown(variable: str, url: str) -> None:
+def test_credentials_in_an_address_are_refused_and_never_visible(variable: str, url: str) -> None:
     with pytest.raises(SettingError, match=r"^cohere_base_url: it must not contain credentials") as caught:
         load({variable: url})
     assert "hunter2" not in str(caught.value)
@@ -327,7 +327,7 @@ def test_numbers_that_cannot_be_meant(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("value", "meant"),
     [
         ("https://api.cohere.com", "https://api.cohere.com"),
         ("https://api.cohere.com/", "https://api.cohere.com"),
@@ -339,8 +339,8 @@ def test_numbers_that_cannot_be_meant(environment: dict[str, str]) -> None:
         ("http://localhost:8090/v1x", "http://localhost:8090/v1x"),
     ],
 )
-def test_the_base_url_is_trimmed(given: str, meant: str) -> None:
-    assert load({"CO_API_URL": given}).cohere_base_url == meant
+def test_the_base_url_is_trimmed(value: str, meant: str) -> None:
+    assert load({"CO_API_URL": value}).cohere_base_url == meant
 
 
 # --- documentation and what is made of them -----------------------------------------------------------------

@@ -374,13 +374,13 @@ async def test_no_response_without_its_conversation(store: Store, owner: str) ->
     await store.begin(live(conversation_id="conv_1"))
     with pytest.raises(ConversationMissing):
         await store.update(stored(conversation_id="conv_1"), [("msg_1", b"1")], 0, [b"{}"])
-    found = await store.get(OWNER, "resp_1")
-    assert found is not None and found.status == "in_progress"
+    result = await store.get(OWNER, "resp_1")
+    assert result is not None and result.status == "in_progress"
     assert await store.events(OWNER, "resp_1") == []
 
 
 @pytest.mark.asyncio
-async def test_a_conversation_lives_as_long_as_what_is_said_in_it(store: Store, clock: Clock) -> None:
+async def test_a_conversation_lives_as_long_as_its_items(store: Store, clock: Clock) -> None:
     for id, expires_at in (("conv_1", NOW + 10), ("conv_2", None)):
         await store.create_conversation(Conversation(id, OWNER, NOW, expires_at, b"{}"))
         for number, until in ((1, NOW + 20), (2, NOW + 5)):
@@ -437,8 +437,8 @@ async def test_the_end_is_final(store: Store) -> None:
     assert not await store.update(live(status="completed"), first_sequence=0, events=[b"completed"])
     assert not await append(store, "resp_1", 0, [b"delta"])
     assert not await store.save(stored())
-    found = await store.get(OWNER, "resp_1")
-    assert found is not None and found.status == "cancelled"
+    result = await store.get(OWNER, "resp_1")
+    assert result is not None and result.status == "cancelled"
     assert await store.events(OWNER, "resp_1") == []
 
 
@@ -490,10 +490,10 @@ async def test_interrupted_responses_fail(store: Store) -> None:
         ("resp_queued", "failed", INTERRUPTED),
         ("resp_unwanted", "cancelled", None),
     ):
-        found = await store.get(OWNER, id)
-        assert found is not None and found.status == status
-        assert json.loads(found.body) == {**json.loads(body), "status": status, "error": error}
-        assert b'"usage":{"x":1.50}' in found.body  # the rest is as it was, to the byte
+        result = await store.get(OWNER, id)
+        assert result is not None and result.status == status
+        assert json.loads(result.body) == {**json.loads(body), "status": status, "error": error}
+        assert b'"usage":{"x":1.50}' in result.body  # the rest is as it was, to the byte
         assert not await store.update(live(id, status="completed"))
     unread = await store.get(OWNER, "resp_unread")
     assert unread is not None and (unread.status, unread.body) == ("failed", b"no JSON")
@@ -515,8 +515,8 @@ async def test_what_a_crash_interrupted_fails_at_the_next_start(url: str) -> Non
         await store.begin(live())
         await pass_lease(store, 16)
     async with running(url) as store:
-        found = await store.get(OWNER, "resp_1")
-        assert found is not None and found.status == "failed"
+        result = await store.get(OWNER, "resp_1")
+        assert result is not None and result.status == "failed"
 
 
 @pytest.mark.asyncio
@@ -551,12 +551,12 @@ async def test_each_is_ended_once(url: str) -> None:
         assert all(await deletes)
         assert len({*failed, *completed}) == len(failed) + len(completed)
         for number in range(30):
-            found = await one.get(OWNER, id := f"resp_{number}")
+            result = await one.get(OWNER, id := f"resp_{number}")
             if number % 3 == 0:
-                assert found is None
+                assert result is None
             else:
-                assert found is not None
-                assert found.status == ("failed" if id in failed else "completed")
+                assert result is not None
+                assert result.status == ("failed" if id in failed else "completed")
 
 
 # --- expired ------------------------------------------------------------------------------------------------
@@ -594,7 +594,7 @@ async def test_purging(store: Store, clock: Clock) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_was_said_is_found_by_its_ids(store: Store, clock: Clock) -> None:
+async def test_earlier_items_are_found_by_their_ids(store: Store, clock: Clock) -> None:
     await store.save(stored("resp_1", answer_id="m1", output=b"[1]", items=b"[10]"))
     await store.save(stored("resp_2", answer_id="m2", output=b"[2]", items=b"[20]", created_at=NOW + 1))
     await store.save(stored("resp_3", answer_id="m2", output=b"[3]", created_at=NOW + 2, expires_at=NOW + 10))

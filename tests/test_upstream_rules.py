@@ -98,11 +98,11 @@ DECISIONS: tuple[tuple[str, int, bytes, bool, KeyAction, bool], ...] = (
     ("status", "body", "again", "key", "breaks"), [row[1:] for row in DECISIONS], ids=[row[0] for row in DECISIONS]
 )
 def test_a_refusal(status: int, body: bytes, again: bool, key: KeyAction, breaks: bool, own: bool) -> None:
-    found = retry.rule_for(retry.cause_of(status, upstream_failure(status, body, own).code), own)
+    result = retry.rule_for(retry.cause_of(status, upstream_failure(status, body, own).code), own)
     if own and status == 429 and again:
         again, key = False, KeyAction.KEEP  # the caller's SDK retries it
-    assert (found.retry, found.key, found.breaks) == (again, key, breaks)
-    assert found.once is (status == 422 and again)
+    assert (result.retry, result.key, result.breaks) == (again, key, breaks)
+    assert result.once is (status == 422 and again)
 
 
 @pytest.mark.parametrize(
@@ -141,22 +141,22 @@ def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) ->
 AGAIN = Rule(retry=True)
 
 
-def patience(clock: Callable[[], float], chance: random.Random | None = None, **settings: float) -> RetryBudget:
+def retry_budget(clock: Callable[[], float], chance: random.Random | None = None, **settings: float) -> RetryBudget:
     return RetryBudget(Retries(**settings), clock(), clock, chance or Middling())  # type: ignore[arg-type]
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    left = patience(Clock(), count=6, initial_backoff=1.0, max_backoff=8.0, budget=100.0)
+    left = retry_budget(Clock(), count=6, initial_backoff=1.0, max_backoff=8.0, budget=100.0)
     assert [left.next_delay(AGAIN) for _ in range(7)] == [0.75, 1.5, 3.0, 6.0, 6.0, 6.0, None]
 
 
-def test_what_is_final_is_not_asked_again() -> None:
-    assert patience(Clock()).next_delay(Rule()) is None
-    assert patience(Clock(), count=0).next_delay(AGAIN) is None
+def test_what_is_final_is_not_retried() -> None:
+    assert retry_budget(Clock()).next_delay(Rule()) is None
+    assert retry_budget(Clock(), count=0).next_delay(AGAIN) is None
 
 
 def test_a_retry_after_is_obeyed_if_the_budget_allows() -> None:
-    left = patience(Clock(), budget=30.0)
+    left = retry_budget(Clock(), budget=30.0)
     assert left.next_delay(AGAIN, 31.0) is None
     assert left.next_delay(AGAIN, float("inf")) is None
     pause = left.next_delay(AGAIN, 20.0)
@@ -165,28 +165,28 @@ def test_a_retry_after_is_obeyed_if_the_budget_allows() -> None:
 
 def test_the_budget_counts_from_the_first_call() -> None:
     clock = Clock()
-    left = patience(clock, budget=10.0, count=5)
+    left = retry_budget(clock, budget=10.0, count=5)
     clock.passes(9)
     assert left.next_delay(AGAIN) is not None
     clock.passes(1)
     assert left.next_delay(AGAIN) is None
 
 
-def test_a_generation_is_asked_for_once_more_if_the_setting_says_so() -> None:
-    assert patience(Clock()).next_delay(retry.RULES["generation"]) is None
-    left = patience(Clock(), invalid_generation=True, count=5)
+def test_a_generation_is_retried_once_if_the_setting_says_so() -> None:
+    assert retry_budget(Clock()).next_delay(retry.RULES["generation"]) is None
+    left = retry_budget(Clock(), invalid_generation=True, count=5)
     assert left.next_delay(retry.RULES["generation"]) == 0.0
     assert left.next_delay(retry.RULES["generation"]) is None
 
 
 @given(st.integers(), st.integers(0, 8), st.floats(0, 100), st.one_of(st.none(), st.floats(0, 100)))
-def test_no_pause_leaves_its_bounds(seed: int, count: int, budget: float, told: float | None) -> None:
+def test_no_pause_leaves_its_bounds(seed: int, count: int, budget: float, expected: float | None) -> None:
     clock = Clock()
-    left = patience(clock, random.Random(seed), count=count, budget=budget)
+    left = retry_budget(clock, random.Random(seed), count=count, budget=budget)
     pauses: list[float] = []
-    while (pause := left.next_delay(AGAIN, told)) is not None:
-        assert pause >= (told or 0.0)
-        assert 0.25 <= pause <= max(8.0, (told or 0.0) + 1.0)
+    while (pause := left.next_delay(AGAIN, expected)) is not None:
+        assert pause >= (expected or 0.0)
+        assert 0.25 <= pause <= max(8.0, (expected or 0.0) + 1.0)
         clock.passes(pause)
         pauses.append(pause)
     assert len(pauses) <= count and sum(pauses) <= budget + 1e-6
@@ -195,13 +195,13 @@ def test_no_pause_leaves_its_bounds(seed: int, count: int, budget: float, told: 
 # --- which key serves ---------------------------------------------------------------------------------------
 
 
-def taken(found: Lease | float | None) -> Lease:
-    assert isinstance(found, Lease), found
-    return found
+def granted(result: Lease | float | None) -> Lease:
+    assert isinstance(result, Lease), result
+    return result
 
 
-def secret(found: Lease | float | None) -> str:
-    return taken(found).key.secret
+def secret(result: Lease | float | None) -> str:
+    return granted(result).key.secret
 
 
 def pool(*secrets: str, clock: Clock | None = None, kind: str = "learned") -> KeyPool:
@@ -235,7 +235,7 @@ def test_calls_are_shared_evenly() -> None:
 def test_a_trial_key_serves_less_than_a_production_key() -> None:
     clock = Clock()
     two = pool("trial", "production", clock=clock)
-    two.record_success(taken(two.lease("/v2/chat", A)), "20", "19")
+    two.record_success(granted(two.lease("/v2/chat", A)), "20", "19")
     used = [secret(two.lease("/v2/chat", A)) for _ in range(100)]
     assert 1 <= used.count("trial") <= 8
 
@@ -243,11 +243,11 @@ def test_a_trial_key_serves_less_than_a_production_key() -> None:
 def test_budgets_are_by_endpoint_and_for_chat_by_model() -> None:
     one = pool("a", kind="trial")
     for _ in range(BUDGETS["chat"].trial):
-        taken(one.lease("/v2/chat", A))
+        granted(one.lease("/v2/chat", A))
     wait = one.lease("/v2/chat", A)
     assert wait == WINDOW
-    taken(one.lease("/v2/chat", PLUS))
-    taken(one.lease("/v2/rerank", A))
+    granted(one.lease("/v2/chat", PLUS))
+    granted(one.lease("/v2/rerank", A))
 
 
 @pytest.mark.parametrize("kind", ["trial", "production"])
@@ -257,71 +257,71 @@ def test_a_declared_kind_is_held_to_its_budget(path: str, kind: str) -> None:
     one = pool("a", clock=clock, kind=kind)
     limit = getattr(BUDGETS.get(endpoint(path), DEFAULT_BUDGET), kind)
     for _ in range(limit):
-        taken(one.lease(path, A))
+        granted(one.lease(path, A))
     clock.passes(20)
     assert one.lease(path, A) == WINDOW - 20
     clock.passes(40)
-    taken(one.lease(path, A))
+    granted(one.lease(path, A))
 
 
 def test_models_that_sales_must_open_have_a_trials_budget() -> None:
     one = pool("a", kind="production")
     for _ in range(20):
-        taken(one.lease("/v2/chat", PLUS))
+        granted(one.lease("/v2/chat", PLUS))
     assert isinstance(one.lease("/v2/chat", PLUS), float)
 
 
 def test_inputs_weigh() -> None:
     one = pool("a", kind="production")
     for _ in range(20):
-        taken(one.lease("/v2/embed", "embed-v4.0", 96))
+        granted(one.lease("/v2/embed", "embed-v4.0", 96))
     assert one.lease("/v2/embed", "embed-v4.0", 96) == WINDOW
-    taken(one.lease("/v2/embed", "embed-v4.0", 80))
+    granted(one.lease("/v2/embed", "embed-v4.0", 80))
 
 
-def test_nothing_is_held_back_before_cohere_has_said_so() -> None:
+def test_nothing_is_held_back_before_cohere_has_answered() -> None:
     """A private deployment has other budgets, and the table must not slow it down."""
     one = pool("a")
     for _ in range(2_000):
-        taken(one.lease("/v2/chat", A))
+        granted(one.lease("/v2/chat", A))
 
 
 def test_trial_headers_are_believed() -> None:
     clock = Clock()
     one = pool("a", clock=clock)
-    lease = taken(one.lease("/v2/chat", A))
+    lease = granted(one.lease("/v2/chat", A))
     one.record_success(lease, "20", "1")
-    taken(one.lease("/v2/chat", A))
+    granted(one.lease("/v2/chat", A))
     clock.passes(15)
     assert one.lease("/v2/chat", A) == WINDOW - 15
     clock.passes(45)
-    taken(one.lease("/v2/chat", A))
+    granted(one.lease("/v2/chat", A))
 
 
 @pytest.mark.parametrize(("limit", "remaining"), [("", ""), ("x", "3"), ("0", "0"), ("-5", "1"), ("20", "x")])
 def test_strange_trial_headers_do_no_harm(limit: str, remaining: str) -> None:
     one = pool("a")
-    one.record_success(taken(one.lease("/v2/chat", A)), limit, remaining)
-    taken(one.lease("/v2/chat", A))
+    one.record_success(granted(one.lease("/v2/chat", A)), limit, remaining)
+    granted(one.lease("/v2/chat", A))
 
 
 def test_a_key_that_gets_429_rests_longer_each_time() -> None:
     clock = Clock()
     one = pool("a", clock=clock)
     for rest in (*COOLDOWNS, COOLDOWNS[-1]):
-        lease = taken(one.lease("/v2/chat", A))
+        lease = granted(one.lease("/v2/chat", A))
         one.cool_down(lease, None)
         assert one.lease("/v2/chat", A, excluded=[lease.key]) == pytest.approx(rest)
-        taken(one.lease("/v2/rerank"))  # another endpoint has another budget
+        granted(one.lease("/v2/rerank"))  # another endpoint has another budget
         clock.passes(rest)
-    one.record_success(taken(one.lease("/v2/chat", A)), "", "")
-    one.cool_down(taken(one.lease("/v2/chat", A)), None)
+    one.record_success(granted(one.lease("/v2/chat", A)), "", "")
+    one.cool_down(granted(one.lease("/v2/chat", A)), None)
     assert one.lease("/v2/chat", A) == pytest.approx(COOLDOWNS[0])
 
 
 def test_calls_that_were_refused_together_are_one_strike() -> None:
     one = pool("a", clock=Clock())
-    leases = [taken(one.lease("/v2/chat", A)) for _ in range(5)]
+    leases = [granted(one.lease("/v2/chat", A)) for _ in range(5)]
     for lease in leases:
         one.cool_down(lease, None)
     assert one.lease("/v2/chat", A) == pytest.approx(COOLDOWNS[0])
@@ -329,13 +329,13 @@ def test_calls_that_were_refused_together_are_one_strike() -> None:
 
 def test_a_key_rests_for_as_long_as_cohere_says() -> None:
     one = pool("a", clock=Clock())
-    one.cool_down(taken(one.lease("/v2/chat", A)), 42.0)
+    one.cool_down(granted(one.lease("/v2/chat", A)), 42.0)
     assert one.lease("/v2/chat", A) == pytest.approx(42.0)
 
 
 def test_whatever_somebody_says_a_key_rests_for_minutes_at_most() -> None:
     one = pool("a", clock=Clock())
-    one.cool_down(taken(one.lease("/v2/chat", A)), 86_400.0)
+    one.cool_down(granted(one.lease("/v2/chat", A)), 86_400.0)
     assert one.lease("/v2/chat", A) == pytest.approx(MAX_COOLDOWN)
 
 
@@ -343,7 +343,7 @@ def test_a_rest_of_our_own_guess_keeps_nobody_for_long() -> None:
     """Cohere names no time with a 429. Where nothing else is left, a key that rests is tried once a second."""
     clock = Clock()
     one = pool("a", clock=clock)
-    lease = taken(one.lease("/v2/rerank"))
+    lease = granted(one.lease("/v2/rerank"))
     for rest in COOLDOWNS[:4]:
         clock.passes(rest)
         one.cool_down(lease, None)
@@ -351,15 +351,15 @@ def test_a_rest_of_our_own_guess_keeps_nobody_for_long() -> None:
     clock.passes(PROBE_INTERVAL)
     assert one.lease("/v2/rerank", excluded=[lease.key]) == COOLDOWNS[3] - PROBE_INTERVAL, "this request has tried it"
     assert one.lease("/v2/rerank", excluded=[lease.key], longest=8.0) == 8.0 - PROBE_INTERVAL
-    probe = taken(one.lease("/v2/rerank"))
+    probe = granted(one.lease("/v2/rerank"))
     assert one.lease("/v2/rerank") == PROBE_INTERVAL, "one is under way"
     one.cool_down(probe, None)
     assert one.lease("/v2/rerank", excluded=[lease.key]) == COOLDOWNS[3] - PROBE_INTERVAL, (
         "a refused probe makes nothing worse"
     )
     clock.passes(PROBE_INTERVAL)
-    one.record_success(taken(one.lease("/v2/rerank")), "", "")
-    taken(one.lease("/v2/rerank"))  # Cohere serves again: nobody waits any more
+    one.record_success(granted(one.lease("/v2/rerank")), "", "")
+    granted(one.lease("/v2/rerank"))  # Cohere serves again: nobody waits any more
     one.cool_down(lease, 30.0)
     assert one.lease("/v2/rerank") == 30.0, "what Cohere has said is no guess"
 
@@ -367,7 +367,7 @@ def test_a_rest_of_our_own_guess_keeps_nobody_for_long() -> None:
 def test_a_key_that_is_free_is_no_reason_to_try_one_that_rests() -> None:
     clock = Clock()
     two = pool("a", "b", clock=clock)
-    resting = taken(two.lease("/v2/chat", A))
+    resting = granted(two.lease("/v2/chat", A))
     for rest in COOLDOWNS[:5]:
         clock.passes(rest)
         two.cool_down(resting, None)
@@ -379,7 +379,7 @@ def test_a_budget_that_is_spent_is_no_guess() -> None:
     clock = Clock()
     one = pool("a", clock=clock, kind="trial")
     for _ in range(20):
-        lease = taken(one.lease("/v2/chat", A))
+        lease = granted(one.lease("/v2/chat", A))
     one.cool_down(lease, None)
     clock.passes(COOLDOWNS[0])
     assert one.lease("/v2/chat", A) == WINDOW - COOLDOWNS[0]
@@ -388,7 +388,7 @@ def test_a_budget_that_is_spent_is_no_guess() -> None:
 def test_a_late_success_does_not_end_a_rest() -> None:
     clock = Clock()
     one = pool("a", clock=clock)
-    slow, refused = (taken(one.lease("/v2/chat", A)) for _ in range(2))
+    slow, refused = (granted(one.lease("/v2/chat", A)) for _ in range(2))
     clock.passes(1)
     one.cool_down(refused, None)
     one.record_success(slow, "", "")
@@ -398,13 +398,15 @@ def test_a_late_success_does_not_end_a_rest() -> None:
 def test_a_disabled_key_is_passed_over_and_tried_again() -> None:
     clock = Clock()
     two = pool("a", "b", clock=clock)
-    lease = taken(two.lease("/v2/chat", A))
+    lease = granted(two.lease("/v2/chat", A))
     assert two.disable(lease) and not two.disable(lease)
     assert two.disabled == 1
     assert {secret(two.lease("/v2/chat", A)) for _ in range(10)} == {"b"}
     clock.passes(DISABLED_SECONDS)
     again = next(
-        found for found in (taken(two.lease("/v2/chat", A)) for _ in range(10)) if found.key.secret == lease.key.secret
+        result
+        for result in (granted(two.lease("/v2/chat", A)) for _ in range(10))
+        if result.key.secret == lease.key.secret
     )
     assert two.record_success(again, "", "") and two.disabled == 0
     assert not two.record_success(again, "", "")
@@ -413,10 +415,10 @@ def test_a_disabled_key_is_passed_over_and_tried_again() -> None:
 def test_of_disabled_keys_alone_the_one_disabled_for_longest_is_tried() -> None:
     clock = Clock()
     two = pool("a", "b", clock=clock)
-    first = taken(two.lease("/v2/chat", A))
+    first = granted(two.lease("/v2/chat", A))
     two.disable(first)
     clock.passes(1)
-    second = taken(two.lease("/v2/chat", A))
+    second = granted(two.lease("/v2/chat", A))
     two.disable(second)
     assert secret(two.lease("/v2/chat", A)) == first.key.secret
     assert secret(two.lease("/v2/chat", A, 1, [first.key])) == second.key.secret
@@ -425,25 +427,25 @@ def test_of_disabled_keys_alone_the_one_disabled_for_longest_is_tried() -> None:
 
 def test_what_a_request_tried_in_vain_is_not_lent_to_it_at_once() -> None:
     two = pool("a", "b", clock=Clock())
-    first = taken(two.lease("/v2/chat", A))
+    first = granted(two.lease("/v2/chat", A))
     two.cool_down(first, 0.0)
-    other = taken(two.lease("/v2/chat", A, 1, [first.key]))
+    other = granted(two.lease("/v2/chat", A, 1, [first.key]))
     assert other.key is not first.key
     assert two.lease("/v2/chat", A, 1, [first.key, other.key]) == 0.0
 
 
 def test_other_keys_keep_what_is_known_of_those_that_stay() -> None:
     clock = Clock()
-    found = pool("a", "b", clock=clock)
-    leases = [taken(found.lease("/v2/chat", A)) for _ in range(2)]
-    found.cool_down(next(one for one in leases if one.key.secret == "a"), 30.0)
-    found.disable(next(one for one in leases if one.key.secret == "b"))
-    found.configure(["c", "a", "b", "a"], PoolSettings())
-    assert (len(found), found.disabled) == (3, 0)
-    assert {secret(found.lease("/v2/chat", A)) for _ in range(20)} == {"b", "c"}
+    result = pool("a", "b", clock=clock)
+    leases = [granted(result.lease("/v2/chat", A)) for _ in range(2)]
+    result.cool_down(next(one for one in leases if one.key.secret == "a"), 30.0)
+    result.disable(next(one for one in leases if one.key.secret == "b"))
+    result.configure(["c", "a", "b", "a"], PoolSettings())
+    assert (len(result), result.disabled) == (3, 0)
+    assert {secret(result.lease("/v2/chat", A)) for _ in range(20)} == {"b", "c"}
 
 
-def test_no_key_is_shown() -> None:
+def test_no_key_is_in_the_output() -> None:
     key = PoolKey("a-secret-key", 2, 3, "learned")
     assert key.name.startswith("key 2 of 3 (sha256 ") and "secret" not in key.name
 
@@ -451,7 +453,7 @@ def test_no_key_is_shown() -> None:
 def test_models_that_callers_make_up_do_not_fill_the_memory() -> None:
     one = pool("a")
     for number in range(3_000):
-        taken(one.lease("/v2/chat", f"model {number}"))
+        granted(one.lease("/v2/chat", f"model {number}"))
     assert len(one._keys[0].buckets) <= 500
 
 
@@ -460,163 +462,163 @@ def test_models_that_callers_make_up_do_not_fill_the_memory() -> None:
 
 def breakers(clock: Clock, **settings: float) -> tuple[Breakers, list[tuple[str | None, bool]]]:
     changes: list[tuple[str | None, bool]] = []
-    given = BreakerSettings(**{"failures": 3, "window": 10.0, "open_seconds": 5.0, **settings})  # type: ignore[arg-type]
-    return Breakers(given, clock, lambda name, is_open: changes.append((name, is_open))), changes
+    values = BreakerSettings(**{"failures": 3, "window": 10.0, "open_seconds": 5.0, **settings})  # type: ignore[arg-type]
+    return Breakers(values, clock, lambda name, is_open: changes.append((name, is_open))), changes
 
 
 def test_failures_of_another_window_do_not_count() -> None:
     clock = Clock()
-    found, changes = breakers(clock)
+    result, changes = breakers(clock)
     for _ in range(2):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
     clock.passes(10.0)
     for _ in range(2):
-        found.record_failure(A, connection=False)
-    assert not changes and found.admit(A) == 0
-    found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
+    assert not changes and result.admit(A) == 0
+    result.record_failure(A, connection=False)
     assert changes == [(A, True)]
 
 
 def test_a_success_after_the_window_forgets_the_failures() -> None:
     clock = Clock()
-    found, changes = breakers(clock)
+    result, changes = breakers(clock)
     for _ in range(2):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
     clock.passes(10.0)
-    found.record_success(A)
-    assert not found._breakers
+    result.record_success(A)
+    assert not result._breakers
     for _ in range(2):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
     assert not changes
 
 
 def test_a_breaker_opens_is_probed_and_closes() -> None:
     clock = Clock()
-    found, changes = breakers(clock)
+    result, changes = breakers(clock)
     for _ in range(3):
-        assert found.admit(A) == 0
-        found.record_failure(A, connection=False)
+        assert result.admit(A) == 0
+        result.record_failure(A, connection=False)
     assert changes == [(A, True)]
-    assert found.admit(A) == 5.0
-    assert found.admit("another") == 0
+    assert result.admit(A) == 5.0
+    assert result.admit("another") == 0
     clock.passes(5)
-    assert found.admit(A) == 0  # the probe
-    assert found.admit(A) > 0  # one is enough
-    found.record_failure(A, connection=False)
-    assert found.admit(A) == 5.0
+    assert result.admit(A) == 0  # the probe
+    assert result.admit(A) > 0  # one is enough
+    result.record_failure(A, connection=False)
+    assert result.admit(A) == 5.0
     clock.passes(5)
-    assert found.admit(A) == 0
-    found.record_success(A)
+    assert result.admit(A) == 0
+    result.record_success(A)
     assert changes == [(A, True), (A, False)]
-    assert [found.admit(A) for _ in range(3)] == [0, 0, 0]
+    assert [result.admit(A) for _ in range(3)] == [0, 0, 0]
 
 
 def test_a_probe_that_says_nothing_gives_way_to_the_next() -> None:
     clock = Clock()
-    found, _ = breakers(clock)
+    result, _ = breakers(clock)
     for _ in range(3):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
     clock.passes(5)
-    assert found.admit(A) == 0
-    found.record_nothing(A)
-    assert found.admit(A) == 0
+    assert result.admit(A) == 0
+    result.record_nothing(A)
+    assert result.admit(A) == 0
 
 
 def test_the_way_is_for_all_models() -> None:
-    found, changes = breakers(Clock())
+    result, changes = breakers(Clock())
     for model in ("a", "b", "c"):
-        found.record_failure(model, connection=True)
+        result.record_failure(model, connection=True)
     assert changes == [(CONNECTION, True)]
-    assert found.admit("d") > 0
+    assert result.admit("d") > 0
 
 
 def test_an_answer_of_any_kind_says_that_the_way_is_open() -> None:
-    found, changes = breakers(Clock())
+    result, changes = breakers(Clock())
     for _ in range(4):
-        found.record_failure("a", connection=True)
-        found.record_failure("b", connection=False)
-        found.record_success("c")
+        result.record_failure("a", connection=True)
+        result.record_failure("b", connection=False)
+        result.record_success("c")
     assert [name for name, _ in changes] == ["b"]
 
 
 def test_few_failures_among_many_calls_do_not_open_it() -> None:
-    found, changes = breakers(Clock())
+    result, changes = breakers(Clock())
     for _ in range(50):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
         for _ in range(2):
-            found.record_success(A)
+            result.record_success(A)
     assert not changes
 
 
 def test_old_failures_do_not_count() -> None:
     clock = Clock()
-    found, changes = breakers(clock)
+    result, changes = breakers(clock)
     for _ in range(20):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
         clock.passes(6)
     assert not changes
 
 
 def test_late_news_of_calls_from_before_change_nothing() -> None:
     clock = Clock()
-    found, changes = breakers(clock)
+    result, changes = breakers(clock)
     for _ in range(3):
-        found.record_failure(A, connection=False)
-    found.record_success(A)
-    found.record_failure(A, connection=False)
-    assert found.admit(A) == 5.0 and len(changes) == 1
+        result.record_failure(A, connection=False)
+    result.record_success(A)
+    result.record_failure(A, connection=False)
+    assert result.admit(A) == 5.0 and len(changes) == 1
 
 
 def test_none_opens_when_they_are_off() -> None:
-    found, changes = breakers(Clock(), failures=0)
+    result, changes = breakers(Clock(), failures=0)
     for _ in range(100):
-        found.record_failure(A, connection=True)
-    assert not changes and found.admit(A) == 0
+        result.record_failure(A, connection=True)
+    assert not changes and result.admit(A) == 0
 
 
 def test_breakers_that_are_switched_off_close() -> None:
     """Else one that waits for its probe would wait for ever: nothing counts any more."""
     clock = Clock()
-    found, changes = breakers(clock)
+    result, changes = breakers(clock)
     for _ in range(3):
-        found.record_failure(A, connection=False)
+        result.record_failure(A, connection=False)
     clock.passes(5)
-    assert found.admit(A) == 0  # the probe
-    found.configure(BreakerSettings(failures=0))
-    found.record_failure(A, connection=False)
-    assert [found.admit(A) for _ in range(3)] == [0, 0, 0]
+    assert result.admit(A) == 0  # the probe
+    result.configure(BreakerSettings(failures=0))
+    result.record_failure(A, connection=False)
+    assert [result.admit(A) for _ in range(3)] == [0, 0, 0]
     assert changes == [(A, True), (A, False)]
 
 
 def test_breakers_are_bounded_and_forget_what_works() -> None:
-    found, _ = breakers(Clock(), failures=1)
-    found.record_failure("bad", connection=False)
-    found._settings = BreakerSettings(failures=5)
+    result, _ = breakers(Clock(), failures=1)
+    result.record_failure("bad", connection=False)
+    result._settings = BreakerSettings(failures=5)
     for number in range(3_000):
-        found.record_failure(f"model {number}", connection=False)
-    assert len(found._breakers) <= 1_001
-    assert found.admit("bad") > 0
+        result.record_failure(f"model {number}", connection=False)
+    assert len(result._breakers) <= 1_001
+    assert result.admit("bad") > 0
 
 
 # --- places -------------------------------------------------------------------------------------------------
 
 
-def places(**settings: float) -> ConcurrencyLimiter:
+def new_limiter(**settings: float) -> ConcurrencyLimiter:
     return ConcurrencyLimiter(ConcurrencySettings(**settings))  # type: ignore[arg-type]
 
 
-async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
+async def queued(limiter: ConcurrencyLimiter, *owners: str) -> list[str]:
     """These callers wait, one after the other; who got a place, in order, as one place is handed on and on."""
     served: list[str] = []
 
     async def one(owner: str) -> None:
-        await found.acquire(owner)
+        await limiter.acquire(owner)
         served.append(owner)
 
     tasks = [asyncio.create_task(one(owner)) for owner in owners]
     await asyncio.sleep(0)
     for number in range(len(owners)):
-        found.release(served[number - 1] if number else "first")
+        limiter.release(served[number - 1] if number else "first")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
@@ -625,70 +627,70 @@ async def queued(found: ConcurrencyLimiter, *owners: str) -> list[str]:
 
 def test_turns_rotate_among_callers() -> None:
     async def main() -> None:
-        found = places(max_in_flight=1)
-        assert found.try_acquire("first")
-        assert await queued(found, "a", "a", "a", "b", "c", "a", "b") == ["a", "b", "c", "a", "b", "a", "a"]
-        found.release("a")
-        assert (found.in_use, found.waiting) == (0, 0)
+        result = new_limiter(max_in_flight=1)
+        assert result.try_acquire("first")
+        assert await queued(result, "a", "a", "a", "b", "c", "a", "b") == ["a", "b", "c", "a", "b", "a", "a"]
+        result.release("a")
+        assert (result.in_use, result.waiting) == (0, 0)
 
     asyncio.run(main())
 
 
 def test_nobody_overtakes_those_who_wait() -> None:
     async def main() -> None:
-        found = places(max_in_flight=1)
-        assert found.try_acquire("first")
-        waiting = asyncio.create_task(found.acquire("a"))
+        result = new_limiter(max_in_flight=1)
+        assert result.try_acquire("first")
+        waiting = asyncio.create_task(result.acquire("a"))
         await asyncio.sleep(0)
-        assert not found.try_acquire("first")
-        found.release("first")
-        assert not found.try_acquire("first")
+        assert not result.try_acquire("first")
+        result.release("first")
+        assert not result.try_acquire("first")
         await waiting
-        found.release("a")
-        assert found.try_acquire("first")
+        result.release("a")
+        assert result.try_acquire("first")
 
     asyncio.run(main())
 
 
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
-        found = places(max_in_flight=1, queue_size=1)
-        assert found.try_acquire("first")
-        waiting = asyncio.create_task(found.acquire("a"))
+        result = new_limiter(max_in_flight=1, queue_size=1)
+        assert result.try_acquire("first")
+        waiting = asyncio.create_task(result.acquire("a"))
         await asyncio.sleep(0)
         with pytest.raises(UpstreamError) as caught:
-            await found.acquire("b")
+            await result.acquire("b")
         assert (caught.value.failure.status, caught.value.retry_after) == (503, "1")
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert (found.in_use, found.waiting) == (1, 0)
+        assert (result.in_use, result.waiting) == (1, 0)
 
     asyncio.run(main())
 
 
 def test_waiting_is_bounded() -> None:
     async def main() -> None:
-        found = places(max_in_flight=1, queue_timeout=0.0)
-        assert found.try_acquire("first")
+        result = new_limiter(max_in_flight=1, queue_timeout=0.0)
+        assert result.try_acquire("first")
         with pytest.raises(UpstreamError):
-            await found.acquire("a")
-        assert (found.in_use, found.waiting) == (1, 0)
-        found.release("first")
-        assert found.try_acquire("first")
+            await result.acquire("a")
+        assert (result.in_use, result.waiting) == (1, 0)
+        result.release("first")
+        assert result.try_acquire("first")
 
     asyncio.run(main())
 
 
 def test_more_places_are_for_those_who_wait_already() -> None:
     async def main() -> None:
-        places = ConcurrencyLimiter(ConcurrencySettings(max_in_flight=1, queue_size=5, queue_timeout=5))
-        await places.acquire("first")
-        waiting = [asyncio.create_task(places.acquire("x")) for _ in range(3)]
+        limiter = ConcurrencyLimiter(ConcurrencySettings(max_in_flight=1, queue_size=5, queue_timeout=5))
+        await limiter.acquire("first")
+        waiting = [asyncio.create_task(limiter.acquire("x")) for _ in range(3)]
         await asyncio.sleep(0)
-        places.configure(ConcurrencySettings(max_in_flight=3, queue_size=5, queue_timeout=5))
+        limiter.configure(ConcurrencySettings(max_in_flight=3, queue_size=5, queue_timeout=5))
         await asyncio.wait_for(asyncio.gather(*waiting[:2]), 1)
         assert not waiting[2].done()
-        places.release("first")
+        limiter.release("first")
         await asyncio.wait_for(waiting[2], 1)
 
     asyncio.run(main())
@@ -697,40 +699,40 @@ def test_more_places_are_for_those_who_wait_already() -> None:
 @pytest.mark.parametrize("first", ["leave", "cancel"])
 def test_a_place_is_not_lost_when_its_caller_leaves_in_that_moment(first: str) -> None:
     async def main() -> None:
-        found = places(max_in_flight=1)
-        assert found.try_acquire("first")
-        waiting = asyncio.create_task(found.acquire("a"))
+        result = new_limiter(max_in_flight=1)
+        assert result.try_acquire("first")
+        waiting = asyncio.create_task(result.acquire("a"))
         await asyncio.sleep(0)
         if first == "leave":
-            found.release("first")
+            result.release("first")
             waiting.cancel()
         else:
             waiting.cancel()
-            found.release("first")
+            result.release("first")
         await asyncio.gather(waiting, return_exceptions=True)
-        assert (found.in_use, found.waiting) == (0, 0)
-        assert found.try_acquire("first")
+        assert (result.in_use, result.waiting) == (0, 0)
+        assert result.try_acquire("first")
 
     asyncio.run(main())
 
 
 def test_all_who_wait_can_be_sent_away() -> None:
     async def main() -> None:
-        found = places(max_in_flight=1)
-        assert found.try_acquire("first")
-        waiting = [asyncio.create_task(found.acquire(owner)) for owner in "aab"]
+        result = new_limiter(max_in_flight=1)
+        assert result.try_acquire("first")
+        waiting = [asyncio.create_task(result.acquire(owner)) for owner in "aab"]
         await asyncio.sleep(0)
-        found.reject_waiters(shutdown_error())
+        result.reject_waiters(shutdown_error())
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(answer, UpstreamError) for answer in answers)
-        assert (found.in_use, found.waiting) == (1, 0)
+        assert (result.in_use, result.waiting) == (1, 0)
 
     asyncio.run(main())
 
 
 def test_nobody_has_all_slots_and_all_of_the_queue() -> None:
     async def main() -> None:
-        limiter = places(max_in_flight=10, queue_size=4, caller_share=0.5)
+        limiter = new_limiter(max_in_flight=10, queue_size=4, caller_share=0.5)
         assert [limiter.try_acquire("greedy") for _ in range(6)] == [True] * 5 + [False]
         waiting = [asyncio.create_task(limiter.acquire("greedy")) for _ in range(2)]
         await asyncio.sleep(0)

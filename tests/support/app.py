@@ -111,16 +111,16 @@ class Written(io.BytesIO):
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20.0) -> dict[str, Any]:
         """The first line that is wanted: it is written after the answer's last byte, so it may still come."""
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
 
         def there() -> bool:
-            found[:] = [line for line in self.lines if wanted(line)]
-            return bool(found)
+            results[:] = [line for line in self.lines if wanted(line)]
+            return bool(results)
 
         with self._changed:
             if not self._changed.wait_for(there, timeout):
                 raise TimeoutError(f"no such line within {timeout} s; there are {self.lines}")
-        return found[0]
+        return results[0]
 
     def line_of(self, request_id: str) -> dict[str, Any]:
         """The line of one request."""
@@ -130,8 +130,8 @@ class Written(io.BytesIO):
 class _AtOnce(Log):
     """Writes each line at once: a test that looks for one need not wait for others to come together."""
 
-    def request(self, *known: Any) -> None:
-        super().request(*known)
+    def request(self, *settings: Any) -> None:
+        super().request(*settings)
         self.flush()
 
 
@@ -159,10 +159,10 @@ class Gateway:
         """One request over a connection of its own. `headers` replace the bearer key and the content type."""
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        given = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+        values = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
-            for name, value in (given if headers is None else dict(headers)).items():
+            for name, value in (values if headers is None else dict(headers)).items():
                 connection.putheader(name, value)
             if data is not None:
                 connection.putheader("content-length", str(len(data)))
@@ -200,14 +200,14 @@ class Gateway:
     @contextmanager
     def client(self, key: str | None = None, **options: Any) -> Iterator[openai.OpenAI]:
         """The official SDK, without retries of its own."""
-        given: dict[str, Any] = {
+        values: dict[str, Any] = {
             "base_url": f"{self.url}/v1",
             "api_key": key or self.key,
             "max_retries": 0,
             "timeout": 30,
         }
         with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:  # loading certificates is slow
-            yield openai.OpenAI(**(given | options), http_client=http_client)
+            yield openai.OpenAI(**(values | options), http_client=http_client)
 
 
 @contextmanager
@@ -221,14 +221,16 @@ def gateway_over(
     log = Written()
     loops: list[asyncio.AbstractEventLoop] = []
     with tempfile.TemporaryDirectory() as folder:
-        given = {**ONCE, "database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
-        known = Settings(cohere_base_url=upstream, **given)
+        values = {**ONCE, "database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
+        documented = Settings(cohere_base_url=upstream, **values)
 
         def app() -> Any:
             loops.append(asyncio.get_running_loop())
-            return create_app(known, _AtOnce(True, log))
+            return create_app(documented, _AtOnce(True, log))
 
-        with serve(app, configure=lambda config: configure(config, known), graceful_timeout=graceful_timeout) as url:
+        with serve(
+            app, configure=lambda config: configure(config, documented), graceful_timeout=graceful_timeout
+        ) as url:
             yield Gateway(url, upstream, log, key, loops)
 
 
@@ -279,10 +281,10 @@ def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     # No list of models is kept, so that each request for it plays its own script.
-    given = {"models": Models(cache_seconds=0), **settings, "timeouts": timeouts or Timeouts()}
+    values = {"models": Models(cache_seconds=0), **settings, "timeouts": timeouts or Timeouts()}
     with (
         ScriptedUpstream(next_script).run_in_thread() as upstream,
-        gateway_over(upstream.url, key=key, **given) as gateway,
+        gateway_over(upstream.url, key=key, **values) as gateway,
     ):
         yield Stage(gateway, upstream, scripts)
 
@@ -325,8 +327,8 @@ CLOSED: dict[str, Any] = {"type": "content-end", "index": 0}
 
 def story(*pieces: str, ending: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """The events of an answer in words."""
-    said = [piece(text) for text in pieces or ("Hi", " there.")]
-    return [start(), opened(), *said, CLOSED, dict(ending or end())]
+    texts = [piece(text) for text in pieces or ("Hi", " there.")]
+    return [start(), opened(), *texts, CLOSED, dict(ending or end())]
 
 
 def streamed(*pieces: str) -> Script:

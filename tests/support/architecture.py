@@ -90,7 +90,7 @@ def paths(layers: Sequence[Sequence[str]], arrows: Sequence[tuple[str, str]]) ->
     return routes
 
 
-def places(layers: Sequence[Sequence[str]], routes: Sequence[Sequence[Node]]) -> dict[Node, float]:
+def positions(layers: Sequence[Sequence[str]], routes: Sequence[Sequence[Node]]) -> dict[Node, float]:
     """Returns the middle of every node, in pixels from the left."""
     rows: list[list[Node]] = [[(row, name) for name in names] for row, names in enumerate(reversed(layers))]
     neighbours: dict[Node, list[Node]] = {node: [] for row in rows for node in row}
@@ -152,7 +152,7 @@ def _spread(row: Sequence[Node], wanted: Mapping[Node, float], where: dict[Node,
 def picture(layers: Sequence[Sequence[str]], arrows: Iterable[tuple[str, str]], notes: Mapping[str, str]) -> str:
     """Returns the SVG. notes: a few words for a box, by its name."""
     routes = paths(layers, reduced(arrows))
-    where = places(layers, routes)
+    where = positions(layers, routes)
     width = round(max(MIN_WIDTH, *(middle + _half(node) for node, middle in where.items()))) + MARGIN
     height = TITLE + len(layers) * ROW + MARGIN
 

@@ -183,9 +183,9 @@ class Caller(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         end = 0
-        for found in NUMBER.finditer(self._received):
-            end = found.end()
-            self._watch.arrived(self._watch.streams[int(found[1])], int(found[2]))
+        for result in NUMBER.finditer(self._received):
+            end = result.end()
+            self._watch.arrived(self._watch.streams[int(result[1])], int(result[2]))
             self._flows.set()
         self._received = self._received[end:][-4096:]
 
@@ -263,8 +263,8 @@ async def _relay(request: bytes, reader: asyncio.StreamReader, writer: asyncio.S
     other_writer.write(request)
     ways = [asyncio.create_task(pass_on(reader, other_writer)), asyncio.create_task(pass_on(other_reader, writer))]
     await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    for way in ways:
-        way.cancel()
+    for direction in ways:
+        direction.cancel()
     await asyncio.gather(*ways, return_exceptions=True)
     other_writer.close()
 

@@ -215,8 +215,10 @@ def at(value: Any, path: str) -> Any:
 
 
 def _report(result: Result) -> str:
-    sent = "\n".join(f"{path} {json.dumps(request, ensure_ascii=False)[:3000]}" for path, request in result.upstream)
-    return f"answer: {result.seen.status} {result.seen.headers}\n{result.seen.data.decode()[:3000]}\nsent:\n{sent}"
+    sent_body = "\n".join(
+        f"{path} {json.dumps(request, ensure_ascii=False)[:3000]}" for path, request in result.upstream
+    )
+    return f"answer: {result.seen.status} {result.seen.headers}\n{result.seen.data.decode()[:3000]}\nsent:\n{sent_body}"
 
 
 # --- checks ----------------------------------------------------------------------------------------------------

@@ -75,10 +75,10 @@ class Process:
         self._reader.start()
         self.announced = self._announcement()
         self.announced_after = time.monotonic() - self.began
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.announced)
-        assert found, self.announced
-        self.url = found[0].removesuffix("/v1")
-        self.port = int(found[1])
+        match = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.announced)
+        assert match, self.announced
+        self.url = match[0].removesuffix("/v1")
+        self.port = int(match[1])
 
     def _announcement(self) -> str:
         text = b""
@@ -95,10 +95,10 @@ class Process:
         """Until so many processes of this one catch that signal. Linux tells, elsewhere the test is skipped."""
 
         def catches(child: str) -> bool:
-            place = Path("/proc") / child
-            if b"spawn_main" not in (place / "cmdline").read_bytes():
+            position = Path("/proc") / child
+            if b"spawn_main" not in (position / "cmdline").read_bytes():
                 return False  # multiprocessing's own
-            mask = re.search(r"SigCgt:\s*([0-9a-f]+)", (place / "status").read_text())
+            mask = re.search(r"SigCgt:\s*([0-9a-f]+)", (position / "status").read_text())
             return mask is not None and bool(int(mask[1], 16) >> (caught - 1) & 1)
 
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
@@ -135,13 +135,13 @@ class Process:
             pytest.skip("only Linux tells a process's memory so cheaply")
         total, pending = 0, [str(self.id)]
         while pending:
-            place = Path("/proc") / pending.pop()
+            position = Path("/proc") / pending.pop()
             try:
-                pending += (place / "task" / place.name / "children").read_text().split()
-                found = re.search(r"VmRSS:\s*(\d+) kB", (place / "status").read_text())
+                pending += (position / "task" / position.name / "children").read_text().split()
+                match = re.search(r"VmRSS:\s*(\d+) kB", (position / "status").read_text())
             except FileNotFoundError:
                 continue  # it has ended
-            total += int(found[1]) * 1024 if found else 0
+            total += int(match[1]) * 1024 if match else 0
         return total
 
     @property
@@ -200,7 +200,7 @@ class Process:
 
 def _listens(pid: int, port: int) -> bool:
     try:
-        files = {os.readlink(place) for place in Path(f"/proc/{pid}/fd").iterdir()}
+        files = {os.readlink(position) for position in Path(f"/proc/{pid}/fd").iterdir()}
     except OSError:
         return False
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -209,11 +209,11 @@ def _listens(pid: int, port: int) -> bool:
 
 @contextmanager
 def process(*arguments: str, program: Sequence[str] = ("-m", "gateway"), **environment: str) -> Iterator[Process]:
-    found = Process(*arguments, program=program, **environment)
+    server = Process(*arguments, program=program, **environment)
     try:
-        yield found
+        yield server
     finally:
-        found.close()
+        server.close()
 
 
 def awaited(condition: Callable[[], bool], seconds: float = 20.0) -> None:
