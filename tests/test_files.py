@@ -41,6 +41,13 @@ TEXTS: dict[str, tuple[dict[str, Any], str]] = {
     "a data URI": ({"file_data": f"data:text/plain;base64,{encoded(b'One')}"}, "One"),
     "a data URI with a charset": ({"file_data": f"data:text/csv;charset=utf-8;base64,{encoded(b'a,b')}"}, "a,b"),
     "a data URI that is not base64": ({"file_data": "data:text/plain,One"}, "One"),
+    "a data URI with escapes": ({"file_data": "data:text/plain,One%20%C3%A9"}, "One é"),
+    "base64 in lines": ({"file_data": f"data:text/plain;base64,{encoded(b'One')[:2]}\r\n{encoded(b'One')[2:]}"}, "One"),
+    "a charset of Japan's": (
+        {"file_data": f"data:text/plain;charset=Shift_JIS;base64,{encoded('日本'.encode('shift_jis'))}"},
+        "日本",
+    ),
+    "a text of Windows's": ({"file_data": f"data:text/csv;base64,{encoded(b'caf' + bytes([0xE9, 0x80]))}"}, "café€"),
     "base64 alone": ({"file_data": encoded(b"{}"), "filename": "a.json"}, 'File "a.json":\n\n{}'),
     "a type in the name": ({"file_data": encoded(b"x = 1"), "filename": "a.py"}, 'File "a.py":\n\nx = 1'),
     "json by its type": ({"file_data": f"data:application/ld+json;base64,{encoded(b'{}')}"}, "{}"),

@@ -538,6 +538,17 @@ ORDERS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
         [texts_of("go"), asks("a"), result("1", "a"), result("1", "a")],
         ["go", ["a"], ("a", "1")],
     ),
+    "two results of one call": (
+        [
+            texts_of("go"),
+            assistant(tool_calls=[call("a"), call("b")]),
+            result("1", "a"),
+            result("2", "b"),
+            texts_of("on"),
+            result("3", "a"),
+        ],
+        ["go", ["a", "b"], ("a", "1\n\n3"), ("b", "2"), "on"],
+    ),
     "a system message before the result": (
         [texts_of("go"), asks("a"), {"role": "system", "content": "Be quick."}, result("1", "a")],
         ["go", ["a"], ("a", "1"), f"{LATE_SYSTEM}\nBe quick."],

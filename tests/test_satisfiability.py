@@ -33,6 +33,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "a true that is no 1": (value({"type": "integer", "enum": [True]}), "'enum'"),
     "an enum out of range": (value({"enum": [1, 2], "minimum": 3}), "'enum'"),
     "an enum too short": (value({"enum": ["a"], "minLength": 2}), "'enum'"),
+    "an enum that the pattern excludes": (value({"enum": ["x"], "pattern": "^y$"}), "'enum'"),
     "minimum over maximum": (value({"type": "number", "minimum": 2, "maximum": 1}), "'minimum'"),
     "exclusive and equal": (value({"type": "number", "exclusiveMinimum": 1, "maximum": 1}), "'exclusiveMinimum'"),
     "no whole number between": (value({"type": "integer", "minimum": 1.2, "maximum": 1.8}), "'minimum'"),
@@ -44,6 +45,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         value({"type": "array", "minItems": 3, "uniqueItems": True, "items": {"enum": [1, 2]}}),
         "'minItems'",
     ),
+    "contains what is no item": (value({"type": "array", "items": STRING, "contains": INTEGER}), "'type'"),
     "contains what cannot be": (value({"type": "array", "contains": False}), "contains is false"),
     "minProperties over maxProperties": (value({"type": "object", "minProperties": 2, "maxProperties": 1}), "'minP"),
     "more properties than there are": (an_object({"a": STRING}, minProperties=2, additionalProperties=False), "'minP"),
@@ -61,6 +63,11 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "'required' at #/allOf/1",
     ),
     "no branch": (value({"anyOf": [{"enum": []}, False]}), "'anyOf' at #/properties/a"),
+    "every branch twice": (value({"oneOf": [STRING, STRING]}), "'oneOf' at #/properties/a"),
+    "required matches no pattern": (
+        an_object({}, "y1", additionalProperties=False, patternProperties={"^x": STRING}),
+        "'required' at #",
+    ),
     "no branch beside its type": (value({"type": "string", "oneOf": [INTEGER, {"type": "null"}]}), "'oneOf'"),
     "nothing but what is excluded": (value({"not": {}}), "'not' at #/properties/a"),
     "an end that never comes": ({**value({"$ref": "#/$defs/node"}), "$defs": {"node": NODE}}, "'$ref'"),
@@ -74,6 +81,12 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
 POSSIBLE: dict[str, dict[str, Any]] = {
     "required beyond the properties, others allowed": an_object({"a": STRING}, "zzz"),
     "a pattern may allow it": an_object({}, "x1", additionalProperties=False, patternProperties={"^x": STRING}),
+    "a pattern that is not checked may allow it": an_object(
+        {}, "y1", additionalProperties=False, patternProperties={"^(?=y)": STRING}
+    ),
+    "an enum that the pattern thins out": value({"enum": ["x", "y"], "pattern": "^y$"}),
+    "an item that is contained": value({"type": "array", "items": STRING, "contains": {"const": "x"}}),
+    "a branch that is there once": value({"oneOf": [INTEGER, STRING, INTEGER]}),
     "an impossible property that is not required": an_object({"a": False, "b": {"enum": []}}),
     "one type of two": value({"type": ["string", "integer"], "minLength": 3, "maxLength": 2}),
     "one branch of two": value({"anyOf": [False, STRING]}),

@@ -68,7 +68,7 @@ Part = InputText | PlainText | OutputText | Refusal | InputImage | InputFile | I
 
 class MessageItem(Struct, forbid_unknown_fields=True):
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Part]
+    content: str | list[Part] | None
     type: str | None = None
     id: str | None = None
     status: str | None = None

@@ -438,11 +438,13 @@ def _reader(
         reader.add(chat.SystemMessage(instructions), "instructions")
     for earlier in context.conversation.history:
         reader.read(msgspec.json.decode(earlier, type=list[Raw]), "history")
+    # Instructions are enough to begin with: an empty input beside them counts as nothing but a system message.
+    instructed = bool(instructions) and not context.conversation.history
     if isinstance(items, str):
-        if not items:
+        if not items and not instructed:
             raise InvalidField("input", "'input' must not be empty", "empty_string")
         items = [Raw(_encode({"role": "user", "content": items}))]
-    if not items and not context.conversation.history:
+    if not items and not instructed and not context.conversation.history:
         raise InvalidField("input", "'input' must not be empty", "empty_array")
     reader.read(items, "input")
     reader.finish()
@@ -505,6 +507,7 @@ _decode_state_fields = msgspec.json.Decoder(_StateFields).decode
 _decode_item = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_stored_fields = msgspec.json.Decoder(_StoredFields).decode
 _NULL, _MESSAGE, _REFERENCE = Raw(b"null"), Raw(b'"message"'), Raw(b'"item_reference"')
+_SHELL_OUTPUT = Raw(b'"local_shell_call_output"')
 _REQUEST_ITEM_ID = re.compile(r"item_(.+)_[0-9]+")
 """Matches the id that an item of a request is given if it has none."""
 
@@ -548,6 +551,11 @@ def _own_items(input: str | list[Raw] | None, response_id: str) -> tuple[_Items,
             own_id = msgspec.json.decode(item.get("id", _NULL))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return (), ()  # the translation will report it
+        if bytes(item.get("type", _NULL)) == bytes(_SHELL_OUTPUT) and own_id:
+            # Its id may be that of its call, and an id is stored once.
+            own_call = item.get("call_id", _NULL)
+            item["call_id"] = item["id"] if bytes(own_call) == bytes(_NULL) else own_call
+            own_id = None
         item_id = own_id or f"item_{response_id.removeprefix('resp_')}_{index}"
         kind = item.get("type", _NULL)
         if bytes(kind) == bytes(_NULL):

@@ -128,7 +128,9 @@ class InputReader:
             return
         item = decode_field(where, decoder, raw, self._notes)
         if item.id and name != "item_reference":
-            if item.id in self._seen and answer_id(item.id) and where.startswith("input"):
+            # The output of a local shell may have the id of its call.
+            own = answer_id(item.id) and name != "local_shell_call_output"
+            if item.id in self._seen and own and where.startswith("input"):
                 return  # our own item, sent again beside `previous_response_id`
             self._seen.add(item.id)
         _READ[type(item)](self, item, where)
@@ -146,18 +148,19 @@ class InputReader:
     # --- one method for each kind of item -------------------------------------------------------------------------
 
     def _message(self, item: openai.MessageItem, where: str) -> None:
+        content = item.content or ""
         if item.role == "assistant":
             turn = self._assistant(where)
             if turn.texts and not turn.calls:
                 # A second message without a call between them is another turn.
                 self._end_turn()
                 turn = self._assistant(where)
-            turn.texts.append(_text(item.content, f"{where}.content"))
+            turn.texts.append(_text(content, f"{where}.content"))
             return
         self._end_turn()
         if item.role == "user":
-            self.add(chat.UserMessage(_user_content(item.content, f"{where}.content")), where)
-        elif text := _text(item.content, f"{where}.content"):
+            self.add(chat.UserMessage(_user_content(content, f"{where}.content")), where)
+        elif text := _text(content, f"{where}.content"):
             self.add(chat.SystemMessage(text), where)
 
     def _reasoning(self, item: openai.ReasoningInput, where: str) -> None:
@@ -205,7 +208,8 @@ class InputReader:
         self._add_output(item.call_id, _json(item.output), where)
 
     def _local_shell_output(self, item: openai.LocalShellOutputItem, where: str) -> None:
-        call_id = item.call_id or self._call_ids.get(item.id or "", item.id or "")
+        call_id = item.call_id or item.id or ""
+        call_id = self._call_ids.get(call_id, call_id)
         self._add_output(call_id, item.output, where)
 
     def _apply_patch_output(self, item: openai.ApplyPatchOutputItem, where: str) -> None:

@@ -54,6 +54,17 @@ SIGNATURES: Mapping[str, str] = {
 }
 """How a file begins in base64: its type, where neither a data URI nor a name says it."""
 
+CHARSETS = frozenset(
+    {
+        *("us-ascii", "iso-8859-1", "iso-8859-2", "iso-8859-9", "iso-8859-15", "latin1"),
+        *("windows-1250", "windows-1251", "windows-1252", "windows-1254", "koi8-r", "utf-16le", "utf-16be"),
+        *("shift_jis", "euc-jp", "euc-kr", "gb2312", "gbk", "gb18030", "big5"),
+    }
+)
+"""Charsets beside UTF-8 that a data URI may name."""
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_CHARSET = re.compile(r";charset=\"?([\w.:-]+)", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
 
 
@@ -86,14 +97,14 @@ class FileTexts(Struct):
         return f'File "{name}":\n\n{content}' if name else content
 
     def _data(self, data: str, name: str, where: str) -> str:
-        kind, payload, encoded = _split(data, name, where)
+        kind, payload, encoding = _split(data, name, where)
         if kind in PARSED_TYPES:
             if len(payload) * 3 // 4 > MOST_PARSED_BYTES:
                 raise _too_large(where, MOST_PARSED_BYTES)
             return self._parse(f"data:{kind};base64,{payload}", where)
         if kind and not _is_text(kind):
             raise _unsupported(where, kind)
-        return _decoded(payload, encoded, where)
+        return _decoded(payload, encoding, kind, where)
 
     def _parse(self, uri: str, where: str) -> str:
         text = self._parsed.get(uri)
@@ -124,11 +135,24 @@ def _refuse_url(where: str) -> str:
     raise InvalidField(where, message, "unsupported_value")
 
 
-def _split(data: str, name: str, where: str) -> tuple[str, str, bool]:
-    """Return the media type (empty if unknown), the payload and whether that is base64."""
+class _Encoding(Struct, frozen=True):
+    """How a payload is written. charset: empty where nothing names one."""
+
+    base64: bool = True
+    charset: str = ""
+
+
+def _split(data: str, name: str, where: str) -> tuple[str, str, _Encoding]:
+    """Return the media type (empty if unknown), the payload and how it is written."""
     match = _DATA_URI.match(data)
     extension = _extension(name)
     payload = data[match.end() :] if match else data
+    encoding = _Encoding()
+    if match:
+        charset = _CHARSET.search(match[2])
+        encoding = _Encoding(bool(match[3]), charset[1].lower() if charset else "")
+    if encoding.base64:
+        payload = payload.replace("\r", "").replace("\n", "")  # MIME's lines
     kind = (match[1] or "").lower() if match else ""
     if kind in ("", "application/octet-stream"):
         kind = TYPES_BY_EXTENSION.get(extension, "") or next(
@@ -136,7 +160,7 @@ def _split(data: str, name: str, where: str) -> tuple[str, str, bool]:
         )
     if not kind and extension in OFFICE:
         raise _unsupported(where, f".{extension}")
-    return kind, payload, bool(match[3]) if match else True
+    return kind, payload, encoding
 
 
 def _extension(name: str) -> str:
@@ -147,21 +171,38 @@ def _is_text(kind: str) -> bool:
     return kind.startswith("text/") or kind in TEXT_TYPES or kind.endswith(("+json", "+xml"))
 
 
-def _decoded(payload: str, encoded: bool, where: str) -> str:
+def _decoded(payload: str, encoding: _Encoding, kind: str, where: str) -> str:
     """The text of a text file. Raises InvalidField if it is none."""
     if len(payload) > MOST_TEXT_BYTES * 4 // 3 + 4:
         raise _too_large(where, MOST_TEXT_BYTES)
     try:
-        data = base64.b64decode(payload, validate=True) if encoded else payload.encode()
+        data = base64.b64decode(payload, validate=True) if encoding.base64 else _unescaped(payload)
     except ValueError as error:
         raise InvalidField(where, f"Invalid '{where}': it must be base64 or a data URI") from error
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _unsupported(where, "this kind") from error
-    if "\0" in text:
-        raise _unsupported(where, "this kind")
+    text = _text(data, encoding.charset, kind)
+    if text is None or "\0" in text:
+        raise _unsupported(where)
     return text
+
+
+def _unescaped(payload: str) -> bytes:
+    return _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode()), payload.encode())
+
+
+def _text(data: bytes, charset: str, kind: str) -> str | None:
+    """Return the text of these bytes, None if they are none. Old programs write their texts in Windows-1252."""
+    marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    charsets = ["utf-16" if marked else "utf-8-sig"]
+    if charset in CHARSETS and not marked:
+        charsets = [charset]
+    elif _is_text(kind):
+        charsets.append("windows-1252")
+    for name in charsets:
+        try:
+            return data.decode(name)
+        except UnicodeDecodeError:
+            continue
+    return None
 
 
 def _missing(where: str) -> InvalidField:
@@ -169,8 +210,9 @@ def _missing(where: str) -> InvalidField:
     return InvalidField(where, message, "missing_required_parameter")
 
 
-def _unsupported(where: str, kind: str) -> InvalidField:
-    message = f"Files of type {kind} cannot be read here: text, PDF files and images of pages can"
+def _unsupported(where: str, kind: str = "") -> InvalidField:
+    which = f"Files of type {kind}" if kind else "Files of this kind"
+    message = f"{which} cannot be read here: text, PDF files and images of pages can"
     return InvalidField(where, message, "unsupported_value")
 
 

@@ -111,7 +111,7 @@ class MessageTranslator:
             return [cohere.SystemMessage(prompt), *turns] if prompt else turns
         if not prompt:
             raise InvalidField("messages", "'messages' holds nothing to answer", "empty_array")
-        self._notes.adjusted("messages", "system messages only", "a user turn")
+        self._notes.adjusted("input" if self._paths else "messages", "system messages only", "a user turn")
         return [cohere.UserMessage(prompt)]
 
     def _note_field(self, name: str) -> str:
@@ -236,13 +236,20 @@ class MessageTranslator:
         return calls
 
     def _results(self, messages: Sequence[openai.Message], results: Sequence[tuple[int, Call]]) -> list[cohere.Message]:
-        """The results of a turn's calls, and a user turn with their images, as a result cannot have any."""
-        turns: list[cohere.Message] = []
+        """The results of a turn's calls, and a user turn with their images, as a result cannot have any.
+
+        Cohere takes one result of a call: several are joined.
+        """
+        turns: dict[str, cohere.ToolMessage] = {}
         images: list[cohere.TextContent | cohere.ImageContent] = []
         for index, call in results:
             content: Any = getattr(messages[index], "content", None)
-            turns.append(self._result(call, content, index, images))
-        return [*turns, cohere.UserMessage(images)] if images else turns
+            result, earlier = self._result(call, content, index, images), turns.get(call.upstream_id)
+            if earlier is not None:
+                self._notes.emulated("results of one call", "they are joined")
+                result = _joined_results(earlier, result)
+            turns[call.upstream_id] = result
+        return [*turns.values(), cohere.UserMessage(images)] if images else [*turns.values()]
 
     def _result(
         self,
@@ -313,6 +320,15 @@ def _several_speakers(messages: Sequence[openai.Message]) -> frozenset[type]:
 
 def _joined(texts: Iterable[str | None]) -> str:
     return BLANK_LINE.join(text for text in texts if text)
+
+
+def _joined_results(first: cohere.ToolMessage, second: cohere.ToolMessage) -> cohere.ToolMessage:
+    if isinstance(first.content, str) and isinstance(second.content, str):
+        return cohere.ToolMessage(first.tool_call_id, BLANK_LINE.join((first.content, second.content)))
+    parts: list[cohere.TextContent | cohere.DocumentContent] = []
+    for content in (first.content, second.content):
+        parts += [cohere.TextContent(content)] if isinstance(content, str) else content
+    return cohere.ToolMessage(first.tool_call_id, parts)
 
 
 def _spoken_text(message: openai.AssistantMessage) -> str:

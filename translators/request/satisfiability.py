@@ -5,16 +5,22 @@ that is not looked at here never makes a schema impossible. The work is bounded.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from msgspec import Struct
+
+from translators.request.schema_validation import may_match
 
 MOST_STEPS = 2_000
 """Schemas, and pairs of them, that are looked at: some 20 ms. A schema that needs more is taken to be possible."""
 
 MOST_VALUES = 1_000
 """Values of an `enum` that are looked at."""
+
+MOST_PATTERNS = 4
+"""Regular expressions that one value or one name is held against."""
 
 DEEPEST = 100
 """Levels of values inside values."""
@@ -160,10 +166,14 @@ class _Search:
             inner = [(one, f"{part.path}/prefixItems/{index}") for index, one in enumerate(first[:least])]
             if least > len(first) and "items" in part.schema:
                 inner.append((part.schema["items"], f"{part.path}/items"))
+            together = [[one] for one in inner]
             if "contains" in part.schema and part.schema.get("minContains", 1) != 0:
-                inner.append((part.schema["contains"], f"{part.path}/contains"))
-            for schema, path in inner:
-                self.check([(schema, path)], references, depth + 1)
+                contained = [(part.schema["contains"], f"{part.path}/contains")]
+                if "items" in part.schema and not first:
+                    contained.append((part.schema["items"], f"{part.path}/items"))
+                together.append(contained)
+            for schemas in together:
+                self.check(schemas, references, depth + 1)
             items = part.schema.get("items")
             choice = items.get("enum") if isinstance(items, dict) and not first else None
             if part.schema.get("uniqueItems") is True and isinstance(choice, list) and least > len(choice):
@@ -174,9 +184,13 @@ class _Search:
         rest = [(_without_branches(other.schema), other.path) for other in parts]
         for keyword in ("anyOf", "oneOf"):
             branches = _list(part.schema, keyword)
+            self._spend(len(branches) if keyword == "oneOf" else 0)
+            repeated = _repeated(branches) if keyword == "oneOf" else frozenset()
             first: _Contradiction | None = None
             for index, branch in enumerate(branches):
                 try:
+                    if index in repeated:
+                        raise _Contradiction(f"#{index} is there twice, so that two hold or none")
                     self.check([(branch, f"{part.path}/{keyword}/{index}"), *rest], references, depth + 1)
                     break
                 except _Contradiction as found:
@@ -232,8 +246,11 @@ def _fits(value: Any, types: frozenset[str], parts: Sequence[_Part]) -> bool:
         low, high = _range(parts)
         return low.holds_below(value) and high.holds_above(value)
     if isinstance(value, str):
-        return all(len(value) >= one for _, one in _numbers(parts, "minLength")) and all(
-            len(value) <= one for _, one in _numbers(parts, "maxLength")
+        patterns = [part.schema["pattern"] for part in parts if isinstance(part.schema.get("pattern"), str)]
+        return (
+            all(len(value) >= one for _, one in _numbers(parts, "minLength"))
+            and all(len(value) <= one for _, one in _numbers(parts, "maxLength"))
+            and all(may_match(pattern, value) for pattern in patterns[:MOST_PATTERNS])
         )
     return True
 
@@ -330,8 +347,10 @@ def _required(parts: Sequence[_Part]) -> Iterator[tuple[str, str]]:
 
 def _permits(schema: Mapping[str, Any], name: str) -> bool:
     """Whether this schema lets an object have a property of this name."""
-    names = _only_names(schema)
-    return names is None or name in names
+    if schema.get("additionalProperties") is not False or name in _mapping(schema, "properties"):
+        return True
+    patterns = _mapping(schema, "patternProperties")
+    return len(patterns) > MOST_PATTERNS or any(may_match(pattern, name) for pattern in patterns)
 
 
 def _only_names(schema: Mapping[str, Any]) -> frozenset[str] | None:
@@ -342,8 +361,26 @@ def _only_names(schema: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(properties) if isinstance(properties, dict) else frozenset()
 
 
+def _repeated(branches: Sequence[Any]) -> frozenset[int]:
+    """The indexes of the branches that are there more than once, as far as they hold no schemas themselves."""
+    plain = [_plain(branch) for branch in branches]
+    counts = Counter(plain)
+    return frozenset(index for index, one in enumerate(plain) if one is not None and counts[one] > 1)
+
+
+def _plain(schema: Any) -> frozenset[Any] | None:
+    if not isinstance(schema, dict) or any(isinstance(value, dict | list) for value in schema.values()):
+        return None
+    return frozenset((key, type(value), value) for key, value in schema.items())
+
+
 def _without_branches(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf", "allOf", "$ref")}
+
+
+def _mapping(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
+    value = schema.get(keyword)
+    return value if isinstance(value, dict) else {}
 
 
 def _list(schema: Mapping[str, Any], keyword: str) -> list[Any]:

@@ -255,6 +255,12 @@ def unchecked_patterns(schema: Any) -> list[str]:
     return patterns
 
 
+def may_match(pattern: str, text: str) -> bool:
+    """Tells whether a text matches; True where RE2 cannot express the pattern."""
+    expression = _expression(pattern)
+    return expression is None or expression.search(text) is not None
+
+
 def _validator(encoded: bytes) -> Any:
     return _cached_validator(encoded) if len(encoded) <= _LARGEST_CACHED_SCHEMA else _new_validator(encoded)
 
@@ -359,9 +365,8 @@ def _unique_items(validator: Any, unique: Any, instance: Any, schema: Any) -> It
 
 def _matches(pattern: str, text: str) -> bool:
     """Tells whether a text matches; every text does where the pattern cannot be checked."""
-    expression = _expression(pattern)
     _spend(1 + len(text) // 256)
-    return expression is None or expression.search(text) is not None
+    return may_match(pattern, text)
 
 
 def _canonical(value: Any) -> Any:
