@@ -60,6 +60,10 @@ HOSTED_ITEMS = frozenset(
 """Items of tools that OpenAI runs itself: left out and noted, as their tools are."""
 
 
+_CUT = frozenset({"incomplete", "in_progress"})
+"""Statuses of a call that was cut: `apply_patch_call` has no `incomplete`."""
+
+
 class _Turn(Struct):
     """An assistant's turn, collected from its items."""
 
@@ -92,6 +96,7 @@ class InputReader:
         self._notes, self._context, self._tools = notes, context, tools or ResponsesTools(notes)
         self._turn: _Turn | None = None
         self._called: set[str] = set()
+        self._cut: dict[str, tuple[list[chat.ToolCall], chat.ToolCall, str]] = {}  # by call id: not answered yet
         self._call_ids: dict[str, str] = {}  # id of a local_shell_call -> its call id
         self._seen: set[str] = set()
 
@@ -103,6 +108,8 @@ class InputReader:
     def finish(self) -> None:
         """Ends the last turn."""
         self._end_turn()
+        for call_id in list(self._cut):
+            self._leave_out(call_id)
 
     def add(self, message: chat.Message, where: str) -> None:
         """Adds a message, made of the item at this path."""
@@ -176,29 +183,41 @@ class InputReader:
 
     def _function_call(self, item: openai.FunctionCallItem, where: str) -> None:
         tool = ClientTool("function", item.name, item.namespace or "")
-        self._add_call(item.call_id, tool, item.arguments, where)
+        self._add_call(item.call_id, tool, item.arguments, item.status, where)
 
     def _custom_call(self, item: openai.CustomCallItem, where: str) -> None:
         tool = ClientTool("custom", item.name, item.namespace or "")
-        self._add_call(item.call_id, tool, custom_arguments(item.input), where)
+        self._add_call(item.call_id, tool, custom_arguments(item.input), item.status, where)
 
     def _shell_call(self, item: openai.ShellCallItem, where: str) -> None:
-        self._add_call(item.call_id, ClientTool("shell", "shell"), _json(item.action), where)
+        self._add_call(item.call_id, ClientTool("shell", "shell"), _json(item.action), item.status, where)
 
     def _local_shell_call(self, item: openai.LocalShellCallItem, where: str) -> None:
         action = {key: value for key, value in item.action.items() if key != "type" and value is not None}
         if item.id:
             self._call_ids[item.id] = item.call_id
-        self._add_call(item.call_id, ClientTool("local_shell", "local_shell"), _json(action), where)
+        self._add_call(item.call_id, ClientTool("local_shell", "local_shell"), _json(action), item.status, where)
 
     def _apply_patch_call(self, item: openai.ApplyPatchCallItem, where: str) -> None:
-        self._add_call(item.call_id, ClientTool("apply_patch", "apply_patch"), _json(item.operation), where)
+        self._add_call(
+            item.call_id, ClientTool("apply_patch", "apply_patch"), _json(item.operation), item.status, where
+        )
 
-    def _add_call(self, call_id: str, tool: ClientTool, arguments: str, where: str) -> None:
+    def _add_call(self, call_id: str, tool: ClientTool, arguments: str, status: str | None, where: str) -> None:
         """Adds a call to the assistant's turn. Calls that are sent again are found where results meet their calls."""
         self._called.add(call_id)
-        function = chat.FunctionCall(self._tools.names.internal_name(tool), arguments)
-        self._assistant(where).calls.append(chat.ToolCall(function, call_id))
+        self._leave_out(call_id)
+        calls = self._assistant(where).calls
+        calls.append(chat.ToolCall(chat.FunctionCall(self._tools.names.internal_name(tool), arguments), call_id))
+        if status in _CUT:
+            self._cut[call_id] = calls, calls[-1], where
+
+    def _leave_out(self, call_id: str) -> None:
+        """Leaves out a call that was cut and has no result, which Cohere would ask for in every later request."""
+        if call_id in self._cut:
+            calls, cut, where = self._cut.pop(call_id)
+            calls[:] = [call for call in calls if call is not cut]
+            self._notes.ignored("tool_calls", "a call that was cut, without a result", where)
 
     def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
         content = item.output if isinstance(item.output, str) else _output_content(item.output, f"{where}.output")
@@ -221,6 +240,7 @@ class InputReader:
         self._end_turn()
         if call_id not in self._called:
             raise InvalidField(f"{where}.call_id", f"No earlier tool call has the call_id '{call_id}'")
+        self._cut.pop(call_id, None)
         self.add(chat.ToolMessage(call_id, content), where)
 
     def _add_tools(self, item: openai.ToolsItem, where: str) -> None:

@@ -222,6 +222,8 @@ class MessageTranslator:
         calls: list[cohere.ToolCall] = []
         for call in pairs:
             arguments = _arguments(call.function.arguments)
+            if not call.function.arguments and not call.results:
+                arguments = None  # cut before the first of them
             if arguments is None:
                 if not call.results:
                     # Nothing answers it: Cohere would refuse every later request.
