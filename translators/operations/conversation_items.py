@@ -51,6 +51,9 @@ def _parse_item(raw: Raw, path: str, notes: Notes, new_id: Callable[[], str]) ->
         message = f"Invalid '{path}.id': up to 128 letters, digits and any of . _ : = + ~ - are allowed"
         raise InvalidField(f"{path}.id", message)
     kind = item.get("type") or "message"
+    if kind == "local_shell_call_output" and not item.get("call_id"):
+        # Its id is that of its call, and an id is stored once.
+        item, id = {**item, "call_id": id}, None
     id = id or f"{'msg' if kind == 'message' else 'item'}_{new_id()}"
     return _complete({**item, "type": kind, "id": id})
 
