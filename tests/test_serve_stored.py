@@ -552,7 +552,8 @@ def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI
     connection = http.client.HTTPConnection(*gateway.address, timeout=30)
     try:
         for _ in range(2):
-            connection.request("POST", f"/v1/responses/{response.id}/cancel", b'{"why":"not"}')
+            path, headers = f"/v1/responses/{response.id}/cancel", {"content-type": "application/json"}
+            connection.request("POST", path, b'{"why":"not"}', headers)
             answer = connection.getresponse()
             assert answer.status == 400 and b"synchronous" in answer.read()
     finally:
