@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -25,25 +26,26 @@ def test_a_hundred_streams_flow() -> None:
 
 def test_a_server_that_stands_still_is_noticed() -> None:
     with bystanders(streams=FEW) as others:
+        (worker,) = others.server.workers
         with others.watch() as seen:
-            others.server.signal(signal.SIGSTOP)
+            os.kill(worker, signal.SIGSTOP)
             time.sleep(1.0)
-            others.server.signal(signal.SIGCONT)
+            os.kill(worker, signal.SIGCONT)
             time.sleep(0.5)
         assert seen.longest_delay > 1.0 - 2 * INTERVAL
         with others.watch() as seen:
-            others.server.signal(signal.SIGSTOP)
+            os.kill(worker, signal.SIGSTOP)
             time.sleep(1.0)
         assert seen.longest_delay > 1.0 - 2 * INTERVAL, "what has not arrived yet counts"
-        others.server.signal(signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
 
 
 def test_a_server_that_dies_is_noticed() -> None:
     with bystanders(streams=FEW) as others:
         with others.watch() as seen:
-            others.server.signal(signal.SIGKILL)
-            others.server.ends()
-            time.sleep(0.5)
+            (worker,) = others.server.workers
+            os.kill(worker, signal.SIGKILL)
+            time.sleep(1.0)
         assert seen.broken == FEW
 
 

@@ -93,6 +93,7 @@ POSSIBLE: dict[str, dict[str, Any]] = {
     "equal bounds": value({"type": "integer", "minimum": 1, "maximum": 1}),
     "1.0 is an integer": value({"type": "integer", "enum": [1.0]}),
     "number and integer": value({"allOf": [{"type": "number"}, INTEGER]}),
+    "one reference twice": {**value({"allOf": [{"$ref": "#/$defs/a"}] * 2}), "$defs": {"a": STRING}},
     "a list that may be empty": value({"type": "array", "items": False}),
     "a list of nodes that may end": {
         **value({"$ref": "#/$defs/node"}),

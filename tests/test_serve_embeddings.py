@@ -246,7 +246,7 @@ kinds = st.sampled_from(["text", "tokens", "image", "both"])
 
 
 @property_of(15)
-@given(given_=st.lists(kinds, min_size=1, max_size=130), model=st.sampled_from([V4, V3]))
+@given(value=st.lists(kinds, min_size=1, max_size=130), model=st.sampled_from([V4, V3]))
 def test_any_list_comes_back_as_one_by_one(demo: Gateway, value: Sequence[str], model: str) -> None:
     results: list[Any] = []
     for position, kind in enumerate(value):

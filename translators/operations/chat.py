@@ -133,6 +133,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
     legacy = bool(fields.get("functions")) and not fields.get("tools")
+    model = required(reading, "model")
     if "service_tier" in fields:
         apply_service_tier(reading, notes)
     names = ClientTools()
@@ -150,7 +151,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     if "guided_json" in fields:
         response_format = guided_json(response_format, fields["guided_json"], notes)
     options = ChatOptions(
-        model=required(reading, "model"),
+        model=model,
         messages=apply_context(messages, fields["reasoning"], notes) if "reasoning" in fields else messages,
         functions=functions,
         function_places=paths,

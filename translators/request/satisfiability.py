@@ -93,10 +93,12 @@ class _Search:
         if isinstance(reference, str) and reference.startswith("#"):
             if reference in references:
                 raise _Contradiction(f"'$ref' at {path} requires {reference} inside itself without end")
+            references |= {reference}
             followed = frozenset({reference})
-            followed |= self._expand(self._resolve(reference), reference, references | followed, parts)
+            followed |= self._expand(self._resolve(reference), reference, references, parts)
         for index, one in enumerate(_list(schema, "allOf")):
-            followed |= self._expand(one, f"{path}/allOf/{index}", references | followed, parts)
+            # What a sibling refers to is no circle.
+            followed |= self._expand(one, f"{path}/allOf/{index}", references, parts)
         return followed
 
     def _spend(self, steps: int) -> None:
