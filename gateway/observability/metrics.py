@@ -175,9 +175,7 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text of `/metrics`; with several workers, of all of them."""
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-            return generate_latest(registry)
+            return _of_all_workers()
         return generate_latest(self._registry)
 
 
@@ -191,3 +189,22 @@ class _Series:
         self.upstream = metrics.upstream.labels(operation)
         self.input_tokens = metrics.tokens.labels(operation, model, "input")
         self.output_tokens = metrics.tokens.labels(operation, model, "output")
+
+
+_READS = 5
+
+
+def _of_all_workers() -> bytes:
+    """Returns the metrics in the files of all workers. Those of a worker that has died go while they are read."""
+    for _ in range(_READS - 1):
+        try:
+            return _read_all_workers()
+        except OSError:
+            continue
+    return _read_all_workers()
+
+
+def _read_all_workers() -> bytes:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -150,7 +150,12 @@ class Process:
         children = Path(f"/proc/{self.id}/task/{self.id}/children")
         if not children.exists():
             pytest.skip("only Linux tells whose child a process is")
-        return [child for child in map(int, children.read_text().split()) if _listens(child, self.port)]
+        deadline = time.monotonic() + 5
+        while True:  # what /proc tells while processes come and go is not always whole
+            listening = [child for child in map(int, children.read_text().split()) if _listens(child, self.port)]
+            if listening or time.monotonic() > deadline:
+                return listening
+            time.sleep(0.05)
 
     @property
     def running(self) -> bool:
