@@ -120,11 +120,11 @@ class RequestHandler(Responder):
                     replacement = await self._reworded(translation, error.failure)
                     replacement = replacement or await self._retried(translation, error, admission)
                     replacement = replacement or await self._fallback(translation, error)
-                    if replacement is None and sink.committed:
+                    if replacement is None:
+                        if not sink.committed:
+                            raise
                         await self._end_in_band(translation, error.failure, sink)
                         return
-                    if replacement is None:
-                        raise
                     translation = replacement
 
     async def _end_in_band(self, translation: Translation, failure: Failure, sink: ResponseSink) -> None:

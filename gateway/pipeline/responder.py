@@ -7,6 +7,7 @@ stream is in `streaming.py`; what is done about a call that failed, in `handler.
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 from gateway.errors import AnswerRefused
 from gateway.pipeline import cached_response
@@ -18,6 +19,8 @@ from gateway.pipeline.services import Services
 from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
 from translators.core.contracts import Preliminary, Stream, TranslatedResponse, Translation, UpstreamRequest
 from translators.core.errors import AnswerFailed, Failure
+
+T = TypeVar("T")
 
 
 class Responder:
@@ -37,8 +40,14 @@ class Responder:
     async def complete(self, preliminary: Preliminary, admission: Admission) -> Translation:
         """Makes the call that comes before a translation's own. Returns the complete translation."""
         bodies = await self._bodies(preliminary, admission)
-        owner = admission.record.principal.owner
-        return await self.services.offload.run(owner, sum(map(len, bodies)), preliminary.continue_with, bodies)
+        return await self._read(admission, bodies, preliminary.continue_with, bodies)
+
+    async def _read(
+        self, admission: Admission, bodies: Sequence[bytes], function: Callable[..., T], *arguments: Any
+    ) -> T:
+        """Returns what a function makes of Cohere's responses, which may take long."""
+        owner, size = admission.record.principal.owner, sum(map(len, bodies))
+        return await self.services.offload.run(owner, size, function, *arguments)
 
     # --- whole ---------------------------------------------------------------------------------------------
 
@@ -72,8 +81,7 @@ class Responder:
     async def _translate_response(
         self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
     ) -> TranslatedResponse:
-        owner = admission.record.principal.owner
-        return await self.services.offload.run(owner, sum(map(len, bodies)), translation.translate_response, bodies)
+        return await self._read(admission, bodies, translation.translate_response, bodies)
 
     async def _bodies(self, translation: UpstreamRequest, admission: Admission) -> list[bytes]:
         """Returns Cohere's whole responses to all bodies of a translation, called at once."""
@@ -127,8 +135,7 @@ class Responder:
     async def _as_stream(
         self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
     ) -> tuple[Stream, list[bytes]]:
-        owner = admission.record.principal.owner
-        return await self.services.offload.run(owner, sum(map(len, bodies)), _as_stream, translation, bodies)
+        return await self._read(admission, bodies, _as_stream, translation, bodies)
 
     async def _cached_stream(
         self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
@@ -194,9 +201,8 @@ class Responder:
     async def _replayed(
         self, translation: Translation, admission: Admission, recordings: Sequence[bytes]
     ) -> tuple[Stream, list[bytes]]:
-        owner, replay = admission.record.principal.owner, cached_response.replayed
-        size = sum(map(len, recordings))
-        return cached_response.unfailed(*await self.services.offload.run(owner, size, replay, translation, recordings))
+        replayed = await self._read(admission, recordings, cached_response.replayed, translation, recordings)
+        return cached_response.unfailed(*replayed)
 
     async def _save_final(self, stream: Stream) -> None:
         if self.save is not None:
