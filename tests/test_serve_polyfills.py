@@ -374,15 +374,6 @@ def test_one_that_calls_nothing_twice_is_passed_on_with_a_note(path: str) -> Non
         assert DISOBEYED in seen.headers["x-gateway-notes"]
 
 
-@pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_what_streams_is_passed_on_as_it_comes(path: str) -> None:
-    """The caller has seen the answer by the time that it is known to have no call."""
-    with stage() as on:
-        on.plays(event_stream(transcript(*story("I will not."))))
-        seen = must_call(on, path, stream=True)
-        assert seen.status == 200 and b"I will not." in seen.data and len(cohere_requests(on)) == 1
-
-
 @pytest.mark.parametrize("finish", ["MAX_TOKENS", "COMPLETE"])
 def test_an_answer_that_was_cut_short_might_have_called(finish: str) -> None:
     with stage() as on:

@@ -60,9 +60,18 @@ def requests() -> dict[str, dict[str, Any]]:
             "messages": HISTORY,
             "model": R,
         },
-        "a named tool beside a history of others": {**named, "tools": [tool(), tool("new")], "messages": HISTORY},
+        NAMED: {**named, "tools": [tool(), tool("new")], "messages": HISTORY},
+        "a strict schema beside tools": {"response_format": SCHEMA, "tools": [tool()]},
+        "two strict schemas beside tools": {"response_format": SCHEMA, "tools": [tool()], "n": 2},
         "two choices": {"response_format": SCHEMA, "documents": DOCUMENTS, "n": 2},
+        REQUIRED: {"tool_choice": "required", "tools": [tool("new")], "model": REASONER},
+        REQUIRED_BY_NAME: {**named, "tools": [tool(), tool("new")], "model": REASONER},
     }
+
+
+NAMED = "a named tool beside a history of others"
+REQUIRED = "a call on a model that cannot be made to call"
+REQUIRED_BY_NAME = "a named tool on a model that cannot be made to call"
 
 
 ATTEMPTS: dict[str, tuple[Script, ...]] = {
@@ -78,10 +87,18 @@ CALLED: dict[str, tuple[Script, ...]] = {
     "obeyed the second time": (calls("look"), calls("new")),
     "never obeyed": (calls("look"), calls("look")),
 }
+UNCALLED: dict[str, tuple[Script, ...]] = {
+    "obeyed at once": (calls("new"),),
+    "obeyed the second time": (BAD, calls("new")),
+    "never obeyed": (BAD, answered("No.")),
+    "refused the second time": ATTEMPTS["refused the second time"],
+    "cut short": (answered("I lo", finish="MAX_TOKENS"),),
+}
+OUTCOMES = {NAMED: CALLED, REQUIRED: UNCALLED, REQUIRED_BY_NAME: UNCALLED}
 LAW = [
     (name, kind, case, outcome)
     for name, case in requests().items()
-    for kind, outcome in (CALLED if "tool_choice" in case and name.startswith("a named") else ATTEMPTS).items()
+    for kind, outcome in OUTCOMES.get(name, ATTEMPTS).items()
     if case.get("n", 1) == 1 or kind in ("obeyed at once", "never obeyed")  # scripts come in turn: two calls at once
 ]
 

@@ -99,7 +99,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
     # The second attempt is buffered because the first was: Cohere must not be asked to stream what is read whole.
-    buffered = attempt > 1 or bool(plan.only) or format_plan.instructed or format_plan.unenforced
+    buffered = attempt > 1 or bool(plan.only) or plan.must_call or format_plan.instructed or format_plan.unenforced
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     instructions = [*plan.instructions, *format_plan.instructions]
@@ -121,7 +121,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         raise UnparsedFiles(tuple(files.unparsed))
     if options.choices > 1:
         notes.emulated("n", f"{options.choices} parallel calls to Cohere")
-    again = plan.must_call and attempt == 1 and not request.stream
+    again = plan.must_call and attempt == 1
     transforms = (
         *rules.must_call(plan, again),
         *format_plan.transforms,

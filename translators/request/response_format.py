@@ -43,7 +43,8 @@ class FormatPlan(Struct, frozen=True):
     """How the wish is fulfilled. tool: the tool that stands for the answer; transforms: in their order.
 
     enforceable: the model was only told, and if it did not listen, Cohere can be made to compile the schema.
-    instructed: it was only told. unenforced: Cohere compiles a part of the schema only, and all of it was promised.
+    instructed: it was only told. unenforced: all of the schema was promised, and Cohere compiles a part of it or
+    nothing.
     """
 
     response_format: cohere.ResponseFormat | UnsetType = UNSET
@@ -238,7 +239,7 @@ def _by_tool(schema: dict[str, Any], wish: _Wish, reserved_names: Collection[str
         *unwrap,
         *_checks(wish),
     )
-    return FormatPlan(tool=tool, transforms=transforms, checked=wish.strict)
+    return FormatPlan(tool=tool, transforms=transforms, checked=wish.strict, unenforced=wish.strict)
 
 
 def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:
