@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.errors", "gateway.settings"),
     ("gateway.auth",),
     ("gateway.observability",),
-    ("gateway.http", "gateway.state", "gateway.upstream"),
+    ("gateway.http", "gateway.state", "gateway.upstream", "gateway.ledger"),
     ("gateway.pipeline",),
     ("gateway.endpoints",),
     ("gateway.reload",),

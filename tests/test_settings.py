@@ -83,7 +83,12 @@ def test_every_setting_comes_from_its_variables(line: Any) -> None:
         default = getattr(default, part)
     samples = {bool: "true", int: "7", float: "7.5", list: "x, y", dict: '{"a": "b"}', str: "x"}
     text = samples[type(default)]
-    text = {"cohere_base_url": "https://x.example", "cors_origins": "https://x, https://y"}.get(line.path, text)
+    special = {
+        "cohere_base_url": "https://x.example",
+        "cors_origins": "https://x, https://y",
+        "prices": '{"a": {"input": 1}}',
+    }
+    text = special.get(line.path, text)
     text = next((word for word in words(line.path) if word != default), text)
     if default is True:
         text = "false"

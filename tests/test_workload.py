@@ -51,6 +51,22 @@ def test_workload(operation: str, fields: dict[str, Any], expected: tuple[str, i
     assert result.prompt_bytes == request
 
 
+@pytest.mark.parametrize(
+    ("operation", "fields", "expected"),
+    [
+        ("chat", {"model": A, "messages": HELLO, "n": 3}, (3, 0, 1)),
+        ("embeddings", {"model": "embed-v4.0", "input": ["a"] * 97}, (2, 0, 1)),
+        ("embeddings", {"model": "embed-v4.0", "images": ["data:image/png;base64,AAAA"]}, (1, 1, 1)),
+        ("rerank", {"model": "rerank-v3.5", "query": "q", "documents": ["d"] * 100}, (1, 0, 1)),
+        ("rerank", {"model": "rerank-v3.5", "query": "q", "documents": ["d"] * 101}, (1, 0, 2)),
+        ("rerank", {"model": "rerank-v3.5", "query": "q", "documents": ["d" * 2_000] * 51}, (1, 0, 2)),
+    ],
+)
+def test_calls_images_and_searches(operation: str, fields: dict[str, Any], expected: tuple[int, int, int]) -> None:
+    result, _ = workload(operation, **fields)
+    assert (result.calls, result.images, result.searches) == expected
+
+
 def test_a_recording_has_no_text() -> None:
     model = "cohere-transcribe-03-2026"
     result, _ = workload("transcription", model=model, language="en", user="a")
@@ -62,5 +78,6 @@ def test_images_are_no_text() -> None:
     content = [{"type": "text", "text": "What is this?"}, image]
     result, _ = workload("chat", model=V, messages=[{"role": "user", "content": content}])
     assert 0 < result.prompt_bytes < 1_000
+    assert result.images == 1
     result, _ = workload("embeddings", model="embed-v4.0", images=[image["image_url"]["url"]])  # type: ignore[index]
     assert result.prompt_bytes == 0

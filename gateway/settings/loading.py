@@ -120,6 +120,7 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
 
 
 _OBJECTS: tuple[tuple[str, str, Any], ...] = (
+    ("", "prices", dict[str, Any]),
     ("models", "aliases", dict[str, str]),
     ("models", "fallbacks", dict[str, list[str] | str]),
     ("upstream", "headers", dict[str, str]),
@@ -137,13 +138,13 @@ def _parse(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(keys, str):
         values["cohere_api_key"] = _split(keys)
     for table, key, kind in _OBJECTS:
-        within = values.get(table)
+        within = values.get(table) if table else values
         written = within.get(key) if isinstance(within, dict) else None
         if isinstance(within, dict) and isinstance(written, str):
             try:
                 within[key] = msgspec.json.decode(written, type=kind)
             except msgspec.DecodeError as error:
-                raise SettingError(f"{table}.{key}: must be a JSON object: {error}") from error
+                raise SettingError(f"{table and f'{table}.'}{key}: must be a JSON object: {error}") from error
     models = values.get("models")
     fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
     if isinstance(models, dict) and isinstance(fallbacks, dict):

@@ -174,6 +174,29 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+_DOLLARS = Meta(ge=0, le=1_000_000)
+
+
+class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """US dollars for a model's units: tokens by the million, everything else each. None: unknown, not free.
+
+    cached: input tokens that Cohere had in its cache; without it they cost what input costs. source, date: where the
+    price was read, and when.
+    """
+
+    input: Annotated[float, _DOLLARS] | None = None
+    output: Annotated[float, _DOLLARS] | None = None
+    cached: Annotated[float, _DOLLARS] | None = None
+    search: Annotated[float, _DOLLARS] | None = None
+    image: Annotated[float, _DOLLARS] | None = None
+    image_tokens: Annotated[float, _DOLLARS] | None = None
+    page: Annotated[float, _DOLLARS] | None = None
+    classification: Annotated[float, _DOLLARS] | None = None
+    audio_second: Annotated[float, _DOLLARS] | None = None
+    source: str | None = None
+    date: str | None = None
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -266,6 +289,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         _about("seconds of silence after which a stream gets a comment, to keep the connection open; 0 sends none"),
         Meta(ge=0),
     ] = 15.0
+    prices: Annotated[
+        dict[str, ModelPrice],
+        _about(
+            'your prices, by Cohere\'s id of the model, above the packaged ones: `[prices."command-a-03-2025"]` with '
+            "`input`, `output` and `cached` in US dollars per million tokens"
+        ),
+    ] = {}
     log: Annotated[Literal["json", "off"], _about("the log on standard error, one line for each request")] = "json"
     timeouts: Timeouts = Timeouts()
     models: Models = Models()

@@ -120,13 +120,17 @@ class Workload(Struct, frozen=True):
 
     model: Cohere's id. prompt_bytes: of the texts sent, over all parallel calls, without images and recordings.
     max_tokens: the most that may be generated over all parallel calls, None where the caller set no bound.
-    end_user: the caller's `user` or `safety_identifier`, empty without one.
+    end_user: the caller's `user` or `safety_identifier`, empty without one. calls: to Cohere, all parts together.
+    images: of all calls. searches: queries times hundreds of documents, begun ones included, as rerank is billed.
     """
 
     model: str
     prompt_bytes: int = 0
     max_tokens: int | None = None
     end_user: str = ""
+    calls: int = 1
+    images: int = 0
+    searches: int = 1
 
 
 class UsageTotals(Struct, frozen=True):

@@ -90,7 +90,9 @@ class EmbeddingsRequest(Struct, frozen=True):
                 "input", f"{len(vectors_known) - len(missing)} of {len(vectors_known)} inputs from the cache"
             )
         entries = parts(missing, [self.inputs[index] for index in missing], self.model_row)
-        return replace(self, vectors_known=vectors_known, parts=entries, bodies=tuple(map(self.body, entries)))
+        bodies = tuple(map(self.body, entries))
+        workload = _workload(self.workload, entries, bodies)
+        return replace(self, vectors_known=vectors_known, parts=entries, bodies=bodies, workload=workload)
 
     def cache_entries(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
         entries, _ = vectors(self.vectors_known, self.parts, bodies, self.view)
@@ -150,11 +152,17 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     second = partial(request, body, context, True) if "base64" in view.upstream_types else None
     vectors_known: list[Vector | None] = [None] * len(inputs)
     bodies, names = tuple(map(body_of, calls)), frozenset(fields)
-    prompt_bytes = sum(len(body) for part, body in zip(calls, bodies, strict=True) if part.field == "texts")
-    workload = Workload(model, prompt_bytes, None, reading.end_user)
+    workload = _workload(Workload(model, end_user=reading.end_user), calls, bodies)
     return EmbeddingsRequest(
         bodies, model, notes, inputs, vectors_known, calls, model_row, body_of, view, names, workload, second
     )
+
+
+def _workload(workload: Workload, calls: Sequence[Part], bodies: Sequence[bytes]) -> Workload:
+    """The workload of these calls. Inputs that are more than text count as an image each."""
+    prompt_bytes = sum(len(body) for part, body in zip(calls, bodies, strict=True) if part.field == "texts")
+    images = sum(len(part.values) for part in calls if part.field != "texts")
+    return replace(workload, prompt_bytes=prompt_bytes, calls=len(calls), images=images)
 
 
 def _types(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -41,6 +41,12 @@ FIELDS: tuple[Field, ...] = (
 
 TABLE = FieldTable(FIELDS, {"top_k": "top_n"})
 
+DOCUMENTS_PER_SEARCH = 100
+CHUNK_CHARACTERS = 2_000
+"""Cohere bills a search for a query with 100 documents, and cuts a document of more than 510 tokens into several
+(docs/cohere-api.md#rerank). Characters stand for tokens in an estimate.
+"""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -124,7 +130,8 @@ def request(body: bytes, context: Context) -> RerankTranslation:
         notes.emulated("return_documents", "added by the gateway")
     rerank_request = cohere.RerankRequest(model, query, texts, **reading.upstream_fields)
     bodies = (with_extra(cohere.encode_request(rerank_request), reading.extra),)
-    workload = Workload(model, len(bodies[0]), None, reading.end_user)
+    searches = -(-sum(1 + len(text) // CHUNK_CHARACTERS for text in texts) // DOCUMENTS_PER_SEARCH)
+    workload = Workload(model, len(bodies[0]), None, reading.end_user, searches=searches)
     return RerankTranslation(bodies, model, notes, requested_model, documents, returned, context, workload)
 
 

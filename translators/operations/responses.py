@@ -368,7 +368,7 @@ def _prewarmed(reading: Reading, context: Context, notes: Notes) -> ResponsesTra
         reading.fields.get("stream", False),
         notes,
         ResponsesView(initial_response(reading, context), context),
-        Workload(model, end_user=reading.end_user),
+        Workload(model, end_user=reading.end_user, calls=0),
         False,
         buffered=True,
         stream_type=PreparedStream,

@@ -82,10 +82,11 @@ class UpstreamChat(Struct, frozen=True):
     repeatable: bool
     prompt_bytes: int
     max_tokens: int | None
+    images: int
 
     def workload(self, end_user: str) -> Workload:
         """Return what these requests ask of Cohere."""
-        return Workload(self.model, self.prompt_bytes, self.max_tokens, end_user)
+        return Workload(self.model, self.prompt_bytes, self.max_tokens, end_user, len(self.bodies), self.images)
 
 
 def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) -> UpstreamChat:
@@ -138,6 +139,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         repeatable=options.upstream_fields.get("temperature") == 0,
         prompt_bytes=sum(map(len, bodies)) - conversation.image_bytes * len(bodies),
         max_tokens=None if max_tokens is UNSET else max_tokens * len(bodies),
+        images=conversation.images * len(bodies),
     )
 
 

@@ -51,7 +51,7 @@ _WITHOUT_CALLS = (openai.UserMessage, openai.SystemMessage, openai.DeveloperMess
 class MessageTranslator:
     """Translates one history.
 
-    paths: of each message in the caller's request, for notes. image_bytes: of the URLs of all images that are sent.
+    paths: of each message in the caller's request, for notes. images: that are sent. image_bytes: of their URLs.
     call_ids: ids that Cohere sees under another name: Cohere's -> the caller's.
     """
 
@@ -63,7 +63,7 @@ class MessageTranslator:
         files: FileTexts,
         paths: Sequence[str] = (),
     ) -> None:
-        self.image_bytes = 0
+        self.images = self.image_bytes = 0
         self.call_ids: dict[str, str] = {}
         self._capabilities, self._names, self._notes, self._files = capabilities, names, notes, files
         self._paths = paths
@@ -177,6 +177,7 @@ class MessageTranslator:
         if not self._capabilities.images:
             raise InvalidField(where, "This model of Cohere's does not take images", "unsupported_value")
         url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
+        self.images += 1
         self.image_bytes += len(url)
         if isinstance(part.image_url, str):
             return cohere.ImageContent(cohere.ImageUrl(url))
