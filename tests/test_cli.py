@@ -6,18 +6,23 @@ What the commands do is tested where their subjects are: `serve` in test_serve_*
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
+import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from gateway import __version__
-from gateway.cli import main
+from gateway.cli.main import main
+from gateway.cli.root import root
+from gateway.cli.translate import OPERATIONS
 from gateway.pipeline.operations import TRANSLATE
 from gateway.settings.reference import described
 
@@ -33,13 +38,15 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """A parser and those of all its commands."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from parsers(below)
+def commands_of(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it, by the words that call them."""
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            below = command.get_command(context, word)
+            assert below is not None
+            yield from commands_of(below, f"{name} {word}")
 
 
 def test_the_version_is_written_once() -> None:
@@ -49,45 +56,69 @@ def test_the_version_is_written_once() -> None:
     assert importlib.metadata.version("cohere-gateway") == __version__
 
 
-PARSERS = {parser.prog: parser for parser in parsers(main._parser())}
+COMMANDS = dict(commands_of(root, "cohere-gateway"))
+
+
+def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([*name.split()[1:], "--help"]) == 0
+    return capsys.readouterr().out
 
 
 def test_the_commands() -> None:
-    names = ["serve", "emulator", "translate", "db", "db upgrade"]
-    assert list(PARSERS) == ["cohere-gateway", *(f"cohere-gateway {name}" for name in names)]
+    assert [name.partition(" ")[2] for name in COMMANDS] == ["", "serve", "emulator", "translate", "db", "db upgrade"]
 
 
-@pytest.mark.parametrize("name", PARSERS)
-def test_the_help_of_every_command_shows_an_example_of_it(name: str) -> None:
-    parser = PARSERS[name]
-    example = (parser.epilog or "").partition("example:")[2]
-    assert name in example
-    (*_, line) = [line for line in parser.format_help().splitlines() if name in line]
-    assert line.rstrip().endswith(example.strip().splitlines()[0]), "an example is one line, to be copied"
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_shows_an_example_of_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = [line for line in help_of(name, capsys).splitlines() if line.startswith("example: ")]
+    assert f" {name}" in example, "an example is one line, to be copied"
 
 
-@pytest.mark.parametrize("name", PARSERS)
-def test_the_help_explains_every_argument(name: str) -> None:
-    for action in PARSERS[name]._actions:
-        assert action.help or isinstance(action, argparse._SubParsersAction), action.option_strings
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_explains_every_argument(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(name, capsys)
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.opts
+        else:
+            assert parameter.metavar and parameter.metavar.strip("[].") in text.partition("\n")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_group_says_what_its_commands_do(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = COMMANDS[name]
+    if isinstance(command, click.Group):
+        text = help_of(name, capsys)
+        for word in command.list_commands(click.Context(command)):
+            assert re.search(rf"^  {word} +[A-Z]", text, re.MULTILINE)
 
 
 def test_the_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main.main(["serve", "--help"])
-    output = capsys.readouterr().out
+    output = help_of("cohere-gateway serve", capsys)
     for line in described():
         assert f"  {', '.join(line.environment)}  {line.path}" in output
         assert line.text in output
 
 
+def test_the_serving_processes_pay_for_no_table() -> None:
+    """Workers import the module of the main program again; `serve` parses its options and prints no table."""
+    script = "import sys; import {}; print(*sorted({{'click', 'rich', 'sqlalchemy'}} & {{*sys.modules}}))"
+
+    def imported(modules: str) -> str:
+        command = [sys.executable, "-c", script.format(modules)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+
+    assert imported("gateway.__main__, gateway.server.worker_entry") == ""
+    assert imported("gateway.cli.root, gateway.cli.serve, gateway.server.process") == "click"
+
+
 def test_the_help_of_translate_names_what_there_is() -> None:
-    assert set(main.OPERATIONS) == set(TRANSLATE)
+    assert set(OPERATIONS) == set(TRANSLATE)
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main([]) == 0
-    assert capsys.readouterr().out.startswith("usage: cohere-gateway")
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("Usage: cohere-gateway")
 
 
 # arguments, exit status (1: failed, 2: wrong use), what is said
@@ -104,7 +135,8 @@ WRONG: tuple[tuple[str, int, str], ...] = (
     ("translate chat nowhere.json", 1, "cannot read nowhere.json"),
     ("translate chat models.txt", 1, "400 invalid_json"),
     ("translate chat empty.json", 1, "400 missing_required_parameter at model"),
-    ("db", 2, "ACTION"),
+    ("db", 2, "COMMAND is missing: one of upgrade"),
+    ("db upgrade --confg gateway.toml", 2, "--config"),
 )
 
 
@@ -114,10 +146,7 @@ def test_wrong_use_is_reported_in_one_line(
 ) -> None:
     (nowhere / "models.txt").write_text("no JSON")
     (nowhere / "empty.json").write_text("{}")
-    try:
-        assert main.main(arguments.split()) == status
-    except SystemExit as error:
-        assert error.code == status
+    assert main(arguments.split()) == status
     output = capsys.readouterr()
     assert output.out == ""
     assert len(output.err.splitlines()) == 1
@@ -127,9 +156,9 @@ def test_wrong_use_is_reported_in_one_line(
 def test_translate_prints_the_request_and_the_notes(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = {"model": "command-r", "messages": [{"role": "user", "content": "Hello"}], "logit_bias": {"1": 2}}
     (nowhere / "request.json").write_text(json.dumps(body))
-    assert main.main(["translate", "chat", "request.json"]) == 0
+    assert main(["translate", "chat", "request.json"]) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["model"] == "command-r-08-2024"
     assert "note: logit_bias ignored" in output.err
-    assert main.main(["translate", "chat", "request.json", "--strict"]) == 1
+    assert main(["translate", "chat", "request.json", "--strict"]) == 1
     assert "at logit_bias" in capsys.readouterr().err

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
-from gateway.cli import main
+from gateway.cli.main import main
+from gateway.cli.root import root
 from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED
 from gateway.settings.loading import load
 from gateway.settings.reference import described
@@ -341,18 +343,24 @@ def test_headers_exist() -> None:
 
 
 def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    def help_of(*words: str) -> str:
-        with pytest.raises(SystemExit):
-            main.main([*words, "--help"])
-        return capsys.readouterr().out
+    def helps(command: click.Command, *words: str) -> Iterator[tuple[str, str]]:
+        assert main([*words, "--help"]) == 0
+        yield " ".join(words), capsys.readouterr().out
+        if isinstance(command, click.Group):
+            for word in command.list_commands(click.Context(command)):
+                below = command.get_command(click.Context(command), word)
+                assert below is not None
+                yield from helps(below, *words, word)
 
-    commands = set(re.findall(r"`cohere-gateway ([a-z]+)", EVERYTHING))
-    assert commands >= {"serve", "emulator", "translate"}
-    helps = {command: help_of(command) for command in commands}
-    assert all(helps.values())
+    texts = dict(helps(root))
+    leaves = [name for name in texts if name and not any(other.startswith(f"{name} ") for other in texts)]
+    mentioned = set(re.findall(r"`cohere-gateway ([a-z][a-z -]*[a-z])", EVERYTHING))
+    assert mentioned >= {"serve", "emulator", "translate"}
+    for words in mentioned:
+        assert any(f"{words} ".startswith(f"{name} ") for name in leaves), f"there is no command '{words}'"
     options = set(re.findall(r"[` ](--[a-z][a-z-]*)", f"{TEXTS['README.md']} {GUIDES}"))
     for option in options:
-        assert any(option in text for text in helps.values()), f"no command has {option}"
+        assert any(option in text for text in texts.values()), f"no command has {option}"
 
 
 def test_what_the_readme_calls_missing_is_missing() -> None:
@@ -373,6 +381,6 @@ def test_the_example_of_translate_prints_what_it_shows(
     monkeypatch.chdir(tmp_path)  # no gateway.toml here
     for name in [name for name in os.environ if name.startswith(("GATEWAY_", "COHERE_", "CO_"))]:
         monkeypatch.delenv(name)
-    assert main.main(command.split()) == 0
+    assert main(command.split()) == 0
     captured = capsys.readouterr()
     assert captured.out + captured.err == printed

@@ -1,6 +1,7 @@
 """How the settings are read from the file and the environment."""
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -45,6 +46,11 @@ def load(
     settings = msgspec.structs.replace(settings, cohere_base_url=checks.base_url(settings.cohere_base_url))
     checks.check(settings)
     return settings
+
+
+def load_from_environment(file: str | None = None, command_line: Mapping[str, Any] | None = None) -> Settings:
+    """Does what `load` does, in this process's own environment."""
+    return load(os.environ, file, command_line)
 
 
 TYPO_SIMILARITY = 0.87

@@ -1,0 +1,46 @@
+"""The command `cohere-gateway`: the table of its commands, and how a run of one ends."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from gateway import __version__
+from gateway.cli.command import Entry, Group, json_option, sentence_of, status_of
+
+PROGRAM = "cohere-gateway"
+
+COMMANDS: Mapping[str, Entry] = {
+    "serve": Entry("gateway.cli.serve:serve", "Serve the gateway."),
+    "emulator": Entry("gateway.cli.emulator:emulator", "Serve the Cohere emulator alone."),
+    "translate": Entry("gateway.cli.translate:translate", "Show the Cohere request for an OpenAI request."),
+    "db": Entry("gateway.cli.database:database", "Maintain the database."),
+}
+
+
+@click.group(
+    PROGRAM,
+    cls=Group,
+    entries=COMMANDS,
+    invoke_without_command=True,
+    example="cohere-gateway serve --demo",
+    help="An OpenAI-compatible gateway in front of Cohere.",
+)
+@click.version_option(__version__, message="%(version)s", help="Print the version.")
+@json_option
+@click.pass_context
+def root(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status. arguments: the process's own by default."""
+    try:
+        status = root.main(arguments, PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        print(sentence_of(error), file=sys.stderr)
+        return status_of(error)
+    except click.Abort:  # Ctrl-C is how `serve` is stopped
+        return 0
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,75 @@
+"""`cohere-gateway serve`."""
+
+import os
+from functools import partial
+from typing import Any
+
+import click
+
+from gateway import __version__
+from gateway.cli.command import Command, CommandFailed, config_option
+
+
+@click.command(
+    cls=Command,
+    example="COHERE_API_KEY=... cohere-gateway serve --port 8080",
+    settings=True,
+    help="Serves the gateway until it is stopped.",
+)
+@config_option("The settings file (default: gateway.toml, if it exists).")
+@click.option("--host", help="The address to listen on (default: 127.0.0.1).")
+@click.option("--port", type=int, help="The port to listen on; 0 picks a free one (default: 8080).")
+@click.option("--workers", type=int, help="Processes that share the port (default: 1).")
+@click.option("--demo", is_flag=True, default=None, help="Answer from the embedded emulator instead of Cohere.")
+@click.option(
+    "--allow-open",
+    is_flag=True,
+    default=None,
+    help="Allow open mode on non-loopback addresses: whoever reaches them may call.",
+)
+def serve(config: str | None, **command_line: Any) -> None:
+    from gateway.settings.loading import load_from_environment
+    from gateway.settings.schema import SettingError
+
+    read_settings = partial(load_from_environment, config, command_line)
+    try:
+        os.chdir(os.getcwd())  # where the settings file and the database are looked for, by the workers as well
+    except OSError as error:
+        raise CommandFailed(f"the working directory cannot be used: {error.strerror}", 1) from error
+    try:
+        settings = read_settings()
+    except SettingError as error:
+        raise CommandFailed(str(error)) from error
+    from gateway.server.process import serve
+    from gateway.server.sockets import ListenError
+    from gateway.server.supervisor import WorkersFailed
+
+    try:
+        serve(settings, _announce, read_settings)
+    except SettingError as error:
+        raise CommandFailed(str(error)) from error
+    except (ListenError, WorkersFailed) as error:
+        raise CommandFailed(str(error), 1) from error
+
+
+def _announce(settings: Any) -> None:
+    """Prints what a newcomer needs: the address, the upstream, who may call, a command to try."""
+    from gateway.auth.authenticator import Mode, mode_of
+
+    mode = mode_of(settings)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    base = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
+    upstream = settings.cohere_base_url
+    if mode is Mode.DEMO:
+        upstream = "the embedded emulator: rule-based answers, NOT Cohere; set COHERE_API_KEY to talk to Cohere"
+    keys = {Mode.OWN_KEY: "$COHERE_API_KEY", Mode.VIRTUAL_KEYS: "$GATEWAY_MASTER_KEY"}
+    print(
+        f"cohere-gateway {__version__}\n"
+        f"  base URL  {base}\n"
+        f"  upstream  {upstream}\n"
+        f"  callers   {mode.value}\n"
+        f"  try       curl {base}/chat/completions -H 'content-type: application/json' "
+        f'-H "authorization: Bearer {keys.get(mode, "any")}" '
+        """-d '{"model": "cohere/command-r-plus", "messages": [{"role": "user", "content": "Hello"}]}'""",
+        flush=True,
+    )
