@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from gateway.auth.authenticator import Authenticator
+from gateway.auth.authenticator import Authenticator, Mode, server_keys
+from gateway.auth.directory import KeyDirectory
 from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
@@ -51,11 +52,10 @@ def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
 
 def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, RunningGateway]:
     """The application of `create_app`, and the handles by which signals stop it or change its settings."""
-    authenticator = Authenticator(settings)
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalog, fields)
-    upstream = UpstreamClient(settings, authenticator.keys, UpstreamEvents(metrics, log))
+    upstream = UpstreamClient(settings, server_keys(settings), UpstreamEvents(metrics, log))
     models = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
     catalog = ModelCatalog(upstream, models, settings.models.cache_seconds)
     try:
@@ -68,6 +68,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         )
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
+    directory = KeyDirectory(state.open, log.message)
+    authenticator = Authenticator(settings, directory)
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
     lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics, accepted_keys)
@@ -85,6 +87,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         offload,
         FileParser(upstream, admission),
         accepted_keys,
+        directory,
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()
@@ -101,12 +104,15 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         AcceptLimit(asyncio.get_running_loop(), log.message).install()
         await upstream.start()
         maintenance.start()
+        if authenticator.mode is Mode.VIRTUAL_KEYS:
+            await directory.start()
         serving = True
         running.started.set()
         yield
         serving = False
         await background.stop()
         await maintenance.stop()
+        await directory.stop()
         await upstream.stop()
         await state.stop()
         await cache.stop()
@@ -117,7 +123,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         routes=[
             *_routes(services, background),
             Route("/health/live", Liveness(), methods=["GET"]),
-            Route("/health/ready", Readiness(lambda: serving, workers), methods=["GET"]),
+            Route("/health/ready", Readiness(lambda: serving, workers, [lambda: directory.degraded]), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
             Route(openapi.PATH, Description(), methods=["GET"]),
         ],

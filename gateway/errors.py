@@ -75,6 +75,14 @@ ERRORS: Mapping[str, Meaning] = {
     ),
     "missing_key": Meaning(401, "authentication_error", "missing_api_key", "no API key was sent, and one is required"),
     "wrong_key": Meaning(401, "authentication_error", "invalid_api_key", "the API key is not valid for this gateway"),
+    "key_blocked": Meaning(403, "permission_error", "key_blocked", "the API key is blocked"),
+    "team_blocked": Meaning(403, "permission_error", "team_blocked", "the key's team is blocked, or was deleted"),
+    "end_user_blocked": Meaning(
+        403, "permission_error", "end_user_blocked", "the end user whom the request names is blocked"
+    ),
+    "foreign_address": Meaning(
+        403, "permission_error", "address_not_allowed", "the caller's address is not in the key's `allowed_ips`"
+    ),
     "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`"),
     "foreign_host": Meaning(403, "permission_error", "host_not_allowed", "the host is not in `allowed_hosts`"),
     "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL"),

@@ -67,7 +67,7 @@ class RunningGateway:
         services = self._services
         settings = replace(services.settings, **{name: getattr(new, name) for name in applied})
         try:
-            authenticator = Authenticator(settings)
+            authenticator = Authenticator(settings, services.directory)
         except SettingError as error:
             self.refuse(error)
             return False

@@ -13,10 +13,10 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth import credentials
-from gateway.auth.authenticator import Authenticator
 from gateway.settings.schema import Settings
 from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
 from support.app import CALLER_KEY, CHAT, MASTER_KEY, SERVER_KEY, A, answered, stage, streamed
+from support.principals import principal_of
 from support.scripted_upstream import json_answer
 
 SECRETS = (CALLER_KEY, SERVER_KEY, MASTER_KEY)
@@ -153,8 +153,7 @@ def test_no_secret_is_reachable_from_a_request(
 
 @pytest.mark.parametrize("kind", ["thought", "summary"])
 def test_no_key_is_reachable_from_a_seal(kind: str) -> None:
-    authenticator = Authenticator(Settings())
-    principal = authenticator.authenticate([(b"authorization", f"Bearer {CALLER_KEY}".encode())])
+    principal = principal_of(Settings(), CALLER_KEY)
     seal = seal_of(principal, SUMMARY) if kind == "summary" else seal_of(principal)
     seal.open(seal.seal("text"), TextBudget(100))
     assert not ways_to_secrets([principal, seal, seal.seal, repr(principal)])

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth import credentials
-from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError
 from gateway.settings.schema import Settings
@@ -31,6 +30,7 @@ from support.app import (
     start,
     whole,
 )
+from support.principals import principal_of
 from support.scripted_upstream import event_stream, json_answer, transcript
 
 KEY = "a Cohere key"
@@ -212,7 +212,7 @@ def test_a_foreign_token_is_ignored_and_noted(staged: Stage) -> None:
 
 def test_a_request_unpacks_no_more_than_a_body_may_have() -> None:
     """Whoever brings a Cohere key can make tokens with it, of eleven kilobytes that unpack to eight megabytes."""
-    caller = Authenticator(Settings()).authenticate([(b"authorization", f"Bearer {CALLER_KEY}".encode())])
+    caller = principal_of(Settings(), CALLER_KEY)
     with stage(body_limit=100_000) as staged:
         token = seal_of(caller).seal("x" * 30_000)
         assert len(token) < 300
@@ -251,10 +251,7 @@ KEYS = (
 @pytest.mark.parametrize(("before", "after", "opens"), [row[1:] for row in KEYS], ids=[row[0] for row in KEYS])
 def test_the_servers_keys_may_change(before: list[str], after: list[str], opens: bool) -> None:
     old, new = (
-        Authenticator(Settings(cohere_api_key=keys, master_key=MASTER_KEY)).authenticate(
-            [(b"authorization", b"Bearer " + MASTER_KEY.encode())]
-        )
-        for keys in (before, after)
+        principal_of(Settings(cohere_api_key=keys, master_key=MASTER_KEY), MASTER_KEY) for keys in (before, after)
     )
     token = seal_of(old).seal(THOUGHT)
     assert seal_of(new).open(token, BUDGET) == (THOUGHT if opens else None)

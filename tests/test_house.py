@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("translators.answer",),
     ("translators.request",),
     ("translators.operations",),
+    ("gateway.auth.virtual_keys",),
     ("gateway", "gateway.cohere_methods", "gateway.descriptors", "gateway.store", "gateway.emulator"),
     ("gateway.errors", "gateway.settings"),
     ("gateway.auth",),

@@ -2,7 +2,8 @@
 
 Four modes, chosen once at start (the README explains them under "Who may call"):
     demo                 anybody; the embedded emulator answers
-    virtual keys         a key issued here, or the master key; the server's Cohere key goes upstream
+    virtual keys         a key issued here, or the master key; the server's Cohere key goes upstream, or the embedded
+                         emulator answers if `demo` is set as well
     open                 anybody who reaches the address; the server's Cohere key goes upstream
     bring your own key   the caller's bearer token IS the Cohere key
 """
@@ -13,7 +14,9 @@ from enum import Enum
 from functools import lru_cache
 
 from gateway.auth import credentials
-from gateway.auth.principal import Principal, owner_of
+from gateway.auth.directory import KeyDirectory
+from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
+from gateway.auth.virtual_keys import VirtualKey, digest_of
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import SettingError, Settings
 
@@ -32,17 +35,17 @@ _CREDENTIAL_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 _SCHEMES = ("bearer", "token")
 
 CACHED_PRINCIPALS = 1024
-"""Callers with a key of their own who are recognised without hashing it again."""
+"""Callers who are recognised without making their principal again."""
 
 
 def mode_of(settings: Settings) -> Mode:
     """Returns the mode that these settings ask for. Raises SettingError where they contradict each other."""
-    if settings.demo:
-        return Mode.DEMO
     if settings.master_key:
-        if not settings.cohere_api_key:
+        if not settings.cohere_api_key and not settings.demo:
             raise SettingError("master_key: virtual keys need the server's own COHERE_API_KEY as well")
         return Mode.VIRTUAL_KEYS
+    if settings.demo:
+        return Mode.DEMO
     if not settings.cohere_api_key:
         return Mode.OWN_KEY
     if not settings.loopback and not settings.allow_open:
@@ -55,39 +58,78 @@ def mode_of(settings: Settings) -> Mode:
     return Mode.OPEN
 
 
+WRONG_KEY = failure("wrong_key", "The API key is not valid for this gateway")
+"""Said of unknown, malformed, deleted and expired keys alike: the difference is nobody's business."""
+
+
+def server_keys(settings: Settings) -> list[str]:
+    """Returns the server's own Cohere keys. Raises SettingError as `mode_of`."""
+    mode_of(settings)
+    return [DEMO_KEY] if settings.demo else settings.cohere_api_key
+
+
 class Authenticator:
     """Authenticates requests in the mode of the settings.
 
-    keys: the server's Cohere keys, empty if callers bring their own.
+    keys: the server's Cohere keys, empty if callers bring their own. demo: the embedded emulator answers.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, directory: KeyDirectory) -> None:
         """Raises SettingError as `mode_of`."""
         self.mode = mode_of(settings)
-        self._settings = settings
-        keys = self.keys = [DEMO_KEY] if self.mode is Mode.DEMO else settings.cohere_api_key
-        server = credentials.store(keys)
-        self._demo = Principal("demo", "demo", False, server)
-        self._open = Principal("anonymous", "open", False, server)
-        self._master = Principal("master", "master", False, server)
+        self._settings, self._directory = settings, directory
+        self.demo = settings.demo
+        self.keys = server_keys(settings)
+        self._server = credentials.store(self.keys)
+        self._demo = Principal("demo", "demo", False, self._server)
+        self._open = Principal("anonymous", "open", False, self._server)
+        self._master = Principal("master", "master", False, self._server, role="master")
+        self._principals: dict[str, Principal] = {}  # by key_id
 
-    def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
-        """Returns the principal behind these headers.
+    async def authenticate(self, headers: Iterable[tuple[bytes, bytes]], address: str = "") -> Principal:
+        """Returns the principal behind these headers. address: the caller's.
 
-        Raises CallerError: 400 for two different keys, 401 for none or a wrong one.
+        Raises CallerError: 400 for two different keys, 401 for none or a wrong one, 403 for one that is blocked.
         """
         if self.mode is Mode.DEMO:
             return self._demo
-        key = credential_in(headers)
+        secret = credential_in(headers)
         if self.mode is Mode.OPEN:
             return self._open
-        if not key:
+        if not secret:
             raise CallerError(failure("missing_key", "The API key is missing: send it as 'Authorization: Bearer KEY'"))
         if self.mode is Mode.OWN_KEY:
-            return _own_key_principal(key)
-        if self._settings.master_may_call and constant_time_equals(key, self._settings.master_key):
+            return _own_key_principal(secret)
+        if constant_time_equals(secret, self._settings.master_key):
+            if not self._settings.master_may_call:
+                raise CallerError(WRONG_KEY)
             return self._master
-        raise CallerError(failure("wrong_key", "The API key is not valid for this gateway"))
+        digest = digest_of(secret)
+        key = self._directory.find(digest) or await self._directory.look_up(digest)
+        if key is None:
+            raise CallerError(WRONG_KEY)
+        return self._principal(key)
+
+    def _principal(self, key: VirtualKey) -> Principal:
+        """Returns the principal of a key that may be used. Raises CallerError (403)."""
+        team = self._directory.teams.get(key.team_id) if key.team_id is not None else None
+        if key.blocked:
+            raise CallerError(KEY_BLOCKED)
+        if key.team_id is not None and (team is None or team.blocked):
+            raise CallerError(TEAM_BLOCKED)
+        principal = self._principals.get(key.key_id)
+        # Records never change: the same objects mean the same rights.
+        if principal is None or principal.key is not key or principal.team is not team:
+            name = key.key_alias or key.key_id
+            principal = Principal(name, owner_of_virtual_key(key), False, self._server, key, team, key.role)
+            if len(self._principals) >= CACHED_PRINCIPALS:
+                self._principals.clear()
+            self._principals[key.key_id] = principal
+        return principal
+
+
+KEY_BLOCKED = failure("key_blocked", "This API key is blocked: whoever runs the gateway can unblock it")
+TEAM_BLOCKED = failure("team_blocked", "The team of this API key is blocked, or was deleted")
 
 
 @lru_cache(maxsize=CACHED_PRINCIPALS)

@@ -1,28 +1,42 @@
 """Who is calling."""
 
 import hashlib
+from typing import Literal
 
 from msgspec import Struct
 
 from gateway.auth.credentials import Credential
+from gateway.auth.virtual_keys import Team, VirtualKey
 
 
 class Principal(Struct, frozen=True):
     """The caller of a request, without any secret of theirs or ours.
 
-    name: for the log. owner: whose stored responses and conversations are served; no key can be read out of it.
-    own_key: the Cohere key is the caller's own, so errors of Cohere's about the key are theirs to see.
-    credential: the handle of that key, or of all the server's keys (`credentials.py`).
+    name: for the log; a virtual key's is its alias, or its id if it has none. owner: whose stored responses and
+    conversations are served; no key can be read out of it. own_key: the Cohere key is the caller's own, so errors of
+    Cohere's about the key are theirs to see. credential: the handle of that key, or of all the server's keys
+    (`credentials.py`). key, team: the records as they were when the request came; None for callers without a virtual
+    key, or whose key has no team. role: who may read or change keys, whatever they may call.
     """
 
     name: str
     owner: str
     own_key: bool
     credential: Credential
+    key: VirtualKey | None = None
+    team: Team | None = None
+    role: Literal["", "viewer", "admin", "master"] = ""
 
 
 NOBODY = Principal("", "", False, Credential())
 """Before anybody was authenticated, and on paths that ask nobody who they are."""
+
+
+def owner_of_virtual_key(key: VirtualKey) -> str:
+    """Returns the owner that a virtual key stands for: itself, whatever its secret is, or its team."""
+    if key.shared == "team" and key.team_id is not None:
+        return f"team:{key.team_id}"
+    return f"virtual:{key.key_id}"
 
 
 def owner_of(key: str) -> str:

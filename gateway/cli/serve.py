@@ -60,7 +60,7 @@ def _announce(settings: Any) -> None:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     base = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
     upstream = settings.cohere_base_url
-    if mode is Mode.DEMO:
+    if settings.demo:
         upstream = "the embedded emulator: rule-based answers, NOT Cohere; set COHERE_API_KEY to talk to Cohere"
     keys = {Mode.OWN_KEY: "$COHERE_API_KEY", Mode.VIRTUAL_KEYS: "$GATEWAY_MASTER_KEY"}
     print(

@@ -1,6 +1,6 @@
 """`/health/live`, `/health/ready` and `/metrics`: for machines that watch the gateway."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -40,19 +40,25 @@ class ReadinessBody(Struct, omit_defaults=True):
 
 
 class Readiness:
-    """The gateway has started and is not draining. Raises CallerError (503) until then, and from then on."""
+    """The gateway has started and is not draining. Raises CallerError (503) until then, and from then on.
 
-    def __init__(self, is_serving: Callable[[], bool], workers: WorkerCount) -> None:
-        self._is_serving, self._workers = is_serving, workers
+    conditions: each returns what is wrong although callers are served, or an empty text.
+    """
+
+    def __init__(
+        self, is_serving: Callable[[], bool], workers: WorkerCount, conditions: Sequence[Callable[[], str]] = ()
+    ) -> None:
+        self._is_serving, self._workers, self._conditions = is_serving, workers, conditions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_of(scope).operation = "health"
         if not self._is_serving():
             raise CallerError(failure("not_ready", "The gateway is starting or stopping"))
         workers = self._workers
-        body = ReadinessBody("ready", workers)
+        reasons = [reason for condition in self._conditions if (reason := condition())]
         if workers.live < workers.configured:
-            body = ReadinessBody("degraded", workers, [f"{workers.live} of {workers.configured} workers serve"])
+            reasons.insert(0, f"{workers.live} of {workers.configured} workers serve")
+        body = ReadinessBody("degraded" if reasons else "ready", workers, reasons)
         await _respond(send, _encode(body), b"application/json")
 
 

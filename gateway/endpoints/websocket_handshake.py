@@ -14,7 +14,7 @@ from gateway.auth.authenticator import Authenticator, remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
-from gateway.http.middleware import mode_headers, request_id
+from gateway.http.middleware import address_of, mode_headers, request_id
 from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.clock import http_date
@@ -59,7 +59,7 @@ class WebSocketHandshake:
     def configure(self, settings: Settings, authenticator: Authenticator) -> None:
         """Takes other settings, for the sockets that follow."""
         self._settings, self._authenticator = settings, authenticator
-        self._mode_headers = mode_headers(authenticator.mode)
+        self._mode_headers = mode_headers(authenticator.demo)
         self._web_pages = WebPagePolicy(authenticator.mode, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +68,7 @@ class WebSocketHandshake:
         request.operation = OPERATION
         scope[REQUEST] = request
         try:
-            endpoint = self._endpoint(scope, headers, request)
+            endpoint = await self._endpoint(scope, headers, request)
             owner = request.principal.owner
             self._open[owner] += 1
             try:
@@ -88,11 +88,11 @@ class WebSocketHandshake:
         finally:
             self._lifecycle.finish(request)
 
-    def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
+    async def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
         """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
         validation.check(scope, headers)
         self._web_pages.check_websocket(headers)
-        request.principal = self._authenticator.authenticate(scope["headers"])
+        request.principal = await self._authenticator.authenticate(scope["headers"], address_of(scope))
         remove_credentials(scope["headers"], headers)
         self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])

@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.authenticator import Authenticator, Mode, remove_credentials
+from gateway.auth.authenticator import Authenticator, remove_credentials
 from gateway.errors import GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.drain import BodyDrain
@@ -58,7 +58,7 @@ class GatewayMiddleware:
         """Takes other settings, for the requests that follow."""
         self._authenticator, self.body_limit = authenticator, settings.body_limit
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
-        self._mode_headers = mode_headers(authenticator.mode)
+        self._mode_headers = mode_headers(authenticator.demo)
         self._web_pages = WebPagePolicy(authenticator.mode, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +99,7 @@ class GatewayMiddleware:
             if record.method == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(headers, respond)
             else:
-                self._identify(scope, headers, record, drain is not None)
+                await self._identify(scope, headers, record, drain is not None)
                 await self._router(scope, receive, respond)
         except Exception as error:
             await self._fail(_gateway_error(error, scope), record, respond, scope["path"])
@@ -111,7 +111,7 @@ class GatewayMiddleware:
                 drain.discard()
             self._lifecycle.finish(record)
 
-    def _identify(self, scope: Scope, headers: dict[bytes, bytes], record: RequestRecord, has_body: bool) -> None:
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes], record: RequestRecord, has_body: bool) -> None:
         """Finds out which path is meant and who is calling. Raises CallerError for who may not call."""
         if self._web_pages.keyless:
             self._web_pages.check(headers, has_body)
@@ -119,7 +119,7 @@ class GatewayMiddleware:
         if scope["path"] not in self._path_aliases.exact:
             self._path_aliases.rewrite(scope, record)
         if not record.path.startswith(OPEN_PREFIXES):
-            record.principal = self._authenticator.authenticate(scope["headers"])
+            record.principal = await self._authenticator.authenticate(scope["headers"], address_of(scope))
             remove_credentials(scope["headers"], headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
@@ -174,9 +174,15 @@ class GatewayMiddleware:
         await respond({"type": "http.response.body", "body": b""})
 
 
-def mode_headers(mode: Mode) -> list[tuple[bytes, bytes]]:
-    """Returns the headers that every response has in this mode."""
-    return [(b"x-gateway-upstream", b"emulator")] if mode is Mode.DEMO else []
+def address_of(scope: Scope) -> str:
+    """Returns the address that a request came from; empty over a socket that has none."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def mode_headers(demo: bool) -> list[tuple[bytes, bytes]]:
+    """Returns the headers that every response has. demo: the embedded emulator answers."""
+    return [(b"x-gateway-upstream", b"emulator")] if demo else []
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from gateway.auth.directory import KeyDirectory
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.accepted_keys import AcceptedKeys
@@ -31,3 +32,4 @@ class Services(Struct):
     offload: Offload
     file_parser: FileParser
     accepted_keys: AcceptedKeys
+    directory: KeyDirectory

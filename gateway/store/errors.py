@@ -6,6 +6,7 @@ ChainTooLong         a history of more responses, or more bytes, than may be loa
 ConversationMissing  no such conversation of this owner
 ItemMissing          no such item in this conversation
 ItemExists           the conversation has an item of this id
+NameTaken            another key, team or end user has this id, alias or secret
 """
 
 
@@ -39,3 +40,11 @@ class ItemMissing(StoreError):
 
 class ItemExists(StoreError):
     """None of the items of the same request was added."""
+
+
+class NameTaken(StoreError):
+    """Nothing was written; `field` names the field of the record whose value another one has."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field}: another one has it already")
+        self.field = field

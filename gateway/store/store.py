@@ -109,6 +109,14 @@ class Store:
         if not task.cancelled():
             task.exception()  # retrieved, also where nobody waits any longer
 
+    async def read(self, work: Work[Result]) -> Result:
+        """Returns the result of work that changes nothing: a function of one connection, such as those of `keys.py`."""
+        return await self._database.read(work)
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Returns the result of work that is done as a whole or not at all."""
+        return await self._write(work)
+
     async def _read(self, work: Work[Result]) -> Result:
         return await self._database.read(work)
 

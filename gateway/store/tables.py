@@ -131,6 +131,78 @@ STORAGE_USAGE = Table(
     Column("bytes", BigInteger, nullable=False),
 )
 
+# Keys, teams and end users: what queries ask for in columns, all of it in `body` (`gateway/auth/virtual_keys.py`).
+# A deleted row stays, without alias and digests, so that others learn of it and reports know its name.
+KEYS = Table(
+    "virtual_keys",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("alias", Name, unique=True),
+    Column("team_id", Name, index=True),
+    Column("user_id", Name, index=True),
+    Column("blocked", Boolean, nullable=False),
+    Column("expires", Double),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),
+    Column("revision", BigInteger, nullable=False, index=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# The digests by which a key may be presented: its own, and for a time those before its rotation.
+KEY_DIGESTS = Table(
+    "key_digests",
+    METADATA,
+    Column("digest", Name, primary_key=True),
+    Column("key_id", Name, ForeignKey(KEYS.c.id, ondelete="CASCADE"), nullable=False, index=True),
+)
+
+TEAMS = Table(
+    "teams",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("alias", Name),
+    Column("blocked", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),
+    Column("revision", BigInteger, nullable=False, index=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+END_USERS = Table(
+    "end_users",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("alias", Name),
+    Column("blocked", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),
+    Column("revision", BigInteger, nullable=False, index=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# The revision of the three tables above: a row, which every change of them locks.
+KEY_REVISION = Table(
+    "key_revision",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", BigInteger, nullable=False),
+)
+
+# Who changed what, written in the transaction of the change. Bodies are records as JSON, without digests.
+KEY_CHANGES = Table(
+    "key_changes",
+    METADATA,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("time", Double, nullable=False, index=True),
+    Column("author", Name, nullable=False),
+    Column("address", Name, nullable=False),
+    Column("action", Name, nullable=False),
+    Column("kind", Name, nullable=False),
+    Column("object_id", Name, nullable=False, index=True),
+    Column("before", LargeBinary),
+    Column("after", LargeBinary),
+)
+
 # Rows that prove that the disk takes bytes.
 PROBES = Table(
     "storage_probes",
@@ -144,7 +216,7 @@ PROBES = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0004"
+HEAD = "0005"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

@@ -1,0 +1,220 @@
+"""THE DIRECTORY of keys, teams and end users that a process decides by: in memory, a moment behind the database.
+
+    find       a key by the digest of its secret, without a look at the database
+    look_up    the same for a digest that `find` does not know: the key may have been made a moment ago, elsewhere
+    refresh    loads what has changed; call it after a change of your own, and the next request obeys it
+    teams, end_users    records by id
+
+Records are immutable, and only `refresh` puts them here, in the order of their revisions and one load at a time. So
+nothing that a request holds can ever come back here, and a revoked key stays revoked. The database is asked for its
+revision every second (POLL_SECONDS) by each process; a change is noticed everywhere within that time, sooner where the
+database or Redis announces it. While the database is away, what was loaded goes on serving, and `degraded` says so.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+
+from gateway.auth.virtual_keys import EndUser, Records, Team, VirtualKey
+from gateway.errors import CallerError, failure
+from gateway.store import keys
+from gateway.store.errors import StoreError
+from gateway.store.store import Store
+
+POLL_SECONDS = 1.0
+"""Between two looks at the revision."""
+
+LOOK_SECONDS = 1.0
+"""A digest that was not found is looked for again after so long."""
+
+MAX_LOOKS = 100
+"""Unknown digests that a process looks for in a second; further ones are refused without a look."""
+
+REFUSED_DIGESTS = 10_000
+"""Digests that are remembered as unknown, each for LOOK_SECONDS."""
+
+UNAVAILABLE = failure("no_storage", "The keys could not be loaded yet: the database does not answer")
+
+
+class KeyDirectory:
+    """The directory of one process."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], Awaitable[Store]],
+        message: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """open_store: returns the storage, once it was opened. message: writes to the log. clock: Unix seconds."""
+        self._open_store, self._message, self._now = open_store, message, clock
+        self._by_digest: dict[str, VirtualKey] = {}
+        self._keys: dict[str, VirtualKey] = {}
+        self._teams: dict[str, Team] = {}
+        self._end_users: dict[str, EndUser] = {}
+        self.revision = -1
+        self._loading: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._refused: OrderedDict[str, float] = OrderedDict()
+        self._looks, self._looks_since = 0, 0.0
+        self.degraded = ""
+
+    @property
+    def keys(self) -> Mapping[str, VirtualKey]:
+        """Keys by their id."""
+        return self._keys
+
+    @property
+    def teams(self) -> Mapping[str, Team]:
+        """Teams by their id."""
+        return self._teams
+
+    @property
+    def end_users(self) -> Mapping[str, EndUser]:
+        """End users by their id. Only those of whom something was recorded are here."""
+        return self._end_users
+
+    async def start(self) -> None:
+        """Loads everything, or gives up for now, and begins to poll."""
+        await self._try_to_refresh()
+        self._polling = asyncio.get_running_loop().create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Ends polling."""
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+
+    def find(self, digest: str) -> VirtualKey | None:
+        """Returns the key of this digest; None for an unknown, a deleted or an expired one."""
+        key = self._by_digest.get(digest)
+        if key is None:
+            return None
+        if key.expires is not None and key.expires <= self._now():
+            return None
+        if key.digest != digest and not self._is_accepted(key, digest):
+            return None
+        return key
+
+    async def look_up(self, digest: str) -> VirtualKey | None:
+        """Returns the key of a digest that `find` does not know, if the database has one.
+
+        A digest is looked for once in LOOK_SECONDS, and MAX_LOOKS of them in a second; beyond that there is none.
+        Raises CallerError (503) if nothing could be loaded since the start.
+        """
+        if not self._may_look(digest):
+            return None
+        await self._try_to_refresh()
+        if self.revision < 0:
+            raise CallerError(UNAVAILABLE)
+        return self.find(digest)
+
+    async def refresh(self) -> None:
+        """Loads what has been changed before this call. Raises StoreUnavailable."""
+        # A load that runs already may have read before the change: whoever comes now shares the one after it.
+        if self._loading is not None:
+            if self._waiting is None:
+                self._waiting = asyncio.get_running_loop().create_task(self._load_after(self._loading))
+            await asyncio.shield(self._waiting)
+            return
+        self._loading = self._start_loading()
+        await asyncio.shield(self._loading)
+
+    # --- loading --------------------------------------------------------------------------------------------
+
+    def _start_loading(self) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._load())
+        task.add_done_callback(self._finish_loading)
+        return task
+
+    def _finish_loading(self, task: asyncio.Task[None]) -> None:
+        if self._loading is task:
+            self._loading = None
+        if not task.cancelled():
+            task.exception()  # retrieved, also where nobody waits any longer
+
+    async def _load_after(self, running: asyncio.Task[None]) -> None:
+        await asyncio.wait({running})
+        self._waiting = None
+        self._loading = self._start_loading()
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        store = await self._open_store()
+        if self.revision < 0:
+            self._apply(await store.read(keys.load_all))
+        else:
+            revision = self.revision
+            changed = await store.read(lambda connection: keys.changes_since(connection, revision))
+            if changed is not None:
+                self._apply(changed)
+
+    def _apply(self, records: Records) -> None:
+        for key in records.keys:
+            self._replace_key(key)
+        for team in records.teams:
+            if team.deleted_at is None:
+                self._teams[team.team_id] = team
+            else:
+                self._teams.pop(team.team_id, None)
+        for end_user in records.end_users:
+            if end_user.deleted_at is None:
+                self._end_users[end_user.user_id] = end_user
+            else:
+                self._end_users.pop(end_user.user_id, None)
+        self.revision = records.revision
+
+    def _replace_key(self, key: VirtualKey) -> None:
+        old = self._keys.pop(key.key_id, None)
+        if old is not None:
+            for digest in _digests(old):
+                self._by_digest.pop(digest, None)
+        if key.deleted_at is None:
+            self._keys[key.key_id] = key
+            for digest in _digests(key):
+                self._by_digest[digest] = key
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self.refresh()
+        except StoreError as error:
+            if not self.degraded:
+                self._message(f"keys: {error}")
+            self.degraded = "the database of keys does not answer: changes of keys are not noticed"
+        else:
+            self.degraded = ""
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._try_to_refresh()
+            except Exception as error:  # a bug: the next look may do better, and a poll that has ended revokes nothing
+                self._message(f"keys: the changes could not be loaded: {type(error).__name__}")
+
+    # --- unknown digests ------------------------------------------------------------------------------------
+
+    def _may_look(self, digest: str) -> bool:
+        now = time.monotonic()
+        if self._refused.get(digest, 0.0) > now:
+            return False
+        if now - self._looks_since >= 1.0:
+            self._looks, self._looks_since = 0, now
+        if self._looks >= MAX_LOOKS:
+            return False
+        self._looks += 1
+        self._refused[digest] = now + LOOK_SECONDS
+        self._refused.move_to_end(digest)
+        if len(self._refused) > REFUSED_DIGESTS:
+            self._refused.popitem(last=False)
+        return True
+
+    def _is_accepted(self, key: VirtualKey, digest: str) -> bool:
+        """Whether a digest of before a rotation is still accepted."""
+        now = self._now()
+        return any(one.digest == digest and one.valid_until > now for one in key.previous)
+
+
+def _digests(key: VirtualKey) -> list[str]:
+    return [key.digest, *(one.digest for one in key.previous)]
