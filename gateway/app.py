@@ -85,7 +85,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         state,
         cache,
         offload,
-        FileParser(upstream, admission),
+        FileParser(upstream),
         accepted_keys,
         directory,
     )

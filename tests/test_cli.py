@@ -135,6 +135,7 @@ WRONG: tuple[tuple[str, int, str], ...] = (
     ("translate chat nowhere.json", 1, "cannot read nowhere.json"),
     ("translate chat models.txt", 1, "400 invalid_json"),
     ("translate chat empty.json", 1, "400 missing_required_parameter at model"),
+    ("translate chat pages.json", 1, "PDF files and images of pages are read by Cohere, which is not asked here"),
     ("db", 2, "COMMAND is missing: one of upgrade"),
     ("db upgrade --confg gateway.toml", 2, "--config"),
 )
@@ -146,6 +147,10 @@ def test_wrong_use_is_reported_in_one_line(
 ) -> None:
     (nowhere / "models.txt").write_text("no JSON")
     (nowhere / "empty.json").write_text("{}")
+    pages = {"type": "file", "file": {"file_url": "https://example.com/a.pdf"}}
+    (nowhere / "pages.json").write_text(
+        json.dumps({"model": "command-a-03-2025", "messages": [{"role": "user", "content": [pages]}]})
+    )
     assert main(arguments.split()) == status
     output = capsys.readouterr()
     assert output.out == ""

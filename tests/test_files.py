@@ -11,7 +11,7 @@ from gateway.settings.schema import FileSettings
 from support import transcripts
 from support.app import CHAT, demonstration
 from translators.core.contracts import ConversationContext
-from translators.core.errors import InvalidField, UnparsedFiles, UpstreamProtocolError
+from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.operations import chat, file_parsing
 from translators.request.files import MOST_TEXT_BYTES, TYPES_BY_EXTENSION
 
@@ -91,18 +91,14 @@ def test_a_file_without_anything_misses_its_data() -> None:
 def test_pages_are_parsed_first(extension: str) -> None:
     file = {"file_data": encoded(b"page"), "filename": f"a.{extension}"}
     uri = f"data:{TYPES_BY_EXTENSION[extension]};base64,{encoded(b'page')}"
-    with pytest.raises(UnparsedFiles) as caught:
-        prompt(file)
-    assert caught.value.uris == (uri,)
+    assert chat.request(request(file), transcripts.context()).unparsed_files == (uri,)
     assert prompt(file, {uri: "The page."}) == f'File "a.{extension}":\n\nThe page.'
 
 
 def test_one_file_twice_is_parsed_once() -> None:
     content = [{"type": "file", "file": {"file_data": PDF}}] * 2
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": content}]}).encode()
-    with pytest.raises(UnparsedFiles) as caught:
-        chat.request(body, transcripts.context())
-    assert caught.value.uris == (PDF,)
+    assert chat.request(body, transcripts.context()).unparsed_files == (PDF,)
 
 
 @pytest.mark.parametrize("off", ["off", ""])

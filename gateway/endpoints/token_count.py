@@ -9,7 +9,7 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
 from gateway.observability.record import record_of
 from gateway.pipeline.fan_out import post_all
-from gateway.pipeline.handler import context_of, translate_with_files
+from gateway.pipeline.handler import context_of, translate, with_files
 from gateway.pipeline.operations import CountOperation
 from gateway.pipeline.services import Services
 from gateway.state.conversation_state import new_response_id
@@ -31,11 +31,18 @@ class TokenCountEndpoint:
         options = replace(operation.state_options(request_body, response_id), store=False)
         loaded = await services.state.load(options, response_id, record.principal)
         context = context_of(services, record, loaded)
-        translation = await translate_with_files(services, record, operation.translate, request_body, context)
+        translation = await translate(services, record, operation.translate, request_body, context)
         async with DisconnectWatcher(receive) as watcher:
-            bodies = operation.tokenize_bodies(translation.bodies[0])
             with await services.admission.admit(
                 record, self._method, translation.workload, translation.notes
             ) as admission:
+                if translation.unparsed_files:
+                    texts = await services.file_parser.parse(
+                        admission, context.policy.parse_model, translation.unparsed_files
+                    )
+                    context = with_files(context, texts)
+                    translation = await translate(services, record, operation.translate, request_body, context)
+                    admission.notes = translation.notes
+                bodies = operation.tokenize_bodies(translation.bodies[0])
                 counts = await post_all(services.upstream, operation.upstream, admission, bodies)
             await send_json(send, operation.count_response(counts), translation.notes, watcher)

@@ -62,6 +62,12 @@ class Admission:
         if record.notes:
             self._metrics.note(record.operation, self.notes)
 
+    async def extend(self, method: Method, workload: Workload) -> None:
+        """Lets the request, which is admitted, call another method of Cohere's as well; it stays one request.
+
+        Raises CallerError if it may not.
+        """
+
     def see(self, response: UpstreamResponse) -> None:
         """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""
         if response.retry_reasons:

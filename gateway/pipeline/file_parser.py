@@ -1,7 +1,8 @@
 """Files that Cohere reads before the request that holds them can be translated.
 
-The translation says which files it lacks (`UnparsedFiles`), they are sent to `/v2/parse`, and it is made again with
-their texts. A conversation sends its files again with each turn: texts are cached, for the caller who sent the file.
+The translation says which files it lacks (`unparsed_files`). Once the request is admitted, they are sent to `/v2/parse`
+and the translation is made again with their texts. A conversation sends its files again with each turn: texts are
+cached, for the caller who sent the file.
 """
 
 import hashlib
@@ -9,12 +10,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from gateway import cohere_methods
-from gateway.observability.record import RequestRecord
-from gateway.pipeline.admission import AdmissionController
-from gateway.pipeline.fan_out import post_all
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.fan_out import gather_or_first_error
 from gateway.upstream.client import UpstreamClient
 from translators.core.contracts import Workload
-from translators.core.notes import Notes
 from translators.operations import file_parsing
 
 PATH = "/v2/parse"
@@ -26,29 +25,36 @@ MAX_CACHED_CHARACTERS = 16_000_000
 class FileParser:
     """Reads files through Cohere, for all requests of a process."""
 
-    def __init__(self, upstream: UpstreamClient, admission: AdmissionController) -> None:
-        self._upstream, self._admission = upstream, admission
+    def __init__(self, upstream: UpstreamClient) -> None:
+        self._upstream = upstream
         self._method = cohere_methods.find("POST", PATH)
         self._texts: OrderedDict[bytes, str] = OrderedDict()
         self._characters = 0
 
-    async def parse(self, record: RequestRecord, model: str, uris: Sequence[str]) -> Mapping[str, str]:
-        """Returns the texts of files by their URIs. model: the setting `files.parse_model`. Raises GatewayError."""
-        keys = {uri: _key(record.principal.owner, model, uri) for uri in uris}
+    async def parse(self, admission: Admission, model: str, uris: Sequence[str]) -> Mapping[str, str]:
+        """Returns the texts of files by their URIs. Their pages belong to the admitted request, which needs them.
+
+        model: the setting `files.parse_model`. Raises GatewayError, TranslationError.
+        """
+        owner = admission.principal.owner
+        keys = {uri: _key(owner, model, uri) for uri in uris}
         texts = {uri: self._texts[key] for uri, key in keys.items() if key in self._texts}
         missing = [uri for uri in uris if uri not in texts]
         if missing:
-            workload = Workload(model)
-            with await self._admission.admit(record, self._method, workload, Notes()) as admission:
-                bodies = [file_parsing.request(uri, model) for uri in missing]
-                answers = await post_all(self._upstream, PATH, admission, bodies)
-            for uri, answer in zip(missing, answers, strict=True):
-                parsed = file_parsing.parsed_file(answer)
-                record.add_usage(parsed.usage)
-                texts[uri] = parsed.text
+            await admission.extend(self._method, Workload(model))
+            parsed = await gather_or_first_error([self._parse(admission, model, uri) for uri in missing])
+            texts.update(zip(missing, parsed, strict=True))
         for uri, text in texts.items():
             self._cache(keys[uri], text)
         return texts
+
+    async def _parse(self, admission: Admission, model: str, uri: str) -> str:
+        body = file_parsing.request(uri, model)
+        async with self._upstream.post(PATH, admission.principal, body, False, model) as response:
+            parsed = file_parsing.parsed_file(await (await admission.accept(response)).read_body())
+        # At once: its pages are billed, whatever becomes of the other files.
+        admission.record.add_usage(parsed.usage)
+        return parsed.text
 
     def _cache(self, key: bytes, text: str) -> None:
         self._characters += len(text) - len(self._texts.pop(key, ""))

@@ -28,9 +28,8 @@ from gateway.state.conversation_state import ConversationState, LoadedState, new
 from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
 from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
 from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
-from translators.core.errors import Failure, TranslationError, UnparsedFiles
+from translators.core.errors import Failure, TranslationError
 from translators.core.upstream_errors import CONTEXT_LENGTH
-from translators.request.schema_validation import TooExpensive
 
 
 class RequestHandler(Responder):
@@ -55,6 +54,7 @@ class RequestHandler(Responder):
         self._request_body = b""
         self._retry_budget: RetryBudget | None = None
         self._failed_models: list[str] = []
+        self._file_texts: Mapping[str, str] = {}
 
     @property
     def in_background(self) -> bool:
@@ -74,12 +74,15 @@ class RequestHandler(Responder):
         translation = await self._translate()
         if translation.model not in self.services.catalog.table_models:
             self.services.catalog.look_up(translation.model, record.principal)
-        cache = self.services.cache
-        if operation.cached and (cache.store is not None or not CACHE_HEADERS.isdisjoint(record.headers)):
+        self._look_up_cache(translation)
+        return translation
+
+    def _look_up_cache(self, translation: Translation) -> None:
+        cache, record = self.services.cache, self.record
+        if self.operation.cached and (cache.store is not None or not CACHE_HEADERS.isdisjoint(record.headers)):
             record.cache, self.lookup = cache.lookup(
                 translation.notes, translation.repeatable, record.principal, record.headers
             )
-        return translation
 
     async def respond(self, translation: Translation, sink: ResponseSink) -> None:
         """Makes the translation's calls and sends the response to the sink.
@@ -88,44 +91,58 @@ class RequestHandler(Responder):
         refusal says which; by the same call once more; by a call to another model. Raises GatewayError or
         TranslationError when none of these is left.
         """
-        record = self.record
+        record, commit_after = self.record, self.services.settings.stream_commit_after
         with await self.services.admission.admit(
             record, self.method, translation.workload, translation.notes
         ) as admission:
-            if translation.streamed and translation.buffered and self.services.settings.stream_commit_after:
-                sink.commit_after(self.services.settings.stream_commit_after, translation)
-            while True:
-                record.model, record.streamed, admission.notes = (
-                    translation.model,
-                    translation.streamed,
-                    translation.notes,
-                )
-                try:
-                    if translation.preliminary is not None:
-                        translation = await self.complete(translation.preliminary, admission)
-                        admission.notes = translation.notes
-                    if not translation.streamed:
-                        await self.respond_whole(translation, admission, sink)
-                    elif translation.buffered:
-                        await self.respond_buffered(translation, admission, sink)
-                    else:
-                        await self.respond_streaming(translation, admission, sink)
-                    return
-                except (CallerError, TranslationError) as error:
-                    if not sink.committed:
-                        raise
-                    await self._end_in_band(translation, error.failure, sink)
-                    return
-                except UpstreamError as error:
-                    replacement = await self._reworded(translation, error.failure)
-                    replacement = replacement or await self._retried(translation, error, admission)
-                    replacement = replacement or await self._fallback(translation, error)
-                    if replacement is None:
-                        if not sink.committed:
-                            raise
-                        await self._end_in_band(translation, error.failure, sink)
-                        return
-                    translation = replacement
+            if commit_after and translation.streamed and (translation.buffered or translation.unparsed_files):
+                sink.commit_after(commit_after, translation)
+            try:
+                if translation.unparsed_files:
+                    translation = await self._with_files(translation, admission)
+                await self._respond(translation, admission, sink)
+            except (CallerError, TranslationError, UpstreamError) as error:
+                if not sink.committed:
+                    raise
+                await self._end_in_band(translation, error.failure, sink)
+
+    async def _respond(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
+        """Makes a complete translation's calls, and those that replace what failed."""
+        record = self.record
+        while True:
+            record.model, record.streamed, admission.notes = (
+                translation.model,
+                translation.streamed,
+                translation.notes,
+            )
+            try:
+                if translation.preliminary is not None:
+                    translation = await self.complete(translation.preliminary, admission)
+                    admission.notes = translation.notes
+                if not translation.streamed:
+                    await self.respond_whole(translation, admission, sink)
+                elif translation.buffered:
+                    await self.respond_buffered(translation, admission, sink)
+                else:
+                    await self.respond_streaming(translation, admission, sink)
+                return
+            except UpstreamError as error:
+                replacement = await self._reworded(translation, error.failure)
+                replacement = replacement or await self._retried(translation, error, admission)
+                replacement = replacement or await self._fallback(translation, error)
+                if replacement is None:
+                    raise
+                translation = replacement
+
+    async def _with_files(self, translation: Translation, admission: Admission) -> Translation:
+        """Returns the translation made again with the texts of its files, which Cohere parses first."""
+        services = self.services
+        self._file_texts = await services.file_parser.parse(
+            admission, services.policy.parse_model, translation.unparsed_files
+        )
+        complete = await self._translate()
+        self._look_up_cache(complete)
+        return complete
 
     async def _end_in_band(self, translation: Translation, failure: Failure, sink: ResponseSink) -> None:
         """Ends a stream whose head was sent before it failed."""
@@ -136,8 +153,8 @@ class RequestHandler(Responder):
 
     async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
         services, body = self.services, self._request_body
-        context = context_of(services, self.record, self.loaded, model_overrides)
-        translation = await translate_with_files(services, self.record, self.operation.translate, body, context)
+        context = with_files(context_of(services, self.record, self.loaded, model_overrides), self._file_texts)
+        translation = await translate(services, self.record, self.operation.translate, body, context)
         if self.record.replaced_model:
             path_aliases.note_deployment(self.record, translation.notes)
         return translation
@@ -197,29 +214,24 @@ class RequestHandler(Responder):
         return {self._failed_models[0]: model} if self._failed_models else None
 
 
-async def translate_with_files(
+async def translate(
     services: Services,
     record: RequestRecord,
-    translate: Callable[[bytes, Context], Translation],
+    function: Callable[[bytes, Context], Translation],
     body: bytes,
     context: Context,
 ) -> Translation:
     """Returns a request's translation: made on the event loop if that takes a moment, else in a thread.
 
-    Files that Cohere must parse for it are parsed, and it is made again. Raises TranslationError, GatewayError.
+    Raises TranslationError, and CallerError where too many of the caller's requests are being translated.
     """
-    offload = services.offload
-    try:
-        if len(body) <= offload.min_bytes:
-            try:
-                return translate(body, context)
-            except TooExpensive:
-                pass
-        return await offload.run_in_thread(record.principal.owner, translate, body, context)
-    except UnparsedFiles as error:
-        texts = await services.file_parser.parse(record, context.policy.parse_model, error.uris)
-    with_texts = replace(context, conversation=replace(context.conversation, file_texts=texts))
-    return await offload.run(record.principal.owner, len(body), translate, body, with_texts)
+    size = len(body) + sum(map(len, context.conversation.file_texts.values()))
+    return await services.offload.run(record.principal.owner, size, function, body, context)
+
+
+def with_files(context: Context, texts: Mapping[str, str]) -> Context:
+    """Returns the context of a translation that is made again with the texts of its files, by their URIs."""
+    return replace(context, conversation=replace(context.conversation, file_texts=texts)) if texts else context
 
 
 def context_of(

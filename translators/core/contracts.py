@@ -308,8 +308,13 @@ class Preliminary(UpstreamRequest, Protocol):
 class Translation(UpstreamRequest, Streamable, Retryable, Protocol):
     """A translated request with one response.
 
-    preliminary: the call that comes first, None for none. A translation without bodies is answered without Cohere.
+    unparsed_files: data URIs and URLs of files that Cohere parses (`/v2/parse`). If there are any, the translation is
+    incomplete: it is made again with their texts in `ConversationContext.file_texts`. preliminary: the call that comes
+    first, None for none. A translation without bodies is answered without Cohere.
     """
+
+    @property
+    def unparsed_files(self) -> Sequence[str]: ...
 
     @property
     def preliminary(self) -> "Preliminary | None": ...

@@ -3,7 +3,6 @@
     TranslationError
       InvalidField             the caller's request cannot mean anything to Cohere     -> 400, with `param`
         NotStored              it names something that is not kept here                -> 404, with `param`
-      UnparsedFiles            files must be parsed first                           -> the caller parses them
       UpstreamProtocolError    Cohere broke its word (order, JSON, missing pieces)      -> 502, or in-band
       AnswerFailed             Cohere says itself that its answer is none               -> 502, 504, or in-band
 
@@ -63,16 +62,6 @@ class NotStored(InvalidField):
     def __init__(self, param: str, message: str, code: str) -> None:
         super().__init__(param, message, code)
         self.failure = replace(self.failure, status=404)
-
-
-class UnparsedFiles(TranslationError):
-    """Files of the request must be parsed first. uris: data URIs or URLs, for `ConversationContext.file_texts`."""
-
-    def __init__(self, uris: tuple[str, ...]) -> None:
-        super().__init__("files must be parsed first")
-        self.uris = uris
-        message = "PDF files and images of pages are read by Cohere, which is not asked here"
-        self.failure = Failure(400, message, "invalid_request_error", "unsupported_value")
 
 
 class UpstreamProtocolError(TranslationError):

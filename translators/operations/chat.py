@@ -96,6 +96,7 @@ class ChatTranslation(Struct, frozen=True):
     buffered: bool = False
     second: "Callable[[], ChatTranslation] | None" = None
     preliminary: None = None
+    unparsed_files: tuple[str, ...] = ()
 
     @property
     def validated(self) -> bool:
@@ -191,6 +192,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         built.repeatable,
         built.buffered,
         second,
+        unparsed_files=built.unparsed_files,
     )
 
 

@@ -65,6 +65,7 @@ class RerankTranslation(Struct, frozen=True):
     buffered: bool = False
     validated: bool = False
     preliminary: None = None
+    unparsed_files: tuple[str, ...] = ()
     repeatable: bool = True
 
     def second_attempt(self) -> None:

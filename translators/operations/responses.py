@@ -133,6 +133,7 @@ class ResponsesTranslation(Struct, frozen=True):
     shorter: "Callable[[], ResponsesTranslation] | None" = None
     preliminary: "Preliminary | None" = None
     stream_type: type[ResponsesStream] = ResponsesStream
+    unparsed_files: tuple[str, ...] = ()
 
     @property
     def validated(self) -> bool:
@@ -277,6 +278,7 @@ def request(
         second,
         shorter,
         preliminary,
+        unparsed_files=built.unparsed_files,
     )
 
 
@@ -356,6 +358,7 @@ def _compaction(
         buffered=True,
         shorter=partial(request, body, context, 1, more) if more is not None else None,
         stream_type=CompactionStream,
+        unparsed_files=built.unparsed_files,
     )
 
 

@@ -79,6 +79,7 @@ class CompactionTranslation(Struct, frozen=True):
     validated: bool = False
     preliminary: None = None
     repeatable: bool = False
+    unparsed_files: tuple[str, ...] = ()
 
     def second_attempt(self) -> None:
         return None
@@ -151,6 +152,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         _retained(inputs, context, notes),
         built.workload(reading.end_user),
         partial(request, body, context, more) if more is not None else None,
+        unparsed_files=built.unparsed_files,
     )
 
 
@@ -185,7 +187,7 @@ def _retained(inputs: Sequence[dict[str, Any]], context: Context, notes: Notes) 
         item = inputs[index]
         parts = [_part(part) for part in _parts(item["content"])]
         if item["role"] == "user":
-            remaining -= sum(len(part.get("text", "")) or IMAGE_SIZE for part in parts)
+            remaining -= sum(len(part.get("text") or part.get("file_data") or "") or IMAGE_SIZE for part in parts)
             if remaining < 0:
                 left_out += 1
                 continue
@@ -203,4 +205,6 @@ def _parts(content: Any) -> list[Any]:
 def _part(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "input_image":
         return {"type": "input_image", "image_url": part["image_url"], "detail": part.get("detail") or "auto"}
+    if part["type"] == "input_file":
+        return part
     return {"type": "input_text", "text": part.get("text") or part.get("refusal") or ""}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.cohere.chat import Usage
 from schemas.openai import chat
@@ -20,6 +21,7 @@ from translators.core.errors import AnswerFailed, Failure
 from translators.core.field_table import Reading
 from translators.core.notes import Notes
 from translators.request.builder import ChatOptions, UpstreamChat, build
+from translators.request.files import FileTexts
 from translators.request.tools import Choice
 
 TASK = (
@@ -49,16 +51,17 @@ def summary_request(
     model: str, messages: Sequence[chat.Message], reading: Reading, context: Context, notes: Notes
 ) -> UpstreamChat:
     """Builds the request for a summary of these messages. Raises InvalidField."""
+    files = FileTexts(context.conversation.file_texts, context.policy.parse_model)
     options = ChatOptions(
         model=model,
-        messages=[chat.SystemMessage(TASK), chat.UserMessage(transcript(messages))],
+        messages=[chat.SystemMessage(TASK), chat.UserMessage(transcript(messages, files))],
         functions=[],
         function_places=(),
         choice=Choice(),
         upstream_fields={},
         extra=reading.extra,
     )
-    return build(options, context, notes, 1)
+    return replace(build(options, context, notes, 1), unparsed_files=tuple(files.unparsed))
 
 
 def read_summary(body: bytes, transforms: Sequence[Callable[[], AnswerTransform]]) -> Summary:
@@ -81,36 +84,36 @@ def read_summary(body: bytes, transforms: Sequence[Callable[[], AnswerTransform]
 # --- the transcript ---------------------------------------------------------------------------------------
 
 
-def transcript(messages: Sequence[chat.Message]) -> str:
-    """Writes a conversation as one text: the speaker of each message stands before it."""
+def transcript(messages: Sequence[chat.Message], files: FileTexts) -> str:
+    """Writes a conversation as one text: the speaker of each message stands before it. Raises InvalidField."""
     names: dict[str, str] = {}
     return "\n\n".join(
-        f"[{speaker}]\n{text}" for message in messages for speaker, text in _lines(message, names) if text
+        f"[{speaker}]\n{text}" for message in messages for speaker, text in _lines(message, names, files) if text
     )
 
 
-def _lines(message: chat.Message, names: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _lines(message: chat.Message, names: dict[str, str], files: FileTexts) -> Iterator[tuple[str, str]]:
     """Yields a message as (speaker, text). names: of the tools that were called, by the calls' ids."""
     if isinstance(message, chat.AssistantMessage):
         yield "assistant, thinking", message.reasoning_content or ""
-        yield "assistant", _text(message.content)
+        yield "assistant", _text(message.content, files)
         for call in message.tool_calls or ():
             assert call.function is not None, "items make calls of functions"
             names[call.id or ""] = call.function.name
             yield f"assistant, calling {call.function.name}", str(call.function.arguments)
     elif isinstance(message, chat.ToolMessage):
-        yield f"result of {names.get(message.tool_call_id, 'a call')}", _text(message.content)
+        yield f"result of {names.get(message.tool_call_id, 'a call')}", _text(message.content, files)
     else:
-        yield "user" if isinstance(message, chat.UserMessage) else "system", _text(message.content)
+        yield "user" if isinstance(message, chat.UserMessage) else "system", _text(message.content, files)
 
 
-def _text(content: Any) -> str:
+def _text(content: Any, files: FileTexts) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(_part_text(part) for part in content)
+    return "\n".join(_part_text(part, files) for part in content)
 
 
-def _part_text(part: Any) -> str:
+def _part_text(part: Any, files: FileTexts) -> str:
     if isinstance(part, chat.TextPart):
         return part.text
-    return "(a file)" if isinstance(part, chat.FilePart) else "(an image)"
+    return files.text(part.file, "input") if isinstance(part, chat.FilePart) else "(an image)"

@@ -25,7 +25,6 @@ from translators.answer.transforms import (
 )
 from translators.core.capabilities import Capabilities, model_capabilities
 from translators.core.contracts import Context, Workload
-from translators.core.errors import UnparsedFiles
 from translators.core.field_table import with_extra
 from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
@@ -71,7 +70,7 @@ class UpstreamChat(Struct, frozen=True):
     """The requests to send, one a choice. model: Cohere's id. transforms: what the answer goes through.
 
     buffered: the answer must be seen whole before it is shown. checked: it may fail its check. repeatable: no chance
-    is in it.
+    is in it. unparsed_files: of which the texts are missing.
     """
 
     bodies: tuple[bytes, ...]
@@ -83,6 +82,7 @@ class UpstreamChat(Struct, frozen=True):
     prompt_bytes: int
     max_tokens: int | None
     images: int
+    unparsed_files: tuple[str, ...] = ()
 
     def workload(self, end_user: str) -> Workload:
         """Return what these requests ask of Cohere."""
@@ -118,8 +118,6 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         thinking=rules.thinking(max_tokens),
         **options.upstream_fields,
     )
-    if files.unparsed:
-        raise UnparsedFiles(tuple(files.unparsed))
     if options.choices > 1:
         notes.emulated("n", f"{options.choices} parallel calls to Cohere")
     again = plan.must_call and attempt == 1
@@ -140,6 +138,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         prompt_bytes=sum(map(len, bodies)) - conversation.image_bytes * len(bodies),
         max_tokens=None if max_tokens is UNSET else max_tokens * len(bodies),
         images=conversation.images * len(bodies),
+        unparsed_files=tuple(files.unparsed),
     )
 
 

@@ -1,7 +1,7 @@
 """Files in a request, as text for the prompt: Cohere's chat takes none.
 
-Text formats are decoded here. PDF files and images of pages are parsed by Cohere (`/v2/parse`): the translation raises
-UnparsedFiles with what must be parsed, and is made again with the texts.
+Text formats are decoded here. PDF files and images of pages are parsed by Cohere (`/v2/parse`): the translation says
+which it lacks (`unparsed_files`), and is made again with their texts.
 """
 
 import base64
