@@ -363,7 +363,37 @@ def test_a_compressed_error_that_repeats_the_servers_key_is_masked() -> None:
         on.plays(json_answer(400, body, headers))
         accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
         seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
-        assert (seen.status, seen.body["message"]) == (400, "no such token: ***")
+        assert (seen.status, seen.body["message"]) == (400, f"no such token: {'*' * len(SERVER_KEY)}")
+
+
+@pytest.mark.parametrize("cut", [0, 5], ids=["in one piece", "cut in two"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_an_error_in_a_200_that_repeats_the_servers_key_is_masked(streamed: bool, cut: int) -> None:
+    """Whichever way the error is said, and wherever the network cuts it."""
+    text = f"rejected by upstream: Bearer {SERVER_KEY}!"
+    ending = end("ERROR", error=text)
+    if streamed:
+        bodies = [transcript(*story("Hi", ending=ending)), b"data: " + compact_json({"message": text}) + b"\n\n"]
+        kind = "text/event-stream"
+    else:
+        bodies = [compact_json({**whole(finish="ERROR"), "error": text}), compact_json({"message": text})]
+        kind = "application/json"
+    message = {"role": "user", "content": "Hi"}
+    with stage(cohere_api_key=[SERVER_KEY]) as on:
+        for body in bodies:
+            middle = body.index(SERVER_KEY.encode()) + cut
+            pieces = (Chunk(body[:middle]), Chunk(body[middle:])) if cut else (Chunk(body),)
+            on.plays((Head(200, (("content-type", kind),)), *pieces, End()))
+            trips: list[tuple[str, dict[str, Any]]] = [
+                (CHAT, {"messages": [message]}),
+                ("/v1/responses", {"input": "Hi", "store": False}),
+                *([("/cohere/v2/chat", {"messages": [message]})] if not cut else []),
+            ]
+            for path, fields in trips:
+                seen = on.gateway.ask("POST", path, {"model": A, "stream": streamed, **fields})
+                assert SERVER_KEY.encode() not in seen.data
+                assert b"rejected by upstream: Bearer ***" in seen.data
+        assert SERVER_KEY.encode() not in on.gateway.log.getvalue()
 
 
 def test_no_retry_after_is_made_up(own: Stage) -> None:

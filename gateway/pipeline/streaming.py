@@ -101,6 +101,9 @@ class UpstreamStream:
             except sse.EventTooLarge:
                 return stream.end(TOO_LARGE, choice)
             self._events += len(events)
+            if self._response.secret:
+                # Once more, as reads may have cut the key in two.
+                events = [self._response.masked(data) for data in events]
             documents: list[bytes] = []
             if self._recording is not None:
                 self._recording.add(events)

@@ -157,11 +157,12 @@ class Attempts:
         try:
             secret = lease.key.secret if lease is not None else ""
             response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
+            response.secret = secret.encode()
             try:
                 if 200 <= response.status < 300:
                     await (response.read_first_chunk() if self._streamed else response.read_body())
                 else:
-                    refusal = await response.failure(lease is None, secret)
+                    refusal = await response.failure(lease is None)
                     response.close()
                     self._record_refusal(response, refusal, lease)
                     return None

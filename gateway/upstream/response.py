@@ -27,8 +27,8 @@ MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 MAX_ERROR_BYTES = 4 * 1024 * 1024
 """Bytes of a response that is not a success: it is held whole, to find out what it says."""
 
-MASK = b"***"
-"""Stands for a key of the server's in what a caller is told."""
+MASK = b"*"
+"""Stands for each character of a server's key in what a caller is told: lengths stay as they were declared."""
 
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
@@ -71,8 +71,8 @@ class UpstreamResponse:
 
     Deadlines are times of the loop's clock. first_deadline: of the first chunk; between: seconds from chunk to chunk;
     last_deadline: of the whole. forwarded: what it answers, where that was forwarded. retry_reasons: why Cohere was
-    called more than once. repeats_key: its body is an error that contains the server's key. on_close: called once, with
-    the response.
+    called more than once. secret: the server's key, if that was used, which no caller may read. repeats_key: the body
+    is a compressed error that contains it. on_close: called once, with the response.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class UpstreamResponse:
         self._failure: Failure | None = None
         self.on_close: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
+        self.secret = b""
         self.repeats_key = False
         self.retry_reasons: Sequence[str] = ()
 
@@ -134,7 +135,7 @@ class UpstreamResponse:
         try:
             if chunk := content.read_nowait():
                 self._first_deadline = 0.0
-                return chunk
+                return self.masked(chunk)
             loop = asyncio.get_running_loop()
             # Until the first chunk the deadline is the first event's; between chunks it starts anew.
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
@@ -143,9 +144,16 @@ class UpstreamResponse:
             chunk = await content.readany()
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
-            return chunk
+            return self.masked(chunk)
         except (aiohttp.ClientError, OSError, Interrupted) as error:
             raise connection_error(error) from error
+
+    def masked(self, data: bytes) -> bytes:
+        """Returns a piece of the body without the server's key, which errors have been seen to repeat, also those that
+        stand in a response with status 200.
+        """
+        secret = self.secret
+        return data.replace(secret, MASK * len(secret)) if secret and secret in data else data
 
     def interrupt(self) -> None:
         """Fails the read that is waiting, and later ones, with the error of a gateway that is stopping."""
@@ -170,11 +178,11 @@ class UpstreamResponse:
         if self._body is None:
             content = self._response.content
             if content.is_eof() and self._next_chunk is None:
-                self._body = await content.read()
+                self._body = self.masked(await content.read())
             else:
                 chunks: list[bytes] = []
                 await self._collect(chunks, MAX_RESPONSE_BYTES)
-                self._body = b"".join(chunks)
+                self._body = self.masked(b"".join(chunks))
             self._next_chunk = self._body or None
         return self._body
 
@@ -195,25 +203,23 @@ class UpstreamResponse:
                 await self._collect(chunks, MAX_ERROR_BYTES)
             except UpstreamError as error:
                 self._error = error
-            self._body = b"".join(chunks)
+            self._body = self.masked(b"".join(chunks))
             self._next_chunk = self._body or None
         if self._error is not None:
             return b""
         compressed = self._forwarded is not None and self.header("content-encoding").lower() == "gzip"
         return _decompress(self._body) if compressed else self._body
 
-    async def failure(self, own_key: bool, secret: str = "") -> Failure:
+    async def failure(self, own_key: bool) -> Failure:
         """Returns what the caller is told of a response that is not a success; it is parsed once.
 
-        own_key: the key was the caller's own, so they are told what is wrong with it. secret: the server's key, if that
-        was used; it is masked where the body repeats it.
+        own_key: the key was the caller's own, so they are told what is wrong with it.
         """
         if self._failure is None:
             body = await self.error_body()
-            if secret and (key := secret.encode()) in body:
-                self.repeats_key = True
-                body = body.replace(key, MASK)
-            self._failure = upstream_errors.upstream_failure(self.status, body, own_key)
+            masked = self.masked(body)
+            self.repeats_key = masked != body
+            self._failure = upstream_errors.upstream_failure(self.status, masked, own_key)
         return self._failure
 
     async def raise_for_status(self, own_key: bool) -> None:
