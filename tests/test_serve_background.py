@@ -509,8 +509,9 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
         with reading(scene.gateway, "POST", PATH, STREAMED) as one:
             id = id_of(one.until(b"\n\n"))
             awaited(lambda: any(exchange.request.method == "POST" for exchange in scene.upstream.exchanges))
+            (chat,) = [exchange for exchange in scene.upstream.exchanges if exchange.request.method == "POST"]
             with pytest.raises(TimeoutError):
-                scene.upstream.exchanges[-1].finished.wait_in_thread(1.5)
+                chat.finished.wait_in_thread(0.7)
             go_on.set()
             one.rest()
         response = poll(scene.gateway, id)

@@ -259,7 +259,8 @@ def test_what_was_damaged_in_the_store_is_a_miss(
         "/v1/embeddings": {"model": "embed-v4.0", "input": ["one", "two"]},
     }
     ways |= {f"{CHAT}/": {**ways[CHAT], "stream": True}}
-    with demonstration(cache=CacheSettings(store="memory")) as gateway:
+    with demonstration(cache=CacheSettings(store="memory")) as demo:
+        gateway = Patient(**vars(demo))
         good = [gateway.ask("POST", path, body) for path, body in ways.items()]
         assert [seen.headers["x-gateway-cache"] for seen in good] == ["miss"] * 3
         assert gateway.ask("POST", CHAT, ways[CHAT]).headers["x-gateway-cache"] == "hit"
@@ -286,9 +287,10 @@ def test_gateways_with_other_cohere_keys_share_no_redis() -> None:
 def test_hits_and_misses_are_counted() -> None:
     with stage(cache=CacheSettings(store="memory")) as staged:
         staged.plays(answered())
+        gateway = Patient(**vars(staged.gateway))
         for _ in range(3):
-            staged.gateway.chat(**ZERO)
-        counted = staged.gateway.metrics()
+            gateway.chat(**ZERO)
+        counted = gateway.metrics()
     series = 'gateway_cache_lookups_total{operation="chat",result="%s"}'
     assert (counted[series % "miss"], counted[series % "hit"]) == (1, 2)
     (tokens,) = {value for name, value in counted.items() if "tokens_total" in name and 'direction="output"' in name}

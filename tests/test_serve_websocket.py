@@ -858,6 +858,7 @@ def test_no_word_and_no_key_is_logged(theatre: Stage) -> None:
         caller.error(input=[{"type": "a-secret-type"}])
         caller.connection.send("a-secret-message")
         caller.hear()
+    theatre.gateway.log.wait(lambda line: line.get("operation") == "socket")
     assert b"a-secret" not in theatre.gateway.log.getvalue()
 
 

@@ -3,6 +3,10 @@
 `gateway_over(url)` serves it over any upstream, `stage()` over a scripted one, `demonstration()` over the
 emulator. What comes back is a `Gateway`: `ask` and `chat` show an answer's bytes, `client` is the official
 SDK, `log` what was written. Nothing of the inside is used but `create_app` and the settings.
+
+The gateway logs, counts and stores after an answer's last byte has left. `log.lines`, `log.getvalue()`, `metrics()`
+and `settle()` wait for that, `log.wait` and `log.line_of` also where a caller has left. With GATEWAY_TEST_LAG=0.1 in
+the environment the gateway stands still for a moment after each answer, which fails the tests that do not wait.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from gateway.observability.access_log import Log
 from gateway.pipeline.accepted_keys import PROOF_PATH
 from gateway.server.worker import configure
 from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
-from support.asgi_server import serve
+from support.asgi_server import AfterTheAnswer, serve
 from support.scripted_upstream import Script, ScriptedUpstream, event_stream, json_answer, transcript
 
 CALLER_KEY = "caller-key-0001"
@@ -92,11 +96,15 @@ class Seen:
 
 
 class Written(io.BytesIO):
-    """What the gateway logs: bytes, and the JSON lines in them as they come."""
+    """What the gateway logs: bytes, and the JSON lines in them as they come.
 
-    def __init__(self) -> None:
+    `settle` waits until the lines of all answered requests are written; whoever looks at all lines waits by it.
+    """
+
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._changed = threading.Condition()
+        self._settle = settle
 
     def write(self, data: Any) -> int:
         with self._changed:
@@ -104,22 +112,30 @@ class Written(io.BytesIO):
             self._changed.notify_all()
         return count
 
+    def getvalue(self) -> bytes:
+        self._settle()
+        with self._changed:
+            return super().getvalue()
+
     @property
     def lines(self) -> list[dict[str, Any]]:
-        with self._changed:
-            return [json.loads(line) for line in self.getvalue().splitlines()]
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+    @property
+    def _lines_so_far(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in super().getvalue().splitlines()]
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20.0) -> dict[str, Any]:
         """The first line that is wanted: it is written after the answer's last byte, so it may still come."""
         results: list[dict[str, Any]] = []
 
         def there() -> bool:
-            results[:] = [line for line in self.lines if wanted(line)]
+            results[:] = [line for line in self._lines_so_far if wanted(line)]
             return bool(results)
 
         with self._changed:
             if not self._changed.wait_for(there, timeout):
-                raise TimeoutError(f"no such line within {timeout} s; there are {self.lines}")
+                raise TimeoutError(f"no such line within {timeout} s; there are {self._lines_so_far}")
         return results[0]
 
     def line_of(self, request_id: str) -> dict[str, Any]:
@@ -147,6 +163,8 @@ class Gateway:
     log: Written
     key: str = CALLER_KEY
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
+    settle: Callable[[], None] = lambda: None
+    """Waits until each answered request is over: its line written, its counts in the metrics."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -184,7 +202,8 @@ class Gateway:
         return self.post({"model": A, "messages": [{"role": "user", "content": content}], **fields}, headers)
 
     def metrics(self) -> dict[str, float]:
-        """`/metrics` by series: `name{labels}` as written there."""
+        """`/metrics` by series: `name{labels}` as written there. All answered requests are counted."""
+        self.settle()
         text = self.ask("GET", "/metrics", headers={}).data.decode()
         rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {series: float(value) for series, _, value in rows}
@@ -218,7 +237,13 @@ def gateway_over(
 
     Unless the settings say so, nothing is asked twice and no breaker opens: a failure is to be seen as it is.
     """
-    log = Written()
+    applications: list[AfterTheAnswer] = []
+
+    def settle() -> None:
+        for application in applications:
+            application.wait()
+
+    log = Written(settle)
     loops: list[asyncio.AbstractEventLoop] = []
     with tempfile.TemporaryDirectory() as folder:
         values = {**ONCE, "database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
@@ -226,12 +251,13 @@ def gateway_over(
 
         def app() -> Any:
             loops.append(asyncio.get_running_loop())
-            return create_app(documented, _AtOnce(True, log))
+            applications.append(AfterTheAnswer(create_app(documented, _AtOnce(True, log))))
+            return applications[0]
 
         with serve(
             app, configure=lambda config: configure(config, documented), graceful_timeout=graceful_timeout
         ) as url:
-            yield Gateway(url, upstream, log, key, loops)
+            yield Gateway(url, upstream, log, key, loops, settle)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HOST = "127.0.0.1"
+LAG = float(os.environ.get("GATEWAY_TEST_LAG", 0))
+"""Seconds that an application stands still after an answer's last byte: shows tests that do not wait for the rest."""
 
 
 @contextmanager
@@ -54,6 +56,80 @@ def serve(
         raise
     server.stop(timeout)
     server.raise_failure()
+
+
+class AfterTheAnswer:
+    """An ASGI application around another one that knows which requests are answered but not over.
+
+    A server goes on when the last byte has left: it counts the request, writes its line, stores what there is to
+    store. A caller who has read the answer may look for these too early; `wait` is for them. A request whose answer
+    is still under way is not waited for. A WebSocket is over when one side has closed it and the application has
+    returned.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._changed = threading.Condition()
+        self._answered = 0
+
+    def wait(self, timeout: float = 20.0) -> None:
+        """Wait until no answered request is left; TimeoutError when one stays."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._answered, timeout):
+                raise TimeoutError(f"{self._answered} answered requests did not end within {timeout} s")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        progress = _Progress()
+
+        async def watched_send(message: Message) -> None:
+            if progress.completes(message):
+                self._count(1)  # before the bytes leave: whoever has read them finds it counted
+            await send(message)
+            if progress.complete:
+                await asyncio.sleep(LAG)
+
+        async def watched_receive() -> Message:
+            message = await receive()
+            if progress.completes(message):
+                self._count(1)
+            return message
+
+        try:
+            await self._app(scope, watched_receive, watched_send)
+        finally:
+            if progress.complete:
+                self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._answered += change
+            self._changed.notify_all()
+
+
+class _Progress:
+    """How far the answer to one request has come."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._remaining: int | None = None
+        """Bytes of the body that are still to come, where the answer said how many there are."""
+
+    def completes(self, message: Message) -> bool:
+        """Whether the answer is complete with this message, and was not before."""
+        match message["type"]:
+            case "http.response.start":
+                values = [value for name, value in message.get("headers", ()) if name.lower() == b"content-length"]
+                self._remaining = int(values[0]) if values else None
+                return False
+            case "http.response.body" if self._remaining is not None and message.get("more_body"):
+                self._remaining -= len(message.get("body", b""))
+                last = self._remaining <= 0
+            case "http.response.body":
+                last = not message.get("more_body")
+            case kind:
+                last = kind in ("websocket.close", "websocket.disconnect")
+        before, self.complete = self.complete, self.complete or last
+        return last and not before
 
 
 class _Server:
