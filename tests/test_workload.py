@@ -70,7 +70,7 @@ def test_calls_images_and_searches(operation: str, fields: dict[str, Any], expec
 def test_a_recording_has_no_text() -> None:
     model = "cohere-transcribe-03-2026"
     result, _ = workload("transcription", model=model, language="en", user="a")
-    assert result == Workload(model, 0, None, "a")
+    assert result == Workload(model, 0, None, "a", requested_model=model)
 
 
 def test_images_are_no_text() -> None:

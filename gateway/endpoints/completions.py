@@ -28,7 +28,7 @@ class CompletionsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation, services = self._operation, self._services
         record: RequestRecord = scope[REQUEST]
-        record.operation = operation.name
+        record.operation, record.cohere_method = operation.name, self._method.name
         request_body = await body.read_json(record, receive, services.settings)
         handler = RequestHandler(operation, self._method, services, record)
         translation = await handler.prepare(request_body)

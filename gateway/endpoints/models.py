@@ -25,7 +25,7 @@ class ModelsEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, operation = self._services, record_of(scope), self._operation
-        record.operation = operation.name
+        record.operation, record.cohere_method = operation.name, operation.method
         filters = await self._filters(scope, receive, record) if operation.filtered else []
         context = context_of(services, record)
         notes = Notes(context.strict)
@@ -36,7 +36,7 @@ class ModelsEndpoint:
             name = scope["path_params"].get("name", "")
             response = operation.respond(model_list.pages, name, filters, context, notes)
             await send_json(send, response, notes, watcher)
-        record.notes = len(notes)
+        record.set_notes(notes)
         services.metrics.note(operation.name, notes)
 
     async def _filters(self, scope: Scope, receive: Receive, record: RequestRecord) -> list[bytes]:

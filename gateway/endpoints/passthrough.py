@@ -55,7 +55,7 @@ class PassthroughEndpoint:
         method = cohere_methods.find(verb, address.path)
         if not cohere_methods.agrees(verb, address.path, method):
             raise CallerError(failure("bad_request", "The URL's path might be read as another one"))
-        record.operation = method.operation
+        record.operation, record.cohere_method = method.operation, method.name
         settings = services.settings
         limit, timeouts = settings.upload_limit, settings.timeouts
         json_body: bytes | None = None
@@ -75,7 +75,7 @@ class PassthroughEndpoint:
             workload = Workload(record.model, len(json_body or b""), None, "")
             with await services.admission.admit(record, method, workload, notes) as admission:
                 async with services.upstream.forward(
-                    request, record.principal, address.path, record.model, method.repeatable, weight
+                    request, record.principal, address.path, record.model, method.repeatable, weight, record.attempts
                 ) as response:
                     admission.see(response)
                     about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
@@ -95,9 +95,11 @@ class PassthroughEndpoint:
             return json_body, notes
         policy = self._services.policy
         if address.alias:
+            record.requested_model, _ = passthrough.requested_model(json_body)
             rewrite = passthrough.rewrite_chat if method.name == "v2.chat" else passthrough.rewrite_model
             json_body, notes = rewrite(json_body, policy)
         record.model, record.streamed = passthrough.requested_model(json_body)
+        record.requested_model = record.requested_model or record.model
         if record.model in SUCCESSORS and not address.alias:
             json_body, notes = passthrough.replace_removed_model(json_body, record.model, policy)
             record.model, _ = passthrough.requested_model(json_body)

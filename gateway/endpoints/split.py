@@ -30,7 +30,7 @@ class SplitEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, record = self._services, self._operation, record_of(scope)
-        record.operation = operation.name
+        record.operation, record.cohere_method = operation.name, self._method.name
         request_body = await body.read_json(record, receive, services.settings)
         request = await services.offload.run(
             record.principal.owner,

@@ -53,7 +53,7 @@ class UploadEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, record = self._services, self._operation, record_of(scope)
-        record.operation = operation.name
+        record.operation, record.cohere_method = operation.name, self._method.name
         settings = services.settings
         body.refuse_declared(record.headers, settings.audio_limit)
         async with DisconnectWatcher(receive, listening=False) as watcher, contextlib.AsyncExitStack() as stack:
@@ -111,7 +111,7 @@ class UploadEndpoint:
         request = ProxyRequest("POST", path, (("content-type", upload.content_type), *SENT_HEADERS), upload)
         principal = admission.record.principal
         async with self._services.upstream.forward(
-            request, principal, path, translation.model, repeatable=False
+            request, principal, path, translation.model, repeatable=False, attempts=admission.record.attempts
         ) as response:
             return await (await admission.accept(response)).read_body()
 

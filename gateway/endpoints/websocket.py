@@ -179,6 +179,7 @@ class Socket:
         """Answers a message, which is recorded like any request."""
         lifecycle = self._services.lifecycle
         request = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
+        request.cohere_method, request.bytes_received = self._method.name, len(message.body)
         turn = self._state.turn()
         try:
             await self._answer(message, request, turn)
@@ -215,7 +216,7 @@ class Socket:
         if loaded.options.store:
             await self._services.accepted_keys.ensure(request.principal)
         prepared = self._operation.prepare(body, context_of(self._services, request, loaded))
-        request.notes = len(prepared.notes)
+        request.set_notes(prepared.notes)
         await turn.save(loaded, request.principal, finished_response(prepared.final), prepared.final)
         sink.notes = prepared.notes.header()
         await sink.documents(prepared.events)
@@ -257,6 +258,7 @@ class WebSocketSink:
 
     async def documents(self, documents: Sequence[bytes]) -> None:
         for document in documents:
+            self._record.bytes_sent += len(document)
             await self._send_text(responses_websocket.event_message(document, self._stream_id, self.notes))
             self.notes = ""  # the first event carries them
 

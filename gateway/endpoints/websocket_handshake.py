@@ -65,7 +65,7 @@ class WebSocketHandshake:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         request = self._lifecycle.begin_connection(request_id(headers), METHOD, scope["path"], headers)
-        request.operation = OPERATION
+        request.operation, request.address = OPERATION, address_of(scope)
         scope[REQUEST] = request
         try:
             endpoint = await self._endpoint(scope, headers, request)
@@ -73,7 +73,7 @@ class WebSocketHandshake:
             self._open[owner] += 1
             try:
                 await receive()  # websocket.connect
-                request.status, request.response_started = 101, True
+                request.status, request.response_started, request.has_row = 101, True, False
                 await send({"type": "websocket.accept", "headers": self._headers(request)})
                 await endpoint(scope, receive, send)
             finally:

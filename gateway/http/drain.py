@@ -12,16 +12,17 @@ import contextlib
 from starlette.types import Message, Receive
 
 from gateway.http.validation import BROKE, BROKEN, Malformed
+from gateway.observability.record import RequestRecord
 
 LINGER_SECONDS = 2.0
 """How long the end of a complete response waits for the rest of a body that nobody wants."""
 
 
 class BodyDrain:
-    """The `receive` of a request that has a body."""
+    """The `receive` of a request that has a body, whose bytes it counts."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, receive: Receive, record: RequestRecord) -> None:
+        self._receive, self._record = receive, record
         self._task: asyncio.Task[None] | None = None
         self.over = False
 
@@ -31,6 +32,7 @@ class BodyDrain:
         if BROKEN in message:
             self.over = True
             raise Malformed(BROKE[message[BROKEN]])
+        self._record.bytes_received += len(message.get("body", b""))
         if not message.get("more_body"):
             self.over = True
         return message

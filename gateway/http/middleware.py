@@ -21,7 +21,7 @@ from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle, new_id
-from gateway.observability.record import REQUEST, RequestRecord
+from gateway.observability.record import REQUEST, Door, RequestRecord
 from gateway.settings.schema import Settings
 
 OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json")
@@ -68,13 +68,14 @@ class GatewayMiddleware:
             return
         headers = dict(scope["headers"])
         record = self._lifecycle.begin(request_id(headers), scope["method"], scope["path"], headers)
+        record.address, record.door = address_of(scope), door_of(scope["path"])
         scope[REQUEST] = record
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
         extra_headers = self._extra_headers(headers) if self._origins else self._mode_headers
         drain: BodyDrain | None = None
         if validation.has_body(headers):
-            receive = drain = BodyDrain(receive)
+            receive = drain = BodyDrain(receive, record)
 
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -87,7 +88,14 @@ class GatewayMiddleware:
                     *([(b"x-gateway-cache", record.cache.encode())] if record.cache else ()),
                     *extra_headers,
                 ]
-            elif drain is not None and not drain.over and not message.get("more_body"):
+            else:
+                record.bytes_sent += len(message.get("body", b""))
+            if (
+                message["type"] == "http.response.body"
+                and drain is not None
+                and not drain.over
+                and not message.get("more_body")
+            ):
                 # The response is complete but for its end, which would close the connection on whoever still sends.
                 await send({**message, "more_body": True})
                 await drain.linger()
@@ -97,6 +105,7 @@ class GatewayMiddleware:
         try:
             validation.check(scope, headers)
             if record.method == "OPTIONS" and b"access-control-request-method" in headers:
+                record.has_row = False
                 await self._preflight(headers, respond)
             else:
                 await self._identify(scope, headers, record, drain is not None)
@@ -118,8 +127,11 @@ class GatewayMiddleware:
         # First of all, so that whatever decides by the path decides by the one that is served.
         if scope["path"] not in self._path_aliases.exact:
             self._path_aliases.rewrite(scope, record)
-        if not record.path.startswith(OPEN_PREFIXES):
-            record.principal = await self._authenticator.authenticate(scope["headers"], address_of(scope))
+            record.door = door_of(scope["path"])
+        if record.path.startswith(OPEN_PREFIXES):
+            record.has_row = False
+        else:
+            record.principal = await self._authenticator.authenticate(scope["headers"], record.address)
             remove_credentials(scope["headers"], headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
@@ -178,6 +190,11 @@ def address_of(scope: Scope) -> str:
     """Returns the address that a request came from; empty over a socket that has none."""
     client = scope.get("client")
     return str(client[0]) if client else ""
+
+
+def door_of(path: str) -> Door:
+    """Returns the API that a path belongs to."""
+    return "native" if path.startswith((error_responses.NATIVE_PREFIX, error_responses.ALIAS_PREFIX)) else "openai"
 
 
 def mode_headers(demo: bool) -> list[tuple[bytes, bytes]]:

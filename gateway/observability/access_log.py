@@ -81,7 +81,7 @@ class Log:
             record.prompt_tokens,
             record.completion_tokens,
             record.estimated,
-            record.notes,
+            len(record.notes),
             record.retries,
             record.cache,
             printable(record.trace_id),

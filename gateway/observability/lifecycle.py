@@ -1,12 +1,14 @@
 """Where every request begins and ends: nobody else opens a record, closes it, counts it or logs it.
 
-HTTP requests, WebSockets, the messages on a WebSocket and background responses all pass here.
+HTTP requests, WebSockets, the messages on a WebSocket and background responses all pass here. Finished records go to a
+`RecordSink`, the ledger.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping
 from random import Random, SystemRandom
+from typing import Protocol
 
 from gateway.errors import CallerLeft, failure_of
 from gateway.observability.access_log import Log
@@ -28,32 +30,59 @@ def new_id() -> str:
     return f"{_random.getrandbits(96):024x}"
 
 
+def new_row_id() -> str:
+    """Returns 24 hex digits that no two rows share: milliseconds since 1970 and chance, so that rows sort by time."""
+    return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(48):012x}"
+
+
+class RecordSink(Protocol):
+    """Takes the records of finished requests. Returns at once and raises nothing."""
+
+    def record(self, record: RequestRecord, now: float) -> None:
+        """Takes a record, which nobody changes any more. now: when the request ended, in monotonic seconds."""
+        ...
+
+
 class Lifecycle:
     """Opens and closes request records."""
 
-    def __init__(self, metrics: Metrics, log: Log) -> None:
-        self._metrics, self._log = metrics, log
+    def __init__(self, metrics: Metrics, log: Log, sink: RecordSink | None = None) -> None:
+        self._metrics, self._log, self._sink = metrics, log, sink
 
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
         self._metrics.in_flight.inc()
-        return RequestRecord(request_id, method, path[:_LONGEST_PATH], time.monotonic(), headers)
+        return RequestRecord(request_id, method, path[:_LONGEST_PATH], time.monotonic(), headers, id=new_row_id())
 
     def begin_connection(
         self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]
     ) -> RequestRecord:
-        """Opens the record of a WebSocket."""
-        return RequestRecord(request_id, method, path[:_LONGEST_PATH], time.monotonic(), headers, connection=True)
+        """Opens the record of a WebSocket. One that is opened has no row in the ledger: its messages have theirs."""
+        return RequestRecord(
+            request_id,
+            method,
+            path[:_LONGEST_PATH],
+            time.monotonic(),
+            headers,
+            connection=True,
+            id=new_row_id(),
+            door="websocket",
+        )
 
     def begin_message(self, connection: RequestRecord, number: int, operation: str) -> RequestRecord:
         """Opens the record of a message on a WebSocket; `number` counts them from 1."""
         record = self.begin(f"{connection.request_id}.{number}", connection.method, connection.path, connection.headers)
         record.operation, record.principal = operation, connection.principal
+        record.door, record.address = "websocket", connection.address
         return record
 
     def begin_background(self, request: RequestRecord, operation: str) -> RequestRecord:
-        """Opens the record of a background response beside that of the request which asked for it."""
+        """Opens the record of a background response beside that of the request which asked for it.
+
+        The ledger has one row for both: that of the response.
+        """
         self._metrics.runs.inc()
+        request.has_row = False
         return RequestRecord(
             request.request_id,
             request.method,
@@ -63,6 +92,11 @@ class Lifecycle:
             request.principal,
             operation,
             background=True,
+            id=request.id,
+            address=request.address,
+            cohere_method=request.cohere_method,
+            requested_model=request.requested_model,
+            bytes_received=request.bytes_received,
         )
 
     def fail(self, record: RequestRecord, error: BaseException) -> Failure | None:
@@ -92,3 +126,5 @@ class Lifecycle:
         now = time.monotonic()
         self._metrics.served(record, now)
         self._log.request(record, now)
+        if self._sink is not None and record.has_row:
+            self._sink.record(record, now)

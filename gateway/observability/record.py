@@ -1,10 +1,12 @@
 """The record of one request: who asked, for what, and what became of it.
 
-It is the one thing of ours in a request's ASGI scope, under `REQUEST`. Metrics and the log line are made of it when the
-request ends (`lifecycle.py`). No credential is reachable from it: the headers that carry one are left out.
+It is the one thing of ours in a request's ASGI scope, under `REQUEST`. Metrics, the log line and the ledger's row are
+made of it when the request ends (`lifecycle.py`). No credential is reachable from it: the headers that carry one are
+left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 from starlette.types import Scope
@@ -12,22 +14,52 @@ from starlette.types import Scope
 from gateway.auth.principal import NOBODY, Principal
 from translators.core.contracts import UsageTotals
 from translators.core.errors import Failure
+from translators.core.notes import Note
 
 REQUEST = "gateway.request"
 """The key of the RequestRecord in a request's scope."""
 
 CACHE_HIT = "hit"
 
+MAX_NOTES, MAX_NOTE_LENGTH = 20, 300
+"""Notes of a request that are recorded, and characters of each: a note may quote what a caller wrote."""
+
+Door: TypeAlias = Literal["openai", "native", "websocket", "management"]
+"""By which API a request came: OpenAI's, Cohere's own, a message on a WebSocket, the management of keys."""
+
+
+class Attempt(Struct):
+    """One call to Cohere of those that a request made.
+
+    key      number of the server's Cohere key, from 1 in the order of the setting; 0 for the caller's own
+    status   Cohere's; 0 where no response came
+    trace_id Cohere's id of the call
+    ms       until the response was read or given up, in milliseconds
+    """
+
+    key: int
+    status: int = 0
+    trace_id: str = ""
+    ms: float = 0.0
+
 
 class RequestRecord(Struct):
     """Times are the event loop's monotonic seconds; 0 means that it has not happened.
 
+    id             of its row in the ledger; ids sort by the time at which they were given
+    has_row        the request is one row of the ledger: false for what is no call, and for what has its row elsewhere
+    address        of the caller
+    cohere_method  the name of Cohere's method that it calls, as in the table of methods; empty before that is known
     headers        of the request, by lower-case name, without credentials; of a repeated one the last
+    requested_model  the model as the caller wrote it; empty before that is known
     deployment     the model that the URL names (Azure's), which replaces the body's
     replaced_model what the body named instead, if anything
     background     a response that nobody waits for: it is counted apart
     connection     an open WebSocket: its messages are counted as being served, it is not
     billed         Cohere's billed units by their names
+    attempts       the calls to Cohere, in the order in which they began
+    notes          the sentences of the notes on the request
+    reason         why policy refused the request, in a sentence of ours
     estimated      some of the tokens were counted here, since Cohere never reported them
     """
 
@@ -55,10 +87,20 @@ class RequestRecord(Struct):
     completion_tokens: int = 0
     estimated: bool = False
     billed: Mapping[str, int | float] = {}
-    notes: int = 0
+    attempts: list[Attempt] = []
+    notes: tuple[str, ...] = ()
     retries: int = 0
     cache: str = ""
     response_started: bool = False
+    id: str = ""
+    has_row: bool = True
+    address: str = ""
+    door: Door = "openai"
+    cohere_method: str = ""
+    requested_model: str = ""
+    reason: str = ""
+    bytes_received: int = 0
+    bytes_sent: int = 0
 
     @property
     def strict(self) -> bool:
@@ -79,6 +121,10 @@ class RequestRecord(Struct):
         if usage.billed and self.cache != CACHE_HIT:  # what was paid for before is not paid for again
             before, now = self.billed, usage.billed
             self.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+
+    def set_notes(self, notes: Iterable[Note]) -> None:
+        """Takes the sentences of these notes in the place of those before, within bounds."""
+        self.notes = tuple([note.text[:MAX_NOTE_LENGTH] for note in notes][:MAX_NOTES])
 
     def fail(self, failure: Failure) -> None:
         """Records that the response is this failure, or ended in it."""

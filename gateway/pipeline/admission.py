@@ -30,6 +30,7 @@ class AdmissionController:
         Raises CallerError for one that may not.
         """
         record.model = workload.model
+        record.requested_model = workload.requested_model or record.requested_model
         return Admission(self._metrics, self._accepted_keys, record, notes)
 
 
@@ -58,8 +59,8 @@ class Admission:
         record = self.record
         if record.cache != CACHE_HIT:
             record.upstream_ended = time.monotonic()
-        record.notes = len(self.notes)
-        if record.notes:
+        if len(self.notes):
+            record.set_notes(self.notes)
             self._metrics.note(record.operation, self.notes)
 
     async def extend(self, method: Method, workload: Workload) -> None:

@@ -290,7 +290,9 @@ class Run:
         assert loaded is not None
         self.id, self._loaded = loaded.response_id, loaded
         request = handler.record
-        request.operation, request.model, request.notes = "response_background", call.model, len(call.notes)
+        request.operation, request.model = "response_background", call.model
+        request.requested_model = call.workload.requested_model
+        request.set_notes(call.notes)
         handler.save = None  # the sink stores the response
         self.ended = False
         self.changed = asyncio.Event()

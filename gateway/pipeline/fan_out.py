@@ -30,7 +30,8 @@ async def post_all(
     async def post(index: int) -> bytes:
         weight = weights[index] if weights else 1
         record = admission.record
-        async with upstream.post(path, record.principal, bodies[index], False, record.model, weight) as response:
+        post = upstream.post(path, record.principal, bodies[index], False, record.model, weight, record.attempts)
+        async with post as response:
             return await (await admission.accept(response)).read_body()
 
     if len(bodies) == 1:

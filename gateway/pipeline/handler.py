@@ -30,6 +30,7 @@ from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
 from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
 from translators.core.errors import Failure, TranslationError
 from translators.core.upstream_errors import CONTEXT_LENGTH
+from translators.operations import passthrough
 
 
 class RequestHandler(Responder):
@@ -71,7 +72,12 @@ class RequestHandler(Responder):
                 operation.state_options(body, response_id), response_id, record.principal
             )
             self.save = self._save if self.loaded.save else None
-        translation = await self._translate()
+        try:
+            translation = await self._translate()
+        except TranslationError:
+            # What cannot be translated says nothing of its model; it is looked for only then.
+            record.requested_model, _ = passthrough.requested_model(body)
+            raise
         if translation.model not in self.services.catalog.table_models:
             self.services.catalog.look_up(translation.model, record.principal)
         self._look_up_cache(translation)

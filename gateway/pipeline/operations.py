@@ -147,12 +147,13 @@ class UploadOperation(Struct, frozen=True):
 class LookupOperation(Struct, frozen=True):
     """A request that is answered from Cohere's list of models.
 
-    respond: makes the response of the list's pages, the name in the path, and the filters. filtered: a query or a body
-    says which part of the list is wanted.
+    method: the name of Cohere's that answers the same. respond: makes the response of the list's pages, the name in the
+    path, and the filters. filtered: a query or a body says which part of the list is wanted.
     """
 
     name: str
     path: str
+    method: str
     respond: Callable[[Sequence[bytes], str, Sequence[bytes], Context, Notes], bytes]
     filtered: bool = False
 
@@ -219,8 +220,8 @@ COUNTS: tuple[CountOperation, ...] = (
 )
 
 LOOKUPS: tuple[LookupOperation, ...] = (
-    LookupOperation("models", "/v1/models", models.list_models, True),
-    LookupOperation("model", "/v1/models/{name:path}", models.retrieve_model),
+    LookupOperation("models", "/v1/models", "models.list", models.list_models, True),
+    LookupOperation("model", "/v1/models/{name:path}", "models.get", models.retrieve_model),
 )
 
 TRANSLATE: Mapping[str, Any] = {row.name: row.translate for row in TRANSLATED if not isinstance(row, UploadOperation)}

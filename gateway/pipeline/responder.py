@@ -86,16 +86,14 @@ class Responder:
     async def _bodies(self, translation: UpstreamRequest, admission: Admission) -> list[bytes]:
         """Returns Cohere's whole responses to all bodies of a translation, called at once."""
         if len(translation.bodies) == 1:
-            record = admission.record
-            async with self.services.upstream.post(
-                self.operation.upstream, record.principal, translation.bodies[0], False, translation.model
-            ) as response:
-                return [await (await admission.accept(response)).read_body()]
+            return [await self._body(translation, admission, translation.bodies[0])]
         return await gather_or_first_error([self._body(translation, admission, body) for body in translation.bodies])
 
     async def _body(self, translation: UpstreamRequest, admission: Admission, body: bytes) -> bytes:
-        principal = admission.record.principal
-        post = self.services.upstream.post(self.operation.upstream, principal, body, False, translation.model)
+        record = admission.record
+        post = self.services.upstream.post(
+            self.operation.upstream, record.principal, body, False, translation.model, attempts=record.attempts
+        )
         async with post as response:
             return await (await admission.accept(response)).read_body()
 
@@ -156,7 +154,9 @@ class Responder:
         recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]
         async with contextlib.AsyncExitStack() as stack:
             posts = [
-                stack.enter_async_context(upstream.post(path, record.principal, body, True, translation.model))
+                stack.enter_async_context(
+                    upstream.post(path, record.principal, body, True, translation.model, attempts=record.attempts)
+                )
                 for body in translation.bodies
             ]
             responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)

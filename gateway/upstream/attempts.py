@@ -17,13 +17,14 @@ from msgspec import Struct
 from gateway.auth.credentials import cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
+from gateway.observability.record import Attempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
 from gateway.upstream.key_pool import TRIAL_LIMIT_HEADER, TRIAL_REMAINING_HEADER, KeyPool, Lease, PoolKey
 from gateway.upstream.observer import UpstreamObserver
-from gateway.upstream.response import UpstreamResponse
+from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
 from gateway.upstream.retry import FINAL, RULES, KeyAction, RetryBudget, Rule, cause_of, parse_retry_after, rule_for
 from translators.core.errors import Failure
 
@@ -71,7 +72,8 @@ class Attempts:
 
     path: Cohere's, without the query string; budgets go by it. model: Cohere's name of it, where there is one; budgets
     and breakers go by it. streamed: only the first chunk of a success is waited for. weight: what the call takes of a
-    key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once.
+    key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once. recorded:
+    gets an `Attempt` for each.
     """
 
     __slots__ = (
@@ -80,8 +82,10 @@ class Attempts:
         "_deadline",
         "_failed",
         "_failed_keys",
+        "_last",
         "_model",
         "_path",
+        "_recorded",
         "_repeatable",
         "_resources",
         "_response",
@@ -104,9 +108,13 @@ class Attempts:
         model: str = "",
         weight: int = 1,
         repeatable: bool = True,
+        recorded: list[Attempt] | None = None,
     ) -> None:
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
+        self._recorded: list[Attempt] = [] if recorded is None else recorded
+        self._last: tuple[Attempt, float] | None = None
+        """The last attempt, and when it began."""
         self._response: UpstreamResponse | None = None
         self._started = self._deadline = 0.0
         self._budget: RetryBudget | None = None
@@ -144,6 +152,7 @@ class Attempts:
     ) -> None:
         if self._response is not None:
             self._response.close()
+            self._stop_timing()
 
     # --- one attempt ---------------------------------------------------------------------------------------
 
@@ -153,11 +162,15 @@ class Attempts:
         """
         if self._refused_by_breaker():
             return None
+        attempt = Attempt(lease.key.number if lease is not None else 0)
+        self._recorded.append(attempt)
+        self._last = attempt, self._resources.clock()
         breakers, model = self._resources.breakers, self._model
         try:
             secret = lease.key.secret if lease is not None else ""
             response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
             response.secret = secret.encode()
+            attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
             try:
                 if 200 <= response.status < 300:
                     await (response.read_first_chunk() if self._streamed else response.read_body())
@@ -176,8 +189,16 @@ class Attempts:
             # It says nothing of Cohere that, say, the caller has left.
             breakers.record_nothing(model)
             raise
+        finally:
+            self._stop_timing()
         self._record_success(response, lease)
         return response
+
+    def _stop_timing(self) -> None:
+        """Takes down how long the last attempt has taken. Of a stream that is once more, when it was read."""
+        assert self._last is not None
+        attempt, began = self._last
+        attempt.ms = round((self._resources.clock() - began) * 1000, 2)
 
     def _refused_by_breaker(self) -> bool:
         """Whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""

@@ -6,6 +6,7 @@ import random
 import time
 
 from gateway.auth.principal import Principal
+from gateway.observability.record import Attempt
 from gateway.settings.schema import Settings
 from gateway.upstream.attempts import Attempts, Resources
 from gateway.upstream.circuit_breaker import Breakers
@@ -62,18 +63,34 @@ class UpstreamClient:
         self.resources.in_flight.interrupt()
 
     def post(
-        self, path: str, caller: Principal, body: bytes, streamed: bool, model: str = "", weight: int = 1
+        self,
+        path: str,
+        caller: Principal,
+        body: bytes,
+        streamed: bool,
+        model: str = "",
+        weight: int = 1,
+        attempts: list[Attempt] | None = None,
     ) -> Attempts:
-        """Posts a JSON body. The parameters are those of `Attempts`."""
+        """Posts a JSON body. The parameters are those of `Attempts`; to `attempts` each call to Cohere is added."""
         send = functools.partial(self._session.open, "POST", path, body, streamed)
-        return Attempts(self.resources, send, caller, path, streamed=streamed, model=model, weight=weight)
+        return Attempts(
+            self.resources, send, caller, path, streamed=streamed, model=model, weight=weight, recorded=attempts
+        )
 
     def get(self, path: str, caller: Principal) -> Attempts:
         """Gets a JSON document."""
         return Attempts(self.resources, functools.partial(self._session.open, "GET", path, None, False), caller, path)
 
     def forward(
-        self, request: ProxyRequest, caller: Principal, path: str, model: str, repeatable: bool, weight: int = 1
+        self,
+        request: ProxyRequest,
+        caller: Principal,
+        path: str,
+        model: str,
+        repeatable: bool,
+        weight: int = 1,
+        attempts: list[Attempt] | None = None,
     ) -> Attempts:
         """Forwards a request as it came, but for the key. The parameters are those of `Attempts`; a request whose body
         is still arriving is never repeated.
@@ -89,6 +106,7 @@ class UpstreamClient:
             model=model,
             weight=weight,
             repeatable=repeatable and not uploading,
+            recorded=attempts,
         )
 
     async def sleep(self, seconds: float) -> None:

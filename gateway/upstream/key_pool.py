@@ -115,11 +115,12 @@ class Bucket:
 class PoolKey:
     """A key and what is known of it. The secret is never shown; a log may have `name`.
 
-    kind: the setting. trial, enforced: of new buckets. disabled_until: 0 for a key that is not disabled.
+    number: its place in the setting, from 1. kind: the setting. trial, enforced: of new buckets. disabled_until: 0 for
+    a key that is not disabled.
     """
 
     def __init__(self, secret: str, position: int, count: int, kind: str) -> None:
-        self.secret = secret
+        self.secret, self.number = secret, position
         self.kind = kind
         self.trial = kind == "trial"
         self.enforced = kind != "learned"

@@ -122,6 +122,7 @@ class Workload(Struct, frozen=True):
     max_tokens: the most that may be generated over all parallel calls, None where the caller set no bound.
     end_user: the caller's `user` or `safety_identifier`, empty without one. calls: to Cohere, all parts together.
     images: of all calls. searches: queries times hundreds of documents, begun ones included, as rerank is billed.
+    requested_model: as the caller wrote it.
     """
 
     model: str
@@ -131,6 +132,7 @@ class Workload(Struct, frozen=True):
     calls: int = 1
     images: int = 0
     searches: int = 1
+    requested_model: str = ""
 
 
 class UsageTotals(Struct, frozen=True):

@@ -132,7 +132,9 @@ def request(body: bytes, context: Context) -> RerankTranslation:
     rerank_request = cohere.RerankRequest(model, query, texts, **reading.upstream_fields)
     bodies = (with_extra(cohere.encode_request(rerank_request), reading.extra),)
     searches = -(-sum(1 + len(text) // CHUNK_CHARACTERS for text in texts) // DOCUMENTS_PER_SEARCH)
-    workload = Workload(model, len(bodies[0]), None, reading.end_user, searches=searches)
+    workload = Workload(
+        model, len(bodies[0]), None, reading.end_user, searches=searches, requested_model=requested_model
+    )
     return RerankTranslation(bodies, model, notes, requested_model, documents, returned, context, workload)
 
 

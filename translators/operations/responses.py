@@ -371,7 +371,7 @@ def _prewarmed(reading: Reading, context: Context, notes: Notes) -> ResponsesTra
         reading.fields.get("stream", False),
         notes,
         ResponsesView(initial_response(reading, context), context),
-        Workload(model, end_user=reading.end_user, calls=0),
+        Workload(model, end_user=reading.end_user, calls=0, requested_model=reading.fields["model"]),
         False,
         buffered=True,
         stream_type=PreparedStream,

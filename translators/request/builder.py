@@ -70,7 +70,7 @@ class UpstreamChat(Struct, frozen=True):
     """The requests to send, one a choice. model: Cohere's id. transforms: what the answer goes through.
 
     buffered: the answer must be seen whole before it is shown. checked: it may fail its check. repeatable: no chance
-    is in it. unparsed_files: of which the texts are missing.
+    is in it. requested_model: the model as the caller wrote it. unparsed_files: of which the texts are missing.
     """
 
     bodies: tuple[bytes, ...]
@@ -82,11 +82,20 @@ class UpstreamChat(Struct, frozen=True):
     prompt_bytes: int
     max_tokens: int | None
     images: int
+    requested_model: str
     unparsed_files: tuple[str, ...] = ()
 
     def workload(self, end_user: str) -> Workload:
         """Return what these requests ask of Cohere."""
-        return Workload(self.model, self.prompt_bytes, self.max_tokens, end_user, len(self.bodies), self.images)
+        return Workload(
+            self.model,
+            self.prompt_bytes,
+            self.max_tokens,
+            end_user,
+            len(self.bodies),
+            self.images,
+            requested_model=self.requested_model,
+        )
 
 
 def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) -> UpstreamChat:
@@ -138,6 +147,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         prompt_bytes=sum(map(len, bodies)) - conversation.image_bytes * len(bodies),
         max_tokens=None if max_tokens is UNSET else max_tokens * len(bodies),
         images=conversation.images * len(bodies),
+        requested_model=options.model,
         unparsed_files=tuple(files.unparsed),
     )
 
