@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from translators.core.errors import Failure, TranslationError
+from translators.core.faults import Fault
 
 
 class GatewayError(Exception):
@@ -56,85 +57,195 @@ class Meaning(Struct, frozen=True):
     status: int
     type: str
     code: str
-    when: str = ""
+    when: str
+    fault: Fault
 
 
 _INVALID, _SERVER, _LIMIT = "invalid_request_error", "server_error", "rate_limit_error"
 
 ERRORS: Mapping[str, Meaning] = {
-    "bad_request": Meaning(400, _INVALID, "bad_request", "the request cannot be processed; the message says why"),
-    "two_credentials": Meaning(400, _INVALID, "two_credentials", "the request has two different API keys"),
+    "bad_request": Meaning(
+        400, _INVALID, "bad_request", "the request cannot be processed; the message says why", Fault.CALLER_REQUEST
+    ),
+    "two_credentials": Meaning(
+        400, _INVALID, "two_credentials", "the request has two different API keys", Fault.CALLER_CREDENTIALS
+    ),
     "unsupported": Meaning(
-        400, "UnsupportedOperationError", "unsupported_operation", "Cohere has nothing like this operation"
+        400,
+        "UnsupportedOperationError",
+        "unsupported_operation",
+        "Cohere has nothing like this operation",
+        Fault.CALLER_REQUEST,
     ),
     "too_many_lanes": Meaning(
-        400, _INVALID, "websocket_stream_limit_reached", "too many values of `stream_id` on a WebSocket"
+        400,
+        _INVALID,
+        "websocket_stream_limit_reached",
+        "too many values of `stream_id` on a WebSocket",
+        Fault.CALLER_REQUEST,
     ),
     "too_many_waiting": Meaning(
-        400, _INVALID, "websocket_queue_limit_reached", "too many requests are queued on a WebSocket"
+        400,
+        _INVALID,
+        "websocket_queue_limit_reached",
+        "too many requests are queued on a WebSocket",
+        Fault.CALLER_REQUEST,
     ),
-    "missing_key": Meaning(401, "authentication_error", "missing_api_key", "no API key was sent, and one is required"),
-    "wrong_key": Meaning(401, "authentication_error", "invalid_api_key", "the API key is not valid for this gateway"),
-    "key_blocked": Meaning(403, "permission_error", "key_blocked", "the API key is blocked"),
-    "team_blocked": Meaning(403, "permission_error", "team_blocked", "the key's team is blocked, or was deleted"),
+    "missing_key": Meaning(
+        401,
+        "authentication_error",
+        "missing_api_key",
+        "no API key was sent, and one is required",
+        Fault.CALLER_CREDENTIALS,
+    ),
+    "wrong_key": Meaning(
+        401,
+        "authentication_error",
+        "invalid_api_key",
+        "the API key is not valid for this gateway",
+        Fault.CALLER_CREDENTIALS,
+    ),
+    "key_blocked": Meaning(403, "permission_error", "key_blocked", "the API key is blocked", Fault.POLICY_BLOCKED),
+    "team_blocked": Meaning(
+        403, "permission_error", "team_blocked", "the key's team is blocked, or was deleted", Fault.POLICY_BLOCKED
+    ),
     "end_user_blocked": Meaning(
-        403, "permission_error", "end_user_blocked", "the end user whom the request names is blocked"
+        403,
+        "permission_error",
+        "end_user_blocked",
+        "the end user whom the request names is blocked",
+        Fault.POLICY_BLOCKED,
     ),
     "foreign_address": Meaning(
-        403, "permission_error", "address_not_allowed", "the caller's address is not in the key's `allowed_ips`"
+        403,
+        "permission_error",
+        "address_not_allowed",
+        "the caller's address is not in the key's `allowed_ips`",
+        Fault.POLICY_BLOCKED,
     ),
-    "foreign_origin": Meaning(403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`"),
-    "foreign_host": Meaning(403, "permission_error", "host_not_allowed", "the host is not in `allowed_hosts`"),
-    "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL"),
+    "foreign_origin": Meaning(
+        403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`", Fault.POLICY_ORIGIN
+    ),
+    "foreign_host": Meaning(
+        403, "permission_error", "host_not_allowed", "the host is not in `allowed_hosts`", Fault.POLICY_ORIGIN
+    ),
+    "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL", Fault.CALLER_REQUEST),
     "no_previous": Meaning(
-        404, _INVALID, "previous_response_not_found", "the caller has no stored response with this id"
+        404,
+        _INVALID,
+        "previous_response_not_found",
+        "the caller has no stored response with this id",
+        Fault.CALLER_REQUEST,
     ),
-    "no_response": Meaning(404, _INVALID, "response_not_found", "the caller has no stored response with this id"),
-    "no_conversation": Meaning(404, _INVALID, "conversation_not_found", "the caller has no conversation with this id"),
-    "no_item": Meaning(404, _INVALID, "item_not_found", "the caller has no stored item with this id"),
+    "no_response": Meaning(
+        404, _INVALID, "response_not_found", "the caller has no stored response with this id", Fault.CALLER_REQUEST
+    ),
+    "no_conversation": Meaning(
+        404, _INVALID, "conversation_not_found", "the caller has no conversation with this id", Fault.CALLER_REQUEST
+    ),
+    "no_item": Meaning(
+        404, _INVALID, "item_not_found", "the caller has no stored item with this id", Fault.CALLER_REQUEST
+    ),
     "wrong_method": Meaning(
-        405, _INVALID, "method_not_allowed", "the URL does not accept this method; `allow` lists those that it does"
+        405,
+        _INVALID,
+        "method_not_allowed",
+        "the URL does not accept this method; `allow` lists those that it does",
+        Fault.CALLER_REQUEST,
     ),
-    "slow_body": Meaning(408, _INVALID, "request_timeout", "the body arrived too slowly (`timeouts.request_body`)"),
+    "slow_body": Meaning(
+        408, _INVALID, "request_timeout", "the body arrived too slowly (`timeouts.request_body`)", Fault.CALLER_REQUEST
+    ),
     "body_too_large": Meaning(
-        413, _INVALID, "request_too_large", "the body is larger than `body_limit`, or than the limit for its kind"
+        413,
+        _INVALID,
+        "request_too_large",
+        "the body is larger than `body_limit`, or than the limit for its kind",
+        Fault.CALLER_REQUEST,
     ),
-    "target_too_long": Meaning(414, _INVALID, "uri_too_long", "the URL is longer than 8 KiB"),
+    "target_too_long": Meaning(414, _INVALID, "uri_too_long", "the URL is longer than 8 KiB", Fault.CALLER_REQUEST),
     "wrong_content_type": Meaning(
-        415, _INVALID, "unsupported_media_type", "the content type is not supported, or the body is compressed"
+        415,
+        _INVALID,
+        "unsupported_media_type",
+        "the content type is not supported, or the body is compressed",
+        Fault.CALLER_REQUEST,
     ),
     "socket_share": Meaning(
-        429, _LIMIT, "websocket_connection_limit_reached", "the caller has `max_websockets_per_caller` of them open"
+        429,
+        _LIMIT,
+        "websocket_connection_limit_reached",
+        "the caller has `max_websockets_per_caller` of them open",
+        Fault.POLICY_CAPACITY,
     ),
     "background_share": Meaning(
         429,
         _LIMIT,
         "too_many_in_background",
         "the caller has `max_background_responses_per_caller` under way",
+        Fault.POLICY_CAPACITY,
     ),
-    "keys_spent": Meaning(429, "rate_limit_error", "rate_limit_exceeded", "every Cohere key is at its rate limit"),
-    "head_too_large": Meaning(431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100"),
-    "internal": Meaning(500, _SERVER, "internal_error", "a bug in the gateway; its log has the details"),
-    "unknown_coding": Meaning(501, _INVALID, "unsupported_transfer_coding", "the transfer coding is not `chunked`"),
-    "unreachable": Meaning(502, _SERVER, "upstream_unreachable", "the gateway could not connect to Cohere"),
-    "cut": Meaning(502, _SERVER, "upstream_cut", "Cohere's answer broke off"),
-    "no_storage": Meaning(503, _SERVER, "storage_unavailable", "the database does not answer"),
-    "background_full": Meaning(503, _SERVER, "too_many_in_background", "too many background responses are queued"),
-    "not_ready": Meaning(503, _SERVER, "not_ready", "the gateway is starting or stopping"),
+    "keys_spent": Meaning(
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "every Cohere key is at its rate limit",
+        Fault.PROVIDER_RATE_LIMIT,
+    ),
+    "head_too_large": Meaning(
+        431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100", Fault.CALLER_REQUEST
+    ),
+    "internal": Meaning(
+        500, _SERVER, "internal_error", "a bug in the gateway; its log has the details", Fault.GATEWAY_INTERNAL
+    ),
+    "unknown_coding": Meaning(
+        501, _INVALID, "unsupported_transfer_coding", "the transfer coding is not `chunked`", Fault.CALLER_REQUEST
+    ),
+    "unreachable": Meaning(
+        502, _SERVER, "upstream_unreachable", "the gateway could not connect to Cohere", Fault.PROVIDER_UNAVAILABLE
+    ),
+    "cut": Meaning(502, _SERVER, "upstream_cut", "Cohere's answer broke off", Fault.PROVIDER_UNAVAILABLE),
+    "no_storage": Meaning(503, _SERVER, "storage_unavailable", "the database does not answer", Fault.GATEWAY_STORAGE),
+    "background_full": Meaning(
+        503, _SERVER, "too_many_in_background", "too many background responses are queued", Fault.GATEWAY_OVERLOAD
+    ),
+    "not_ready": Meaning(503, _SERVER, "not_ready", "the gateway is starting or stopping", Fault.GATEWAY_SHUTDOWN),
     "too_many_sockets": Meaning(
-        503, _SERVER, "websocket_connection_limit_reached", "`max_websockets` connections are open"
+        503,
+        _SERVER,
+        "websocket_connection_limit_reached",
+        "`max_websockets` connections are open",
+        Fault.GATEWAY_OVERLOAD,
     ),
-    "busy": Meaning(503, _SERVER, "too_many_calls", "too many calls to Cohere are in flight (`concurrency`)"),
-    "no_descriptors": Meaning(503, _SERVER, "out_of_descriptors", "too many files and connections are open (`ulimit`)"),
+    "busy": Meaning(
+        503, _SERVER, "too_many_calls", "too many calls to Cohere are in flight (`concurrency`)", Fault.GATEWAY_OVERLOAD
+    ),
+    "no_descriptors": Meaning(
+        503, _SERVER, "out_of_descriptors", "too many files and connections are open (`ulimit`)", Fault.GATEWAY_OVERLOAD
+    ),
     "circuit_open": Meaning(
-        503, _SERVER, "circuit_open", "Cohere fails too often and is left alone for a while (`breaker`)"
+        503,
+        _SERVER,
+        "circuit_open",
+        "Cohere fails too often and is left alone for a while (`breaker`)",
+        Fault.PROVIDER_UNAVAILABLE,
     ),
-    "stopping": Meaning(503, _SERVER, "gateway_stopping", "the gateway stopped before the answer was complete"),
-    "silent": Meaning(504, _SERVER, "upstream_timeout", "Cohere did not answer in time (`timeouts`)"),
+    "stopping": Meaning(
+        503, _SERVER, "gateway_stopping", "the gateway stopped before the answer was complete", Fault.GATEWAY_SHUTDOWN
+    ),
+    "silent": Meaning(
+        504, _SERVER, "upstream_timeout", "Cohere did not answer in time (`timeouts`)", Fault.PROVIDER_TIMEOUT
+    ),
     "storage_full": Meaning(
-        507, _SERVER, "storage_limit_reached", "`max_stored_bytes`, or a caller's share, is stored"
+        507,
+        _SERVER,
+        "storage_limit_reached",
+        "`max_stored_bytes`, or a caller's share, is stored",
+        Fault.POLICY_CAPACITY,
     ),
-    "unknown_version": Meaning(505, _INVALID, "unsupported_http_version", "the request is not HTTP/1.0 or HTTP/1.1"),
+    "unknown_version": Meaning(
+        505, _INVALID, "unsupported_http_version", "the request is not HTTP/1.0 or HTTP/1.1", Fault.CALLER_REQUEST
+    ),
 }
 """The gateway's own errors. Cohere's refusals have their table in `translators/core/upstream_errors.py`."""
 
@@ -142,7 +253,7 @@ ERRORS: Mapping[str, Meaning] = {
 def failure(name: str, message: str) -> Failure:
     """Returns a row of ERRORS with its sentence."""
     meaning = ERRORS[name]
-    return Failure(meaning.status, message, meaning.type, meaning.code)
+    return Failure(meaning.status, message, meaning.type, meaning.code, fault=meaning.fault)
 
 
 INTERNAL = failure("internal", "The gateway failed; its log has the details under this request's id")

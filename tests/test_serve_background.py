@@ -625,7 +625,11 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
             shaky += ["update", "append_events", "renew"] * 1000
             go_on.set()
             line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
-            assert (line["outcome"], line["error"]) == ("error", "storage_unavailable")
+            assert (line["outcome"], line["error"], line["fault"]) == (
+                "error",
+                "storage_unavailable",
+                "gateway_storage",
+            )
             response = poll(scene.gateway, id)
             assert response["status"] == "failed"
             if streams:

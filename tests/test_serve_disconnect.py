@@ -127,7 +127,7 @@ def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, r
         closed_at = scene.upstream.closed[0].at
         assert closed_at is not None and closed_at - left < SOON
         line = scene.gateway.log.line_of("leaver")
-        assert (line["status"], line["outcome"]) == (499, "client_closed")
+        assert (line["status"], line["outcome"], line["fault"]) == (499, "client_closed", "caller_left")
         assert not [one for one in scene.gateway.log.lines if "message" in one]
 
 
@@ -216,7 +216,7 @@ def test_leaving_in_the_middle_of_a_large_answer(reset: bool, capfd: pytest.Capt
             if reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         line = staged.gateway.log.line_of("gone")
-        assert (line["status"], line["outcome"]) == (499, "client_closed")
+        assert (line["status"], line["outcome"], line["fault"]) == (499, "client_closed", "caller_left")
         assert "socket.send" not in capfd.readouterr().err, "asyncio complains of writing where nobody is"
 
 

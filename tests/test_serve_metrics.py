@@ -310,7 +310,12 @@ def test_a_request_cut_by_shutdown(
             if sees:
                 reads_until(connection, sees)
         line = gateway.log.line_of("cut")
-    assert (line["status"], line["outcome"], line["error"]) == (status, "error", "shutdown")
+    assert (line["status"], line["outcome"], line["error"], line["fault"]) == (
+        status,
+        "error",
+        "shutdown",
+        "gateway_shutdown",
+    )
     text = collectors[0].exposition().decode()
     assert f"{requests(status=str(status), outcome='error')} 1.0" in text
     assert "gateway_requests_in_flight 0.0" in text
@@ -361,7 +366,17 @@ def test_what_an_answer_says_is_no_label(theatre: Stage) -> None:
 
 ALWAYS = {"time", "request", "method", "path", "operation", "status", "outcome", "duration_ms"}
 SOMETIMES = {
-    *("first_byte_ms", "upstream_ms", "model", "caller", "streamed", "error", "prompt_tokens", "completion_tokens"),
+    *(
+        "first_byte_ms",
+        "upstream_ms",
+        "model",
+        "caller",
+        "streamed",
+        "error",
+        "fault",
+        "prompt_tokens",
+        "completion_tokens",
+    ),
     *("notes", "cohere_trace", "estimated"),
 }
 

@@ -81,6 +81,8 @@ class PassthroughEndpoint:
                     about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
                     if about_key or response.repeats_key:
                         raise UpstreamError(await response.failure(own_key=False))
+                    if response.status >= 400:
+                        record.fail(await response.failure(record.principal.own_key))
                     if address.alias and response.status >= 400:
                         await self._send_alias_error(response, record, send, watcher, notes)
                     else:

@@ -34,6 +34,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     caller: str = ""
     streamed: bool = False
     error: str = ""
+    fault: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated: bool = False
@@ -78,6 +79,7 @@ class Log:
             record.principal.name,
             record.streamed,
             record.error,
+            record.fault or "",
             record.prompt_tokens,
             record.completion_tokens,
             record.estimated,

@@ -15,6 +15,7 @@ from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import RequestRecord
 from translators.core.errors import Failure
+from translators.core.faults import Fault
 
 CLIENT_CLOSED = 499
 """The status that nginx logs for a caller who left. Nobody receives it."""
@@ -102,12 +103,12 @@ class Lifecycle:
     def fail(self, record: RequestRecord, error: BaseException) -> Failure | None:
         """Records how a request failed. Returns what its caller is told, or None where nobody is left to be told."""
         if isinstance(error, CallerLeft):
-            record.status, record.outcome = CLIENT_CLOSED, "client_closed"
+            record.status, record.outcome, record.fault = CLIENT_CLOSED, "client_closed", Fault.CALLER_LEFT
             return None
         record.outcome = "error"
         if not isinstance(error, Exception):
             assert isinstance(error, asyncio.CancelledError), "only a shutdown ends a request from outside"
-            record.error = "shutdown"
+            record.error, record.fault = "shutdown", Fault.GATEWAY_SHUTDOWN
             record.status = record.status or 503
             return None
         failure = failure_of(error)
@@ -119,6 +120,8 @@ class Lifecycle:
         """Closes a record: counts the request and writes its line."""
         if not record.outcome:
             record.outcome = "error" if record.error or record.status >= 400 else "ok"
+        if record.outcome == "error" and record.fault is None:
+            record.fault = Fault.GATEWAY_INTERNAL  # who failed without a word is taken for a bug of ours
         if record.background:
             self._metrics.runs.dec()
         elif not record.connection:

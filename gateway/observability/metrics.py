@@ -96,6 +96,9 @@ class Metrics:
         self.upstream_errors = counter(
             "gateway_upstream_errors_total", "Failures of Cohere or of the connection to it", "operation", "code"
         )
+        self.failures = counter(
+            "gateway_failures_total", "Requests that failed, by whose fault it was", "operation", "fault"
+        )
         self.noted = counter(
             "gateway_request_notes_total",
             "Fields of requests that were ignored, adjusted or emulated",
@@ -154,6 +157,8 @@ class Metrics:
             series.input_tokens.inc(record.prompt_tokens)
         if record.completion_tokens and record.cache != CACHE_HIT:
             series.output_tokens.inc(record.completion_tokens)
+        if record.fault is not None:
+            self.failures.labels(record.operation, record.fault.value).inc()
         if record.outcome == "client_closed":
             phase = "streaming" if record.response_started else "waiting"
             self.disconnects.labels(record.operation, phase).inc()

@@ -14,6 +14,7 @@ from starlette.types import Scope
 from gateway.auth.principal import NOBODY, Principal
 from translators.core.contracts import UsageTotals
 from translators.core.errors import Failure
+from translators.core.faults import Fault
 from translators.core.notes import Note
 
 REQUEST = "gateway.request"
@@ -61,6 +62,7 @@ class RequestRecord(Struct):
     notes          the sentences of the notes on the request
     reason         why policy refused the request, in a sentence of ours
     estimated      some of the tokens were counted here, since Cohere never reported them
+    fault          whose fault it is that the request failed, None where it did not
     """
 
     request_id: str
@@ -79,6 +81,7 @@ class RequestRecord(Struct):
     status: int = 0
     outcome: str = ""
     error: str = ""
+    fault: Fault | None = None
     first_byte: float = 0.0
     upstream_began: float = 0.0
     upstream_ended: float = 0.0
@@ -128,7 +131,7 @@ class RequestRecord(Struct):
 
     def fail(self, failure: Failure) -> None:
         """Records that the response is this failure, or ended in it."""
-        self.error = failure.code or failure.type
+        self.error, self.fault = failure.code or failure.type, failure.fault
 
 
 def record_of(scope: Scope) -> RequestRecord:

@@ -31,6 +31,7 @@ from gateway.store.responses import LIVE, Batches, StoredResponse
 from gateway.upstream.concurrency import ConcurrencyLimiter
 from translators.core.contracts import QueuedResponse, Stream, Translation
 from translators.core.errors import CANCELLED, Failure
+from translators.core.faults import Fault
 from translators.operations import responses_answer, stored_responses
 
 MAX_QUEUED = 1000
@@ -338,15 +339,15 @@ class Run:
         try:
             await self._work()
         except asyncio.CancelledError:
-            record.error = "shutdown"
+            record.error, record.fault = "shutdown", Fault.GATEWAY_SHUTDOWN
             raise
         except StoreUnavailable as error:
             self._state.log_failure(error)
             self._background.log.message(f"storage: the end of response {self.id} was not stored")
-            record.error = "storage_unavailable"
+            record.error, record.fault = "storage_unavailable", Fault.GATEWAY_STORAGE
         except Exception as error:
             self._background.log.failure(record.request_id, error, failure_of(error))
-            record.error = "internal_error"
+            record.error, record.fault = "internal_error", Fault.GATEWAY_INTERNAL
         finally:
             self.ended = True
             self._notify()
@@ -361,6 +362,7 @@ class Run:
                     await self._handler.respond(self._call, self)
                 else:
                     self.record.outcome, self.record.status = "cancelled", CANCELLED.status
+                    self.record.fault = CANCELLED.fault
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stop_reason is None or task is None or task.uncancel():
@@ -393,9 +395,9 @@ class Run:
             self._final = stream.final()
             self.record.status = why.status
             if why is CANCELLED:
-                self.record.outcome = "cancelled"
+                self.record.outcome, self.record.fault = "cancelled", why.fault
             else:
-                self.record.error = why.code or why.type
+                self.record.fail(why)
         await self._finish()
 
     # --- the sink -------------------------------------------------------------------------------------------

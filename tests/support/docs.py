@@ -29,6 +29,7 @@ from gateway.settings.reference import described
 from support import architecture
 from translators.answer.turn import FAILED_REASONS
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, Capabilities, EmbeddingModel
+from translators.core.faults import MEANINGS
 from translators.core.field_table import Field, Verdict
 from translators.core.model_names import SUCCESSORS, SYNONYMS
 from translators.core.upstream_errors import MODEL_NOT_FOUND, QUOTA, UPSTREAM_ERRORS, Meaning
@@ -214,10 +215,15 @@ def reasoning_efforts() -> str:
 def errors() -> str:
     """The gateway's own errors, by their status."""
     rows = (
-        (str(row.status), code(row.type), code(row.code), row.when or name.replace("_", " "))
-        for name, row in sorted(ERRORS.items(), key=lambda item: item[1].status)
+        (str(row.status), code(row.type), code(row.code), row.when, code(row.fault.value))
+        for row in sorted(ERRORS.values(), key=lambda row: row.status)
     )
-    return table(("Status", "`type`", "`code`", "What happened"), rows)
+    return table(("Status", "`type`", "`code`", "What happened", "Fault"), rows)
+
+
+def call_faults() -> str:
+    """Whose fault a failure is, in log, metrics and ledger."""
+    return table(("Fault", "Meaning"), ((code(fault.value), text) for fault, text in MEANINGS.items()))
 
 
 def upstream_errors() -> str:
@@ -233,7 +239,7 @@ def upstream_errors() -> str:
     lines.append(("any other 4xx", UPSTREAM_ERRORS[400].own, UPSTREAM_ERRORS[400].server))
     lines.append(("any other status", UPSTREAM_ERRORS[500].own, UPSTREAM_ERRORS[500].server))
     for reason, failed in FAILED_REASONS.items():
-        meaning = Meaning(failed.status, failed.type, failed.code, failed.should_retry)
+        meaning = Meaning(failed.status, failed.type, failed.code or "", failed.fault, failed.should_retry)
         lines.append((f"finish reason {code(reason)}", meaning, meaning))
     return table(
         head, ((cause, _answer(own), "same" if own == server else _answer(server)) for cause, own, server in lines)
@@ -242,7 +248,7 @@ def upstream_errors() -> str:
 
 def _answer(meaning: Meaning) -> str:
     retry = {None: "", True: ", `x-should-retry: true`", False: ", `x-should-retry: false`"}[meaning.should_retry]
-    return f"{meaning.status} {code(meaning.code)}{retry}"
+    return f"{meaning.status} {code(meaning.code)}{retry}; {code(meaning.fault.value)}"
 
 
 def metrics() -> str:
@@ -284,6 +290,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "synonyms": synonyms,
     "reasoning efforts": reasoning_efforts,
     "errors": errors,
+    "call faults": call_faults,
     "upstream errors": upstream_errors,
     "metrics": metrics,
     "faults": faults,

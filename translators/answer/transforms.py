@@ -13,11 +13,17 @@ from msgspec.structs import replace
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened
 from translators.answer.json_string import JsonString
 from translators.core.errors import Failure
+from translators.core.faults import Fault
 from translators.core.tool_names import ToolNames
 
 SCHEMA_MISSED = "structured_output_invalid"
 NOT_FOLLOWED = "tool_choice_not_followed"
 """Codes of answers that fail their check."""
+
+
+def _unusable(message: str, code: str) -> Failure:
+    """Returns the failure of an answer that misses what was asked for, and that another call may not miss."""
+    return Failure(502, message, "server_error", code, second_attempt=True, fault=Fault.PROVIDER_ANSWER)
 
 
 class RestoreToolNames:
@@ -77,7 +83,7 @@ class OnlyTools:
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL and event.name not in self._names:
             message = f"The model called '{event.name}' although tool_choice allows only {', '.join(self._names)}"
-            return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, second_attempt=True)),)
+            return (Failed(_unusable(message, NOT_FOLLOWED)),)
         return (event,)
 
 
@@ -98,7 +104,7 @@ class RequireToolCall:
         if isinstance(event, Finished) and event.reason in ("COMPLETE", "STOP_SEQUENCE") and not self._called:
             if self._on_missing is None:
                 message = "The model called no tool although tool_choice requires it"
-                return (Failed(Failure(502, message, "server_error", NOT_FOLLOWED, second_attempt=True), event.usage),)
+                return (Failed(_unusable(message, NOT_FOLLOWED), event.usage),)
             self._on_missing()
         return (event,)
 
@@ -335,7 +341,7 @@ class ValidateSchema:
             complaint = self._complaint(self._text)
             if complaint:
                 message = f"The model's answer does not satisfy the JSON schema: {complaint}"
-                return (Failed(Failure(502, message, "server_error", SCHEMA_MISSED, second_attempt=True), event.usage),)
+                return (Failed(_unusable(message, SCHEMA_MISSED), event.usage),)
         return (event,)
 
 

@@ -19,11 +19,14 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from msgspec.structs import replace
+
 from schemas.cohere import events as cohere
 from schemas.cohere.chat import Citation, LogprobItem, Usage
 from translators.answer.citations import clamp, locate
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.core.errors import Failure, UpstreamProtocolError
+from translators.core.faults import Fault
 
 
 class State(Enum):
@@ -90,8 +93,16 @@ TRANSITIONS: dict[State, dict[type, State]] = {
 }
 
 FAILED_REASONS: dict[str, Failure] = {
-    "ERROR": Failure(502, "Cohere could not finish the answer", "server_error", "upstream_error"),
-    "TIMEOUT": Failure(504, "Cohere stopped the answer at its time limit", "server_error", "upstream_timeout"),
+    "ERROR": Failure(
+        502, "Cohere could not finish the answer", "server_error", "upstream_error", fault=Fault.PROVIDER_UNAVAILABLE
+    ),
+    "TIMEOUT": Failure(
+        504,
+        "Cohere stopped the answer at its time limit",
+        "server_error",
+        "upstream_timeout",
+        fault=Fault.PROVIDER_TIMEOUT,
+    ),
 }
 """Finish reasons of answers that failed (docs/decisions.md#a-failure-never-looks-like-a-success)."""
 
@@ -336,7 +347,7 @@ def _explained(failure: Failure, ending: cohere.Ending) -> Failure:
     if not ending.error and not ending.error_type:
         return failure
     message = f"{failure.message}: {ending.error}" if ending.error else failure.message
-    return Failure(failure.status, message, failure.type, ending.error_type or failure.code)
+    return replace(failure, message=message, code=ending.error_type or failure.code)
 
 
 def _tag(kind: type) -> str:

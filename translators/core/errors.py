@@ -13,6 +13,8 @@ of Cohere's own refusals to a Failure is the table in `upstream_errors.py`.
 from msgspec import Struct
 from msgspec.structs import replace
 
+from translators.core.faults import Fault
+
 
 class Failure(Struct, frozen=True):
     """One failed request, as the caller will see it.
@@ -21,6 +23,7 @@ class Failure(Struct, frozen=True):
     should_retry: the value of `x-should-retry`, None to leave it out. alert_operator: the log says it loudly.
     second_attempt: another call may succeed (the model chose badly, nothing is broken).
     learned_capability: what the error revealed about the model: a field of `capabilities.Capabilities` and its value.
+    fault: whose fault it is; it is not in the answer.
     """
 
     status: int
@@ -32,13 +35,14 @@ class Failure(Struct, frozen=True):
     alert_operator: bool = False
     second_attempt: bool = False
     learned_capability: tuple[str, bool] | None = None
+    fault: Fault = Fault.GATEWAY_INTERNAL
 
     def at(self, param: str) -> "Failure":
         """The same, with the field it is about."""
         return replace(self, param=param)
 
 
-CANCELLED = Failure(499, "The response was cancelled", "server_error", "cancelled")
+CANCELLED = Failure(499, "The response was cancelled", "server_error", "cancelled", fault=Fault.CALLER_LEFT)
 """The caller did not want the answer any more; 499 is nobody's to read, nginx's word for it."""
 
 
@@ -53,7 +57,7 @@ class InvalidField(TranslationError):
 
     def __init__(self, param: str | None, message: str, code: str = "invalid_value") -> None:
         super().__init__(message)
-        self.failure = Failure(400, message, "invalid_request_error", code, param)
+        self.failure = Failure(400, message, "invalid_request_error", code, param, fault=Fault.CALLER_REQUEST)
 
 
 class NotStored(InvalidField):
@@ -69,7 +73,7 @@ class UpstreamProtocolError(TranslationError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.failure = Failure(502, message, "server_error", "upstream_protocol_error")
+        self.failure = Failure(502, message, "server_error", "upstream_protocol_error", fault=Fault.PROVIDER_ANSWER)
 
 
 class AnswerFailed(TranslationError):

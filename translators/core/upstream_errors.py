@@ -11,12 +11,14 @@ from msgspec import DecodeError, Struct
 
 from schemas.cohere.errors import ErrorBody, decode_error
 from translators.core.errors import Failure
+from translators.core.faults import Fault
 
 
 class Meaning(Struct, frozen=True):
     status: int
     type: str
-    code: str | None = None
+    code: str
+    fault: Fault
     should_retry: bool | None = None
     alert_operator: bool = False
 
@@ -28,36 +30,47 @@ class ErrorMeanings(Struct, frozen=True):
     server: Meaning
 
 
-def _same(status: int, type: str, code: str | None = None, retry: bool | None = None) -> ErrorMeanings:
-    meaning = Meaning(status, type, code, retry)
+def _same(status: int, type: str, code: str, fault: Fault) -> ErrorMeanings:
+    meaning = Meaning(status, type, code, fault)
     return ErrorMeanings(meaning, meaning)
 
 
-_UPSTREAM_AUTH = Meaning(502, "server_error", "upstream_auth", should_retry=False, alert_operator=True)
+_UPSTREAM_AUTH = Meaning(
+    502, "server_error", "upstream_auth", Fault.GATEWAY_CREDENTIALS, should_retry=False, alert_operator=True
+)
 
 UPSTREAM_ERRORS: Mapping[int, ErrorMeanings] = {
-    400: _same(400, "invalid_request_error", "invalid_value"),
-    401: ErrorMeanings(Meaning(401, "authentication_error", "invalid_api_key"), _UPSTREAM_AUTH),
-    402: ErrorMeanings(
-        Meaning(402, "insufficient_quota", "insufficient_quota"),
-        Meaning(429, "insufficient_quota", "insufficient_quota", should_retry=False, alert_operator=True),
+    400: _same(400, "invalid_request_error", "invalid_value", Fault.CALLER_REQUEST),
+    401: ErrorMeanings(
+        Meaning(401, "authentication_error", "invalid_api_key", Fault.CALLER_CREDENTIALS), _UPSTREAM_AUTH
     ),
-    403: ErrorMeanings(Meaning(403, "permission_error", "permission_denied"), _UPSTREAM_AUTH),
-    404: _same(404, "invalid_request_error", "model_not_found"),
-    422: _same(422, "invalid_request_error", "unprocessable_entity"),
-    429: _same(429, "rate_limit_error", "rate_limit_exceeded"),
-    498: _same(400, "invalid_request_error", "content_filter"),
-    499: _same(502, "server_error", "upstream_cancelled"),
-    500: _same(502, "server_error", "upstream_error"),
-    501: _same(502, "server_error", "upstream_not_implemented"),
-    503: _same(503, "server_error", "upstream_unavailable"),
-    504: _same(504, "server_error", "upstream_timeout"),
+    402: ErrorMeanings(
+        Meaning(402, "insufficient_quota", "insufficient_quota", Fault.PROVIDER_QUOTA),
+        Meaning(
+            429,
+            "insufficient_quota",
+            "insufficient_quota",
+            Fault.PROVIDER_QUOTA,
+            should_retry=False,
+            alert_operator=True,
+        ),
+    ),
+    403: ErrorMeanings(Meaning(403, "permission_error", "permission_denied", Fault.CALLER_CREDENTIALS), _UPSTREAM_AUTH),
+    404: _same(404, "invalid_request_error", "model_not_found", Fault.CALLER_REQUEST),
+    422: _same(422, "invalid_request_error", "unprocessable_entity", Fault.CALLER_REQUEST),
+    429: _same(429, "rate_limit_error", "rate_limit_exceeded", Fault.PROVIDER_RATE_LIMIT),
+    498: _same(400, "invalid_request_error", "content_filter", Fault.PROVIDER_ANSWER),
+    499: _same(502, "server_error", "upstream_cancelled", Fault.PROVIDER_UNAVAILABLE),
+    500: _same(502, "server_error", "upstream_error", Fault.PROVIDER_UNAVAILABLE),
+    501: _same(502, "server_error", "upstream_not_implemented", Fault.PROVIDER_UNAVAILABLE),
+    503: _same(503, "server_error", "upstream_unavailable", Fault.PROVIDER_UNAVAILABLE),
+    504: _same(504, "server_error", "upstream_timeout", Fault.PROVIDER_TIMEOUT),
 }
 
-QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", should_retry=False)
+QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", Fault.PROVIDER_QUOTA, should_retry=False)
 """A 429 whose text speaks of a month: waiting a minute does not help (docs/cohere-api.md#retries)."""
 
-MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found")
+MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found", Fault.CALLER_REQUEST)
 
 CONTEXT_LENGTH = "context_length_exceeded"
 """OpenAI's code for an overlong prompt; frameworks trim the history upon it."""
@@ -110,7 +123,8 @@ def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
         meaning = QUOTA
     elif status == 403 and "model" in text and not own_key:
         meaning = MODEL_NOT_FOUND
-    code, param = meaning.code, None
+    code: str = meaning.code
+    param = None
     if status in (400, 422):
         code = stated.error_type or (CONTEXT_LENGTH if text.startswith("too many tokens") else code)
         param = "messages" if code == CONTEXT_LENGTH and "max tokens" not in text else _parameter(message)
@@ -128,6 +142,7 @@ def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
         meaning.should_retry,
         meaning.alert_operator,
         learned_capability=learned,
+        fault=meaning.fault,
     )
 
 
