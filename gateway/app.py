@@ -13,6 +13,7 @@ from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
 from gateway.endpoints.health import Liveness, MetricsPage, Readiness, WorkerCount
+from gateway.endpoints.management import ManagementEndpoint
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
 from gateway.endpoints.passthrough import PassthroughEndpoint
@@ -24,6 +25,7 @@ from gateway.endpoints.websocket import WebSocketEndpoint
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
+from gateway.management.operations import OPERATIONS
 from gateway.observability.access_log import Log
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
@@ -150,5 +152,10 @@ def _routes(services: Services, background: Background) -> list[Route]:
         *(Route(row.path, SplitEndpoint(row, services), methods=["POST"]) for row in BATCHES),
         *(Route(row.path, TokenCountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
         *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
+        *(
+            Route(path, ManagementEndpoint(row, services), methods=[row.verb])
+            for row in OPERATIONS
+            for path in row.paths
+        ),
         *(Route(path, StoredEndpoint(row, services, background), methods=list(row)) for path, row in STORED.items()),
     ]

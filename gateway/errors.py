@@ -67,6 +67,13 @@ ERRORS: Mapping[str, Meaning] = {
     "bad_request": Meaning(
         400, _INVALID, "bad_request", "the request cannot be processed; the message says why", Fault.CALLER_REQUEST
     ),
+    "name_taken": Meaning(
+        400,
+        _INVALID,
+        "already_exists",
+        "another key, team or end user has this name, or had it",
+        Fault.CALLER_REQUEST,
+    ),
     "two_credentials": Meaning(
         400, _INVALID, "two_credentials", "the request has two different API keys", Fault.CALLER_CREDENTIALS
     ),
@@ -123,6 +130,9 @@ ERRORS: Mapping[str, Meaning] = {
         "the caller's address is not in the key's `allowed_ips`",
         Fault.POLICY_BLOCKED,
     ),
+    "role_missing": Meaning(
+        403, "permission_error", "role_not_allowed", "the caller may not manage this", Fault.POLICY_PERMISSION
+    ),
     "foreign_origin": Meaning(
         403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`", Fault.POLICY_ORIGIN
     ),
@@ -145,6 +155,18 @@ ERRORS: Mapping[str, Meaning] = {
     ),
     "no_item": Meaning(
         404, _INVALID, "item_not_found", "the caller has no stored item with this id", Fault.CALLER_REQUEST
+    ),
+    "no_management": Meaning(
+        404,
+        _INVALID,
+        "management_not_available",
+        "keys are managed where the setting `master_key` is set",
+        Fault.CALLER_REQUEST,
+    ),
+    "no_key": Meaning(404, _INVALID, "key_not_found", "there is no such key", Fault.CALLER_REQUEST),
+    "no_team": Meaning(404, _INVALID, "team_not_found", "there is no such team", Fault.CALLER_REQUEST),
+    "no_end_user": Meaning(
+        404, _INVALID, "end_user_not_found", "nothing was recorded of this end user", Fault.CALLER_REQUEST
     ),
     "wrong_method": Meaning(
         405,

@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.errors", "gateway.settings"),
     ("gateway.auth",),
     ("gateway.observability",),
-    ("gateway.http", "gateway.state", "gateway.upstream", "gateway.ledger"),
+    ("gateway.http", "gateway.state", "gateway.upstream", "gateway.ledger", "gateway.management"),
     ("gateway.pipeline",),
     ("gateway.endpoints",),
     ("gateway.reload",),

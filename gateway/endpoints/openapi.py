@@ -17,6 +17,8 @@ from gateway.cohere_methods import METHODS
 from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
 from gateway.http.responses import send_json
+from gateway.management import field_table
+from gateway.management.operations import OPERATIONS, ManagementOperation
 from gateway.observability.record import record_of
 from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED, UploadOperation
 from schemas.cohere import errors as cohere
@@ -83,6 +85,7 @@ def document() -> bytes:
     types: list[Any] = [ErrorBody, cohere.ErrorBody]
     types += [answer for answers in ANSWERS.values() for answer in answers]
     types += [row.type for operation in TRANSLATED for row in operation.fields.rows]
+    types += [row.type for operation in OPERATIONS if operation.table for row in operation.table.rows.values()]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     schemas_by_type = dict(zip(map(id, types), schemas, strict=True))
     for component in components.values():
@@ -132,6 +135,10 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
             needs = action.required
             request_body = None if needs is None else ("application/json", {"type": "object", "required": list(needs)})
             yield path, verb, _operation(action.name, path, failed, [{}], request_body)
+    for managed in OPERATIONS:
+        for number, path in enumerate(managed.paths):
+            operation = _management(managed, path, failed, schemas_by_type)
+            yield path, managed.verb, operation | ({"operationId": f"{managed.name}_{number + 1}"} if number else {})
     for method in METHODS:
         path = NATIVE_PREFIX + method.path.removeprefix("/")
         request_body = (_KINDS[method.takes], {"type": "object"}) if method.takes else None
@@ -171,6 +178,32 @@ def _operation(
             "content": {request_body_schema[0]: {"schema": request_body_schema[1]}},
         }
     return operation
+
+
+def _management(
+    row: ManagementOperation, path: str, failed: Mapping[str, Any], schemas_by_type: Mapping[int, Any]
+) -> dict[str, Any]:
+    """Describes an operation of the management API. An empty body is `{}`."""
+    body = None
+    if row.table is not None:
+        fields = {name: _management_field(field, schemas_by_type) for name, field in row.table.rows.items()}
+        synonyms = {synonym: fields[name] for synonym, name in row.table.synonyms.items()}
+        schema = {"type": "object", "properties": fields | synonyms, "additionalProperties": False}
+        body = ("application/json", schema)
+    operation = _operation(row.name, path, failed, [{}], body)
+    if body is not None:
+        operation["requestBody"]["required"] = False
+    query = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in row.query]
+    if query:
+        operation["parameters"] = [*operation.get("parameters", ()), *query]
+    return operation
+
+
+def _management_field(row: field_table.Field, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
+    description = f"{row.verdict.value.capitalize()}: {row.why}"
+    if row.verdict is not field_table.Verdict.HONOURED:
+        return {"description": description}
+    return {"anyOf": [schemas_by_type[id(row.type)], {"type": "null"}], "description": description}
 
 
 def _fields(name: str, table: FieldTable, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from gateway.settings.schema import Settings
 OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json")
 """Paths that decide by themselves who may read them."""
 
+MANAGEMENT_PREFIXES = ("/key/", "/v2/key/", "/team/", "/customer/", "/end_user/")
+"""Where keys, teams and end users are managed."""
+
 OUR_HEADERS = (
     b"x-request-id, x-gateway-notes, x-cohere-trace-id, x-gateway-upstream, x-gateway-cache, x-gateway-cost-usd, "
     b"x-gateway-key, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
@@ -194,7 +197,9 @@ def address_of(scope: Scope) -> str:
 
 def door_of(path: str) -> Door:
     """Returns the API that a path belongs to."""
-    return "native" if path.startswith((error_responses.NATIVE_PREFIX, error_responses.ALIAS_PREFIX)) else "openai"
+    if path.startswith((error_responses.NATIVE_PREFIX, error_responses.ALIAS_PREFIX)):
+        return "native"
+    return "management" if path.startswith(MANAGEMENT_PREFIXES) else "openai"
 
 
 def mode_headers(demo: bool) -> list[tuple[bytes, bytes]]:

@@ -5,6 +5,7 @@ HTTP requests, WebSockets, the messages on a WebSocket and background responses 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from random import Random, SystemRandom
@@ -22,6 +23,9 @@ CLIENT_CLOSED = 499
 
 _LONGEST_PATH = 200
 """Characters of a path that are logged."""
+
+_SECRET = re.compile(r"sk-[^/]+|(?<=/key/)[^/]+(?=/regenerate)")
+"""The part of a path that is the secret of a key, or may be one."""
 
 _random = Random(SystemRandom().getrandbits(256))
 
@@ -44,6 +48,13 @@ class RecordSink(Protocol):
         ...
 
 
+def _loggable(path: str) -> str:
+    """Returns a path as it is logged: not too long, and with the secret of a key cut out."""
+    if "sk-" in path or path.startswith("/key/"):
+        path = _SECRET.sub("sk-...", path)
+    return path[:_LONGEST_PATH]
+
+
 class Lifecycle:
     """Opens and closes request records."""
 
@@ -53,7 +64,7 @@ class Lifecycle:
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
         self._metrics.in_flight.inc()
-        return RequestRecord(request_id, method, path[:_LONGEST_PATH], time.monotonic(), headers, id=new_row_id())
+        return RequestRecord(request_id, method, _loggable(path), time.monotonic(), headers, id=new_row_id())
 
     def begin_connection(
         self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]
@@ -62,7 +73,7 @@ class Lifecycle:
         return RequestRecord(
             request_id,
             method,
-            path[:_LONGEST_PATH],
+            _loggable(path),
             time.monotonic(),
             headers,
             connection=True,

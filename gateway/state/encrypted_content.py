@@ -104,10 +104,14 @@ class Seal:
             return None
 
 
-@lru_cache(maxsize=256)
 def seal_of(principal: Principal, kind: Kind = THOUGHT) -> Seal:
     """Returns the seal for this principal's thoughts, or summaries."""
-    return Seal(principal.credential, principal.owner, kind)
+    return _seal(principal.credential, principal.owner, kind)
+
+
+@lru_cache(maxsize=256)
+def _seal(credential: Credential, owner: str, kind: Kind) -> Seal:
+    return Seal(credential, owner, kind)
 
 
 def authentication_key(principal: Principal, label: bytes) -> bytes:

@@ -1,0 +1,113 @@
+"""The management API over HTTP: a row of `gateway/management/operations.py` as an ASGI application.
+
+Who may do what is decided there. A change is in force in this process when it is answered, elsewhere a moment later.
+"""
+
+import hmac
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.auth.authenticator import Mode, mode_of
+from gateway.errors import CallerError, failure
+from gateway.http import body
+from gateway.http.middleware import address_of
+from gateway.http.responses import send_json
+from gateway.management import answers
+from gateway.management.operations import ManagementOperation
+from gateway.management.request import Actor, ManagementRequest
+from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.services import Services
+from gateway.store.errors import StoreUnavailable
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+LARGEST_BODY = 256 * 1024
+"""Bytes of a request: no record has so many."""
+
+CHANGED_BY, LONGEST_CHANGED_BY = b"litellm-changed-by", 100
+"""A name that LiteLLM's programs add for the audit, and its characters that are kept."""
+
+UNAVAILABLE = failure("no_storage", "The database does not answer; nothing was changed")
+ELSEWHERE = failure(
+    "no_management", "Keys, teams and end users are managed on a gateway with a master key: set GATEWAY_MASTER_KEY"
+)
+
+
+class ManagementEndpoint:
+    """A row of OPERATIONS."""
+
+    def __init__(self, operation: ManagementOperation, services: Services) -> None:
+        self._operation, self._services = operation, services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, record, operation = self._services, record_of(scope), self._operation
+        record.operation = operation.name
+        if mode_of(services.settings) is not Mode.VIRTUAL_KEYS:
+            raise CallerError(ELSEWHERE)
+        notes = Notes(record.strict)
+        request = ManagementRequest(
+            _actor(record, address_of(scope)),
+            time.time(),
+            notes,
+            await self._body(record, receive),
+            _query(scope["query_string"]),
+            scope["path_params"],
+            self._is_reserved,
+        )
+        work = operation.plan(request)
+        store = await services.state.open()
+        try:
+            answer = await (store.write(work) if operation.writes else store.read(work))
+        except StoreUnavailable as error:
+            services.state.log_failure(error)
+            raise CallerError(UNAVAILABLE) from error
+        if operation.writes:
+            await self._refresh()
+        record.set_notes(notes)
+        await send_json(send, answers.encode(answer), notes)
+
+    async def _body(self, record: RequestRecord, receive: Receive) -> bytes:
+        if self._operation.table is None:
+            return b""
+        settings = self._services.settings
+        content = await body.read(record.headers, receive, min(LARGEST_BODY, settings.body_limit), settings.timeouts)
+        if content:
+            body.require_json(record.headers)
+        return content
+
+    async def _refresh(self) -> None:
+        """Puts the change into force in this process. Where that fails, the next poll does it."""
+        try:
+            await self._services.directory.refresh()
+        except StoreUnavailable as error:
+            self._services.state.log_failure(error)
+
+    def _is_reserved(self, secret: str) -> bool:
+        settings = self._services.settings
+        own = (settings.master_key, *settings.cohere_api_key)
+        return any([hmac.compare_digest(secret.encode(), one.encode()) for one in own])
+
+
+def _actor(record: RequestRecord, address: str) -> Actor:
+    principal = record.principal
+    key_id = principal.key.key_id if principal.key is not None else ""
+    team_id = principal.team.team_id if principal.team is not None else ""
+    name, added = principal.name, record.headers.get(CHANGED_BY, b"").decode("latin-1")[:LONGEST_CHANGED_BY]
+    if added and added.isprintable():
+        name = f"{name} for {added}"
+    return Actor(name, principal.role, address, key_id, team_id)
+
+
+def _query(query: bytes) -> Mapping[str, Any]:
+    """Returns the parameters. Raises InvalidField for what is no text, and for one that comes twice."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError as error:
+        raise InvalidField(None, "The query of the URL is not text in UTF-8") from error
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise InvalidField(None, "The query of the URL has a parameter twice")
+    return dict(pairs)

@@ -1,0 +1,1 @@
+"""What may be asked of the management API: fields, authority, changes and answers. HTTP and the command line use it."""

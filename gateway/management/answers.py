@@ -1,0 +1,138 @@
+"""Records as LiteLLM shows them: its names, dates as ISO 8601 in UTC, and fields that are always there.
+
+    key_info        /key/info, lists, block and unblock; never a digest unless `token` is asked for
+    generated_key   /key/generate and /key/regenerate: the only answers with a secret
+    updated_key     /key/update: the fields that were sent, as they are now
+    team_info, end_user_info
+
+A field that is not set is `null`, or empty where LiteLLM's programs expect a list or an object and empty means that.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gateway.auth.virtual_keys import EndUser, Team, VirtualKey
+
+_LIMITS = (
+    *("rpm_limit", "tpm_limit", "max_parallel_requests", "model_rpm_limit", "model_tpm_limit"),
+    *("max_budget", "soft_budget", "budget_duration", "budget_limits", "model_max_budget", "budget_fallbacks"),
+)
+_OBJECTS = ("model_max_budget", "budget_fallbacks")
+
+
+def iso(seconds: float | None) -> str | None:
+    """Returns Unix seconds as a date; None for none."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def key_info(key: VirtualKey, now: float, token: bool = False) -> dict[str, Any]:
+    """Returns a key without its secret. token: its digest as well, by which LiteLLM's programs name it."""
+    return {
+        **({"token": key.digest} if token else {}),
+        "key_id": key.key_id,
+        "key_name": key.key_name,
+        "key_alias": key.key_alias,
+        "status": status(key, now),
+        "expires": iso(key.expires),
+        "role": key.role,
+        "user_id": key.user_id,
+        "team_id": key.team_id,
+        "shared": key.shared,
+        **_rights(key),
+        **_limits(key),
+        "rotation_count": key.rotation_count,
+        "last_rotation_at": iso(key.last_rotation_at),
+        "previous_until": iso(max((one.valid_until for one in key.previous), default=None)),
+        **_written(key),
+        "budget_id": None,
+        "org_id": None,
+        "config": {},
+        "allowed_routes": [],
+        "allowed_cache_controls": [],
+    }
+
+
+def status(key: VirtualKey, now: float) -> str:
+    """Returns LiteLLM's word for what has become of a key."""
+    if key.deleted_at is not None:
+        return "deleted"
+    if key.blocked:
+        return "revoked"
+    return "expired" if key.expires is not None and key.expires <= now else "active"
+
+
+def generated_key(key: VirtualKey, secret: str, now: float) -> dict[str, Any]:
+    """Returns a key that was just made, or given another secret, with this secret."""
+    return {
+        "key": secret,
+        **key_info(key, now, True),
+        "token_id": key.digest,
+        "key_type": None,
+        "organization_id": None,
+        "project_id": None,
+        "litellm_budget_table": None,
+    }
+
+
+def updated_key(reference: str, key: VirtualKey, names: Iterable[str], now: float) -> dict[str, Any]:
+    """Returns the fields of these names. reference: the key, as the request names it."""
+    info = key_info(key, now)
+    changed = {name: info[name] for name in names if name in info}
+    return {"key": reference, "key_id": key.key_id, **changed, "updated_at": info["updated_at"]}
+
+
+def team_info(team: Team) -> dict[str, Any]:
+    """Returns a team."""
+    rights = _rights(team)
+    return {
+        "team_id": team.team_id,
+        "team_alias": team.team_alias,
+        **rights,
+        "model_aliases": rights["aliases"],
+        **_limits(team),
+        **_written(team),
+        "organization_id": None,
+        "members_with_roles": [],
+    }
+
+
+def end_user_info(user: EndUser) -> dict[str, Any]:
+    """Returns an end user."""
+    return {"user_id": user.user_id, "alias": user.alias, **_limits(user), **_written(user)}
+
+
+def _rights(record: VirtualKey | Team) -> dict[str, Any]:
+    return {
+        "models": list(record.models or ()),
+        "aliases": record.aliases or {},
+        "permissions": record.permissions,
+        "safety_mode": record.safety_mode,
+        "allowed_ips": record.allowed_ips,
+        "tags": list(record.tags or ()),
+    }
+
+
+def _limits(record: VirtualKey | Team | EndUser) -> dict[str, Any]:
+    limits: dict[str, Any] = {name: getattr(record, name) for name in _LIMITS}
+    return limits | {name: limits[name] or {} for name in _OBJECTS if name in limits}
+
+
+def _written(record: VirtualKey | Team | EndUser) -> dict[str, Any]:
+    return {
+        "blocked": record.blocked,
+        "metadata": record.metadata or {},
+        "created_at": iso(record.created_at),
+        "created_by": record.created_by,
+        "updated_at": iso(record.updated_at),
+        "updated_by": record.updated_by,
+    }
+
+
+def encode(answer: Mapping[str, Any]) -> bytes:
+    """Returns an answer as JSON."""
+    return msgspec.json.encode(answer)

@@ -1,0 +1,139 @@
+"""Changes and lists of end users: those on whose behalf keys call, named by the id that requests give them."""
+
+from typing import Any
+
+from gateway.auth.virtual_keys import EndUser
+from gateway.management import answers, fields
+from gateway.management.authority import require_reader, require_writer
+from gateway.management.paging import Filters
+from gateway.management.request import END_USER, ManagementRequest, Work, missing, taken
+from gateway.store import keys
+from gateway.store.errors import NameTaken
+from gateway.store.key_lists import Connection, end_user_conditions
+from translators.core.errors import InvalidField
+
+MOST_END_USERS = 10_000
+"""End users that a list shows."""
+
+
+def new(request: ManagementRequest) -> Work:
+    """/customer/new."""
+    require_writer(request.actor)
+    values = fields.END_USER_NEW.read(request.body, request.notes)
+    record = EndUser(**{**values, "user_id": _required(values.get("user_id"), "user_id")})
+
+    def work(connection: Connection) -> dict[str, Any]:
+        try:
+            (user,) = keys.insert(connection, [record], request.actor.changed_by, request.now)
+        except NameTaken as error:
+            raise taken("user_id", "this end user is there, or was before being deleted") from error
+        return answers.end_user_info(user)
+
+    return work
+
+
+def update(request: ManagementRequest) -> Work:
+    """/customer/update: what is left out stays, null clears."""
+    require_writer(request.actor)
+    changes = fields.END_USER_UPDATE.read(request.body, request.notes)
+    user_id = _required(changes.pop("user_id", None), "user_id")
+
+    def work(connection: Connection) -> dict[str, Any]:
+        changed = keys.update(connection, EndUser, user_id, changes, request.actor.changed_by, request.now)
+        return answers.end_user_info(_present(changed, "user_id"))
+
+    return work
+
+
+def delete(request: ManagementRequest) -> Work:
+    """/customer/delete: all that are named, or none."""
+    require_writer(request.actor)
+    ids = _ids(request)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        for number, user_id in enumerate(dict.fromkeys(ids)):
+            by = request.actor.changed_by
+            _present(keys.delete(connection, EndUser, user_id, by, request.now), f"user_ids[{number}]")
+        return {"deleted_customers": len(ids), "message": f"Successfully deleted customers with ids: {', '.join(ids)}"}
+
+    return work
+
+
+def block(request: ManagementRequest) -> Work:
+    """/customer/block. An end user of whom nothing was recorded yet is recorded by it."""
+    require_writer(request.actor)
+    ids = _ids(request)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        blocked = []
+        for user_id in dict.fromkeys(ids):
+            by, now = request.actor.changed_by, request.now
+            user = keys.update(connection, EndUser, user_id, {"blocked": True}, by, now)
+            if user is None:
+                try:
+                    (user,) = keys.insert(connection, [EndUser(user_id=user_id, blocked=True)], by, now)
+                except NameTaken as error:
+                    raise taken("user_ids", "one of them was deleted") from error
+            blocked.append(answers.end_user_info(user))
+        return {"blocked_users": blocked}
+
+    return work
+
+
+def unblock(request: ManagementRequest) -> Work:
+    """/customer/unblock."""
+    require_writer(request.actor)
+    ids = _ids(request)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        users = []
+        for number, user_id in enumerate(dict.fromkeys(ids)):
+            by = request.actor.changed_by
+            changed = keys.update(connection, EndUser, user_id, {"blocked": False}, by, request.now)
+            users.append(answers.end_user_info(_present(changed, f"user_ids[{number}]")))
+        return {"unblocked_users": users, "blocked_users": []}
+
+    return work
+
+
+def info(request: ManagementRequest) -> Work:
+    """/customer/info."""
+    require_reader(request.actor)
+    filters = Filters(request, "end_user_id", "user_id")
+    user_id = _required(filters.text("end_user_id") or filters.text("user_id") or None, "end_user_id")
+
+    def work(connection: Connection) -> dict[str, Any]:
+        return answers.end_user_info(_present(keys.get(connection, EndUser, user_id), "end_user_id"))
+
+    return work
+
+
+def list_end_users(request: ManagementRequest) -> Work:
+    """/customer/list: an array, the newest first."""
+    require_reader(request.actor)
+    Filters(request)
+
+    def work(connection: Connection) -> list[Any]:
+        page = keys.list_records(connection, EndUser, end_user_conditions(), 0, MOST_END_USERS)
+        if page.total > MOST_END_USERS:
+            request.notes.inform("list", f"the newest {MOST_END_USERS} of {page.total} end users")
+        return [answers.end_user_info(user) for user in page.records]
+
+    return work
+
+
+def _ids(request: ManagementRequest) -> list[str]:
+    ids: list[str] = _required(fields.END_USER_NAMES.read(request.body, request.notes).get("user_ids"), "user_ids")
+    return ids
+
+
+def _required(value: Any, name: str) -> Any:
+    if not value:
+        raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
+    return value
+
+
+def _present(user: EndUser | None, param: str) -> EndUser:
+    if user is None:
+        raise missing(END_USER, param)
+    return user

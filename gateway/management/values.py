@@ -1,0 +1,224 @@
+"""The values of single fields: what they may be, and the sentence that is said of another one."""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.auth.virtual_keys import PREFIX, BudgetWindow, ModelBudget
+from gateway.cohere_methods import METHODS
+from gateway.management import durations
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+LONGEST_NAME = 255
+"""Characters of a name, an alias or an id."""
+
+MOST_ENTRIES = 500
+"""Entries of a list or an object."""
+
+LARGEST_METADATA = 16 * 1024
+"""Bytes of metadata as JSON: every process keeps the records of all keys in memory."""
+
+SHORTEST_SECRET = 24
+"""Characters of a secret that was made elsewhere."""
+
+Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
+Money: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000_000_000)]
+Texts: TypeAlias = Annotated[list[Text], Meta(max_length=MOST_ENTRIES)]
+Counts: TypeAlias = Annotated[dict[Text, Count], Meta(max_length=MOST_ENTRIES)]
+References: TypeAlias = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=1024)]], Meta(max_length=MOST_ENTRIES)
+]
+
+
+class BudgetLimit(Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of `budget_limits`. reset_at: LiteLLM's, without effect, since windows lie on the calendar."""
+
+    budget_duration: str
+    max_budget: Money
+    reset_at: Any = None
+
+
+class ModelLimit(Struct, frozen=True, forbid_unknown_fields=True):
+    """A value of `model_max_budget`: LiteLLM takes two names for either field."""
+
+    budget_limit: Money | None = None
+    time_period: str | None = None
+    max_budget: Money | None = None
+    budget_duration: str | None = None
+
+
+def printable(name: str, value: Any, notes: Notes) -> Any:
+    """Refuses control characters, line ends and the like in any text of a value. Lists become tuples."""
+    for text in _texts(value):
+        if not text.isprintable():
+            raise InvalidField(name, f"'{name}' contains characters that cannot be printed")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, element in value.items():
+            yield from _texts(key)
+            yield from _texts(element)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            yield from _texts(element)
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def alias(name: str, value: str, notes: Notes) -> str:
+    """Refuses an alias that could be taken for a secret, a digest or an id: KEY may be any of them."""
+    printable(name, value, notes)
+    if value.startswith((PREFIX, "key_")) or _DIGEST.match(value):
+        raise InvalidField(name, f"'{name}' looks like a secret, a digest or an id of a key, which it must not")
+    return value
+
+
+_SECRET = re.compile(rf"{PREFIX}[\x21-\x2d\x2f-\x7e]+\Z")
+
+
+def secret(name: str, value: str, notes: Notes) -> str:
+    """Refuses a secret that is short, or that a header or the check for JWTs would take for something else.
+
+    The sentence does not repeat it.
+    """
+    if not _SECRET.match(value):
+        raise InvalidField(
+            name, f"'{name}' must begin with '{PREFIX}' and have only visible ASCII characters, no dots among them"
+        )
+    if len(value) < SHORTEST_SECRET:
+        raise InvalidField(name, f"'{name}' has {len(value)} characters, and needs {SHORTEST_SECRET} or more")
+    return value
+
+
+def duration(name: str, value: str, notes: Notes) -> str:
+    """Refuses what is no duration. `-1` is LiteLLM's word for no end, and so is an empty text: both are empty here."""
+    return "" if value in ("-1", "") else _duration(name, value, durations.MOST_SECONDS)
+
+
+def budget_duration(name: str, value: str, notes: Notes) -> str:
+    """Refuses what is no window of a budget."""
+    return _duration(name, value, durations.MOST_BUDGET_SECONDS)
+
+
+def _duration(name: str, value: str, most_seconds: int) -> str:
+    try:
+        return durations.check(value, most_seconds)
+    except ValueError as error:
+        raise InvalidField(name, f"Invalid '{name}': {error}") from error
+
+
+def budget_limits(name: str, value: list[BudgetLimit], notes: Notes) -> tuple[BudgetWindow, ...]:
+    """Refuses two budgets of the same duration, of which one could never be the tighter one by design."""
+    seen: set[str] = set()
+    windows = []
+    for number, entry in enumerate(value):
+        param = f"{name}[{number}].budget_duration"
+        windows.append(BudgetWindow(budget_duration(param, entry.budget_duration, notes), entry.max_budget))
+        if entry.budget_duration in seen:
+            raise InvalidField(param, f"'{name}' has two budgets for {entry.budget_duration}")
+        seen.add(entry.budget_duration)
+        if entry.reset_at is not None:
+            notes.ignored(f"{name}.reset_at", "windows lie on the UTC calendar")
+    return tuple(windows)
+
+
+def model_max_budget(name: str, value: Mapping[str, ModelLimit], notes: Notes) -> dict[str, ModelBudget]:
+    """Reads both spellings of LiteLLM's."""
+    printable(name, list(value), notes)
+    budgets = {}
+    for model, entry in value.items():
+        limit = entry.budget_limit if entry.budget_limit is not None else entry.max_budget
+        period = entry.time_period or entry.budget_duration
+        if limit is None or period is None:
+            missing = "budget_limit" if limit is None else "time_period"
+            raise InvalidField(
+                f"{name}.{model}.{missing}", f"Missing required parameter: '{missing}'", "missing_required_parameter"
+            )
+        budgets[model] = ModelBudget(limit, budget_duration(f"{name}.{model}.time_period", period, notes))
+    return budgets
+
+
+def budget_fallbacks(name: str, value: Mapping[str, list[str]], notes: Notes) -> dict[str, tuple[str, ...]]:
+    """Refuses a model that falls back to itself."""
+    printable(name, value, notes)
+    for model, others in value.items():
+        if model in others:
+            raise InvalidField(f"{name}.{model}", f"'{model}' cannot be its own fallback")
+    return {model: tuple(others) for model, others in value.items()}
+
+
+ALL_TEAM_MODELS, ALL_MODELS, NO_MODELS = "all-team-models", "all-proxy-models", "no-default-models"
+
+
+def models(name: str, value: list[str], notes: Notes) -> tuple[str, ...] | None:
+    """Reads LiteLLM's words for all models, and for those of the team."""
+    printable(name, value, notes)
+    if NO_MODELS in value:
+        raise InvalidField(name, f"'{NO_MODELS}' is not a model; to let a key call nothing, set permissions to 'none'")
+    if ALL_TEAM_MODELS in value:
+        return None
+    return () if ALL_MODELS in value else tuple(value)
+
+
+def addresses(name: str, value: list[str], notes: Notes) -> tuple[str, ...]:
+    """Refuses what is neither an address nor a network."""
+    for number, text in enumerate(value):
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise InvalidField(
+                f"{name}[{number}]", f"'{text[:60]}' is neither an IP address nor a network such as 10.0.0.0/8"
+            ) from None
+    return tuple(value)
+
+
+def metadata(name: str, value: dict[str, Any], notes: Notes) -> dict[str, Any]:
+    """Refuses more than every process should keep in memory."""
+    size = len(msgspec.json.encode(value))
+    if size > LARGEST_METADATA:
+        raise InvalidField(name, f"'{name}' has {size} bytes, more than {LARGEST_METADATA}", "value_too_large")
+    return value
+
+
+# --- permissions ----------------------------------------------------------------------------------------------
+
+PRESETS = ("none", "inference", "read-only", "all")
+LEVELS = ("off", "read", "full")
+Level: TypeAlias = Literal["off", "read", "full"]
+
+GROUPS = tuple(dict.fromkeys(method.group for method in METHODS))
+_READABLE = {method.group for method in METHODS if method.verb == "GET"}
+_READING = {method.name for method in METHODS if method.verb == "GET"}
+_NAMES = {method.name for method in METHODS}
+
+
+def permissions(name: str, value: Any, notes: Notes) -> str | dict[str, str]:
+    """Refuses a preset, a group, a method or a level that there is not, and names those that there are."""
+    if isinstance(value, str):
+        if value not in PRESETS:
+            raise InvalidField(name, f"'{value[:60]}' is not a preset: there are {', '.join(PRESETS)}")
+        return value
+    for subject, level in value.items():
+        param = f"{name}.{subject[:60]}"
+        if subject not in GROUPS and subject not in _NAMES:
+            raise InvalidField(
+                param,
+                f"'{subject[:60]}' is neither a group of methods nor a method: the groups are {', '.join(GROUPS)}; "
+                "methods are named as in Cohere's SDK, such as datasets.delete or v2.chat",
+            )
+        if level not in LEVELS:
+            raise InvalidField(param, f"'{level[:60]}' is not a level: there are {', '.join(LEVELS)}")
+        if level == "read" and subject not in _READABLE | _READING:
+            raise InvalidField(param, f"'{subject}' only computes and keeps nothing to read: it is off or full")
+    return dict(value)

@@ -1,0 +1,89 @@
+"""Which keys, teams and end users a list has: filters as conditions for `keys.list_records`."""
+
+from typing import TypeAlias
+
+import sqlalchemy
+from msgspec import Struct
+from sqlalchemy import ColumnElement, or_, select
+
+from gateway.store.tables import END_USERS, KEY_DIGESTS, KEYS, TEAMS
+
+Connection: TypeAlias = sqlalchemy.Connection
+"""For those who write functions of one connection, and know nothing of SQL."""
+
+Conditions: TypeAlias = list[ColumnElement[bool]]
+
+SORTS = {
+    "created_at": KEYS.c.created_at,
+    "key_alias": KEYS.c.alias,
+    "team_id": KEYS.c.team_id,
+    "user_id": KEYS.c.user_id,
+    "expires": KEYS.c.expires,
+}
+"""By name: what a list of keys may be sorted by."""
+
+
+class KeyFilter(Struct, frozen=True):
+    """Empty fields do not filter. status: active, expired, revoked or deleted; without one, all but deleted keys.
+
+    contains: whether `alias` may be a part. search: a part of the alias, or an id.
+    """
+
+    status: str = ""
+    user_id: str = ""
+    team_id: str = ""
+    alias: str = ""
+    contains: bool = False
+    search: str = ""
+    digest: str = ""
+
+
+def key_conditions(wanted: KeyFilter, now: float) -> Conditions:
+    """Returns the conditions of a filter. now: Unix seconds."""
+    deleted, expires = KEYS.c.deleted_at, KEYS.c.expires
+    conditions: Conditions = [deleted.is_not(None) if wanted.status == "deleted" else deleted.is_(None)]
+    if wanted.status == "revoked":
+        conditions.append(KEYS.c.blocked)
+    if wanted.status in ("active", "expired"):
+        ended = expires.is_not(None) & (expires <= now)
+        conditions += [KEYS.c.blocked.is_(False), ended if wanted.status == "expired" else ~ended]
+    if wanted.user_id:
+        conditions.append(KEYS.c.user_id == wanted.user_id)
+    if wanted.team_id:
+        conditions.append(KEYS.c.team_id == wanted.team_id)
+    if wanted.alias:
+        part = KEYS.c.alias.contains(wanted.alias, autoescape=True)
+        conditions.append(part if wanted.contains else KEYS.c.alias == wanted.alias)
+    if wanted.search:
+        part = KEYS.c.alias.contains(wanted.search, autoescape=True)
+        conditions.append(or_(part, KEYS.c.id == wanted.search))
+    if wanted.digest:
+        of_digest = select(KEY_DIGESTS.c.key_id).where(KEY_DIGESTS.c.digest == wanted.digest)
+        conditions.append(KEYS.c.id.in_(of_digest))
+    return conditions
+
+
+def ordered(name: str, descending: bool) -> ColumnElement[object]:
+    """Returns the order by a name of SORTS."""
+    column = SORTS[name]
+    return column.desc() if descending else column.asc()
+
+
+def keys_of_team(team_id: str) -> Conditions:
+    """Returns the conditions of a team's keys."""
+    return key_conditions(KeyFilter(team_id=team_id), 0.0)
+
+
+def team_conditions(team_id: str, alias: str) -> Conditions:
+    """Returns the conditions of teams; empty texts do not filter."""
+    conditions: Conditions = [TEAMS.c.deleted_at.is_(None)]
+    if team_id:
+        conditions.append(TEAMS.c.id == team_id)
+    if alias:
+        conditions.append(TEAMS.c.alias == alias)
+    return conditions
+
+
+def end_user_conditions() -> Conditions:
+    """Returns the condition of end users that are not deleted."""
+    return [END_USERS.c.deleted_at.is_(None)]

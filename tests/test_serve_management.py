@@ -1,0 +1,678 @@
+"""The management API through a real server, on SQLite and on PostgreSQL: who may, what is taken, what is left behind.
+
+What a key may then call is tested where permissions are; how changes reach other processes in test_serve_keys.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from gateway.auth.virtual_keys import digest_of
+from gateway.management.field_table import Verdict
+from gateway.management.fields import END_USER_NEW, KEY_NEW, TEAM_NEW
+from gateway.management.operations import OPERATIONS
+from gateway.store import keys
+from gateway.store.database import Database
+from support.app import Gateway, Seen, demonstration, emulator, gateway_over
+from test_store_database import KINDS, throwaway
+
+MASTER = "sk-master-of-the-tests-0001"
+NUMBERS = itertools.count()
+
+
+class Management:
+    """A gateway with keys, and its database."""
+
+    def __init__(self, gateway: Gateway, url: str, kind: str) -> None:
+        self.gateway, self.url, self.kind = gateway, url, kind
+
+    def ask(self, path: str, body: Any = None, key: str = MASTER, **headers: str) -> Seen:
+        """POST with a body, else GET."""
+        values = {"authorization": f"Bearer {key}", "content-type": "application/json", **headers}
+        return self.gateway.ask("GET" if body is None else "POST", path, body, values)
+
+    def done(self, path: str, body: Any = None, key: str = MASTER, **headers: str) -> Any:
+        """The answer to a request that succeeds."""
+        seen = self.ask(path, body, key, **headers)
+        assert seen.status == 200, seen
+        return seen.body
+
+    def new(self, **fields: Any) -> dict[str, Any]:
+        """A key that was just made."""
+        result: dict[str, Any] = self.done("/key/generate", fields)
+        return result
+
+    def info(self, key: str) -> dict[str, Any]:
+        result: dict[str, Any] = self.done(f"/key/info?key={key}")["info"]
+        return result
+
+    def run(self, work: Any) -> Any:
+        """What a function of one connection returns, in a transaction of its own."""
+
+        async def run() -> Any:
+            database = Database(self.url, 10.0, 1)
+            try:
+                return await database.write(work)
+            finally:
+                await database.close()
+
+        return asyncio.run(run())
+
+    def changes(self, object_id: str) -> list[keys.Change]:
+        """The audit of one object, oldest first."""
+        found = self.run(lambda connection: keys.list_changes(connection, limit=100_000))
+        return [change for change in reversed(found) if change.object_id == object_id]
+
+
+@contextlib.contextmanager
+def management(kind: str, folder: Path, **options: Any) -> Iterator[Management]:
+    with asyncio.Runner() as runner:
+        created = throwaway(kind, folder)
+        url = runner.run(created.__aenter__())
+        try:
+            with (
+                emulator() as upstream,
+                gateway_over(
+                    upstream, demo=True, master_key=MASTER, key=MASTER, database_url=url, **options
+                ) as gateway,
+            ):
+                yield Management(gateway, url, kind)
+        finally:
+            runner.run(created.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Management]:
+    with management(request.param, tmp_path_factory.mktemp("management")) as running:
+        yield running
+
+
+def unique(name: str = "name") -> str:
+    return f"{name}-{next(NUMBERS)}"
+
+
+# --- shapes of LiteLLM's --------------------------------------------------------------------------------------
+
+GENERATED = frozenset(
+    "key key_name key_alias token token_id expires user_id team_id organization_id project_id models aliases"
+    " max_budget soft_budget budget_duration budget_limits tpm_limit rpm_limit max_parallel_requests"
+    " model_max_budget model_rpm_limit model_tpm_limit metadata tags permissions blocked key_type"
+    " litellm_budget_table created_by updated_by created_at updated_at".split()
+)
+INFO = GENERATED - {"key", "token", "token_id", "organization_id", "project_id", "key_type", "litellm_budget_table"}
+
+
+def test_an_empty_request_makes_a_key_that_calls(api: Management) -> None:
+    made = api.done("/key/generate", {})
+    assert made.keys() >= GENERATED
+    assert made["key"].startswith("sk-") and len(made["key"]) == 3 + 43 and "." not in made["key"]
+    assert made["token"] == made["token_id"] == digest_of(made["key"])
+    assert made["key_name"] == f"sk-...{made['key'][-4:]}"
+    assert (made["expires"], made["models"], made["aliases"], made["metadata"]) == (None, [], {}, {})
+    models = api.ask("/v1/models", key=made["key"])
+    assert models.status == 200
+    assert api.ask("/key/generate", b"").status == 200, "no body is an empty one"
+
+
+def test_a_key_is_shown_without_its_secret(api: Management) -> None:
+    alias = unique("shown")
+    made = api.new(key_alias=alias, models=["command-*"], duration="30d", metadata={"team": "x"}, tags=["a"])
+    for reference in (made["key"], made["token"], made["key_id"], alias):
+        shown = api.done(f"/key/info?key={reference}")
+        assert shown["key"] == reference
+        assert shown["info"].keys() >= INFO and "token" not in shown["info"]
+        assert shown["info"]["status"] == "active" and shown["info"]["expires"] == made["expires"]
+        assert made["key"] not in json.dumps(shown["info"])
+    own = api.done("/key/info", key=made["key"])
+    assert own["info"] == shown["info"] and own["key"] == made["token"]
+    (plural,) = api.done("/v2/key/info", {"keys": [made["key"], "nobody"]})["info"]
+    assert plural["token"] == made["token"]
+    unknown = api.ask("/key/info?key=nobody")
+    assert (unknown.status, unknown.error["message"], unknown.error["param"]) == (
+        404,
+        "Key not found in database",
+        "key",
+    )
+
+
+def test_lists_are_pages_and_filters(api: Management) -> None:
+    user = unique("user")
+    made = [api.new(user_id=user, key_alias=unique(f"listed-{number}")) for number in range(3)]
+    api.done("/key/block", {"key": made[0]["key"]})
+    page = api.done(f"/key/list?user_id={user}&size=2")
+    assert page == {
+        "keys": [made[2]["token"], made[1]["token"]],
+        "total_count": 3,
+        "current_page": 1,
+        "total_pages": 2,
+    }
+    assert api.done(f"/key/list?user_id={user}&size=2&page=2")["keys"] == [made[0]["token"]]
+    (blocked,) = api.done(f"/key/list?user_id={user}&status=revoked&return_full_object=true")["keys"]
+    assert (blocked["token"], blocked["status"], blocked["blocked"]) == (made[0]["token"], "revoked", True)
+    assert api.done(f"/key/list?user_id={user}&status=active&sort_by=key_alias&sort_order=asc")["keys"] == [
+        made[1]["token"],
+        made[2]["token"],
+    ]
+    alias = made[1]["key_alias"]
+    for query in (
+        f"key_alias={alias}",
+        f"key_alias={alias[3:]}&substring_matching=true",
+        f"search={alias[2:]}",
+        f"key_hash={made[1]['token']}",
+        f"key_hash={made[1]['key']}",
+    ):
+        assert api.done(f"/key/list?{query}")["keys"] == [made[1]["token"]], query
+    api.done("/key/delete", {"keys": [made[2]["key"]]})
+    assert api.done(f"/key/list?user_id={user}")["total_count"] == 2
+    (deleted,) = api.done(f"/key/list?user_id={user}&status=deleted&return_full_object=true")["keys"]
+    assert (deleted["key_id"], deleted["status"]) == (made[2]["key_id"], "deleted")
+
+
+@pytest.mark.parametrize(
+    ("query", "param", "words"),
+    [
+        ("tem_id=a", "tem_id", "the nearest name is 'team_id'"),
+        ("size=1000", "size", "from 1 to 100"),
+        ("page=0", "page", "from 1 to"),
+        ("page=-1", "page", "from 1 to"),
+        ("sort_by=digest", "sort_by", "one of created_at"),
+        ("status=gone", "status", "one of active"),
+        ("organization_id=a", "organization_id", "is not kept"),
+        ("return_full_object=perhaps", "return_full_object", "true or false"),
+        ("page=1&page=2", None, "twice"),
+        ("page=%ff", None, "UTF-8"),
+    ],
+)
+def test_a_list_refuses_what_it_cannot_filter_by(api: Management, query: str, param: str | None, words: str) -> None:
+    seen = api.ask(f"/key/list?{query}")
+    assert (seen.status, seen.error["param"]) == (400, param)
+    assert words in seen.error["message"]
+
+
+def test_rotation_keeps_the_key_and_a_grace_period_the_old_secret(api: Management) -> None:
+    made = api.new(key_alias=unique("rotated"), metadata={"a": 1})
+    second = api.done("/key/regenerate", {"key": made["key"], "grace_period": "1h", "rpm_limit": 9})
+    assert (second["key_id"], second["rotation_count"], second["rpm_limit"]) == (made["key_id"], 1, 9)
+    assert second["metadata"] == {"a": 1} and second["token"] == digest_of(second["key"]) != made["token"]
+    assert [api.ask("/v1/models", key=one["key"]).status for one in (made, second)] == [200, 200]
+    third = api.done(f"/key/{second['key']}/regenerate", {})
+    assert [api.ask("/v1/models", key=one["key"]).status for one in (made, second, third)] == [200, 401, 200]
+    own = "sk-" + unique("a-secret-of-my-own-0000000")
+    assert api.done(f"/key/{third['key_id']}/regenerate", {"new_key": own})["key"] == own
+    assert api.ask("/v1/models", key=own).status == 200
+
+
+def test_blocked_deleted_and_expired_keys_are_refused_at_once(api: Management) -> None:
+    made = api.new()
+    row = api.done("/key/block", {"key": made["key"]})
+    assert (row["blocked"], row["token"]) == (True, made["token"])
+    assert api.ask("/v1/models", key=made["key"]).status == 403
+    assert api.done("/key/unblock", {"key": made["token"]})["blocked"] is False
+    assert api.ask("/v1/models", key=made["key"]).status == 200
+    assert api.done("/key/delete", {"keys": [made["key"]]}) == {"deleted_keys": [made["key"]]}
+    assert api.ask("/v1/models", key=made["key"]).status == 401
+    assert api.ask("/key/block", {"key": made["key"]}).status == 404
+    alias = unique("again")
+    assert api.new(key_alias=alias)["key_alias"] == alias
+    assert api.done("/key/delete", {"key_aliases": [alias]}) == {"deleted_keys": [alias]}
+    assert api.new(key_alias=alias)["key_alias"] == alias, "a deleted key's alias is free"
+
+
+def test_teams(api: Management) -> None:
+    name = unique("team")
+    team = api.done("/team/new", {"team_alias": name, "max_budget": 5, "model_aliases": {"small": "command-r7b"}})
+    assert team["team_id"].startswith("team_") and team["aliases"] == team["model_aliases"] == {"small": "command-r7b"}
+    made = api.new(team_id=team["team_id"])
+    info = api.done(f"/team/info?team_id={team['team_id']}")
+    assert info["team_id"] == team["team_id"] and info["team_info"] == team
+    assert [key["token"] for key in info["keys"]] == [made["token"]]
+    assert name in [one["team_alias"] for one in api.done("/team/list")]
+    changed = api.done("/team/update", {"team_id": team["team_id"], "max_budget": None, "tags": ["a"]})
+    assert (changed["data"]["max_budget"], changed["data"]["tags"], changed["data"]["team_alias"]) == (
+        None,
+        ["a"],
+        name,
+    )
+    assert api.done("/team/block", {"team_id": team["team_id"]})["blocked"] is True
+    assert api.ask("/v1/models", key=made["key"]).status == 403
+    assert api.done("/team/unblock", {"team_id": team["team_id"]})["blocked"] is False
+    assert api.ask("/v1/models", key=made["key"]).status == 200
+    assert api.done("/team/delete", {"team_ids": [team["team_id"]]}) == {"deleted_teams": [team["team_id"]]}
+    assert api.ask("/v1/models", key=made["key"]).status == 403
+    assert api.ask(f"/team/info?team_id={team['team_id']}").status == 404
+    own = unique("own")
+    assert api.done("/team/new", {"team_id": own})["team_id"] == own
+    assert api.ask("/team/new", {"team_id": own}).error["code"] == "already_exists"
+
+
+@pytest.mark.parametrize("root", ["/customer", "/end_user"])
+def test_end_users(api: Management, root: str) -> None:
+    user, other = unique("user"), unique("other")
+    made = api.done(f"{root}/new", {"user_id": user, "alias": "Ada", "rpm_limit": 3})
+    assert (made["user_id"], made["alias"], made["rpm_limit"], made["blocked"]) == (user, "Ada", 3, False)
+    assert api.ask(f"{root}/new", {"user_id": user}).error["code"] == "already_exists"
+    assert api.done(f"{root}/info?end_user_id={user}") == made
+    blocked = api.done(f"{root}/block", {"user_ids": [user, other]})["blocked_users"]
+    assert [(one["user_id"], one["blocked"]) for one in blocked] == [(user, True), (other, True)]
+    assert {user, other} <= {one["user_id"] for one in api.done(f"{root}/list")}
+    api.done(f"{root}/unblock", {"user_ids": [other]})
+    assert api.done(f"{root}/info?user_id={other}")["blocked"] is False
+    changed = api.done(f"{root}/update", {"user_id": user, "rpm_limit": None, "max_budget": 1.5})
+    assert (changed["rpm_limit"], changed["max_budget"], changed["alias"], changed["blocked"]) == (
+        None,
+        1.5,
+        "Ada",
+        True,
+    )
+    assert api.ask(f"{root}/delete", {"user_ids": [user, "nobody"]}).error["param"] == "user_ids[1]"
+    assert api.done(f"{root}/delete", {"user_ids": [user, other]})["deleted_customers"] == 2
+    assert api.ask(f"{root}/info?end_user_id={user}").status == 404
+
+
+# --- who may --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", OPERATIONS, ids=[row.name for row in OPERATIONS])
+def test_only_roles_manage(api: Management, row: Any) -> None:
+    plain, viewer, admin = (api.new(role=role)["key"] for role in ("", "viewer", "admin"))
+    path = row.paths[0]
+    body: Any = {} if row.table is not None else None
+    for key, allowed in ((plain, ()), (viewer, ("GET",)), (admin, ("GET", "POST")), ("sk-" + "x" * 43, ())):
+        seen = api.ask(path, body, key)
+        reads = row.verb == "GET" or row.name == "keys_info"
+        if "x" * 43 in key:
+            assert seen.status == 401
+        elif row.name == "key_info":
+            assert seen.status == 200, "everybody reads their own key"
+        elif ("GET" if reads else "POST") in allowed:
+            assert seen.status in (200, 400, 404), seen
+        else:
+            assert (seen.status, seen.error["code"]) == (403, "role_not_allowed"), seen
+
+
+def test_no_key_raises_its_own_rights(api: Management) -> None:
+    team = api.done("/team/new", {"max_budget": 1})["team_id"]
+    other = api.done("/team/new", {})["team_id"]
+    admin, second, plain = (api.new(role=role, team_id=team) for role in ("admin", "admin", ""))
+    own, key_id = admin["key"], admin["key_id"]
+    for path, body in (
+        ("/key/update", {"key": own, "permissions": "all"}),
+        ("/key/update", {"key": key_id, "max_budget": None}),
+        ("/key/update", {"key": second["key"], "permissions": "all"}),
+        ("/key/update", {"key": plain["key"], "role": "admin"}),
+        ("/key/regenerate", {"key": own, "permissions": "all"}),
+        ("/key/regenerate", {"key": second["token"]}),
+        (f"/key/{plain['key_id']}/regenerate", {"role": "viewer"}),
+        ("/key/unblock", {"key": own}),
+        ("/key/delete", {"keys": [plain["key"], second["key"]]}),
+        ("/key/generate", {"role": "admin"}),
+        ("/key/generate", {"role": "viewer"}),
+        ("/team/update", {"team_id": team, "max_budget": 100}),
+        ("/team/delete", {"team_ids": [other, team]}),
+        ("/team/unblock", {"team_id": team}),
+    ):
+        seen = api.ask(path, body, own)
+        assert (seen.status, seen.error["code"]) == (403, "role_not_allowed"), (path, body, seen)
+    assert api.info(plain["key_id"])["role"] == "" and api.info(second["key_id"])["permissions"] is None
+    assert api.done(f"/team/info?team_id={other}")["team_info"]["blocked"] is False, "all or nothing"
+    assert api.done("/key/update", {"key": plain["key"], "rpm_limit": 5}, own)["rpm_limit"] == 5
+    for path, request in (
+        ("/key/update", {"key": plain["key"], "permissions": "all"}),
+        ("/key/regenerate", {"key": plain["key"]}),
+        (f"/key/info?key={own}", None),
+        (f"/team/info?team_id={team}", None),
+    ):
+        seen = api.ask(path, request, plain["key"])
+        assert (seen.status, seen.error["code"]) == (403, "role_not_allowed"), (path, seen)
+    unknown = api.ask("/key/info?key=nobody", key=plain["key"])
+    assert unknown.status == 403, "whether there is such a key is not said"
+
+
+def test_the_master_key_is_nobodys_secret(api: Management) -> None:
+    assert api.ask("/key/generate", {"key": MASTER}).error == {
+        "message": "'key' is taken: it is a key of the gateway itself",
+        "type": "invalid_request_error",
+        "param": "key",
+        "code": "already_exists",
+    }
+    assert api.ask("/key/regenerate", {"key": api.new()["key"], "new_key": MASTER}).error["param"] == "new_key"
+
+
+def test_without_a_master_key_there_is_no_management() -> None:
+    with demonstration() as gateway:
+        for row in OPERATIONS:
+            seen = gateway.ask(row.verb, row.paths[0], None if row.table is None else {})
+            assert (seen.status, seen.error["code"]) == (404, "management_not_available")
+            assert "GATEWAY_MASTER_KEY" in seen.error["message"]
+
+
+# --- bad input ------------------------------------------------------------------------------------------------
+
+LONG = "x" * 256
+# path, body, param, code, words
+BAD: tuple[tuple[str, Any, str | None, str, str], ...] = (
+    ("/key/generate", b"[]", None, "invalid_type", "must be a JSON object"),
+    ("/key/generate", b"{", None, "invalid_json", "not valid JSON"),
+    ("/key/generate", b'{"key_alias": "\xff"}', "key_alias", "invalid_json", "not valid JSON"),
+    ("/key/generate", {"key_alais": "a"}, "key_alais", "unknown_parameter", "the nearest name is 'key_alias'"),
+    ("/key/generate", {"expires": "a"}, "expires", "unknown_parameter", "the nearest name is 'duration'"),
+    ("/key/generate", {"zzz": "a"}, "zzz", "unknown_parameter", "there are key, key_alias"),
+    ("/key/generate", {"grace_period": "1h"}, "grace_period", "unknown_parameter", "There is no field"),
+    ("/key/generate", {"rpm_limit": "3"}, "rpm_limit", "invalid_type", "expected `int`"),
+    ("/key/generate", {"rpm_limit": 3.5}, "rpm_limit", "invalid_type", "expected `int`"),
+    ("/key/generate", {"rpm_limit": -1}, "rpm_limit", "invalid_value", ">= 0"),
+    ("/key/generate", {"tpm_limit": 10**13}, "tpm_limit", "invalid_value", "<="),
+    ("/key/generate", {"max_parallel_requests": True}, "max_parallel_requests", "invalid_type", "expected `int`"),
+    ("/key/generate", {"max_budget": -0.5}, "max_budget", "invalid_value", ">= 0"),
+    ("/key/generate", {"max_budget": "5"}, "max_budget", "invalid_type", "expected `float`"),
+    ("/key/generate", b'{"max_budget": NaN}', None, "invalid_json", "not valid JSON"),
+    ("/key/generate", {"duration": "soon"}, "duration", "invalid_value", "such as 30s"),
+    ("/key/generate", {"duration": "0d"}, "duration", "invalid_value", "such as 30s"),
+    ("/key/generate", {"duration": "-5d"}, "duration", "invalid_value", "such as 30s"),
+    ("/key/generate", {"duration": "99999999w"}, "duration", "invalid_value", "longer than 100 years"),
+    ("/key/generate", {"duration": 30}, "duration", "invalid_type", "expected `str`"),
+    ("/key/generate", {"budget_duration": "1y"}, "budget_duration", "invalid_value", "such as 30s"),
+    ("/key/generate", {"budget_duration": "-1"}, "budget_duration", "invalid_value", "such as 30s"),
+    (
+        "/key/generate",
+        {"budget_limits": [{"budget_duration": "1d", "max_budget": 1}, {"budget_duration": "x", "max_budget": 1}]},
+        "budget_limits[1].budget_duration",
+        "invalid_value",
+        "such as 30s",
+    ),
+    (
+        "/key/generate",
+        {"budget_limits": [{"max_budget": 1}]},
+        "budget_limits[0].budget_duration",
+        "missing_required_parameter",
+        "",
+    ),
+    (
+        "/key/generate",
+        {"budget_limits": [{"budget_duration": "1d", "max_budgt": 1}]},
+        "budget_limits[0]",
+        "invalid_value",
+        "unknown",
+    ),
+    (
+        "/key/generate",
+        {"model_max_budget": {"a": {"budget_limit": 1}}},
+        "model_max_budget.a.time_period",
+        "missing_required_parameter",
+        "",
+    ),
+    ("/key/generate", {"model_rpm_limit": {"a": -1}}, "model_rpm_limit[]", "invalid_value", ">= 0"),
+    ("/key/generate", {"budget_fallbacks": {"a": ["a"]}}, "budget_fallbacks.a", "invalid_value", "its own fallback"),
+    ("/key/generate", {"models": "command-a"}, "models", "invalid_type", "expected `array`"),
+    ("/key/generate", {"models": [""]}, "models[0]", "invalid_value", "length"),
+    ("/key/generate", {"models": ["a\n"]}, "models", "invalid_value", "cannot be printed"),
+    ("/key/generate", {"models": ["no-default-models"]}, "models", "invalid_value", "permissions"),
+    ("/key/generate", {"models": ["a"] * 501}, "models", "invalid_value", "length"),
+    ("/key/generate", {"permissions": "everything"}, "permissions", "invalid_value", "none, inference, read-only, all"),
+    ("/key/generate", {"permissions": {"chatt": "full"}}, "permissions.chatt", "invalid_value", "the groups are chat"),
+    ("/key/generate", {"permissions": {"chat": "write"}}, "permissions.chat", "invalid_value", "off, read, full"),
+    ("/key/generate", {"permissions": {"chat": "read"}}, "permissions.chat", "invalid_value", "off or full"),
+    ("/key/generate", {"permissions": {"chat": True}}, "permissions[]", "invalid_type", "expected `str`"),
+    (
+        "/key/generate",
+        {"permissions": {"get_spend_routes": "full"}},
+        "permissions.get_spend_routes",
+        "invalid_value",
+        "groups",
+    ),
+    ("/key/generate", {"safety_mode": "NONE"}, "safety_mode", "invalid_value", ""),
+    ("/key/generate", {"allowed_ips": ["10.0.0.0/8", "localhost"]}, "allowed_ips[1]", "invalid_value", "10.0.0.0/8"),
+    ("/key/generate", {"role": "root"}, "role", "invalid_value", ""),
+    ("/key/generate", {"key_alias": LONG}, "key_alias", "invalid_value", "length"),
+    ("/key/generate", {"key_alias": ""}, "key_alias", "invalid_value", "length"),
+    ("/key/generate", {"key_alias": "a\r\nx-evil: 1"}, "key_alias", "invalid_value", "cannot be printed"),
+    ("/key/generate", {"key_alias": "a\x00"}, "key_alias", "invalid_value", "cannot be printed"),
+    ("/key/generate", {"key_alias": "sk-12345678901234567890123"}, "key_alias", "invalid_value", "looks like"),
+    ("/key/generate", {"key_alias": "0" * 64}, "key_alias", "invalid_value", "looks like"),
+    ("/key/generate", {"key": "sk-short"}, "key", "invalid_value", "24"),
+    ("/key/generate", {"key": "no-prefix-at-all-but-long-enough"}, "key", "invalid_value", "begin with 'sk-'"),
+    ("/key/generate", {"key": "sk-with.dots.like.a.jwt.000000"}, "key", "invalid_value", "no dots"),
+    ("/key/generate", {"key": "sk-with spaces 00000000000000"}, "key", "invalid_value", "visible"),
+    ("/key/generate", {"metadata": {"a": "x" * 20_000}}, "metadata", "value_too_large", "16384"),
+    ("/key/generate", {"metadata": []}, "metadata", "invalid_type", "expected `object`"),
+    ("/key/generate", {"team_id": "nobody"}, "team_id", "team_not_found", ""),
+    ("/key/generate", {"allowed_routes": ["/chat"]}, "allowed_routes", "unsupported_value", "permissions"),
+    ("/key/generate", {"key_type": "management"}, "key_type", "unsupported_value", "role"),
+    ("/key/generate", {"enforced_params": ["user"]}, "enforced_params", "unsupported_value", ""),
+    ("/key/generate", {"tpd_limit": 0}, "tpd_limit", "unsupported_value", "budgets"),
+    ("/key/generate", {"tag_rpm_limit": {"a": 1}}, "tag_rpm_limit", "unsupported_value", ""),
+    ("/key/generate", {"budget_id": "b"}, "budget_id", "unsupported_value", "max_budget"),
+    ("/key/generate", {"guardrails": ["pii"]}, "guardrails", "unsupported_value", "safety_mode"),
+    ("/key/generate", {"spend": 5}, "spend", "unsupported_value", "ledger"),
+    ("/key/update", {"rpm_limit": 3}, "key", "missing_required_parameter", ""),
+    ("/key/update", {"key": "nobody", "rpm_limit": 3}, "key", "key_not_found", ""),
+    ("/key/update", {"key": 5}, "key", "invalid_type", "expected `str`"),
+    ("/key/delete", {}, "keys", "missing_required_parameter", "key_aliases"),
+    ("/key/delete", {"keys": []}, "keys", "missing_required_parameter", ""),
+    ("/key/delete", {"keys": "a"}, "keys", "invalid_type", "expected `array`"),
+    ("/key/regenerate", {}, "key", "missing_required_parameter", ""),
+    ("/key/regenerate", {"key": "a", "grace_period": "a"}, "grace_period", "invalid_value", "such as"),
+    ("/key/regenerate", {"key": "a", "new_master_key": "a"}, "new_master_key", "unsupported_value", "setting"),
+    ("/key/block", {}, "key", "missing_required_parameter", ""),
+    ("/key/info", None, "key", "missing_required_parameter", "/key/info?key="),
+    ("/team/new", {"team_member_budget": 5}, "team_member_budget", "unsupported_value", ""),
+    ("/team/new", {"role": "admin"}, "role", "unknown_parameter", ""),
+    ("/team/new", {"aliases": {"a": "b"}, "model_aliases": {"a": "c"}}, "model_aliases", "invalid_value", "one field"),
+    ("/team/update", {"team_alias": "a"}, "team_id", "missing_required_parameter", ""),
+    ("/team/delete", {"team_ids": ["nobody"]}, "team_ids[0]", "team_not_found", ""),
+    ("/customer/new", {}, "user_id", "missing_required_parameter", ""),
+    ("/customer/new", {"user_id": "a", "allowed_model_region": "eu"}, "allowed_model_region", "unsupported_value", ""),
+    ("/customer/update", {"user_id": "nobody"}, "user_id", "end_user_not_found", ""),
+    ("/customer/unblock", {"user_ids": ["nobody"]}, "user_ids[0]", "end_user_not_found", ""),
+)
+
+
+def test_bad_input_is_said_and_changes_nothing(api: Management) -> None:
+    before = api.run(keys.current_revision)
+    wrong: list[Any] = []
+    for path, body, param, code, words in BAD:
+        seen = api.ask(path, body)
+        status = 404 if code.endswith("_not_found") else 400
+        if (seen.status, seen.error["param"], seen.error["code"]) != (status, param, code):
+            wrong.append((path, body, seen.status, seen.error))
+        elif words not in seen.error["message"]:
+            wrong.append((path, body, words, seen.error))
+    assert not wrong, wrong
+    assert api.run(keys.current_revision) == before
+
+
+def test_a_body_has_a_bound_and_a_type(api: Management) -> None:
+    assert api.ask("/key/generate", {"metadata": {"a": "x" * 300_000}}).status == 413
+    assert api.ask("/key/generate", b"a=1", **{"content-type": "application/x-www-form-urlencoded"}).status == 415
+
+
+def test_what_asks_for_nothing_is_taken(api: Management) -> None:
+    """LiteLLM's own programs send every field that they have."""
+    body = {row.name: None for row in KEY_NEW.rows.values()}
+    seen = api.ask("/key/generate", body | {"guardrails": [], "spend": 0, "key_type": "default", "blocked": False})
+    assert seen.status == 200 and "x-gateway-notes" not in seen.headers
+    seen = api.ask("/key/generate", {"organization_id": "o", "auto_rotate": True})
+    assert "organization_id ignored" in seen.headers["x-gateway-notes"]
+    assert "auto_rotate ignored" in seen.headers["x-gateway-notes"]
+    strict = api.ask("/key/generate", {"organization_id": "o"}, **{"x-gateway-strict": "true"})
+    assert (strict.status, strict.error["param"]) == (400, "organization_id")
+    for words, expected in ((["all-team-models"], []), (["all-proxy-models"], []), (["command-a"], ["command-a"])):
+        assert api.new(models=words)["models"] == expected
+
+
+def test_names_are_taken_once(api: Management) -> None:
+    alias = unique("taken")
+    made = api.new(key_alias=alias)
+    for path, body, param in (
+        ("/key/generate", {"key_alias": alias}, "key_alias"),
+        ("/key/generate", {"key": made["key"]}, "key"),
+        ("/key/update", {"key": api.new()["key"], "key_alias": alias}, "key_alias"),
+        ("/key/regenerate", {"key": api.new()["key"], "new_key": made["key"]}, "new_key"),
+    ):
+        seen = api.ask(path, body)
+        assert (seen.status, seen.error["code"], seen.error["param"]) == (400, "already_exists", param)
+
+
+def test_every_field_has_one_verdict_and_a_reason() -> None:
+    for table in (KEY_NEW, TEAM_NEW, END_USER_NEW):
+        for row in table.rows.values():
+            assert row.why and (row.verdict is not Verdict.HONOURED) == (row.check is None and row.type is Any)
+
+
+# --- merges ---------------------------------------------------------------------------------------------------
+
+VALUES: dict[str, list[Any]] = {
+    "rpm_limit": [0, 7, None],
+    "max_budget": [0.5, 20.0, None],
+    "budget_duration": ["1d", "1mo", None],
+    "models": [["command-*"], [], None],
+    "permissions": ["none", {"chat": "full"}, {"embed": "full", "v2.chat": "off"}, {}, None],
+    "metadata": [{"a": 1}, {"b": {"c": []}}, {}, None],
+    "tags": [["a", "b"], [], None],
+    "blocked": [True, False, None],
+    "user_id": ["ada", None],
+    "safety_mode": ["STRICT", None],
+    "model_max_budget": [{"command-a": {"budget_limit": 1.0, "time_period": "1d"}}, None],
+}
+CLEARED = {"models": [], "metadata": {}, "tags": [], "blocked": False, "model_max_budget": {}}
+update_bodies = st.dictionaries(st.sampled_from(sorted(VALUES)), st.integers(0, 4), max_size=6).map(
+    lambda picks: {name: VALUES[name][number % len(VALUES[name])] for name, number in picks.items()}
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bodies=st.lists(update_bodies, min_size=1, max_size=4))
+def test_an_update_keeps_what_it_leaves_out(api: Management, bodies: list[dict[str, Any]]) -> None:
+    made = api.new()
+    expected = api.info(made["key_id"])
+    for body in bodies:
+        answer = api.done("/key/update", {"key": made["key_id"], **body})
+        changed = {name: CLEARED.get(name) if value is None else value for name, value in body.items()}
+        assert {name: answer[name] for name in body} == changed
+        expected |= changed
+        shown = api.info(made["key_id"])
+        same = shown.keys() - {"updated_at", "status"}
+        assert {name: shown[name] for name in same} == {name: expected[name] for name in same}
+    trail = api.changes(made["key_id"])
+    assert [change.action for change in trail] == ["created", *["updated"] * len(bodies)]
+    assert all(later.before == earlier.after for earlier, later in itertools.pairwise(trail))
+
+
+def test_two_updates_at_once_are_one_after_the_other(api: Management) -> None:
+    """Fields that both name are one's and whole; fields that only one names are kept from it."""
+    made = api.new()
+    common = [
+        {"metadata": {"writer": writer}, "tags": [writer], "max_budget": 1.0 + number}
+        for number, writer in enumerate("ab")
+    ]
+    bodies = [common[0] | {"rpm_limit": 1}, common[1] | {"tpm_limit": 2}]
+    for _ in range(5):
+        barrier = threading.Barrier(2)
+
+        def update(body: dict[str, Any], together: threading.Barrier = barrier) -> None:
+            together.wait(20)
+            api.done("/key/update", {"key": made["key_id"], **body})
+
+        threads = [threading.Thread(target=update, args=(body,)) for body in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        shown = api.info(made["key_id"])
+        assert {name: shown[name] for name in common[0]} in common
+        assert (shown["rpm_limit"], shown["tpm_limit"]) == (1, 2)
+    trail = api.changes(made["key_id"])
+    assert len(trail) == 11 and all(later.before == earlier.after for earlier, later in itertools.pairwise(trail))
+
+
+# --- the audit, and what fails ----------------------------------------------------------------------------------
+
+
+def test_every_change_leaves_a_row_without_secrets(api: Management) -> None:
+    given = "sk-" + unique("a-canary-in-the-audit-0000")
+    made = api.new(key=given, key_alias=unique("audited"))
+    api.done("/key/update", {"key": given, "rpm_limit": 5}, **{"litellm-changed-by": "ada@example.com"})
+    second = api.done("/key/regenerate", {"key": given})
+    api.done("/key/delete", {"keys": [made["key_id"]]})
+    trail = api.changes(made["key_id"])
+    assert [change.action for change in trail] == ["created", "updated", "rotated", "deleted"]
+    assert [change.author for change in trail] == ["master", "master for ada@example.com", "master", "master"]
+    assert {(change.kind, change.address) for change in trail} == {("key", "127.0.0.1")}
+    assert trail[0].before is None and json.loads(trail[1].after or b"")["rpm_limit"] == 5
+    written = b"".join(part for change in trail for part in (change.before, change.after) if part)
+    for secret in (given, second["key"], made["token"], second["token"]):
+        assert secret.encode() not in written
+
+
+def test_no_secret_is_logged_or_stored(api: Management) -> None:
+    given = "sk-" + unique("a-canary-in-many-places-0")
+    api.done("/key/generate", {"key": given})
+    api.done(f"/key/info?key={given}")
+    answered = [
+        api.ask(f"/key/{given}/regenerate", {"rpm_limit": -1}),
+        api.ask(f"/key/{given}/nothing", {}),
+        api.ask("/key/generate", {given: 1, "key": given}),
+        api.ask("/key/block", {"key": given + "-not-there"}),
+        api.ask("/key/update", {"key": given, "key_alias": given}),
+    ]
+    assert [seen.status for seen in answered] == [400, 404, 400, 404, 400]
+    for seen in answered:
+        api.gateway.log.line_of(seen.headers["x-request-id"])
+    assert given.encode() not in api.gateway.log.getvalue()
+    if api.kind == "sqlite":
+        files = Path(api.url.removeprefix("sqlite:///")).parent.glob("*")
+        assert not any(given.encode() in file.read_bytes() for file in files)
+
+
+def test_nothing_is_half_written_when_the_database_fails(api: Management) -> None:
+    """The audit's row is the last thing that a change writes: here it cannot be."""
+    made, user = api.new(), unique("user")
+    team = api.done("/team/new", {})["team_id"]
+    before = api.info(made["key_id"])
+
+    def rename(old: str, new: str) -> None:
+        api.run(lambda connection: connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}")))
+
+    rename("key_changes", "key_changes_away")
+    try:
+        for path, body in (
+            ("/key/generate", {"user_id": user}),
+            ("/key/update", {"key": made["key"], "rpm_limit": 1}),
+            ("/key/regenerate", {"key": made["key"]}),
+            ("/key/delete", {"keys": [made["key"]]}),
+            ("/key/block", {"key": made["key"]}),
+            ("/team/update", {"team_id": team, "max_budget": 1}),
+            ("/customer/block", {"user_ids": [user]}),
+        ):
+            seen = api.ask(path, body)
+            assert (seen.status, seen.error["code"]) == (503, "storage_unavailable"), (path, seen)
+            assert "nothing was changed" in seen.error["message"] and b"sk-" not in seen.data
+    finally:
+        rename("key_changes_away", "key_changes")
+    assert api.info(made["key_id"]) == before
+    assert api.ask("/v1/models", key=made["key"]).status == 200
+    assert api.done(f"/key/list?user_id={user}")["total_count"] == 0
+    assert api.ask(f"/customer/info?end_user_id={user}").status == 404
+    assert api.done(f"/team/info?team_id={team}")["team_info"]["max_budget"] is None
+    assert [change.action for change in api.changes(made["key_id"])] == ["created"]
+
+
+def test_of_several_all_are_deleted_or_none(api: Management) -> None:
+    first, second = api.new(), api.new()
+    seen = api.ask("/key/delete", {"keys": [first["key"], "sk-" + "0" * 43, second["key"]]})
+    assert (seen.status, seen.error["param"]) == (404, "keys[1]")
+    assert [api.ask("/v1/models", key=one["key"]).status for one in (first, second)] == [200, 200]
+    api.done("/key/delete", {"keys": [first["key"], first["token"], second["key"]]})
+    assert [api.ask("/v1/models", key=one["key"]).status for one in (first, second)] == [401, 401]
