@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from gateway.auth.authenticator import Authenticator, Mode, server_keys
+from gateway.auth.authenticator import Authenticator, Mode, mode_of, server_keys
 from gateway.auth.directory import KeyDirectory
 from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
@@ -42,6 +42,7 @@ from gateway.reload import RunningGateway
 from gateway.settings.schema import SettingError, Settings
 from gateway.state.conversation_state import ConversationState
 from gateway.state.maintenance import Maintenance
+from gateway.store.key_announcements import Announcements, announcements
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.model_catalog import ModelCatalog
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
@@ -70,11 +71,11 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         )
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
-    directory = KeyDirectory(state.open, log.message)
+    directory = KeyDirectory(state.open, log.message, _announcements(settings))
     authenticator = Authenticator(settings, directory)
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
-    lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics, accepted_keys)
+    lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics, accepted_keys, directory)
     policy = settings.policy
     services = Services(
         settings,
@@ -90,6 +91,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         FileParser(upstream),
         accepted_keys,
         directory,
+        authenticator,
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()
@@ -139,6 +141,16 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     middleware = GatewayMiddleware(router, settings, authenticator, lifecycle, websockets)
     running = RunningGateway(middleware, websockets, services, log, workers, draining)
     return middleware, running
+
+
+def _announcements(settings: Settings) -> list[Announcements]:
+    """How this process hears of changed keys. Raises SettingError."""
+    if mode_of(settings) is not Mode.VIRTUAL_KEYS:
+        return []
+    try:
+        return announcements(settings.database_url, settings.redis_url)
+    except ValueError as error:
+        raise SettingError(f"redis_url: {error}") from error
 
 
 def _routes(services: Services, background: Background) -> list[Route]:

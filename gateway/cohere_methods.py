@@ -1,7 +1,7 @@
 """THE TABLE OF COHERE'S METHODS: which one a native request calls, by its verb and path.
 
-Metrics and the log name it; permissions and limits will decide by it. Names are those of Cohere's own SDK.
-How a URL becomes a path of Cohere's is in `gateway/endpoints/passthrough_path.py`; what a method's body means is
+Metrics and the log name it; permissions decide by it (`gateway/auth/permissions.py`). Names are those of Cohere's own
+SDK. How a URL becomes a path of Cohere's is in `gateway/endpoints/passthrough_path.py`; what a method's body means is
 not known here.
 Sources: Cohere's OpenAPI document, SDK 7.3.1, docs/cohere-api.md#rate-limits.
 """
@@ -58,6 +58,16 @@ class Method(Struct, frozen=True):
     def repeatable(self) -> bool:
         """To call it twice has the effect of calling it once, but for the cost: it creates nothing that stays."""
         return self.verb == "GET" or self.group in STATELESS_GROUPS
+
+    @property
+    def reads(self) -> bool:
+        """It changes nothing and computes nothing: the permission `read` is enough."""
+        return self.verb == "GET" or self.group == "account"
+
+    @property
+    def names_model(self) -> bool:
+        """Its request must say which model it uses, for keys that may not use every one."""
+        return self.acts_on == "model" or (self.takes != "" and self.group in ("transcription", "finetuning"))
 
     @property
     def operation(self) -> str:
@@ -168,6 +178,11 @@ VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Verbs that are passed on. TRACE would show the caller the server's key, and CONNECT asks for a tunnel."""
 
 
+def named(name: str) -> Method:
+    """Returns the method of this name. Raises KeyError."""
+    return _BY_NAME[name]
+
+
 def find(verb: str, path: str) -> Method:
     """Returns the method that a path of Cohere's calls; OTHER if the table has none. path: as it was sent, escaped."""
     verb = "GET" if verb == "HEAD" else verb
@@ -216,4 +231,5 @@ def _index() -> tuple[Mapping[tuple[str, str], Method], Mapping[tuple[str, int],
     return fixed, by_length
 
 
+_BY_NAME: Mapping[str, Method] = {method.name: method for method in METHODS}
 _FIXED, _BY_LENGTH = _index()

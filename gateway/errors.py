@@ -116,6 +116,20 @@ ERRORS: Mapping[str, Meaning] = {
     "team_blocked": Meaning(
         403, "permission_error", "team_blocked", "the key's team is blocked, or was deleted", Fault.POLICY_BLOCKED
     ),
+    "method_not_permitted": Meaning(
+        403,
+        "permission_error",
+        "method_not_permitted",
+        "the key's `permissions` do not allow this method of Cohere's",
+        Fault.POLICY_PERMISSION,
+    ),
+    "model_not_permitted": Meaning(
+        403,
+        "permission_error",
+        "model_not_permitted",
+        "the key's `models` do not allow this model",
+        Fault.POLICY_PERMISSION,
+    ),
     "end_user_blocked": Meaning(
         403,
         "permission_error",

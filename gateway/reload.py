@@ -15,7 +15,15 @@ from gateway.settings.schema import SettingError, Settings
 
 RELOADED = frozenset(
     {
-        *("cohere_api_key", "master_key", "master_may_call", "allow_open", "cors_origins", "allowed_hosts"),
+        *(
+            "cohere_api_key",
+            "master_key",
+            "master_may_call",
+            "deny_by_default",
+            "allow_open",
+            "cors_origins",
+            "allowed_hosts",
+        ),
         *(
             "body_limit",
             "max_websockets",
@@ -71,7 +79,7 @@ class RunningGateway:
         except SettingError as error:
             self.refuse(error)
             return False
-        services.settings, services.policy = settings, settings.policy
+        services.settings, services.policy, services.authenticator = settings, settings.policy, authenticator
         services.upstream.configure(settings, authenticator.keys)
         self._middleware.configure(settings, authenticator)
         self._websockets.configure(settings, authenticator)

@@ -74,4 +74,4 @@ def test_a_refused_key_is_the_sdks_usual_exception() -> None:
         pytest.raises(cohere.UnauthorizedError) as caught,
     ):
         on.v2.chat(model=A, messages=MESSAGES)
-    assert caught.value.body == {"message": "The API key is not valid for this gateway"}
+    assert caught.value.body == {"message": "The API key is not valid for this gateway", "code": "invalid_api_key"}

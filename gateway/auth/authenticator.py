@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from gateway.auth import credentials
 from gateway.auth.directory import KeyDirectory
+from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
 from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
 from gateway.auth.virtual_keys import VirtualKey, digest_of
 from gateway.errors import CallerError, failure
@@ -83,7 +84,9 @@ class Authenticator:
         self._server = credentials.store(self.keys)
         self._demo = Principal("demo", "demo", False, self._server)
         self._open = Principal("anonymous", "open", False, self._server)
-        self._master = Principal("master", "master", False, self._server, role="master")
+        access = UNLIMITED if settings.master_may_call else NO_CALLS
+        self._master = Principal("master", "master", False, self._server, role="master", access=access)
+        self._policy, self._default = settings.policy, "none" if settings.deny_by_default else "inference"
         self._principals: dict[str, Principal] = {}  # by key_id
 
     async def authenticate(self, headers: Iterable[tuple[bytes, bytes]], address: str = "") -> Principal:
@@ -101,11 +104,21 @@ class Authenticator:
         if self.mode is Mode.OWN_KEY:
             return _own_key_principal(secret)
         if constant_time_equals(secret, self._settings.master_key):
-            if not self._settings.master_may_call:
-                raise CallerError(WRONG_KEY)
             return self._master
         digest = digest_of(secret)
         key = self._directory.find(digest) or await self._directory.look_up(digest)
+        if key is None:
+            raise CallerError(WRONG_KEY)
+        return self._principal(key)
+
+    def renew(self, principal: Principal) -> Principal:
+        """Returns the principal again as it is now, for a connection that outlives requests.
+
+        Raises CallerError (401, 403) if the key was revoked meanwhile.
+        """
+        if principal.key is None:
+            return principal
+        key = self._directory.current(principal.key.key_id)
         if key is None:
             raise CallerError(WRONG_KEY)
         return self._principal(key)
@@ -121,7 +134,11 @@ class Authenticator:
         # Records never change: the same objects mean the same rights.
         if principal is None or principal.key is not key or principal.team is not team:
             name = key.key_alias or key.key_id
-            principal = Principal(name, owner_of_virtual_key(key), False, self._server, key, team, key.role)
+            # A viewer calls nothing unless that is said.
+            default = "none" if key.role == "viewer" else self._default
+            access = access_of(key, team, default, self._policy)
+            owner = owner_of_virtual_key(key)
+            principal = Principal(name, owner, False, self._server, key, team, key.role, access)
             if len(self._principals) >= CACHED_PRINCIPALS:
                 self._principals.clear()
             self._principals[key.key_id] = principal

@@ -12,14 +12,16 @@ database or Redis announces it. While the database is away, what was loaded goes
 """
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gateway.auth.virtual_keys import EndUser, Records, Team, VirtualKey
 from gateway.errors import CallerError, failure
 from gateway.store import keys
 from gateway.store.errors import StoreError
+from gateway.store.key_announcements import Announcements
 from gateway.store.store import Store
 
 POLL_SECONDS = 1.0
@@ -44,10 +46,12 @@ class KeyDirectory:
         self,
         open_store: Callable[[], Awaitable[Store]],
         message: Callable[[str], None],
+        announcements: Sequence[Announcements] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """open_store: returns the storage, once it was opened. message: writes to the log. clock: Unix seconds."""
         self._open_store, self._message, self._now = open_store, message, clock
+        self._announcements = announcements
         self._by_digest: dict[str, VirtualKey] = {}
         self._keys: dict[str, VirtualKey] = {}
         self._teams: dict[str, Team] = {}
@@ -55,7 +59,8 @@ class KeyDirectory:
         self.revision = -1
         self._loading: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
-        self._polling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
         self._refused: OrderedDict[str, float] = OrderedDict()
         self._looks, self._looks_since = 0, 0.0
         self.degraded = ""
@@ -76,26 +81,34 @@ class KeyDirectory:
         return self._end_users
 
     async def start(self) -> None:
-        """Loads everything, or gives up for now, and begins to poll."""
-        await self._try_to_refresh()
-        self._polling = asyncio.get_running_loop().create_task(self._poll())
+        """Loads everything, or gives up for now, and begins to look for changes."""
+        await self._try_to_load()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(one.listen(self._news.set)) for one in self._announcements]
+        self._tasks.append(loop.create_task(self._poll()))
 
     async def stop(self) -> None:
-        """Ends polling."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.gather(self._polling, return_exceptions=True)
+        """Ends looking for changes."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def find(self, digest: str) -> VirtualKey | None:
         """Returns the key of this digest; None for an unknown, a deleted or an expired one."""
         key = self._by_digest.get(digest)
-        if key is None:
-            return None
-        if key.expires is not None and key.expires <= self._now():
+        if key is None or self._has_expired(key):
             return None
         if key.digest != digest and not self._is_accepted(key, digest):
             return None
         return key
+
+    def current(self, key_id: str) -> VirtualKey | None:
+        """Returns the newest version of a key; None for an unknown, a deleted or an expired one."""
+        key = self._keys.get(key_id)
+        return None if key is None or self._has_expired(key) else key
+
+    def _has_expired(self, key: VirtualKey) -> bool:
+        return key.expires is not None and key.expires <= self._now()
 
     async def look_up(self, digest: str) -> VirtualKey | None:
         """Returns the key of a digest that `find` does not know, if the database has one.
@@ -105,12 +118,20 @@ class KeyDirectory:
         """
         if not self._may_look(digest):
             return None
-        await self._try_to_refresh()
+        await self._try_to_load()
         if self.revision < 0:
             raise CallerError(UNAVAILABLE)
         return self.find(digest)
 
     async def refresh(self) -> None:
+        """Takes over a change that this process has made, and tells the others. Raises StoreUnavailable."""
+        await self._load_changes()
+        for one in self._announcements:
+            await one.publish()
+
+    # --- loading --------------------------------------------------------------------------------------------
+
+    async def _load_changes(self) -> None:
         """Loads what has been changed before this call. Raises StoreUnavailable."""
         # A load that runs already may have read before the change: whoever comes now shares the one after it.
         if self._loading is not None:
@@ -120,8 +141,6 @@ class KeyDirectory:
             return
         self._loading = self._start_loading()
         await asyncio.shield(self._loading)
-
-    # --- loading --------------------------------------------------------------------------------------------
 
     def _start_loading(self) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._load())
@@ -175,9 +194,9 @@ class KeyDirectory:
             for digest in _digests(key):
                 self._by_digest[digest] = key
 
-    async def _try_to_refresh(self) -> None:
+    async def _try_to_load(self) -> None:
         try:
-            await self.refresh()
+            await self._load_changes()
         except StoreError as error:
             if not self.degraded:
                 self._message(f"keys: {error}")
@@ -187,9 +206,12 @@ class KeyDirectory:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
             try:
-                await self._try_to_refresh()
+                await self._try_to_load()
             except Exception as error:  # a bug: the next look may do better, and a poll that has ended revokes nothing
                 self._message(f"keys: the changes could not be loaded: {type(error).__name__}")
 

@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.auth.credentials import Credential
+from gateway.auth.permissions import UNLIMITED, Access
 from gateway.auth.virtual_keys import Team, VirtualKey
 
 
@@ -17,6 +18,7 @@ class Principal(Struct, frozen=True):
     Cohere's about the key are theirs to see. credential: the handle of that key, or of all the server's keys
     (`credentials.py`). key, team: the records as they were when the request came; None for callers without a virtual
     key, or whose key has no team. role: who may read or change keys, whatever they may call.
+    access: what they may call (`permissions.py`).
     """
 
     name: str
@@ -26,6 +28,7 @@ class Principal(Struct, frozen=True):
     key: VirtualKey | None = None
     team: Team | None = None
     role: Literal["", "viewer", "admin", "master"] = ""
+    access: Access = UNLIMITED
 
 
 NOBODY = Principal("", "", False, Credential())

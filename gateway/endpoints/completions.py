@@ -29,6 +29,7 @@ class CompletionsEndpoint:
         operation, services = self._operation, self._services
         record: RequestRecord = scope[REQUEST]
         record.operation, record.cohere_method = operation.name, self._method.name
+        services.admission.permit(record, self._method)
         request_body = await body.read_json(record, receive, services.settings)
         handler = RequestHandler(operation, self._method, services, record)
         translation = await handler.prepare(request_body)

@@ -1,9 +1,13 @@
 """The list of models, and one model of it."""
 
+from functools import partial
+
 import msgspec
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
+from gateway import cohere_methods
+from gateway.auth.permissions import may_use
 from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
@@ -12,6 +16,7 @@ from gateway.pipeline.handler import context_of
 from gateway.pipeline.operations import LookupOperation
 from gateway.pipeline.services import Services
 from translators.core.notes import Notes
+from translators.operations.models import only_models
 
 VERSION_QUERY = "api-version"
 """What Azure's clients put into every query."""
@@ -22,10 +27,12 @@ class ModelsEndpoint:
 
     def __init__(self, operation: LookupOperation, services: Services) -> None:
         self._operation, self._services = operation, services
+        self._method = cohere_methods.named(operation.method)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, operation = self._services, record_of(scope), self._operation
         record.operation, record.cohere_method = operation.name, operation.method
+        services.admission.permit(record, self._method)
         filters = await self._filters(scope, receive, record) if operation.filtered else []
         context = context_of(services, record)
         notes = Notes(context.strict)
@@ -34,7 +41,9 @@ class ModelsEndpoint:
             if model_list.stale_note:
                 notes.inform("list", model_list.stale_note)
             name = scope["path_params"].get("name", "")
-            response = operation.respond(model_list.pages, name, filters, context, notes)
+            access = record.principal.access
+            pages = only_models(model_list.pages, partial(may_use, access)) if access.models else model_list.pages
+            response = operation.respond(pages, name, filters, context, notes)
             await send_json(send, response, notes, watcher)
         record.set_notes(notes)
         services.metrics.note(operation.name, notes)

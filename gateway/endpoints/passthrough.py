@@ -18,7 +18,8 @@ from gateway.endpoints.passthrough_headers import (
     request_headers,
     response_headers,
 )
-from gateway.endpoints.passthrough_path import Address, address_of
+from gateway.endpoints.passthrough_path import Address, address_of, model_in_path
+from gateway.endpoints.passthrough_restrictions import restrict
 from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.http import body
@@ -26,6 +27,7 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import note_headers
 from gateway.http.validation import JOINED
 from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.handler import policy_for
 from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.turn import FAILED_REASONS
@@ -56,6 +58,7 @@ class PassthroughEndpoint:
         if not cohere_methods.agrees(verb, address.path, method):
             raise CallerError(failure("bad_request", "The URL's path might be read as another one"))
         record.operation, record.cohere_method = method.operation, method.name
+        services.admission.permit(record, method)
         settings = services.settings
         limit, timeouts = settings.upload_limit, settings.timeouts
         json_body: bytes | None = None
@@ -66,6 +69,9 @@ class PassthroughEndpoint:
         elif method.takes == "json":
             json_body = await body.read(record.headers, receive, settings.body_limit, timeouts) or None
             json_body, notes = self._inspect(json_body, method, address, record)
+            json_body = restrict(record.principal.access, method, json_body, record, notes)
+        elif method.acts_on == "model":
+            record.model = model_in_path(address.path)
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:
             upload = body.Pieces(receive, limit, timeouts, watcher) if uploading else None
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
@@ -95,7 +101,7 @@ class PassthroughEndpoint:
         notes = Notes()
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes
-        policy = self._services.policy
+        policy = policy_for(self._services.policy, record.principal)
         if address.alias:
             record.requested_model, _ = passthrough.requested_model(json_body)
             rewrite = passthrough.rewrite_chat if method.name == "v2.chat" else passthrough.rewrite_model

@@ -68,6 +68,11 @@ _often = lru_cache(1024)(_read)
 _SHORT = 200
 
 
+def model_in_path(path: str) -> str:
+    """Returns the model that a path of Cohere's ends in, decoded."""
+    return unquote_to_bytes(path.rstrip("/").rpartition("/")[2]).decode("utf-8", "replace")
+
+
 def _judge(path: str) -> None:
     """Raises CallerError for what might be another path to somebody else, decoded as often as one might."""
     decoded = path.encode("ascii")

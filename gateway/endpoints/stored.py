@@ -17,6 +17,7 @@ from msgspec import Meta, Raw, Struct
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
+from gateway import cohere_methods
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http import body
@@ -49,6 +50,8 @@ TABLE = FieldTable(
     )
 )
 """The fields of requests that make or change a conversation."""
+
+CHAT = cohere_methods.named("v2.chat")
 
 UNAVAILABLE = failure("no_storage", "The database does not answer")
 
@@ -324,6 +327,8 @@ class StoredEndpoint:
         action = self._actions["GET" if method == "HEAD" else method]
         record = record_of(scope)
         record.operation = action.name
+        # What is stored came of chats.
+        self._services.admission.permit(record, CHAT)
         state = self._services.state
         notes = Notes(record.strict)
         fields = await self._fields(action, record, receive, notes)

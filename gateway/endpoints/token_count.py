@@ -25,6 +25,7 @@ class TokenCountEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, record = self._services, self._operation, record_of(scope)
         record.operation, record.cohere_method = operation.name, self._method.name
+        services.admission.permit(record, self._method)
         request_body = await body.read_json(record, receive, services.settings)
         response_id = new_response_id()
         # Nothing of a count is stored: the storage is needed only for what the request continues.

@@ -54,6 +54,7 @@ class UploadEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, record = self._services, self._operation, record_of(scope)
         record.operation, record.cohere_method = operation.name, self._method.name
+        services.admission.permit(record, self._method)
         settings = services.settings
         body.refuse_declared(record.headers, settings.audio_limit)
         async with DisconnectWatcher(receive, listening=False) as watcher, contextlib.AsyncExitStack() as stack:

@@ -53,6 +53,10 @@ class WebSocketEndpoint:
         self.operation, self.services, self.stopping = operation, services, stopping
         self.method = cohere_methods.find("POST", operation.call.upstream)
 
+    def permit(self, request: RequestRecord) -> None:
+        """Makes sure that the caller may call what this socket is for. Raises CallerError (403)."""
+        self.services.admission.permit(request, self.method)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves an accepted socket until its caller leaves, has been idle for too long, or the server stops."""
         socket = Socket(self, scope, receive, send)
@@ -195,6 +199,9 @@ class Socket:
             lifecycle.finish(request)
 
     async def _answer(self, message: ClientMessage, request: RequestRecord, turn: SocketTurn) -> None:
+        # The key may have been revoked, or may do less, since the socket was opened.
+        request.principal = self._services.authenticator.renew(request.principal)
+        self._services.admission.permit(request, self._method)
         if message.failure is not None:
             raise CallerError(message.failure)
         if message.reply:

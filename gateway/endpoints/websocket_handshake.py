@@ -99,6 +99,7 @@ class WebSocketHandshake:
         if endpoint is None:
             refusal = unsupported.refusal("GET", scope["path"]) if scope["path"] in UNSUPPORTED_PATHS else None
             raise refusal or CallerError(NOT_FOUND)
+        endpoint.permit(request)
         if endpoint.stopping.is_set():
             raise CallerError(RESTARTING)
         if self._open[request.principal.owner] >= self._settings.max_websockets_per_caller:

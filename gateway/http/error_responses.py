@@ -1,7 +1,6 @@
 """Errors as bodies and headers of HTTP answers."""
 
 from schemas.cohere.errors import AliasErrorBody
-from schemas.cohere.errors import ErrorBody as CohereErrorBody
 from schemas.cohere.errors import encode_error as encode_cohere_error
 from schemas.openai.errors import Error, ErrorBody, encode_error
 from translators.core.errors import Failure
@@ -14,11 +13,14 @@ ALIAS_PREFIX = "/litellm/cohere/"
 
 
 def body(failure: Failure, path: str) -> bytes:
-    """The failure in the shape of the API that this path belongs to: Cohere's on native routes, else OpenAI's."""
+    """The failure in the shape of the API that this path belongs to.
+
+    On native routes that is Cohere's, with our code beside it; elsewhere it is OpenAI's.
+    """
     if f"{path}/".startswith(ALIAS_PREFIX):
         return encode_cohere_error(AliasErrorBody(failure.message, failure.type, failure.code))
     if f"{path}/".startswith(NATIVE_PREFIX):
-        return encode_cohere_error(CohereErrorBody(failure.message))
+        return encode_cohere_error(AliasErrorBody(failure.message, code=failure.code))
     return encode_error(ErrorBody(Error(failure.message, failure.type, failure.param, failure.code)))
 
 

@@ -1,15 +1,19 @@
 """The one place that lets a request through to Cohere, and that learns how it ended.
 
 Every endpoint that calls Cohere asks here first and settles here last. What a key may do, limits and budgets belong
-here and nowhere else; so far every request that was authenticated is admitted.
+here and nowhere else.
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
+from gateway.auth import permissions
+from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
+from gateway.errors import CallerError, failure
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.accepted_keys import AcceptedKeys
@@ -17,12 +21,27 @@ from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
 
+END_USER_BLOCKED = failure("end_user_blocked", "The end user whom this request names is blocked")
+
 
 class AdmissionController:
     """Decides which requests may call Cohere."""
 
-    def __init__(self, metrics: Metrics, accepted_keys: AcceptedKeys) -> None:
-        self._metrics, self._accepted_keys = metrics, accepted_keys
+    def __init__(self, metrics: Metrics, accepted_keys: AcceptedKeys, directory: KeyDirectory) -> None:
+        self._metrics, self._accepted_keys, self._directory = metrics, accepted_keys, directory
+
+    def permit(self, record: RequestRecord, method: Method) -> None:
+        """Makes sure that the caller may call this method of Cohere's, before anything of the body is read.
+
+        Raises CallerError (403).
+        """
+        with _reason(record):
+            permissions.require_method(record.principal.access, method)
+
+    def permit_model(self, record: RequestRecord, method: Method, model: str) -> None:
+        """Makes sure that the caller may use this model of Cohere's. Raises CallerError (403)."""
+        with _reason(record):
+            permissions.require_model(record.principal.access, method, model)
 
     async def admit(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
         """Lets a request in that calls this method of Cohere's; `notes` are those of its translation.
@@ -30,8 +49,27 @@ class AdmissionController:
         Raises CallerError for one that may not.
         """
         record.model = workload.model
+        self.permit(record, method)
+        self.permit_model(record, method, workload.model)
+        self._permit_end_user(record, workload.end_user)
         record.requested_model = workload.requested_model or record.requested_model
-        return Admission(self._metrics, self._accepted_keys, record, notes)
+        return Admission(self, self._metrics, self._accepted_keys, record, notes)
+
+    def _permit_end_user(self, record: RequestRecord, name: str) -> None:
+        end_user = self._directory.end_users.get(name) if name else None
+        if end_user is not None and end_user.blocked:
+            with _reason(record):
+                raise CallerError(END_USER_BLOCKED)
+
+
+@contextlib.contextmanager
+def _reason(record: RequestRecord) -> Iterator[None]:
+    """Records why a request is refused."""
+    try:
+        yield
+    except CallerError as error:
+        record.reason = error.failure.message
+        raise
 
 
 class Admission:
@@ -40,9 +78,17 @@ class Admission:
     notes: of the translation that was answered, for the caller and the metrics.
     """
 
-    __slots__ = ("_accepted_keys", "_metrics", "notes", "record")
+    __slots__ = ("_accepted_keys", "_controller", "_metrics", "notes", "record")
 
-    def __init__(self, metrics: Metrics, accepted_keys: AcceptedKeys, record: RequestRecord, notes: Notes) -> None:
+    def __init__(
+        self,
+        controller: AdmissionController,
+        metrics: Metrics,
+        accepted_keys: AcceptedKeys,
+        record: RequestRecord,
+        notes: Notes,
+    ) -> None:
+        self._controller = controller
         self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
 
     @property
@@ -68,6 +114,8 @@ class Admission:
 
         Raises CallerError if it may not.
         """
+        self._controller.permit(self.record, method)
+        self._controller.permit_model(self.record, method, workload.model)
 
     def see(self, response: UpstreamResponse) -> None:
         """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""

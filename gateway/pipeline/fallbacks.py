@@ -1,6 +1,6 @@
 """Which model is asked when one has failed, and whether that may help. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from translators.core.contracts import Policy
 from translators.core.errors import Failure
@@ -22,12 +22,18 @@ def may_help(failed: Failure, own_key: bool) -> bool:
     return failed.code == "model_not_found" or (failed.status >= 500 and failed.code not in UNMENDED)
 
 
-def after(failed: Sequence[str], fallbacks: Mapping[str, Sequence[str]], policy: Policy) -> str | None:
+def after(
+    failed: Sequence[str],
+    fallbacks: Mapping[str, Sequence[str]],
+    policy: Policy,
+    permitted: Callable[[str], bool] = lambda model: True,
+) -> str | None:
     """The model to ask after these, the first of which is the one that was asked for; None if there is none left.
 
-    The setting may call models by any name that a caller might use.
+    The setting may call models by any name that a caller might use. permitted: whether the caller may use a model.
     """
     for model, others in fallbacks.items():
         if resolve(model, policy) == failed[0]:
-            return next((name for name in (resolve(other, policy) for other in others) if name not in failed), None)
+            names = (resolve(other, policy) for other in others)
+            return next((name for name in names if name not in failed and permitted(name)), None)
     return None

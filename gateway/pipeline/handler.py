@@ -10,6 +10,8 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from gateway.auth.permissions import may_use
+from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import AnswerRefused, CallerError, UpstreamError
 from gateway.http import path_aliases
@@ -27,7 +29,14 @@ from gateway.state.connection_state import SocketTurn
 from gateway.state.conversation_state import ConversationState, LoadedState, new_response_id
 from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
 from gateway.upstream.retry import RESPONSE_RULES, RetryBudget
-from translators.core.contracts import Context, ConversationContext, LearnedCapabilities, ResponseIdentity, Translation
+from translators.core.contracts import (
+    Context,
+    ConversationContext,
+    LearnedCapabilities,
+    Policy,
+    ResponseIdentity,
+    Translation,
+)
 from translators.core.errors import Failure, TranslationError
 from translators.core.upstream_errors import CONTEXT_LENGTH
 from translators.operations import passthrough
@@ -78,6 +87,7 @@ class RequestHandler(Responder):
             # What cannot be translated says nothing of its model; it is looked for only then.
             record.requested_model, _ = passthrough.requested_model(body)
             raise
+        self.services.admission.permit_model(record, self.method, translation.model)
         if translation.model not in self.services.catalog.table_models:
             self.services.catalog.look_up(translation.model, record.principal)
         self._look_up_cache(translation)
@@ -207,7 +217,8 @@ class RequestHandler(Responder):
             return None
         services = self.services
         self._failed_models.append(translation.model)
-        model = fallbacks.after(self._failed_models, services.settings.models.fallbacks, services.policy)
+        chain, access = services.settings.models.fallbacks, self.record.principal.access
+        model = fallbacks.after(self._failed_models, chain, services.policy, partial(may_use, access))
         if model is None:
             return None
         services.metrics.fallbacks.labels(services.metrics.known_model(translation.model)).inc()
@@ -240,6 +251,14 @@ def with_files(context: Context, texts: Mapping[str, str]) -> Context:
     return replace(context, conversation=replace(context.conversation, file_texts=texts)) if texts else context
 
 
+def policy_for(policy: Policy, principal: Principal) -> Policy:
+    """Returns the operator's choices with those for one caller: other names of models, the weakest safety mode."""
+    access = principal.access
+    if not access.aliases and not access.safety_mode:
+        return policy
+    return replace(policy, aliases={**policy.aliases, **access.aliases}, minimum_safety_mode=access.safety_mode)
+
+
 def context_of(
     services: Services,
     record: RequestRecord,
@@ -249,7 +268,7 @@ def context_of(
     """Returns what the translation of one request may know. model_overrides: see `Policy`."""
     thoughts, summaries = seal_of(record.principal), seal_of(record.principal, SUMMARY)
     budget = TextBudget(services.settings.body_limit)
-    policy, catalog = services.policy, services.catalog
+    policy, catalog = policy_for(services.policy, record.principal), services.catalog
     if model_overrides is not None:
         policy = replace(policy, model_overrides=model_overrides)
     return Context(

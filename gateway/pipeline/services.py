@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from gateway.auth.authenticator import Authenticator
 from gateway.auth.directory import KeyDirectory
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
@@ -18,7 +19,10 @@ from translators.core.contracts import Policy
 
 
 class Services(Struct):
-    """The objects that live as long as the process. A reload changes `settings` and `policy` (`reload.py`)."""
+    """The objects that live as long as the process.
+
+    A reload changes `settings`, `policy` and `authenticator` (`reload.py`).
+    """
 
     settings: Settings
     policy: Policy
@@ -33,3 +37,4 @@ class Services(Struct):
     file_parser: FileParser
     accepted_keys: AcceptedKeys
     directory: KeyDirectory
+    authenticator: Authenticator

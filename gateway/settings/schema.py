@@ -212,6 +212,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "https://api.cohere.com"
     master_key: Annotated[str, _about("the operator's key; setting it switches to virtual keys")] = ""
     master_may_call: Annotated[bool, _about("let the master key call the API as well")] = True
+    deny_by_default: Annotated[
+        bool,
+        _about("let a key call nothing but what its `permissions` or its team's name; else they add to `inference`"),
+    ] = False
     allow_open: Annotated[bool, _about("allow open mode on non-loopback addresses")] = False
     cors_origins: Annotated[list[str], _about("origins of web pages that may call, separated by commas")] = []
     allowed_hosts: Annotated[

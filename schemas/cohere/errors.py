@@ -11,7 +11,9 @@ class ErrorBody(Struct, frozen=True, omit_defaults=True):
 
 
 class AliasErrorBody(Struct, frozen=True, omit_defaults=True):
-    """An error on the alias for programs of another gateway, which look for OpenAI's `type` and `code` as well."""
+    """An error of the gateway's own, with its `code`; on the alias for programs of another gateway, which look for
+    OpenAI's `type` as well.
+    """
 
     message: str | None = None
     type: str | None = None

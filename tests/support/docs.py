@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.auth.permissions import FULL, GROUPS, PRESETS, READ, levels_of
 from gateway.cohere_methods import METHODS
 from gateway.emulator.faults import FAULTS
 from gateway.endpoints.stored import STORED
@@ -97,6 +98,21 @@ def cohere_methods() -> str:
         path = re.sub(r"\{.*?\}", "{id}", row.path)
         groups.setdefault(row.group, []).append(f"{row.verb} {path}")
     return table(("Group", "Methods"), ((name.replace("_", " "), codes(rows)) for name, rows in groups.items()))
+
+
+def permissions() -> str:
+    """What each method needs, and which presets grant it."""
+    rows = (
+        (
+            code(row.group),
+            code(row.name),
+            code(f"{row.verb} {row.path}"),
+            "read" if row.reads else "full",
+            codes([name for name in PRESETS if levels_of(name, "none").of(row) >= (READ if row.reads else FULL)]),
+        )
+        for row in sorted(METHODS, key=lambda row: GROUPS.index(row.group))
+    )
+    return table(("Group", "Method", "Path", "Needs", "In the presets"), rows)
 
 
 def settings() -> str:
@@ -281,6 +297,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "unsupported": unsupported,
     "base urls": base_urls,
     "cohere methods": cohere_methods,
+    "permissions": permissions,
     "settings": settings,
     "limits": limits,
     "fields": fields,

@@ -6,7 +6,7 @@ whole or streamed. An operation whose inputs are sent in several parts yields a 
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -24,7 +24,8 @@ class UsageBase(Enum):
 class Policy(Struct, frozen=True):
     """The operator's choices that translation obeys; the settings of the same names are documented there.
 
-    model_overrides: models that failed in this one request -> the models that replace them.
+    model_overrides: models that failed in this one request -> the models that replace them. minimum_safety_mode: the
+    weakest that this caller's chats may have; empty for none.
     """
 
     aliases: Mapping[str, str] = {}
@@ -37,6 +38,7 @@ class Policy(Struct, frozen=True):
     transcription_language: str = ""
     raw_thoughts: bool = False
     parse_model: str = "parse-v5.0"
+    minimum_safety_mode: Literal["", "CONTEXTUAL", "STRICT"] = ""
 
 
 class ResponseIdentity(Struct, frozen=True):

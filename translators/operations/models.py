@@ -4,11 +4,11 @@ Ids carry the prefix `cohere/`; aliases are listed, successors are only resolved
 gives no creation date: a constant stands in, as a date that changes with every call would be a lie.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, Raw
 
 from schemas.cohere.models import Model, decode_model_page
 from schemas.openai import models as openai
@@ -40,6 +40,9 @@ TABLE = FieldTable(
 """The fields of the list's query or body."""
 
 _encode = msgspec.json.Encoder().encode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_models = msgspec.json.Decoder(list[Raw]).decode
+_decode_model = msgspec.json.Decoder(Model).decode
 
 
 class UnknownModel(InvalidField):
@@ -59,6 +62,22 @@ def next_page(page: bytes) -> str:
 def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
     """What each model says it can do, for `Context.features`."""
     return {model.name: frozenset(model.features or ()) for model in _models(pages)}
+
+
+def only_models(pages: Sequence[bytes], permitted: Callable[[str], bool]) -> list[bytes]:
+    """Return Cohere's pages with the models that are permitted, each as it came. Raises UpstreamProtocolError."""
+    try:
+        parts = [_decode_fields(page) for page in pages]
+        return [
+            _encode({**fields, "models": [raw for raw in _decode_models(fields["models"]) if permitted(_name(raw))]})
+            for fields in parts
+        ]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
+
+
+def _name(model: Raw) -> str:
+    return _decode_model(model).name
 
 
 def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], context: Context, notes: Notes) -> bytes:

@@ -6,7 +6,7 @@ are put into Cohere's.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import DecodeError, Raw, ValidationError, convert
 from msgspec.json import Decoder, Encoder
@@ -18,6 +18,7 @@ from translators.core.contracts import Policy, UsageBase, UsageTotals
 from translators.core.errors import Failure
 from translators.core.model_names import SUCCESSORS, resolve_and_note
 from translators.core.notes import Notes
+from translators.core.safety_modes import safety_rank
 
 RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
 """The alias's name of a field -> Cohere's."""
@@ -104,6 +105,30 @@ def rewrite_model(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return body, notes
     return (_encode(fields) if _put_model(fields, policy, notes) else body), notes
+
+
+def spells_otherwise(body: bytes, names: Collection[str]) -> bool:
+    """Whether a body has one of these fields in another spelling too, or cannot be read.
+
+    Cohere's server, written in Go, takes `Model` for `model`, and the later of both.
+    """
+    try:
+        fields = _decode_fields(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return any(name.casefold() in names and name not in names for name in fields)
+
+
+def raise_safety_mode(body: bytes, minimum: str, notes: Notes) -> bytes:
+    """Puts the weakest permitted safety mode into a chat request that asks for a weaker one. Raises DecodeError."""
+    fields = _decode_fields(body)
+    requested = fields.get("safety_mode", NULL)
+    rank = safety_rank("CONTEXTUAL" if requested == NULL else _word(requested))
+    if rank >= safety_rank(minimum):
+        return body
+    fields["safety_mode"] = Raw(_encode(minimum))
+    notes.inform("safety_mode", f"safety_mode raised to {minimum}, the weakest that this key may ask for")
+    return _encode(fields)
 
 
 def replace_removed_model(body: bytes, model: str, policy: Policy) -> tuple[bytes, Notes]:

@@ -28,6 +28,7 @@ from translators.core.contracts import Context, Workload
 from translators.core.field_table import with_extra
 from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
+from translators.core.safety_modes import safety_rank
 from translators.core.tool_names import ToolNames
 from translators.request import response_format, tools
 from translators.request.files import FileTexts
@@ -112,6 +113,7 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
     buffered = attempt > 1 or bool(plan.only) or plan.must_call or format_plan.instructed or format_plan.unenforced
     max_tokens = rules.max_tokens()
     rules.one_penalty()
+    rules.safety_mode(context.policy.minimum_safety_mode)
     instructions = [*plan.instructions, *format_plan.instructions]
     files = FileTexts(context.conversation.file_texts, context.policy.parse_model)
     conversation = MessageTranslator(capabilities, names, notes, files, options.message_paths)
@@ -167,7 +169,7 @@ _NO_NAMES = ToolNames()
 
 
 class CrossFieldRules:
-    """The rules that need two fields or more, one method each, in the order of `build`."""
+    """The rules that need two fields or more, or more than a field, one method each, in the order of `build`."""
 
     def __init__(self, options: ChatOptions, capabilities: Capabilities, notes: Notes) -> None:
         self._options, self._capabilities, self._notes = options, capabilities, notes
@@ -286,6 +288,13 @@ class CrossFieldRules:
         return thinking_for(
             requested.thinking, requested.reasoning, requested.reasoning_effort, limit, self._capabilities, self._notes
         )
+
+    def safety_mode(self, minimum: str) -> None:
+        """Raises a weaker safety mode than the caller's key may have; Cohere's own default is CONTEXTUAL."""
+        requested = self._options.upstream_fields.get("safety_mode", UNSET)
+        if minimum and safety_rank(requested if isinstance(requested, str) else "CONTEXTUAL") < safety_rank(minimum):
+            self._options.upstream_fields["safety_mode"] = minimum
+            self._notes.inform("safety_mode", f"safety_mode raised to {minimum}, the weakest that this key may ask for")
 
     def one_penalty(self) -> None:
         """Some models take one penalty only: frequency is kept (docs/decisions.md#values-out-of-range-are-adjusted)."""

@@ -1,0 +1,42 @@
+"""What a key's restrictions do to the body of a native request, which otherwise goes on byte for byte.
+
+A body that cannot be read here, or that Cohere may read otherwise, is refused where something is decided by it.
+"""
+
+from gateway.auth.permissions import Access
+from gateway.cohere_methods import Method
+from gateway.errors import CallerError, failure
+from gateway.observability.record import RequestRecord
+from translators.core.notes import Notes
+from translators.operations import passthrough
+
+FIELDS = ("model", "safety_mode")
+
+WITH_SAFETY_MODE = ("v2.chat", "chat")
+"""Methods whose body says which safety mode is wanted."""
+
+UNREADABLE = failure(
+    "bad_request",
+    "The body must be a JSON object, not compressed, with 'model' and 'safety_mode' in small letters: the API key is "
+    "restricted in these",
+)
+
+
+def restrict(
+    access: Access, method: Method, json_body: bytes | None, record: RequestRecord, notes: Notes
+) -> bytes | None:
+    """Returns the body to send. Raises CallerError: 400 for one that cannot be judged, 403 for one that may not go."""
+    minimum = access.safety_mode if method.group == "chat" else ""
+    if not access.models and not minimum:
+        return json_body
+    if json_body is not None:
+        if b"content-encoding" in record.headers or passthrough.spells_otherwise(json_body, FIELDS):
+            raise CallerError(UNREADABLE)
+    if not minimum:
+        return json_body
+    if method.name in WITH_SAFETY_MODE:
+        return passthrough.raise_safety_mode(json_body or b"{}", minimum, notes)
+    if minimum == "STRICT":
+        sentence = f"{method.name} is not permitted: it has no safety mode, and {access.subject} may only use STRICT"
+        raise CallerError(failure("method_not_permitted", sentence))
+    return json_body

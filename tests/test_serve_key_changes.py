@@ -1,0 +1,112 @@
+"""A key that is made, changed or revoked anywhere: every process obeys, and none of them is restarted.
+
+Real processes in demo mode over one database. The change is written by this process, as the command line does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.auth.virtual_keys import VirtualKey, digest_of
+from gateway.store import keys
+from gateway.store.keys import ChangedBy
+from support import redis_server
+from support.app import MASTER_KEY
+from support.process import Process, awaited, process
+from test_store_database import running, throwaway
+
+BY = ChangedBy("operator")
+SECRET, NEW_SECRET = "sk-a-key-of-these-tests-0001", "sk-a-key-of-these-tests-0002"
+
+
+def status(url: str, secret: str) -> int:
+    request = urllib.request.Request(f"{url}/v1/models", headers={"authorization": f"Bearer {secret}"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+class Database:
+    """One database, and what is written to it from outside."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def write(self, work: Callable[[Any], object]) -> None:
+        async def run() -> None:
+            async with running(self.url) as store:
+                await store.write(work)
+
+        asyncio.run(run())
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[Database]:
+    with asyncio.Runner() as runner:
+        made = throwaway(kind, folder)
+        url = runner.run(made.__aenter__())
+        try:
+            yield Database(url)
+        finally:
+            runner.run(made.__aexit__(None, None, None))
+
+
+def serving(database: Database, *arguments: str, **environment: str) -> Any:
+    named = {"GATEWAY_DATABASE_URL": database.url, "GATEWAY_MASTER_KEY": MASTER_KEY}
+    return process("--demo", *arguments, **named, **environment)
+
+
+def judge(database: Database, servers: list[Process], calls: int) -> None:
+    """Makes, blocks, unblocks, rotates and deletes a key; `calls` reach every worker of a server, very likely."""
+
+    def statuses(secret: str) -> set[int]:
+        return {status(server.url, secret) for server in servers for _ in range(calls)}
+
+    for server in servers:
+        assert status(server.url, MASTER_KEY) == 200
+    database.write(lambda c: keys.insert(c, [VirtualKey(key_id="k", digest=digest_of(SECRET))], BY, time.time()))
+    assert statuses(SECRET) == {200}, "a new key works at once everywhere"
+
+    def change(**fields: Any) -> None:
+        database.write(lambda c: keys.update(c, VirtualKey, "k", fields, BY, time.time()))
+
+    change(blocked=True)
+    # Within two seconds; the machine that runs the tests may be busier than one that serves.
+    awaited(lambda: statuses(SECRET) == {403})
+    change(blocked=False)
+    awaited(lambda: statuses(SECRET) == {200})
+    change(expires=1.0)
+    awaited(lambda: statuses(SECRET) == {401})
+    change(expires=None)
+    awaited(lambda: statuses(SECRET) == {200})
+    new = digest_of(NEW_SECRET)
+    database.write(lambda c: keys.rotate(c, "k", new, "0002", BY, time.time(), time.time() + 3600))
+    assert statuses(NEW_SECRET) == {200} and statuses(SECRET) == {200}
+    database.write(lambda c: keys.delete(c, VirtualKey, "k", BY, time.time()))
+    awaited(lambda: statuses(SECRET) | statuses(NEW_SECRET) == {401})
+
+
+def test_three_processes_over_postgresql(tmp_path: Path) -> None:
+    """The first hears of changes from PostgreSQL, the others from Redis as well."""
+    with database("postgresql", tmp_path) as shared, ExitStack() as stack:
+        announced = [{}, {"GATEWAY_REDIS_URL": redis_server.URL}, {"GATEWAY_REDIS_URL": redis_server.URL}]
+        judge(shared, [stack.enter_context(serving(shared, **environment)) for environment in announced], 1)
+
+
+@pytest.mark.parametrize("workers", ["2"])
+def test_two_workers_over_sqlite(tmp_path: Path, workers: str) -> None:
+    with database("sqlite", tmp_path) as shared, serving(shared, "--workers", workers) as server:
+        judge(shared, [server], 8)

@@ -1,0 +1,477 @@
+"""Who may call what: every route and every method of Cohere's, for every kind of caller, on one server.
+
+EXPECTED is written out here, method by method, and is what the documents promise: the product's own table is made in
+another way. A refusal must not reach Cohere, and must say what is missing.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from gateway.auth.virtual_keys import EndUser, Team, VirtualKey
+from gateway.cohere_methods import METHODS
+from gateway.endpoints.stored import STORED
+from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, UPLOADS
+from support.app import MASTER_KEY, A, Seen, Stage, answered, streamed
+from support.scripted_upstream import json_answer
+from support.virtual_keys import key_of, keyed_stage, secret_of
+
+READS = frozenset(
+    "models.list models.get check_api_key datasets.list datasets.get_usage datasets.get embed_jobs.list embed_jobs.get"
+    " batches.list batches.retrieve finetuning.list_finetuned_models finetuning.get_finetuned_model"
+    " finetuning.list_events finetuning.list_training_step_metrics connectors.list connectors.get"
+    " compatibility.models".split()
+)
+INFERENCE = frozenset(
+    "v2.chat v2.embed v2.rerank v2.parse chat embed rerank tokenize detokenize audio.transcriptions.create models.list"
+    " models.get check_api_key compatibility.chat compatibility.embeddings compatibility.models"
+    " compatibility.transcriptions".split()
+)
+ALL = frozenset(method.name for method in METHODS)
+GROUP_OF = {method.name: method.group for method in METHODS}
+
+
+def group(*names: str) -> frozenset[str]:
+    return frozenset(name for name, group in GROUP_OF.items() if group in names)
+
+
+SEARCH = Team(team_id="search", permissions="inference")
+READERS = Team(team_id="readers", permissions="read-only")
+FREE = Team(team_id="free")
+
+EXPECTED: Mapping[str, tuple[Mapping[str, Any], frozenset[str]]] = {
+    "by-default": ({}, INFERENCE),
+    "empty": ({"permissions": {}}, INFERENCE),
+    "none": ({"permissions": "none"}, frozenset()),
+    "inference": ({"permissions": "inference"}, INFERENCE),
+    "read-only": ({"permissions": "read-only"}, READS),
+    "all": ({"permissions": "all"}, ALL | {"other"}),
+    "datasets-read": ({"permissions": {"datasets": "read"}}, INFERENCE | (group("datasets") & READS)),
+    "datasets-full": ({"permissions": {"datasets": "full"}}, INFERENCE | group("datasets")),
+    "jobs": (
+        {"permissions": {"embed_jobs": "full", "batches": "read", "chat": "off", "embed": "off"}},
+        (INFERENCE | group("embed_jobs") | (group("batches") & READS)) - group("chat", "embed"),
+    ),
+    "one-method": (
+        {"permissions": {"datasets": "read", "datasets.delete": "full", "v2.chat": "off", "generate": "full"}},
+        (INFERENCE | (group("datasets") & READS) | {"datasets.delete", "generate"}) - {"v2.chat"},
+    ),
+    "every-group": (
+        {"permissions": dict.fromkeys(GROUP_OF.values(), "full")},
+        ALL - {"generate", "summarize"} | group("chat"),
+    ),
+    "of-a-team": ({"team_id": "search"}, INFERENCE),
+    "above-its-team": ({"team_id": "search", "permissions": "all"}, INFERENCE),
+    "inherits": ({"team_id": "readers"}, READS),
+    "below-its-team": (
+        {"team_id": "readers", "permissions": {"datasets": "off"}},
+        (INFERENCE & READS) - group("datasets"),
+    ),
+    "of-a-free-team": ({"team_id": "free", "permissions": "all"}, ALL | {"other"}),
+    "viewer": ({"role": "viewer"}, frozenset()),
+    "calling-viewer": ({"role": "viewer", "permissions": "read-only"}, READS),
+    "admin": ({"role": "admin"}, INFERENCE),
+}
+
+REFUSED: Mapping[str, tuple[str, int, str]] = {
+    "nobody": ("", 401, "missing_api_key"),
+    "wrong": ("sk-wrong", 401, "invalid_api_key"),
+    "malformed": ("'; DROP TABLE virtual_keys; --", 401, "invalid_api_key"),
+    "expired": (secret_of("expired"), 401, "invalid_api_key"),
+    "blocked": (secret_of("blocked"), 403, "key_blocked"),
+    "blocked-team": (secret_of("blocked-team"), 403, "team_blocked"),
+    "lost-team": (secret_of("lost-team"), 403, "team_blocked"),
+}
+
+RECORDS: tuple[VirtualKey | Team | EndUser, ...] = (
+    SEARCH,
+    READERS,
+    FREE,
+    Team(team_id="shut", blocked=True),
+    *(key_of(name, **fields) for name, (fields, _) in EXPECTED.items()),
+    key_of("expired", expires=1.0),
+    key_of("blocked", blocked=True),
+    key_of("blocked-team", team_id="shut"),
+    key_of("lost-team", team_id="gone"),
+    key_of("models", models=("command-a-*", "cohere/embed-v4.0", "my-model")),
+    key_of("team-models", team_id="free", models=("*",), aliases={"mine": A}),
+    key_of("strict", safety_mode="STRICT", permissions="all"),
+    key_of("contextual", safety_mode="CONTEXTUAL"),
+    EndUser(user_id="bad-user", blocked=True),
+)
+
+# Every route: the verb, the path and the method of Cohere's that it needs; an empty one needs a key and no permission,
+# None needs no key at all.
+OPENAI: tuple[tuple[str, str, str | None], ...] = (
+    ("POST", "/v1/chat/completions", "v2.chat"),
+    ("POST", "/v1/responses", "v2.chat"),
+    ("POST", "/v1/responses/compact", "v2.chat"),
+    ("POST", "/v1/rerank", "v2.rerank"),
+    ("POST", "/v1/embeddings", "v2.embed"),
+    ("POST", "/v1/audio/transcriptions", "audio.transcriptions.create"),
+    ("POST", "/v1/responses/input_tokens", "tokenize"),
+    ("GET", "/v1/models", "models.list"),
+    ("GET", f"/v1/models/{A}", "models.get"),
+    *(
+        (verb, path.replace("{id}", "x_1").replace("{item}", "i_1"), "v2.chat")
+        for path in STORED
+        for verb in STORED[path]
+    ),
+    ("POST", "/openai/deployments/command-a-03-2025/chat/completions", "v2.chat"),
+    ("GET", "/v1/chat/completions", ""),
+    ("GET", "/v1/nothing", ""),
+    ("POST", "/v1/images/generations", ""),
+    ("GET", "/", ""),
+    ("GET", "/health/live", None),
+    ("GET", "/health/ready", None),
+    ("GET", "/metrics", None),
+    ("GET", "/openapi.json", None),
+)
+NATIVE: tuple[tuple[str, str, str | None], ...] = tuple(
+    (method.verb, prefix + re.sub(r"\{.*?\}", "x1", method.path), method.name)
+    for method in METHODS
+    for prefix in ("/cohere", "/litellm/cohere")
+) + (
+    ("POST", "/cohere/v2/unheard-of", "other"),
+    ("PUT", "/cohere/v2/chat", "other"),
+    ("OPTIONS", "/cohere/v2/chat", "other"),
+    ("HEAD", "/cohere/v1/datasets", "datasets.list"),
+    ("TRACE", "/cohere/v2/chat", ""),
+)
+ROUTES = OPENAI + NATIVE
+
+ANYTHING = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}, {"name": "embed-v4.0"}, {"name": "other"}]})
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Stage]:
+    with keyed_stage(*RECORDS) as (staged, _):
+        yield staged
+
+
+class Caller:
+    """One connection to the gateway, which is opened again where an answer closed it."""
+
+    def __init__(self, gateway: Any, secret: str) -> None:
+        self._connection = http.client.HTTPConnection(gateway.address[0], gateway.address[1], timeout=60)
+        self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
+
+    def ask(self, verb: str, path: str, body: bytes = b"{}", **headers: str) -> Seen:
+        body_headers = {"content-type": "application/json"} if verb not in ("GET", "HEAD") else {}
+        data = body if body_headers else None
+        self._connection.request(verb, path, data, {**self._headers, **body_headers, **headers})
+        response = self._connection.getresponse()
+        return Seen(response.status, {n.lower(): v for n, v in response.getheaders()}, response.read())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def code_of(seen: Seen) -> str | None:
+    try:
+        body = json.loads(seen.data)
+    except ValueError:
+        return None
+    error = body.get("error", body) if isinstance(body, dict) else {}
+    return error.get("code") if isinstance(error, dict) else None
+
+
+def test_the_routes_here_are_all_there_are() -> None:
+    served = {row.path for table in (CALLS, BATCHES, UPLOADS, COUNTS, LOOKUPS) for row in table} | set(STORED)
+    patterns = {re.sub(r"\{.*?\}", "[^/]+", path) for path in served}
+    paths = [path for _, path, _ in OPENAI]
+    assert not [pattern for pattern in patterns if not any(re.fullmatch(pattern, path) for path in paths)]
+    assert {name for _, _, name in NATIVE if name} == ALL | {"other"}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_each_key_may_call(served: Stage, name: str) -> None:
+    _, permitted = EXPECTED[name]
+    served.plays(ANYTHING)
+    caller = Caller(served.gateway, secret_of(name))
+    try:
+        for verb, path, needed in ROUTES:
+            calls = len(served.upstream.exchanges)
+            seen = caller.ask(verb, path)
+            refused = needed not in ("", None) and needed not in permitted
+            assert (seen.status == 403) is refused, (name, verb, path, seen)
+            assert seen.status not in (401, 500), (name, verb, path, seen)
+            if refused:
+                assert len(served.upstream.exchanges) == calls, "a refusal does not reach Cohere"
+                if verb != "HEAD":
+                    assert code_of(seen) == "method_not_permitted", (path, seen)
+                    assert (b"needs" in seen.data) and (needed == "other" or str(needed).encode() in seen.data), seen
+    finally:
+        caller.close()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_who_may_call_nothing(served: Stage, name: str) -> None:
+    secret, status, code = REFUSED[name]
+    served.plays(ANYTHING)
+    caller = Caller(served.gateway, secret)
+    try:
+        for verb, path, needed in ROUTES:
+            seen = caller.ask(verb, path)
+            if needed is None:
+                assert seen.status == 200, (path, seen)
+            else:
+                assert seen.status == status, (name, verb, path, seen)
+                if verb != "HEAD":
+                    assert code_of(seen) == code, (path, seen)
+        assert not served.upstream.exchanges
+    finally:
+        caller.close()
+
+
+def test_the_master_key_may_call_everything(served: Stage) -> None:
+    served.plays(ANYTHING)
+    caller = Caller(served.gateway, MASTER_KEY)
+    try:
+        for verb, path, _ in ROUTES:
+            assert caller.ask(verb, path).status not in (401, 403), (verb, path)
+    finally:
+        caller.close()
+
+
+def test_the_master_key_may_be_for_managing_only() -> None:
+    with keyed_stage(master_may_call=False) as (staged, _):
+        staged.plays(ANYTHING)
+        caller = Caller(staged.gateway, MASTER_KEY)
+        try:
+            for verb, path, needed in ROUTES:
+                assert (caller.ask(verb, path).status == 403) is bool(needed), (verb, path)
+        finally:
+            caller.close()
+        assert not staged.upstream.exchanges
+
+
+def test_deny_by_default() -> None:
+    records = [key_of("a"), key_of("b", permissions={"embed": "full"}), key_of("c", permissions={})]
+    with keyed_stage(*records, deny_by_default=True) as (staged, _):
+        staged.plays(ANYTHING)
+        for name, permitted in (("a", set()), ("b", {"v2.embed", "embed", "compatibility.embeddings"}), ("c", set())):
+            caller = Caller(staged.gateway, secret_of(name))
+            try:
+                for verb, path, needed in NATIVE:
+                    if needed:
+                        assert (caller.ask(verb, path).status != 403) is (needed in permitted), (name, path)
+            finally:
+                caller.close()
+
+
+# --- the sentences, and when they come ------------------------------------------------------------------------
+
+
+def ask(served: Stage, name: str, path: str, body: Any = None, verb: str = "POST", **headers: str) -> Seen:
+    values = {"authorization": f"Bearer {secret_of(name)}", "content-type": "application/json", **headers}
+    return served.gateway.ask(verb, path, body, values)
+
+
+def test_a_refusal_names_the_method_the_level_and_the_grant(served: Stage) -> None:
+    served.plays(ANYTHING)
+    seen = ask(served, "jobs", "/v1/embeddings", {})
+    assert seen.error["message"] == "v2.embed is not permitted: it needs embed: full, this key has off"
+    assert (seen.error["code"], seen.error["type"]) == ("method_not_permitted", "permission_error")
+    seen = ask(served, "datasets-read", "/cohere/v1/datasets/d1", verb="DELETE")
+    assert seen.body["message"] == "datasets.delete is not permitted: it needs datasets: full, this key has read"
+    assert seen.body["code"] == "method_not_permitted"
+    seen = ask(served, "above-its-team", "/cohere/v1/datasets", verb="GET")
+    assert seen.body["message"] == "datasets.list is not permitted: it needs datasets: read, its team has off"
+    seen = ask(served, "every-group", "/cohere/v9/new")
+    assert "needs the permissions 'all'" in seen.body["message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/audio/transcriptions", "/cohere/v2/chat"]
+)
+def test_a_refusal_comes_before_the_body(served: Stage, path: str) -> None:
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {secret_of('none')}\r\n"
+        "content-type: application/json\r\ncontent-length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(served.gateway.address, 60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize(("name", "status"), [("by-default", 101), ("none", 403), ("expired", 401), ("blocked", 403)])
+def test_a_websocket_needs_the_permission_to_chat(served: Stage, name: str, status: int) -> None:
+    upgrade = (
+        f"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {secret_of(name)}\r\n"
+        "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(served.gateway.address, 60) as connection:
+        connection.sendall(upgrade.encode())
+        assert connection.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+# --- models ---------------------------------------------------------------------------------------------------
+
+MODEL_REQUESTS: tuple[tuple[str, Any, bool], ...] = (
+    ("/v1/chat/completions", {"model": A, "messages": [{"role": "user", "content": "Hi"}]}, True),
+    ("/v1/chat/completions", {"model": f"cohere/{A}", "messages": [{"role": "user", "content": "Hi"}]}, True),
+    ("/v1/chat/completions", {"model": "command-r7b-12-2024", "messages": [{"role": "user", "content": "Hi"}]}, False),
+    ("/v1/responses", {"model": "command-r7b-12-2024", "input": "Hi"}, False),
+    ("/v1/responses", {"model": "command-r7b-12-2024", "input": "Hi", "background": True}, False),
+    ("/v1/embeddings", {"model": "embed-english-v3.0", "input": "Hi"}, False),
+    ("/v1/rerank", {"model": "rerank-v3.5", "query": "a", "documents": ["b"]}, False),
+    ("/v1/responses/input_tokens", {"model": "command-r7b-12-2024", "input": "Hi"}, False),
+    ("/cohere/v2/chat", {"model": A, "messages": []}, True),
+    ("/cohere/v2/chat", {"model": "command-r7b-12-2024", "messages": []}, False),
+    ("/cohere/v2/chat", {"messages": []}, False),
+    ("/cohere/v2/chat", {"model": 7, "messages": []}, False),
+    ("/cohere/v1/chat", {"message": "Hi"}, False),
+    ("/cohere/v2/embed", {"model": "embed-v4.0", "texts": []}, True),
+    ("/cohere/v1/classify", {"inputs": ["a"]}, False),
+    ("/cohere/v1/tokenize", {"text": "a", "model": "command-r7b-12-2024"}, False),
+    ("/cohere/v1/embed-jobs", {"model": "embed-english-v3.0", "dataset_id": "d"}, False),
+    ("/cohere/v2/batches", {"model": "command-r7b-12-2024", "input_dataset_id": "d"}, False),
+    ("/cohere/v2/batches", {"input_dataset_id": "d"}, False),
+    ("/cohere/v1/finetuning/finetuned-models", {"name": "n", "settings": {}}, False),
+    ("/cohere/compatibility/v1/chat/completions", {"model": "command-r7b-12-2024", "messages": []}, False),
+    ("/litellm/cohere/v2/chat", {"model": "cohere/command-r7b-12-2024", "messages": []}, False),
+    ("/litellm/cohere/v2/chat", {"model": f"cohere/{A}", "messages": []}, True),
+    ("/cohere/v2/unheard-of", {"model": A}, False),
+)
+
+
+@pytest.fixture(scope="module")
+def restricted() -> Iterator[Stage]:
+    patterns = ("command-a-*", "cohere/embed-v4.0", "gpt-4o")
+    records = (
+        Team(team_id="small", models=("command-r7b-*",)),
+        key_of("models", models=patterns, permissions="all"),
+        key_of("inherits", team_id="small", permissions="all"),
+        key_of("both", team_id="small", models=("command-*",), permissions="all"),
+        key_of("apart", team_id="small", models=("command-a-*",), permissions="all"),
+        key_of("aliased", models=(A,), aliases={"mine": A, "theirs": "command-r7b-12-2024"}),
+    )
+    with keyed_stage(*records) as (staged, _):
+        yield staged
+
+
+@pytest.mark.parametrize(("path", "body", "permitted"), MODEL_REQUESTS, ids=lambda value: json.dumps(value)[:60])
+def test_models_are_restricted_at_every_door(restricted: Stage, path: str, body: Any, permitted: bool) -> None:
+    restricted.plays(answered())
+    seen = ask(restricted, "models", path, body)
+    if permitted:
+        assert seen.status == 200, seen
+    else:
+        assert (seen.status, code_of(seen)) == (403, "model_not_permitted"), seen
+        assert not restricted.upstream.exchanges
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "command-a-03-2025", "Model": "command-r7b-12-2024", "messages": []}',
+        b'{"MODEL": "command-r7b-12-2024", "model": "command-a-03-2025", "messages": []}',
+        b'{"model": "command-a-03-2025", "messages": [NaN]}',
+        b"[]",
+        b"\xff",
+    ],
+)
+def test_a_body_that_cohere_may_read_otherwise_is_refused(restricted: Stage, body: bytes) -> None:
+    restricted.plays(answered())
+    assert ask(restricted, "models", "/cohere/v2/chat", body).status == 400
+    assert not restricted.upstream.exchanges
+
+
+def test_the_last_of_two_models_counts(restricted: Stage) -> None:
+    restricted.plays(answered())
+    body = b'{"model": "command-a-03-2025", "messages": [], "model": "command-r7b-12-2024"}'
+    assert ask(restricted, "models", "/cohere/v2/chat", body).status == 403
+
+
+def test_a_key_may_use_no_model_that_its_team_may_not(restricted: Stage) -> None:
+    restricted.plays(answered())
+    small = "command-r7b-12-2024"
+    for name, models in (("inherits", {small}), ("both", {small}), ("apart", set())):
+        for model in (A, small):
+            body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+            for path in ("/v1/chat/completions", "/cohere/v2/chat"):
+                assert (ask(restricted, name, path, body).status == 200) is (model in models), (name, model, path)
+
+
+def test_a_keys_own_names_for_models(restricted: Stage) -> None:
+    restricted.plays(answered())
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    for path in ("/v1/chat/completions", "/litellm/cohere/v2/chat"):
+        restricted.plays(answered())
+        assert ask(restricted, "aliased", path, {"model": "mine", **body}).status == 200
+        assert restricted.upstream.requests[-1].json()["model"] == A
+        assert ask(restricted, "aliased", path, {"model": "theirs", **body}).status == 403
+
+
+def test_the_list_of_models_has_those_that_may_be_used(restricted: Stage) -> None:
+    restricted.plays(ANYTHING)
+    seen = ask(restricted, "models", "/v1/models", verb="GET")
+    assert [model["id"] for model in seen.body["data"]] == [f"cohere/{A}", "cohere/embed-v4.0"]
+    assert ask(restricted, "models", f"/v1/models/{A}", verb="GET").status == 200
+    assert ask(restricted, "models", "/v1/models/other", verb="GET").status == 404
+    assert ask(restricted, "models", "/cohere/v1/models/other", verb="GET").status == 403
+
+
+# --- the safety mode ------------------------------------------------------------------------------------------
+
+HELLO = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/cohere/v2/chat", "/litellm/cohere/v2/chat"])
+@pytest.mark.parametrize(
+    ("name", "asked", "sent"),
+    [
+        ("strict", None, "STRICT"),
+        ("strict", "OFF", "STRICT"),
+        ("strict", "CONTEXTUAL", "STRICT"),
+        ("strict", "STRICT", "STRICT"),
+        ("contextual", None, None),
+        ("contextual", "OFF", "CONTEXTUAL"),
+        ("contextual", "STRICT", "STRICT"),
+        ("by-default", "OFF", "OFF"),
+    ],
+)
+def test_a_weak_safety_mode_is_raised_and_noted(
+    served: Stage, path: str, name: str, asked: str | None, sent: str | None
+) -> None:
+    served.plays(answered())
+    body = {"model": A, "messages": HELLO, **({"safety_mode": asked} if asked else {})}
+    seen = ask(served, name, path, body)
+    assert seen.status == 200, seen
+    assert served.upstream.requests[-1].json().get("safety_mode") == sent
+    assert ("safety_mode raised" in seen.headers.get("x-gateway-notes", "")) is (asked != sent)
+
+
+def test_where_no_safety_mode_can_be_asked_for(served: Stage) -> None:
+    served.plays(answered())
+    for path in ("/cohere/v1/generate", "/cohere/compatibility/v1/chat/completions"):
+        assert ask(served, "strict", path, {"model": A}).status == 403
+    assert ask(served, "strict", "/cohere/v1/chat", {"message": "Hi", "safety_mode": "NONE"}).status == 200
+    assert served.upstream.requests[-1].json()["safety_mode"] == "STRICT"
+    assert ask(served, "strict", "/cohere/v2/chat", b'{"Safety_Mode": "OFF", "model": "x"}').status == 400
+
+
+# --- end users ------------------------------------------------------------------------------------------------
+
+
+def test_a_blocked_end_user_is_refused(served: Stage) -> None:
+    served.plays(answered())
+    for user, status in (("bad-user", 403), ("good-user", 200)):
+        body = {"model": A, "messages": HELLO, "user": user}
+        assert ask(served, "by-default", "/v1/chat/completions", body).status == status
+
+
+def test_a_stream_is_permitted_like_a_whole_answer(served: Stage) -> None:
+    served.plays(streamed())
+    body = {"model": A, "messages": HELLO, "stream": True}
+    assert ask(served, "by-default", "/v1/chat/completions", body).text == "Hi there."
+    assert ask(served, "none", "/v1/chat/completions", body).status == 403
