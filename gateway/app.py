@@ -26,6 +26,7 @@ from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
 from gateway.management.operations import OPERATIONS
+from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
@@ -75,7 +76,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     authenticator = Authenticator(settings, directory)
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
-    lifecycle, admission = Lifecycle(metrics, log), AdmissionController(metrics, accepted_keys, directory)
+    memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
+    lifecycle, admission = Lifecycle(metrics, log, memory), AdmissionController(metrics, accepted_keys, directory)
     policy = settings.policy
     services = Services(
         settings,

@@ -221,6 +221,13 @@ ERRORS: Mapping[str, Meaning] = {
         "the caller has `max_background_responses_per_caller` under way",
         Fault.POLICY_CAPACITY,
     ),
+    "memory_share": Meaning(
+        429,
+        _LIMIT,
+        "too_many_bytes",
+        "the caller's requests hold their share of the memory (`memory.caller_share`)",
+        Fault.POLICY_RATE_LIMIT,
+    ),
     "keys_spent": Meaning(
         429,
         "rate_limit_error",
@@ -258,6 +265,13 @@ ERRORS: Mapping[str, Meaning] = {
     ),
     "no_descriptors": Meaning(
         503, _SERVER, "out_of_descriptors", "too many files and connections are open (`ulimit`)", Fault.GATEWAY_OVERLOAD
+    ),
+    "memory_full": Meaning(
+        503,
+        _SERVER,
+        "too_many_bytes",
+        "all requests together hold too much (`memory.max_bytes`)",
+        Fault.GATEWAY_OVERLOAD,
     ),
     "circuit_open": Meaning(
         503,

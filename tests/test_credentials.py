@@ -13,6 +13,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth import credentials
+from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.settings.schema import Settings
 from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
 from support.app import CALLER_KEY, CHAT, MASTER_KEY, SERVER_KEY, A, answered, stage, streamed
@@ -155,7 +156,7 @@ def test_no_secret_is_reachable_from_a_request(
 def test_no_key_is_reachable_from_a_seal(kind: str) -> None:
     principal = principal_of(Settings(), CALLER_KEY)
     seal = seal_of(principal, SUMMARY) if kind == "summary" else seal_of(principal)
-    seal.open(seal.seal("text"), TextBudget(100))
+    seal.open(seal.seal("text"), TextBudget(100, Gathering(UNLIMITED)))
     assert not ways_to_secrets([principal, seal, seal.seal, repr(principal)])
 
 

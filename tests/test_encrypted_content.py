@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.auth import credentials
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError
+from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.settings.schema import Settings
 from gateway.state import encrypted_content
 from gateway.state.encrypted_content import NONCE_BYTES, PREFIX, Seal, TextBudget, seal_of
@@ -37,7 +38,7 @@ KEY = "a Cohere key"
 THOUGHT = "The user greets me. I shall greet back, as befits: \N{WAVING HAND SIGN}."
 INCLUDE: Any = ["reasoning.encrypted_content"]
 SERVER = credentials.store(["the server's key"])
-BUDGET = TextBudget(2**40)
+BUDGET = TextBudget(2**40, Gathering(UNLIMITED))
 FOREIGN = "input[].encrypted_content ignored (it was not made here)"
 
 
@@ -92,12 +93,12 @@ def test_no_token_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tokens_unpack_to_no_more_than_the_budget_together() -> None:
-    seal, budget = seal_with(KEY), TextBudget(2500)
+    seal, budget = seal_with(KEY), TextBudget(2500, Gathering(UNLIMITED))
     token = seal.seal("x" * 1000)
     assert seal.open(token, budget) and seal.open(token, budget)
     with pytest.raises(CallerError, match="unpacks to more than 2500 bytes"):
         seal.open(token, budget)
-    assert seal.open(seal.seal("x" * 2500), TextBudget(2500))
+    assert seal.open(seal.seal("x" * 2500), TextBudget(2500, Gathering(UNLIMITED)))
 
 
 def test_packed_data_that_is_none_is_not_opened() -> None:

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway", "gateway.cohere_methods", "gateway.descriptors", "gateway.store", "gateway.emulator"),
     ("gateway.errors", "gateway.settings"),
     ("gateway.auth",),
+    ("gateway.memory_budget",),
     ("gateway.observability",),
     ("gateway.http", "gateway.state", "gateway.upstream", "gateway.ledger", "gateway.management"),
     ("gateway.pipeline",),

@@ -34,7 +34,7 @@ from gateway.http import drain
 from gateway.http.body import Pieces
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.server import hypercorn_patches
-from gateway.server.sockets import TCP_KEEP_ALIVE, listen
+from gateway.server.sockets import TCP_OPTIONS, listen
 from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
 from support.asgi_server import raw_request
@@ -702,7 +702,7 @@ def test_a_dead_peer_is_noticed() -> None:
         listening.setblocking(True)
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            for name, value in TCP_KEEP_ALIVE:
+            for name, value in TCP_OPTIONS:
                 if hasattr(socket, name):
                     assert accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from gateway.auth import credentials
 from gateway.auth.principal import Principal
+from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.state.encrypted_content import SUMMARY, THOUGHT, TextBudget, seal_of
 from support import golden, oracle, transcripts
 from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
@@ -145,7 +146,7 @@ def test_what_is_too_long_is_halved_and_noted() -> None:
 # --- the seal -----------------------------------------------------------------------------------------------
 
 OWNER = Principal("own key", "owner", True, credentials.store(["cohere-key"]))
-BUDGET = TextBudget(2**40)
+BUDGET = TextBudget(2**40, Gathering(UNLIMITED))
 
 
 def test_a_summary_and_a_thought_are_never_mistaken_for_each_other() -> None:

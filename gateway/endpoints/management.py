@@ -74,7 +74,7 @@ class ManagementEndpoint:
         if self._operation.table is None:
             return b""
         settings = self._services.settings
-        content = await body.read(record.headers, receive, min(LARGEST_BODY, settings.body_limit), settings.timeouts)
+        content = await body.read(record, receive, min(LARGEST_BODY, settings.body_limit), settings.timeouts)
         if content:
             body.require_json(record.headers)
         return content

@@ -67,7 +67,7 @@ class PassthroughEndpoint:
         if uploading:
             body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
-            json_body = await body.read(record.headers, receive, settings.body_limit, timeouts) or None
+            json_body = await body.read(record, receive, settings.body_limit, timeouts) or None
             json_body, notes = self._inspect(json_body, method, address, record)
             json_body = restrict(record.principal.access, method, json_body, record, notes)
         elif method.acts_on == "model":
@@ -81,7 +81,14 @@ class PassthroughEndpoint:
             workload = Workload(record.model, len(json_body or b""), None, "")
             with await services.admission.admit(record, method, workload, notes) as admission:
                 async with services.upstream.forward(
-                    request, record.principal, address.path, record.model, method.repeatable, weight, record.attempts
+                    request,
+                    record.principal,
+                    address.path,
+                    record.model,
+                    method.repeatable,
+                    weight,
+                    record.attempts,
+                    record.memory,
                 ) as response:
                     admission.see(response)
                     about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key

@@ -112,7 +112,13 @@ class UploadEndpoint:
         request = ProxyRequest("POST", path, (("content-type", upload.content_type), *SENT_HEADERS), upload)
         principal = admission.record.principal
         async with self._services.upstream.forward(
-            request, principal, path, translation.model, repeatable=False, attempts=admission.record.attempts
+            request,
+            principal,
+            path,
+            translation.model,
+            repeatable=False,
+            attempts=admission.record.attempts,
+            memory=admission.record.memory,
         ) as response:
             return await (await admission.accept(response)).read_body()
 

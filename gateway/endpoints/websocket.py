@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import cohere_methods
 from gateway.errors import CallerError, CallerLeft, GatewayError, failure
 from gateway.http import error_responses
+from gateway.memory_budget import HELD
 from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.handler import RequestHandler, context_of
 from gateway.pipeline.operations import WebSocketOperation
@@ -86,10 +87,17 @@ async def _close(send: Send, code: int, reason: str) -> None:
     await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
+class QueuedMessage(Struct):
+    """held: the bytes that the connection's memory counts for it."""
+
+    message: ClientMessage
+    held: int
+
+
 class StreamQueue(Struct):
     """The requests of one stream. waiting: those that have not begun. task: answers them, in order."""
 
-    waiting: deque[ClientMessage]
+    waiting: deque[QueuedMessage]
     task: "asyncio.Task[None] | None" = None
 
 
@@ -100,7 +108,7 @@ class Socket:
         self._operation, self._services, self._method = endpoint.operation, endpoint.services, endpoint.method
         self._receive, self._send = receive, send
         self._record = record_of(scope)
-        self._state = ConnectionState(self._services.state)
+        self._state = ConnectionState(self._services.state, self._record.memory)
         self._queues: dict[str, StreamQueue] = {}
         self._numbers = itertools.count(1)
         self._idle_since = time.monotonic()
@@ -113,7 +121,7 @@ class Socket:
                 self._left = True
                 return True
             if message["type"] == "websocket.receive":
-                await self._enqueue(message.get("text"))
+                await self._enqueue(message.get("text"), message.get(HELD, 0))
         return False
 
     async def finish(self) -> None:
@@ -140,15 +148,19 @@ class Socket:
                 if not self._queues and time.monotonic() - self._idle_since >= timeout:
                     return None
 
-    async def _enqueue(self, text: str | None) -> None:
-        """Puts a message into the queue of its stream. An error in the message is sent when its turn comes."""
+    async def _enqueue(self, text: str | None, held: int) -> None:
+        """Puts a message into the queue of its stream. An error in the message is sent when its turn comes.
+
+        held: bytes that are counted for it, until it is answered or refused.
+        """
         message = ClientMessage(failure=NOT_TEXT) if text is None else responses_websocket.parse_message(text)
         refusal = self._refusal(message)
         if refusal is not None:
+            self._record.memory.release(held)
             await self._send_text(responses_websocket.error_message(refusal, message.stream_id, {}))
             return
         queue = self._queues.setdefault(message.stream_id, StreamQueue(deque()))
-        queue.waiting.append(message)
+        queue.waiting.append(QueuedMessage(message, held))
         if queue.task is None:
             queue.task = asyncio.get_running_loop().create_task(self._run(message.stream_id, queue))
 
@@ -161,7 +173,7 @@ class Socket:
             return failure("body_too_large", f"The message is larger than {limit} bytes")
         if message.stream_id not in self._queues and len(self._queues) >= MAX_STREAMS:
             return TOO_MANY_STREAMS.at("stream_id")
-        waiting = [len(one.body) for queue in self._queues.values() for one in queue.waiting]
+        waiting = [len(one.message.body) for queue in self._queues.values() for one in queue.waiting]
         if len(waiting) >= MAX_WAITING or sum(waiting) + len(message.body) > limit:
             return TOO_MANY_WAITING
         return None
@@ -169,7 +181,11 @@ class Socket:
     async def _run(self, stream_id: str, queue: StreamQueue) -> None:
         try:
             while queue.waiting:
-                await self._serve(queue.waiting.popleft())
+                queued = queue.waiting.popleft()
+                try:
+                    await self._serve(queued.message)
+                finally:
+                    self._record.memory.release(queued.held)
         finally:
             del self._queues[stream_id]
             self._idle_since = time.monotonic()

@@ -92,7 +92,7 @@ class WebSocketHandshake:
         """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
         validation.check(scope, headers)
         self._web_pages.check_websocket(headers)
-        request.principal = await self._authenticator.authenticate(scope["headers"], address_of(scope))
+        request.identify(await self._authenticator.authenticate(scope["headers"], address_of(scope)))
         remove_credentials(scope["headers"], headers)
         self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])

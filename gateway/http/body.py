@@ -7,6 +7,7 @@ from starlette.types import Receive
 
 from gateway.errors import CallerError, CallerLeft, failure
 from gateway.http.disconnect import DisconnectWatcher
+from gateway.memory_budget import Gathering
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings, Timeouts
 from translators.core.model_names import with_deployment
@@ -36,20 +37,23 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     Raises CallerError (415, 413, 408) and CallerLeft.
     """
     require_json(record.headers)
-    body = await read(record.headers, receive, settings.body_limit, settings.timeouts)
+    body = await read(record, receive, settings.body_limit, settings.timeouts)
     _refuse_many_keys(body, settings.max_json_keys)
     if record.deployment:
         body, record.replaced_model = with_deployment(body, record.deployment)
     return body
 
 
-async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, timeouts: Timeouts) -> bytes:
-    """Returns the whole body, of at most `limit` bytes. Raises CallerError (413, 408) and CallerLeft.
+async def read(record: RequestRecord, receive: Receive, limit: int, timeouts: Timeouts) -> bytes:
+    """Returns the whole body, of at most `limit` bytes. Raises CallerError (413, 408, 429, 503) and CallerLeft.
+
+    It is counted in the memory of the request, for as long as that lasts.
 
     `timeouts.request_body` is the longest pause between two pieces, and how far the whole may fall behind SLOWEST;
     `timeouts.request_body_total` bounds it all, since what has come waits in memory.
     """
-    refuse_declared(headers, limit)
+    refuse_declared(record.headers, limit)
+    gathering = Gathering(record.memory)
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -70,6 +74,7 @@ async def read(headers: Mapping[bytes, bytes], receive: Receive, limit: int, tim
                     size += len(piece)
                     if size > limit:
                         raise _too_large(limit)
+                    gathering.add(len(piece))
                 if not message.get("more_body"):
                     break
     except TimeoutError as error:

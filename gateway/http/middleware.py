@@ -134,7 +134,7 @@ class GatewayMiddleware:
         if record.path.startswith(OPEN_PREFIXES):
             record.has_row = False
         else:
-            record.principal = await self._authenticator.authenticate(scope["headers"], record.address)
+            record.identify(await self._authenticator.authenticate(scope["headers"], record.address))
             remove_credentials(scope["headers"], headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:

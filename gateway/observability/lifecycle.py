@@ -12,6 +12,7 @@ from random import Random, SystemRandom
 from typing import Protocol
 
 from gateway.errors import CallerLeft, failure_of
+from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import RequestRecord
@@ -58,13 +59,14 @@ def _loggable(path: str) -> str:
 class Lifecycle:
     """Opens and closes request records."""
 
-    def __init__(self, metrics: Metrics, log: Log, sink: RecordSink | None = None) -> None:
-        self._metrics, self._log, self._sink = metrics, log, sink
+    def __init__(self, metrics: Metrics, log: Log, memory: MemoryBudget, sink: RecordSink | None = None) -> None:
+        self._metrics, self._log, self._memory, self._sink = metrics, log, memory, sink
 
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
         self._metrics.in_flight.inc()
-        return RequestRecord(request_id, method, _loggable(path), time.monotonic(), headers, id=new_row_id())
+        began, memory = time.monotonic(), self._memory.request()
+        return RequestRecord(request_id, method, _loggable(path), began, headers, memory=memory, id=new_row_id())
 
     def begin_connection(
         self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]
@@ -76,6 +78,7 @@ class Lifecycle:
             _loggable(path),
             time.monotonic(),
             headers,
+            memory=self._memory.request(),
             connection=True,
             id=new_row_id(),
             door="websocket",
@@ -84,7 +87,8 @@ class Lifecycle:
     def begin_message(self, connection: RequestRecord, number: int, operation: str) -> RequestRecord:
         """Opens the record of a message on a WebSocket; `number` counts them from 1."""
         record = self.begin(f"{connection.request_id}.{number}", connection.method, connection.path, connection.headers)
-        record.operation, record.principal = operation, connection.principal
+        record.operation = operation
+        record.identify(connection.principal)
         record.door, record.address = "websocket", connection.address
         return record
 
@@ -95,14 +99,14 @@ class Lifecycle:
         """
         self._metrics.runs.inc()
         request.has_row = False
-        return RequestRecord(
+        record = RequestRecord(
             request.request_id,
             request.method,
             request.path,
             time.monotonic(),
             request.headers,
-            request.principal,
-            operation,
+            memory=self._memory.request(),
+            operation=operation,
             background=True,
             id=request.id,
             address=request.address,
@@ -110,6 +114,8 @@ class Lifecycle:
             requested_model=request.requested_model,
             bytes_received=request.bytes_received,
         )
+        record.identify(request.principal)
+        return record
 
     def fail(self, record: RequestRecord, error: BaseException) -> Failure | None:
         """Records how a request failed. Returns what its caller is told, or None where nobody is left to be told."""
@@ -129,6 +135,7 @@ class Lifecycle:
 
     def finish(self, record: RequestRecord) -> None:
         """Closes a record: counts the request and writes its line."""
+        record.memory.close()
         if not record.outcome:
             record.outcome = "error" if record.error or record.status >= 400 else "ok"
         if record.outcome == "error" and record.fault is None:

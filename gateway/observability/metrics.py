@@ -127,6 +127,9 @@ class Metrics:
             "gateway_upstream_queue_duration_seconds",
             "Waiting for a free slot to call Cohere, of the calls that had to wait",
         )
+        self.held_bytes = gauge(
+            "livesum", "gateway_held_bytes", "Bytes of request bodies and of Cohere's whole answers in memory"
+        )
         self.workers = gauge("livesum", "gateway_workers", "Worker processes that run")
         self.worker_restarts = counter(
             "gateway_worker_restarts_total",

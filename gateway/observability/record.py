@@ -12,6 +12,7 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from gateway.auth.principal import NOBODY, Principal
+from gateway.memory_budget import UNLIMITED, RequestMemory
 from translators.core.contracts import UsageTotals
 from translators.core.errors import Failure
 from translators.core.faults import Fault
@@ -57,6 +58,7 @@ class RequestRecord(Struct):
     replaced_model what the body named instead, if anything
     background     a response that nobody waits for: it is counted apart
     connection     an open WebSocket: its messages are counted as being served, it is not
+    memory         what it holds of the process's memory
     billed         Cohere's billed units by their names
     attempts       the calls to Cohere, in the order in which they began
     notes          the sentences of the notes on the request
@@ -71,6 +73,7 @@ class RequestRecord(Struct):
     started: float
     headers: Mapping[bytes, bytes] = {}
     principal: Principal = NOBODY
+    memory: RequestMemory = UNLIMITED
     operation: str = "other"
     model: str = ""
     deployment: str = ""
@@ -109,6 +112,10 @@ class RequestRecord(Struct):
     def strict(self) -> bool:
         """The caller wants nothing ignored or adjusted (`x-gateway-strict: true`)."""
         return self.headers.get(b"x-gateway-strict", b"").strip().lower() == b"true"
+
+    def identify(self, principal: Principal) -> None:
+        """Records who is calling."""
+        self.principal = self.memory.principal = principal
 
     def add_usage(self, usage: UsageTotals, pieces: int = 0) -> None:
         """Adds what Cohere counted of one response, also of one that was not good enough to be shown.

@@ -16,29 +16,51 @@ ACCEPTED_SECONDS = 3600.0
 MAX_KEYS = 10_000
 """Keys that are remembered; the one that was used least recently goes first."""
 
+UNPROVEN = "unproven"
+
 PROOF_PATH = "/v1/models?page_size=1"
 """Costs nothing, and Cohere answers it to every key that it accepts."""
 
 
-class AcceptedKeys:
-    """Owners of accepted keys, and until when."""
+class AcceptedOwners:
+    """Owners of accepted keys, and until when. No key can be reached from here."""
 
-    def __init__(self, upstream: UpstreamClient) -> None:
-        self._upstream = upstream
+    def __init__(self) -> None:
         self._accepted: OrderedDict[str, float] = OrderedDict()
 
-    def add(self, principal: Principal) -> None:
-        """Remembers that Cohere has answered a call with this principal's key."""
-        if not principal.own_key:
-            return
-        self._accepted[principal.owner] = time.monotonic() + ACCEPTED_SECONDS
-        self._accepted.move_to_end(principal.owner)
+    def add(self, owner: str) -> None:
+        """Remembers that Cohere has just answered a call with this owner's key."""
+        self._accepted[owner] = time.monotonic() + ACCEPTED_SECONDS
+        self._accepted.move_to_end(owner)
         if len(self._accepted) > MAX_KEYS:
             self._accepted.popitem(last=False)
 
+    def accepts(self, principal: Principal) -> bool:
+        """Tells whether this principal's key is the server's, or was accepted lately."""
+        return not principal.own_key or self._accepted.get(principal.owner, 0.0) > time.monotonic()
+
+    def share_of(self, principal: Principal) -> str:
+        """Returns whose share of something a caller has: the owner's, or that of all unproven keys together.
+
+        A caller can make up as many keys as they like, and would have as many shares.
+        """
+        return principal.owner if self.accepts(principal) else UNPROVEN
+
+
+class AcceptedKeys:
+    """Asks Cohere about keys where nothing has proven them. owners: of those that are."""
+
+    def __init__(self, upstream: UpstreamClient) -> None:
+        self._upstream, self.owners = upstream, AcceptedOwners()
+
+    def add(self, principal: Principal) -> None:
+        """Remembers that Cohere has answered a call with this principal's key."""
+        if principal.own_key:
+            self.owners.add(principal.owner)
+
     async def ensure(self, principal: Principal) -> None:
         """Makes sure that Cohere accepts this principal's key. Raises UpstreamError with Cohere's refusal."""
-        if not principal.own_key or self._accepted.get(principal.owner, 0.0) > time.monotonic():
+        if self.owners.accepts(principal):
             return
         async with self._upstream.get(PROOF_PATH, principal) as response:
             await response.raise_for_status(own_key=True)

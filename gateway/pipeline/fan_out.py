@@ -30,7 +30,9 @@ async def post_all(
     async def post(index: int) -> bytes:
         weight = weights[index] if weights else 1
         record = admission.record
-        post = upstream.post(path, record.principal, bodies[index], False, record.model, weight, record.attempts)
+        post = upstream.post(
+            path, record.principal, bodies[index], False, record.model, weight, record.attempts, record.memory
+        )
         async with post as response:
             return await (await admission.accept(response)).read_body()
 

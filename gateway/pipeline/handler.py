@@ -15,6 +15,7 @@ from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import AnswerRefused, CallerError, UpstreamError
 from gateway.http import path_aliases
+from gateway.memory_budget import Gathering
 from gateway.observability.lifecycle import new_id
 from gateway.observability.record import RequestRecord
 from gateway.pipeline import fallbacks
@@ -80,6 +81,7 @@ class RequestHandler(Responder):
             self.loaded = await self.state.load(
                 operation.state_options(body, response_id), response_id, record.principal
             )
+            record.memory.reserve(self.loaded.size)
             self.save = self._save if self.loaded.save else None
         try:
             translation = await self._translate()
@@ -267,7 +269,7 @@ def context_of(
 ) -> Context:
     """Returns what the translation of one request may know. model_overrides: see `Policy`."""
     thoughts, summaries = seal_of(record.principal), seal_of(record.principal, SUMMARY)
-    budget = TextBudget(services.settings.body_limit)
+    budget = TextBudget(services.settings.body_limit, Gathering(record.memory))
     policy, catalog = policy_for(services.policy, record.principal), services.catalog
     if model_overrides is not None:
         policy = replace(policy, model_overrides=model_overrides)

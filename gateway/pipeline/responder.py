@@ -92,7 +92,13 @@ class Responder:
     async def _body(self, translation: UpstreamRequest, admission: Admission, body: bytes) -> bytes:
         record = admission.record
         post = self.services.upstream.post(
-            self.operation.upstream, record.principal, body, False, translation.model, attempts=record.attempts
+            self.operation.upstream,
+            record.principal,
+            body,
+            False,
+            translation.model,
+            attempts=record.attempts,
+            memory=record.memory,
         )
         async with post as response:
             return await (await admission.accept(response)).read_body()

@@ -44,6 +44,9 @@ MAX_COALESCED_BYTES = 64 * 1024
 MIN_BYTES_PER_SECOND = 500
 """A write that takes longer than the write timeout goes on as long as the caller reads this much."""
 
+WRITE_BUFFER = 16 * 1024
+"""Bytes that wait to be written before a write waits for the caller (asyncio's default: 64 KiB)."""
+
 WRITE_TIMEOUT = "gateway_write_timeout"
 """The attribute of Hypercorn's configuration with the seconds that a write may take; without it there is no limit."""
 
@@ -112,6 +115,7 @@ class Connection(H11Protocol):
         self._skipped_line = False
         self._tcp_send, self.send = self.send, self._timed_send
         self._transport: asyncio.WriteTransport = self._tcp_send.__self__.writer.transport  # type: ignore[attr-defined]
+        self._transport.set_write_buffer_limits(WRITE_BUFFER)
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, RawData):

@@ -16,6 +16,8 @@ Each says what it stands for, and which test fails without it; a new version of 
                    ClosingWSStream. `WSStream` drops a connection that breaks the protocol without the close frame that
                    says why (RFC 6455 §7.1.7), and reads on from one whose message is too large. Not reported.
                    tests/test_serve_websocket.py: test_what_breaks_the_protocol_is_closed_with_its_code
+                   It counts messages while they come.
+                   tests/attacks/test_memory.py: test_messages_on_websockets_are_counted_while_they_come
                    HandshakeWithoutExtensions. `Handshake.accept` always offers permessage-deflate, whose decompression
                    has no bound: a megabyte of it becomes a gigabyte before anything counts it. Not reported.
                    tests/test_serve_websocket.py: test_no_compression_is_negotiated
@@ -33,8 +35,14 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
+from gateway.errors import CallerError
 from gateway.http.validation import LARGEST_HEAD
+from gateway.memory_budget import HELD, UNLIMITED, Gathering, RequestMemory
+from gateway.observability.record import REQUEST, RequestRecord
 from gateway.server.connection import Connection
+
+MAX_CLOSE_REASON = 123
+"""Bytes of the sentence in a close frame (RFC 6455 §5.5)."""
 
 MAX_EMPTY_FRAGMENTS = 100
 """Of one message. A caller has no reason to send one."""
@@ -59,20 +67,32 @@ class BoundedWebsocketBuffer(ws_stream.WebsocketBuffer):
 
 
 class ClosingWSStream(ws_stream.WSStream):
-    """A WebSocket that says why it ends a connection that breaks the protocol, and reads nothing more from it."""
+    """A WebSocket that says why it ends a connection that breaks the protocol, and reads nothing more from it.
+
+    Messages are counted in the connection's memory from their first byte on; who takes one gives back what it holds.
+    """
+
+    _gathering: Gathering | None = None
 
     async def _handle_events(self) -> None:
+        gathering = self._gathering = self._gathering or Gathering(_memory_of(self.scope))
         for event in self.connection.events():
             if isinstance(event, Message):
                 try:
                     self.buffer.extend(event)
+                    gathering.add(len(event.data))
                 except ws_stream.FrameTooLargeError:
                     await self._end(CloseConnection(CloseReason.MESSAGE_TOO_BIG, "the message is too large"))
                     return
+                except CallerError as error:
+                    reason = error.failure.message[:MAX_CLOSE_REASON]
+                    await self._end(CloseConnection(CloseReason.TRY_AGAIN_LATER, reason))
+                    return
                 if event.message_finished:
                     assert self.app_put is not None, "messages come after the handshake"
-                    await self.app_put(self.buffer.to_message())
+                    message = {**self.buffer.to_message(), HELD: gathering.take()}
                     self.buffer.clear()
+                    await self.app_put(message)
             elif isinstance(event, Ping):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
@@ -83,6 +103,12 @@ class ClosingWSStream(ws_stream.WSStream):
     async def _end(self, close: CloseConnection) -> None:
         await self._send_wsproto_event(close)
         await self.send(StreamClosed(stream_id=self.stream_id))
+
+
+def _memory_of(scope: Any) -> RequestMemory:
+    """Returns where the messages on a WebSocket are counted. The emulator, another application, counts none."""
+    record: RequestRecord | None = scope.get(REQUEST)
+    return record.memory if record is not None else UNLIMITED
 
 
 class HandshakeWithoutExtensions(ws_stream.Handshake):

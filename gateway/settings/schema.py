@@ -137,6 +137,20 @@ class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.9
 
 
+class MemorySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """For bodies of requests and Cohere's whole answers (`memory_budget.py`)."""
+
+    max_bytes: Annotated[
+        int,
+        _about(
+            "bytes of request bodies and of Cohere's whole answers that a worker holds at one time; requests fill "
+            "three quarters of it at most"
+        ),
+        Meta(ge=1),
+    ] = 512 * 1024 * 1024
+    caller_share: Annotated[float, _about("the share of them that one caller may have"), Meta(gt=0, le=1)] = 0.5
+
+
 class FileSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Files in requests: text is read here, PDF files and images of pages by Cohere."""
 
@@ -309,6 +323,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: BreakerSettings = BreakerSettings()
     concurrency: ConcurrencySettings = ConcurrencySettings()
     offload: OffloadSettings = OffloadSettings()
+    memory: MemorySettings = MemorySettings()
     files: FileSettings = FileSettings()
     metrics: MetricsSettings = MetricsSettings()
     cache: CacheSettings = CacheSettings()

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
+from gateway.errors import CallerError
+from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.state.conversation_state import ConversationState, LoadedState
 from translators.core.contracts import FinishedResponse, StateOptions
 from translators.operations.stored_responses import items_by_id, join_items, resolve_references, split_items
@@ -24,9 +26,11 @@ MAX_BYTES = 16 * 1024 * 1024
 class ConnectionState:
     """The responses of one socket, each as the whole conversation up to it: a tuple of JSON arrays of items."""
 
-    def __init__(self, state: ConversationState) -> None:
-        self.state = state
+    def __init__(self, state: ConversationState, memory: RequestMemory = UNLIMITED) -> None:
+        """memory: the connection's, where all of them are counted."""
+        self.state, self._memory = state, memory
         self._conversations: dict[str, tuple[bytes, ...]] = {}
+        self._reserved = 0
 
     def turn(self) -> "SocketTurn":
         """The state for the next request."""
@@ -45,9 +49,19 @@ class ConnectionState:
         """Holds a conversation; the oldest ones go when there are too many, or too many bytes."""
         self._conversations[response_id] = conversation
         sizes = {id: sum(map(len, arrays)) for id, arrays in self._conversations.items()}
-        while len(sizes) > MAX_RESPONSES or sum(sizes.values()) > MAX_BYTES:
+        while len(sizes) > MAX_RESPONSES or sum(sizes.values()) > MAX_BYTES or not self._reserve(sum(sizes.values())):
             oldest = next(iter(sizes))
             del self._conversations[oldest], sizes[oldest]
+
+    def _reserve(self, size: int) -> bool:
+        """Has so many bytes counted in all. Returns False where there is no room for them."""
+        self._memory.release(self._reserved)
+        self._reserved = 0
+        try:
+            self._reserved = self._memory.reserve(size)
+        except CallerError:
+            return False
+        return True
 
     def remove(self, response_id: str) -> None:
         """Does nothing if the response is not held here."""

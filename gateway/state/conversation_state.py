@@ -82,6 +82,11 @@ class LoadedState(Struct, frozen=True):
     save: bool = False
     items: Mapping[str, bytes] = {}
 
+    @property
+    def size(self) -> int:
+        """The bytes that were loaded."""
+        return sum(map(len, self.history)) + sum(map(len, self.items.values()))
+
 
 class ConversationState:
     """The store, opened once. A store that cannot be opened is usable all the same: each call tries again."""

@@ -20,6 +20,7 @@ from msgspec import Struct
 from gateway.auth.credentials import Credential, cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
+from gateway.memory_budget import Gathering
 
 
 class Kind(Struct, frozen=True):
@@ -46,16 +47,17 @@ class TextBudget(Struct):
     """The bytes of text that the tokens of one request may still unpack to.
 
     A token of eleven kilobytes can unpack to MAX_TEXT_BYTES, and a request can carry thousands of them.
-    used: bytes so far.
+    gathering: counts the texts in the memory of the request. used: bytes so far.
     """
 
     max_bytes: int
+    gathering: Gathering
     used: int = 0
 
     def decompress(self, compressed: bytes) -> bytes | None:
         """Returns the text; None for one of more than MAX_TEXT_BYTES, or cut short. Raises zlib.error.
 
-        Raises CallerError (413), before more is unpacked than remains.
+        Raises CallerError (413, or 429 and 503 from the memory), before more is unpacked than remains.
         """
         decompressor = zlib.decompressobj()
         text = decompressor.decompress(compressed, min(MAX_TEXT_BYTES, self.max_bytes - self.used) + 1)
@@ -63,6 +65,7 @@ class TextBudget(Struct):
         if self.used > self.max_bytes:
             message = f"The encrypted content in this request unpacks to more than {self.max_bytes} bytes"
             raise CallerError(failure("body_too_large", message))
+        self.gathering.add(len(text))
         return text if decompressor.eof and len(text) <= MAX_TEXT_BYTES else None
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from gateway.auth.credentials import cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
+from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.record import Attempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
@@ -73,7 +74,7 @@ class Attempts:
     path: Cohere's, without the query string; budgets go by it. model: Cohere's name of it, where there is one; budgets
     and breakers go by it. streamed: only the first chunk of a success is waited for. weight: what the call takes of a
     key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once. recorded:
-    gets an `Attempt` for each.
+    gets an `Attempt` for each. memory: where a response that is read whole is counted.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Attempts:
         "_failed",
         "_failed_keys",
         "_last",
+        "_memory",
         "_model",
         "_path",
         "_recorded",
@@ -109,12 +111,14 @@ class Attempts:
         weight: int = 1,
         repeatable: bool = True,
         recorded: list[Attempt] | None = None,
+        memory: RequestMemory = UNLIMITED,
     ) -> None:
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
         self._recorded: list[Attempt] = [] if recorded is None else recorded
         self._last: tuple[Attempt, float] | None = None
         """The last attempt, and when it began."""
+        self._memory = memory
         self._response: UpstreamResponse | None = None
         self._started = self._deadline = 0.0
         self._budget: RetryBudget | None = None
@@ -169,7 +173,7 @@ class Attempts:
         try:
             secret = lease.key.secret if lease is not None else ""
             response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
-            response.secret = secret.encode()
+            response.secret, response.memory = secret.encode(), self._memory
             attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
             try:
                 if 200 <= response.status < 300:

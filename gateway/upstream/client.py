@@ -6,6 +6,7 @@ import random
 import time
 
 from gateway.auth.principal import Principal
+from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.record import Attempt
 from gateway.settings.schema import Settings
 from gateway.upstream.attempts import Attempts, Resources
@@ -71,11 +72,20 @@ class UpstreamClient:
         model: str = "",
         weight: int = 1,
         attempts: list[Attempt] | None = None,
+        memory: RequestMemory = UNLIMITED,
     ) -> Attempts:
         """Posts a JSON body. The parameters are those of `Attempts`; to `attempts` each call to Cohere is added."""
         send = functools.partial(self._session.open, "POST", path, body, streamed)
         return Attempts(
-            self.resources, send, caller, path, streamed=streamed, model=model, weight=weight, recorded=attempts
+            self.resources,
+            send,
+            caller,
+            path,
+            streamed=streamed,
+            model=model,
+            weight=weight,
+            recorded=attempts,
+            memory=memory,
         )
 
     def get(self, path: str, caller: Principal) -> Attempts:
@@ -91,6 +101,7 @@ class UpstreamClient:
         repeatable: bool,
         weight: int = 1,
         attempts: list[Attempt] | None = None,
+        memory: RequestMemory = UNLIMITED,
     ) -> Attempts:
         """Forwards a request as it came, but for the key. The parameters are those of `Attempts`; a request whose body
         is still arriving is never repeated.
@@ -107,6 +118,7 @@ class UpstreamClient:
             weight=weight,
             repeatable=repeatable and not uploading,
             recorded=attempts,
+            memory=memory,
         )
 
     async def sleep(self, seconds: float) -> None:

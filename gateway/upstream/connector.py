@@ -1,12 +1,34 @@
-"""Connections to Cohere: only clean ones are used again, and whoever reads from one learns of its end."""
+"""Connections to Cohere: only clean ones are used again, whoever reads from one learns of its end, and little waits.
+
+What is read of a stream waits in memory as long as the caller reads nothing, so each read is small; its events are much
+smaller. A whole answer is read at once whatever the caller does, in as few reads as possible.
+"""
 
 import asyncio
+import asyncio.sslproto
 import functools
 from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+
+STREAM_READ_BYTES = 16 * 1024
+"""Bytes of a stream that are read from its connection at once."""
+
+TLS_READ_BYTES = 32 * 1024
+"""The same with TLS, of both. It has records of 16 KiB."""
+
+WHOLE_READ_BYTES = 256 * 1024
+"""The same of a whole answer: asyncio's default."""
+
+
+def limit_reads(response: aiohttp.ClientResponse, streamed: bool) -> None:
+    """Sets how much of a response is read at once. Its connection may have had the other kind before."""
+    connection = response.connection
+    transport = connection.transport if connection is not None else None  # None: all of it has come
+    if transport is not None and hasattr(transport, "max_size"):
+        transport.max_size = STREAM_READ_BYTES if streamed else WHOLE_READ_BYTES
 
 
 class Connector(aiohttp.TCPConnector):
@@ -19,6 +41,8 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
+        # Of all TLS in this process, which are these connections. There is no setting for it.
+        asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
 
     async def _get(self, *args: Any) -> Connection | None:
         while (connection := await super()._get(*args)) is not None:
@@ -29,11 +53,19 @@ class Connector(aiohttp.TCPConnector):
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp's side of a connection, with two corrections."""
+    """aiohttp's side of a connection, with three corrections."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._was_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Limits what is read at once, and with TLS what is decrypted ahead."""
+        super().connection_made(transport)
+        if hasattr(transport, "max_size"):
+            transport.max_size = STREAM_READ_BYTES
+        if hasattr(transport, "set_read_buffer_limits"):
+            transport.set_read_buffer_limits(TLS_READ_BYTES)
 
     def pause_reading(self) -> None:
         self._was_paused = True

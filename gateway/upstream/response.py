@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from gateway import descriptors
 from gateway.errors import GatewayError, UpstreamError, failure
+from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
 from translators.core.errors import Failure
@@ -29,6 +30,9 @@ MAX_ERROR_BYTES = 4 * 1024 * 1024
 
 MASK = b"*"
 """Stands for each character of a server's key in what a caller is told: lengths stay as they were declared."""
+
+MAX_CHUNK_BYTES = 8 * 1024
+"""Bytes of a stream that are taken at once. What is made of them, a few times as much, waits for a slow caller."""
 
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
@@ -71,8 +75,9 @@ class UpstreamResponse:
 
     Deadlines are times of the loop's clock. first_deadline: of the first chunk; between: seconds from chunk to chunk;
     last_deadline: of the whole. forwarded: what it answers, where that was forwarded. retry_reasons: why Cohere was
-    called more than once. secret: the server's key, if that was used, which no caller may read. repeats_key: the body
-    is a compressed error that contains it. on_close: called once, with the response.
+    called more than once. memory: where a body that is read whole is counted. secret: the server's key, if that was
+    used, which no caller may read. repeats_key: the body is a compressed error that contains it. on_close: called once,
+    with the response.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class UpstreamResponse:
         self.on_close: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
         self.secret = b""
+        self.memory = UNLIMITED
         self.repeats_key = False
         self.retry_reasons: Sequence[str] = ()
 
@@ -123,7 +129,10 @@ class UpstreamResponse:
             raise UpstreamError(failure("cut", "Cohere's answer ended before it began"), cause="cut")
 
     async def read_chunk(self) -> bytes:
-        """Returns what has arrived of the body; empty at the end. Raises UpstreamError when it breaks or stalls."""
+        """Returns what has arrived of the body, MAX_CHUNK_BYTES at most; empty at the end.
+
+        Raises UpstreamError when it breaks or stalls.
+        """
         if self._next_chunk is not None:
             chunk, self._next_chunk = self._next_chunk, None
             return chunk
@@ -133,7 +142,7 @@ class UpstreamResponse:
             return b""
         content = self._response.content
         try:
-            if chunk := content.read_nowait():
+            if chunk := content.read_nowait(MAX_CHUNK_BYTES):
                 self._first_deadline = 0.0
                 return self.masked(chunk)
             loop = asyncio.get_running_loop()
@@ -141,7 +150,7 @@ class UpstreamResponse:
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
             if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(self._deadline)
-            chunk = await content.readany()
+            chunk = await content.read(MAX_CHUNK_BYTES)
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
             return self.masked(chunk)
@@ -174,7 +183,10 @@ class UpstreamResponse:
         self._timer = asyncio.get_running_loop().call_at(when, self._on_timer)
 
     async def read_body(self) -> bytes:
-        """Returns the body, as often as it is called; `read_chunk` then returns it once more. Raises UpstreamError."""
+        """Returns the body, as often as it is called; `read_chunk` then returns it once more. Raises UpstreamError.
+
+        Raises CallerError where it takes more memory than there is for this caller.
+        """
         if self._body is None:
             content = self._response.content
             if content.is_eof() and self._next_chunk is None:
@@ -187,11 +199,17 @@ class UpstreamResponse:
         return self._body
 
     async def _collect(self, chunks: list[bytes], limit: int) -> None:
-        while chunk := await self.read_chunk():
-            chunks.append(chunk)
-            limit -= len(chunk)
-            if limit < 0:
-                raise UpstreamError(failure("cut", "Cohere's answer is too large"))
+        gathering = Gathering(self.memory, answer=True)
+        try:
+            while chunk := await self.read_chunk():
+                chunks.append(chunk)
+                gathering.add(len(chunk))
+                limit -= len(chunk)
+                if limit < 0:
+                    raise UpstreamError(failure("cut", "Cohere's answer is too large"))
+        except BaseException:
+            gathering.discard()
+            raise
 
     async def error_body(self) -> bytes:
         """Returns the body of a response that is not a success, uncompressed; empty if it breaks off, as the status has

@@ -17,12 +17,15 @@ from yarl import URL
 from gateway import __version__
 from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
-from gateway.upstream.connector import Connector
+from gateway.upstream.connector import Connector, limit_reads
 from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, connection_error
 
 USER_AGENT = f"cohere-gateway/{__version__}"
-READ_BUFFER = 256 * 1024
-"""Bytes of a response that wait in memory for a slow caller before reading from Cohere pauses (twice this)."""
+STREAM_BUFFER = 8 * 1024
+"""Reading a stream pauses when more than twice this waits in memory, and begins again when less than this does."""
+
+WHOLE_BUFFER = 256 * 1024
+"""The same for whole answers."""
 
 LARGE_BODY = 1024 * 1024
 """Bytes above which a request's body is given to aiohttp as a file, which it writes piece by piece."""
@@ -56,7 +59,6 @@ class UpstreamSession:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT, **self._headers},
-            read_bufsize=READ_BUFFER,
             proxy=_proxy(self._base_url),
         )
 
@@ -84,10 +86,16 @@ class UpstreamSession:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.request(
-                    method, self._base_url + path, data=_payload(body), headers=headers, allow_redirects=False
+                    method,
+                    self._base_url + path,
+                    data=_payload(body),
+                    headers=headers,
+                    allow_redirects=False,
+                    read_bufsize=STREAM_BUFFER if streamed else WHOLE_BUFFER,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise connection_error(error) from error
+        limit_reads(response, streamed)
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
     async def forward(self, request: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
@@ -123,6 +131,7 @@ class UpstreamSession:
                     skip_auto_headers=SKIPPED_HEADERS,
                     allow_redirects=False,
                     auto_decompress=False,
+                    read_bufsize=STREAM_BUFFER,
                 )
                 if sending is not None:
                     sending.has_response = True
@@ -134,6 +143,7 @@ class UpstreamSession:
             # An upgrade that nobody has asked for: what follows it is not HTTP.
             response.close()
             raise UpstreamError(failure("cut", "Cohere switched protocols without a request to do so"))
+        limit_reads(response, streamed=True)
         deadline = clock.when() or loop.time() + self._timeouts.first_event
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
 

@@ -139,6 +139,8 @@ BEYOND: Mapping[str, str] = {
     "offload.min_bytes": "the request is read in a thread",
     "offload.queue_size": "503 `too_many_calls`",
     "offload.queue_share": "503 `too_many_calls`",
+    "memory.max_bytes": "503 `too_many_bytes`",
+    "memory.caller_share": "429 `too_many_bytes`; 413 or 502 for one request or answer alone",
     "pool.queue_timeout": "429 `rate_limit_exceeded`",
     "retries.count": "the last failure is passed on",
     "retries.budget": "the last failure is passed on",
