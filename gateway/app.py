@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from gateway.auth.authenticator import Authenticator, Mode, mode_of, server_keys
+from gateway.auth.authenticator import Authenticator, server_keys
 from gateway.auth.directory import KeyDirectory
+from gateway.auth.modes import Mode, mode_of
 from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
@@ -25,7 +26,6 @@ from gateway.endpoints.websocket import WebSocketEndpoint
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
-from gateway.limits.start import create_limiter
 from gateway.management.operations import OPERATIONS
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
@@ -78,9 +78,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
-    limiter = create_limiter(settings, directory, metrics, log)
-    lifecycle = Lifecycle(metrics, log, memory)
-    admission = AdmissionController(metrics, accepted_keys, directory, limiter)
+    lifecycle, admission = Lifecycle(metrics, log, memory), AdmissionController(metrics, accepted_keys, directory)
     policy = settings.policy
     services = Services(
         settings,
@@ -97,7 +95,6 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         accepted_keys,
         directory,
         authenticator,
-        limiter,
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()
@@ -123,19 +120,17 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await background.stop()
         await maintenance.stop()
         await directory.stop()
-        await limiter.counters.stop()
         await upstream.stop()
         await state.stop()
         await cache.stop()
         offload.stop()
         log.flush()
 
-    reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded]
     router = Router(
         routes=[
             *_routes(services, background),
             Route("/health/live", Liveness(), methods=["GET"]),
-            Route("/health/ready", Readiness(lambda: serving, workers, reasons), methods=["GET"]),
+            Route("/health/ready", Readiness(lambda: serving, workers, [lambda: directory.degraded]), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
             Route(openapi.PATH, Description(), methods=["GET"]),
         ],

@@ -65,7 +65,14 @@ def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_commands() -> None:
-    assert [name.partition(" ")[2] for name in COMMANDS] == ["", "serve", "emulator", "translate", "db", "db upgrade"]
+    changes = ["create", "list", "show", "update", "block", "unblock", "delete"]
+    assert [name.partition(" ")[2] for name in COMMANDS] == [
+        *("", "serve", "emulator", "translate"),
+        *("keys", *(f"keys {word}" for word in (*changes[:4], "rotate", *changes[4:], "import"))),
+        *("teams", *(f"teams {word}" for word in changes)),
+        *("end-users", *(f"end-users {word}" for word in changes)),
+        *("db", "db upgrade"),
+    ]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

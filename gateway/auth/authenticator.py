@@ -1,33 +1,20 @@
 """Authentication: who is calling, decided before any route from the request's headers.
 
-Four modes, chosen once at start (the README explains them under "Who may call"):
-    demo                 anybody; the embedded emulator answers
-    virtual keys         a key issued here, or the master key; the server's Cohere key goes upstream, or the embedded
-                         emulator answers if `demo` is set as well
-    open                 anybody who reaches the address; the server's Cohere key goes upstream
-    bring your own key   the caller's bearer token IS the Cohere key
+The modes are in `modes.py`.
 """
 
 import hmac
 from collections.abc import Iterable
-from enum import Enum
 from functools import lru_cache
 
 from gateway.auth import credentials
 from gateway.auth.directory import KeyDirectory
+from gateway.auth.modes import Mode, mode_of
 from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
 from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
 from gateway.auth.virtual_keys import VirtualKey, digest_of
 from gateway.errors import CallerError, failure
-from gateway.settings.schema import SettingError, Settings
-
-
-class Mode(Enum):
-    DEMO = "demo"
-    VIRTUAL_KEYS = "virtual keys"
-    OPEN = "open"
-    OWN_KEY = "bring your own key"
-
+from gateway.settings.schema import Settings
 
 DEMO_KEY = "demo"
 """The Cohere key in demo mode: the emulator accepts any."""
@@ -37,26 +24,6 @@ _SCHEMES = ("bearer", "token")
 
 CACHED_PRINCIPALS = 1024
 """Callers who are recognised without making their principal again."""
-
-
-def mode_of(settings: Settings) -> Mode:
-    """Returns the mode that these settings ask for. Raises SettingError where they contradict each other."""
-    if settings.master_key:
-        if not settings.cohere_api_key and not settings.demo:
-            raise SettingError("master_key: virtual keys need the server's own COHERE_API_KEY as well")
-        return Mode.VIRTUAL_KEYS
-    if settings.demo:
-        return Mode.DEMO
-    if not settings.cohere_api_key:
-        return Mode.OWN_KEY
-    if not settings.loopback and not settings.allow_open:
-        raise SettingError(
-            f"host: {settings.host} would let anybody who reaches it spend your Cohere key; set GATEWAY_MASTER_KEY, "
-            "or pass --allow-open if that is meant"
-        )
-    if "*" in settings.cors_origins:
-        raise SettingError("cors_origins: '*' would let every web page spend your Cohere key in open mode")
-    return Mode.OPEN
 
 
 WRONG_KEY = failure("wrong_key", "The API key is not valid for this gateway")

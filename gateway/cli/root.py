@@ -14,6 +14,9 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("gateway.cli.serve:serve", "Serve the gateway."),
     "emulator": Entry("gateway.cli.emulator:emulator", "Serve the Cohere emulator alone."),
     "translate": Entry("gateway.cli.translate:translate", "Show the Cohere request for an OpenAI request."),
+    "keys": Entry("gateway.cli.keys:keys", "Make, show and change keys."),
+    "teams": Entry("gateway.cli.teams:teams", "Make, show and change teams."),
+    "end-users": Entry("gateway.cli.end_users:end_users", "Limit and block those for whom keys call."),
     "db": Entry("gateway.cli.database:database", "Maintain the database."),
 }
 

@@ -54,7 +54,7 @@ def serve(config: str | None, **command_line: Any) -> None:
 
 def _announce(settings: Any) -> None:
     """Prints what a newcomer needs: the address, the upstream, who may call, a command to try."""
-    from gateway.auth.authenticator import Mode, mode_of
+    from gateway.auth.modes import Mode, mode_of
 
     mode = mode_of(settings)
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.authenticator import Mode, mode_of
+from gateway.auth.modes import Mode, mode_of
 from gateway.errors import CallerError, failure
 from gateway.http import body
 from gateway.http.middleware import address_of

@@ -19,7 +19,7 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from gateway.auth.authenticator import Mode
+from gateway.auth.modes import Mode
 from gateway.errors import CallerError, failure
 from gateway.http.body import JSON_TYPES
 from gateway.settings.schema import Settings

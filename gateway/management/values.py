@@ -3,13 +3,14 @@
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.auth.permissions import PermissionsError
+from gateway.auth.permissions import check as check_permissions
 from gateway.auth.virtual_keys import PREFIX, BudgetWindow, ModelBudget
-from gateway.cohere_methods import METHODS
 from gateway.management import durations
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
@@ -191,34 +192,10 @@ def metadata(name: str, value: dict[str, Any], notes: Notes) -> dict[str, Any]:
     return value
 
 
-# --- permissions ----------------------------------------------------------------------------------------------
-
-PRESETS = ("none", "inference", "read-only", "all")
-LEVELS = ("off", "read", "full")
-Level: TypeAlias = Literal["off", "read", "full"]
-
-GROUPS = tuple(dict.fromkeys(method.group for method in METHODS))
-_READABLE = {method.group for method in METHODS if method.verb == "GET"}
-_READING = {method.name for method in METHODS if method.verb == "GET"}
-_NAMES = {method.name for method in METHODS}
-
-
 def permissions(name: str, value: Any, notes: Notes) -> str | dict[str, str]:
-    """Refuses a preset, a group, a method or a level that there is not, and names those that there are."""
-    if isinstance(value, str):
-        if value not in PRESETS:
-            raise InvalidField(name, f"'{value[:60]}' is not a preset: there are {', '.join(PRESETS)}")
-        return value
-    for subject, level in value.items():
-        param = f"{name}.{subject[:60]}"
-        if subject not in GROUPS and subject not in _NAMES:
-            raise InvalidField(
-                param,
-                f"'{subject[:60]}' is neither a group of methods nor a method: the groups are {', '.join(GROUPS)}; "
-                "methods are named as in Cohere's SDK, such as datasets.delete or v2.chat",
-            )
-        if level not in LEVELS:
-            raise InvalidField(param, f"'{level[:60]}' is not a level: there are {', '.join(LEVELS)}")
-        if level == "read" and subject not in _READABLE | _READING:
-            raise InvalidField(param, f"'{subject}' only computes and keeps nothing to read: it is off or full")
-    return dict(value)
+    """Refuses a preset, a group, a method or a level that there is not; the sentence names those that there are."""
+    try:
+        check_permissions(value)
+    except PermissionsError as error:
+        raise InvalidField(name, f"Invalid '{name}': {error}") from error
+    return value if isinstance(value, str) else dict(value)

@@ -4,7 +4,6 @@ from msgspec import Struct
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.directory import KeyDirectory
-from gateway.limits.limiter import Limiter
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.accepted_keys import AcceptedKeys
@@ -39,4 +38,3 @@ class Services(Struct):
     accepted_keys: AcceptedKeys
     directory: KeyDirectory
     authenticator: Authenticator
-    limiter: Limiter

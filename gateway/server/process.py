@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gateway.auth.authenticator import mode_of
+from gateway.auth.modes import mode_of
 from gateway.observability.access_log import Log
 from gateway.server.sockets import listen, raise_file_limit
 from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole

@@ -1,0 +1,285 @@
+"""What `keys`, `teams` and `end-users` have in common: options made of the tables of fields, and where they are run.
+
+A command runs an operation of `gateway/management/operations.py` on the database of the settings, or with `--url` over
+a gateway's API with the master key of the environment. Either way it is the same request and the same answer.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+import msgspec
+from msgspec import inspect
+
+from gateway.cli.command import CommandFailed, Decorated, config_option, json_option, read_settings
+from gateway.cli.tables import print_note
+from gateway.management.field_table import Field, FieldTable
+from gateway.management.fields import options_of
+
+MASTER_KEY = "GATEWAY_MASTER_KEY"
+DATABASE_SECONDS, HTTP_SECONDS = 30.0, 30.0
+NULL = "null"
+"""The text that clears a field."""
+
+
+# --- options --------------------------------------------------------------------------------------------------
+
+
+class _Cleared:
+    """The value of an option that clears its field; click takes None for an option that was left out."""
+
+
+CLEARED = _Cleared()
+
+
+class FieldValue(click.ParamType[Any]):
+    """The value of a field as a text: a number, a text, JSON where it has a structure, or `null`."""
+
+    def __init__(self, field: Field) -> None:
+        self.kind = _kind_of(field.type)
+        self.name = {"list": "a,b", "json": "json", "either": "name|json"}.get(self.kind, self.kind)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value == NULL:
+            return CLEARED
+        try:
+            match self.kind:
+                case "integer":
+                    return int(value)
+                case "number":
+                    return float(value)
+                case "json":
+                    return msgspec.json.decode(value)
+                case "either" if value.startswith("{"):
+                    return msgspec.json.decode(value)
+                case "yes|no":
+                    return click.BOOL.convert(value, param, context)
+        except (ValueError, msgspec.DecodeError):
+            expected = {"integer": "a whole number", "number": "a number"}.get(self.kind, "JSON")
+            self.fail(f"'{value[:60]}' is not {expected}", param)
+        return value
+
+
+def _kind_of(type_of_field: Any) -> str:
+    info = inspect.type_info(type_of_field)
+    while isinstance(info, inspect.Metadata):
+        info = info.type
+    match info:
+        case inspect.BoolType():
+            return "yes|no"
+        case inspect.IntType():
+            return "integer"
+        case inspect.FloatType():
+            return "number"
+        case inspect.ListType(item_type=inspect.StrType()):
+            return "list"
+        case inspect.UnionType():
+            return "either"
+        case inspect.StrType() | inspect.LiteralType():
+            return "text"
+    return "json"
+
+
+def field_options(table: FieldTable, *left_out: str) -> Callable[[Decorated], Decorated]:
+    """Adds an option for each field that a table honours, with dashes in its name."""
+
+    def add(command: Decorated) -> Decorated:
+        for field in reversed(options_of(table)):
+            if field.name not in left_out:
+                value = FieldValue(field)
+                help_text = field.why.replace("`", "'")
+                command = click.option(
+                    _option(field.name),
+                    field.name,
+                    type=value,
+                    multiple=value.kind == "list",
+                    help=f"{help_text[:1].upper()}{help_text[1:]}.",
+                )(command)
+        return command
+
+    return add
+
+
+def query_options(names: Mapping[str, str]) -> Callable[[Decorated], Decorated]:
+    """Adds an option for each parameter of a list. names: their help by name."""
+
+    def add(command: Decorated) -> Decorated:
+        for name, text in reversed(list(names.items())):
+            command = click.option(_option(name), name, help=text)(command)
+        return command
+
+    return add
+
+
+def where_options(command: Decorated) -> Decorated:
+    """Adds `--url`, `--config` and `--json`."""
+    url = click.option(
+        "--url", metavar="URL", help=f"A gateway's address: use its API and ${MASTER_KEY} instead of the database."
+    )
+    return url(config_option("The settings file, for its database_url.")(json_option(command)))
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def body_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the options that were given. A list may be given in several options, and by commas."""
+    body: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, tuple):
+            if value:
+                texts = [one for one in value if one is not CLEARED]
+                body[name] = [part for text in texts for part in text.split(",") if part] if texts else None
+        elif value is CLEARED:
+            body[name] = None
+        elif value is not None:
+            body[name] = value
+    return body
+
+
+def secret_of(text: str) -> str:
+    """Returns an argument; for `-` the first line of standard input, which no list of processes shows."""
+    return sys.stdin.readline().strip() if text == "-" else text
+
+
+# --- running --------------------------------------------------------------------------------------------------
+
+
+def run_operation(
+    name: str,
+    where: Mapping[str, Any],
+    body: Mapping[str, Any] | None = None,
+    query: Mapping[str, str | None] | None = None,
+) -> Any:
+    """Runs an operation and returns its answer; notes go to standard error. Raises CommandFailed.
+
+    where: the values of `where_options`.
+    """
+    values = {name: value for name, value in (query or {}).items() if value is not None}
+    document = None if body is None else msgspec.json.encode(body)
+    if where.get("url"):
+        return _run_remotely(name, str(where["url"]), document, values)
+    return _run_here(name, where.get("config"), document, values)
+
+
+def _run_here(name: str, config: str | None, document: bytes | None, query: Mapping[str, str]) -> Any:
+    import time
+
+    from gateway.management.operations import OPERATIONS
+    from gateway.management.request import ManagementRequest
+    from translators.core.notes import Notes
+
+    settings = read_settings(config)
+    if not settings.master_key:
+        print_note(f"keys are asked for where {MASTER_KEY} is set, and here it is not")
+    operation = next(row for row in OPERATIONS if row.name == name)
+    notes = Notes()
+    own = (settings.master_key, *settings.cohere_api_key)
+    request = ManagementRequest(
+        operator(), time.time(), notes, document or b"", query, reserved=lambda secret: secret in own
+    )
+    answer = run_transaction(settings.database_url, lambda: operation.plan(request))
+    for note in notes:
+        print_note(note.text)
+    return msgspec.to_builtins(answer)
+
+
+def operator() -> Any:
+    """Returns the operating system's user as an actor who may do everything."""
+    import getpass
+
+    from gateway.management.request import Actor
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user {os.getuid()}"
+    return Actor(f"{user} (command line)", "master")
+
+
+def run_transaction(database_url: str, plan: Callable[[], Any]) -> Any:
+    """Runs what a plan returns in one transaction. Raises CommandFailed for whatever is wrong."""
+    import asyncio
+
+    from gateway.errors import GatewayError
+    from gateway.store.database import Database
+    from gateway.store.errors import StoreUnavailable
+    from translators.core.errors import TranslationError
+
+    async def run() -> Any:
+        database = Database(database_url, DATABASE_SECONDS, 1)
+        try:
+            return await database.write(plan())
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(run())
+    except ValueError as error:
+        raise CommandFailed(f"database_url: {error}") from error
+    except StoreUnavailable as error:
+        raise CommandFailed(str(error), 1) from error
+    except (TranslationError, GatewayError) as error:
+        raise _failed(error.failure.status, error.failure.message) from error
+
+
+def _run_remotely(name: str, url: str, document: bytes | None, query: Mapping[str, str]) -> Any:
+    """Sends the request. A redirect is not followed: it would carry the master key to wherever it points."""
+    import http.client
+
+    from gateway.management.operations import OPERATIONS
+
+    master_key = os.environ.get(MASTER_KEY, "")
+    if not master_key:
+        raise CommandFailed(f"--url: the master key is read from the environment, and {MASTER_KEY} is not set")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise CommandFailed(f"--url: '{url}' is not an address such as http://127.0.0.1:8080")
+    operation = next(row for row in OPERATIONS if row.name == name)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    target = f"{parts.path.removesuffix('/').removesuffix('/v1')}{operation.paths[0]}" + (
+        f"?{urlencode(query)}" if query else ""
+    )
+    headers = {
+        "authorization": f"Bearer {master_key}",
+        "content-type": "application/json",
+        "accept": "application/json",
+    }
+    try:
+        connection = kind(parts.hostname, parts.port, timeout=HTTP_SECONDS)
+        try:
+            connection.request(operation.verb, target, document, headers)
+            response = connection.getresponse()
+            status, noted, content = response.status, response.getheader("x-gateway-notes"), response.read()
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise CommandFailed(f"{url} does not answer: {error}", 1) from error
+    if noted:
+        print_note(noted)
+    try:
+        answer = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        answer = None
+    if status != 200:
+        refusal = answer.get("error") if isinstance(answer, dict) else None
+        message = refusal.get("message") if isinstance(refusal, dict) else f"no gateway's answer, status {status}"
+        raise _failed(status, str(message))
+    return answer
+
+
+def _failed(status: int, message: str) -> CommandFailed:
+    """Returns the error of a command: wrong use where the fields are wrong, else a failure."""
+    return CommandFailed(message, 2 if status == 400 else 1)
+
+
+def require_yes(yes: bool, what: Iterable[str]) -> None:
+    """Raises CommandFailed for a deletion that was not confirmed."""
+    if not yes:
+        raise CommandFailed(f"nothing was deleted: to delete {', '.join(what)}, add --yes")

@@ -1,1 +1,0 @@
-"""Limits and budgets: what a request may take, decided before Cohere is called."""
