@@ -26,6 +26,7 @@ from gateway.endpoints.websocket import WebSocketEndpoint
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
+from gateway.limits.start import create_limiter
 from gateway.management.operations import OPERATIONS
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
@@ -78,7 +79,9 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
-    lifecycle, admission = Lifecycle(metrics, log, memory), AdmissionController(metrics, accepted_keys, directory)
+    limiter = create_limiter(settings, directory, metrics, log)
+    lifecycle = Lifecycle(metrics, log, memory)
+    admission = AdmissionController(metrics, accepted_keys, directory, limiter)
     policy = settings.policy
     services = Services(
         settings,
@@ -95,6 +98,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         accepted_keys,
         directory,
         authenticator,
+        limiter,
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()
@@ -120,17 +124,19 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await background.stop()
         await maintenance.stop()
         await directory.stop()
+        await limiter.counters.stop()
         await upstream.stop()
         await state.stop()
         await cache.stop()
         offload.stop()
         log.flush()
 
+    reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded]
     router = Router(
         routes=[
             *_routes(services, background),
             Route("/health/live", Liveness(), methods=["GET"]),
-            Route("/health/ready", Readiness(lambda: serving, workers, [lambda: directory.degraded]), methods=["GET"]),
+            Route("/health/ready", Readiness(lambda: serving, workers, reasons), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
             Route(openapi.PATH, Description(), methods=["GET"]),
         ],

@@ -147,6 +147,13 @@ ERRORS: Mapping[str, Meaning] = {
     "role_missing": Meaning(
         403, "permission_error", "role_not_allowed", "the caller may not manage this", Fault.POLICY_PERMISSION
     ),
+    "price_unknown": Meaning(
+        403,
+        "permission_error",
+        "price_unknown",
+        "a budget applies, and the price of the model is not known",
+        Fault.POLICY_BUDGET,
+    ),
     "foreign_origin": Meaning(
         403, "permission_error", "origin_not_allowed", "the origin is not in `cors_origins`", Fault.POLICY_ORIGIN
     ),
@@ -235,6 +242,20 @@ ERRORS: Mapping[str, Meaning] = {
         "every Cohere key is at its rate limit",
         Fault.PROVIDER_RATE_LIMIT,
     ),
+    "limit_reached": Meaning(
+        429,
+        _LIMIT,
+        "rate_limit_exceeded",
+        "a limit of the key, its team, the end user or the gateway is reached",
+        Fault.POLICY_RATE_LIMIT,
+    ),
+    "budget_spent": Meaning(
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        "a budget of one of them is spent; the message says until when",
+        Fault.POLICY_BUDGET,
+    ),
     "head_too_large": Meaning(
         431, _INVALID, "headers_too_large", "more than 32 KiB of headers, or more than 100", Fault.CALLER_REQUEST
     ),
@@ -249,6 +270,13 @@ ERRORS: Mapping[str, Meaning] = {
     ),
     "cut": Meaning(502, _SERVER, "upstream_cut", "Cohere's answer broke off", Fault.PROVIDER_UNAVAILABLE),
     "no_storage": Meaning(503, _SERVER, "storage_unavailable", "the database does not answer", Fault.GATEWAY_STORAGE),
+    "limits_unavailable": Meaning(
+        503,
+        _SERVER,
+        "limits_unavailable",
+        "limits cannot be checked, and `limits.on_failure` is `refuse`",
+        Fault.GATEWAY_STORAGE,
+    ),
     "background_full": Meaning(
         503, _SERVER, "too_many_in_background", "too many background responses are queued", Fault.GATEWAY_OVERLOAD
     ),

@@ -35,7 +35,7 @@ RELOADED = frozenset(
             "stream_keep_alive",
         ),
         "reasoning_events",
-        *("models", "retries", "pool", "breaker", "concurrency"),
+        *("models", "retries", "pool", "breaker", "concurrency", "global_limits", "budgets"),
     }
 )
 """Settings, or tables of them, that a running gateway takes over. The others need a restart."""
@@ -76,6 +76,7 @@ class RunningGateway:
         settings = replace(services.settings, **{name: getattr(new, name) for name in applied})
         try:
             authenticator = Authenticator(settings, services.directory)
+            services.limiter.configure(settings)
         except SettingError as error:
             self.refuse(error)
             return False

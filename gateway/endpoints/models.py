@@ -37,16 +37,15 @@ class ModelsEndpoint:
         context = context_of(services, record)
         notes = Notes(context.strict)
         async with DisconnectWatcher(receive) as watcher:
-            model_list = await services.catalog.list_models(record.principal)
-            if model_list.stale_note:
-                notes.inform("list", model_list.stale_note)
-            name = scope["path_params"].get("name", "")
-            access = record.principal.access
-            pages = only_models(model_list.pages, partial(may_use, access)) if access.models else model_list.pages
-            response = operation.respond(pages, name, filters, context, notes)
-            await send_json(send, response, notes, watcher)
-        record.set_notes(notes)
-        services.metrics.note(operation.name, notes)
+            with await services.admission.admit_lookup(record, self._method, notes):
+                model_list = await services.catalog.list_models(record.principal)
+                if model_list.stale_note:
+                    notes.inform("list", model_list.stale_note)
+                name = scope["path_params"].get("name", "")
+                access = record.principal.access
+                pages = only_models(model_list.pages, partial(may_use, access)) if access.models else model_list.pages
+                response = operation.respond(pages, name, filters, context, notes)
+                await send_json(send, response, notes, watcher)
 
     async def _filters(self, scope: Scope, receive: Receive, record: RequestRecord) -> list[bytes]:
         """Returns the filters of the list in the body and in the query, as JSON objects of which the later wins."""

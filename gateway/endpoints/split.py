@@ -50,7 +50,7 @@ class SplitEndpoint:
                 record.cache = MISS if request.bodies else CACHE_HIT
             with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
                 request, bodies, response = await self._respond(request, admission)
-            record.add_usage(response.usage)
+                record.add_usage(response.usage)
             await send_json(send, response.body, request.notes, watcher)
             if lookup is not None and bodies:
                 pieces = [(alone[index], piece) for index, piece in request.cache_entries(bodies)]

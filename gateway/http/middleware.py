@@ -89,6 +89,7 @@ class GatewayMiddleware:
                     (b"x-request-id", record.request_id.encode()),
                     *([(b"x-cohere-trace-id", record.trace_id.encode("latin-1"))] if record.trace_id else ()),
                     *([(b"x-gateway-cache", record.cache.encode())] if record.cache else ()),
+                    *record.rate_limit_headers,
                     *extra_headers,
                 ]
             else:

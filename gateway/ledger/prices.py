@@ -118,7 +118,7 @@ def _expected_units(known: Mapping[str, int], model: str, method: Method, worklo
     images = workload.images
     match method.group:
         case "chat":
-            output = workload.max_tokens if workload.max_tokens is not None else _usual_answer(model) * workload.calls
+            output = workload.max_tokens if workload.max_tokens is not None else usual_answer(model) * workload.calls
             return {"input_tokens": prompt + images * IMAGE_TOKENS, "output_tokens": output}
         case "embed":
             by_token = "image_tokens" in known or "images" not in known
@@ -135,6 +135,6 @@ def _expected_units(known: Mapping[str, int], model: str, method: Method, worklo
     return {}  # a recording's length is not known before
 
 
-def _usual_answer(model: str) -> int:
+def usual_answer(model: str) -> int:
     row = CAPABILITIES.get(model)
     return USUAL_REASONED_ANSWER if row is None or row.reasoning else USUAL_ANSWER

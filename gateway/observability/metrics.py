@@ -130,6 +130,17 @@ class Metrics:
         self.held_bytes = gauge(
             "livesum", "gateway_held_bytes", "Bytes of request bodies and of Cohere's whole answers in memory"
         )
+        self.limit_refusals = counter(
+            "gateway_limit_refusals_total",
+            "Limits that refused a request, by whose they are and what they count",
+            "subject",
+            "unit",
+        )
+        self.limits_degraded = gauge(
+            "livemax",
+            "gateway_limits_degraded",
+            "1 while the shared counters of limits are away and each process holds requests to its share",
+        )
         self.workers = gauge("livesum", "gateway_workers", "Worker processes that run")
         self.worker_restarts = counter(
             "gateway_worker_restarts_total",

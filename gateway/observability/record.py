@@ -5,7 +5,7 @@ made of it when the request ends (`lifecycle.py`). No credential is reachable fr
 left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -63,6 +63,8 @@ class RequestRecord(Struct):
     attempts       the calls to Cohere, in the order in which they began
     notes          the sentences of the notes on the request
     reason         why policy refused the request, in a sentence of ours
+    counted        it is counted among the requests of its limits; further calls to Cohere for it are not
+    rate_limit_headers  of the response: the tightest limits of its caller
     estimated      some of the tokens were counted here, since Cohere never reported them
     fault          whose fault it is that the request failed, None where it did not
     """
@@ -107,6 +109,8 @@ class RequestRecord(Struct):
     reason: str = ""
     bytes_received: int = 0
     bytes_sent: int = 0
+    counted: bool = False
+    rate_limit_headers: Sequence[tuple[bytes, bytes]] = ()
 
     @property
     def strict(self) -> bool:

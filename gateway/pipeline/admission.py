@@ -14,6 +14,7 @@ from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import CallerError, failure
+from gateway.limits.limiter import LimitedRequest, Limiter
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.accepted_keys import AcceptedKeys
@@ -27,8 +28,11 @@ END_USER_BLOCKED = failure("end_user_blocked", "The end user whom this request n
 class AdmissionController:
     """Decides which requests may call Cohere."""
 
-    def __init__(self, metrics: Metrics, accepted_keys: AcceptedKeys, directory: KeyDirectory) -> None:
+    def __init__(
+        self, metrics: Metrics, accepted_keys: AcceptedKeys, directory: KeyDirectory, limiter: Limiter
+    ) -> None:
         self._metrics, self._accepted_keys, self._directory = metrics, accepted_keys, directory
+        self._limiter = limiter
 
     def permit(self, record: RequestRecord, method: Method) -> None:
         """Makes sure that the caller may call this method of Cohere's, before anything of the body is read.
@@ -46,14 +50,30 @@ class AdmissionController:
     async def admit(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
         """Lets a request in that calls this method of Cohere's; `notes` are those of its translation.
 
-        Raises CallerError for one that may not.
+        What it may take of its limits and budgets is reserved until the admission is left. Raises CallerError for one
+        that may not come in.
         """
         record.model = workload.model
         self.permit(record, method)
         self.permit_model(record, method, workload.model)
         self._permit_end_user(record, workload.end_user)
         record.requested_model = workload.requested_model or record.requested_model
-        return Admission(self, self._metrics, self._accepted_keys, record, notes)
+        return await self._reserve(record, method, workload, notes)
+
+    async def admit_lookup(self, record: RequestRecord, method: Method, notes: Notes) -> "Admission":
+        """Lets a request in that is answered from the list of models, and whose caller has been permitted.
+
+        Raises CallerError past a limit.
+        """
+        return await self._reserve(record, method, Workload(""), notes)
+
+    async def _reserve(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
+        try:
+            limited = await self._limiter.reserve(record, method, workload)
+        except CallerError as error:
+            record.reason = error.failure.message
+            raise
+        return Admission(self, self._metrics, self._accepted_keys, record, notes, self._limiter, limited)
 
     def _permit_end_user(self, record: RequestRecord, name: str) -> None:
         end_user = self._directory.end_users.get(name) if name else None
@@ -78,7 +98,7 @@ class Admission:
     notes: of the translation that was answered, for the caller and the metrics.
     """
 
-    __slots__ = ("_accepted_keys", "_controller", "_metrics", "notes", "record")
+    __slots__ = ("_accepted_keys", "_controller", "_limited", "_limiter", "_metrics", "notes", "record")
 
     def __init__(
         self,
@@ -87,9 +107,12 @@ class Admission:
         accepted_keys: AcceptedKeys,
         record: RequestRecord,
         notes: Notes,
+        limiter: Limiter,
+        limited: LimitedRequest | None,
     ) -> None:
         self._controller = controller
         self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
+        self._limiter, self._limited = limiter, limited
 
     @property
     def principal(self) -> Principal:
@@ -105,6 +128,9 @@ class Admission:
         record = self.record
         if record.cache != CACHE_HIT:
             record.upstream_ended = time.monotonic()
+        if self._limited is not None:
+            failed = error is not None or bool(record.error) or record.status >= 400
+            self._limiter.settle(self._limited, record, failed)
         if len(self.notes):
             record.set_notes(self.notes)
             self._metrics.note(record.operation, self.notes)
@@ -116,6 +142,7 @@ class Admission:
         """
         self._controller.permit(self.record, method)
         self._controller.permit_model(self.record, method, workload.model)
+        self._limited = await self._limiter.extend(self._limited, self.record, method, workload)
 
     def see(self, response: UpstreamResponse) -> None:
         """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""

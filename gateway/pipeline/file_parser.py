@@ -41,7 +41,7 @@ class FileParser:
         texts = {uri: self._texts[key] for uri, key in keys.items() if key in self._texts}
         missing = [uri for uri in uris if uri not in texts]
         if missing:
-            await admission.extend(self._method, Workload(model))
+            await admission.extend(self._method, Workload(model, calls=len(missing)))
             parsed = await gather_or_first_error([self._parse(admission, model, uri) for uri in missing])
             texts.update(zip(missing, parsed, strict=True))
         for uri, text in texts.items():

@@ -15,6 +15,8 @@ from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import AnswerRefused, CallerError, UpstreamError
 from gateway.http import path_aliases
+from gateway.limits.limiter import BudgetSpent
+from gateway.limits.plan import cheaper_model
 from gateway.memory_budget import Gathering
 from gateway.observability.lifecycle import new_id
 from gateway.observability.record import RequestRecord
@@ -109,10 +111,9 @@ class RequestHandler(Responder):
         refusal says which; by the same call once more; by a call to another model. Raises GatewayError or
         TranslationError when none of these is left.
         """
-        record, commit_after = self.record, self.services.settings.stream_commit_after
-        with await self.services.admission.admit(
-            record, self.method, translation.workload, translation.notes
-        ) as admission:
+        commit_after = self.services.settings.stream_commit_after
+        translation, admitted = await self._admit(translation)
+        with admitted as admission:
             if commit_after and translation.streamed and (translation.buffered or translation.unparsed_files):
                 sink.commit_after(commit_after, translation)
             try:
@@ -161,6 +162,23 @@ class RequestHandler(Responder):
         complete = await self._translate()
         self._look_up_cache(complete)
         return complete
+
+    async def _admit(self, translation: Translation) -> tuple[Translation, Admission]:
+        """Returns the admission, and the translation that was let in: of a cheaper model where a budget is spent."""
+        controller, record, policy = self.services.admission, self.record, self.services.policy
+        while True:
+            try:
+                return translation, await controller.admit(record, self.method, translation.workload, translation.notes)
+            except BudgetSpent:
+                self._failed_models.append(translation.model)
+                model = cheaper_model(record.principal, self._failed_models, policy)
+                if model is None:
+                    raise
+                record.reason = ""
+                translation = await self._translate(self._model_overrides(model))
+                self._look_up_cache(translation)
+                spent = self._failed_models[-1]
+                translation.notes.inform("limits", f"{model} in place of {spent}, whose budget is spent")
 
     async def _end_in_band(self, translation: Translation, failure: Failure, sink: ResponseSink) -> None:
         """Ends a stream whose head was sent before it failed."""

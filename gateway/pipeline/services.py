@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.directory import KeyDirectory
+from gateway.limits.limiter import Limiter
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.accepted_keys import AcceptedKeys
@@ -38,3 +39,4 @@ class Services(Struct):
     accepted_keys: AcceptedKeys
     directory: KeyDirectory
     authenticator: Authenticator
+    limiter: Limiter

@@ -29,7 +29,7 @@ def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Descr
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.StructType)
     for field in info.fields:
-        path = f"{prefix}{field.name}"
+        path = f"{prefix}{field.encode_name}"
         if isinstance(field.type, msgspec.inspect.StructType):
             yield from described(field.type.cls, f"{path}.")
             continue
@@ -54,4 +54,4 @@ def variable(path: str) -> str:
 
 
 def _written(default: Any) -> str:
-    return "" if default in ("", [], {}) else msgspec.json.encode(default).decode().strip('"')
+    return "" if default in ("", [], {}, None) else msgspec.json.encode(default).decode().strip('"')

@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from translators.core.contracts import Policy, UsageBase
@@ -211,6 +212,38 @@ class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     date: str | None = None
 
 
+class GlobalLimits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of all requests together, over all gateways that share their counters."""
+
+    rpm_limit: Annotated[Annotated[int, Meta(ge=0)] | None, _about("requests a minute")] = None
+    tpm_limit: Annotated[Annotated[int, Meta(ge=0)] | None, _about("tokens a minute, prompts and answers")] = None
+    max_parallel_requests: Annotated[Annotated[int, Meta(ge=0)] | None, _about("requests at the same time")] = None
+    max_budget: Annotated[
+        Annotated[float, Meta(ge=0)] | None, _about("dollars that may be spent in each `budget_duration`")
+    ] = None
+    budget_duration: Annotated[
+        str, _about("when that budget begins anew: `1h`, `1d`, `7d`, `1mo` and the like, in UTC; empty for never")
+    ] = ""
+
+
+class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    on_failure: Annotated[
+        Literal["local", "refuse"],
+        _about(
+            "what happens while Redis or the database that counts is away: each process holds requests to its share of "
+            "the limits, or none is let through"
+        ),
+    ] = "local"
+    timeout: Annotated[float, _about("seconds that a request may wait for Redis to count it"), SECONDS] = 0.05
+
+
+class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    unknown_price: Annotated[
+        Literal["refuse", "allow"],
+        _about("what becomes of requests under a budget whose price is not known: refused, or counted as free"),
+    ] = "refuse"
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -327,6 +360,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     files: FileSettings = FileSettings()
     metrics: MetricsSettings = MetricsSettings()
     cache: CacheSettings = CacheSettings()
+    # `global` in the file: a word that Python keeps for itself.
+    global_limits: GlobalLimits = msgspec.field(default=GlobalLimits(), name="global")
+    limits: LimitSettings = LimitSettings()
+    budgets: BudgetSettings = BudgetSettings()
 
     @property
     def loopback(self) -> bool:

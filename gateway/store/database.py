@@ -13,7 +13,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -44,6 +44,9 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
 )
+
+_FAST_PRAGMAS = (*_PRAGMAS, "PRAGMA synchronous=NORMAL")
+"""A commit is safe when this process dies, and reaches the disk a little later."""
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
@@ -84,14 +87,14 @@ class Address(Struct, frozen=True):
         status = os.stat(self.path)
         return status.st_dev, status.st_ino
 
-    def executor(self, timeout: float, pool_size: int) -> "Executor":
-        """An executor that has not connected yet. timeout: seconds."""
+    def executor(self, timeout: float, pool_size: int, durable: bool = True) -> "Executor":
+        """An executor that has not connected yet. timeout: seconds. durable: as for Database."""
         bounds: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
         if self.path is not None:
             # isolation_level None: the driver begins no transactions of its own; _begin does.
             connect: dict[str, Any] = {"timeout": timeout * BUSY_SHARE, "isolation_level": None}
             engine = create_engine(self.url, connect_args=connect, hide_parameters=True, **bounds)
-            event.listen(engine, "connect", _apply_pragmas)
+            event.listen(engine, "connect", _apply_pragmas if durable else _apply_fast_pragmas)
             event.listen(engine, "begin", _begin)
             return SqliteExecutor(engine, pool_size)
         # asyncpg reads the URL itself: it knows sslmode and the rest of libpq's words, which SQLAlchemy does not.
@@ -102,18 +105,22 @@ class Address(Struct, frozen=True):
         }
         return PostgresExecutor(
             create_async_engine(
-                "postgresql+asyncpg://", connect_args=connect, hide_parameters=True, pool_pre_ping=True, **bounds
+                "postgresql+asyncpg://", connect_args=connect, hide_parameters=True, pool_pre_ping=durable, **bounds
             )
         )
 
 
-def _apply_pragmas(connection: Any, record: object) -> None:
+def _apply_pragmas(connection: Any, record: object, pragmas: Sequence[str] = _PRAGMAS) -> None:
     try:
-        for pragma in _PRAGMAS:
+        for pragma in pragmas:
             connection.execute(pragma)
     except BaseException:
         connection.close()  # the pool drops it without closing it
         raise
+
+
+def _apply_fast_pragmas(connection: Any, record: object) -> None:
+    _apply_pragmas(connection, record, _FAST_PRAGMAS)
 
 
 def _begin(connection: Connection) -> None:
@@ -240,12 +247,16 @@ def _driver_errors(address: Address) -> tuple[type[Exception], ...]:
 
 
 class Database:
-    """Runs work in transactions. Belongs to the event loop that it is first used in."""
+    """Runs work in transactions. Belongs to the event loop that it is first used in.
 
-    def __init__(self, url: str, timeout: float, pool_size: int) -> None:
+    durable: a commit is on the disk when it returns. For counters that is False: a commit then survives the process
+    and perhaps not the machine, and PostgreSQL's connections are not tested before each use, a round trip less.
+    """
+
+    def __init__(self, url: str, timeout: float, pool_size: int, durable: bool = True) -> None:
         self._address, self._timeout = Address.of(url), timeout
         self._url = url
-        self._executor = self._address.executor(timeout, pool_size)
+        self._executor = self._address.executor(timeout, pool_size, durable)
         # SQLite has one writer at a time, and the others poll for the lock. Inside this process they queue.
         self._write_lock = asyncio.Lock() if self._address.path is not None else contextlib.nullcontext()
         self._errors = _driver_errors(self._address)
@@ -255,6 +266,10 @@ class Database:
         self._identity: tuple[int, int] | None = None
         self._inspection: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self._address.path is None
 
     async def open(self) -> None:
         """Creates what is missing. Raises StoreUnavailable, after which every call tries again."""

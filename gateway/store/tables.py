@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     TypeDecorator,
@@ -212,11 +213,21 @@ PROBES = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
+# What limits and budgets have counted: an amount for each counter, kind and slot of time (`sql_counters.py`).
+COUNTER_SLOTS = Table(
+    "counter_slots",
+    METADATA,
+    Column("counter", Name, primary_key=True),
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("slot", BigInteger, primary_key=True, autoincrement=False),
+    Column("amount", BigInteger, nullable=False),
+)
+
 # Written by Alembic. Described here so that the version can be read without importing Alembic, which takes most of
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0005"
+HEAD = "0006"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

@@ -1,0 +1,1 @@
+"""Limits and budgets: what a request may take, decided before Cohere is called."""

@@ -1,0 +1,242 @@
+"""The limits and budgets of requests: what is reserved when one is admitted, what it took in the end, what it is told.
+
+`reserve` and `settle` are called by `gateway/pipeline/admission.py` and by nobody else.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.auth.virtual_keys import EndUser
+from gateway.cohere_methods import OTHER, Method
+from gateway.errors import CallerError, failure
+from gateway.ledger.prices import BILLED_GROUPS, Prices
+from gateway.limits import budgets
+from gateway.limits.plan import Limit, Limits, Plans
+from gateway.limits.process_counters import LimiterCounters
+from gateway.limits.windows import check_duration
+from gateway.observability.metrics import Metrics
+from gateway.observability.record import CACHE_HIT, RequestRecord
+from gateway.settings.schema import SettingError, Settings
+from gateway.store.counters import WINDOW, Counter, CounterState, CountersUnavailable, Reservation, Settlement
+from translators.core.contracts import Workload
+from translators.core.model_names import resolve
+
+JOB_GROUPS = frozenset({"embed_jobs", "batches", "finetuning"})
+"""Groups of methods that start what Cohere bills later. What is no method of the table may do so, too."""
+
+JOB_ESTIMATE = 1
+"""Nano-dollars for what starts a job. It costs something when it has run: not to be had when a budget is spent."""
+
+SOON = 1
+"""Seconds until a request may come again that only found others under way."""
+
+
+class BudgetSpent(CallerError):
+    """A budget has nothing left. model: for which alone it is, empty for all."""
+
+    def __init__(self, limit: Limit, state: CounterState) -> None:
+        super().__init__(replace(failure("budget_spent", _budget_sentence(limit, state)), should_retry=False))
+        self.limit = limit
+
+
+class LimitedRequest(Struct):
+    """An admitted request with what it has reserved. tokens, billed: what its record had before.
+
+    states: of the counters of its limits, when it was admitted.
+    further: what it has reserved for other calls of the same request.
+    """
+
+    limits: Sequence[Limit]
+    states: Sequence[CounterState]
+    reservation: Reservation
+    tokens: int
+    billed: Mapping[str, int | float]
+    further: list[Reservation] = []
+
+
+class Limiter:
+    """Holds requests to their limits. end_user: returns the record of an end user, if there is one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        counters: LimiterCounters,
+        prices: Prices,
+        end_user: Callable[[str], EndUser | None],
+        metrics: Metrics,
+        on_spent: Callable[[Limit, int, int], None] = lambda limit, before, after: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """on_spent: is called with a budget and what was spent of it before and after a request. now: Unix seconds."""
+        self.counters, self._prices, self._end_user, self._metrics = counters, prices, end_user, metrics
+        self._on_spent = on_spent
+        self._allow_unknown = False
+        self._plans = Plans(settings.global_limits, lambda name: name, now)
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Takes over other settings. Raises SettingError for a duration that is none."""
+        if settings.global_limits.budget_duration:
+            try:
+                check_duration(settings.global_limits.budget_duration)
+            except ValueError as error:
+                raise SettingError(f"global.budget_duration: {error}") from error
+        policy = settings.policy
+        self._allow_unknown = settings.budgets.unknown_price == "allow"
+        self._plans.configure(settings.global_limits, lambda name: resolve(name, policy))
+
+    async def reserve(self, record: RequestRecord, method: Method, workload: Workload) -> LimitedRequest | None:
+        """Reserves what a request may take, and puts the headers about it into its record. None without any limit.
+
+        Raises CallerError: 429 past a limit, BudgetSpent past a budget, 403 where a budget meets an unknown price.
+        """
+        end_user = self._end_user(workload.end_user) if workload.end_user else None
+        plan = self._plans.plan(record.principal, end_user, workload.model)
+        applied = plan.of(is_free(method), record.counted)
+        if not applied.counters:
+            return None
+        tokens, money = self._estimates(applied, record, method, workload)
+        try:
+            counters, decision, reservation = await self.counters.reserve(applied.counters, tokens, money)
+        except CountersUnavailable as error:
+            raise CallerError(failure("limits_unavailable", "The limits cannot be checked at present")) from error
+        if not record.counted:
+            record.rate_limit_headers = headers(counters, decision.states)
+        if reservation is None:
+            raise self._refusal(applied.limits, counters, decision.states, tokens, money)
+        record.counted = True
+        before = record.prompt_tokens + record.completion_tokens
+        return LimitedRequest(applied.limits, decision.states, reservation, before, record.billed)
+
+    async def extend(
+        self, limited: LimitedRequest | None, record: RequestRecord, method: Method, workload: Workload
+    ) -> LimitedRequest | None:
+        """Reserves what a further call for an admitted request may take; both are settled together.
+
+        Raises CallerError as `reserve`.
+        """
+        further = await self.reserve(record, method, workload)
+        if limited is None or further is None:
+            return limited or further
+        limited.further.append(further.reservation)
+        return limited
+
+    def settle(self, limited: LimitedRequest, record: RequestRecord, failed: bool) -> None:
+        """Replaces what a request had reserved by what it took."""
+        reservation = limited.reservation
+        for further in limited.further:
+            self.counters.settle(Settlement(further, 0, 0))
+        tokens, money = 0, 0
+        if record.cache != CACHE_HIT:
+            tokens = record.prompt_tokens + record.completion_tokens - limited.tokens
+            billed = budgets.difference(limited.billed, record.billed)
+            if billed:
+                cost = self._prices.cost_of(record.model, billed)
+                money = reservation.money if cost is None else cost
+            elif not failed:
+                # Cohere did its work and its count was not seen: what was expected is the best that is known.
+                tokens, money = tokens or reservation.tokens, reservation.money
+            elif tokens:
+                money = self._prices.cost_of(record.model, {"output_tokens": tokens}) or 0
+        self.counters.settle(Settlement(reservation, tokens, money))
+
+    def _estimates(self, applied: Limits, record: RequestRecord, method: Method, workload: Workload) -> tuple[int, int]:
+        if record.cache == CACHE_HIT:
+            return 0, 0
+        tokens = budgets.estimated_tokens(method, workload)
+        if not applied.has_budget:
+            return tokens, 0
+        if method.group not in BILLED_GROUPS:
+            return tokens, JOB_ESTIMATE
+        money = self._prices.estimate(workload.model, method, workload)
+        if money is None and not self._allow_unknown:
+            model = f"'{workload.model}'" if workload.model else "the model"
+            message = f"There is a budget, and the price of {model} is not known: set it in the setting 'prices'"
+            raise CallerError(failure("price_unknown", message))
+        return tokens, money or 0
+
+    def _refusal(
+        self,
+        limits: Sequence[Limit],
+        counters: Sequence[Counter],
+        states: Sequence[CounterState],
+        tokens: int,
+        money: int,
+    ) -> CallerError:
+        """Returns why a request is refused: by the limit that holds longest."""
+        refusing = [
+            (limit, counter, state)
+            for limit, counter, state in zip(limits, counters, states, strict=True)
+            if not counter.admits(state.spent, state.reserved, counter.amount(tokens, money))
+        ]
+        for limit, counter, _ in refusing:
+            self._metrics.limit_refusals.labels(limit.subject[0], counter.unit).inc()
+        for limit, counter, state in refusing:
+            if counter.unit == "money" and state.spent >= counter.limit:
+                return BudgetSpent(limit, state)
+        limit, counter, state = max(refusing, key=lambda one: _seconds_to_wait(one[1], one[2]))
+        message = _limit_sentence(limit, counter, state)
+        return CallerError(failure("limit_reached", message), str(_seconds_to_wait(counter, state)))
+
+
+def is_free(method: Method) -> bool:
+    """Tells whether a method costs nothing, neither now nor when what it starts has run."""
+    starts_job = method is OTHER or (method.group in JOB_GROUPS and "create" in method.name)
+    return method.group not in BILLED_GROUPS and not starts_job
+
+
+def headers(counters: Sequence[Counter], states: Sequence[CounterState]) -> list[tuple[bytes, bytes]]:
+    """Returns OpenAI's headers about the tightest limits on requests and on tokens."""
+    tightest: dict[str, tuple[int, Counter, CounterState]] = {}
+    for counter, state in zip(counters, states, strict=True):
+        if counter.unit in ("requests", "tokens"):
+            remaining = max(counter.limit - state.spent - state.reserved, 0)
+            if counter.unit not in tightest or remaining < tightest[counter.unit][0]:
+                tightest[counter.unit] = (remaining, counter, state)
+    result = []
+    for unit, (remaining, counter, state) in tightest.items():
+        name = unit.encode()
+        result += [
+            (b"x-ratelimit-limit-" + name, b"%d" % counter.limit),
+            (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
+            (b"x-ratelimit-reset-" + name, b"%ds" % math.ceil(state.wait)),
+        ]
+    return result
+
+
+def _seconds_to_wait(counter: Counter, state: CounterState) -> int:
+    """Returns whole seconds after which a request may come again, 1 or more."""
+    if counter.unit not in ("requests", "tokens") or state.spent < counter.limit:
+        return SOON
+    # The SDKs wait for a minute and no longer; after that they would come sooner than if they were told less.
+    return min(max(math.ceil(state.wait), SOON), WINDOW) if state.spent else WINDOW
+
+
+_UNITS = {"requests": "requests a minute", "tokens": "tokens a minute", "parallel": "requests at the same time"}
+
+
+def _limit_sentence(limit: Limit, counter: Counter, state: CounterState) -> str:
+    owner = limit.owner + (f" and model '{limit.model}'" if limit.model else "")
+    if counter.unit == "money":
+        return (
+            f"The budget of {owner} is reserved by requests under way: {budgets.dollars(state.reserved)} of the "
+            f"{budgets.dollars(counter.limit - state.spent)} that are left. Try again when some have ended."
+        )
+    limit_text = f"The limit of {owner} is {counter.limit} {_UNITS[counter.unit]}"
+    if counter.unit == "parallel" or state.spent < counter.limit:
+        under_way = f"{state.reserved} are taken by requests under way"
+        return f"{limit_text}, and {under_way}. Try again when some have ended."
+    return f"{limit_text}, and {state.spent} were taken. Try again in {_seconds_to_wait(counter, state)} s."
+
+
+def _budget_sentence(limit: Limit, state: CounterState) -> str:
+    owner = limit.owner + (f" for model '{limit.model}'" if limit.model else "")
+    counter = limit.counter
+    reset = f"It begins anew at {budgets.time_of(counter.until)}." if counter.until else "It does not begin anew."
+    return (
+        f"The budget of {owner} is spent: {budgets.dollars(state.spent)} of {budgets.dollars(counter.limit)}. {reset}"
+    )

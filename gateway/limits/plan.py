@@ -1,0 +1,210 @@
+"""Which limits a caller has: from the records of the key, its team and the end user, and from the settings.
+
+A plan is made once for a caller and a model, and used until a record changes or a window of a budget ends.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec import Struct
+
+from gateway.auth.principal import Principal
+from gateway.auth.virtual_keys import EndUser
+from gateway.auth.virtual_keys import Limits as LimitFields
+from gateway.limits.budgets import nano_dollars
+from gateway.limits.windows import window_at
+from gateway.settings.schema import GlobalLimits
+from gateway.store.counters import NO_LIMIT, Counter, Unit
+from translators.core.contracts import Policy
+from translators.core.model_names import resolve
+
+MAX_PLANS = 20_000
+"""Plans that are kept at once. With more callers than that they are made anew now and then."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._@+-]{1,80}\Z")
+
+
+class Limit(Struct, frozen=True):
+    """One limit that a request is held to.
+
+    owner: whose it is, for a sentence: `key 'research'`. model: the model that it is for alone, empty for all.
+    duration: of a budget, such as `1d`, empty for one without an end. soft: the amount from which an alert is due.
+    subject: kind and id of the owner, for alerts and metrics.
+    """
+
+    counter: Counter
+    owner: str
+    subject: tuple[str, str]
+    model: str = ""
+    duration: str = ""
+    soft: int = NO_LIMIT
+
+
+class Limits(Struct, frozen=True):
+    """Limits with their counters, in the same order, and whether budgets are among them."""
+
+    limits: Sequence[Limit]
+    counters: Sequence[Counter]
+    has_budget: bool
+
+    @staticmethod
+    def of(limits: Iterable[Limit]) -> "Limits":
+        limits = tuple(limits)
+        counters = tuple(limit.counter for limit in limits)
+        return Limits(limits, counters, any(counter.unit == "money" for counter in counters))
+
+
+class Plan(Struct, frozen=True):
+    """All limits of a caller for a model. until: Unix seconds at which the first window of its budgets ends.
+
+    free: for methods that cost nothing. further, further_free: for a further call of a request that is counted already
+    among the requests. records: what the plan was made of.
+    """
+
+    all: Limits
+    free: Limits
+    further: Limits
+    further_free: Limits
+    until: float
+    records: tuple[object, ...] = ()
+
+    def of(self, free: bool, further: bool) -> Limits:
+        """Returns the limits that one call is held to."""
+        if further:
+            return self.further_free if free else self.further
+        return self.free if free else self.all
+
+
+class Plans:
+    """The plans in use. resolve: returns Cohere's id of a model by any of its names."""
+
+    def __init__(self, settings: GlobalLimits, resolve: Callable[[str], str], now: Callable[[], float]) -> None:
+        self._now = now
+        self.configure(settings, resolve)
+
+    def configure(self, settings: GlobalLimits, resolve: Callable[[str], str]) -> None:
+        """Takes over other settings."""
+        self._settings, self._resolve = settings, resolve
+        self._plans: dict[tuple[str, str, str], Plan] = {}
+
+    def plan(self, principal: Principal, end_user: EndUser | None, model: str) -> Plan:
+        """Returns the plan for a request. model: Cohere's id."""
+        key, team = principal.key, principal.team
+        id = (
+            key.key_id if key is not None else "",
+            end_user.user_id if end_user is not None else "",
+            model if _has_models(key) or _has_models(team) or _has_models(end_user) else "",
+        )
+        plan = self._plans.get(id)
+        if plan is not None and self._now() < plan.until:
+            known_key, known_team, known_user = plan.records
+            if known_key is key and known_team is team and known_user is end_user:
+                return plan
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        plan = self._plans[id] = self._make(principal, end_user, model)
+        return plan
+
+    def _make(self, principal: Principal, end_user: EndUser | None, model: str) -> Plan:
+        key, team, now = principal.key, principal.team, self._now()
+        limits: list[Limit] = []
+        if key is not None:
+            limits += self._limits(("key", key.key_id), f"key '{key.key_alias or key.key_id}'", key, model, now)
+        if team is not None:
+            limits += self._limits(
+                ("team", team.team_id), f"team '{team.team_alias or team.team_id}'", team, model, now
+            )
+        if end_user is not None:
+            name = f"end user '{end_user.user_id}'"
+            limits += self._limits(("end_user", end_user.user_id), name, end_user, model, now)
+        settings = self._settings
+        limits += _limits(("gateway", ""), "this gateway", settings, now)
+        further = [limit for limit in limits if limit.counter.unit != "requests"]
+        return Plan(
+            Limits.of(limits),
+            Limits.of(limit for limit in limits if limit.counter.unit != "money"),
+            Limits.of(further),
+            Limits.of(limit for limit in further if limit.counter.unit != "money"),
+            min((limit.counter.until for limit in limits if limit.counter.until), default=math.inf),
+            (key, team, end_user),
+        )
+
+    def _limits(
+        self, subject: tuple[str, str], owner: str, record: LimitFields, model: str, now: float
+    ) -> Iterator[Limit]:
+        """Yields the limits of one record, those for the model included."""
+        yield from _limits(subject, owner, record, now)
+        prefix = f"{_prefix(subject)}:model:{_safe(model)}"
+        for unit, by_model in (("requests", record.model_rpm_limit), ("tokens", record.model_tpm_limit)):
+            for name, rate in (by_model or {}).items():
+                if self._resolve(name) == model:
+                    counter = Counter(f"{prefix}:{unit}", unit, rate)  # type: ignore[arg-type]
+                    yield Limit(counter, owner, subject, model)
+        for name, budget in (record.model_max_budget or {}).items():
+            if self._resolve(name) == model:
+                limit = nano_dollars(budget.budget_limit)
+                yield _budget(prefix, owner, subject, limit, budget.time_period, now, model=model)
+
+
+def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) -> str | None:
+    """Returns the next model that the key, or else its team, has as a fallback when a budget is spent.
+
+    spent: Cohere's ids of the models that were tried, the request's first.
+    """
+    for record in (principal.key, principal.team):
+        for name, others in ((record.budget_fallbacks if record is not None else None) or {}).items():
+            if resolve(name, policy) == spent[0]:
+                models = [resolve(other, policy) for other in others]
+                return next((model for model in models if model not in spent), None)
+    return None
+
+
+def _limits(subject: tuple[str, str], owner: str, record: LimitFields | GlobalLimits, now: float) -> Iterator[Limit]:
+    """Yields the limits for all models."""
+    prefix = _prefix(subject)
+    rates: tuple[tuple[Unit, int | None], ...] = (
+        ("requests", record.rpm_limit),
+        ("tokens", record.tpm_limit),
+        ("parallel", record.max_parallel_requests),
+    )
+    for unit, rate in rates:
+        if rate is not None:
+            yield Limit(Counter(f"{prefix}:{unit}", unit, rate), owner, subject)
+    soft = getattr(record, "soft_budget", None)
+    if record.max_budget is not None or soft is not None:
+        limit = nano_dollars(record.max_budget) if record.max_budget is not None else NO_LIMIT
+        soft_limit = nano_dollars(soft) if soft is not None else NO_LIMIT
+        yield _budget(prefix, owner, subject, limit, record.budget_duration or "", now, soft=soft_limit)
+    for window in getattr(record, "budget_limits", None) or ():
+        yield _budget(prefix, owner, subject, nano_dollars(window.max_budget), window.budget_duration, now)
+
+
+def _budget(
+    prefix: str,
+    owner: str,
+    subject: tuple[str, str],
+    limit: int,
+    duration: str,
+    now: float,
+    soft: int = NO_LIMIT,
+    model: str = "",
+) -> Limit:
+    window = window_at(duration, now)
+    counter = Counter(f"{prefix}:budget:{duration or 'total'}", "money", limit, window.start, window.end)
+    return Limit(counter, owner, subject, model, duration, soft)
+
+
+def _has_models(record: LimitFields | None) -> bool:
+    return record is not None and bool(record.model_rpm_limit or record.model_tpm_limit or record.model_max_budget)
+
+
+def _prefix(subject: tuple[str, str]) -> str:
+    kind, id = subject
+    return f"{kind}:{_safe(id)}" if id else kind
+
+
+def _safe(text: str) -> str:
+    """Returns a text as a part of a counter's id: a caller may have chosen it, and any database is to take it."""
+    return text if _PLAIN.match(text) else "sha256-" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

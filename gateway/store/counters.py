@@ -1,0 +1,139 @@
+"""What limits and budgets are counted in, and the protocol of those who count: one call to reserve, one to settle.
+
+A counter belongs to one limit of one subject. An amount is reserved when a request is admitted and settled when it has
+ended, so that requests under way at the same time see each other. The counters themselves are in memory
+(`memory_counters.py`), in a database (`sql_counters.py`) or in Redis (`redis_counters.py`); all of them follow the same
+algorithm.
+
+Time goes in slots of one second. What was spent in a slot counts for WINDOW further ones, so never less than 60 seconds
+and never more than 61: in no 60 seconds is there more than the limit. A reservation lapses after LEASE seconds unless
+it is renewed: its process has died.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+Unit = Literal["requests", "tokens", "parallel", "money"]
+"""What a counter counts. Money is in nano-dollars."""
+
+WINDOW = 60
+"""Slots of a second that follow the slot in which something was spent, and in which it still counts."""
+
+LEASE = 60
+"""Seconds after which a reservation lapses that nobody has renewed."""
+
+NO_LIMIT = 2**62
+"""The limit of a counter that only counts, as for a budget that is soft."""
+
+
+class Counter(Struct, frozen=True):
+    """One limit of one subject.
+
+    id: unique among all counters, such as `key:k-1:tokens`. limit: 0 or more; money in nano-dollars.
+    window: of money, the Unix second in which the budget's window began, 0 for all time. until: the Unix second in
+    which that window ends, 0 for never. Both are 0 for the other units, which count in the last minute.
+    """
+
+    id: str
+    unit: Unit
+    limit: int
+    window: int = 0
+    until: int = 0
+
+    def amount(self, tokens: int, money: int) -> int:
+        """Returns what a request with these estimates reserves here. More tokens than the limit reserve all of it."""
+        match self.unit:
+            case "tokens":
+                return min(tokens, self.limit)
+            case "money":
+                return money
+        return 1
+
+    def admits(self, spent: int, reserved: int, amount: int) -> bool:
+        """Tells whether an amount may be reserved.
+
+        It fits, or nothing else is under way and something is left: an estimate is not what will be spent.
+        """
+        return spent + reserved + amount <= self.limit or (reserved == 0 and spent < self.limit)
+
+
+class CounterState(Struct, frozen=True):
+    """A counter as a decision leaves it.
+
+    wait: seconds until something of it is free again; where nothing was left, until something is. Not for money, whose
+    window ends at `Counter.until`.
+    """
+
+    spent: int
+    reserved: int
+    wait: float = 0.0
+
+
+class Decision(Struct, frozen=True):
+    """Whether all counters admit a request; if one does not, nothing was reserved in any.
+
+    states: one for each counter, in order. lease: the slot in which the reservation lapses, 0 if it never does.
+    """
+
+    admitted: bool
+    states: Sequence[CounterState]
+    lease: int = 0
+
+
+class Reservation(Struct, eq=False):
+    """What an admitted request has reserved in each of these counters, until it is settled.
+
+    local: in the counters of this process alone.
+    """
+
+    counters: Sequence[Counter]
+    tokens: int
+    money: int
+    lease: int = 0
+    local: bool = False
+
+
+class Settlement(Struct, frozen=True):
+    """The end of a reservation: what was reserved is free again, and this much was spent."""
+
+    reservation: Reservation
+    tokens: int
+    money: int
+
+    def spent(self, counter: Counter) -> int:
+        """Returns what a counter counts as spent at the end. Requests were counted at the beginning."""
+        return {"tokens": self.tokens, "money": self.money}.get(counter.unit, 0)
+
+
+class Counters(Protocol):
+    """Those who count. Every method may raise CountersUnavailable."""
+
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+        """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Ends reservations. Money counts in the window in which it was reserved, also when that is over."""
+        ...
+
+    async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
+        """Lets reservations lapse so many seconds later; their `lease` is that from now on."""
+        ...
+
+    async def beat(self, process: str, seconds: int) -> int:
+        """Says that a process is alive for so many seconds. Returns how many are: 1 where there is but one."""
+        ...
+
+    async def reconnect(self) -> None:
+        """Is called when the counters were away and answer again: they may have lost something meanwhile."""
+        ...
+
+    async def stop(self) -> None:
+        """Frees connections."""
+        ...
+
+
+class CountersUnavailable(Exception):
+    """The counters cannot be reached, or did not answer in time; the text says why."""

@@ -1,0 +1,246 @@
+"""Counters in the database (`counters.Counters`), for all who share it: exact over processes and machines.
+
+A row is an amount of one kind in one slot of time. On SQLite the workers of a machine take turns in short transactions;
+on PostgreSQL one statement calls a function that was made with the table (`migrations/versions`). Budgets are kept
+here in the same rows when something faster does the counting (`load_budgets`, `add_budgets`), so that they survive it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, delete, func, or_, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.store.counters import (
+    LEASE,
+    WINDOW,
+    Counter,
+    CounterState,
+    CountersUnavailable,
+    Decision,
+    Reservation,
+    Settlement,
+)
+from gateway.store.database import Database
+from gateway.store.errors import StoreUnavailable
+from gateway.store.tables import COUNTER_SLOTS, database_time
+
+ROLLING, RESERVED, MONEY, PROCESS = 0, 1, 2, 3
+"""Kinds of rows. The slot is: the second in which it was spent; the one in which the reservation lapses; the beginning
+of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter."""
+
+OLD_BUDGETS = 400 * 86_400
+"""Seconds after which the windows of a budget that ended are deleted."""
+
+_ADD = (
+    "INSERT INTO counter_slots (counter, kind, slot, amount) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (counter, kind, slot) DO UPDATE SET amount = max(amount + excluded.amount, 0)"
+)
+_SUM = "SELECT coalesce(sum(amount), 0) FROM counter_slots WHERE counter = ? AND kind = ? AND slot BETWEEN ? AND ?"
+_SLOTS = "SELECT slot, amount FROM counter_slots WHERE counter = ? AND kind = 0 AND slot BETWEEN ? AND ? ORDER BY slot"
+_RELEASE = "UPDATE counter_slots SET amount = max(amount - ?, 0) WHERE counter = ? AND kind = 1 AND slot = ?"
+_RESERVE_ALL = text("SELECT CAST(reserve_counters(CAST(:items AS jsonb), :clock, :lease, :window) AS text)")
+_SETTLE_ALL = text("SELECT settle_counters(CAST(:items AS jsonb), :clock)")
+
+_CLOCK = select(database_time())
+
+_LAST_SLOT = 2**62
+
+
+class _Reply(Struct):
+    """What PostgreSQL's function returns."""
+
+    admitted: bool
+    states: list[tuple[int, int, float]]
+    lease: int
+
+
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class SqlCounters:
+    """Counters in a database.
+
+    clock: seconds, for SQLite's slots: one that all workers of the machine share and nobody sets. PostgreSQL has its
+    own unless `database_clock` is one, for tests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.monotonic,
+        database_clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._database, self._clock, self._database_clock = database, clock, database_clock
+
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+        if not self._database.is_postgresql:
+            now = self._clock()
+            decision: Decision = await self._run(lambda c: _reserve(c, counters, tokens, money, now), True)
+            return decision
+        items = _encode(
+            [
+                {
+                    "id": counter.id,
+                    "unit": counter.unit,
+                    "limit": counter.limit,
+                    "amount": counter.amount(tokens, money),
+                    "window": counter.window,
+                }
+                for counter in counters
+            ]
+        ).decode()
+        clock = self._database_clock() if self._database_clock is not None else None
+        values = {"items": items, "clock": clock, "lease": LEASE, "window": WINDOW}
+        reply = _decode_reply(await self._run(lambda c: c.scalar(_RESERVE_ALL, values), False))
+        states = [CounterState(*state) for state in reply.states]
+        return Decision(reply.admitted, states, reply.lease)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._settle([row for settlement in settlements for row in _settlement_rows(settlement)])
+
+    async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
+        rows = [
+            {**row, "renewed": reservation.lease + seconds}
+            for reservation in reservations
+            for row in _settlement_rows(Settlement(reservation, 0, 0))
+        ]
+        for reservation in reservations:
+            reservation.lease += seconds
+        await self._settle(rows)
+
+    async def _settle(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not self._database.is_postgresql:
+            slot = math.floor(self._clock())
+            await self._run(lambda c: _settle(c, rows, slot), True)
+            return
+        clock = self._database_clock() if self._database_clock is not None else None
+        values = {"items": _encode(rows).decode(), "clock": clock}
+        await self._run(lambda c: c.execute(_SETTLE_ALL, values), False)
+
+    async def beat(self, process: str, seconds: int) -> int:
+        if not self._database.is_postgresql:
+            slot = math.floor(self._clock())
+            return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
+        return int(await self._run(lambda c: _beat(c, process, int(c.execute(_CLOCK).scalar_one()), seconds), True))
+
+    async def reconnect(self) -> None:
+        """Does nothing: what was committed is there."""
+
+    async def stop(self) -> None:
+        await self._database.close()
+
+    async def _run(self, work: Callable[[Connection], Any], writes: bool) -> Any:
+        try:
+            return await (self._database.write(work) if writes else self._database.read(work))
+        except StoreUnavailable as error:
+            raise CountersUnavailable(str(error)) from error
+
+
+def _settlement_rows(settlement: Settlement) -> list[dict[str, Any]]:
+    reservation = settlement.reservation
+    return [
+        {
+            "id": counter.id,
+            "unit": counter.unit,
+            "reserved": counter.amount(reservation.tokens, reservation.money),
+            "lease": reservation.lease,
+            "spent": settlement.spent(counter),
+            "window": counter.window,
+        }
+        for counter in reservation.counters
+        if counter.unit != "requests"
+    ]
+
+
+# --- SQLite: functions of one connection, in a transaction that holds the lock -------------------------------------
+
+
+def _reserve(connection: Connection, counters: Sequence[Counter], tokens: int, money: int, now: float) -> Decision:
+    slot = math.floor(now)
+    admitted = True
+    sums = []
+    for counter in counters:
+        first, last, kind = (
+            (counter.window, _LAST_SLOT, MONEY) if counter.unit == "money" else (slot - WINDOW, slot, ROLLING)
+        )
+        spent: int = connection.exec_driver_sql(_SUM, (counter.id, kind, first, last)).scalar_one()
+        reserved: int = connection.exec_driver_sql(_SUM, (counter.id, RESERVED, slot + 1, slot + LEASE)).scalar_one()
+        admitted = admitted and counter.admits(spent, reserved, counter.amount(tokens, money))
+        sums.append((spent, reserved))
+    states = []
+    for counter, (spent, reserved) in zip(counters, sums, strict=True):
+        if admitted:
+            amount = counter.amount(tokens, money)
+            at_once = counter.unit == "requests"
+            kind, place_in_time = (ROLLING, slot) if at_once else (RESERVED, slot + LEASE)
+            connection.exec_driver_sql(_ADD, (counter.id, kind, place_in_time, amount))
+            spent, reserved = (spent + amount, reserved) if at_once else (spent, reserved + amount)
+        wait = _wait(connection, counter, spent, now) if counter.unit != "money" and spent else 0.0
+        states.append(CounterState(spent, reserved, wait))
+    return Decision(admitted, states, slot + LEASE)
+
+
+def _wait(connection: Connection, counter: Counter, spent: int, now: float) -> float:
+    slot = math.floor(now)
+    for first, amount in connection.exec_driver_sql(_SLOTS, (counter.id, slot - WINDOW, slot)):
+        spent -= amount
+        if spent < max(counter.limit, 1):
+            return float(first + WINDOW + 1 - now)
+    return 0.0
+
+
+def _settle(connection: Connection, rows: Sequence[Mapping[str, Any]], slot: int) -> None:
+    for row in rows:
+        connection.exec_driver_sql(_RELEASE, (row["reserved"], row["id"], row["lease"]))
+        if "renewed" in row:
+            connection.exec_driver_sql(_ADD, (row["id"], RESERVED, row["renewed"], row["reserved"]))
+        if row["spent"]:
+            kind, since = (MONEY, row["window"]) if row["unit"] == "money" else (ROLLING, slot)
+            connection.exec_driver_sql(_ADD, (row["id"], kind, since, row["spent"]))
+
+
+# --- all databases -------------------------------------------------------------------------------------------------
+
+
+def add(connection: Connection, kind: int, amounts: Mapping[tuple[str, int], int]) -> None:
+    """Adds amounts by a counter's id and slot; an amount does not fall below 0."""
+    statement = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(COUNTER_SLOTS)
+    greatest = func.greatest if connection.dialect.name == "postgresql" else func.max
+    total = greatest(COUNTER_SLOTS.c.amount + statement.excluded.amount, 0)
+    upsert = statement.on_conflict_do_update(index_elements=["counter", "kind", "slot"], set_={"amount": total})
+    for (id, slot), amount in sorted(amounts.items()):
+        connection.execute(upsert, {"counter": id, "kind": kind, "slot": slot, "amount": amount})
+
+
+def _beat(connection: Connection, process: str, slot: int, seconds: int) -> int:
+    columns = COUNTER_SLOTS.c
+    own = (columns.kind == PROCESS) & (columns.counter == process)
+    connection.execute(delete(COUNTER_SLOTS).where(own))
+    add(connection, PROCESS, {(process, slot + seconds): 1})
+    alive = (columns.kind == PROCESS) & (columns.slot > slot)
+    return int(connection.scalar(select(func.count(columns.counter.distinct())).where(alive)) or 0)
+
+
+def budgets(connection: Connection, ids: Sequence[str] | None = None) -> dict[tuple[str, int], int]:
+    """Returns what was spent, by a budget's id and window. ids: those that are wanted; all without."""
+    query = select(COUNTER_SLOTS.c.counter, COUNTER_SLOTS.c.slot, COUNTER_SLOTS.c.amount)
+    query = query.where(COUNTER_SLOTS.c.kind == MONEY)
+    if ids is not None:
+        query = query.where(COUNTER_SLOTS.c.counter.in_(ids))
+    return {(id, slot): amount for id, slot, amount in connection.execute(query)}
+
+
+def delete_old(connection: Connection, now: float, wall_clock: float) -> int:
+    """Deletes rows that count no more. now: of the clock of slots; wall_clock: Unix seconds, for budgets."""
+    columns = COUNTER_SLOTS.c
+    old = or_(
+        (columns.kind != MONEY) & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
+        (columns.kind == MONEY) & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
+    )
+    return connection.execute(delete(COUNTER_SLOTS).where(old)).rowcount

@@ -1,0 +1,240 @@
+"""Counters of limits and budgets: each kind against one model of the algorithm, on a clock of the test's own.
+
+The model has lists of what happened and adds them up anew for each decision. Requests come in any order and number,
+time goes on by parts of seconds, minutes and windows of budgets, and processes die without settling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from msgspec import Struct
+
+from gateway.store.counters import LEASE, WINDOW, Counter, Counters, Decision, Reservation, Settlement, Unit
+from gateway.store.database import Database
+from gateway.store.memory_counters import MemoryCounters
+from gateway.store.redis_counters import RedisCounters
+from gateway.store.sql_counters import SqlCounters
+from support.redis_server import URL, needs_redis
+from support.transcripts import property_of
+from test_store_database import throwaway
+
+BEGINNING = 1_800_000_000.0
+"""Of the test's time: a Unix time, as Redis and PostgreSQL have it."""
+
+BUDGET_SECONDS = 100
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = BEGINNING
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# --- the model ----------------------------------------------------------------------------------------------
+
+
+class Model:
+    """What the counters are to do, written down as sums over lists. lapses: reservations do so by themselves."""
+
+    def __init__(self, clock: Clock, lapses: bool) -> None:
+        self._clock, self._lapses = clock, lapses
+        self._rolling: list[tuple[str, int, int]] = []
+        self._money: list[tuple[str, int, int]] = []
+        self._reserved: list[tuple[Counter, int, int, Any]] = []
+
+    def spent(self, counter: Counter) -> int:
+        if counter.unit == "money":
+            return sum(n for id, window, n in self._money if id == counter.id and window >= counter.window)
+        slot = math.floor(self._clock.now)
+        return sum(n for id, since, n in self._rolling if id == counter.id and slot - WINDOW <= since)
+
+    def reserved(self, counter: Counter) -> int:
+        slot = math.floor(self._clock.now)
+        return sum(
+            n for other, until, n, _ in self._reserved if other.id == counter.id and (until > slot or not self._lapses)
+        )
+
+    def reserve(self, request: Any, counters: Sequence[Counter], tokens: int, money: int) -> bool:
+        slot = math.floor(self._clock.now)
+        for counter in counters:
+            amount = {"tokens": min(tokens, counter.limit), "money": money}.get(counter.unit, 1)
+            spent, reserved = self.spent(counter), self.reserved(counter)
+            if spent + reserved + amount > counter.limit and not (reserved == 0 and spent < counter.limit):
+                return False
+        for counter in counters:
+            if counter.unit == "requests":
+                self._rolling.append((counter.id, slot, 1))
+            else:
+                amount = {"tokens": min(tokens, counter.limit), "money": money}.get(counter.unit, 1)
+                self._reserved.append((counter, slot + LEASE, amount, request))
+        return True
+
+    def settle(self, request: Any, counters: Sequence[Counter], tokens: int, money: int) -> None:
+        self._reserved = [row for row in self._reserved if row[3] is not request]
+        for counter in counters:
+            if counter.unit == "tokens":
+                self._rolling.append((counter.id, math.floor(self._clock.now), tokens))
+            elif counter.unit == "money":
+                self._money.append((counter.id, counter.window, money))
+
+
+# --- what happens -------------------------------------------------------------------------------------------
+
+
+class Request(Struct, eq=False):
+    """One step: time passes, a request of these subjects comes, and it may end in a later step or never.
+
+    ends: after how many steps it settles, with these amounts; None if its process dies.
+    """
+
+    pause: float
+    subjects: frozenset[str]
+    tokens: int
+    money: int
+    ends: int | None
+    used_tokens: int
+    used_money: int
+
+
+LIMITS: Mapping[str, Sequence[tuple[Unit, int]]] = {
+    "key": (("requests", 4), ("tokens", 100), ("parallel", 3), ("money", 1_000)),
+    "team": (("requests", 7), ("tokens", 150), ("money", 1_500)),
+    "gateway": (("parallel", 4),),
+}
+
+requests = st.builds(
+    Request,
+    st.sampled_from((0.0, 0.0, 0.1, 0.9, 1.0, 7.3, 30.0, 59.5, 61.0, 120.0)),
+    st.frozensets(st.sampled_from(sorted(LIMITS)), min_size=1),
+    st.integers(0, 120),
+    st.integers(0, 1_200),
+    st.none() | st.integers(0, 6),
+    st.integers(0, 120),
+    st.integers(0, 1_200),
+)
+
+
+def counters_of(subjects: frozenset[str], now: float, prefix: str) -> list[Counter]:
+    window = int(now // BUDGET_SECONDS) * BUDGET_SECONDS
+    return [
+        Counter(
+            f"{prefix}{subject}:{unit}", unit, limit, *((window, window + BUDGET_SECONDS) if unit == "money" else ())
+        )
+        for subject in sorted(subjects)
+        for unit, limit in LIMITS[subject]
+    ]
+
+
+async def compare(
+    counters: Counters | InMemory, clock: Clock, steps: Sequence[Request], lapses: bool, dies: bool
+) -> None:
+    """Gives the steps to the counters and to the model. dies: requests without an end are in them."""
+    model, prefix = Model(clock, lapses), f"{secrets.token_hex(6)}:"
+    ends: list[tuple[int, Request, Reservation]] = []
+    for number, step in enumerate(steps):
+        clock.now += step.pause
+        for at, request, reservation in [end for end in ends if end[0] <= number]:
+            settlement = Settlement(reservation, request.used_tokens, request.used_money)
+            await counters.settle([settlement])
+            model.settle(request, reservation.counters, request.used_tokens, request.used_money)
+            ends.remove((at, request, reservation))
+        wanted = counters_of(step.subjects, clock.now, prefix)
+        expected = model.reserve(step, wanted, step.tokens, step.money)
+        decision = await counters.reserve(wanted, step.tokens, step.money)
+        assert decision.admitted == expected, (number, decision)
+        for counter, state in zip(wanted, decision.states, strict=True):
+            assert (state.spent, state.reserved) == (model.spent(counter), model.reserved(counter)), (number, counter)
+            assert 0 <= state.wait <= WINDOW + 1
+        if decision.admitted and (step.ends is not None or not dies):
+            reservation = Reservation(wanted, step.tokens, step.money, decision.lease)
+            ends.append((number + 1 + (step.ends or 0), step, reservation))
+
+
+class InMemory:
+    """Counters in memory as what `compare` takes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._counters = MemoryCounters(clock)
+
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+        return self._counters.reserve(counters, tokens, money)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            self._counters.settle(settlement)
+
+
+@given(st.lists(requests, max_size=40))
+@property_of(400)
+def test_memory_does_what_the_model_does(steps: list[Request]) -> None:
+    clock = Clock()
+    asyncio.run(compare(InMemory(clock), clock, steps, lapses=False, dies=False))
+
+
+async def compare_all(counters: Counters, clock: Clock, sequences: Sequence[Sequence[Request]]) -> None:
+    for steps in sequences:
+        await compare(counters, clock, steps, lapses=True, dies=True)
+
+
+def examples(count: int) -> list[list[Request]]:
+    """The same sequences of requests every time, for counters that cost too much to be set up for each."""
+    sequences: list[list[Request]] = []
+
+    @given(st.lists(requests, min_size=5, max_size=40))
+    @property_of(count * 4)
+    def collect(steps: list[Request]) -> None:
+        sequences.append(steps)
+
+    collect()
+    return sequences[:count]
+
+
+@contextlib.asynccontextmanager
+async def database_counters(kind: str, folder: Path, clock: Clock) -> AsyncIterator[SqlCounters]:
+    async with throwaway(kind, folder) as url:
+        database = Database(url, 20.0, 4, durable=False)
+        await database.open()
+        counters = SqlCounters(database, clock, clock)
+        try:
+            yield counters
+        finally:
+            await counters.stop()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_databases_do_what_the_model_does(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = Clock()
+        async with database_counters(kind, tmp_path, clock) as counters:
+            await compare_all(counters, clock, examples(15))
+
+    asyncio.run(main())
+
+
+async def nothing_stored(counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
+    return {}
+
+
+@needs_redis
+def test_redis_does_what_the_model_does() -> None:
+    async def main() -> None:
+        clock = Clock()
+        counters = RedisCounters(URL, nothing_stored, clock, 20.0)
+        try:
+            await compare_all(counters, clock, examples(40))
+        finally:
+            await counters.stop()
+
+    asyncio.run(main())

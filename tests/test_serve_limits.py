@@ -1,0 +1,337 @@
+"""Limits and budgets as callers meet them: over a real server and a scripted Cohere.
+
+Time is real here and nothing waits for it: what depends on a clock is in `test_limits_counters.py` and
+`test_limits_windows.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from gateway.auth.virtual_keys import BudgetWindow, EndUser, ModelBudget, Team, VirtualKey
+from gateway.cohere_methods import METHODS
+from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, UPLOADS
+from gateway.settings.schema import BudgetSettings, CacheSettings, GlobalLimits, ModelPrice
+from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Gateway, Seen, Stage, answered, stage, streamed, whole
+from support.keys import add, key_of, secret_of
+from support.process import awaited
+from support.scripted_upstream import Chunk, End, Head, Pause, Signal, json_answer
+
+PRICES = {A: ModelPrice(input=1e6, output=1e6), R7B: ModelPrice(input=1e5, output=1e5)}
+"""A dollar for a token of A, ten cents for one of R7B. An answer has 6 billed tokens."""
+
+EMBEDDED = json_answer(
+    200, {"id": "e", "embeddings": {"float": [[0.5]]}, "texts": ["x"], "meta": {"billed_units": {"input_tokens": 3}}}
+)
+
+
+@dataclass
+class Caller:
+    """The holder of a key."""
+
+    gateway: Gateway
+    id: str
+
+    def chat(self, model: str = A, headers: dict[str, str] | None = None, **fields: Any) -> Seen:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, **fields}
+        return self.ask("POST", CHAT, body, headers)
+
+    def ask(self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Seen:
+        usual = {"authorization": f"Bearer {secret_of(self.id)}", "content-type": "application/json"}
+        return self.gateway.ask(verb, path, body, usual | (headers or {}))
+
+    def statuses(self, count: int, **fields: Any) -> list[int]:
+        return [self.chat(**fields).status for _ in range(count)]
+
+
+Limited = tuple[Stage, Callable[[str], Caller]]
+
+
+@contextmanager
+def limited(*records: VirtualKey | Team | EndUser, **settings: Any) -> Iterator[Limited]:
+    """A stage whose gateway has these keys, and a function that returns the holder of one."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/gateway.sqlite3"
+        add(url, *records)
+        values = {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY, "database_url": url, "prices": PRICES}
+        with stage(key=MASTER_KEY, **{**values, **settings}) as scripted:
+            scripted.plays(answered())
+            yield scripted, lambda id: Caller(scripted.gateway, id)
+
+
+KEYS = (
+    key_of("two-requests", rpm_limit=2),
+    key_of("tokens", tpm_limit=100),
+    key_of("one-at-once", max_parallel_requests=1),
+    key_of("ten-dollars", max_budget=10.0),
+    key_of("worth-one", max_budget=6.0),
+    key_of("patient", max_budget=6.0, budget_duration="1mo"),
+    key_of("windows", budget_limits=(BudgetWindow("30s", 1000.0), BudgetWindow("1d", 6.0))),
+    key_of("unpriced", max_budget=6.0),
+    key_of("member-1", team_id="team"),
+    key_of("member-2", team_id="team"),
+    key_of("models", model_rpm_limit={R7B: 1}),
+    key_of(
+        "cheaper",
+        max_budget=1000.0,
+        model_max_budget={A: ModelBudget(6.0, "1d")},
+        budget_fallbacks={A: ("command-r7b-12-2024",)},
+    ),
+    key_of("unlimited"),
+    key_of("cached", rpm_limit=100, tpm_limit=1000, max_budget=100.0),
+    key_of("tight", rpm_limit=50, tpm_limit=10_000, team_id="roomy"),
+    Team(team_id="team", team_alias="search", rpm_limit=3),
+    Team(team_id="roomy", rpm_limit=500, tpm_limit=100),
+    EndUser(user_id="alice", rpm_limit=1),
+)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Limited]:
+    with limited(*KEYS, cache=CacheSettings("memory")) as running:
+        yield running
+
+
+@pytest.fixture
+def limits(shared: Limited) -> Limited:
+    shared[0].plays(answered())
+    return shared
+
+
+def test_requests_past_the_limit_are_told_when_to_come_again(limits: Limited) -> None:
+    scripted, caller = limits
+    first, second, third = (caller("two-requests").chat() for _ in range(3))
+    assert [first.status, second.status, third.status] == [200, 200, 429]
+    assert [seen.headers["x-ratelimit-remaining-requests"] for seen in (first, second, third)] == ["1", "0", "0"]
+    assert third.headers["x-ratelimit-limit-requests"] == "2"
+    assert 1 <= int(third.headers["retry-after"]) <= 60
+    assert third.error["code"] == "rate_limit_exceeded" and third.error["type"] == "rate_limit_error"
+    assert "key 'two-requests' is 2 requests a minute, and 2 were taken" in third.error["message"]
+    assert "x-should-retry" not in third.headers
+    assert len(scripted.upstream.requests) == 2, "a refusal costs no call"
+
+
+def test_tokens_count_when_cohere_has_counted_them(limits: Limited) -> None:
+    # An answer has 73 tokens: the second request finds something left, whatever it is expected to take.
+    caller = limits[1]("tokens")
+    first = caller.chat(max_tokens=5000)
+    assert (first.headers["x-ratelimit-limit-tokens"], first.headers["x-ratelimit-remaining-tokens"]) == ("100", "0")
+    assert caller.chat(max_tokens=5000).status == 200
+    refused = caller.chat()
+    assert refused.status == 429 and "100 tokens a minute, and 146 were taken" in refused.error["message"]
+
+
+def test_the_tightest_limits_are_in_the_headers(limits: Limited) -> None:
+    headers = limits[1]("tight").chat(max_tokens=20).headers
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-limit-tokens"]) == ("50", "100")
+    assert re.fullmatch(r"\d+s", headers["x-ratelimit-reset-requests"])
+    assert not [name for name in limits[1]("unlimited").chat().headers if name.startswith("x-ratelimit")]
+
+
+def test_one_request_at_a_time(limits: Limited) -> None:
+    scripted, caller = limits
+    go = Signal()
+    body = json.dumps(whole()).encode()
+    scripted.plays((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(caller("one-at-once").chat)
+        awaited(lambda: len(scripted.upstream.requests) == 1)
+        refused = caller("one-at-once").chat()
+        go.set()
+        assert waiting.result(30).status == 200
+    assert refused.status == 429 and refused.headers["retry-after"] == "1"
+    assert "1 requests at the same time, and 1 are taken by requests under way" in refused.error["message"]
+    assert caller("one-at-once").chat().status == 200
+
+
+def test_a_budget_is_spent_by_what_was_billed(limits: Limited) -> None:
+    scripted, caller = limits
+    # The first is expected to cost 6 dollars and more; a failure gives them back.
+    scripted.plays(json_answer(400, {"message": "no"}))
+    assert caller("ten-dollars").chat().status == 400
+    scripted.plays(answered(), streamed(), answered())
+    assert caller("ten-dollars").chat(max_tokens=3).status == 200
+    assert caller("ten-dollars").chat(stream=True).status == 200
+    refused = caller("ten-dollars").chat()
+    assert refused.status == 429 and refused.headers["x-should-retry"] == "false"
+    assert (refused.error["type"], refused.error["code"]) == ("insufficient_quota", "insufficient_quota")
+    message = "The budget of key 'ten-dollars' is spent: $12.00 of $10.00. It does not begin anew."
+    assert refused.error["message"] == message
+    assert caller("ten-dollars").ask("GET", "/v1/models").status == 200, "it costs nothing"
+
+
+def test_a_budget_says_when_it_begins_anew(limits: Limited) -> None:
+    caller = limits[1]
+    assert caller("patient").chat().status == 200
+    assert re.search(
+        r"\$6\.00 of \$6\.00\. It begins anew at 20\d\d-\d\d-01 00:00 UTC\.", caller("patient").chat().error["message"]
+    )
+    assert caller("windows").statuses(2) == [200, 429], "each of several windows holds"
+
+
+def test_fifty_at_once_on_a_budget_worth_one(limits: Limited) -> None:
+    scripted, caller = limits
+    go = Signal()
+    body = json.dumps(whole()).encode()
+    scripted.plays((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()))
+    with ThreadPoolExecutor(50) as threads:
+        requests = [threads.submit(caller("worth-one").chat) for _ in range(50)]
+        awaited(lambda: sum(request.done() for request in requests) == 49)
+        go.set()
+        seen = [request.result(30) for request in requests]
+    assert sorted(one.status for one in seen) == [200] + [429] * 49
+    assert len(scripted.upstream.requests) == 1
+    for refused in seen:
+        if refused.status == 429:
+            assert refused.headers["retry-after"] == "1" and refused.error["code"] == "rate_limit_exceeded"
+            assert "reserved by requests under way" in refused.error["message"]
+    assert caller("worth-one").chat().error["code"] == "insufficient_quota"
+
+
+def test_an_unknown_price_under_a_budget(limits: Limited) -> None:
+    scripted, caller = limits
+    refused = caller("unpriced").chat(model="my-own-model")
+    assert refused.status == 403 and refused.error["code"] == "price_unknown"
+    assert "'my-own-model'" in refused.error["message"]
+    assert caller("unlimited").chat(model="my-own-model").status == 200
+    with limited(key_of("unpriced", max_budget=6.0), budgets=BudgetSettings("allow")) as (_, other):
+        assert other("unpriced").statuses(3, model="my-own-model") == [200] * 3
+
+
+def test_a_team_shares_its_limit(limits: Limited) -> None:
+    caller = limits[1]
+    assert [caller(f"member-{1 + number % 2}").chat().status for number in range(5)] == [200] * 3 + [429] * 2
+    assert "team 'search'" in caller("member-1").chat().error["message"]
+
+
+def test_an_end_user_has_limits_whatever_key_calls_for_them(limits: Limited) -> None:
+    caller = limits[1]
+    assert caller("unlimited").chat(user="alice").status == 200
+    refused = caller("models").chat(user="alice")
+    assert refused.status == 429 and "end user 'alice'" in refused.error["message"]
+    assert caller("unlimited").chat(user="bob").status == 200
+
+
+def test_a_limit_for_one_model_of_a_key(limits: Limited) -> None:
+    caller = limits[1]
+    assert caller("models").statuses(2, model=R7B) == [200, 429]
+    assert caller("models").statuses(2) == [200, 200]
+
+
+def test_a_spent_budget_leads_to_the_cheaper_model(limits: Limited) -> None:
+    scripted, caller = limits
+    assert caller("cheaper").chat().status == 200
+    second = caller("cheaper").chat()
+    assert second.status == 200
+    assert "whose budget is spent" in second.headers["x-gateway-notes"]
+    assert [json.loads(request.body)["model"] for request in scripted.upstream.requests] == [A, R7B]
+
+
+def test_a_cache_hit_counts_as_a_request_and_costs_nothing(limits: Limited) -> None:
+    caller = limits[1]
+    first, second = (caller("cached").chat(temperature=0) for _ in range(2))
+    assert (first.headers["x-gateway-cache"], second.headers["x-gateway-cache"]) == ("miss", "hit")
+    third = caller("cached").chat(temperature=0.5)
+    assert third.headers["x-ratelimit-remaining-requests"] == "97"
+    # 73 tokens were counted once; the third is expected to take 6 and those of its prompt.
+    assert 1000 - 73 - 100 < int(third.headers["x-ratelimit-remaining-tokens"]) < 1000 - 73
+
+
+def test_parts_and_choices_count_as_one_request() -> None:
+    with limited(key_of("k", rpm_limit=2)) as (scripted, caller):
+        assert caller("k").chat(n=3).headers["x-ratelimit-remaining-requests"] == "1"
+        scripted.plays(EMBEDDED)
+        texts = {"model": "embed-v4.0", "input": ["x"] * 200}
+        seen = caller("k").ask("POST", "/v1/embeddings", texts)
+        assert seen.headers["x-ratelimit-remaining-requests"] == "0"
+        assert len(scripted.upstream.requests) >= 2
+
+
+def test_the_limits_of_the_gateway_hold_for_everybody() -> None:
+    settings = {"global_limits": GlobalLimits(max_budget=6.0, budget_duration="1d")}
+    with limited(key_of("a"), key_of("b"), **settings) as (scripted, caller):
+        assert caller("a").chat().status == 200
+        assert "The budget of this gateway is spent" in caller("b").chat().error["message"]
+        assert scripted.gateway.chat().error["code"] == "insufficient_quota", "the master key has no way around it"
+    with stage(global_limits=GlobalLimits(rpm_limit=1)) as scripted:
+        scripted.plays(answered())
+        assert [scripted.gateway.chat().status for _ in range(2)] == [200, 429], "nor has a caller's own Cohere key"
+
+
+def test_budgets_survive_a_restart() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/gateway.sqlite3"
+        with limited(key_of("k", max_budget=6.0), database_url=url) as (_, caller):
+            add(url, key_of("k", max_budget=6.0))
+            assert caller("k").statuses(2) == [200, 429]
+        with limited(database_url=url) as (scripted, caller):
+            assert caller("k").chat().error["code"] == "insufficient_quota"
+            assert not scripted.upstream.requests
+
+
+# --- no path to Cohere without it ---------------------------------------------------------------------------
+
+FORM = (
+    b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
+    b'--x\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
+    b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nabc\r\n--x--\r\n'
+)
+BODIES: dict[str, Any] = {
+    "chat": {"model": A, "messages": [{"role": "user", "content": "Hi"}]},
+    "responses": {"model": A, "input": "Hi"},
+    "compact": {"model": A, "input": [{"role": "user", "content": "Hi"}]},
+    "rerank": {"model": "rerank-v3.5", "query": "q", "documents": ["d"]},
+    "embeddings": {"model": "embed-v4.0", "input": "Hi"},
+    "input_tokens": {"model": A, "input": "Hi"},
+}
+
+
+def openai_calls() -> Iterator[tuple[str, str, Any]]:
+    rows: list[Any] = [*CALLS, *BATCHES, *COUNTS]
+    yield from (("POST", row.path, BODIES[row.name]) for row in rows)
+    yield "POST", CHAT, {**BODIES["chat"], "stream": True}
+    yield from (("POST", row.path, FORM) for row in UPLOADS)
+    yield from (("GET", row.path.replace("{name:path}", A), None) for row in LOOKUPS)
+
+
+def native_calls() -> Iterator[tuple[str, str, Any]]:
+    for method in METHODS:
+        body = {"json": {"model": A}, "form": FORM, "": None}[method.takes]
+        path = re.sub(r"\{\w+\}", "x1", method.path)
+        yield method.verb, f"/cohere{path}", body
+        yield method.verb, f"/litellm/cohere{path}", body
+    yield "POST", "/cohere/v3/what-there-may-be", {"model": A}
+
+
+def test_no_way_to_cohere_leads_past_the_limits() -> None:
+    """Over the tables of operations and methods: where nothing may be taken, Cohere hears of nothing."""
+    with stage(global_limits=GlobalLimits(rpm_limit=0), cohere_api_key=[SERVER_KEY]) as scripted:
+        scripted.plays(answered())
+        gateway = scripted.gateway
+        for verb, path, body in (*openai_calls(), *native_calls()):
+            kind = "multipart/form-data; boundary=x" if body is FORM else "application/json"
+            seen = gateway.ask(verb, path, body, {"content-type": kind} if body is not None else {})
+            assert seen.status == 429, (verb, path, seen)
+            assert b"requests a minute" in seen.data and seen.headers["retry-after"] == "60", (verb, path)
+        queued = gateway.ask("POST", "/v1/responses", {**BODIES["responses"], "background": True}).body
+        response = f"/v1/responses/{queued['id']}"
+        awaited(lambda: gateway.ask("GET", response).body["status"] == "failed")
+        assert gateway.ask("GET", response).body["error"]["code"] == "rate_limit_exceeded"
+        for row in SOCKETS:
+            address = gateway.url.replace("http", "ws") + row.call.path
+            with connect(address, compression=None, proxy=None) as socket:
+                socket.send(json.dumps({"type": "response.create", **BODIES["responses"]}))
+                assert json.loads(socket.recv(timeout=30))["error"]["code"] == "rate_limit_exceeded"
+        assert not scripted.upstream.requests
+        refusals = gateway.metrics()['gateway_limit_refusals_total{subject="gateway",unit="requests"}']
+        assert refusals == len([*openai_calls(), *native_calls()]) + 1 + len(SOCKETS)
