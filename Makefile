@@ -18,7 +18,8 @@ run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: f
 	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
 
 # Two workers take tests from each other until none is left. ARGS=-n0 runs them one after the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+# With bytecode in caches, whatever the environment says: the tests start a hundred processes, and each would compile all.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 test: .venv/.dev-stamp node-modules ## run the whole test suite, two tests at a time
 	$(PYTEST) $(ARGS)
 

@@ -98,6 +98,9 @@ def turn(request: dict[str, Any], how: str) -> tuple[dict[str, Any], dict[str, A
     assert status == 200, data
     if not call.streamed:
         return json.loads(data)["message"], history_of(transcripts.answered(call, data), how), json.loads(body)
+    if call.buffered:
+        documents = [json.loads(one) for one in call.stream().whole(data, 0)]
+        return json.loads(data)["message"], gathered(documents), json.loads(body)
     decoder = sse.Decoder()
     documents = transcripts.chunks(call, [*decoder.feed(data), *decoder.end()])
     events = [json.loads(one) for one in decoder_data(data) if one != b"[DONE]"]

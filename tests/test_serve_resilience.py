@@ -92,10 +92,8 @@ class Theatre:
 
     @property
     def keys(self) -> list[str]:
-        """The key of each request to Cohere."""
-        return [
-            str(request.headers.first("authorization")).removeprefix("Bearer ") for request in self.upstream.requests
-        ]
+        """The key of each request to Cohere; of a pool's keys the last letter."""
+        return [_key(request) for request in self.upstream.requests]
 
     @property
     def models(self) -> list[str]:
@@ -345,14 +343,17 @@ def by_key(**scripts: Script) -> Callable[[Request], Script]:
     """Each key has its own answer; those that are not named get a proper one."""
 
     def play(request: Request) -> Script:
-        key = str(request.headers.first("authorization")).removeprefix("Bearer ")
         usual = streamed() if request.json().get("stream") else answered()
-        return scripts.get(key, usual)
+        return scripts.get(_key(request), usual)
 
     return play
 
 
-POOL = {"cohere_api_key": ["a", "b", "c"]}
+def _key(request: Request) -> str:
+    return str(request.headers.first("authorization")).removeprefix("Bearer ").removeprefix("key-of-the-pool-")
+
+
+POOL = {"cohere_api_key": ["key-of-the-pool-a", "key-of-the-pool-b", "key-of-the-pool-c"]}
 
 
 def test_the_keys_share_the_calls() -> None:
@@ -386,7 +387,7 @@ def test_a_refused_key_is_disabled_and_logged(status: int, message: str) -> None
         assert [seen.status for seen in answers] == [200] * 6
         assert stage.keys.count("a") == 1
         line = stage.gateway.log.wait(lambda line: "is disabled" in line.get("message", ""))
-        assert line["message"].startswith("Cohere key 1 of 3 (sha256 ca978112) is disabled: ")
+        assert line["message"].startswith("Cohere key 1 of 3 (sha256 6fba72b6) is disabled: ")
         assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
         assert sum(bool(retry_note(seen)) for seen in answers) == 1
 
@@ -467,7 +468,7 @@ def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -
 
 def test_trial_headers_are_learnt() -> None:
     spent = json_answer(200, whole(), {"x-trial-endpoint-call-limit": "20", "x-trial-endpoint-call-remaining": "0"})
-    with theatre(by_key(a=spent), cohere_api_key=["a", "b"]) as stage:
+    with theatre(by_key(a=spent), cohere_api_key=POOL["cohere_api_key"][:2]) as stage:
         for _ in range(6):
             assert stage.gateway.chat().status == 200
         assert stage.keys.count("a") == 1
@@ -486,7 +487,10 @@ EMBED: dict[str, Any] = {"model": "embed-v4.0", "input_type": "search_query"}
 )
 def test_vectors_are_counted_by_the_input(path: str, field: str, several: tuple[int, ...]) -> None:
     """Cohere's budget is 2,000 inputs a minute, in however many calls."""
-    settings: dict[str, Any] = {"cohere_api_key": ["a"], "pool": PoolSettings(kind="production", queue_timeout=0)}
+    settings: dict[str, Any] = {
+        "cohere_api_key": [SERVER_KEY],
+        "pool": PoolSettings(kind="production", queue_timeout=0),
+    }
     with emulator() as upstream, gateway_over(upstream, **settings) as gateway:
 
         def ask(inputs: int) -> int:

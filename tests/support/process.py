@@ -194,7 +194,7 @@ class Process:
 
     def get(self, path: str) -> bytes:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self.url + path, timeout=5) as answer:
+        with opener.open(self.url + path, timeout=30) as answer:
             return bytes(answer.read())
 
     def chat(self, **fields: Any) -> bytes:
