@@ -12,14 +12,9 @@ import pytest
 
 from translators.answer.events import Closed, Delta, Kind, Opened
 from translators.answer.transforms import MAX_HELD_BACK, StripCodeFence, UnwrapValue
-from translators.request.schema_validation import (
-    MAX_DEPTH,
-    TooExpensive,
-    generous_budget,
-    instance_violation,
-    schema_violation,
-    unchecked_patterns,
-)
+from translators.request.check_budget import TooExpensive, generous_budget
+from translators.request.patterns import unchecked_patterns
+from translators.request.schema_validation import MAX_DEPTH, instance_violation, schema_violation
 
 encode = msgspec.json.encode
 

@@ -80,7 +80,8 @@ class SplitEndpoint:
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         path = self._operation.upstream
         bodies = await post_all(self._services.upstream, path, admission, request.bodies, request.weights)
-        return request, bodies, request.translate_response(bodies)
+        owner, size = admission.record.principal.owner, sum(map(len, bodies))
+        return request, bodies, await self._services.offload.run(owner, size, request.translate_response, bodies)
 
 
 def _upstream_error(request: SplitRequest, error: UpstreamError | AnswerFailed) -> UpstreamError:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import OffloadSettings
-from translators.request.schema_validation import TooExpensive, generous_budget
+from translators.request.check_budget import TooExpensive, generous_budget, loop_budget
 
 T = TypeVar("T")
 
@@ -33,7 +33,8 @@ class Offload:
         """
         if size <= self.min_bytes:
             try:
-                return function(*arguments)
+                with loop_budget():
+                    return function(*arguments)
             except TooExpensive:
                 pass
         return await self.run_in_thread(owner, function, *arguments)

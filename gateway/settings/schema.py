@@ -167,7 +167,7 @@ class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, _about("threads for large requests and long checks, in each worker"), Meta(ge=1)] = 1
     min_bytes: Annotated[
         int, _about("requests above this size are read in a thread, not on the event loop"), Meta(ge=0)
-    ] = 256 * 1024
+    ] = 128 * 1024
     queue_size: Annotated[
         int, _about("such requests that may wait for a thread; further ones get a 503"), Meta(ge=1)
     ] = 64

@@ -18,7 +18,8 @@ from referencing.jsonschema import DRAFT202012
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 from translators.request import satisfiability, schema_validation
-from translators.request.schema_validation import TooExpensive
+from translators.request.check_budget import TooExpensive, is_generous
+from translators.request.patterns import unchecked_patterns
 
 UNSUPPORTED_KEYWORDS = frozenset(
     {
@@ -62,7 +63,7 @@ def check(schema: Mapping[str, Any], param: str) -> None:
     except RecursionError as error:
         raise InvalidField(param, f"Invalid schema for '{param}': nested too deeply") from error
     except TooExpensive as error:
-        if not schema_validation.is_generous():
+        if not is_generous():
             raise
         raise InvalidField(param, f"Invalid schema for '{param}': checking it takes too long") from error
     if violation:
@@ -76,11 +77,11 @@ def note_oddities(schema: Mapping[str, Any], where: str, notes: Notes) -> None:
     """
     try:
         violation = schema_validation.schema_violation(msgspec.json.encode(schema))
-        patterns = schema_validation.unchecked_patterns(schema)
+        patterns = unchecked_patterns(schema)
     except RecursionError as error:
         raise InvalidField(where, f"Invalid schema for '{where}': nested too deeply") from error
     except TooExpensive:
-        if not schema_validation.is_generous():
+        if not is_generous():
             raise
         return
     if violation:
@@ -89,12 +90,37 @@ def note_oddities(schema: Mapping[str, Any], where: str, notes: Notes) -> None:
         notes.inform(where, f"{where}: the pattern {patterns[0]} is left to Cohere")
 
 
+def note_unchecked_patterns(schema: Mapping[str, Any], where: str, notes: Notes) -> None:
+    """Notes that an answer will not be checked for some pattern. Raises InvalidField where there are too many.
+
+    Raises TooExpensive on the event loop where that takes long.
+    """
+    try:
+        patterns = unchecked_patterns(schema)
+    except TooExpensive as error:
+        if not is_generous():
+            raise
+        raise InvalidField(where, f"Invalid schema for '{where}': checking its patterns takes too long") from error
+    if patterns:
+        notes.ignored("response_format", f"the answer is not checked for the pattern {patterns[0]}")
+
+
 def check_satisfiable(schema: Mapping[str, Any], param: str) -> None:
-    """Raises InvalidField on a schema that no value can satisfy, with the keyword that makes it so."""
-    reason = satisfiability.contradiction(schema)
+    """Raises InvalidField on a schema that no value can satisfy, with the keyword that makes it so.
+
+    Raises TooExpensive on the event loop where the search takes long.
+    """
+    encoded = msgspec.json.encode(schema)
+    small = len(encoded) <= schema_validation.LARGEST_CACHED_SCHEMA
+    reason = _cached_contradiction(encoded) if small else satisfiability.contradiction(schema)
     if reason:
         message = f"Invalid schema for '{param}': no value can satisfy it: {reason}"
         raise InvalidField(param, message, "invalid_schema")
+
+
+@lru_cache(maxsize=256)
+def _cached_contradiction(encoded: bytes) -> str:
+    return satisfiability.contradiction(msgspec.json.decode(encoded))
 
 
 def check_references(schema: Mapping[str, Any], param: str) -> None:

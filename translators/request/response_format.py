@@ -144,8 +144,8 @@ def _wish(requested: openai.ResponseFormat | None, notes: Notes) -> _Wish | None
         json_schema.check(schema, where)
         json_schema.check_references(schema, where)
         json_schema.check_satisfiable(schema, where)
-        if strict and (patterns := schema_validation.unchecked_patterns(schema)):
-            notes.ignored("response_format", f"the answer is not checked for the pattern {patterns[0]}")
+        if strict:
+            json_schema.note_unchecked_patterns(schema, where, notes)
     return _Wish(schema, strict)
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 
 from msgspec import Struct
 
-from translators.request.schema_validation import may_match
+from translators.request.check_budget import TooExpensive, begin, is_generous, spend
+from translators.request.patterns import may_match
 
 MOST_STEPS = 2_000
 """Schemas, and pairs of them, that are looked at: some 20 ms. A schema that needs more is taken to be possible."""
@@ -44,13 +45,20 @@ class _TooLarge(Exception):
 
 
 def contradiction(schema: Mapping[str, Any]) -> str:
-    """Return which keyword makes the schema impossible; empty if a value may satisfy it."""
+    """Return which keyword makes the schema impossible; empty if a value may satisfy it.
+
+    Raises TooExpensive on the event loop where the search takes long.
+    """
+    begin()
     try:
         _Search(schema).check([(schema, "#")], frozenset(), 0)
     except _Contradiction as found:
         return str(found)
     except (_TooLarge, RecursionError):
         return ""
+    except TooExpensive:
+        if not is_generous():
+            raise
     return ""
 
 
@@ -102,6 +110,7 @@ class _Search:
         return followed
 
     def _spend(self, steps: int) -> None:
+        spend(2 * steps)
         self._steps += steps
         if self._steps > MOST_STEPS:
             raise _TooLarge

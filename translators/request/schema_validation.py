@@ -1,13 +1,10 @@
 """Checks schemas, and answers against schemas, at a bounded cost, whatever a caller wrote.
 
-Regular expressions run in RE2, whose time is linear in the text. Every keyword that is evaluated takes steps from a
-budget: a small one on the event loop, where `TooExpensive` asks the caller to try again elsewhere, and a large one
-inside `generous_budget`, where it is final. Compiled schemas are cached within bounds.
+Every keyword that is evaluated takes steps from a budget (`check_budget.py`), and patterns run in RE2 (`patterns.py`).
+Compiled schemas are cached within bounds.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -16,55 +13,19 @@ import jsonschema.exceptions
 import jsonschema.validators
 import jsonschema_specifications
 import msgspec
-import re2
 import referencing
 import referencing.exceptions
 
-LOOP_STEPS = 2_000
-"""Steps of one check on the event loop: some 10 ms."""
+from translators.request.check_budget import TooExpensive, begin, is_generous, spend
+from translators.request.patterns import MAX_PATTERN_BYTES, is_checked, may_match
 
-GENEROUS_STEPS = 250_000
-"""Steps of one check elsewhere: a second or two."""
-
-MAX_PATTERN_BYTES = 16 * 1024
 MAX_SUBSCHEMAS = 50_000
 MAX_DEPTH = 200
 _LARGEST_NUMBER = 1.7e308
-_LARGEST_CACHED_SCHEMA = 64 * 1024
+LARGEST_CACHED_SCHEMA = 64 * 1024
 
-
-class TooExpensive(Exception):
-    """A check would take more steps than the budget has."""
-
-
-class _Budget(threading.local):
-    limit = LOOP_STEPS
-    remaining = LOOP_STEPS
-
-
-_budget = _Budget()
-
-
-@contextmanager
-def generous_budget() -> Iterator[None]:
-    """Lets checks in this thread take GENEROUS_STEPS each. The thread must not be the event loop's."""
-    _budget.limit = GENEROUS_STEPS
-    try:
-        yield
-    finally:
-        _budget.limit = LOOP_STEPS
-
-
-def is_generous() -> bool:
-    """Tells whether the checks of this thread have the generous budget."""
-    return _budget.limit == GENEROUS_STEPS
-
-
-def _spend(steps: int) -> None:
-    """Takes steps from the budget of the check that runs in this thread. Raises TooExpensive."""
-    _budget.remaining -= steps
-    if _budget.remaining < 0:
-        raise TooExpensive
+_META_STEPS = 25
+"""Of a keyword of the meta-schema, whose references are dynamic."""
 
 
 # --- schemas ----------------------------------------------------------------------------------------------
@@ -72,7 +33,7 @@ def _spend(steps: int) -> None:
 
 def schema_violation(encoded: bytes) -> str:
     """Returns why a schema, as JSON, is none; empty if it is one. Raises TooExpensive, RecursionError."""
-    if len(encoded) <= _LARGEST_CACHED_SCHEMA:
+    if len(encoded) <= LARGEST_CACHED_SCHEMA:
         return _cached_schema_violation(encoded)
     return _schema_violation(encoded)
 
@@ -83,19 +44,19 @@ def _cached_schema_violation(encoded: bytes) -> str:
 
 
 def _schema_violation(encoded: bytes) -> str:
-    _budget.remaining = _budget.limit
+    begin()
     schema = msgspec.json.decode(encoded)
     limits = _Limits()
-    if limits.holds(schema, 0):
-        return ""
+    limits.look_at(schema, (), 0)
     if limits.exceeded:
         return limits.exceeded
-    # Something is odd: the meta-schema says what. It takes many times as long.
-    error = jsonschema.exceptions.best_match(_META_VALIDATOR.iter_errors(schema))
-    if error is None:
-        return ""
-    where = "/".join(str(part) for part in error.absolute_path)
-    return f"{error.message}" + (f" (at {where})" if where else "")
+    for odd, path in limits.odd:
+        # Something is odd: the meta-schema says what. It takes many times as long, so it sees no level but this one.
+        error = jsonschema.exceptions.best_match(_META_VALIDATOR.iter_errors(_without_subschemas(odd)))
+        if error is not None:
+            where = "/".join(str(part) for part in (*path, *error.absolute_path))
+            return f"{error.message}" + (f" (at {where})" if where else "")
+    return ""
 
 
 _TYPES = frozenset("array boolean integer null number object string".split())
@@ -161,41 +122,72 @@ _RARE = frozenset("$id $anchor $dynamicAnchor $vocabulary $recursiveRef $recursi
 
 
 class _Limits:
-    """Tells well-formed schemas from all others in one pass, and keeps count of what is bounded."""
+    """Tells well-formed schemas from all others in one pass, and keeps count of what is bounded.
+
+    odd: the schemas in which a keyword is not well-formed, or has rules of its own, with their paths. exceeded: which
+    bound is.
+    """
 
     def __init__(self) -> None:
         self.subschemas = 0
         self.exceeded = ""
+        self.odd: list[tuple[Any, tuple[str | int, ...]]] = []
 
-    def holds(self, schema: Any, depth: int) -> bool:
-        if isinstance(schema, bool):
-            return True
+    def look_at(self, schema: Any, path: tuple[str | int, ...], depth: int) -> None:
+        if isinstance(schema, bool) or self.exceeded:
+            return
         if not isinstance(schema, dict):
-            return False
+            self.odd.append((schema, path))
+            return
         self.subschemas += 1
-        _spend(1)
+        spend(1)
         if self.subschemas > MAX_SUBSCHEMAS:
             self.exceeded = f"it has more than {MAX_SUBSCHEMAS} subschemas"
         elif depth > MAX_DEPTH:
             self.exceeded = f"it is nested more than {MAX_DEPTH} levels deep"
-        if self.exceeded:
-            return False
-        return all([self._keyword_holds(keyword, value, depth) for keyword, value in schema.items()])
+        elif not all([self._keyword_holds(keyword, value) for keyword, value in schema.items()]):
+            self.odd.append((schema, path))
+        for keys, subschema in _subschemas(schema):
+            self.look_at(subschema, (*path, *keys), depth + 1)
 
-    def _keyword_holds(self, keyword: str, value: Any, depth: int) -> bool:
+    def _keyword_holds(self, keyword: str, value: Any) -> bool:
         check = _VALUES.get(keyword)
         if check is not None:
             if isinstance(value, int | float) and not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
                 self.exceeded = f"{keyword} is a number that no double can hold"
                 return False
             return check(value)
-        if keyword in _ONE_SCHEMA:
-            return self.holds(value, depth + 1)
         if keyword in _MANY_SCHEMAS:
-            return isinstance(value, list) and bool(value) and all([self.holds(one, depth + 1) for one in value])
+            return isinstance(value, list) and bool(value)
         if keyword in _NAMED_SCHEMAS:
-            return isinstance(value, dict) and all([self.holds(one, depth + 1) for one in value.values()])
+            return isinstance(value, dict)
         return keyword not in _RARE
+
+
+def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yields the schemas directly inside this one, with their paths from here."""
+    for keyword, value in schema.items():
+        if keyword in _ONE_SCHEMA:
+            yield (keyword,), value
+        elif keyword in _MANY_SCHEMAS and isinstance(value, list):
+            yield from (((keyword, index), one) for index, one in enumerate(value))
+        elif keyword in _NAMED_SCHEMAS and isinstance(value, dict):
+            yield from (((keyword, name), one) for name, one in value.items())
+
+
+def _without_subschemas(schema: Any) -> Any:
+    """Returns a schema in which those inside it, which are looked at by themselves, are true."""
+    if not isinstance(schema, dict):
+        return schema
+    bare = dict(schema)
+    for keyword, value in schema.items():
+        if keyword in _ONE_SCHEMA:
+            bare[keyword] = True
+        elif keyword in _MANY_SCHEMAS and isinstance(value, list):
+            bare[keyword] = [True] * len(value)
+        elif keyword in _NAMED_SCHEMAS and isinstance(value, dict):
+            bare[keyword] = dict.fromkeys(value, True)
+    return bare
 
 
 # --- instances --------------------------------------------------------------------------------------------
@@ -215,8 +207,8 @@ def instance_violation(encoded: bytes, text: str) -> str:
 
 
 def _instance_violation(encoded: bytes, text: str) -> str:
-    _budget.remaining = _budget.limit
-    _spend(len(text) // 16)
+    begin()
+    spend(len(text) // 16)
     try:
         instance = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -236,33 +228,8 @@ def _instance_violation(encoded: bytes, text: str) -> str:
     return f"{error.validator} at ${where}"
 
 
-def unchecked_patterns(schema: Any) -> list[str]:
-    """Returns the regular expressions of a schema that RE2 cannot express, such as lookaheads: they are not checked."""
-    patterns: list[str] = []
-    pending = [schema]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pattern = value.get("pattern")
-            if isinstance(pattern, str) and _expression(pattern) is None:
-                patterns.append(pattern)
-            properties = value.get("patternProperties")
-            if isinstance(properties, dict):
-                patterns += [name for name in properties if _expression(name) is None]
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    return patterns
-
-
-def may_match(pattern: str, text: str) -> bool:
-    """Tells whether a text matches; True where RE2 cannot express the pattern."""
-    expression = _expression(pattern)
-    return expression is None or expression.search(text) is not None
-
-
 def _validator(encoded: bytes) -> Any:
-    return _cached_validator(encoded) if len(encoded) <= _LARGEST_CACHED_SCHEMA else _new_validator(encoded)
+    return _cached_validator(encoded) if len(encoded) <= LARGEST_CACHED_SCHEMA else _new_validator(encoded)
 
 
 def _new_validator(encoded: bytes) -> Any:
@@ -273,49 +240,19 @@ def _new_validator(encoded: bytes) -> Any:
 _cached_validator = lru_cache(maxsize=256)(_new_validator)
 
 
-@lru_cache(maxsize=1024)
-def _expression(pattern: str) -> Any:
-    """Returns a pattern compiled by RE2, None where it cannot be."""
-    if len(pattern) > MAX_PATTERN_BYTES:
-        return None
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 1 << 20
-    try:
-        return re2.compile(_in_re2_syntax(pattern), options)
-    except re2.error:
-        return None
-
-
-def _in_re2_syntax(pattern: str) -> str:
-    r"""Writes ECMAScript's `\uXXXX` as RE2 reads it."""
-    pieces = pattern.split("\\\\")
-    return "\\\\".join(_with_code_points(piece) for piece in pieces)
-
-
-def _with_code_points(piece: str) -> str:
-    first, *rest = piece.split("\\u")
-    written = [first]
-    for part in rest:
-        code = part[:4]
-        is_code = len(code) == 4 and all(digit in "0123456789abcdefABCDEF" for digit in code)
-        written.append(f"\\x{{{code}}}{part[4:]}" if is_code else f"\\u{part}")
-    return "".join(written)
-
-
 # --- keywords ---------------------------------------------------------------------------------------------
 
 Keyword = Callable[[Any, Any, Any, Any], Any]
 
 
-def _counted(name: str, keyword: Keyword) -> Keyword:
+def _counted(name: str, keyword: Keyword, least: int = 1) -> Keyword:
     """Makes a keyword take steps: for itself, for the entries of its value, and for each error."""
-    own_steps = 5 if name in ("$ref", "$dynamicRef") else 1
+    own_steps = max(least, 5 if name in ("$ref", "$dynamicRef") else 1)
 
     def evaluate(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        _spend(own_steps + (len(value) // 16 if isinstance(value, dict | list) else 0))
+        spend(own_steps + (len(value) // 16 if isinstance(value, dict | list) else 0))
         for error in keyword(validator, value, instance, schema) or ():
-            _spend(2)
+            spend(2)
             yield error
 
     return evaluate
@@ -330,7 +267,7 @@ def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: A
     if isinstance(instance, dict):
         for pattern, subschema in patterns.items():
             for name, value in instance.items():
-                if _expression(pattern) is not None and _matches(pattern, name):
+                if is_checked(pattern) and _matches(pattern, name):
                     yield from validator.descend(value, subschema, path=name, schema_path=pattern)
 
 
@@ -365,13 +302,13 @@ def _unique_items(validator: Any, unique: Any, instance: Any, schema: Any) -> It
 
 def _matches(pattern: str, text: str) -> bool:
     """Tells whether a text matches; every text does where the pattern cannot be checked."""
-    _spend(1 + len(text) // 256)
+    spend(1 + len(text) // 256)
     return may_match(pattern, text)
 
 
 def _canonical(value: Any) -> Any:
     """Returns a value that is hashable, and equal for equal JSON: 1 is 1.0, but not true."""
-    _spend(1)
+    spend(1)
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, list):
@@ -382,7 +319,7 @@ def _canonical(value: Any) -> Any:
 
 
 def _mentions(schema: Any, keyword: str) -> bool:
-    _spend(1)
+    spend(1)
     if isinstance(schema, dict):
         return keyword in schema or any(_mentions(one, keyword) for one in schema.values())
     return isinstance(schema, list) and any(_mentions(one, keyword) for one in schema)
@@ -400,6 +337,7 @@ _KEYWORDS: Mapping[str, Keyword] = {
 _BoundedValidator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator, {name: _counted(name, keyword) for name, keyword in _KEYWORDS.items()}
 )
-_META_VALIDATOR: Any = _BoundedValidator(
-    jsonschema.Draft202012Validator.META_SCHEMA, registry=jsonschema_specifications.REGISTRY
-)
+_META_VALIDATOR: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    {name: _counted(name, keyword, _META_STEPS) for name, keyword in _KEYWORDS.items()},
+)(jsonschema.Draft202012Validator.META_SCHEMA, registry=jsonschema_specifications.REGISTRY)

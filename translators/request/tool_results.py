@@ -5,8 +5,9 @@ their calls anew in each turn, repeat a call beside `previous_response_id`, let 
 a call and its result, and keep calls that were cut. All of that is put in order here; nothing is translated.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from bisect import bisect_left
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +22,7 @@ class Call(Struct):
     """A call of the history.
 
     turn: the index of its message. caller_id, upstream_id: its id in the request and at Cohere. path: of the call, for
-    errors and notes. results: the indexes of the messages that answer it.
+    errors and notes. content: equal for calls that ask the same. results: the indexes of the messages that answer it.
     """
 
     turn: int
@@ -29,13 +30,8 @@ class Call(Struct):
     upstream_id: str
     function: openai.FunctionCall
     path: str
-    results: list[int]
-
-    def repeats(self, other: "Call") -> bool:
-        """Whether this is the other call once more: the same id, name and arguments."""
-        return (self.caller_id, self.function.name) == (other.caller_id, other.function.name) and (
-            _value(self.function) == _value(other.function)
-        )
+    content: tuple[str, str, bytes]
+    results: list[int] = []
 
 
 class PairedCalls(Struct, frozen=True):
@@ -75,99 +71,132 @@ NO_CALLS = PairedCalls({}, {})
 
 
 class _Pairing:
-    """A history being read from front to back."""
+    """A history being read from front to back. Its cost is linear, whatever ids the caller chose."""
 
     def __init__(self, messages: Sequence[openai.Message]) -> None:
         self.calls: dict[int, list[Call]] = {}
         self.turns: dict[int, int] = {}
         self._messages = messages
-        self._by_id: dict[str, list[Call]] = {}
-        self._functions: list[Call] = []  # legacy function calls that are not answered yet
+        self._last: dict[str, Call] = {}  # by the caller's id
+        self._unanswered: defaultdict[str, deque[Call]] = defaultdict(deque)
+        self._contents: Counter[tuple[str, str, bytes]] = Counter()  # how many calls that ask this have no result yet
+        self._results_seen: dict[str, set[bytes]] = {}  # by Cohere's id
+        self._functions: defaultdict[str, deque[Call]] = defaultdict(deque)  # legacy calls, not answered yet, by name
         self._upstream_ids: set[str] = set()
+        self._renamings: Counter[str] = Counter()
+        self._places = _Places(messages)
 
     def add_calls(self, index: int, message: openai.AssistantMessage) -> None:
+        ids: set[str] = set()
         for number, tool_call in enumerate(message.tool_calls or ()):
             path = f"messages[{index}].tool_calls[{number}]"
             if tool_call.function is None or tool_call.type not in (None, "function"):
                 raise InvalidField(path, "Only calls of type 'function' can be sent to Cohere", "unsupported_value")
-            call_id = tool_call.id or f"call_{index}_{number}"
-            call = Call(index, call_id, call_id, tool_call.function, f"{path}.function", [])
+            call = _call(index, tool_call.id or f"call_{index}_{number}", tool_call.function, f"{path}.function")
             if self._is_repeated(call):
                 continue
-            if any(other.caller_id == call_id for other in self.calls.get(index, ())):
-                raise InvalidField(f"{path}.id", f"Duplicate tool call id '{call_id}'", "duplicate_id")
+            if call.caller_id in ids:
+                raise InvalidField(f"{path}.id", f"Duplicate tool call id '{call.caller_id}'", "duplicate_id")
+            ids.add(call.caller_id)
             self._add(call)
         if message.function_call:
-            call_id = f"call_{index}"
-            self._add(Call(index, call_id, call_id, message.function_call, f"messages[{index}].function_call", []))
-            self._functions.append(self.calls[index][-1])
+            self._add(_call(index, f"call_{index}", message.function_call, f"messages[{index}].function_call"))
+            self._functions[message.function_call.name].append(self.calls[index][-1])
 
     def _is_repeated(self, call: Call) -> bool:
         """Whether an earlier call is told again: it has no result yet, or this one will never have another."""
-        earlier = [other for other in self._by_id.get(call.caller_id, ()) if call.repeats(other)]
-        if not earlier:
+        if call.content not in self._contents:
             return False
-        return any(not other.results for other in earlier) or not any(self._results_after(call.caller_id, call.turn))
+        return self._contents[call.content] > 0 or not self._places.result_after(call.caller_id, call.turn)
 
     def _add(self, call: Call) -> None:
         """Adds a call under an id that no other call has at Cohere."""
-        count = 1
         while call.upstream_id in self._upstream_ids:
-            count += 1
-            call.upstream_id = f"{call.caller_id}_{count}"
+            self._renamings[call.caller_id] += 1
+            call.upstream_id = f"{call.caller_id}_{self._renamings[call.caller_id] + 1}"
         self._upstream_ids.add(call.upstream_id)
         self.calls.setdefault(call.turn, []).append(call)
-        self._by_id.setdefault(call.caller_id, []).append(call)
+        self._last[call.caller_id] = call
+        self._unanswered[call.caller_id].append(call)
+        self._contents[call.content] += 1
 
     def add_result(self, index: int, message: openai.ToolMessage) -> None:
-        calls = self._by_id.get(message.tool_call_id)
-        if calls is None:
+        call_id = message.tool_call_id
+        if call_id not in self._last:
             raise InvalidField(
                 f"messages[{index}].tool_call_id",
-                f"No earlier assistant message made the tool call '{message.tool_call_id}'",
+                f"No earlier assistant message made the tool call '{call_id}'",
             )
-        pending = [call for call in calls if not call.results]
+        pending = self._unanswered[call_id]
         if not pending:
-            self._answer(calls[-1], index)
+            self._answer(self._last[call_id], index)
             return
         # Several calls with one id wait: as many results answer them in order, fewer answer the newest.
-        enough = sum(self._results_before_next_call(message.tool_call_id, index)) >= len(pending)
-        self._answer(pending[0] if enough else pending[-1], index)
+        enough = len(pending) == 1 or self._places.results_before_next_call(call_id, index) >= len(pending)
+        self._answer(pending.popleft() if enough else pending.pop(), index)
 
     def add_function_result(self, index: int, message: openai.FunctionMessage) -> None:
-        call = next((call for call in self._functions if call.function.name == message.name), None)
-        if call is None:
+        pending = self._functions[message.name]
+        if not pending:
             raise InvalidField(
                 f"messages[{index}].name", f"No earlier assistant message called the function '{message.name}'"
             )
-        self._functions.remove(call)
+        call = pending.popleft()
+        self._unanswered[call.caller_id].remove(call)
         self._answer(call, index)
 
     def _answer(self, call: Call, index: int) -> None:
         """Gives a call its result. One that was sent twice counts once."""
-        message = self._messages[index]
         self.turns[index] = call.turn
-        if all(self._messages[other] != message for other in call.results):
+        if not call.results:
+            self._contents[call.content] -= 1
+            call.results.append(index)
+            return
+        seen = self._results_seen.setdefault(call.upstream_id, {_encode(self._messages[call.results[0]])})
+        encoded = _encode(self._messages[index])
+        if encoded not in seen:
+            seen.add(encoded)
             call.results.append(index)
 
-    def _results_after(self, call_id: str, index: int) -> Iterator[bool]:
-        for message in self._messages[index + 1 :]:
-            yield isinstance(message, openai.ToolMessage) and message.tool_call_id == call_id
 
-    def _results_before_next_call(self, call_id: str, index: int) -> Iterator[bool]:
-        for message in self._messages[index:]:
-            if isinstance(message, openai.AssistantMessage) and any(
-                call.id == call_id for call in message.tool_calls or ()
-            ):
-                return
-            yield isinstance(message, openai.ToolMessage) and message.tool_call_id == call_id
+class _Places:
+    """Where the results and the calls of each id stand: the indexes of their messages, in order."""
+
+    def __init__(self, messages: Sequence[openai.Message]) -> None:
+        self._results: defaultdict[str, list[int]] = defaultdict(list)
+        self._calls: defaultdict[str, list[int]] = defaultdict(list)
+        for index, message in enumerate(messages):
+            if isinstance(message, openai.ToolMessage):
+                self._results[message.tool_call_id].append(index)
+            elif isinstance(message, openai.AssistantMessage):
+                for call in message.tool_calls or ():
+                    self._calls[call.id or ""].append(index)
+
+    def result_after(self, call_id: str, index: int) -> bool:
+        results = self._results.get(call_id)
+        return results is not None and results[-1] > index
+
+    def results_before_next_call(self, call_id: str, index: int) -> int:
+        """Returns how many results with this id stand at `index` or behind it, but before the next call with it."""
+        calls, results = self._calls.get(call_id, ()), self._results[call_id]
+        following = bisect_left(calls, index)
+        end = bisect_left(results, calls[following]) if following < len(calls) else len(results)
+        return end - bisect_left(results, index)
 
 
-def _value(function: openai.FunctionCall) -> Any:
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _call(turn: int, call_id: str, function: openai.FunctionCall, path: str) -> Call:
+    return Call(turn, call_id, call_id, function, path, (call_id, function.name, _arguments(function)))
+
+
+def _arguments(function: openai.FunctionCall) -> bytes:
     """The arguments, comparable: JSON as its value, anything else as it stands."""
-    if not isinstance(function.arguments, str):
-        return function.arguments or {}
-    try:
-        return msgspec.json.decode(function.arguments or "{}")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return function.arguments
+    arguments = function.arguments or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return str(arguments).encode("utf-8", "surrogatepass")
+    return _encode(arguments)

@@ -168,15 +168,17 @@ def plan_tools(
     if not capabilities.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
     wanted = functions if choice.only is None else _filtered(functions, choice.only)
+    called_names, wanted_names = frozenset(called), {function.name for function in wanted}
     called_only = [
         function
         for function in functions
-        if capabilities.keeps_tools and function.name in called and function not in wanted
+        if capabilities.keeps_tools and function.name in called_names and function.name not in wanted_names
     ]
+    sent = {id(function) for function in (*wanted, *called_only)}
     definitions = [
         _definition(function, where, bool(strict_tools or function.strict), names, capabilities, notes)
         for function, where in zip(functions, paths, strict=True)
-        if function in wanted or function in called_only
+        if id(function) in sent
     ]
     definitions, strict = _strict([*wanted, *called_only], definitions, strict_tools, notes)
     if choice.mode == "none":
@@ -238,7 +240,8 @@ def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[o
     for name in only:
         if name not in defined_names:
             raise InvalidField("tool_choice", f"'tool_choice' names the tool '{name}', which 'tools' lacks")
-    return [function for function in functions if function.name in only]
+    wanted_names = frozenset(only)
+    return [function for function in functions if function.name in wanted_names]
 
 
 def _definition(

@@ -1,0 +1,220 @@
+"""Nothing that a caller writes holds up the event loop: what others wait for is bounded, whatever it is.
+
+Measured is the processor time of each step of the loop, which does not depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import asyncio.events
+import gc
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.app import CHAT, A, Gateway, answered, gateway_over
+from support.scripted_upstream import ScriptedUpstream, json_answer
+
+MOST_SECONDS = 0.05
+"""Of one step, some three times what it takes. Without the bounds it is up to three seconds."""
+
+RESPONSES = "/v1/responses"
+
+
+def an_object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+def user(number: int, **fields: Any) -> dict[str, Any]:
+    return {"role": "user", "content": f"m{number}", **fields}
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": A, "messages": [user(0)], **fields}
+
+
+def strict(schema: Any) -> dict[str, Any]:
+    wrapper = {"name": "answer", "schema": schema, "strict": True}
+    return chat(response_format={"type": "json_schema", "json_schema": wrapper})
+
+
+def functions(*schemas: Any, strict: bool = False) -> dict[str, Any]:
+    return chat(
+        tools=[
+            {"type": "function", "function": {"name": f"t{index}", "parameters": schema, "strict": strict}}
+            for index, schema in enumerate(schemas)
+        ]
+    )
+
+
+def response(*items: Any, **fields: Any) -> dict[str, Any]:
+    return {"model": A, "store": False, "input": [user(0), *items], **fields}
+
+
+def doubling(levels: int, name: str = "n") -> dict[str, Any]:
+    """A schema whose references are two to the power of `levels`."""
+    definitions = {
+        f"{name}{level}": an_object({key: {"$ref": f"#/$defs/{name}{level + 1}"} for key in "ab"}, "a", "b")
+        for level in range(levels)
+    }
+    definitions[f"{name}{levels}"] = {"type": "string"}
+    return {**an_object({"x": {"$ref": f"#/$defs/{name}0"}}, "x"), "$defs": definitions}
+
+
+def odd(count: int, name: str = "p") -> dict[str, Any]:
+    """A schema that is none, in many places."""
+    return an_object({f"{name}{index}": {"type": "strin", "anyOf": [{"type": "x"}] * 3} for index in range(count)})
+
+
+def call(call_id: str, number: int) -> dict[str, Any]:
+    function = {"name": "f", "arguments": f'{{"n":{number % 2}}}'}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def result(call_id: str) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call_id, "content": "x"}
+
+
+def turns(same_id: bool, count: int = 600) -> list[dict[str, Any]]:
+    """Calls and results by turns."""
+    ids = ["c" if same_id else f"c{number}" for number in range(count)]
+    return [
+        message
+        for number, call_id in enumerate(ids)
+        for message in ({"role": "assistant", "tool_calls": [call(call_id, number)]}, result(call_id))
+    ]
+
+
+IDS = [f"c{number}" for number in range(900)]
+ANSWERED = [{"role": "function", "name": f"f{899 - number}", "content": "1"} for number in range(900)]
+LEGACY = [{"role": "assistant", "function_call": {"name": f"f{number}", "arguments": "{}"}} for number in range(900)]
+REPEATED = [{"type": "string", "pattern": f"^((a{{1,90}}){{1,10}}{number}|[a-z]{{500}})+$"} for number in range(500)]
+
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "references that double": (CHAT, strict(doubling(12))),
+    "references that double in many tools": (
+        CHAT,
+        functions(*(doubling(11, f"n{number}_") for number in range(60)), strict=True),
+    ),
+    "a schema that is none": (CHAT, strict(odd(60))),
+    "a large schema that is none": (CHAT, strict(odd(1_200))),
+    "many tools with schemas that are none": (CHAT, functions(*(odd(10, f"p{number}_") for number in range(100)))),
+    "many patterns": (
+        CHAT,
+        strict(an_object({f"p{n}": {"type": "string", "pattern": f"^(a{n}|b)+$"} for n in range(2_000)})),
+    ),
+    "patterns that repeat": (CHAT, strict(an_object({f"p{n}": one for n, one in enumerate(REPEATED)}))),
+    "a pattern that backtracks": (CHAT, strict(an_object({"a": {"type": "string", "pattern": "^(a+)+$"}}, "a"))),
+    "anchors": (CHAT, strict(an_object({f"p{n}": {"$anchor": f"q{n}", "type": "string"} for n in range(1_000)}))),
+    "an answer that is checked item by item": (
+        CHAT,
+        strict(an_object({"a": {"items": {"anyOf": [{"type": "string"}, an_object({"b": {"type": "integer"}})]}}})),
+    ),
+    "many tools": (CHAT, functions(*(an_object({f"p{n}": {"type": "string"}}) for n in range(1_000)))),
+    "many names to be replaced": (
+        CHAT,
+        chat(
+            tools=[
+                {"type": "function", "function": {"name": f"a.b/{n}", "parameters": an_object({})}} for n in range(900)
+            ]
+        ),
+    ),
+    "many messages": (CHAT, chat(messages=[user(n) for n in range(3_000)])),
+    "turns of calls": (CHAT, chat(messages=[user(0), *turns(same_id=False)])),
+    "turns of calls with one id": (CHAT, chat(messages=[user(0), *turns(same_id=True)])),
+    "calls at once": (
+        CHAT,
+        chat(
+            messages=[
+                user(0),
+                {"role": "assistant", "tool_calls": [call(one, 0) for one in IDS]},
+                *(result(one) for one in IDS),
+            ]
+        ),
+    ),
+    "results of one call": (
+        CHAT,
+        chat(
+            messages=[
+                user(0),
+                {"role": "assistant", "tool_calls": [call("c", 0)]},
+                *({**result("c"), "content": str(n)} for n in range(1_500)),
+            ]
+        ),
+    ),
+    "functions of the old kind": (
+        CHAT,
+        chat(
+            messages=[
+                user(0),
+                *LEGACY,
+                *ANSWERED,
+            ]
+        ),
+    ),
+    "keys that nobody knows": (CHAT, chat(messages=[user(n, **{f"z{n}": 1}) for n in range(2_000)])),
+    "items with keys that nobody knows": (RESPONSES, response(*(user(n, zzz=1) for n in range(2_000)))),
+    "items that nobody knows": (RESPONSES, response(*({"type": f"x{n}", "a": 1} for n in range(2_500)))),
+    "custom tools": (
+        RESPONSES,
+        response(tools=[{"type": "custom", "name": f"c{n}", "description": "d"} for n in range(1_000)]),
+    ),
+    "namespaces": (
+        RESPONSES,
+        response(
+            tools=[
+                {
+                    "type": "namespace",
+                    "name": f"n{n}",
+                    "tools": [{"type": "function", "name": f"f{m}", "parameters": an_object({})} for m in range(10)],
+                }
+                for n in range(90)
+            ]
+        ),
+    ),
+    "many vectors": ("/v1/embeddings", {"model": "embed-v4.0", "input": [f"t{n}" for n in range(1_000)]}),
+}
+
+
+@pytest.fixture(scope="module")
+def on() -> Iterator[Gateway]:
+    text = json.dumps({"a": [{"b": "x"} for _ in range(2_000)]})
+    vector = [0.0123] * 1_536
+
+    def script(request: Any) -> Any:
+        if request.path != "/v2/embed":
+            return answered(text)
+        rows = [vector] * len(request.json()["texts"])
+        return json_answer(200, {"id": "e", "embeddings": {"float": rows}, "meta": {}})
+
+    with ScriptedUpstream(script).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def longest(on: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+    """The seconds that the longest step of the gateway's loop took of its processor."""
+    original, seconds = asyncio.events.Handle._run, {"step": 0.0}
+
+    def measured(self: Any) -> None:
+        began = time.thread_time()
+        original(self)
+        if self._loop is on.loops[0]:
+            seconds["step"] = max(seconds["step"], time.thread_time() - began)
+
+    # A collection of the whole heap, in which all tests' modules are, is nothing that the gateway does.
+    gc.disable()
+    monkeypatch.setattr(asyncio.events.Handle, "_run", measured)
+    yield seconds
+    gc.enable()
+
+
+@pytest.mark.parametrize(("path", "body"), ATTACKS.values(), ids=ATTACKS)
+def test_no_step_of_the_loop_takes_long(
+    on: Gateway, longest: dict[str, float], path: str, body: dict[str, Any]
+) -> None:
+    seen = on.ask("POST", path, body)
+    assert seen.status in (200, 400, 502), seen
+    assert 0 < longest["step"] < MOST_SECONDS

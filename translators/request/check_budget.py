@@ -1,0 +1,67 @@
+"""How many steps the checks of one request may take: few on the event loop, many in a thread.
+
+Checks are pure, so one that needs more than the loop allows raises `TooExpensive`, and its request is translated again
+in a thread. A step is some 5 microseconds of the interpreter's time.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOOP_STEPS = 1_000
+"""Steps of one request's checks on the event loop: some 5 ms."""
+
+GENEROUS_STEPS = 250_000
+"""Steps of one request's checks elsewhere: a second or two."""
+
+
+class TooExpensive(Exception):
+    """Checks would take more steps than the budget has."""
+
+
+class _Budget(threading.local):
+    limit = LOOP_STEPS
+    remaining = LOOP_STEPS
+    shared = False
+
+
+_budget = _Budget()
+
+
+@contextmanager
+def loop_budget() -> Iterator[None]:
+    """Lets the checks inside take LOOP_STEPS together."""
+    _budget.remaining, _budget.shared = LOOP_STEPS, True
+    try:
+        yield
+    finally:
+        _budget.shared = False
+
+
+@contextmanager
+def generous_budget() -> Iterator[None]:
+    """Lets the checks inside take GENEROUS_STEPS together. The thread must not be the event loop's."""
+    _budget.limit = _budget.remaining = GENEROUS_STEPS
+    _budget.shared = True
+    try:
+        yield
+    finally:
+        _budget.limit, _budget.shared = LOOP_STEPS, False
+
+
+def is_generous() -> bool:
+    """Tells whether the checks of this thread have the generous budget."""
+    return _budget.limit == GENEROUS_STEPS
+
+
+def begin() -> None:
+    """Begins a check. One that belongs to no request has a budget of its own."""
+    if not _budget.shared:
+        _budget.remaining = _budget.limit
+
+
+def spend(steps: int) -> None:
+    """Takes steps from the budget of this thread. Raises TooExpensive."""
+    _budget.remaining -= steps
+    if _budget.remaining < 0:
+        raise TooExpensive

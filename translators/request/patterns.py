@@ -1,0 +1,85 @@
+"""Regular expressions of JSON Schemas, in RE2: their time is linear in the text, whatever a caller wrote.
+
+RE2 lacks backreferences and lookaheads. A pattern with one is not checked, and whoever was promised a check is told.
+"""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import re2
+
+from translators.request.check_budget import spend
+
+MAX_PATTERN_BYTES = 16 * 1024
+
+_REPEATED = re.compile(r"(\)?)\{(?:\d*,)?(\d{1,4})\}")
+
+
+def unchecked_patterns(schema: Any) -> list[str]:
+    """Returns the regular expressions of a schema that RE2 cannot express, such as lookaheads. Raises TooExpensive."""
+    patterns: list[str] = []
+    pending = [schema]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pattern = value.get("pattern")
+            if isinstance(pattern, str) and not is_checked(pattern):
+                patterns.append(pattern)
+            properties = value.get("patternProperties")
+            if isinstance(properties, dict):
+                patterns += [name for name in properties if not is_checked(name)]
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return patterns
+
+
+def is_checked(pattern: str) -> bool:
+    """Tells whether RE2 can express a pattern. Raises TooExpensive."""
+    return _expression(pattern) is not None
+
+
+def may_match(pattern: str, text: str) -> bool:
+    """Tells whether a text matches; True where RE2 cannot express the pattern. Raises TooExpensive."""
+    expression = _expression(pattern)
+    return expression is None or expression.search(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def _expression(pattern: str) -> Any:
+    """Returns a pattern compiled by RE2, None where it cannot be."""
+    if len(pattern) > MAX_PATTERN_BYTES:
+        return None
+    spend(_compile_steps(pattern))
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = 1 << 20
+    try:
+        return re2.compile(_in_re2_syntax(pattern), options)
+    except re2.error:
+        return None
+
+
+def _compile_steps(pattern: str) -> int:
+    """Estimates what RE2 takes to compile a pattern: it writes out what is repeated, and all of Unicode's classes."""
+    counts = [(int(count), bool(group)) for group, count in _REPEATED.findall(pattern)]
+    written_out = sum(count for count, _ in counts) + 40 * pattern.count(r"\p")
+    nested = max((count for count, group in counts if group), default=1)
+    return 5 + len(pattern) // 4 + written_out * max(nested, 1)
+
+
+def _in_re2_syntax(pattern: str) -> str:
+    r"""Writes ECMAScript's `\uXXXX` as RE2 reads it."""
+    pieces = pattern.split("\\\\")
+    return "\\\\".join(_with_code_points(piece) for piece in pieces)
+
+
+def _with_code_points(piece: str) -> str:
+    first, *rest = piece.split("\\u")
+    written = [first]
+    for part in rest:
+        code = part[:4]
+        is_code = len(code) == 4 and all(digit in "0123456789abcdefABCDEF" for digit in code)
+        written.append(f"\\x{{{code}}}{part[4:]}" if is_code else f"\\u{part}")
+    return "".join(written)
