@@ -208,7 +208,10 @@ class RequestHandler(Responder):
         if self.services.catalog.learn(translation.model, failure.learned_capability):
             # The model cannot do what the capability table says, so the request is put in another way.
             return await self._translate(self._model_overrides(translation.model))
-        return translation.shortened() if failure.code == CONTEXT_LENGTH else None
+        if failure.code != CONTEXT_LENGTH:
+            return None
+        owner, size = self.record.principal.owner, translation.workload.prompt_bytes
+        return await self.services.offload.run(owner, size, translation.shortened)
 
     async def _retried(
         self, translation: Translation, error: UpstreamError, admission: Admission

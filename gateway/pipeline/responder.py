@@ -49,6 +49,17 @@ class Responder:
         owner, size = admission.record.principal.owner, sum(map(len, bodies))
         return await self.services.offload.run(owner, size, function, *arguments)
 
+    async def _second_attempt(self, translation: Translation, admission: Admission, failure: Failure) -> Translation:
+        """Returns the call to make after a response that failed its check. Raises AnswerRefused where there is none."""
+        second = None
+        if failure.second_attempt:
+            owner, size = admission.record.principal.owner, translation.workload.prompt_bytes
+            second = await self.services.offload.run(owner, size, translation.second_attempt)
+        if second is None:
+            raise AnswerRefused(failure)
+        second.notes.inform("answer", f"asked Cohere again: {failure.code}")
+        return second
+
     # --- whole ---------------------------------------------------------------------------------------------
 
     async def respond_whole(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
@@ -67,7 +78,7 @@ class Responder:
                 bodies = await self._bodies(translation, admission)
                 response = await self._translate_response(translation, admission, bodies)
             except AnswerFailed as error:
-                translation = second_attempt(translation, error.failure)
+                translation = await self._second_attempt(translation, admission, error.failure)
                 admission.notes = translation.notes
                 bodies = await self._bodies(translation, admission)
                 response = await self._translate_response(translation, admission, bodies)
@@ -123,7 +134,7 @@ class Responder:
             stream, documents = await self._as_stream(translation, admission, bodies)
             if stream.failure is not None:
                 admission.record.add_usage(stream.usage)
-                translation = second_attempt(translation, stream.failure)
+                translation = await self._second_attempt(translation, admission, stream.failure)
                 admission.notes = translation.notes
                 bodies = await self._bodies(translation, admission)
                 stream, documents = await self._as_stream(translation, admission, bodies)
@@ -219,12 +230,3 @@ def _as_stream(translation: Translation, bodies: Sequence[bytes]) -> tuple[Strea
     """Returns whole responses as a stream: the stream when it has ended, and all of its documents."""
     stream = translation.stream()
     return stream, [document for choice, body in enumerate(bodies or (b"",)) for document in stream.whole(body, choice)]
-
-
-def second_attempt(translation: Translation, failure: Failure) -> Translation:
-    """Returns the call to make after a response that failed its check. Raises AnswerRefused where there is none."""
-    second = translation.second_attempt() if failure.second_attempt else None
-    if second is None:
-        raise AnswerRefused(failure)
-    second.notes.inform("answer", f"asked Cohere again: {failure.code}")
-    return second

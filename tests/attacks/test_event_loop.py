@@ -107,6 +107,10 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "patterns that repeat": (CHAT, strict(an_object({f"p{n}": one for n, one in enumerate(REPEATED)}))),
     "a pattern that backtracks": (CHAT, strict(an_object({"a": {"type": "string", "pattern": "^(a+)+$"}}, "a"))),
+    "a large schema that the first answer misses": (
+        CHAT,
+        strict(an_object({f"p{n}": {"type": "string"} for n in range(3_500)}, "p0")),
+    ),
     "anchors": (CHAT, strict(an_object({f"p{n}": {"$anchor": f"q{n}", "type": "string"} for n in range(1_000)}))),
     "an answer that is checked item by item": (
         CHAT,
