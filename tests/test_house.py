@@ -56,8 +56,8 @@ ROOTS = frozenset({"gateway", "translators", "schemas"})
 
 WORDS = frozenset({"msgspec", "typing", "enum", "collections.abc", "__future__"})
 PURE = frozenset(
-    "__future__ base64 collections contextlib enum functools hashlib itertools json math re struct threading types"
-    " typing".split()
+    "__future__ base64 bisect collections contextlib enum functools hashlib itertools json math re struct threading"
+    " types typing".split()
 )
 # Packages that may import what is listed and nothing else, the narrowest first.
 MAY_IMPORT: tuple[tuple[str, frozenset[str]], ...] = (

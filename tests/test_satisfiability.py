@@ -77,6 +77,53 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "'required' at #",
     ),
     "no type": ({"type": []}, "'type' at #"),
+    "a pattern longer than maxLength": (
+        value({"type": "string", "pattern": "^[0-9]{4}$", "maxLength": 3}),
+        "'pattern' at #/properties/a wants more characters than 'maxLength' at #/properties/a",
+    ),
+    "a pattern somewhere in it": (value({"type": "string", "pattern": "[0-9]{4}", "maxLength": 3}), "'pattern'"),
+    "a pattern shorter than minLength": (
+        value({"type": "string", "pattern": "^(yes|no)$", "minLength": 4}),
+        "'minLength' at #/properties/a wants more characters than 'pattern'",
+    ),
+    "two patterns of other lengths": (
+        value({"allOf": [{"type": "string", "pattern": "^a{2}$"}, {"pattern": r"^\d{4,}$"}]}),
+        "'pattern' at #/properties/a/allOf/1",
+    ),
+    "a constant that is no multiple": (value({"const": 7, "multipleOf": 2}), "'const'"),
+    "an enum beside its exclusion": (value({"enum": ["a", "b"], "not": {"enum": ["a", "b", "c"]}}), "'enum'"),
+    "an enum beside other branches": (value({"enum": ["a"], "anyOf": [{"const": "b"}, {"type": "integer"}]}), "'enum'"),
+    "a list that the items exclude": (value({"const": ["a"], "items": {"type": "integer"}}), "'const'"),
+    "an object that lacks what is required": (value({"enum": [{"a": 1}], "required": ["b"]}), "'enum'"),
+    "a constant that a definition excludes": (
+        {**value({"const": {"x": "y"}, "properties": {"x": {"$ref": "#/$defs/n"}}}), "$defs": {"n": INTEGER}},
+        "'const'",
+    ),
+    "its own type excluded": (value({"type": "string", "not": {"type": ["string", "null"]}}), "'type'"),
+    "no multiple of a fraction": (value({"type": "number", "minimum": 1.1, "maximum": 1.4, "multipleOf": 0.5}), "'min"),
+    "more different items than there are": (
+        value({"type": "array", "minItems": 4, "uniqueItems": True, "items": {"type": ["boolean", "null"]}}),
+        "'uniqueItems'",
+    ),
+    "more different numbers than there are": (
+        value(
+            {
+                "type": "array",
+                "minItems": 4,
+                "uniqueItems": True,
+                "items": {"type": "integer", "minimum": 1, "maximum": 3},
+            }
+        ),
+        "'uniqueItems'",
+    ),
+    "contains in a list that is empty": (value({"type": "array", "maxItems": 0, "contains": STRING}), "'maxItems'"),
+    "contains more than it may": (
+        value({"type": "array", "contains": STRING, "minContains": 3, "maxContains": 2}),
+        "'maxContains'",
+    ),
+    "a required name that is no name": (an_object({}, "b", propertyNames={"enum": ["a"]}), "'propertyNames'"),
+    "a required name that does not match": (an_object({}, "b", propertyNames={"pattern": "^a"}), "'propertyNames'"),
+    "more properties than names": (an_object({}, minProperties=2, propertyNames={"enum": ["a"]}), "'minProperties'"),
 }
 
 POSSIBLE: dict[str, dict[str, Any]] = {
@@ -109,6 +156,35 @@ POSSIBLE: dict[str, dict[str, Any]] = {
     "no types": value({"minLength": 3, "maxLength": 2}),
     "a type of nobody's": value({"type": "str", "enum": [1]}),
     "anything": {},
+    "a pattern that just fits": value({"type": "string", "pattern": "^[0-9]{3}$", "minLength": 3, "maxLength": 3}),
+    "a pattern in a longer text": value({"type": "string", "pattern": "yes", "minLength": 9}),
+    "a pattern open at its end": value({"type": "string", "pattern": "^yes", "minLength": 9}),
+    "one end each": value({"type": "string", "pattern": "^a|b$", "minLength": 9}),
+    "a pattern without end": value({"type": "string", "pattern": "^(ab)*c+$", "minLength": 500}),
+    "a pattern that Python does not read": value({"type": "string", "pattern": r"^\p{L}{2}$", "minLength": 9}),
+    "a pattern that is none": value({"type": "string", "pattern": "(", "minLength": 9}),
+    "a lookahead": value({"type": "string", "pattern": "^(?=.{8})[a-z]+$", "minLength": 9}),
+    "any type with a long pattern": value({"pattern": "^[0-9]{4}$", "maxLength": 3}),
+    "one type of two with a long pattern": value({"type": ["string", "null"], "pattern": "^[0-9]{4}$", "maxLength": 3}),
+    "an enum of which one is left": value({"enum": ["a", "b"], "not": {"const": "a"}}),
+    "an enum beside a reference that is not followed": value({"enum": ["a"], "anyOf": [{"$ref": "#/properties/a"}]}),
+    "an enum beside what its parts evaluate": value(
+        {"enum": [{"x": 1}], "allOf": [{"properties": {"x": {}}}], "unevaluatedProperties": False}
+    ),
+    "a multiple at the end": value({"type": "number", "minimum": 0.1, "maximum": 0.3, "multipleOf": 0.1}),
+    "an open end between multiples": value(
+        {"type": "number", "exclusiveMinimum": 1, "maximum": 1.5, "multipleOf": 0.5}
+    ),
+    "as many different items as there are": value(
+        {"type": "array", "minItems": 3, "uniqueItems": True, "items": {"type": ["boolean", "null"]}}
+    ),
+    "any number of different items": value(
+        {"type": "array", "minItems": 9, "uniqueItems": True, "items": {"type": "integer", "minimum": 1}}
+    ),
+    "contains that is not needed": value({"type": "array", "maxItems": 0, "contains": STRING, "minContains": 0}),
+    "a required name among the names": an_object({}, "a", propertyNames={"enum": ["a"]}),
+    "another type excluded": value({"type": "string", "not": {"type": "integer"}}),
+    "a part of a type excluded": value({"type": "string", "not": {"type": "string", "minLength": 3}}),
 }
 
 

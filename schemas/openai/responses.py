@@ -7,7 +7,7 @@ Source: OpenAI's specification, `CreateResponse`, `Response` and `ResponseStream
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
@@ -85,6 +85,7 @@ class FunctionCallItem(Struct, forbid_unknown_fields=True):
     namespace: str | None = None
     caller: Any = None
     created_by: Any = None
+    is_async: bool | None = field(default=None, name="async")
 
 
 class FunctionCallOutputItem(Struct, forbid_unknown_fields=True):

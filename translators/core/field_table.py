@@ -138,7 +138,8 @@ class FieldTable:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
         reading = Reading({}, {}, {})
         first_names: dict[str, str] = {}  # Cohere's name -> the caller's
-        for name, raw in self._fields(body).items():
+        fields, spellings = self._fields(body)
+        for name, raw in fields.items():
             entry = self._rows.get(name)
             if entry is None:
                 if name in policy.extra_upstream_fields:
@@ -151,9 +152,10 @@ class FieldTable:
                 continue
             if len(raw) > MAX_FIELD_BYTES and name not in LARGE_FIELDS:
                 raise InvalidField(name, f"'{name}' is larger than {MAX_FIELD_BYTES} bytes", "value_too_large")
+            spelling = spellings.get(name, name)
             if row.verdict is Verdict.SEND:
-                value = decode_field(name, decoder, raw, notes)
-                converted = row.convert(value, name, notes) if row.convert else value
+                value = decode_field(spelling, decoder, raw, notes)
+                converted = row.convert(value, spelling, notes) if row.convert else value
                 other = first_names.setdefault(row.to, name)
                 if other != name and reading.upstream_fields[row.to] != converted:
                     # Two names of one field: Cohere's own wins, whatever the order.
@@ -162,7 +164,7 @@ class FieldTable:
                         continue
                 reading.upstream_fields[row.to] = converted
             elif row.verdict is Verdict.READ:
-                reading.fields[name] = decode_field(name, decoder, raw, notes)
+                reading.fields[name] = decode_field(spelling, decoder, raw, notes)
             elif bytes(raw) not in row.neutral:
                 self._drop(row, raw, reading, notes)
         return reading
@@ -176,7 +178,8 @@ class FieldTable:
             reading.end_user = decode_field(row.name, _end_user, raw, notes)
         notes.ignored(row.name, row.why)
 
-    def _fields(self, body: bytes) -> dict[str, Raw]:
+    def _fields(self, body: bytes) -> tuple[dict[str, Raw], Mapping[str, str]]:
+        """Returns the fields by their names in the table, and the synonyms that the caller wrote for some."""
         try:
             fields = _split(body)
             nested = fields.pop(SYNONYM_OBJECT, None)
@@ -186,13 +189,13 @@ class FieldTable:
             raise InvalidField(None, "The request body must be a JSON object", "invalid_type") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidField(None, f"The request body is not valid JSON: {error}", "invalid_json") from error
-        if self.synonyms:
-            for synonym, name in self.synonyms.items():
-                if synonym in fields:
-                    raw = fields.pop(synonym)
-                    if bytes(fields.get(name, _ABSENT)) == _NULL:
-                        fields[name] = raw
-        return fields
+        spellings: dict[str, str] = {}
+        for synonym, name in self.synonyms.items():
+            if synonym in fields:
+                raw = fields.pop(synonym)
+                if bytes(fields.get(name, _ABSENT)) == _NULL:
+                    fields[name], spellings[name] = raw, synonym
+        return fields, spellings
 
 
 def required(reading: Reading, name: str) -> Any:

@@ -24,7 +24,10 @@ OWNER = "cohere"
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
 """What Cohere's own filter takes (docs/cohere-api.md#models)."""
 
-PageSize = Annotated[int, Meta(ge=1, le=1_000)]
+PageSize = Annotated[int, Meta(ge=1)]
+MAX_PAGE_SIZE = 1_000
+"""Cohere's own."""
+
 DEFAULT_PAGE_SIZE = 20
 """Cohere's own, where only a token is given."""
 
@@ -88,6 +91,9 @@ def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], con
     criteria: dict[str, Any] = {}
     for part in filters:
         criteria |= TABLE.read(part, notes, context.policy).fields
+    if criteria.get("page_size", 0) > MAX_PAGE_SIZE:
+        notes.adjusted("page_size", criteria["page_size"], MAX_PAGE_SIZE)
+        criteria["page_size"] = MAX_PAGE_SIZE
     models = _wanted(_models(pages), criteria)
     names = {model.name: model for model in models}
     model_objects = [_model_object(PREFIX + model.name, model) for model in models]

@@ -14,7 +14,7 @@ from schemas.openai import chat
 from schemas.openai import responses as openai
 from translators.core.contracts import Context
 from translators.core.errors import InvalidField, NotStored
-from translators.core.field_table import decode_field
+from translators.core.field_table import decode_field, invalid
 from translators.core.notes import Notes
 from translators.operations.responses_answer import answer_id
 from translators.operations.responses_summary import REPLACES_ALL
@@ -120,7 +120,7 @@ class InputReader:
         try:
             kind = _kind(raw)
         except msgspec.ValidationError as error:
-            raise InvalidField(where, f"Invalid '{where}': an item must be an object", "invalid_type") from error
+            raise invalid(where, error) from error
         name = kind.type or ("message" if kind.role else "item_reference")
         if self.compaction:
             self._notes.ignored("input[].type compaction_trigger", "it is not the last item", f"{self.compaction}.type")
@@ -183,6 +183,8 @@ class InputReader:
 
     def _function_call(self, item: openai.FunctionCallItem, where: str) -> None:
         tool = ClientTool("function", item.name, item.namespace or "")
+        if item.is_async:
+            self._notes.ignored("input[].async", "calls are answered in turn", f"{where}.async")
         self._add_call(item.call_id, tool, item.arguments, item.status, where)
 
     def _custom_call(self, item: openai.CustomCallItem, where: str) -> None:
@@ -205,18 +207,24 @@ class InputReader:
 
     def _add_call(self, call_id: str, tool: ClientTool, arguments: str, status: str | None, where: str) -> None:
         """Adds a call to the assistant's turn. Calls that are sent again are found where results meet their calls."""
+        function = chat.FunctionCall(self._tools.names.internal_name(tool), arguments)
         self._called.add(call_id)
-        self._leave_out(call_id)
+        self._leave_out(call_id, function)
         calls = self._assistant(where).calls
-        calls.append(chat.ToolCall(chat.FunctionCall(self._tools.names.internal_name(tool), arguments), call_id))
+        calls.append(chat.ToolCall(function, call_id))
         if status in _CUT:
             self._cut[call_id] = calls, calls[-1], where
 
-    def _leave_out(self, call_id: str) -> None:
-        """Leaves out a call that was cut and has no result, which Cohere would ask for in every later request."""
+    def _leave_out(self, call_id: str, again: chat.FunctionCall | None = None) -> None:
+        """Leaves out a call that was cut and has no result, which Cohere would ask for in every later request.
+
+        again: a later call with its id. One that says the same, or goes on where it was cut, stands for it.
+        """
         if call_id in self._cut:
             calls, cut, where = self._cut.pop(call_id)
             calls[:] = [call for call in calls if call is not cut]
+            if again is not None and _continues(again, cut.function):
+                return
             self._notes.ignored("tool_calls", "a call that was cut, without a result", where)
 
     def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
@@ -315,6 +323,11 @@ def _output_content(content: list[openai.Part], where: str) -> Any:
     if any(isinstance(part, openai.InputImage | openai.InputFile) for part in content):
         return _user_content(content, where)
     return _text(content, where)
+
+
+def _continues(later: chat.FunctionCall, cut: chat.FunctionCall | None) -> bool:
+    """Tells whether a call is one that was cut, once more: with as many of its arguments, or more."""
+    return cut is not None and later.name == cut.name and str(later.arguments).startswith(str(cut.arguments))
 
 
 def _json(value: Any) -> str:

@@ -101,6 +101,10 @@ class FileTexts(Struct):
         if kind in PARSED_TYPES:
             if len(payload) * 3 // 4 > MOST_PARSED_BYTES:
                 raise _too_large(where, MOST_PARSED_BYTES)
+            if not encoding.base64:
+                payload = base64.b64encode(_unescaped(payload)).decode()
+            elif not _is_base64(payload):
+                raise _not_base64(where)
             return self._parse(f"data:{kind};base64,{payload}", where)
         if kind and not _is_text(kind):
             raise _unsupported(where, kind)
@@ -178,11 +182,22 @@ def _decoded(payload: str, encoding: _Encoding, kind: str, where: str) -> str:
     try:
         data = base64.b64decode(payload, validate=True) if encoding.base64 else _unescaped(payload)
     except ValueError as error:
-        raise InvalidField(where, f"Invalid '{where}': it must be base64 or a data URI") from error
+        raise _not_base64(where) from error
     text = _text(data, encoding.charset, kind)
     if text is None or "\0" in text:
         raise _unsupported(where)
     return text
+
+
+def _is_base64(payload: str) -> bool:
+    try:
+        return bool(base64.b64decode(payload, validate=True))
+    except ValueError:
+        return False
+
+
+def _not_base64(where: str) -> InvalidField:
+    return InvalidField(where, f"Invalid '{where}': it must be base64 or a data URI")
 
 
 def _unescaped(payload: str) -> bytes:

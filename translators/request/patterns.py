@@ -3,6 +3,7 @@
 RE2 lacks backreferences and lookaheads. A pattern with one is not checked, and whoever was promised a check is told.
 """
 
+import math
 import re
 from functools import lru_cache
 from typing import Any
@@ -44,6 +45,39 @@ def may_match(pattern: str, text: str) -> bool:
     """Tells whether a text matches; True where RE2 cannot express the pattern. Raises TooExpensive."""
     expression = _expression(pattern)
     return expression is None or expression.search(text) is not None
+
+
+def lengths(pattern: str) -> tuple[int, float]:
+    """Returns how many characters a text that matches has: at least, and at most.
+
+    (0, inf) where that is not known. Raises TooExpensive.
+    """
+    if len(pattern) > _LONGEST_MEASURED or any(pair in pattern for pair in _AMBIGUOUS):
+        return 0, math.inf
+    return _lengths(pattern)
+
+
+_LONGEST_MEASURED = 1_000
+_AMBIGUOUS = ("[[", "--", "&&", "~~", "||", r"\A", r"\Z", r"\N", "(?P", "(?x", "(?#")
+"""What Python reads in another way than JavaScript does, or warns of."""
+
+
+@lru_cache(maxsize=1024)
+def _lengths(pattern: str) -> tuple[int, float]:
+    spend(5 + len(pattern) // 4)
+    parser: Any = re._parser  # type: ignore[attr-defined]
+    try:
+        tree = parser.parse(pattern)
+        least, most = tree.getwidth()
+        operations = list(tree)
+    except (re.error, OverflowError, RecursionError):
+        return 0, math.inf
+    whole = len(operations) > 1 and operations[0] == _BEGINNING and operations[-1] == _END
+    return least, most if whole and most < _ENDLESS else math.inf
+
+
+_BEGINNING, _END = ((re._constants.AT, where) for where in (re._constants.AT_BEGINNING, re._constants.AT_END))  # type: ignore[attr-defined]
+_ENDLESS = 1 << 31
 
 
 @lru_cache(maxsize=1024)

@@ -228,6 +228,14 @@ def _instance_violation(encoded: bytes, text: str) -> str:
     return f"{error.validator} at ${where}"
 
 
+def may_be_instance(schema: Mapping[str, Any], value: Any) -> bool:
+    """Tells whether a value satisfies a schema; True where that cannot be said. Raises TooExpensive."""
+    try:
+        return bool(_BoundedValidator(schema, registry=referencing.Registry()).is_valid(value))
+    except (RecursionError, OverflowError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType):
+        return True
+
+
 def _validator(encoded: bytes) -> Any:
     return _cached_validator(encoded) if len(encoded) <= LARGEST_CACHED_SCHEMA else _new_validator(encoded)
 

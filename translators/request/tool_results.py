@@ -84,7 +84,7 @@ class _Pairing:
         self._functions: defaultdict[str, deque[Call]] = defaultdict(deque)  # legacy calls, not answered yet, by name
         self._upstream_ids: set[str] = set()
         self._renamings: Counter[str] = Counter()
-        self._places = _Places(messages)
+        self._positions = _Positions(messages)
 
     def add_calls(self, index: int, message: openai.AssistantMessage) -> None:
         ids: set[str] = set()
@@ -107,7 +107,7 @@ class _Pairing:
         """Whether an earlier call is told again: it has no result yet, or this one will never have another."""
         if call.content not in self._contents:
             return False
-        return self._contents[call.content] > 0 or not self._places.result_after(call.caller_id, call.turn)
+        return self._contents[call.content] > 0 or not self._positions.result_after(call.caller_id, call.turn)
 
     def _add(self, call: Call) -> None:
         """Adds a call under an id that no other call has at Cohere."""
@@ -132,7 +132,7 @@ class _Pairing:
             self._answer(self._last[call_id], index)
             return
         # Several calls with one id wait: as many results answer them in order, fewer answer the newest.
-        enough = len(pending) == 1 or self._places.results_before_next_call(call_id, index) >= len(pending)
+        enough = len(pending) == 1 or self._positions.results_before_next_call(call_id, index) >= len(pending)
         self._answer(pending.popleft() if enough else pending.pop(), index)
 
     def add_function_result(self, index: int, message: openai.FunctionMessage) -> None:
@@ -159,7 +159,7 @@ class _Pairing:
             call.results.append(index)
 
 
-class _Places:
+class _Positions:
     """Where the results and the calls of each id stand: the indexes of their messages, in order."""
 
     def __init__(self, messages: Sequence[openai.Message]) -> None:

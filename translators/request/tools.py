@@ -174,11 +174,11 @@ def plan_tools(
         for function in functions
         if capabilities.keeps_tools and function.name in called_names and function.name not in wanted_names
     ]
-    sent = {id(function) for function in (*wanted, *called_only)}
+    definition_ids = {id(function) for function in (*wanted, *called_only)}
     definitions = [
         _definition(function, where, bool(strict_tools or function.strict), names, capabilities, notes)
         for function, where in zip(functions, paths, strict=True)
-        if id(function) in sent
+        if id(function) in definition_ids
     ]
     definitions, strict = _strict([*wanted, *called_only], definitions, strict_tools, notes)
     if choice.mode == "none":

@@ -1,0 +1,305 @@
+"""What contradicts what in a JSON Schema: keywords that stand in one schema, or in several that must hold together.
+
+Each function that finds no value left raises `Contradiction`. `satisfiability.py` says what is looked at together.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from msgspec import Struct
+
+from translators.request.check_budget import spend
+from translators.request.patterns import lengths, may_match
+from translators.request.schema_validation import may_be_instance
+
+MOST_VALUES = 1_000
+"""Values of an `enum` that are looked at."""
+
+MOST_PATTERNS = 4
+"""Regular expressions that one value or one name is held against."""
+
+_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+
+
+class Part(Struct, frozen=True):
+    """A schema that must hold, and its path in the whole (`#/properties/a`)."""
+
+    schema: Mapping[str, Any]
+    path: str
+
+
+class Contradiction(Exception):
+    """A keyword that cannot hold. The sentence goes to the caller."""
+
+
+def common_types(parts: Sequence[Part]) -> frozenset[str]:
+    """The types that all parts allow; empty where none is named. Raises Contradiction where none is left."""
+    types: frozenset[str] | None = None
+    for part in parts:
+        kind = part.schema.get("type")
+        if not isinstance(kind, str | list):
+            continue
+        allowed = frozenset([kind] if isinstance(kind, str) else [one for one in kind if isinstance(one, str)])
+        if not allowed <= _TYPES:
+            return frozenset()
+        if "number" in allowed:
+            allowed |= {"integer"}
+        types = allowed if types is None else types & allowed
+        types -= _excluded_types(part.schema)
+        if not types:
+            raise Contradiction(f"'type' at {part.path} allows no value that the rest allows")
+    return types or frozenset()
+
+
+def _excluded_types(schema: Mapping[str, Any]) -> frozenset[str]:
+    """The types of which `not` excludes every value."""
+    excluded = schema.get("not")
+    if not isinstance(excluded, dict) or not excluded.keys() <= {"type", "title", "description"}:
+        return frozenset()
+    kind = excluded.get("type")
+    names = frozenset(
+        [kind] if isinstance(kind, str) else [one for one in schema_list(excluded, "type") if isinstance(one, str)]
+    )
+    return names | {"integer"} if "number" in names else names
+
+
+def check_values(parts: Sequence[Part], types: frozenset[str], definitions: Mapping[str, Any]) -> None:
+    """Raises Contradiction if no value of an `enum` or `const` satisfies what else is said of it."""
+    values: list[Any] | None = None
+    for part in parts:
+        for keyword, listed in (("enum", part.schema.get("enum")), ("const", [part.schema.get("const")])):
+            if keyword not in part.schema or not isinstance(listed, list) or len(listed) > MOST_VALUES:
+                continue
+            keys = {_key(one) for one in listed}
+            values = listed if values is None else [one for one in values if _key(one) in keys]
+            if not any(_fits(one, types, parts, definitions) for one in values):
+                raise Contradiction(f"'{keyword}' at {part.path} has no value that the rest allows")
+
+
+def _key(value: Any) -> Any:
+    """The value, comparable as JSON is: true is not 1, 1.0 is."""
+    return (isinstance(value, bool), repr(float(value)) if is_number(value) else repr(value))
+
+
+_ELSEWHERE = frozenset("$ref allOf $defs definitions enum const pattern".split())
+"""Keywords that are parts of their own, or compared before."""
+_UNJUDGED = frozenset("title description default examples format unevaluatedProperties unevaluatedItems".split())
+"""Keywords that allow any value, or depend on what stands in other parts."""
+
+
+def _beside(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a schema says of a value from an `enum` beside its type."""
+    rest = {key: one for key, one in schema.items() if key not in _ELSEWHERE and key not in _UNJUDGED}
+    return rest if rest.keys() != {"type"} else {}
+
+
+def may_be(schema: Any, value: Any, definitions: Mapping[str, Any]) -> bool:
+    """Whether a value satisfies a schema; True where that cannot be said."""
+    if not isinstance(schema, dict) or not schema:
+        return schema is not False
+    return _refers_elsewhere(schema) or may_be_instance({**schema, **definitions}, value)
+
+
+def _refers_elsewhere(value: Any) -> bool:
+    """Whether a schema refers to a place that is not among the definitions."""
+    spend(1)
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if "$dynamicRef" in value or "$id" in value:
+            return True
+        if isinstance(reference, str) and not reference.startswith(("#/$defs/", "#/definitions/")):
+            return True
+        return any(map(_refers_elsewhere, value.values()))
+    return isinstance(value, list) and any(map(_refers_elsewhere, value))
+
+
+def _fits(value: Any, types: frozenset[str], parts: Sequence[Part], definitions: Mapping[str, Any]) -> bool:
+    if types and not types & _types_of(value):
+        return False
+    if isinstance(value, str):
+        patterns = [part.schema["pattern"] for part in parts if isinstance(part.schema.get("pattern"), str)]
+        if not all(may_match(pattern, value) for pattern in patterns[:MOST_PATTERNS]):
+            return False
+    return all(may_be(_beside(part.schema), value, definitions) for part in parts)
+
+
+_NAMES: Mapping[type, str] = {str: "string", list: "array", dict: "object"}
+
+
+def _types_of(value: Any) -> frozenset[str]:
+    if value is None:
+        return frozenset({"null"})
+    if isinstance(value, bool):
+        return frozenset({"boolean"})
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return frozenset({"integer", "number"})
+    if isinstance(value, float):
+        return frozenset({"number"})
+    return frozenset({_NAMES.get(type(value), "")})
+
+
+class _Limit(Struct, frozen=True):
+    """An end of a range, and the keyword that sets it."""
+
+    value: float
+    exclusive: bool
+    keyword: str
+    path: str
+
+    def holds_below(self, value: float) -> bool:
+        return value > self.value if self.exclusive else value >= self.value
+
+    def holds_above(self, value: float) -> bool:
+        return value < self.value if self.exclusive else value <= self.value
+
+
+def _range(parts: Sequence[Part]) -> tuple[_Limit, _Limit]:
+    lows = [_Limit(-math.inf, False, "", "")]
+    highs = [_Limit(math.inf, False, "", "")]
+    for keyword, limits in (("minimum", lows), ("maximum", highs)):
+        exclusive = f"exclusive{keyword.capitalize()}"
+        limits += [_Limit(one, False, keyword, part.path) for part, one in numbers(parts, keyword)]
+        limits += [_Limit(one, True, exclusive, part.path) for part, one in numbers(parts, exclusive)]
+    return max(lows, key=lambda one: (one.value, one.exclusive)), min(
+        highs, key=lambda one: (one.value, not one.exclusive)
+    )
+
+
+def check_range(parts: Sequence[Part], *, whole: bool) -> None:
+    low, high = _range(parts)
+    possible = low.value < high.value or (low.value == high.value and not low.exclusive and not high.exclusive)
+    steps = [one for _, one in numbers(parts, "multipleOf") if one > 0]
+    if possible and math.isfinite(low.value) and math.isfinite(high.value) and not whole and len(steps) == 1:
+        first = math.ceil(low.value / steps[0] - 1e-9)
+        first += low.exclusive and math.isclose(first * steps[0], low.value)
+        possible = first * steps[0] <= high.value * (1 + 1e-9) + 1e-9
+    if possible and whole and math.isfinite(low.value) and math.isfinite(high.value):
+        least = math.floor(low.value) + 1 if low.exclusive else math.ceil(low.value)
+        most = math.ceil(high.value) - 1 if high.exclusive else math.floor(high.value)
+        step = int(steps[0]) if len(steps) == 1 and float(steps[0]).is_integer() else 1
+        possible = math.ceil(least / step) * step <= most
+    if not possible:
+        raise Contradiction(f"'{low.keyword}' at {low.path} leaves nothing below '{high.keyword}' at {high.path}")
+
+
+def check_bounds(parts: Sequence[Part], low: str, high: str) -> None:
+    least = max(numbers(parts, low), key=lambda one: one[1], default=None)
+    most = min(numbers(parts, high), key=lambda one: one[1], default=None)
+    if least is not None and most is not None and least[1] > most[1]:
+        raise Contradiction(f"'{low}' at {least[0].path} is more than '{high}' at {most[0].path}")
+
+
+def check_lengths(parts: Sequence[Part]) -> None:
+    """Raises Contradiction if no string is as long as bounds and patterns want it to be."""
+    lows: list[tuple[float, str]] = [(one, f"'minLength' at {part.path}") for part, one in numbers(parts, "minLength")]
+    highs: list[tuple[float, str]] = [(one, f"'maxLength' at {part.path}") for part, one in numbers(parts, "maxLength")]
+    with_pattern = [part for part in parts if isinstance(part.schema.get("pattern"), str)]
+    for part in with_pattern[:MOST_PATTERNS]:
+        least, most = lengths(part.schema["pattern"])
+        lows.append((least, f"'pattern' at {part.path}"))
+        highs.append((most, f"'pattern' at {part.path}"))
+    low, high = max(lows, default=(0, "")), min(highs, default=(math.inf, ""))
+    if low[0] > high[0]:
+        raise Contradiction(f"{low[1]} wants more characters than {high[1]} allows")
+
+
+def count_values(schema: Any) -> float:
+    """How many different values satisfy a schema, at most; infinity where that cannot be said."""
+    if schema is False:
+        return 0
+    if not isinstance(schema, dict):
+        return math.inf
+    if "const" in schema:
+        return 1
+    if isinstance(schema.get("enum"), list):
+        return (
+            len({_key(one) for one in schema["enum"][:MOST_VALUES]}) if len(schema["enum"]) <= MOST_VALUES else math.inf
+        )
+    kind = schema.get("type")
+    kinds = [kind] if isinstance(kind, str) else kind if isinstance(kind, list) else ["any"]
+    return sum(_COUNTS.get(one, math.inf) if one != "integer" else _whole_numbers(schema) for one in kinds)
+
+
+_COUNTS: Mapping[Any, float] = {"null": 1, "boolean": 2}
+
+
+def _whole_numbers(schema: Mapping[str, Any]) -> float:
+    low, high = _range([Part(schema, "")])
+    if not math.isfinite(low.value) or not math.isfinite(high.value):
+        return math.inf
+    least = math.floor(low.value) + 1 if low.exclusive else math.ceil(low.value)
+    most = math.ceil(high.value) - 1 if high.exclusive else math.floor(high.value)
+    return max(most - least + 1, 0)
+
+
+def numbers(parts: Sequence[Part], keyword: str) -> Iterator[tuple[Part, float]]:
+    for part in parts:
+        value = part.schema.get(keyword)
+        if is_number(value):
+            yield part, value
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def required_names(parts: Sequence[Part]) -> Iterator[tuple[str, str]]:
+    """Yields the names that an object must have, with the path of what requires them."""
+    names: dict[str, str] = {}
+    for part in parts:
+        names |= {name: part.path for name in schema_list(part.schema, "required") if isinstance(name, str)}
+    dependents = [part for part in parts if isinstance(part.schema.get("dependentRequired"), dict)]
+    waiting = list(names) if dependents else []
+    while waiting:
+        name = waiting.pop()
+        for part in dependents:
+            more = schema_list(part.schema["dependentRequired"], name)
+            fresh = [other for other in more if isinstance(other, str) and other not in names]
+            names |= dict.fromkeys(fresh, part.path)
+            waiting += fresh
+    yield from names.items()
+
+
+def permits(schema: Mapping[str, Any], name: str) -> bool:
+    """Whether this schema lets an object have a property of this name."""
+    if schema.get("additionalProperties") is not False or name in _mapping(schema, "properties"):
+        return True
+    patterns = _mapping(schema, "patternProperties")
+    return len(patterns) > MOST_PATTERNS or any(may_match(pattern, name) for pattern in patterns)
+
+
+def only_names(schema: Mapping[str, Any]) -> frozenset[str] | None:
+    """The only names that the properties may have; None where others may be."""
+    if schema.get("additionalProperties") is not False or schema.get("patternProperties"):
+        return None
+    properties = schema.get("properties")
+    return frozenset(properties) if isinstance(properties, dict) else frozenset()
+
+
+def repeated_branches(branches: Sequence[Any]) -> frozenset[int]:
+    """The indexes of the branches that are there more than once, as far as they hold no schemas themselves."""
+    plain = [_plain(branch) for branch in branches]
+    counts = Counter(plain)
+    return frozenset(index for index, one in enumerate(plain) if one is not None and counts[one] > 1)
+
+
+def _plain(schema: Any) -> frozenset[Any] | None:
+    if not isinstance(schema, dict) or any(isinstance(value, dict | list) for value in schema.values()):
+        return None
+    return frozenset((key, type(value), value) for key, value in schema.items())
+
+
+def without_branches(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf", "allOf", "$ref")}
+
+
+def _mapping(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
+    value = schema.get(keyword)
+    return value if isinstance(value, dict) else {}
+
+
+def schema_list(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+    value = schema.get(keyword)
+    return value if isinstance(value, list) else []
