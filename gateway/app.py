@@ -26,10 +26,12 @@ from gateway.endpoints.websocket import WebSocketEndpoint
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.error_responses import ALIAS_PREFIX, NATIVE_PREFIX
 from gateway.http.middleware import GatewayMiddleware
+from gateway.ledger.writer import Ledger
 from gateway.limits.start import create_limiter
 from gateway.management.operations import OPERATIONS
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
+from gateway.observability.ledger_events import LedgerEvents
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
@@ -80,8 +82,10 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
     limiter = create_limiter(settings, directory, metrics, log)
-    lifecycle = Lifecycle(metrics, log, memory)
-    admission = AdmissionController(metrics, accepted_keys, directory, limiter)
+    ledger_events = LedgerEvents(metrics, log)
+    ledger = Ledger(settings.ledger, settings.database_url, ledger_events)
+    lifecycle = Lifecycle(metrics, log, memory, ledger)
+    admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger)
     policy = settings.policy
     services = Services(
         settings,
@@ -113,6 +117,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
         AcceptLimit(asyncio.get_running_loop(), log.message).install()
+        ledger_events.start()
+        ledger.start()
         await upstream.start()
         maintenance.start()
         if authenticator.mode is Mode.VIRTUAL_KEYS:
@@ -126,12 +132,13 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await directory.stop()
         await limiter.counters.stop()
         await upstream.stop()
+        await ledger.stop()
         await state.stop()
         await cache.stop()
         offload.stop()
         log.flush()
 
-    reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded]
+    reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded, ledger.condition]
     router = Router(
         routes=[
             *_routes(services, background),

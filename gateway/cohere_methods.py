@@ -43,7 +43,8 @@ class Method(Struct, frozen=True):
 
     acts_on: what a permission for it would name; a `{placeholder}` of that name in the path is its id, and a
     `model` that is not in the path is in the body. takes: what its body is; JSON is held until it is whole, so that
-    it can be looked into and sent again, anything else is passed on piece by piece.
+    it can be looked into and sent again, anything else is passed on piece by piece. phrase: what it does, for sentences
+    of the ledger; `{}` is the id of what it acts on.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Method(Struct, frozen=True):
     acts_on: str = ""
     takes: Literal["", "json", "form"] = ""
     rate: Rate = ELSE
+    phrase: str = ""
 
     @property
     def repeatable(self) -> bool:
@@ -76,43 +78,87 @@ class Method(Struct, frozen=True):
 
 
 METHODS: tuple[Method, ...] = (
-    Method("v2.chat", "chat", "POST", "/v2/chat", "model", "json", CHAT),
-    Method("v2.embed", "embed", "POST", "/v2/embed", "model", "json", EMBED),
-    Method("v2.rerank", "rerank", "POST", "/v2/rerank", "model", "json", RERANK),
-    Method("v2.parse", "parse", "POST", "/v2/parse", "model", "json"),
-    Method("chat", "chat", "POST", "/v1/chat", "model", "json", CHAT),
-    Method("generate", "chat", "POST", "/v1/generate", "model", "json"),
-    Method("summarize", "chat", "POST", "/v1/summarize", "model", "json"),
-    Method("embed", "embed", "POST", "/v1/embed", "model", "json", EMBED),
-    Method("rerank", "rerank", "POST", "/v1/rerank", "model", "json", RERANK),
-    Method("classify", "classify", "POST", "/v1/classify", "model", "json"),
-    Method("tokenize", "tokens", "POST", "/v1/tokenize", "model", "json", TOKENIZE),
-    Method("detokenize", "tokens", "POST", "/v1/detokenize", "model", "json"),
+    Method("v2.chat", "chat", "POST", "/v2/chat", "model", "json", CHAT, phrase="generate a chat reply"),
+    Method("v2.embed", "embed", "POST", "/v2/embed", "model", "json", EMBED, phrase="embed inputs"),
+    Method("v2.rerank", "rerank", "POST", "/v2/rerank", "model", "json", RERANK, phrase="rerank documents"),
+    Method("v2.parse", "parse", "POST", "/v2/parse", "model", "json", phrase="parse a document"),
+    Method("chat", "chat", "POST", "/v1/chat", "model", "json", CHAT, phrase="generate a chat reply"),
+    Method("generate", "chat", "POST", "/v1/generate", "model", "json", phrase="generate a text"),
+    Method("summarize", "chat", "POST", "/v1/summarize", "model", "json", phrase="summarize a text"),
+    Method("embed", "embed", "POST", "/v1/embed", "model", "json", EMBED, phrase="embed inputs"),
+    Method("rerank", "rerank", "POST", "/v1/rerank", "model", "json", RERANK, phrase="rerank documents"),
+    Method("classify", "classify", "POST", "/v1/classify", "model", "json", phrase="classify texts"),
+    Method("tokenize", "tokens", "POST", "/v1/tokenize", "model", "json", TOKENIZE, phrase="count tokens"),
+    Method("detokenize", "tokens", "POST", "/v1/detokenize", "model", "json", phrase="turn tokens into text"),
     Method(
-        "audio.transcriptions.create", "transcription", "POST", "/v2/audio/transcriptions", "", "form", TRANSCRIPTIONS
+        "audio.transcriptions.create",
+        "transcription",
+        "POST",
+        "/v2/audio/transcriptions",
+        "",
+        "form",
+        TRANSCRIPTIONS,
+        phrase="transcribe a recording",
     ),
-    Method("models.list", "models", "GET", "/v1/models"),
-    Method("models.get", "models", "GET", "/v1/models/{model}", "model"),
-    Method("check_api_key", "account", "POST", "/v1/check-api-key"),
-    Method("datasets.create", "datasets", "POST", "/v1/datasets", "dataset", "form"),
-    Method("datasets.list", "datasets", "GET", "/v1/datasets"),
-    Method("datasets.get_usage", "datasets", "GET", "/v1/datasets/usage"),
-    Method("datasets.get", "datasets", "GET", "/v1/datasets/{dataset}", "dataset"),
-    Method("datasets.delete", "datasets", "DELETE", "/v1/datasets/{dataset}", "dataset"),
-    Method("embed_jobs.create", "embed_jobs", "POST", "/v1/embed-jobs", "model", "json", EMBED_JOBS),
-    Method("embed_jobs.list", "embed_jobs", "GET", "/v1/embed-jobs", "", "", EMBED_JOBS),
-    Method("embed_jobs.get", "embed_jobs", "GET", "/v1/embed-jobs/{job}", "job", "", EMBED_JOBS),
-    Method("embed_jobs.cancel", "embed_jobs", "POST", "/v1/embed-jobs/{job}/cancel", "job", "", EMBED_JOBS),
-    Method("batches.create", "batches", "POST", "/v2/batches", "model", "json"),
-    Method("batches.list", "batches", "GET", "/v2/batches"),
-    Method("batches.retrieve", "batches", "GET", "/v2/batches/{batch}", "batch"),
-    Method("batches.cancel", "batches", "POST", "/v2/batches/{batch}:cancel", "batch"),
+    Method("models.list", "models", "GET", "/v1/models", phrase="list models"),
+    Method("models.get", "models", "GET", "/v1/models/{model}", "model", phrase="read model {}"),
+    Method("check_api_key", "account", "POST", "/v1/check-api-key", phrase="check a Cohere key"),
+    Method("datasets.create", "datasets", "POST", "/v1/datasets", "dataset", "form", phrase="create a dataset"),
+    Method("datasets.list", "datasets", "GET", "/v1/datasets", phrase="list datasets"),
+    Method("datasets.get_usage", "datasets", "GET", "/v1/datasets/usage", phrase="read the usage of datasets"),
+    Method("datasets.get", "datasets", "GET", "/v1/datasets/{dataset}", "dataset", phrase="read dataset {}"),
+    Method("datasets.delete", "datasets", "DELETE", "/v1/datasets/{dataset}", "dataset", phrase="delete dataset {}"),
     Method(
-        "finetuning.create_finetuned_model", "finetuning", "POST", "/v1/finetuning/finetuned-models", "finetune", "json"
+        "embed_jobs.create",
+        "embed_jobs",
+        "POST",
+        "/v1/embed-jobs",
+        "model",
+        "json",
+        EMBED_JOBS,
+        phrase="start an embed job",
     ),
-    Method("finetuning.list_finetuned_models", "finetuning", "GET", "/v1/finetuning/finetuned-models"),
+    Method("embed_jobs.list", "embed_jobs", "GET", "/v1/embed-jobs", "", "", EMBED_JOBS, phrase="list embed jobs"),
     Method(
-        "finetuning.get_finetuned_model", "finetuning", "GET", "/v1/finetuning/finetuned-models/{finetune}", "finetune"
+        "embed_jobs.get", "embed_jobs", "GET", "/v1/embed-jobs/{job}", "job", "", EMBED_JOBS, phrase="read embed job {}"
+    ),
+    Method(
+        "embed_jobs.cancel",
+        "embed_jobs",
+        "POST",
+        "/v1/embed-jobs/{job}/cancel",
+        "job",
+        "",
+        EMBED_JOBS,
+        phrase="cancel embed job {}",
+    ),
+    Method("batches.create", "batches", "POST", "/v2/batches", "model", "json", phrase="start a batch"),
+    Method("batches.list", "batches", "GET", "/v2/batches", phrase="list batches"),
+    Method("batches.retrieve", "batches", "GET", "/v2/batches/{batch}", "batch", phrase="read batch {}"),
+    Method("batches.cancel", "batches", "POST", "/v2/batches/{batch}:cancel", "batch", phrase="cancel batch {}"),
+    Method(
+        "finetuning.create_finetuned_model",
+        "finetuning",
+        "POST",
+        "/v1/finetuning/finetuned-models",
+        "finetune",
+        "json",
+        phrase="start fine-tuning a model",
+    ),
+    Method(
+        "finetuning.list_finetuned_models",
+        "finetuning",
+        "GET",
+        "/v1/finetuning/finetuned-models",
+        phrase="list fine-tuned models",
+    ),
+    Method(
+        "finetuning.get_finetuned_model",
+        "finetuning",
+        "GET",
+        "/v1/finetuning/finetuned-models/{finetune}",
+        "finetune",
+        phrase="read fine-tuned model {}",
     ),
     Method(
         "finetuning.update_finetuned_model",
@@ -121,6 +167,7 @@ METHODS: tuple[Method, ...] = (
         "/v1/finetuning/finetuned-models/{finetune}",
         "finetune",
         "json",
+        phrase="change fine-tuned model {}",
     ),
     Method(
         "finetuning.delete_finetuned_model",
@@ -128,6 +175,7 @@ METHODS: tuple[Method, ...] = (
         "DELETE",
         "/v1/finetuning/finetuned-models/{finetune}",
         "finetune",
+        phrase="delete fine-tuned model {}",
     ),
     Method(
         "finetuning.list_events",
@@ -135,6 +183,7 @@ METHODS: tuple[Method, ...] = (
         "GET",
         "/v1/finetuning/finetuned-models/{finetune}/events",
         "finetune",
+        phrase="list the events of fine-tuned model {}",
     ),
     Method(
         "finetuning.list_training_step_metrics",
@@ -142,22 +191,61 @@ METHODS: tuple[Method, ...] = (
         "GET",
         "/v1/finetuning/finetuned-models/{finetune}/training-step-metrics",
         "finetune",
+        phrase="list the training metrics of fine-tuned model {}",
     ),
-    Method("connectors.create", "connectors", "POST", "/v1/connectors", "connector", "json"),
-    Method("connectors.list", "connectors", "GET", "/v1/connectors"),
-    Method("connectors.get", "connectors", "GET", "/v1/connectors/{connector}", "connector"),
-    Method("connectors.update", "connectors", "PATCH", "/v1/connectors/{connector}", "connector", "json"),
-    Method("connectors.delete", "connectors", "DELETE", "/v1/connectors/{connector}", "connector"),
+    Method(
+        "connectors.create", "connectors", "POST", "/v1/connectors", "connector", "json", phrase="create a connector"
+    ),
+    Method("connectors.list", "connectors", "GET", "/v1/connectors", phrase="list connectors"),
+    Method(
+        "connectors.get", "connectors", "GET", "/v1/connectors/{connector}", "connector", phrase="read connector {}"
+    ),
+    Method(
+        "connectors.update",
+        "connectors",
+        "PATCH",
+        "/v1/connectors/{connector}",
+        "connector",
+        "json",
+        phrase="change connector {}",
+    ),
+    Method(
+        "connectors.delete",
+        "connectors",
+        "DELETE",
+        "/v1/connectors/{connector}",
+        "connector",
+        phrase="delete connector {}",
+    ),
     Method(
         "connectors.o_auth_authorize",
         "connectors",
         "POST",
         "/v1/connectors/{connector}/oauth/authorize",
         "connector",
+        phrase="authorize connector {}",
     ),
-    Method("compatibility.chat", "chat", "POST", "/compatibility/v1/chat/completions", "model", "json", CHAT),
-    Method("compatibility.embeddings", "embed", "POST", "/compatibility/v1/embeddings", "model", "json", EMBED),
-    Method("compatibility.models", "models", "GET", "/compatibility/v1/models"),
+    Method(
+        "compatibility.chat",
+        "chat",
+        "POST",
+        "/compatibility/v1/chat/completions",
+        "model",
+        "json",
+        CHAT,
+        phrase="generate a chat reply",
+    ),
+    Method(
+        "compatibility.embeddings",
+        "embed",
+        "POST",
+        "/compatibility/v1/embeddings",
+        "model",
+        "json",
+        EMBED,
+        phrase="embed inputs",
+    ),
+    Method("compatibility.models", "models", "GET", "/compatibility/v1/models", phrase="list models"),
     Method(
         "compatibility.transcriptions",
         "transcription",
@@ -166,10 +254,11 @@ METHODS: tuple[Method, ...] = (
         "",
         "form",
         TRANSCRIPTIONS,
+        phrase="transcribe a recording",
     ),
 )
 
-OTHER = Method("other", "other", "", "")
+OTHER = Method("other", "other", "", "", phrase="call a path that the table of methods does not have")
 """A path that the table does not have. It is passed on all the same."""
 
 _DECODINGS = 3
@@ -193,6 +282,17 @@ def find(verb: str, path: str) -> Method:
         if all(map(_matches, parts, pattern)):
             return method
     return OTHER
+
+
+def subject(method: Method, path: str) -> str | None:
+    """Returns the id in a path of Cohere's of what the method acts on; None where the path has none."""
+    parts, pattern = path.removesuffix("/").split("/"), method.path.split("/")
+    if len(parts) != len(pattern):
+        return None
+    for part, expected in zip(parts, pattern, strict=True):
+        if expected[:1] == "{":
+            return part.removesuffix(expected.partition("}")[2])
+    return None
 
 
 def agrees(verb: str, path: str, method: Method) -> bool:

@@ -277,6 +277,13 @@ ERRORS: Mapping[str, Meaning] = {
         "limits cannot be checked, and `limits.on_failure` is `refuse`",
         Fault.GATEWAY_STORAGE,
     ),
+    "no_ledger": Meaning(
+        503,
+        _SERVER,
+        "ledger_unavailable",
+        "the ledger cannot be written, and calls are refused then (`ledger.on_failure`)",
+        Fault.GATEWAY_STORAGE,
+    ),
     "background_full": Meaning(
         503, _SERVER, "too_many_in_background", "too many background responses are queued", Fault.GATEWAY_OVERLOAD
     ),

@@ -45,7 +45,7 @@ class ManagementEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, operation = self._services, record_of(scope), self._operation
-        record.operation = operation.name
+        record.operation, record.door, record.has_row = operation.name, "management", False  # a change has its own row
         if mode_of(services.settings) is not Mode.VIRTUAL_KEYS:
             raise CallerError(ELSEWHERE)
         notes = Notes(record.strict)

@@ -201,8 +201,9 @@ class Socket:
         request = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
         request.cohere_method, request.bytes_received = self._method.name, len(message.body)
         turn = self._state.turn()
+        held: list[bytes] | None = [] if lifecycle.holds_last_byte else None
         try:
-            await self._answer(message, request, turn)
+            await self._answer(message, request, turn, held)
             request.status = 200
         except asyncio.CancelledError as error:
             lifecycle.fail(request, CallerLeft() if self._left else error)
@@ -212,9 +213,15 @@ class Socket:
         finally:
             if request.error:
                 turn.fail()
-            lifecycle.finish(request)
+            recorded = lifecycle.finish(request)
+        if recorded is not None:
+            await recorded
+        for text in held or ():
+            await self._send_text(text)
 
-    async def _answer(self, message: ClientMessage, request: RequestRecord, turn: SocketTurn) -> None:
+    async def _answer(
+        self, message: ClientMessage, request: RequestRecord, turn: SocketTurn, held: list[bytes] | None
+    ) -> None:
         # The key may have been revoked, or may do less, since the socket was opened.
         request.principal = self._services.authenticator.renew(request.principal)
         self._services.admission.permit(request, self._method)
@@ -223,7 +230,7 @@ class Socket:
         if message.reply:
             await self._send_text(message.reply)
             return
-        sink = WebSocketSink(self._send_text, message.stream_id, request)
+        sink = WebSocketSink(self._send_text, message.stream_id, request, held)
         if message.generate:
             handler = RequestHandler(self._operation.call, self._method, self._services, request, turn)
             await handler.respond(await handler.prepare(message.body), sink)
@@ -260,10 +267,19 @@ class Socket:
 
 
 class WebSocketSink:
-    """A socket as `streaming.ResponseSink`. Each document is a message."""
+    """A socket as `streaming.ResponseSink`. Each document is a message.
 
-    def __init__(self, send_text: Callable[[bytes], Awaitable[None]], stream_id: str, request: RequestRecord) -> None:
-        self.notes = ""
+    held: takes the last message in the place of the socket, where it is to wait.
+    """
+
+    def __init__(
+        self,
+        send_text: Callable[[bytes], Awaitable[None]],
+        stream_id: str,
+        request: RequestRecord,
+        held: list[bytes] | None = None,
+    ) -> None:
+        self.notes, self._held = "", held
         self._send_text, self._stream_id, self._record = send_text, stream_id, request
 
     committed = False
@@ -273,7 +289,7 @@ class WebSocketSink:
 
     async def whole(self, call: Translation, answer: bytes) -> None:
         await self.begin(call)
-        await self.documents([answer])
+        await self._finish([answer])
 
     async def begin(self, call: Translation) -> None:
         self._record.first_byte, self._record.response_started = time.monotonic(), True
@@ -286,4 +302,13 @@ class WebSocketSink:
             self.notes = ""  # the first event carries them
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
-        await self.documents(documents)
+        await self._finish(documents)
+
+    async def _finish(self, documents: Sequence[bytes]) -> None:
+        if self._held is None:
+            await self.documents(documents)
+            return
+        await self.documents(documents[:-1])
+        for document in documents[-1:]:
+            self._record.bytes_sent += len(document)
+            self._held.append(responses_websocket.event_message(document, self._stream_id, self.notes))

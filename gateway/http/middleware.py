@@ -77,10 +77,13 @@ class GatewayMiddleware:
         scope["app"] = self
         extra_headers = self._extra_headers(headers) if self._origins else self._mode_headers
         drain: BodyDrain | None = None
+        last: Message | None = None  # held back until the request is recorded
+        hold = self._lifecycle.holds_last_byte
         if validation.has_body(headers):
             receive = drain = BodyDrain(receive, record)
 
         async def respond(message: Message) -> None:
+            nonlocal last
             if message["type"] == "http.response.start":
                 record.status, record.response_started = message["status"], True
                 message["headers"] = [
@@ -104,6 +107,9 @@ class GatewayMiddleware:
                 await send({**message, "more_body": True})
                 await drain.linger()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
+            if hold and message["type"] == "http.response.body" and not message.get("more_body"):
+                last = message
+                return
             await send(message)
 
         try:
@@ -122,7 +128,15 @@ class GatewayMiddleware:
         finally:
             if drain is not None:
                 drain.discard()
-            self._lifecycle.finish(record)
+            await self._finish(record, last, send)
+
+    async def _finish(self, record: RequestRecord, last: Message | None, send: Send) -> None:
+        """Closes the record, and sends the message that was held back for it."""
+        recorded = self._lifecycle.finish(record)
+        if recorded is not None:
+            await recorded
+        if last is not None:
+            await send(last)
 
     async def _identify(self, scope: Scope, headers: dict[bytes, bytes], record: RequestRecord, has_body: bool) -> None:
         """Finds out which path is meant and who is calling. Raises CallerError for who may not call."""

@@ -7,7 +7,7 @@ HTTP requests, WebSockets, the messages on a WebSocket and background responses 
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from random import Random, SystemRandom
 from typing import Protocol
 
@@ -42,10 +42,19 @@ def new_row_id() -> str:
 
 
 class RecordSink(Protocol):
-    """Takes the records of finished requests. Returns at once and raises nothing."""
+    """Takes the records of finished requests. Returns at once and raises nothing.
 
-    def record(self, record: RequestRecord, now: float) -> None:
-        """Takes a record, which nobody changes any more. now: when the request ended, in monotonic seconds."""
+    sync: an answer's last byte waits for its record to be stored.
+    """
+
+    @property
+    def sync(self) -> bool: ...
+
+    def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
+        """Takes a record, which nobody changes any more. Returns what the answer's last byte waits for, if anything.
+
+        now: when the request ended, in monotonic seconds.
+        """
         ...
 
 
@@ -133,8 +142,13 @@ class Lifecycle:
         self._log.failure(record.request_id, error, failure)
         return failure
 
-    def finish(self, record: RequestRecord) -> None:
-        """Closes a record: counts the request and writes its line."""
+    @property
+    def holds_last_byte(self) -> bool:
+        """The last byte of an answer is sent when its record is finished, and what `finish` returned was awaited."""
+        return self._sink is not None and self._sink.sync
+
+    def finish(self, record: RequestRecord) -> Awaitable[None] | None:
+        """Closes a record: counts the request, writes its line, and gives it to the ledger."""
         record.memory.close()
         if not record.outcome:
             record.outcome = "error" if record.error or record.status >= 400 else "ok"
@@ -148,4 +162,5 @@ class Lifecycle:
         self._metrics.served(record, now)
         self._log.request(record, now)
         if self._sink is not None and record.has_row:
-            self._sink.record(record, now)
+            return self._sink.record(record, now)
+        return None

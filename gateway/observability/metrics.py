@@ -141,6 +141,11 @@ class Metrics:
             "gateway_limits_degraded",
             "1 while the shared counters of limits are away and each process holds requests to its share",
         )
+        self.ledger_rows = counter(
+            "gateway_ledger_rows_total",
+            "Rows of the ledger: written, put aside on the disk (spooled), lost, not made (a flood of strangers)",
+            "result",
+        )
         self.workers = gauge("livesum", "gateway_workers", "Worker processes that run")
         self.worker_restarts = counter(
             "gateway_worker_restarts_total",

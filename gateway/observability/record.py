@@ -93,6 +93,13 @@ class RequestRecord(Struct):
     trace_id: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    thinking_tokens: int = 0
+    cost_nanodollars: int | None = 0
+    saved_nanodollars: int | None = 0
+    price_version: str = ""
+    end_user: str = ""
+    tags: tuple[str, ...] = ()
     estimated: bool = False
     billed: Mapping[str, int | float] = {}
     attempts: list[Attempt] = []
@@ -143,6 +150,10 @@ class RequestRecord(Struct):
     def fail(self, failure: Failure) -> None:
         """Records that the response is this failure, or ended in it."""
         self.error, self.fault = failure.code or failure.type, failure.fault
+        if failure.fault.startswith("policy_"):
+            self.reason = (
+                self.reason or failure.message
+            )  # policy speaks of keys and limits, never in the caller's words
 
 
 def record_of(scope: Scope) -> RequestRecord:

@@ -14,6 +14,7 @@ from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import CallerError, failure
+from gateway.ledger.writer import Ledger
 from gateway.limits.limiter import LimitedRequest, Limiter
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
@@ -29,10 +30,15 @@ class AdmissionController:
     """Decides which requests may call Cohere."""
 
     def __init__(
-        self, metrics: Metrics, accepted_keys: AcceptedKeys, directory: KeyDirectory, limiter: Limiter
+        self,
+        metrics: Metrics,
+        accepted_keys: AcceptedKeys,
+        directory: KeyDirectory,
+        limiter: Limiter,
+        ledger: Ledger,
     ) -> None:
         self._metrics, self._accepted_keys, self._directory = metrics, accepted_keys, directory
-        self._limiter = limiter
+        self._limiter, self._ledger = limiter, ledger
 
     def permit(self, record: RequestRecord, method: Method) -> None:
         """Makes sure that the caller may call this method of Cohere's, before anything of the body is read.
@@ -53,11 +59,12 @@ class AdmissionController:
         What it may take of its limits and budgets is reserved until the admission is left. Raises CallerError for one
         that may not come in.
         """
-        record.model = workload.model
+        if self._ledger.refusing:
+            raise CallerError(failure("no_ledger", "No call is served while the ledger cannot be written"))
+        record.model, record.requested_model = workload.model, workload.requested_model or record.requested_model
         self.permit(record, method)
         self.permit_model(record, method, workload.model)
         self._permit_end_user(record, workload.end_user)
-        record.requested_model = workload.requested_model or record.requested_model
         return await self._reserve(record, method, workload, notes)
 
     async def admit_lookup(self, record: RequestRecord, method: Method, notes: Notes) -> "Admission":

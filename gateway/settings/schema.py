@@ -244,6 +244,25 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "refuse"
 
 
+class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A row for each call: docs/ledger.md."""
+
+    flush_seconds: Annotated[
+        float, _about("seconds that the row of a call may wait to be written with others"), Meta(gt=0, le=60)
+    ] = 0.5
+    sync: Annotated[bool, _about("let the last byte of an answer wait until the row of its call is written")] = False
+    on_failure: Annotated[
+        Literal["continue", "refuse"],
+        _about("what becomes of calls while rows cannot be written: served, their rows put aside; or refused (503)"),
+    ] = "continue"
+    days: Annotated[
+        float, _about("days that rows and hourly sums are kept; 0 keeps them forever; daily sums stay"), Meta(ge=0)
+    ] = 90.0
+    spool: Annotated[
+        str, _about("the directory for rows while the database is away; empty: beside the SQLite file, or here")
+    ] = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -364,6 +383,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     global_limits: GlobalLimits = msgspec.field(default=GlobalLimits(), name="global")
     limits: LimitSettings = LimitSettings()
     budgets: BudgetSettings = BudgetSettings()
+    ledger: LedgerSettings = LedgerSettings()
 
     @property
     def loopback(self) -> bool:

@@ -112,6 +112,9 @@ class Address(Struct, frozen=True):
 
 def _apply_pragmas(connection: Any, record: object, pragmas: Sequence[str] = _PRAGMAS) -> None:
     try:
+        if not connection.execute("PRAGMA page_count").fetchone()[0]:
+            # A file that begins so can give back the pages of what was deleted (`ledger.delete_old`).
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         for pragma in pragmas:
             connection.execute(pragma)
     except BaseException:
@@ -270,6 +273,11 @@ class Database:
     @property
     def is_postgresql(self) -> bool:
         return self._address.path is None
+
+    @property
+    def is_open(self) -> bool:
+        """The database has been used, and has not failed since."""
+        return self._readable
 
     async def open(self) -> None:
         """Creates what is missing. Raises StoreUnavailable, after which every call tries again."""

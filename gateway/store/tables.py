@@ -17,6 +17,7 @@ from sqlalchemy import (
     Dialect,
     Double,
     ForeignKey,
+    Index,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -204,6 +205,62 @@ KEY_CHANGES = Table(
     Column("after", LargeBinary),
 )
 
+# The ledger: a row for each call (`ledger.py`). No foreign keys: a row outlives the key that made it. Texts that
+# callers chose are plain here, because they are made printable and short before they come here.
+LEDGER = Table(
+    "ledger",
+    METADATA,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Text, primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("key_id", Text),
+    Column("team_id", Text),
+    Column("user_id", Text),
+    Column("end_user", Text),
+    Column("method", Text),
+    Column("model", Text),
+    Column("status", BigInteger, nullable=False),
+    Column("fault", Text),
+    Column("cost", BigInteger),
+    Column("total_ms", Double, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("entry", LargeBinary, nullable=False),
+    postgresql_partition_by="RANGE (at)",
+)
+for _name in ("request_id", "key_id", "team_id", "end_user", "fault"):
+    _present = LEDGER.c[_name].is_not(None)
+    Index(
+        f"ix_ledger_{_name}",
+        LEDGER.c[_name],
+        LEDGER.c.at,
+        LEDGER.c.id,
+        sqlite_where=_present,
+        postgresql_where=_present,
+    )
+
+# What the reports read: sums of the rows by hour and by day (3600 or 86400 seconds).
+LEDGER_SUMS = Table(
+    "ledger_sums",
+    METADATA,
+    Column("scope", BigInteger, primary_key=True, autoincrement=False),
+    Column("seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    *(
+        Column(name, Text, primary_key=True)
+        for name in ("key_id", "team_id", "user_id", "end_user", "model", "method", "fault")
+    ),
+    *(Column(name, BigInteger, nullable=False) for name in ("calls", "failures", "unpriced_calls", "cost")),
+    Column("total_ms", Double, nullable=False),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in ("input", "output", "cached", "thinking", "input_tokens", "output_tokens")
+    ),
+    *(
+        Column(name, Double, nullable=False)
+        for name in ("search_units", "images", "image_tokens", "pages", "classifications", "audio_seconds")
+    ),
+)
+
 # Rows that prove that the disk takes bytes.
 PROBES = Table(
     "storage_probes",
@@ -227,7 +284,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0006"
+HEAD = "0007"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

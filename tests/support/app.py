@@ -165,6 +165,7 @@ class Gateway:
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     settle: Callable[[], None] = lambda: None
     """Waits until each answered request is over: its line written, its counts in the metrics."""
+    database_url: str = ""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -257,7 +258,7 @@ def gateway_over(
         with serve(
             app, configure=lambda config: configure(config, documented), graceful_timeout=graceful_timeout
         ) as url:
-            yield Gateway(url, upstream, log, key, loops, settle)
+            yield Gateway(url, upstream, log, key, loops, settle, documented.database_url)
 
 
 @contextmanager

@@ -1,0 +1,210 @@
+"""A row of the ledger: one call, whatever became of it, with the names that reports, console and documents share.
+
+`entry_of` makes it of a finished request record, away from the request's path. No body, no prompt and no secret is in
+it. Its sentence is made in `sentences.py`, its place in the database is `gateway/store/ledger.py`.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from gateway.auth.principal import NOBODY, Principal
+from gateway.observability.record import Attempt, Door, RequestRecord
+
+MAX_NAME_LENGTH = 255
+"""Characters of a name that a caller chose: a model, an end user, a tag."""
+
+MAX_ATTEMPTS = 100
+"""Calls to Cohere of one request that a row lists; a split request may make thousands."""
+
+MAX_TAGS = 20
+
+OWN_KEY = "own key"
+"""The `key_id` of callers who bring a Cohere key: nothing that could be traced to the key."""
+
+Decision = Literal["allowed", "refused", "limited"]
+
+_LIMITING = ("policy_rate_limit", "policy_budget", "policy_capacity")
+
+
+class Tokens(Struct, frozen=True):
+    """As the caller's `usage` shows them."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    thinking: int = 0
+
+
+class Bytes(Struct, frozen=True):
+    """Of the bodies."""
+
+    received: int = 0
+    sent: int = 0
+
+
+class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row. `None` is unknown, or does not apply.
+
+    time          when the call ended, RFC 3339 in UTC
+    at            the same as microseconds since 1970
+    key_id        of a virtual key; `master`, `demo`, `open` or `own key` for callers without one
+    door          the API by which it came
+    method        Cohere's, as in the table of methods
+    object        what it acts on at Cohere, by its id
+    units         what Cohere billed, by Cohere's names
+    cost_nanodollars  None where the price is unknown
+    ms            `ttft_ms` to the first byte of a stream, `total_ms` to the last byte, `upstream_ms` spent at Cohere,
+                  `overhead_ms` the rest
+    decision      `limited` is a refusal that goes away by itself
+    """
+
+    id: str
+    at: int
+    time: str
+    kind: Literal["call"] = "call"
+    sentence: str = ""
+    request_id: str
+    key_id: str | None = None
+    key_alias: str | None = None
+    team_id: str | None = None
+    user_id: str | None = None
+    end_user: str | None = None
+    tags: tuple[str, ...] = ()
+    address: str | None = None
+    door: Door = "openai"
+    operation: str = ""
+    method: str | None = None
+    object: str | None = None
+    model_asked: str | None = None
+    model: str | None = None
+    streamed: bool = False
+    status: int = 0
+    outcome: str = ""
+    fault: str | None = None
+    error: str | None = None
+    units: Mapping[str, int | float] = {}
+    tokens: Tokens = Tokens()
+    estimated: bool = False
+    cost_nanodollars: int | None = 0
+    price_version: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    cache: str | None = None
+    saved_nanodollars: int | None = None
+    notes: tuple[str, ...] = ()
+    ttft_ms: float | None = None
+    total_ms: float = 0.0
+    upstream_ms: float | None = None
+    overhead_ms: float | None = None
+    bytes: Bytes = Bytes()
+    decision: Decision = "allowed"
+
+    @property
+    def failed(self) -> bool:
+        """The caller did not get what was asked for."""
+        return self.outcome != "ok"
+
+    @property
+    def unpriced(self) -> bool:
+        """Something was billed, and nobody knows what it costs."""
+        return self.cost_nanodollars is None
+
+    def row(self) -> dict[str, Any]:
+        """Returns the row as reports show it: every name is there."""
+        shown = asdict(self)
+        del shown["at"]
+        return shown
+
+
+encode_entry = msgspec.json.Encoder().encode
+decode_entry = msgspec.json.Decoder(LedgerEntry).decode
+
+
+def entry_of(record: RequestRecord, now: float, clock: float, subject: str | None = None) -> LedgerEntry:
+    """Returns the row of a finished record, without its sentence.
+
+    now: when it ended, in the record's monotonic seconds; clock: the same in Unix seconds. subject: what Cohere's
+    method acts on.
+    """
+    at = int(clock * 1_000_000)
+    principal, fault = record.principal, str(record.fault) if record.fault else None
+    key, team = principal.key, principal.team
+    total = (now - record.started) * 1000
+    upstream = (record.upstream_ended - record.upstream_began) * 1000 if record.upstream_ended else None
+    return LedgerEntry(
+        id=record.id,
+        at=at,
+        time=timestamp(at),
+        request_id=record.request_id,
+        key_id=key_id_of(principal),
+        key_alias=principal.name or None,
+        team_id=team.team_id if team is not None else None,
+        user_id=key.user_id if key is not None else None,
+        end_user=_clean(record.end_user) or None,
+        tags=tuple([_clean(tag) for tag in record.tags[:MAX_TAGS]]),
+        address=record.address or None,
+        door=record.door,
+        operation=record.operation,
+        method=record.cohere_method or None,
+        object=subject,
+        model_asked=_clean(record.requested_model) or None,
+        model=_clean(record.model) or None,
+        streamed=record.streamed,
+        status=record.status,
+        outcome=record.outcome,
+        fault=fault,
+        error=record.error or None,
+        units=record.billed,
+        tokens=Tokens(record.prompt_tokens, record.completion_tokens, record.cached_tokens, record.thinking_tokens),
+        estimated=record.estimated,
+        cost_nanodollars=record.cost_nanodollars,
+        price_version=record.price_version or None,
+        attempts=tuple(record.attempts[:MAX_ATTEMPTS]),
+        cache=record.cache or None,
+        saved_nanodollars=record.saved_nanodollars if record.cache else None,
+        notes=tuple([_clean(note, len(note)) for note in record.notes]),
+        ttft_ms=_rounded((record.first_byte - record.started) * 1000) if record.first_byte else None,
+        total_ms=_rounded(total),
+        upstream_ms=_rounded(upstream) if upstream is not None else None,
+        overhead_ms=_rounded(max(total - upstream, 0.0)) if upstream is not None else None,
+        bytes=Bytes(record.bytes_received, record.bytes_sent),
+        decision=_decision(fault, principal),
+    )
+
+
+def key_id_of(principal: Principal) -> str | None:
+    """Returns the id that usage is counted under; None for somebody who was not let in."""
+    if principal.key is not None:
+        return principal.key.key_id
+    if principal is NOBODY:
+        return None
+    return OWN_KEY if principal.own_key else principal.owner
+
+
+def timestamp(at: int) -> str:
+    """Returns microseconds since 1970 as RFC 3339 in UTC, with microseconds."""
+    return datetime.fromtimestamp(at // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at % 1_000_000:06d}Z"
+
+
+def _decision(fault: str | None, principal: Principal) -> Decision:
+    if fault is None:
+        return "allowed"
+    if fault in _LIMITING:
+        return "limited"
+    return "refused" if fault.startswith("policy_") or principal is NOBODY else "allowed"
+
+
+def _clean(text: str, length: int = MAX_NAME_LENGTH) -> str:
+    """Returns a caller's text as every database and terminal can hold it."""
+    text = text[:length]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
+def _rounded(milliseconds: float) -> float:
+    return round(milliseconds, 2)

@@ -1,0 +1,183 @@
+"""Rows of the ledger as sentences in plain English. Pure: the same row is always the same sentence.
+
+    research-agent (team search) generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens,
+    $0.0003, 0.8 s.
+
+Who did or tried what, with what, and what became of it. What each of Cohere's methods does is a column of the table of
+methods (`gateway/cohere_methods.py`), what the gateway's own operations do is OPERATIONS.
+"""
+
+from collections.abc import Mapping
+
+from gateway import cohere_methods
+from gateway.ledger.entry import OWN_KEY, LedgerEntry
+
+PAST: Mapping[str, str] = {
+    "add": "added",
+    "authorize": "authorized",
+    "call": "called",
+    "cancel": "cancelled",
+    "change": "changed",
+    "check": "checked",
+    "classify": "classified",
+    "compact": "compacted",
+    "count": "counted",
+    "create": "created",
+    "delete": "deleted",
+    "embed": "embedded",
+    "generate": "generated",
+    "list": "listed",
+    "open": "opened",
+    "parse": "parsed",
+    "read": "read",
+    "rerank": "reranked",
+    "start": "started",
+    "summarize": "summarized",
+    "transcribe": "transcribed",
+    "turn": "turned",
+}
+"""The first word of a phrase, as of something that was done."""
+
+OPERATIONS: Mapping[str, str] = {
+    "compact": "compact a conversation",
+    "socket": "open a WebSocket",
+    "response": "read a stored response",
+    "response_delete": "delete a stored response",
+    "response_cancel": "cancel a background response",
+    "response_input_items": "list the input of a stored response",
+    "response_background": "start a background response",
+    "conversation_create": "create a conversation",
+    "conversation": "read a conversation",
+    "conversation_update": "change a conversation",
+    "conversation_delete": "delete a conversation",
+    "conversation_items": "list the items of a conversation",
+    "conversation_items_create": "add items to a conversation",
+    "conversation_item": "read an item of a conversation",
+    "conversation_item_delete": "delete an item of a conversation",
+}
+"""What the gateway's own operations do, and those that are more than Cohere's method says."""
+
+ELSE = "call a URL that is not served"
+
+REASONS: Mapping[str, str] = {
+    "missing_api_key": "no API key was sent",
+    "invalid_api_key": "the API key is not valid for this gateway",
+    "unsupported_operation": "Cohere has nothing like it",
+    "unknown_url": "there is nothing at this URL",
+    "method_not_allowed": "the URL does not accept this method",
+    "request_too_large": "the body is too large",
+    "request_timeout": "the body came too slowly",
+}
+"""By the code of an error: what is said in its place. The others are shown as they are."""
+
+UNITS: Mapping[str, tuple[str, str]] = {
+    "search_units": ("search", "searches"),
+    "images": ("image", "images"),
+    "image_tokens": ("image token", "image tokens"),
+    "pages": ("page", "pages"),
+    "classifications": ("classification", "classifications"),
+    "audio_seconds": ("second of audio", "seconds of audio"),
+}
+"""Units beside tokens, by Cohere's names."""
+
+METHODS: Mapping[str, cohere_methods.Method] = {method.name: method for method in cohere_methods.METHODS}
+
+NANO = 1_000_000_000
+
+
+def sentence(entry: LedgerEntry, team: str = "", reason: str = "") -> str:
+    """Returns the sentence of a row. team: its name. reason: why policy refused, in the gateway's own words."""
+    what = _what(entry)
+    if entry.failed:
+        return f"{_who(entry, team)} tried to {what}: {_failure(entry, reason)}."
+    return f"{_who(entry, team)} {_past(what)}: {', '.join(_results(entry))}."
+
+
+def dollars(nanodollars: int) -> str:
+    """Returns an amount as people write it: cents from a cent on, below that the first digits that say something."""
+    amount = nanodollars / NANO
+    if amount >= 0.995 or nanodollars == 0:
+        return f"${amount:,.2f}"
+    return f"${amount:.2g}" if amount >= 0.0001 else f"${amount:.9f}".rstrip("0")
+
+
+def _who(entry: LedgerEntry, team: str) -> str:
+    if entry.key_id is None:
+        return f"An unknown caller ({entry.address})" if entry.address else "An unknown caller"
+    if entry.key_id == OWN_KEY:
+        return "A caller with a Cohere key of their own"
+    name = entry.key_alias or entry.key_id
+    return f"{name} (team {team or entry.team_id})" if entry.team_id else name
+
+
+def _what(entry: LedgerEntry) -> str:
+    phrase = OPERATIONS.get(entry.operation) or METHODS.get(entry.method or "", cohere_methods.OTHER).phrase
+    if not entry.method and entry.operation not in OPERATIONS:
+        phrase = ELSE
+    phrase = phrase.replace(" {}", f" {entry.object}" if entry.object else "")
+    model = entry.model or entry.model_asked
+    return f"{phrase} with {model}" if model and not phrase.endswith(model) else phrase
+
+
+def _past(phrase: str) -> str:
+    verb, space, rest = phrase.partition(" ")
+    return PAST[verb] + space + rest
+
+
+def _results(entry: LedgerEntry) -> list[str]:
+    results = ["allowed", *_consumed(entry), *_cost(entry)]
+    if len(entry.attempts) > 1 and any(attempt.status != 200 for attempt in entry.attempts):
+        results.append(f"{len(entry.attempts)} attempts")
+    return [*results, _duration(entry.total_ms)]
+
+
+def _consumed(entry: LedgerEntry) -> list[str]:
+    """Returns what was consumed, in the units that are billed."""
+    consumed = []
+    tokens, about = entry.tokens, "about " if entry.estimated else ""
+    if tokens.output:
+        consumed.append(f"{about}{tokens.input:,} in and {tokens.output:,} out tokens")
+    elif tokens.input:
+        consumed.append(f"{about}{tokens.input:,} tokens")
+    for unit, (one, several) in UNITS.items():
+        if amount := entry.units.get(unit):
+            consumed.append(f"{amount:,} {one if amount == 1 else several}")
+    return consumed
+
+
+def _cost(entry: LedgerEntry) -> list[str]:
+    if entry.cache == "hit":
+        saved = f", which saved {dollars(entry.saved_nanodollars)}" if entry.saved_nanodollars else ""
+        return [f"from the cache{saved}"]
+    if entry.cost_nanodollars is not None:
+        return [dollars(entry.cost_nanodollars)] if entry.price_version else []
+    return ["at an unknown price"]
+
+
+def _failure(entry: LedgerEntry, reason: str) -> str:
+    if entry.door == "native" and entry.status == 404:
+        reason = reason or "there is none"
+    why = reason.rstrip(".") or REASONS.get(entry.error or "") or (entry.error or "no reason").replace("_", " ")
+    why = why[:1].lower() + why[1:] if why[1:2].islower() or why[1:2] == " " else why
+    if entry.outcome in ("client_closed", "cancelled"):
+        left = "the caller left" if entry.outcome == "client_closed" else "the caller cancelled it"
+        return ", ".join([f"{left} after {_duration(entry.total_ms)}", *_consumed(entry), *_cost(entry)])
+    origin = (entry.fault or "").partition("_")[0]
+    match origin:
+        case "caller" | "policy":
+            verdict = "refused by Cohere" if entry.attempts and origin == "caller" else "refused"
+            if entry.decision == "limited":
+                verdict = "over the limit"
+            return f"{verdict}, {why}"
+        case "provider":
+            return ", ".join([f"failed at Cohere, {why}", *_consumed(entry), *_cost(entry), _tries(entry)])
+    return f"failed in the gateway, {why}, {_duration(entry.total_ms)}"
+
+
+def _tries(entry: LedgerEntry) -> str:
+    tries = len(entry.attempts)
+    return f"{_duration(entry.total_ms)}" if tries < 2 else f"{tries} attempts, {_duration(entry.total_ms)}"
+
+
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 100 else f"{milliseconds:.0f} ms"

@@ -1,0 +1,438 @@
+"""THE LEDGER of a process: takes finished records, and writes their rows in groups, away from the requests' path.
+
+`Ledger.record` puts a record into a queue and returns. A thread with an event loop and a connection of its own makes
+rows and sentences of what is in the queue, and writes them in one transaction, `ledger.flush_seconds` after the first
+of them came. With `ledger.sync` the last byte of an answer waits for that, and nothing else does.
+
+Where a row is, at any moment: in the queue; then, if the database took it, there; if the database did not, in the spool
+file of this process (`spool.py`), from which it is written when the database is back; if the disk took it no more than
+the database did, in memory. Only what does not fit there is lost, which a metric and the log say. What became of a
+transaction that failed may be unknown, so its rows are looked for before they are written again.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway import cohere_methods
+from gateway.auth.principal import NOBODY
+from gateway.ledger.entry import LedgerEntry, decode_entry, encode_entry, entry_of
+from gateway.ledger.sentences import METHODS, sentence
+from gateway.ledger.spool import Spool, SpoolFull
+from gateway.ledger.sums import EndUserNames, sums_of
+from gateway.observability.record import RequestRecord
+from gateway.settings.schema import LedgerSettings
+from gateway.store import ledger as ledger_store
+from gateway.store.database import Address, Database
+from gateway.store.errors import StoreError
+from gateway.store.ledger import StoredRow
+
+GROUP = 1000
+"""Rows of one transaction, and of one read of a spool file."""
+
+SLICE = 16
+"""Rows that are made without a break: the event loop of the requests runs between two slices."""
+
+MAX_QUEUE = 20_000
+"""Records that wait for the thread, and rows that neither database nor disk took."""
+
+TIMEOUT = 10.0
+"""Seconds that a transaction may take."""
+
+RETRY_SECONDS = 1.0
+"""Between two attempts while the database is away."""
+
+RETENTION_SECONDS = 3600.0
+RETENTION_PAUSE = 0.05
+"""Between two batches of rows that are deleted: others want to write, too."""
+
+STOP_SECONDS = 2 * TIMEOUT + 5
+"""How long the end of the process waits for the last rows."""
+
+ROWS_PER_ADDRESS = 60
+"""Rows a minute about calls from one address that nobody was let in for; further ones are counted in a metric."""
+
+MAX_ADDRESSES = 10_000
+
+NATIVE_PREFIXES = ("/litellm/cohere/", "/cohere/")
+
+
+class Finished(Struct):
+    """A record in the queue. now: its end in monotonic seconds; clock: in Unix seconds. done: waits for its row."""
+
+    record: RequestRecord
+    now: float
+    clock: float
+    done: asyncio.Future[None] | None = None
+
+
+class LedgerObserver(Protocol):
+    """What an operator wants to see of a ledger. Called in any thread."""
+
+    def on_rows(self, result: str, count: int) -> None:
+        """Counts rows: `written`, `spooled`, `lost`, or `not_made` for too many strangers from one address."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Tells the operator."""
+        ...
+
+
+class Ledger:
+    """The ledger, as `lifecycle.RecordSink`."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        database_url: str,
+        observer: LedgerObserver,
+        team_name: Callable[[str], str] = str,
+    ) -> None:
+        """database_url: of the gateway; see `address_of`. team_name: by a team's id. Raises ValueError."""
+        url, spool = address_of(database_url, settings.spool)
+        self._settings, self._observer = settings, observer
+        self._queue: deque[Finished] = deque()
+        self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, team_name)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flood = Flood()
+        self._waking = False
+
+    @property
+    def url(self) -> str:
+        """Of the database that has the rows."""
+        return self._writer.url
+
+    @property
+    def sync(self) -> bool:
+        """The last byte of an answer waits for its row."""
+        return self._settings.sync
+
+    @property
+    def refusing(self) -> bool:
+        """The database did not take the last rows, and calls are to be refused then."""
+        return self._writer.failing and self._settings.on_failure == "refuse"
+
+    def condition(self) -> str:
+        """Returns what is wrong, for readiness; empty if all is well."""
+        return "the ledger's database does not take rows" if self._writer.failing else ""
+
+    def start(self) -> None:
+        """Starts the thread; needs the running loop of the requests."""
+        self._loop = asyncio.get_running_loop()
+        self._writer.start()
+
+    async def stop(self) -> None:
+        """Returns when all rows are in the database or in the spool file."""
+        await asyncio.to_thread(self._writer.stop, STOP_SECONDS)
+
+    def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
+        """Takes a finished record. Returns what is to be awaited before the answer's last byte, in sync mode."""
+        if record.principal is NOBODY and not self._flood.admits(record.address, now):
+            self._observer.on_rows("not_made", 1)
+            return None
+        if len(self._queue) >= MAX_QUEUE:
+            self._observer.on_rows("lost", 1)
+            return None
+        finished = Finished(record, now, time.time())
+        if self._settings.sync and self._loop is not None:
+            finished.done = self._loop.create_future()
+        self._queue.append(finished)
+        if not self._waking and self._loop is not None:
+            self._waking = True
+            self._loop.call_later(0 if finished.done is not None else self._settings.flush_seconds, self._wake)
+        return finished.done
+
+    def _wake(self) -> None:
+        self._waking = False
+        self._writer.wake()
+
+
+class Flood:
+    """Counts rows by address and minute."""
+
+    def __init__(self, most: int = ROWS_PER_ADDRESS) -> None:
+        self._most = most
+        self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def admits(self, address: str, now: float) -> bool:
+        """Whether one more row about this address is made. now: in seconds."""
+        minute = int(now // 60)
+        since, count = self._counts.get(address, (minute, 0))
+        count = count + 1 if since == minute else 1
+        self._counts[address] = minute, count
+        if len(self._counts) > MAX_ADDRESSES:
+            self._counts.popitem(last=False)
+        return count <= self._most
+
+
+def address_of(database_url: str, spool: str) -> tuple[str, Path]:
+    """Returns the URL of the ledger's database and the directory of the spool. Raises ValueError.
+
+    On PostgreSQL it is the gateway's own database, on SQLite a file beside the gateway's (`gateway/store/ledger.py`).
+    """
+    address = Address.of(database_url)
+    if address.path is None:
+        return database_url, Path(spool or "cohere-gateway-ledger-spool")
+    path = address.path.with_name(f"{address.path.stem}-ledger{address.path.suffix}")
+    url = address.url.set(database=str(path)).render_as_string(hide_password=False)
+    return url, Path(spool) if spool else path.with_suffix(".spool")
+
+
+class _Writer:
+    """The thread's side of the ledger."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        url: str,
+        spool: Spool,
+        observer: LedgerObserver,
+        queue: deque[Finished],
+        team_name: Callable[[str], str],
+    ) -> None:
+        self.url, self._settings, self._spool = url, settings, spool
+        self._observer, self._queue, self._team_name = observer, queue, team_name
+        self._names = EndUserNames()
+        self._held: deque[LedgerEntry] = deque()  # rows that neither the database nor the disk took
+        self.failing = False
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken: asyncio.Event | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._ready.wait()
+
+    def wake(self) -> None:
+        """Called in any thread: there is something in the queue."""
+        if self._loop is not None and self._woken is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing comes any more
+                self._loop.call_soon_threadsafe(self._woken.set)
+
+    def stop(self, seconds: float) -> None:
+        self._stopping = True
+        self.wake()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    # --- in the thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        database = Database(self.url, TIMEOUT, 1)
+        self._ready.set()
+        retention_at = time.monotonic()
+        try:
+            if self._spool.adopt():
+                await self._recover(database)
+            while True:
+                await self._flush(database)
+                if self._stopping:
+                    break
+                if not self.failing and time.monotonic() >= retention_at and database.is_open:
+                    await self._delete_old(database)
+                    retention_at = time.monotonic() + RETENTION_SECONDS
+                await self._wait(retention_at)
+        finally:
+            self._spool.close()
+            await database.close()
+
+    async def _wait(self, retention_at: float) -> None:
+        assert self._woken is not None
+        seconds = RETRY_SECONDS if self.failing else max(retention_at - time.monotonic(), RETRY_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
+    async def _flush(self, database: Database) -> None:
+        """Writes what is in the queue; what could not be written before goes first."""
+        if self.failing:
+            await self._recover(database)
+        while self._queue:
+            finished = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
+            entries = self._entries(finished)
+            if self.failing:  # to try the database with each group would take its time limit each time
+                self._put_aside(entries)
+            else:
+                await self._write(database, entries)
+            self._release(finished)
+
+    def _entries(self, finished: Sequence[Finished]) -> list[LedgerEntry]:
+        entries = []
+        for number, one in enumerate(finished):
+            if number % SLICE == SLICE - 1:
+                time.sleep(0)  # lets the requests' thread run
+            entries.append(self._entry(one))
+        return entries
+
+    def _entry(self, finished: Finished) -> LedgerEntry:
+        record = finished.record
+        entry = entry_of(record, finished.now, finished.clock, _subject(record))
+        team = record.principal.team
+        name = (team.team_alias or team.team_id) if team is not None else ""
+        return replace(entry, sentence=sentence(entry, name, record.reason))
+
+    async def _write(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
+        try:
+            await self._insert(database, entries)
+        except StoreError as error:
+            if not self.failing:
+                self._observer.message(f"ledger: rows cannot be written, and go to the spool file: {error}")
+            self.failing = True
+            self._put_aside(entries)
+        except Exception as error:  # a row that the database refuses, which is a bug; the others of the group are none
+            self._observer.message(f"ledger: {type(error).__name__} while writing rows")
+            try:
+                await self._insert_each(database, entries)
+            except StoreError:
+                self.failing = True
+                self._put_aside(entries)
+
+    async def _insert_each(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
+        """Writes rows one by one; those that cannot be written are lost. Raises StoreUnavailable."""
+        for entry in entries:
+            try:
+                await self._insert(database, [entry], repeated=True)
+            except StoreError:
+                raise
+            except Exception:
+                self._observer.on_rows("lost", 1)
+
+    async def _insert(self, database: Database, entries: Sequence[LedgerEntry], repeated: bool = False) -> None:
+        """Writes rows and their sums. Raises StoreUnavailable."""
+        rows = [stored_row(entry) for entry in entries]
+        by_id = {entry.id: entry for entry in entries}
+        count = await database.write(
+            lambda connection: ledger_store.insert(
+                connection, rows, lambda new: sums_of([by_id[row.id] for row in new], self._names), repeated
+            )
+        )
+        self._observer.on_rows("written", count)
+
+    def _put_aside(self, entries: Sequence[LedgerEntry]) -> None:
+        """Keeps rows on the disk or, if it does not take them, in memory; the oldest are lost when that is full."""
+        try:
+            self._spool.append([encode_entry(entry) for entry in entries])
+            self._observer.on_rows("spooled", len(entries))
+        except (OSError, SpoolFull) as error:
+            self._held.extend(entries)
+            lost = len(self._held) - MAX_QUEUE
+            for _ in range(lost):
+                self._held.popleft()
+            if lost > 0:
+                self._observer.on_rows("lost", lost)
+                why = "the spool file is full" if isinstance(error, SpoolFull) else f"the spool: {error.strerror}"
+                self._observer.message(f"ledger: {lost} rows are lost ({why})")
+
+    async def _recover(self, database: Database) -> None:
+        """Writes what was put aside, also by processes that are gone; gives up, for now, when that fails."""
+        try:
+            while not self._spool.empty or self._spool.adopt():
+                for lines in self._spool.batches(GROUP):
+                    entries = [entry for line in lines if (entry := _decode(line)) is not None]
+                    await self._insert_again(database, entries)
+                self._spool.clear()
+            while self._held:
+                group = [self._held[index] for index in range(min(GROUP, len(self._held)))]
+                await self._insert_again(database, group)
+                for _ in group:
+                    self._held.popleft()
+            if self.failing:
+                self._observer.message("ledger: rows are written again")
+            self.failing = False
+        except StoreError as error:
+            if not self.failing:
+                self._observer.message(f"ledger: the rows of an earlier process cannot be written yet: {error}")
+            self.failing = True
+
+    async def _insert_again(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
+        """Writes rows that may be there already. Raises StoreUnavailable."""
+        try:
+            await self._insert(database, entries, repeated=True)
+        except StoreError:
+            raise
+        except Exception as error:
+            self._observer.message(f"ledger: {type(error).__name__} while writing rows again")
+            await self._insert_each(database, entries)
+
+    def _release(self, finished: Sequence[Finished]) -> None:
+        """Lets the answers go that wait for these rows."""
+        for one in finished:
+            if one.done is not None:
+                with contextlib.suppress(RuntimeError):  # the requests' loop is closed
+                    one.done.get_loop().call_soon_threadsafe(_set_done, one.done)
+
+    async def _delete_old(self, database: Database) -> None:
+        if not self._settings.days:
+            return
+        before = int(time.time() - self._settings.days * ledger_store.DAY)
+        try:
+            while await database.write(lambda connection: ledger_store.delete_old(connection, before)):
+                if self._queue or self._stopping:
+                    await self._flush(database)
+                if self._stopping:
+                    return
+                await asyncio.sleep(RETENTION_PAUSE)
+        except StoreError as error:
+            self._observer.message(f"ledger: old rows could not be deleted: {error}")
+
+
+def _set_done(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _decode(line: bytes) -> LedgerEntry | None:
+    """Returns a row of a spool file; None for a line that is none, as a disk that was full may leave it."""
+    try:
+        return decode_entry(line)
+    except msgspec.DecodeError:
+        return None
+
+
+def stored_row(entry: LedgerEntry) -> StoredRow:
+    """Returns a row as the database has it."""
+    return StoredRow(
+        entry.at,
+        entry.id,
+        entry.request_id,
+        entry.key_id,
+        entry.team_id,
+        entry.user_id,
+        entry.end_user,
+        entry.method,
+        entry.model,
+        entry.status,
+        entry.fault,
+        entry.cost_nanodollars,
+        entry.total_ms,
+        entry.sentence,
+        encode_entry(entry),
+    )
+
+
+def _subject(record: RequestRecord) -> str | None:
+    """Returns the id of what a native request acts on."""
+    if record.door != "native" or not record.cohere_method:
+        return None
+    for prefix in NATIVE_PREFIXES:
+        if record.path.startswith(prefix):
+            method = METHODS.get(record.cohere_method, cohere_methods.OTHER)
+            subject = cohere_methods.subject(method, record.path.removeprefix(prefix.rstrip("/")))
+            return subject if subject is None or subject.isprintable() else None
+    return None

@@ -1,0 +1,445 @@
+"""The ledger in the database: rows, and the sums of usage that reports read.
+
+    insert          adds rows and counts them in the sums, in one transaction; rows that are there already are skipped
+    page            rows, newest first, by filters
+    find            one row
+    usage           sums by one thing, over a time
+    delete_old      rows and hourly sums that are too old, a batch at a time
+
+A row is wide for filters and has everything once more as JSON. Sums are kept by hour and by day, twice: by everything
+but the end user (Scope.CALLS), and by key and end user (Scope.END_USERS); a sum for each combination of both would be
+as many rows as there are calls. Reports read days where they can and hours at the edges.
+
+On PostgreSQL a day of rows is a partition, which goes as a whole. On SQLite the ledger has a file of its own: a group
+of rows would hold up those who wait to store a response, and only a file that began with it gives its pages back.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Double,
+    LargeBinary,
+    Table,
+    Text,
+    and_,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
+
+from gateway.store.tables import LEDGER, LEDGER_SUMS
+
+HOUR, DAY = 3600, 86_400
+MICROSECONDS = 1_000_000
+
+SCANNED_ROWS = 20_000
+"""Rows that one page looks at where no index answers its filters. The page after it goes on behind them."""
+
+DELETED_ROWS = 2_000
+"""Rows that one transaction deletes on SQLite."""
+
+OTHER_END_USERS = "(other)"
+"""Counts the end users of an hour beyond those that are counted by name."""
+
+
+class StoredRow(Struct, frozen=True):
+    """A row. at: microseconds since 1970. cost: nano-dollars, None where unknown. entry: the whole row as JSON."""
+
+    at: int
+    id: str
+    request_id: str
+    key_id: str | None
+    team_id: str | None
+    user_id: str | None
+    end_user: str | None
+    method: str | None
+    model: str | None
+    status: int
+    fault: str | None
+    cost: int | None
+    total_ms: float
+    sentence: str
+    entry: bytes
+
+
+class Scope(IntEnum):
+    """What a sum is of."""
+
+    CALLS = 0
+    END_USERS = 1
+
+
+class SumKey(Struct, frozen=True):
+    """What a sum is by. start: Unix seconds, of a whole period. seconds: HOUR or DAY. Empty where it does not apply."""
+
+    scope: int
+    seconds: int
+    start: int
+    key_id: str = ""
+    team_id: str = ""
+    user_id: str = ""
+    end_user: str = ""
+    model: str = ""
+    method: str = ""
+    fault: str = ""
+
+
+class Sums(Struct):
+    """What is added up. tokens as callers see them; the other units are those that Cohere bills. cost: nano-dollars."""
+
+    calls: int = 0
+    failures: int = 0
+    unpriced_calls: int = 0
+    cost: int = 0
+    total_ms: float = 0.0
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    thinking: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    search_units: float = 0
+    images: float = 0
+    image_tokens: float = 0
+    pages: float = 0
+    classifications: float = 0
+    audio_seconds: float = 0
+
+
+COUNTED_UNITS = tuple(Sums.__struct_fields__)[9:]
+"""Cohere's units that have a sum of their own."""
+
+
+class Position(Struct, frozen=True):
+    """Of a row in the order of time."""
+
+    at: int
+    id: str
+
+
+class Filter(Struct, frozen=True):
+    """Which rows are wanted. since, until: microseconds, the second excluded. min_cost: nano-dollars.
+
+    slower_than: milliseconds. text: in the sentence, in any case of letters. status: 0 for any.
+    """
+
+    request_id: str | None = None
+    key_id: str | None = None
+    team_id: str | None = None
+    user_id: str | None = None
+    end_user: str | None = None
+    method: str | None = None
+    model: str | None = None
+    status: int = 0
+    fault: str | None = None
+    min_cost: int | None = None
+    slower_than: float | None = None
+    text: str = ""
+    since: int | None = None
+    until: int | None = None
+
+
+class Page(Struct, frozen=True):
+    """Rows as JSON, newest first. next: where the page after this one begins; None if this is the last."""
+
+    entries: Sequence[bytes]
+    next: Position | None
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+def insert(
+    connection: Connection,
+    rows: Sequence[StoredRow],
+    sums_of: Callable[[Sequence[StoredRow]], Mapping[SumKey, Sums]],
+    repeated: bool = False,
+) -> int:
+    """Adds rows and counts them. Returns how many were new.
+
+    sums_of: the sums of these rows. repeated: some of the rows may be there already, because it is not known what
+    became of an earlier attempt.
+    """
+    if repeated:
+        present = _present(connection, rows)
+        rows = [row for row in rows if (row.at, row.id) not in present]
+    if not rows:
+        return 0
+    _prepare_days(connection, {row.at // MICROSECONDS // DAY for row in rows})
+    _execute(connection, _INSERTS[connection.dialect.name][LEDGER.name], LEDGER, [_values(row) for row in rows])
+    sums = sums_of(rows)
+    # In order, so that no two transactions wait for each other.
+    ordered = sorted(sums, key=_values)
+    _execute(
+        connection,
+        _INSERTS[connection.dialect.name][LEDGER_SUMS.name],
+        LEDGER_SUMS,
+        [(*_values(key), *_values(sums[key])) for key in ordered],
+    )
+    return len(rows)
+
+
+def _values(row: Struct) -> tuple[Any, ...]:
+    return tuple([getattr(row, name) for name in row.__struct_fields__])
+
+
+def _present(connection: Connection, rows: Sequence[StoredRow]) -> Collection[tuple[int, str]]:
+    """Returns the positions of those of these rows that are there already."""
+    first, last = min(row.at for row in rows), max(row.at for row in rows)
+    ids = [row.id for row in rows]
+    present: set[tuple[int, str]] = set()
+    for offset in range(0, len(ids), 500):
+        within = and_(LEDGER.c.at.between(first, last), LEDGER.c.id.in_(ids[offset : offset + 500]))
+        present.update((at, id) for at, id in connection.execute(select(LEDGER.c.at, LEDGER.c.id).where(within)))
+    return present
+
+
+def _execute(connection: Connection, statement: str, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Inserts rows: on PostgreSQL with one statement, whose parameters are columns."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
+    else:
+        connection.exec_driver_sql(statement, list(rows))
+
+
+_POSTGRESQL_TYPES = {BigInteger: "bigint", Text: "text", Double: "float8", LargeBinary: "bytea"}
+
+
+def _insert_statement(table: Table, dialect: str, conflict: str) -> str:
+    names = ", ".join(column.name for column in table.columns)
+    if dialect == "sqlite":
+        marks = ", ".join("?" for _ in table.columns)
+        return f"INSERT INTO {table.name} ({names}) VALUES ({marks}){conflict}"  # noqa: S608
+    kinds = [_POSTGRESQL_TYPES[type(column.type)] for column in table.columns]
+    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){conflict}"  # noqa: S608
+
+
+def _upsert() -> str:
+    keys = ", ".join(SumKey.__struct_fields__)
+    added = ", ".join(f"{name} = {LEDGER_SUMS.name}.{name} + excluded.{name}" for name in Sums.__struct_fields__)
+    return f" ON CONFLICT ({keys}) DO UPDATE SET {added}"
+
+
+_INSERTS: Mapping[str, Mapping[str, str]] = {
+    dialect: {
+        LEDGER.name: _insert_statement(LEDGER, dialect, ""),
+        LEDGER_SUMS.name: _insert_statement(LEDGER_SUMS, dialect, _upsert()),
+    }
+    for dialect in ("sqlite", "postgresql")
+}
+
+
+# --- PostgreSQL's partitions ----------------------------------------------------------------------------------
+
+_PARTITION = "ledger_"
+_PARTITION_LOCK = 0x6C6564676572
+
+
+def _prepare_days(connection: Connection, days: Collection[int]) -> None:
+    """Creates the partitions of these days since 1970 that are missing. Several processes may do so at once."""
+    if connection.dialect.name != "postgresql":
+        return
+    names = {_partition(day): day for day in days}
+    missing = set(names) - set(_partitions(connection, names))
+    if not missing:
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PARTITION_LOCK})")
+    for name in sorted(missing):
+        start = names[name] * DAY * MICROSECONDS
+        connection.exec_driver_sql(
+            f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {LEDGER.name} "
+            f"FOR VALUES FROM ({start}) TO ({start + DAY * MICROSECONDS})"
+        )
+
+
+def _partition(day: int) -> str:
+    return _PARTITION + datetime.fromtimestamp(day * DAY, UTC).strftime("%Y%m%d")
+
+
+def _partitions(connection: Connection, names: Collection[str] | None = None) -> list[str]:
+    """Returns the partitions there are, of these names or all, the oldest first."""
+    pattern = f"{_PARTITION}[0-9]{{8}}"
+    statement = (
+        "SELECT relname FROM pg_class JOIN pg_inherits ON pg_inherits.inhrelid = pg_class.oid "
+        "WHERE inhparent = 'ledger'::regclass AND relname ~ $1 ORDER BY relname"
+    )
+    present = [str(name) for (name,) in connection.exec_driver_sql(statement, (f"^{pattern}$",))]
+    return present if names is None else [name for name in present if name in names]
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+_INDEXED = ("request_id", "key_id", "team_id", "end_user", "fault")
+"""Filters that an index answers in the order of time."""
+
+_EQUAL = (*_INDEXED, "user_id", "method", "model")
+
+
+def page(connection: Connection, wanted: Filter, before: Position | None, limit: int) -> Page:
+    """Returns at most `limit` rows that are older than a position. A page may be short, and have one after it."""
+    columns = LEDGER.c
+    base: list[ColumnElement[bool]] = []
+    if wanted.since is not None:
+        base.append(columns.at >= wanted.since)
+    if wanted.until is not None:
+        base.append(columns.at < wanted.until)
+    if before is not None:
+        base.append(columns.at <= before.at)  # for the index and for partitions, which row values do not choose
+        base.append(tuple_(columns.at, columns.id) < tuple_(literal(before.at), literal(before.id)))
+    indexed = next((name for name in _INDEXED if getattr(wanted, name) is not None), None)
+    if indexed is not None:
+        base.append(columns[indexed] == getattr(wanted, indexed))
+    rest = list(_conditions(wanted, indexed))
+    order = columns.at.desc(), columns.id.desc()
+    scanned = select(LEDGER).where(*base).order_by(*order).limit(SCANNED_ROWS if rest else limit + 1)
+    if not rest:
+        rows = connection.execute(scanned).all()
+        more = rows[limit - 1] if len(rows) > limit else None
+        return Page([row.entry for row in rows[:limit]], Position(more.at, more.id) if more is not None else None)
+    inner = scanned.subquery()
+    matching = select(inner.c.at, inner.c.id, inner.c.entry).where(*_conditions(wanted, indexed, inner))
+    matches = connection.execute(matching.order_by(inner.c.at.desc(), inner.c.id.desc()).limit(limit + 1)).all()
+    if len(matches) > limit:
+        last = matches[limit - 1]
+        return Page([row.entry for row in matches[:limit]], Position(last.at, last.id))
+    end = connection.execute(
+        select(columns.at, columns.id).where(*base).order_by(*order).limit(1).offset(SCANNED_ROWS - 1)
+    ).first()
+    return Page([row.entry for row in matches], Position(end.at, end.id) if end is not None else None)
+
+
+def _conditions(wanted: Filter, indexed: str | None, table: Any = LEDGER) -> Iterable[ColumnElement[bool]]:
+    columns = table.c
+    for name in _EQUAL:
+        if name != indexed and (value := getattr(wanted, name)) is not None:
+            yield columns[name] == value
+    if wanted.status:
+        yield columns.status == wanted.status
+    if wanted.min_cost is not None:
+        yield columns.cost >= wanted.min_cost
+    if wanted.slower_than is not None:
+        yield columns.total_ms > wanted.slower_than
+    if wanted.text:
+        yield func.lower(columns.sentence).contains(wanted.text.lower(), autoescape=True)
+
+
+def find(connection: Connection, id: str) -> bytes | None:
+    """Returns the row of an id as JSON. An id begins with the time at which its call began."""
+    began = int(id[:12], 16) * 1000
+    within = and_(LEDGER.c.at >= began, LEDGER.c.id == id)
+    return connection.scalar(select(LEDGER.c.entry).where(within).order_by(LEDGER.c.at).limit(1))
+
+
+SUMMED = tuple(Sums.__struct_fields__)
+
+
+def usage(
+    connection: Connection,
+    by: Sequence[str],
+    since: int,
+    until: int,
+    where: Mapping[str, str],
+    limit: int | None = None,
+) -> list[Mapping[str, Any]]:
+    """Returns sums by some of SumKey's names, with `start` by hour where `by` has `hour`, by day where it has `day`.
+
+    since, until: Unix seconds of whole hours, the second excluded. where: what the sums must be of; end users are
+    counted by key and team alone. limit: of groups, those that cost most.
+    """
+    end_users = "end_user" in by or "end_user" in where
+    scope = Scope.END_USERS if end_users else Scope.CALLS
+    columns = LEDGER_SUMS.c
+    names = [name for name in by if name not in ("hour", "day")]
+    start = _start(by)
+    fixed = [columns[name] == value for name, value in where.items()]
+    wanted = [columns[name] for name in (*names, *SUMMED)]
+    parts = [
+        select(columns.start, *wanted).where(
+            columns.scope == int(scope),
+            columns.seconds == seconds,
+            columns.start >= first,
+            columns.start < last,
+            *fixed,
+        )
+        for seconds, first, last in _periods(since, until, "hour" in by)
+    ]
+    all_parts = union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
+    groups = [all_parts.c[name] for name in names]
+    if start is not None:
+        groups.append((all_parts.c.start - all_parts.c.start % start).label("start"))
+    sums = [func.sum(all_parts.c[name]).label(name) for name in SUMMED]
+    query = select(*groups, *sums).group_by(*groups)
+    if start is not None:
+        query = query.order_by(groups[-1])
+    else:
+        query = query.order_by(func.sum(all_parts.c.cost).desc(), func.sum(all_parts.c.calls).desc(), *groups)
+    if limit is not None:
+        query = query.limit(limit)
+    rows = connection.execute(query).mappings().all()
+    return [dict(row) for row in rows if row["calls"]]
+
+
+def _start(by: Sequence[str]) -> int | None:
+    return HOUR if "hour" in by else DAY if "day" in by else None
+
+
+def _periods(since: int, until: int, hourly: bool) -> list[tuple[int, int, int]]:
+    """Returns which sums cover a time: their length in seconds, the first start, and the start that is too late."""
+    first_day, last_day = -(-since // DAY) * DAY, until // DAY * DAY
+    if hourly or first_day >= last_day:
+        return [(HOUR, since, until)]
+    edges = [(HOUR, since, first_day), (DAY, first_day, last_day), (HOUR, last_day, until)]
+    return [period for period in edges if period[1] < period[2]]
+
+
+def bounds(connection: Connection) -> tuple[int, int] | None:
+    """Returns the first and the last hour that has a sum, in Unix seconds; None of an empty ledger."""
+    within = and_(LEDGER_SUMS.c.scope == int(Scope.CALLS), LEDGER_SUMS.c.seconds == DAY)
+    first, last = connection.execute(
+        select(func.min(LEDGER_SUMS.c.start), func.max(LEDGER_SUMS.c.start)).where(within)
+    ).one()
+    return None if first is None else (int(first), int(last) + DAY)
+
+
+# --- retention ------------------------------------------------------------------------------------------------
+
+
+def delete_old(connection: Connection, before: int) -> bool:
+    """Deletes a batch of what is older than `before`, in Unix seconds. Returns whether there may be more.
+
+    Daily sums stay. On PostgreSQL a partition goes when all of its day is too old.
+    """
+    if connection.dialect.name == "postgresql":
+        day = _partition(before // DAY)
+        old = [name for name in _partitions(connection) if name < day]
+        if old:
+            connection.exec_driver_sql(f"DROP TABLE {old[0]}")
+            return True
+        return _delete_sums(connection, before, "ctid")
+    statement = f"DELETE FROM {LEDGER.name} WHERE rowid IN (SELECT rowid FROM {LEDGER.name} WHERE at < ? LIMIT ?)"  # noqa: S608
+    deleted = connection.exec_driver_sql(statement, (before * MICROSECONDS, DELETED_ROWS)).rowcount
+    more = _delete_sums(connection, before, "rowid")
+    # By the driver itself: each row of this pragma is a page, and SQLAlchemy expects none of a pragma.
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA incremental_vacuum({DELETED_ROWS})").fetchall()
+    return deleted == DELETED_ROWS or more
+
+
+def _delete_sums(connection: Connection, before: int, row: str) -> bool:
+    parameters = ("$1", "$2") if row == "ctid" else ("?", "?")
+    batch = (
+        f"SELECT {row} FROM {LEDGER_SUMS.name} "  # noqa: S608
+        f"WHERE scope IN (0, 1) AND seconds = {HOUR} AND start < {parameters[0]} LIMIT {parameters[1]}"
+    )
+    statement = f"DELETE FROM {LEDGER_SUMS.name} WHERE {row} IN ({batch})"  # noqa: S608
+    return connection.exec_driver_sql(statement, (before, DELETED_ROWS)).rowcount == DELETED_ROWS

@@ -1,0 +1,242 @@
+"""Rows of the ledger survive: an orderly end, kill -9, a database that is away, read-only or on a full disk.
+
+Real processes, on SQLite and on PostgreSQL. Each call has an id of its own, so that a row that is missing is seen as
+well as one that is there twice; and the sums must agree with the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import sqlite3
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+from sqlalchemy import make_url
+
+from support.ledger import ledger_file
+from support.process import Process, process
+from test_store_database import POSTGRESQL, administration
+
+CALLS = 3
+UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+class SqliteLedger:
+    """The ledger's file, and what may happen to it while a process uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url, self.spool = f"sqlite:///{folder}/gateway.sqlite3", folder / "spool"
+        self._file = ledger_file(self.url)
+        self.takes_no_spool = False
+
+    def query(self, statement: str) -> list[Any]:
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as connection:
+                return [row[0] for row in connection.execute(statement)]
+        except sqlite3.OperationalError:
+            return []
+
+    @contextlib.contextmanager
+    def away(self, server: Process) -> Iterator[None]:
+        elsewhere = self._file.rename(self._file.with_suffix(".elsewhere"))
+        yield
+        elsewhere.rename(self._file)
+
+    @contextlib.contextmanager
+    def read_only(self, server: Process) -> Iterator[None]:
+        """Byte 18 is the version of the format for writers; SQLite only reads what it is too old to write.
+
+        A connection that is open would not notice: one that has failed is replaced.
+        """
+        with self.full(server):
+            call(server, "before-read-only")
+            wait_until(lambda: is_put_aside(server))
+            with contextlib.closing(sqlite3.connect(self._file)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            version = self._write_version(b"\x03")
+        yield
+        self._write_version(version)
+
+    def _write_version(self, version: bytes) -> bytes:
+        with self._file.open("r+b") as file:
+            file.seek(18)
+            before = file.read(1)
+            file.seek(18)
+            file.write(version)
+        return before
+
+    @contextlib.contextmanager
+    def full(self, server: Process) -> Iterator[None]:
+        """No file of the process may grow any more, the spool included."""
+        for pid in server.workers:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        self.takes_no_spool = True
+        yield
+        self.takes_no_spool = False
+        for pid in server.workers:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, UNLIMITED)
+
+
+class PostgresLedger:
+    """The ledger in a database of its own, and what may happen to it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.spool, self.takes_no_spool = url, folder / "spool", False
+        self._name = str(make_url(url).database)
+
+    def query(self, statement: str) -> list[Any]:
+        async def fetch(connection: Any) -> list[Any]:
+            try:
+                return [row[0] for row in await connection.fetch(statement)]
+            except asyncpg.UndefinedTableError:
+                return []
+
+        try:
+            found: list[Any] = self._run(fetch, self.url)
+            return found
+        except asyncpg.PostgresError:
+            return []
+
+    @contextlib.contextmanager
+    def away(self, server: Process) -> Iterator[None]:
+        self._alter("ALLOW_CONNECTIONS false")
+        yield
+        self._alter("ALLOW_CONNECTIONS true")
+
+    @contextlib.contextmanager
+    def read_only(self, server: Process) -> Iterator[None]:
+        self._alter("SET default_transaction_read_only = on")
+        yield
+        self._alter("SET default_transaction_read_only = off")
+
+    @contextlib.contextmanager
+    def full(self, server: Process) -> Iterator[None]:
+        """A trigger says what PostgreSQL says of a full disk."""
+        body = "BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '53100'; END"
+        self._execute(f"CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        self._execute("CREATE TRIGGER full_disk BEFORE INSERT ON ledger_sums EXECUTE FUNCTION full_disk()")
+        yield
+        self._execute("DROP FUNCTION full_disk() CASCADE")
+
+    def _alter(self, change: str) -> None:
+        terminate = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1"
+
+        async def alter(connection: Any) -> None:
+            await connection.execute(f"ALTER DATABASE {self._name} {change}")
+            await connection.execute(terminate, self._name)
+
+        self._run(alter, POSTGRESQL)
+
+    def _execute(self, statement: str) -> None:
+        self._run(lambda connection: connection.execute(statement), self.url)
+
+    def _run(self, work: Callable[[Any], Awaitable[Any]], url: str) -> Any:
+        async def run() -> Any:
+            connection = await asyncpg.connect(url, timeout=10)
+            try:
+                return await work(connection)
+            finally:
+                await connection.close()
+
+        return asyncio.run(run())
+
+
+Ledger = SqliteLedger | PostgresLedger
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "sqlite":
+        yield SqliteLedger(tmp_path)
+        return
+    name = f"ledger_{uuid.uuid4().hex[:12]}"
+
+    async def run(statement: str) -> None:
+        async with administration() as connection:
+            await connection.execute(statement)
+
+    asyncio.run(run(f"CREATE DATABASE {name}"))
+    try:
+        yield PostgresLedger(make_url(POSTGRESQL).set(database=name).render_as_string(hide_password=False), tmp_path)
+    finally:
+        asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)
+
+
+def spooled(folder: Path) -> int:
+    """Lines in all spool files."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.spool"))
+
+
+def call(server: Process, id: str) -> None:
+    assert b" 200 " in server.chat(identity=id).partition(b"\r\n")[0], id
+
+
+def calls(server: Process, name: str) -> list[str]:
+    ids = [f"{name}-{number}" for number in range(CALLS)]
+    for id in ids:
+        call(server, id)
+    return ids
+
+
+def is_put_aside(server: Process) -> bool:
+    """The process says that rows cannot be written."""
+    return b"database does not take rows" in server.get("/health/ready")
+
+
+def check(ledger: Ledger, ids: list[str]) -> None:
+    """Each call has its row, once, and the sums count as many."""
+    wait_until(lambda: set(ids) <= set(ledger.query("SELECT request_id FROM ledger")))
+    counts = Counter(ledger.query("SELECT request_id FROM ledger"))
+    assert {id: counts[id] for id in ids} == dict.fromkeys(ids, 1)
+    counted = "SELECT sum(calls) FROM ledger_sums WHERE scope = 0 AND seconds = 3600"
+    assert ledger.query(counted) == [counts.total()]
+
+
+def settings(ledger: Ledger, **more: str) -> dict[str, str]:
+    common = {"GATEWAY_DATABASE_URL": ledger.url, "GATEWAY_LEDGER_SPOOL": str(ledger.spool)}
+    return {**common, "GATEWAY_LEDGER_FLUSH_SECONDS": "0.05", **more}
+
+
+def test_no_row_is_lost_and_none_is_there_twice(ledger: Ledger) -> None:
+    with process("--demo", **settings(ledger)) as server:
+        ids = calls(server, "plain")
+        check(ledger, ids)
+        for name in ("away", "read_only", "full"):
+            with getattr(ledger, name)(server):
+                ids += calls(server, name)
+                wait_until(lambda: spooled(ledger.spool) >= CALLS or ledger.takes_no_spool)
+                wait_until(lambda: is_put_aside(server))
+            check(ledger, ids)
+        with ledger.away(server):
+            ids += calls(server, "killed-while-away")
+            wait_until(lambda: spooled(ledger.spool) >= CALLS)
+            server.signal(signal.SIGKILL, group=True)
+            server.ends()
+    with process("--demo", **settings(ledger, GATEWAY_LEDGER_SYNC="true")) as server:
+        check(ledger, ids)  # taken up by the next process
+        ids += calls(server, "sync")
+        server.signal(signal.SIGKILL, group=True)  # at once: nothing is waited for
+        server.ends()
+        check(ledger, ids)
+    with process("--demo", **settings(ledger, GATEWAY_LEDGER_FLUSH_SECONDS="60")) as server:
+        ids += calls(server, "stopped")
+        server.signal(signal.SIGTERM)
+        assert server.ends() == 0
+    check(ledger, ids)
+    assert not spooled(ledger.spool)

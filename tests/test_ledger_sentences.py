@@ -1,0 +1,175 @@
+"""Sentences of the ledger, golden: rows as data, and what a person reads of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway import cohere_methods
+from gateway.endpoints.stored import STORED
+from gateway.ledger.entry import LedgerEntry, Tokens
+from gateway.ledger.sentences import OPERATIONS, PAST, dollars, sentence
+from gateway.observability.record import Attempt
+
+CHAT: dict[str, Any] = {
+    "id": "0",
+    "at": 0,
+    "time": "",
+    "request_id": "r",
+    "key_id": "key_1",
+    "key_alias": "research-agent",
+    "team_id": "team_1",
+    "operation": "chat",
+    "method": "v2.chat",
+    "model": "command-a-03-2025",
+    "status": 200,
+    "outcome": "ok",
+    "units": {"input_tokens": 51, "output_tokens": 13},
+    "tokens": Tokens(51, 13),
+    "cost_nanodollars": 257_500,
+    "price_version": "1",
+    "attempts": (Attempt(1, 200),),
+    "total_ms": 812.0,
+}
+NOTHING = {"units": {}, "tokens": Tokens(), "cost_nanodollars": 0, "price_version": None, "model": None}
+FAILED = {**NOTHING, "outcome": "error", "model": "command-a-03-2025"}
+AGENT = "research-agent (team search)"
+
+CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
+    (
+        {},
+        "",
+        f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, $0.00026, 0.8 s.",
+    ),
+    (
+        {"cost_nanodollars": None},
+        "",
+        f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, "
+        "at an unknown price, 0.8 s.",
+    ),
+    (
+        {"cache": "hit", "cost_nanodollars": 0, "saved_nanodollars": 257_500, "total_ms": 3.0},
+        "",
+        f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, from the cache, "
+        "which saved $0.00026, 3 ms.",
+    ),
+    (
+        {"attempts": (Attempt(1, 429), Attempt(2, 200))},
+        "",
+        f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, $0.00026, "
+        "2 attempts, 0.8 s.",
+    ),
+    (
+        {
+            **NOTHING,
+            "team_id": None,
+            "door": "native",
+            "method": "datasets.delete",
+            "operation": "native",
+            "object": "d-1",
+        }
+        | {"outcome": "error", "status": 403, "fault": "policy_permission", "decision": "refused"},
+        "Datasets is off for this key.",
+        "research-agent tried to delete dataset d-1: refused, datasets is off for this key.",
+    ),
+    (
+        {**NOTHING, "method": "v2.rerank", "model": "rerank-v3.5", "units": {"search_units": 1}}
+        | {"cost_nanodollars": 2_000_000, "price_version": "1", "operation": "rerank", "team_id": None},
+        "",
+        "research-agent reranked documents with rerank-v3.5: allowed, 1 search, $0.002, 0.8 s.",
+    ),
+    (
+        {
+            **NOTHING,
+            "method": "v2.parse",
+            "units": {"pages": 12},
+            "cost_nanodollars": 1_200_000_000,
+            "price_version": "1",
+        },
+        "",
+        f"{AGENT} parsed a document: allowed, 12 pages, $1.20, 0.8 s.",
+    ),
+    (
+        {**FAILED, "status": 429, "fault": "policy_budget", "decision": "limited"},
+        "The budget of key research-agent is spent: $1.00 of $1.00, it resets at midnight UTC.",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: over the limit, the budget of key "
+        "research-agent is spent: $1.00 of $1.00, it resets at midnight UTC.",
+    ),
+    (
+        {**FAILED, "status": 429, "fault": "provider_rate_limit", "error": "rate_limit_exceeded"}
+        | {"attempts": (Attempt(1, 429), Attempt(2, 429)), "total_ms": 1234.0},
+        "",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed at Cohere, rate limit exceeded, "
+        "2 attempts, 1.2 s.",
+    ),
+    (
+        {"outcome": "client_closed", "status": 499, "fault": "caller_left", "estimated": True, "cost_nanodollars": None}
+        | {"tokens": Tokens(0, 12)},
+        "",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: the caller left after 0.8 s, "
+        "about 0 in and 12 out tokens, at an unknown price.",
+    ),
+    (
+        {**FAILED, "status": 400, "fault": "caller_request", "error": "invalid_value", "attempts": ()},
+        "",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: refused, invalid value.",
+    ),
+    (
+        {**FAILED, "status": 503, "fault": "gateway_storage", "error": "storage_unavailable", "attempts": ()},
+        "",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed in the gateway, storage unavailable, "
+        "0.8 s.",
+    ),
+    (
+        {**FAILED, "key_id": None, "key_alias": None, "team_id": None, "address": "203.0.113.7", "model": None}
+        | {"status": 401, "fault": "caller_credentials", "error": "invalid_api_key", "attempts": ()},
+        "",
+        "An unknown caller (203.0.113.7) tried to generate a chat reply: refused, the API key is not valid for this "
+        "gateway.",
+    ),
+    (
+        {**NOTHING, "key_id": "own key", "key_alias": "own key", "method": "models.list", "attempts": (), "total_ms": 4}
+        | {"operation": "models"},
+        "",
+        "A caller with a Cohere key of their own listed models: allowed, 4 ms.",
+    ),
+    (
+        {**NOTHING, "key_alias": "master", "team_id": None, "method": None, "operation": "response", "attempts": ()},
+        "",
+        "master read a stored response: allowed, 0.8 s.",
+    ),
+)
+
+
+@pytest.mark.parametrize(("fields", "reason", "expected"), CASES)
+def test_golden(fields: dict[str, Any], reason: str, expected: str) -> None:
+    assert sentence(LedgerEntry(**{**CHAT, **fields}), "search", reason) == expected
+
+
+@pytest.mark.parametrize(
+    ("nanodollars", "expected"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000000001"),
+        (99_000, "$0.000099"),
+        (300_000, "$0.0003"),
+        (12_345_678, "$0.012"),
+        (999_000_000, "$1.00"),
+        (1_234_567_000_000, "$1,234.57"),
+    ],
+)
+def test_dollars(nanodollars: int, expected: str) -> None:
+    assert dollars(nanodollars) == expected
+
+
+@pytest.mark.parametrize("method", [*cohere_methods.METHODS, cohere_methods.OTHER], ids=lambda method: method.name)
+def test_each_method_has_a_phrase(method: cohere_methods.Method) -> None:
+    assert method.phrase.split(" ")[0] in PAST
+    assert ("{}" in method.phrase) == ("{" in method.path)
+
+
+def test_each_operation_has_a_phrase() -> None:
+    stored = {action.name for actions in STORED.values() for action in actions.values()}
+    assert stored <= OPERATIONS.keys()
+    assert all(phrase.split(" ")[0] in PAST for phrase in OPERATIONS.values())
