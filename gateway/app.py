@@ -77,7 +77,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
     directory = KeyDirectory(state.open, log.message, _announcements(settings))
-    authenticator = Authenticator(settings, directory)
+    authenticator = Authenticator(settings, directory, log.message)
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
@@ -122,7 +122,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await upstream.start()
         maintenance.start()
         if authenticator.mode is Mode.VIRTUAL_KEYS:
-            await directory.start()
+            await asyncio.gather(directory.start(), authenticator.start())
         serving = True
         running.started.set()
         yield

@@ -20,6 +20,8 @@ RELOADED = frozenset(
             "master_key",
             "master_may_call",
             "deny_by_default",
+            "jwt",
+            "trusted_proxies",
             "allow_open",
             "cors_origins",
             "allowed_hosts",
@@ -75,7 +77,7 @@ class RunningGateway:
         services = self._services
         settings = replace(services.settings, **{name: getattr(new, name) for name in applied})
         try:
-            authenticator = Authenticator(settings, services.directory)
+            authenticator = Authenticator(settings, services.directory, self._log.message)
             services.limiter.configure(settings)
         except SettingError as error:
             self.refuse(error)

@@ -91,6 +91,8 @@ def test_every_setting_comes_from_its_variables(line: Any) -> None:
     special = {
         "cohere_base_url": "https://x.example",
         "cors_origins": "https://x, https://y",
+        "jwt.algorithms": "RS256, EdDSA",
+        "trusted_proxies": "10.0.0.0/8, unix",
         "prices": '{"a": {"input": 1}}',
     }
     text = special.get(line.path, text)
@@ -302,6 +304,29 @@ def test_a_short_master_key_is_warned_of_on_loopback() -> None:
     ]
     assert checks.warnings(load({"GATEWAY_MASTER_KEY": "0123456789abcdef", "GATEWAY_HOST": "0.0.0.0"})) == []
     assert checks.warnings(Settings()) == []
+
+
+def test_tokens_for_anybody_are_warned_of() -> None:
+    accepted = {"GATEWAY_JWT_JWKS": "keys.json"}
+    assert [text.partition(":")[0] for text in checks.warnings(load(accepted))] == ["jwt.audience"]
+    assert checks.warnings(load({**accepted, "GATEWAY_JWT_AUDIENCE": "gateway"})) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"GATEWAY_JWT_ALGORITHMS": "RS256, HS256"}, "jwt.algorithms: 'HS256' is none of RS256"),
+        ({"GATEWAY_JWT_ALGORITHMS": "none"}, "jwt.algorithms: 'none' is none of RS256"),
+        ({"GATEWAY_JWT_JWKS": "a", "GATEWAY_JWT_PUBLIC_KEY": "b"}, "jwt: it has both jwks and public_key"),
+        ({"GATEWAY_JWT_JWKS": "http://issuer.example/keys"}, "jwt.jwks: over http anybody on the way"),
+        ({"GATEWAY_JWT_JWKS": "https://a:hunter2@issuer.example/keys"}, "jwt.jwks: it must not contain credentials"),
+        ({"GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8, proxy.example"}, "trusted_proxies: 'proxy.example' is no network"),
+    ],
+)
+def test_who_may_vouch_for_callers(environment: dict[str, str], text: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        load(environment)
+    assert str(caught.value).startswith(text) and "hunter2" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read(nowhere: Path) -> None:

@@ -4,23 +4,28 @@ The modes are in `modes.py`.
 """
 
 import hmac
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from gateway.auth import credentials
+from gateway.auth.addresses import is_within
+from gateway.auth.credential_headers import TWO_CREDENTIALS, Credentials, credentials_in
 from gateway.auth.directory import KeyDirectory
+from gateway.auth.json_web_tokens import Claims, TokenChecker, TokenRefused, looks_like_token
 from gateway.auth.modes import Mode, mode_of
 from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
 from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
-from gateway.auth.virtual_keys import VirtualKey, digest_of
+from gateway.auth.signing_keys import SigningKeys
+from gateway.auth.virtual_keys import Rights, VirtualKey, digest_of
 from gateway.errors import CallerError, failure
-from gateway.settings.schema import Settings
+from gateway.settings.schema import SettingError, Settings
 
 DEMO_KEY = "demo"
 """The Cohere key in demo mode: the emulator accepts any."""
-
-_CREDENTIAL_HEADERS = (b"authorization", b"x-api-key", b"api-key")
-_SCHEMES = ("bearer", "token")
 
 CACHED_PRINCIPALS = 1024
 """Callers who are recognised without making their principal again."""
@@ -36,17 +41,33 @@ def server_keys(settings: Settings) -> list[str]:
     return [DEMO_KEY] if settings.demo else settings.cohere_api_key
 
 
+KEY_BLOCKED = failure("key_blocked", "This API key is blocked: whoever runs the gateway can unblock it")
+TEAM_BLOCKED = failure("team_blocked", "The team of this API key is blocked, or was deleted")
+FOREIGN_ADDRESS = failure("foreign_address", "This API key may not be used from this address")
+MISSING_KEY = failure("missing_key", "The API key is missing: send it as 'Authorization: Bearer KEY'")
+
+DROPPED = "authorization ignored (another header has a key of this gateway)"
+
+
+class Authentication(Struct, frozen=True):
+    """Who is calling. note: for the caller, on what was not taken as it was sent; empty for none."""
+
+    principal: Principal
+    note: str = ""
+
+
 class Authenticator:
     """Authenticates requests in the mode of the settings.
 
     keys: the server's Cohere keys, empty if callers bring their own. demo: the embedded emulator answers.
     """
 
-    def __init__(self, settings: Settings, directory: KeyDirectory) -> None:
-        """Raises SettingError as `mode_of`."""
-        self.mode = mode_of(settings)
+    def __init__(
+        self, settings: Settings, directory: KeyDirectory, message: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """message: writes to the log. Raises SettingError as `mode_of`."""
+        self.mode, self.demo = mode_of(settings), settings.demo
         self._settings, self._directory = settings, directory
-        self.demo = settings.demo
         self.keys = server_keys(settings)
         self._server = credentials.store(self.keys)
         self._demo = Principal("demo", "demo", False, self._server)
@@ -54,100 +75,146 @@ class Authenticator:
         access = UNLIMITED if settings.master_may_call else NO_CALLS
         self._master = Principal("master", "master", False, self._server, role="master", access=access)
         self._policy, self._default = settings.policy, "none" if settings.deny_by_default else "inference"
-        self._principals: dict[str, Principal] = {}  # by key_id
+        self._principals: dict[str, Principal] = {}
+        self._tokens: TokenChecker | None = None
+        if settings.jwt.enabled:
+            try:
+                self._signing_keys = SigningKeys(settings.jwt.jwks, settings.jwt.public_key, message)
+            except (OSError, ValueError) as error:
+                raise SettingError(
+                    f"jwt.public_key: it is no public key in PEM, and no file of one: {error}"
+                ) from error
+            self._tokens = TokenChecker(settings.jwt, self._signing_keys)
 
-    async def authenticate(self, headers: Iterable[tuple[bytes, bytes]], address: str = "") -> Principal:
-        """Returns the principal behind these headers. address: the caller's.
+    async def start(self) -> None:
+        """Loads the keys by which tokens are checked, if the settings have any."""
+        if self._tokens is not None:
+            await self._signing_keys.start()
+
+    async def authenticate(self, headers: Iterable[tuple[bytes, bytes]], address: str = "") -> Authentication:
+        """Returns who sent these headers. address: the caller's.
 
         Raises CallerError: 400 for two different keys, 401 for none or a wrong one, 403 for one that is blocked.
         """
         if self.mode is Mode.DEMO:
-            return self._demo
-        secret = credential_in(headers)
+            return Authentication(self._demo)
+        presented = credentials_in(headers)
+        if self.mode is Mode.VIRTUAL_KEYS and presented.of_gateways and presented.usual - presented.of_gateways:
+            return await self._of_gateway(presented, address)
+        secret = presented.only()
         if self.mode is Mode.OPEN:
-            return self._open
+            return Authentication(self._open)
         if not secret:
-            raise CallerError(failure("missing_key", "The API key is missing: send it as 'Authorization: Bearer KEY'"))
+            raise CallerError(MISSING_KEY)
         if self.mode is Mode.OWN_KEY:
-            return _own_key_principal(secret)
-        if constant_time_equals(secret, self._settings.master_key):
+            return Authentication(_own_key_principal(secret))
+        return Authentication(await self._principal_of(secret, address))
+
+    async def _of_gateway(self, presented: Credentials, address: str) -> Authentication:
+        """Returns who sent a key in another gateway's header and a different one beside it, which is then dropped.
+
+        Cloudflare's users send both: their key for the gateway, and the provider's. Raises CallerError.
+        """
+        if len(presented.of_gateways) == 1:
+            (secret,) = presented.of_gateways
+            if self._is_master(secret) or await self._key_of(secret) is not None:
+                return Authentication(await self._principal_of(secret, address), DROPPED)
+        raise CallerError(TWO_CREDENTIALS)
+
+    async def _principal_of(self, secret: str, address: str) -> Principal:
+        if self._is_master(secret):
             return self._master
-        digest = digest_of(secret)
-        key = self._directory.find(digest) or await self._directory.look_up(digest)
+        if self._tokens is not None and looks_like_token(secret):
+            try:
+                claims = await self._tokens.check(secret)
+            except TokenRefused as error:
+                raise CallerError(WRONG_KEY) from error
+            return self._principal_by_claims(claims, address)
+        key = await self._key_of(secret)
         if key is None:
             raise CallerError(WRONG_KEY)
-        return self._principal(key)
+        return self._principal_by_key(key, address)
 
-    def renew(self, principal: Principal) -> Principal:
+    def _is_master(self, secret: str) -> bool:
+        return constant_time_equals(secret, self._settings.master_key)
+
+    async def _key_of(self, secret: str) -> VirtualKey | None:
+        digest = digest_of(secret)
+        return self._directory.find(digest) or await self._directory.look_up(digest)
+
+    def renew(self, principal: Principal, address: str = "") -> Principal:
         """Returns the principal again as it is now, for a connection that outlives requests.
 
-        Raises CallerError (401, 403) if the key was revoked meanwhile.
+        Raises CallerError (401, 403) if the key was revoked meanwhile, or the token has expired.
         """
+        if principal.claims is not None:
+            if principal.claims.expires <= time.time():
+                raise CallerError(WRONG_KEY)
+            return self._principal_by_claims(principal.claims, address)
         if principal.key is None:
             return principal
         key = self._directory.current(principal.key.key_id)
         if key is None:
             raise CallerError(WRONG_KEY)
-        return self._principal(key)
+        return self._principal_by_key(key, address)
 
-    def _principal(self, key: VirtualKey) -> Principal:
+    def _principal_by_key(self, key: VirtualKey, address: str) -> Principal:
         """Returns the principal of a key that may be used. Raises CallerError (403)."""
         team = self._directory.teams.get(key.team_id) if key.team_id is not None else None
         if key.blocked:
             raise CallerError(KEY_BLOCKED)
         if key.team_id is not None and (team is None or team.blocked):
             raise CallerError(TEAM_BLOCKED)
+        _require_address(address, key, team)
         principal = self._principals.get(key.key_id)
         # Records never change: the same objects mean the same rights.
         if principal is None or principal.key is not key or principal.team is not team:
-            name = key.key_alias or key.key_id
+            name, owner = key.key_alias or key.key_id, owner_of_virtual_key(key)
             # A viewer calls nothing unless that is said.
             default = "none" if key.role == "viewer" else self._default
             access = access_of(key, team, default, self._policy)
-            owner = owner_of_virtual_key(key)
-            principal = Principal(name, owner, False, self._server, key, team, key.role, access)
-            if len(self._principals) >= CACHED_PRINCIPALS:
-                self._principals.clear()
-            self._principals[key.key_id] = principal
+            principal = Principal(
+                name, owner, False, self._server, key, team, key.role, access, user_id=key.user_id or ""
+            )
+            self._keep(key.key_id, principal)
         return principal
 
+    def _principal_by_claims(self, claims: Claims, address: str) -> Principal:
+        """Returns the principal of a token. Raises CallerError: 401 for an unknown team, 403 for a blocked one."""
+        team = self._directory.teams.get(claims.team) if claims.team is not None else None
+        if claims.team is not None and team is None:
+            raise CallerError(WRONG_KEY)
+        if team is not None and team.blocked:
+            raise CallerError(TEAM_BLOCKED)
+        _require_address(address, None, team)
+        name = f"jwt:{claims.subject}"
+        principal = self._principals.get(name)
+        if principal is None or principal.claims is not claims or principal.team is not team:
+            rights = Rights(permissions=claims.permissions, models=claims.models)
+            default = "none" if claims.role == "viewer" else self._default
+            access = replace(access_of(rights, team, default, self._policy), subject="this token")
+            principal = Principal(
+                name, name, False, self._server, None, team, claims.role, access, claims.user or "", claims
+            )
+            self._keep(name, principal)
+        return principal
 
-KEY_BLOCKED = failure("key_blocked", "This API key is blocked: whoever runs the gateway can unblock it")
-TEAM_BLOCKED = failure("team_blocked", "The team of this API key is blocked, or was deleted")
+    def _keep(self, name: str, principal: Principal) -> None:
+        if len(self._principals) >= CACHED_PRINCIPALS:
+            self._principals.clear()
+        self._principals[name] = principal
+
+
+def _require_address(address: str, *records: Rights | None) -> None:
+    """Raises CallerError (403) unless each record that names addresses has this one."""
+    for record in records:
+        if record is not None and record.allowed_ips and not is_within(address, record.allowed_ips):
+            raise CallerError(FOREIGN_ADDRESS)
 
 
 @lru_cache(maxsize=CACHED_PRINCIPALS)
 def _own_key_principal(key: str) -> Principal:
     return Principal("own key", owner_of(key), True, credentials.store((key,)))
-
-
-def credential_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Returns the one API key in a request's headers, or an empty string.
-
-    Raises CallerError (400) on two different ones.
-    """
-    keys: set[str] = set()
-    for name, value in headers:
-        if name in _CREDENTIAL_HEADERS:
-            text = value.decode("latin-1").strip()
-            if name == b"authorization":
-                scheme, _, rest = text.partition(" ")
-                if scheme.lower() in _SCHEMES:
-                    text = rest.strip()
-                elif rest:
-                    text = ""  # of another scheme, say Basic: it is meant for a proxy on the way, not for us
-            if text:
-                keys.add(text)
-    if len(keys) > 1:
-        raise CallerError(failure("two_credentials", "The request has two different API keys"))
-    return keys.pop() if keys else ""
-
-
-def remove_credentials(headers: list[tuple[bytes, bytes]], by_name: dict[bytes, bytes]) -> None:
-    """Removes the headers that carry keys, in place: nobody needs them once the caller is authenticated."""
-    headers[:] = [header for header in headers if header[0] not in _CREDENTIAL_HEADERS]
-    for name in _CREDENTIAL_HEADERS:
-        by_name.pop(name, None)
 
 
 def constant_time_equals(presented: str, expected: str) -> bool:

@@ -2,8 +2,8 @@
 
 Four modes, chosen once at start (the README explains them under "Who may call"):
     demo                 anybody; the embedded emulator answers
-    virtual keys         a key issued here, or the master key; the server's Cohere key goes upstream, or the embedded
-                         emulator answers if `demo` is set as well
+    virtual keys         a key issued here, the master key, or a token of an identity provider; the server's Cohere key
+                         goes upstream, or the embedded emulator answers if `demo` is set as well
     open                 anybody who reaches the address; the server's Cohere key goes upstream
     bring your own key   the caller's bearer token IS the Cohere key
 """
@@ -22,9 +22,10 @@ class Mode(Enum):
 
 def mode_of(settings: Settings) -> Mode:
     """Returns the mode that these settings ask for. Raises SettingError where they contradict each other."""
-    if settings.master_key:
+    if settings.master_key or settings.jwt.enabled:
         if not settings.cohere_api_key and not settings.demo:
-            raise SettingError("master_key: virtual keys need the server's own COHERE_API_KEY as well")
+            name = "master_key: virtual keys" if settings.master_key else "jwt: tokens"
+            raise SettingError(f"{name} need the server's own COHERE_API_KEY as well")
         return Mode.VIRTUAL_KEYS
     if settings.demo:
         return Mode.DEMO

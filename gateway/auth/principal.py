@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.auth.credentials import Credential
+from gateway.auth.json_web_tokens import Claims
 from gateway.auth.permissions import UNLIMITED, Access
 from gateway.auth.virtual_keys import Team, VirtualKey
 
@@ -18,7 +19,8 @@ class Principal(Struct, frozen=True):
     Cohere's about the key are theirs to see. credential: the handle of that key, or of all the server's keys
     (`credentials.py`). key, team: the records as they were when the request came; None for callers without a virtual
     key, or whose key has no team. role: who may read or change keys, whatever they may call.
-    access: what they may call (`permissions.py`).
+    access: what they may call (`permissions.py`). user_id: a label, of the key or the token. claims: of the token that
+    they sent in the place of a key.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Principal(Struct, frozen=True):
     team: Team | None = None
     role: Literal["", "viewer", "admin", "master"] = ""
     access: Access = UNLIMITED
+    user_id: str = ""
+    claims: Claims | None = None
 
 
 NOBODY = Principal("", "", False, Credential())

@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.authenticator import constant_time_equals, credential_in
+from gateway.auth.authenticator import constant_time_equals
+from gateway.auth.credential_headers import credential_in
 from gateway.errors import CallerError, failure
 from gateway.observability.metrics import CONTENT_TYPE, Metrics
 from gateway.observability.record import record_of

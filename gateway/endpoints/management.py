@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.modes import Mode, mode_of
 from gateway.errors import CallerError, failure
 from gateway.http import body
-from gateway.http.middleware import address_of
 from gateway.http.responses import send_json
 from gateway.management import answers
 from gateway.management.operations import ManagementOperation
@@ -50,7 +49,7 @@ class ManagementEndpoint:
             raise CallerError(ELSEWHERE)
         notes = Notes(record.strict)
         request = ManagementRequest(
-            _actor(record, address_of(scope)),
+            _actor(record, record.address),
             time.time(),
             notes,
             await self._body(record, receive),

@@ -223,7 +223,7 @@ class Socket:
         self, message: ClientMessage, request: RequestRecord, turn: SocketTurn, held: list[bytes] | None
     ) -> None:
         # The key may have been revoked, or may do less, since the socket was opened.
-        request.principal = self._services.authenticator.renew(request.principal)
+        request.identify(self._services.authenticator.renew(request.principal, request.address))
         self._services.admission.permit(request, self._method)
         if message.failure is not None:
             raise CallerError(message.failure)

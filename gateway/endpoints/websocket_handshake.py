@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.authenticator import Authenticator, remove_credentials
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.credential_headers import remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
@@ -61,11 +62,12 @@ class WebSocketHandshake:
         self._settings, self._authenticator = settings, authenticator
         self._mode_headers = mode_headers(authenticator.demo)
         self._web_pages = WebPagePolicy(authenticator.mode, settings)
+        self._proxies = tuple(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         request = self._lifecycle.begin_connection(request_id(headers), METHOD, scope["path"], headers)
-        request.operation, request.address = OPERATION, address_of(scope)
+        request.operation, request.address = OPERATION, address_of(scope, self._proxies)
         scope[REQUEST] = request
         try:
             endpoint = await self._endpoint(scope, headers, request)
@@ -92,7 +94,8 @@ class WebSocketHandshake:
         """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
         validation.check(scope, headers)
         self._web_pages.check_websocket(headers)
-        request.identify(await self._authenticator.authenticate(scope["headers"], address_of(scope)))
+        authentication = await self._authenticator.authenticate(scope["headers"], request.address)
+        request.identify(authentication.principal)
         remove_credentials(scope["headers"], headers)
         self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])

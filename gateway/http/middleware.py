@@ -13,11 +13,14 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth.authenticator import Authenticator, remove_credentials
+from gateway.auth.addresses import caller_address
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.credential_headers import remove_credentials
 from gateway.errors import GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.drain import BodyDrain
 from gateway.http.path_aliases import PathAliases
+from gateway.http.responses import add_note
 from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle, new_id
@@ -63,6 +66,7 @@ class GatewayMiddleware:
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._mode_headers = mode_headers(authenticator.demo)
         self._web_pages = WebPagePolicy(authenticator.mode, settings)
+        self._proxies = tuple(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,7 +75,7 @@ class GatewayMiddleware:
             return
         headers = dict(scope["headers"])
         record = self._lifecycle.begin(request_id(headers), scope["method"], scope["path"], headers)
-        record.address, record.door = address_of(scope), door_of(scope["path"])
+        record.address, record.door = address_of(scope, self._proxies), door_of(scope["path"])
         scope[REQUEST] = record
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
@@ -95,6 +99,8 @@ class GatewayMiddleware:
                     *record.rate_limit_headers,
                     *extra_headers,
                 ]
+                if record.authentication_note:
+                    message["headers"] = add_note(message["headers"], record.authentication_note)
             else:
                 record.bytes_sent += len(message.get("body", b""))
             if (
@@ -149,7 +155,9 @@ class GatewayMiddleware:
         if record.path.startswith(OPEN_PREFIXES):
             record.has_row = False
         else:
-            record.identify(await self._authenticator.authenticate(scope["headers"], record.address))
+            authentication = await self._authenticator.authenticate(scope["headers"], record.address)
+            record.identify(authentication.principal)
+            record.authentication_note = authentication.note
             remove_credentials(scope["headers"], headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
@@ -204,10 +212,13 @@ class GatewayMiddleware:
         await respond({"type": "http.response.body", "body": b""})
 
 
-def address_of(scope: Scope) -> str:
-    """Returns the address that a request came from; empty over a socket that has none."""
+def address_of(scope: Scope, proxies: tuple[str, ...]) -> str:
+    """Returns the caller's address; empty over a socket that has none. proxies: networks, whose word is believed."""
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    peer = str(client[0]) if client else ""
+    if not proxies:
+        return peer
+    return caller_address(peer, [value for name, value in scope["headers"] if name == b"x-forwarded-for"], proxies)
 
 
 def door_of(path: str) -> Door:

@@ -18,6 +18,8 @@ LARGEST_SEND = 1024 * 1024
 
 JSON_TYPE = (b"content-type", b"application/json")
 
+NOTES = b"x-gateway-notes"
+
 
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -45,6 +47,13 @@ async def send_json(send: Send, body: bytes, notes: Notes, watcher: DisconnectWa
     await send({"type": "http.response.body", "body": body[offset:] if offset else body})
 
 
+def add_note(headers: Sequence[tuple[bytes, bytes]], note: str) -> list[tuple[bytes, bytes]]:
+    """Returns headers of an answer with one more note."""
+    before = [value for name, value in headers if name == NOTES]
+    others = [header for header in headers if header[0] != NOTES]
+    return [*others, (NOTES, b"; ".join([note.encode("ascii"), *before]))]
+
+
 async def send_events(
     record: RequestRecord,
     receive: Receive,
@@ -67,4 +76,4 @@ async def send_events(
 
 def note_headers(notes: Notes) -> list[tuple[bytes, bytes]]:
     """Returns the header `x-gateway-notes`, if there are any."""
-    return [(b"x-gateway-notes", notes.header().encode("ascii"))] if len(notes) else []
+    return [(NOTES, notes.header().encode("ascii"))] if len(notes) else []

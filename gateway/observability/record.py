@@ -54,6 +54,7 @@ class RequestRecord(Struct):
     cohere_method  the name of Cohere's method that it calls, as in the table of methods; empty before that is known
     headers        of the request, by lower-case name, without credentials; of a repeated one the last
     requested_model  the model as the caller wrote it; empty before that is known
+    authentication_note  on a credential that was not taken
     deployment     the model that the URL names (Azure's), which replaces the body's
     replaced_model what the body named instead, if anything
     background     a response that nobody waits for: it is counted apart
@@ -76,6 +77,7 @@ class RequestRecord(Struct):
     headers: Mapping[bytes, bytes] = {}
     principal: Principal = NOBODY
     memory: RequestMemory = UNLIMITED
+    authentication_note: str = ""
     operation: str = "other"
     model: str = ""
     deployment: str = ""

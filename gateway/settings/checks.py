@@ -1,9 +1,10 @@
 """Settings that can be read and yet cannot be meant: each is refused, or warned of, with a sentence at start."""
 
 import re
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
-from gateway.settings.schema import SettingError, Settings
+from gateway.settings.schema import ASYMMETRIC, JwtSettings, SettingError, Settings
 from translators.core.capabilities import EMBEDDERS
 from translators.core.model_names import resolve
 
@@ -17,6 +18,8 @@ def check(settings: Settings) -> None:
     """Raises SettingError."""
     _check_master_key(settings)
     _check_fallbacks(settings)
+    _check_jwt(settings.jwt)
+    _check_networks(settings.trusted_proxies)
     for origin in settings.cors_origins:
         _check_origin(origin)
     for host in settings.allowed_hosts:
@@ -27,10 +30,15 @@ def check(settings: Settings) -> None:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """Returns sentences about settings that are accepted on this machine's own addresses alone."""
+    """Returns sentences about settings that are accepted and yet may not be meant."""
+    sentences = []
     if settings.master_key and len(settings.master_key) < SHORT_MASTER_KEY:
-        return [f"master_key: it has fewer than {SHORT_MASTER_KEY} characters and would be refused beyond loopback"]
-    return []
+        sentences.append(
+            f"master_key: it has fewer than {SHORT_MASTER_KEY} characters and would be refused beyond loopback"
+        )
+    if settings.jwt.enabled and not settings.jwt.audience:
+        sentences.append("jwt.audience: without it, tokens that the provider issued for other services are accepted")
+    return sentences
 
 
 def _check_master_key(settings: Settings) -> None:
@@ -49,6 +57,32 @@ def _check_master_key(settings: Settings) -> None:
         raise SettingError(
             f"master_key: beyond loopback it needs {SHORT_MASTER_KEY} characters or more; try: openssl rand -hex 32"
         )
+
+
+def _check_jwt(jwt: JwtSettings) -> None:
+    if jwt.jwks and jwt.public_key:
+        raise SettingError("jwt: it has both jwks and public_key, and only one of them can count")
+    for algorithm in jwt.algorithms:
+        if algorithm not in ASYMMETRIC:
+            raise SettingError(
+                f"jwt.algorithms: '{algorithm}' is none of {', '.join(ASYMMETRIC)}: whoever can check a symmetric "
+                "signature can make one"
+            )
+    if jwt.jwks.startswith("http://") and urlsplit(jwt.jwks).hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise SettingError("jwt.jwks: over http anybody on the way can replace the keys; use https")
+    if "@" in urlsplit(jwt.jwks).netloc:
+        raise SettingError("jwt.jwks: it must not contain credentials")
+
+
+def _check_networks(networks: list[str]) -> None:
+    for network in networks:
+        try:
+            if network != "unix":
+                ip_network(network, strict=False)
+        except ValueError:
+            raise SettingError(
+                f"trusted_proxies: '{network}' is no network: write 10.0.0.0/8, an address, or unix"
+            ) from None
 
 
 def _check_fallbacks(settings: Settings) -> None:

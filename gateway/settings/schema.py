@@ -6,7 +6,7 @@ unless the field names others. How they are read is in `loading.py`, what docume
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -263,6 +263,44 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class JwtClaims(Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths of claims, with dots between the names of nested ones."""
+
+    team: Annotated[str, _about("the claim with the id of the caller's team, such as `realm.team`")] = "team"
+    user: Annotated[str, _about("the claim with the caller's user id")] = "sub"
+    role: Annotated[str, _about("the claim with the caller's role: `viewer` or `admin`; any other is none")] = ""
+    permissions: Annotated[str, _about("the claim with the caller's `permissions`: a preset or an object")] = ""
+    models: Annotated[str, _about("the claim with the models that the caller may use: a list, or a text")] = ""
+
+
+ASYMMETRIC = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA")
+"""Algorithms whose signatures can be checked without being able to make them."""
+
+
+class JwtSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """JSON Web Tokens of an identity provider, beside virtual keys."""
+
+    jwks: Annotated[str, _about("the provider's signing keys (JWKS): a file or an https address")] = ""
+    public_key: Annotated[str, _about("its only signing key instead: PEM, or a file of it")] = ""
+    algorithms: Annotated[
+        list[str], _about("signature algorithms that are accepted, asymmetric ones only; empty accepts all of these")
+    ] = []
+    audience: Annotated[str, _about("the `aud` that a token must have; empty accepts tokens for anybody")] = ""
+    issuer: Annotated[str, _about("the `iss` that a token must have")] = ""
+    leeway: Annotated[float, _about("seconds by which the provider's clock may differ"), Meta(ge=0, le=600)] = 0.0
+    claims: JwtClaims = JwtClaims()
+
+    @property
+    def accepted_algorithms(self) -> Sequence[str]:
+        """Names of algorithms, all of them asymmetric."""
+        return self.algorithms or ASYMMETRIC
+
+    @property
+    def enabled(self) -> bool:
+        """Tokens are accepted."""
+        return bool(self.jwks or self.public_key)
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -289,6 +327,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         _about(
             "host names by which a gateway without keys may be called, besides addresses and localhost, separated by "
             "commas; `*` allows all"
+        ),
+    ] = []
+    trusted_proxies: Annotated[
+        list[str],
+        _about(
+            "networks of proxies whose `x-forwarded-for` is believed, separated by commas; `unix` for those on a unix "
+            "socket"
         ),
     ] = []
     body_limit: Annotated[int, _about("largest body of a request, in bytes"), Meta(ge=1)] = 32 * 1024 * 1024
@@ -384,6 +429,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitSettings = LimitSettings()
     budgets: BudgetSettings = BudgetSettings()
     ledger: LedgerSettings = LedgerSettings()
+    jwt: JwtSettings = JwtSettings()
 
     @property
     def loopback(self) -> bool:

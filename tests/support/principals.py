@@ -19,4 +19,5 @@ async def _no_store() -> NoReturn:
 def principal_of(settings: Settings, key: str) -> Principal:
     """The principal of whoever sends this key as a bearer token. No virtual key is known."""
     authenticator = Authenticator(settings, KeyDirectory(_no_store, lambda text: None))
-    return asyncio.run(authenticator.authenticate([(b"authorization", b"Bearer " + key.encode())]))
+    headers = [(b"authorization", b"Bearer " + key.encode())]
+    return asyncio.run(authenticator.authenticate(headers)).principal

@@ -1,0 +1,120 @@
+"""The keys by which JSON Web Tokens are checked: one of the settings, or a set from a file or an address (JWKS).
+
+A set is loaded at the start, and again when a token names a key that it lacks, at most once a minute: keys can be
+changed without a restart, and a flood of invented names costs nothing. A set in use is loaded anew each hour, so that
+what the issuer has withdrawn is not trusted for ever. While a load fails the set before it goes on counting.
+"""
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+
+RELOAD_SECONDS = 60.0
+"""Between two loads, whoever asks."""
+
+MAX_AGE_SECONDS = 3600.0
+"""After which a set is loaded again."""
+
+TIMEOUT_SECONDS = 5.0
+LARGEST_SET = 1024 * 1024
+
+
+class SigningKeys:
+    """The keys that are trusted at present."""
+
+    def __init__(self, jwks: str, public_key: str, message: Callable[[str], None]) -> None:
+        """jwks: a file or a URL; empty for none. public_key: PEM, or a file of it. message: writes to the log.
+
+        Raises ValueError for a public key that cannot be read.
+        """
+        self._jwks, self._message = jwks, message
+        self._fixed = _public_key(public_key) if public_key else None
+        self._by_id: Mapping[str, jwt.PyJWK] = {}
+        self._loading: asyncio.Task[None] | None = None
+        self._began, self._loaded = -RELOAD_SECONDS, 0.0
+        self.generation = 0
+        """Changes with the set: what was checked against an earlier one is checked again."""
+
+    async def start(self) -> None:
+        """Loads the set. A failure is logged, and the next unknown key tries again."""
+        if self._jwks:
+            await self._load()
+
+    async def find(self, id: str | None) -> Any:
+        """Returns the key of this id, in PyJWT's form; None if there is none. A token without an id means the only key.
+
+        May wait for a load of the set.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        key = self._find(id)
+        if key is None or time.monotonic() - self._loaded > MAX_AGE_SECONDS:
+            await self._load()
+            key = self._find(id)
+        return key
+
+    def _find(self, id: str | None) -> jwt.PyJWK | None:
+        if id is None:
+            return next(iter(self._by_id.values())) if len(self._by_id) == 1 else None
+        return self._by_id.get(id)
+
+    async def _load(self) -> None:
+        if self._loading is None:
+            if time.monotonic() - self._began < RELOAD_SECONDS:
+                return
+            self._began = time.monotonic()
+            self._loading = asyncio.get_running_loop().create_task(self._load_once())
+        await asyncio.shield(self._loading)
+
+    async def _load_once(self) -> None:
+        try:
+            content = await asyncio.to_thread(_read, self._jwks)
+            self._by_id = _keys_in(content)
+            self._loaded, self.generation = time.monotonic(), self.generation + 1
+        except Exception as error:  # whatever answers there: a set that cannot be read is none
+            self._message(f"jwt.jwks: the signing keys could not be loaded: {type(error).__name__}: {error}"[:300])
+        finally:
+            self._loading = None
+
+
+def _keys_in(content: bytes) -> Mapping[str, jwt.PyJWK]:
+    """Returns the asymmetric keys of a set by their ids; one without an id is the empty one. Raises ValueError."""
+    document = msgspec.json.decode(content)
+    keys: dict[str, jwt.PyJWK] = {}
+    for described in document["keys"]:
+        if described.get("kty") in ("RSA", "EC", "OKP") and described.get("use", "sig") == "sig":
+            try:
+                keys[described.get("kid", "")] = jwt.PyJWK(described)
+            except jwt.PyJWTError:  # of a kind that is not known here; others in the set are
+                continue
+    return keys
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any) -> None:
+        return None
+
+
+def _read(source: str) -> bytes:
+    if not source.startswith(("http://", "https://")):
+        return Path(source).read_bytes()
+    opener = urllib.request.build_opener(_NoRedirect)
+    with opener.open(source, timeout=TIMEOUT_SECONDS) as response:
+        content = bytes(response.read(LARGEST_SET + 1))
+    if len(content) > LARGEST_SET:
+        raise ValueError("the set is too large")
+    return content
+
+
+def _public_key(text: str) -> Any:
+    """Returns a public key in PEM, or that of a file. Raises ValueError."""
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    pem = text.encode() if text.lstrip().startswith("-----BEGIN") else Path(text).read_bytes()
+    return load_pem_public_key(pem)

@@ -1,0 +1,287 @@
+"""JSON Web Tokens in the place of keys: from a real server of signing keys, and every classic attack on them."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from gateway.auth import signing_keys
+from gateway.auth.virtual_keys import Team
+from gateway.settings.schema import JwtClaims, JwtSettings
+from support.app import CHAT, A, Seen, Stage, answered
+from support.virtual_keys import key_of, keyed_stage, secret_of
+
+ISSUER, AUDIENCE = "https://issuer.example", "cohere-gateway"
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+ELSE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+HELLO = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
+REFUSED = {
+    "error": {
+        "message": "The API key is not valid for this gateway",
+        "type": "authentication_error",
+        "param": None,
+        "code": "invalid_api_key",
+    }
+}
+
+
+def public_pem(key: Any) -> bytes:
+    return bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+def described(key: Any, kid: str) -> dict[str, Any]:
+    """A key as a set has it."""
+    algorithm: Any = jwt.algorithms.OKPAlgorithm
+    if isinstance(key, rsa.RSAPrivateKey):
+        algorithm = jwt.algorithms.RSAAlgorithm
+    elif isinstance(key, ec.EllipticCurvePrivateKey):
+        algorithm = jwt.algorithms.ECAlgorithm
+    return {**json.loads(algorithm.to_jwk(key.public_key())), "kid": kid, "use": "sig"}
+
+
+class Issuer:
+    """A server of signing keys, which counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.keys: list[dict[str, Any]] = [described(RSA, "rsa"), described(EC, "ec"), described(ED, "ed")]
+        self.status, self.requests = 200, 0
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.requests += 1
+                content = json.dumps({"keys": issuer.keys}).encode()
+                self.send_response(issuer.status)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/keys.json"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@contextmanager
+def issuer() -> Iterator[Issuer]:
+    made = Issuer()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def token(key: Any = RSA, kid: str | None = "rsa", headers: Mapping[str, Any] | None = None, **claims: Any) -> str:
+    """A token that is good unless the claims say otherwise; a claim that is None is left out."""
+    values = {"sub": "somebody", "iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 600, **claims}
+    algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "EdDSA" if key is ED else "ES256"
+    named = {"kid": kid} if kid is not None else {}
+    payload = {name: value for name, value in values.items() if value is not None}
+    return jwt.encode(payload, key, algorithm, {**named, **(headers or {})})
+
+
+def permitting(value: Any) -> dict[str, Any]:
+    """The claim with the permissions: its name has dots, as those of many providers have."""
+    return {"https://gateway.example/permissions": value}
+
+
+def encoded(value: Any) -> str:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def forged(header: Mapping[str, Any], key: bytes | None, **claims: Any) -> str:
+    """A token that is put together by hand: with an HMAC over this key, or no signature."""
+    values = {"sub": "somebody", "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 600, **claims}
+    signed = f"{encoded({'typ': 'JWT', **header})}.{encoded(values)}"
+    signature = hmac.digest(key, signed.encode(), "sha256") if key is not None else b""
+    return f"{signed}.{encoded(signature)}"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Stage, Issuer]]:
+    claims = JwtClaims("org.team", "preferred_username", "roles", "https://gateway.example/permissions", "models")
+    records = (
+        Team(team_id="search", models=("command-a-*",)),
+        Team(team_id="shut", blocked=True),
+        Team(team_id="readers", permissions="read-only"),
+        key_of("usual"),
+    )
+    with issuer() as keys:
+        settings = JwtSettings(keys.url, audience=AUDIENCE, issuer=ISSUER, leeway=5, claims=claims)
+        with keyed_stage(*records, jwt=settings) as (staged, _):
+            staged.plays(answered())
+            yield staged, keys
+
+
+def call(staged: Stage, secret: str, path: str = CHAT, body: Any = HELLO) -> Seen:
+    headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
+    return staged.gateway.ask("POST", path, body, headers)
+
+
+@pytest.mark.parametrize(("key", "kid"), [(RSA, "rsa"), (EC, "ec"), (ED, "ed")], ids=["RS256", "ES256", "EdDSA"])
+def test_a_token_is_as_good_as_a_key(served: tuple[Stage, Issuer], key: Any, kid: str) -> None:
+    staged, _ = served
+    signed = token(key, kid)
+    for path in (CHAT, "/cohere/v2/chat", "/litellm/cohere/v2/chat"):
+        staged.plays(answered())
+        seen = call(staged, signed, path)
+        assert seen.status == 200, seen
+        assert staged.upstream.requests[-1].headers["authorization"] == ["Bearer server-key-0002"]
+        assert staged.gateway.log.line_of(seen.headers["x-request-id"])["caller"] == "jwt:somebody"
+    assert call(staged, secret_of("usual"), "/litellm/cohere/v2/chat").status == 200
+
+
+BAD: Mapping[str, Any] = {
+    "expired": lambda: token(exp=time.time() - 60),
+    "expires never": lambda: token(exp=None),
+    "no subject": lambda: token(sub=None),
+    "empty subject": lambda: token(sub=""),
+    "subject of another type": lambda: token(sub=7),
+    "subject with a line end": lambda: token(sub="a\nb"),
+    "not valid yet": lambda: token(nbf=time.time() + 600),
+    "another audience": lambda: token(aud="somebody-else"),
+    "no audience": lambda: token(aud=None),
+    "another issuer": lambda: token(iss="https://evil.example"),
+    "no issuer": lambda: token(iss=None),
+    "an unknown team": lambda: token(org={"team": "nobody"}),
+    "a team that is no text": lambda: token(org={"team": ["search"]}),
+    "permissions that there are not": lambda: token(**permitting({"data": "full"})),
+    "permissions of another type": lambda: token(**permitting(7)),
+    "models of another type": lambda: token(models={"a": 1}),
+    "somebody else's key": lambda: token(ELSE),
+    "an unknown key id": lambda: token(ELSE, "unknown"),
+    "no key id": lambda: token(kid=None),
+    "another key's id": lambda: token(RSA, "ec"),
+    "algorithm none": lambda: forged({"alg": "none", "kid": "rsa"}, None),
+    "algorithm NonE": lambda: forged({"alg": "NonE", "kid": "rsa"}, None),
+    "no algorithm": lambda: forged({"kid": "rsa"}, None),
+    "HS256 with the public key": lambda: forged({"alg": "HS256", "kid": "rsa"}, public_pem(RSA)),
+    "HS256 with the modulus": lambda: forged({"alg": "HS256", "kid": "rsa"}, described(RSA, "rsa")["n"].encode()),
+    "HS256 with nothing": lambda: forged({"alg": "HS256", "kid": "rsa"}, b""),
+    "RS256 without a signature": lambda: forged({"alg": "RS256", "kid": "rsa"}, None),
+    "its own key in the head": lambda: token(ELSE, None, {"jwk": described(ELSE, "x")}),
+    "its own key beside a known id": lambda: token(RSA, "rsa", {"jwk": described(ELSE, "x")}),
+    "its own set of keys": lambda: token(ELSE, "x", {"jku": "https://evil.example/keys.json"}),
+    "its own certificate": lambda: token(ELSE, "rsa", {"x5u": "https://evil.example/x.pem"}),
+    "a critical extension": lambda: token(headers={"crit": ["exp"], "exp": 1}),
+    "a path for an id": lambda: token(ELSE, "../../../../dev/null"),
+    "an id of another type": lambda: forged({"alg": "RS256", "kid": ["rsa"]}, b"x"),
+    "a payload that is a list": lambda: jwt.api_jws.encode(b"[]", RSA, "RS256", {"kid": "rsa"}),
+    "changed after it was signed": lambda: token()[:-8] + "AAAAAAAA",
+    "another payload": lambda: ".".join([token().split(".")[0], encoded({"sub": "admin"}), token().split(".")[2]]),
+    "too long": lambda: token(filler="x" * 20_000),
+    "dots and nothing else": lambda: "..",
+    "no base64": lambda: "!.!.!",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_refused_says_nothing_of_why(served: tuple[Stage, Issuer], name: str) -> None:
+    staged, _ = served
+    staged.plays(answered())
+    seen = call(staged, BAD[name]())
+    assert (seen.status, seen.body) == (401, REFUSED), seen
+    assert not staged.upstream.exchanges
+
+
+def test_unknown_key_ids_cost_one_request_a_minute(served: tuple[Stage, Issuer]) -> None:
+    staged, keys = served
+    call(staged, token(ELSE, "first"))
+    before = keys.requests
+    for number in range(30):
+        assert call(staged, token(ELSE, f"id-{number}")).status == 401
+    assert keys.requests <= before + 1
+    assert call(staged, token()).status == 200
+
+
+def test_claims_decide_what_a_token_may_do(served: tuple[Stage, Issuer]) -> None:
+    staged, _ = served
+    staged.plays(answered())
+    small = {**HELLO, "model": "command-r7b-12-2024"}
+    for secret, body, expected in (
+        (token(org={"team": "search"}), HELLO, 200),
+        (token(org={"team": "search"}), small, 403),
+        (token(org={"team": "search"}, models=["*"]), small, 403),
+        (token(models=["command-r7b-*"]), HELLO, 403),
+        (token(models="command-r7b-* command-a-*"), HELLO, 200),
+        (token(org={"team": "readers"}), HELLO, 403),
+        (token(org={"team": "readers"}, **permitting("all")), HELLO, 403),
+        (token(**permitting({"chat": "off"})), HELLO, 403),
+        (token(**permitting("read-only")), HELLO, 403),
+        (token(roles="viewer"), HELLO, 403),
+        (token(roles="emperor"), HELLO, 200),
+        (token(org={"team": "shut"}), HELLO, 403),
+        (token(org="no object"), HELLO, 200),
+    ):
+        assert call(staged, secret, body=body).status == expected, jwt.decode(
+            secret, options={"verify_signature": False}
+        )
+
+
+def test_what_a_token_stores_is_its_subjects(served: tuple[Stage, Issuer]) -> None:
+    staged, _ = served
+    staged.plays(answered())
+    stored = call(staged, token(sub="a"), "/v1/responses", {"model": A, "input": "Hi"}).body["id"]
+    for secret, status in ((token(sub="a", jti="2"), 200), (token(sub="b"), 404), (secret_of("usual"), 404)):
+        headers = {"authorization": f"Bearer {secret}"}
+        assert staged.gateway.ask("GET", f"/v1/responses/{stored}", None, headers).status == status
+
+
+def test_a_changed_signing_key_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing_keys, "RELOAD_SECONDS", 0.0)
+    with issuer() as keys, keyed_stage(jwt=JwtSettings(keys.url)) as (staged, _):
+        staged.plays(answered())
+        new = token(ELSE, "new", aud=None)
+        assert call(staged, new).status == 401
+        keys.keys.append(described(ELSE, "new"))
+        assert call(staged, new).status == 200
+        old = token(aud=None)
+        assert call(staged, old).status == 200
+        keys.keys = [described(ELSE, "newest")]
+        assert call(staged, token(ELSE, "newest", aud=None)).status == 200
+        assert call(staged, old).status == 401, "a token that was checked by a key that is gone is checked again"
+        keys.status = 500
+        assert call(staged, token(RSA, "other", aud=None)).status == 401
+        assert call(staged, token(ELSE, "newest", aud=None)).status == 200, "the last set that could be read counts"
+
+
+@pytest.mark.parametrize("kind", ["file of keys", "file with a key", "key"])
+def test_keys_without_a_server(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "keys"
+    if kind == "file of keys":
+        file.write_text(json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "shared"}, described(RSA, "rsa")]}))
+        settings = JwtSettings(str(file))
+    else:
+        file.write_bytes(public_pem(RSA))
+        settings = JwtSettings(public_key=str(file) if kind == "file with a key" else public_pem(RSA).decode())
+    with keyed_stage(jwt=settings, master_key="") as (staged, _):
+        staged.plays(answered())
+        assert call(staged, token(aud=None)).status == 200
+        assert call(staged, token(ELSE, aud=None)).status == 401
+        assert call(staged, forged({"alg": "HS256", "kid": "shared"}, b"secret")).status == 401
