@@ -85,7 +85,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     ledger_events = LedgerEvents(metrics, log)
     ledger = Ledger(settings.ledger, settings.database_url, ledger_events)
     lifecycle = Lifecycle(metrics, log, memory, ledger)
-    admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger)
+    admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger, settings)
     policy = settings.policy
     services = Services(
         settings,

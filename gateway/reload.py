@@ -36,7 +36,7 @@ RELOADED = frozenset(
             "stream_commit_after",
             "stream_keep_alive",
         ),
-        "reasoning_events",
+        *("reasoning_events", "prices", "usage_cost"),
         *("models", "retries", "pool", "breaker", "concurrency", "global_limits", "budgets"),
     }
 )
@@ -83,6 +83,7 @@ class RunningGateway:
             self.refuse(error)
             return False
         services.settings, services.policy, services.authenticator = settings, settings.policy, authenticator
+        services.admission.configure(settings)
         services.upstream.configure(settings, authenticator.keys)
         self._middleware.configure(settings, authenticator)
         self._websockets.configure(settings, authenticator)

@@ -116,7 +116,6 @@ def test_the_setting_switches_it_off() -> None:
 
 def test_pages_come_in_order() -> None:
     pages = [{"index": number, "markdown": {"content": text}} for number, text in ((1, "Two"), (0, "One"), (2, ""))]
-    parsed = file_parsing.parsed_file(json.dumps({"pages": pages}).encode())
-    assert (parsed.text, parsed.usage.billed) == ("One\n\nTwo", {"pages": 3})
+    assert file_parsing.file_text(json.dumps({"pages": pages}).encode()) == "One\n\nTwo"
     with pytest.raises(UpstreamProtocolError):
-        file_parsing.parsed_file(b"<html>")
+        file_parsing.file_text(b"<html>")

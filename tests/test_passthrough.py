@@ -22,6 +22,7 @@ from gateway.errors import CallerError
 from support import oracle
 from support.app import USAGE, story, whole
 from support.scripted_upstream import compact_json, transcript
+from translators.answer.raw_usage import usage_totals
 from translators.core.contracts import Policy, UsageBase
 from translators.operations.passthrough import (
     count_pieces,
@@ -29,7 +30,6 @@ from translators.operations.passthrough import (
     requested_model,
     rewrite_chat,
     rewrite_model,
-    usage_totals,
 )
 
 # --- the table of methods -----------------------------------------------------------------------------------

@@ -317,7 +317,9 @@ def test_the_same_ranking_comes_from_the_cache() -> None:
         theatre.gateway.settle()  # an answer goes to its caller first and to the cache then
         second = theatre.gateway.ask("POST", "/v1/rerank", body())
         assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
-        assert first.body == second.body and len(theatre.upstream.requests) == 1
+        answers = [first.body, second.body]
+        assert [answer["usage"].pop("cost") for answer in answers] == [0.002, 0]
+        assert answers[0] == answers[1] and len(theatre.upstream.requests) == 1
 
 
 def test_the_command_prints_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

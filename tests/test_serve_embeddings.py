@@ -292,7 +292,8 @@ def test_one_failed_part_fails_the_whole() -> None:
         assert (seen.error["message"], seen.headers["retry-after"]) == ("part 1 failed", "1")
         assert len(upstream.requests) <= 2 * MAX_CONCURRENT_PARTS, "what comes after a failure is not asked any more"
         line = gateway.log.line_of(seen.headers["x-request-id"])
-        assert (line["error"], line.get("prompt_tokens", 0)) == ("rate_limit_exceeded", 0)
+        assert line["error"] == "rate_limit_exceeded"
+        assert line.get("prompt_tokens", 0) <= 96 * MAX_CONCURRENT_PARTS, "parts that were answered are paid for"
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,11 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import note_headers
 from gateway.http.validation import JOINED
 from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.admission import Admission
 from gateway.pipeline.handler import policy_for
 from gateway.pipeline.services import Services
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
+from translators.answer.raw_usage import usage_totals
 from translators.answer.turn import FAILED_REASONS
 from translators.core.contracts import Workload
 from translators.core.model_names import SUCCESSORS
@@ -97,9 +99,9 @@ class PassthroughEndpoint:
                     if response.status >= 400:
                         record.fail(await response.failure(record.principal.own_key))
                     if address.alias and response.status >= 400:
-                        await self._send_alias_error(response, record, send, watcher, notes)
+                        await self._send_alias_error(response, admission, send, watcher, notes)
                     else:
-                        await self._relay(response, record, send, watcher, notes)
+                        await self._relay(response, admission, send, watcher, notes)
 
     def _inspect(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
@@ -121,17 +123,24 @@ class PassthroughEndpoint:
         return json_body, notes
 
     async def _relay(
-        self, response: UpstreamResponse, record: RequestRecord, send: Send, watcher: DisconnectWatcher, notes: Notes
+        self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher, notes: Notes
     ) -> None:
-        """Sends Cohere's response as it comes, one send for each network read. Its head waits for the first of them."""
+        """Sends Cohere's response as it comes, one send for each network read. Its head waits for the first of them.
+
+        An answer that has come whole by then is billed before its head is sent, which so can say what it cost.
+        """
+        record = admission.record
         headers = [*response_headers(response.headers), *note_headers(notes)]
         kind, encoding = content_type_and_encoding(headers)
         record.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
         usage_tail = UsageTail(encoding == b"gzip") if counted else None
+        billed = False
         try:
             block = await response.read_chunk()
             record.first_byte = time.monotonic()
+            if not record.streamed and response.at_eof:
+                billed = self._bill(admission, response.status, usage_tail, block, broken=False)
             await send({"type": "http.response.start", "status": response.status, "headers": headers, JOINED: True})
             while block and not response.at_eof:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
@@ -140,20 +149,20 @@ class PassthroughEndpoint:
                 block = await response.read_chunk()
             watcher.over()
             await send({"type": "http.response.body", "body": block, "more_body": False})
-            if usage_tail is not None:
-                usage_tail.feed(block)
         finally:
-            if usage_tail is not None:
-                self._count(usage_tail, record, broken=record.streamed and not watcher.is_over)
+            if not billed:
+                broken = record.streamed and not watcher.is_over
+                self._bill(admission, response.status, usage_tail, b"" if broken else block, broken)
 
     async def _send_alias_error(
-        self, response: UpstreamResponse, record: RequestRecord, send: Send, watcher: DisconnectWatcher, notes: Notes
+        self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher, notes: Notes
     ) -> None:
         """Sends Cohere's error with OpenAI's `type` and `code` beside it; what cannot have them goes as it came."""
+        record = admission.record
         failure = await response.failure(record.principal.own_key)
         error_body = passthrough.alias_error(await response.error_body(), failure)
         if error_body is None:
-            await self._relay(response, record, send, watcher, notes)
+            await self._relay(response, admission, send, watcher, notes)
             return
         headers = [
             pair
@@ -166,13 +175,28 @@ class PassthroughEndpoint:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": error_body})
 
-    def _count(self, usage_tail: UsageTail, record: RequestRecord, broken: bool) -> None:
-        """Records the usage at the end of a response. Of a stream that broke off the pieces are counted."""
-        tail = usage_tail.tail()
-        usage = passthrough.usage_totals(tail, record.streamed, self._services.policy.usage_base)
-        record.add_usage(usage, round(passthrough.count_pieces(tail) / usage_tail.share) if broken else 0)
+    def _bill(
+        self, admission: Admission, status: int, usage_tail: UsageTail | None, block: bytes, broken: bool
+    ) -> bool:
+        """Records what a response cost, from its end. block: its last one. Of a stream that broke off before Cohere had
+        counted, the pieces are. Returns True.
+        """
+        record = admission.record
+        if usage_tail is not None:
+            usage_tail.feed(block)
+        if not (admission.billed and 200 <= status < 300):
+            return True
+        tail = usage_tail.tail() if usage_tail is not None else b""
+        usage = usage_totals(tail, record.streamed, self._services.policy.usage_base)
+        if broken and usage_tail is not None and not usage.billed:
+            pieces = round(passthrough.count_pieces(tail) / usage_tail.share)
+            if pieces:
+                admission.bill_estimate(record.model, pieces)
+        else:
+            admission.bill_usage(record.model, usage)
         if (failed := FAILED_REASONS.get(usage.finish_reason)) is not None:
             record.fail(failed)
+        return True
 
 
 def _wrong_method() -> CallerError:

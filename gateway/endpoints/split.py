@@ -43,14 +43,16 @@ class SplitEndpoint:
         path_aliases.note_deployment(record, request.notes)
         services.catalog.look_up(request.model, record.principal)
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)
+        workload = request.workload
         async with DisconnectWatcher(receive) as watcher:
             if lookup is not None:
                 alone = request.input_bodies()
                 request = request.without_cached(await lookup.load_each(operation.upstream, alone))
                 record.cache = MISS if request.bodies else CACHE_HIT
             with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
+                if request.workload != workload:
+                    admission.credit_inputs(workload, request.workload)
                 request, bodies, response = await self._respond(request, admission)
-                record.add_usage(response.usage)
             await send_json(send, response.body, request.notes, watcher)
             if lookup is not None and bodies:
                 pieces = [(alone[index], piece) for index, piece in request.cache_entries(bodies)]

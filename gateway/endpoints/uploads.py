@@ -120,7 +120,9 @@ class UploadEndpoint:
             attempts=admission.record.attempts,
             memory=admission.record.memory,
         ) as response:
-            return await (await admission.accept(response)).read_body()
+            answer = await (await admission.accept(response)).read_body()
+        admission.bill(translation.model, answer)
+        return answer
 
     async def _respond(
         self,

@@ -6,7 +6,9 @@ the record.
 """
 
 import re
+import time
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -22,6 +24,7 @@ from gateway.http.drain import BodyDrain
 from gateway.http.path_aliases import PathAliases
 from gateway.http.responses import add_note
 from gateway.http.web_pages import WebPagePolicy
+from gateway.observability.access_log import LONGEST_NAME
 from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle, new_id
 from gateway.observability.record import REQUEST, Door, RequestRecord
@@ -35,7 +38,8 @@ MANAGEMENT_PREFIXES = ("/key/", "/v2/key/", "/team/", "/customer/", "/end_user/"
 
 OUR_HEADERS = (
     b"x-request-id, x-gateway-notes, x-cohere-trace-id, x-gateway-upstream, x-gateway-cache, x-gateway-cost-usd, "
-    b"x-gateway-key, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+    b"x-gateway-key, x-gateway-attempts, x-gateway-model, x-gateway-overhead-ms, x-gateway-log-id, "
+    b"retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     b"x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 
@@ -97,6 +101,7 @@ class GatewayMiddleware:
                     *([(b"x-cohere-trace-id", record.trace_id.encode("latin-1"))] if record.trace_id else ()),
                     *([(b"x-gateway-cache", record.cache.encode())] if record.cache else ()),
                     *record.rate_limit_headers,
+                    *record_headers(record),
                     *extra_headers,
                 ]
                 if record.authentication_note:
@@ -226,6 +231,29 @@ def door_of(path: str) -> Door:
     if path.startswith((error_responses.NATIVE_PREFIX, error_responses.ALIAS_PREFIX)):
         return "native"
     return "management" if path.startswith(MANAGEMENT_PREFIXES) else "openai"
+
+
+def record_headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
+    """Returns what is known of a request when its response begins. A stream's cost is not known then."""
+    if record.path.startswith(OPEN_PREFIXES):
+        return []
+    headers = [(b"x-gateway-log-id", record.id.encode())]
+    if record.attempts:
+        upstream = record.upstream_ended - record.upstream_began if record.upstream_ended else 0.0
+        overhead = (time.monotonic() - record.started - upstream) * 1000
+        headers += [
+            (b"x-gateway-attempts", b"%d" % len(record.attempts)),
+            (b"x-gateway-overhead-ms", b"%.1f" % max(overhead, 0.0)),
+        ]
+    if record.model and record.model.isascii() and record.model.isprintable():
+        headers.append((b"x-gateway-model", record.model.encode()[:LONGEST_NAME]))
+    if record.principal.key is not None:
+        headers.append(
+            (b"x-gateway-key", quote(record.principal.name[:LONGEST_NAME], safe=" !#$&'()*+,/:;=?@[]").encode())
+        )
+    if not record.streamed and (cost := record.cost_text):
+        headers.append((b"x-gateway-cost-usd", cost.encode()))
+    return headers
 
 
 def mode_headers(demo: bool) -> list[tuple[bytes, bytes]]:

@@ -4,7 +4,6 @@ Money is in nano-dollars. An estimate is made before the call, of the request's 
 has set; what Cohere has billed replaces it in the end.
 """
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from gateway.cohere_methods import Method
@@ -41,8 +40,3 @@ def time_of(second: int) -> str:
     """Returns a Unix second for a sentence: `2026-12-01 00:00 UTC`."""
     moment = datetime.fromtimestamp(second, UTC)
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if second % 60 else f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def difference(before: Mapping[str, int | float], after: Mapping[str, int | float]) -> dict[str, int | float]:
-    """Returns the units that have been billed since `before`."""
-    return {unit: amount - before.get(unit, 0) for unit, amount in after.items() if amount != before.get(unit, 0)}

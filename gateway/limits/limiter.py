@@ -5,7 +5,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -44,7 +44,8 @@ class BudgetSpent(CallerError):
 
 
 class LimitedRequest(Struct):
-    """An admitted request with what it has reserved. tokens, billed: what its record had before.
+    """An admitted request with what it has reserved. tokens, cost: what its record had before, in
+    nano-dollars.
 
     states: of the counters of its limits, when it was admitted.
     further: what it has reserved for other calls of the same request.
@@ -54,7 +55,7 @@ class LimitedRequest(Struct):
     states: Sequence[CounterState]
     reservation: Reservation
     tokens: int
-    billed: Mapping[str, int | float]
+    cost: int
     further: list[Reservation] = []
 
 
@@ -89,6 +90,10 @@ class Limiter:
         self._allow_unknown = settings.budgets.unknown_price == "allow"
         self._plans.configure(settings.global_limits, lambda name: resolve(name, policy))
 
+    def set_prices(self, prices: Prices) -> None:
+        """Takes over other prices, for the estimates that follow."""
+        self._prices = prices
+
     async def reserve(self, record: RequestRecord, method: Method, workload: Workload) -> LimitedRequest | None:
         """Reserves what a request may take, and puts the headers about it into its record. None without any limit.
 
@@ -110,7 +115,7 @@ class Limiter:
             raise self._refusal(applied.limits, counters, decision.states, tokens, money)
         record.counted = True
         before = record.prompt_tokens + record.completion_tokens
-        return LimitedRequest(applied.limits, decision.states, reservation, before, record.billed)
+        return LimitedRequest(applied.limits, decision.states, reservation, before, record.cost_nanodollars or 0)
 
     async def extend(
         self, limited: LimitedRequest | None, record: RequestRecord, method: Method, workload: Workload
@@ -130,18 +135,13 @@ class Limiter:
         reservation = limited.reservation
         for further in limited.further:
             self.counters.settle(Settlement(further, 0, 0))
-        tokens, money = 0, 0
-        if record.cache != CACHE_HIT:
-            tokens = record.prompt_tokens + record.completion_tokens - limited.tokens
-            billed = budgets.difference(limited.billed, record.billed)
-            if billed:
-                cost = self._prices.cost_of(record.model, billed)
-                money = reservation.money if cost is None else cost
-            elif not failed:
-                # Cohere did its work and its count was not seen: what was expected is the best that is known.
-                tokens, money = tokens or reservation.tokens, reservation.money
-            elif tokens:
-                money = self._prices.cost_of(record.model, {"output_tokens": tokens}) or 0
+        tokens = record.prompt_tokens + record.completion_tokens - limited.tokens if record.cache != CACHE_HIT else 0
+        money, cost = 0, record.cost_nanodollars
+        if cost is None or not (record.price_version or failed or record.cache == CACHE_HIT):
+            # Cohere did its work and its count was not seen: what was expected is the best that is known.
+            tokens, money = tokens or reservation.tokens, reservation.money
+        elif record.price_version:
+            money = cost - limited.cost
         self.counters.settle(Settlement(reservation, tokens, money))
 
     def _estimates(self, applied: Limits, record: RequestRecord, method: Method, workload: Workload) -> tuple[int, int]:

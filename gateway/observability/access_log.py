@@ -38,6 +38,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated: bool = False
+    cost_nanodollars: int | None = 0
     notes: int = 0
     retries: int = 0
     cache: str = ""
@@ -83,6 +84,7 @@ class Log:
             record.prompt_tokens,
             record.completion_tokens,
             record.estimated,
+            record.cost_nanodollars,
             len(record.notes),
             record.retries,
             record.cache,

@@ -28,6 +28,11 @@ from translators.core.upstream_errors import UPSTREAM_ERRORS
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
 
+MAX_KEY_LABELS = 100
+"""Keys that have a series of their own, the first that cost something; what others cost counts as `other`."""
+
+NANO = 1_000_000_000
+
 UPSTREAM_CODES = frozenset(
     meaning.code
     for table in (ERRORS.values(), (meaning for row in UPSTREAM_ERRORS.values() for meaning in (row.own, row.server)))
@@ -82,6 +87,11 @@ class Metrics:
             "model",
             "direction",
         )
+        self.cost = counter(
+            "gateway_cost_usd_total", "US dollars that Cohere charges for, as far as prices are known", "model", "key"
+        )
+        self.saved = counter("gateway_cost_saved_usd_total", "US dollars that the cache spared", "model")
+        self.unpriced = counter("gateway_unpriced_requests_total", "Requests whose cost is unknown", "model")
         self.cache = counter(
             "gateway_cache_lookups_total",
             "Requests that could have been answered from the cache",
@@ -155,6 +165,7 @@ class Metrics:
         self.loop_delay = histogram(
             "gateway_event_loop_delay_seconds", "How late the event loop was for what was due each second"
         )
+        self._keys: set[str] = set()
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
     def served(self, record: RequestRecord, now: float) -> None:
@@ -176,6 +187,7 @@ class Metrics:
             series.input_tokens.inc(record.prompt_tokens)
         if record.completion_tokens and record.cache != CACHE_HIT:
             series.output_tokens.inc(record.completion_tokens)
+        self._count_cost(record, model)
         if record.fault is not None:
             self.failures.labels(record.operation, record.fault.value).inc()
         if record.outcome == "client_closed":
@@ -183,6 +195,22 @@ class Metrics:
             self.disconnects.labels(record.operation, phase).inc()
         elif record.error in UPSTREAM_CODES:
             self.upstream_errors.labels(record.operation, record.error).inc()
+
+    def _count_cost(self, record: RequestRecord, model: str) -> None:
+        """Counts money. Not all keys may become labels, as somebody may have thousands of them."""
+        cost = record.cost_nanodollars
+        if cost is None:
+            self.unpriced.labels(model).inc()
+        elif cost:
+            key = record.principal.name if record.principal.key is not None else ""
+            if key and key not in self._keys:
+                if len(self._keys) < MAX_KEY_LABELS:
+                    self._keys.add(key)
+                else:
+                    key = OTHER
+            self.cost.labels(model, key).inc(cost / NANO)
+        if record.saved_nanodollars:
+            self.saved.labels(model).inc(record.saved_nanodollars / NANO)
 
     def note(self, operation: str, notes: Iterable[Note]) -> None:
         """Counts the fields that were not taken as asked."""

@@ -61,6 +61,10 @@ class RequestRecord(Struct):
     connection     an open WebSocket: its messages are counted as being served, it is not
     memory         what it holds of the process's memory
     billed         Cohere's billed units by their names
+    cost_nanodollars   of all attempts that were billed; None where the price of one is unknown
+    saved_nanodollars  what the cache spared; None where the price is unknown
+    price_version      of the prices that the cost was made with; empty where nothing was billed
+    cached_tokens      of the prompt's, those that Cohere had in its own cache; thinking_tokens: of the completion's
     attempts       the calls to Cohere, in the order in which they began
     notes          the sentences of the notes on the request
     reason         why policy refused the request, in a sentence of ours
@@ -130,20 +134,49 @@ class RequestRecord(Struct):
         """Records who is calling."""
         self.principal = self.memory.principal = principal
 
-    def add_usage(self, usage: UsageTotals, pieces: int = 0) -> None:
-        """Adds what Cohere counted of one response, also of one that was not good enough to be shown.
+    def add_usage(self, usage: UsageTotals, cost: int | None, price_version: str) -> None:
+        """Adds what Cohere counted of one answer, also of one that was not good enough to be shown.
 
-        pieces: the deltas of a stream. Cohere counts at its end; if that never came, say because the caller left, each
-        delta counts as a token.
+        cost: nano-dollars; what is unknown makes the sum unknown.
         """
-        if pieces and not (usage.prompt_tokens or usage.completion_tokens or usage.billed):
-            self.completion_tokens += pieces
-            self.estimated = True
-        self.prompt_tokens += usage.prompt_tokens
-        self.completion_tokens += usage.completion_tokens
-        if usage.billed and self.cache != CACHE_HIT:  # what was paid for before is not paid for again
+        self._add_tokens(usage)
+        if usage.billed:
             before, now = self.billed, usage.billed
             self.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+        self._add_cost(cost, price_version)
+
+    def add_estimate(self, prompt_tokens: int, completion_tokens: int, cost: int | None, price_version: str) -> None:
+        """Adds what an answer may have consumed that broke off before Cohere had counted it."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.estimated = True
+        self._add_cost(cost, price_version)
+
+    def add_saved(self, usage: UsageTotals, saved: int | None) -> None:
+        """Adds what an answer out of the cache would have consumed: its tokens are counted, it costs nothing."""
+        self._add_tokens(usage)
+        before = self.saved_nanodollars
+        self.saved_nanodollars = None if before is None or saved is None else before + saved
+
+    def _add_tokens(self, usage: UsageTotals) -> None:
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.thinking_tokens += usage.reasoning_tokens
+
+    def _add_cost(self, cost: int | None, price_version: str) -> None:
+        before = self.cost_nanodollars
+        self.cost_nanodollars = None if before is None or cost is None else before + cost
+        self.price_version = price_version
+
+    @property
+    def cost_text(self) -> str:
+        """US dollars without an exponent; empty where nothing was billed, or the cost is unknown."""
+        cost = self.cost_nanodollars
+        if cost is None or not (self.price_version or self.cache == CACHE_HIT):
+            return ""
+        dollars, rest = divmod(cost, 1_000_000_000)
+        return f"{dollars}.{rest:09d}".rstrip("0").rstrip(".")
 
     def set_notes(self, notes: Iterable[Note]) -> None:
         """Takes the sentences of these notes in the place of those before, within bounds."""

@@ -4,6 +4,7 @@ Every endpoint that calls Cohere asks here first and settles here last. What a k
 here and nowhere else.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
@@ -13,14 +14,17 @@ from gateway.auth import permissions
 from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
-from gateway.errors import CallerError, failure
+from gateway.errors import CallerError, CallerLeft, failure
+from gateway.ledger.prices import BILLED_GROUPS, BYTES_PER_TOKEN, Prices
 from gateway.ledger.writer import Ledger
 from gateway.limits.limiter import LimitedRequest, Limiter
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.accepted_keys import AcceptedKeys
+from gateway.settings.schema import Settings
 from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
-from translators.core.contracts import Workload
+from translators.answer.raw_usage import usage_of
+from translators.core.contracts import UsageBase, UsageTotals, Workload
 from translators.core.notes import Notes
 
 END_USER_BLOCKED = failure("end_user_blocked", "The end user whom this request names is blocked")
@@ -36,9 +40,16 @@ class AdmissionController:
         directory: KeyDirectory,
         limiter: Limiter,
         ledger: Ledger,
+        settings: Settings,
     ) -> None:
         self._metrics, self._accepted_keys, self._directory = metrics, accepted_keys, directory
         self._limiter, self._ledger = limiter, ledger
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Takes the prices of these settings, for the requests that follow."""
+        self.prices, self.usage_base = Prices(settings.prices), UsageBase(settings.usage_base)
+        self._limiter.set_prices(self.prices)
 
     def permit(self, record: RequestRecord, method: Method) -> None:
         """Makes sure that the caller may call this method of Cohere's, before anything of the body is read.
@@ -80,7 +91,9 @@ class AdmissionController:
         except CallerError as error:
             record.reason = error.failure.message
             raise
-        return Admission(self, self._metrics, self._accepted_keys, record, notes, self._limiter, limited)
+        return Admission(
+            self, self._metrics, self._accepted_keys, record, notes, method, workload, self._limiter, limited
+        )
 
     def _permit_end_user(self, record: RequestRecord, name: str) -> None:
         end_user = self._directory.end_users.get(name) if name else None
@@ -105,7 +118,18 @@ class Admission:
     notes: of the translation that was answered, for the caller and the metrics.
     """
 
-    __slots__ = ("_accepted_keys", "_controller", "_limited", "_limiter", "_metrics", "notes", "record")
+    __slots__ = (
+        "_accepted_keys",
+        "_answers",
+        "_controller",
+        "_limited",
+        "_limiter",
+        "_method",
+        "_metrics",
+        "notes",
+        "prompt_bytes",
+        "record",
+    )
 
     def __init__(
         self,
@@ -114,12 +138,18 @@ class Admission:
         accepted_keys: AcceptedKeys,
         record: RequestRecord,
         notes: Notes,
+        method: Method,
+        workload: Workload,
         limiter: Limiter,
         limited: LimitedRequest | None,
     ) -> None:
-        self._controller = controller
+        self._controller, self._method = controller, method
         self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
         self._limiter, self._limited = limiter, limited
+        self.prompt_bytes = workload.prompt_bytes // max(workload.calls, 1)
+        """Of one call."""
+        self._answers = 0
+        """Answers that were paid for, or estimated."""
 
     @property
     def principal(self) -> Principal:
@@ -133,6 +163,8 @@ class Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         record = self.record
+        if isinstance(error, CallerLeft | asyncio.CancelledError):
+            self._abandon()
         if record.cache != CACHE_HIT:
             record.upstream_ended = time.monotonic()
         if self._limited is not None:
@@ -156,6 +188,7 @@ class Admission:
         if response.retry_reasons:
             self.retried(response.retry_reasons)
         self.record.trace_id = self.record.trace_id or response.header(TRACE_HEADER)
+        self.record.upstream_ended = time.monotonic()
 
     async def accept(self, response: UpstreamResponse) -> UpstreamResponse:
         """Returns a response that is a success. Raises UpstreamError with Cohere's refusal for any other."""
@@ -170,3 +203,61 @@ class Admission:
         """Tells the caller and the log that Cohere was called more than once, and why."""
         self.record.retries += len(reasons)
         self.notes.inform("upstream", f"asked Cohere again: {', '.join(reasons)}")
+
+    @property
+    def billed(self) -> bool:
+        """Cohere bills the answers of the method that was admitted."""
+        return self._method.group in BILLED_GROUPS
+
+    # --- money ---------------------------------------------------------------------------------------------
+
+    def bill(self, model: str, answer: bytes, method: Method | None = None) -> bool:
+        """Adds what Cohere charges for a whole answer, or for a stream that this event ends. Returns whether it said.
+
+        model: the one that answered. method: of the call, where it is not the one that was admitted. Called for all
+        that Cohere sent with a success, whatever becomes of it here.
+        """
+        self.record.upstream_ended = time.monotonic()
+        if (method or self._method).group not in BILLED_GROUPS:
+            return True
+        usage = usage_of(answer, self._controller.usage_base)
+        self.bill_usage(model, usage)
+        return bool(usage.billed)
+
+    def bill_usage(self, model: str, usage: UsageTotals) -> None:
+        """Adds what Cohere charges for an answer, where its counts have been read."""
+        self._answers += 1
+        prices = self._controller.prices
+        cost = prices.cost_of(model, usage.billed, usage.cached_tokens)
+        self.record.add_usage(usage, cost, prices.version)
+
+    def bill_estimate(self, model: str, pieces: int, ended: bool = False) -> None:
+        """Adds what a stream may have consumed of which Cohere never said it.
+
+        pieces: the deltas that came, about a token each. ended: it ended properly, and has been billed as unknown.
+        """
+        prompt_tokens = 0 if ended else -(-self.prompt_bytes // BYTES_PER_TOKEN)
+        prices, cost = self._controller.prices, None
+        if not ended:
+            self._answers += 1
+            cost = prices.cost_of(model, {"input_tokens": prompt_tokens, "output_tokens": pieces})
+        self.record.add_estimate(prompt_tokens, pieces, cost, prices.version)
+
+    def credit(self, model: str, answers: Sequence[bytes]) -> None:
+        """Adds what these answers out of the cache would have cost."""
+        for answer in answers:
+            usage = usage_of(answer, self._controller.usage_base)
+            self.record.add_saved(usage, self._controller.prices.cost_of(model, usage.billed, usage.cached_tokens))
+
+    def credit_inputs(self, before: Workload, after: Workload) -> None:
+        """Adds what inputs out of the cache would have cost, by their length. before, after: without and with it."""
+        whole, rest = (self._controller.prices.estimate(one.model, self._method, one) for one in (before, after))
+        self.record.add_saved(UsageTotals(), None if whole is None or rest is None else whole - rest)
+
+    def _abandon(self) -> None:
+        """Makes the cost unknown where the caller left while an answer was on its way that Cohere charges for."""
+        attempts = self.record.attempts
+        if self.billed and attempts and attempts[-1].status in (0, 200):
+            answers = sum(attempt.status == 200 for attempt in attempts) + (attempts[-1].status == 0)
+            if self._answers < answers:
+                self.record.add_usage(UsageTotals(), None, self._controller.prices.version)

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from gateway.observability.record import CACHE_HIT, RequestRecord
+from gateway.observability.record import CACHE_HIT
+from gateway.pipeline.admission import Admission
 from gateway.pipeline.response_cache import Lookup, split_recording
 from translators.core.contracts import Stream, Translation, UsageTotals
 from translators.core.errors import AnswerFailed, TranslationError, UpstreamProtocolError
@@ -15,7 +16,7 @@ async def find(
     lookup: Lookup,
     path: str,
     translation: Translation,
-    record: RequestRecord,
+    admission: Admission,
     respond: Callable[[Sequence[bytes]], Awaitable[T]],
 ) -> T | None:
     """Returns what `respond` makes of Cohere's cached responses to these very calls.
@@ -30,7 +31,8 @@ async def find(
         response = await respond(bodies)
     except TranslationError:
         return None
-    record.cache = CACHE_HIT
+    admission.record.cache = CACHE_HIT
+    admission.credit(translation.model, bodies)
     return response
 
 

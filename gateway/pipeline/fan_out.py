@@ -34,7 +34,9 @@ async def post_all(
             path, record.principal, bodies[index], False, record.model, weight, record.attempts, record.memory
         )
         async with post as response:
-            return await (await admission.accept(response)).read_body()
+            answer = await (await admission.accept(response)).read_body()
+        admission.bill(record.model, answer)
+        return answer
 
     if len(bodies) == 1:
         return [await post(0)]

@@ -51,10 +51,10 @@ class FileParser:
     async def _parse(self, admission: Admission, model: str, uri: str) -> str:
         body = file_parsing.request(uri, model)
         async with self._upstream.post(PATH, admission.principal, body, False, model) as response:
-            parsed = file_parsing.parsed_file(await (await admission.accept(response)).read_body())
+            answer = await (await admission.accept(response)).read_body()
         # At once: its pages are billed, whatever becomes of the other files.
-        admission.record.add_usage(parsed.usage)
-        return parsed.text
+        admission.bill(model, answer, self._method)
+        return file_parsing.file_text(answer)
 
     def _cache(self, key: bytes, text: str) -> None:
         self._characters += len(text) - len(self._texts.pop(key, ""))

@@ -189,11 +189,18 @@ class RequestHandler(Responder):
 
     async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
         services, body = self.services, self._request_body
-        context = with_files(context_of(services, self.record, self.loaded, model_overrides), self._file_texts)
+        context = context_of(services, self.record, self.loaded, model_overrides, self._cost)
+        context = with_files(context, self._file_texts)
         translation = await translate(services, self.record, self.operation.translate, body, context)
         if self.record.replaced_model:
             path_aliases.note_deployment(self.record, translation.notes)
         return translation
+
+    def _cost(self) -> int | None:
+        """Returns what the request has cost so far. A background response gets a record of its own after it was
+        translated, so the record is looked up each time.
+        """
+        return shown_cost(self.services, self.record)
 
     async def _save(self, final: bytes) -> None:
         assert self.loaded is not None and self.operation.finished_response is not None, (
@@ -287,8 +294,11 @@ def context_of(
     record: RequestRecord,
     loaded: LoadedState | None = None,
     model_overrides: Mapping[str, str] | None = None,
+    cost: Callable[[], int | None] | None = None,
 ) -> Context:
-    """Returns what the translation of one request may know. model_overrides: see `Policy`."""
+    """Returns what the translation of one request may know. model_overrides: see `Policy`. cost: see `Context`; by
+    default what the record says.
+    """
     thoughts, summaries = seal_of(record.principal), seal_of(record.principal, SUMMARY)
     budget = TextBudget(services.settings.body_limit, Gathering(record.memory))
     policy, catalog = policy_for(services.policy, record.principal), services.catalog
@@ -308,4 +318,10 @@ def context_of(
         ),
         strict=b"x-gateway-strict" in record.headers and record.strict,
         vocabulary=vocabulary,
+        cost=cost or partial(shown_cost, services, record),
     )
+
+
+def shown_cost(services: Services, record: RequestRecord) -> int | None:
+    """Returns the nano-dollars that a request has cost so far; None where that is unknown, or not to be shown."""
+    return record.cost_nanodollars if services.settings.usage_cost else None

@@ -70,7 +70,7 @@ class Responder:
                 self.lookup,
                 self.operation.upstream,
                 translation,
-                admission.record,
+                admission,
                 partial(self._translate_response, translation, admission),
             )
         if response is None:
@@ -82,7 +82,6 @@ class Responder:
                 admission.notes = translation.notes
                 bodies = await self._bodies(translation, admission)
                 response = await self._translate_response(translation, admission, bodies)
-        admission.record.add_usage(response.usage)
         if self.save is not None:
             await self.save(response.body)
         await sink.whole(translation, response.body)
@@ -112,7 +111,9 @@ class Responder:
             memory=record.memory,
         )
         async with post as response:
-            return await (await admission.accept(response)).read_body()
+            answer = await (await admission.accept(response)).read_body()
+        admission.bill(translation.model, answer)
+        return answer
 
     # --- buffered ------------------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class Responder:
                 self.lookup,
                 self.operation.upstream,
                 translation,
-                admission.record,
+                admission,
                 partial(self._cached_stream, translation, admission),
             )
         if cached is not None:
@@ -133,14 +134,12 @@ class Responder:
             bodies = await self._bodies(translation, admission)
             stream, documents = await self._as_stream(translation, admission, bodies)
             if stream.failure is not None:
-                admission.record.add_usage(stream.usage)
                 translation = await self._second_attempt(translation, admission, stream.failure)
                 admission.notes = translation.notes
                 bodies = await self._bodies(translation, admission)
                 stream, documents = await self._as_stream(translation, admission, bodies)
                 if stream.failure is not None:
                     raise AnswerRefused(stream.failure)
-        admission.record.add_usage(stream.usage)
         await self._save_final(stream)
         await sink.begin(translation)
         await sink.end(documents, stream)
@@ -167,6 +166,7 @@ class Responder:
         validate = (
             partial(self.services.offload.run_in_thread, record.principal.owner) if translation.validated else None
         )
+        bill = partial(admission.bill, translation.model)
         self.stream = stream = translation.stream()
         recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]
         async with contextlib.AsyncExitStack() as stack:
@@ -178,7 +178,7 @@ class Responder:
             ]
             responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)
             sources = [
-                UpstreamStream(await admission.accept(response), stream, choice, recording, validate)
+                UpstreamStream(await admission.accept(response), stream, choice, recording, validate, bill)
                 for choice, (response, recording) in enumerate(zip(responses, recordings, strict=True))
             ]
             source: UpstreamStream | MergedStream = sources[0]
@@ -187,7 +187,9 @@ class Responder:
             try:
                 await pump(source, stream, translation, sink, self._save_final)
             finally:
-                record.add_usage(stream.usage, sum(one.pieces for one in sources))
+                for one in sources:
+                    if one.begun and not one.counted:
+                        admission.bill_estimate(translation.model, one.pieces, one.ended)
                 if stream.failure is not None:
                     record.fail(stream.failure)
             for response in responses:
@@ -203,13 +205,12 @@ class Responder:
             lookup,
             self.operation.upstream,
             translation,
-            admission.record,
+            admission,
             partial(self._replayed, translation, admission),
         )
         if cached is None:
             return False
         self.stream, documents = cached
-        admission.record.add_usage(self.stream.usage)
         await self._save_final(self.stream)
         await sink.begin(translation)
         await sink.end(documents, self.stream)

@@ -69,17 +69,26 @@ class UpstreamStream:
         choice: int = 0,
         recording: Recording | None = None,
         validate: Validate | None = None,
+        bill: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """validate: runs the feeding of the event that ends the answer, where the answer is checked then."""
+        """validate: runs the feeding of the event that ends the answer, where the answer is checked then. bill: gets
+        that event before, and returns whether Cohere's counts are in it.
+        """
         self._response, self._stream, self._choice, self._recording = response, stream, choice, recording
         self._decoder = sse.Decoder()
-        self._validate = validate
+        self._validate, self._bill = validate, bill
+        self.ended = self.counted = False
         self._size = self._events = 0
 
     @property
     def over(self) -> bool:
         """Tells whether the last read was the last one."""
         return self._stream.finished
+
+    @property
+    def begun(self) -> bool:
+        """Tells whether an event has come."""
+        return self._events > 0
 
     @property
     def pieces(self) -> int:
@@ -108,11 +117,7 @@ class UpstreamStream:
             if self._recording is not None:
                 self._recording.add(events)
             try:
-                for data in events:
-                    if self._validate is not None and _LAST_EVENT in data:
-                        documents += await self._validate(stream.feed, data, choice)
-                    else:
-                        documents += stream.feed(data, choice)
+                await self._feed(events, documents)
             except (TranslationError, RecursionError) as error:
                 documents += stream.end(failure_of(error), choice)
             if not block:
@@ -120,6 +125,18 @@ class UpstreamStream:
             if documents:
                 return documents
         return ()
+
+    async def _feed(self, events: Sequence[bytes], documents: list[bytes]) -> None:
+        """Appends the documents of these events, also of those before one that cannot be translated."""
+        stream, choice = self._stream, self._choice
+        for data in events:
+            last = _LAST_EVENT in data
+            if last and self._bill is not None:
+                self.ended, self.counted = True, self._bill(data)
+            if last and self._validate is not None:
+                documents += await self._validate(stream.feed, data, choice)
+            else:
+                documents += stream.feed(data, choice)
 
 
 class MergedStream:

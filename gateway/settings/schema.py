@@ -404,6 +404,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         _about("seconds of silence after which a stream gets a comment, to keep the connection open; 0 sends none"),
         Meta(ge=0),
     ] = 15.0
+    usage_cost: Annotated[bool, _about("show what a request cost as `usage.cost`, in US dollars")] = True
     prices: Annotated[
         dict[str, ModelPrice],
         _about(

@@ -28,17 +28,8 @@ class Page(Struct, frozen=True):
     markdown: Markdown | None = None
 
 
-class BilledUnits(Struct, frozen=True):
-    pages: float | None = None
-
-
-class Meta(Struct, frozen=True):
-    billed_units: BilledUnits | None = None
-
-
 class ParseAnswer(Struct, frozen=True):
     pages: list[Page]
-    meta: Meta | None = None
 
 
 encode_request = Encoder().encode

@@ -272,7 +272,7 @@ class CompletionTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """`billed_units` is an extension: what Cohere's invoice counts."""
+    """Extensions: `billed_units` is what Cohere's invoice counts, `cost` US dollars for the whole request."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -280,6 +280,7 @@ class Usage(Struct, frozen=True):
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
     billed_units: dict[str, int | float] | UnsetType = UNSET
+    cost: float | UnsetType = UNSET
 
 
 class AnsweredMessage(Struct, frozen=True):

@@ -53,12 +53,14 @@ class PromptTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """What follows `total_tokens` is an extension; `billed_units` is what Cohere's invoice counts."""
+    """What follows `total_tokens` is an extension; `billed_units` is what Cohere's invoice counts, `cost`
+    US dollars."""
 
     prompt_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails | UnsetType = UNSET
     billed_units: dict[str, int | float] | UnsetType = UNSET
+    cost: float | UnsetType = UNSET
 
 
 class EmbeddingList(Struct, frozen=True, tag_field="object", tag="list"):

@@ -27,11 +27,12 @@ class Ranked(Struct, frozen=True):
 
 
 class RankingUsage(Struct, frozen=True):
-    """total_tokens is 0 where Cohere counts searches."""
+    """total_tokens is 0 where Cohere counts searches. cost: US dollars."""
 
     prompt_tokens: int
     total_tokens: int
     search_units: int | float | UnsetType = UNSET
+    cost: float | UnsetType = UNSET
 
 
 class Ranking(Struct, frozen=True):

@@ -444,7 +444,7 @@ class OutputTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """`billed_units` is an extension: what Cohere's invoice counts."""
+    """Extensions: `billed_units` is what Cohere's invoice counts, `cost` US dollars for the whole request."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
@@ -452,6 +452,7 @@ class Usage(Struct, frozen=True):
     output_tokens_details: OutputTokensDetails
     total_tokens: int
     billed_units: dict[str, int | float] | UnsetType = UNSET
+    cost: float | UnsetType = UNSET
 
 
 class Error(Struct, frozen=True):

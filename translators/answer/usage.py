@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from schemas.cohere.chat import Tokens, Usage
 from schemas.cohere.embed import Meta
@@ -48,7 +48,7 @@ class Counts(Struct, frozen=True):
     billed: Mapping[str, int | float] = {}
 
     def outcome(self, finish: str) -> UsageTotals:
-        return UsageTotals(finish, self.prompt, self.completion, self.billed)
+        return UsageTotals(finish, self.prompt, self.completion, self.billed, self.cached, self.reasoning)
 
 
 def total(several: Iterable[Counts]) -> Counts:
@@ -68,6 +68,11 @@ def total(several: Iterable[Counts]) -> Counts:
     )
 
 
+def dollars(nano_dollars: int | None) -> float | UnsetType:
+    """Returns `usage.cost`: US dollars, left out where they are unknown."""
+    return UNSET if nano_dollars is None else nano_dollars / 1_000_000_000
+
+
 def counts(usage: Usage | None, base: UsageBase) -> Counts:
     """Reads Cohere's usage, of which any part may be missing and any number a float.
 
@@ -81,7 +86,8 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
     billed = {name: value for name, value in (usage.billed_units or {}).items() if value is not None}
     image = _whole(tokens.image_tokens)
     processed = _pair(tokens.input_tokens, tokens.output_tokens, image)
-    charged = _pair(billed.get("input_tokens"), billed.get("output_tokens"), 0)
+    texts = billed.get("input_tokens", billed.get("text_tokens"))
+    charged = _pair(texts, billed.get("output_tokens"), _whole(billed.get("image_tokens")))
     first, second = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
     prompt, completion = first or second or (0, 0)
     return Counts(
@@ -108,7 +114,7 @@ def embedding_counts(meta: Meta | None, base: UsageBase) -> Counts:
 
 
 def _pair(prompt: int | float | None, completion: int | float | None, image: int) -> tuple[int, int] | None:
-    return None if prompt is None and completion is None else (_whole(prompt) + image, _whole(completion))
+    return None if prompt is None and completion is None and not image else (_whole(prompt) + image, _whole(completion))
 
 
 def _whole(number: int | float | None) -> int:

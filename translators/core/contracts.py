@@ -103,10 +103,15 @@ def _no_vocabulary() -> Sequence[bytes]:
     return ()
 
 
+def _no_cost() -> int | None:
+    return None
+
+
 class Context(Struct, frozen=True):
     """One request's surroundings.
 
-    strict: the caller sent `x-gateway-strict: true`. vocabulary: the bytes of cl100k_base's tokens by their ids.
+    strict: the caller sent `x-gateway-strict: true`. vocabulary: the bytes of cl100k_base's tokens by their ids. cost:
+    nano-dollars of all that Cohere has billed for the request so far, None where that is unknown or not to be shown.
     """
 
     identity: ResponseIdentity
@@ -115,6 +120,7 @@ class Context(Struct, frozen=True):
     conversation: ConversationContext = ConversationContext()
     strict: bool = False
     vocabulary: Callable[[], Sequence[bytes]] = _no_vocabulary
+    cost: Callable[[], int | None] = _no_cost
 
 
 class Workload(Struct, frozen=True):
@@ -141,13 +147,15 @@ class UsageTotals(Struct, frozen=True):
     """What a response consumed, for metrics and the ledger.
 
     finish_reason: of several choices one that did not simply stop, if there is one; empty where nothing is generated.
-    billed: Cohere's own count, by unit.
+    billed: Cohere's own count, by unit. cached_tokens: of the prompt, reasoning_tokens: of the completion.
     """
 
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     billed: Mapping[str, int | float] = {}
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def cacheable(self) -> bool:

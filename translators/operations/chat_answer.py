@@ -16,7 +16,7 @@ from translators.answer import annotations, logprobs
 from translators.answer.decoder import AnswerDecoder, AnswerTransform
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.answer.transforms import SCHEMA_MISSED
-from translators.answer.usage import Counts, counts, finish_reason, total
+from translators.answer.usage import Counts, counts, dollars, finish_reason, total
 from translators.core.contracts import Context, UsageTotals
 from translators.core.errors import AnswerFailed, Failure
 
@@ -52,8 +52,8 @@ class ChatView(Struct, frozen=True):
         return upstream_id or f"call_{self.context.identity.unique}_{number}"
 
 
-def usage(tokens: Counts) -> openai.Usage:
-    """Converts the counts to chat's `usage`."""
+def usage(tokens: Counts, cost: int | None) -> openai.Usage:
+    """Converts the counts to chat's `usage`. cost: nano-dollars, None where unknown."""
     return openai.Usage(
         tokens.prompt,
         tokens.completion,
@@ -61,6 +61,7 @@ def usage(tokens: Counts) -> openai.Usage:
         openai.PromptTokensDetails(tokens.cached, image_tokens=tokens.image or UNSET),
         openai.CompletionTokensDetails(tokens.reasoning),
         dict(tokens.billed) or UNSET,
+        dollars(cost),
     )
 
 
@@ -232,7 +233,7 @@ class ChatStream:
         self.usage = tokens.outcome(_ending(choice.finish for choice in self._choices))
         if not self.finished or self.failure is not None or not self._view.include_usage:
             return chunks
-        return [*chunks, _chunk(ended.id, self._view, [], usage(tokens))]
+        return [*chunks, _chunk(ended.id, self._view, [], usage(tokens, self._view.context.cost()))]
 
 
 def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: openai.Usage | None | UnsetType) -> bytes:
@@ -290,7 +291,7 @@ def completion(
         created=view.context.identity.created,
         model=view.model,
         choices=choices,
-        usage=usage(tokens),
+        usage=usage(tokens, view.context.cost()),
     )
     return answer, tokens.outcome(_ending(choice.finish_reason for choice in choices))
 

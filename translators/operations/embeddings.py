@@ -136,7 +136,9 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     _check_types(types, model, model_row)
     cached_types = _upstream_types((embedding_type, *types), "base64" in model_row.types)
     wanted = _upstream_types(cached_types, not as_floats)
-    view = View(fields["model"], embedding_type, types, wanted, cached_types, size, context.policy.usage_base)
+    view = View(
+        fields["model"], embedding_type, types, wanted, cached_types, size, context.policy.usage_base, context.cost
+    )
     calls = parts(range(len(inputs)), inputs, model_row)
     used = dict.fromkeys(part.field for part in calls)
     input_types = {field: _input_type(field, input_type, context, notes) for field in used}

@@ -7,7 +7,7 @@ holds; only where Cohere gives none are floats read and packed here (docs/decisi
 
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from schemas.cohere import embed as cohere
 from schemas.openai import embeddings as openai
-from translators.answer.usage import Counts, embedding_counts, total
+from translators.answer.usage import Counts, dollars, embedding_counts, total
 from translators.core.contracts import UsageBase
 from translators.core.errors import AnswerFailed, TranslationError, UpstreamProtocolError
 from translators.operations.embeddings_input import Part
@@ -40,7 +40,7 @@ class View(Struct, frozen=True):
     """How the caller wants it. model: as they named it; embedding_type: the type of `embedding`; types: asked by name.
 
     upstream_types: the types to ask Cohere for; cached_types: those that the cache holds of an input of such a request.
-    size: numbers of a vector, 0 when unknown.
+    size: numbers of a vector, 0 when unknown. cost: `Context.cost`.
     """
 
     model: str
@@ -50,6 +50,7 @@ class View(Struct, frozen=True):
     cached_types: tuple[str, ...]
     size: int
     base: UsageBase
+    cost: Callable[[], int | None]
 
     @property
     def packs(self) -> bool:
@@ -103,6 +104,7 @@ def embedding_list(vectors: Sequence[Vector], counts: Counts, view: View) -> byt
         counts.prompt,
         openai.PromptTokensDetails(counts.image) if counts.image else UNSET,
         dict(counts.billed) or UNSET,
+        dollars(view.cost()),
     )
     embedding_type = view.embedding_type
     if not view.types:

@@ -5,16 +5,13 @@ another gateway's `/litellm/cohere/v2/chat` call, whose published schema has wor
 are put into Cohere's.
 """
 
-import json
 from collections.abc import Collection, Mapping
 
-from msgspec import DecodeError, Raw, ValidationError, convert
+from msgspec import DecodeError, Raw
 from msgspec.json import Decoder, Encoder
 
-from schemas.cohere.chat import Usage
-from schemas.cohere.native import Ending, NativeRequest, decode_answer, decode_inputs, decode_request
-from translators.answer.usage import counts
-from translators.core.contracts import Policy, UsageBase, UsageTotals
+from schemas.cohere.native import NativeRequest, decode_inputs, decode_request
+from translators.core.contracts import Policy
 from translators.core.errors import Failure
 from translators.core.model_names import SUCCESSORS, resolve_and_note
 from translators.core.notes import Notes
@@ -30,16 +27,12 @@ NULL = Raw(b"null")
 NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
 """What `tools` is where there are none."""
 
-LAST_EVENTS = 4
-"""How many of a stream's last lines are looked at: the last event, and a [DONE] after it."""
-
 PIECES = (b"content-delta", b"tool-plan-delta", b"tool-call-delta", b"text-generation", b"tool-calls-chunk")
 """Types of events that bring a piece of an answer, about a token each: v2's and v1's."""
 
 _decode_fields = Decoder(dict[str, Raw]).decode
 _decode_word = Decoder(str).decode
 _encode = Encoder().encode
-_decode_prefix = json.JSONDecoder().raw_decode
 
 
 def requested_model(body: bytes) -> tuple[str, bool]:
@@ -161,45 +154,6 @@ def _word(value: Raw) -> str:
         return ""
 
 
-def usage_totals(captured: bytes, streamed: bool, base: UsageBase) -> UsageTotals:
-    """What Cohere counted of an answer, from all of it or from its end."""
-    # v1 streams are JSON documents in lines, v2's are events whose data is one line.
-    lines = captured.rstrip().rsplit(b"\n", LAST_EVENTS)[-LAST_EVENTS:] if streamed else [captured]
-    for line in reversed(lines):
-        document = line.removeprefix(b"data:").strip()
-        if document[:1] == b"{" and (parsed := _whole(document)) is not None:
-            usage, finish = parsed
-            if usage is not None:
-                return counts(usage, base).outcome(finish)
-    return counts(_at_the_end(captured), base).outcome("")
-
-
 def count_pieces(captured: bytes) -> int:
     """How many pieces of an answer there are in a stream, or a part of one."""
     return sum(captured.count(b'"%b"' % kind) for kind in PIECES)
-
-
-def _whole(document: bytes) -> tuple[Usage | None, str] | None:
-    """The counts in a whole document and the finish reason beside them; None of what is no whole document."""
-    try:
-        parsed = decode_answer(document)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    ending = parsed.delta or parsed.response or Ending()
-    usage = parsed.usage or parsed.meta or ending.usage or ending.meta
-    return usage, parsed.finish_reason or ending.finish_reason or ""
-
-
-def _at_the_end(captured: bytes) -> Usage | None:
-    """The last counts in the end of a document that is too long to be kept whole.
-
-    Inside a JSON string the quotes would be escaped, so no text of a caller's or a model's looks like this.
-    """
-    start = max(captured.rfind(b'"meta":{'), captured.rfind(b'"usage":{'))
-    if start < 0:
-        return None
-    text = captured[captured.index(b"{", start) :].decode("utf-8", "replace")
-    try:
-        return convert(_decode_prefix(text)[0], Usage)
-    except (ValueError, ValidationError, RecursionError):
-        return None

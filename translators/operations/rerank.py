@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct
 
 from schemas.cohere import rerank as cohere
 from schemas.openai import rerank as openai
+from translators.answer.usage import dollars
 from translators.core.contracts import Context, Stream, TranslatedResponse, UsageBase, UsageTotals, Workload
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send, with_extra
@@ -88,7 +89,10 @@ class RerankTranslation(Struct, frozen=True):
             results=[self._ranked(result) for result in ranking.results],
             meta=ranking.meta,
             usage=openai.RankingUsage(
-                outcome.prompt_tokens, outcome.prompt_tokens, outcome.billed.get("search_units", UNSET)
+                outcome.prompt_tokens,
+                outcome.prompt_tokens,
+                outcome.billed.get("search_units", UNSET),
+                dollars(self.context.cost()),
             ),
         )
         return TranslatedResponse(_encode(ranking_body), outcome)

@@ -20,7 +20,7 @@ from translators.answer import annotations, logprobs
 from translators.answer.decoder import AnswerDecoder, AnswerTransform
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.answer.transforms import SCHEMA_MISSED
-from translators.answer.usage import Counts, counts, finish_reason, total
+from translators.answer.usage import Counts, counts, dollars, finish_reason, total
 from translators.core.contracts import Context, UsageTotals
 from translators.core.errors import CANCELLED, AnswerFailed, Failure
 from translators.operations.responses_calls import PREFIXES, call_delta, call_done, call_item, comes_whole
@@ -73,8 +73,8 @@ class ResponsesView(Struct, frozen=True):
         return AnswerDecoder([make() for make in self.transforms])
 
 
-def usage(tokens: Counts) -> openai.Usage:
-    """Converts the counts to `usage` of Responses."""
+def usage(tokens: Counts, cost: int | None) -> openai.Usage:
+    """Converts the counts to `usage` of Responses. cost: nano-dollars, None where unknown."""
     return openai.Usage(
         tokens.prompt,
         openai.InputTokensDetails(tokens.cached, image_tokens=tokens.image or UNSET),
@@ -82,6 +82,7 @@ def usage(tokens: Counts) -> openai.Usage:
         openai.OutputTokensDetails(tokens.reasoning),
         tokens.prompt + tokens.completion,
         dict(tokens.billed) or UNSET,
+        dollars(cost),
     )
 
 
@@ -263,7 +264,7 @@ class ResponsesStream:
             completed_at=None if cut else self._view.context.identity.completed_at(),
             incomplete_details=openai.IncompleteDetails("max_output_tokens") if cut else None,
             output=list(self._output),
-            usage=usage(tokens),
+            usage=usage(tokens, self._view.context.cost()),
         )
         return [*documents, self._last()]
 
@@ -279,7 +280,7 @@ class ResponsesStream:
             status="cancelled" if cancelled else "failed",
             error=None if cancelled else openai.Error(code, event.failure.message),
             output=list(self._output),
-            usage=usage(tokens) if event.usage is not None else None,
+            usage=usage(tokens, self._view.context.cost()) if event.usage is not None else None,
         )
         return [*documents, self._last()]
 

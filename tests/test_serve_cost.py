@@ -1,0 +1,495 @@
+"""What a call is said to cost: in the log line, the header, `usage.cost` and the metrics, on every way that bills.
+
+The rule that is tested throughout: Cohere's billed units of everything that it answered, once, at the price of the
+model that answered; unknown where Cohere did not say, and never 0 by mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import openai
+import pytest
+
+from gateway.settings.schema import CacheSettings, ModelPrice, Models, Retries
+from support.app import (
+    CHAT,
+    R7B,
+    USAGE,
+    A,
+    Seen,
+    Stage,
+    answered,
+    end,
+    piece,
+    stage,
+    start,
+    story,
+    streamed,
+)
+from support.scripted_upstream import Chunk, Cut, Head, Pause, Script, Signal, event_stream, json_answer, transcript
+
+REASONER = "command-a-plus-05-2026"
+HELLO = [{"role": "user", "content": "Hello"}]
+CHAT_COST = 4 * 2_500 + 2 * 10_000
+"""USAGE on A, in nano-dollars."""
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+PDF = "data:application/pdf;base64,JVBERi0xLjQ="
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "city",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Stage]:
+    fallbacks = Models(cache_seconds=0, fallbacks={A: [R7B]})
+    prices = {"mine": ModelPrice(input=1, output=2, cached=0.5, classification=0.01, audio_second=0.1)}
+    with stage(cache=CacheSettings(store="memory"), models=fallbacks, prices=prices, retries=Retries(count=1)) as one:
+        yield one
+
+
+def line_of(scene: Stage, seen: Seen) -> dict[str, Any]:
+    return scene.gateway.log.line_of(seen.headers["x-request-id"])
+
+
+def cost_of(scene: Stage, seen: Seen) -> int | None:
+    """What the log says; a line without a cost means 0."""
+    cost: int | None = line_of(scene, seen).get("cost_nanodollars", 0)
+    return cost
+
+
+def dollars(nano: int) -> str:
+    whole_dollars, rest = divmod(nano, 10**9)
+    return f"{whole_dollars}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+# --- every method that bills, at both doors -----------------------------------------------------------------
+
+
+def meta(**billed: float) -> dict[str, Any]:
+    return {"meta": {"api_version": {"version": "2"}, "billed_units": billed}}
+
+
+def embedded(count: int = 1, **billed: float) -> Script:
+    vectors = [[0.5, 0.25]] * count
+    return json_answer(200, {"id": "e", "embeddings": {"float": vectors}, "texts": [], **meta(**billed)})
+
+
+RANKED = {"id": "r", "results": [{"index": 0, "relevance_score": 0.5}]}
+V1_CHAT = {"text": "Hi", "generation_id": "g", "finish_reason": "COMPLETE"}
+V1_END = {
+    "is_finished": True,
+    "event_type": "stream-end",
+    "response": {**V1_CHAT, **meta(input_tokens=4, output_tokens=2)},
+}
+V1_STREAM = b"\n".join(
+    json.dumps(event).encode() for event in ({"event_type": "text-generation", "text": "Hi"}, V1_END)
+)
+JSON_STREAM = (("content-type", "application/stream+json"),)
+OLD = "command-r-08-2024"
+
+# name: (path, body, Cohere's answer, nano-dollars)
+CALLS: dict[str, tuple[str, Any, Script, int | None]] = {
+    "chat": (CHAT, {"model": A, "messages": HELLO}, answered(), CHAT_COST),
+    "responses": ("/v1/responses", {"model": A, "input": "Hello"}, answered(), CHAT_COST),
+    "chat of an unpriced model": (CHAT, {"model": REASONER, "messages": HELLO}, answered(), None),
+    "chat without counts": (CHAT, {"model": A, "messages": HELLO}, answered(usage=None), None),
+    "chat with a discount": (CHAT, {"model": "mine", "messages": HELLO}, answered(), 4 * 500 + 2 * 2_000),
+    "chat whose unit is new": (
+        CHAT,
+        {"model": A, "messages": HELLO},
+        answered(usage={"billed_units": {"input_tokens": 1, "thoughts": 2}}),
+        None,
+    ),
+    "embeddings": (
+        "/v1/embeddings",
+        {"model": "embed-v4.0", "input": "a", "encoding_format": "float"},
+        embedded(input_tokens=2, image_tokens=0),
+        240,
+    ),
+    "embeddings of an image by tokens": (
+        "/v1/embeddings",
+        {"model": "embed-v4.0", "images": [PIXEL], "encoding_format": "float"},
+        embedded(image_tokens=259, images=1),
+        259 * 470,
+    ),
+    "embeddings of an image by the piece": (
+        "/v1/embeddings",
+        {"model": "embed-english-v3.0", "images": [PIXEL], "encoding_format": "float"},
+        embedded(images=1),
+        100_000,
+    ),
+    # A hundred documents are one search: rivals charge for each of them, or for tokens that Cohere never bills.
+    "rerank": (
+        "/v1/rerank",
+        {"model": "rerank-v3.5", "query": "q", "documents": ["d"] * 100},
+        json_answer(200, {**RANKED, **meta(search_units=1)}),
+        2_000_000,
+    ),
+    "rerank by tokens": (
+        "/v1/rerank",
+        {"model": "rerank-v5.0-pro", "query": "q", "documents": ["d"]},
+        json_answer(200, {**RANKED, **meta(input_tokens=1_000)}),
+        50_000,
+    ),
+    "native chat": ("/cohere/v2/chat", {"model": A, "messages": HELLO}, answered(), CHAT_COST),
+    "LiteLLM's native chat": (
+        "/litellm/cohere/v2/chat",
+        {"model": f"cohere/{A}", "messages": HELLO},
+        answered(),
+        CHAT_COST,
+    ),
+    "native chat of version 1": (
+        "/cohere/v1/chat",
+        {"model": OLD, "message": "Hello"},
+        json_answer(200, {**V1_CHAT, **meta(input_tokens=4, output_tokens=2)}),
+        4 * 150 + 2 * 600,
+    ),
+    "native chat without a model": (
+        "/cohere/v1/chat",
+        {"message": "Hello"},
+        json_answer(200, {**V1_CHAT, **meta(input_tokens=4)}),
+        None,
+    ),
+    "native embed": (
+        "/cohere/v2/embed",
+        {"model": "embed-v4.0", "texts": ["a"]},
+        embedded(input_tokens=2),
+        240,
+    ),
+    "native embed, long": (
+        "/cohere/v2/embed",
+        {"model": "embed-v4.0", "texts": ["a"]},
+        embedded(20_000, input_tokens=2),
+        240,
+    ),
+    "native embed of version 1": (
+        "/cohere/v1/embed",
+        {"model": "embed-english-v3.0", "texts": ["a"]},
+        json_answer(200, {"id": "e", "embeddings": [[0.5]], **meta(input_tokens=3)}),
+        300,
+    ),
+    "native rerank": (
+        "/cohere/v2/rerank",
+        {"model": "rerank-v4.0-pro", "query": "q", "documents": ["d"] * 100},
+        json_answer(200, {**RANKED, **meta(search_units=1)}),
+        2_500_000,
+    ),
+    "native rerank of version 1": (
+        "/cohere/v1/rerank",
+        {"model": "rerank-english-v3.0", "query": "q", "documents": ["d"]},
+        json_answer(200, {**RANKED, **meta(search_units=2)}),
+        4_000_000,
+    ),
+    "native parse": (
+        "/cohere/v2/parse",
+        {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": PIXEL}},
+        json_answer(200, {"pages": [], **meta(pages=2)}),
+        3_000_000,
+    ),
+    "native classify": (
+        "/cohere/v1/classify",
+        {"model": "mine", "inputs": ["a"]},
+        json_answer(200, {"classifications": [], **meta(classifications=3)}),
+        30_000_000,
+    ),
+    "native generate": (
+        "/cohere/v1/generate",
+        {"model": OLD, "prompt": "a"},
+        json_answer(200, {"generations": [], **meta(input_tokens=1, output_tokens=1)}),
+        750,
+    ),
+    "compatibility": (
+        "/cohere/compatibility/v1/chat/completions",
+        {"model": A, "messages": HELLO},
+        json_answer(200, {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}),
+        None,
+    ),
+    "tokenize": ("/cohere/v1/tokenize", {"model": A, "text": "a"}, json_answer(200, {"tokens": [1]}), 0),
+    "a refusal": ("/cohere/v2/chat", {"model": A, "messages": HELLO}, json_answer(400, {"message": "no"}), 0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_says_what_it_costs(scene: Stage, name: str) -> None:
+    path, body, script, expected = CALLS[name]
+    scene.plays(script)
+    seen = scene.gateway.ask("POST", path, body)
+    assert seen.status == (400 if name == "a refusal" else 200), seen
+    assert cost_of(scene, seen) == expected
+    header = seen.headers.get("x-gateway-cost-usd")
+    large = len(seen.data) > 64 * 1024  # it comes in several reads, after its head
+    assert header == (dollars(expected) if expected and not large else None)
+    if seen.status == 200 and not path.startswith(("/cohere", "/litellm")):
+        cost = seen.body["usage"].get("cost")
+        assert cost == (None if expected is None else expected / 10**9)
+
+
+STREAMS: dict[str, tuple[str, Any, Script, int | None]] = {
+    "chat": (
+        CHAT,
+        {"model": A, "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}},
+        streamed(),
+        CHAT_COST,
+    ),
+    "responses": ("/v1/responses", {"model": A, "input": "Hello", "stream": True}, streamed(), CHAT_COST),
+    "chat without counts": (
+        CHAT,
+        {"model": A, "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}},
+        event_stream(transcript(*story(ending=end(usage=None)))),
+        None,
+    ),
+    "native chat": ("/cohere/v2/chat", {"model": A, "messages": HELLO, "stream": True}, streamed(), CHAT_COST),
+    "native chat of version 1": (
+        "/cohere/v1/chat",
+        {"model": OLD, "message": "Hello", "stream": True},
+        (Head(200, JSON_STREAM, "chunked"), Chunk(V1_STREAM + b"\n"), *event_stream(b"")[2:]),
+        4 * 150 + 2 * 600,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_says_at_its_end_what_it_costs(scene: Stage, name: str) -> None:
+    path, body, script, expected = STREAMS[name]
+    scene.plays(script)
+    seen = scene.gateway.ask("POST", path, body)
+    assert cost_of(scene, seen) == expected
+    assert "x-gateway-cost-usd" not in seen.headers
+    if path == CHAT:
+        assert seen.chunks[-1]["usage"].get("cost") == (None if expected is None else expected / 10**9)
+    elif path == "/v1/responses":
+        completed = [json.loads(line[6:]) for line in seen.data.decode().split("\n") if line.startswith("data: {")][-1]
+        assert completed["response"]["usage"]["cost"] == CHAT_COST / 10**9
+
+
+def test_a_transcription_is_unpriced(scene: Stage) -> None:
+    scene.plays(json_answer(200, {"text": "Hi"}))
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--b--\r\n'
+    )
+    headers = {
+        "authorization": f"Bearer {scene.gateway.key}",
+        "content-type": "multipart/form-data; boundary=b",
+    }
+    seen = scene.gateway.ask("POST", "/v1/audio/transcriptions", form, headers)
+    assert seen.status == 200, seen
+    assert cost_of(scene, seen) is None
+
+
+# --- sums ---------------------------------------------------------------------------------------------------
+
+ONE = {"billed_units": {"input_tokens": 1}}
+"""37.5 nano-dollars on R7B: each call is rounded by itself."""
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_several_choices_cost_the_sum_of_their_calls(scene: Stage, streaming: bool) -> None:
+    usage = {"include_usage": True} if streaming else None
+    script = event_stream(transcript(*story(ending=end(usage=ONE)))) if streaming else answered(usage=ONE)
+    scene.plays(script)
+    seen = scene.gateway.chat(model=R7B, n=3, stream=streaming, stream_options=usage)
+    assert cost_of(scene, seen) == 3 * 38
+    shown = (seen.chunks[-1] if streaming else seen.body)["usage"]
+    assert shown["cost"] == 3 * 38 / 10**9
+    assert shown["billed_units"] == {"input_tokens": 3}
+
+
+def test_split_embeddings_cost_the_sum_of_their_parts(scene: Stage) -> None:
+    scene.plays(embedded(96, input_tokens=96), embedded(1, input_tokens=1))
+    seen = scene.gateway.ask(
+        "POST", "/v1/embeddings", {"model": "embed-v4.0", "input": ["split"] * 97, "encoding_format": "float"}
+    )
+    line = line_of(scene, seen)
+    # Which part gets which answer is not fixed, and a part of the wrong size fails the request: it is paid for as well.
+    assert line["cost_nanodollars"] == 97 * 120
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_an_answer_that_fails_its_check_is_paid_for(scene: Stage, streaming: bool) -> None:
+    scene.plays(answered("It is in Oslo."), answered('{"city": "Oslo"}'))
+    options = {"include_usage": True} if streaming else None
+    seen = scene.gateway.chat(response_format=SCHEMA, documents=["Oslo"], stream=streaming, stream_options=options)
+    assert len(scene.upstream.requests) == 2
+    assert cost_of(scene, seen) == 2 * CHAT_COST
+    assert (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"] == 2 * CHAT_COST / 10**9
+
+
+def test_two_answers_that_fail_their_check_are_paid_for(scene: Stage) -> None:
+    scene.plays(answered("It is in Oslo."))
+    seen = scene.gateway.chat(response_format=SCHEMA, documents=["Oslo"])
+    assert (seen.status, cost_of(scene, seen)) == (502, 2 * CHAT_COST)
+    assert seen.headers["x-gateway-cost-usd"] == dollars(2 * CHAT_COST)
+
+
+def test_a_call_that_failed_costs_nothing_and_its_retry_once(scene: Stage) -> None:
+    scene.plays(json_answer(500, {"message": "no"}), answered())
+    seen = scene.gateway.chat()
+    assert (cost_of(scene, seen), seen.headers["x-gateway-attempts"]) == (CHAT_COST, "2")
+
+
+def test_an_answer_that_is_an_error_is_paid_for_and_so_is_its_retry(scene: Stage) -> None:
+    scene.plays(answered(finish="ERROR"), answered())
+    seen = scene.gateway.chat()
+    assert (seen.status, cost_of(scene, seen)) == (200, 2 * CHAT_COST)
+
+
+def test_nonsense_is_paid_for(scene: Stage) -> None:
+    scene.plays(json_answer(200, {"id": "x", "message": "what?", "usage": USAGE}))
+    seen = scene.gateway.chat()
+    assert (seen.status, cost_of(scene, seen)) == (502, CHAT_COST)
+
+
+def test_a_fallback_is_priced_as_the_model_that_answered(scene: Stage) -> None:
+    scene.plays(json_answer(503, {"message": "no"}), json_answer(503, {"message": "no"}), answered())
+    seen = scene.gateway.chat()
+    assert seen.headers["x-gateway-model"] == R7B
+    assert cost_of(scene, seen) == 150 + 300  # 4 * 37.5 + 2 * 150
+
+
+def test_the_pages_of_files_are_part_of_the_request(scene: Stage) -> None:
+    scene.plays(json_answer(200, {"pages": [{"index": 0, "markdown": {"content": "x"}}], **meta(pages=1)}), answered())
+    content = [{"type": "text", "text": "Read."}, {"type": "file", "file": {"file_data": PDF}}]
+    seen = scene.gateway.chat(content)
+    assert cost_of(scene, seen) == 1_500_000 + CHAT_COST
+    assert seen.body["usage"]["cost"] == (1_500_000 + CHAT_COST) / 10**9
+
+
+# --- the cache ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_a_cached_answer_costs_nothing_and_saves(scene: Stage, streaming: bool) -> None:
+    scene.plays(streamed() if streaming else answered())
+    options = {"include_usage": True} if streaming else None
+    before = saved(scene)
+    costs = []
+    for _ in range(2):
+        seen = scene.gateway.chat("Once?", temperature=0, stream=streaming, stream_options=options)
+        costs.append((cost_of(scene, seen), (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"]))
+    assert costs == [(CHAT_COST, CHAT_COST / 10**9), (0, 0)]
+    assert seen.headers["x-gateway-cache"] == "hit"
+    assert seen.headers.get("x-gateway-cost-usd") == (None if streaming else "0")
+    assert saved(scene) - before == pytest.approx(CHAT_COST / 10**9)
+
+
+def saved(scene: Stage) -> float:
+    return scene.gateway.metrics().get(f'gateway_cost_saved_usd_total{{model="{A}"}}', 0)
+
+
+def test_cached_inputs_cost_nothing(scene: Stage) -> None:
+    body = {"model": "embed-v4.0", "input": ["cached one", "cached two"], "encoding_format": "float"}
+    scene.plays(embedded(2, input_tokens=4), embedded(1, input_tokens=7))
+    costs = [cost_of(scene, scene.gateway.ask("POST", "/v1/embeddings", body)) for _ in range(2)]
+    assert costs == [480, 0]
+    body["input"] = ["cached one", "a new one"]
+    assert cost_of(scene, scene.gateway.ask("POST", "/v1/embeddings", body)) == 840
+
+
+# --- callers who leave --------------------------------------------------------------------------------------
+
+
+def leave(scene: Stage, request_id: str, script: Script, stream: bool, until: bytes) -> dict[str, Any]:
+    scene.plays(script)
+    body = json.dumps({"model": A, "messages": HELLO, "stream": stream}).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {scene.gateway.key}\r\n"
+        f"x-request-id: {request_id}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(scene.gateway.address, 30) as connection:
+        connection.sendall(head.encode() + body)
+        seen = b""
+        while until and until not in seen:
+            seen += connection.recv(65_536)
+        if not until:
+            wait_for(lambda: bool(scene.upstream.requests))
+    return scene.gateway.log.line_of(request_id)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_a_stream_whose_caller_left_is_estimated(scene: Stage) -> None:
+    never = Signal()
+    pieces = transcript(start(), story()[1], *[piece("word ")] * 10, done=False)
+    script = (Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(pieces), Pause(never))
+    line = leave(scene, "left-a-stream", script, True, b"word")
+    never.set()
+    assert (line["outcome"], line["estimated"]) == ("client_closed", True)
+    assert line["completion_tokens"] == 10
+    assert line["prompt_tokens"] > 0
+    assert line["cost_nanodollars"] == line["prompt_tokens"] * 2_500 + 10 * 10_000
+
+
+def test_an_answer_whose_caller_left_costs_an_unknown_amount(scene: Stage) -> None:
+    never = Signal()
+    line = leave(scene, "left-an-answer", (Pause(never), *answered()), False, b"")
+    never.set()
+    assert line["outcome"] == "client_closed"
+    assert line["cost_nanodollars"] is None
+
+
+def test_a_stream_that_cohere_cut_is_estimated(scene: Stage) -> None:
+    pieces = transcript(start(), story()[1], *[piece("word ")] * 10, done=False)
+    scene.plays((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(pieces), Cut()))
+    line = line_of(scene, scene.gateway.chat(stream=True))
+    assert line["cost_nanodollars"] == line["prompt_tokens"] * 2_500 + 10 * 10_000
+
+
+# --- clients, metrics, settings -----------------------------------------------------------------------------
+
+
+def test_the_official_sdk_reads_it(scene: Stage) -> None:
+    scene.plays(answered(), streamed(), answered())
+    with scene.gateway.client() as client:
+        completion = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "SDK"}])
+        assert cost_in(completion.usage) == CHAT_COST / 10**9
+        *_, last = client.chat.completions.create(
+            model=A,
+            messages=[{"role": "user", "content": "SDK"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        assert cost_in(last.usage) == CHAT_COST / 10**9
+        response = client.responses.create(model=A, input="SDK", store=False)
+        assert cost_in(response.usage) == CHAT_COST / 10**9
+
+
+def cost_in(usage: openai.BaseModel | None) -> Any:
+    assert usage is not None
+    extra: Mapping[str, Any] = usage.model_extra or {}
+    return extra["cost"]
+
+
+def test_metrics_count_money_by_model(scene: Stage) -> None:
+    series = scene.gateway.metrics()
+    assert series[f'gateway_cost_usd_total{{key="",model="{A}"}}'] > 0
+    assert series[f'gateway_unpriced_requests_total{{model="{REASONER}"}}'] >= 1
+
+
+def test_the_cost_in_usage_can_be_switched_off() -> None:
+    with stage(usage_cost=False) as quiet:
+        quiet.plays(answered())
+        seen = quiet.gateway.chat()
+        assert "cost" not in seen.body["usage"]
+        assert seen.headers["x-gateway-cost-usd"] == dollars(CHAT_COST)
