@@ -415,6 +415,8 @@ def test_the_headers_that_the_caller_gets(own: Stage) -> None:
     seen = own.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer k", "x-request-id": "mine"})
     date = seen.headers.pop("date")
     assert not date.startswith("Thu, 01 Jan 1970")
+    assert seen.headers.pop("x-gateway-attempts") == "1"
+    assert seen.headers.pop("x-gateway-log-id") and float(seen.headers.pop("x-gateway-overhead-ms")) >= 0
     ours = {"content-type": "application/json", "content-length": "2", "x-request-id": "mine"}
     assert seen.headers == RETURNED | ours | {"x-cohere-trace-id": "0a25"}
 

@@ -15,6 +15,7 @@ from gateway.auth.credential_headers import remove_credentials
 from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
+from gateway.http.attribution import attribute_headers
 from gateway.http.middleware import address_of, mode_headers, request_id
 from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
@@ -97,6 +98,7 @@ class WebSocketHandshake:
         authentication = await self._authenticator.authenticate(scope["headers"], request.address)
         request.identify(authentication.principal)
         remove_credentials(scope["headers"], headers)
+        attribute_headers(request)
         self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:

@@ -20,6 +20,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.credential_headers import remove_credentials
 from gateway.errors import GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
+from gateway.http.attribution import attribute_headers
 from gateway.http.drain import BodyDrain
 from gateway.http.path_aliases import PathAliases
 from gateway.http.responses import add_note
@@ -164,6 +165,7 @@ class GatewayMiddleware:
             record.identify(authentication.principal)
             record.authentication_note = authentication.note
             remove_credentials(scope["headers"], headers)
+            attribute_headers(record)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
         """Renders any failure in the shape of the API that is served at this path.

@@ -99,7 +99,7 @@ class Limiter:
 
         Raises CallerError: 429 past a limit, BudgetSpent past a budget, 403 where a budget meets an unknown price.
         """
-        end_user = self._end_user(workload.end_user) if workload.end_user else None
+        end_user = self._end_user(record.end_user) if record.end_user else None
         plan = self._plans.plan(record.principal, end_user, workload.model)
         applied = plan.of(is_free(method), record.counted)
         if not applied.counters:

@@ -99,6 +99,7 @@ class Lifecycle:
         record.operation = operation
         record.identify(connection.principal)
         record.door, record.address = "websocket", connection.address
+        record.end_user, record.tags, record.metadata = connection.end_user, connection.tags, connection.metadata
         return record
 
     def begin_background(self, request: RequestRecord, operation: str) -> RequestRecord:
@@ -122,6 +123,9 @@ class Lifecycle:
             cohere_method=request.cohere_method,
             requested_model=request.requested_model,
             bytes_received=request.bytes_received,
+            end_user=request.end_user,
+            tags=request.tags,
+            metadata=request.metadata,
         )
         record.identify(request.principal)
         return record

@@ -72,6 +72,7 @@ class RequestRecord(Struct):
     rate_limit_headers  of the response: the tightest limits of its caller
     estimated      some of the tokens were counted here, since Cohere never reported them
     fault          whose fault it is that the request failed, None where it did not
+    end_user, tags, metadata  for whom and for what the request is made, as the caller says (`http/attribution.py`)
     """
 
     request_id: str
@@ -93,6 +94,9 @@ class RequestRecord(Struct):
     outcome: str = ""
     error: str = ""
     fault: Fault | None = None
+    end_user: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = {}
     first_byte: float = 0.0
     upstream_began: float = 0.0
     upstream_ended: float = 0.0
@@ -104,8 +108,6 @@ class RequestRecord(Struct):
     cost_nanodollars: int | None = 0
     saved_nanodollars: int | None = 0
     price_version: str = ""
-    end_user: str = ""
-    tags: tuple[str, ...] = ()
     estimated: bool = False
     billed: Mapping[str, int | float] = {}
     attempts: list[Attempt] = []

@@ -15,6 +15,7 @@ from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import CallerError, CallerLeft, failure
+from gateway.http.attribution import attribute_body
 from gateway.ledger.prices import BILLED_GROUPS, BYTES_PER_TOKEN, Prices
 from gateway.ledger.writer import Ledger
 from gateway.limits.limiter import LimitedRequest, Limiter
@@ -73,9 +74,10 @@ class AdmissionController:
         if self._ledger.refusing:
             raise CallerError(failure("no_ledger", "No call is served while the ledger cannot be written"))
         record.model, record.requested_model = workload.model, workload.requested_model or record.requested_model
+        attribute_body(record, workload)
         self.permit(record, method)
         self.permit_model(record, method, workload.model)
-        self._permit_end_user(record, workload.end_user)
+        self._permit_end_user(record, record.end_user)
         return await self._reserve(record, method, workload, notes)
 
     async def admit_lookup(self, record: RequestRecord, method: Method, notes: Notes) -> "Admission":

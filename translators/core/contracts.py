@@ -130,7 +130,7 @@ class Workload(Struct, frozen=True):
     max_tokens: the most that may be generated over all parallel calls, None where the caller set no bound.
     end_user: the caller's `user` or `safety_identifier`, empty without one. calls: to Cohere, all parts together.
     images: of all calls. searches: queries times hundreds of documents, begun ones included, as rerank is billed.
-    requested_model: as the caller wrote it.
+    requested_model: as the caller wrote it. metadata: the caller's field of this name as JSON, empty without one.
     """
 
     model: str
@@ -141,6 +141,7 @@ class Workload(Struct, frozen=True):
     images: int = 0
     searches: int = 1
     requested_model: str = ""
+    metadata: bytes = b""
 
 
 class UsageTotals(Struct, frozen=True):

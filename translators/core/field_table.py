@@ -93,13 +93,15 @@ class Reading(Struct):
     """A request body, decoded. upstream_fields: by Cohere's names, as they are sent. fields: by the caller's names, for
     the operation to read. extra: sent as they are.
 
-    end_user: whom the caller asks for, empty without a name.
+    end_user: whom the caller asks for, empty without a name. metadata: the field of this name as JSON, empty without
+    one or where it is larger than MAX_METADATA_BYTES.
     """
 
     upstream_fields: dict[str, Any]
     fields: dict[str, Any]
     extra: dict[str, Raw]
     end_user: str = ""
+    metadata: bytes = b""
 
 
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -110,6 +112,9 @@ _ABSENT = Raw(_NULL)
 
 END_USER_FIELDS = ("user", "safety_identifier")
 """Fields that Cohere has no use for, but limits and the ledger do."""
+
+METADATA_FIELD, MAX_METADATA_BYTES = "metadata", 16 * 1024
+"""What the ledger has of a request's purpose. OpenAI's bound is 16 keys with 512 characters each."""
 
 SYNONYM_OBJECT = "extra_params"
 """An object whose fields are read as if they stood at the top level
@@ -136,9 +141,9 @@ class FieldTable:
 
     def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
-        reading = Reading({}, {}, {})
-        first_names: dict[str, str] = {}  # Cohere's name -> the caller's
         fields, spellings = self._fields(body)
+        reading = Reading({}, {}, {}, metadata=_metadata(fields))
+        first_names: dict[str, str] = {}  # Cohere's name -> the caller's
         for name, raw in fields.items():
             entry = self._rows.get(name)
             if entry is None:
@@ -312,3 +317,8 @@ def _struct_for(value: dict[str, Any], kind: msgspec.inspect.Type) -> msgspec.in
         if struct.tag_field is None or value.get(struct.tag_field) == struct.tag:
             return struct
     return None
+
+
+def _metadata(fields: Mapping[str, Raw]) -> bytes:
+    raw = fields.get(METADATA_FIELD)
+    return bytes(raw) if raw is not None and len(raw) <= MAX_METADATA_BYTES else b""

@@ -188,7 +188,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         options.streamed,
         notes,
         view,
-        built.workload(reading.end_user),
+        built.workload(reading),
         built.repeatable,
         built.buffered,
         second,

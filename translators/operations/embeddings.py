@@ -154,7 +154,7 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     second = partial(request, body, context, True) if "base64" in view.upstream_types else None
     vectors_known: list[Vector | None] = [None] * len(inputs)
     bodies, names = tuple(map(body_of, calls)), frozenset(fields)
-    base = Workload(model, end_user=reading.end_user, requested_model=fields["model"])
+    base = Workload(model, end_user=reading.end_user, requested_model=fields["model"], metadata=reading.metadata)
     workload = _workload(base, calls, bodies)
     return EmbeddingsRequest(
         bodies, model, notes, inputs, vectors_known, calls, model_row, body_of, view, names, workload, second

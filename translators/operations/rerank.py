@@ -137,7 +137,13 @@ def request(body: bytes, context: Context) -> RerankTranslation:
     bodies = (with_extra(cohere.encode_request(rerank_request), reading.extra),)
     searches = -(-sum(1 + len(text) // CHUNK_CHARACTERS for text in texts) // DOCUMENTS_PER_SEARCH)
     workload = Workload(
-        model, len(bodies[0]), None, reading.end_user, searches=searches, requested_model=requested_model
+        model,
+        len(bodies[0]),
+        None,
+        reading.end_user,
+        searches=searches,
+        requested_model=requested_model,
+        metadata=reading.metadata,
     )
     return RerankTranslation(bodies, model, notes, requested_model, documents, returned, context, workload)
 

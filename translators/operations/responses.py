@@ -261,7 +261,7 @@ def request(
         summary=compacted.summary if compacted is not None else "",
         earlier=compacted.tokens if compacted is not None else Counts(),
     )
-    workload = built.workload(reading.end_user)
+    workload = built.workload(reading)
     preliminary = None
     if threshold and compacted is None and workload.prompt_bytes // BYTES_PER_TOKEN >= threshold:
         preliminary = _preliminary(body, reading, messages, context, halvings)
@@ -325,7 +325,7 @@ def _preliminary(
         built.bodies,
         built.model,
         notes,
-        built.workload(reading.end_user),
+        built.workload(reading),
         built.transforms,
         context.policy.usage_base,
         answer,
@@ -353,7 +353,7 @@ def _compaction(
         reading.fields.get("stream", False),
         notes,
         ResponsesView(initial_response(reading, context), context, transforms=built.transforms),
-        built.workload(reading.end_user),
+        built.workload(reading),
         built.repeatable,
         buffered=True,
         shorter=partial(request, body, context, 1, more) if more is not None else None,
@@ -371,7 +371,13 @@ def _prewarmed(reading: Reading, context: Context, notes: Notes) -> ResponsesTra
         reading.fields.get("stream", False),
         notes,
         ResponsesView(initial_response(reading, context), context),
-        Workload(model, end_user=reading.end_user, calls=0, requested_model=reading.fields["model"]),
+        Workload(
+            model,
+            end_user=reading.end_user,
+            calls=0,
+            requested_model=reading.fields["model"],
+            metadata=reading.metadata,
+        ),
         False,
         buffered=True,
         stream_type=PreparedStream,

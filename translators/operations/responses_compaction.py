@@ -150,7 +150,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         notes,
         ResponsesView(base, context, transforms=built.transforms),
         _retained(inputs, context, notes),
-        built.workload(reading.end_user),
+        built.workload(reading),
         partial(request, body, context, more) if more is not None else None,
         unparsed_files=built.unparsed_files,
     )

@@ -100,7 +100,9 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     form_fields = {"model": model, "language": language}
     form_fields |= {name: str(value) for name, value in reading.upstream_fields.items()}
     form_fields |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
-    workload = Workload(model, end_user=reading.end_user, requested_model=reading.fields["model"])
+    workload = Workload(
+        model, end_user=reading.end_user, requested_model=reading.fields["model"], metadata=reading.metadata
+    )
     return TranscriptionTranslation(model, tuple(form_fields.items()), notes, form, workload)
 
 

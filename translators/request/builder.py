@@ -25,7 +25,7 @@ from translators.answer.transforms import (
 )
 from translators.core.capabilities import Capabilities, model_capabilities
 from translators.core.contracts import Context, Workload
-from translators.core.field_table import with_extra
+from translators.core.field_table import Reading, with_extra
 from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 from translators.core.safety_modes import safety_rank
@@ -86,16 +86,17 @@ class UpstreamChat(Struct, frozen=True):
     requested_model: str
     unparsed_files: tuple[str, ...] = ()
 
-    def workload(self, end_user: str) -> Workload:
-        """Return what these requests ask of Cohere."""
+    def workload(self, reading: Reading) -> Workload:
+        """Return what these requests ask of Cohere, and for whom."""
         return Workload(
             self.model,
             self.prompt_bytes,
             self.max_tokens,
-            end_user,
+            reading.end_user,
             len(self.bodies),
             self.images,
             requested_model=self.requested_model,
+            metadata=reading.metadata,
         )
 
 
