@@ -51,7 +51,7 @@ class RestoreCallIds:
         return (event,)
 
     def _restored(self, source: dict[str, Any]) -> dict[str, Any]:
-        """The source's id is the call's, perhaps with the number of an output: `call_1:0`."""
+        """Returns the source with the caller's id. Cohere's may carry the number of an output: `call_1:0`."""
         name = source.get("id")
         if not isinstance(name, str):
             return source

@@ -102,14 +102,14 @@ RETIRED_EMBEDDERS = frozenset({"embed-english-v2.0", "embed-english-light-v2.0",
 
 
 def embedding_model(model: str) -> EmbeddingModel:
-    """The table's row for an embedding model; one that it lacks is taken to do everything."""
+    """Returns the table's row for an embedding model. One that the table lacks is taken to do everything."""
     return EMBEDDERS.get(model, _NEW_EMBEDDER)
 
 
 def model_capabilities(
     model: str, features: Mapping[str, frozenset[str]], corrections: Mapping[str, Mapping[str, bool]]
 ) -> Capabilities:
-    """The table's row for a model; for a model it lacks, what `/v1/models` reports; corrected by the lessons."""
+    """Returns what a model can do: the table's row, else what `/v1/models` reports, with what refusals revealed."""
     row = CAPABILITIES.get(model) or _reported(features.get(model))
     learned = corrections.get(model)
     return replace(row, **learned) if learned else row

@@ -38,7 +38,7 @@ class Failure(Struct, frozen=True):
     fault: Fault = Fault.GATEWAY_INTERNAL
 
     def at(self, param: str) -> "Failure":
-        """The same, with the field it is about."""
+        """Returns the same failure with the path of the field that it is about."""
         return replace(self, param=param)
 
 
@@ -47,7 +47,7 @@ CANCELLED = Failure(499, "The response was cancelled", "server_error", "cancelle
 
 
 class TranslationError(Exception):
-    """The base of this room's exceptions; never raised itself."""
+    """The base of all exceptions of translation. It is never raised itself."""
 
     failure: Failure
 

@@ -58,27 +58,27 @@ class Field(Struct, frozen=True):
 
 
 def send(name: str, type: Any, to: str = "", why: str = "", convert: Converter | None = None) -> Field:
-    """A field that goes to Cohere, under the name `to` if it has another one there."""
+    """Makes the row of a field that goes to Cohere, under the name `to` if it has another one there."""
     return Field(name, Verdict.SEND, type, why, to or name, convert)
 
 
 def read(name: str, type: Any, why: str = "") -> Field:
-    """A field that a rule reads."""
+    """Makes the row of a field that a rule reads."""
     return Field(name, Verdict.READ, type, why)
 
 
 def ignore(name: str, why: str, *neutral: bytes) -> Field:
-    """A field without effect: noted, unless it has one of the neutral values."""
+    """Makes the row of a field without effect, which is noted unless it has one of the neutral values."""
     return Field(name, Verdict.IGNORE, Any, why, neutral=neutral)
 
 
 def refuse(name: str, why: str, *neutral: bytes) -> Field:
-    """A field that is a 400, unless it has one of the neutral values."""
+    """Makes the row of a field that is a 400, unless it has one of the neutral values."""
     return Field(name, Verdict.REFUSE, Any, why, neutral=neutral)
 
 
 def clamped(low: float, high: float) -> Converter:
-    """A number brought into Cohere's range, noted when it was outside."""
+    """Makes a converter that brings a number into Cohere's range, `low` to `high`, and notes it when it was outside."""
 
     def convert(value: float, name: str, notes: Notes) -> float:
         inside = min(max(value, low), high)
@@ -204,7 +204,7 @@ class FieldTable:
 
 
 def required(reading: Reading, name: str) -> Any:
-    """A field that must be there. Raises InvalidField."""
+    """Returns the value of a field that must be there. Raises InvalidField (400) where it is missing or null."""
     value = reading.fields.get(name)
     if value is None:
         raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
@@ -212,7 +212,7 @@ def required(reading: Reading, name: str) -> Any:
 
 
 def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
-    """The operator's `extra_upstream_fields`, as the caller wrote them, at the end of the object."""
+    """Adds the operator's `extra_upstream_fields` to the end of a JSON object, as the caller wrote them."""
     if not extra:
         return body
     added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
@@ -231,7 +231,7 @@ def _split_nested(raw: Raw) -> dict[str, Raw]:
 
 
 def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, notes: Notes) -> Any:
-    """One field's value by its own decoder; keys that nobody knows are dropped and noted."""
+    """Decodes one field. Keys that its type lacks are dropped and noted. Raises InvalidField with the exact path."""
     try:
         return decoder.decode(raw)
     except ValidationError as error:
@@ -261,7 +261,7 @@ _MISSING = re.compile(r"Object missing required field `(.+?)`")
 
 
 def invalid(name: str, error: ValidationError) -> InvalidField:
-    """msgspec's sentence as OpenAI's error: its `$[2].content` is a path below the field."""
+    """Converts msgspec's error to OpenAI's: its `$[2].content` becomes a path below the field `name`."""
     located = _LOCATED.match(str(error))
     text, below = (located[1], located[2]) if located else (str(error), "")
     param = name + below.replace("[...]", "[]")
@@ -311,7 +311,7 @@ def _alternatives(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...
 
 
 def _struct_for(value: dict[str, Any], kind: msgspec.inspect.Type) -> msgspec.inspect.StructType | None:
-    """The Struct that this object is meant as: by its tag in a tagged union, else the only one there is."""
+    """Returns the Struct that an object is meant as: by its tag in a tagged union, else the only one there is."""
     structs = [part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.StructType)]
     for struct in structs:
         if struct.tag_field is None or value.get(struct.tag_field) == struct.tag:

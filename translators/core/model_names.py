@@ -70,7 +70,7 @@ def resolve_and_note(requested: str, policy: Policy, notes: Notes) -> str:
 
 
 def without_prefix(requested: str) -> str:
-    """The name without the prefix: what a caller may call the same model without being told so."""
+    """Returns the name without the prefix: both names mean the same model, so neither is noted."""
     return requested.removeprefix(PREFIX)
 
 
@@ -79,7 +79,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def with_deployment(body: bytes, deployment: str) -> tuple[bytes, str]:
-    """A request to this deployment, and the model that its body named instead, if it did.
+    """Returns the body with this deployment as its model, and the model that it named instead, empty if none.
 
     At Azure the URL says which model is asked, and the body's `model` counts for nothing.
     """

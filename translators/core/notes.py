@@ -42,19 +42,19 @@ class Notes(Struct):
     _notes: dict[str, Note] = {}
 
     def ignored(self, field: str, why: str = "", param: str | None = None) -> None:
-        """It had no effect. `param` is the exact path where `field` is a general one (`messages[].name`)."""
+        """Notes that a field had no effect. param: the path where `field` is a general one (`messages[].name`)."""
         self._add(Kind.IGNORED, param or field, f"{field} ignored" + (f" ({why})" if why else ""))
 
     def adjusted(self, field: str, was: object, now: object) -> None:
-        """Another value was used than the caller gave."""
+        """Notes that another value was used than the caller's."""
         self._add(Kind.ADJUSTED, field, f"{field} adjusted {_short(was)} -> {_short(now)}")
 
     def emulated(self, field: str, how: str) -> None:
-        """The gateway did what Cohere cannot; `how` says by what means."""
+        """Notes that the gateway did what Cohere cannot. how: by what means."""
         self._add(Kind.EMULATED, field, f"{field} emulated ({how})")
 
     def inform(self, field: str, text: str) -> None:
-        """Something the caller should know that changed nothing they asked for: never refused."""
+        """Notes something that changed nothing the caller asked for. Strict mode does not refuse it."""
         self._add(Kind.NOTED, field, text)
 
     def _add(self, kind: Kind, field: str, text: str) -> None:
@@ -73,7 +73,7 @@ class Notes(Struct):
         return len(self._notes)
 
     def header(self) -> str:
-        """All sentences in one ASCII line of at most HEADER_LIMIT bytes."""
+        """Joins all sentences to one ASCII line of at most HEADER_LIMIT bytes."""
         sentences = [_printable(text) for text in self._notes]
         line = "; ".join(sentences)
         if len(line) <= HEADER_LIMIT:
@@ -94,7 +94,7 @@ def _short(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """Foreign names may hold anything: escaped to printable ASCII, so that no header can be broken."""
+    """Escapes a text to printable ASCII. Callers' names may hold anything, and must not break a header."""
     if text.isascii() and text.isprintable():
         return text
     return text.encode("unicode_escape").decode("ascii")

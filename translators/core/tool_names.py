@@ -29,15 +29,15 @@ class ToolNames:
             self._upstream_names[name], self._caller_names[replacement] = replacement, name
 
     def upstream_name(self, name: str) -> str:
-        """What Cohere reads for the caller's name."""
+        """Returns the name that is sent to Cohere for the caller's."""
         return self._upstream_names.get(name, name)
 
     def caller_name(self, upstream_name: str) -> str:
-        """The caller's name for what Cohere answered; a name that was never sent passes unchanged."""
+        """Returns the caller's name for one of Cohere's answer. A name that was never sent passes unchanged."""
         return self._caller_names.get(upstream_name, upstream_name)
 
     def renamed(self) -> list[tuple[str, str]]:
-        """The names that had to be changed: (the caller's, the one sent)."""
+        """Returns the names that had to be changed, as pairs: the caller's, and the one that is sent."""
         return [(name, other) for name, other in self._upstream_names.items() if name != other]
 
     def _free(self, name: str) -> str:

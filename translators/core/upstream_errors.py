@@ -110,7 +110,7 @@ FIELD_NAMES: Mapping[str, str] = {
 
 
 def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
-    """What the caller is told of an answer of Cohere's that is not a success."""
+    """Converts an answer of Cohere's that is no success to the caller's failure. own_key: the key was the caller's."""
     stated = _read(body)
     message = stated.message or _plain(body) or f"Cohere answered with status {status} and no message"
     row = UPSTREAM_ERRORS.get(status) or UPSTREAM_ERRORS[400 if 400 <= status < 500 else 500]

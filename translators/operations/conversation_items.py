@@ -92,17 +92,17 @@ def encode_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
 
 
 def decode_item(body: bytes | Raw) -> dict[str, Any]:
-    """A stored item as it is returned to callers."""
+    """Returns a stored item as callers see it."""
     return _complete(_decode_item(body))
 
 
 def decode_items(array: bytes) -> list[dict[str, Any]]:
-    """A stored JSON array of items as they are returned to callers."""
+    """Returns the items of a stored JSON array as callers see them."""
     return [decode_item(item) for item in _decode_array(array)]
 
 
 def _complete(item: dict[str, Any]) -> dict[str, Any]:
-    """An item with all fields that OpenAI's responses have and requests may leave out."""
+    """Adds the fields that items of OpenAI's responses always have and those of requests may lack."""
     kind = item.get("type")
     if kind == "reasoning":
         return {**item, "summary": item.get("summary") or []}

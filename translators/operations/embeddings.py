@@ -162,7 +162,7 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
 
 
 def _workload(workload: Workload, calls: Sequence[Part], bodies: Sequence[bytes]) -> Workload:
-    """The workload of these calls. Inputs that are more than text count as an image each."""
+    """Returns the workload of these calls. An input that is more than text counts as one image."""
     prompt_bytes = sum(len(body) for part, body in zip(calls, bodies, strict=True) if part.field == "texts")
     images = sum(len(part.values) for part in calls if part.field != "texts")
     return replace(workload, prompt_bytes=prompt_bytes, calls=len(calls), images=images)
