@@ -10,7 +10,6 @@ from starlette.types import ASGIApp
 from gateway.auth.authenticator import Authenticator, server_keys
 from gateway.auth.directory import KeyDirectory
 from gateway.auth.modes import Mode, mode_of
-from gateway.descriptors import AcceptLimit
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
 from gateway.endpoints.health import Liveness, MetricsPage, Readiness, WorkerCount
@@ -73,6 +72,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
             log,
             settings.max_stored_bytes,
             settings.max_stored_bytes_per_caller,
+            metrics.stored_bytes.set,
         )
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
@@ -116,7 +116,6 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         nonlocal serving
-        AcceptLimit(asyncio.get_running_loop(), log.message).install()
         ledger_events.start()
         ledger.start()
         await upstream.start()

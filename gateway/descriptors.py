@@ -1,8 +1,9 @@
 """File descriptors: each connection takes one, and a process has a limited number of them.
 
-When few are left, new connections wait in the system's queue, so that those that are open can be served: a request may
-need one for its call to Cohere, one for a file. asyncio does not cope by itself: after a failed `accept` it tries again
-up to a hundred times, each with a line in the log (https://github.com/python/cpython/issues/151615).
+When few are left, connections on which nobody asks for anything are closed, and new ones wait in the system's queue, so
+that those that are served can go on: a request may need a descriptor for its call to Cohere, one for a file. asyncio
+does not cope by itself: after a failed `accept` it tries again up to a hundred times, each with a line in the log
+(https://github.com/python/cpython/issues/151615).
 """
 
 import asyncio
@@ -38,10 +39,19 @@ def exhausted(share: int = 0) -> bool:
 
 
 class AcceptLimit:
-    """Stands between an event loop and its listening sockets. report: gets a sentence for the operator."""
+    """Stands between an event loop and its listening sockets.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, report: Callable[[str], None]) -> None:
-        self._loop, self._report = loop, report
+    report: gets a sentence for the operator. close_idle: closes a few connections that serve no request, where there
+    are any.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        report: Callable[[str], None],
+        close_idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._loop, self._report, self._close_idle = loop, report, close_idle
         self._reported_at = -REPORT_SECONDS
         self._accept: Callable[..., None] | None = getattr(loop, "_accept_connection", None)
 
@@ -64,6 +74,7 @@ class AcceptLimit:
             assert self._accept is not None
             self._accept(protocol_factory, listener, sslcontext, server, 1, *timeouts)
             return
+        self._close_idle()
         self._loop.remove_reader(listener)
         arguments = (protocol_factory, listener, sslcontext, server, backlog, *timeouts)
         self._loop.call_later(PAUSE_SECONDS, self._resume, listener, arguments)

@@ -64,6 +64,10 @@ class RunningGateway:
         self._middleware, self._websockets = middleware, websockets
         self._services, self._log, self._draining = services, log, draining
 
+    def report(self, sentence: str) -> None:
+        """Tells the operator something."""
+        self._log.message(sentence)
+
     def drain(self, seconds: float) -> None:
         """Lets what is in flight end by itself for so long; then it is ended, with an error in its own form."""
         self._draining(seconds)

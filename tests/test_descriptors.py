@@ -85,6 +85,24 @@ def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_a
             assert b" 200 " in server.chat()
 
 
+def test_idle_connections_make_room_for_new_ones() -> None:
+    with process("--demo") as server:
+        (worker,) = server.workers
+        spoken = 40
+        with connections(server, spoken) as callers:
+            for caller in callers:
+                caller.sendall(ASKS)
+                assert b" 200 " in reads_until(caller, b"}")
+            limit(worker, open_files(worker) + 10)
+            with connections(server, 20) as others:
+                for other in others:
+                    other.sendall(ASKS)
+                    assert b" 200 " in reads_until(other, b"}")
+                callers[0].settimeout(20)
+                assert callers[0].recv(1) == b"", "the one that was idle longest is closed"
+            limit(worker, 1000)
+
+
 def test_a_call_without_a_descriptor_is_no_failure_of_coheres() -> None:
     settings = {"GATEWAY_BREAKER_FAILURES": "3", "GATEWAY_RETRIES_COUNT": "0"}
     with ScriptedUpstream(answered()).run_in_thread() as upstream:

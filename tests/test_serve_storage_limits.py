@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -152,6 +153,8 @@ def test_what_is_stored_is_bounded(limit: str) -> None:
             assert gateway.ask("POST", items, {"items": [large]}).status == 200
         stored = respond(gateway)
         assert stored.status == 200
+        metrics = gateway.ask("GET", "/metrics").data.decode()
+        assert re.search(r"^gateway_stored_bytes [1-9]", metrics, re.MULTILINE)
         requests = [
             (items, {"items": [large, large]}),
             (CONVERSATIONS, {"items": [large, large]}),

@@ -164,7 +164,47 @@ def test_one_worker_costs_little_more_than_itself() -> None:
     """The supervisor brings nothing of the application."""
     with process("--demo") as server:
         resident = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{server.id}/status").read_text())
-        assert resident is not None and int(resident[1]) < 45_000
+        assert resident is not None and int(resident[1]) < 30_000
         started = time.monotonic()
         server.signal(signal.SIGINT, group=True)
         assert server.ends(5) == 0 and time.monotonic() - started < 2
+
+
+def test_the_supervisor_imports_next_to_nothing() -> None:
+    program = (
+        "import sys, gateway.server.process, gateway.cli.serve; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    imported = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.split())
+    heavy = {"asyncio", "ssl", "email", "aiohttp", "starlette", "hypercorn", "sqlalchemy", "cryptography", "jsonschema"}
+    assert "msgspec" in imported and not imported & (heavy - {"starlette"})
+
+
+def test_an_interpreter_that_cannot_be_executed_is_a_sentence() -> None:
+    result = subprocess.run(
+        [sys.executable, str(SUPERVISED), "unexecutable"], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "worker 1 ended with exit status 255 while it started: /nowhere/python cannot be executed: "
+        "No such file or directory\n"
+    )
+
+
+def test_what_a_killed_supervisor_leaves_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    def directories() -> list[Path]:
+        return sorted(tmp_path.glob("cohere-gateway-metrics-*"))
+
+    with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as server:
+        (abandoned,) = directories()
+        server.signal(signal.SIGKILL)
+        server.ends(10)
+    with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as first:
+        (used,) = directories()
+        assert used != abandoned
+        with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as second:
+            assert len(directories()) == 2 and used in directories()
+            second.signal(signal.SIGTERM)
+            assert second.ends(20) == 0
+        first.signal(signal.SIGTERM)
+        assert first.ends(20) == 0
+    assert not directories()

@@ -1,18 +1,17 @@
-"""One structured line a request, and the operator's few sentences, on standard error.
+"""One structured line a request on standard error, among the operator's few sentences (`operator_log.py`).
 
 The line is an allow-list: a field that is not in `Line` cannot be logged. No body, no key, no prompt.
 """
 
 import asyncio
-import sys
 import traceback
 from typing import BinaryIO
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.errors import INTERNAL
 from gateway.observability import clock
+from gateway.observability.operator_log import OperatorLog, printable
 from gateway.observability.record import RequestRecord
 from translators.core.errors import Failure
 
@@ -52,14 +51,12 @@ FLUSH_SECONDS = 0.05
 """Lines are written together this often: a write for each would cost as much as making the line."""
 
 
-class Log:
-    """Lines of JSON on standard error, or `out`. requests: also one for each request, not the operator's alone."""
+class Log(OperatorLog):
+    """Adds the lines of requests, unless `requests` is False."""
 
     def __init__(self, requests: bool = True, out: BinaryIO | None = None) -> None:
+        super().__init__(out)
         self._requests = requests
-        self._out = out or sys.stderr.buffer
-        self._encode = msgspec.json.Encoder().encode
-        self._lines: list[bytes] = []
 
     def request(self, record: RequestRecord, now: float) -> None:
         """Logs a finished request. Its line is written a moment later, with those that come meanwhile."""
@@ -104,33 +101,6 @@ class Log:
             self.message(f"request {request_id} failed: {type(error).__name__}\n{where}")
         elif reported.alert_operator:
             self.message(f"request {request_id}: Cohere refused the gateway's own key ({reported.code})")
-
-    def message(self, text: str) -> None:
-        """Logs a sentence for the operator at once, whatever the log setting says."""
-        self._lines.append(self._encode({"time": clock.timestamp(), "message": printable(text)}))
-        self.flush()
-
-    def flush(self) -> None:
-        """Writes the lines that wait. Called at the end, too."""
-        lines, self._lines = self._lines, []
-        if not lines:
-            return
-        try:
-            self._out.write(b"\n".join(lines) + b"\n")
-            self._out.flush()
-        except (OSError, ValueError):
-            # A closed pipe at the log's other end must not fail a request.
-            return
-
-
-def printable(text: str) -> str:
-    """Returns a text in which control characters, and those that turn the direction of a line, are escaped.
-
-    JSON escapes some of them, but a terminal that shows the log obeys the others. Line ends stay.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one == "\n" else f"\\u{ord(one):04x}" for one in text)
 
 
 def _milliseconds(seconds: float) -> float:

@@ -1,7 +1,6 @@
 """The time of day in the two forms that every request needs, each written out once a second."""
 
 import time
-from email.utils import formatdate
 
 _second = 0
 _http_date = b""
@@ -26,6 +25,8 @@ def timestamp() -> str:
 
 
 def _write_out(second: int) -> None:
+    from email.utils import formatdate  # the supervisor, which writes sentences alone, need not have it before
+
     global _second, _http_date, _timestamp
     _http_date = formatdate(second, usegmt=True).encode()
     _timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

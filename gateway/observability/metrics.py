@@ -62,7 +62,9 @@ class Metrics:
         def histogram(name: str, text: str, *labels: str) -> Histogram:
             return Histogram(name, text, labels, buckets=_SECONDS, registry=registry)
 
-        def gauge(workers: Literal["livesum", "livemax"], name: str, text: str, *labels: str) -> Gauge:
+        def gauge(
+            workers: Literal["livesum", "livemax", "livemostrecent"], name: str, text: str, *labels: str
+        ) -> Gauge:
             """workers: how the values of several are put together."""
             return Gauge(name, text, labels, registry=registry, multiprocess_mode=workers if several else "all")
 
@@ -155,6 +157,9 @@ class Metrics:
             "gateway_ledger_rows_total",
             "Rows of the ledger: written, put aside on the disk (spooled), lost, not made (a flood of strangers)",
             "result",
+        )
+        self.stored_bytes = gauge(
+            "livemostrecent", "gateway_stored_bytes", "Bytes of stored responses and conversations, as of a minute ago"
         )
         self.workers = gauge("livesum", "gateway_workers", "Worker processes that run")
         self.worker_restarts = counter(

@@ -50,6 +50,12 @@ WRITE_BUFFER = 16 * 1024
 WRITE_TIMEOUT = "gateway_write_timeout"
 """The attribute of Hypercorn's configuration with the seconds that a write may take; without it there is no limit."""
 
+SILENT_SECONDS = 5.0
+"""A caller who has said nothing for so long is closed first when descriptors are scarce."""
+
+MAX_CLOSED = 32
+"""Connections that are closed at once then."""
+
 VERSIONS = (b"1.1", b"1.0")
 
 _EMPTY_LINE = "no request line received"
@@ -71,12 +77,17 @@ class ResponseStream(HTTPStream):
 
 
 class IdleConnections:
-    """The connections of one worker that serve no request at the moment. They are closed when the worker stops."""
+    """The connections of one worker that serve no request at the moment. They are closed when the worker stops.
+
+    connections: those between two requests, the longest idle first. silent: those on which no request has come yet, and
+    when they began, the oldest first.
+    """
 
     _by_context: WeakKeyDictionary[WorkerContext, "IdleConnections"] = WeakKeyDictionary()
 
     def __init__(self, context: WorkerContext) -> None:
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}
+        self.silent: dict[Connection, float] = {}
         self._task = asyncio.get_running_loop().create_task(self._close_with(context))
 
     @classmethod
@@ -91,6 +102,20 @@ class IdleConnections:
         await context.terminated.wait()
         for connection in [*self.connections]:
             connection.close()
+
+    @classmethod
+    def close_some(cls) -> None:
+        """Closes at most MAX_CLOSED of all: first who has said nothing for SILENT_SECONDS, then the longest idle."""
+        latest = asyncio.get_running_loop().time() - SILENT_SECONDS
+        of_all = [*cls._by_context.values()]
+        silent = [one for idle in of_all for one, began in idle.silent.items() if began < latest]
+        between = [one for idle in of_all for one in idle.connections]
+        for connection in (*silent, *between)[:MAX_CLOSED]:
+            connection.close()
+
+
+close_idle = IdleConnections.close_some
+"""For a process that has few descriptors left."""
 
 
 class Connection(H11Protocol):
@@ -110,6 +135,7 @@ class Connection(H11Protocol):
         self._write_timeout: float = vars(self.config).get(WRITE_TIMEOUT, math.inf)
         self._idle = IdleConnections.of(self.context)
         self._new = True  # no request came yet: Hypercorn's own timer watches
+        self._idle.silent[self] = asyncio.get_running_loop().time()
         self._idle_since = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._skipped_line = False
@@ -124,7 +150,8 @@ class Connection(H11Protocol):
                 return
         elif isinstance(event, Closed) and not self._closed:
             self._closed = True
-            self._idle.connections.discard(self)
+            self._idle.connections.pop(self, None)
+            self._idle.silent.pop(self, None)
             for timer in (self._idle_timer, self._write_timer):
                 if timer is not None:
                     timer.cancel()
@@ -333,13 +360,14 @@ class Connection(H11Protocol):
 
     async def _request_started(self) -> None:
         self._skipped_line = False
-        self._idle.connections.discard(self)
+        self._idle.connections.pop(self, None)
         if self._new:
             self._new = False
+            self._idle.silent.pop(self, None)
             await self.send(Updated(idle=False))
 
     def _start_idling(self) -> None:
-        self._idle.connections.add(self)
+        self._idle.connections[self] = None
         loop = asyncio.get_running_loop()
         self._idle_since = loop.time()
         if self._idle_timer is None:
@@ -362,7 +390,8 @@ class Connection(H11Protocol):
 
         In a task of its own, because it may be the timer that calls, and who ends the timer waits for it.
         """
-        self._idle.connections.discard(self)
+        self._idle.connections.pop(self, None)
+        self._idle.silent.pop(self, None)
         self.task_group.spawn(self.send, Closed())
 
 

@@ -3,8 +3,9 @@
 With `supervisor.py` it is all that the first process runs; the application is imported by the workers alone.
 """
 
-import asyncio
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.auth.modes import mode_of
-from gateway.observability.access_log import Log
+from gateway.observability.operator_log import OperatorLog
 from gateway.server.sockets import listen, raise_file_limit
 from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole
 from gateway.server.worker_entry import run_emulator, run_gateway
@@ -27,6 +28,9 @@ from gateway.settings.schema import SettingError, Settings
 MAX_PORT = 65_535
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_PREFIX = "cohere-gateway-metrics-"
+LOCK_FILE = "supervisor.lock"
+"""In the directory of metrics: locked as long as its supervisor lives, which the system ends whatever kills it."""
 
 
 def serve(settings: Settings, announce: Callable[[Settings], None], read: Callable[[], Settings]) -> None:
@@ -60,7 +64,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
             return WorkerStart(settings, source, reloaded, restarts), listener, emulator
 
         roles += [WorkerRole("worker", run_gateway, arguments)] * settings.workers
-        timeouts, log = settings.timeouts, Log(requests=False)
+        timeouts, log = settings.timeouts, OperatorLog()
         supervisor = Supervisor(
             roles, log, lambda: announce(settings), timeouts.hung_worker, timeouts.shutdown, sockets
         )
@@ -78,6 +82,8 @@ def _emulator_arguments(emulator: Any, *_: object) -> tuple[Any, ...]:
 
 def serve_emulator(host: str, port: int, models: str | None, announce: Callable[[str], None]) -> None:
     """Serves the emulator alone. models: a file to replace its list of models. Raises SettingError, ListenError."""
+    import asyncio
+
     from gateway.server import worker
 
     if not 0 <= port <= MAX_PORT:
@@ -94,10 +100,30 @@ def _shared_metrics() -> Iterator[None]:
     if os.environ.get(METRICS_DIRECTORY):
         yield
         return
-    directory = tempfile.mkdtemp(prefix="cohere-gateway-metrics-")
+    _remove_abandoned(tempfile.gettempdir())
+    directory = tempfile.mkdtemp(prefix=METRICS_PREFIX)
+    lock = os.open(os.path.join(directory, LOCK_FILE), os.O_CREAT | os.O_WRONLY, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     os.environ[METRICS_DIRECTORY] = directory
     try:
         yield
     finally:
         del os.environ[METRICS_DIRECTORY]
         shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_abandoned(parent: str) -> None:
+    """Removes what supervisors left that were killed: nobody holds the lock in their directories any more."""
+    for directory in glob.glob(os.path.join(glob.escape(parent), f"{METRICS_PREFIX}*")):
+        try:
+            lock = os.open(os.path.join(directory, LOCK_FILE), os.O_WRONLY)
+        except OSError:  # another user's, or one that is being made
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+        except OSError:
+            pass  # it is in use
+        finally:
+            os.close(lock)

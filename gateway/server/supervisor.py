@@ -19,14 +19,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from msgspec import Struct
 
-from gateway.observability.access_log import Log
+from gateway.observability.operator_log import OperatorLog
 from gateway.server.worker_link import SIGNALS, WorkerLink, has_terminal
 
 START_SECONDS = 60.0
@@ -49,6 +49,9 @@ EXIT_SECONDS = 10.0
 
 SUSPENDED_SECONDS = 5.0
 """When the supervisor itself did not run for so long, say because the machine slept, silence proves nothing."""
+
+EXEC_FAILED = 255
+"""The exit status of a process whose program could not be executed."""
 
 DIED, UNRESPONSIVE = "died", "unresponsive"
 
@@ -112,7 +115,7 @@ class Supervisor:
     def __init__(
         self,
         roles: list[WorkerRole],
-        log: Log,
+        log: OperatorLog,
         announce: Callable[[], None],
         hang_timeout: float,
         stop_timeout: float,
@@ -131,7 +134,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Returns when all workers have stopped. Raises SettingsRefused, WorkersFailed."""
-        resource_tracker.ensure_running()  # started later, it would unblock the signals of its parent
+        _start_without_tracker()
         waking, wake = os.pipe()
         for descriptor in (waking, wake):
             os.set_blocking(descriptor, False)
@@ -286,7 +289,7 @@ class Supervisor:
             # It has never served, and would not the next time.
             if self._refused:
                 raise SettingsRefused(self._refused)
-            raise WorkersFailed(f"{worker.name} {_cause(exit_code)} while it started{where}")
+            raise WorkersFailed(f"{worker.name} {_cause(exit_code)} while it started{where}{_exec_failure(exit_code)}")
         reason = UNRESPONSIVE if aborted else DIED
         self._restarts[reason] += 1
         worker.reason = reason
@@ -342,6 +345,34 @@ class Supervisor:
         for worker in self._running:
             # A worker that does not serve yet has nothing to finish.
             worker.kill(number if worker.ready else signal.SIGKILL)
+
+
+def _exec_failure(exit_code: int) -> str:
+    """Returns why the interpreter of a worker could not be executed, as the end of a sentence; else an empty text.
+
+    The process that should become the worker can only say 255.
+    """
+    if exit_code != EXEC_FAILED:
+        return ""
+    import subprocess  # not before it is needed: this process stays small
+
+    executable = os.fsdecode(spawn.get_executable())
+    try:
+        subprocess.run([executable, "-c", ""], stdin=subprocess.DEVNULL, timeout=START_SECONDS, check=False)
+    except OSError as error:
+        return f": {executable} cannot be executed: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        pass
+    return ""
+
+
+def _start_without_tracker() -> None:
+    """Starts processes without multiprocessing's tracker beside them.
+
+    It is a process of twelve megabytes that cleans up named semaphores and shared memory. Nothing here has any.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    vars(resource_tracker)["getfd"] = lambda: nowhere
 
 
 def _cause(exit_code: int) -> str:

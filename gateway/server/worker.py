@@ -21,9 +21,10 @@ import hypercorn.config
 import msgspec
 
 from gateway.app import controlled_app
+from gateway.descriptors import AcceptLimit
 from gateway.reload import RunningGateway
 from gateway.server import hypercorn_patches
-from gateway.server.connection import WRITE_TIMEOUT
+from gateway.server.connection import WRITE_TIMEOUT, close_idle
 from gateway.server.sockets import BACKLOG
 from gateway.server.worker_link import SIGNALS, WorkerLink, WorkerStart, has_terminal
 from gateway.settings.schema import SettingError, Settings
@@ -111,6 +112,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_handle_exception)
     stopping = asyncio.Event()
+    if gateway is not None:
+        AcceptLimit(loop, gateway.report, close_idle).install()
     configs = [_config(listener, grace, settings) for _, listener, settings in applications]
     had_terminal = has_terminal()
 

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -91,13 +91,21 @@ class LoadedState(Struct, frozen=True):
 class ConversationState:
     """The store, opened once. A store that cannot be opened is usable all the same: each call tries again."""
 
-    def __init__(self, url: str, days: float, log: Log, max_bytes: int = 0, max_bytes_per_owner: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        days: float,
+        log: Log,
+        max_bytes: int = 0,
+        max_bytes_per_owner: int = 0,
+        observe: Callable[[int], None] = lambda total: None,
+    ) -> None:
         """url: of the database. days: until what is stored expires; 0 is never. max_bytes: that may be stored, in all
-        and for one owner; 0 sets no limit. Raises ValueError for a bad URL.
+        and for one owner; 0 sets no limit. observe: gets the bytes that are stored. Raises ValueError for a bad URL.
         """
         self.store = Store(url, end_interrupted)
         self._days, self._log = days, log
-        self._max_bytes, self._max_bytes_per_owner = max_bytes, max_bytes_per_owner
+        self._max_bytes, self._max_bytes_per_owner, self._observe = max_bytes, max_bytes_per_owner, observe
         self._opening: asyncio.Task[None] | None = None
         self._deferred: dict[asyncio.Task[None], int] = {}  # responses that wait for the storage, and their bytes
         self._stopping = False
@@ -145,6 +153,7 @@ class ConversationState:
         except StoreUnavailable as error:
             self.log_failure(error)
             raise CallerError(UNAVAILABLE) from error
+        self._observe(usage.total)
         if self._deferred:
             self._retry_now.set()
             await asyncio.wait(set(self._deferred), timeout=RECOVERY_SECONDS)
@@ -154,6 +163,10 @@ class ConversationState:
             raise CallerError(CALLER_FULL)
         if self._max_bytes and usage.total + size > self._max_bytes:
             raise CallerError(STORAGE_FULL)
+
+    async def measure(self) -> None:
+        """Finds out how many bytes are stored. Raises StoreError."""
+        self._observe(await self.store.total_bytes())
 
     # --- before the call ------------------------------------------------------------------------------------
 

@@ -12,15 +12,18 @@ import hmac
 import os
 import zlib
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from gateway.auth.credentials import Credential, cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.memory_budget import Gathering
+
+if TYPE_CHECKING:
+    # Imported where the first text is sealed: seven megabytes that few deployments need.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 
 class Kind(Struct, frozen=True):
@@ -97,7 +100,9 @@ class Seal:
                 return text
         return None
 
-    def _decrypt(self, cipher: AESGCM, token: str, budget: TextBudget) -> str | None:
+    def _decrypt(self, cipher: "AESGCM", token: str, budget: TextBudget) -> str | None:
+        from cryptography.exceptions import InvalidTag
+
         try:
             data = base64.b64decode(token[len(self._kind.prefix) :], b"-_", validate=True)
             compressed = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
@@ -123,7 +128,9 @@ def authentication_key(principal: Principal, label: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _ciphers(credential: Credential, label: bytes) -> tuple[AESGCM, ...]:
+def _ciphers(credential: Credential, label: bytes) -> tuple["AESGCM", ...]:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     return tuple(AESGCM(key) for key in _derived_keys(credential, label))
 
 

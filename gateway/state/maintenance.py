@@ -1,7 +1,7 @@
-"""The storage's timers: interrupted responses are ended, and expired rows deleted.
+"""The storage's timers: interrupted responses are ended, expired rows deleted, and the bytes counted.
 
 The storage is opened beside whatever else is done at start, so that nobody waits for a database that does not answer.
-Every process runs both timers at random moments of its own, so that replicas do not all come at once; what one of them
+Every process runs the timers at random moments of its own, so that replicas do not all come at once; what one of them
 has done the next one does not find any more.
 """
 
@@ -17,8 +17,12 @@ PURGE_SECONDS = 3600.0
 """Between two purges, give or take a half. Nobody sees an expired row, so there is no hurry."""
 
 
+MEASURE_SECONDS = 60.0
+"""Between two looks at how much is stored, which each stored response is, too."""
+
+
 class Maintenance:
-    """Two timers, from `start` to `stop`."""
+    """Three timers, from `start` to `stop`."""
 
     def __init__(self, state: ConversationState, log: Log) -> None:
         self._state, self._log = state, log
@@ -28,11 +32,16 @@ class Maintenance:
     def start(self) -> None:
         """Needs the running loop."""
         store = self._state.store
-        for seconds, work in ((store.lease, store.fail_interrupted), (PURGE_SECONDS, store.purge)):
+        timers = (
+            (store.lease, store.fail_interrupted),
+            (PURGE_SECONDS, store.purge),
+            (MEASURE_SECONDS, self._state.measure),
+        )
+        for seconds, work in timers:
             self._tasks.append(asyncio.get_running_loop().create_task(self._repeat(seconds, work)))
 
     async def stop(self) -> None:
-        """Ends both timers; what they are doing is broken off, and found again by the next process."""
+        """Ends the timers; what they are doing is broken off, and found again by the next process."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -98,6 +98,10 @@ class Store:
         owner_bytes = await self._read(lambda c: usage.owner_bytes(c, owner))
         return Usage(owner_bytes, max(owner_bytes, self._total_bytes))
 
+    async def total_bytes(self) -> int:
+        """Returns the bytes that all owners store. Raises StoreUnavailable."""
+        return await self._read(usage.total_bytes)
+
     async def _probe(self) -> None:
         id = f"{self._probe_prefix}{next(self._probe_numbers)}"
         began = time.monotonic()

@@ -1,12 +1,14 @@
 """Processes for the tests of the supervisor. Each is started as a script, and imported again by its workers.
 
 supervised.py serve ARGUMENTS...    the command `serve`, in which GET /health/live never comes to an end
+supervised.py unexecutable          a worker whose interpreter is not there
 supervised.py deaths                two workers that die as soon as they are ready, under a supervisor without pauses
 """
 
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -56,6 +58,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         sys.exit(main(sys.argv[1:]))
     supervisor.RESTART_DELAYS = (0.0,)
+    if sys.argv[1] == "unexecutable":
+        multiprocessing.set_executable("/nowhere/python")
     roles = [WorkerRole("worker", die, no_arguments)] * 2
     try:
         Short(roles, Log(requests=False), lambda: print("announced", flush=True), 5.0, 1.0, []).run()
