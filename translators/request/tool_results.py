@@ -92,10 +92,12 @@ class _Pairing:
             path = f"messages[{index}].tool_calls[{number}]"
             if tool_call.function is None or tool_call.type not in (None, "function"):
                 raise InvalidField(path, "Only calls of type 'function' can be sent to Cohere", "unsupported_value")
-            call = _call(index, tool_call.id or f"call_{index}_{number}", tool_call.function, f"{path}.function")
-            if self._is_repeated(call):
+            call = _call(index, tool_call.id or "", tool_call.function, f"{path}.function")
+            if not call.caller_id:
+                call.upstream_id = f"call_{index}_{number}"  # calls without ids are answered in order
+            elif self._is_repeated(call):
                 continue
-            if call.caller_id in ids:
+            elif call.caller_id in ids:
                 raise InvalidField(f"{path}.id", f"Duplicate tool call id '{call.caller_id}'", "duplicate_id")
             ids.add(call.caller_id)
             self._add(call)
