@@ -17,6 +17,7 @@ from gateway.endpoints.management import ManagementEndpoint
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
 from gateway.endpoints.passthrough import PassthroughEndpoint
+from gateway.endpoints.reports import REPORTS, ReportEndpoint
 from gateway.endpoints.split import SplitEndpoint
 from gateway.endpoints.stored import STORED, StoredEndpoint
 from gateway.endpoints.token_count import TokenCountEndpoint
@@ -140,7 +141,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded, ledger.condition]
     router = Router(
         routes=[
-            *_routes(services, background),
+            *_routes(services, background, ledger),
             Route("/health/live", Liveness(), methods=["GET"]),
             Route("/health/ready", Readiness(lambda: serving, workers, reasons), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
@@ -168,7 +169,7 @@ def _announcements(settings: Settings) -> list[Announcements]:
         raise SettingError(f"redis_url: {error}") from error
 
 
-def _routes(services: Services, background: Background) -> list[Route]:
+def _routes(services: Services, background: Background, ledger: Ledger) -> list[Route]:
     """The rows of all tables, each with the endpoint of its kind."""
     native = PassthroughEndpoint(services)
     return [
@@ -179,6 +180,7 @@ def _routes(services: Services, background: Background) -> list[Route]:
         *(Route(row.path, SplitEndpoint(row, services), methods=["POST"]) for row in BATCHES),
         *(Route(row.path, TokenCountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
         *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
+        *(Route(row.path, ReportEndpoint(row, services, ledger), methods=["GET"]) for row in REPORTS),
         *(
             Route(path, ManagementEndpoint(row, services), methods=[row.verb])
             for row in OPERATIONS

@@ -34,7 +34,10 @@ from gateway.settings.schema import Settings
 OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json")
 """Paths that decide by themselves who may read them."""
 
-MANAGEMENT_PREFIXES = ("/key/", "/v2/key/", "/team/", "/customer/", "/end_user/")
+MANAGEMENT_PREFIXES = (
+    *("/key/", "/v2/key/", "/team/", "/customer/", "/end_user/"),
+    *("/audit", "/usage", "/spend/", "/global/", "/user/"),
+)
 """Where keys, teams and end users are managed."""
 
 OUR_HEADERS = (

@@ -27,6 +27,7 @@ PAST: Mapping[str, str] = {
     "embed": "embedded",
     "generate": "generated",
     "list": "listed",
+    "make": "made",
     "open": "opened",
     "parse": "parsed",
     "read": "read",
@@ -113,7 +114,7 @@ def _who(entry: LedgerEntry, team: str) -> str:
 def _what(entry: LedgerEntry) -> str:
     phrase = OPERATIONS.get(entry.operation) or METHODS.get(entry.method or "", cohere_methods.OTHER).phrase
     if not entry.method and entry.operation not in OPERATIONS:
-        phrase = ELSE
+        phrase = ELSE if entry.status in (404, 405) else "make a call"
     phrase = phrase.replace(" {}", f" {entry.object}" if entry.object else "")
     model = entry.model or entry.model_asked
     return f"{phrase} with {model}" if model and not phrase.endswith(model) else phrase

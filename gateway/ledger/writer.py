@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -32,9 +32,11 @@ from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
-from gateway.store.database import Address, Database
+from gateway.store.database import Address, Database, Work
 from gateway.store.errors import StoreError
 from gateway.store.ledger import StoredRow
+
+Result = TypeVar("Result")
 
 GROUP = 1000
 """Rows of one transaction, and of one read of a spool file."""
@@ -47,6 +49,9 @@ MAX_QUEUE = 20_000
 
 TIMEOUT = 10.0
 """Seconds that a transaction may take."""
+
+READERS = 2
+"""Reports that are read at one time; further ones wait."""
 
 RETRY_SECONDS = 1.0
 """Between two attempts while the database is away."""
@@ -103,6 +108,7 @@ class Ledger:
         self._queue: deque[Finished] = deque()
         self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, team_name)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading = Database(url, TIMEOUT, READERS)
         self._flood = Flood()
         self._waking = False
 
@@ -133,6 +139,11 @@ class Ledger:
     async def stop(self) -> None:
         """Returns when all rows are in the database or in the spool file."""
         await asyncio.to_thread(self._writer.stop, STOP_SECONDS)
+        await self._reading.close()
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Returns what is read of the ledger, for reports. Raises StoreUnavailable."""
+        return await self._reading.read(work)
 
     def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
         """Takes a finished record. Returns what is to be awaited before the answer's last byte, in sync mode."""

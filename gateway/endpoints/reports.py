@@ -1,0 +1,135 @@
+"""The endpoints of reports: a row of REPORTS as an ASGI application.
+
+The master key and keys with a role see everything; any other key sees itself. Who has no key of the gateway's sees
+everything where there is but one caller: in demo mode, and in open mode on this machine.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Receive, Scope, Send
+
+from gateway.auth.modes import Mode, mode_of
+from gateway.errors import CallerError, failure
+from gateway.http.disconnect import DisconnectWatcher
+from gateway.http.responses import send_json
+from gateway.ledger import litellm_reports, reports
+from gateway.ledger.report_query import Names
+from gateway.ledger.reports import LedgerReader, Report
+from gateway.observability.record import RequestRecord, record_of
+from gateway.pipeline.services import Services
+from gateway.store.errors import StoreUnavailable
+from gateway.store.keys import Change
+from gateway.store.ledger import Filter, Position
+from gateway.store.reports import changes
+from translators.core.errors import InvalidField
+from translators.core.notes import Notes
+
+UNAVAILABLE = failure("no_storage", "The database does not answer")
+NOT_REPORTED = failure(
+    "role_missing", "Reports need the master key, a key with the role 'admin' or 'viewer', or a virtual key of your own"
+)
+ALL_ONLY = failure("role_missing", "This report is about all keys: it needs the master key, or a key with a role")
+
+CSV_TYPE = (b"content-type", b"text/csv; charset=utf-8")
+
+
+class ReportOperation(Struct, frozen=True):
+    """A row. about_all: it has nothing for a caller who sees one key alone. tabular: `data` may be asked for as CSV."""
+
+    name: str
+    path: str
+    respond: Callable[[Report], Awaitable[Any]]
+    about_all: bool = False
+    tabular: bool = False
+
+
+REPORTS: tuple[ReportOperation, ...] = (
+    ReportOperation("audit", "/audit", reports.audit, tabular=True),
+    ReportOperation("usage", "/usage", reports.usage, tabular=True),
+    ReportOperation("spend_logs", "/spend/logs", litellm_reports.spend_logs),
+    ReportOperation("spend_logs_page", "/spend/logs/v2", litellm_reports.spend_logs_page),
+    ReportOperation("spend_logs_ui", "/spend/logs/ui", litellm_reports.spend_logs_page),
+    ReportOperation("global_spend", "/global/spend", litellm_reports.global_spend, True),
+    ReportOperation("global_spend_logs", "/global/spend/logs", litellm_reports.global_spend_logs, True),
+    ReportOperation("global_spend_keys", "/global/spend/keys", litellm_reports.global_spend_keys, True),
+    ReportOperation("global_spend_models", "/global/spend/models", litellm_reports.global_spend_models, True),
+    ReportOperation("global_spend_teams", "/global/spend/teams", litellm_reports.global_spend_teams, True),
+    ReportOperation("global_spend_report", "/global/spend/report", litellm_reports.global_spend_report, True),
+    ReportOperation("daily_activity", "/user/daily/activity", litellm_reports.daily_activity),
+)
+
+
+class ReportEndpoint:
+    """A row of REPORTS. reader: of the ledger's database."""
+
+    def __init__(self, operation: ReportOperation, services: Services, reader: LedgerReader) -> None:
+        self._operation, self._services, self._reader = operation, services, reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, record, operation = self._services, record_of(scope), self._operation
+        record.operation, record.door, record.has_row = operation.name, "management", False
+        own_key_id = self._own_key_id(record)
+        if operation.about_all and own_key_id is not None:
+            raise CallerError(ALL_ONLY)
+        query = _query(scope["query_string"])
+        directory = services.directory
+        names = Names(directory.keys, directory.teams)
+        report = Report(self._reader, self._changes, names, query, time.time(), own_key_id)
+        try:
+            answer = await operation.respond(report)
+        except StoreUnavailable as error:
+            services.state.log_failure(error)
+            raise CallerError(UNAVAILABLE) from error
+        wanted = query.get("format", "")
+        if wanted not in ("", "json", "csv"):
+            raise InvalidField("format", "'format' must be 'json' or 'csv'")
+        accepts_csv = b"text/csv" in record.headers.get(b"accept", b"")
+        if operation.tabular and (wanted == "csv" or (accepts_csv and wanted != "json")):
+            await _send_csv(send, answer)
+            return
+        async with DisconnectWatcher(receive) as watcher:
+            await send_json(send, msgspec.json.encode(answer), Notes(), watcher)
+
+    async def _changes(self, wanted: Filter, before: Position | None, limit: int) -> Sequence[Change]:
+        store = await self._services.state.open()
+        return await store.read(lambda connection: changes(connection, wanted, before, limit))
+
+    def _own_key_id(self, record: RequestRecord) -> str | None:
+        """Returns the id of the one key that the caller sees; None for who sees everything.
+
+        Raises CallerError (403).
+        """
+        principal, settings = record.principal, self._services.settings
+        if principal.role:
+            return None
+        if principal.key is not None:
+            return principal.key.key_id
+        mode = mode_of(settings)
+        if mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback):
+            return None
+        raise CallerError(NOT_REPORTED)
+
+
+async def _send_csv(send: Send, answer: Mapping[str, Any]) -> None:
+    body = reports.as_csv(answer["data"])
+    headers = [CSV_TYPE, (b"content-length", b"%d" % len(body))]
+    if answer.get("next_cursor"):
+        headers.append((b"x-next-cursor", answer["next_cursor"].encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _query(query: bytes) -> Mapping[str, str]:
+    """Returns the parameters. Raises InvalidField for what is no text, and for one that comes twice."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError as error:
+        raise InvalidField(None, "The query of the URL is not text in UTF-8") from error
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise InvalidField(None, "The query of the URL has a parameter twice")
+    return dict(pairs)

@@ -1,0 +1,364 @@
+"""Reports in LiteLLM's shapes, under its names: what its users' scripts and dashboards read.
+
+Money is US dollars as a number, times are UTC. A key is `api_key`, its digest. A call whose price is unknown counts as
+0 here, because the shapes have no word for it; `/usage` says how many there are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.ledger import report_query
+from gateway.ledger.entry import LedgerEntry, decode_entry, timestamp
+from gateway.ledger.report_query import NANO, Names
+from gateway.ledger.reports import Report, Row, usage_rows
+from gateway.store import ledger
+from gateway.store.ledger import DAY, MICROSECONDS, Filter
+from translators.core.errors import InvalidField
+
+MAX_ROWS = 10_000
+"""Rows of `/spend/logs`, and how deep pages by number go: LiteLLM has the same limit."""
+
+DATES = ("start_date", "end_date")
+
+
+def _period(report: Report) -> tuple[int, int]:
+    """Returns the period of `start_date` and `end_date`, of which the second is a whole day, in Unix seconds."""
+    query = dict(report.query)
+    if report_query.is_date(query.get("end_date", "")):
+        query["end_date"] = str(report_query.seconds_of(query["end_date"], "end_date", report.now) + DAY)
+    return report_query.period_of(query, report.now, *DATES)
+
+
+def _dollars(nanodollars: Any) -> float:
+    return round(int(nanodollars or 0) / NANO, 9)
+
+
+def _date(start: int) -> str:
+    return timestamp(start * MICROSECONDS)[:10]
+
+
+def _key_where(report: Report, name: str = "api_key") -> dict[str, str]:
+    key = report.query.get(name)
+    key_id = report.names.key_id(key) if key else report.own_key_id
+    if report.own_key_id is not None and key_id != report.own_key_id:
+        raise InvalidField(name, "This key sees its own usage only")
+    return {"key_id": key_id} if key_id else {}
+
+
+async def _sums(
+    report: Report, by: Sequence[str], where: Mapping[str, str] | None = None
+) -> Sequence[Mapping[str, Any]]:
+    first, last = _period(report)
+    return await usage_rows(report.reader, by, first, last, _key_where(report) if where is None else where)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+async def spend_logs(report: Report) -> Any:
+    """`/spend/logs`: rows, at most MAX_ROWS; or with both dates, and unless `summarize` is false, sums by day."""
+    query = report.query
+    if all(query.get(name) for name in DATES) and query.get("summarize", "true").lower() != "false":
+        return await _summaries(report)
+    wanted = await _wanted(report)
+    page = await report.reader.read(lambda connection: ledger.page(connection, wanted, None, MAX_ROWS))
+    return [log_row(decode_entry(entry), report.names) for entry in page.entries]
+
+
+async def spend_logs_page(report: Report) -> Row:
+    """`/spend/logs/v2`: a page of rows by its number."""
+    query = report.query
+    number, size = _number(query, "page", 1, MAX_ROWS), _number(query, "page_size", 50, 1000)
+    if number * size > MAX_ROWS:
+        raise InvalidField("page", f"Pages end at {MAX_ROWS} rows; /audit has cursors, which do not")
+    wanted = await _wanted(report)
+    page = await report.reader.read(lambda connection: ledger.page(connection, wanted, None, number * size))
+    sums = await _sums(report, ())
+    total = int(sums[0]["calls"]) if sums else 0
+    entries = page.entries[(number - 1) * size :]
+    return {
+        "data": [log_row(decode_entry(entry), report.names) for entry in entries],
+        "total": total,
+        "page": number,
+        "page_size": size,
+        "total_pages": -(-total // size),
+    }
+
+
+async def _wanted(report: Report) -> Filter:
+    query = report.query
+    key_id = _key_where(report).get("key_id")
+    since = until = None
+    if any(query.get(name) for name in DATES):
+        first, last = _period(report)
+        since, until = first * MICROSECONDS, last * MICROSECONDS
+    return Filter(
+        request_id=query.get("request_id"),
+        key_id=key_id,
+        user_id=query.get("user_id"),
+        team_id=report.names.team_id(query["team_id"]) if query.get("team_id") else None,
+        end_user=query.get("end_user"),
+        model=query.get("model"),
+        since=since,
+        until=until,
+    )
+
+
+def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name) or str(default)
+    if not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= most:
+        raise InvalidField(name, f"'{name}' must be a whole number from 1 to {most}")
+    return int(text)
+
+
+def log_row(entry: LedgerEntry, names: Names) -> Row:
+    """Returns a row as LiteLLM's `LiteLLM_SpendLogs` has it. Bodies are empty: they are not stored."""
+    key_id, team_id = entry.key_id or "", entry.team_id or ""
+    began = entry.at - round(entry.total_ms * 1000)
+    first = began + round(entry.ttft_ms * 1000) if entry.ttft_ms is not None else entry.at
+    digest = names.digest(key_id)
+    prompt, completion = entry.tokens.input, entry.tokens.output
+    return {
+        "request_id": entry.request_id,
+        "call_type": entry.method or entry.operation,
+        "api_key": digest,
+        "spend": _dollars(entry.cost_nanodollars),
+        "total_tokens": prompt + completion,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "startTime": timestamp(began),
+        "endTime": entry.time,
+        "request_duration_ms": round(entry.total_ms),
+        "completionStartTime": timestamp(first),
+        "model": entry.model or "",
+        "model_id": "",
+        "model_group": entry.model_asked or "",
+        "custom_llm_provider": "cohere",
+        "api_base": "",
+        "user": entry.user_id or "",
+        "metadata": {
+            "user_api_key": digest,
+            "user_api_key_alias": entry.key_alias,
+            "user_api_key_team_id": entry.team_id,
+            "user_api_key_team_alias": names.team_alias(team_id),
+            "user_api_key_user_id": entry.user_id,
+            "requester_ip_address": entry.address,
+            "status": "failure" if entry.failed else "success",
+            "error_information": {"error_code": str(entry.status), "error_class": entry.error} if entry.failed else {},
+            "usage_object": {"prompt_tokens": prompt, "completion_tokens": completion, **entry.units},
+        },
+        "cache_hit": {None: "", "hit": "True"}.get(entry.cache, "False"),
+        "cache_key": "",
+        "request_tags": list(entry.tags),
+        "team_id": team_id,
+        "organization_id": None,
+        "end_user": entry.end_user or "",
+        "requester_ip_address": entry.address,
+        "messages": {},
+        "response": {},
+        "session_id": None,
+        "status": "failure" if entry.failed else "success",
+        "agent_id": None,
+        "litellm_call_id": entry.id,
+        "proxy_server_request": {},
+    }
+
+
+async def _summaries(report: Report) -> list[Row]:
+    days: dict[int, Row] = {}
+    for row in await _sums(report, ("key", "user", "model", "day")):
+        day = days.setdefault(row["start"], {"startTime": _date(row["start"]), "spend": 0.0, "users": {}, "models": {}})
+        spend = _dollars(row["cost"])
+        day["spend"] = round(day["spend"] + spend, 9)
+        for group, name in ((day["users"], row["user_id"]), (day["models"], row["model"])):
+            group[name] = round(group.get(name, 0.0) + spend, 9)
+        digest = report.names.digest(row["key_id"])
+        day[digest] = round(day.get(digest, 0.0) + spend, 9)
+    return [days[start] for start in sorted(days)]
+
+
+# --- sums -----------------------------------------------------------------------------------------------------
+
+
+async def global_spend(report: Report) -> Row:
+    """`/global/spend`: all that was ever spent, as far as daily sums go."""
+    rows = await usage_rows(report.reader, (), 0, int(report.now // DAY + 1) * DAY, {})
+    return {"spend": _dollars(rows[0]["cost"]) if rows else 0.0, "max_budget": 0.0}
+
+
+async def global_spend_logs(report: Report) -> list[Row]:
+    """`/global/spend/logs`: by day."""
+    return [{"date": _date(row["start"]), "spend": _dollars(row["cost"])} for row in await _sums(report, ("day",))]
+
+
+async def global_spend_keys(report: Report) -> list[Row]:
+    """`/global/spend/keys`: the keys that spent most."""
+    names, limit = report.names, _number(report.query, "limit", 10, 10_000)
+    return [
+        {
+            "api_key": names.digest(row["key_id"]),
+            "key_alias": names.key_alias(row["key_id"]) or row["key_id"],
+            "key_name": names.keys[row["key_id"]].key_name if row["key_id"] in names.keys else None,
+            "total_spend": _dollars(row["cost"]),
+        }
+        for row in (await _sums(report, ("key",)))[:limit]
+        if row["key_id"]
+    ]
+
+
+async def global_spend_models(report: Report) -> list[Row]:
+    """`/global/spend/models`: the models that cost most."""
+    limit = _number(report.query, "limit", 10, 10_000)
+    rows = [row for row in await _sums(report, ("model",)) if row["model"]]
+    return [{"model": row["model"], "total_spend": _dollars(row["cost"])} for row in rows[:limit]]
+
+
+async def global_spend_teams(report: Report) -> Row:
+    """`/global/spend/teams`: by day and team."""
+    days: dict[int, Row] = {}
+    totals: dict[str, float] = {}
+    for row in await _sums(report, ("team", "day")):
+        if not row["team_id"]:
+            continue
+        name, spend = report.names.team_alias(row["team_id"]) or row["team_id"], _dollars(row["cost"])
+        day = days.setdefault(row["start"], {"date": _date(row["start"])})
+        day[name] = round(day.get(name, 0.0) + spend, 9)
+        totals[name] = round(totals.get(name, 0.0) + spend, 9)
+    return {
+        "daily_spend": [days[start] for start in sorted(days)],
+        "teams": sorted(totals),
+        "total_spend_per_team": [{"team_id": name, "total_spend": spend} for name, spend in totals.items()],
+    }
+
+
+async def global_spend_report(report: Report) -> list[Row]:
+    """`/global/spend/report`: by day, then by team, customer or key, then by key and model."""
+    group = report.query.get("group_by", "team")
+    if group not in ("team", "customer", "api_key"):
+        raise InvalidField("group_by", "'group_by' must be 'team', 'customer' or 'api_key'")
+    if group == "customer":
+        return await _by_customer(report)
+    names, days = report.names, dict[int, dict[str, Row]]()
+    for row in await _sums(report, ("team", "key", "model", "day")):
+        one = names.team_alias(row["team_id"]) or row["team_id"] if group == "team" else names.digest(row["key_id"])
+        label = "team_name" if group == "team" else "api_key"
+        entry = days.setdefault(row["start"], {}).setdefault(one, {label: one, "spend": 0.0, "keys": {}})
+        entry["spend"] = round(entry["spend"] + _dollars(row["cost"]), 9)
+        digest = names.digest(row["key_id"])
+        models = entry["keys"].setdefault(digest, {"key": digest, "usage": {}})["usage"]
+        models[row["model"]] = {
+            "cost": _dollars(row["cost"]),
+            "input_tokens": int(row["input"]),
+            "output_tokens": int(row["output"]),
+            "requests": int(row["calls"]),
+        }
+    plural = "teams" if group == "team" else "api_keys"
+    return [
+        {
+            "group-by-day": _date(start),
+            plural: [{**entry, "keys": list(entry["keys"].values())} for entry in days[start].values()],
+        }
+        for start in sorted(days)
+    ]
+
+
+async def _by_customer(report: Report) -> list[Row]:
+    days: dict[int, list[Row]] = {}
+    first, last = _period(report)
+    for row in await usage_rows(report.reader, ("end_user", "day"), first, last, _key_where(report)):
+        if row["end_user"]:
+            customer = {"customer": row["end_user"], "spend": _dollars(row["cost"])}
+            days.setdefault(row["start"], []).append(customer)
+    return [{"group-by-day": _date(start), "customers": days[start]} for start in sorted(days)]
+
+
+# --- /user/daily/activity -------------------------------------------------------------------------------------
+
+_METRICS = (
+    *("spend", "prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+    *("total_tokens", "successful_requests", "failed_requests", "api_requests", "total_response_time_ms"),
+    "timed_requests",
+)
+
+
+async def daily_activity(report: Report) -> Row:
+    """`/user/daily/activity`: days with their sums, and these by model, key and endpoint."""
+    query = report.query
+    number, size = _number(query, "page", 1, 1000), _number(query, "page_size", 50, 1000)
+    where = _key_where(report)
+    if query.get("model"):
+        where["model"] = query["model"]
+    days: dict[int, Row] = {}
+    for row in await _sums(report, ("key", "team", "user", "model", "method", "day"), where):
+        day = days.setdefault(
+            row["start"], {"date": _date(row["start"]), "metrics": _zero(), "breakdown": _breakdown()}
+        )
+        _add(day["metrics"], row)
+        _add_breakdown(day["breakdown"], row, report.names)
+    starts = sorted(days, reverse=True)
+    total = _zero()
+    for day in days.values():
+        for name in _METRICS:
+            total[name] = round(total[name] + day["metrics"][name], 9)
+    pages = max(-(-len(starts) // size), 1)
+    return {
+        "results": [days[start] for start in starts[(number - 1) * size : number * size]],
+        "metadata": {
+            "total_spend": total["spend"],
+            "total_prompt_tokens": total["prompt_tokens"],
+            "total_completion_tokens": total["completion_tokens"],
+            "total_tokens": total["total_tokens"],
+            "total_api_requests": total["api_requests"],
+            "total_successful_requests": total["successful_requests"],
+            "total_failed_requests": total["failed_requests"],
+            "total_cache_read_input_tokens": total["cache_read_input_tokens"],
+            "total_cache_creation_input_tokens": 0,
+            "page": number,
+            "total_pages": pages,
+            "has_more": number < pages,
+        },
+    }
+
+
+def _zero() -> Row:
+    return dict.fromkeys(_METRICS, 0)
+
+
+def _breakdown() -> Row:
+    names = ("models", "model_groups", "providers", "endpoints", "api_keys", "entities", "mcp_servers", "guardrails")
+    return {name: {} for name in names}
+
+
+def _add(metrics: Row, row: Mapping[str, Any]) -> None:
+    failures, calls = int(row["failures"]), int(row["calls"])
+    metrics["spend"] = round(metrics["spend"] + _dollars(row["cost"]), 9)
+    metrics["prompt_tokens"] += int(row["input"])
+    metrics["completion_tokens"] += int(row["output"])
+    metrics["cache_read_input_tokens"] += int(row["cached"])
+    metrics["total_tokens"] += int(row["input"]) + int(row["output"])
+    metrics["successful_requests"] += calls - failures
+    metrics["failed_requests"] += failures
+    metrics["api_requests"] += calls
+    metrics["timed_requests"] += calls
+    metrics["total_response_time_ms"] = round(metrics["total_response_time_ms"] + row["total_ms"], 2)
+
+
+def _add_breakdown(breakdown: Row, row: Mapping[str, Any], names: Names) -> None:
+    digest, key_id = names.digest(row["key_id"]), row["key_id"]
+    about = {
+        "key_alias": names.key_alias(key_id) or key_id,
+        "team_id": row["team_id"] or None,
+        "user_id": row["user_id"] or None,
+        "user_email": None,
+        "key_exists": key_id in names.keys,
+    }
+    own = breakdown["api_keys"].setdefault(digest, {"metrics": _zero(), "metadata": about})
+    _add(own["metrics"], row)
+    for group, name in (("models", row["model"]), ("providers", "cohere"), ("endpoints", row["method"])):
+        if not name:
+            continue
+        one = breakdown[group].setdefault(name, {"metrics": _zero(), "metadata": {}, "api_key_breakdown": {}})
+        _add(one["metrics"], row)
+        key = one["api_key_breakdown"].setdefault(digest, {"metrics": _zero(), "metadata": about})
+        _add(key["metrics"], row)
+    breakdown["model_groups"] = breakdown["models"]

@@ -1,0 +1,180 @@
+"""The questions that reports answer: filters, times and cursors out of a URL's query, or a command's options.
+
+Everything that cannot be meant is an InvalidField (400) that names the parameter and says what would do.
+"""
+
+import base64
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.auth.virtual_keys import Team, VirtualKey
+from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position
+from translators.core.errors import InvalidField
+
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+DEFAULT_DAYS = 30
+
+NANO = 1_000_000_000
+
+_DURATION = re.compile(r"(\d{1,6})([smhd])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": HOUR, "d": DAY}
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+
+
+class Names(Struct, frozen=True):
+    """The keys and teams that there are, by their ids: reports are asked by alias and answer with it."""
+
+    keys: Mapping[str, VirtualKey] = {}
+    teams: Mapping[str, Team] = {}
+
+    def key_id(self, text: str) -> str:
+        """Returns the id of the key with this id, alias or digest; the text itself for what no key is called."""
+        if text in self.keys:
+            return text
+        matching = (key.key_id for key in self.keys.values() if text in (key.key_alias, key.digest))
+        return next(matching, text)
+
+    def team_id(self, text: str) -> str:
+        """Returns the id of the team with this id or alias; the text itself for what no team is called."""
+        if text in self.teams:
+            return text
+        return next((team.team_id for team in self.teams.values() if team.team_alias == text), text)
+
+    def key_alias(self, key_id: str) -> str | None:
+        """Returns a key's alias, None if it has none."""
+        key = self.keys.get(key_id)
+        return key.key_alias if key is not None else None
+
+    def digest(self, key_id: str) -> str:
+        """Returns what LiteLLM calls a key: its current digest, or its id where it has none any more."""
+        key = self.keys.get(key_id)
+        return (key.digest if key is not None else "") or key_id
+
+    def team_alias(self, team_id: str) -> str | None:
+        """Returns a team's alias, None if it has none."""
+        team = self.teams.get(team_id)
+        return team.team_alias if team is not None else None
+
+
+AUDIT_PARAMETERS = (
+    *("kind", "key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id"),
+    *("min_cost", "slower_than", "text", "since", "until", "cursor", "limit", "format"),
+)
+USAGE_PARAMETERS = (
+    *("by", "key", "team", "user", "end_user", "model", "method", "fault"),
+    *("since", "until", "format"),
+)
+
+
+def require_known(query: Mapping[str, str], known: Collection[str]) -> None:
+    """Raises InvalidField for a parameter that a report does not have: it would be a filter that does nothing."""
+    for name in query:
+        if name not in known:
+            raise InvalidField(name, f"Unknown parameter '{name}': there are {', '.join(known)}", "unknown_parameter")
+
+
+def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
+    """Returns the filter of a page of rows. now: Unix seconds. Raises InvalidField."""
+    key, team = query.get("key"), query.get("team")
+    cost, slower = query.get("min_cost"), query.get("slower_than")
+    return Filter(
+        request_id=query.get("request_id"),
+        key_id=names.key_id(key) if key else None,
+        team_id=names.team_id(team) if team else None,
+        user_id=query.get("user"),
+        end_user=query.get("end_user"),
+        method=query.get("method"),
+        model=query.get("model"),
+        status=_whole(query, "status", 0, 999, 0),
+        fault=query.get("fault"),
+        min_cost=round(_number(cost, "min_cost", "US dollars") * NANO) if cost else None,
+        slower_than=_number(slower, "slower_than", "milliseconds") if slower else None,
+        text=query.get("text", "")[:200],
+        since=_microseconds(query, "since", now),
+        until=_microseconds(query, "until", now),
+    )
+
+
+def narrowed(wanted: Filter, key_id: str) -> Filter:
+    """Returns the filter for a caller who sees the rows of one key alone. Raises InvalidField for another key's."""
+    if wanted.key_id not in (None, key_id):
+        raise InvalidField("key", "This key sees its own rows only")
+    return replace(wanted, key_id=key_id)
+
+
+def limit_of(query: Mapping[str, str]) -> int:
+    """Returns how many rows a page has. Raises InvalidField."""
+    return _whole(query, "limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
+
+
+def period_of(query: Mapping[str, str], now: float, since: str = "since", until: str = "until") -> tuple[int, int]:
+    """Returns the first hour and the one after the last, in Unix seconds. Without times it is the last 30 days."""
+    first = seconds_of(query[since], since, now) if query.get(since) else now - DEFAULT_DAYS * DAY
+    last = seconds_of(query[until], until, now) if query.get(until) else now + HOUR
+    if last <= first:
+        raise InvalidField(until, f"'{until}' must be later than '{since}'")
+    return int(first // HOUR * HOUR), int(-(-last // HOUR) * HOUR)
+
+
+def seconds_of(text: str, name: str, now: float) -> float:
+    """Returns a time in Unix seconds: RFC 3339, a date, Unix seconds, or as long ago as `24h`. Raises InvalidField."""
+    if duration := _DURATION.match(text):
+        return now - int(duration[1]) * _SECONDS[duration[2]]
+    try:
+        if re.fullmatch(r"\d{1,11}(\.\d{1,6})?", text):
+            return float(text)
+        parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        message = f"'{name}' must be a time such as 2026-11-29T12:00:00Z, a date, Unix seconds, or an age such as 24h"
+        raise InvalidField(name, message) from None
+
+
+def cursor_of(query: Mapping[str, str]) -> Position | None:
+    """Returns the position that a cursor names. Raises InvalidField for one that was not given out here."""
+    text = query.get("cursor")
+    if not text:
+        return None
+    try:
+        at, _, id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
+        if not (at.isdigit() and len(at) <= 18 and id.isprintable() and len(id) <= 64):
+            raise ValueError
+        return Position(int(at), id)
+    except ValueError:
+        raise InvalidField("cursor", "'cursor' must be the 'next_cursor' of another page") from None
+
+
+def cursor_text(position: Position | None) -> str | None:
+    """Returns the cursor of a position."""
+    if position is None:
+        return None
+    return base64.urlsafe_b64encode(f"{position.at}.{position.id}".encode()).decode().rstrip("=")
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a day, which an end includes as a whole."""
+    return _DATE.match(text) is not None
+
+
+def _microseconds(query: Mapping[str, str], name: str, now: float) -> int | None:
+    text = query.get(name)
+    return round(seconds_of(text, name, now) * MICROSECONDS) if text else None
+
+
+def _number(text: str, name: str, unit: str) -> float:
+    if re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text):
+        return float(text)
+    raise InvalidField(name, f"'{name}' must be a number of {unit}")
+
+
+def _whole(query: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    text = query.get(name)
+    if not text:
+        return default
+    if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+        raise InvalidField(name, f"'{name}' must be a whole number from {least} to {most}")
+    return int(text)

@@ -1,0 +1,264 @@
+"""The reports: `/audit`, which is rows and sentences, and `/usage`, which is sums.
+
+Both answer JSON or CSV. Who asks without a role sees what their own key did, and nothing else. Reports in LiteLLM's
+shapes are in `litellm_reports.py`, the questions in `report_query.py`.
+"""
+
+import csv
+import io
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.ledger import report_query
+from gateway.ledger.entry import decode_entry, timestamp
+from gateway.ledger.report_query import Names
+from gateway.store import ledger
+from gateway.store.database import Work
+from gateway.store.keys import Change
+from gateway.store.ledger import COUNTED_UNITS, Filter, Page, Position
+from gateway.store.reports import position_of
+from translators.core.errors import InvalidField
+
+Result = TypeVar("Result")
+Row = dict[str, Any]
+
+BY: Mapping[str, str] = {
+    "key": "key_id",
+    "team": "team_id",
+    "user": "user_id",
+    "end_user": "end_user",
+    "model": "model",
+    "method": "method",
+    "fault": "fault",
+    "hour": "hour",
+    "day": "day",
+}
+"""What usage may be asked by -> the name of the sums."""
+
+CALLS_ONLY = (
+    *("key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id"),
+    *("min_cost", "slower_than"),
+)
+"""Filters that no change can meet."""
+
+MAX_GROUPS = 10_000
+
+
+class LedgerReader(Protocol):
+    """Reads the ledger's database."""
+
+    async def read(self, work: Work[Result]) -> Result: ...
+
+
+class Report(Struct, frozen=True):
+    """What a report is made of. changes: a page of what was changed. now: Unix seconds.
+
+    own_key_id: of a caller who sees nothing but that key's; None for those who may see everything.
+    """
+
+    reader: LedgerReader
+    changes: Callable[[Filter, Position | None, int], Awaitable[Sequence[Change]]]
+    names: Names
+    query: Mapping[str, str]
+    now: float
+    own_key_id: str | None = None
+
+
+async def audit(report: Report) -> Row:
+    """Returns a page of rows: `{"data": [...], "next_cursor": ...}`. Raises InvalidField, StoreUnavailable."""
+    query = report.query
+    report_query.require_known(query, report_query.AUDIT_PARAMETERS)
+    kind = query.get("kind", "")
+    if kind not in ("", "call", "change"):
+        raise InvalidField("kind", "'kind' must be 'call' or 'change'")
+    wanted = report_query.filter_of(query, report.names, report.now)
+    limit, before = report_query.limit_of(query), report_query.cursor_of(query)
+    if report.own_key_id is not None:
+        wanted = report_query.narrowed(wanted, report.own_key_id)
+    page = Page([], None)
+    if kind != "change":
+        page = await report.reader.read(lambda connection: ledger.page(connection, wanted, before, limit))
+    changes: Sequence[Change] = []
+    if kind != "call" and report.own_key_id is None and not any(query.get(name) for name in CALLS_ONLY):
+        changes = await report.changes(wanted, before, limit + 1)
+    return _merged(page, changes, wanted.text.lower(), limit, report.names)
+
+
+def _merged(page: Page, changes: Sequence[Change], text: str, limit: int, names: Names) -> Row:
+    """Puts calls and changes into one order. Changes behind the end of the page of calls come with the next page."""
+    entries = [decode_entry(entry) for entry in page.entries]
+    rows: list[tuple[Position, Row]] = [(Position(entry.at, entry.id), entry.row()) for entry in entries]
+    for change in changes:
+        row = change_row(change)
+        if not text or text in row["sentence"].lower():
+            rows.append((position_of(change), row))
+    rows.sort(key=lambda pair: (pair[0].at, pair[0].id), reverse=True)
+    ends = [page.next] if page.next is not None else []
+    if len(changes) > limit:
+        ends.append(position_of(changes[limit - 1]))
+    following = max(ends, key=lambda end: (end.at, end.id)) if ends else None
+    if following is not None:  # what is older may have more between it, which the next page has
+        rows = [pair for pair in rows if (pair[0].at, pair[0].id) >= (following.at, following.id)]
+    if len(rows) > limit:
+        following = rows[limit - 1][0]
+    return {
+        "data": [row for _, row in rows[:limit]],
+        "next_cursor": report_query.cursor_text(following),
+    }
+
+
+def change_row(change: Change) -> Row:
+    """Returns a change as a row."""
+    position = position_of(change)
+    before, after = _record(change.before), _record(change.after)
+    return {
+        "id": position.id,
+        "time": timestamp(position.at),
+        "kind": "change",
+        "sentence": _change_sentence(change, before, after),
+        "key_alias": change.author,
+        "address": change.address or None,
+        "door": "management",
+        "action": change.action,
+        "object": {"kind": change.kind, "id": change.object_id},
+        "before": Raw(change.before) if change.before is not None else None,
+        "after": Raw(change.after) if change.after is not None else None,
+    }
+
+
+def _record(body: bytes | None) -> Mapping[str, Any]:
+    return msgspec.json.decode(body, type=dict[str, Any]) if body is not None else {}
+
+
+_UNINTERESTING = frozenset(
+    "updated_at updated_by created_at created_by revision deleted_at digest previous last_rotation_at"
+    " rotation_count last_four key_id team_id user_id".split()
+)
+MAX_FIELDS = 5
+
+
+def _change_sentence(change: Change, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    record = after or before
+    name = record.get(f"{change.kind}_alias") or record.get("alias") or change.object_id
+    sentence = f"{change.author or 'Somebody'} {change.action} {change.kind.replace('_', ' ')} {name}"
+    names = [one for one in {**before, **after} if one not in _UNINTERESTING and before.get(one) != after.get(one)]
+    if change.action == "updated" and names:
+        shown = [f"{one} {_short(before.get(one))} -> {_short(after.get(one))}" for one in names[:MAX_FIELDS]]
+        more = f", and {len(names) - MAX_FIELDS} more" if len(names) > MAX_FIELDS else ""
+        return f"{sentence}: {', '.join(shown)}{more}."
+    return f"{sentence}."
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else msgspec.json.encode(value).decode()
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+# --- usage ----------------------------------------------------------------------------------------------------
+
+
+async def usage(report: Report) -> Row:
+    """Returns sums by one thing or several: `{"data": [...]}`. Raises InvalidField, StoreUnavailable."""
+    query = report.query
+    report_query.require_known(query, report_query.USAGE_PARAMETERS)
+    by = [name for name in query.get("by", "model").split(",") if name]
+    if unknown := [name for name in by if name not in BY]:
+        raise InvalidField("by", f"'by' cannot be '{unknown[0][:50]}': there are {', '.join(BY)}")
+    since, until = report_query.period_of(query, report.now)
+    where = _where(report)
+    sums = await usage_rows(report.reader, by, since, until, where)
+    return {"data": [_usage_row(row, by, report.names) for row in sums]}
+
+
+def _where(report: Report) -> dict[str, str]:
+    query, names = report.query, report.names
+    where = {BY[name]: query[name] for name in ("user", "end_user", "model", "method", "fault") if query.get(name)}
+    if query.get("key"):
+        where["key_id"] = names.key_id(query["key"])
+    if query.get("team"):
+        where["team_id"] = names.team_id(query["team"])
+    if report.own_key_id is not None:
+        if where.get("key_id", report.own_key_id) != report.own_key_id:
+            raise InvalidField("key", "This key sees its own usage only")
+        where["key_id"] = report.own_key_id
+    return where
+
+
+async def usage_rows(
+    reader: LedgerReader, by: Sequence[str], since: int, until: int, where: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    """Returns sums as the database has them. Raises InvalidField where there are none of this kind."""
+    columns = [BY[name] for name in by]
+    if "end_user" in columns or "end_user" in where:
+        allowed = ("end_user", "key_id", "team_id", "hour", "day")
+        if other := [name for name in (*columns, *where) if name not in allowed]:
+            message = f"End users are counted by key, team, day and hour, not by {other[0].removesuffix('_id')}"
+            raise InvalidField("by", message)
+    return await reader.read(lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS))
+
+
+def _usage_row(row: Mapping[str, Any], by: Sequence[str], names: Names) -> Row:
+    shown: Row = {}
+    for name in by:
+        if name in ("hour", "day"):
+            shown[name] = timestamp(row["start"] * ledger.MICROSECONDS)[: 10 if name == "day" else 13]
+            if name == "hour":
+                shown[name] += ":00:00Z"
+            continue
+        value = row[BY[name]] or None
+        shown[name] = value
+        if name == "key" and value is not None:
+            shown["key_alias"] = names.key_alias(value)
+        if name == "team" and value is not None:
+            shown["team_alias"] = names.team_alias(value)
+    return shown | {
+        "calls": int(row["calls"]),
+        "failures": int(row["failures"]),
+        "tokens": {name: int(row[name]) for name in ("input", "output", "cached", "thinking")},
+        "units": {unit: _amount(row[unit]) for unit in COUNTED_UNITS if row[unit]},
+        "cost_nanodollars": int(row["cost"]),
+        "unpriced_calls": int(row["unpriced_calls"]),
+        "total_ms": round(row["total_ms"], 2),
+    }
+
+
+def _amount(value: Any) -> int | float:
+    return int(value) if value == int(value) else float(value)
+
+
+# --- CSV ------------------------------------------------------------------------------------------------------
+
+
+def as_csv(rows: Iterable[Row]) -> bytes:
+    """Returns rows as CSV with a heading: a value of an object is a column `units.input_tokens`, a list is JSON."""
+    flat = [_flat(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue().encode()
+
+
+def _flat(row: Row) -> Row:
+    values: Row = {}
+    for name, value in row.items():
+        if isinstance(value, Struct):
+            value = msgspec.structs.asdict(value)
+        if isinstance(value, Mapping):
+            values.update({f"{name}.{inner}": _cell(one) for inner, one in value.items()})
+        else:
+            values[name] = _cell(value)
+    return values
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, Raw | list | tuple | dict):
+        value = msgspec.json.encode(value).decode() if value else ""
+    # A spreadsheet runs what begins so; callers choose some of these texts.
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

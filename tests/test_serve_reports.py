@@ -1,0 +1,226 @@
+"""Reports over HTTP: who sees what, in which shape, and that rows, sums and LiteLLM's shapes say the same.
+
+One gateway with virtual keys over the emulator, and some calls of two keys, of a stranger and of the master.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.settings.schema import LedgerSettings
+from support.app import MASTER_KEY, Gateway, Seen, demonstration
+from support.ledger import wait_for_rows
+
+CHAT = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "A secret prompt"}], "user": "ada"}
+CALLS = 9
+
+
+class Reported:
+    """A gateway after some calls."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.search = self._manage("/team/new", team_alias="search")["team_id"]
+        self.agent = self._manage("/key/generate", key_alias="research-agent", team_id=self.search)
+        self.other = self._manage("/key/generate", key_alias="other")
+        self.viewer = self._manage("/key/generate", key_alias="watcher", role="viewer", permissions="none")
+        self._manage("/key/update", key=self.other["key"], rpm_limit=500)
+        for fields in ({}, {"stream": True}, {"model": "no-such-model"}):
+            self.ask("POST", "/v1/chat/completions", self.agent["key"], {**CHAT, **fields})
+        self.ask("POST", "/v1/embeddings", self.agent["key"], {"model": "embed-v4.0", "input": "x", "user": "grace"})
+        self.ask("DELETE", "/cohere/v1/datasets/d-1", self.agent["key"])
+        self.ask("POST", "/v1/rerank", self.other["key"], {"model": "rerank-v3.5", "query": "q", "documents": ["d"]})
+        self.ask("GET", "/v1/models", MASTER_KEY)
+        self.ask("GET", "/v1/models", "sk-unknown")
+        self.ask("POST", "/v1/chat/completions", MASTER_KEY, CHAT)
+        wait_for_rows(gateway.database_url, lambda row: True, CALLS)
+
+    def _manage(self, path: str, **fields: Any) -> dict[str, Any]:
+        return dict(self.ask("POST", path, MASTER_KEY, fields).body)
+
+    def ask(self, verb: str, path: str, key: str, body: Any = None, **headers: str) -> Seen:
+        usual = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        return self.gateway.ask(verb, path, body, {**usual, **headers})
+
+    def get(self, path: str, key: str = MASTER_KEY) -> Any:
+        answer = self.ask("GET", path, key)
+        assert answer.status == 200, answer
+        return answer.body
+
+    def sentences(self, query: str, key: str = MASTER_KEY) -> list[str]:
+        return [row["sentence"] for row in self.get(f"/audit?{query}", key)["data"]]
+
+
+@pytest.fixture(scope="module")
+def reported() -> Iterator[Reported]:
+    with demonstration(master_key=MASTER_KEY, ledger=LedgerSettings(flush_seconds=0.05)) as gateway:
+        yield Reported(gateway)
+
+
+def test_one_row_a_call_and_a_row_for_each_change(reported: Reported) -> None:
+    rows = reported.get("/audit")["data"]
+    assert [row["kind"] for row in rows].count("call") == CALLS
+    assert [row["kind"] for row in rows].count("change") == 5
+    assert [row["time"] for row in rows] == sorted((row["time"] for row in rows), reverse=True)
+    assert "A secret prompt" not in json.dumps(rows) and MASTER_KEY not in json.dumps(rows)
+
+
+def test_a_row_has_every_name(reported: Reported) -> None:
+    row = reported.get("/audit?key=research-agent&model=command-a-03-2025")["data"][-1]
+    names = (
+        "id time kind sentence request_id key_id key_alias team_id user_id end_user tags address door method"
+        " model_asked model streamed status outcome fault error units tokens estimated cost_nanodollars price_version"
+        " attempts cache saved_nanodollars notes ttft_ms total_ms upstream_ms overhead_ms bytes decision"
+    )
+    assert set(row) >= set(names.split())
+    assert row["key_id"] == reported.agent["key_id"] and row["team_id"] == reported.search
+    assert row["attempts"][0]["key"] == 1 and row["attempts"][0]["status"] == 200
+    assert row["bytes"]["received"] > 0 < row["bytes"]["sent"]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("key=research-agent", 5),
+        ("team=search", 5),
+        ("key=other", 1),
+        ("key=master", 2),
+        ("status=401", 1),
+        ("fault=policy_permission", 1),
+        ("method=v2.chat", 4),
+        ("method=v2.chat&key=research-agent", 3),
+        ("model=rerank-v3.5", 1),
+        ("text=RERANKED", 1),
+        ("text=100%25", 0),
+        ("slower_than=100000", 0),
+        ("since=1h&kind=call", CALLS),
+        ("until=1h", 0),
+        ("kind=change", 5),
+    ],
+)
+def test_filters(reported: Reported, query: str, count: int) -> None:
+    assert len(reported.get(f"/audit?{query}")["data"]) == count
+
+
+def test_sentences(reported: Reported) -> None:
+    assert reported.sentences("fault=policy_permission")[0].startswith(
+        "research-agent (team search) tried to delete dataset d-1: refused, "
+    )
+    changed = reported.sentences("kind=change&text=rpm_limit")
+    assert changed == ["master updated key other: rpm_limit nothing -> 500."]
+    assert reported.sentences("status=401") == [
+        "An unknown caller (127.0.0.1) tried to make a call: refused, the API key is not valid for this gateway."
+    ]
+
+
+def test_cursors_go_through_everything_once(reported: Reported) -> None:
+    whole = [row["id"] for row in reported.get("/audit")["data"]]
+    for limit in (1, 4):
+        ids: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            page = reported.get(f"/audit?limit={limit}&cursor={cursor}")
+            ids += [row["id"] for row in page["data"]]
+            cursor = page["next_cursor"]
+        assert ids == whole
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/audit?cursor=nonsense!", "cursor"),
+        ("/audit?since=yesterday", "since"),
+        ("/audit?limit=0", "limit"),
+        ("/audit?colour=red", "colour"),
+        ("/audit?min_cost=free", "min_cost"),
+        ("/usage?by=colour", "by"),
+        ("/usage?by=end_user,model", "by"),
+        ("/usage?since=2026-01-02&until=2026-01-01", "until"),
+        ("/audit?format=xml", "format"),
+        ("/spend/logs/v2?page=9999&page_size=1000", "page"),
+        ("/global/spend/report?group_by=moon", "group_by"),
+    ],
+)
+def test_a_question_that_cannot_be_meant(reported: Reported, path: str, param: str) -> None:
+    answer = reported.ask("GET", path, MASTER_KEY)
+    assert answer.status == 400 and answer.error["param"] == param
+
+
+def test_usage_agrees_with_the_rows(reported: Reported) -> None:
+    rows = [row for row in reported.get("/audit")["data"] if row["kind"] == "call"]
+    for by, name in (("key", "key_id"), ("team", "team_id"), ("model", "model"), ("method", "method")):
+        groups = {group[by]: group for group in reported.get(f"/usage?by={by}")["data"]}
+        assert sum(group["calls"] for group in groups.values()) == CALLS
+        for value, group in groups.items():
+            mine = [row for row in rows if row[name] == value]
+            assert group["calls"] == len(mine), (by, value)
+            assert group["failures"] == sum(row["outcome"] != "ok" for row in mine)
+            assert group["tokens"]["input"] == sum(row["tokens"]["input"] for row in mine)
+            assert group["cost_nanodollars"] == sum(row["cost_nanodollars"] or 0 for row in mine)
+    by_user = {group["end_user"]: group["calls"] for group in reported.get("/usage?by=end_user")["data"]}
+    assert {name: by_user[name] for name in ("ada", "grace")} == {"ada": 4, "grace": 1}
+
+
+@pytest.mark.parametrize("by", ["day", "hour", "key,day"])
+def test_usage_over_time(reported: Reported, by: str) -> None:
+    assert sum(group["calls"] for group in reported.get(f"/usage?by={by}&since=2d")["data"]) == CALLS
+
+
+def test_a_caller_sees_its_own(reported: Reported) -> None:
+    key = reported.agent["key"]
+    rows = reported.get("/audit", key)["data"]
+    assert {row["key_id"] for row in rows} == {reported.agent["key_id"]} and len(rows) == 5
+    assert {group["key"] for group in reported.get("/usage?by=key", key)["data"]} == {reported.agent["key_id"]}
+    assert {row["api_key"] for row in reported.get("/spend/logs", key)} == {reported.agent["token"]}
+    assert reported.get("/user/daily/activity", key)["metadata"]["total_api_requests"] == 5
+    for path in ("/audit?key=other", "/usage?key=other", "/spend/logs?api_key=other"):
+        assert reported.ask("GET", path, key).status == 400
+    for path in ("/global/spend", "/global/spend/keys", "/global/spend/report"):
+        assert reported.ask("GET", path, key).status == 403
+    assert reported.ask("GET", "/audit", "sk-unknown").status == 401
+
+
+def test_a_viewer_sees_everything(reported: Reported) -> None:
+    assert len(reported.get("/audit", reported.viewer["key"])["data"]) == CALLS + 5
+
+
+def test_csv(reported: Reported) -> None:
+    answer = reported.ask("GET", "/usage?by=key", MASTER_KEY, accept="text/csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.data.decode())))
+    assert {"key", "key_alias", "calls", "tokens.input"} <= set(rows[0])
+    pages = reported.ask("GET", "/audit?format=csv&limit=3", MASTER_KEY)
+    assert len(list(csv.DictReader(io.StringIO(pages.data.decode())))) == 3 and pages.headers["x-next-cursor"]
+
+
+def test_litellms_shapes(reported: Reported) -> None:
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    dates = f"start_date={today}&end_date={today}"
+    spend = reported.get("/global/spend")["spend"]
+    logs = reported.get(f"/spend/logs?{dates}&summarize=false")
+    assert len(logs) >= CALLS and {"request_id", "spend", "startTime", "metadata", "cache_hit"} <= set(logs[0])
+    assert sum(row["spend"] for row in logs) == pytest.approx(spend)
+    days = reported.get(f"/spend/logs?{dates}")
+    assert sum(day["spend"] for day in days) == pytest.approx(spend) and days[0]["startTime"] == today
+    page = reported.get(f"/spend/logs/v2?page=2&page_size=4&{dates}")
+    assert len(page["data"]) == 4 and page["total"] >= CALLS and page["page"] == 2
+    models = reported.get("/global/spend/models")
+    assert sum(row["total_spend"] for row in models) == pytest.approx(spend)
+    keys = reported.get("/global/spend/keys")
+    assert {row["key_alias"] for row in keys} == {"research-agent", "other", "master"}
+    teams = reported.get("/global/spend/teams")
+    assert teams["teams"] == ["search"] and set(teams["daily_spend"][0]) == {"date", "search"}
+    report = reported.get(f"/global/spend/report?{dates}")
+    assert report[0]["group-by-day"] == today and {"team_name", "spend", "keys"} <= set(report[0]["teams"][0])
+    activity = reported.get(f"/user/daily/activity?{dates}")
+    assert activity["metadata"]["total_api_requests"] >= CALLS
+    assert activity["results"][0]["metrics"]["api_requests"] >= CALLS
+    breakdown = activity["results"][0]["breakdown"]
+    assert breakdown["api_keys"][reported.agent["token"]]["metadata"]["key_alias"] == "research-agent"
