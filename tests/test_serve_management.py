@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from gateway.auth.virtual_keys import digest_of
+from gateway.management import fields
 from gateway.management.field_table import Verdict
 from gateway.management.fields import END_USER_NEW, KEY_NEW, TEAM_NEW
 from gateway.management.operations import OPERATIONS
@@ -523,6 +524,49 @@ def test_every_field_has_one_verdict_and_a_reason() -> None:
     for table in (KEY_NEW, TEAM_NEW, END_USER_NEW):
         for row in table.rows.values():
             assert row.why and (row.verdict is not Verdict.HONOURED) == (row.check is None and row.type is Any)
+
+
+# The fields of LiteLLM's own types of requests, release 1.110.2.
+KEY_FIELDS = (
+    "access_group_ids agent_id aliases allowed_cache_controls allowed_passthrough_routes allowed_routes "
+    "allowed_vector_store_indexes auto_rotate blocked budget_duration budget_fallbacks budget_id "
+    "budget_limits config default_estimated_output_tokens default_estimated_output_tokens_per_model "
+    "denied_passthrough_routes disable_global_guardrails duration enable_prompt_caching end_user_budget_id "
+    "enforced_params guardrails key key_alias key_type max_budget max_parallel_requests mcp_rpm_limit "
+    "metadata model_max_budget model_rpm_limit model_tpm_limit models object_permission organization_id "
+    "permissions policies project_id prompts rotation_interval router_settings rpm_limit rpm_limit_type "
+    "send_invite_email soft_budget spend tag_rpm_limit tags team_id throttle_on_budget_exceeded tpd_limit "
+    "tpm_limit tpm_limit_type user_id "
+).split()
+UPDATE_FIELDS = "temp_budget_expiry temp_budget_increase".split()
+ROTATE_FIELDS = "grace_period new_key new_master_key".split()
+TEAM_FIELDS = (
+    "access_group_ids admins allowed_passthrough_routes allowed_vector_store_indexes blocked budget_duration "
+    "budget_limits default_estimated_output_tokens default_estimated_output_tokens_per_model "
+    "default_team_member_models denied_passthrough_routes disable_global_guardrails "
+    "enforced_batch_output_expires_after enforced_file_expires_after guardrails max_budget mcp_rpm_limit "
+    "members members_with_roles metadata model_aliases model_max_budget model_rpm_limit model_tpm_limit "
+    "models object_permission organization_id policies prompts require_trace_id router_settings rpm_limit "
+    "rpm_limit_type secret_manager_settings soft_budget tags team_alias team_id team_member_budget "
+    "team_member_budget_duration team_member_key_duration team_member_model_max_budget "
+    "team_member_permissions team_member_rpm_limit team_member_tpm_limit tpd_limit tpm_limit tpm_limit_type "
+).split()
+CUSTOMER_FIELDS = (
+    "alias allowed_model_region blocked budget_duration budget_id budget_reset_at default_model max_budget "
+    "max_parallel_requests model_max_budget models object_permission rpm_limit soft_budget spend tpd_limit "
+    "tpm_limit user_id "
+).split()
+
+
+def test_every_field_of_litellms_has_a_verdict() -> None:
+    for table, names in (
+        (fields.KEY_NEW, KEY_FIELDS),
+        (fields.KEY_UPDATE, KEY_FIELDS + UPDATE_FIELDS),
+        (fields.KEY_ROTATE, KEY_FIELDS + ROTATE_FIELDS),
+        (fields.TEAM_NEW, TEAM_FIELDS),
+        (fields.END_USER_NEW, CUSTOMER_FIELDS),
+    ):
+        assert not [name for name in names if name not in table.rows and name not in table.synonyms]
 
 
 # --- merges ---------------------------------------------------------------------------------------------------

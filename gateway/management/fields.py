@@ -78,6 +78,7 @@ _DAILY = "there are limits for a minute, and budgets for a day"
 _BY_TAG = "limits are by key, team, end user and model"
 _CONTENT = "the gateway checks no contents; `safety_mode` is Cohere's"
 _OBJECTS = "there are no such objects here"
+_ESTIMATES = "the estimate is the model's usual answer, or max_tokens"
 _SPEND = "what is spent is what the ledger has"
 
 _KEY_OF_LITELLM = (
@@ -88,6 +89,8 @@ _KEY_OF_LITELLM = (
     *noted("requests over the budget are refused, not slowed down", "throttle_on_budget_exceeded"),
     *noted("update `max_budget` and change it back", "temp_budget_increase", "temp_budget_expiry"),
     *noted("limits are kept exactly", "rpm_limit_type", "tpm_limit_type", "soft_budget_cooldown"),
+    *noted(_ESTIMATES, "default_estimated_output_tokens", "default_estimated_output_tokens_per_model"),
+    *noted(_ELSEWHERE, "disable_global_guardrails", "enable_prompt_caching"),
     *refused(_ROUTES, "allowed_routes", "allowed_passthrough_routes", "denied_passthrough_routes"),
     *refused(f"{_ROUTES}, `role` what may be managed", "key_type", neutral=(b'"default"', b'"llm_api"')),
     *refused("requests need no fields of theirs", "enforced_params", "allowed_cache_controls"),
@@ -95,7 +98,7 @@ _KEY_OF_LITELLM = (
     *refused(_BY_TAG, "tag_rpm_limit", "tag_tpm_limit", "mcp_rpm_limit"),
     *refused(_BUDGET_OBJECT, "budget_id", "end_user_budget_id"),
     *refused(_CONTENT, "guardrails", "policies"),
-    *refused(_OBJECTS, "access_group_ids", "object_permission"),
+    *refused(_OBJECTS, "access_group_ids", "object_permission", "allowed_vector_store_indexes"),
     *refused(_SPEND, "spend", neutral=(b"0", b"0.0")),
 )
 
@@ -109,7 +112,10 @@ _TEAM_OF_LITELLM = (
     *noted(_LABELS, "organization_id", "members_with_roles", "members", "admins", "team_member_permissions"),
     *noted(_NO_MAIL, "send_team_invite_email", "send_invite_email"),
     *noted(_ELSEWHERE, "router_settings", "prompts", "logging", "secret_manager_settings", "disable_global_guardrails"),
-    *noted("limits are kept exactly", "rpm_limit_type", "tpm_limit_type"),
+    *noted("limits are kept exactly", "rpm_limit_type", "tpm_limit_type", "soft_budget_cooldown"),
+    *noted(_ESTIMATES, "default_estimated_output_tokens", "default_estimated_output_tokens_per_model"),
+    *refused("requests need no ids of theirs", "require_trace_id"),
+    *refused("the gateway stores no files", "enforced_batch_output_expires_after", "enforced_file_expires_after"),
     *refused(_ROUTES, "allowed_passthrough_routes", "denied_passthrough_routes"),
     *refused(_DAILY, "tpd_limit"),
     *refused(_BY_TAG, "tag_rpm_limit", "tag_tpm_limit", "mcp_rpm_limit"),
@@ -117,6 +123,8 @@ _TEAM_OF_LITELLM = (
         "give the keys of the team limits of their own",
         "team_member_budget",
         "team_member_budget_duration",
+        "team_member_model_max_budget",
+        "default_team_member_models",
         "team_member_key_duration",
         "team_member_rpm_limit",
         "team_member_tpm_limit",
@@ -131,6 +139,8 @@ _END_USER = (field("alias", Text, "a name", values.printable), *_LIMITS)
 
 _END_USER_OF_LITELLM = (
     *noted("the request names the model", "default_model"),
+    *noted("windows lie on the UTC calendar", "budget_reset_at"),
+    *refused("give the keys that call for them a list of models", "models"),
     *refused("Cohere chooses the region", "allowed_model_region"),
     *refused(_DAILY, "tpd_limit"),
     *refused(_BUDGET_OBJECT, "budget_id"),
