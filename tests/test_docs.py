@@ -359,7 +359,8 @@ def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) ->
     mentioned = set(re.findall(r"`cohere-gateway ([a-z][a-z -]*[a-z])", EVERYTHING))
     assert mentioned >= {"serve", "emulator", "translate"}
     for words in mentioned:
-        assert any(f"{words} ".startswith(f"{name} ") for name in leaves), f"there is no command '{words}'"
+        exists = words in texts or any(f"{words} ".startswith(f"{name} ") for name in leaves)
+        assert exists, f"there is no command '{words}'"
     options = set(re.findall(r"[` ](--[a-z][a-z-]*)", f"{TEXTS['README.md']} {GUIDES}"))
     for option in options:
         assert any(option in text for text in texts.values()), f"no command has {option}"

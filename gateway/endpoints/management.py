@@ -74,7 +74,8 @@ class ManagementEndpoint:
             return b""
         settings = self._services.settings
         content = await body.read(record, receive, min(LARGEST_BODY, settings.body_limit), settings.timeouts)
-        if content:
+        # curl calls JSON a form unless told otherwise. No page can forge such a request: the key is in a header.
+        if content and not (_is_form(record) and content.lstrip().startswith(b"{")):
             body.require_json(record.headers)
         return content
 
@@ -99,6 +100,11 @@ def _actor(record: RequestRecord, address: str) -> Actor:
     if added and added.isprintable():
         name = f"{name} for {added}"
     return Actor(name, principal.role, address, key_id, team_id)
+
+
+def _is_form(record: RequestRecord) -> bool:
+    kind = record.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return kind == b"application/x-www-form-urlencoded"
 
 
 def _query(query: bytes) -> Mapping[str, Any]:

@@ -24,6 +24,9 @@ from gateway.endpoints.stored import STORED
 from gateway.errors import ERRORS
 from gateway.http.path_aliases import SPELLINGS
 from gateway.http.unsupported import UNSUPPORTED
+from gateway.management import field_table
+from gateway.management import fields as managed
+from gateway.management.operations import OPERATIONS
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
 from gateway.settings.reference import described
@@ -282,6 +285,23 @@ def metrics() -> str:
     return table(("Metric", "Type", "Labels", "What it counts"), iter(rows))
 
 
+def management() -> str:
+    """The paths of the management API."""
+    rows = ((", ".join(code(f"{row.verb} {path}") for path in row.paths), row.does) for row in OPERATIONS)
+    return table(("Path", "Does"), rows)
+
+
+def managed_fields(fields: field_table.FieldTable) -> str:
+    """The fields of a kind of record, what is honoured first."""
+    verdicts = list(field_table.Verdict)
+    rows = sorted(fields.rows.values(), key=lambda row: verdicts.index(row.verdict))
+    synonyms = {name: f"; also `{synonym}`" for synonym, name in fields.synonyms.items()}
+    return table(
+        ("Field", "Verdict", "Remarks"),
+        ((code(row.name), row.verdict.value, row.why + synonyms.get(row.name, "")) for row in rows),
+    )
+
+
 def faults() -> str:
     rows = ((code(name), code(row.default), row.description) for name, row in FAULTS.items())
     return table(("Fault", "Argument, if none is given", "What the emulator does"), rows)
@@ -313,6 +333,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "upstream errors": upstream_errors,
     "metrics": metrics,
     "faults": faults,
+    "management": management,
+    "key fields": lambda: managed_fields(managed.KEY_NEW),
+    "team fields": lambda: managed_fields(managed.TEAM_NEW),
+    "end user fields": lambda: managed_fields(managed.END_USER_NEW),
     "targets": targets,
 }
 
