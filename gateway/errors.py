@@ -77,6 +77,9 @@ ERRORS: Mapping[str, Meaning] = {
     "two_credentials": Meaning(
         400, _INVALID, "two_credentials", "the request has two different API keys", Fault.CALLER_CREDENTIALS
     ),
+    "secret_in_url": Meaning(
+        400, _INVALID, "secret_in_url", "the master key is in the URL, which others log", Fault.CALLER_CREDENTIALS
+    ),
     "unsupported": Meaning(
         400,
         "UnsupportedOperationError",

@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from urllib.parse import unquote
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -45,6 +46,10 @@ KEY_BLOCKED = failure("key_blocked", "This API key is blocked: whoever runs the 
 TEAM_BLOCKED = failure("team_blocked", "The team of this API key is blocked, or was deleted")
 FOREIGN_ADDRESS = failure("foreign_address", "This API key may not be used from this address")
 MISSING_KEY = failure("missing_key", "The API key is missing: send it as 'Authorization: Bearer KEY'")
+
+SECRET_IN_URL = failure(
+    "secret_in_url", "The master key must not be in a URL, where proxies and logs keep it: send a header, and change it"
+)
 
 DROPPED = "authorization ignored (another header has a key of this gateway)"
 
@@ -134,6 +139,11 @@ class Authenticator:
         if key is None:
             raise CallerError(WRONG_KEY)
         return self._principal_by_key(key, address)
+
+    def is_secret_in_url(self, path: str, query: bytes) -> bool:
+        """Tells whether a URL has the master key in it. path: decoded."""
+        master = self._settings.master_key
+        return bool(master) and (master in path or bool(query) and master in unquote(query.decode("latin-1")))
 
     def _is_master(self, secret: str) -> bool:
         return constant_time_equals(secret, self._settings.master_key)

@@ -16,7 +16,7 @@ from gateway.endpoints.websocket import METHOD, RESTARTING, WebSocketEndpoint
 from gateway.errors import CallerError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.attribution import attribute_headers
-from gateway.http.middleware import address_of, mode_headers, request_id
+from gateway.http.middleware import address_of, mode_headers, refuse_secret_in_url, request_id
 from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.clock import http_date
@@ -93,6 +93,7 @@ class WebSocketHandshake:
 
     async def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
         """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
+        refuse_secret_in_url(self._authenticator, scope, request)
         validation.check(scope, headers)
         self._web_pages.check_websocket(headers)
         authentication = await self._authenticator.authenticate(scope["headers"], request.address)

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.auth.addresses import caller_address
-from gateway.auth.authenticator import Authenticator
+from gateway.auth.authenticator import SECRET_IN_URL, Authenticator
 from gateway.auth.credential_headers import remove_credentials
-from gateway.errors import GatewayError, failure
+from gateway.errors import CallerError, GatewayError, failure
 from gateway.http import error_responses, unsupported, validation
 from gateway.http.attribution import attribute_headers
 from gateway.http.drain import BodyDrain
@@ -46,6 +46,9 @@ OUR_HEADERS = (
     b"retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     b"x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
+
+PATH_WITH_SECRET = "/..."
+"""What is logged of a path that has the master key in it."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _PREFLIGHT_SECONDS = b"600"
@@ -128,6 +131,7 @@ class GatewayMiddleware:
             await send(message)
 
         try:
+            refuse_secret_in_url(self._authenticator, scope, record)
             validation.check(scope, headers)
             if record.method == "OPTIONS" and b"access-control-request-method" in headers:
                 record.has_row = False
@@ -220,6 +224,13 @@ class GatewayMiddleware:
             ]
         await respond({"type": "http.response.start", "status": 204, "headers": allowed})
         await respond({"type": "http.response.body", "body": b""})
+
+
+def refuse_secret_in_url(authenticator: Authenticator, scope: Scope, record: RequestRecord) -> None:
+    """Raises CallerError (400) for a URL with the master key in it, which is not logged here."""
+    if authenticator.is_secret_in_url(scope["path"], scope["query_string"]):
+        record.path = PATH_WITH_SECRET
+        raise CallerError(SECRET_IN_URL)
 
 
 def address_of(scope: Scope, proxies: tuple[str, ...]) -> str:
