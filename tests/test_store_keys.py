@@ -52,7 +52,7 @@ async def test_every_change_is_a_version(store: Store) -> None:
     assert (second.rpm_limit, second.blocked, second.models, first.rpm_limit) == (None, True, ("command-*",), 3)
     assert await changed(store, "key_b", blocked=True) is None
     everything = await store.read(keys.load_all)
-    assert everything.keys == (second,) and everything.revision >= second.revision
+    assert [one.unpacked() for one in everything.keys] == [second] and everything.revision >= second.revision
     for reference in ("key_a", "first", digest_of("sk-a")):
         assert await looked_up(store, reference) == second
     assert await looked_up(store, "second") is None
@@ -68,7 +68,8 @@ async def test_what_a_snapshot_lacks(store: Store) -> None:
     deleted = await store.write(lambda c: keys.delete(c, VirtualKey, "key_a", OPERATOR, 300.0))
     missed = await store.read(lambda c: keys.changes_since(c, seen))
     assert missed is not None and [one.user_id for one in missed.end_users] == ["u"]
-    assert (missed.keys, missed.teams, missed.revision) == ((deleted,), (), seen + 2)
+    assert [one.unpacked() for one in missed.keys] == [deleted] and missed.keys[0].is_deleted
+    assert (missed.teams, missed.revision) == ((), seen + 2)
     assert deleted is not None and (deleted.digest, deleted.deleted_at) == ("", 300.0)
     assert [one.key_id for one in (await store.read(keys.load_all)).keys] == ["key_b"]
     assert await store.read(lambda c: keys.find(c, VirtualKey, digest_of("sk-a"))) is None
@@ -119,7 +120,7 @@ async def test_two_updates_at_once_are_both_there(store: Store) -> None:
     await asyncio.gather(
         *(changed(store, "key_a", **{name: 7}) for name in ("rpm_limit", "tpm_limit", "max_parallel_requests"))
     )
-    (key,) = (await store.read(keys.load_all)).keys
+    key = (await store.read(keys.load_all)).keys[0].unpacked()
     assert (key.rpm_limit, key.tpm_limit, key.max_parallel_requests, key.revision) == (7, 7, 7, 4)
 
 

@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-from gateway.auth.virtual_keys import EndUser, Records, Team, VirtualKey
+from gateway.auth.virtual_keys import EndUser, PackedKey, Records, Team, VirtualKey, unpacked
 from gateway.errors import CallerError, failure
 from gateway.store import keys
 from gateway.store.errors import StoreError
@@ -33,10 +33,35 @@ LOOK_SECONDS = 1.0
 MAX_LOOKS = 100
 """Unknown digests that a process looks for in a second; further ones are refused without a look."""
 
+UNPACKED_KEYS = 8192
+"""Keys that are at hand as records; the others are kept as they are stored, in a third of the memory."""
+
+APPLIED_AT_ONCE = 2000
+"""Changed keys that are taken over before others have their turn."""
+
 REFUSED_DIGESTS = 10_000
 """Digests that are remembered as unknown, each for LOOK_SECONDS."""
 
 UNAVAILABLE = failure("no_storage", "The keys could not be loaded yet: the database does not answer")
+
+
+class _UnpackedKeys(Mapping[str, VirtualKey]):
+    """Packed keys as records."""
+
+    def __init__(self, packed: Mapping[str, bytes]) -> None:
+        self._packed = packed
+
+    def __getitem__(self, key_id: str) -> VirtualKey:
+        return unpacked(self._packed[key_id])
+
+    def __contains__(self, key_id: object) -> bool:
+        return key_id in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 class KeyDirectory:
@@ -52,8 +77,9 @@ class KeyDirectory:
         """open_store: returns the storage, once it was opened. message: writes to the log. clock: Unix seconds."""
         self._open_store, self._message, self._now = open_store, message, clock
         self._announcements = announcements
-        self._by_digest: dict[str, VirtualKey] = {}
-        self._keys: dict[str, VirtualKey] = {}
+        self._by_digest: dict[str, str] = {}
+        self._packed: dict[str, bytes] = {}
+        self._unpacked: dict[str, VirtualKey] = {}
         self._teams: dict[str, Team] = {}
         self._end_users: dict[str, EndUser] = {}
         self.revision = -1
@@ -65,10 +91,14 @@ class KeyDirectory:
         self._looks, self._looks_since = 0, 0.0
         self.degraded = ""
 
+    def __len__(self) -> int:
+        """Returns the number of keys."""
+        return len(self._packed)
+
     @property
     def keys(self) -> Mapping[str, VirtualKey]:
-        """Keys by their id."""
-        return self._keys
+        """Keys by their id, expired ones too. To go through all of them takes as long as decoding them."""
+        return _UnpackedKeys(self._packed)
 
     @property
     def teams(self) -> Mapping[str, Team]:
@@ -95,8 +125,9 @@ class KeyDirectory:
 
     def find(self, digest: str) -> VirtualKey | None:
         """Returns the key of this digest; None for an unknown, a deleted or an expired one."""
-        key = self._by_digest.get(digest)
-        if key is None or self._has_expired(key):
+        key_id = self._by_digest.get(digest)
+        key = self.current(key_id) if key_id is not None else None
+        if key is None:
             return None
         if key.digest != digest and not self._is_accepted(key, digest):
             return None
@@ -104,11 +135,15 @@ class KeyDirectory:
 
     def current(self, key_id: str) -> VirtualKey | None:
         """Returns the newest version of a key; None for an unknown, a deleted or an expired one."""
-        key = self._keys.get(key_id)
-        return None if key is None or self._has_expired(key) else key
-
-    def _has_expired(self, key: VirtualKey) -> bool:
-        return key.expires is not None and key.expires <= self._now()
+        key = self._unpacked.get(key_id)
+        if key is None:
+            body = self._packed.get(key_id)
+            if body is None:
+                return None
+            if len(self._unpacked) >= UNPACKED_KEYS:
+                self._unpacked.clear()
+            key = self._unpacked[key_id] = unpacked(body)
+        return None if key.expires is not None and key.expires <= self._now() else key
 
     async def look_up(self, digest: str) -> VirtualKey | None:
         """Returns the key of a digest that `find` does not know, if the database has one.
@@ -162,16 +197,18 @@ class KeyDirectory:
     async def _load(self) -> None:
         store = await self._open_store()
         if self.revision < 0:
-            self._apply(await store.read(keys.load_all))
+            await self._apply(await store.read(keys.load_all))
         else:
             revision = self.revision
             changed = await store.read(lambda connection: keys.changes_since(connection, revision))
             if changed is not None:
-                self._apply(changed)
+                await self._apply(changed)
 
-    def _apply(self, records: Records) -> None:
-        for key in records.keys:
+    async def _apply(self, records: Records) -> None:
+        for number, key in enumerate(records.keys):
             self._replace_key(key)
+            if number % APPLIED_AT_ONCE == APPLIED_AT_ONCE - 1:
+                await asyncio.sleep(0)
         for team in records.teams:
             if team.deleted_at is None:
                 self._teams[team.team_id] = team
@@ -184,15 +221,16 @@ class KeyDirectory:
                 self._end_users.pop(end_user.user_id, None)
         self.revision = records.revision
 
-    def _replace_key(self, key: VirtualKey) -> None:
-        old = self._keys.pop(key.key_id, None)
+    def _replace_key(self, key: PackedKey) -> None:
+        old = self._packed.pop(key.key_id, None)
+        self._unpacked.pop(key.key_id, None)
         if old is not None:
-            for digest in _digests(old):
+            for digest in PackedKey.of(old).digests:
                 self._by_digest.pop(digest, None)
-        if key.deleted_at is None:
-            self._keys[key.key_id] = key
-            for digest in _digests(key):
-                self._by_digest[digest] = key
+        if not key.is_deleted:
+            self._packed[key.key_id] = key.body
+            for digest in key.digests:
+                self._by_digest[digest] = key.key_id
 
     async def _try_to_load(self) -> None:
         try:
@@ -236,7 +274,3 @@ class KeyDirectory:
         """Whether a digest of before a rotation is still accepted."""
         now = self._now()
         return any(one.digest == digest and one.valid_until > now for one in key.previous)
-
-
-def _digests(key: VirtualKey) -> list[str]:
-    return [key.digest, *(one.digest for one in key.previous)]

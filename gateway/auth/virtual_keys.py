@@ -16,6 +16,7 @@ import hashlib
 import secrets
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 PREFIX = "sk-"
@@ -129,6 +130,47 @@ class VirtualKey(Rights, frozen=True, kw_only=True, omit_defaults=True, gc=False
         return f"{PREFIX}...{self.last_four}"
 
 
+class _KeyIndex(Struct, frozen=True, gc=False):
+    """What must be read of a key before it is used. Decoding it skips the rest."""
+
+    key_id: str
+    digest: str
+    previous: tuple[PreviousDigest, ...] = ()
+    deleted_at: float | None = None
+
+
+_decode_key = msgspec.json.Decoder(VirtualKey).decode
+_decode_index = msgspec.json.Decoder(_KeyIndex).decode
+
+
+class PackedKey(Struct, frozen=True, gc=False):
+    """A key as it is stored, and what it is found by: a third of the memory. body: JSON. is_deleted: nobody is let in.
+
+    digests: of all secrets that may be presented for it, as hex digits.
+    """
+
+    key_id: str
+    digests: tuple[str, ...]
+    is_deleted: bool
+    body: bytes
+
+    @staticmethod
+    def of(body: bytes) -> "PackedKey":
+        """Returns a key by its JSON."""
+        index = _decode_index(body)
+        digests = (index.digest, *(one.digest for one in index.previous))
+        return PackedKey(index.key_id, digests, index.deleted_at is not None, body)
+
+    def unpacked(self) -> VirtualKey:
+        """Returns the key itself."""
+        return unpacked(self.body)
+
+
+def unpacked(body: bytes) -> VirtualKey:
+    """Returns a key of its JSON."""
+    return _decode_key(body)
+
+
 class Team(Rights, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A team. Its keys are refused while it is blocked, and once it is deleted."""
 
@@ -170,6 +212,6 @@ class Records(Struct, frozen=True):
     """Records that were read together. revision: of the directory at that time; theirs may be higher."""
 
     revision: int = 0
-    keys: tuple[VirtualKey, ...] = ()
+    keys: tuple[PackedKey, ...] = ()
     teams: tuple[Team, ...] = ()
     end_users: tuple[EndUser, ...] = ()

@@ -33,7 +33,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert as insert_rows
 from sqlalchemy import update as update_rows
 
-from gateway.auth.virtual_keys import EndUser, PreviousDigest, Records, Team, VirtualKey
+from gateway.auth.virtual_keys import EndUser, PackedKey, PreviousDigest, Records, Team, VirtualKey
 from gateway.store.errors import NameTaken
 from gateway.store.tables import END_USERS, KEY_CHANGES, KEY_DIGESTS, KEY_REVISION, KEYS, TEAMS
 
@@ -366,17 +366,15 @@ def _load(connection: Connection, condition: Callable[[Table], ColumnElement[boo
     revision = current_revision(connection)
     return Records(
         revision,
-        _bodies(connection, VirtualKey, condition),
-        _bodies(connection, Team, condition),
-        _bodies(connection, EndUser, condition),
+        tuple(map(PackedKey.of, _bodies(connection, VirtualKey, condition))),
+        tuple(_decode(Team, body) for body in _bodies(connection, Team, condition)),
+        tuple(_decode(EndUser, body) for body in _bodies(connection, EndUser, condition)),
     )
 
 
-def _bodies(
-    connection: Connection, kind: type[Stored], condition: Callable[[Table], ColumnElement[bool]]
-) -> tuple[Stored, ...]:
+def _bodies(connection: Connection, kind: type, condition: Callable[[Table], ColumnElement[bool]]) -> Sequence[bytes]:
     table = _KINDS[kind].table
-    return tuple(_decode(kind, body) for body in connection.scalars(select(table.c.body).where(condition(table))))
+    return connection.scalars(select(table.c.body).where(condition(table))).all()
 
 
 def _decode(kind: type[Stored], body: bytes) -> Stored:

@@ -347,6 +347,9 @@ def main() -> int:
         from bench import resilience  # late: what is against a running server works without this project
 
         print("\n" + resilience.report())
+        from bench import keys
+
+        print("\n" + "\n".join(keys.measure().lines()))
     return 0
 
 
