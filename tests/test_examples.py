@@ -175,6 +175,7 @@ def test_an_example_prints_what_is_expected(name: str, base_url: str, tmp_path: 
 
 # What the `sh` snippets of a document must print, in their order.
 PRINTED: Mapping[str, tuple[str, ...]] = {
+    "docs/cost.md": (r"(?m)^x-gateway-cost-usd: 0\.002\r?$",),
     "README.md": ("This is the Cohere emulator",),
     "docs/emulator.md": ('"code":"rate_limit_exceeded"',),
     "docs/errors-and-notes.md": ('"param":"temperature"',),

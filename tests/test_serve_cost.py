@@ -403,6 +403,56 @@ def test_cached_inputs_cost_nothing(scene: Stage) -> None:
     assert cost_of(scene, scene.gateway.ask("POST", "/v1/embeddings", body)) == 840
 
 
+# --- jobs ---------------------------------------------------------------------------------------------------
+
+
+def batch(status: str, id: str = "b1", model: str = R7B) -> dict[str, Any]:
+    return {"id": id, "status": f"BATCH_STATUS_{status}", "model": model, "input_tokens": "2", "output_tokens": "1"}
+
+
+def embed_job(status: str, id: str = "j1") -> dict[str, Any]:
+    return {"job_id": id, "status": status, "model": "embed-english-v3.0", **meta(input_tokens=30)}
+
+
+# path, what Cohere says each time it is asked, and what each look costs
+JOBS: dict[str, tuple[str, list[Any], list[int | None]]] = {
+    "a batch": (
+        "/cohere/v2/batches/b1",
+        [{"batch": batch(status)} for status in ("IN_PROGRESS", "COMPLETED", "COMPLETED")],
+        [0, 225, 0],
+    ),
+    "a list of batches": (
+        "/cohere/v2/batches",
+        [{"batches": [batch("COMPLETED", "l1"), batch("CANCELED", "l2"), batch("QUEUED", "l3")]}] * 2,
+        [450, 0],
+    ),
+    "a batch of an unpriced model": (
+        "/cohere/v2/batches/b9",
+        [{"batch": batch("COMPLETED", "b9", "batch-embed-v4")}] * 2,
+        [None, 0],
+    ),
+    "an embed job": (
+        "/cohere/v1/embed-jobs/j1",
+        [embed_job("processing"), embed_job("cancelling"), embed_job("cancelled"), embed_job("cancelled")],
+        [0, 0, 3_000, 0],
+    ),
+    "a list of embed jobs": (
+        "/cohere/v1/embed-jobs",
+        [{"embed_jobs": [embed_job("complete", "l1"), embed_job("complete", "l2")]}] * 2,
+        [6_000, 0],
+    ),
+    "no job": ("/cohere/v2/batches/b1", [{"batch": {"id": 7}}], [0]),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_is_paid_for_by_whoever_sees_its_end_first(scene: Stage, name: str) -> None:
+    path, answers, costs = JOBS[name]
+    for answer, cost in zip(answers, costs, strict=True):
+        scene.plays(json_answer(200, answer))
+        assert cost_of(scene, scene.gateway.ask("GET", path)) == cost
+
+
 # --- callers who leave --------------------------------------------------------------------------------------
 
 
@@ -482,6 +532,9 @@ def cost_in(usage: openai.BaseModel | None) -> Any:
 
 
 def test_metrics_count_money_by_model(scene: Stage) -> None:
+    scene.plays(answered())
+    for model in (A, REASONER):
+        cost_of(scene, scene.gateway.chat(model=model))
     series = scene.gateway.metrics()
     assert series[f'gateway_cost_usd_total{{key="",model="{A}"}}'] > 0
     assert series[f'gateway_unpriced_requests_total{{model="{REASONER}"}}'] >= 1

@@ -30,6 +30,8 @@ from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.handler import policy_for
 from gateway.pipeline.services import Services
+from gateway.store import billed_jobs
+from gateway.store.errors import StoreUnavailable
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.raw_usage import usage_totals
 from translators.answer.turn import FAILED_REASONS
@@ -135,7 +137,7 @@ class PassthroughEndpoint:
         record.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
         usage_tail = UsageTail(encoding == b"gzip") if counted else None
-        billed = False
+        billed, block = False, b""
         try:
             block = await response.read_chunk()
             record.first_byte = time.monotonic()
@@ -153,6 +155,27 @@ class PassthroughEndpoint:
             if not billed:
                 broken = record.streamed and not watcher.is_over
                 self._bill(admission, response.status, usage_tail, b"" if broken else block, broken)
+        if admission.sees_jobs and response.status == 200 and usage_tail is not None and usage_tail.share == 1.0:
+            await self._bill_jobs(admission, usage_tail.tail())
+
+    async def _bill_jobs(self, admission: Admission, answer: bytes) -> None:
+        """Adds what jobs have cost that have ended: to the request that sees it first, on whatever replica.
+
+        Without the storage nobody is billed yet; whoever looks next is.
+        """
+        seen = {job.id: job for job in admission.ended_jobs(answer)}
+        if not seen:
+            return
+        state = self._services.state
+        try:
+            store = await state.open()
+            first = await store.write(lambda connection: billed_jobs.claim(connection, seen.keys(), time.time()))
+        except StoreUnavailable as error:
+            state.log_failure(error)
+            return
+        for id in first:
+            admission.record.model = admission.record.model or seen[id].model
+            admission.bill_usage(seen[id].model, seen[id].usage)
 
     async def _send_alias_error(
         self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher, notes: Notes

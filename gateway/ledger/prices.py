@@ -90,13 +90,13 @@ def merged(rows: Mapping[str, ModelPrice], overrides: Mapping[str, ModelPrice]) 
 
 def rates(row: ModelPrice) -> Mapping[str, int]:
     """Returns femto-dollars by Cohere's unit."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     for name, (unit, per) in UNITS.items():
         price: float | None = getattr(row, name)
         if price is not None:
             # A float's shortest notation is what somebody wrote: 0.0375 is meant, not its nearest binary fraction.
-            found[unit] = round(Decimal(repr(price)) * FEMTO_PER_DOLLAR / per)
-    return found
+            result[unit] = round(Decimal(repr(price)) * FEMTO_PER_DOLLAR / per)
+    return result
 
 
 @cache

@@ -24,11 +24,15 @@ from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.settings.schema import Settings
 from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
+from translators.answer.job_usage import JobUsage, ended_jobs
 from translators.answer.raw_usage import usage_of
 from translators.core.contracts import UsageBase, UsageTotals, Workload
 from translators.core.notes import Notes
 
 END_USER_BLOCKED = failure("end_user_blocked", "The end user whom this request names is blocked")
+
+JOB_GROUPS = frozenset({"batches", "embed_jobs"})
+"""Groups of methods whose work is billed when it is done, which only a look at it shows."""
 
 
 class AdmissionController:
@@ -232,6 +236,15 @@ class Admission:
         prices = self._controller.prices
         cost = prices.cost_of(model, usage.billed, usage.cached_tokens)
         self.record.add_usage(usage, cost, prices.version)
+
+    @property
+    def sees_jobs(self) -> bool:
+        """The answers of the method say what jobs have cost that ran before."""
+        return self._method.group in JOB_GROUPS and self._method.verb == "GET"
+
+    def ended_jobs(self, answer: bytes) -> Sequence[JobUsage]:
+        """Returns the jobs in an answer that have ended and were billed."""
+        return ended_jobs(self._method.group, answer, self._controller.usage_base)
 
     def bill_estimate(self, model: str, pieces: int, ended: bool = False) -> None:
         """Adds what a stream may have consumed of which Cohere never said it.

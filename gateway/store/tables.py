@@ -270,6 +270,14 @@ PROBES = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
+# Cohere's jobs whose cost has been counted (`billed_jobs.py`).
+BILLED_JOBS = Table(
+    "billed_jobs",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("billed_at", Double, nullable=False),
+)
+
 # What limits and budgets have counted: an amount for each counter, kind and slot of time (`sql_counters.py`).
 COUNTER_SLOTS = Table(
     "counter_slots",
@@ -284,7 +292,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0007"
+HEAD = "0008"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

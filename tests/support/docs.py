@@ -24,6 +24,7 @@ from gateway.endpoints.stored import STORED
 from gateway.errors import ERRORS
 from gateway.http.path_aliases import SPELLINGS
 from gateway.http.unsupported import UNSUPPORTED
+from gateway.ledger.prices import UNITS, packaged
 from gateway.management import field_table
 from gateway.management import fields as managed
 from gateway.management.operations import OPERATIONS
@@ -247,6 +248,22 @@ def call_faults() -> str:
     return table(("Fault", "Meaning"), ((code(fault.value), text) for fault, text in MEANINGS.items()))
 
 
+def prices() -> str:
+    """The packaged prices, with where they are from."""
+    rows = (
+        (
+            code(model),
+            ", ".join(
+                f"{name.replace('_', ' ')} {getattr(row, name):g}" for name in UNITS if getattr(row, name) is not None
+            ),
+            row.source or "",
+            row.date or "",
+        )
+        for model, row in packaged().items()
+    )
+    return table(("Model", "US dollars", "Source", "Date"), rows)
+
+
 def upstream_errors() -> str:
     """Cohere's statuses, the two that need its sentence as well, and the endings that are failures."""
     head = ("Cohere says", "With the caller's own key", "With the server's key")
@@ -329,6 +346,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "synonyms": synonyms,
     "reasoning efforts": reasoning_efforts,
     "errors": errors,
+    "prices": prices,
     "call faults": call_faults,
     "upstream errors": upstream_errors,
     "metrics": metrics,
