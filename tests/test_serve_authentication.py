@@ -237,7 +237,7 @@ def test_any_other_key(virtual: Stage, key: str, path: str, stream: bool) -> Non
 
 def test_the_master_key_may_be_for_managing_only() -> None:
     with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY, master_may_call=False) as theatre:
-        assert call(theatre, ("authorization", f"Bearer {MASTER_KEY}")).status == 401
+        assert call(theatre, ("authorization", f"Bearer {MASTER_KEY}")).status == 403
 
 
 def test_a_stranger_need_not_be_heard_out(virtual: Stage) -> None:

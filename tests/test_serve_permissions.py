@@ -14,11 +14,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from starlette.routing import Route
 
+from gateway.app import create_app
 from gateway.auth.virtual_keys import EndUser, Team, VirtualKey
 from gateway.cohere_methods import METHODS
 from gateway.endpoints.stored import STORED
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, UPLOADS
+from gateway.settings.schema import Settings
 from support.app import MASTER_KEY, A, Seen, Stage, answered, streamed
 from support.scripted_upstream import json_answer
 from support.virtual_keys import key_of, keyed_stage, secret_of
@@ -189,6 +192,29 @@ def test_the_routes_here_are_all_there_are() -> None:
     paths = [path for _, path, _ in OPENAI]
     assert not [pattern for pattern in patterns if not any(re.fullmatch(pattern, path) for path in paths)]
     assert {name for _, _, name in NATIVE if name} == ALL | {"other"}
+
+
+OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
+
+
+def test_every_route_wants_a_key(served: Stage) -> None:
+    """Whatever else is served, the management of keys and the reports included, and whoever adds to it."""
+    settings = Settings(demo=True, master_key=MASTER_KEY)
+    routes = {
+        (verb, re.sub(r"\{.*?\}", "x1", route.path))
+        for route in create_app(settings).routes
+        if isinstance(route, Route)
+        for verb in route.methods or ("GET", "POST")
+    }
+    assert len(routes) > 60 and {path for _, path in routes} >= OPEN
+    for secret in ("", "sk-wrong", secret_of("expired"), secret_of("blocked")):
+        caller = Caller(served.gateway, secret)
+        try:
+            for verb, path in sorted(routes):
+                status = caller.ask(verb, path).status
+                assert status == (200 if path in OPEN else 403 if "blocked" in secret else 401), (verb, path, secret)
+        finally:
+            caller.close()
 
 
 @pytest.mark.parametrize("name", EXPECTED)
