@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.auth.virtual_keys import EndUser
-from gateway.cohere_methods import OTHER, Method
+from gateway.cohere_methods import METHODS, Method
 from gateway.errors import CallerError, failure
 from gateway.ledger.prices import BILLED_GROUPS, Prices
 from gateway.limits import budgets
@@ -21,12 +21,22 @@ from gateway.limits.windows import check_duration
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.settings.schema import SettingError, Settings
-from gateway.store.counters import WINDOW, Counter, CounterState, CountersUnavailable, Reservation, Settlement
+from gateway.store.counters import NO_LIMIT, WINDOW, Counter, CounterState, CountersUnavailable, Reservation, Settlement
 from translators.core.contracts import Workload
 from translators.core.model_names import resolve
 
 JOB_GROUPS = frozenset({"embed_jobs", "batches", "finetuning"})
 """Groups of methods that start what Cohere bills later. What is no method of the table may do so, too."""
+
+FREE = frozenset(
+    method.name
+    for method in METHODS
+    if method.group not in BILLED_GROUPS and not (method.group in JOB_GROUPS and "create" in method.name)
+)
+"""Methods that cost nothing, neither now nor when what they start has run."""
+
+REQUEST_HEADERS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+TOKEN_HEADERS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
 JOB_ESTIMATE = 1
 """Nano-dollars for what starts a job. It costs something when it has run: not to be had when a budget is spent."""
@@ -51,12 +61,12 @@ class LimitedRequest(Struct):
     further: what it has reserved for other calls of the same request.
     """
 
-    limits: Sequence[Limit]
+    applied: Limits
     states: Sequence[CounterState]
     reservation: Reservation
     tokens: int
     cost: int
-    further: list[Reservation] = []
+    further: tuple[Reservation, ...] = ()
 
 
 class Limiter:
@@ -101,7 +111,7 @@ class Limiter:
         """
         end_user = self._end_user(record.end_user) if record.end_user else None
         plan = self._plans.plan(record.principal, end_user, workload.model)
-        applied = plan.of(is_free(method), record.counted)
+        applied = plan.of(method.name in FREE, record.counted)
         if not applied.counters:
             return None
         tokens, money = self._estimates(applied, record, method, workload)
@@ -110,12 +120,12 @@ class Limiter:
         except CountersUnavailable as error:
             raise CallerError(failure("limits_unavailable", "The limits cannot be checked at present")) from error
         if not record.counted:
-            record.rate_limit_headers = headers(counters, decision.states)
+            record.rate_limit_headers = headers(applied, counters, decision.states)
         if reservation is None:
             raise self._refusal(applied.limits, counters, decision.states, tokens, money)
         record.counted = True
         before = record.prompt_tokens + record.completion_tokens
-        return LimitedRequest(applied.limits, decision.states, reservation, before, record.cost_nanodollars or 0)
+        return LimitedRequest(applied, decision.states, reservation, before, record.cost_nanodollars or 0)
 
     async def extend(
         self, limited: LimitedRequest | None, record: RequestRecord, method: Method, workload: Workload
@@ -127,7 +137,7 @@ class Limiter:
         further = await self.reserve(record, method, workload)
         if limited is None or further is None:
             return limited or further
-        limited.further.append(further.reservation)
+        limited.further = (*limited.further, further.reservation)
         return limited
 
     def settle(self, limited: LimitedRequest, record: RequestRecord, failed: bool) -> None:
@@ -183,28 +193,22 @@ class Limiter:
         return CallerError(failure("limit_reached", message), str(_seconds_to_wait(counter, state)))
 
 
-def is_free(method: Method) -> bool:
-    """Tells whether a method costs nothing, neither now nor when what it starts has run."""
-    starts_job = method is OTHER or (method.group in JOB_GROUPS and "create" in method.name)
-    return method.group not in BILLED_GROUPS and not starts_job
-
-
-def headers(counters: Sequence[Counter], states: Sequence[CounterState]) -> list[tuple[bytes, bytes]]:
+def headers(applied: Limits, counters: Sequence[Counter], states: Sequence[CounterState]) -> list[tuple[bytes, bytes]]:
     """Returns OpenAI's headers about the tightest limits on requests and on tokens."""
-    tightest: dict[str, tuple[int, Counter, CounterState]] = {}
-    for counter, state in zip(counters, states, strict=True):
-        if counter.unit in ("requests", "tokens"):
-            remaining = max(counter.limit - state.spent - state.reserved, 0)
-            if counter.unit not in tightest or remaining < tightest[counter.unit][0]:
-                tightest[counter.unit] = (remaining, counter, state)
-    result = []
-    for unit, (remaining, counter, state) in tightest.items():
-        name = unit.encode()
-        result += [
-            (b"x-ratelimit-limit-" + name, b"%d" % counter.limit),
-            (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
-            (b"x-ratelimit-reset-" + name, b"%ds" % math.ceil(state.wait)),
-        ]
+    result: list[tuple[bytes, bytes]] = []
+    for places, names in ((applied.requests, REQUEST_HEADERS), (applied.tokens, TOKEN_HEADERS)):
+        if places:
+            place, least = 0, NO_LIMIT
+            for n in places:
+                state = states[n]
+                remaining = counters[n].limit - state.spent - state.reserved
+                if remaining < least:
+                    place, least = n, remaining
+            result += (
+                (names[0], b"%d" % counters[place].limit),
+                (names[1], b"%d" % (least if least > 0 else 0)),
+                (names[2], b"%ds" % math.ceil(states[place].wait)),
+            )
     return result
 
 

@@ -16,7 +16,7 @@ from gateway.auth.virtual_keys import Limits as LimitFields
 from gateway.limits.budgets import nano_dollars
 from gateway.limits.windows import window_at
 from gateway.settings.schema import GlobalLimits
-from gateway.store.counters import NO_LIMIT, Counter, Unit
+from gateway.store.counters import NO_LIMIT, UNITS, Counter, Unit
 from translators.core.contracts import Policy
 from translators.core.model_names import resolve
 
@@ -43,17 +43,23 @@ class Limit(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """Limits with their counters, in the same order, and whether budgets are among them."""
+    """Limits with their counters, in the same order.
+
+    has_budget: there are budgets among them. requests, tokens: where the counters of these are.
+    """
 
     limits: Sequence[Limit]
     counters: Sequence[Counter]
     has_budget: bool
+    requests: Sequence[int]
+    tokens: Sequence[int]
 
     @staticmethod
     def of(limits: Iterable[Limit]) -> "Limits":
         limits = tuple(limits)
         counters = tuple(limit.counter for limit in limits)
-        return Limits(limits, counters, any(counter.unit == "money" for counter in counters))
+        places = {unit: [n for n, counter in enumerate(counters) if counter.unit == unit] for unit in UNITS}
+        return Limits(limits, counters, bool(places["money"]), places["requests"], places["tokens"])
 
 
 class Plan(Struct, frozen=True):
@@ -95,12 +101,12 @@ class Plans:
         id = (
             key.key_id if key is not None else "",
             end_user.user_id if end_user is not None else "",
-            model if _has_models(key) or _has_models(team) or _has_models(end_user) else "",
+            model,
         )
         plan = self._plans.get(id)
         if plan is not None and self._now() < plan.until:
-            known_key, known_team, known_user = plan.records
-            if known_key is key and known_team is team and known_user is end_user:
+            records = plan.records
+            if records[0] is key and records[1] is team and records[2] is end_user:
                 return plan
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
@@ -194,10 +200,6 @@ def _budget(
     window = window_at(duration, now)
     counter = Counter(f"{prefix}:budget:{duration or 'total'}", "money", limit, window.start, window.end)
     return Limit(counter, owner, subject, model, duration, soft)
-
-
-def _has_models(record: LimitFields | None) -> bool:
-    return record is not None and bool(record.model_rpm_limit or record.model_tpm_limit or record.model_max_budget)
 
 
 def _prefix(subject: tuple[str, str]) -> str:

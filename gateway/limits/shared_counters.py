@@ -77,7 +77,7 @@ class SharedCounters:
         self.degraded = ""
         self.processes = 1
         self._id = secrets.token_hex(8)
-        self._failures = 0
+        self._failures, self._prepare_at = 0, 0.0
         self._local = MemoryCounters()
         self._shares: dict[str, tuple[Counter | None, Counter]] = {}
         self._loaded: set[tuple[str, int]] = set()
@@ -93,6 +93,8 @@ class SharedCounters:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._run_timer())
         if not self.degraded:
+            if self._shared.lacks(counters) and asyncio.get_running_loop().time() >= self._prepare_at:
+                await self._prepare(counters)
             call = asyncio.get_running_loop().create_task(self._shared.reserve(counters, tokens, money))
             try:
                 decision = await self._wait(call, self._timeout)
@@ -107,6 +109,14 @@ class SharedCounters:
         if self._refuses:
             raise CountersUnavailable(self.degraded or "the shared counters did not answer")
         return await self._reserve_locally(counters, tokens, money)
+
+    async def _prepare(self, counters: Sequence[Counter]) -> None:
+        """Reads what was spent before, once for a window: the database has more time than the shared counters."""
+        try:
+            await self._within(PATIENT_SECONDS, self._shared.prepare(counters))
+        except (CountersUnavailable, StoreUnavailable):
+            # Shared counters that have lost a budget as well refuse to count it; otherwise theirs is right.
+            self._prepare_at = asyncio.get_running_loop().time() + PATIENT_SECONDS
 
     def _release(self, counters: Sequence[Counter], tokens: int, money: int, call: "asyncio.Task[Decision]") -> None:
         """Frees what a call has reserved that nobody waited for."""
@@ -133,6 +143,10 @@ class SharedCounters:
             self._local.settle(settlement)
             return
         self._live.pop(reservation, None)
+        for counter in reservation.counters:
+            budget = (counter.id, counter.window)
+            if settlement.money and budget in self._seen:
+                self._seen[budget] += settlement.money
         self._settlements.append(settlement)
         if self._settling is None:
             self._settling = asyncio.get_running_loop().create_task(self._send_settlements())
@@ -170,8 +184,12 @@ class SharedCounters:
         self._failures += 1
         if self._failures >= MAX_FAILURES and not self.degraded:
             self.degraded = f"limits: {error}"
-            self._local, self._shares, self._loaded = MemoryCounters(), {}, set()
+            self._reset_local()
             self._on_change(self.degraded)
+
+    def _reset_local(self) -> None:
+        """Forgets what was decided here: it begins with what is left of the shared limits."""
+        self._local, self._shares, self._loaded = MemoryCounters(), {}, set()
 
     async def _send_settlements(self) -> None:
         while self._settlements:
@@ -212,6 +230,7 @@ class SharedCounters:
             with contextlib.suppress(StoreUnavailable):
                 await self._stored.flush()
             self._failures, self.degraded = 0, ""
+            self._reset_local()
             self._on_change("")
 
     async def _renew(self, now: float) -> None:

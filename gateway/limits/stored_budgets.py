@@ -27,6 +27,7 @@ class StoredBudgets:
         self._database, self._on_error = database, on_error
         self._pending: dict[tuple[str, int], int] = {}
         self._flushing: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
 
     def add(self, counters: Sequence[Counter], amount: int) -> None:
         """Adds an amount to those of the counters that are budgets, soon."""
@@ -45,20 +46,22 @@ class StoredBudgets:
         What this process has not written yet is in it.
         """
         ids = None if counters is None else [counter.id for counter in counters]
-        stored = await self._database.read(partial(sql_counters.budgets, ids=ids))
+        async with self._lock:  # what is being written is neither pending nor there
+            stored = await self._database.read(partial(sql_counters.budgets, ids=ids))
         return {key: stored.get(key, 0) + self._pending.get(key, 0) for key in {*stored, *self._pending}}
 
     async def flush(self) -> None:
         """Writes what is pending. Raises StoreUnavailable, and nothing is lost."""
-        if not (amounts := self._pending):
-            return
-        self._pending = {}
-        try:
-            await self._database.write(partial(sql_counters.add, kind=sql_counters.MONEY, amounts=amounts))
-        except BaseException:
-            for key, amount in amounts.items():
-                self._pending[key] = self._pending.get(key, 0) + amount
-            raise
+        async with self._lock:
+            if not (amounts := self._pending):
+                return
+            self._pending = {}
+            try:
+                await self._database.write(partial(sql_counters.add, kind=sql_counters.MONEY, amounts=amounts))
+            except BaseException:
+                for key, amount in amounts.items():
+                    self._pending[key] = self._pending.get(key, 0) + amount
+                raise
 
     async def stop(self) -> None:
         """Writes what is pending, if that is possible, and closes the database."""

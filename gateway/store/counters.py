@@ -11,12 +11,14 @@ it is renewed: its process has died.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
 
 Unit = Literal["requests", "tokens", "parallel", "money"]
 """What a counter counts. Money is in nano-dollars."""
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 WINDOW = 60
 """Slots of a second that follow the slot in which something was spent, and in which it still counts."""
@@ -59,7 +61,7 @@ class Counter(Struct, frozen=True):
         return spent + reserved + amount <= self.limit or (reserved == 0 and spent < self.limit)
 
 
-class CounterState(Struct, frozen=True):
+class CounterState(Struct, frozen=True, gc=False):
     """A counter as a decision leaves it.
 
     wait: seconds until something of it is free again; where nothing was left, until something is. Not for money, whose
@@ -109,6 +111,14 @@ class Settlement(Struct, frozen=True):
 
 class Counters(Protocol):
     """Those who count. Every method may raise CountersUnavailable."""
+
+    def lacks(self, counters: Sequence[Counter]) -> bool:
+        """Tells whether `prepare` is due before these are used."""
+        ...
+
+    async def prepare(self, counters: Sequence[Counter]) -> None:
+        """Reads what was spent before, where that is kept elsewhere: once for a window of a budget."""
+        ...
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
         """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars."""

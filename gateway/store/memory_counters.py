@@ -14,14 +14,18 @@ MAX_IDLE_COUNTERS = 10_000
 """Counters of the last minute that may be idle before they are looked through for those that are empty."""
 
 
-class _Rolling:
-    """What was spent in the last minute: slots with amounts, the oldest first."""
+class _State:
+    """One counter.
 
-    __slots__ = ("reserved", "slots", "spent")
+    spent: in the last minute, the sum of the slots; or, of a budget, since its window began. slots: pairs of a slot and
+    an amount, the oldest first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("reserved", "slots", "spent", "window")
+
+    def __init__(self, window: int) -> None:
         self.slots: deque[list[int]] = deque()
-        self.spent = self.reserved = 0
+        self.window, self.spent, self.reserved = window, 0, 0
 
     def advance(self, slot: int) -> None:
         """Takes out what is too old, and everything if the clock was set back."""
@@ -43,20 +47,13 @@ class _Rolling:
     def wait(self, now: float, limit: int) -> float:
         """Returns the seconds until something is free again: the oldest slot ends, or enough of them do."""
         spent = self.spent
+        if spent < limit:
+            return self.slots[0][0] + WINDOW + 1 - now
         for slot, amount in self.slots:
             spent -= amount
-            if spent < limit:
+            if spent < max(limit, 1):
                 return slot + WINDOW + 1 - now
-        return 0.0 if not self.slots else float(WINDOW + 1)
-
-
-class _Budget:
-    """What was spent since the window began."""
-
-    __slots__ = ("reserved", "spent", "window")
-
-    def __init__(self, window: int, spent: int = 0) -> None:
-        self.window, self.spent, self.reserved = window, spent, 0
+        return 0.0
 
     def turn(self, window: int) -> None:
         """Begins a new window. One that is older than the present one is that of a clock that is late: it stays."""
@@ -69,79 +66,83 @@ class MemoryCounters:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._rolling: dict[str, _Rolling] = {}
-        self._budgets: dict[str, _Budget] = {}
+        self._rolling: dict[str, _State] = {}
+        self._budgets: dict[str, _State] = {}
         self._most_idle = MAX_IDLE_COUNTERS
 
     def load(self, spent: Mapping[tuple[str, int], int]) -> None:
         """Adds what was spent before, by a budget's id and window. Only the newest window of a budget counts."""
         for (id, window), amount in spent.items():
-            budget = self._budgets.setdefault(id, _Budget(window))
+            budget = self._budgets.setdefault(id, _State(window))
             budget.turn(window)
             if budget.window == window:
                 budget.spent += amount
 
     def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
-        """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars."""
+        """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars.
+
+        Each request comes by here, so what `Counter.amount` and `Counter.admits` say is written out once more.
+        """
         now = self._clock()
         slot = math.floor(now)
-        reserving = []
+        states: list[_State] = []
         admitted = True
         for counter in counters:
-            state = self._state(counter, slot)
-            amount = counter.amount(tokens, money)
-            admitted = admitted and counter.admits(state.spent, state.reserved, amount)
-            reserving.append((counter, state, amount))
-        if admitted:
-            for counter, state, amount in reserving:
-                if counter.unit == "requests":
-                    assert isinstance(state, _Rolling)
-                    state.add(slot, amount)
+            unit, limit = counter.unit, counter.limit
+            state = self._budget(counter) if unit == "money" else self._rolling_at(counter.id, slot)
+            states.append(state)
+            amount = money if unit == "money" else 1 if unit != "tokens" else tokens if tokens < limit else limit
+            spent, reserved = state.spent, state.reserved
+            if spent + reserved + amount > limit and (reserved or spent >= limit):
+                admitted = False
+        result = []
+        for counter, state in zip(counters, states, strict=True):
+            unit, limit = counter.unit, counter.limit
+            if admitted:
+                if unit == "requests":
+                    state.add(slot, 1)
                 else:
-                    state.reserved += amount
-        return Decision(
-            admitted,
-            [
-                CounterState(
-                    state.spent,
-                    state.reserved,
-                    state.wait(now, max(counter.limit, 1)) if isinstance(state, _Rolling) and state.slots else 0.0,
-                )
-                for counter, state, _ in reserving
-            ],
-        )
+                    state.reserved += 1 if unit == "parallel" else money if unit == "money" else min(tokens, limit)
+            result.append(CounterState(state.spent, state.reserved, state.wait(now, limit) if state.slots else 0.0))
+        return Decision(admitted, result)
 
     def settle(self, settlement: Settlement) -> None:
         """Ends a reservation. Money counts in the window in which it was reserved, also when that is over."""
         reservation, slot = settlement.reservation, math.floor(self._clock())
+        tokens, money = reservation.tokens, reservation.money
         for counter in reservation.counters:
-            if counter.unit == "requests":
-                continue
-            state = self._state(counter, slot)
-            state.reserved = max(state.reserved - counter.amount(reservation.tokens, reservation.money), 0)
-            spent = settlement.spent(counter)
-            if not spent:
-                continue
-            if isinstance(state, _Budget):
-                if counter.window == state.window:
-                    state.spent += spent
-            else:
-                state.add(slot, spent)
+            unit = counter.unit
+            if unit == "money":
+                budget = self._budget(counter)
+                budget.reserved = max(budget.reserved - money, 0)
+                if budget.window == counter.window:
+                    budget.spent += settlement.money
+            elif unit == "tokens":
+                state = self._rolling_at(counter.id, slot)
+                state.reserved = max(state.reserved - min(tokens, counter.limit), 0)
+                if settlement.tokens:
+                    state.add(slot, settlement.tokens)
+            elif unit == "parallel":
+                state = self._rolling_at(counter.id, slot)
+                state.reserved = max(state.reserved - 1, 0)
 
-    def _state(self, counter: Counter, slot: int) -> _Rolling | _Budget:
-        if counter.unit == "money":
-            budget = self._budgets.get(counter.id)
-            if budget is None:
-                budget = self._budgets[counter.id] = _Budget(counter.window)
+    def _budget(self, counter: Counter) -> _State:
+        budget = self._budgets.get(counter.id)
+        if budget is None:
+            budget = self._budgets[counter.id] = _State(counter.window)
+        elif counter.window > budget.window:
             budget.turn(counter.window)
-            return budget
-        rolling = self._rolling.get(counter.id)
-        if rolling is None:
+        return budget
+
+    def _rolling_at(self, id: str, slot: int) -> _State:
+        state = self._rolling.get(id)
+        if state is None:
             if len(self._rolling) >= self._most_idle:
                 self._remove_empty(slot)
-            rolling = self._rolling[counter.id] = _Rolling()
-        rolling.advance(slot)
-        return rolling
+            state = self._rolling[id] = _State(0)
+        elif state.slots and (state.slots[0][0] < slot - WINDOW or state.slots[-1][0] > slot):
+            state.advance(slot)
+        return state
 
     def _remove_empty(self, slot: int) -> None:
         """Removes the counters in which nothing counts any more, and is content with twice of what remains."""

@@ -252,25 +252,31 @@ class RedisCounters:
         self._reserve = _Script(self._redis, _RESERVE)
         self._settle = _Script(self._redis, _SETTLE)
         self._beat = _Script(self._redis, _BEAT)
+        # What the database has of budgets that are to be compared with it, by id.
+        self._before: dict[str, int] = {}
         # The budgets, by id and window, of which Redis has at least what the database has.
         self._compared: set[tuple[str, int]] = set()
 
+    def lacks(self, counters: Sequence[Counter]) -> bool:
+        """Tells whether one of these is a budget that has not been compared with the database."""
+        return any(
+            counter.unit == "money" and (counter.id, counter.window) not in self._compared for counter in counters
+        )
+
+    async def prepare(self, counters: Sequence[Counter]) -> None:
+        """Reads what the database has of the budgets that have not been compared with it."""
+        new = [counter for counter in counters if self.lacks([counter])]
+        for id, spent in (await self._spent_before(new)).items():
+            self._before[id] = spent
+
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
-        new = [
-            counter
-            for counter in counters
-            if counter.unit == "money" and (counter.id, counter.window) not in self._compared
-        ]
-        before = await self._spent_before(new) if new else {}
-        reply = await self._try_to_reserve(counters, tokens, money, before)
+        reply = await self._try_to_reserve(counters, tokens, money, self._before)
         if reply[0] == MISSING:
             lost = [counters[index - 1] for index in reply[1]]
-            before = {**before, **await self._spent_before(lost)}
+            before = await self._spent_before(lost)
             reply = await self._try_to_reserve(counters, tokens, money, before)
-        if new:
-            if len(self._compared) > MAX_COMPARED:
-                self._compared.clear()
-            self._compared.update((counter.id, counter.window) for counter in new)
+        if self._before:
+            self._compare(counters)
         states = [
             CounterState(int(reply[at]), int(reply[at + 1]), float(reply[at + 2])) for at in range(2, len(reply), 3)
         ]
@@ -291,6 +297,14 @@ class RedisCounters:
         if not isinstance(reply, list) or not reply or reply[0] not in (REFUSED, ADMITTED, MISSING):
             raise CountersUnavailable("Redis did not answer a script as Redis does")
         return reply
+
+    def _compare(self, counters: Sequence[Counter]) -> None:
+        """Takes note that Redis has at least what the database has of these."""
+        if len(self._compared) > MAX_COMPARED:
+            self._compared.clear()
+        for counter in counters:
+            if self._before.pop(counter.id, None) is not None:
+                self._compared.add((counter.id, counter.window))
 
     async def _spent_before(self, counters: Sequence[Counter]) -> dict[str, int]:
         """Returns what the database has of these budgets in their present windows, 0 where it has nothing."""
@@ -332,6 +346,7 @@ class RedisCounters:
     async def reconnect(self) -> None:
         """Compares each budget with the database again, over new connections: it may be another server now."""
         self._compared.clear()
+        self._before.clear()
         await self._redis.connection_pool.disconnect()
 
     async def stop(self) -> None:

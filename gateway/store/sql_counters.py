@@ -78,6 +78,13 @@ class SqlCounters:
     ) -> None:
         self._database, self._clock, self._database_clock = database, clock, database_clock
 
+    def lacks(self, counters: Sequence[Counter]) -> bool:
+        """Returns False: everything is here."""
+        return False
+
+    async def prepare(self, counters: Sequence[Counter]) -> None:
+        """Does nothing."""
+
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
         if not self._database.is_postgresql:
             now = self._clock()
@@ -124,10 +131,8 @@ class SqlCounters:
         await self._run(lambda c: c.execute(_SETTLE_ALL, values), False)
 
     async def beat(self, process: str, seconds: int) -> int:
-        if not self._database.is_postgresql:
-            slot = math.floor(self._clock())
-            return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
-        return int(await self._run(lambda c: _beat(c, process, int(c.execute(_CLOCK).scalar_one()), seconds), True))
+        slot = None if self._database.is_postgresql else math.floor(self._clock())
+        return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
 
     async def reconnect(self) -> None:
         """Does nothing: what was committed is there."""
@@ -218,7 +223,11 @@ def add(connection: Connection, kind: int, amounts: Mapping[tuple[str, int], int
         connection.execute(upsert, {"counter": id, "kind": kind, "slot": slot, "amount": amount})
 
 
-def _beat(connection: Connection, process: str, slot: int, seconds: int) -> int:
+def _beat(connection: Connection, process: str, slot: int | None, seconds: int) -> int:
+    """Also deletes what counts no more: each process comes by now and then. slot: None for the database's clock."""
+    if slot is None:
+        slot = int(connection.execute(_CLOCK).scalar_one())
+    delete_old(connection, slot, time.time())
     columns = COUNTER_SLOTS.c
     own = (columns.kind == PROCESS) & (columns.counter == process)
     connection.execute(delete(COUNTER_SLOTS).where(own))

@@ -1,0 +1,272 @@
+"""Shared counters that fail in every way: a Redis of the test's own is frozen, killed, emptied, slowed and replaced.
+
+The laws: a request waits no longer than it may, processes hold their shares meanwhile, and when Redis is well again
+everything is as before without a restart, spent budgets included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.limits.shared_counters import SharedCounters
+from gateway.limits.stored_budgets import StoredBudgets
+from gateway.store.counters import Counter, CountersUnavailable, Reservation, Settlement
+from gateway.store.database import Database
+from gateway.store.redis_counters import PREFIX, RedisCounters
+from gateway.store.sql_counters import SqlCounters
+from support.redis_server import RedisProcess, redis_process
+
+TIMEOUT = 0.25
+"""Seconds that a reservation may take here: the machine that runs the tests may be busier than one that serves."""
+
+REQUESTS = Counter("key:k:requests", "requests", 9)
+BUDGET = Counter("key:k:budget:total", "money", 1_000)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisProcess]:
+    with redis_process() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def empty(redis: RedisProcess) -> None:
+    redis.command("FLUSHALL")
+
+
+class Gateway:
+    """The counters of one process, and what they reported."""
+
+    def __init__(self, url: str, folder: Path, refuses: bool = False) -> None:
+        self.reasons: list[str] = []
+        stored = StoredBudgets(Database(f"sqlite:///{folder}/budgets.db", 20.0, 2), lambda error: None)
+        redis = RedisCounters(url, stored.load)
+        self.stored = stored
+        self.counters = SharedCounters(redis, stored, TIMEOUT, refuses, self.reasons.append, stores_all=True)
+
+    async def reserve(self, *counters: Counter, money: int = 0) -> Reservation | None:
+        _, _, reservation = await self.counters.reserve(counters, 0, money)
+        return reservation
+
+    async def spend(self, money: int) -> bool:
+        """Reserves and settles an amount of BUDGET. Returns whether it was admitted."""
+        reservation = await self.reserve(BUDGET, money=money)
+        if reservation is not None:
+            self.counters.settle(Settlement(reservation, 0, money))
+            await self.settled()
+        return reservation is not None
+
+    async def settled(self) -> None:
+        await until(lambda: self.counters._settling is None)
+
+    async def lose(self) -> None:
+        """Until the counters are left alone."""
+
+        async def lost() -> bool:
+            await self.reserve(REQUESTS)
+            return bool(self.counters.degraded)
+
+        await until(lost)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if (await result) if isinstance(result, Awaitable) else result:
+            return
+        assert time.monotonic() < deadline, "it did not come true"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def gateways(url: str, folder: Path, count: int = 1, **options: Any) -> AsyncIterator[list[Gateway]]:
+    running = [Gateway(url, folder, **options) for _ in range(count)]
+    try:
+        yield running
+    finally:
+        for gateway in running:
+            await gateway.counters.stop()
+
+
+def test_a_redis_that_freezes(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path, 3) as running:
+            for gateway in running:
+                assert await gateway.reserve(REQUESTS) is not None
+            await until(lambda: all(gateway.counters.processes == 3 for gateway in running))
+            redis.signal(signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                await running[0].lose()
+                assert time.monotonic() - began < 3 * TIMEOUT + 5
+                assert running[0].reasons and "did not answer within 250 ms" in running[0].reasons[0]
+                began = time.monotonic()
+                # The limit of 9 is 3 for each of three; one may have been taken while it was not clear yet.
+                admitted = [await running[0].reserve(REQUESTS) is not None for _ in range(9)]
+                assert 1 <= sum(admitted) <= 3
+                assert time.monotonic() - began < TIMEOUT, "nobody waits for a Redis that is known to be away"
+            finally:
+                redis.signal(signal.SIGCONT)
+            await until(lambda: not running[0].counters.degraded)
+            assert running[0].reasons[-1] == ""
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_is_killed_takes_no_budget_with_it(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (gateway,):
+            assert await gateway.spend(600)
+            redis.kill()
+            await gateway.lose()
+            assert await gateway.spend(300), "what is left may be spent meanwhile"
+            redis.start()
+            await until(lambda: not gateway.counters.degraded)
+            assert await gateway.spend(100)
+            assert not await gateway.spend(1), "1000 are spent, two thirds of them before and while it was away"
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_is_emptied(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (gateway,):
+            assert await gateway.spend(1_000)
+            redis.command("FLUSHALL")
+            redis.command("SCRIPT", "FLUSH")
+            assert not await gateway.spend(1) and not gateway.reasons
+
+    asyncio.run(main())
+
+
+def test_a_key_of_another_type_is_replaced(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (gateway,):
+            assert await gateway.spend(1_000)
+            redis.command("SET", PREFIX + BUDGET.id, "nonsense")
+            redis.command("SET", PREFIX + REQUESTS.id, "nonsense")
+            assert await gateway.reserve(REQUESTS) is not None
+            assert not await gateway.spend(1) and not gateway.reasons
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_is_slow(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (gateway,):
+            assert await gateway.reserve(REQUESTS) is not None
+            redis.command("CLIENT", "PAUSE", "60000", "WRITE")
+            began = time.monotonic()
+            assert await gateway.reserve(REQUESTS) is not None, "one slow answer is decided here"
+            assert time.monotonic() - began < 2
+            redis.command("CLIENT", "UNPAUSE")
+            await until(lambda: not gateway.counters.degraded)
+            assert await gateway.reserve(REQUESTS) is not None
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_fails_over(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        with redis_process() as other:
+            async with gateways(redis.url, tmp_path) as (gateway,):
+                assert await gateway.spend(500)
+                redis.command("REPLICAOF", "127.0.0.1", str(other.port))
+                try:
+                    # A replica refuses to write, and has nothing yet of what its master has.
+                    await gateway.lose()
+                    assert await gateway.spend(100)
+                finally:
+                    redis.command("REPLICAOF", "NO", "ONE")
+                await until(lambda: not gateway.counters.degraded)
+                assert await gateway.spend(400) and not await gateway.spend(1)
+
+    asyncio.run(main())
+
+
+def test_where_the_settings_refuse_nothing_is_admitted_without_it(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path, refuses=True) as (gateway,):
+            assert await gateway.reserve(REQUESTS) is not None
+            redis.signal(signal.SIGSTOP)
+            try:
+                for _ in range(4):
+                    with pytest.raises(CountersUnavailable):
+                        await gateway.reserve(REQUESTS)
+            finally:
+                redis.signal(signal.SIGCONT)
+            await until(lambda: not gateway.counters.degraded)
+            assert await gateway.reserve(REQUESTS) is not None
+
+    asyncio.run(main())
+
+
+def test_an_admission_is_one_command_and_its_settlement_another(redis: RedisProcess, tmp_path: Path) -> None:
+    def calls() -> int:
+        rows = redis.command("INFO", "commandstats").decode().splitlines()
+        return sum(int(row.split("calls=")[1].split(",")[0]) for row in rows if row.startswith("cmdstat_evalsha:"))
+
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (gateway,):
+            assert await gateway.spend(1)
+            await until(lambda: gateway.counters.processes == 1)
+            before = calls()
+            for _ in range(20):
+                assert await gateway.spend(1)
+            assert 40 <= calls() - before <= 43, "and a sign of life now and then"
+
+    asyncio.run(main())
+
+
+def test_a_caller_who_leaves_while_redis_thinks_leaves_nothing_reserved(redis: RedisProcess, tmp_path: Path) -> None:
+    one = Counter("key:k:parallel", "parallel", 1)
+
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (gateway,):
+            assert await gateway.reserve(REQUESTS) is not None
+            redis.signal(signal.SIGSTOP)
+            request = asyncio.create_task(gateway.reserve(one))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            request.cancel()
+            redis.signal(signal.SIGCONT)
+            await asyncio.gather(request, return_exceptions=True)
+
+            async def admitted() -> bool:
+                return await gateway.reserve(one) is not None
+
+            await until(admitted)
+
+    asyncio.run(main())
+
+
+def test_a_long_request_keeps_its_reservation(tmp_path: Path) -> None:
+    """Renewed, it outlives the time after which that of a dead process lapses."""
+    one = Counter("key:k:parallel", "parallel", 1)
+
+    async def main() -> None:
+        now = 1_000.0
+        counters = SqlCounters(Database(f"sqlite:///{tmp_path}/c.db", 20.0, 2, durable=False), lambda: now)
+        decision = await counters.reserve([one], 0, 0)
+        reservation = Reservation([one], 0, 0, decision.lease)
+        now += 50
+        await counters.renew([reservation], 50)
+        now += 50
+        assert not (await counters.reserve([one], 0, 0)).admitted
+        await counters.settle([Settlement(reservation, 0, 0)])
+        assert (await counters.reserve([one], 0, 0)).admitted
+        now += 61
+        assert (await counters.reserve([one], 0, 0)).admitted, "that process has died"
+        assert await counters.beat("a", 15) == 1 and await counters.beat("b", 15) == 2
+        await counters.stop()
+
+    asyncio.run(main())
