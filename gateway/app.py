@@ -182,7 +182,7 @@ def _routes(services: Services, background: Background, ledger: Ledger) -> list[
         *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
         *(Route(row.path, ReportEndpoint(row, services, ledger), methods=["GET"]) for row in REPORTS),
         *(
-            Route(path, ManagementEndpoint(row, services), methods=[row.verb])
+            Route(path, ManagementEndpoint(row, services, ledger), methods=[row.verb])
             for row in OPERATIONS
             for path in row.paths
         ),

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from gateway.management.fields import END_USER_NEW, KEY_NEW, TEAM_NEW
 from gateway.management.operations import OPERATIONS
 from gateway.store import keys
 from gateway.store.database import Database
-from support.app import Gateway, Seen, demonstration, emulator, gateway_over
+from support.app import A, Gateway, Seen, demonstration, emulator, gateway_over
 from test_store_database import KINDS, throwaway
 
 MASTER = "sk-master-of-the-tests-0001"
@@ -107,7 +108,7 @@ def unique(name: str = "name") -> str:
 # --- shapes of LiteLLM's --------------------------------------------------------------------------------------
 
 GENERATED = frozenset(
-    "key key_name key_alias token token_id expires user_id team_id organization_id project_id models aliases"
+    "key key_name key_alias token token_id expires spend user_id team_id organization_id project_id models aliases"
     " max_budget soft_budget budget_duration budget_limits tpm_limit rpm_limit max_parallel_requests"
     " model_max_budget model_rpm_limit model_tpm_limit metadata tags permissions blocked key_type"
     " litellm_budget_table created_by updated_by created_at updated_at".split()
@@ -706,6 +707,35 @@ def test_nothing_is_half_written_when_the_database_fails(api: Management) -> Non
     assert api.ask(f"/customer/info?end_user_id={user}").status == 404
     assert api.done(f"/team/info?team_id={team}")["team_info"]["max_budget"] is None
     assert [change.action for change in api.changes(made["key_id"])] == ["created"]
+
+
+def test_a_block_is_called_so_in_the_audit(api: Management) -> None:
+    made, team, user = api.new(), api.done("/team/new", {})["team_id"], unique("user")
+    for action in ("block", "unblock"):
+        api.done(f"/key/{action}", {"key": made["key"]})
+        api.done(f"/team/{action}", {"team_id": team})
+        api.done(f"/customer/{action}", {"user_ids": [user, user]})
+    for id, first in ((made["key_id"], ["created", "blocked"]), (team, ["created", "blocked"]), (user, ["created"])):
+        assert [change.action for change in api.changes(id)] == [*first, "unblocked"]
+
+
+def test_what_was_spent_is_shown(api: Management) -> None:
+    team, user = api.done("/team/new", {})["team_id"], unique("user")
+    made = api.new(team_id=team)
+    api.done("/customer/new", {"user_id": user})
+    assert made["spend"] == 0.0
+    messages = [{"role": "user", "content": "Hello"}]
+    api.done("/v1/chat/completions", {"model": A, "messages": messages, "user": user}, made["key"])
+    deadline = time.monotonic() + 20
+    while not api.info(made["key_id"])["spend"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    spend = api.info(made["key_id"])["spend"]
+    assert 0 < spend < 0.1, api.gateway.log.lines[-30:]
+    assert api.done(f"/team/info?team_id={team}")["team_info"]["spend"] == spend
+    assert [key["spend"] for key in api.done(f"/team/info?team_id={team}")["keys"]] == [spend]
+    assert {one["team_id"]: one["spend"] for one in api.done("/team/list")}[team] == spend
+    assert api.done(f"/customer/info?end_user_id={user}")["spend"] == spend
+    assert api.done("/key/regenerate", {"key": made["key_id"]})["spend"] == spend
 
 
 def test_of_several_all_are_deleted_or_none(api: Management) -> None:

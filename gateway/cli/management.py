@@ -185,9 +185,31 @@ def _run_here(name: str, config: str | None, document: bytes | None, query: Mapp
         operator(), time.time(), notes, document or b"", query, reserved=lambda secret: secret in own
     )
     answer = run_transaction(settings.database_url, lambda: operation.plan(request))
+    _fill_in_spend(answer, settings)
     for note in notes:
         print_note(note.text)
     return msgspec.to_builtins(answer)
+
+
+def _fill_in_spend(answer: Any, settings: Any) -> None:
+    """Writes into an answer what the ledger says was spent; nothing is known where it does not answer."""
+    from gateway.ledger.writer import address_of
+    from gateway.management import spending
+    from gateway.store.database import Address
+
+    wanted = spending.spenders(answer)
+    if not wanted:
+        return
+    url, _ = address_of(settings.database_url, settings.ledger.spool)
+    path = Address.of(url).path
+    amounts: spending.Spent | None = {by: {} for by in wanted}
+    if path is None or path.exists():  # else nothing was ever called
+        try:
+            amounts = run_transaction(url, lambda: lambda connection: spending.read(connection, wanted), writes=False)
+        except CommandFailed as error:
+            print_note(f"what was spent is not known: {error.message}")
+            amounts = None
+    spending.fill_in(answer, amounts)
 
 
 def operator() -> Any:
@@ -203,7 +225,7 @@ def operator() -> Any:
     return Actor(f"{user} (command line)", "master")
 
 
-def run_transaction(database_url: str, plan: Callable[[], Any]) -> Any:
+def run_transaction(database_url: str, plan: Callable[[], Any], writes: bool = True) -> Any:
     """Runs what a plan returns in one transaction. Raises CommandFailed for whatever is wrong."""
     import asyncio
 
@@ -215,7 +237,7 @@ def run_transaction(database_url: str, plan: Callable[[], Any]) -> Any:
     async def run() -> Any:
         database = Database(database_url, DATABASE_SECONDS, 1)
         try:
-            return await database.write(plan())
+            return await (database.write(plan()) if writes else database.read(plan()))
         finally:
             await database.close()
 

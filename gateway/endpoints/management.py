@@ -15,7 +15,8 @@ from gateway.auth.modes import Mode, mode_of
 from gateway.errors import CallerError, failure
 from gateway.http import body
 from gateway.http.responses import send_json
-from gateway.management import answers
+from gateway.ledger.reports import LedgerReader
+from gateway.management import answers, spending
 from gateway.management.operations import ManagementOperation
 from gateway.management.request import Actor, ManagementRequest
 from gateway.observability.record import RequestRecord, record_of
@@ -37,10 +38,10 @@ ELSEWHERE = failure(
 
 
 class ManagementEndpoint:
-    """A row of OPERATIONS."""
+    """A row of OPERATIONS. reader: of the ledger's database."""
 
-    def __init__(self, operation: ManagementOperation, services: Services) -> None:
-        self._operation, self._services = operation, services
+    def __init__(self, operation: ManagementOperation, services: Services, reader: LedgerReader) -> None:
+        self._operation, self._services, self._reader = operation, services, reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, operation = self._services, record_of(scope), self._operation
@@ -66,6 +67,7 @@ class ManagementEndpoint:
             raise CallerError(UNAVAILABLE) from error
         if operation.writes:
             await self._refresh()
+        await self._fill_in_spend(answer)
         record.set_notes(notes)
         await send_json(send, answers.encode(answer), notes)
 
@@ -85,6 +87,15 @@ class ManagementEndpoint:
             await self._services.directory.refresh()
         except StoreUnavailable as error:
             self._services.state.log_failure(error)
+
+    async def _fill_in_spend(self, answer: Any) -> None:
+        if wanted := spending.spenders(answer):
+            try:
+                amounts = await self._reader.read(lambda connection: spending.read(connection, wanted))
+            except StoreUnavailable as error:
+                self._services.state.log_failure(error)
+                amounts = None
+            spending.fill_in(answer, amounts)
 
     def _is_reserved(self, secret: str) -> bool:
         settings = self._services.settings

@@ -5,6 +5,7 @@
     updated_key     /key/update: the fields that were sent, as they are now
     team_info, end_user_info
 
+`spend` is filled in by `spending.py`, since the ledger may be a database of its own.
 A field that is not set is `null`, or empty where LiteLLM's programs expect a list or an object and empty means that.
 """
 
@@ -43,6 +44,7 @@ def key_info(key: VirtualKey, now: float, token: bool = False) -> dict[str, Any]
         "user_id": key.user_id,
         "team_id": key.team_id,
         "shared": key.shared,
+        "spend": 0.0,
         **_rights(key),
         **_limits(key),
         "rotation_count": key.rotation_count,
@@ -92,6 +94,7 @@ def team_info(team: Team) -> dict[str, Any]:
     return {
         "team_id": team.team_id,
         "team_alias": team.team_alias,
+        "spend": 0.0,
         **rights,
         "model_aliases": rights["aliases"],
         **_limits(team),
@@ -103,7 +106,7 @@ def team_info(team: Team) -> dict[str, Any]:
 
 def end_user_info(user: EndUser) -> dict[str, Any]:
     """Returns an end user."""
-    return {"user_id": user.user_id, "alias": user.alias, **_limits(user), **_written(user)}
+    return {"user_id": user.user_id, "alias": user.alias, "spend": 0.0, **_limits(user), **_written(user)}
 
 
 def _rights(record: VirtualKey | Team) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def block(request: ManagementRequest) -> Work:
         blocked = []
         for user_id in dict.fromkeys(ids):
             by, now = request.actor.changed_by, request.now
-            user = keys.update(connection, EndUser, user_id, {"blocked": True}, by, now)
+            user = keys.update(connection, EndUser, user_id, {"blocked": True}, by, now, "blocked")
             if user is None:
                 try:
                     (user,) = keys.insert(connection, [EndUser(user_id=user_id, blocked=True)], by, now)
@@ -89,7 +89,7 @@ def unblock(request: ManagementRequest) -> Work:
         users = []
         for number, user_id in enumerate(dict.fromkeys(ids)):
             by = request.actor.changed_by
-            changed = keys.update(connection, EndUser, user_id, {"blocked": False}, by, request.now)
+            changed = keys.update(connection, EndUser, user_id, {"blocked": False}, by, request.now, "unblocked")
             users.append(answers.end_user_info(_present(changed, f"user_ids[{number}]")))
         return {"unblocked_users": users, "blocked_users": []}
 

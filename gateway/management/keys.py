@@ -4,7 +4,7 @@ A KEY is named by its secret, its digest, its id or its alias. Whatever is wrong
 is written, and what fails in a transaction leaves nothing behind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.auth.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id, new_secret
@@ -142,7 +142,8 @@ def _set_blocked(request: ManagementRequest, blocked: bool) -> Work:
         key = _find(connection, reference, "key")
         require_key_change(request.actor, key, {})
         by = request.actor.changed_by
-        changed = keys.update(connection, VirtualKey, key.key_id, {"blocked": blocked}, by, request.now)
+        action = "blocked" if blocked else "unblocked"
+        changed = keys.update(connection, VirtualKey, key.key_id, {"blocked": blocked}, by, request.now, action)
         return answers.key_info(_present(changed, "key"), request.now, token=True)
 
     return work
@@ -163,7 +164,10 @@ def info(request: ManagementRequest) -> Work:
         if key is None or key.key_id != actor.key_id:
             require_reader(actor)  # before saying whether there is such a key
         key = _present(key, "key")
-        return {"key": reference or key.digest, "info": answers.key_info(key, request.now)}
+        return {
+            "key": reference or key.digest,
+            "info": answers.key_info(key, request.now),
+        }
 
     return work
 
@@ -177,9 +181,8 @@ def infos(request: ManagementRequest) -> Work:
         raise InvalidField("keys", "Missing required parameter: 'keys'", "missing_required_parameter")
 
     def work(connection: Connection) -> dict[str, Any]:
-        found = [find(connection, reference) for reference in references]
-        shown = [answers.key_info(key, request.now, token=True) for key in found if key is not None]
-        return {"key": references, "info": shown}
+        found = [key for reference in references if (key := find(connection, reference)) is not None]
+        return {"key": references, "info": shown_keys(found, request.now)}
 
     return work
 
@@ -219,7 +222,8 @@ def list_keys(request: ManagementRequest) -> Work:
     def work(connection: Connection) -> dict[str, Any]:
         conditions, start = key_conditions(wanted, request.now), (number - 1) * size
         page = keys.list_records(connection, VirtualKey, conditions, start, size, ordered(sort, descending))
-        shown = [answers.key_info(key, request.now, True) if whole else key.digest for key in page.records]
+        digests = [key.digest for key in page.records]
+        shown = shown_keys(page.records, request.now) if whole else digests
         return {"keys": shown, **page_of(page.total, number, size)}
 
     return work
@@ -231,6 +235,11 @@ def list_keys(request: ManagementRequest) -> Work:
 def find(connection: Connection, reference: str) -> VirtualKey | None:
     """Returns the key that a secret, a digest, an id or an alias means."""
     return keys.find(connection, VirtualKey, digest_of(reference) if reference.startswith(PREFIX) else reference)
+
+
+def shown_keys(found: Sequence[VirtualKey], now: float) -> list[dict[str, Any]]:
+    """Returns keys as lists show them."""
+    return [answers.key_info(key, now, token=True) for key in found]
 
 
 def _find(connection: Connection, reference: str, param: str) -> VirtualKey:

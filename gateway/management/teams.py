@@ -5,6 +5,7 @@ from typing import Any
 from gateway.auth.virtual_keys import Team, VirtualKey, new_team_id
 from gateway.management import answers, fields
 from gateway.management.authority import require_reader, require_team_change, require_writer
+from gateway.management.keys import shown_keys
 from gateway.management.paging import Filters
 from gateway.management.request import TEAM, ManagementRequest, Work, missing, taken
 from gateway.store import keys
@@ -91,7 +92,8 @@ def _set_blocked(request: ManagementRequest, blocked: bool) -> Work:
         team_id = _find(connection, reference, "team_id").team_id
         require_team_change(request.actor, team_id)
         by = request.actor.changed_by
-        changed = keys.update(connection, Team, team_id, {"blocked": blocked}, by, request.now)
+        action = "blocked" if blocked else "unblocked"
+        changed = keys.update(connection, Team, team_id, {"blocked": blocked}, by, request.now, action)
         return answers.team_info(_present(changed, "team_id"))
 
     return work
@@ -110,7 +112,7 @@ def info(request: ManagementRequest) -> Work:
         page = keys.list_records(connection, VirtualKey, keys_of_team(team.team_id), 0, MOST_KEYS)
         if page.total > MOST_KEYS:
             request.notes.inform("keys", f"keys: the newest {MOST_KEYS} of {page.total}")
-        shown = [answers.key_info(key, request.now, token=True) for key in page.records]
+        shown = shown_keys(page.records, request.now)
         return {"team_id": team.team_id, "team_info": answers.team_info(team), "keys": shown}
 
     return work

@@ -1,12 +1,14 @@
-"""Which keys, teams and end users a list has: filters as conditions for `keys.list_records`."""
+"""Which keys, teams and end users a list has: filters as conditions for `keys.list_records`; and what they spent."""
 
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import sqlalchemy
 from msgspec import Struct
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 
-from gateway.store.tables import END_USERS, KEY_DIGESTS, KEYS, TEAMS
+from gateway.store.ledger import DAY, Scope
+from gateway.store.tables import END_USERS, KEY_DIGESTS, KEYS, LEDGER_SUMS, TEAMS
 
 Connection: TypeAlias = sqlalchemy.Connection
 """For those who write functions of one connection, and know nothing of SQL."""
@@ -87,3 +89,17 @@ def team_conditions(team_id: str, alias: str) -> Conditions:
 def end_user_conditions() -> Conditions:
     """Returns the condition of end users that are not deleted."""
     return [END_USERS.c.deleted_at.is_(None)]
+
+
+Spender: TypeAlias = Literal["key_id", "team_id", "end_user"]
+
+
+def spent(connection: Connection, by: Spender, ids: Sequence[str]) -> Mapping[str, float]:
+    """Returns what was spent in all that the ledger's sums go back to, in USD by id; nothing for those without sums.
+
+    connection: of the ledger's database.
+    """
+    column, scope = LEDGER_SUMS.c[by], Scope.END_USERS if by == "end_user" else Scope.CALLS
+    of_ids = LEDGER_SUMS.c.scope == int(scope), LEDGER_SUMS.c.seconds == DAY, column.in_(ids)
+    rows = connection.execute(select(column, func.sum(LEDGER_SUMS.c.cost)).where(*of_ids).group_by(column))
+    return {id: int(cost) / 1_000_000_000 for id, cost in rows}

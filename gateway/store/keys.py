@@ -52,8 +52,9 @@ class ChangedBy(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """An audit row. action: created, updated, rotated or deleted. kind: key, team or end_user.
+    """An audit row.
 
+    action: created, updated, blocked, unblocked, rotated or deleted. kind: key, team or end_user.
     before, after: the record as JSON without digests; None where there was none.
     """
 
@@ -110,13 +111,19 @@ def insert(connection: Connection, records: Sequence[Stored], by: ChangedBy, now
 
 
 def update(
-    connection: Connection, kind: type[Stored], id: str, fields: Mapping[str, Any], by: ChangedBy, now: float
+    connection: Connection,
+    kind: type[Stored],
+    id: str,
+    fields: Mapping[str, Any],
+    by: ChangedBy,
+    now: float,
+    action: str = "updated",
 ) -> Stored | None:
     """Merges fields of the record's own type into it; those left out stay. None if there is none.
 
-    Raises NameTaken for an alias that another one has.
+    action: the audit's word for it. Raises NameTaken for an alias that another one has.
     """
-    return _change_record(connection, kind, id, "updated", lambda record: fields, by, now)
+    return _change_record(connection, kind, id, action, lambda record: fields, by, now)
 
 
 def rotate(

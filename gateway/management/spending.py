@@ -1,0 +1,41 @@
+"""What keys, teams and end users of an answer have spent, which the ledger's database says."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.store.key_lists import Connection, Spender, spent
+
+Spent = Mapping[Spender, Mapping[str, float]]
+"""USD by id, by what the id is of."""
+
+
+def spenders(answer: Any) -> dict[Spender, set[str]]:
+    """Returns the ids of all that an answer shows the spend of; nothing where it shows none."""
+    found: dict[Spender, set[str]] = {}
+    for by, id, _ in _shown(answer):
+        found.setdefault(by, set()).add(id)
+    return found
+
+
+def read(connection: Connection, wanted: Mapping[Spender, set[str]]) -> Spent:
+    """Returns what these have spent. connection: of the ledger's database."""
+    return {by: spent(connection, by, sorted(ids)) for by, ids in wanted.items()}
+
+
+def fill_in(answer: Any, amounts: Spent | None) -> None:
+    """Writes the amounts into an answer; None, which is unknown, where the ledger does not answer."""
+    for by, id, record in _shown(answer):
+        record["spend"] = None if amounts is None else amounts[by].get(id, 0.0)
+
+
+def _shown(answer: Any) -> Iterator[tuple[Spender, str, dict[str, Any]]]:
+    """Yields the records of an answer, wherever they are in it."""
+    if isinstance(answer, list):
+        for element in answer:
+            yield from _shown(element)
+    elif isinstance(answer, dict):
+        if "spend" in answer:
+            by: Spender = "key_id" if "key_id" in answer else "team_id" if "team_id" in answer else "end_user"
+            yield by, answer["user_id" if by == "end_user" else by], answer
+        for name in ("info", "keys", "team_info", "data", "blocked_users", "unblocked_users"):
+            yield from _shown(answer.get(name))
