@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 from hypothesis import settings
 
+from support import databases
 from support.app import Gateway, demonstration
 from support.transcripts import property_of
 
@@ -18,11 +22,21 @@ settings.register_profile("the same every time", property_of())
 settings.load_profile("the same every time")
 
 
+# Each client, and each gateway, loads the certificates that it trusts, which takes longer than most tests. Nobody here
+# talks to a server that the system's authorities have signed.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+
 # Under nohup, or behind a shell's `&`, these are ignored, and so they would be by every process that a test starts. A
 # handler is not passed on.
 for number in (signal.SIGHUP, signal.SIGINT):
     if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dropped_templates() -> Iterator[None]:
+    yield
+    asyncio.run(databases.drop_templates())
 
 
 @pytest.fixture(scope="session")

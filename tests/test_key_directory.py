@@ -23,7 +23,8 @@ from gateway.store.key_announcements import announcements
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
 from support import redis_server
-from test_store_database import running, throwaway
+from support.databases import throwaway
+from test_store_database import running
 
 BY = ChangedBy("test")
 

@@ -22,9 +22,9 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import make_url
 
+from support.databases import POSTGRESQL, administration
 from support.ledger import ledger_file
 from support.process import Process, process
-from test_store_database import POSTGRESQL, administration
 
 CALLS = 3
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

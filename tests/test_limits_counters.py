@@ -24,9 +24,9 @@ from gateway.store.database import Database
 from gateway.store.memory_counters import MemoryCounters
 from gateway.store.redis_counters import RedisCounters
 from gateway.store.sql_counters import SqlCounters
+from support.databases import throwaway
 from support.redis_server import URL, needs_redis
 from support.transcripts import property_of
-from test_store_database import throwaway
 
 BEGINNING = 1_800_000_000.0
 """Of the test's time: a Unix time, as Redis and PostgreSQL have it."""

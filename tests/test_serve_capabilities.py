@@ -2,9 +2,11 @@
 
 import json
 import urllib.request
+from pathlib import Path
 
 from gateway.app import create_app
 from gateway.settings.schema import Settings
+from support import databases
 from support.asgi_server import serve
 from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
 
@@ -32,9 +34,10 @@ def ask(base: str) -> tuple[dict[str, object], str]:
         return json.loads(answer.read()), answer.headers.get("x-gateway-notes", "")
 
 
-def test_a_refused_tool_choice_is_emulated_and_learned() -> None:
+def test_a_refused_tool_choice_is_emulated_and_learned(tmp_path: Path) -> None:
     with ScriptedUpstream(stubborn).run_in_thread() as upstream:
-        settings = Settings(cohere_api_key=["key"], cohere_base_url=upstream.url, log="off")
+        database = databases.sqlite(tmp_path)
+        settings = Settings(cohere_api_key=["key"], cohere_base_url=upstream.url, database_url=database, log="off")
         with serve(lambda: create_app(settings)) as base:
             for _ in range(2):
                 answer, notes = ask(base)

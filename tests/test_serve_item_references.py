@@ -14,8 +14,8 @@ import openai
 import pytest
 
 from support.app import A, Gateway, Stage, answered, demonstration, stage, whole
+from support.databases import KINDS, throwaway
 from support.scripted_upstream import json_answer
-from test_store_database import KINDS, throwaway
 
 OTHER_KEY = "caller-key-0009"
 QUESTION: Any = {"role": "user", "content": "Say cobalt"}

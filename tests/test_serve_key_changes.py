@@ -21,8 +21,9 @@ from gateway.store import keys
 from gateway.store.keys import ChangedBy
 from support import redis_server
 from support.app import MASTER_KEY
+from support.databases import throwaway
 from support.process import Process, awaited, process
-from test_store_database import running, throwaway
+from test_store_database import running
 
 BY = ChangedBy("operator")
 SECRET, NEW_SECRET = "sk-a-key-of-these-tests-0001", "sk-a-key-of-these-tests-0002"

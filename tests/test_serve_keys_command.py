@@ -16,8 +16,8 @@ from gateway.cli.main import main
 from gateway.cli.management import operator
 from gateway.management import litellm_import
 from gateway.store import keys
+from support.databases import KINDS
 from test_serve_management import MASTER, Management, management
-from test_store_database import KINDS
 from translators.core.errors import InvalidField
 
 LISTED = ("key_alias", "key_id", "key_name", "status", "models", "permissions", "rpm_limit")

@@ -27,6 +27,7 @@ from gateway.state import conversation_state, maintenance
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
 from support.app import A, Gateway, Seen, answered, emulator, gateway_over, stage
+from support.databases import KINDS, throwaway
 from support.process import ROOT, Process, process
 from support.scripted_upstream import Script, ScriptedUpstream, Signal
 from test_serve_background import (
@@ -45,7 +46,7 @@ from test_serve_background import (
     resumed,
 )
 from test_serve_stored import NOWHERE
-from test_store_database import KINDS, OWNER, running, stored, throwaway
+from test_store_database import OWNER, running, stored
 from test_store_responses import live
 
 __all__ = ["database"]
@@ -295,7 +296,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_database_is_brought_to_this_version(kind: str, tmp_path: Path) -> None:
     with asyncio.Runner() as runner:
-        created = throwaway(kind, tmp_path)
+        created = throwaway(kind, tmp_path, empty=True)
         url = runner.run(created.__aenter__())
         try:
             for _ in range(2):

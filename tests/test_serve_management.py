@@ -28,7 +28,7 @@ from gateway.management.operations import OPERATIONS
 from gateway.store import keys
 from gateway.store.database import Database
 from support.app import A, Gateway, Seen, demonstration, emulator, gateway_over
-from test_store_database import KINDS, throwaway
+from support.databases import KINDS, throwaway
 
 MASTER = "sk-master-of-the-tests-0001"
 NUMBERS = itertools.count()

@@ -21,7 +21,7 @@ from gateway.store.errors import StoreUnavailable
 from gateway.store.store import Store
 from support import oracle
 from support.app import A, Gateway, Stage, answered, demonstration, emulator, gateway_over, stage
-from test_store_database import KINDS, throwaway
+from support.databases import KINDS, throwaway
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nothing"
 OTHER_KEY = "caller-key-0009"

@@ -32,7 +32,7 @@ from gateway.errors import CallerError
 from gateway.server import hypercorn_patches
 from gateway.settings.schema import Settings, Timeouts
 from gateway.state import connection_state
-from support import oracle
+from support import databases, oracle
 from support.app import (
     CALLER_KEY,
     MASTER_KEY,
@@ -495,14 +495,17 @@ def test_a_refusal_of_coheres_is_passed_on_with_what_clients_obey(theatre: Stage
         assert caller.response()["status"] == "completed"
 
 
-def test_a_message_that_is_too_large(served: Gateway) -> None:
+def test_a_message_that_is_too_large(served: Gateway, tmp_path: Path) -> None:
     """Too large for us: an error. Too large for the server, which must not gather it: the end (1009)."""
 
     def small(config: Any) -> None:
         config.websocket_max_message_size = 3000
 
     def app() -> Any:
-        return create_app(Settings(cohere_base_url=served.upstream, demo=True, body_limit=2000, log="off"))
+        database = databases.sqlite(tmp_path)
+        return create_app(
+            Settings(cohere_base_url=served.upstream, demo=True, body_limit=2000, database_url=database, log="off")
+        )
 
     with serve(app, configure=small) as url, opened(Gateway(url, served.upstream, served.log)) as caller:
         error = caller.error(input="x" * 2500, store=False)

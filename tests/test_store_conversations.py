@@ -15,8 +15,9 @@ from hypothesis import given
 from gateway.store.conversations import Conversation, Item, Page
 from gateway.store.errors import ConversationMissing, ItemExists, ItemMissing
 from gateway.store.store import Store
+from support.databases import KINDS, throwaway
 from support.transcripts import property_of
-from test_store_database import KINDS, OWNER, running, throwaway
+from test_store_database import OWNER, running
 from translators.operations.stored_responses import end_interrupted
 
 CONVERSATION = Conversation("conv_1", OWNER, 1_700_000_000, None, b'{"topic": "demo"}')

@@ -1,15 +1,13 @@
 """The store and its database: how tables come to be, and what happens when the database does not answer.
 
-What is stored is the subject of `test_store_responses.py` and `test_store_conversations.py`, which take their
-databases from here: `throwaway` makes an empty one of either kind for one test. PostgreSQL is looked for at its
-standard port; without it its tests are skipped, or fail where GATEWAY_TEST_REQUIRE_SERVICES is set, as in CI.
+What is stored is the subject of `test_store_responses.py` and `test_store_conversations.py`. The databases of these
+tests begin empty.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 import sqlite3
 import stat
@@ -17,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,12 +32,10 @@ from gateway.store.migrations import LOCK
 from gateway.store.responses import StoredResponse
 from gateway.store.store import Store
 from gateway.store.tables import HEAD, METADATA, RESPONSES, VERSION
+from support.databases import KINDS, administration, throwaway
 from translators.operations.stored_responses import end_interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
-POSTGRESQL = os.environ.get("GATEWAY_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
-REQUIRED = os.environ.get("GATEWAY_TEST_REQUIRE_SERVICES") == "1"
-KINDS = ("sqlite", "postgresql")
 
 OWNER = "somebody"
 BODY = '{"id": "resp_1",  "status":"completed","text":"Grüße \\u0000"}'.encode()
@@ -66,39 +61,9 @@ def stored(id: str = "resp_1", **changes: Any) -> StoredResponse:
 
 
 @contextlib.asynccontextmanager
-async def administration() -> AsyncIterator[asyncpg.Connection]:
-    """A connection that may create databases. Skips, or fails, without PostgreSQL."""
-    try:
-        connection = await asyncpg.connect(POSTGRESQL, timeout=5)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        if REQUIRED:
-            pytest.fail(f"PostgreSQL is required here and cannot be reached: {error}")
-        pytest.skip(f"no PostgreSQL at {make_url(POSTGRESQL).set(password=None)}: {type(error).__name__}")
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-@contextlib.asynccontextmanager
-async def throwaway(kind: str, folder: Path) -> AsyncIterator[str]:
-    """The URL of an empty database."""
-    if kind == "sqlite":
-        yield f"sqlite:///{folder}/store.db"
-        return
-    name = f"gateway_test_{uuid.uuid4().hex}"
-    async with administration() as connection:
-        await connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield make_url(POSTGRESQL).set(database=name).render_as_string(hide_password=False)
-        finally:
-            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-@contextlib.asynccontextmanager
 async def running(url: str, **options: Any) -> AsyncIterator[Store]:
-    """A store that is started, and stopped in the end."""
-    store = Store(url, end_interrupted, **options)
+    """A store that is started, and stopped in the end. It waits long: a busy machine is no reason to fail."""
+    store = Store(url, end_interrupted, **{"timeout": 30.0, **options})
     try:
         await store.start()
         yield store
@@ -108,13 +73,13 @@ async def running(url: str, **options: Any) -> AsyncIterator[Store]:
 
 @pytest_asyncio.fixture(params=KINDS)
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    async with throwaway(request.param, tmp_path) as url:
+    async with throwaway(request.param, tmp_path, empty=True) as url:
         yield url
 
 
 @pytest_asyncio.fixture
 async def postgresql(tmp_path: Path) -> AsyncIterator[str]:
-    async with throwaway("postgresql", tmp_path) as url:
+    async with throwaway("postgresql", tmp_path, empty=True) as url:
         yield url
 
 

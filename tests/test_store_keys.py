@@ -16,7 +16,8 @@ from gateway.store.errors import NameTaken
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
 from gateway.store.tables import KEYS
-from test_store_database import KINDS, running, throwaway
+from support.databases import KINDS, throwaway
+from test_store_database import running
 
 OPERATOR = ChangedBy("operator", "192.0.2.7")
 

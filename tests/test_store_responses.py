@@ -20,7 +20,8 @@ from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing
 from gateway.store.responses import StoredResponse
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
-from test_store_database import KINDS, OWNER, python, running, stored, throwaway
+from support.databases import KINDS, throwaway
+from test_store_database import OWNER, python, running, stored
 from translators.operations.stored_responses import INTERRUPTED, end_interrupted
 
 NOW = 1_800_000_000

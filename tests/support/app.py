@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+from msgspec.structs import replace
 
 from gateway.app import create_app
 from gateway.emulator.app import create_emulator
@@ -31,6 +32,7 @@ from gateway.observability.access_log import Log
 from gateway.pipeline.accepted_keys import PROOF_PATH
 from gateway.server.worker import configure
 from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
+from support import databases
 from support.asgi_server import AfterTheAnswer, serve
 from support.scripted_upstream import Script, ScriptedUpstream, event_stream, json_answer, transcript
 
@@ -247,8 +249,11 @@ def gateway_over(
     log = Written(settle)
     loops: list[asyncio.AbstractEventLoop] = []
     with tempfile.TemporaryDirectory() as folder:
-        values = {**ONCE, "database_url": f"sqlite:///{folder}/gateway.sqlite3", **settings}
+        values = {**ONCE, "database_url": databases.sqlite(folder), **settings}
         documented = Settings(cohere_base_url=upstream, **values)
+        if not documented.database_url.startswith("sqlite") and not documented.ledger.spool:
+            # Beside no file, it would be where the tests were started.
+            documented = replace(documented, ledger=replace(documented.ledger, spool=f"{folder}/spool"))
 
         def app() -> Any:
             loops.append(asyncio.get_running_loop())

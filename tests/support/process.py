@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from support import databases
 from support.app import CALLER_KEY, CHAT, A
 from support.asgi_server import raw_request
 
@@ -56,7 +57,9 @@ class Process:
             name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
         }
         self._storage = tempfile.TemporaryDirectory()
-        storage = {"GATEWAY_DATABASE_URL": f"sqlite:///{self._storage.name}/gateway.sqlite3"}
+        storage = {"GATEWAY_DATABASE_URL": databases.sqlite(self._storage.name)}
+        if environment.get("GATEWAY_DATABASE_URL", "").startswith("postgresql"):
+            storage["GATEWAY_LEDGER_SPOOL"] = f"{self._storage.name}/spool"
         coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
         self.began = time.monotonic()
         self._process = subprocess.Popen(

@@ -12,6 +12,7 @@ from gateway.auth.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from gateway.store import keys
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
+from support import databases
 from support.app import MASTER_KEY, SERVER_KEY, Stage, stage
 from translators.operations.stored_responses import end_interrupted
 
@@ -59,7 +60,7 @@ def insertion(records: Sequence[VirtualKey | Team | EndUser]) -> list[Callable[[
 def keyed_stage(*records: VirtualKey | Team | EndUser, **settings: Any) -> Iterator[tuple[Stage, str]]:
     """A gateway with these records over a scripted upstream, and the URL of its database."""
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/keys.sqlite3"
+        url = databases.sqlite(folder)
         write(url, *insertion(records))
         values = {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY, **settings}
         with stage(key=MASTER_KEY, database_url=url, **values) as staged:
