@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.store import billed_jobs
-from test_store_database import KINDS, running, throwaway
+from support.databases import KINDS, throwaway
+from test_store_database import running
 
 NOW = 1_800_000_000.0
 
