@@ -196,18 +196,18 @@ class Limiter:
 def headers(applied: Limits, counters: Sequence[Counter], states: Sequence[CounterState]) -> list[tuple[bytes, bytes]]:
     """Returns OpenAI's headers about the tightest limits on requests and on tokens."""
     result: list[tuple[bytes, bytes]] = []
-    for places, names in ((applied.requests, REQUEST_HEADERS), (applied.tokens, TOKEN_HEADERS)):
-        if places:
-            place, least = 0, NO_LIMIT
-            for n in places:
+    for positions, names in ((applied.requests, REQUEST_HEADERS), (applied.tokens, TOKEN_HEADERS)):
+        if positions:
+            position, least = 0, NO_LIMIT
+            for n in positions:
                 state = states[n]
                 remaining = counters[n].limit - state.spent - state.reserved
                 if remaining < least:
-                    place, least = n, remaining
+                    position, least = n, remaining
             result += (
-                (names[0], b"%d" % counters[place].limit),
+                (names[0], b"%d" % counters[position].limit),
                 (names[1], b"%d" % (least if least > 0 else 0)),
-                (names[2], b"%ds" % math.ceil(states[place].wait)),
+                (names[2], b"%ds" % math.ceil(states[position].wait)),
             )
     return result
 

@@ -58,8 +58,8 @@ class Limits(Struct, frozen=True):
     def of(limits: Iterable[Limit]) -> "Limits":
         limits = tuple(limits)
         counters = tuple(limit.counter for limit in limits)
-        places = {unit: [n for n, counter in enumerate(counters) if counter.unit == unit] for unit in UNITS}
-        return Limits(limits, counters, bool(places["money"]), places["requests"], places["tokens"])
+        positions = {unit: [n for n, counter in enumerate(counters) if counter.unit == unit] for unit in UNITS}
+        return Limits(limits, counters, bool(positions["money"]), positions["requests"], positions["tokens"])
 
 
 class Plan(Struct, frozen=True):

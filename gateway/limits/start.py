@@ -22,7 +22,7 @@ DATABASE_SECONDS = 5.0
 """For a transaction in which budgets are stored or read."""
 
 COUNTING_SECONDS = 2.0
-"""That a request may wait for a database that counts. For Redis that is the setting `limits.timeout`."""
+"""That a request may wait at least for a database that counts. For Redis the setting `limits.timeout` says how long."""
 
 CONNECTIONS = 4
 
@@ -54,5 +54,7 @@ def _counters(settings: Settings, metrics: Metrics, log: Log) -> LimiterCounters
             raise SettingError(f"redis_url: {error}") from error
         return shared(redis, timeout=limits.timeout, stores_all=True)
     if database().is_postgresql or settings.workers > 1:
-        return shared(SqlCounters(database()), timeout=COUNTING_SECONDS, stores_all=False)
+        seconds = max(limits.timeout, COUNTING_SECONDS)
+        counting = Database(settings.database_url, seconds, CONNECTIONS, durable=False)
+        return shared(SqlCounters(counting), timeout=seconds, stores_all=False)
     return ProcessCounters(stored, failed)

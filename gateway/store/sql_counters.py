@@ -5,9 +5,11 @@ on PostgreSQL one statement calls a function that was made with the table (`migr
 here in the same rows when something faster does the counting (`load_budgets`, `add_budgets`), so that they survive it.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,6 +34,9 @@ from gateway.store.tables import COUNTER_SLOTS, database_time
 ROLLING, RESERVED, MONEY, PROCESS = 0, 1, 2, 3
 """Kinds of rows. The slot is: the second in which it was spent; the one in which the reservation lapses; the beginning
 of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter."""
+
+MAX_GROUP = 200
+"""Requests that share a transaction of SQLite."""
 
 OLD_BUDGETS = 400 * 86_400
 """Seconds after which the windows of a budget that ended are deleted."""
@@ -77,6 +82,8 @@ class SqlCounters:
         database_clock: Callable[[], float] | None = None,
     ) -> None:
         self._database, self._clock, self._database_clock = database, clock, database_clock
+        self._waiting: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = []
+        self._group: asyncio.Task[None] | None = None
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
         """Returns False: everything is here."""
@@ -88,7 +95,7 @@ class SqlCounters:
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
         if not self._database.is_postgresql:
             now = self._clock()
-            decision: Decision = await self._run(lambda c: _reserve(c, counters, tokens, money, now), True)
+            decision: Decision = await self._in_group(lambda c: _reserve(c, counters, tokens, money, now))
             return decision
         items = _encode(
             [
@@ -124,7 +131,7 @@ class SqlCounters:
     async def _settle(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._database.is_postgresql:
             slot = math.floor(self._clock())
-            await self._run(lambda c: _settle(c, rows, slot), True)
+            await self._in_group(lambda c: _settle(c, rows, slot))
             return
         clock = self._database_clock() if self._database_clock is not None else None
         values = {"items": _encode(rows).decode(), "clock": clock}
@@ -139,6 +146,32 @@ class SqlCounters:
 
     async def stop(self) -> None:
         await self._database.close()
+
+    async def _in_group(self, work: Callable[[Connection], Any]) -> Any:
+        """Returns the result of work that is done in the next transaction, with all that waits for it.
+
+        Processes poll for SQLite's lock: each has to come for it seldom, whatever the number of its requests.
+        """
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, result))
+        if self._group is None:
+            self._group = asyncio.get_running_loop().create_task(self._run_groups())
+        return await result
+
+    async def _run_groups(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+            try:
+                results = await self._run(partial(_all, [work for work, _ in group]), True)
+            except Exception as error:
+                for _, result in group:
+                    if not result.done():
+                        result.set_exception(error)
+            else:
+                for (_, result), value in zip(group, results, strict=True):
+                    if not result.done():
+                        result.set_result(value)
+        self._group = None
 
     async def _run(self, work: Callable[[Connection], Any], writes: bool) -> Any:
         try:
@@ -164,6 +197,10 @@ def _settlement_rows(settlement: Settlement) -> list[dict[str, Any]]:
 
 
 # --- SQLite: functions of one connection, in a transaction that holds the lock -------------------------------------
+
+
+def _all(works: Sequence[Callable[[Connection], Any]], connection: Connection) -> list[Any]:
+    return [work(connection) for work in works]
 
 
 def _reserve(connection: Connection, counters: Sequence[Counter], tokens: int, money: int, now: float) -> Decision:
