@@ -379,6 +379,7 @@ def restricted() -> Iterator[Stage]:
         key_of("inherits", team_id="small", permissions="all"),
         key_of("both", team_id="small", models=("command-*",), permissions="all"),
         key_of("apart", team_id="small", models=("command-a-*",), permissions="all"),
+        key_of("recordings", models=("cohere-transcribe-*",)),
         key_of("aliased", models=(A,), aliases={"mine": A, "theirs": "command-r7b-12-2024"}),
     )
     with keyed_stage(*records) as (staged, _):
@@ -445,6 +446,39 @@ def test_the_list_of_models_has_those_that_may_be_used(restricted: Stage) -> Non
     assert ask(restricted, "models", f"/v1/models/{A}", verb="GET").status == 200
     assert ask(restricted, "models", "/v1/models/other", verb="GET").status == 404
     assert ask(restricted, "models", "/cohere/v1/models/other", verb="GET").status == 403
+    for path in ("/cohere/v1/models?page_size=5", "/litellm/cohere/v1/models"):
+        seen = ask(restricted, "models", path, verb="GET", **{"accept-encoding": "gzip"})
+        assert [model["name"] for model in seen.body["models"]] == [A, "embed-v4.0"]
+        assert seen.body["models"][0]["endpoints"] == ["chat"], "each as it came"
+
+
+def form_of(*parts: tuple[str, str]) -> bytes:
+    """A form of texts, with a file at the end of them and what follows it."""
+    texts = [f"--x\r\ncontent-disposition: form-data; {name}\r\n\r\n{text}\r\n" for name, text in parts]
+    return "".join([*texts, "--x--\r\n"]).encode()
+
+
+FILE = ('name="file"; filename="a.wav"', "RIFF")
+FORMS: tuple[tuple[bytes, int], ...] = (
+    (form_of(('name="model"', "cohere-transcribe-03-2026"), FILE), 200),
+    (form_of(FILE, ('name="model"', "cohere-transcribe-03-2026")), 200),
+    (form_of(('name="model"', "other"), FILE), 403),
+    (form_of(FILE), 403),
+    (form_of(('name="model"', "cohere-transcribe-03-2026"), FILE, ('name="model"', "other")), 400),
+    (form_of(('name="model"', "cohere-transcribe-03-2026"), ('name="Model"', "other"), FILE), 400),
+    (form_of(('name="model[]"', "cohere-transcribe-03-2026"), FILE), 400),
+    (form_of(('name="model"; filename="m"', "cohere-transcribe-03-2026"), FILE), 400),
+    (b"nonsense", 400),
+)
+
+
+@pytest.mark.parametrize(("form", "status"), FORMS)
+def test_the_model_in_a_form_counts(restricted: Stage, form: bytes, status: int) -> None:
+    restricted.plays(json_answer(200, {"text": "Hi"}))
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert ask(restricted, "recordings", "/cohere/v2/audio/transcriptions", form, **headers).status == status
+    sent = [request.body for request in restricted.upstream.requests]
+    assert sent == ([form] if status == 200 else []), "byte for byte, or not at all"
 
 
 # --- the safety mode ------------------------------------------------------------------------------------------

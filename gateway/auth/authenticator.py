@@ -51,6 +51,7 @@ SECRET_IN_URL = failure(
     "secret_in_url", "The master key must not be in a URL, where proxies and logs keep it: send a header, and change it"
 )
 
+FOREIGN_KEY = "a key for another gateway ignored (no virtual keys are issued here)"
 DROPPED = "authorization ignored (another header has a key of this gateway)"
 
 
@@ -104,16 +105,25 @@ class Authenticator:
         if self.mode is Mode.DEMO:
             return Authentication(self._demo)
         presented = credentials_in(headers)
-        if self.mode is Mode.VIRTUAL_KEYS and presented.of_gateways and presented.usual - presented.of_gateways:
+        if self.mode is not Mode.VIRTUAL_KEYS:
+            return self._without_virtual_keys(presented)
+        if presented.of_gateways and presented.usual - presented.of_gateways:
             return await self._of_gateway(presented, address)
         secret = presented.only()
-        if self.mode is Mode.OPEN:
-            return Authentication(self._open)
         if not secret:
             raise CallerError(MISSING_KEY)
-        if self.mode is Mode.OWN_KEY:
-            return Authentication(_own_key_principal(secret))
         return Authentication(await self._principal_of(secret, address))
+
+    def _without_virtual_keys(self, presented: Credentials) -> Authentication:
+        """Returns who is calling where no keys are issued. What is left of another gateway's key counts for nothing."""
+        foreign = bool(presented.usual and presented.of_gateways - presented.usual)
+        secret = (replace(presented, of_gateways=frozenset()) if foreign else presented).only()
+        note = FOREIGN_KEY if foreign else ""
+        if self.mode is Mode.OPEN:
+            return Authentication(self._open, note)
+        if not secret:
+            raise CallerError(MISSING_KEY)
+        return Authentication(_own_key_principal(secret), note)
 
     async def _of_gateway(self, presented: Credentials, address: str) -> Authentication:
         """Returns who sent a key in another gateway's header and a different one beside it, which is then dropped.

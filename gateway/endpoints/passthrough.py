@@ -7,10 +7,12 @@ key, which is not the caller's affair; both have Cohere's shape.
 """
 
 import time
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
+from gateway.auth.permissions import may_use
 from gateway.cohere_methods import Method
 from gateway.endpoints.passthrough_headers import (
     content_type_and_encoding,
@@ -19,7 +21,7 @@ from gateway.endpoints.passthrough_headers import (
     response_headers,
 )
 from gateway.endpoints.passthrough_path import Address, address_of, model_in_path
-from gateway.endpoints.passthrough_restrictions import restrict
+from gateway.endpoints.passthrough_restrictions import model_in_form, needs_form, restrict
 from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.http import body
@@ -39,8 +41,11 @@ from translators.core.contracts import Workload
 from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
 from translators.operations import passthrough
+from translators.operations.models import only_models
 
 STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndjson")
+
+LIST = "models.list"
 
 OWN_KEY_REFUSED = (401, 402, 403)
 """Statuses that are about a key."""
@@ -66,19 +71,26 @@ class PassthroughEndpoint:
         settings = services.settings
         limit, timeouts = settings.upload_limit, settings.timeouts
         json_body: bytes | None = None
-        uploading = not has_no_body(record.headers) and method.takes != "json"
+        access = record.principal.access
+        with_form = needs_form(access, method) and not has_no_body(record.headers)
+        uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
         notes = Notes()
         if uploading:
             body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
             json_body = await body.read(record, receive, settings.body_limit, timeouts) or None
             json_body, notes = self._inspect(json_body, method, address, record)
-            json_body = restrict(record.principal.access, method, json_body, record, notes)
+            json_body = restrict(access, method, json_body, record, notes)
+        elif with_form:
+            json_body = await body.read(record, receive, settings.audio_limit, timeouts)
+            record.model = await model_in_form(record.headers, json_body)
         elif method.acts_on == "model":
             record.model = model_in_path(address.path)
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:
             upload = body.Pieces(receive, limit, timeouts, watcher) if uploading else None
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
+            if access.models and method.name == LIST:
+                headers = [header for header in headers if header[0] != "accept-encoding"]
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             counts_inputs = json_body is not None and method.rate.counts == "inputs"
             weight = passthrough.count_inputs(json_body) if json_body is not None and counts_inputs else 1
@@ -102,6 +114,8 @@ class PassthroughEndpoint:
                         record.fail(await response.failure(record.principal.own_key))
                     if address.alias and response.status >= 400:
                         await self._send_alias_error(response, admission, send, watcher, notes)
+                    elif access.models and method.name == LIST and response.status == 200:
+                        await self._send_models(response, admission, send, watcher)
                     else:
                         await self._relay(response, admission, send, watcher, notes)
 
@@ -176,6 +190,24 @@ class PassthroughEndpoint:
         for id in first:
             admission.record.model = admission.record.model or seen[id].model
             admission.bill_usage(seen[id].model, seen[id].usage)
+
+    async def _send_models(
+        self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher
+    ) -> None:
+        """Sends the models of Cohere's list that the caller may use."""
+        permitted = partial(may_use, admission.principal.access)
+        (page,) = only_models([await response.read_body()], permitted)
+        headers = [pair for pair in response_headers(response.headers) if pair[0] != b"content-length"]
+        admission.record.first_byte = time.monotonic()
+        watcher.over()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*headers, (b"content-length", b"%d" % len(page))],
+            }
+        )
+        await send({"type": "http.response.body", "body": page})
 
     async def _send_alias_error(
         self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher, notes: Notes

@@ -3,14 +3,20 @@
 A body that cannot be read here, or that Cohere may read otherwise, is refused where something is decided by it.
 """
 
+from collections.abc import AsyncIterator, Mapping
+
 from gateway.auth.permissions import Access
 from gateway.cohere_methods import Method
 from gateway.errors import CallerError, failure
+from gateway.http.multipart import Form
 from gateway.observability.record import RequestRecord
 from translators.core.notes import Notes
 from translators.operations import passthrough
 
 FIELDS = ("model", "safety_mode")
+
+IN_FORMS = ("transcription",)
+"""Groups whose model is a text in a form beside a file."""
 
 WITH_SAFETY_MODE = ("v2.chat", "chat")
 """Methods whose body says which safety mode is wanted."""
@@ -20,6 +26,29 @@ UNREADABLE = failure(
     "The body must be a JSON object, not compressed, with 'model' and 'safety_mode' in small letters: the API key is "
     "restricted in these",
 )
+
+UNCLEAR_FORM = failure("bad_request", "The form must name its model once, in a text called 'model'").at("model")
+
+
+def needs_form(access: Access, method: Method) -> bool:
+    """Tells whether the form of a request must be read before it is passed on, for the model in it."""
+    return bool(access.models) and method.group in IN_FORMS
+
+
+async def model_in_form(headers: Mapping[bytes, bytes], content: bytes) -> str:
+    """Returns the model that a whole form names; empty for none. Raises CallerError (400, 415) for an unclear form."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+
+    form = Form(headers, pieces(), "file")
+    await form.to_the_file()
+    async for _ in form.contents():  # to the end: a second `model` behind the file is refused
+        pass
+    model = form.fields.get("model", "")
+    if not isinstance(model, str) or "model" in form.strange or passthrough.is_ambiguous(form.fields, FIELDS):
+        raise CallerError(UNCLEAR_FORM)
+    return model
 
 
 def restrict(

@@ -10,7 +10,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import CallerError, failure
-from gateway.http.body import Pieces
 
 MOST_FIELDS = 64
 MOST_TEXT = 256 * 1024
@@ -33,7 +32,7 @@ class Form:
     wanted: the name of the one part that may be a file. strange: the names of other parts that are files all the same.
     """
 
-    def __init__(self, headers: Mapping[bytes, bytes], pieces: Pieces, wanted: str) -> None:
+    def __init__(self, headers: Mapping[bytes, bytes], pieces: AsyncIterator[bytes], wanted: str) -> None:
         boundary = _boundary(headers)
         self._pieces, self._wanted = pieces, wanted
         self._parser = MultipartParser(

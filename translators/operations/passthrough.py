@@ -109,6 +109,11 @@ def spells_otherwise(body: bytes, names: Collection[str]) -> bool:
         fields = _decode_fields(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return True
+    return is_ambiguous(fields, names)
+
+
+def is_ambiguous(fields: Collection[str], names: Collection[str]) -> bool:
+    """Whether one of these names is among the fields in another spelling."""
     return any(name.casefold() in names and name not in names for name in fields)
 
 
