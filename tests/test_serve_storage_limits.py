@@ -193,7 +193,8 @@ class Disk:
         self._pragmas = database._PRAGMAS
 
     def fill(self, spare_pages: int = 0) -> None:
-        with closing(sqlite3.connect(self._staged_file())) as connection:
+        with closing(sqlite3.connect(self._staged_file(), isolation_level=None)) as connection:
+            connection.execute("VACUUM")  # pages that migrations left free would be room
             pages = connection.execute("PRAGMA page_count").fetchone()[0] + spare_pages
         self._set((*self._pragmas, f"PRAGMA max_page_count={pages}"))
 

@@ -110,7 +110,15 @@ class Address(Struct, frozen=True):
         )
 
 
-def _apply_pragmas(connection: Any, record: object, pragmas: Sequence[str] = _PRAGMAS) -> None:
+def _apply_pragmas(connection: Any, record: object) -> None:
+    _apply(connection, _PRAGMAS)
+
+
+def _apply_fast_pragmas(connection: Any, record: object) -> None:
+    _apply(connection, _FAST_PRAGMAS)
+
+
+def _apply(connection: Any, pragmas: Sequence[str]) -> None:
     try:
         if not connection.execute("PRAGMA page_count").fetchone()[0]:
             # A file that begins so can give back the pages of what was deleted (`ledger.delete_old`).
@@ -120,10 +128,6 @@ def _apply_pragmas(connection: Any, record: object, pragmas: Sequence[str] = _PR
     except BaseException:
         connection.close()  # the pool drops it without closing it
         raise
-
-
-def _apply_fast_pragmas(connection: Any, record: object) -> None:
-    _apply_pragmas(connection, record, _FAST_PRAGMAS)
 
 
 def _begin(connection: Connection) -> None:
