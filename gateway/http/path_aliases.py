@@ -35,7 +35,7 @@ CLOUDFLARE_NATIVE = re.compile(r"\A/v1/(?P<account>[^/]+)/(?P<gateway>[^/]+)/coh
 
 SPELLINGS: tuple[Spelling, ...] = (
     Spelling("doubled slashes", "/v1//chat/completions", re.compile(r"/{2,}"), "/"),
-    Spelling("trailing slashes", "/v1/chat/completions/", re.compile(r"(?<=.)/+\Z"), ""),
+    Spelling("trailing slashes", "/v1/chat/completions/", re.compile(r"(?<=[^/])/+\Z"), ""),
     Spelling(
         "Azure's",
         "/openai/deployments/command-a-03-2025/chat/completions?api-version=2024-10-21",

@@ -1,0 +1,225 @@
+"""Every regular expression of the gateway, found in the source, takes linear time on hostile text.
+
+The emulator's are left out: it stands in for Cohere in tests and demonstrations, and searches texts with patterns that
+backtrack.
+
+`re` backtracks: two repetitions that may share the same characters take quadratic time, three cubic. Each pattern meets
+runs of the characters that it speaks of itself, after its own beginnings, four times as long the second time: linear
+work takes four times as long, quadratic sixteen times. Time is what the thread itself used, whatever else runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import itertools
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("gateway", "translators", "schemas")
+LEFT_OUT = frozenset({"migrations", "emulator"})
+METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"})
+SHORT, LONG = 2_000, 8_000
+"""Characters of a run."""
+MAX_RATIO = 9.0
+NOTHING = 0.002
+"""Seconds below which the long run is no burden whatever the ratio: a quadratic search takes far longer."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A pattern, the module that has it, and the methods by which it is used; all of them where nobody can tell."""
+
+    module: str
+    line: int
+    pattern: str | bytes
+    flags: int
+    methods: frozenset[str]
+
+
+# --- finding them -------------------------------------------------------------------------------------------
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            if not LEFT_OUT & {*file.parts} and file.name != "__main__.py":
+                name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+                yield name.removesuffix(".__init__"), ast.parse(file.read_text())
+
+
+@cache
+def expressions() -> tuple[Expression, ...]:
+    found = []
+    for name, tree in modules():
+        # What a file calls a pattern may be called by its name in others.
+        names = {id(value): target.id for node in ast.walk(tree) for value, target in assigned(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (function := function_of_re(node)):
+                pattern, flags = evaluated(name, node)
+                used = frozenset({function}) if function in METHODS else methods_of(name, names.get(id(node), ""))
+                found.append(Expression(name, node.lineno, pattern, flags, used or METHODS))
+    return tuple(found)
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.Name]]:
+    """The value and the names of an assignment."""
+    if isinstance(node, ast.Assign):
+        yield from ((node.value, target) for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.value, node.target
+
+
+def function_of_re(call: ast.Call) -> str:
+    function = call.func
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "re":
+        return function.attr if function.attr in METHODS | {"compile"} else ""
+    return ""
+
+
+def evaluated(module: str, call: ast.Call) -> tuple[str | bytes, int]:
+    """The first argument and the flags, as the module itself would have them."""
+    namespace = vars(importlib.import_module(module))
+    flags = [one.value for one in call.keywords if one.arg == "flags"]
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "compile":
+        flags += call.args[1:2]
+    values = [eval(ast.unparse(one), dict(namespace), Unknown(namespace)) for one in (call.args[0], *flags)]
+    pattern, *rest = values
+    return pattern, int(rest[0]) if rest else 0
+
+
+class Unknown(dict[str, Any]):
+    """The names that only a function has: any text stands for each of them."""
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self._known = known
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._known or hasattr(builtins, name):
+            raise KeyError(name)
+        return "x"
+
+
+@cache
+def uses() -> dict[str, set[str]]:
+    """The methods that are called on each name, or attribute: anywhere, or in its module where it is private."""
+    result: dict[str, set[str]] = defaultdict(set)
+    for module, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in METHODS:
+                owner = node.value
+                name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+                result[f"{module}.{name}" if name.startswith("_") else name].add(node.attr)
+    return result
+
+
+def methods_of(module: str, name: str) -> frozenset[str]:
+    return frozenset(uses().get(f"{module}.{name}" if name.startswith("_") else name, ()) if name else ())
+
+
+# --- trying them --------------------------------------------------------------------------------------------
+
+
+def hostile_texts(pattern: str | bytes) -> Iterator[Callable[[int], Any]]:
+    """Makers of texts of a length: runs of one or two pieces that the pattern speaks of, after its literal beginnings,
+    and before something that makes it fail at the end.
+    """
+    text = pattern.decode("latin-1") if isinstance(pattern, bytes) else pattern
+    literals = re.findall(
+        r"(?:[A-Za-z0-9_/:;=,\"'{}<> -]|\\[.\[\]{}$()])+", re.sub(r"\\[AZbdwsDWS]|\(\?[a-zA-Z<=!:]+", "|", text)
+    )
+    words = {re.sub(r"\\(.)", r"\1", one) for one in literals}
+    pieces = {
+        " ",
+        "a",
+        "0",
+        "/",
+        "a/",
+        " \n",
+        *sorted(words, key=len)[-6:],
+        *sorted({one for one in "".join(words)})[:20],
+    }
+    beginnings = {"", *sorted(words, key=len)[-2:]}
+    encode: Callable[[str], Any] = (
+        (lambda one: one.encode("latin-1", "replace")) if isinstance(pattern, bytes) else (lambda one: one)
+    )
+    for beginning, piece, end in itertools.product(sorted(beginnings), sorted(pieces), ("", "\x00")):
+        yield lambda length, b=beginning, p=piece, e=end: encode(b + p * (length // len(p)) + e)  # type: ignore[misc]
+
+
+def apply(compiled: re.Pattern[Any], method: str, text: Any) -> None:
+    empty = text[:0]
+    match method:
+        case "sub" | "subn":
+            getattr(compiled, method)(lambda match: empty, text)
+        case "finditer":
+            for _ in compiled.finditer(text):
+                pass
+        case _:
+            getattr(compiled, method)(text)
+
+
+def seconds(compiled: re.Pattern[Any], method: str, text: Any) -> float:
+    began = time.thread_time()
+    apply(compiled, method, text)
+    return time.thread_time() - began
+
+
+def superlinear(pattern: str | bytes, flags: int, methods: frozenset[str]) -> list[str]:
+    """What takes more than linear time, as method and text."""
+    compiled = re.compile(pattern, flags)
+    results = []
+    for make in hostile_texts(pattern):
+        long = make(LONG)
+        for method in methods:
+            if (taken := seconds(compiled, method, long)) > NOTHING:
+                short = make(SHORT)
+                before = min(seconds(compiled, method, short) for _ in range(3))
+                if min(taken, seconds(compiled, method, long)) > max(before * MAX_RATIO, NOTHING):
+                    results.append(f"{method} {long[:30]!r}...{long[-10:]!r}: {before:.4f} -> {taken:.4f} s")
+    return results
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method"), [(r"\s+\Z", "search"), (r"a*/?a*\Z", "match"), (rb"/+[a/]*\Z", "fullmatch"), (r"/+x", "sub")]
+)
+def test_a_pattern_that_backtracks_is_noticed(pattern: str | bytes, method: str) -> None:
+    assert superlinear(pattern, 0, frozenset({method}))
+
+
+def test_all_are_found() -> None:
+    found = expressions()
+    assert len(found) > 60
+    assert {"translators.answer.transforms", "gateway.http.path_aliases"} <= {one.module for one in found}
+    held = {
+        (value.pattern, name)
+        for name, _ in modules()
+        for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, re.Pattern)
+    }
+    missing = {pattern for pattern, _ in held} - {one.pattern for one in found}
+    assert not missing, "made in a way that is not seen here"
+
+
+FOLDERS = {".".join(file.parent.relative_to(ROOT).parts) for one in PACKAGES for file in (ROOT / one).rglob("*.py")}
+
+
+@pytest.mark.parametrize("package", sorted(folder for folder in FOLDERS if not LEFT_OUT & {*folder.split(".")}))
+def test_none_takes_more_than_linear_time(package: str) -> None:
+    troubles = [
+        f"{one.module}:{one.line} {one.pattern!r} {trouble}"
+        for one in expressions()
+        if one.module.rpartition(".")[0] == package
+        for trouble in superlinear(one.pattern, one.flags, one.methods)[:2]
+    ]
+    assert not troubles, "\n".join(troubles)
