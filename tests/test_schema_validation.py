@@ -226,3 +226,27 @@ def test_a_run_of_anything_costs_the_same_for_each_piece(transform: Callable[[],
     began = time.process_time()
     whole(Delta(0, Kind.TEXT, opening + run * 500_000))
     assert time.process_time() - began < 1
+
+
+NAMED: tuple[tuple[dict[str, Any], bool], ...] = (
+    ({"$id": "https://example.com/a#", "$anchor": "b-1", "$dynamicAnchor": "_c"}, True),
+    ({"$id": "#a"}, False),
+    ({"$id": 1}, False),
+    ({"properties": {"a": {"$anchor": "1a"}}}, False),
+    ({"properties": {"a": {"$dynamicAnchor": ""}}}, False),
+    ({"dependencies": {"a": ["b"], "c": {"type": "string"}}}, True),
+    ({"dependencies": {"a": 1}}, False),
+    ({"$vocabulary": {"https://example.com/a": True}}, True),
+)
+
+
+@pytest.mark.parametrize(("schema", "holds"), NAMED, ids=[str(row[0]) for row in NAMED])
+def test_names_of_schemas(schema: dict[str, Any], holds: bool) -> None:
+    assert (schema_violation(encode(schema)) == "") is holds
+
+
+def test_the_meta_schema_sees_one_level_only() -> None:
+    """It takes a hundred times as long as our own pass: a large schema with one odd place is checked on the loop."""
+    large = {"properties": {f"p{number}": {"type": "string"} for number in range(300)}}
+    violation = schema_violation(encode({**large, "items": {"properties": {"x": {"type": "strin"}}}}))
+    assert "'strin'" in violation and "(at items/properties/x/type)" in violation

@@ -14,6 +14,7 @@ from gateway.observability.record import RequestRecord
 from gateway.pipeline.admission import Admission, AdmissionController
 from support.app import CHAT, A, Stage, answered, stage, streamed
 from support.scripted_upstream import Pause, Script, Signal, json_answer
+from support.virtual_keys import key_of, keyed_stage, secret_of
 from test_serve_keepalive import COMMENT, reading, until
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
@@ -88,6 +89,19 @@ def on() -> Iterator[Stage]:
         yield one
 
 
+KEYS: Mapping[str, Mapping[str, Any]] = {
+    "no-parse": {"permissions": {"parse": "off"}},
+    "no-chat": {"permissions": {"chat": "off"}},
+    "other-models": {"models": ("command-a-*",)},
+}
+
+
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[Stage]:
+    with keyed_stage(*(key_of(name, **fields) for name, fields in KEYS.items())) as (one, _):
+        yield one
+
+
 def answer(path: str) -> Script:
     return json_answer(200, {"tokens": [1, 2]}) if path == COUNT else answered("Read.")
 
@@ -121,6 +135,19 @@ def test_a_caller_who_may_not_ask_has_nothing_parsed(on: Stage, watched: Watched
         seen = on.gateway.ask("POST", path, request(path, f"refused {path}"))
         assert seen.status == REFUSED.failure.status and seen.error["message"] == REFUSED.failure.message
         assert not called(on)
+
+
+@pytest.mark.parametrize("path", UPSTREAM)
+def test_a_key_needs_a_permission_for_what_it_asks_and_for_parsing(keyed: Stage, path: str) -> None:
+    """A key that may not chat has nothing parsed, one that may not have files parsed does not chat about them."""
+    for name in KEYS:
+        keyed.plays(answer(path))
+        refused = name in ("no-parse", "other-models") or UPSTREAM[path] == "/v2/chat"
+        headers = {"authorization": f"Bearer {secret_of(name)}", "content-type": "application/json"}
+        seen = keyed.gateway.ask("POST", path, request(path, f"{name} {path}"), headers)
+        if refused:
+            assert seen.status == 403, (name, seen)
+            assert not called(keyed)
 
 
 def test_pages_are_billed_though_another_file_cannot_be_read(on: Stage, watched: Watched) -> None:

@@ -4,6 +4,7 @@ Every keyword that is evaluated takes steps from a budget (`check_budget.py`), a
 Compiled schemas are cached within bounds.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -88,6 +89,13 @@ def _is_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value) and _unique(value)
 
 
+def _is_anchor(value: Any) -> bool:
+    return isinstance(value, str) and _ANCHOR.fullmatch(value) is not None
+
+
+_ANCHOR = re.compile(r"[A-Za-z_][-A-Za-z0-9._]*")
+
+
 def _unique(values: list[str]) -> bool:
     return len(set(values)) == len(values)
 
@@ -105,6 +113,11 @@ _VALUES: Mapping[str, Callable[[Any], bool]] = {
     "required": _is_strings,
     "enum": lambda value: isinstance(value, list),
     "examples": lambda value: isinstance(value, list),
+    "$anchor": _is_anchor,
+    "$dynamicAnchor": _is_anchor,
+    "$id": lambda value: isinstance(value, str) and "#" not in value.removesuffix("#"),
+    "$recursiveRef": _is_string,
+    "$recursiveAnchor": _is_flag,
     "const": lambda value: True,
     "default": lambda value: True,
     "dependentRequired": lambda value: isinstance(value, dict) and all(map(_is_strings, value.values())),
@@ -117,7 +130,7 @@ _ONE_SCHEMA = frozenset(
 )
 _MANY_SCHEMAS = frozenset("allOf anyOf oneOf prefixItems".split())
 _NAMED_SCHEMAS = frozenset("$defs definitions dependentSchemas patternProperties properties".split())
-_RARE = frozenset("$id $anchor $dynamicAnchor $vocabulary $recursiveRef $recursiveAnchor dependencies".split())
+_RARE = frozenset(("$vocabulary", "dependencies"))
 """Keywords with rules of their own: a schema with one of them is left to the meta-schema."""
 
 
