@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-long install node-modules check fix bench soak docs oracle cover lock clean FORCE
+.PHONY: help run test test-long install node-modules check fix bench bench-ledger soak docs oracle cover lock clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -42,6 +42,9 @@ fix: .venv/.dev-stamp ## apply formatting and the lint's safe repairs
 
 bench: .venv/.dev-stamp ## run the benchmarks
 	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+bench-ledger: .venv/.dev-stamp ## the ledger with five million rows on SQLite and on PostgreSQL
+	$(BIN)/python tests/bench/ledger.py $(ARGS)
 
 soak: .venv/.dev-stamp ## five minutes of everything at once, faults too; fails if anything is left over
 	$(BIN)/python tests/bench/soak.py $(ARGS)

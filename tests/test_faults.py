@@ -24,12 +24,13 @@ from typing import Any
 
 import pytest
 
-from gateway.settings.schema import Timeouts
+from gateway.settings.schema import LedgerSettings, Timeouts
 from support.app import (
     CALLER_KEY,
     CHAT,
     CLOSED,
     ONCE,
+    USAGE,
     A,
     Seen,
     Stage,
@@ -42,6 +43,8 @@ from support.app import (
     story,
     whole,
 )
+from support.ledger import rows as ledger_rows
+from support.ledger import wait_for_rows
 from support.scripted_upstream import (
     Chunk,
     Cut,
@@ -455,15 +458,44 @@ FAULTS: tuple[Fault, ...] = (
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Stage]:
-    with stage(timeouts=LONG, **SETTINGS) as staged:
-        yield staged
+    yield from ledgered(LONG)
 
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Stage]:
     """The same with short time-outs."""
-    with stage(timeouts=SHORT, **SETTINGS) as staged:
+    yield from ledgered(SHORT)
+
+
+SEEN: dict[str, int] = {}
+"""The statuses that callers saw, by request."""
+
+
+def ledgered(timeouts: Timeouts) -> Iterator[Stage]:
+    """A stage on which, whatever happened, each call has one row in the ledger: with the status that its caller saw,
+    the fault that the log names, and the units that Cohere billed.
+    """
+    with stage(timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), **SETTINGS) as staged:
+        url = staged.gateway.database_url
+        staged.plays(document(BODY))
+        staged.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
+        wait_for_rows(url, lambda row: True)  # from now on its file is open
         yield staged
+        staged.gateway.settle()
+        lines = {line["request"]: line for line in staged.gateway.log.lines if "request" in line}
+        wait_for_rows(url, lambda row: True, len(lines))
+        rows = {row["request_id"]: row for row in ledger_rows(url)}
+        assert len(rows) == len(ledger_rows(url)) and rows.keys() == lines.keys()
+        for id, row in rows.items():
+            line = lines[id]
+            assert row["status"] == SEEN.get(id, line["status"]) == line["status"]
+            assert (row["outcome"], row.get("fault", "")) == (line["outcome"], line.get("fault", ""))
+            if row["method"] == "v2.chat":
+                once: Any = USAGE["billed_units"]
+                # Of an answer that failed there may be no count; one script counts twice, which is what Cohere said.
+                counts = [once, {unit: 2 * amount for unit, amount in once.items()}]
+                assert row.get("units", {}) in (counts if row["outcome"] == "ok" else [{}, *counts])
+            assert len(row["attempts"]) == 1  # nothing is repeated here
 
 
 SILENCES = frozenset(
@@ -519,7 +551,9 @@ def over(exchange: RequestRecord) -> None:
 
 def respond(theatre: Stage, surface: Surface, script: Script) -> Seen:
     theatre.plays(script)
-    return theatre.gateway.ask("POST", surface.path, surface.body)
+    seen = theatre.gateway.ask("POST", surface.path, surface.body)
+    SEEN[seen.headers["x-request-id"]] = seen.status
+    return seen
 
 
 def outcome(seen: Seen, surface: Surface) -> Usage:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.cohere_methods import METHODS
+from gateway.endpoints.reports import REPORTS
 from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
 from gateway.http.responses import send_json
@@ -139,6 +140,10 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
         for number, path in enumerate(managed.paths):
             operation = _management(managed, path, failed, schemas_by_type)
             yield path, managed.verb, operation | ({"operationId": f"{managed.name}_{number + 1}"} if number else {})
+    for report in REPORTS:
+        operation = _operation(report.name, report.path, failed, [{}])
+        operation["parameters"] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in report.query]
+        yield report.path, "GET", operation
     for method in METHODS:
         path = NATIVE_PREFIX + method.path.removeprefix("/")
         request_body = (_KINDS[method.takes], {"type": "object"}) if method.takes else None

@@ -17,8 +17,9 @@ from gateway.auth.modes import Mode, mode_of
 from gateway.errors import CallerError, failure
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
-from gateway.ledger import litellm_reports, reports
-from gateway.ledger.report_query import Names
+from gateway.ledger import litellm_reports as litellm
+from gateway.ledger import reports
+from gateway.ledger.report_query import AUDIT_PARAMETERS, USAGE_PARAMETERS, Names
 from gateway.ledger.reports import LedgerReader, Report
 from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.services import Services
@@ -39,28 +40,46 @@ CSV_TYPE = (b"content-type", b"text/csv; charset=utf-8")
 
 
 class ReportOperation(Struct, frozen=True):
-    """A row. about_all: it has nothing for a caller who sees one key alone. tabular: `data` may be asked for as CSV."""
+    """A row. query: the parameters. about_all: it has nothing for a caller who sees one key alone.
+
+    tabular: its `data` may be had as CSV.
+    """
 
     name: str
     path: str
     respond: Callable[[Report], Awaitable[Any]]
+    query: tuple[str, ...]
     about_all: bool = False
     tabular: bool = False
 
 
+DATES = ("start_date", "end_date")
+LOGS = (*DATES, "api_key", "user_id", "team_id", "end_user", "model", "request_id")
+PAGES = ("page", "page_size")
+
 REPORTS: tuple[ReportOperation, ...] = (
-    ReportOperation("audit", "/audit", reports.audit, tabular=True),
-    ReportOperation("usage", "/usage", reports.usage, tabular=True),
-    ReportOperation("spend_logs", "/spend/logs", litellm_reports.spend_logs),
-    ReportOperation("spend_logs_page", "/spend/logs/v2", litellm_reports.spend_logs_page),
-    ReportOperation("spend_logs_ui", "/spend/logs/ui", litellm_reports.spend_logs_page),
-    ReportOperation("global_spend", "/global/spend", litellm_reports.global_spend, True),
-    ReportOperation("global_spend_logs", "/global/spend/logs", litellm_reports.global_spend_logs, True),
-    ReportOperation("global_spend_keys", "/global/spend/keys", litellm_reports.global_spend_keys, True),
-    ReportOperation("global_spend_models", "/global/spend/models", litellm_reports.global_spend_models, True),
-    ReportOperation("global_spend_teams", "/global/spend/teams", litellm_reports.global_spend_teams, True),
-    ReportOperation("global_spend_report", "/global/spend/report", litellm_reports.global_spend_report, True),
-    ReportOperation("daily_activity", "/user/daily/activity", litellm_reports.daily_activity),
+    ReportOperation("audit", "/audit", reports.audit, AUDIT_PARAMETERS, tabular=True),
+    ReportOperation("usage", "/usage", reports.usage, USAGE_PARAMETERS, tabular=True),
+    ReportOperation("spend_logs", "/spend/logs", litellm.spend_logs, (*LOGS, "summarize")),
+    ReportOperation("spend_logs_page", "/spend/logs/v2", litellm.spend_logs_page, (*LOGS, *PAGES)),
+    ReportOperation("spend_logs_ui", "/spend/logs/ui", litellm.spend_logs_page, (*LOGS, *PAGES)),
+    ReportOperation("global_spend", "/global/spend", litellm.global_spend, (), True),
+    ReportOperation("global_spend_logs", "/global/spend/logs", litellm.global_spend_logs, (*DATES, "api_key"), True),
+    ReportOperation("global_spend_keys", "/global/spend/keys", litellm.global_spend_keys, (*DATES, "limit"), True),
+    ReportOperation(
+        "global_spend_models", "/global/spend/models", litellm.global_spend_models, (*DATES, "limit"), True
+    ),
+    ReportOperation("global_spend_teams", "/global/spend/teams", litellm.global_spend_teams, DATES, True),
+    ReportOperation(
+        "global_spend_report",
+        "/global/spend/report",
+        litellm.global_spend_report,
+        (*DATES, "group_by", "api_key"),
+        True,
+    ),
+    ReportOperation(
+        "daily_activity", "/user/daily/activity", litellm.daily_activity, (*DATES, "model", "api_key", *PAGES)
+    ),
 )
 
 

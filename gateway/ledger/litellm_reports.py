@@ -4,8 +4,11 @@ Money is US dollars as a number, times are UTC. A key is `api_key`, its digest. 
 0 here, because the shapes have no word for it; `/usage` says how many there are.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from gateway.ledger import report_query
 from gateway.ledger.entry import LedgerEntry, decode_entry, timestamp
@@ -279,6 +282,8 @@ _METRICS = (
     *("total_tokens", "successful_requests", "failed_requests", "api_requests", "total_response_time_ms"),
     "timed_requests",
 )
+_GROUPS = ("models", "providers", "endpoints", "api_keys")
+_EMPTY = ("models", "model_groups", "providers", "endpoints", "api_keys", "entities", "mcp_servers", "guardrails")
 
 
 async def daily_activity(report: Report) -> Row:
@@ -288,30 +293,39 @@ async def daily_activity(report: Report) -> Row:
     where = _key_where(report)
     if query.get("model"):
         where["model"] = query["model"]
-    days: dict[int, Row] = {}
-    for row in await _sums(report, ("key", "team", "user", "model", "method", "day"), where):
-        day = days.setdefault(
-            row["start"], {"date": _date(row["start"]), "metrics": _zero(), "breakdown": _breakdown()}
-        )
-        _add(day["metrics"], row)
-        _add_breakdown(day["breakdown"], row, report.names)
-    starts = sorted(days, reverse=True)
+    days: dict[int, _Day] = {}
+    about: dict[str, Row] = {}
     total = _zero()
-    for day in days.values():
-        for name in _METRICS:
-            total[name] = round(total[name] + day["metrics"][name], 9)
+    for row in await _sums(report, ("key", "team", "user", "model", "method", "day"), where):
+        digest = report.names.digest(row["key_id"])
+        if digest not in about:
+            about[digest] = _about(row, report.names)
+        day = days.get(row["start"])
+        if day is None:
+            day = days[row["start"]] = _Day(_zero(), {group: {} for group in _GROUPS})
+        day.add(row, digest)
+        _add(total, _values(row))
+    starts = sorted(days, reverse=True)
+    shown = _shown(total)
     pages = max(-(-len(starts) // size), 1)
     return {
-        "results": [days[start] for start in starts[(number - 1) * size : number * size]],
+        "results": [
+            {
+                "date": _date(start),
+                "metrics": _shown(days[start].metrics),
+                "breakdown": _breakdown(days[start], about),
+            }
+            for start in starts[(number - 1) * size : number * size]
+        ],
         "metadata": {
-            "total_spend": total["spend"],
-            "total_prompt_tokens": total["prompt_tokens"],
-            "total_completion_tokens": total["completion_tokens"],
-            "total_tokens": total["total_tokens"],
-            "total_api_requests": total["api_requests"],
-            "total_successful_requests": total["successful_requests"],
-            "total_failed_requests": total["failed_requests"],
-            "total_cache_read_input_tokens": total["cache_read_input_tokens"],
+            "total_spend": shown["spend"],
+            "total_prompt_tokens": shown["prompt_tokens"],
+            "total_completion_tokens": shown["completion_tokens"],
+            "total_tokens": shown["total_tokens"],
+            "total_api_requests": shown["api_requests"],
+            "total_successful_requests": shown["successful_requests"],
+            "total_failed_requests": shown["failed_requests"],
+            "total_cache_read_input_tokens": shown["cache_read_input_tokens"],
             "total_cache_creation_input_tokens": 0,
             "page": number,
             "total_pages": pages,
@@ -320,45 +334,95 @@ async def daily_activity(report: Report) -> Row:
     }
 
 
-def _zero() -> Row:
-    return dict.fromkeys(_METRICS, 0)
+def _shown(metrics: Sequence[float]) -> Row:
+    """Returns sums by their names. Money was added up in nano-dollars."""
+    return {
+        "spend": _dollars(metrics[0]),
+        **{name: _plain(value) for name, value in zip(_METRICS[1:], metrics[1:], strict=True)},
+    }
 
 
-def _breakdown() -> Row:
-    names = ("models", "model_groups", "providers", "endpoints", "api_keys", "entities", "mcp_servers", "guardrails")
-    return {name: {} for name in names}
+def _plain(value: float) -> int | float:
+    return value if isinstance(value, int) else round(value, 2)
 
 
-def _add(metrics: Row, row: Mapping[str, Any]) -> None:
-    failures, calls = int(row["failures"]), int(row["calls"])
-    metrics["spend"] = round(metrics["spend"] + _dollars(row["cost"]), 9)
-    metrics["prompt_tokens"] += int(row["input"])
-    metrics["completion_tokens"] += int(row["output"])
-    metrics["cache_read_input_tokens"] += int(row["cached"])
-    metrics["total_tokens"] += int(row["input"]) + int(row["output"])
-    metrics["successful_requests"] += calls - failures
-    metrics["failed_requests"] += failures
-    metrics["api_requests"] += calls
-    metrics["timed_requests"] += calls
-    metrics["total_response_time_ms"] = round(metrics["total_response_time_ms"] + row["total_ms"], 2)
+def _values(row: Mapping[str, Any]) -> list[float]:
+    """Returns what a sum adds, in the order of _METRICS."""
+    calls, failures = int(row["calls"]), int(row["failures"])
+    prompt, completion = int(row["input"]), int(row["output"])
+    tokens = [prompt, completion, int(row["cached"]), 0, prompt + completion]
+    return [int(row["cost"]), *tokens, calls - failures, failures, calls, row["total_ms"], calls]
 
 
-def _add_breakdown(breakdown: Row, row: Mapping[str, Any], names: Names) -> None:
-    digest, key_id = names.digest(row["key_id"]), row["key_id"]
-    about = {
+class _Group(Struct):
+    """Sums of one thing, and by key below it."""
+
+    metrics: list[float]
+    keys: dict[str, list[float]] = {}
+
+
+class _Day(Struct):
+    """Sums of a day."""
+
+    metrics: list[float]
+    groups: dict[str, dict[str, _Group]]
+
+    def add(self, row: Mapping[str, Any], digest: str) -> None:
+        """Adds a sum to the day and to each of its groups."""
+        values = _values(row)
+        _add(self.metrics, values)
+        for group, name in (
+            ("models", row["model"]),
+            ("providers", "cohere"),
+            ("endpoints", row["method"]),
+            ("api_keys", digest),
+        ):
+            if not name:
+                continue
+            one = self.groups[group].setdefault(name, _Group(_zero()))
+            _add(one.metrics, values)
+            if group != "api_keys":
+                _add(one.keys.setdefault(digest, _zero()), values)
+
+
+def _zero() -> list[float]:
+    return [0] * len(_METRICS)
+
+
+def _add(metrics: list[float], values: Sequence[float]) -> None:
+    metrics[:] = map(operator.add, metrics, values)
+
+
+def _breakdown(day: _Day, about: Mapping[str, Row]) -> Row:
+    """Returns the groups of a day. about: the keys by their digests."""
+    breakdown: Row = {name: {} for name in _EMPTY}
+    for group, members in day.groups.items():
+        if group == "api_keys":
+            breakdown[group] = {
+                digest: {"metrics": _shown(one.metrics), "metadata": about[digest]} for digest, one in members.items()
+            }
+            continue
+        breakdown[group] = {
+            name: {
+                "metrics": _shown(one.metrics),
+                "metadata": {},
+                "api_key_breakdown": {
+                    digest: {"metrics": _shown(metrics), "metadata": about[digest]}
+                    for digest, metrics in one.keys.items()
+                },
+            }
+            for name, one in members.items()
+        }
+    breakdown["model_groups"] = breakdown["models"]
+    return breakdown
+
+
+def _about(row: Mapping[str, Any], names: Names) -> Row:
+    key_id = row["key_id"]
+    return {
         "key_alias": names.key_alias(key_id) or key_id,
         "team_id": row["team_id"] or None,
         "user_id": row["user_id"] or None,
         "user_email": None,
         "key_exists": key_id in names.keys,
     }
-    own = breakdown["api_keys"].setdefault(digest, {"metrics": _zero(), "metadata": about})
-    _add(own["metrics"], row)
-    for group, name in (("models", row["model"]), ("providers", "cohere"), ("endpoints", row["method"])):
-        if not name:
-            continue
-        one = breakdown[group].setdefault(name, {"metrics": _zero(), "metadata": {}, "api_key_breakdown": {}})
-        _add(one["metrics"], row)
-        key = one["api_key_breakdown"].setdefault(digest, {"metrics": _zero(), "metadata": about})
-        _add(key["metrics"], row)
-    breakdown["model_groups"] = breakdown["models"]

@@ -193,9 +193,11 @@ async def usage_rows(
     """Returns sums as the database has them. Raises InvalidField where there are none of this kind."""
     columns = [BY[name] for name in by]
     if "end_user" in columns or "end_user" in where:
-        allowed = ("end_user", "key_id", "team_id", "hour", "day")
+        allowed = ("end_user", "hour", "day")
         if other := [name for name in (*columns, *where) if name not in allowed]:
-            message = f"End users are counted by key, team, day and hour, not by {other[0].removesuffix('_id')}"
+            message = (
+                f"End users are counted by day and hour, not by {other[0].removesuffix('_id')}; see /audit?end_user="
+            )
             raise InvalidField("by", message)
     return await reader.read(lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS))
 

@@ -6,25 +6,28 @@ from gateway.ledger.entry import LedgerEntry
 from gateway.store.ledger import COUNTED_UNITS, DAY, HOUR, MICROSECONDS, OTHER_END_USERS, Scope, SumKey, Sums
 
 MAX_END_USERS = 1000
-"""End users of an hour that a process counts by name: anybody may write any name into a request."""
+"""End users of an hour, and of a day, that a process counts by name: anybody may write any name into a request."""
+
+MAX_PERIODS = 6
+"""Hours and days whose end users a process remembers."""
 
 
 class EndUserNames:
-    """The end users of the hours of late that are counted by name."""
+    """The end users of the hours and days of late that are counted by name."""
 
     def __init__(self, most: int = MAX_END_USERS) -> None:
         self._most = most
-        self._names: dict[int, set[str]] = {}
+        self._names: dict[tuple[int, int], set[str]] = {}
 
-    def counted(self, hour: int, name: str) -> str:
-        """Returns the name under which an end user of this hour counts."""
-        names = self._names.setdefault(hour, set())
+    def counted(self, seconds: int, start: int, name: str) -> str:
+        """Returns the name under which an end user counts in a period: so many seconds from `start` on."""
+        names = self._names.setdefault((seconds, start), set())
         if name not in names:
             if len(names) >= self._most:
                 return OTHER_END_USERS
             names.add(name)
-        if len(self._names) > 3:
-            del self._names[min(self._names)]
+        if len(self._names) > MAX_PERIODS:
+            del self._names[next(iter(self._names))]
         return name
 
 
@@ -49,9 +52,8 @@ def sums_of(entries: Iterable[LedgerEntry], names: EndUserNames) -> Mapping[SumK
             )
             _add(sums, key, entry)
             if entry.end_user:
-                end_user = names.counted(second - second % HOUR, entry.end_user)
-                by_end_user = (int(Scope.END_USERS), seconds, start, entry.key_id or "", entry.team_id or "")
-                _add(sums, SumKey(*by_end_user, end_user=end_user), entry)
+                end_user = names.counted(seconds, start, entry.end_user)
+                _add(sums, SumKey(int(Scope.END_USERS), seconds, start, end_user=end_user), entry)
     return sums
 
 

@@ -7,7 +7,7 @@
     delete_old      rows and hourly sums that are too old, a batch at a time
 
 A row is wide for filters and has everything once more as JSON. Sums are kept by hour and by day, twice: by everything
-but the end user (Scope.CALLS), and by key and end user (Scope.END_USERS); a sum for each combination of both would be
+but the end user (Scope.CALLS), and by the end user alone (Scope.END_USERS); a sum for each combination of both would be
 as many rows as there are calls. Reports read days where they can and hours at the edges.
 
 On PostgreSQL a day of rows is a partition, which goes as a whole. On SQLite the ledger has a file of its own: a group
@@ -41,7 +41,7 @@ from gateway.store.tables import LEDGER, LEDGER_SUMS
 HOUR, DAY = 3600, 86_400
 MICROSECONDS = 1_000_000
 
-SCANNED_ROWS = 20_000
+SCANNED_ROWS = 10_000
 """Rows that one page looks at where no index answers its filters. The page after it goes on behind them."""
 
 DELETED_ROWS = 2_000
@@ -354,7 +354,7 @@ def usage(
     """Returns sums by some of SumKey's names, with `start` by hour where `by` has `hour`, by day where it has `day`.
 
     since, until: Unix seconds of whole hours, the second excluded. where: what the sums must be of; end users are
-    counted by key and team alone. limit: of groups, those that cost most.
+    counted by nothing else. limit: of groups, those that cost most.
     """
     end_users = "end_user" in by or "end_user" in where
     scope = Scope.END_USERS if end_users else Scope.CALLS
