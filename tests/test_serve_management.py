@@ -509,6 +509,15 @@ def test_what_asks_for_nothing_is_taken(api: Management) -> None:
         assert api.new(models=words)["models"] == expected
 
 
+@pytest.mark.parametrize("path", ["/user/new", "/budget/new", "/project/new", "/key/health", "/team/member_add"])
+def test_what_is_not_there_of_litellms_says_what_is(api: Management, path: str) -> None:
+    seen = api.ask(path, {})
+    assert (seen.status, seen.error["code"]) == (400, "unsupported_operation")
+    assert "/key/..., /team/..." in seen.error["message"]
+    assert api.ask(path, {}, "sk-" + "x" * 43).status == 401
+    assert api.ask("/key/generate").status == 405
+
+
 def test_names_are_taken_once(api: Management) -> None:
     alias = unique("taken")
     made = api.new(key_alias=alias)
@@ -667,7 +676,7 @@ def test_no_secret_is_logged_or_stored(api: Management) -> None:
         api.ask("/key/block", {"key": given + "-not-there"}),
         api.ask("/key/update", {"key": given, "key_alias": given}),
     ]
-    assert [seen.status for seen in answered] == [400, 404, 400, 404, 400]
+    assert [seen.status for seen in answered] == [400, 400, 400, 404, 400]
     for seen in answered:
         api.gateway.log.line_of(seen.headers["x-request-id"])
     assert given.encode() not in api.gateway.log.getvalue()

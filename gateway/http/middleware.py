@@ -296,5 +296,6 @@ def _gateway_error(error: Exception, scope: Scope) -> Exception:
         wrong_method.allow = (error.headers or {}).get("Allow")
         return wrong_method
     if error.status_code == 404:
-        return errors.CallerError(failure("not_found", "There is nothing at this URL"))
+        refused = unsupported.management_refusal(scope["path"])
+        return refused or errors.CallerError(failure("not_found", "There is nothing at this URL"))
     return errors.CallerError(failure("bad_request", "The request cannot be served"))

@@ -1,4 +1,4 @@
-"""THE TABLE OF WHAT IS NOT SERVED of OpenAI's API, each row with what is, instead.
+"""THE TABLE OF WHAT IS NOT SERVED of OpenAI's API, and of LiteLLM's management, each row with what is, instead.
 
 Asked only where no route serves a path and method, so that a route always wins over a row. Source: the paths of
 OpenAI's specification, every one of which is either a route or in here (`tests/test_unsupported.py`).
@@ -106,10 +106,37 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
 """By path: a row is about its path and what lies below, or below alone where it ends in a slash."""
 
 
+_MANAGED = "Limits and budgets are those of keys, teams and end users: see /key/..., /team/... and /customer/..."
+
+LITELLM: Mapping[str, Unsupported] = {
+    "user": Unsupported("Users of LiteLLM's are", "a key's 'user_id' is a label", _MANAGED),
+    "budget": Unsupported("Budgets of their own are", "each belongs to a key, a team or an end user", _MANAGED),
+    "project": Unsupported("Projects are", "keys belong to teams", _MANAGED),
+    "tag": Unsupported("Tags with limits are", "tags are labels", _MANAGED),
+    "key": Unsupported("This request about keys is", "the gateway has no such operation", _MANAGED),
+    "team": Unsupported("This request about teams is", "teams have no members here", _MANAGED),
+    "customer": Unsupported("This request about end users is", "the gateway has no such operation", _MANAGED),
+    "model": Unsupported(
+        "Changing models is",
+        "the models are Cohere's",
+        "GET /v1/models lists them; 'permissions' and 'models' restrict",
+    ),
+    "model_group": Unsupported("Groups of models are", "the models are Cohere's", "GET /v1/models lists them"),
+}
+"""What is not served of LiteLLM's management API, by the first word of a path."""
+
+
 def refusal(method: str, path: str) -> CallerError | None:
     """Returns the error for a request that no route took, or None where OpenAI has nothing there either."""
     rows = (UNSUPPORTED.get(key) for key in _rows_for(path))
     row = next((row for row in rows if row is not None and method in (row.methods or (method,))), None)
+    return CallerError(failure("unsupported", row.message)) if row is not None else None
+
+
+def management_refusal(path: str) -> CallerError | None:
+    """Returns the error for a path at which there is nothing, if it is one of LiteLLM's management."""
+    word, _, rest = path.removeprefix("/").partition("/")
+    row = LITELLM.get(word) if rest else None
     return CallerError(failure("unsupported", row.message)) if row is not None else None
 
 
