@@ -105,6 +105,7 @@ class PassthroughEndpoint:
                     weight,
                     record.attempts,
                     record.memory,
+                    record.controls,
                 ) as response:
                     admission.see(response)
                     about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key

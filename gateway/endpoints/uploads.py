@@ -118,6 +118,7 @@ class UploadEndpoint:
             translation.model,
             repeatable=False,
             attempts=admission.record.attempts,
+            controls=admission.record.controls,
             memory=admission.record.memory,
         ) as response:
             answer = await (await admission.accept(response)).read_body()

@@ -19,6 +19,7 @@ from gateway.http.attribution import attribute_headers
 from gateway.http.middleware import address_of, mode_headers, refuse_secret_in_url, request_id
 from gateway.http.path_aliases import PathAliases
 from gateway.http.web_pages import WebPagePolicy
+from gateway.observability.call_controls import controls_of
 from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.record import REQUEST, RequestRecord
@@ -100,6 +101,7 @@ class WebSocketHandshake:
         request.identify(authentication.principal)
         remove_credentials(scope["headers"], headers)
         attribute_headers(request)
+        request.controls = controls_of(headers)
         self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:

@@ -26,6 +26,7 @@ from gateway.http.path_aliases import PathAliases
 from gateway.http.responses import add_note
 from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.access_log import LONGEST_NAME
+from gateway.observability.call_controls import controls_of
 from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle, new_id
 from gateway.observability.record import REQUEST, Door, RequestRecord
@@ -173,6 +174,7 @@ class GatewayMiddleware:
             record.authentication_note = authentication.note
             remove_credentials(scope["headers"], headers)
             attribute_headers(record)
+            record.controls = controls_of(headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
         """Renders any failure in the shape of the API that is served at this path.

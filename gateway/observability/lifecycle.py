@@ -100,6 +100,7 @@ class Lifecycle:
         record.identify(connection.principal)
         record.door, record.address = "websocket", connection.address
         record.end_user, record.tags, record.metadata = connection.end_user, connection.tags, connection.metadata
+        record.controls = connection.controls
         return record
 
     def begin_background(self, request: RequestRecord, operation: str) -> RequestRecord:
@@ -126,6 +127,7 @@ class Lifecycle:
             end_user=request.end_user,
             tags=request.tags,
             metadata=request.metadata,
+            controls=request.controls,
         )
         record.identify(request.principal)
         return record

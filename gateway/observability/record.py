@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from gateway.auth.principal import NOBODY, Principal
 from gateway.memory_budget import UNLIMITED, RequestMemory
+from gateway.observability.call_controls import NO_CONTROLS, CallControls
 from translators.core.contracts import UsageTotals
 from translators.core.errors import Failure
 from translators.core.faults import Fault
@@ -71,6 +72,7 @@ class RequestRecord(Struct):
     counted        it is counted among the requests of its limits; further calls to Cohere for it are not
     rate_limit_headers  of the response: the tightest limits of its caller
     estimated      some of the tokens were counted here, since Cohere never reported them
+    controls       what the caller asks of the calls to Cohere
     fault          whose fault it is that the request failed, None where it did not
     end_user, tags, metadata  for whom and for what the request is made, as the caller says (`http/attribution.py`)
     """
@@ -94,6 +96,7 @@ class RequestRecord(Struct):
     outcome: str = ""
     error: str = ""
     fault: Fault | None = None
+    controls: CallControls = NO_CONTROLS
     end_user: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = {}

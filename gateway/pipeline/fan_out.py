@@ -31,7 +31,15 @@ async def post_all(
         weight = weights[index] if weights else 1
         record = admission.record
         post = upstream.post(
-            path, record.principal, bodies[index], False, record.model, weight, record.attempts, record.memory
+            path,
+            record.principal,
+            bodies[index],
+            False,
+            record.model,
+            weight,
+            record.attempts,
+            record.memory,
+            record.controls,
         )
         async with post as response:
             answer = await (await admission.accept(response)).read_body()

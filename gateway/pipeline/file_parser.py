@@ -49,8 +49,10 @@ class FileParser:
         return texts
 
     async def _parse(self, admission: Admission, model: str, uri: str) -> str:
-        body = file_parsing.request(uri, model)
-        async with self._upstream.post(PATH, admission.principal, body, False, model) as response:
+        record, body = admission.record, file_parsing.request(uri, model)
+        async with self._upstream.post(
+            PATH, admission.principal, body, False, model, attempts=record.attempts, controls=record.controls
+        ) as response:
             answer = await (await admission.accept(response)).read_body()
         # At once: its pages are billed, whatever becomes of the other files.
         admission.bill(model, answer, self._method)

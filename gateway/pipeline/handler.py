@@ -4,6 +4,7 @@
 replaced; which call replaces it is decided here. How a response is made and sent is `responder.py`.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -228,7 +229,8 @@ class RequestHandler(Responder):
         Refusals have been retried by the upstream client itself.
         """
         rule = RESPONSE_RULES.get(error.failure.code) if isinstance(error, AnswerRefused) else None
-        if rule is None:
+        controls = self.record.controls
+        if rule is None or len(self.record.attempts) >= (controls.attempts or math.inf):
             return None
         upstream = self.services.upstream
         self._retry_budget = self._retry_budget or upstream.retry_budget()

@@ -109,6 +109,7 @@ class Responder:
             translation.model,
             attempts=record.attempts,
             memory=record.memory,
+            controls=record.controls,
         )
         async with post as response:
             answer = await (await admission.accept(response)).read_body()
@@ -172,7 +173,15 @@ class Responder:
         async with contextlib.AsyncExitStack() as stack:
             posts = [
                 stack.enter_async_context(
-                    upstream.post(path, record.principal, body, True, translation.model, attempts=record.attempts)
+                    upstream.post(
+                        path,
+                        record.principal,
+                        body,
+                        True,
+                        translation.model,
+                        attempts=record.attempts,
+                        controls=record.controls,
+                    )
                 )
                 for body in translation.bodies
             ]

@@ -1,10 +1,11 @@
 """The cache of Cohere's answers: which requests may use it, under which keys, and what makes an entry authentic.
 
 Off unless the operator switches it on. Then requests with temperature 0 are answered from it, and those with a header
-`x-gateway-cache-ttl: SECONDS`; `x-gateway-cache: bypass` skips it. An entry is Cohere's answer as it came, under a hash
-of the request as Cohere would get it: two spellings of one request share an entry, and each is translated anew. Callers
-of different Cohere keys never share one: the owner and the upstream are part of every key. Each entry carries a MAC
-made with that Cohere key: others who can write to the cache can remove entries, and forge none.
+`x-gateway-cache-ttl: SECONDS`; `x-gateway-cache: bypass` skips it. `cf-aig-cache-ttl` and `cf-aig-skip-cache: true`
+mean the same. An entry is Cohere's answer as it came, under a hash of the request as Cohere would get it: two spellings
+of one request share an entry, and each is translated anew. Callers of different Cohere keys never share one: the owner
+and the upstream are part of every key. Each entry carries a MAC made with that Cohere key: others who can write to the
+cache can remove entries, and forge none.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from gateway.store.memory_cache import Cache, MemoryCache
 from translators.core.notes import Notes
 
 TTL_HEADER, CACHE_HEADER = b"x-gateway-cache-ttl", b"x-gateway-cache"
-CACHE_HEADERS = frozenset({TTL_HEADER, CACHE_HEADER})
+CLOUDFLARE_TTL_HEADER, SKIP_HEADER = b"cf-aig-cache-ttl", b"cf-aig-skip-cache"
+CACHE_HEADERS = frozenset({TTL_HEADER, CACHE_HEADER, CLOUDFLARE_TTL_HEADER, SKIP_HEADER})
 MAX_SECONDS = 30 * 86_400
 MAX_DIGITS = 9
 """Python refuses to parse numbers of thousands of digits."""
@@ -161,11 +163,14 @@ class ResponseCache:
         directive = headers.get(CACHE_HEADER, b"").strip().lower()
         if directive not in (b"", BYPASS.encode()):
             raise CallerError(failure("bad_request", "The only value of the header x-gateway-cache is 'bypass'"))
-        seconds = headers.get(TTL_HEADER, b"").strip()
+        if not directive and headers.get(SKIP_HEADER, b"").strip().lower() == b"true":
+            directive = BYPASS.encode()
+        name = TTL_HEADER if TTL_HEADER in headers else CLOUDFLARE_TTL_HEADER
+        seconds = headers.get(name, b"").strip()
         if not seconds:
             return directive.decode(), None
         if not seconds.isdigit() or len(seconds) > MAX_DIGITS or int(seconds) > MAX_SECONDS:
-            message = f"The header x-gateway-cache-ttl must be whole seconds, {MAX_SECONDS} at most"
+            message = f"The header {name.decode()} must be whole seconds, {MAX_SECONDS} at most"
             raise CallerError(failure("bad_request", message))
         return (directive.decode() if int(seconds) else BYPASS), float(seconds)
 

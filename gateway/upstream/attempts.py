@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
 from types import TracebackType
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from gateway.auth.credentials import cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, RequestMemory
+from gateway.observability.call_controls import NO_CONTROLS, CallControls
 from gateway.observability.record import Attempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
@@ -31,6 +33,8 @@ from translators.core.errors import Failure
 
 Send: TypeAlias = Callable[[str, float], Awaitable[UpstreamResponse]]
 """Makes the call once: with this Cohere key, and until this time of the loop's clock at the latest."""
+
+_NO_LIMIT = nullcontext()
 
 
 class Resources(Struct):
@@ -80,10 +84,12 @@ class Attempts:
     __slots__ = (
         "_budget",
         "_caller",
+        "_controls",
         "_deadline",
         "_failed",
         "_failed_keys",
         "_last",
+        "_count",
         "_memory",
         "_model",
         "_path",
@@ -112,13 +118,15 @@ class Attempts:
         repeatable: bool = True,
         recorded: list[Attempt] | None = None,
         memory: RequestMemory = UNLIMITED,
+        controls: CallControls = NO_CONTROLS,
     ) -> None:
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
         self._recorded: list[Attempt] = [] if recorded is None else recorded
         self._last: tuple[Attempt, float] | None = None
         """The last attempt, and when it began."""
-        self._memory = memory
+        self._memory, self._controls = memory, controls
+        self._count = 0
         self._response: UpstreamResponse | None = None
         self._started = self._deadline = 0.0
         self._budget: RetryBudget | None = None
@@ -133,7 +141,7 @@ class Attempts:
         resources, own_key = self._resources, self._caller.own_key
         limiter = resources.limiter
         self._started = resources.clock()
-        self._deadline = self._started + resources.total
+        self._deadline = self._started + min(resources.total, self._controls.total or math.inf)
         with resources.in_flight.interruptible():
             while True:
                 if not limiter.try_acquire(self._caller.owner):
@@ -169,23 +177,30 @@ class Attempts:
         attempt = Attempt(lease.key.number if lease is not None else 0)
         self._recorded.append(attempt)
         self._last = attempt, self._resources.clock()
+        self._count += 1
         breakers, model = self._resources.breakers, self._model
         try:
-            secret = lease.key.secret if lease is not None else ""
-            response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
-            response.secret, response.memory = secret.encode(), self._memory
-            attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
-            try:
-                if 200 <= response.status < 300:
-                    await (response.read_first_chunk() if self._streamed else response.read_body())
-                else:
-                    refusal = await response.failure(lease is None)
+            async with self._time_limit():
+                secret = lease.key.secret if lease is not None else ""
+                response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
+                response.secret, response.memory = secret.encode(), self._memory
+                attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
+                try:
+                    if 200 <= response.status < 300:
+                        await (response.read_first_chunk() if self._streamed else response.read_body())
+                    else:
+                        refusal = await response.failure(lease is None)
+                        response.close()
+                        self._record_refusal(response, refusal, lease)
+                        return None
+                except BaseException:
                     response.close()
-                    self._record_refusal(response, refusal, lease)
-                    return None
-            except BaseException:
-                response.close()
-                raise
+                    raise
+        except TimeoutError:
+            # Without a cause: a caller in a hurry says nothing of Cohere, whom a breaker would leave alone.
+            message = "Cohere did not answer within the time that the request allows"
+            self._record_error(UpstreamError(failure("silent", message)))
+            return None
         except UpstreamError as error:
             self._record_error(error)
             return None
@@ -197,6 +212,15 @@ class Attempts:
             self._stop_timing()
         self._record_success(response, lease)
         return response
+
+    def _time_limit(self) -> AbstractAsyncContextManager[object]:
+        """Returns what ends an attempt when the time is up that the caller gives it."""
+        controls = self._controls
+        if controls is NO_CONTROLS:
+            return _NO_LIMIT
+        left = math.inf if controls.total is None else self._deadline - self._resources.clock()
+        seconds = min(left, controls.first_byte or math.inf)
+        return asyncio.timeout(seconds if seconds < math.inf else None)
 
     def _stop_timing(self) -> None:
         """Takes down how long the last attempt has taken. Of a stream that is once more, when it was read."""
@@ -296,6 +320,8 @@ class Attempts:
         Raises UpstreamError where no key will be free in time for the first attempt.
         """
         failed = self._failed
+        if failed is not None and self._count >= (self._controls.attempts or math.inf):
+            return False
         if isinstance(lease, float):
             if failed is None:
                 await self._wait_for_key(lease)

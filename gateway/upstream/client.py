@@ -7,6 +7,7 @@ import time
 
 from gateway.auth.principal import Principal
 from gateway.memory_budget import UNLIMITED, RequestMemory
+from gateway.observability.call_controls import NO_CONTROLS, CallControls
 from gateway.observability.record import Attempt
 from gateway.settings.schema import Settings
 from gateway.upstream.attempts import Attempts, Resources
@@ -73,6 +74,7 @@ class UpstreamClient:
         weight: int = 1,
         attempts: list[Attempt] | None = None,
         memory: RequestMemory = UNLIMITED,
+        controls: CallControls = NO_CONTROLS,
     ) -> Attempts:
         """Posts a JSON body. The parameters are those of `Attempts`; to `attempts` each call to Cohere is added."""
         send = functools.partial(self._session.open, "POST", path, body, streamed)
@@ -86,6 +88,7 @@ class UpstreamClient:
             weight=weight,
             recorded=attempts,
             memory=memory,
+            controls=controls,
         )
 
     def get(self, path: str, caller: Principal) -> Attempts:
@@ -102,6 +105,7 @@ class UpstreamClient:
         weight: int = 1,
         attempts: list[Attempt] | None = None,
         memory: RequestMemory = UNLIMITED,
+        controls: CallControls = NO_CONTROLS,
     ) -> Attempts:
         """Forwards a request as it came, but for the key. The parameters are those of `Attempts`; a request whose body
         is still arriving is never repeated.
@@ -119,6 +123,7 @@ class UpstreamClient:
             repeatable=repeatable and not uploading,
             recorded=attempts,
             memory=memory,
+            controls=controls,
         )
 
     async def sleep(self, seconds: float) -> None:
