@@ -31,6 +31,7 @@ from gateway.limits.start import create_limiter
 from gateway.management.operations import OPERATIONS
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
+from gateway.observability.alerts import Alerts
 from gateway.observability.ledger_events import LedgerEvents
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
@@ -63,7 +64,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     log = log or Log(settings.log == "json")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalog, fields)
-    upstream = UpstreamClient(settings, server_keys(settings), UpstreamEvents(metrics, log))
+    alerts = Alerts(settings.alerts.url, settings.alerts.secret, log.message)
+    upstream = UpstreamClient(settings, server_keys(settings), UpstreamEvents(metrics, log, alerts))
     models = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
     catalog = ModelCatalog(upstream, models, settings.models.cache_seconds)
     try:
@@ -82,8 +84,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     cache = ResponseCache(settings, log)
     accepted_keys, offload = AcceptedKeys(upstream), Offload(settings.offload)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
-    limiter = create_limiter(settings, directory, metrics, log)
-    ledger_events = LedgerEvents(metrics, log)
+    limiter = create_limiter(settings, directory, metrics, log, alerts)
+    ledger_events = LedgerEvents(metrics, log, alerts)
     ledger = Ledger(settings.ledger, settings.database_url, ledger_events)
     lifecycle = Lifecycle(metrics, log, memory, ledger)
     admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger, settings)
@@ -131,6 +133,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await maintenance.stop()
         await directory.stop()
         await limiter.counters.stop()
+        await alerts.stop()
         await upstream.stop()
         await ledger.stop()
         await state.stop()

@@ -82,7 +82,7 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gateway.emulator", ("gateway.cli", "gateway.server", "gateway.emulator")),
     ("gateway.endpoints", ("gateway.app", "gateway.reload", "gateway.endpoints")),
     ("prometheus_client", ("gateway.observability.metrics",)),
-    ("aiohttp", ("gateway.upstream",)),
+    ("aiohttp", ("gateway.upstream", "gateway.observability.alerts")),
     ("cryptography", ("gateway.state.encrypted_content", "gateway.auth.signing_keys")),
     ("jwt", ("gateway.auth",)),
     ("gateway.auth.credentials", ("gateway.auth", "gateway.upstream", "gateway.state.encrypted_content")),

@@ -22,6 +22,7 @@ from gateway.auth import credentials
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.observability.access_log import Log
+from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline import streaming
@@ -325,7 +326,7 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
         raise UpstreamError(failure("cut", "x"), cause="cut")
 
     async def main() -> None:
-        observer = UpstreamEvents(Metrics(lambda model: False, ()), Log(False))
+        observer = UpstreamEvents(Metrics(lambda model: False, ()), Log(False), Alerts("", "", print))
         upstream = UpstreamClient(Settings(retries=QUICK), ["a", "b"], observer)
         caller = Principal("x", "x", False, credentials.store(()))
         with pytest.raises(UpstreamError):

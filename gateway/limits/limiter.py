@@ -18,6 +18,7 @@ from gateway.limits import budgets
 from gateway.limits.plan import Limit, Limits, Plans
 from gateway.limits.process_counters import LimiterCounters
 from gateway.limits.windows import check_duration
+from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.settings.schema import SettingError, Settings
@@ -79,12 +80,12 @@ class Limiter:
         prices: Prices,
         end_user: Callable[[str], EndUser | None],
         metrics: Metrics,
-        on_spent: Callable[[Limit, int, int], None] = lambda limit, before, after: None,
+        alerts: Alerts,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """on_spent: is called with a budget and what was spent of it before and after a request. now: Unix seconds."""
+        """now: Unix seconds."""
         self.counters, self._prices, self._end_user, self._metrics = counters, prices, end_user, metrics
-        self._on_spent = on_spent
+        self._alerts = alerts
         self._allow_unknown = False
         self._plans = Plans(settings.global_limits, lambda name: name, now)
         self.configure(settings)
@@ -153,6 +154,29 @@ class Limiter:
         elif record.price_version:
             money = cost - limited.cost
         self.counters.settle(Settlement(reservation, tokens, money))
+        if money:
+            self._alert(limited, money)
+
+    def _alert(self, limited: LimitedRequest, money: int) -> None:
+        """Tells the operator of budgets that a request has brought to their end, or to their soft limit."""
+        for limit, state in zip(limited.applied.limits, limited.states, strict=True):
+            counter, spent = limit.counter, state.spent + money
+            if counter.unit != "money" or spent < min(limit.soft, counter.limit):
+                continue
+            is_spent = spent >= counter.limit
+            bound = counter.limit if is_spent else limit.soft
+            kind, id = limit.subject
+            self._alerts.raise_once(
+                (counter.id, str(counter.window), str(bound)),
+                "budget" if is_spent else "soft_budget",
+                f"{kind} {id}".strip(),
+                f"The {'' if is_spent else 'soft '}budget of {limit.owner} is spent: {budgets.dollars(spent)} of "
+                f"{budgets.dollars(bound)}",
+                budget=counter.id,
+                spent_nanodollars=spent,
+                limit_nanodollars=bound,
+                until=counter.until or None,
+            )
 
     def _estimates(self, applied: Limits, record: RequestRecord, method: Method, workload: Workload) -> tuple[int, int]:
         if record.cache == CACHE_HIT:

@@ -13,6 +13,7 @@ from gateway.limits.process_counters import LimiterCounters, ProcessCounters
 from gateway.limits.shared_counters import SharedCounters
 from gateway.limits.stored_budgets import StoredBudgets
 from gateway.observability.access_log import Log
+from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.settings.schema import SettingError, Settings
 from gateway.store.database import Database
@@ -27,19 +28,21 @@ COUNTING_SECONDS = 2.0
 CONNECTIONS = 4
 
 
-def create_limiter(settings: Settings, directory: KeyDirectory, metrics: Metrics, log: Log) -> Limiter:
+def create_limiter(settings: Settings, directory: KeyDirectory, metrics: Metrics, log: Log, alerts: Alerts) -> Limiter:
     """Returns the limiter. Raises SettingError for a bad URL of Redis or the database, or a bad duration."""
-    counters = _counters(settings, metrics, log)
-    return Limiter(settings, counters, Prices(settings.prices), lambda id: directory.end_users.get(id), metrics)
+    counters = _counters(settings, metrics, log, alerts)
+    return Limiter(settings, counters, Prices(settings.prices), lambda id: directory.end_users.get(id), metrics, alerts)
 
 
-def _counters(settings: Settings, metrics: Metrics, log: Log) -> LimiterCounters:
+def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) -> LimiterCounters:
     def failed(error: Exception) -> None:
         log.message(f"limits: the spent budgets could not be stored or read: {error}")
 
     def changed(reason: str) -> None:
         metrics.limits_degraded.set(bool(reason))
         log.message(reason or "limits: the shared counters answer again")
+        if reason:
+            alerts.raise_alert("limits_degraded", "limits", reason)
 
     database = partial(Database, settings.database_url, DATABASE_SECONDS, CONNECTIONS, durable=False)
     stored = StoredBudgets(database(), failed)

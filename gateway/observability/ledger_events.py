@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 
 from gateway.observability.access_log import Log
+from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 
 
 class LedgerEvents:
     """Implements `LedgerObserver` (`gateway/ledger/writer.py`), whose methods are called in the ledger's thread."""
 
-    def __init__(self, metrics: Metrics, log: Log) -> None:
-        self._metrics, self._log = metrics, log
+    def __init__(self, metrics: Metrics, log: Log, alerts: Alerts) -> None:
+        self._metrics, self._log, self._alerts = metrics, log, alerts
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -27,6 +28,10 @@ class LedgerEvents:
         """Writes to the log, in its own loop if that still runs."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._log.message, text)
+                self._loop.call_soon_threadsafe(self._report, text)
                 return
         self._log.message(text)
+
+    def _report(self, text: str) -> None:
+        self._log.message(text)
+        self._alerts.raise_alert("ledger_behind", "ledger", text)

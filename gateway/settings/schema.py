@@ -237,6 +237,11 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Annotated[float, _about("seconds that a request may wait for Redis to count it"), SECONDS] = 0.05
 
 
+class AlertSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    url: Annotated[str, _about("the webhook for alerts: spent budgets, disabled keys, open breakers and the like")] = ""
+    secret: Annotated[str, _about("the key of the HMAC-SHA256 signature of each alert")] = ""
+
+
 class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     unknown_price: Annotated[
         Literal["refuse", "allow"],
@@ -429,6 +434,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     global_limits: GlobalLimits = msgspec.field(default=GlobalLimits(), name="global")
     limits: LimitSettings = LimitSettings()
     budgets: BudgetSettings = BudgetSettings()
+    alerts: AlertSettings = AlertSettings()
     ledger: LedgerSettings = LedgerSettings()
     jwt: JwtSettings = JwtSettings()
 

@@ -24,6 +24,7 @@ from bench.translation import spread
 from gateway.auth import credentials
 from gateway.auth.principal import Principal
 from gateway.observability.access_log import Log
+from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
 from gateway.settings.schema import Settings, UpstreamSettings
@@ -109,7 +110,9 @@ def resilient(case: Case) -> Work:
     """The same call as the routes make it."""
     settings = Settings()
     keys = [f"key-{number}" for number in range(case.keys)]
-    upstream = UpstreamClient(settings, keys, UpstreamEvents(Metrics(lambda model: True, ()), Log(False)))
+    upstream = UpstreamClient(
+        settings, keys, UpstreamEvents(Metrics(lambda model: True, ()), Log(False), Alerts("", "", print))
+    )
     upstream._session = Session(settings.cohere_base_url, settings.timeouts)
 
     async def work() -> object:
