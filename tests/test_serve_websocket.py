@@ -13,7 +13,7 @@ import re
 import signal
 import socket as sockets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -676,14 +676,31 @@ def test_pages_of_other_origins_stay_out(
         assert head.startswith(b"HTTP/1.1 101 " if welcome else b"HTTP/1.1 403 "), head
 
 
-def upgrade(gateway: Gateway, headers: dict[str, str], host: str = "") -> bytes:
-    """The head of the answer to a hand-made upgrade."""
+def test_frames_before_the_handshake_leave_nothing_behind(open_theatre: Stage) -> None:
+    """Who does not wait for the answer to the upgrade is refused, and has no WebSocket open for ever."""
+    with gateway_over(open_theatre.upstream.url, cohere_api_key=["k"], max_websockets_per_caller=2) as gateway:
+        for early in (b"\x81\x80\0\0\0\0", b"\x01\x80\0\0\0\0" * 500, b"noise" * 500):
+            with sockets.create_connection(gateway.address, 30) as connection:
+                connection.sendall(upgrade_request(gateway, {}) + early)
+                received = b""
+                while some := connection.recv(4096):
+                    received += some
+                assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received
+        assert upgrade(gateway, {}).startswith(b"HTTP/1.1 101 ")
+
+
+def upgrade_request(gateway: Gateway, headers: Mapping[str, str], host: str = "") -> bytes:
     lines = [f"GET {PATH} HTTP/1.1", f"host: {host or ':'.join(map(str, gateway.address))}"]
     lines += ["upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13"]
     lines += ["sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", f"authorization: Bearer {gateway.key}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def upgrade(gateway: Gateway, headers: dict[str, str], host: str = "") -> bytes:
+    """The head of the answer to a hand-made upgrade."""
     with sockets.create_connection(gateway.address, 30) as connection:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        connection.sendall(upgrade_request(gateway, headers, host))
         result = b""
         while b"\r\n\r\n" not in result:
             some = connection.recv(4096)

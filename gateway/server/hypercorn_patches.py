@@ -16,6 +16,9 @@ Each says what it stands for, and which test fails without it; a new version of 
                    ClosingWSStream. `WSStream` drops a connection that breaks the protocol without the close frame that
                    says why (RFC 6455 §7.1.7), and reads on from one whose message is too large. Not reported.
                    tests/test_serve_websocket.py: test_what_breaks_the_protocol_is_closed_with_its_code
+                   Nor does it end a connection on which frames come before the handshake is answered (RFC 6455 §4.1:
+                   the client waits): it sends a 400, and neither the caller nor the application hears of it again.
+                   tests/test_serve_websocket.py: test_frames_before_the_handshake_leave_nothing_behind
                    It counts messages while they come.
                    tests/attacks/test_memory.py: test_messages_on_websockets_are_counted_while_they_come
                    HandshakeWithoutExtensions. `Handshake.accept` always offers permessage-deflate, whose decompression
@@ -29,8 +32,9 @@ import hypercorn.config
 import hypercorn.protocol
 import hypercorn.protocol.h11
 from hypercorn.protocol import ws_stream
-from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import ASGIWebsocketState
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
@@ -73,6 +77,16 @@ class ClosingWSStream(ws_stream.WSStream):
     """
 
     _gathering: Gathering | None = None
+
+    async def handle(self, event: Event) -> None:
+        if self.closed or not isinstance(event, Body | Data) or self.handshake.accepted:
+            await super().handle(event)
+        elif self.state is ASGIWebsocketState.HANDSHAKE:
+            await self._send_error_response(400)
+            self.closed = True
+            if self.app_put is not None:
+                await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
+            await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _handle_events(self) -> None:
         gathering = self._gathering = self._gathering or Gathering(_memory_of(self.scope))

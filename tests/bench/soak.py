@@ -51,13 +51,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Kind:
-    """`weight` of all requests are like this. `leaves`: after so many bytes of the answer, or before any."""
+    """`weight` of all requests are like this. `leaves`: after so many bytes of the answer, or before any. `dribbles`:
+    the request comes in pieces, with pauses. `sips`: so does the beginning of the answer. `follows`: what is sent once
+    the answer's head is here.
+    """
 
     name: str
     weight: int
     request: Callable[[random.Random], bytes]
     fits: Callable[[Answer], bool]
     leaves: Callable[[random.Random], int] | None = None
+    dribbles: bool = False
+    sips: bool = False
+    follows: Callable[[random.Random], bytes] | None = None
 
 
 def http(method: str, path: str, body: Any = None) -> bytes:
@@ -139,6 +145,46 @@ def refused(*statuses: int) -> Callable[[Answer], bool]:
     return lambda answer: answer.status in statuses and b'"error"' in answer.body
 
 
+# --- what hostile callers do --------------------------------------------------------------------------------
+
+NESTED = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/a0"}},
+    "required": ["a"],
+    "$defs": {
+        **{f"a{level}": {"allOf": [{"$ref": f"#/$defs/a{level + 1}"}] * 2} for level in range(30)},
+        "a30": {"type": "string"},
+    },
+}
+PATTERN = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}, "required": ["a"]}
+MANY_KEYS = b'{"model":"m","messages":[],' + b",".join(b'"%x":1' % number for number in range(200_000)) + b"}"
+UPGRADE = (
+    b"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer soak\r\nupgrade: websocket\r\n"
+    b"connection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+FRAGMENTS = b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 2_000
+"""The beginning of a message, and fragments without a byte."""
+
+
+def hostile_schema(chance: random.Random) -> bytes:
+    wrapper = {"name": "x", "strict": True, "schema": chance.choice((NESTED, PATTERN))}
+    return chat(chance, response_format={"type": "json_schema", "json_schema": wrapper}, stream=chance.random() < 0.5)
+
+
+def flood(chance: random.Random) -> bytes:
+    """Empty fragments, or frames that make no sense: the first has a reserved bit."""
+    return FRAGMENTS if chance.random() < 0.5 else b"\xf1" + chance.randbytes(2_000)
+
+
+def answered_somehow(answer: Answer) -> bool:
+    return ok(answer) or failed(answer)
+
+
+def closed(answer: Answer) -> bool:
+    """The upgrade was granted, and the connection ended with a close frame."""
+    return answer.status == 101 and b"\x88" in answer.body
+
+
 STORED = http("GET", "/health/live").replace(b"connection: close\r\n", b"")
 MANY = [{"role": "user", "content": "x" * 300_000}]
 KINDS = (
@@ -164,6 +210,13 @@ KINDS = (
     Kind("half a body", 2, lambda chance: chat(chance)[:-9], gone, lambda chance: 0),
     Kind("leaves", 5, lambda chance: chat(chance, stream=True), gone, lambda chance: chance.randrange(2_000)),
     Kind("leaves a silence", 3, lambda chance: at_fault(chance, ("stall", "stall_stream")), gone, lambda chance: 0),
+    Kind("slow body", 3, chat, ok, dribbles=True),
+    Kind("slow reader", 3, lambda chance: chat(chance, stream=True), ok, sips=True),
+    Kind("reads nothing", 3, lambda chance: chat(chance, stream=True), gone, lambda chance: 1, sips=True),
+    Kind("hostile schema", 3, hostile_schema, answered_somehow),
+    Kind("huge JSON", 1, lambda chance: http("POST", CHAT, MANY_KEYS), refused(400)),
+    Kind("flood", 2, lambda chance: UPGRADE, closed, follows=flood),
+    Kind("early flood", 1, lambda chance: UPGRADE + flood(chance), lambda answer: answer.status == 400),
     Kind("leaves a store", 2, lambda chance: responses(chance, store=True, stream=True), gone, lambda chance: 300),
 )
 
@@ -175,7 +228,14 @@ async def request_for(port: int, kind: Kind, chance: random.Random) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     try:
-        writer.write(kind.request(chance))
+        await send(writer, kind, chance)
+        if kind.follows is not None:
+            received += await reader.readuntil(b"\r\n\r\n")
+            writer.write(kind.follows(chance))
+        if kind.sips:
+            for _ in range(20):
+                received += await reader.read(50)
+                await asyncio.sleep(0.05)
         if kind.leaves is None:
             while some := await reader.read(65536):
                 received += some
@@ -194,6 +254,16 @@ async def request_for(port: int, kind: Kind, chance: random.Random) -> Answer:
     head, _, body = received.partition(b"\r\n\r\n")
     status = int(head.split(b" ")[1]) if head.startswith(b"HTTP/1.1 ") else 0
     return Answer(status, unchunked(body) if b"transfer-encoding: chunked" in head.lower() else body)
+
+
+async def send(writer: asyncio.StreamWriter, kind: Kind, chance: random.Random) -> None:
+    """Sends a request, at once or in pieces."""
+    data = kind.request(chance)
+    size = len(data) // 10 + 1 if kind.dribbles else len(data)
+    for begin in range(0, len(data), size):
+        writer.write(data[begin : begin + size])
+        await writer.drain()
+        await asyncio.sleep(0.1 if kind.dribbles else 0)
 
 
 def unchunked(body: bytes) -> bytes:
