@@ -33,6 +33,12 @@ for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda *_: None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With GATEWAY_TEST_REVERSED=1 the last file is the first: shows tests that need those before them."""
+    if os.environ.get("GATEWAY_TEST_REVERSED") == "1":
+        items.sort(key=lambda item: item.path, reverse=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def dropped_templates() -> Iterator[None]:
     yield

@@ -95,7 +95,7 @@ EXTENSIONS: Mapping[str, frozenset[str]] = {
     "top": frozenset(),
     "choice": frozenset({"native_finish_reason"}),
     "message": frozenset({"reasoning_content", "citations"}),
-    "usage": frozenset({"billed_units"}),
+    "usage": frozenset({"billed_units", "cost"}),
 }
 """Keys that our answers may have and OpenAI's document has not (translators, "Extension")."""
 
