@@ -30,6 +30,7 @@ from translators.operations.passthrough import (
     requested_model,
     rewrite_chat,
     rewrite_model,
+    workload,
 )
 
 # --- the table of methods -----------------------------------------------------------------------------------
@@ -452,3 +453,28 @@ def test_what_cannot_be_unpacked_counts_nothing() -> None:
     stored.feed(b"no gzip at all")
     stored.feed(gzip.compress(b"{}"))
     assert stored.tail() == b""
+
+
+IMAGE = "data:image/png;base64," + "A" * 100_000
+
+# body, and of the estimate: tokens at most, images, searches
+WORKLOADS: tuple[tuple[Any, tuple[int | None, int, int]], ...] = (
+    ({"messages": [], "max_tokens": 7}, (7, 0, 1)),
+    ({"messages": [], "max_tokens": "many"}, (None, 0, 1)),
+    ({"messages": [{"content": [{"image_url": {"url": IMAGE}}, {"image_url": {"url": IMAGE}}]}]}, (None, 2, 1)),
+    ({"images": [IMAGE]}, (None, 1, 1)),
+    ({"query": "q", "documents": ["d"] * 101}, (None, 0, 2)),
+    ({"documents": "none"}, (None, 0, 1)),
+    ([], (None, 0, 1)),
+)
+
+
+@pytest.mark.parametrize(("body", "expected"), WORKLOADS)
+def test_what_a_native_request_asks_of_cohere_is_estimated(body: Any, expected: tuple[int | None, int, int]) -> None:
+    result = workload("m", compact_json(body))
+    assert (result.max_tokens, result.images, result.searches) == expected
+    assert result.prompt_bytes < 1_000
+
+
+def test_an_image_that_has_no_end_is_no_image() -> None:
+    assert workload("m", b'{"a": "data:image/png').images == 0

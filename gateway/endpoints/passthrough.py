@@ -37,7 +37,6 @@ from gateway.store.errors import StoreUnavailable
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.raw_usage import usage_totals
 from translators.answer.turn import FAILED_REASONS
-from translators.core.contracts import Workload
 from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
 from translators.operations import passthrough
@@ -94,7 +93,7 @@ class PassthroughEndpoint:
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             counts_inputs = json_body is not None and method.rate.counts == "inputs"
             weight = passthrough.count_inputs(json_body) if json_body is not None and counts_inputs else 1
-            workload = Workload(record.model, len(json_body or b""), None, "")
+            workload = passthrough.workload(record.model, json_body or b"" if method.takes == "json" else b"")
             with await services.admission.admit(record, method, workload, notes) as admission:
                 async with services.upstream.forward(
                     request,

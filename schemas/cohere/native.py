@@ -20,11 +20,13 @@ class NativeRequest(Struct, frozen=True):
 
 
 class Inputs(Struct, frozen=True):
-    """A request for embeddings: its inputs, unread."""
+    """What of a request says how much work it is: inputs to embed and documents to rank are not read, only counted."""
 
     texts: list[Raw] | None = None
     images: list[Raw] | None = None
     inputs: list[Raw] | None = None
+    documents: list[Raw] | None = None
+    max_tokens: Any = None
 
 
 class Ending(Struct, frozen=True):

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder, Encoder
 
-from schemas.cohere.native import NativeRequest, decode_inputs, decode_request
-from translators.core.contracts import Policy
+from schemas.cohere.native import Inputs, NativeRequest, decode_inputs, decode_request
+from translators.core.contracts import Policy, Workload
 from translators.core.errors import Failure
 from translators.core.model_names import SUCCESSORS, resolve_and_note
 from translators.core.notes import Notes
@@ -22,6 +22,11 @@ RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "st
 
 REWORDED: Mapping[tuple[str, str], str | None] = {("tool_choice", "AUTO"): None, ("safety_mode", "NONE"): "OFF"}
 """A field and the alias's word for it -> Cohere's word, or None for what Cohere does when nothing is said."""
+
+DATA_IMAGE, MAX_IMAGES = b'"data:image/', 200
+"""How an image in a JSON body begins, and how many are looked for. Cohere takes 96 in a call."""
+
+DOCUMENTS_PER_SEARCH = 100
 
 NULL = Raw(b"null")
 NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
@@ -60,6 +65,31 @@ def count_inputs(body: bytes) -> int:
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return 1
     return max(1, sum(len(several or ()) for several in (parsed.texts, parsed.images, parsed.inputs)))
+
+
+def workload(model: str, body: bytes) -> Workload:
+    """An estimate of what a native request asks of Cohere. Images are no text, whatever their bytes."""
+    try:
+        parsed = decode_inputs(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        parsed = Inputs()
+    images, image_bytes = _data_images(body)
+    bound = parsed.max_tokens if type(parsed.max_tokens) is int and parsed.max_tokens >= 0 else None
+    searches = max(1, -(-len(parsed.documents or ()) // DOCUMENTS_PER_SEARCH))
+    return Workload(model, len(body) - image_bytes, bound, images=images, searches=searches)
+
+
+def _data_images(body: bytes) -> tuple[int, int]:
+    """Counts the images in a body that are data URIs, and their bytes."""
+    images = size = 0
+    start = body.find(DATA_IMAGE)
+    while start >= 0 and images < MAX_IMAGES:
+        end = body.find(b'"', start + 1)
+        if end < 0:
+            break
+        images, size = images + 1, size + end - start
+        start = body.find(DATA_IMAGE, end)
+    return images, size
 
 
 def rewrite_chat(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
