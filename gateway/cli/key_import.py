@@ -12,6 +12,9 @@ from gateway.cli.management import operator, run_transaction
 from gateway.cli.tables import print_json, print_note, print_rows
 from gateway.management import litellm_import
 
+IMPORT_SECONDS = 900.0
+"""That one transaction may take: a hundred thousand keys take about a minute on a busy machine."""
+
 COLUMNS = {"row": "Row", "name": "Key", "reason": "Not imported, because"}
 
 
@@ -29,7 +32,7 @@ def import_file(file: str, drop_restrictions: bool, dry_run: bool, where: Mappin
     except (ValueError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{file}: {error}", 1) from error
     plan = litellm_import.insert(result, operator(), time.time(), dry_run)
-    result = run_transaction(settings.database_url, lambda: plan)
+    result = run_transaction(settings.database_url, lambda: plan, seconds=IMPORT_SECONDS)
     _print(result, dry_run)
     if result.skipped:
         raise CommandFailed(f"{len(result.skipped)} of the keys {'would be' if dry_run else 'were'} left out", 1)

@@ -225,8 +225,13 @@ def operator() -> Any:
     return Actor(f"{user} (command line)", "master")
 
 
-def run_transaction(database_url: str, plan: Callable[[], Any], writes: bool = True) -> Any:
-    """Runs what a plan returns in one transaction. Raises CommandFailed for whatever is wrong."""
+def run_transaction(
+    database_url: str, plan: Callable[[], Any], writes: bool = True, seconds: float = DATABASE_SECONDS
+) -> Any:
+    """Runs what a plan returns in one transaction, which may take so many seconds.
+
+    Raises CommandFailed for whatever is wrong.
+    """
     import asyncio
 
     from gateway.errors import GatewayError
@@ -235,7 +240,7 @@ def run_transaction(database_url: str, plan: Callable[[], Any], writes: bool = T
     from translators.core.errors import TranslationError
 
     async def run() -> Any:
-        database = Database(database_url, DATABASE_SECONDS, 1)
+        database = Database(database_url, seconds, 1)
         try:
             return await (database.write(plan()) if writes else database.read(plan()))
         finally:

@@ -20,7 +20,7 @@ from gateway.management.fields import KEY_UPDATE
 from gateway.management.request import Actor, Work
 from gateway.store import keys
 from gateway.store.errors import NameTaken
-from gateway.store.key_lists import Connection
+from gateway.store.key_lists import Connection, present
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 
@@ -163,10 +163,12 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
 
     def work(connection: Connection) -> Imported:
         teams: dict[str, bool] = {}
-        wanted, aliases = [], set[str]()
+        wanted = []
+        digests = present(connection, "digest", [key.digest for key in result.keys])
+        aliases = present(connection, "alias", [key.key_alias for key in result.keys if key.key_alias])
         for number, key in enumerate(result.keys, 1):
             name = key.key_alias or key.key_name
-            if keys.find(connection, VirtualKey, key.digest) is not None:
+            if key.digest in digests:
                 result.present += 1
                 continue
             if key.team_id is not None and key.team_id not in teams:
@@ -174,7 +176,7 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
             if key.team_id is not None and not teams[key.team_id]:
                 reason = f"its team is not here: make it first, with --team-id '{key.team_id}'"
                 result.skipped.append(Skipped(number, name, reason))
-            elif key.key_alias in aliases or _is_taken(connection, key.key_alias):
+            elif key.key_alias in aliases:
                 result.skipped.append(Skipped(number, name, "another key has its alias"))
             else:
                 wanted.append(key)
@@ -189,7 +191,3 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
         return result
 
     return work
-
-
-def _is_taken(connection: Connection, alias: str | None) -> bool:
-    return alias is not None and keys.find(connection, VirtualKey, alias) is not None

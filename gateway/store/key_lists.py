@@ -91,6 +91,17 @@ def end_user_conditions() -> Conditions:
     return [END_USERS.c.deleted_at.is_(None)]
 
 
+_PART = 1000
+"""Values of one statement."""
+
+
+def present(connection: Connection, name: Literal["digest", "alias"], values: Sequence[str]) -> set[str]:
+    """Returns those of these digests, or aliases, that a key has already."""
+    column = KEY_DIGESTS.c.digest if name == "digest" else KEYS.c.alias
+    parts = (values[start : start + _PART] for start in range(0, len(values), _PART))
+    return {value for part in parts for value in connection.scalars(select(column).where(column.in_(part)))}
+
+
 Spender: TypeAlias = Literal["key_id", "team_id", "end_user"]
 
 
