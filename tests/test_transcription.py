@@ -161,7 +161,7 @@ class Cut:
 def read(pieces: Sequence[bytes], boundary: str = BOUNDARY) -> tuple[Form, bytes]:
     """The form, and the file in it."""
     headers = {b"content-type": f'multipart/form-data; boundary="{boundary}"'.encode()}
-    form = Form(headers, Cut(pieces), "file")  # type: ignore[arg-type]
+    form = Form(headers, Cut(pieces), "file")
 
     async def run() -> bytes:
         await form.to_the_file()
