@@ -6,6 +6,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.modes import Mode
 from gateway.endpoints.health import WorkerCount
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.middleware import GatewayMiddleware
@@ -86,6 +87,8 @@ class RunningGateway:
         except SettingError as error:
             self.refuse(error)
             return False
+        if authenticator.mode is Mode.VIRTUAL_KEYS:
+            services.directory.watch()  # the settings of before may have had no keys
         services.settings, services.policy, services.authenticator = settings, settings.policy, authenticator
         services.admission.configure(settings)
         services.upstream.configure(settings, authenticator.keys)

@@ -6,6 +6,7 @@ Real processes in demo mode over one database. The change is written by this pro
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -111,3 +112,17 @@ def test_three_processes_over_postgresql(tmp_path: Path) -> None:
 def test_two_workers_over_sqlite(tmp_path: Path, workers: str) -> None:
     with database("sqlite", tmp_path) as shared, serving(shared, "--workers", workers) as server:
         judge(shared, [server], 8)
+
+
+def test_keys_that_begin_with_a_reload(tmp_path: Path) -> None:
+    """A master key that comes with SIGHUP: from then on keys are wanted, and their changes noticed."""
+    settings = tmp_path / "gateway.toml"
+    settings.write_text("")
+    with database("sqlite", tmp_path) as shared:
+        environment = {"GATEWAY_DATABASE_URL": shared.url, "GATEWAY_CONFIG": str(settings)}
+        with process("--demo", **environment) as server:
+            assert status(server.url, "anything") == 200
+            settings.write_text(f'master_key = "{MASTER_KEY}"\n')
+            server.signal(signal.SIGHUP)
+            awaited(lambda: status(server.url, "anything") == 401)
+            judge(shared, [server], 1)

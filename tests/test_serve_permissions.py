@@ -139,8 +139,8 @@ OPENAI: tuple[tuple[str, str, str | None], ...] = (
 )
 NATIVE: tuple[tuple[str, str, str | None], ...] = tuple(
     (method.verb, prefix + re.sub(r"\{.*?\}", "x1", method.path), method.name)
-    for method in METHODS
-    for prefix in ("/cohere", "/litellm/cohere")
+    for number, method in enumerate(METHODS)
+    for prefix in ("/cohere", "/litellm/cohere")[: 1 + (number % 5 == 0)]
 ) + (
     ("POST", "/cohere/v2/unheard-of", "other"),
     ("PUT", "/cohere/v2/chat", "other"),
@@ -149,6 +149,10 @@ NATIVE: tuple[tuple[str, str, str | None], ...] = tuple(
     ("TRACE", "/cohere/v2/chat", ""),
 )
 ROUTES = OPENAI + NATIVE
+BY_METHOD = tuple({needed: (verb, path, needed) for verb, path, needed in reversed(ROUTES)}.values()) + NATIVE[-5:]
+"""One route for each method, and the odd ones. Few keys walk all routes: each step is a request."""
+
+WALKED_WHOLE = frozenset(("by-default", "none", "one-method", "of-a-team", "viewer"))
 
 ANYTHING = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}, {"name": "embed-v4.0"}, {"name": "other"}]})
 
@@ -223,7 +227,7 @@ def test_what_each_key_may_call(served: Stage, name: str) -> None:
     served.plays(ANYTHING)
     caller = Caller(served.gateway, secret_of(name))
     try:
-        for verb, path, needed in ROUTES:
+        for verb, path, needed in ROUTES if name in WALKED_WHOLE else BY_METHOD:
             calls = len(served.upstream.exchanges)
             seen = caller.ask(verb, path)
             refused = needed not in ("", None) and needed not in permitted

@@ -113,9 +113,14 @@ class KeyDirectory:
     async def start(self) -> None:
         """Loads everything, or gives up for now, and begins to look for changes."""
         await self._try_to_load()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(one.listen(self._news.set)) for one in self._announcements]
-        self._tasks.append(loop.create_task(self._poll()))
+        self.watch()
+
+    def watch(self) -> None:
+        """Begins to look for changes, unless that was done before. Needs the running loop."""
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(one.listen(self._news.set)) for one in self._announcements]
+            self._tasks.append(loop.create_task(self._poll()))
 
     async def stop(self) -> None:
         """Ends looking for changes."""
