@@ -44,7 +44,7 @@ def cost(rates: Mapping[str, int], billed: Mapping[str, int | float], cached_tok
                 return None
         else:
             exact = amount
-        rate = _rate(unit, rates, billed)
+        rate = _rate(unit, rates, billed) if unit in SAME_UNITS else rates.get(unit)
         if rate is None:
             return None
         total += rate * exact
