@@ -5,6 +5,7 @@ One gateway with virtual keys over the emulator, and some calls of two keys, of 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli.main import main
 from gateway.settings.schema import LedgerSettings
 from support.app import MASTER_KEY, Gateway, Seen, demonstration
 from support.ledger import wait_for_rows
@@ -224,3 +226,40 @@ def test_litellms_shapes(reported: Reported) -> None:
     assert activity["results"][0]["metrics"]["api_requests"] >= CALLS
     breakdown = activity["results"][0]["breakdown"]
     assert breakdown["api_keys"][reported.agent["token"]]["metadata"]["key_alias"] == "research-agent"
+
+
+@pytest.mark.parametrize("where", ["database", "url"])
+def test_the_command_line(
+    reported: Reported, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_MASTER_KEY", MASTER_KEY)
+    monkeypatch.setenv("COHERE_API_KEY", "server-key")
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", reported.gateway.database_url)
+    options = ["--url", reported.gateway.url] if where == "url" else []
+    assert main(["usage", "--by", "key", *options]) == 0
+    table = capsys.readouterr().out
+    assert "research-agent" in table and "\u2588" in table
+    assert main(["audit", "--key", "research-agent", "--kind", "call", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and "generated a chat reply" in lines[0] and "d-1" in lines[-1]
+    assert main(["audit", "--json", "--limit", "2", *options]) == 0
+    assert len(json.loads(capsys.readouterr().out)["data"]) == 2
+    assert main(["usage", "--by", "colour", *options]) == 2
+    assert "'by' cannot be" in capsys.readouterr().err
+
+
+def test_following(reported: Reported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """New rows are printed once, until somebody stops it."""
+    monkeypatch.setenv("GATEWAY_MASTER_KEY", MASTER_KEY)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("gateway.cli.reports.time.sleep", nap)
+    with contextlib.suppress(KeyboardInterrupt):
+        main(["audit", "--follow", "--url", reported.gateway.url])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(set(lines)) >= CALLS + 5

@@ -257,10 +257,18 @@ def run_transaction(
 
 
 def _run_remotely(name: str, url: str, document: bytes | None, query: Mapping[str, str]) -> Any:
-    """Sends the request. A redirect is not followed: it would carry the master key to wherever it points."""
-    import http.client
-
     from gateway.management.operations import OPERATIONS
+
+    operation = next(row for row in OPERATIONS if row.name == name)
+    return send_request(url, operation.verb, operation.paths[0], document, query)
+
+
+def send_request(url: str, verb: str, path: str, document: bytes | None, query: Mapping[str, str]) -> Any:
+    """Sends a request with the master key and returns the answer. Raises CommandFailed.
+
+    A redirect is not followed: it would carry the master key to wherever it points.
+    """
+    import http.client
 
     master_key = os.environ.get(MASTER_KEY, "")
     if not master_key:
@@ -268,11 +276,8 @@ def _run_remotely(name: str, url: str, document: bytes | None, query: Mapping[st
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CommandFailed(f"--url: '{url}' is not an address such as http://127.0.0.1:8080")
-    operation = next(row for row in OPERATIONS if row.name == name)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    target = f"{parts.path.removesuffix('/').removesuffix('/v1')}{operation.paths[0]}" + (
-        f"?{urlencode(query)}" if query else ""
-    )
+    target = f"{parts.path.removesuffix('/').removesuffix('/v1')}{path}" + (f"?{urlencode(query)}" if query else "")
     headers = {
         "authorization": f"Bearer {master_key}",
         "content-type": "application/json",
@@ -281,7 +286,7 @@ def _run_remotely(name: str, url: str, document: bytes | None, query: Mapping[st
     try:
         connection = kind(parts.hostname, parts.port, timeout=HTTP_SECONDS)
         try:
-            connection.request(operation.verb, target, document, headers)
+            connection.request(verb, target, document, headers)
             response = connection.getresponse()
             status, noted, content = response.status, response.getheader("x-gateway-notes"), response.read()
         finally:

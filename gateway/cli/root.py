@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, Entry] = {
     "keys": Entry("gateway.cli.keys:keys", "Make, show and change keys."),
     "teams": Entry("gateway.cli.teams:teams", "Make, show and change teams."),
     "end-users": Entry("gateway.cli.end_users:end_users", "Limit and block those for whom keys call."),
+    "usage": Entry("gateway.cli.reports:usage", "Show what was used and what it cost."),
+    "audit": Entry("gateway.cli.reports:audit", "Show calls and changes as sentences."),
     "db": Entry("gateway.cli.database:database", "Maintain the database."),
 }
 

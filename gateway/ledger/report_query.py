@@ -15,7 +15,7 @@ from gateway.auth.virtual_keys import Team, VirtualKey
 from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position
 from translators.core.errors import InvalidField
 
-DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 DEFAULT_DAYS = 30
 
 NANO = 1_000_000_000
@@ -112,9 +112,12 @@ def limit_of(query: Mapping[str, str]) -> int:
 
 
 def period_of(query: Mapping[str, str], now: float, since: str = "since", until: str = "until") -> tuple[int, int]:
-    """Returns the first hour and the one after the last, in Unix seconds. Without times it is the last 30 days."""
-    first = seconds_of(query[since], since, now) if query.get(since) else now - DEFAULT_DAYS * DAY
-    last = seconds_of(query[until], until, now) if query.get(until) else now + HOUR
+    """Returns the first hour and the one after the last, in Unix seconds. Without times it is today and the 30 days
+    before, whole days in UTC, which are read from daily sums.
+    """
+    today = now // DAY * DAY
+    first = seconds_of(query[since], since, now) if query.get(since) else today - DEFAULT_DAYS * DAY
+    last = seconds_of(query[until], until, now) if query.get(until) else today + DAY
     if last <= first:
         raise InvalidField(until, f"'{until}' must be later than '{since}'")
     return int(first // HOUR * HOUR), int(-(-last // HOUR) * HOUR)

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    delete,
     func,
     literal,
     select,
@@ -425,21 +426,22 @@ def delete_old(connection: Connection, before: int) -> bool:
         if old:
             connection.exec_driver_sql(f"DROP TABLE {old[0]}")
             return True
-        return _delete_sums(connection, before, "ctid")
+        return _delete_sums(connection, before)
     statement = f"DELETE FROM {LEDGER.name} WHERE rowid IN (SELECT rowid FROM {LEDGER.name} WHERE at < ? LIMIT ?)"  # noqa: S608
     deleted = connection.exec_driver_sql(statement, (before * MICROSECONDS, DELETED_ROWS)).rowcount
-    more = _delete_sums(connection, before, "rowid")
-    # By the driver itself: each row of this pragma is a page, and SQLAlchemy expects none of a pragma.
+    more = _delete_sums(connection, before)
+    # A script, because `execute` makes one step of a statement without columns, which here is one page. It commits
+    # what was deleted first.
     driver: Any = connection.connection.dbapi_connection
-    driver.execute(f"PRAGMA incremental_vacuum({DELETED_ROWS})").fetchall()
+    driver.executescript(f"PRAGMA incremental_vacuum({DELETED_ROWS})")
     return deleted == DELETED_ROWS or more
 
 
-def _delete_sums(connection: Connection, before: int, row: str) -> bool:
-    parameters = ("$1", "$2") if row == "ctid" else ("?", "?")
-    batch = (
-        f"SELECT {row} FROM {LEDGER_SUMS.name} "  # noqa: S608
-        f"WHERE scope IN (0, 1) AND seconds = {HOUR} AND start < {parameters[0]} LIMIT {parameters[1]}"
-    )
-    statement = f"DELETE FROM {LEDGER_SUMS.name} WHERE {row} IN ({batch})"  # noqa: S608
-    return connection.exec_driver_sql(statement, (before, DELETED_ROWS)).rowcount == DELETED_ROWS
+def _delete_sums(connection: Connection, before: int) -> bool:
+    """Deletes the hourly sums of the oldest day that is too old. Returns whether there may be more."""
+    hourly = and_(LEDGER_SUMS.c.scope.in_([int(scope) for scope in Scope]), LEDGER_SUMS.c.seconds == HOUR)
+    oldest = connection.scalar(select(func.min(LEDGER_SUMS.c.start)).where(hourly))
+    if oldest is None or oldest >= before:
+        return False
+    connection.execute(delete(LEDGER_SUMS).where(hourly, LEDGER_SUMS.c.start < min(before, oldest + DAY)))
+    return True

@@ -259,6 +259,7 @@ LEDGER_SUMS = Table(
         Column(name, Double, nullable=False)
         for name in ("search_units", "images", "image_tokens", "pages", "classifications", "audio_seconds")
     ),
+    sqlite_with_rowid=False,  # reports read ranges of the key
 )
 
 # Rows that prove that the disk takes bytes.

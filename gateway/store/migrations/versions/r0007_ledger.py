@@ -44,4 +44,5 @@ def upgrade() -> None:
         *(Column(name, BigInteger, nullable=False) for name in TOKENS),
         *(Column(name, Double, nullable=False) for name in UNITS),
         PrimaryKeyConstraint("scope", "seconds", "start", *SUM_KEY, name="pk_ledger_sums"),
+        sqlite_with_rowid=False,
     )

@@ -1,0 +1,210 @@
+"""`cohere-gateway usage` and `cohere-gateway audit`: the reports of the ledger, in a terminal.
+
+They are read from the database of the settings, or with `--url` from a gateway.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from gateway.cli.command import Command, CommandFailed, read_settings, wants_json
+from gateway.cli.management import query_options, run_transaction, send_request, where_options
+from gateway.cli.tables import print_json, print_rows
+
+BAR_WIDTH = 30
+"""Characters of the longest bar."""
+
+FOLLOW_SECONDS = 1.0
+"""Between two looks for new rows, with `--follow`."""
+
+OVERLAP_SECONDS = 30
+"""How far each look goes back: other processes write their rows a little later than their calls ended."""
+
+PERIOD = {
+    "since": "From this time on: 2026-11-01, 2026-11-01T12:00:00Z, or an age such as 7d or 24h.",
+    "until": "Before this time.",
+}
+
+USAGE_OPTIONS = {
+    "by": "key, team, user, end_user, model, method, fault, day or hour; several with commas (default: model).",
+    **PERIOD,
+    "key": "Of this key: an alias, an id or a digest.",
+    "team": "Of this team: an alias or an id.",
+    "user": "Of keys with this label.",
+    "model": "Of this model.",
+    "method": "Of this method of Cohere's, such as v2.chat.",
+}
+
+AUDIT_OPTIONS = {
+    **PERIOD,
+    "kind": "call or change; both if it is left out.",
+    "key": "Of this key: an alias, an id or a digest.",
+    "team": "Of this team: an alias or an id.",
+    "user": "Of keys with this label.",
+    "end_user": "On behalf of this end user.",
+    "method": "Of this method of Cohere's, such as v2.chat.",
+    "model": "With this model.",
+    "status": "With this HTTP status.",
+    "fault": "With this fault, such as provider_timeout.",
+    "min_cost": "That cost this many US dollars or more.",
+    "slower_than": "That took longer than so many milliseconds.",
+    "text": "With this text in the sentence.",
+    "limit": "Rows at most (default: 100).",
+}
+
+
+@click.command(
+    "usage",
+    cls=Command,
+    example="cohere-gateway usage --by key --since 7d",
+    help="Shows calls, tokens and cost, added up: by default of the last 30 days, by model.",
+)
+@query_options(USAGE_OPTIONS)
+@where_options
+def usage(url: str | None, config: str | None, **options: str | None) -> None:
+    answer = _report("usage", url, config, options)
+    if wants_json():
+        print_json(answer)
+        return
+    by = (options["by"] or "model").split(",")
+    most = max((row["cost_nanodollars"] for row in answer["data"]), default=0)
+    rows = [_usage_row(row, by, most) for row in answer["data"]]
+    headings = {name: name.replace("_", " ").capitalize() for name in by}
+    columns = {"calls": "Calls", "failures": "Failed", "input": "Tokens in", "output": "out", "cost": "Cost", "bar": ""}
+    print_rows(rows, headings | columns, "there were no calls")
+    unpriced = sum(row["unpriced_calls"] for row in answer["data"])
+    if unpriced:
+        print(f"the price of {unpriced:,} calls is unknown; they are not in the cost")
+
+
+def _usage_row(row: Mapping[str, Any], by: Sequence[str], most: int) -> dict[str, Any]:
+    from gateway.ledger.sentences import dollars
+
+    cost = row["cost_nanodollars"]
+    return {
+        **{name: row.get(f"{name}_alias") or row[name] or "-" for name in by},
+        "calls": f"{row['calls']:,}",
+        "failures": f"{row['failures']:,}" if row["failures"] else "",
+        "input": f"{row['tokens']['input']:,}",
+        "output": f"{row['tokens']['output']:,}",
+        "cost": dollars(cost),
+        "bar": bar(cost / most if most else 0.0),
+    }
+
+
+def bar(share: float, width: int = BAR_WIDTH) -> str:
+    """Returns a bar of blocks whose length is this share of the width, to an eighth of a character."""
+    eighths = round(share * width * 8)
+    partial = ("", "\u258f", "\u258e", "\u258d", "\u258c", "\u258b", "\u258a", "\u2589")[eighths % 8]
+    return "\u2588" * (eighths // 8) + partial
+
+
+@click.command(
+    "audit",
+    cls=Command,
+    example="cohere-gateway audit --key search --since 24h",
+    help="Shows calls and changes, one sentence each, the oldest first.",
+)
+@click.option("--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
+@query_options(AUDIT_OPTIONS)
+@where_options
+def audit(follow: bool, url: str | None, config: str | None, **options: str | None) -> None:
+    answer = _report("audit", url, config, options)
+    if not follow:
+        if wants_json():
+            print_json(answer)
+            return
+        _print_sentences(answer["data"])
+        if answer["next_cursor"]:
+            print("there are older ones: --limit shows more, --until goes back")
+        return
+    if options["until"]:
+        raise CommandFailed("--follow goes on for ever: leave --until out")
+    printed = {row["id"]: 0.0 for row in answer["data"]}
+    _print_sentences(answer["data"])
+    while True:
+        time.sleep(FOLLOW_SECONDS)
+        now = time.time()
+        recent = {**options, "since": f"{now - OVERLAP_SECONDS:.0f}", "limit": "500"}
+        rows = [row for row in _report("audit", url, config, recent)["data"] if row["id"] not in printed]
+        _print_sentences(rows)
+        printed |= {row["id"]: now for row in rows}
+        for id in [id for id, seen in printed.items() if seen and now - seen > 4 * OVERLAP_SECONDS]:
+            del printed[id]
+
+
+def _print_sentences(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows, the oldest first: JSON lines for programs. Sentences have no control characters."""
+    import msgspec
+
+    for row in reversed(rows):
+        if wants_json():
+            print(msgspec.json.encode(row).decode(), flush=True)
+        else:
+            print(f"{row['time'][:19]}Z  {row['sentence']}", flush=True)
+
+
+def _report(name: str, url: str | None, config: str | None, options: Mapping[str, str | None]) -> Any:
+    query = {option: value for option, value in options.items() if value is not None}
+    if url:
+        return send_request(url, "GET", f"/{name}", None, query)
+    return _report_here(name, config, query)
+
+
+def _report_here(name: str, config: str | None, query: Mapping[str, str]) -> Any:
+    """Makes a report of the database. Raises CommandFailed."""
+    import msgspec
+
+    from gateway.ledger import reports
+    from gateway.ledger.report_query import Names
+    from gateway.ledger.writer import address_of
+    from gateway.store import keys
+    from gateway.store.database import Work
+    from gateway.store.keys import Change
+    from gateway.store.ledger import Filter, Position
+    from gateway.store.reports import changes
+
+    settings = read_settings(config)
+    url, _ = address_of(settings.database_url, settings.ledger.spool)
+
+    class Reader:
+        async def read(self, work: Work[Any]) -> Any:
+            return await _read(url, work)
+
+    async def page_of_changes(wanted: Filter, before: Position | None, limit: int) -> Sequence[Change]:
+        found: Sequence[Change] = await _read(settings.database_url, lambda c: changes(c, wanted, before, limit))
+        return found
+
+    records = run_transaction(settings.database_url, lambda: keys.load_all, writes=False)
+    names = Names({key.key_id: key.unpacked() for key in records.keys}, {team.team_id: team for team in records.teams})
+    respond = reports.audit if name == "audit" else reports.usage
+    report = reports.Report(Reader(), page_of_changes, names, query, time.time())
+    return msgspec.json.decode(msgspec.json.encode(_run(respond(report))))
+
+
+async def _read(url: str, work: Any) -> Any:
+    from gateway.cli.management import DATABASE_SECONDS
+    from gateway.store.database import Database
+
+    database = Database(url, DATABASE_SECONDS, 1)
+    try:
+        return await database.read(work)
+    finally:
+        await database.close()
+
+
+def _run(work: Any) -> Any:
+    """Runs a coroutine. Raises CommandFailed for whatever is wrong with the question or the database."""
+    import asyncio
+
+    from gateway.store.errors import StoreUnavailable
+    from translators.core.errors import TranslationError
+
+    try:
+        return asyncio.run(work)
+    except StoreUnavailable as error:
+        raise CommandFailed(str(error), 1) from error
+    except TranslationError as error:
+        raise CommandFailed(error.failure.message) from error
