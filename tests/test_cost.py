@@ -177,3 +177,11 @@ def test_pricing_a_call_takes_microseconds() -> None:
             PRICES.cost_of(A, billed)
         best = min(best, (time.perf_counter() - began) / 200)
     assert best < 20e-6  # measured: about 1 us; the margin is for machines under load
+
+
+def test_a_recording_with_a_price_is_no_unknown_price() -> None:
+    method = cohere_methods.named("audio.transcriptions.create")
+    prices = Prices({"priced": ModelPrice(audio_second=0.001), "else": ModelPrice(input=1.0)})
+    assert prices.estimate("priced", method, Workload("priced")) == 0
+    assert prices.estimate("else", method, Workload("else")) is None
+    assert prices.estimate("unknown", method, Workload("unknown")) is None

@@ -71,11 +71,14 @@ class Prices:
     def estimate(self, model: str, method: Method, workload: Workload) -> int | None:
         """Returns the nano-dollars that a request may cost, before it is made; None where the price is unknown.
 
-        0 for what Cohere does not bill, and for what starts a job: its cost is known when it has run.
+        0 for what Cohere does not bill, for what starts a job, whose cost is known when it has run, and for a recording
+        whose seconds have a price: they are not known before.
         """
         if method.group not in BILLED_GROUPS:
             return 0
         known = self._rates.get(model)
+        if known is not None and method.group == "transcription":
+            return 0 if "audio_seconds" in known else None
         return None if known is None else cost(known, _expected_units(known, model, method, workload))
 
 
