@@ -22,7 +22,10 @@ from gateway.store.counters import Counter, CountersUnavailable, Reservation, Se
 from gateway.store.database import Database
 from gateway.store.redis_counters import PREFIX, RedisCounters
 from gateway.store.sql_counters import SqlCounters
+from support.keys import key_of
+from support.process import awaited
 from support.redis_server import RedisProcess, redis_process
+from test_serve_limits import limited
 
 TIMEOUT = 0.25
 """Seconds that a reservation may take here: the machine that runs the tests may be busier than one that serves."""
@@ -270,3 +273,23 @@ def test_a_long_request_keeps_its_reservation(tmp_path: Path) -> None:
         await counters.stop()
 
     asyncio.run(main())
+
+
+def test_readiness_and_a_metric_say_that_redis_is_away(redis: RedisProcess) -> None:
+    with limited(key_of("k", rpm_limit=1000), redis_url=redis.url) as (scripted, caller):
+        gateway = scripted.gateway
+
+        def readiness() -> str:
+            return str(gateway.ask("GET", "/health/ready", headers={}).body)
+
+        assert caller("k").chat().status == 200
+        awaited(lambda: "'ready'" in readiness())
+        redis.kill()
+        try:
+            awaited(lambda: caller("k").chat().status == 200 and "limits: Redis failed" in readiness())
+            assert gateway.metrics()["gateway_limits_degraded"] == 1
+        finally:
+            redis.start()
+        awaited(lambda: "limits" not in readiness(), 60)
+        assert gateway.metrics()["gateway_limits_degraded"] == 0
+        assert caller("k").chat().status == 200
