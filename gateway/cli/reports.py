@@ -174,8 +174,8 @@ def _report_here(name: str, config: str | None, query: Mapping[str, str]) -> Any
             return await _read(url, work)
 
     async def page_of_changes(wanted: Filter, before: Position | None, limit: int) -> Sequence[Change]:
-        found: Sequence[Change] = await _read(settings.database_url, lambda c: changes(c, wanted, before, limit))
-        return found
+        page: Sequence[Change] = await _read(settings.database_url, lambda c: changes(c, wanted, before, limit))
+        return page
 
     records = run_transaction(settings.database_url, lambda: keys.load_all, writes=False)
     names = Names({key.key_id: key.unpacked() for key in records.keys}, {team.team_id: team for team in records.teams})

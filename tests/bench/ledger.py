@@ -220,7 +220,7 @@ QUESTIONS: tuple[tuple[str, Any, Mapping[str, str]], ...] = (
     ("audit, dear calls", reports.audit, {"min_cost": "1"}),
     ("audit, slow calls", reports.audit, {"slower_than": "9000"}),
     ("audit, a text", reports.audit, {"text": "nowhere to be seen"}),
-    ("audit, three weeks ago", reports.audit, {"until": "21d", "limit": "1000"}),
+    ("audit, three weeks ago", reports.audit, {"until": "21d", "limit": "500"}),
     ("usage by key, 30 days", reports.usage, {"by": "key"}),
     ("usage by model, 30 days", reports.usage, {"by": "model"}),
     ("usage by team and day", reports.usage, {"by": "team,day"}),
