@@ -17,10 +17,10 @@ help: ## print this list
 run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
 	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
 
-# Two workers take tests from each other until none is left. ARGS=-n0 runs them one after the other.
+# Three workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
 # With bytecode in caches, whatever the environment says: the tests start a hundred processes, and each would compile all.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
-test: .venv/.dev-stamp node-modules ## run the whole test suite, two tests at a time
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
+test: .venv/.dev-stamp node-modules ## run the whole test suite, three tests at a time
 	$(PYTEST) $(ARGS)
 
 test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
