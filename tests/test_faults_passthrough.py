@@ -168,7 +168,7 @@ def test_addresses(address: Any, status: int, streamed: bool) -> None:
         for _ in range(2):
             result = ask(gateway.address, f"/cohere{PATH}", streamed, 30)
             assert (result.end, result.status) == ("whole", status)
-            assert list(json.loads(result.body)) == ["message"], "in Cohere's shape, and no address in it"
+            assert list(json.loads(result.body)) == ["message", "code"], "in Cohere's shape, and no address in it"
             assert "127.0.0.1" not in result.body.decode() and "invalid" not in result.body.decode()
 
 
