@@ -31,6 +31,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     upstream_ms: float | UnsetType = UNSET
     model: str = ""
     caller: str = ""
+    team: str = ""
     streamed: bool = False
     error: str = ""
     fault: str = ""
@@ -75,6 +76,7 @@ class Log(OperatorLog):
             _milliseconds(record.upstream_ended - record.upstream_began) if record.upstream_ended else UNSET,
             printable(record.model[:LONGEST_NAME]),
             record.principal.name,
+            record.principal.team.team_alias or record.principal.team.team_id if record.principal.team else "",
             record.streamed,
             record.error,
             record.fault or "",
