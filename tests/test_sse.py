@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import hypothesis.strategies as st
 import pytest
@@ -158,3 +159,14 @@ def test_the_form_of_what_is_written() -> None:
     assert sse.encode([b"{}"]) == b"data: {}\n\n"
     assert sse.encode([b"{}", b"[]"]) == b"data: {}\n\ndata: []\n\n"
     assert sse.DONE == b"data: [DONE]\n\n"
+
+
+def test_a_long_line_in_small_pieces_takes_linear_time() -> None:
+    decoder, piece = sse.Decoder(), b"x" * 512
+    began = time.thread_time()
+    decoder.feed(b"data: ")
+    for _ in range(16_000):
+        assert not decoder.feed(piece)
+    (event,) = decoder.feed(b"\n\n")
+    # It takes 30 ms. To copy the line with each piece takes more than ten seconds.
+    assert len(event) == 16_000 * 512 and time.thread_time() - began < 2

@@ -24,23 +24,26 @@ class Decoder:
     """Feed it network reads; it returns the data of every event that is complete."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        # The pieces of the line that is not complete: joined once, at its end. To add each piece to a text would copy
+        # a long line as often as pieces of it come.
+        self._line: list[bytes] = []
+        self._line_size = 0
         self._data: list[bytes] = []
         self._size = 0
         self._first = True
         self._after_cr = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """The complete events' data, in order. Raises EventTooLarge."""
+        """Returns the data of the events that are complete now, in order. Raises EventTooLarge."""
         if self._after_cr and block:
             # A CR ended the last line; the LF of a CRLF that was cut in two belongs to it.
             if block[:1] == b"\n":
                 block = block[1:]
             self._after_cr = False
-        block = self._rest + block
         if self._first and block:
+            block = self._take_line() + block
             if _BOM.startswith(block[:3]) and len(block) < 3:
-                self._rest = block
+                self._hold(block)
                 return []
             block, self._first = block.removeprefix(_BOM), False
         if b"\r" in block:
@@ -48,15 +51,27 @@ class Decoder:
                 self._after_cr = True
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = block.split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) + self._size > LARGEST_EVENT:
-            raise EventTooLarge
+        if len(lines) > 1 and self._line:
+            lines[0] = self._take_line() + lines[0]
+        self._hold(lines.pop())
         return self._events(lines)
 
     def end(self) -> list[bytes]:
-        """What was complete but for its last line end."""
-        rest, self._rest = self._rest, b""
-        return self._events([rest, b""])
+        """Returns what was complete but for its last line end."""
+        return self._events([self._take_line(), b""])
+
+    def _hold(self, piece: bytes) -> None:
+        if piece:
+            self._line.append(piece)
+            self._line_size += len(piece)
+            if self._line_size + self._size > LARGEST_EVENT:
+                raise EventTooLarge
+
+    def _take_line(self) -> bytes:
+        line = b"".join(self._line)
+        self._line.clear()
+        self._line_size = 0
+        return line
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
