@@ -1,8 +1,8 @@
-"""`POST /v1/embeddings`: THE FIELD TABLE, what its fields mean together, and the calls they make.
+"""`POST /v1/embeddings`: THE FIELD TABLE, the rules that span fields, and the calls to Cohere.
 
 Sources: OpenAI's specification, `CreateEmbeddingRequest`; docs/cohere-api.md#embed;
-docs/decisions.md#embeddings-keep-coheres-numbers. What an input may be is in `embeddings_input.py`, what an answer is
-made of in `embeddings_answer.py`.
+docs/decisions.md#embeddings-keep-coheres-numbers. `embeddings_input.py` reads the inputs, `embeddings_answer.py`
+writes the response.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +20,14 @@ from translators.core.errors import Failure, InvalidField
 from translators.core.field_table import Field, FieldTable, read, required, send, with_extra
 from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
-from translators.operations.embeddings_answer import Vector, View, embedding_list, vectors, written
-from translators.operations.embeddings_answer import read as read_vector
+from translators.operations.embeddings_answer import (
+    Vector,
+    View,
+    decode_entry,
+    embedding_list,
+    encode_entry,
+    merge_vectors,
+)
 from translators.operations.embeddings_input import Input, Inputs, Part, parts, single_part
 from translators.request.parameters import PRIORITY, USER, Positive
 
@@ -52,77 +58,85 @@ FIELDS: tuple[Field, ...] = (
 TABLE = FieldTable(FIELDS)
 
 PARAMS = dict.fromkeys(("messages", "texts", "images", "inputs"), "input") | {"output_dimension": "dimensions"}
-"""The field that Cohere means -> the field that the caller has."""
+"""The field that an error of Cohere's names -> the caller's field, unless the caller used Cohere's."""
 
 
 class EmbeddingsRequest(Struct, frozen=True):
-    """A translated embeddings request: `context.SplitRequest`.
+    """A translated embeddings request (`contracts.SplitRequest`).
 
-    body: what Cohere is sent for a part. known: the vector of each input that need not be asked for. second: the same
-    with floats in base64's index.
+    bodies: one for each of `parts`. cached_vectors: one for each input, None where Cohere must be called. encode_part:
+    encodes the body of one part. field_names: the fields of the caller's request. float_request: makes the same request
+    with floats in the place of base64, None where it would not differ.
     """
 
     bodies: tuple[bytes, ...]
     model: str
     notes: Notes
     inputs: Sequence[Input]
-    vectors_known: Sequence[Vector | None]
+    cached_vectors: Sequence[Vector | None]
     parts: Sequence[Part]
     model_row: EmbeddingModel
-    body: Callable[[Part], bytes]
+    encode_part: Callable[[Part], bytes]
     view: View
-    fields_given: frozenset[str]
+    field_names: frozenset[str]
     workload: Workload
-    second: "Callable[[], EmbeddingsRequest] | None" = None
+    float_request: "Callable[[], EmbeddingsRequest] | None" = None
 
     @property
     def weights(self) -> Sequence[int]:
         return [len(part.positions) for part in self.parts]
 
     def input_bodies(self) -> Sequence[bytes]:
-        return [self.body(single_part(one)) for one in self.inputs]
+        return [self.encode_part(single_part(one)) for one in self.inputs]
 
-    def without_cached(self, cached_types: Sequence[bytes | None]) -> "EmbeddingsRequest":
-        vectors_known = [read_vector(one, self.view) for one in cached_types]
-        missing = [index for index, one in enumerate(vectors_known) if one is None]
-        if len(missing) < len(vectors_known):
-            self.notes.inform(
-                "input", f"{len(vectors_known) - len(missing)} of {len(vectors_known)} inputs from the cache"
-            )
-        entries = parts(missing, [self.inputs[index] for index in missing], self.model_row)
-        bodies = tuple(map(self.body, entries))
-        workload = _workload(self.workload, entries, bodies)
-        return replace(self, vectors_known=vectors_known, parts=entries, bodies=bodies, workload=workload)
+    def without_cached(self, cached: Sequence[bytes | None]) -> "EmbeddingsRequest":
+        cached_vectors = [decode_entry(entry, self.view) for entry in cached]
+        missing = [index for index, vector in enumerate(cached_vectors) if vector is None]
+        total = len(cached_vectors)
+        if len(missing) < total:
+            self.notes.inform("input", f"{total - len(missing)} of {total} inputs from the cache")
+        missing_parts = parts(missing, [self.inputs[index] for index in missing], self.model_row)
+        bodies = tuple(map(self.encode_part, missing_parts))
+        # Limits and budgets are charged for what is still to be sent, not for what the cache had.
+        workload = _workload(self.workload, missing_parts, bodies)
+        return replace(self, cached_vectors=cached_vectors, parts=missing_parts, bodies=bodies, workload=workload)
 
     def cache_entries(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
-        entries, _ = vectors(self.vectors_known, self.parts, bodies, self.view)
-        return [(index, written(entries[index], self.view)) for part in self.parts for index in part.positions]
+        vectors, _ = merge_vectors(self.cached_vectors, self.parts, bodies, self.view)
+        return [(index, encode_entry(vectors[index], self.view)) for part in self.parts for index in part.positions]
 
-    def caller_failure(self, failed: Failure) -> Failure:
-        param = failed.param
-        if failed.code == "model_not_found" and self.model in RETIRED_EMBEDDERS:
-            failed = replace(failed, message=f"{failed.message.rstrip('.')}. {REMOVED}")
-        return failed if param is None or param in self.fields_given else failed.at(PARAMS.get(param, param))
+    def caller_failure(self, failure: Failure) -> Failure:
+        param = failure.param
+        # A successor's vectors lie in another space (docs/cohere-api.md#embed), so a removed model is never replaced
+        # here: the caller has to decide to embed everything again.
+        if failure.code == "model_not_found" and self.model in RETIRED_EMBEDDERS:
+            failure = replace(failure, message=f"{failure.message.rstrip('.')}. {REMOVED}")
+        return failure if param is None or param in self.field_names else failure.at(PARAMS.get(param, param))
 
-    def second_attempt(self, failed: Failure) -> "EmbeddingsRequest | None":
-        """Floats, where Cohere's base64 is refused or is none."""
-        refused = failed.status in (400, 422) and any(word in failed.message for word in ("base64", "embedding_types"))
-        if self.second is None or not (refused or failed.second_attempt):
+    def second_attempt(self, failure: Failure) -> "EmbeddingsRequest | None":
+        """Returns the request for floats where Cohere refused base64 or sent base64 that cannot be read."""
+        # Not every model has base64, and the table of models may be behind: Cohere's error says it, by either name.
+        refused = failure.status in (400, 422) and any(
+            name in failure.message for name in ("base64", "embedding_types")
+        )
+        if self.float_request is None or not (refused or failure.second_attempt):
             return None
-        second = self.second()
-        second.notes.inform("encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here")
-        return second
+        request = self.float_request()
+        request.notes.inform(
+            "encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here"
+        )
+        return request
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
-        """Cohere's answers, one a part, as OpenAI's list. Raises UpstreamProtocolError, AnswerFailed."""
-        entries, counts = vectors(self.vectors_known, self.parts, bodies, self.view)
-        return TranslatedResponse(embedding_list(entries, counts, self.view), counts.outcome(""))
+        """Translates Cohere's answers, one for each part. Raises UpstreamProtocolError, AnswerFailed."""
+        vectors, counts = merge_vectors(self.cached_vectors, self.parts, bodies, self.view)
+        return TranslatedResponse(embedding_list(vectors, counts, self.view), counts.outcome(""))
 
 
 def request(body: bytes, context: Context, as_floats: bool = False) -> EmbeddingsRequest:
-    """An embeddings request as calls to Cohere. Raises InvalidField.
+    """Translates an embeddings request into calls to Cohere. Raises InvalidField.
 
-    as_floats: base64, if it is wanted, is made here.
+    as_floats: request floats, and encode them as base64 here if the caller wants base64.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
@@ -132,53 +146,75 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     input_type: str | None = fields.get("input_type")
     inputs = Inputs(model_row, input_type, context.vocabulary, notes).read(fields)
     size, output_dimension = _size(fields, model_row, notes)
-    embedding_type, types = _types(fields)
-    _check_types(types, model, model_row)
-    cached_types = _upstream_types((embedding_type, *types), "base64" in model_row.types)
-    wanted = _upstream_types(cached_types, not as_floats)
+    embedding_type, named_types = _requested_types(fields)
+    _check_types(named_types, model, model_row)
+    # A cache entry has the same types after a second attempt, so that it serves the request that led to it.
+    cached_types = _upstream_types((embedding_type, *named_types), "base64" in model_row.types)
+    upstream_types = _upstream_types(cached_types, not as_floats)
     view = View(
-        fields["model"], embedding_type, types, wanted, cached_types, size, context.policy.usage_base, context.cost
+        model=fields["model"],
+        embedding_type=embedding_type,
+        named_types=named_types,
+        upstream_types=upstream_types,
+        cached_types=cached_types,
+        size=size,
+        usage_base=context.policy.usage_base,
+        cost=context.cost,
     )
-    calls = parts(range(len(inputs)), inputs, model_row)
-    used = dict.fromkeys(part.field for part in calls)
-    input_types = {field: _input_type(field, input_type, context, notes) for field in used}
-    same = {"output_dimension": output_dimension, **reading.upstream_fields}
+    request_parts = parts(range(len(inputs)), inputs, model_row)
+    upstream_fields = dict.fromkeys(part.field for part in request_parts)
+    input_types = {field: _input_type(field, input_type, context, notes) for field in upstream_fields}
+    shared_fields = {"output_dimension": output_dimension, **reading.upstream_fields}
 
-    def body_of(part: Part) -> bytes:
+    def encode_part(part: Part) -> bytes:
         content: dict[str, Any] = {part.field: part.values}
         embed_request = cohere.EmbedRequest(
-            model, input_types[part.field], list(view.upstream_types), **content, **same
+            model, input_types[part.field], list(view.upstream_types), **content, **shared_fields
         )
         return with_extra(cohere.encode_request(embed_request), reading.extra)
 
-    second = partial(request, body, context, True) if "base64" in view.upstream_types else None
-    vectors_known: list[Vector | None] = [None] * len(inputs)
-    bodies, names = tuple(map(body_of, calls)), frozenset(fields)
+    float_request = partial(request, body, context, True) if "base64" in view.upstream_types else None
+    cached_vectors: list[Vector | None] = [None] * len(inputs)
+    bodies, field_names = tuple(map(encode_part, request_parts)), frozenset(fields)
     base = Workload(model, end_user=reading.end_user, requested_model=fields["model"], metadata=reading.metadata)
-    workload = _workload(base, calls, bodies)
     return EmbeddingsRequest(
-        bodies, model, notes, inputs, vectors_known, calls, model_row, body_of, view, names, workload, second
+        bodies=bodies,
+        model=model,
+        notes=notes,
+        inputs=inputs,
+        cached_vectors=cached_vectors,
+        parts=request_parts,
+        model_row=model_row,
+        encode_part=encode_part,
+        view=view,
+        field_names=field_names,
+        workload=_workload(base, request_parts, bodies),
+        float_request=float_request,
     )
 
 
-def _workload(workload: Workload, calls: Sequence[Part], bodies: Sequence[bytes]) -> Workload:
-    """Returns the workload of these calls. An input that is more than text counts as one image."""
-    prompt_bytes = sum(len(body) for part, body in zip(calls, bodies, strict=True) if part.field == "texts")
-    images = sum(len(part.values) for part in calls if part.field != "texts")
-    return replace(workload, prompt_bytes=prompt_bytes, calls=len(calls), images=images)
+def _workload(workload: Workload, parts: Sequence[Part], bodies: Sequence[bytes]) -> Workload:
+    """Returns the workload of these parts. An input that is more than text counts as one image."""
+    # The bytes of a data URI say nothing about tokens, so they must not count as prompt.
+    prompt_bytes = sum(len(body) for part, body in zip(parts, bodies, strict=True) if part.field == "texts")
+    images = sum(len(part.values) for part in parts if part.field != "texts")
+    return replace(workload, prompt_bytes=prompt_bytes, calls=len(parts), images=images)
 
 
-def _types(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The type that `embedding` holds, and those fields for by name
-    (docs/decisions.md#embeddings-keep-coheres-numbers)."""
+def _requested_types(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Returns the type of `data[].embedding`, and the types of `data[].embeddings`.
+
+    Source: docs/decisions.md#embeddings-keep-coheres-numbers.
+    """
     types = tuple(dict.fromkeys(fields.get("embedding_types") or ()))
+    # A caller who named a single type reads `embedding` and expects that type there.
     if len(types) == 1 and types != ("float",):
         return types[0], types
     return fields.get("encoding_format", "float"), types
 
 
 def _check_types(types: Sequence[str], model: str, model_row: EmbeddingModel) -> None:
-    """Raises InvalidField for a type of vectors that the model does not give and that cannot be made here."""
+    """Raises InvalidField for a type that the model does not have and that cannot be made here (base64 can)."""
     for index, name in enumerate(types):
         if name not in model_row.types and name != "base64":
             message = f"Invalid 'embedding_types[{index}]': '{model}' gives {', '.join(model_row.types)}, not {name}"
@@ -186,33 +222,35 @@ def _check_types(types: Sequence[str], model: str, model_row: EmbeddingModel) ->
 
 
 def _upstream_types(types: Iterable[str], base64: bool) -> tuple[str, ...]:
-    """The types to ask for; where there is no base64 it is made here, of floats."""
+    """Returns the types to request from Cohere, with float in the place of base64 where there is none."""
     return tuple(dict.fromkeys("float" if name == "base64" and not base64 else name for name in types))
 
 
 def _size(fields: dict[str, Any], model_row: EmbeddingModel, notes: Notes) -> tuple[int, Any]:
-    """How many numbers a vector has, 0 when unknown, and what Cohere is told of it."""
+    """Returns the numbers in a vector, 0 when unknown, and the `output_dimension` to send. Raises InvalidField."""
     name = "output_dimension" if "output_dimension" in fields else "dimensions"
-    wanted: int | None = fields.get(name)
-    if name == "output_dimension" and fields.get("dimensions", wanted) != wanted:
+    requested: int | None = fields.get(name)
+    if name == "output_dimension" and fields.get("dimensions", requested) != requested:
         notes.ignored("dimensions", "output_dimension is given, too")
-    own = model_row.sizes[0] if model_row.sizes else 0
-    if wanted is None:
-        return own, UNSET
-    if model_row.sizes and wanted not in model_row.sizes:
+    default = model_row.sizes[0] if model_row.sizes else 0
+    if requested is None:
+        return default, UNSET
+    if model_row.sizes and requested not in model_row.sizes:
         sizes = ", ".join(map(str, sorted(model_row.sizes)))
-        raise InvalidField(name, f"'{name}' of this model can be {sizes}, not {wanted}")
-    return wanted, UNSET if len(model_row.sizes) == 1 else wanted
+        raise InvalidField(name, f"'{name}' of this model can be {sizes}, not {requested}")
+    # A model of one size has no such parameter, though many clients send the size that they expect.
+    return requested, UNSET if len(model_row.sizes) == 1 else requested
 
 
-def _input_type(field: str, fields: str | None, context: Context, notes: Notes) -> str:
-    """Cohere wants `image` for images, and something else for texts."""
+def _input_type(field: str, requested: str | None, context: Context, notes: Notes) -> str:
+    """Returns the `input_type` to send with a field of Cohere's. requested: the caller's, None without one."""
+    # Cohere accepts `image` for images alone, and nothing else for them (docs/cohere-api.md#embed).
     default = context.policy.embed_input_type
     if field == "images":
-        fields_given, embed_request = fields or "image", "image"
+        effective, upstream = requested or "image", "image"
     else:
-        fields_given = fields or default
-        embed_request = default if field == "texts" and fields_given == "image" else fields_given
-    if fields_given != embed_request:
-        notes.adjusted("input_type", fields_given, embed_request)
-    return embed_request
+        effective = requested or default
+        upstream = default if field == "texts" and effective == "image" else effective
+    if effective != upstream:
+        notes.adjusted("input_type", effective, upstream)
+    return upstream

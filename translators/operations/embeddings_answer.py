@@ -1,8 +1,8 @@
 """Cohere's vectors as OpenAI's list, in the order of the inputs.
 
-A vector is passed on as the text it came as: to read a million numbers and write them again would cost more
-than all the rest. What is counted is the length of base64, which says how many numbers it
-holds; only where Cohere gives none are floats read and packed here (docs/decisions.md#embeddings-keep-coheres-numbers).
+A vector is copied as the JSON text that Cohere sent: parsing and encoding a million numbers would cost more than
+everything else here. The length of a base64 text tells how many numbers it holds, so it is checked without decoding.
+Floats are parsed only where base64 has to be made of them (docs/decisions.md#embeddings-keep-coheres-numbers).
 """
 
 import base64
@@ -24,81 +24,83 @@ from translators.operations.embeddings_input import Part
 
 FLOAT_BYTES = 4
 QUOTE, BRACKET, PAD = b'"'[0], b"["[0], b"="[0]
-SHORTEST = 6
-"""Bytes of the shortest base64, in quotes."""
+MIN_BASE64_BYTES = 6
+"""Length of the shortest base64 text with its quotes."""
 
 Vector = dict[str, Raw]
-"""One input's numbers as JSON, by Cohere's name of their type."""
+"""The vector of one input as JSON, by type (`float`, `int8`, ...)."""
 
-_floats = msgspec.json.Decoder(list[float]).decode
-_vector = msgspec.json.Decoder(Vector).decode
-_text = msgspec.json.Decoder(str).decode
+_decode_floats = msgspec.json.Decoder(list[float]).decode
+_decode_vector = msgspec.json.Decoder(Vector).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class View(Struct, frozen=True):
-    """How the caller wants it. model: as they named it; embedding_type: the type of `embedding`; types: asked by name.
+    """How the response presents the vectors.
 
-    upstream_types: the types to ask Cohere for; cached_types: those that the cache holds of an input of such a request.
-    size: numbers of a vector, 0 when unknown. cost: `Context.cost`.
+    model: as the caller named it. embedding_type: of `data[].embedding`. named_types: of `data[].embeddings`.
+    upstream_types: requested from Cohere. cached_types: in the cache entry of an input. size: numbers in a vector, 0
+    when unknown. usage_base: `Policy.usage_base`. cost: `Context.cost`.
     """
 
     model: str
     embedding_type: str
-    types: tuple[str, ...]
+    named_types: tuple[str, ...]
     upstream_types: tuple[str, ...]
     cached_types: tuple[str, ...]
     size: int
-    base: UsageBase
+    usage_base: UsageBase
     cost: Callable[[], int | None]
 
     @property
     def packs(self) -> bool:
-        """base64 is wanted and made here, of floats."""
-        return "base64" not in self.upstream_types and "base64" in (self.embedding_type, *self.types)
+        """Whether base64 is made here, of floats."""
+        return "base64" not in self.upstream_types and "base64" in (self.embedding_type, *self.named_types)
 
 
-def vectors(
+def merge_vectors(
     cached: Sequence[Vector | None], parts: Sequence[Part], answers: Sequence[bytes], view: View
 ) -> tuple[list[Vector], Counts]:
-    """The vectors of all inputs in order, and what the new ones cost. Raises UpstreamProtocolError, AnswerFailed.
+    """Returns the vectors of all inputs in order, and the usage of the new ones.
 
-    known: the vectors that need not be asked for, None for the others.
+    cached: one for each input, None where `answers` has the vector. answers: Cohere's bodies, one for each of `parts`.
+    Raises UpstreamProtocolError, or AnswerFailed where a request for floats may succeed.
     """
     merged: list[Vector] = [vector or {} for vector in cached]
-    costs: list[Counts] = []
+    usages: list[Counts] = []
     for part, body in zip(parts, answers, strict=True):
-        answer = _read(body)
-        costs.append(embedding_counts(answer.meta, view.base))
+        answer = _decode_answer(body)
+        usages.append(embedding_counts(answer.meta, view.usage_base))
         for name in view.upstream_types:
             rows = answer.embeddings.get(name) or []
             if len(rows) != len(part.positions):
-                raise _broken(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
-            _check(rows, name, view.size)
+                raise _invalid_answer(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
+            _check_shape(rows, name, view.size)
             for position, row in zip(part.positions, rows, strict=True):
                 merged[position][name] = row
     if view.packs:
         for vector in merged:
             if "base64" not in vector:
-                vector["base64"] = _packed(vector["float"])
-    return merged, total(costs)
+                vector["base64"] = _pack_floats(vector["float"])
+    return merged, total(usages)
 
 
-def written(vector: Vector, view: View) -> bytes:
-    """A vector for the cache: what Cohere said of it, whatever its caller wanted to see."""
+def encode_entry(vector: Vector, view: View) -> bytes:
+    """Encodes a vector as a cache entry: all types that its request asked of Cohere."""
     return _encode({name: vector[name] for name in view.cached_types})
 
 
-def read(entry: bytes | None, view: View) -> Vector | None:
-    """What `written` wrote, for whoever asks Cohere for the same."""
+def decode_entry(entry: bytes | None, view: View) -> Vector | None:
+    """Decodes a cache entry. Returns None without one, or where a type is missing in it."""
     if entry is None:
         return None
-    vector = _vector(entry)
+    vector = _decode_vector(entry)
     return vector if all(name in vector for name in view.cached_types) else None
 
 
 def embedding_list(vectors: Sequence[Vector], counts: Counts, view: View) -> bytes:
-    """OpenAI's list of these vectors."""
+    """Encodes OpenAI's list of these vectors."""
     usage = openai.Usage(
         counts.prompt,
         counts.prompt,
@@ -107,79 +109,82 @@ def embedding_list(vectors: Sequence[Vector], counts: Counts, view: View) -> byt
         dollars(view.cost()),
     )
     embedding_type = view.embedding_type
-    if not view.types:
-        # Written around the vectors, by the same Structs: their numbers are moved once, and no object is made of each.
+    if not view.named_types:
+        # The usual case. The JSON around the vectors comes from the same Structs as below, but each vector is copied
+        # once and no object is made for it.
         before, after = _encode(openai.EmbeddingList([], view.model, usage)).split(b"[]", 1)
         pieces = [before, b"["]
         for index, vector in enumerate(vectors):
-            pieces += (b"," if index else b"", _head(index), vector[embedding_type], b"}")
+            pieces += (b"," if index else b"", _element_prefix(index), vector[embedding_type], b"}")
         return b"".join([*pieces, b"]", after])
     data = [
-        openai.Embedding(index, vector[embedding_type], {name: vector[name] for name in view.types})
+        openai.Embedding(index, vector[embedding_type], {name: vector[name] for name in view.named_types})
         for index, vector in enumerate(vectors)
     ]
     return _encode(openai.EmbeddingList(data, view.model, usage))
 
 
 @cache
-def _head(index: int) -> bytes:
-    """What stands before a vector; its place is bounded by the inputs of a request."""
+def _element_prefix(index: int) -> bytes:
+    """Returns the JSON of an element up to its vector."""
+    # The cache has a bound, though it looks unbounded: an index is below MOST_INPUTS.
     return _encode(openai.Embedding(index, Raw(b"0"))).removesuffix(b"0}")
 
 
-def _read(body: bytes) -> cohere.EmbedAnswer:
+def _decode_answer(body: bytes) -> cohere.EmbedAnswer:
     try:
         return cohere.decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("Cohere answered with something else than vectors by type") from error
 
 
-def _broken(what: str, name: str) -> TranslationError:
-    """What is no answer; where base64 was asked for, floats may be one."""
-    broken = UpstreamProtocolError(f"Cohere sent {what}")
-    return AnswerFailed(replace(broken.failure, second_attempt=True)) if name == "base64" else broken
+def _invalid_answer(what: str, name: str) -> TranslationError:
+    """Makes the error for an answer that breaks the protocol. name: the type of vectors that is wrong."""
+    error = UpstreamProtocolError(f"Cohere sent {what}")
+    # Only base64 has a second attempt: the same vectors as floats.
+    return AnswerFailed(replace(error.failure, second_attempt=True)) if name == "base64" else error
 
 
-def _check(rows: Sequence[Raw], name: str, size: int) -> None:
-    """A look at both ends of the vectors, not into them."""
+def _check_shape(rows: Sequence[Raw], name: str, size: int) -> None:
+    """Checks the first and last bytes of each vector, and the length of base64. Raises as `_invalid_answer` says."""
     views: list[Any] = [memoryview(row) for row in rows]
     if name != "base64":
+        # Numbers are not counted: that would read every byte of them.
         if any(view[0] != BRACKET or len(view) < 3 for view in views):
-            raise _broken(f"a vector of type {name} that is none", name)
-    elif not _fit(views, size) and not _fit([memoryview(_plain(row)) for row in rows], size):
-        raise _broken(f"a base64 vector that does not hold {size or 'whole'} numbers of 4 bytes", name)
+            raise _invalid_answer(f"a vector of type {name} that is none", name)
+    # A JSON encoder may escape the slashes of base64 (`\\/`), which changes its length: unescape only if need be.
+    elif not _all_fit(views, size) and not _all_fit([memoryview(_unescaped(row)) for row in rows], size):
+        raise _invalid_answer(f"a base64 vector that does not hold {size or 'whole'} numbers of 4 bytes", name)
 
 
-def _fit(several: Sequence[Any], size: int) -> bool:
-    """Whether each of these, base64 in quotes, is as long as that many floats; as any where the size is unknown.
-
-    Nearly always they are alike, so what they look like is gathered first, and looked at once.
-    """
-    if min(map(len, several)) < SHORTEST:
+def _all_fit(texts: Sequence[Any], size: int) -> bool:
+    """Returns whether each of these quoted base64 texts holds `size` floats, or any whole number of them if it is 0."""
+    if min(map(len, texts)) < MIN_BASE64_BYTES:
         return False
-    shapes = {(len(one) - 2, one[0], one[-2], one[-3]) for one in several}
+    # All vectors of an answer look alike, so the set has one or two elements for thousands of texts.
+    shapes = {(len(text) - 2, text[0], text[-2], text[-3]) for text in texts}
     return all(_fits(*shape, size) for shape in shapes)
 
 
 def _fits(length: int, first: int, last: int, second_last: int, size: int) -> bool:
     if first != QUOTE or length % 4:
         return False
-    held = length // 4 * 3 - (last == PAD) - (second_last == PAD)
-    return held == size * FLOAT_BYTES if size else held % FLOAT_BYTES == 0
+    decoded = length // 4 * 3 - (last == PAD) - (second_last == PAD)
+    return decoded == size * FLOAT_BYTES if size else decoded % FLOAT_BYTES == 0
 
 
-def _plain(row: Raw) -> bytes:
-    """In quotes, without JSON's escapes, which would be counted, too."""
+def _unescaped(row: Raw) -> bytes:
+    """Returns the quoted text without needless escapes, empty if it is no JSON string."""
     try:
-        return _encode(_text(row))
+        return _encode(_decode_text(row))
     except (msgspec.DecodeError, RecursionError):
         return b""
 
 
-def _packed(row: Raw) -> Raw:
-    """Floats as OpenAI's SDKs read them: 32 bits each, the lowest byte first."""
+def _pack_floats(row: Raw) -> Raw:
+    """Encodes floats as base64 of little-endian 32-bit numbers, as OpenAI's SDKs read them."""
     try:
-        numbers = _floats(row)
+        numbers = _decode_floats(row)
         packed = struct.pack(f"<{len(numbers)}f", *numbers)
     except (msgspec.DecodeError, RecursionError, struct.error, OverflowError) as error:
         raise UpstreamProtocolError("Cohere sent a vector of floats that cannot be read") from error

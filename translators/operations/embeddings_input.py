@@ -1,7 +1,7 @@
-"""What is to be embedded, in all its spellings, as inputs of Cohere's; and how they are divided among calls.
+"""Reads the inputs of an embeddings request, in all spellings, and divides them among calls to Cohere.
 
-Each input stands for itself: what it becomes does not depend on its neighbours, so that a vector is the same in
-any company. Sources: docs/cohere-api.md#embed.
+The translation of an input does not depend on the others in its request: the cache has one entry for each input, and
+a vector must be the same whichever inputs are sent with it. Source: docs/cohere-api.md#embed.
 """
 
 import re
@@ -24,7 +24,8 @@ MOST_IN_A_CALL = 96
 """Cohere's limit, for texts and for inputs of several parts."""
 
 MOST_IMAGE_BYTES = 20_000_000
-"""Of all images in a call. Their data URIs are counted, which are a third longer: a safe side of Cohere's 20 MB."""
+"""Bytes of all images in a call. Data URIs are counted, which are a third longer than the images: well below Cohere's
+limit of 20 MB."""
 
 SOURCES = ("input", "texts", "images", "inputs")
 """OpenAI's field and Cohere's own: one of them holds what is to be embedded."""
@@ -35,7 +36,7 @@ SIGNATURES: Mapping[str, str] = {
     "R0lGOD": "image/gif",
     "UklGR": "image/webp",
 }
-"""How an image begins in base64: some clients send it without the `data:` before it."""
+"""The start of an image in base64 -> its media type. Some clients send base64 without `data:...` before it."""
 
 DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,")
 
@@ -50,7 +51,7 @@ KEY_OF: Mapping[str, str] = {
 
 
 class Visual(Struct, frozen=True):
-    """An input that is more than a text. field: Cohere's field for it; size: bytes of its images."""
+    """An input that is more than a text. field: Cohere's field for it. size: bytes of its images."""
 
     field: str
     value: str | cohere.Input
@@ -58,11 +59,11 @@ class Visual(Struct, frozen=True):
 
 
 Input = str | Visual
-"""One vector's worth. A text stands for itself: there may be thousands of them, and hardly ever anything else."""
+"""What becomes one vector. A text is a plain str: there may be thousands of them, and anything else is rare."""
 
 
 class Part(Struct, frozen=True):
-    """What goes into one call: inputs of one field. positions: their places among all inputs."""
+    """The inputs of one call, all in one field of Cohere's. positions: their indexes in the request."""
 
     field: str
     positions: Sequence[int]
@@ -70,22 +71,27 @@ class Part(Struct, frozen=True):
 
 
 def field_of(one: Input) -> str:
-    """Cohere's field for an input."""
+    """Returns Cohere's field for an input."""
     return "texts" if isinstance(one, str) else one.field
 
 
 def single_part(one: Input) -> Part:
-    """An input as if it were the only one."""
+    """Returns the part for an input that is alone in its request."""
     return Part(field_of(one), (0,), (one if isinstance(one, str) else one.value,))
 
 
 def parts(positions: Sequence[int], inputs: Sequence[Input], model_row: EmbeddingModel) -> list[Part]:
-    """The inputs, whose places are these, divided among as few calls as Cohere's limits allow, in order."""
+    """Divides inputs among as few calls as Cohere's limits allow, in order.
+
+    positions: the index of each input in the request. model_row: a model that is not fused takes one image a call.
+    """
     if all_texts(inputs):
+        # A slice for each call: no loop over thousands of texts.
         cuts = [slice(start, start + MOST_IN_A_CALL) for start in range(0, len(inputs), MOST_IN_A_CALL)]
         return [Part("texts", positions[cut], inputs[cut]) for cut in cuts]
     calls: list[tuple[str, list[int], list[Any]]] = []
-    filling: dict[str, tuple[int, list[int], list[Any]]] = {}  # by field; with the bytes of its images
+    # The call that is being filled, by field, with the bytes of its images: texts and images may alternate.
+    filling: dict[str, tuple[int, list[int], list[Any]]] = {}
     most_images = MOST_IN_A_CALL if model_row.fused else 1
     for position, one in zip(positions, inputs, strict=True):
         field, value, size = ("texts", one, 0) if isinstance(one, str) else (one.field, one.value, one.size)
@@ -101,24 +107,25 @@ def parts(positions: Sequence[int], inputs: Sequence[Input], model_row: Embeddin
 
 
 def all_texts(inputs: Sequence[Input]) -> bool:
-    """Nothing among them but texts; told without a look at each."""
+    """Returns whether all inputs are texts."""
+    # `map` and `set` run in C, without a step of Python for each input.
     return set(map(type, inputs)) <= {str}
 
 
 class Inputs:
-    """The inputs of one request being read."""
+    """Reads the inputs of one request."""
 
     def __init__(
         self, model_row: EmbeddingModel, input_type: str | None, vocabulary: Callable[[], Sequence[bytes]], notes: Notes
     ) -> None:
-        """input_type: the caller's, None for none."""
+        """Keeps what all inputs are read with. input_type: the caller's, None without one."""
         self._model_row, self._vocabulary, self._notes = model_row, vocabulary, notes
-        # With `inputs` an image may be of any type; among `images` it must be an image.
+        # `images` takes the input type `image` only; `inputs`, which fused models have, takes an image with any type.
         self._typed = model_row.fused and input_type not in (None, "image")
         self._source = ""
 
     def read(self, fields: Mapping[str, Any]) -> list[Input]:
-        """All inputs of a request, in order. Raises InvalidField with the exact path of what cannot be one."""
+        """Returns all inputs of a request, in order. Raises InvalidField with the path of what cannot be embedded."""
         sources = [name for name in SOURCES if name in fields]
         if not sources:
             raise InvalidField("input", "Missing required parameter: 'input'", "missing_required_parameter")
@@ -136,7 +143,7 @@ class Inputs:
             message = f"'{name}' must have at most {MOST_INPUTS} elements; it has {len(value)}"
             raise InvalidField(name, message, "array_above_max_length")
         if name != "images" and all_texts(value) and "" not in value and not any(text[:5] == "data:" for text in value):
-            return value  # nearly all that is ever embedded
+            return value  # the usual case, without a copy
         return [self._element(element, f"{name}[{index}]") for index, element in enumerate(value)]
 
     def _element(self, element: Any, path: str) -> Input:
@@ -144,29 +151,29 @@ class Inputs:
             # In OpenAI's field a data URI can only be meant as an image; Cohere's two fields say what they hold.
             if self._source == "images" or (self._source == "input" and DATA_URI.match(element)):
                 return self._image(_uri(element, path))
-            return _filled(element, path)
+            return _require_text(element, path)
         if isinstance(element, openai.Item):
             if element.content is None:
-                return self._joined(_pieces(element, path), path)
-            return self._several(element.content, f"{path}.content")
+                return self._join_pieces(_pieces(element, path), path)
+            return self._from_parts(element.content, f"{path}.content")
         if isinstance(element, list):
             if element and isinstance(element[0], int):
                 return self._tokens(element, path)
-            return self._several(element, path)
-        raise _unlike(path, "a text, an array or an object")
+            return self._from_parts(element, path)
+        raise _type_error(path, "a text, an array or an object")
 
-    def _several(self, parts: Sequence[Any], path: str) -> Input:
+    def _from_parts(self, parts: Sequence[Any], path: str) -> Input:
         pieces: list[str | ImageContent] = []
         if not parts:
             raise InvalidField(path, f"'{path}' must not be empty", "empty_array")
         for index, part in enumerate(parts):
             if not isinstance(part, openai.Part):
-                raise _unlike(f"{path}[{index}]", "a part")
+                raise _type_error(f"{path}[{index}]", "a part")
             pieces += _pieces(part, f"{path}[{index}]")
-        return self._joined(pieces, path)
+        return self._join_pieces(pieces, path)
 
-    def _joined(self, pieces: Sequence[str | ImageContent], path: str) -> Input:
-        """One input of these texts and images."""
+    def _join_pieces(self, pieces: Sequence[str | ImageContent], path: str) -> Input:
+        """Makes one input of these texts and images. Raises InvalidField where the model cannot take them."""
         if len(pieces) == 1:
             (piece,) = pieces
             return piece if isinstance(piece, str) else self._image(piece.image_url.url)
@@ -187,12 +194,12 @@ class Inputs:
         return Visual("images", uri, len(uri))
 
     def _tokens(self, tokens: Sequence[Any], path: str) -> Input:
-        """Tokens of OpenAI's as the text they stand for."""
+        """Decodes tokens of OpenAI's vocabulary cl100k_base. Raises InvalidField for a number that is no token."""
         vocabulary = self._vocabulary()
         pieces: list[bytes] = []
         for index, token in enumerate(tokens):
             if not isinstance(token, int):
-                raise _unlike(f"{path}[{index}]", "a token")
+                raise _type_error(f"{path}[{index}]", "a token")
             piece = vocabulary[token] if 0 <= token < len(vocabulary) else b""
             if not piece:
                 where = f"{path}[{index}]"
@@ -208,13 +215,13 @@ class Inputs:
 
 
 def _pieces(part: openai.Part, path: str) -> list[str | ImageContent]:
-    """The text and the image of a part: one of them, or both."""
+    """Returns the text and the image of a part: one of them, or both. Raises InvalidField."""
     if part.type is not None and getattr(part, KEY_OF[part.type]) is None:
         where = f"{path}.{KEY_OF[part.type]}"
         raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
     pieces: list[str | ImageContent] = []
     if part.text is not None:
-        pieces.append(_filled(part.text, f"{path}.text"))
+        pieces.append(_require_text(part.text, f"{path}.text"))
     for key, image in (("image", part.image), ("image_url", part.image_url)):
         if image is not None:
             pieces.append(ImageContent(ImageUrl(_uri_of(image, f"{path}.{key}"))))
@@ -233,7 +240,7 @@ def _uri_of(image: str | openai.Image, path: str) -> str:
 
 
 def _uri(image: str, path: str) -> str:
-    """An image as the data URI that Cohere wants; it fetches nothing for an embedding."""
+    """Returns an image as a data URI. Raises InvalidField for an http URL: Cohere fetches nothing to embed it."""
     if image.startswith("data:"):
         return image
     kind = next((kind for start, kind in SIGNATURES.items() if image.startswith(start)), None)
@@ -242,11 +249,11 @@ def _uri(image: str, path: str) -> str:
     return f"data:{kind};base64,{image}"
 
 
-def _unlike(path: str, kind: str) -> InvalidField:
+def _type_error(path: str, kind: str) -> InvalidField:
     return InvalidField(path, f"'{path}' must be {kind} like those before", "invalid_type")
 
 
-def _filled(text: str, path: str) -> str:
+def _require_text(text: str, path: str) -> str:
     if not text:
         raise InvalidField(path, f"'{path}' must not be empty", "empty_string")
     return text
