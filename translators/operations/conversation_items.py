@@ -1,4 +1,4 @@
-"""Items of conversations: checked when a caller sends them, completed when they are returned.
+"""Items of conversations: checks them when a caller sends them, completes them when they are returned.
 
 Source: OpenAI's specification, `ConversationItem`, `ItemResource`.
 """
@@ -24,7 +24,7 @@ WITH_STATUS = frozenset(
 """Types of items that have a `status` in OpenAI's responses."""
 
 _ID = re.compile(r"[A-Za-z0-9._:=+~-]{1,128}\Z")
-"""An id that a caller may choose for an item: it must fit into a path."""
+"""An id that a caller may choose for an item: it becomes a segment of a URL's path."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_item = msgspec.json.Decoder(dict[str, Any]).decode
@@ -32,10 +32,10 @@ _decode_array = msgspec.json.Decoder(list[Raw]).decode
 
 
 def parse_items(raws: Sequence[Raw], notes: Notes, new_id: Callable[[], str]) -> list[dict[str, Any]]:
-    """Parses the items of a request's body: each is checked, completed, and given an id if it has none.
+    """Parses the items of a request's body: checks and completes each, and gives it an id if it has none.
 
-    new_id: makes what follows the prefix of an id. Raises InvalidField with the path of the wrong field, such as
-    `items[0].content`.
+    new_id: makes the part of an id that follows its prefix. Raises InvalidField with the path of the wrong field, such
+    as `items[0].content`.
     """
     return [_parse_item(raw, f"items[{index}]", notes, new_id) for index, raw in enumerate(raws)]
 
@@ -52,21 +52,23 @@ def _parse_item(raw: Raw, path: str, notes: Notes, new_id: Callable[[], str]) ->
         raise InvalidField(f"{path}.id", message)
     kind = item.get("type") or "message"
     if kind == "local_shell_call_output" and not item.get("call_id"):
-        # Its id is that of its call, and an id is stored once.
+        # OpenAI's type has the id of its call as its own id, under which the call is stored already.
         item, id = {**item, "call_id": id}, None
     id = id or f"{'msg' if kind == 'message' else 'item'}_{new_id()}"
     return _complete({**item, "type": kind, "id": id})
 
 
 def _check(item: dict[str, Any], path: str, notes: Notes) -> None:
-    """Raises InvalidField for an item that no request could send to Cohere: it would spoil its conversation for good.
+    """Raises InvalidField for an item that cannot be sent to Cohere: every later request with it would fail.
 
-    The check is the translation of a request that holds the item.
+    The check translates a request that holds the item, and restates the path of an error. Fields without an effect are
+    noted.
     """
     before: list[dict[str, Any]] = []
     after: list[dict[str, Any]] = [{"role": "user", "content": "any"}]
     kind, call_id = str(item.get("type")), item.get("call_id") or item.get("id")
-    # The call of an output, and the output of a call, may be in the conversation already, or come later.
+    # A call and its output are only valid together, but the other one may be in the conversation already, or come
+    # later: the request that is translated has a stand-in for it.
     if kind.endswith("_call_output") and isinstance(call_id, str):
         before = [{"type": "function_call", "call_id": call_id, "name": "any", "arguments": "{}"}]
     elif kind in ("function_call", "custom_tool_call") and isinstance(call_id, str):
@@ -74,20 +76,20 @@ def _check(item: dict[str, Any], path: str, notes: Notes) -> None:
     input_path = f"input[{len(before)}]"
     request = {"model": "none", "input": [*before, item, *after]}
     try:
-        call = responses.request(_encode(request), Context(ResponseIdentity(0, "0"), strict=notes.strict))
+        translation = responses.request(_encode(request), Context(ResponseIdentity(0, "0"), strict=notes.strict))
     except InvalidField as error:
-        failed = error.failure
-        param = failed.param if failed.param and failed.param.startswith(input_path) else input_path
-        message = failed.message.replace(input_path, path)
-        raise InvalidField(param.replace(input_path, path), message, failed.code or "invalid_value") from error
-    for note in call.notes:
+        failure = error.failure
+        param = failure.param if failure.param and failure.param.startswith(input_path) else input_path
+        message = failure.message.replace(input_path, path)
+        raise InvalidField(param.replace(input_path, path), message, failure.code or "invalid_value") from error
+    for note in translation.notes:
         if note.kind is Kind.IGNORED:
             text = note.text.replace(input_path, path).replace("input[]", "items[]")
             notes.inform(note.field, text)
 
 
 def encode_items(items: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
-    """Pairs of id and JSON, for the storage."""
+    """Encodes items for the store, as pairs of id and JSON."""
     return [(item["id"], _encode(item)) for item in items]
 
 

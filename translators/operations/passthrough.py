@@ -1,8 +1,8 @@
-"""Native requests and answers: what little is read of them, and the one request that is changed.
+"""Native requests and answers: the few fields that are read of them, and the few changes that are made.
 
-Native traffic is carried byte for byte. What is read here is read on the side. Only where programs written for
-another gateway's `/litellm/cohere/v2/chat` call, whose published schema has words that Cohere has not, those words
-are put into Cohere's.
+Native traffic is passed on byte for byte (docs/native-api.md), and what is read here is read beside that. Two things
+change a body: LiteLLM's path `/litellm/cohere/v2/chat`, whose published schema has fields and values that Cohere does
+not have, and the operator's rules for models and safety modes.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,30 +18,30 @@ from translators.core.notes import Notes
 from translators.core.safety_modes import safety_rank
 
 RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
-"""The alias's name of a field -> Cohere's."""
+"""A field of LiteLLM's schema -> Cohere's field."""
 
 REWORDED: Mapping[tuple[str, str], str | None] = {("tool_choice", "AUTO"): None, ("safety_mode", "NONE"): "OFF"}
-"""A field and the alias's word for it -> Cohere's word, or None for what Cohere does when nothing is said."""
+"""A field and a value of LiteLLM's schema -> Cohere's value, None where the field has to be left out."""
 
 DATA_IMAGE, MAX_IMAGES = b'"data:image/', 200
-"""How an image in a JSON body begins, and how many are looked for. Cohere takes 96 in a call."""
+"""The start of an image in a JSON body, and the most that are counted. Cohere takes 96 in a call."""
 
 DOCUMENTS_PER_SEARCH = 100
 
 NULL = Raw(b"null")
 NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
-"""What `tools` is where there are none."""
+"""Values of `tools` that stand for no tools."""
 
 PIECES = (b"content-delta", b"tool-plan-delta", b"tool-call-delta", b"text-generation", b"tool-calls-chunk")
-"""Types of events that bring a piece of an answer, about a token each: v2's and v1's."""
+"""Types of events with a piece of generated text, about a token each: those of version 2, then of version 1."""
 
 _decode_fields = Decoder(dict[str, Raw]).decode
-_decode_word = Decoder(str).decode
+_decode_string = Decoder(str).decode
 _encode = Encoder().encode
 
 
 def requested_model(body: bytes) -> tuple[str, bool]:
-    """The model that a body names, and whether it wants a stream; nothing of a body that is no JSON object."""
+    """Returns the model in a body, and whether a stream is requested; empty and False if it is no JSON object."""
     try:
         parsed = decode_request(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
@@ -50,7 +50,7 @@ def requested_model(body: bytes) -> tuple[str, bool]:
 
 
 def alias_error(body: bytes, failure: Failure) -> bytes | None:
-    """Adds OpenAI's `type` and `code` to an error body of Cohere's, as the alias has them; None if it is no object."""
+    """Adds OpenAI's `type` and `code` to an error body of Cohere's, as LiteLLM does; None if it is no object."""
     try:
         fields = _decode_fields(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
@@ -59,28 +59,30 @@ def alias_error(body: bytes, failure: Failure) -> bytes | None:
 
 
 def count_inputs(body: bytes) -> int:
-    """How many inputs a body has that Cohere would count; 1 where that cannot be told."""
+    """Counts the inputs of an embed body; 1 where it has none or cannot be read."""
     try:
         parsed = decode_inputs(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return 1
-    return max(1, sum(len(several or ()) for several in (parsed.texts, parsed.images, parsed.inputs)))
+    return max(1, sum(len(inputs or ()) for inputs in (parsed.texts, parsed.images, parsed.inputs)))
 
 
 def workload(model: str, body: bytes) -> Workload:
-    """An estimate of what a native request asks of Cohere. Images are no text, whatever their bytes."""
+    """Estimates the workload of a native request. The bytes of images do not count as prompt."""
     try:
         parsed = decode_inputs(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         parsed = Inputs()
     images, image_bytes = _data_images(body)
-    bound = parsed.max_tokens if type(parsed.max_tokens) is int and parsed.max_tokens >= 0 else None
+    # Nothing has validated this body. `type(...) is int` keeps out `true`, which is an int in Python.
+    max_tokens = parsed.max_tokens if type(parsed.max_tokens) is int and parsed.max_tokens >= 0 else None
     searches = max(1, -(-len(parsed.documents or ()) // DOCUMENTS_PER_SEARCH))
-    return Workload(model, len(body) - image_bytes, bound, images=images, searches=searches)
+    return Workload(model, len(body) - image_bytes, max_tokens, images=images, searches=searches)
 
 
 def _data_images(body: bytes) -> tuple[int, int]:
     """Counts the images in a body that are data URIs, and their bytes."""
+    # A search for bytes instead of parsing: nearly all of a large body is base64, which `find` skips quickly.
     images = size = 0
     start = body.find(DATA_IMAGE)
     while start >= 0 and images < MAX_IMAGES:
@@ -93,47 +95,48 @@ def _data_images(body: bytes) -> tuple[int, int]:
 
 
 def rewrite_chat(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
-    """A chat request to the alias in Cohere's words. A body that needs no change is returned as it is."""
+    """Translates a chat request of LiteLLM's schema into Cohere's. A body that needs no change is returned as it is."""
     notes = Notes()
     try:
         fields = _decode_fields(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return body, notes
-    for name, meant in RENAMED.items():
+    for name, upstream_name in RENAMED.items():
         if name in fields:
             value = fields.pop(name)
-            fields.setdefault(meant, value)
-            notes.inform(name, f"{name} sent as {meant}")
-    for (name, word), meant_word in REWORDED.items():
-        if name in fields and _word(fields[name]) == word:
-            if meant_word is None:
+            fields.setdefault(upstream_name, value)
+            notes.inform(name, f"{name} sent as {upstream_name}")
+    for (name, value_text), upstream_value in REWORDED.items():
+        if name in fields and _string(fields[name]) == value_text:
+            if upstream_value is None:
                 del fields[name]
-                notes.inform(name, f"{name} {word} left out")
+                notes.inform(name, f"{name} {value_text} left out")
             else:
-                fields[name] = Raw(_encode(meant_word))
-                notes.inform(name, f"{name} {word} sent as {meant_word}")
+                fields[name] = Raw(_encode(upstream_value))
+                notes.inform(name, f"{name} {value_text} sent as {upstream_value}")
     if "strict_tools" in fields and bytes(fields.get("tools", NULL)) in NO_TOOLS:
-        # Cohere refuses the one without the other.
+        # Cohere refuses `strict_tools` without tools.
         del fields["strict_tools"]
         notes.inform("strict_tools", "strict_tools left out, as there are no tools")
-    served = _put_model(fields, policy, notes)
-    return (_encode(fields) if served or len(notes) else body), notes
+    model_changed = _set_model(fields, policy, notes)
+    return (_encode(fields) if model_changed or len(notes) else body), notes
 
 
 def rewrite_model(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
-    """Puts Cohere's id of the model into a request to the alias. A body that needs no change is returned as it is."""
+    """Puts Cohere's id of the model into a request to LiteLLM's paths. Any other body is returned as it is."""
     notes = Notes()
     try:
         fields = _decode_fields(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return body, notes
-    return (_encode(fields) if _put_model(fields, policy, notes) else body), notes
+    return (_encode(fields) if _set_model(fields, policy, notes) else body), notes
 
 
 def spells_otherwise(body: bytes, names: Collection[str]) -> bool:
-    """Whether a body has one of these fields in another spelling too, or cannot be read.
+    """Returns whether a body has one of these fields in other letter case, or cannot be read.
 
-    Cohere's server, written in Go, takes `Model` for `model`, and the later of both.
+    Cohere's server, written in Go, reads `Model` as `model`, and the later of both wins. A policy that looked at
+    `model` alone could be passed by (docs/decisions.md#a-path-that-two-readers-could-read-differently-is-refused).
     """
     try:
         fields = _decode_fields(body)
@@ -143,15 +146,16 @@ def spells_otherwise(body: bytes, names: Collection[str]) -> bool:
 
 
 def is_ambiguous(fields: Collection[str], names: Collection[str]) -> bool:
-    """Whether one of these names is among the fields in another spelling."""
+    """Returns whether one of these names is among the fields in other letter case. names: in lower case."""
     return any(name.casefold() in names and name not in names for name in fields)
 
 
 def raise_safety_mode(body: bytes, minimum: str, notes: Notes) -> bytes:
     """Puts the weakest permitted safety mode into a chat request that asks for a weaker one. Raises DecodeError."""
     fields = _decode_fields(body)
+    # CONTEXTUAL is what Cohere uses for a request without the field.
     requested = fields.get("safety_mode", NULL)
-    rank = safety_rank("CONTEXTUAL" if requested == NULL else _word(requested))
+    rank = safety_rank("CONTEXTUAL" if requested == NULL else _string(requested))
     if rank >= safety_rank(minimum):
         return body
     fields["safety_mode"] = Raw(_encode(minimum))
@@ -170,9 +174,9 @@ def replace_removed_model(body: bytes, model: str, policy: Policy) -> tuple[byte
     return _encode(fields), notes
 
 
-def _put_model(fields: dict[str, Raw], policy: Policy, notes: Notes) -> bool:
-    """Returns whether the model is written otherwise at Cohere; noted where it is another model."""
-    requested = _word(fields.get("model", Raw(b"")))
+def _set_model(fields: dict[str, Raw], policy: Policy, notes: Notes) -> bool:
+    """Puts Cohere's id of the model into `fields`. Returns whether that changed them. Notes another model."""
+    requested = _string(fields.get("model", Raw(b"")))
     if not requested:
         return False
     model = resolve_and_note(requested, policy, notes)
@@ -181,14 +185,14 @@ def _put_model(fields: dict[str, Raw], policy: Policy, notes: Notes) -> bool:
     return model != requested
 
 
-def _word(value: Raw) -> str:
-    """A field's text; empty if it is none."""
+def _string(value: Raw) -> str:
+    """Returns a field's string; empty if it is something else."""
     try:
-        return _decode_word(value)
+        return _decode_string(value)
     except (DecodeError, UnicodeDecodeError):
         return ""
 
 
 def count_pieces(captured: bytes) -> int:
-    """How many pieces of an answer there are in a stream, or a part of one."""
+    """Counts the pieces of generated text in a stream, or a part of one."""
     return sum(captured.count(b'"%b"' % kind) for kind in PIECES)

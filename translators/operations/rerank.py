@@ -1,8 +1,8 @@
 """`POST /v1/rerank` and `/v2/rerank`: THE FIELD TABLE, documents as texts, and the ranking that comes back.
 
-Callers speak Cohere's version 2, its version 1 (objects as documents, `rank_fields`, `return_documents`) or Jina's
-dialect; Cohere is asked in version 2, which takes texts and names them by number. Sources: docs/cohere-api.md#rerank
-and docs/cohere-api.md#version-1.
+Callers use Cohere's version 2, its version 1 (objects as documents, `rank_fields`, `return_documents`) or Jina's
+dialect. All of them become requests of version 2, which takes texts and answers with their indexes. Sources:
+docs/cohere-api.md#rerank and docs/cohere-api.md#version-1.
 """
 
 import math
@@ -44,15 +44,19 @@ TABLE = FieldTable(FIELDS, {"top_k": "top_n"})
 
 DOCUMENTS_PER_SEARCH = 100
 CHUNK_CHARACTERS = 2_000
-"""Cohere bills a search for a query with 100 documents, and cuts a document of more than 510 tokens into several
-(docs/cohere-api.md#rerank). Characters stand for tokens in an estimate.
+"""For the estimate of searches: Cohere bills one for a query with 100 documents, and counts a document of more than 510
+tokens as several (docs/cohere-api.md#rerank). No tokenizer runs here, so characters stand for tokens, about four each.
 """
 
 _encode = msgspec.json.Encoder().encode
 
 
 class RerankTranslation(Struct, frozen=True):
-    """A translated request: `context.Translation`. asked: the model as the caller named it."""
+    """A translated request (`contracts.Translation`).
+
+    requested_model: as the caller named it. documents: as the caller sent them. returned: `return_documents`. A ranking
+    has no randomness, so it is always repeatable.
+    """
 
     bodies: tuple[bytes, ...]
     model: str
@@ -76,34 +80,36 @@ class RerankTranslation(Struct, frozen=True):
         return None
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
-        """Cohere's ranking in both dialects. Raises UpstreamProtocolError."""
+        """Translates Cohere's ranking into a body that all dialects can read. Raises UpstreamProtocolError."""
         try:
             ranking = cohere.decode_answer(bodies[0])
-            counted = cohere.decode_meta(ranking.meta) or cohere.Meta()
+            meta = cohere.decode_meta(ranking.meta) or cohere.Meta()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UpstreamProtocolError("Cohere sent a ranking that cannot be read") from error
-        outcome = _outcome(counted, self.context.policy.usage_base)
+        usage = _usage(meta, self.context.policy.usage_base)
         ranking_body = openai.Ranking(
             id=ranking.id or f"rerank-{self.context.identity.unique}",
             model=self.requested_model,
             results=[self._ranked(result) for result in ranking.results],
             meta=ranking.meta,
             usage=openai.RankingUsage(
-                outcome.prompt_tokens,
-                outcome.prompt_tokens,
-                outcome.billed.get("search_units", UNSET),
+                usage.prompt_tokens,
+                usage.prompt_tokens,
+                usage.billed.get("search_units", UNSET),
                 dollars(self.context.cost()),
             ),
         )
-        return TranslatedResponse(_encode(ranking_body), outcome)
+        return TranslatedResponse(_encode(ranking_body), usage)
 
     def stream(self) -> Stream:
         raise NotImplementedError("a ranking is never streamed")
 
     def _ranked(self, result: cohere.Result) -> openai.Ranked:
+        # A negative index would pick a document from the end, and the caller would rank the wrong text.
         if not 0 <= result.index < len(self.documents):
             raise UpstreamProtocolError("Cohere ranked a document that it was not sent")
         document = self.documents[result.index]
+        # Version 1 and Jina return a text as `{"text": ...}`, and an object as it was sent.
         returned_document = openai.RankedDocument(document) if isinstance(document, str) else document
         return openai.Ranked(
             result.index, result.relevance_score, returned_document if self.returned else UNSET, result.relevant_spans
@@ -111,7 +117,7 @@ class RerankTranslation(Struct, frozen=True):
 
 
 def request(body: bytes, context: Context) -> RerankTranslation:
-    """A rerank request as a call to Cohere. Raises InvalidField."""
+    """Translates a rerank request into one call to Cohere. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     requested_model: str = required(reading, "model")
@@ -125,7 +131,7 @@ def request(body: bytes, context: Context) -> RerankTranslation:
     fields: list[str] | None = reading.fields.get("rank_fields")
     if fields == []:
         raise InvalidField("rank_fields", "'rank_fields' must name a field, or be left out", "empty_array")
-    texts = [_text(document, index, fields) for index, document in enumerate(documents)]
+    texts = [_document_text(document, index, fields) for index, document in enumerate(documents)]
     if any(not isinstance(document, str) for document in documents):
         notes.emulated("documents", "objects ranked as text")
     elif fields:
@@ -148,13 +154,16 @@ def request(body: bytes, context: Context) -> RerankTranslation:
     return RerankTranslation(bodies, model, notes, requested_model, documents, returned, context, workload)
 
 
-def _text(document: Document, index: int, fields: list[str] | None) -> str:
-    """What Cohere is to read of a document. Raises InvalidField where that is nothing."""
+def _document_text(document: Document, index: int, fields: list[str] | None) -> str:
+    """Returns the text by which a document is ranked. Raises InvalidField where there is none.
+
+    index: the document's, for the error. fields: `rank_fields`, None without it.
+    """
     if isinstance(document, str):
-        return document if document.strip() else _nothing(index)
+        return document if document.strip() else _no_text(index)
     if fields is not None:
         chosen = {name: document[name] for name in fields if document.get(name) is not None}
-        return text_of(chosen) if chosen else _nothing(index, f": it has none of the fields {', '.join(fields)}")
+        return text_of(chosen) if chosen else _no_text(index, f": it has none of the fields {', '.join(fields)}")
     # Version 1 and Jina rank an object by its text and keep the rest for the answer.
     text = document.get("text")
     if isinstance(text, str) and text.strip():
@@ -162,23 +171,26 @@ def _text(document: Document, index: int, fields: list[str] | None) -> str:
     if set(document) == {"image"}:
         where = f"documents[{index}].image"
         raise InvalidField(where, f"Invalid '{where}': Cohere ranks texts, not images", "unsupported_value")
-    return text_of(document) if any(value not in (None, "") for value in document.values()) else _nothing(index)
+    return text_of(document) if any(value not in (None, "") for value in document.values()) else _no_text(index)
 
 
-def _nothing(index: int, why: str = "") -> NoReturn:
+def _no_text(index: int, why: str = "") -> NoReturn:
     where = f"documents[{index}]"
     raise InvalidField(where, f"Invalid '{where}': there is no text in it to be ranked{why}", "empty_string")
 
 
-def _outcome(counted: cohere.Meta, base: UsageBase) -> UsageTotals:
-    """Tokens where Cohere counts any; what is billed as it stands."""
-    billed = {name: value for name, value in (counted.billed_units or {}).items() if value is not None}
-    first, second = _tokens(counted.tokens or {}), _tokens(billed)
+def _usage(meta: cohere.Meta, base: UsageBase) -> UsageTotals:
+    """Returns the usage of a ranking. base: which of Cohere's two counts of tokens has precedence."""
+    billed = {name: value for name, value in (meta.billed_units or {}).items() if value is not None}
+    processed_tokens, billed_tokens = _input_tokens(meta.tokens or {}), _input_tokens(billed)
+    # Not every model names both, or either (docs/cohere-api.md#rerank).
     if base is UsageBase.BILLED:
-        first, second = second, first
-    return UsageTotals("", first or second, 0, billed)
+        prompt_tokens = billed_tokens or processed_tokens
+    else:
+        prompt_tokens = processed_tokens or billed_tokens
+    return UsageTotals("", prompt_tokens, 0, billed)
 
 
-def _tokens(units: Mapping[str, int | float | None]) -> int:
+def _input_tokens(units: Mapping[str, int | float | None]) -> int:
     number = units.get("input_tokens")
     return max(0, int(number)) if number is not None and math.isfinite(number) else 0

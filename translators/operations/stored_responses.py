@@ -1,6 +1,6 @@
-"""Stored responses as JSON: their items found by id, references resolved, interrupted responses ended.
+"""Stored responses as JSON: finds items by id, resolves references, ends interrupted responses.
 
-The storage holds bytes and reads none of them; whatever must be known of them is found out here.
+The store keeps bytes and never parses them; every question about their content is answered here.
 Source: OpenAI's specification, `Response`, `ItemReferenceParam`.
 """
 
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from translators.core.contracts import FinishedResponse, StateOptions
 
 IN_CONVERSATION = frozenset({"completed", "incomplete"})
-"""Statuses of responses whose items become part of their conversation."""
+"""Statuses of the responses that become part of their conversation. A failed one would leave half a turn in it."""
 
 INTERRUPTED = {"code": "server_error", "message": "The gateway that worked on this response stopped before its end"}
 """The `error` of a response whose worker is gone."""
@@ -27,7 +27,7 @@ _EMPTY_REQUEST: Mapping[str, Raw] = {
     "metadata": Raw(b"{}"),
     "text": Raw(b'{"format":{"type":"text"}}'),
 }
-"""The fields of a response that repeat what its caller wrote, as if they had written nothing."""
+"""The fields of a response that repeat its request, with the values they have for an empty request."""
 
 
 class _ItemId(Struct):
@@ -41,17 +41,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def join_items(items: Iterable[bytes]) -> bytes:
-    """A JSON array of these JSON documents."""
+    """Returns a JSON array of these JSON documents."""
     return b"[" + b",".join(items) + b"]"
 
 
 def split_items(array: bytes) -> list[bytes]:
-    """The elements of a JSON array. Raises msgspec.DecodeError."""
+    """Returns the elements of a JSON array. Raises msgspec.DecodeError."""
     return [bytes(item) for item in _decode_array(array)]
 
 
 def items_by_id(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, bytes]:
-    """The items that have one of these ids, by id. Where several arrays hold an id, the first of them counts."""
+    """Returns the items that have one of these ids, by id. The first item of an id counts. arrays: JSON arrays."""
     items: dict[str, bytes] = {}
     for array in arrays:
         for item in _decode_array(array):
@@ -62,10 +62,11 @@ def items_by_id(arrays: Iterable[bytes], ids: Collection[str]) -> dict[str, byte
 
 
 def resolve_references(options: StateOptions, history: Iterable[bytes], items: Mapping[str, bytes]) -> StateOptions:
-    """The options with each `item_reference` replaced by the item of that id, so that nothing need be looked up later.
+    """Returns the options with each `item_reference` replaced by the item of that id.
 
-    history: JSON arrays of items; what they hold already is left out. items: by id; a reference that is not among
-    them stays as it is.
+    What is stored then needs no look-up later, and survives the deletion of the response that was referred to. history:
+    earlier turns, as JSON arrays of items; a reference to one of these is dropped. items: by id; a reference without
+    its item stays as it is.
     """
     if not options.references:
         return options
@@ -73,6 +74,7 @@ def resolve_references(options: StateOptions, history: Iterable[bytes], items: M
     seen = set(items_by_id(history, set(references.values())))
     resolved: list[tuple[str, bytes]] = []
     for index, (id, body) in enumerate(options.items):
+        # An item twice in a conversation would be sent to the model twice.
         if index in references and id in seen:
             continue
         seen.add(id)
@@ -81,25 +83,29 @@ def resolve_references(options: StateOptions, history: Iterable[bytes], items: M
 
 
 def items_to_add(options: StateOptions, response: FinishedResponse) -> list[tuple[str, bytes]]:
-    """What a response adds to its conversation, by id: the items of its request, then its output. Perhaps nothing."""
+    """Returns the pairs of id and item that a response adds to its conversation: its request's, then its output.
+
+    The list is empty without a conversation, and for a response that failed or was cancelled.
+    """
     if not options.conversation or response.status not in IN_CONVERSATION:
         return []
     return [*options.items, *_output_items(response)]
 
 
 def _output_items(response: FinishedResponse) -> list[tuple[str, bytes]]:
-    """By the ids that the caller was given, by which they page and look items up."""
+    """Returns the pairs of id and item of the output."""
+    # The ids are those in the response that the caller has: they page and look items up by them.
     return [(_decode_id(item).id or f"{response.id}_{index}", bytes(item)) for index, item in enumerate(response.items)]
 
 
 def without_request(body: bytes) -> bytes:
-    """A response object without the contents of its request: instructions, tools, metadata and a text's schema."""
+    """Removes the contents of the request from a response object: instructions, tools, metadata, a text's schema."""
     response = _decode_object(body)
     return _encode({**response, **{name: value for name, value in _EMPTY_REQUEST.items() if name in response}})
 
 
 def end_interrupted(body: bytes, status: Literal["cancelled", "failed"]) -> bytes:
-    """A response object that nobody works on any more, with this status and the error that belongs to it.
+    """Sets the status and the error of a response object whose worker stopped.
 
     A body that is no JSON object is returned as it is: one bad row must not keep all others from being ended.
     """

@@ -1,6 +1,6 @@
-"""`POST /v1/audio/transcriptions`: THE FIELD TABLE of its form, and the answer that comes back.
+"""`POST /v1/audio/transcriptions`: THE FIELD TABLE of its form, and the response.
 
-Only the form's texts are read here: they come as one JSON object of strings. The recording itself passes by.
+The form's text fields arrive here as one JSON object of strings. The recording is streamed past this module.
 Sources: OpenAI's specification, `CreateTranscriptionRequest`; docs/cohere-api.md#transcription.
 """
 
@@ -39,11 +39,11 @@ FIELDS: tuple[Field, ...] = (
 TABLE = FieldTable(FIELDS, strict=False)
 
 NEEDED = ("model", "language")
-"""What Cohere must be told before the recording, which is the last part of its form."""
+"""The fields that Cohere requires. The recording is the last part of our form, so they must be known before it."""
 
 
 class Form(Enum):
-    """What an answer looks like, by OpenAI's word for it."""
+    """The shape of a response: OpenAI's `response_format`, or a stream."""
 
     JSON = "json"
     TEXT = "text"
@@ -51,13 +51,16 @@ class Form(Enum):
 
 
 _LANGUAGE = re.compile(r"([A-Za-z]{2})([-_][A-Za-z0-9-_]+)?\Z")
-"""A language, perhaps with a region or a script: Cohere takes the language alone, in small letters."""
+"""A language of two letters, perhaps with a region or a script. Cohere takes the two letters in lower case only."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Transcript(Struct, frozen=True):
-    """An answer for the caller. documents: JSON, one an event of a stream; empty where `body` is all there is."""
+    """A response for the caller.
+
+    documents: the events of a stream as JSON, empty where `body` is the whole response. plain: `body` is a text.
+    """
 
     body: bytes
     documents: Sequence[bytes] = ()
@@ -65,7 +68,7 @@ class Transcript(Struct, frozen=True):
 
 
 class TranscriptionTranslation(Struct, frozen=True):
-    """A translated form. fields: what Cohere is told, in order; the recording follows."""
+    """A translated form. fields: names and values of Cohere's form, in the order to send; the recording follows."""
 
     model: str
     fields: tuple[tuple[str, str], ...]
@@ -74,7 +77,7 @@ class TranscriptionTranslation(Struct, frozen=True):
     workload: Workload
 
     def translate_response(self, body: bytes) -> Transcript:
-        """Cohere's answer as it was asked for. Raises UpstreamProtocolError."""
+        """Translates Cohere's answer into the requested form. Raises UpstreamProtocolError."""
         try:
             text = cohere.decode_answer(body).text
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -82,16 +85,17 @@ class TranscriptionTranslation(Struct, frozen=True):
         if self.form is Form.STREAM:
             return Transcript(b"", (_encode(openai.TextDelta(text)), _encode(openai.TextDone(text))))
         if self.form is Form.TEXT:
+            # OpenAI ends a plain transcript with a line break.
             return Transcript(f"{text}\n".encode(), plain=True)
         return Transcript(_encode(openai.Transcription(text)))
 
 
 def request(body: bytes, context: Context) -> TranscriptionTranslation:
-    """The texts of an OpenAI form as those of Cohere's. Raises InvalidField."""
+    """Translates the text fields of OpenAI's form into Cohere's. body: a JSON object. Raises InvalidField."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     model = resolve_and_note(required(reading, "model"), context.policy, notes)
-    language = reading.fields.get("language") or _only(reading.fields.get("languages", ""), notes)
+    language = reading.fields.get("language") or _single_language(reading.fields.get("languages", ""), notes)
     language = _language(language, context.policy.transcription_language, notes)
     form = _form(reading.fields.get("response_format", "json"))
     if reading.fields.get("stream"):
@@ -106,24 +110,28 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     return TranscriptionTranslation(model, tuple(form_fields.items()), notes, form, workload)
 
 
-def _only(languages: str | list[str], notes: Notes) -> str:
-    """Return the language in `languages`; empty where there are several."""
+def _single_language(languages: str | list[str], notes: Notes) -> str:
+    """Returns the language in `languages`; empty where there are several."""
     listed = [languages] if isinstance(languages, str) else languages
     if len(listed) > 1:
         notes.ignored("languages", "Cohere takes one language")
     return listed[0] if len(listed) == 1 else ""
 
 
-def _language(requested: str, usual: str, notes: Notes) -> str:
-    """Cohere does not find out by itself which language is spoken."""
-    if not requested and not usual:
+def _language(requested: str, default: str, notes: Notes) -> str:
+    """Returns the language to send. Raises InvalidField without one: Cohere does not detect it.
+
+    default: the setting `transcription_language`, empty without it.
+    """
+    if not requested and not default:
         message = "Missing required parameter: 'language': Cohere wants the language that is spoken, as 'en'"
         raise InvalidField("language", message, "missing_required_parameter")
     if not requested:
-        notes.inform("language", f"language {usual} (setting transcription_language)")
-        return usual
+        notes.inform("language", f"language {default} (setting transcription_language)")
+        return default
     match = _LANGUAGE.match(requested)
     if match is None:
+        # Cohere may know languages that this pattern does not: its error is better than a guess here.
         return requested
     if match[2]:
         notes.adjusted("language", requested, match[1].lower())
