@@ -84,7 +84,10 @@ TABLE = FieldTable(FIELDS, SYNONYMS)
 
 
 class ChatTranslation(Struct, frozen=True):
-    """A translated chat request: `contracts.Translation`."""
+    """A translated chat request (`contracts.Translation`).
+
+    second: makes the second attempt, None where the answer is not checked or this is the second one.
+    """
 
     bodies: tuple[bytes, ...]
     model: str
@@ -155,7 +158,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         model=model,
         messages=apply_context(messages, fields["reasoning"], notes) if "reasoning" in fields else messages,
         functions=functions,
-        function_places=paths,
+        function_paths=paths,
         choice=choice,
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
@@ -163,7 +166,7 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
         strict_tools=fields.get("strict_tools"),
         parallel_tool_calls=fields.get("parallel_tool_calls"),
         # The old form of an answer holds one call.
-        most_calls=1 if legacy else None,
+        max_tool_calls=1 if legacy else None,
         choices=fields.get("n", 1),
         max_tokens=_max_tokens(fields, notes),
         thinking=fields.get("thinking"),
@@ -176,23 +179,23 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     _check_kind(reading, notes)
     include_usage = _include_usage(fields, options.streamed)
     top_logprobs = bool(fields.get("top_logprobs"))
-    built = build(options, context, notes, attempt)
-    transforms, custom = built.transforms, names.custom if names.by_name else {}
+    upstream_chat = build(options, context, notes, attempt)
+    transforms, custom = upstream_chat.transforms, names.custom if names.by_name else {}
     if custom:
         transforms = (*transforms, partial(UnwrapCustomInput, custom))
     view = ChatView(options.model, context, include_usage, legacy, options.choices, transforms, top_logprobs, custom)
-    second = partial(request, body, context, 2) if attempt == 1 and built.checked else None
+    second = partial(request, body, context, 2) if attempt == 1 and upstream_chat.checked else None
     return ChatTranslation(
-        built.bodies,
-        built.model,
+        upstream_chat.bodies,
+        upstream_chat.model,
         options.streamed,
         notes,
         view,
-        built.workload(reading),
-        built.repeatable,
-        built.buffered,
+        upstream_chat.workload(reading),
+        upstream_chat.repeatable,
+        upstream_chat.buffered,
         second,
-        unparsed_files=built.unparsed_files,
+        unparsed_files=upstream_chat.unparsed_files,
     )
 
 

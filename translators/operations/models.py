@@ -1,7 +1,6 @@
-"""`GET /v1/models` and `/v1/models/{id}`: Cohere's catalogue as OpenAI's.
+"""`GET /v1/models` and `/v1/models/{id}`: translates Cohere's list of models (docs/cohere-api.md#models).
 
-Ids carry the prefix `cohere/`; aliases are listed, successors are only resolved. Cohere
-gives no creation date: a constant stands in, as a date that changes with every call would be a lie.
+Ids carry the prefix `cohere/`. Aliases are listed; successors are resolved but not listed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +18,19 @@ from translators.core.model_names import PREFIX, resolve
 from translators.core.notes import Notes
 
 CREATED = 1_700_000_000
+"""`created` of every model, in Unix seconds. OpenAI requires the field and Cohere gives no date."""
+
 OWNER = "cohere"
 
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
-"""What Cohere's own filter takes (docs/cohere-api.md#models)."""
+"""Values of Cohere's filter `endpoint` (docs/cohere-api.md#models)."""
 
 PageSize = Annotated[int, Meta(ge=1)]
 MAX_PAGE_SIZE = 1_000
-"""Cohere's own."""
+"""Cohere's limit."""
 
 DEFAULT_PAGE_SIZE = 20
-"""Cohere's own, where only a token is given."""
+"""Cohere's default, used where a token is given without a size."""
 
 TABLE = FieldTable(
     (
@@ -49,26 +50,26 @@ _decode_model = msgspec.json.Decoder(Model).decode
 
 
 class UnknownModel(InvalidField):
-    """404 `model_not_found`."""
+    """The error 404 `model_not_found`."""
 
-    def __init__(self, filters: str) -> None:
-        message = f"The model '{filters}' does not exist at Cohere or your key has no access to it"
+    def __init__(self, name: str) -> None:
+        message = f"The model '{name}' does not exist at Cohere or your key has no access to it"
         super().__init__("model", message, "model_not_found")
         self.failure = msgspec.structs.replace(self.failure, status=404)
 
 
 def next_page(page: bytes) -> str:
-    """The token of the page after this one; empty on the last."""
+    """Returns the token of the page after this one of Cohere's, empty on the last. Raises UpstreamProtocolError."""
     return _page(page).next_page_token or ""
 
 
 def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
-    """What each model says it can do, for `Context.features`."""
+    """Returns the features of each model, for `LearnedCapabilities.features`."""
     return {model.name: frozenset(model.features or ()) for model in _models(pages)}
 
 
 def only_models(pages: Sequence[bytes], permitted: Callable[[str], bool]) -> list[bytes]:
-    """Return Cohere's pages with the models that are permitted, each as it came. Raises UpstreamProtocolError."""
+    """Returns Cohere's pages with the permitted models only, each unchanged. Raises UpstreamProtocolError."""
     try:
         parts = [_decode_fields(page) for page in pages]
         return [
@@ -84,9 +85,10 @@ def _name(model: Raw) -> str:
 
 
 def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], context: Context, notes: Notes) -> bytes:
-    """Return the models that the filters ask for, aliases included, in OpenAI's list. Raises InvalidField.
+    """Returns OpenAI's list of the models that match the filters, aliases included. Raises InvalidField.
 
-    filters: JSON objects with the fields of TABLE, of which the later wins.
+    name: unused, for one signature with `retrieve_model`. filters: JSON objects with the fields of TABLE (query and
+    body); a later one overrides an earlier one.
     """
     criteria: dict[str, Any] = {}
     for part in filters:
@@ -94,7 +96,7 @@ def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], con
     if criteria.get("page_size", 0) > MAX_PAGE_SIZE:
         notes.adjusted("page_size", criteria["page_size"], MAX_PAGE_SIZE)
         criteria["page_size"] = MAX_PAGE_SIZE
-    models = _wanted(_models(pages), criteria)
+    models = _matching(_models(pages), criteria)
     names = {model.name: model for model in models}
     model_objects = [_model_object(PREFIX + model.name, model) for model in models]
     for alias in context.policy.aliases:
@@ -105,7 +107,8 @@ def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], con
 
 
 def _one_page(models: list[openai.Model], size: int | None, token: str | None) -> openai.ModelList:
-    """Cut a page out of the list. A token is the id of the page's first model. Raises InvalidField."""
+    """Cuts a page out of the list. token: the id of the page's first model. Raises InvalidField."""
+    # Pages are cut here: Cohere's own would not have the aliases.
     if size is None and token is None:
         return openai.ModelList(models)
     start = 0
@@ -126,22 +129,29 @@ def retrieve_model(
     context: Context,
     notes: Notes,
 ) -> bytes:
-    """One model under the name it was asked for. Raises UnknownModel."""
-    wanted = resolve(name, context.policy)
+    """Returns one model. Its id is the name in the request. Raises UnknownModel.
+
+    filters: unused, for one signature with `list_models`.
+    """
+    resolved = resolve(name, context.policy)
     for model in _models(pages):
-        if model.name == wanted:
+        if model.name == resolved:
             alias_of = UNSET if name in (model.name, PREFIX + model.name) else PREFIX + model.name
             return _encode(_model_object(name, model, alias_of))
     raise UnknownModel(name)
 
 
-def _wanted(models: list[Model], criteria: Mapping[str, Any]) -> list[Model]:
-    """Those that serve the endpoint that is asked for; with `default_only`, those that Cohere takes for it."""
+def _matching(models: list[Model], criteria: Mapping[str, Any]) -> list[Model]:
+    """Returns the models that serve the requested endpoint; with `default_only`, the defaults of it.
+
+    Raises InvalidField for an unknown endpoint.
+    """
     endpoint, default_only = criteria.get("endpoint"), criteria.get("default_only", False)
     if endpoint is None:
         if default_only:
             raise InvalidField("default_only", "'default_only' needs 'endpoint'", "missing_required_parameter")
         return models
+    # Cohere may add an endpoint: one that any model names is accepted, too.
     if endpoint not in ENDPOINTS and not any(endpoint in (model.endpoints or ()) for model in models):
         endpoint_names = ", ".join(ENDPOINTS)
         raise InvalidField("endpoint", f"Invalid 'endpoint': Cohere has none called '{endpoint}', but {endpoint_names}")

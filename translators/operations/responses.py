@@ -119,7 +119,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ResponsesTranslation(Struct, frozen=True):
-    """A translated Responses request: `contracts.Translation`."""
+    """A translated Responses request (`contracts.Translation`).
+
+    second: makes the second attempt, None where the answer is not checked. shorter: makes the same request with less of
+    its history, None where nothing may be left out.
+    """
 
     bodies: tuple[bytes, ...]
     model: str
@@ -155,14 +159,17 @@ class ResponsesTranslation(Struct, frozen=True):
 
 
 class Compacted(Struct, frozen=True):
-    """What a conversation was compacted to before it is answered. tokens: those of the summary."""
+    """The compaction of a conversation that is still to be answered. tokens: what the summary consumed."""
 
     summary: str
     tokens: Counts
 
 
 class Preliminary(Struct, frozen=True):
-    """The call that summarises a conversation before it is answered: `contracts.Preliminary`."""
+    """The call that summarises a conversation before it is answered (`contracts.Preliminary`).
+
+    transforms: of the summary. answer: translates the request again, with the summary in the place of its history.
+    """
 
     bodies: tuple[bytes, ...]
     model: str
@@ -187,9 +194,9 @@ def request(
 ) -> ResponsesTranslation:
     """Translates an OpenAI Responses request. Raises InvalidField.
 
-    attempt: 2 for the request to send after the first one's answer failed its check. halvings: how often the history
-    was halved, because Cohere found it too long. compacted: what the conversation was compacted to.
-    prewarms: False to translate a request that only warms the cache like any other.
+    attempt: 2 for the request to send after the first answer failed its check. halvings: how often the history was
+    halved because Cohere found it too long. compacted: the compaction that replaces the history, None before there is
+    one. prewarms: False to treat `prompt_cache_options.prewarm` as no special case, as counting tokens has to.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
@@ -220,7 +227,7 @@ def request(
         messages = _compacted_messages(messages, compacted.summary)
         notes.emulated("context_management", "the model summarised the conversation")
     truncates = fields.get("truncation") == "auto" and compacted is None
-    more = next_halving(messages, halvings) if truncates else None
+    next_halvings = next_halving(messages, halvings) if truncates else None
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.inform("truncation", f"truncation auto: the oldest {total - len(messages)} messages left out")
@@ -228,14 +235,14 @@ def request(
         model=model,
         messages=messages,
         functions=tools.complete(),
-        function_places=tools.paths,
+        function_paths=tools.paths,
         choice=tool_choice(fields.get("tool_choice"), tools.names, notes),
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
-        response_format=guided_json(_format(text.format), fields.get("guided_json"), notes),
+        response_format=guided_json(_chat_format(text.format), fields.get("guided_json"), notes),
         strict_tools=fields.get("strict_tools"),
         parallel_tool_calls=fields.get("parallel_tool_calls"),
-        most_calls=fields.get("max_tool_calls"),
+        max_tool_calls=fields.get("max_tool_calls"),
         max_tokens=("max_output_tokens", fields["max_output_tokens"]) if "max_output_tokens" in fields else None,
         thinking=fields.get("thinking"),
         reasoning=reasoning,
@@ -243,11 +250,12 @@ def request(
         message_paths=[reader.paths.get(id(message), "input") for message in messages],
     )
     try:
-        built = build(options, context, notes, attempt)
+        upstream_chat = build(options, context, notes, attempt)
     except InvalidField as error:
         raise _with_path(error, options.message_paths) from error
-    second = partial(request, body, context, 2, halvings, compacted) if attempt == 1 and built.checked else None
+    second = partial(request, body, context, 2, halvings, compacted) if attempt == 1 and upstream_chat.checked else None
     custom = tools.names.custom
+    transforms = upstream_chat.transforms
     view = ResponsesView(
         initial_response(reading, context),
         context,
@@ -256,29 +264,30 @@ def request(
         and bool(reasoning.summary or reasoning.generate_summary),
         encrypted=ENCRYPTED_REASONING in included,
         tools=tools.names.by_name,
-        transforms=(*built.transforms, partial(UnwrapCustomInput, custom)) if custom else built.transforms,
-        refuse=second is None and context.policy.refuse_missed_schema,
+        transforms=(*transforms, partial(UnwrapCustomInput, custom)) if custom else transforms,
+        # While there is a second attempt, a missed schema is a reason to make it, not yet to refuse.
+        refuse_missed_schema=second is None and context.policy.refuse_missed_schema,
         summary=compacted.summary if compacted is not None else "",
-        earlier=compacted.tokens if compacted is not None else Counts(),
+        summary_tokens=compacted.tokens if compacted is not None else Counts(),
     )
-    workload = built.workload(reading)
+    workload = upstream_chat.workload(reading)
     preliminary = None
     if threshold and compacted is None and workload.prompt_bytes // BYTES_PER_TOKEN >= threshold:
         preliminary = _preliminary(body, reading, messages, context, halvings)
-    shorter = partial(request, body, context, 1, more) if more is not None else None
+    shorter = partial(request, body, context, 1, next_halvings) if next_halvings is not None else None
     return ResponsesTranslation(
-        built.bodies,
-        built.model,
+        upstream_chat.bodies,
+        upstream_chat.model,
         options.streamed,
         notes,
         view,
         workload,
-        built.repeatable,
-        built.buffered,
+        upstream_chat.repeatable,
+        upstream_chat.buffered,
         second,
         shorter,
         preliminary,
-        unparsed_files=built.unparsed_files,
+        unparsed_files=upstream_chat.unparsed_files,
     )
 
 
@@ -288,7 +297,7 @@ DEFAULT_THRESHOLD = 100_000
 """Tokens from which a conversation is compacted where `context_management` names no threshold."""
 
 BYTES_PER_TOKEN = 4
-"""For the estimate: to count the tokens would take a call to Cohere."""
+"""For an estimate of the threshold: an exact count would take a call to Cohere for every request."""
 
 
 def _compaction_threshold(fields: dict[str, Any], notes: Notes) -> int:
@@ -306,6 +315,7 @@ def _compaction_threshold(fields: dict[str, Any], notes: Notes) -> int:
 
 def _compacted_messages(messages: list[chat.Message], summary: str) -> list[chat.Message]:
     """Returns the instructions, the summary, and the newest messages."""
+    # The newest ones stay as they are: a summary of a question that is not yet answered would lose its wording.
     newest = shortened(messages, MOST_HALVINGS)
     system = [one for one in newest if isinstance(one, chat.SystemMessage)]
     others = [one for one in newest if not isinstance(one, chat.SystemMessage)]
@@ -316,17 +326,18 @@ def _preliminary(
     body: bytes, reading: Reading, messages: list[chat.Message], context: Context, halvings: int
 ) -> Preliminary | None:
     """Returns the call that summarises the conversation; None where nothing of it could be left out."""
+    # A conversation of one turn is answered as it is, however long: a summary of it would replace nothing.
     if len(shortened(messages, MOST_HALVINGS)) == len(messages):
         return None
     notes = Notes()
-    built = summary_request(reading.fields["model"], messages, reading, context, notes)
+    upstream_chat = summary_request(reading.fields["model"], messages, reading, context, notes)
     answer = partial(_answer_compacted, body, context, halvings)
     return Preliminary(
-        built.bodies,
-        built.model,
+        upstream_chat.bodies,
+        upstream_chat.model,
         notes,
-        built.workload(reading),
-        built.transforms,
+        upstream_chat.workload(reading),
+        upstream_chat.transforms,
         context.policy.usage_base,
         answer,
     )
@@ -340,25 +351,26 @@ def _compaction(
     body: bytes, reading: Reading, messages: list[chat.Message], context: Context, notes: Notes, halvings: int
 ) -> ResponsesTranslation:
     """Translates a request whose input ends in a `compaction_trigger`: the answer is the compaction."""
-    more = next_halving(messages, halvings)
+    next_halvings = next_halving(messages, halvings)
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.ignored("input", f"its {total - len(messages)} oldest messages are too long to be summarised")
     if not messages:
         raise InvalidField("input", "There is nothing to compact", "empty_array")
-    built = summary_request(reading.fields["model"], messages, reading, context, notes)
+    upstream_chat = summary_request(reading.fields["model"], messages, reading, context, notes)
     return ResponsesTranslation(
-        built.bodies,
-        built.model,
+        upstream_chat.bodies,
+        upstream_chat.model,
         reading.fields.get("stream", False),
         notes,
-        ResponsesView(initial_response(reading, context), context, transforms=built.transforms),
-        built.workload(reading),
-        built.repeatable,
+        ResponsesView(initial_response(reading, context), context, transforms=upstream_chat.transforms),
+        upstream_chat.workload(reading),
+        upstream_chat.repeatable,
+        # The summary is encrypted as a whole, so there is nothing to show before its end.
         buffered=True,
-        shorter=partial(request, body, context, 1, more) if more is not None else None,
+        shorter=partial(request, body, context, 1, next_halvings) if next_halvings is not None else None,
         stream_type=CompactionStream,
-        unparsed_files=built.unparsed_files,
+        unparsed_files=upstream_chat.unparsed_files,
     )
 
 
@@ -404,7 +416,7 @@ def _configure(fields: dict[str, Any], configurations: Sequence[tuple[str, opena
 def _note_ignored_parts(
     fields: dict[str, Any], text: openai.TextOptions, included: Sequence[str], notes: Notes
 ) -> None:
-    """Notes the parts of fields that Cohere has nothing for, unless they ask for the default."""
+    """Notes the keys of object fields that have no effect, unless they hold OpenAI's default. included: `include`."""
     if text.verbosity not in (None, "medium"):
         notes.ignored("text.verbosity", "Cohere has none")
     background: openai.BackgroundOptions | None = fields.get("background_options")
@@ -441,13 +453,13 @@ def prepare(body: bytes, context: Context) -> PreparedResponse:
 def _reader(
     items: str | list[Raw], instructions: str | None, context: Context, notes: Notes, tools: ResponsesTools
 ) -> InputReader:
-    """Reads the instructions, the history and the input: the whole conversation as chat messages."""
+    """Reads the whole conversation as chat messages: instructions, history and input. Raises InvalidField."""
     reader = InputReader(notes, context, tools)
     if instructions:
         reader.add(chat.SystemMessage(instructions), "instructions")
-    for earlier in context.conversation.history:
-        reader.read(msgspec.json.decode(earlier, type=list[Raw]), "history")
-    # Instructions are enough to begin with: an empty input beside them counts as nothing but a system message.
+    for items_of_turn in context.conversation.history:
+        reader.read(msgspec.json.decode(items_of_turn, type=list[Raw]), "history")
+    # OpenAI accepts instructions with an empty input as the beginning of a conversation.
     instructed = bool(instructions) and not context.conversation.history
     if isinstance(items, str):
         if not items and not instructed:
@@ -469,7 +481,10 @@ _CHAT_NAMES = (
 
 
 def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
-    """Gives an error from the code that chat and Responses share the path that the field has here."""
+    """Restates an error from the code that is shared with chat: its path becomes that of the field in Responses.
+
+    paths: of each chat message, the path of the item it was made of.
+    """
     failure = error.failure
     chat_path = param = failure.param or ""
     match = _CHAT_MESSAGE.fullmatch(chat_path)
@@ -485,12 +500,14 @@ def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
     return InvalidField(param or None, message, failure.code or "invalid_value")
 
 
-def _format(form: openai.TextFormat | None) -> chat.ResponseFormat | None:
-    if form is None:
+def _chat_format(text_format: openai.TextFormat | None) -> chat.ResponseFormat | None:
+    if text_format is None:
         return None
-    if form.type != "json_schema" or (form.schema is None and (form.json_schema or form.value)):
-        return chat.ResponseFormat(form.type, form.json_schema, form.schema, form.value, form.strict)
-    return chat.ResponseFormat("json_schema", {"name": form.name, "schema": form.schema, "strict": form.strict})
+    schema, strict = text_format.schema, text_format.strict
+    # Clients that were ported from chat send chat's wrapper, or Cohere's spellings, inside `text.format`.
+    if text_format.type != "json_schema" or (schema is None and (text_format.json_schema or text_format.value)):
+        return chat.ResponseFormat(text_format.type, text_format.json_schema, schema, text_format.value, strict)
+    return chat.ResponseFormat("json_schema", {"name": text_format.name, "schema": schema, "strict": strict})
 
 
 # --- state ------------------------------------------------------------------------------------------------
@@ -518,11 +535,15 @@ _decode_stored_fields = msgspec.json.Decoder(_StoredFields).decode
 _NULL, _MESSAGE, _REFERENCE = Raw(b"null"), Raw(b'"message"'), Raw(b'"item_reference"')
 _SHELL_OUTPUT = Raw(b'"local_shell_call_output"')
 _REQUEST_ITEM_ID = re.compile(r"item_(.+)_[0-9]+")
-"""Matches the id that an item of a request is given if it has none."""
+"""Matches the id that `_own_items` gives to an item without one."""
 
 
 def state_options(body: bytes, response_id: str) -> StateOptions:
-    """Reads what a request asks of the state, before it is translated. Raises InvalidField."""
+    """Reads the fields of a request that concern stored state. Raises InvalidField.
+
+    It runs before the translation, which needs what is loaded by it. response_id: of the response to come, of which the
+    ids of the request's items are made.
+    """
     try:
         fields = _decode_state_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -547,6 +568,7 @@ _Items = tuple[tuple[str, bytes], ...]
 
 def _own_items(input: str | list[Raw] | None, response_id: str) -> tuple[_Items, tuple[Reference, ...]]:
     """Returns the request's items as they are stored, each with an id, and the references among them."""
+    # All is empty for an input that the translation will refuse: nothing of such a request is stored.
     if not input:
         return (), ()
     if isinstance(input, str):
@@ -559,9 +581,9 @@ def _own_items(input: str | list[Raw] | None, response_id: str) -> tuple[_Items,
             item = _decode_item(raw)
             own_id = msgspec.json.decode(item.get("id", _NULL))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return (), ()  # the translation will report it
+            return (), ()
         if bytes(item.get("type", _NULL)) == bytes(_SHELL_OUTPUT) and own_id:
-            # Its id may be that of its call, and an id is stored once.
+            # OpenAI's type has the id of its call as its own id, under which the call may be stored already.
             own_call = item.get("call_id", _NULL)
             item["call_id"] = item["id"] if bytes(own_call) == bytes(_NULL) else own_call
             own_id = None
@@ -581,7 +603,7 @@ def _reference(position: int, id: str) -> Reference:
 
 
 def queued_response(translation: ResponsesTranslation) -> QueuedResponse:
-    """Makes what is shown of a background response before its generation begins."""
+    """Makes the documents of a background response whose generation has not begun."""
     in_progress = translation.view.base
     waiting = replace(in_progress, status="queued")
     events = [openai.ResponseEvent(name, waiting, number) for number, name in enumerate(FIRST_IN_BACKGROUND)]
@@ -589,7 +611,7 @@ def queued_response(translation: ResponsesTranslation) -> QueuedResponse:
 
 
 def finished_response(final: bytes) -> FinishedResponse:
-    """Reads what is stored of a finished response."""
+    """Reads the columns of a finished response from its document. final: JSON."""
     stored = _decode_stored_fields(final)
     first = msgspec.json.decode(_decode_item(stored.output[0]).get("id", _NULL)) if stored.output else None
     shared = answer_id(first) if isinstance(first, str) else ""

@@ -1,10 +1,10 @@
-"""Answer events as the Responses API: stream events one after another, and the response in the last of them.
+"""Writes answer events as stream events of the Responses API, the last of which holds the whole response.
 
-A whole answer makes the same stream events, of which only the last one's response is used: so a streamed response and a
-whole one are the same object (a law of the tests).
+A whole answer goes through the same code, and only the response in its last event is used. So a streamed response and a
+whole one are the same object, which the tests check as a law.
 
-An item is done when the next answer event comes, not when it closes: only then is it certain whether the answer was cut
-short inside it (`incomplete`).
+An item is not done when its block closes but when the next answer event comes: only then is it certain whether the
+answer was cut short inside it (status `incomplete`).
 """
 
 import re
@@ -47,12 +47,12 @@ _ENCODED_PLACEHOLDER = _encode(_PLACEHOLDER)
 
 
 class ResponsesView(Struct, frozen=True):
-    """What the answer depends on in the request.
+    """What the response depends on in the request.
 
-    base: the response before the first event. summaries: reasoning is shown as a summary (of the two forms the one that
-    every client shows, and whose events have the same names at OpenAI and in Open Responses). encrypted: reasoning
-    items have their opaque form. tools: those of the request, by their internal names. summary: of the conversation,
-    where it was compacted before it was answered; earlier: the tokens of that.
+    base: the response before the first event. summaries: reasoning is shown as a summary, not as raw text
+    (docs/decisions.md#thinking-is-a-summary-in-the-responses-api). encrypted: reasoning items have
+    `encrypted_content`. tools: of the request, by internal name. refuse_missed_schema: `Policy.refuse_missed_schema`.
+    summary: of the conversation, where it was compacted before it is answered. summary_tokens: what that consumed.
     """
 
     base: openai.Response
@@ -61,9 +61,9 @@ class ResponsesView(Struct, frozen=True):
     encrypted: bool = False
     tools: Mapping[str, ClientTool] = {}
     transforms: tuple[Callable[[], AnswerTransform], ...] = ()
-    refuse: bool = False
+    refuse_missed_schema: bool = False
     summary: str = ""
-    earlier: Counts = Counts()
+    summary_tokens: Counts = Counts()
 
     def tool(self, name: str) -> ClientTool:
         """Returns the tool of an internal name; a name that no tool has is a function's."""
@@ -87,10 +87,10 @@ def usage(tokens: Counts, cost: int | None) -> openai.Usage:
 
 
 class _OpenItem(Struct):
-    """The item that is being written, or is written and not yet done.
+    """The item that is being written, or is complete and not yet done.
 
-    tool: of a call. template: the JSON of a text delta without the text and the sequence number: before, between and
-    after them.
+    tool: of a call, None for other items. pieces: of its text. template: the JSON of a text delta in three pieces,
+    between which its text and its sequence number go. closed: its block ended, so it was not cut short.
     """
 
     event: Opened
@@ -109,7 +109,7 @@ class _OpenItem(Struct):
 
 
 class ResponsesStream:
-    """A streamed answer of one choice: `contracts.Stream`. `response` is the object so far."""
+    """A streamed answer of one choice (`contracts.Stream`). response: the response object so far."""
 
     def __init__(self, view: ResponsesView) -> None:
         self.usage = UsageTotals()
@@ -131,7 +131,8 @@ class ResponsesStream:
         events = self._decoder.feed(data)
         if len(events) == 1:
             event = events[0]
-            # The hot lines of a stream: one more piece of text.
+            # Nearly every event of a stream is a piece of text. Its JSON is joined of prepared bytes here, because a
+            # Struct for each would be most of the time that a stream takes.
             if type(event) is Delta and event.kind is Kind.TEXT and not event.logprobs:
                 opened, number = self._current(), self._sequence
                 self._sequence = number + 1
@@ -171,6 +172,8 @@ class ResponsesStream:
     def _compact(self, summary: str) -> list[Struct]:
         """Adds a compaction, which stands for everything before it, to the output."""
         index = len(self._output)
+        # Encrypted, because OpenAI's item is opaque and callers send it back unread. `REPLACES_ALL` tells the reader
+        # to drop what precedes it.
         sealed = self._view.context.conversation.encrypt_summary(REPLACES_ALL + summary)
         item = openai.Compaction(f"cmp_{self._upstream_id}_item_{index}", sealed)
         self._output.append(item)
@@ -227,7 +230,8 @@ class ResponsesStream:
         return [openai.TextDelta("response.reasoning_text.delta", opened.id, index, 0, event.text, self._number())]
 
     def _cited(self, event: Cited) -> list[Struct]:
-        """Adds a citation. If its item is done already, the response in the last event has it, too."""
+        """Adds a citation to its item, which may be done already."""
+        # Then only this event and the response in the last event have it (docs/cohere-api.md#order-of-events).
         index = self._indexes[event.item]
         note, added = annotations.citation_note(event, 0), annotations.flat_annotations(event)
         opened = self._open
@@ -251,10 +255,10 @@ class ResponsesStream:
     def _finished(self, event: Finished) -> list[Struct]:
         tokens = counts(event.usage, self._view.context.policy.usage_base)
         if self._view.summary:
-            tokens = total([self._view.earlier, tokens])
+            tokens = total([self._view.summary_tokens, tokens])
         reason, _ = finish_reason(event.reason, self._calls)
         cut = reason == "length"
-        # Lenient: Cohere may send a refusal as the only event, and clients expect the first events of a response.
+        # Cohere may send a refusal as the only event, and clients expect a response to begin.
         documents = [] if self._begun else self._started(Started(""))
         documents += self._finish_item("incomplete" if cut else "completed")
         self.usage, self.finished = tokens.outcome(reason), True
@@ -303,6 +307,7 @@ class ResponsesStream:
     def _item(self, status: str) -> openai.Item:
         """Returns the open item so far; without content while it is in progress."""
         opened = self._current()
+        # OpenAI's `output_item.added` has empty content, which the deltas fill.
         event, begun = opened.event, status == "in_progress"
         if event.kind is Kind.TEXT:
             part = self._part()
@@ -381,7 +386,7 @@ def _with_citation(item: openai.Item, note: Any, added: list[dict[str, Any]]) ->
 def _delta_template(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
     """Splits the JSON of a text delta at its text and at its sequence number.
 
-    All else in it are names and numbers of ours and of Cohere's, so the last placeholder is the text.
+    The other values are names, ids and numbers, so the last placeholder is the text.
     """
     before, rest = _encode(event).rsplit(_ENCODED_PLACEHOLDER, 1)
     between, after = rest.split(b":0", 1)
@@ -395,7 +400,7 @@ _ITEM_ID = re.compile(rf"(?:msg|rs|cmp|{'|'.join(PREFIXES.values())})_(.+)_item_
 
 
 def answer_id(item_id: str) -> str:
-    """Returns what the ids of all items of one answer have in common; empty for any other id."""
+    """Returns the part that the ids of all items of one answer share; empty for an id that was not made here."""
     match = _ITEM_ID.fullmatch(item_id)
     return match[1] if match else ""
 
@@ -412,7 +417,7 @@ _RENDER: dict[type, Callable[[ResponsesStream, Any], list[Struct]]] = {
 
 
 class CompactionStream(ResponsesStream):
-    """The stream of a response that is nothing but a compaction. Cohere's answer is the summary."""
+    """The stream of a response that consists of a compaction. Cohere's answer is the summary."""
 
     def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
         summary = read_summary(body, self._view.transforms)
@@ -423,21 +428,21 @@ class CompactionStream(ResponsesStream):
 
 
 class PreparedStream(ResponsesStream):
-    """The stream of a response without an answer: Cohere is not called."""
+    """The stream of a response without output, for which Cohere is not called."""
 
     def whole(self, body: bytes = b"", choice: int = 0) -> Sequence[bytes]:
         return super().whole(EMPTY_ANSWER)
 
 
 EMPTY_ANSWER = b'{"id":"","finish_reason":"COMPLETE","message":{"role":"assistant"}}'
-"""An answer of Cohere's that says nothing."""
+"""An answer of Cohere's without content."""
 
 
 # --- the end of streams that are replayed ---------------------------------------------------------------------
 
 
 class _LastEvent(Struct):
-    """A ResponseEvent whose response is encoded already."""
+    """A `ResponseEvent` whose response is encoded already."""
 
     type: str
     response: Raw
@@ -473,7 +478,7 @@ def whole(
     stream.whole(body)
     if stream.failure is None:
         return stream.response, stream.usage
-    if view.refuse and stream.failure.code == SCHEMA_MISSED:
+    if view.refuse_missed_schema and stream.failure.code == SCHEMA_MISSED:
         return _refused(stream, view.context.identity.completed_at()), stream.usage
     raise AnswerFailed(stream.failure)
 

@@ -57,7 +57,7 @@ def summary_request(
         model=model,
         messages=[chat.SystemMessage(TASK), chat.UserMessage(transcript(messages, files))],
         functions=[],
-        function_places=(),
+        function_paths=(),
         choice=Choice(),
         upstream_fields={},
         extra=reading.extra,

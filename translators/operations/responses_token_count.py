@@ -1,7 +1,8 @@
-"""`POST /v1/responses/input_tokens`: the texts of a request as Cohere's tokenizer takes them, and their count.
+"""`POST /v1/responses/input_tokens`: counts the tokens of a request with Cohere's tokenizer.
 
-The texts are those of the request that Cohere would be sent: messages, thoughts, calls, results, documents and tool
-definitions. What Cohere's own template adds around them, and images, no tokenizer of Cohere's can count.
+The texts are those of the chat request that Cohere would receive: messages, thoughts, calls, results, documents and
+tool definitions. Two things are missing in the count, because the tokenizer cannot count them: what Cohere's prompt
+template adds, and images. Source: docs/cohere-api.md#tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from schemas.cohere import tokens as cohere
 from translators.core.errors import UpstreamProtocolError
 
 MOST_CHARACTERS = 65_536
-"""Cohere's own limit on a text."""
+"""Cohere's limit on the text of one tokenizer request."""
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
@@ -25,14 +26,14 @@ class _Counted(Struct, frozen=True, tag_field="object", tag="response.input_toke
 
 
 def tokenize_requests(body: bytes) -> list[bytes]:
-    """The tokenizer's requests for the body of a chat request of Cohere's: as few as its limit allows."""
+    """Returns as few tokenizer requests as its limit allows. body: a chat request for Cohere."""
     chat: dict[str, Any] = _decode(body)
     text = "\n".join(text for text in _texts(chat) if text)
     return [_encode(cohere.TokenizeRequest(piece, chat["model"])) for piece in _pieces(text)]
 
 
 def token_count(answers: Sequence[bytes]) -> bytes:
-    """The tokenizer's answers as OpenAI's count. Raises UpstreamProtocolError."""
+    """Translates the tokenizer's answers into OpenAI's count. Raises UpstreamProtocolError."""
     try:
         total = sum(len(cohere.decode_answer(answer).tokens) for answer in answers)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -58,11 +59,13 @@ def _part(part: dict[str, Any]) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text in pieces of the tokenizer's size, cut before a blank where there is one: tokens begin there."""
+    """Yields the text in pieces that the tokenizer takes, cut before a space or line break where there is one."""
+    # Tokens begin with their space, so a cut there changes the sum hardly or not at all; one inside a word adds tokens.
     start = 0
     while start < len(text):
         end = start + MOST_CHARACTERS
         if end < len(text):
+            # Not further back than half a piece, so that a text full of early spaces makes no more pieces than twice.
             middle = start + MOST_CHARACTERS // 2
             blank = max(text.rfind(" ", middle, end), text.rfind("\n", middle, end))
             end = blank if blank > 0 else end

@@ -1,7 +1,7 @@
-"""What a caller wants to know, whichever operation they asked by, and the Cohere requests that ask it.
+"""Builds Cohere's chat requests for Chat and for Responses.
 
-Chat and Responses spell their requests differently and mean the same: both read theirs into a Question, and
-`build` applies the rules that need more than one field, in one place.
+The two operations spell the same request differently. Each reads its own into `ChatOptions`, and `build` applies, in
+one place, the rules that need more than one field.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,23 +41,25 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ChatOptions(Struct, kw_only=True):
-    """model: as the caller named it. function_places: the functions' paths. max_tokens: the field's name and its value.
-    sent: Cohere's own fields.
+    """A request of either operation, in the terms of chat.
 
-    most_calls: tool calls that the caller can be shown, None for all. extra: passed on as it is.
+    model: as the caller named it. function_paths: of each function, its path in the request. upstream_fields: fields
+    that are sent under Cohere's names. max_tool_calls: that the response may have, None for any number. choices: `n`.
+    max_tokens: the name of the caller's field and its value. extra: `Policy.extra_upstream_fields`, sent unchanged.
+    message_paths: of each message, its path in the request; empty where that is `messages[index]`.
     """
 
     model: str
     messages: list[openai.Message]
     functions: list[openai.Function]
-    function_places: Sequence[str]
+    function_paths: Sequence[str]
     choice: tools.Choice
     upstream_fields: dict[str, Any]
     streamed: bool = False
     response_format: openai.ResponseFormat | None = None
     strict_tools: bool | None = None
     parallel_tool_calls: bool | None = None
-    most_calls: int | None = None
+    max_tool_calls: int | None = None
     choices: int = 1
     max_tokens: tuple[str, int] | None = None
     thinking: ThinkingOptions | None = None
@@ -68,10 +70,12 @@ class ChatOptions(Struct, kw_only=True):
 
 
 class UpstreamChat(Struct, frozen=True):
-    """The requests to send, one a choice. model: Cohere's id. transforms: what the answer goes through.
+    """The requests to send, one for each choice.
 
-    buffered: the answer must be seen whole before it is shown. checked: it may fail its check. repeatable: no chance
-    is in it. requested_model: the model as the caller wrote it. unparsed_files: of which the texts are missing.
+    model: Cohere's id. transforms: of the answer, in order. buffered: the answer is read whole before any of it is
+    shown. checked: the answer may fail a check, so there may be a second attempt. repeatable: the temperature is 0.
+    prompt_bytes: of all bodies, without images. max_tokens, images: over all bodies. requested_model: as the caller
+    named it. unparsed_files: URIs of the files whose texts are still missing.
     """
 
     bodies: tuple[bytes, ...]
@@ -87,7 +91,7 @@ class UpstreamChat(Struct, frozen=True):
     unparsed_files: tuple[str, ...] = ()
 
     def workload(self, reading: Reading) -> Workload:
-        """Return what these requests ask of Cohere, and for whom."""
+        """Returns the workload of these requests. reading: has the end user and the metadata."""
         return Workload(
             self.model,
             self.prompt_bytes,
@@ -101,17 +105,18 @@ class UpstreamChat(Struct, frozen=True):
 
 
 def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) -> UpstreamChat:
-    """The requests that ask this question. Raises InvalidField.
+    """Builds the requests of these options. Raises InvalidField.
 
-    attempt: 2 after the first one's answer failed its check.
+    attempt: 2 after the first answer failed its check.
     """
     model = resolve_and_note(options.model, context.policy, notes)
     capabilities = model_capabilities(model, context.learned.features, context.learned.corrections)
     rules = CrossFieldRules(options, capabilities, notes)
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
-    # The second attempt is buffered because the first was: Cohere must not be asked to stream what is read whole.
+    # Whatever is read whole is not streamed by Cohere either. A second attempt only follows a buffered first one.
     buffered = attempt > 1 or bool(plan.only) or plan.must_call or format_plan.instructed or format_plan.unenforced
+    # The order of the calls is that of the notes, which callers see.
     max_tokens = rules.max_tokens()
     rules.one_penalty()
     rules.safety_mode(context.policy.minimum_safety_mode)
@@ -132,14 +137,14 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
     )
     if options.choices > 1:
         notes.emulated("n", f"{options.choices} parallel calls to Cohere")
-    again = plan.must_call and attempt == 1
+    retries_missing_call = plan.must_call and attempt == 1
     transforms = (
-        *rules.must_call(plan, again),
+        *rules.must_call(plan, retries_missing_call),
         *format_plan.transforms,
         *rules.transforms(plan, names, conversation.call_ids),
     )
     bodies = _bodies(request, options.choices, options.extra)
-    checked = buffered or format_plan.checked or again
+    checked = buffered or format_plan.checked or retries_missing_call
     return UpstreamChat(
         bodies,
         model,
@@ -156,12 +161,13 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
 
 
 def _bodies(request: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw]) -> tuple[bytes, ...]:
-    """One body a choice. With a seed each choice gets its own, or all would be the same."""
+    """Returns one body for each choice."""
     body = with_extra(cohere.encode_request(request), extra)
     if choices == 1:
         return (body,)
     if request.seed is UNSET:
         return (body,) * choices
+    # With the same seed all choices would be the same text. These seeds are as reproducible as the caller's.
     seeds = [(request.seed + index) % UINT64 for index in range(choices)]
     return tuple(with_extra(cohere.encode_request(replace(request, seed=seed)), extra) for seed in seeds)
 
@@ -170,7 +176,7 @@ _NO_NAMES = ToolNames()
 
 
 class CrossFieldRules:
-    """The rules that need two fields or more, or more than a field, one method each, in the order of `build`."""
+    """The rules that need several fields, or a field and the model, one method each, in the order of `build`."""
 
     def __init__(self, options: ChatOptions, capabilities: Capabilities, notes: Notes) -> None:
         self._options, self._capabilities, self._notes = options, capabilities, notes
@@ -183,11 +189,11 @@ class CrossFieldRules:
                 self._notes.ignored("strict_tools", "there are no tools")
             return tools.ToolPlan(), _NO_NAMES
         names = ToolNames([*(function.name for function in requested.functions), *history])
-        for name, request in names.renamed():
-            self._notes.inform("tools", f"tool {name} is called {request} at Cohere")
+        for name, upstream_name in names.renamed():
+            self._notes.inform("tools", f"tool {name} is called {upstream_name} at Cohere")
         plan = tools.plan_tools(
             requested.functions,
-            requested.function_places,
+            requested.function_paths,
             requested.choice,
             requested.strict_tools,
             self._capabilities,
@@ -198,32 +204,36 @@ class CrossFieldRules:
         return plan, names
 
     def format_plan(self, plan: tools.ToolPlan, attempt: int) -> tuple[response_format.FormatPlan, tools.ToolPlan]:
-        """How a response_format is fulfilled, and the tools with it."""
+        """Plans the response format. Returns the plan of tools as well, which an answer tool joins."""
         requested, choice = self._options.response_format, self._options.choice
         if requested is None:
             return response_format.NOTHING, plan
         with_tools = bool(plan.tools)
-        silent = with_tools and (choice.mode == "none" or plan.tool_choice == "NONE")
-        built = response_format.plan_response_format(
+        # Cohere refuses a response format beside tools, even beside tools that must not be called.
+        not_callable = with_tools and (choice.mode == "none" or plan.tool_choice == "NONE")
+        format_plan = response_format.plan_response_format(
             requested,
             self._capabilities,
             self._notes,
-            beside_tools=with_tools and not silent,
+            beside_tools=with_tools and not not_callable,
             must_call=with_tools and choice.mode == "required",
-            refused=silent or bool(self._options.upstream_fields.get("documents")),
+            refused=not_callable or bool(self._options.upstream_fields.get("documents")),
             reserved_names=[one.function.name for one in plan.tools] if isinstance(plan.tools, list) else (),
             again=attempt == 2,
         )
-        if built.tool is not None:
+        if format_plan.tool is not None:
             # The tool that stands for the answer joins the others, and one of them must be called.
             tools_before = plan.tools if isinstance(plan.tools, list) else []
-            plan = replace(plan, tools=[*tools_before, built.tool], tool_choice="REQUIRED", strict_tools=UNSET)
-        if built.enforceable and attempt == 2 and not self._must_keep_tools():
+            plan = replace(plan, tools=[*tools_before, format_plan.tool], tool_choice="REQUIRED", strict_tools=UNSET)
+        if format_plan.enforceable and attempt == 2 and not self._must_keep_tools():
             return self._enforced_plan(requested), tools.ToolPlan()
-        return built, plan
+        return format_plan, plan
 
     def _must_keep_tools(self) -> bool:
-        """Whether the history calls tools that this model wants defined: then the instruction is repeated."""
+        """Returns whether the tools have to stay in a second attempt, because the history calls them.
+
+        Newer models answer 422 to such a history without `tools` (docs/cohere-api.md#messages).
+        """
         return (
             self._capabilities.keeps_tools
             and self._capabilities.tools
@@ -231,26 +241,34 @@ class CrossFieldRules:
         )
 
     def _enforced_plan(self, requested: openai.ResponseFormat) -> response_format.FormatPlan:
-        """The model did not listen: now Cohere compiles the schema, and what it refuses beside it goes."""
-        built = response_format.plan_response_format(
+        """Plans the second attempt after a model ignored an instruction: Cohere compiles the schema.
+
+        Documents cannot stand beside it, so they move into the prompt, where they are no longer cited.
+        """
+        format_plan = response_format.plan_response_format(
             requested, self._capabilities, self._notes, beside_tools=False, must_call=False, refused=False, again=True
         )
         documents = self._options.upstream_fields.pop("documents", UNSET)
         self._options.upstream_fields.pop("citation_options", None)
         if not documents or documents is UNSET:
-            return built
-        written = _encode(documents).decode()
-        return replace(built, instructions=(f"Base your answer on these documents: {written}", *built.instructions))
+            return format_plan
+        instruction = f"Base your answer on these documents: {_encode(documents).decode()}"
+        return replace(format_plan, instructions=(instruction, *format_plan.instructions))
 
-    def must_call(self, plan: tools.ToolPlan, again: bool) -> list[Any]:
-        """Before all others: a call that stands for something else is one, too. again: a disobedient model is asked
-        once more; a stream's caller has seen its answer by then.
+    def must_call(self, plan: tools.ToolPlan, retries: bool) -> list[Any]:
+        """Returns the transform that requires a tool call, which has to be the first one.
+
+        retries: an answer without a call leads to a second attempt; otherwise it is passed on with a note.
         """
+        # First, because the answer tool's call counts as one, and a later transform turns that into text.
         note = partial(self._notes.inform, "tool_choice", "tool_choice required: the model called no tool all the same")
-        return [partial(RequireToolCall, None if again else note)] if plan.must_call else []
+        return [partial(RequireToolCall, None if retries else note)] if plan.must_call else []
 
     def transforms(self, plan: tools.ToolPlan, names: ToolNames, call_ids: Mapping[str, str]) -> list[Any]:
-        """What the answer's calls and thoughts go through, in this order."""
+        """Returns the transforms of calls and thoughts, in order.
+
+        names: of the tools, at Cohere and at the caller's. call_ids: Cohere's ids of calls -> the caller's.
+        """
         built: list[Any] = []
         if plan.only:
             built.append(partial(OnlyTools, plan.only))
@@ -259,26 +277,27 @@ class CrossFieldRules:
         elif plan.tools and self._options.parallel_tool_calls is False:
             self._notes.emulated("parallel_tool_calls", "one call is passed on")
             built.append(partial(LimitToolCalls, 1))
-        elif plan.tools and self._options.most_calls is not None:
-            built.append(partial(LimitToolCalls, self._options.most_calls))
+        elif plan.tools and self._options.max_tool_calls is not None:
+            built.append(partial(LimitToolCalls, self._options.max_tool_calls))
         if names is not _NO_NAMES and names.renamed():
             built.append(partial(RestoreToolNames, names))
         if call_ids:
             built.append(partial(RestoreCallIds, call_ids))
-        wish = self._options.reasoning
-        if wish is not None and wish.exclude:
+        reasoning = self._options.reasoning
+        if reasoning is not None and reasoning.exclude:
             built.append(HideReasoning)
         return built
 
     def max_tokens(self) -> Any:
-        """More than the model can write is brought down to that."""
+        """Returns `max_tokens`, lowered to what the model can write; UNSET without a limit."""
         if self._options.max_tokens is None:
             return UNSET
         name, requested = self._options.max_tokens
-        most = self._capabilities.max_output
-        if most is not None and requested > most:
-            self._notes.adjusted(name, requested, most)
-            return most
+        limit = self._capabilities.max_output
+        # Cohere's own documents disagree on whether it would cap or refuse (docs/cohere-api.md#chat-requests).
+        if limit is not None and requested > limit:
+            self._notes.adjusted(name, requested, limit)
+            return limit
         return requested
 
     def thinking(self, max_tokens: Any) -> Any:
@@ -291,14 +310,17 @@ class CrossFieldRules:
         )
 
     def safety_mode(self, minimum: str) -> None:
-        """Raises a weaker safety mode than the caller's key may have; Cohere's own default is CONTEXTUAL."""
+        """Raises a safety mode that is weaker than the caller's key permits. Cohere's default is CONTEXTUAL."""
         requested = self._options.upstream_fields.get("safety_mode", UNSET)
         if minimum and safety_rank(requested if isinstance(requested, str) else "CONTEXTUAL") < safety_rank(minimum):
             self._options.upstream_fields["safety_mode"] = minimum
             self._notes.inform("safety_mode", f"safety_mode raised to {minimum}, the weakest that this key may ask for")
 
     def one_penalty(self) -> None:
-        """Some models take one penalty only: frequency is kept (docs/decisions.md#values-out-of-range-are-adjusted)."""
+        """Removes the presence penalty where the model takes one of the two penalties only.
+
+        Source: docs/decisions.md#values-out-of-range-are-adjusted.
+        """
         both = all(
             self._options.upstream_fields.get(name, UNSET) is not UNSET
             for name in ("frequency_penalty", "presence_penalty")

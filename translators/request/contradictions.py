@@ -1,6 +1,7 @@
-"""What contradicts what in a JSON Schema: keywords that stand in one schema, or in several that must hold together.
+"""Finds contradictions between the keywords of one JSON Schema, or of several that must hold together.
 
-Each function that finds no value left raises `Contradiction`. `satisfiability.py` says what is looked at together.
+A function that finds that no value is left raises `Contradiction`. `satisfiability.py` decides which schemas are looked
+at together. Everything here errs on one side: a schema is only called contradictory if that is certain.
 """
 
 import math
@@ -15,10 +16,10 @@ from translators.request.patterns import lengths, may_match
 from translators.request.schema_validation import may_be_instance
 
 MOST_VALUES = 1_000
-"""Values of an `enum` that are looked at."""
+"""Values of an `enum` that are checked; a longer one is skipped."""
 
 MOST_PATTERNS = 4
-"""Regular expressions that one value or one name is held against."""
+"""Regular expressions that one value or one name is matched against: matching is what costs most here."""
 
 _TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 
@@ -31,17 +32,18 @@ class Part(Struct, frozen=True):
 
 
 class Contradiction(Exception):
-    """A keyword that cannot hold. The sentence goes to the caller."""
+    """No value satisfies some keyword. The message goes to the caller."""
 
 
 def common_types(parts: Sequence[Part]) -> frozenset[str]:
-    """The types that all parts allow; empty where none is named. Raises Contradiction where none is left."""
+    """Returns the types that all parts allow; empty where none is named. Raises Contradiction where none is left."""
     types: frozenset[str] | None = None
     for part in parts:
         kind = part.schema.get("type")
         if not isinstance(kind, str | list):
             continue
         allowed = frozenset([kind] if isinstance(kind, str) else [one for one in kind if isinstance(one, str)])
+        # An unknown type is the schema check's to report.
         if not allowed <= _TYPES:
             return frozenset()
         if "number" in allowed:
@@ -54,7 +56,7 @@ def common_types(parts: Sequence[Part]) -> frozenset[str]:
 
 
 def _excluded_types(schema: Mapping[str, Any]) -> frozenset[str]:
-    """The types of which `not` excludes every value."""
+    """Returns the types of which `not` excludes every value."""
     excluded = schema.get("not")
     if not isinstance(excluded, dict) or not excluded.keys() <= {"type", "title", "description"}:
         return frozenset()
@@ -66,7 +68,10 @@ def _excluded_types(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def check_values(parts: Sequence[Part], types: frozenset[str], definitions: Mapping[str, Any]) -> None:
-    """Raises Contradiction if no value of an `enum` or `const` satisfies what else is said of it."""
+    """Raises Contradiction if no value of an `enum` or `const` satisfies the keywords beside it.
+
+    types: of `common_types`. definitions: `$defs` and `definitions` of the whole schema.
+    """
     values: list[Any] | None = None
     for part in parts:
         for keyword, listed in (("enum", part.schema.get("enum")), ("const", [part.schema.get("const")])):
@@ -79,31 +84,31 @@ def check_values(parts: Sequence[Part], types: frozenset[str], definitions: Mapp
 
 
 def _key(value: Any) -> Any:
-    """The value, comparable as JSON is: true is not 1, 1.0 is."""
+    """Returns a key that is equal for equal JSON values. In JSON, unlike in Python, true is not 1; 1.0 is 1."""
     return (isinstance(value, bool), repr(float(value)) if is_number(value) else repr(value))
 
 
 _ELSEWHERE = frozenset("$ref allOf $defs definitions enum const pattern".split())
-"""Keywords that are parts of their own, or compared before."""
-_UNJUDGED = frozenset("title description default examples format unevaluatedProperties unevaluatedItems".split())
-"""Keywords that allow any value, or depend on what stands in other parts."""
+"""Keywords that are checked elsewhere: as parts of their own, or before the values."""
+_IGNORED = frozenset("title description default examples format unevaluatedProperties unevaluatedItems".split())
+"""Keywords that allow any value, or depend on other parts."""
 
 
-def _beside(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What a schema says of a value from an `enum` beside its type."""
-    rest = {key: one for key, one in schema.items() if key not in _ELSEWHERE and key not in _UNJUDGED}
+def _other_keywords(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keywords that a value of an `enum` still has to satisfy, empty if there is only its type."""
+    rest = {key: one for key, one in schema.items() if key not in _ELSEWHERE and key not in _IGNORED}
     return rest if rest.keys() != {"type"} else {}
 
 
 def may_be(schema: Any, value: Any, definitions: Mapping[str, Any]) -> bool:
-    """Whether a value satisfies a schema; True where that cannot be said."""
+    """Returns whether a value satisfies a schema; True where that cannot be decided."""
     if not isinstance(schema, dict) or not schema:
         return schema is not False
-    return _refers_elsewhere(schema) or may_be_instance({**schema, **definitions}, value)
+    return _has_other_references(schema) or may_be_instance({**schema, **definitions}, value)
 
 
-def _refers_elsewhere(value: Any) -> bool:
-    """Whether a schema refers to a place that is not among the definitions."""
+def _has_other_references(value: Any) -> bool:
+    """Returns whether a schema has a reference to anything but the definitions."""
     spend(1)
     if isinstance(value, dict):
         reference = value.get("$ref")
@@ -111,8 +116,8 @@ def _refers_elsewhere(value: Any) -> bool:
             return True
         if isinstance(reference, str) and not reference.startswith(("#/$defs/", "#/definitions/")):
             return True
-        return any(map(_refers_elsewhere, value.values()))
-    return isinstance(value, list) and any(map(_refers_elsewhere, value))
+        return any(map(_has_other_references, value.values()))
+    return isinstance(value, list) and any(map(_has_other_references, value))
 
 
 def _fits(value: Any, types: frozenset[str], parts: Sequence[Part], definitions: Mapping[str, Any]) -> bool:
@@ -122,7 +127,7 @@ def _fits(value: Any, types: frozenset[str], parts: Sequence[Part], definitions:
         patterns = [part.schema["pattern"] for part in parts if isinstance(part.schema.get("pattern"), str)]
         if not all(may_match(pattern, value) for pattern in patterns[:MOST_PATTERNS]):
             return False
-    return all(may_be(_beside(part.schema), value, definitions) for part in parts)
+    return all(may_be(_other_keywords(part.schema), value, definitions) for part in parts)
 
 
 _NAMES: Mapping[type, str] = {str: "string", list: "array", dict: "object"}
@@ -141,7 +146,7 @@ def _types_of(value: Any) -> frozenset[str]:
 
 
 class _Limit(Struct, frozen=True):
-    """An end of a range, and the keyword that sets it."""
+    """An end of a range, and the keyword that sets it, with its path."""
 
     value: float
     exclusive: bool
@@ -168,7 +173,10 @@ def _range(parts: Sequence[Part]) -> tuple[_Limit, _Limit]:
 
 
 def check_range(parts: Sequence[Part], *, whole: bool) -> None:
+    """Raises Contradiction if no number lies between the bounds. whole: only integers count."""
     low, high = _range(parts)
+    # Strict ends are compared first; then whether a multiple, or a whole number, lies between them. Floats are compared
+    # with a tolerance, so that 0.3 counts as a multiple of 0.1.
     possible = low.value < high.value or (low.value == high.value and not low.exclusive and not high.exclusive)
     steps = [one for _, one in numbers(parts, "multipleOf") if one > 0]
     if possible and math.isfinite(low.value) and math.isfinite(high.value) and not whole and len(steps) == 1:
@@ -185,6 +193,7 @@ def check_range(parts: Sequence[Part], *, whole: bool) -> None:
 
 
 def check_bounds(parts: Sequence[Part], low: str, high: str) -> None:
+    """Raises Contradiction if a keyword for a minimum is above that for a maximum. low, high: their names."""
     least = max(numbers(parts, low), key=lambda one: one[1], default=None)
     most = min(numbers(parts, high), key=lambda one: one[1], default=None)
     if least is not None and most is not None and least[1] > most[1]:
@@ -192,7 +201,7 @@ def check_bounds(parts: Sequence[Part], low: str, high: str) -> None:
 
 
 def check_lengths(parts: Sequence[Part]) -> None:
-    """Raises Contradiction if no string is as long as bounds and patterns want it to be."""
+    """Raises Contradiction if no string has a length that bounds and patterns allow."""
     lows: list[tuple[float, str]] = [(one, f"'minLength' at {part.path}") for part, one in numbers(parts, "minLength")]
     highs: list[tuple[float, str]] = [(one, f"'maxLength' at {part.path}") for part, one in numbers(parts, "maxLength")]
     with_pattern = [part for part in parts if isinstance(part.schema.get("pattern"), str)]
@@ -206,7 +215,7 @@ def check_lengths(parts: Sequence[Part]) -> None:
 
 
 def count_values(schema: Any) -> float:
-    """How many different values satisfy a schema, at most; infinity where that cannot be said."""
+    """Returns the most different values that satisfy a schema; infinity where that cannot be decided."""
     if schema is False:
         return 0
     if not isinstance(schema, dict):
@@ -263,7 +272,7 @@ def required_names(parts: Sequence[Part]) -> Iterator[tuple[str, str]]:
 
 
 def permits(schema: Mapping[str, Any], name: str) -> bool:
-    """Whether this schema lets an object have a property of this name."""
+    """Returns whether this schema lets an object have a property of this name."""
     if schema.get("additionalProperties") is not False or name in _mapping(schema, "properties"):
         return True
     patterns = _mapping(schema, "patternProperties")
@@ -271,7 +280,7 @@ def permits(schema: Mapping[str, Any], name: str) -> bool:
 
 
 def only_names(schema: Mapping[str, Any]) -> frozenset[str] | None:
-    """The only names that the properties may have; None where others may be."""
+    """Returns the only names that properties may have, None where others are allowed."""
     if schema.get("additionalProperties") is not False or schema.get("patternProperties"):
         return None
     properties = schema.get("properties")
@@ -279,7 +288,7 @@ def only_names(schema: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def repeated_branches(branches: Sequence[Any]) -> frozenset[int]:
-    """The indexes of the branches that are there more than once, as far as they hold no schemas themselves."""
+    """Returns the indexes of branches that occur more than once. Only branches without subschemas are compared."""
     plain = [_plain(branch) for branch in branches]
     counts = Counter(plain)
     return frozenset(index for index, one in enumerate(plain) if one is not None and counts[one] > 1)

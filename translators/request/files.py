@@ -1,7 +1,8 @@
-"""Files in a request, as text for the prompt: Cohere's chat takes none.
+"""Reads the files of a request as text for the prompt, because Cohere's chat takes no files.
 
-Text formats are decoded here. PDF files and images of pages are parsed by Cohere (`/v2/parse`): the translation says
-which it lacks (`unparsed_files`), and is made again with their texts.
+Text formats are decoded here. PDF files and images of pages are parsed by Cohere (docs/cohere-api.md#parse): a
+translation lists those in `unparsed_files` and is made again with their texts
+(docs/decisions.md#files-are-parsed-between-two-translations).
 """
 
 import base64
@@ -14,13 +15,13 @@ from schemas.openai.chat import FileData
 from translators.core.errors import InvalidField
 
 MOST_TEXT_BYTES = 1_000_000
-"""Of a text file: some 250,000 tokens, which is what Cohere's largest context holds."""
+"""The largest text file: some 250,000 tokens, which is Cohere's largest context."""
 
 MOST_PARSED_BYTES = 20_000_000
 """Cohere's limit on a document for `/v2/parse`."""
 
 MOST_PARSED_FILES = 10
-"""Files of one request that are parsed."""
+"""Files of one request that are parsed: each is a call to Cohere."""
 
 PARSED_TYPES = frozenset({"application/pdf", "image/png", "image/jpeg", "image/gif", "image/webp"})
 
@@ -31,7 +32,7 @@ TEXT_TYPES = frozenset(
         *("application/typescript", "application/x-python", "application/x-tex", "image/svg+xml"),
     }
 )
-"""Media types that are text without saying so; `text/...` and `...+json`, `...+xml` are, too."""
+"""Media types of text beside `text/...`, `...+json` and `...+xml`."""
 
 TYPES_BY_EXTENSION: Mapping[str, str] = {
     "pdf": "application/pdf",
@@ -43,7 +44,7 @@ TYPES_BY_EXTENSION: Mapping[str, str] = {
 }
 
 OFFICE = frozenset("doc docx xls xlsx ppt pptx odt ods odp zip gz tar mp3 wav mp4 mov".split())
-"""Extensions of files that are neither text nor pages."""
+"""Extensions of well-known files that are neither text nor pages: they are refused by name, not as broken text."""
 
 SIGNATURES: Mapping[str, str] = {
     "JVBERi0": "application/pdf",
@@ -52,7 +53,7 @@ SIGNATURES: Mapping[str, str] = {
     "R0lGOD": "image/gif",
     "UklGR": "image/webp",
 }
-"""How a file begins in base64: its type, where neither a data URI nor a name says it."""
+"""The start of a file in base64 -> its type, where neither a data URI nor a file name tells it."""
 
 CHARSETS = frozenset(
     {
@@ -69,9 +70,10 @@ _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base6
 
 
 class FileTexts(Struct):
-    """Reads the files of one request. parsed: the texts of those that Cohere has parsed, by URI.
+    """Reads the files of one request.
 
-    unparsed: the URIs of files that must be parsed before the request can be sent. uses_parsed: a parsed text was used.
+    unparsed: the URIs of files that Cohere must parse before the request can be sent. uses_parsed: whether a text that
+    Cohere parsed is in the request.
     """
 
     _parsed: Mapping[str, str]
@@ -80,9 +82,9 @@ class FileTexts(Struct):
     uses_parsed: bool = False
 
     def text(self, file: FileData, where: str) -> str:
-        """Return the text of a file under its name. Raises InvalidField for a file that has none.
+        """Returns the text of a file, headed by its name. Raises InvalidField for a file that has none.
 
-        Empty for a file that is not parsed yet; its URI is in `unparsed` then.
+        A file that is not parsed yet has an empty text, and its URI is added to `unparsed`.
         """
         if file.file_data is None and file.file_url is None:
             if file.file_id is None:
@@ -108,7 +110,7 @@ class FileTexts(Struct):
             return self._parse(f"data:{kind};base64,{payload}", where)
         if kind and not _is_text(kind):
             raise _unsupported(where, kind)
-        return _decoded(payload, encoding, kind, where)
+        return _decode_text(payload, encoding, kind, where)
 
     def _parse(self, uri: str, where: str) -> str:
         text = self._parsed.get(uri)
@@ -128,7 +130,8 @@ class FileTexts(Struct):
 
 
 def _is_page_url(file: FileData) -> bool:
-    """Whether a file behind a URL may be pages: nothing is fetched here, so a text cannot be read."""
+    """Returns whether a file behind a URL may be pages, by its extension or for want of one."""
+    # Cohere fetches pages. A text file would have to be fetched here, which the gateway does for no caller's URL.
     path = str(file.file_url).partition("?")[0].partition("#")[0]
     extension = _extension(path.rpartition("/")[2]) or _extension(file.filename or "")
     return not extension or extension in TYPES_BY_EXTENSION
@@ -140,14 +143,14 @@ def _refuse_url(where: str) -> str:
 
 
 class _Encoding(Struct, frozen=True):
-    """How a payload is written. charset: empty where nothing names one."""
+    """The encoding of a payload. base64: else percent-encoded. charset: in lower case, empty without one."""
 
     base64: bool = True
     charset: str = ""
 
 
 def _split(data: str, name: str, where: str) -> tuple[str, str, _Encoding]:
-    """Return the media type (empty if unknown), the payload and how it is written."""
+    """Returns the media type (empty if unknown), the payload and its encoding. Raises InvalidField for OFFICE files."""
     match = _DATA_URI.match(data)
     extension = _extension(name)
     payload = data[match.end() :] if match else data
@@ -156,7 +159,7 @@ def _split(data: str, name: str, where: str) -> tuple[str, str, _Encoding]:
         charset = _CHARSET.search(match[2])
         encoding = _Encoding(bool(match[3]), charset[1].lower() if charset else "")
     if encoding.base64:
-        payload = payload.replace("\r", "").replace("\n", "")  # MIME's lines
+        payload = payload.replace("\r", "").replace("\n", "")  # MIME breaks base64 into lines
     kind = (match[1] or "").lower() if match else ""
     if kind in ("", "application/octet-stream"):
         kind = TYPES_BY_EXTENSION.get(extension, "") or next(
@@ -175,8 +178,9 @@ def _is_text(kind: str) -> bool:
     return kind.startswith("text/") or kind in TEXT_TYPES or kind.endswith(("+json", "+xml"))
 
 
-def _decoded(payload: str, encoding: _Encoding, kind: str, where: str) -> str:
-    """The text of a text file. Raises InvalidField if it is none."""
+def _decode_text(payload: str, encoding: _Encoding, kind: str, where: str) -> str:
+    """Decodes a text file. Raises InvalidField for a file that is not text or is too large."""
+    # The length of base64 tells the size before anything is decoded.
     if len(payload) > MOST_TEXT_BYTES * 4 // 3 + 4:
         raise _too_large(where, MOST_TEXT_BYTES)
     try:
@@ -205,7 +209,11 @@ def _unescaped(payload: str) -> bytes:
 
 
 def _text(data: bytes, charset: str, kind: str) -> str | None:
-    """Return the text of these bytes, None if they are none. Old programs write their texts in Windows-1252."""
+    """Decodes bytes as text, None if they are not text.
+
+    charset: of the data URI, empty without one. kind: the media type; only what it calls text is tried as Windows-1252,
+    in which every file is text.
+    """
     marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     charsets = ["utf-16" if marked else "utf-8-sig"]
     if charset in CHARSETS and not marked:

@@ -1,9 +1,9 @@
-"""JSON Schemas: checked as the caller wrote them, cut down to what Cohere takes.
+"""Checks JSON Schemas of callers, and reduces them to the dialect that Cohere compiles.
 
-Cohere compiles a schema into a grammar and refuses what it cannot compile (docs/cohere-api.md#json-schemas): no
-`allOf`, `oneOf`, `not`, no bounds, no anchors or lookaheads in a pattern, few formats; each object needs at least one
-required property; each property a type. What is taken away is told, so that it can be noted and, where `strict` was
-asked, checked against the answer.
+Cohere compiles a schema into a grammar and refuses what it cannot compile (docs/cohere-api.md#json-schemas). There is
+no `allOf`, `oneOf` or `not`, no bounds, no anchors or lookaheads in a pattern, and few formats. Each object needs at
+least one required property, and each property a type. Keywords that are removed are returned, so that they can be noted
+and, for `strict`, checked in the answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,14 +33,14 @@ UNSUPPORTED_KEYWORDS = frozenset(
 )
 
 SILENT_KEYWORDS = frozenset({"title", "default", "examples", "example", "$schema", "$id", "$comment", "deprecated"})
-"""Words about a schema that constrain nothing: left out without a note."""
+"""Keywords that constrain nothing: removed without a note."""
 
 FORMATS = frozenset({"date-time", "uuid", "date", "time"})
 
-_PATTERN_TROUBLE = ("^", "$", "(?=", "(?!", "(?<")
+_UNSUPPORTED_IN_PATTERNS = ("^", "$", "(?=", "(?!", "(?<")
 
 _NO_SCHEMAS = frozenset({"enum", "const", "default", "examples", "example"})
-"""Keywords whose values are instances: what looks like a schema in them is none."""
+"""Keywords whose values are instances, so that nothing in them is a schema, whatever it looks like."""
 
 _SUBSCHEMAS = ("properties", "$defs", "definitions", "$def")
 _TYPE_OF = {
@@ -54,9 +54,10 @@ _TYPE_OF = {
 
 
 def check(schema: Mapping[str, Any], param: str) -> None:
-    """Raises InvalidField if this is no JSON Schema, or one that is too large to be checked.
+    """Raises InvalidField for an invalid JSON Schema, and for one that is too large to check.
 
-    Raises TooExpensive on the event loop where the check takes long.
+    Raises TooExpensive on the event loop where the check takes long: the caller then repeats it in a thread
+    (docs/decisions.md#translations-are-made-again-in-a-thread).
     """
     try:
         violation = schema_validation.schema_violation(msgspec.json.encode(schema))
@@ -71,7 +72,7 @@ def check(schema: Mapping[str, Any], param: str) -> None:
 
 
 def note_oddities(schema: Mapping[str, Any], where: str, notes: Notes) -> None:
-    """Notes what is wrong with a schema that is sent all the same. Raises InvalidField where it is nested too deeply.
+    """Notes what is wrong with a schema that is sent anyway. Raises InvalidField where it is nested too deeply.
 
     Raises TooExpensive on the event loop where the check takes long.
     """
@@ -124,12 +125,10 @@ def _cached_contradiction(encoded: bytes) -> str:
 
 
 def check_references(schema: Mapping[str, Any], param: str) -> None:
-    """Raises InvalidField on a `$ref` that leads nowhere: nothing is ever fetched, so neither Cohere nor the check of
-    the answer could follow it. Checked schemas are remembered.
-    """
-    lost = _broken_reference(msgspec.json.encode(schema))
-    if lost:
-        raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{lost}' leads nowhere", "invalid_schema")
+    """Raises InvalidField for a `$ref` that leads nowhere. References to other documents do: nothing is fetched."""
+    broken = _broken_reference(msgspec.json.encode(schema))
+    if broken:
+        raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{broken}' leads nowhere", "invalid_schema")
 
 
 @lru_cache(maxsize=64)
@@ -148,7 +147,7 @@ def _broken_reference(encoded: bytes) -> str:
 
 
 def _references(schema: Any) -> Iterator[str]:
-    """Every `$ref` of a schema, down to parts with an `$id`, which have references of their own."""
+    """Yields every `$ref` of a schema. Subschemas with an `$id` are skipped: their references have another base."""
     if isinstance(schema, dict):
         reference = schema.get("$ref")
         if isinstance(reference, str):
@@ -162,7 +161,7 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def compilable_subset(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The schema in Cohere's dialect, and the keywords that were taken away or weakened (sorted)."""
+    """Returns the schema in Cohere's dialect, and the sorted keywords that were removed or weakened."""
     removed: set[str] = set()
     return _clean(dict(schema), removed), sorted(removed)
 
@@ -181,7 +180,7 @@ def _clean(schema: dict[str, Any], removed: set[str]) -> dict[str, Any]:
             clean[key] = [_clean_any(sub, removed) for sub in value]
         elif key == "format" and value not in FORMATS:
             removed.add("format")
-        elif key == "pattern" and any(trouble in str(value) for trouble in _PATTERN_TROUBLE):
+        elif key == "pattern" and any(token in str(value) for token in _UNSUPPORTED_IN_PATTERNS):
             removed.add("pattern")
         else:
             clean[key] = value
@@ -196,7 +195,8 @@ def _clean_any(schema: Any, removed: set[str]) -> Any:
 
 
 def _merge_composites(schema: dict[str, Any], clean: dict[str, Any], removed: set[str]) -> None:
-    """`oneOf` becomes `anyOf` (weaker by one word); an `allOf` of one is that one."""
+    """Turns `oneOf` into `anyOf`, and merges an `allOf` of one schema into its parent."""
+    # `anyOf` admits values that match two branches, so `oneOf` stays among the removed keywords.
     one_of = schema.get("oneOf")
     if isinstance(one_of, list) and "anyOf" not in clean:
         clean["anyOf"] = [_clean_any(sub, removed) for sub in one_of]
@@ -207,7 +207,7 @@ def _merge_composites(schema: dict[str, Any], clean: dict[str, Any], removed: se
 
 
 def _require_something(clean: dict[str, Any], removed: set[str]) -> None:
-    """Cohere wants at least one required property in each object; the first one is the least intrusion."""
+    """Requires the first property of an object that requires none, because Cohere demands at least one."""
     properties = clean.get("properties")
     if isinstance(properties, dict) and properties:
         schema_required = clean.get("required") or []
@@ -219,7 +219,7 @@ def _require_something(clean: dict[str, Any], removed: set[str]) -> None:
 
 
 def _name_the_type(clean: dict[str, Any]) -> None:
-    """`type` lists become `anyOf`; a bare enum or const gets the type of its values."""
+    """Turns a list of types into `anyOf`, and gives a bare enum or const the type of its values."""
     kind = clean.get("type")
     if isinstance(kind, list):
         rest = {key: clean.pop(key) for key in list(clean) if key not in ("description",)}
@@ -232,7 +232,7 @@ def _name_the_type(clean: dict[str, Any]) -> None:
 
 
 def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
-    """The keywords that go with one of several types: none for null, no null among an enum's values."""
+    """Returns the keywords for one of several types: none for null, an enum without null for the others."""
     if kind == "null":
         return {}
     keywords = {key: value for key, value in rest.items() if key != "type"}
@@ -241,12 +241,15 @@ def _rest_for(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
     return keywords
 
 
-_SAYS_ITS_TYPE = ("type", "anyOf", "$ref", "enum", "const")
+_TYPE_KEYWORDS = ("type", "anyOf", "$ref", "enum", "const")
 _ANY_TYPE = [{"type": kind} for kind in ("string", "number", "boolean", "object", "array", "null")]
 
 
 def with_types(schema: Any) -> Any:
-    """The same schema, in which each property says its type: a value of any kind says that it may have any."""
+    """Returns the schema with a type for each property: one without a type gets `anyOf` of all types.
+
+    Older models refuse a parameter without a type (docs/cohere-api.md#tools).
+    """
     if not isinstance(schema, dict):
         return schema
     schema_copy = dict(schema)
@@ -260,30 +263,31 @@ def with_types(schema: Any) -> Any:
         if isinstance(schema.get(key), list):
             schema_copy[key] = [with_types(below) for below in schema[key]]
     if isinstance(schema_copy.get("properties"), dict):
-        schema_copy["properties"] = {name: _saying_its_type(below) for name, below in schema_copy["properties"].items()}
+        schema_copy["properties"] = {name: _with_type(below) for name, below in schema_copy["properties"].items()}
     return schema_copy
 
 
-def _saying_its_type(schema: Any) -> Any:
+def _with_type(schema: Any) -> Any:
     if schema is True:
         return {"anyOf": _ANY_TYPE}
-    if not isinstance(schema, dict) or any(word in schema for word in _SAYS_ITS_TYPE):
+    if not isinstance(schema, dict) or any(word in schema for word in _TYPE_KEYWORDS):
         return schema
     rest = {key: value for key, value in schema.items() if key != "oneOf"}
     return {**rest, "anyOf": schema.get("oneOf", _ANY_TYPE)}
 
 
 def compilable(clean: Any) -> bool:
-    """Whether Cohere can compile a schema that is `sanitised`. An object of any keys and a value of any kind have no
-    place in its grammar: each object must require something, each property must say its type
-    (docs/cohere-api.md#json-schemas).
+    """Returns whether Cohere can compile a schema that `compilable_subset` returned.
+
+    Its grammar has no object of any keys and no value of any type: each object must require a property, and each
+    property must have a type (docs/cohere-api.md#json-schemas).
     """
     if not isinstance(clean, dict):
         return True
     properties = clean.get("properties") or {}
     if clean.get("type") == "object" and not properties:
         return False
-    if not all(isinstance(one, dict) and any(word in one for word in _SAYS_ITS_TYPE) for one in properties.values()):
+    if not all(isinstance(one, dict) and any(word in one for word in _TYPE_KEYWORDS) for one in properties.values()):
         return False
     below = [one for table in _SUBSCHEMAS if isinstance(clean.get(table), dict) for one in clean[table].values()]
     below += [clean.get("items"), clean.get("additionalProperties"), *(clean.get("anyOf") or ())]
@@ -301,7 +305,7 @@ TYPE_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("bool",), "boolean"),
     **dict.fromkeys(("none", "nonetype", "nil"), "null"),
 }
-"""What programs call JSON's types in the schemas of their tools."""
+"""Names of types in the schemas of tools that programs generate -> JSON's names."""
 
 _JSON_TYPES = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
 _SCHEMA_TABLES = (*_SUBSCHEMAS, "patternProperties", "dependentSchemas")
@@ -310,9 +314,9 @@ _SCHEMA_VALUES = ("items", "additionalProperties", "not", "if", "then", "else", 
 
 
 def tidy(schema: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
-    """Return a schema with JSON's names of types and without keywords that are null.
+    """Returns a schema with JSON's names of types and without keywords that are null.
 
-    changes: what was changed -> into what.
+    changes: is filled with what was changed -> what it became.
     """
     clean: dict[str, Any] = {}
     for key, value in schema.items():
@@ -373,11 +377,11 @@ def _lift_required(clean: dict[str, Any], changes: dict[str, str]) -> None:
     changes["required true"] = "a list of names"
 
 
-# --- the top of a schema ----------------------------------------------------------------------------------
+# --- the root of a schema ----------------------------------------------------------------------------------
 
 
 def inline_root_reference(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema whose top is only a reference, as the thing referred to: Cohere wants an object there."""
+    """Returns a schema whose root is a reference with its target as the root: Cohere requires an object there."""
     reference = schema.get("$ref")
     if isinstance(reference, str):
         for table in ("$defs", "definitions"):
@@ -388,12 +392,13 @@ def inline_root_reference(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_object(schema: Mapping[str, Any]) -> bool:
-    """Whether the top of a schema is an object, said or implied."""
+    """Returns whether the root of a schema is an object, by its type or by its properties."""
     return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
 
 
 def wrap(schema: dict[str, Any], key: str) -> dict[str, Any]:
-    """An object that holds an instance of the schema under `key`; definitions move to the new top."""
+    """Returns the schema of an object that has an instance of this schema under `key`."""
+    # Definitions move to the new root, because references to them begin there (`#/$defs/...`).
     inner = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
     moved: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     return {"type": "object", "properties": {key: inner}, "required": [key], **moved}

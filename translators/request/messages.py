@@ -1,8 +1,8 @@
-"""OpenAI's messages as Cohere's, both ways of spelling a history included.
+"""Translates OpenAI's messages into Cohere's, including the legacy `function_call` and `function` messages.
 
-What Cohere insists on (docs/cohere-api.md#messages): the system turn first; no empty turn; no text beside tool calls
-(it becomes the plan, or the thought of a reasoning model); every tool result directly behind the turn of its call; no
-image in a result; no key that it does not know. Which result answers which call is `tool_results.py`'s to say.
+Cohere's rules for a history (docs/cohere-api.md#messages): the system turn comes first; no turn is empty; there is no
+text beside tool calls, so it becomes the plan, or the thought of a reasoning model; each tool result directly follows
+the turn of its call; a result has no image; no key is unknown. `tool_results.py` finds the call that a result answers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,18 +24,18 @@ EMPTY_RESULT = "{}"
 """Sent for an empty tool result, which Cohere would refuse as an empty turn."""
 
 LATE_SYSTEM = "This is an instruction of the system, not a message of the user:"
-"""The first line of a user turn that stands for a system message which is not the first message."""
+"""The first line of the user turn that replaces a system message behind other messages."""
 
 BROKEN_ARGUMENTS = "arguments"
-"""The key under which arguments that are no JSON object are sent."""
+"""The key under which arguments are sent that are not a JSON object: Cohere accepts objects only."""
 
 IMAGE_FOLLOWS = "The image follows in the next message."
 IMAGE_UNSEEN = "There is an image here, which this model cannot see."
-"""What stands in a tool result for an image."""
+"""The text that replaces an image in a tool result."""
 
 
 def names_in_history(messages: list[openai.Message]) -> list[str]:
-    """Every tool name that a history mentions, in order."""
+    """Returns the names of all tool calls in a history, in order, repeats included."""
     names: list[str] = []
     for message in messages:
         if isinstance(message, openai.AssistantMessage):
@@ -51,8 +51,8 @@ _WITHOUT_CALLS = (openai.UserMessage, openai.SystemMessage, openai.DeveloperMess
 class MessageTranslator:
     """Translates one history.
 
-    paths: of each message in the caller's request, for notes. images: that are sent. image_bytes: of their URLs.
-    call_ids: ids that Cohere sees under another name: Cohere's -> the caller's.
+    paths: of each message, its path in the caller's request, for notes; empty where that is `messages[index]`. images:
+    how many are sent. image_bytes: of their URLs. call_ids: ids of calls that had to change, Cohere's -> the caller's.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class MessageTranslator:
         self._empty_turn = ""  # the path of an empty user turn
 
     def translate(self, messages: list[openai.Message], instructions: list[str]) -> list[cohere.Message]:
-        """Return the whole conversation for Cohere. `instructions` are added to the system turn.
+        """Returns the whole conversation for Cohere. Raises InvalidField with the path of what cannot be sent.
 
-        Raises InvalidField with the exact path of what cannot be sent to Cohere.
+        instructions: of the gateway, added to the system turn.
         """
         if not messages:
             raise InvalidField("messages", "'messages' must not be empty", "empty_array")
@@ -88,6 +88,8 @@ class MessageTranslator:
             path = f"messages[{index}]"
             if isinstance(message, openai.SystemMessage | openai.DeveloperMessage):
                 text = self._system_text(message, index)
+                # In its place, not in front: an instruction in the middle is about what follows it
+                # (docs/decisions.md#late-instructions-stay-in-their-place).
                 if text and turns:
                     self._notes.adjusted(self._note_path(index), "late system message", "a user turn")
                     turns.append(cohere.UserMessage(f"{LATE_SYSTEM}\n{text}"))
@@ -103,7 +105,8 @@ class MessageTranslator:
     def _with_system(
         self, turns: list[cohere.Message], system: list[str], instructions: list[str]
     ) -> list[cohere.Message]:
-        """Puts the system turn in front. A conversation of system messages only becomes a user turn."""
+        """Puts the system turn in front. System messages alone become a user turn. Raises InvalidField for nothing."""
+        # An empty user turn is only left out where something else is there to answer.
         if self._empty_turn and not system:
             raise InvalidField(self._empty_turn, f"'{self._empty_turn}' must not be empty", "empty_string")
         prompt = BLANK_LINE.join([*system, *instructions])
@@ -115,7 +118,7 @@ class MessageTranslator:
         return [cohere.UserMessage(prompt)]
 
     def _note_field(self, name: str) -> str:
-        """Return the general name of a message's field in the words of the caller's API."""
+        """Returns the general path of a message's field in the caller's API."""
         return f"input[].{name}" if self._paths else f"messages[].{name}"
 
     def _note_path(self, index: int) -> str:
@@ -124,7 +127,8 @@ class MessageTranslator:
     # --- who speaks ----------------------------------------------------------------------------------------
 
     def _speaker(self, message: Any, index: int) -> str:
-        """Return what is written before a text: the speaker's name, where names tell speakers apart."""
+        """Returns the prefix of a text: the speaker's name if there are several in this role, else nothing."""
+        # Cohere has no `name`. Without it a conversation of several users would read like one.
         if not message.name:
             return ""
         if type(message) not in self._speakers:
@@ -170,6 +174,7 @@ class MessageTranslator:
             return []
         if speaker:
             first = parts[0].text if isinstance(parts[0], cohere.TextContent) else ""
+            # The prefix joins the first text; before an image it is a text of its own.
             parts[: bool(first)] = [cohere.TextContent((speaker + first).rstrip())]
         return [cohere.UserMessage(parts)]
 
@@ -195,7 +200,7 @@ class MessageTranslator:
     def _assistant(
         self, message: openai.AssistantMessage, path: str, index: int, pairs: Sequence[Call]
     ) -> list[cohere.Message]:
-        text, thought = _spoken_text(message), message.reasoning_content or message.reasoning or _thought(message)
+        text, thought = _text(message), message.reasoning_content or message.reasoning or _thought(message)
         text = self._speaker(message, index) + text if text else ""
         calls = self._tool_calls(pairs, index)
         if message.audio is not None:
@@ -204,6 +209,7 @@ class MessageTranslator:
             plan = _joined((thought, text))
             if not plan:
                 return [cohere.AssistantMessage(tool_calls=calls)]
+            # A turn with calls takes no text: 400 (docs/cohere-api.md#messages).
             if self._capabilities.reasoning:
                 return [cohere.AssistantMessage(content=[cohere.ThinkingContent(plan)], tool_calls=calls)]
             return [cohere.AssistantMessage(tool_plan=plan, tool_calls=calls)]
@@ -224,10 +230,10 @@ class MessageTranslator:
         for call in pairs:
             arguments = _arguments(call.function.arguments)
             if not call.function.arguments and not call.results:
-                arguments = None  # cut before the first of them
+                arguments = None  # the stream broke off before the first of them
             if arguments is None:
                 if not call.results:
-                    # Nothing answers it: Cohere would refuse every later request.
+                    # Cohere refuses a call without a result, so it would refuse every later request.
                     self._notes.ignored("tool_calls", "a call that was cut, without a result", self._note_path(index))
                     continue
                 self._notes.adjusted(
@@ -239,9 +245,9 @@ class MessageTranslator:
         return calls
 
     def _results(self, messages: Sequence[openai.Message], results: Sequence[tuple[int, Call]]) -> list[cohere.Message]:
-        """The results of a turn's calls, and a user turn with their images, as a result cannot have any.
+        """Returns the results of a turn's calls, and a user turn with their images.
 
-        Cohere takes one result of a call: several are joined.
+        Cohere takes one result for each call, so several are joined, and none of them may have an image.
         """
         turns: dict[str, cohere.ToolMessage] = {}
         images: list[cohere.TextContent | cohere.ImageContent] = []
@@ -261,7 +267,7 @@ class MessageTranslator:
         index: int,
         images: list[cohere.TextContent | cohere.ImageContent],
     ) -> cohere.ToolMessage:
-        """A tool's result. Its images are added to `images`."""
+        """Translates a tool's result. Its images are added to `images`."""
         if isinstance(content, list):
             parts: list[cohere.TextContent | cohere.DocumentContent] = []
             for number, part in enumerate(content):
@@ -290,7 +296,7 @@ class MessageTranslator:
         call: Call,
         images: list[cohere.TextContent | cohere.ImageContent],
     ) -> cohere.TextContent:
-        """What stands in the result for an image. The image follows the results, on a model that sees."""
+        """Returns the text that replaces an image. On a model with vision the image is added to `images`."""
         if not self._capabilities.images:
             self._notes.adjusted(f"{self._note_path(index)} image", "an image", "a placeholder")
             return cohere.TextContent(IMAGE_UNSEEN)
@@ -312,7 +318,7 @@ _ROLES: tuple[type, ...] = (
 
 
 def _several_speakers(messages: Sequence[openai.Message]) -> frozenset[type]:
-    """The roles that several speakers have, told apart by names; no name is one, too."""
+    """Returns the roles that have several speakers by `name`; messages without a name count as one speaker."""
     named = {type(message) for message in messages if isinstance(message, _ROLES) and getattr(message, "name", None)}
     return frozenset(
         role
@@ -334,8 +340,8 @@ def _joined_results(first: cohere.ToolMessage, second: cohere.ToolMessage) -> co
     return cohere.ToolMessage(first.tool_call_id, parts)
 
 
-def _spoken_text(message: openai.AssistantMessage) -> str:
-    """The words of an assistant turn; a refusal is words, too."""
+def _text(message: openai.AssistantMessage) -> str:
+    """Returns the text of an assistant turn. A refusal counts as text, because Cohere has no such part."""
     content = message.content
     if content is None or isinstance(content, str):
         return _joined((content, message.refusal))
@@ -353,9 +359,9 @@ def _thought(message: openai.AssistantMessage) -> str:
 
 
 def _arguments(arguments: str | dict[str, Any] | None) -> str | None:
-    """JSON text of an object; None if the arguments are none.
+    """Returns the arguments as the text of a JSON object, None if they are not one.
 
-    Nothing and null mean no arguments. An object, which sloppy clients keep, is written out.
+    Nothing and null become an empty object. Some clients keep an object instead of its text, which is encoded here.
     """
     if isinstance(arguments, dict):
         return _encode(arguments).decode()

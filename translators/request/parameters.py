@@ -21,7 +21,7 @@ UINT64 = 1 << 64
 
 
 def _seed(value: int, name: str, notes: Notes) -> int:
-    """Cohere's seed is unsigned; OpenAI's may be negative: the same bits, so still the same seed every time."""
+    """Returns the seed as an unsigned number of the same 64 bits: OpenAI's may be negative, Cohere's may not."""
     unsigned = value % UINT64
     if unsigned != value:
         notes.adjusted(name, value, unsigned)
@@ -29,12 +29,15 @@ def _seed(value: int, name: str, notes: Notes) -> int:
 
 
 def _top_p(value: float, name: str, notes: Notes) -> float:
-    """Cohere takes 0.01 to 0.99; 1, OpenAI's default, means no nucleus and is not worth a note."""
+    """Clamps `top_p` to Cohere's range, 0.01 to 0.99."""
+    # 1 is OpenAI's default and means all tokens. 0.99 is as near as Cohere comes, and a note on every request that
+    # spells out a default would bury the others.
     return 0.99 if value == 1 else clamped(0.01, 0.99)(value, name, notes)
 
 
 def _penalty(value: float, name: str, notes: Notes) -> Any:
-    """Zero is Cohere's default, and on some models a second penalty is refused even when it is zero."""
+    """Clamps a penalty to Cohere's range, 0 to 1. Returns UNSET for 0, which is Cohere's default."""
+    # Models that take one penalty refuse the second one even when it is 0 (docs/cohere-api.md#chat-requests).
     return clamped(0.0, 1.0)(value, name, notes) or UNSET
 
 
@@ -49,12 +52,12 @@ def _stops(value: str | list[str], name: str, notes: Notes) -> Any:
 
 
 def _citation_options(value: cohere.CitationOptions, name: str, notes: Notes) -> cohere.CitationOptions:
-    """Cohere's guides write the modes in lower case, its specification in upper case."""
+    """Writes the mode in upper case, as Cohere's specification does; its guides use lower case."""
     return cohere.CitationOptions(value.mode.upper())
 
 
 def _documents(value: list[str | dict[str, Any]], name: str, notes: Notes) -> Any:
-    """Cohere wants `{data, id}`; a bare map, which v1 and several frameworks use, is put under `data`."""
+    """Wraps each bare map, as version 1 and several frameworks send it, in Cohere's `{data, id}`."""
     shaped: list[Any] = []
     for document in value:
         if isinstance(document, dict) and "data" not in document:

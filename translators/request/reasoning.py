@@ -1,6 +1,6 @@
-"""How much a model shall think.
+"""How much a model reasons: OpenAI's efforts as Cohere's `thinking`.
 
-Cohere knows on, off, and a budget of tokens (docs/cohere-api.md#reasoning); OpenAI knows words. Precedence
+Cohere has on, off, and a budget of tokens (docs/cohere-api.md#reasoning). Precedence of the fields
 (docs/decisions.md#reasoning-is-never-the-answers-text): `thinking`, then `reasoning`, then `reasoning_effort`.
 """
 
@@ -25,10 +25,10 @@ BUDGETS: Mapping[str, int | None] = {
     "xhigh": None,
     "max": None,
 }
-"""Tokens of thought for each effort; None is unlimited, which Cohere recommends, 0 switches thinking off."""
+"""Reasoning tokens for each effort. None is no limit, which Cohere recommends; 0 switches reasoning off."""
 
 ANSWER_RESERVE = 1_024
-"""Tokens that Cohere's guide asks to leave for the answer within max_tokens."""
+"""Tokens to leave for the answer within max_tokens. Cohere's guide says at least 1,000."""
 
 
 class ThinkingOptions(Struct, forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ class ThinkingOptions(Struct, forbid_unknown_fields=True):
     budget_tokens: Annotated[int, Meta(ge=0)] | None = None
 
     def upstream(self) -> Thinking:
-        """Return Cohere's form."""
+        """Returns Cohere's form."""
         budget = self.token_budget if self.token_budget is not None else self.budget_tokens
         if self.type == "disabled":
             return Thinking("disabled")
@@ -47,7 +47,7 @@ class ThinkingOptions(Struct, forbid_unknown_fields=True):
 
 
 class Reasoning(Struct, forbid_unknown_fields=True):
-    """`reasoning` of a request. `summary` and `generate_summary` shape the answer of /v1/responses alone."""
+    """`reasoning` of a request. `summary` and `generate_summary` have an effect in /v1/responses only."""
 
     effort: str | None = None
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
@@ -90,33 +90,38 @@ def thinking(
     capabilities: Capabilities,
     notes: Notes,
 ) -> Thinking | UnsetType:
-    """Cohere's `thinking` for what was asked, or UNSET. Raises InvalidField on an unknown effort."""
-    field, wish = _requested(reasoning, effort)
-    if field != "reasoning_effort" and effort not in (None, wish):
+    """Returns Cohere's `thinking`, UNSET to leave it to the model. Raises InvalidField for an unknown effort.
+
+    native: the caller's `thinking`. effort: `reasoning_effort`. max_tokens: the limit to send, None without one.
+    """
+    field, requested = _requested(reasoning, effort)
+    if field != "reasoning_effort" and effort not in (None, requested):
         notes.ignored("reasoning_effort", f"{field} is given, too")
     if native is not None:
-        if wish is not None:
+        if requested is not None:
             notes.ignored(field, "thinking is given, too")
+        # Passed on even to a model that does not reason: it is Cohere's field, so Cohere's error is the answer to it.
         return native.upstream()
-    if wish is None:
+    if requested is None:
         return UNSET
-    if isinstance(wish, str):
-        if wish not in BUDGETS:
-            raise InvalidField(field, f"Invalid '{field}': '{wish}' is none of {', '.join(BUDGETS)}")
-        budget = BUDGETS[wish]
+    if isinstance(requested, str):
+        if requested not in BUDGETS:
+            raise InvalidField(field, f"Invalid '{field}': '{requested}' is none of {', '.join(BUDGETS)}")
+        budget = BUDGETS[requested]
     else:
-        budget = wish
+        budget = requested
     if not capabilities.reasoning:
         if budget != 0:
             notes.ignored(field, "this model does not reason")
         return UNSET
     if budget == 0:
         return Thinking("disabled")
-    return Thinking("enabled", _with_reserve(budget, max_tokens, None if isinstance(wish, str) else field, notes))
+    noted_field = None if isinstance(requested, str) else field
+    return Thinking("enabled", _with_reserve(budget, max_tokens, noted_field, notes))
 
 
 def _requested(reasoning: Reasoning | None, effort: str | None) -> tuple[str, str | int | None]:
-    """The field that decides, and what it says: a word, a budget, or nothing."""
+    """Returns the field that has precedence and its value: an effort, a budget in tokens, or None."""
     if reasoning is not None:
         if reasoning.max_tokens is not None:
             return "reasoning.max_tokens", reasoning.max_tokens
@@ -128,10 +133,12 @@ def _requested(reasoning: Reasoning | None, effort: str | None) -> tuple[str, st
 
 
 def _with_reserve(budget: int | None, max_tokens: int | None, field: str | None, notes: Notes) -> int | UnsetType:
-    """Thinking counts within max_tokens: a budget as large as that would leave no answer at all.
+    """Lowers a budget so that the answer keeps its reserve of max_tokens. Returns UNSET for no limit.
 
-    `asked` names the field of a budget that the caller put in numbers, whose change is worth a note.
+    budget: None is no limit. field: to note the change under, None where the caller named no number.
     """
+    # Reasoning counts within max_tokens. A budget as large as that leaves an answer of a thinking block alone
+    # (docs/cohere-api.md#reasoning). Of a small max_tokens, half is left.
     if max_tokens is not None:
         ceiling = max(max_tokens - ANSWER_RESERVE, max_tokens // 2, 1)
         if budget is None or budget > ceiling:

@@ -1,18 +1,18 @@
-"""Structured output: what `response_format` becomes.
+"""Structured output: plans how a `response_format` is fulfilled.
 
-Cohere compiles a schema itself, but refuses one beside tools or documents, wants an object at its top, and
+Cohere compiles a schema itself. But it refuses one beside tools or documents, it requires an object at the root, and
 some models take none at all (docs/cohere-api.md#documents-and-citations and docs/cohere-api.md#json-schemas). Then the
-gateway finds another way to the answer that OpenAI would give, and says so:
+gateway reaches the same answer by other means, and notes it:
 
     beside tools          a tool that stands for the answer, with the schema as its parameters; on models that
                           cannot be made to call a tool, an instruction
     no schema support     the same
     not to be compiled    the same: objects of any keys, values of any kind
     beside documents      an instruction, and the Markdown fence taken off the answer
-    the instruction fails Cohere is asked again with the schema, without the tools, the documents in the prompt
+    the instruction fails a second call with the schema, without the tools, with the documents in the prompt
     no object at the top  a wrapper around it, taken off the answer
-    strict                the answer checked against the whole schema; what Cohere does not compile of it is told to
-                          the model when the first answer misses it
+    strict                the answer is checked against the whole schema; after an answer that misses it, an
+                          instruction has the parts that Cohere does not compile
 """
 
 from collections.abc import Callable, Collection
@@ -40,11 +40,12 @@ _JSON_ONLY = "no prose around it and no code fence"
 
 
 class FormatPlan(Struct, frozen=True):
-    """How the wish is fulfilled. tool: the tool that stands for the answer; transforms: in their order.
+    """How the requested format is reached.
 
-    enforceable: the model was only told, and if it did not listen, Cohere can be made to compile the schema.
-    instructed: it was only told. unenforced: all of the schema was promised, and Cohere compiles a part of it or
-    nothing.
+    tool: the tool whose call is the answer. instructions: for the system turn. transforms: of the answer, in order.
+    checked: the answer may fail a check. instructed: nothing but an instruction asks for the format. enforceable: so
+    it is, and Cohere could compile the schema in a second attempt. unenforced: the schema is strict, and Cohere
+    compiles a part of it or nothing.
     """
 
     response_format: cohere.ResponseFormat | UnsetType = UNSET
@@ -60,8 +61,8 @@ class FormatPlan(Struct, frozen=True):
 NOTHING = FormatPlan()
 
 
-class _Wish(Struct, frozen=True):
-    """schema: None for any JSON object. strict: the answer must satisfy all of the schema."""
+class _RequestedFormat(Struct, frozen=True):
+    """JSON in an answer. schema: None for any JSON object. strict: the answer must satisfy all of the schema."""
 
     schema: dict[str, Any] | None
     strict: bool = False
@@ -78,32 +79,40 @@ def plan_response_format(
     reserved_names: Collection[str] = (),
     again: bool = False,
 ) -> FormatPlan:
-    """The plan for a response_format. Raises InvalidField on one that is none.
+    """Plans how a response_format is reached. Raises InvalidField if it is malformed.
 
-    beside_tools: tools are sent that the model may call; must_call: it must call one of them now; refused:
-    Cohere takes no response_format in this request (documents, tools that may not be called). reserved_names: those of
-    the tools at Cohere. again: the first answer failed its check.
+    beside_tools: tools are sent that the model may call. must_call: it must call one of them in this turn. refused:
+    Cohere takes no response_format in this request (documents, tools that may not be called). reserved_names: Cohere's
+    names of the tools that are sent. again: the first answer failed its check.
     """
-    wish = _wish(requested, notes)
-    if wish is None:
+    answer_format = _requested_format(requested, notes)
+    if answer_format is None:
         return NOTHING
     if must_call:
         notes.emulated("response_format", "left out: a tool must be called in this turn")
         return NOTHING
-    schema = json_schema.inline_root_reference(wish.schema) if wish.schema is not None else None
+    schema = json_schema.inline_root_reference(answer_format.schema) if answer_format.schema is not None else None
     clean, removed, unwrap = _compiled(schema)
     compiles = capabilities.json_schema and json_schema.compilable(clean)
     elsewhere = beside_tools or refused or not compiles
     if elsewhere and schema is not None and capabilities.tools and capabilities.tool_choice and not refused:
         why = "beside tools" if beside_tools else "as Cohere cannot compile the schema"
         notes.emulated("response_format", f"a tool stands for the answer {why}")
-        return _by_tool(json_schema.with_types(schema) if capabilities.typed_tools else schema, wish, reserved_names)
+        return _tool_plan(
+            json_schema.with_types(schema) if capabilities.typed_tools else schema, answer_format, reserved_names
+        )
     if elsewhere:
         notes.emulated("response_format", "an instruction to the model")
         # Nothing but the check makes an instruction's answer JSON at all.
-        schema_checked = wish.schema if wish.schema is not None and wish.strict else ANY_JSON if schema else ANY_OBJECT
+        schema_checked = (
+            answer_format.schema
+            if answer_format.schema is not None and answer_format.strict
+            else ANY_JSON
+            if schema
+            else ANY_OBJECT
+        )
         return FormatPlan(
-            instructions=(_instruction(wish.schema),),
+            instructions=(_instruction(answer_format.schema),),
             transforms=(StripCodeFence, _check(schema_checked)),
             checked=True,
             instructed=True,
@@ -112,13 +121,13 @@ def plan_response_format(
     if clean is None:
         return FormatPlan(cohere.ResponseFormat("json_object"))
     if removed:
-        _tell_removed(removed, wish.strict, notes)
+        _note_removed(removed, answer_format.strict, notes)
     return FormatPlan(
         cohere.ResponseFormat("json_object", clean),
-        instructions=(_instruction(wish.schema),) if again and removed else (),
-        transforms=(*unwrap, *_checks(wish)),
-        checked=wish.strict,
-        unenforced=wish.strict and bool(removed),
+        instructions=(_instruction(answer_format.schema),) if again and removed else (),
+        transforms=(*unwrap, *_checks(answer_format)),
+        checked=answer_format.strict,
+        unenforced=answer_format.strict and bool(removed),
     )
 
 
@@ -126,17 +135,17 @@ ANY_JSON: dict[str, Any] = {}
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
-def _checks(wish: _Wish) -> tuple[Callable[[], AnswerTransform], ...]:
-    """`strict` means that the answer satisfies all of the schema, also what Cohere does not know."""
-    return (_check(wish.schema),) if wish.schema is not None and wish.strict else ()
+def _checks(answer_format: _RequestedFormat) -> tuple[Callable[[], AnswerTransform], ...]:
+    """Returns the check of a strict schema. It covers all of it, also the keywords that Cohere does not have."""
+    return (_check(answer_format.schema),) if answer_format.schema is not None and answer_format.strict else ()
 
 
 def _check(schema: dict[str, Any]) -> Callable[[], AnswerTransform]:
     return partial(ValidateSchema, partial(schema_validation.instance_violation, msgspec.json.encode(schema)))
 
 
-def _wish(requested: openai.ResponseFormat | None, notes: Notes) -> _Wish | None:
-    """The schema asked for, in OpenAI's form or in one of Cohere's two (docs/cohere-api.md#json-schemas)."""
+def _requested_format(requested: openai.ResponseFormat | None, notes: Notes) -> _RequestedFormat | None:
+    """Reads the requested format, None for text. Raises InvalidField for a malformed or contradictory schema."""
     if requested is None or requested.type == "text":
         return None
     schema, where, strict = _schema(requested)
@@ -146,13 +155,14 @@ def _wish(requested: openai.ResponseFormat | None, notes: Notes) -> _Wish | None
         json_schema.check_satisfiable(schema, where)
         if strict:
             json_schema.note_unchecked_patterns(schema, where, notes)
-    return _Wish(schema, strict)
+    return _RequestedFormat(schema, strict)
 
 
 def _schema(requested: openai.ResponseFormat) -> tuple[dict[str, Any] | None, str, bool]:
-    """Return the schema in any of the spellings that clients use, its path, and whether it is strict.
+    """Returns the schema, its path, and whether it is strict. Raises InvalidField without a schema.
 
-    It stands in `json_schema`, `schema` or `value`; each may hold OpenAI's wrapper (`{"name", "schema", "strict"}`).
+    Clients put it into `json_schema` (OpenAI, Cohere's specification), `schema` (Cohere's guides) or `value`. Each may
+    hold OpenAI's wrapper, `{"name", "schema", "strict"}`.
     """
     if requested.type not in ("json_object", "json_schema", "json"):
         raise InvalidField(
@@ -165,6 +175,7 @@ def _schema(requested: openai.ResponseFormat) -> tuple[dict[str, Any] | None, st
         if value is None:
             continue
         where = f"response_format.{name}"
+        # A schema may have a property called `schema`; then it has `properties`, too, which a wrapper has not.
         wrapped = "schema" in value and "properties" not in value
         if wrapped or (name == "json_schema" and requested.type == "json_schema"):
             strict = strict or value.get("strict") is True
@@ -180,15 +191,15 @@ def _schema(requested: openai.ResponseFormat) -> tuple[dict[str, Any] | None, st
 
 
 _KEYWORDS = frozenset(("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"))
-"""Keywords by which a schema is told from a wrapper that lacks its schema."""
+"""Keywords that distinguish a schema from a wrapper that lacks its schema."""
 
 
 def guided_json(
     requested: openai.ResponseFormat | None, guided: dict[str, Any] | str | None, notes: Notes
 ) -> openai.ResponseFormat | None:
-    """Return the response_format, for which `guided_json` (vLLM's spelling: a schema, or its JSON) may stand.
+    """Returns the response_format, made of `guided_json` where there is none. Raises InvalidField.
 
-    Raises InvalidField on a text that is no JSON object.
+    guided: vLLM's `guided_json`, a schema or its JSON text, None without it.
     """
     if guided is None:
         return requested
@@ -210,51 +221,51 @@ def _missing(where: str) -> InvalidField:
 def _compiled(
     schema: dict[str, Any] | None,
 ) -> tuple[dict[str, Any] | None, list[str], tuple[Callable[[], AnswerTransform], ...]]:
-    """The schema as Cohere is to compile it, what was taken away for that, and what unwraps the answer."""
+    """Returns the schema that Cohere compiles, the keywords removed for it, and the transforms of the answer."""
     if schema is None:
         return None, [], ()
-    object_schema, unwrap = _objects(schema)
+    object_schema, unwrap = _wrapped(schema)
     clean, removed = json_schema.compilable_subset(object_schema)
     return clean, removed, unwrap
 
 
-def _objects(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], AnswerTransform], ...]]:
-    """A schema with an object at its top, and what takes the wrapper off the answer again."""
+def _wrapped(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[], AnswerTransform], ...]]:
+    """Returns a schema with an object at its root, and the transforms that unwrap the answer."""
     if json_schema.is_object(schema):
         return schema, ()
     return json_schema.wrap(schema, UnwrapValue.KEY), (UnwrapValue,)
 
 
-def _by_tool(schema: dict[str, Any], wish: _Wish, reserved_names: Collection[str]) -> FormatPlan:
+def _tool_plan(schema: dict[str, Any], answer_format: _RequestedFormat, reserved_names: Collection[str]) -> FormatPlan:
     name = ANSWER_TOOL
     while name in reserved_names:
         name += "_"
-    parameters, unwrap = _objects(schema)
+    parameters, unwrap = _wrapped(schema)
     parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
-    # A model that answers with text all the same, mostly answers with JSON.
+    # A model that answers with text instead of the call mostly answers with JSON, perhaps in a code fence.
     transforms: tuple[Callable[[], AnswerTransform], ...] = (
         partial(AnswerFromToolCall, name),
         StripCodeFence,
         *unwrap,
-        *_checks(wish),
+        *_checks(answer_format),
     )
-    return FormatPlan(tool=tool, transforms=transforms, checked=wish.strict, unenforced=wish.strict)
+    return FormatPlan(tool=tool, transforms=transforms, checked=answer_format.strict, unenforced=answer_format.strict)
 
 
-def _tell_removed(removed: list[str], checked: bool, notes: Notes) -> None:
-    words = ", ".join(removed)
+def _note_removed(removed: list[str], checked: bool, notes: Notes) -> None:
+    keywords = ", ".join(removed)
     if checked:
-        notes.emulated("response_format", f"{words}: not what Cohere compiles, the answer is checked here")
+        notes.emulated("response_format", f"{keywords}: not what Cohere compiles, the answer is checked here")
     else:
-        notes.adjusted("response_format", "the schema", f"what Cohere compiles, with other {words}")
+        notes.adjusted("response_format", "the schema", f"what Cohere compiles, with other {keywords}")
 
 
 def _instruction(schema: dict[str, Any] | None) -> str:
     if schema is None:
         return f"Answer with one JSON object only: {_JSON_ONLY}."
-    written = msgspec.json.encode(schema).decode()
+    schema_json = msgspec.json.encode(schema).decode()
     return (
         f"When you give your final answer, answer with JSON only: {_JSON_ONLY}. "
-        f"The JSON must satisfy this JSON Schema: {written}"
+        f"The JSON must satisfy this JSON Schema: {schema_json}"
     )

@@ -1,8 +1,9 @@
-"""Which tool result answers which call, wherever the two stand in a history.
+"""Pairs the tool results of a history with their calls, wherever the two stand.
 
-Cohere wants ids that are unique over all turns, and each result directly behind the turn of its call. Clients number
-their calls anew in each turn, repeat a call beside `previous_response_id`, let user turns or other results come between
-a call and its result, and keep calls that were cut. All of that is put in order here; nothing is translated.
+Cohere requires ids that are unique over all turns, and each result directly behind the turn of its call
+(docs/cohere-api.md#messages). Clients number their calls anew in each turn, repeat a call beside
+`previous_response_id`, put user turns or other results between a call and its result, and keep calls that were cut
+short. This module sorts that out and translates nothing.
 """
 
 from bisect import bisect_left
@@ -22,7 +23,8 @@ class Call(Struct):
     """A call of the history.
 
     turn: the index of its message. caller_id, upstream_id: its id in the request and at Cohere. path: of the call, for
-    errors and notes. content: equal for calls that ask the same. results: the indexes of the messages that answer it.
+    errors and notes. content: id, name and arguments, equal for a call and its repetition. results: the indexes of the
+    messages that answer it.
     """
 
     turn: int
@@ -35,23 +37,27 @@ class Call(Struct):
 
 
 class PairedCalls(Struct, frozen=True):
-    """calls: of each message, by its index, in order, without repeats. turns: of each result, the turn of its call."""
+    """The calls of a history with their results.
+
+    calls: by the index of their message, in order, without repetitions. turns: the index of each result's message ->
+    that of its call's message.
+    """
 
     calls: Mapping[int, Sequence[Call]]
     turns: Mapping[int, int]
 
     def results_of(self, turn: int) -> Sequence[tuple[int, Call]]:
-        """Return the results that belong directly behind this turn, in the order in which they came."""
+        """Returns the results that go directly behind this turn, in the order of the request."""
         return sorted((index, call) for call in self.calls.get(turn, ()) for index in call.results)
 
     def renamed(self) -> dict[str, str]:
-        """Return the ids that Cohere sees under another name: Cohere's -> the caller's."""
+        """Returns the ids that had to change: Cohere's -> the caller's."""
         calls = (call for calls in self.calls.values() for call in calls)
         return {call.upstream_id: call.caller_id for call in calls if call.upstream_id != call.caller_id}
 
 
 def pair(messages: Sequence[openai.Message]) -> PairedCalls:
-    """Pair the results of a history with its calls.
+    """Pairs the results of a history with its calls.
 
     Raises InvalidField for a result without a call before it, and for two different calls of one turn with one id.
     """
@@ -67,11 +73,13 @@ def pair(messages: Sequence[openai.Message]) -> PairedCalls:
 
 
 NO_CALLS = PairedCalls({}, {})
-"""Of a history in which nobody but users speaks."""
+"""The pairs of a history without assistant messages."""
 
 
 class _Pairing:
-    """A history being read from front to back. Its cost is linear, whatever ids the caller chose."""
+    """Reads a history from front to back."""
+
+    # A caller chooses the ids, so every look-up by id is a dict or a bisection: the cost stays about linear.
 
     def __init__(self, messages: Sequence[openai.Message]) -> None:
         self.calls: dict[int, list[Call]] = {}
@@ -79,7 +87,9 @@ class _Pairing:
         self._messages = messages
         self._last: dict[str, Call] = {}  # by the caller's id
         self._unanswered: defaultdict[str, deque[Call]] = defaultdict(deque)
-        self._contents: Counter[tuple[str, str, bytes]] = Counter()  # how many calls that ask this have no result yet
+        self._contents: Counter[tuple[str, str, bytes]] = (
+            Counter()
+        )  # how many calls with this content have no result yet
         self._results_seen: dict[str, set[bytes]] = {}  # by Cohere's id
         self._functions: defaultdict[str, deque[Call]] = defaultdict(deque)  # legacy calls, not answered yet, by name
         self._upstream_ids: set[str] = set()
@@ -94,7 +104,7 @@ class _Pairing:
                 raise InvalidField(path, "Only calls of type 'function' can be sent to Cohere", "unsupported_value")
             call = _call(index, tool_call.id or "", tool_call.function, f"{path}.function")
             if not call.caller_id:
-                call.upstream_id = f"call_{index}_{number}"  # calls without ids are answered in order
+                call.upstream_id = f"call_{index}_{number}"  # results without ids answer such calls in order
             elif self._is_repeated(call):
                 continue
             elif call.caller_id in ids:
@@ -106,13 +116,16 @@ class _Pairing:
             self._functions[message.function_call.name].append(self.calls[index][-1])
 
     def _is_repeated(self, call: Call) -> bool:
-        """Whether an earlier call is told again: it has no result yet, or this one will never have another."""
+        """Returns whether this is an earlier call once more, not a new call that happens to be equal.
+
+        It is, if the earlier one has no result yet, or if no result with this id follows.
+        """
         if call.content not in self._contents:
             return False
         return self._contents[call.content] > 0 or not self._positions.result_after(call.caller_id, call.turn)
 
     def _add(self, call: Call) -> None:
-        """Adds a call under an id that no other call has at Cohere."""
+        """Adds a call, renamed at Cohere if its id is taken by a call of an earlier turn."""
         while call.upstream_id in self._upstream_ids:
             self._renamings[call.caller_id] += 1
             call.upstream_id = f"{call.caller_id}_{self._renamings[call.caller_id] + 1}"
@@ -133,7 +146,8 @@ class _Pairing:
         if not pending:
             self._answer(self._last[call_id], index)
             return
-        # Several calls with one id wait: as many results answer them in order, fewer answer the newest.
+        # Several calls with this id are open. As many results answer them in order; fewer answer the newest ones,
+        # because the older calls were cut short and never answered.
         enough = len(pending) == 1 or self._positions.results_before_next_call(call_id, index) >= len(pending)
         self._answer(pending.popleft() if enough else pending.pop(), index)
 
@@ -148,7 +162,7 @@ class _Pairing:
         self._answer(call, index)
 
     def _answer(self, call: Call, index: int) -> None:
-        """Gives a call its result. One that was sent twice counts once."""
+        """Adds a result to its call. The same result twice counts once."""
         self.turns[index] = call.turn
         if not call.results:
             self._contents[call.content] -= 1
@@ -162,7 +176,7 @@ class _Pairing:
 
 
 class _Positions:
-    """Where the results and the calls of each id stand: the indexes of their messages, in order."""
+    """The indexes of the messages with the results and the calls of each id, in order."""
 
     def __init__(self, messages: Sequence[openai.Message]) -> None:
         self._results: defaultdict[str, list[int]] = defaultdict(list)
@@ -194,7 +208,7 @@ def _call(turn: int, call_id: str, function: openai.FunctionCall, path: str) -> 
 
 
 def _arguments(function: openai.FunctionCall) -> bytes:
-    """The arguments, comparable: JSON as its value, anything else as it stands."""
+    """Returns the arguments in a comparable form: JSON in a canonical encoding, anything else as its bytes."""
     arguments = function.arguments or {}
     if isinstance(arguments, str):
         try:

@@ -1,7 +1,7 @@
-"""Tools and the choice among them.
+"""Plans the tools of a request and the choice among them.
 
-Cohere has no way to name one tool, no `auto` (absence means it), and reasoning models refuse `tool_choice`
-altogether (docs/cohere-api.md#chat-requests). What it lacks is emulated and noted
+Cohere cannot name a tool in `tool_choice`, has no `auto` (absence means it), and its reasoning models refuse
+`tool_choice` altogether (docs/cohere-api.md#chat-requests). What is missing is emulated and noted
 (docs/decisions.md#a-named-tool_choice-is-honoured).
 """
 
@@ -21,16 +21,16 @@ from translators.request import json_schema
 from translators.request.client_tools import ClientTool, ClientTools, custom_function
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
-"""Cohere requires `parameters`; OpenAI lets a tool without any leave them out."""
+"""Sent for a tool without `parameters`: OpenAI lets them be left out, Cohere requires them."""
 
 STRICT_FIELDS_LIMIT = 200
 """Fields over all tools that `strict_tools` allows (docs/cohere-api.md#chat-requests)."""
 
 
 class Choice(Struct, frozen=True):
-    """What the caller wants of the tools. only: the names to choose among, None for all."""
+    """The caller's choice. mode: `auto`, `none` or `required`. only: the names that may be called, None for all."""
 
-    mode: str = "auto"  # auto, none, required
+    mode: str = "auto"
     only: tuple[str, ...] | None = None
 
 
@@ -39,10 +39,11 @@ ANY_CHOICE = Choice()
 
 
 class ToolPlan(Struct, frozen=True):
-    """What is sent. instructions: sentences for the system turn; stray_calls: calls are to be removed.
+    """The tools and the choice to send.
 
-    only: the (sent) names that may be called, where tools are defined that may not. must_call: a call is wanted, and an
-    instruction is all that asks for it.
+    instructions: sentences for the system turn. stray_calls: calls in the answer have to be removed. only: Cohere's
+    names of the tools that may be called, empty where all that are sent may. must_call: a call is required, and nothing
+    but an instruction says so.
     """
 
     tools: list[cohere.Tool] | UnsetType = UNSET
@@ -94,30 +95,33 @@ def _check_name(name: str, where: str) -> None:
 
 
 def read_choice(
-    wish: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None, names: ClientTools
+    tool_choice: str | openai.ToolChoice | None, legacy: str | openai.ChosenName | None, names: ClientTools
 ) -> Choice:
-    """Returns the caller's choice in one form. Raises InvalidField on a choice that Cohere cannot know."""
-    if wish is None and legacy is not None:
+    """Reads the caller's choice. Raises InvalidField for one that Cohere cannot make.
+
+    legacy: `function_call`, which counts where there is no `tool_choice`. names: of the request's tools.
+    """
+    if tool_choice is None and legacy is not None:
         return (
             Choice("required", (legacy.name,))
             if isinstance(legacy, openai.ChosenName)
-            else _word(legacy, "function_call")
+            else _mode_choice(legacy, "function_call")
         )
-    if wish is None:
+    if tool_choice is None:
         return Choice()
-    if isinstance(wish, str):
-        return _word(wish, "tool_choice")
-    chosen = wish.function if wish.type == "function" else wish.custom
-    if wish.type in ("function", "custom") and chosen:
-        return Choice("required", (names.chosen_name(wish.type, chosen.name),))
-    if wish.type == "allowed_tools" and wish.allowed_tools:
-        return _allowed(wish.allowed_tools, names)
-    if wish.type in ("function", "custom", "allowed_tools"):
-        param = f"tool_choice.{wish.type}"
+    if isinstance(tool_choice, str):
+        return _mode_choice(tool_choice, "tool_choice")
+    chosen = tool_choice.function if tool_choice.type == "function" else tool_choice.custom
+    if tool_choice.type in ("function", "custom") and chosen:
+        return Choice("required", (names.chosen_name(tool_choice.type, chosen.name),))
+    if tool_choice.type == "allowed_tools" and tool_choice.allowed_tools:
+        return _allowed(tool_choice.allowed_tools, names)
+    if tool_choice.type in ("function", "custom", "allowed_tools"):
+        param = f"tool_choice.{tool_choice.type}"
         raise InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
     raise InvalidField(
         "tool_choice.type",
-        f"A tool_choice of type '{wish.type}' cannot be sent to Cohere",
+        f"A tool_choice of type '{tool_choice.type}' cannot be sent to Cohere",
         "unsupported_value",
     )
 
@@ -134,11 +138,11 @@ def _allowed(allowed: openai.AllowedTools, names: ClientTools) -> Choice:
     return Choice(allowed.mode, tuple(chosen)) if chosen else Choice("none")
 
 
-def _word(wish: str, field: str) -> Choice:
+def _mode_choice(value: str, field: str) -> Choice:
     # `any` is what several frameworks and Mistral call `required`.
-    mode = {"any": "required"}.get(wish, wish)
+    mode = {"any": "required"}.get(value, value)
     if mode not in ("auto", "none", "required"):
-        raise InvalidField(field, f"Invalid '{field}': '{wish}' is none of auto, none, required", "invalid_value")
+        raise InvalidField(field, f"Invalid '{field}': '{value}' is none of auto, none, required", "invalid_value")
     return Choice(mode)
 
 
@@ -152,42 +156,45 @@ def plan_tools(
     names: ToolNames,
     notes: Notes,
 ) -> ToolPlan:
-    """What to send so that the caller's tools and choice are honoured by this model.
+    """Plans what to send so that this model honours the caller's tools and choice. Raises InvalidField.
 
-    places: the functions' paths. called: the caller's names of the tools that the history calls.
+    paths: of each function, its path in the request. called: the names of the tools that the history calls, as the
+    caller has them. names: of the tools, the caller's and Cohere's.
     """
     if not functions:
         if choice.mode == "required":
             raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
         if strict_tools:
             notes.ignored("strict_tools", "there are no tools")
-        return _outlined(called, capabilities, names, notes)
+        return _placeholder_tools(called, capabilities, names, notes)
     if not capabilities.tools and choice.mode == "none":
         notes.emulated("tool_choice", "none: the tools are left out")
         return ToolPlan()
     if not capabilities.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
-    wanted = functions if choice.only is None else _filtered(functions, choice.only)
-    called_names, wanted_names = frozenset(called), {function.name for function in wanted}
-    called_only = [
+    callable_functions = functions if choice.only is None else _filtered(functions, choice.only)
+    called_names, callable_names = frozenset(called), {function.name for function in callable_functions}
+    # A named tool is honoured by sending no other. But models that need the tools of the history defined (422 without
+    # them, docs/cohere-api.md#messages) get these, too, and an instruction not to call them.
+    history_only = [
         function
         for function in functions
-        if capabilities.keeps_tools and function.name in called_names and function.name not in wanted_names
+        if capabilities.keeps_tools and function.name in called_names and function.name not in callable_names
     ]
-    definition_ids = {id(function) for function in (*wanted, *called_only)}
+    definition_ids = {id(function) for function in (*callable_functions, *history_only)}
     definitions = [
         _definition(function, where, bool(strict_tools or function.strict), names, capabilities, notes)
         for function, where in zip(functions, paths, strict=True)
         if id(function) in definition_ids
     ]
-    definitions, strict = _strict([*wanted, *called_only], definitions, strict_tools, notes)
+    definitions, strict = _strict([*callable_functions, *history_only], definitions, strict_tools, notes)
     if choice.mode == "none":
         return _without_calls(definitions, strict, capabilities, bool(called), notes)
-    choice_names = [names.upstream_name(function.name) for function in wanted]
+    choice_names = [names.upstream_name(function.name) for function in callable_functions]
     if choice.only is not None:
-        how = "an instruction names them, the answer is checked" if called_only else "only these tools are sent"
+        how = "an instruction names them, the answer is checked" if history_only else "only these tools are sent"
         notes.emulated("tool_choice", how)
-    instructions = (_must_call(choice_names, choice.mode),) if called_only else ()
+    instructions = (_must_call(choice_names, choice.mode),) if history_only else ()
     upstream_choice: Any = UNSET
     must_call = choice.mode == "required" and not capabilities.tool_choice
     if must_call and not instructions:
@@ -195,14 +202,17 @@ def plan_tools(
         instructions = (_must_call(choice_names, choice.mode),)
     elif choice.mode == "required" and capabilities.tool_choice:
         upstream_choice = "REQUIRED"
-    only = frozenset(choice_names) if called_only else frozenset()
+    only = frozenset(choice_names) if history_only else frozenset()
     return ToolPlan(definitions, upstream_choice, strict, instructions, only=only, must_call=must_call)
 
 
 def _without_calls(
     definitions: list[cohere.Tool], strict: bool | UnsetType, capabilities: Capabilities, called: bool, notes: Notes
 ) -> ToolPlan:
-    """`tool_choice: none`: Cohere's NONE, or what comes nearest on a model that refuses it."""
+    """Plans `tool_choice: none`: Cohere's NONE, or what comes nearest on a model that refuses it.
+
+    called: the history calls tools, so that they cannot be left out.
+    """
     if capabilities.tool_choice:
         return ToolPlan(definitions, "NONE", strict)
     if called:
@@ -212,8 +222,9 @@ def _without_calls(
     return ToolPlan()
 
 
-def _outlined(called: list[str], capabilities: Capabilities, names: ToolNames, notes: Notes) -> ToolPlan:
-    """Tools that the history calls and the request no longer defines, defined in outline and not to be called."""
+def _placeholder_tools(called: list[str], capabilities: Capabilities, names: ToolNames, notes: Notes) -> ToolPlan:
+    """Defines the tools that the history calls and the request does not define, without parameters."""
+    # They are there to satisfy Cohere, so the model must not call them: the caller could not run them.
     if not called or not capabilities.keeps_tools or not capabilities.tools:
         return ToolPlan()
     notes.emulated("tools", "those of the history are defined in outline, as Cohere wants them")
@@ -240,8 +251,8 @@ def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[o
     for name in only:
         if name not in defined_names:
             raise InvalidField("tool_choice", f"'tool_choice' names the tool '{name}', which 'tools' lacks")
-    wanted_names = frozenset(only)
-    return [function for function in functions if function.name in wanted_names]
+    names = frozenset(only)
+    return [function for function in functions if function.name in names]
 
 
 def _definition(
@@ -255,9 +266,10 @@ def _definition(
 
 
 def _parameters(function: openai.Function, where: str, strict: bool, notes: Notes) -> dict[str, Any]:
-    """An object schema. A bare map of properties, which Cohere answers with a 422, is wrapped.
+    """Returns the object schema of a tool's parameters. Raises InvalidField for a schema that is not an object's.
 
-    A schema without `strict` is sent even where it is odd.
+    A bare map of properties, which leads to failed generations (docs/cohere-api.md#tools), is wrapped. Without `strict`
+    a schema is sent even if it is not quite valid.
     """
     parameters = function.parameters
     if not parameters:
@@ -265,8 +277,8 @@ def _parameters(function: openai.Function, where: str, strict: bool, notes: Note
     if not strict:
         changes: dict[str, str] = {}
         parameters = json_schema.tidy(parameters, changes)
-        for was, now in changes.items():
-            notes.adjusted(where, was, now)
+        for before, after in changes.items():
+            notes.adjusted(where, before, after)
     parameters = json_schema.inline_root_reference(parameters)
     if "type" not in parameters and "$ref" not in parameters:
         if "properties" in parameters:
@@ -277,8 +289,9 @@ def _parameters(function: openai.Function, where: str, strict: bool, notes: Note
         parameters = {**parameters, "type": "object"}
     if parameters.get("type") != "object":
         raise InvalidField(where, f"Invalid schema for '{where}': its type must be 'object'", "invalid_schema")
-    whole = isinstance(parameters.get("properties", {}), dict) and isinstance(parameters.get("required", []), list)
-    if strict or not whole:
+    # A schema with these of another type cannot be repaired or read by anybody: it is refused even without `strict`.
+    readable = isinstance(parameters.get("properties", {}), dict) and isinstance(parameters.get("required", []), list)
+    if strict or not readable:
         json_schema.check(parameters, where)
         json_schema.check_satisfiable(parameters, where)
     else:
@@ -289,8 +302,10 @@ def _parameters(function: openai.Function, where: str, strict: bool, notes: Note
 def _strict(
     functions: list[openai.Function], definitions: list[cohere.Tool], strict_tools: bool | None, notes: Notes
 ) -> tuple[list[cohere.Tool], bool | UnsetType]:
-    """`strict_tools` is all or nothing, and its schemas are compiled: Cohere refuses it where a tool requires no
-    parameter or cannot be compiled. The definitions come back in the dialect that it compiles.
+    """Decides on `strict_tools`, and returns the definitions in the dialect that Cohere then compiles.
+
+    strict_tools: the caller's field of Cohere's. It is all or nothing: Cohere refuses it where one tool has no required
+    parameter or a schema that cannot be compiled. In these cases it is left out and noted.
     """
     strict_functions = [function for function in functions if function.strict]
     if not strict_functions and not strict_tools:
@@ -301,21 +316,21 @@ def _strict(
         return definitions, UNSET
     schemas = [definition.function.parameters for definition in definitions]
     cleaned: list[tuple[dict[str, Any], list[str]]] = []
-    trouble = ""
+    obstacle = ""
     if not strict_tools and len(strict_functions) < len(functions):
-        trouble = "Cohere enforces all tools or none"
+        obstacle = "Cohere enforces all tools or none"
     elif not all(schema.get("required") for schema in schemas):
-        trouble = "Cohere needs a required parameter in every tool"
+        obstacle = "Cohere needs a required parameter in every tool"
     elif sum(_count(schema.get("properties")) for schema in schemas) > STRICT_FIELDS_LIMIT:
-        trouble = f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools"
+        obstacle = f"Cohere allows {STRICT_FIELDS_LIMIT} fields over all tools"
     else:
         cleaned = [json_schema.compilable_subset(schema) for schema in schemas]
         if not all(json_schema.compilable(clean) for clean, _ in cleaned):
-            trouble = "Cohere cannot compile the schema of every tool"
-    if trouble:
-        notes.ignored(field, trouble)
+            obstacle = "Cohere cannot compile the schema of every tool"
+    if obstacle:
+        notes.ignored(field, obstacle)
         return definitions, UNSET
-    removed = sorted({word for _, words in cleaned for word in words})
+    removed = sorted({keyword for _, keywords in cleaned for keyword in keywords})
     if not removed:
         return definitions, True
     notes.adjusted(
