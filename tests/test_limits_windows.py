@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from gateway.limits.windows import ENDLESS, Window, check_duration, window_at
+from gateway.management.values import budget_duration
 from support.transcripts import property_of
 
 
@@ -48,8 +49,16 @@ def test_without_a_duration_there_is_one_window(duration: str | None) -> None:
     "text", ["d", "0d", "1.5h", "1 d", "1y", "-1d", "1D", "1d\n", "100w1", "3651w", "121mo", "9999999d"]
 )
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=r"duration such as|ten years"):
+    with pytest.raises(ValueError, match=r"duration such as|10 years"):
         check_duration(text)
+
+
+def test_what_management_takes_as_a_duration_has_a_window() -> None:
+    """Both read durations by the same rule: a key whose budget has none could not be served."""
+    for text in ("100000000s", "5000000m", "118mo"):
+        assert budget_duration("budget_duration", text) == text
+        window = window_at(text, 1_790_000_000)
+        assert window.start <= 1_790_000_000 < window.end
 
 
 durations = st.one_of(

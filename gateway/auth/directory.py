@@ -17,6 +17,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+import msgspec
+
 from gateway.auth.virtual_keys import EndUser, PackedKey, Records, Team, VirtualKey, unpacked
 from gateway.errors import CallerError, failure
 from gateway.store import keys
@@ -99,6 +101,18 @@ class KeyDirectory:
     def keys(self) -> Mapping[str, VirtualKey]:
         """Keys by their id, expired ones too. To go through all of them takes as long as decoding them."""
         return _UnpackedKeys(self._packed)
+
+    def key_id_of(self, name: str) -> str | None:
+        """Returns the id of the key with this id, digest or alias, expired ones too; None where there is none."""
+        if name in self._packed:
+            return name
+        if (key_id := self._by_digest.get(name)) is not None:
+            return key_id
+        # Only keys whose JSON contains the alias are decoded: to decode a hundred thousand would hold up everybody.
+        alias = msgspec.json.encode(name)
+        return next(
+            (id for id, body in self._packed.items() if alias in body and unpacked(body).key_alias == name), None
+        )
 
     @property
     def teams(self) -> Mapping[str, Team]:

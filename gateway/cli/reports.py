@@ -178,7 +178,9 @@ def _report_here(name: str, config: str | None, query: Mapping[str, str]) -> Any
         return page
 
     records = run_transaction(settings.database_url, lambda: keys.load_all, writes=False)
-    names = Names({key.key_id: key.unpacked() for key in records.keys}, {team.team_id: team for team in records.teams})
+    keys_by_id = {key.key_id: key.unpacked() for key in records.keys}
+    ids = {name: key.key_id for key in keys_by_id.values() for name in (key.key_alias, key.digest, key.key_id) if name}
+    names = Names(keys_by_id, {team.team_id: team for team in records.teams}, ids.get)
     respond = reports.audit if name == "audit" else reports.usage
     report = reports.Report(Reader(), page_of_changes, names, query, time.time())
     return msgspec.json.decode(msgspec.json.encode(_run(respond(report))))

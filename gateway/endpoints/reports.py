@@ -97,7 +97,7 @@ class ReportEndpoint:
             raise CallerError(ALL_ONLY)
         query = _query(scope["query_string"])
         directory = services.directory
-        names = Names(directory.keys, directory.teams)
+        names = Names(directory.keys, directory.teams, directory.key_id_of)
         report = Report(self._reader, self._changes, names, query, time.time(), own_key_id)
         try:
             answer = await operation.respond(report)

@@ -5,7 +5,7 @@ Everything that cannot be meant is an InvalidField (400) that names the paramete
 
 import base64
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -25,18 +25,23 @@ _SECONDS = {"s": 1, "m": 60, "h": HOUR, "d": DAY}
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
 
+def _no_key(name: str) -> str | None:
+    return None
+
+
 class Names(Struct, frozen=True):
-    """The keys and teams that there are, by their ids: reports are asked by alias and answer with it."""
+    """The keys and teams that there are, by their ids: reports are asked by alias and answer with it.
+
+    find_key_id: returns the id of the key with an id, digest or alias, None where there is none.
+    """
 
     keys: Mapping[str, VirtualKey] = {}
     teams: Mapping[str, Team] = {}
+    find_key_id: Callable[[str], str | None] = _no_key
 
     def key_id(self, text: str) -> str:
         """Returns the id of the key with this id, alias or digest; the text itself for what no key is called."""
-        if text in self.keys:
-            return text
-        matching = (key.key_id for key in self.keys.values() if text in (key.key_alias, key.digest))
-        return next(matching, text)
+        return self.find_key_id(text) or text
 
     def team_id(self, text: str) -> str:
         """Returns the id of the team with this id or alias; the text itself for what no team is called."""

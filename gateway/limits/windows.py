@@ -5,20 +5,14 @@ asking each other: seconds, minutes and hours count from midnight of 1 January 1
 Monday (`7d` is a week), months on their first day. No duration is one window without an end.
 """
 
-import re
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+from gateway.durations import MOST_BUDGET_SECONDS, UNIT_SECONDS, check, parse
 
 _FIRST_MONDAY = 4 * 86_400
 """1 January 1970 was a Thursday."""
-
-_DURATION = re.compile(r"([1-9][0-9]{0,6})(mo|[smhdw])\Z")
-
-_MOST_SECONDS = 10 * 366 * 86_400
-_MOST_MONTHS = 120
 
 
 class Window(Struct, frozen=True):
@@ -33,26 +27,18 @@ ENDLESS = Window(0, 0)
 
 def check_duration(duration: str) -> str:
     """Returns a duration. Raises ValueError, whose sentence says what a duration looks like."""
-    match = _DURATION.match(duration)
-    if match is None:
-        raise ValueError(f"'{duration}' is not a duration such as 30s, 15m, 1h, 1d, 7d or 1mo")
-    count, unit = int(match[1]), match[2]
-    if count > _MOST_MONTHS if unit == "mo" else count * _SECONDS[unit] > _MOST_SECONDS:
-        raise ValueError(f"'{duration}' is longer than ten years")
-    return duration
+    return check(duration, MOST_BUDGET_SECONDS)
 
 
 def window_at(duration: str | None, now: float) -> Window:
     """Returns the window that `now` (Unix seconds) is in. Raises ValueError as `check_duration`."""
     if not duration:
         return ENDLESS
-    match = _DURATION.match(check_duration(duration))
-    assert match is not None
-    count, unit = int(match[1]), match[2]
+    count, unit = parse(check_duration(duration))
     if unit == "mo":
         return _months(count, now)
-    length = count * _SECONDS[unit]
-    origin = _FIRST_MONDAY if length % _SECONDS["w"] == 0 else 0
+    length = count * UNIT_SECONDS[unit]
+    origin = _FIRST_MONDAY if length % UNIT_SECONDS["w"] == 0 else 0
     start = int((now - origin) // length) * length + origin
     return Window(start, start + length)
 

@@ -7,8 +7,9 @@ is written, and what fails in a transaction leaves nothing behind.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway import durations
 from gateway.auth.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id, new_secret
-from gateway.management import answers, durations, fields
+from gateway.management import answers, fields
 from gateway.management.authority import (
     require_key_change,
     require_reader,

@@ -22,6 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.errors import ERRORS
 from gateway.observability.record import CACHE_HIT, RequestRecord
+from translators.core.faults import Fault
 from translators.core.notes import Kind, Note
 from translators.core.upstream_errors import UPSTREAM_ERRORS
 
@@ -40,6 +41,9 @@ UPSTREAM_CODES = frozenset(
     if meaning.status >= 429 and meaning.code and meaning.code != "internal_error"
 ) | {"upstream_protocol_error"}
 """The codes of failures that are Cohere's or the connection's: a closed set, as Cohere may invent error types."""
+
+UPSTREAM_FAULTS = frozenset(fault for fault in Fault if fault.startswith("provider_")) | {Fault.GATEWAY_CREDENTIALS}
+"""The gateway has codes of its own that Cohere uses, too: a limit of a key is no failure of Cohere's."""
 
 # A `_created` series for each series doubles what is scraped and says nothing here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -198,7 +202,7 @@ class Metrics:
         if record.outcome == "client_closed":
             phase = "streaming" if record.response_started else "waiting"
             self.disconnects.labels(record.operation, phase).inc()
-        elif record.error in UPSTREAM_CODES:
+        elif record.error in UPSTREAM_CODES and record.fault in UPSTREAM_FAULTS:
             self.upstream_errors.labels(record.operation, record.error).inc()
 
     def _count_cost(self, record: RequestRecord, model: str) -> None:

@@ -4,9 +4,8 @@ import calendar
 import re
 from datetime import UTC, datetime
 
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([1-9][0-9]{0,8})(mo|[smhdw])\Z")
-_MOST_MONTHS = 1_200
 
 MOST_SECONDS = 100 * 366 * 86_400
 """The longest duration: a century."""
@@ -19,8 +18,8 @@ FORM = "a duration such as 30s, 15m, 24h, 7d or 1mo"
 
 def check(text: str, most_seconds: int = MOST_SECONDS) -> str:
     """Returns a duration. Raises ValueError, whose sentence says what a duration looks like."""
-    count, unit = _parse(text)
-    if count * (31 * 86_400 if unit == "mo" else _SECONDS[unit]) > most_seconds:
+    count, unit = parse(text)
+    if count * (31 * 86_400 if unit == "mo" else UNIT_SECONDS[unit]) > most_seconds:
         raise ValueError(f"'{text}' is longer than {most_seconds // (366 * 86_400)} years")
     return text
 
@@ -30,9 +29,9 @@ def after(now: float, text: str) -> float:
 
     A month ends on the same day of the next one, or on its last day where that is shorter.
     """
-    count, unit = _parse(check(text))
+    count, unit = parse(check(text))
     if unit != "mo":
-        return now + count * _SECONDS[unit]
+        return now + count * UNIT_SECONDS[unit]
     moment = datetime.fromtimestamp(now, UTC)
     months = moment.year * 12 + moment.month - 1 + count
     year, month = months // 12, months % 12 + 1
@@ -40,7 +39,8 @@ def after(now: float, text: str) -> float:
     return moment.replace(year=year, month=month, day=day).timestamp()
 
 
-def _parse(text: str) -> tuple[int, str]:
+def parse(text: str) -> tuple[int, str]:
+    """Returns the number and the unit of a duration, however long. Raises ValueError as `check`."""
     match = _DURATION.match(text)
     if match is None:
         raise ValueError(f"'{text[:40]}' is not {FORM}")
