@@ -11,6 +11,7 @@ from hypothesis import given
 from gateway.limits.windows import ENDLESS, Window, check_duration, window_at
 from gateway.management.values import budget_duration
 from support.transcripts import property_of
+from translators.core.notes import Notes
 
 
 def at(text: str) -> float:
@@ -56,7 +57,7 @@ def test_what_is_no_duration(text: str) -> None:
 def test_what_management_takes_as_a_duration_has_a_window() -> None:
     """Both read durations by the same rule: a key whose budget has none could not be served."""
     for text in ("100000000s", "5000000m", "118mo"):
-        assert budget_duration("budget_duration", text) == text
+        assert budget_duration("budget_duration", text, Notes()) == text
         window = window_at(text, 1_790_000_000)
         assert window.start <= 1_790_000_000 < window.end
 
