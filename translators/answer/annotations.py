@@ -1,7 +1,7 @@
-"""Cohere's citations as OpenAI's annotations, and, losing nothing, as the `citations` extension.
+"""Translates Cohere's citations into OpenAI's annotations, and into the `citations` extension.
 
-An annotation needs a URL. So each source with a URL becomes one annotation, in order; the `citations` extension has
-every source: documents with their ids, tool results, several at once.
+An annotation requires a URL, so each source with a URL becomes one annotation, in order. The extension loses nothing:
+it has every source, with the ids of documents and tool results.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ TITLE_KEYS = ("title", "name")
 
 
 def citation_note(cited: Cited, base: int) -> CitationNote:
-    """Converts a citation to the extension. `base` is where the cited item begins in the text that the caller sees."""
+    """Converts a citation to the extension. base: the offset of the cited item in the text that the caller sees."""
     citation = cited.citation
     return CitationNote(
         cited.start + base,
@@ -26,7 +26,10 @@ def citation_note(cited: Cited, base: int) -> CitationNote:
 
 
 def annotations(cited: Cited, base: int) -> list[Annotation]:
-    """Converts a citation to chat's annotations. Empty for a cited thought: annotations point into the text."""
+    """Converts a citation to chat's annotations. Empty for a cited thought, because annotations point into the text.
+
+    base: the offset of the cited item in the text that the caller sees.
+    """
     if cited.kind is not Kind.TEXT:
         return []
     result: list[Annotation] = []
@@ -42,8 +45,8 @@ def annotations(cited: Cited, base: int) -> list[Annotation]:
 def flat_annotations(cited: Cited) -> list[dict[str, Any]]:
     """Converts a citation to the annotations of Responses.
 
-    They are flat, and a document without a URL is a file_citation, which has no offsets. A tool's result is no file: it
-    is in the `citations` alone. (Open Responses has no file_citation; in its words a caller can only ask for tools.)
+    They are flat, and a document without a URL is a `file_citation`, which has no offsets. A tool's result is not a
+    file, so it is in `citations` only. Open Responses has no `file_citation`.
     """
     if cited.kind is not Kind.TEXT:
         return []

@@ -8,7 +8,7 @@ text; a search close to the stated offset is the last resort.
 from schemas.cohere.chat import Citation
 
 _NEAR = 64
-"""How many characters before `start` the search begins. Recorded offsets were off by a few, never by more."""
+"""Characters before `start` at which the search begins: recorded offsets were off by a few."""
 
 
 def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int] | None:
@@ -25,6 +25,7 @@ def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int
         converted = _from_utf16(start, text), _from_utf16(end, text)
         if text[converted[0] : converted[1]] == words:
             return converted
+    # While the text grows, the first match of a search may be another occurrence of these words.
     if not final:
         return None
     position = text.find(words, max(0, start - _NEAR))
@@ -32,7 +33,7 @@ def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int
 
 
 def clamp(citation: Citation, text: str) -> tuple[int, int]:
-    """Returns the stated offsets, brought inside the text: for a citation whose words are not in it."""
+    """Returns the stated offsets, clamped to the text: for a citation whose words are not in it."""
     start = min(max(citation.start or 0, 0), len(text))
     return start, min(max(citation.end or 0, start), len(text))
 

@@ -1,7 +1,7 @@
-"""Answer events: what the turn machine produces and the two projections (chat chunks, Responses events) read.
+"""Answer events: the output of the turn machine, and the input of the two projections (chat, Responses).
 
-An item is one piece of the answer in order of appearance: a text, a thought, a plan or a tool call. Items are numbered
-from 0. Every item is Opened once and Closed once; its Deltas joined are its Closed text.
+An item is a text, a thought, a plan or a tool call. Items are numbered from 0 in order of appearance. Each is Opened
+once and Closed once, and its Deltas joined are its Closed text.
 """
 
 from enum import Enum
@@ -22,13 +22,13 @@ class Kind(Enum):
 
 
 class Started(Struct, frozen=True):
-    """The answer begins. `id` is Cohere's, empty if it gave none."""
+    """The answer begins. id: Cohere's, empty if it gave none."""
 
     id: str
 
 
 class Opened(Struct, frozen=True):
-    """An item begins. `call_id` and `name` are set for a tool call."""
+    """An item begins. call_id, name: of a tool call, empty for other items."""
 
     item: int
     kind: Kind
@@ -46,7 +46,10 @@ class Delta(Struct, frozen=True, gc=False):
 
 
 class Cited(Struct, frozen=True):
-    """A citation of `item`. The offsets were checked against that item's text; `end` is exclusive."""
+    """A citation of an item.
+
+    start, end: offsets in code points into the item's text, checked against it; the end is exclusive.
+    """
 
     item: int
     kind: Kind
@@ -56,7 +59,7 @@ class Cited(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """An item ends, with all of its text. `complete` is False when the stream broke inside the item."""
+    """An item ends. text: all of it. complete: False when the answer was cut short inside the item."""
 
     item: int
     kind: Kind
@@ -65,7 +68,7 @@ class Closed(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """The answer ended properly. `reason` is Cohere's own word."""
+    """The answer ended properly. reason: Cohere's finish reason."""
 
     reason: str
     usage: Usage | None

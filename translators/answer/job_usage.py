@@ -1,4 +1,7 @@
-"""What Cohere counted of batches and embed jobs that have ended, read from the answers in which they are looked at."""
+"""Reads the usage of ended batches and embed jobs from the answers in which callers look at them.
+
+The counts of a job grow until it ends. Sources: docs/cohere-api.md#batches, docs/cohere-api.md#embed-jobs.
+"""
 
 from collections.abc import Sequence
 
@@ -9,11 +12,11 @@ from translators.answer.usage import counts
 from translators.core.contracts import UsageBase, UsageTotals
 
 ENDED = ("complete", "failed", "canceled", "cancelled", "expired")
-"""What the status of a job contains that does no more. `cancelling` and `BATCH_STATUS_IN_PROGRESS` have none of it."""
+"""Words in the statuses of jobs that have ended. `cancelling` and `BATCH_STATUS_IN_PROGRESS` contain none of them."""
 
 
 class JobUsage(Struct, frozen=True):
-    """id: with the kind of the job before it. model: as the job names it."""
+    """The usage of one job. id: begins with the kind of the job, as `batch:`. model: as the job names it."""
 
     id: str
     model: str
@@ -31,8 +34,8 @@ def ended_jobs(group: str, body: bytes, base: UsageBase) -> Sequence[JobUsage]:
 
 def _batches(body: bytes) -> list[JobUsage]:
     decoded = cohere.decode_batches(body)
-    several = [*(decoded.batches or ()), *([decoded.batch] if decoded.batch is not None else ())]
-    return [JobUsage(f"batch:{one.id}", one.model, _tokens(one)) for one in several if one.id and _ended(one.status)]
+    jobs = [*(decoded.batches or ()), *([decoded.batch] if decoded.batch is not None else ())]
+    return [JobUsage(f"batch:{one.id}", one.model, _tokens(one)) for one in jobs if one.id and _ended(one.status)]
 
 
 def _tokens(batch: cohere.Batch) -> UsageTotals:
@@ -43,10 +46,10 @@ def _tokens(batch: cohere.Batch) -> UsageTotals:
 
 def _embed_jobs(body: bytes, base: UsageBase) -> list[JobUsage]:
     decoded = cohere.decode_embed_jobs(body)
-    several = [*(decoded.embed_jobs or ()), decoded]
+    jobs = [*(decoded.embed_jobs or ()), decoded]
     return [
         JobUsage(f"embed_job:{one.job_id}", one.model, counts(one.meta, base).outcome(""))
-        for one in several
+        for one in jobs
         if one.job_id and _ended(one.status)
     ]
 

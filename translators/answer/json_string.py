@@ -1,7 +1,7 @@
 """Unescapes a JSON string that comes in pieces.
 
-The pieces may be cut anywhere, inside an escape, too. Models write strings that JSON would refuse: unknown escapes stay
-as they are, raw line breaks are taken, half of a surrogate pair becomes U+FFFD.
+The pieces may be cut anywhere, even inside an escape. Models write strings that are not valid JSON: unknown escapes
+stay as they are, raw line breaks are accepted, and half of a surrogate pair becomes U+FFFD.
 """
 
 import re
@@ -14,14 +14,14 @@ _REPLACEMENT = "\ufffd"
 
 
 class JsonString:
-    """One string, behind its opening quote. What follows the closing quote is ignored."""
+    """One string, from behind its opening quote. Whatever follows the closing quote is ignored."""
 
     def __init__(self) -> None:
         self._pending = ""
         self._closed = False
 
     def feed(self, piece: str) -> str:
-        """Takes the next piece, returns the text that is certain."""
+        """Reads the next piece. Returns the text that is certain."""
         if self._closed:
             return ""
         source, position = self._pending + piece, 0
@@ -43,13 +43,13 @@ class JsonString:
         return "".join(texts)
 
     def end(self) -> str:
-        """Returns what is left of a string that was cut: a half pair as U+FFFD, nothing for half an escape."""
+        """Returns the rest of a string that was cut short: U+FFFD for half a pair, nothing for half an escape."""
         pending, self._pending, self._closed = self._pending, "", True
         return _REPLACEMENT if _UNICODE_ESCAPE.match(pending) else ""
 
 
 def _unescape(source: str, position: int) -> tuple[str, int]:
-    """Returns the text of the escape at this position, and the position behind it: the same one while it may go on."""
+    """Returns the text of an escape and the position behind it; the same position while more has to come."""
     if _INCOMPLETE.match(source, position):
         return "", position
     match = _UNICODE_ESCAPE.match(source, position)

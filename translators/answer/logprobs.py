@@ -1,9 +1,8 @@
-"""Cohere's log probabilities as OpenAI's.
+"""Translates Cohere's log probabilities into OpenAI's.
 
-One item of Cohere's is a piece of text with one number for each of its tokens (docs/cohere-api.md#log-probabilities).
-An item of several tokens cannot be
-split, so it becomes one entry whose logprob is the sum. Cohere gives no alternatives: `top_logprobs` holds the chosen
-token alone where the caller asked for any, and is empty otherwise.
+An item of Cohere's is a piece of text with one number for each of its tokens (docs/cohere-api.md#log-probabilities). An
+item of several tokens cannot be split, so it becomes one entry whose logprob is the sum. Cohere gives no alternatives:
+`top_logprobs` holds the chosen token where the caller requested any, and is empty otherwise.
 """
 
 from collections.abc import Iterable
@@ -12,11 +11,12 @@ from schemas.cohere.chat import LogprobItem
 from schemas.openai.chat import TokenLogprob, TopLogprob
 
 CHOSEN_TOKEN = "the chosen token alone"
-"""What `top_logprobs` holds, in the words of the note."""
+"""The content of `top_logprobs`, for the note."""
 
 
 def token_logprobs(items: Iterable[LogprobItem], top: bool = False) -> list[TokenLogprob]:
-    """Converts the items. `top` is whether `top_logprobs` is to hold the chosen token."""
+    """Converts the items. top: `top_logprobs` holds the chosen token."""
+    # JSON may hold half of a surrogate pair, which plain UTF-8 cannot encode.
     entries: list[TokenLogprob] = []
     for item in items:
         text, logprob = item.text or "", sum(item.logprobs or ())

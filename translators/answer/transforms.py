@@ -1,6 +1,7 @@
-"""Transforms of an answer: what a request asked for and Cohere cannot do, done to the answer's events.
+"""Transforms of answer events, which do what a request asks for and Cohere cannot do.
 
-Each is made anew for each answer and sees every event, so whole and streamed answers are changed alike.
+Each answer has its own instances, and each instance sees every event. Whole and streamed answers are changed alike,
+because both consist of the same events.
 """
 
 import re
@@ -18,16 +19,16 @@ from translators.core.tool_names import ToolNames
 
 SCHEMA_MISSED = "structured_output_invalid"
 NOT_FOLLOWED = "tool_choice_not_followed"
-"""Codes of answers that fail their check."""
+"""Error codes of answers that fail their check."""
 
 
 def _unusable(message: str, code: str) -> Failure:
-    """Returns the failure of an answer that misses what was asked for, and that another call may not miss."""
+    """Returns the failure of an answer that misses its request, where a second attempt may succeed."""
     return Failure(502, message, "server_error", code, second_attempt=True, fault=Fault.PROVIDER_ANSWER)
 
 
 class RestoreToolNames:
-    """Gives the tools the names that the caller wrote."""
+    """Restores the caller's names of the tools."""
 
     def __init__(self, names: ToolNames) -> None:
         self._names = names
@@ -39,7 +40,7 @@ class RestoreToolNames:
 
 
 class RestoreCallIds:
-    """Gives the calls that citations refer to the ids that the caller wrote. ids: Cohere's -> the caller's."""
+    """Restores the caller's ids of calls in the sources of citations. ids: Cohere's -> the caller's."""
 
     def __init__(self, ids: Mapping[str, str]) -> None:
         self._ids = ids
@@ -51,7 +52,7 @@ class RestoreCallIds:
         return (event,)
 
     def _restored(self, source: dict[str, Any]) -> dict[str, Any]:
-        """Returns the source with the caller's id. Cohere's may carry the number of an output: `call_1:0`."""
+        """Returns a source with the caller's id. Cohere's may end with the number of a document: `call_1:0`."""
         name = source.get("id")
         if not isinstance(name, str):
             return source
@@ -75,7 +76,7 @@ class LimitToolCalls:
 
 
 class OnlyTools:
-    """Fails an answer that calls any other tool than these. The model was told, and may be told again."""
+    """Fails an answer that calls a tool outside `names`, so that a second attempt can be made."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
@@ -88,10 +89,10 @@ class OnlyTools:
 
 
 class RequireToolCall:
-    """Fails an answer without a tool call, where only an instruction asked for one.
+    """Fails an answer without a tool call, where nothing but an instruction required one.
 
-    on_missing: called instead, where the answer is to be shown as it is. An answer that was cut short passes: it might
-    have called a tool yet.
+    on_missing: called in place of the failure; then the answer passes. An answer that was cut short passes, too: its
+    call may have been still to come.
     """
 
     def __init__(self, on_missing: Callable[[], None] | None) -> None:
@@ -118,9 +119,9 @@ class HideReasoning:
 
 
 class AnswerFromToolCall:
-    """Turns the call of the tool that stands for the answer into the answer's text.
+    """Turns the call of the answer tool into the text of the answer. name: of the tool.
 
-    A second such call is removed: two JSON texts in a row are not JSON.
+    A second such call is removed, because two JSON texts in a row are not JSON.
     """
 
     def __init__(self, name: str) -> None:
@@ -137,7 +138,7 @@ class AnswerFromToolCall:
 
 
 class UnwrapCustomInput:
-    """Turns the arguments of a custom tool's function, `{"input": "..."}`, into the text of the input, as it comes."""
+    """Turns the arguments of a custom tool's function, `{"input": "..."}`, into the input, piece by piece."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
@@ -158,9 +159,9 @@ class UnwrapCustomInput:
 
 
 class _CustomInput:
-    """The input in the arguments of one call. `pieces` is what was returned so far.
+    """Reads the input from the arguments of one call. pieces: what was returned so far.
 
-    Arguments that do not begin as they should are held back, and read as a whole when they are complete.
+    Arguments that do not begin with `{"input": "` are held back, and read as a whole when they are complete.
     """
 
     def __init__(self) -> None:
@@ -170,7 +171,7 @@ class _CustomInput:
         self._held_back = False
 
     def feed(self, piece: str) -> str:
-        """Takes the next piece of the arguments, returns the text in it."""
+        """Reads the next piece of the arguments. Returns the input in it."""
         if self._held_back:
             return ""
         if self._string is None:
@@ -184,7 +185,7 @@ class _CustomInput:
         return self._add(self._string.feed(piece))
 
     def end(self, arguments: str) -> str:
-        """Returns the text that is left. arguments: all of them."""
+        """Returns the rest of the input. arguments: all of them."""
         return self._add(self._string.end() if self._string is not None else _loose_input(arguments))
 
     def _add(self, text: str) -> str:
@@ -197,7 +198,7 @@ _MAYBE_INPUT_HEAD = re.compile(r'\s*(\{\s*("(i(n(p(u(t("\s*(:\s*)?)?)?)?)?)?)?)?
 
 
 def _loose_input(arguments: str) -> str:
-    """Reads the input of a model that did not follow the schema: its only text, or all that it wrote."""
+    """Reads the input of a model that did not follow the schema: the only text in its object, else all it wrote."""
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -211,11 +212,11 @@ def _loose_input(arguments: str) -> str:
 
 
 MAX_HELD_BACK = 4096
-"""Characters that are held back at most, so that each piece costs the same however long the text has become."""
+"""The most characters that are held back. Without this bound each piece would cost as much as all before it."""
 
 
 class _StripText:
-    """Removes a wrapper around the text. Whatever may belong to the wrapper is held back until that is decided."""
+    """Removes a wrapper around the text. Characters that may belong to it are held back until that is decided."""
 
     MARK: str
     """The character that ends the wrapper."""
@@ -233,7 +234,7 @@ class _StripText:
         raise NotImplementedError
 
     def closes(self, pending: str) -> bool:
-        """Returns whether what is held back at the end belongs to the wrapper."""
+        """Returns whether the characters held back at the end belong to the wrapper."""
         raise NotImplementedError
 
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
@@ -242,6 +243,7 @@ class _StripText:
             self._emitted.append(text)
             return (replace(event, text=text),) if text or event.logprobs else ()
         if isinstance(event, Cited) and event.kind is Kind.TEXT:
+            # Offsets count from the beginning of Cohere's text, of which the front is gone.
             start, end = max(0, event.start - self._removed), max(0, event.end - self._removed)
             return (replace(event, start=start, end=end),)
         if isinstance(event, Closed) and event.kind is Kind.TEXT:
@@ -253,7 +255,7 @@ class _StripText:
         return (event,)
 
     def _feed(self, text: str) -> str:
-        """Takes the next piece, returns the text that is decided."""
+        """Reads the next piece. Returns the text that certainly does not belong to the wrapper."""
         self._pending += text
         if not self._begun:
             front = self.front(self._pending)
@@ -271,7 +273,7 @@ class _StripText:
         return text
 
     def _tail_start(self, pending: str) -> int:
-        """Returns where the end of a text begins that may belong to the wrapper: marks with white space around."""
+        """Returns the index of the characters at the end that may belong to the wrapper: marks and white space."""
         bare = pending.rstrip()
         marks = len(bare) - len(bare.rstrip(self.MARK))
         before = bare[: len(bare) - min(marks, self.MAX_MARKS)]
@@ -279,14 +281,14 @@ class _StripText:
         return max(start, len(pending) - MAX_HELD_BACK)
 
     def _rest(self) -> str:
-        """Returns what was held back at the end, unless it belongs to the wrapper."""
+        """Returns the characters held back at the end, unless they belong to the wrapper."""
         pending, closed = self._pending, self._wrapped and self.closes(self._pending)
         self._pending, self._begun, self._wrapped = "", False, False
         return "" if closed else pending
 
 
 class StripCodeFence(_StripText):
-    """Removes the Markdown fence that models like to put around JSON."""
+    """Removes the Markdown code fence that models often put around JSON."""
 
     MARK, MAX_MARKS = "`", 3
 
@@ -302,7 +304,7 @@ class StripCodeFence(_StripText):
 
 
 class UnwrapValue(_StripText):
-    """Turns `{"value": X}` into X: the wrapper of a schema that has no object at its top."""
+    """Turns `{"value": X}` into X: removes the wrapper of a schema whose root is no object."""
 
     KEY = "value"
     MARK, MAX_MARKS = "}", 1
@@ -323,11 +325,12 @@ class UnwrapValue(_StripText):
 class ValidateSchema:
     """Fails an answer whose text does not satisfy the schema.
 
-    An answer that was cut short (`length`) or that calls tools is not an instance of the schema and passes.
+    violation: returns what is wrong with a text, empty if nothing is. An answer that was cut short (`length`) or that
+    calls tools passes: it is no instance of the schema, and is not meant to be.
     """
 
-    def __init__(self, complaint: Callable[[str], str]) -> None:
-        self._complaint = complaint
+    def __init__(self, violation: Callable[[str], str]) -> None:
+        self._violation = violation
         self._text = ""
         self._called = False
 
@@ -338,9 +341,9 @@ class ValidateSchema:
             elif event.kind is Kind.CALL:
                 self._called = True
         elif isinstance(event, Finished) and event.reason in _VALIDATED_REASONS and not self._called:
-            complaint = self._complaint(self._text)
-            if complaint:
-                message = f"The model's answer does not satisfy the JSON schema: {complaint}"
+            violation = self._violation(self._text)
+            if violation:
+                message = f"The model's answer does not satisfy the JSON schema: {violation}"
                 return (Failed(_unusable(message, SCHEMA_MISSED), event.usage),)
         return (event,)
 

@@ -1,18 +1,18 @@
-"""The turn machine: Cohere's stream events in, answer events out.
+"""The turn machine: a state machine from Cohere's stream events to answer events.
 
-Everything that must be right once is here: which item is open, how items are numbered, the text so far, what may
-follow what, and the ending. This file does not know which projection reads its events, and no projection knows an event
-of Cohere's.
+It alone knows which item is open, how items are numbered, the text so far, the legal order of events, and the ending.
+It does not know which projection reads its events (chat or Responses), and no projection knows an event of Cohere's
+(docs/decisions.md#one-state-machine-for-answers).
 
-TRANSITIONS holds all that there is to say about legality. Leniency is a row in it, never an `if` below. An event that
-the table does not allow raises UpstreamProtocolError and leaves the state unchanged: to end a stream with an error is
-better than to lose text in silence. Two things do not fit the table and are refused below: a tool call without a name,
-and a piece of another call than the open one.
+TRANSITIONS decides which events are legal. Leniency is a row in it, never an `if` below. An illegal event raises
+UpstreamProtocolError and leaves the state unchanged: a stream that ends with an error is better than one that silently
+loses text. Two errors do not fit the table and are raised below: a tool call without a name, and a piece of another
+call than the open one.
 
-Two things are late on purpose. A text block is closed by what comes after it, not by its content-end, because citations
-may follow content-end (recorded with documents; docs/cohere-api.md#order-of-events). And the first fragment of a call's
-arguments is held back while it may still become `null`, which older models send for a call without arguments; such a
-call's arguments are `{}` (docs/cohere-api.md#chat-answers).
+Two things are delayed on purpose. A text block is closed by the event that follows it, not by its content-end, because
+citations may come after that (docs/cohere-api.md#order-of-events). The first fragment of a call's arguments is held
+back while it may still become `null`, which older models send for a call without arguments; then the arguments are `{}`
+(docs/cohere-api.md#chat-answers).
 """
 
 from collections.abc import Callable
@@ -30,18 +30,20 @@ from translators.core.faults import Fault
 
 
 class State(Enum):
-    IDLE = "idle"  # nothing came yet
-    BETWEEN = "between"  # nothing is open
-    CONTENT = "content"  # a text or a thought is being written
-    ENDED = "ended"  # it is written, but citations of it may follow
-    PLAN = "plan"  # the plan before the calls
-    CALL = "call"  # a call's arguments
-    DONE = "done"  # the end has come
+    """The states of a turn. Their names appear in the messages of protocol errors."""
+
+    IDLE = "idle"  # before the first event
+    BETWEEN = "between"  # no item is open
+    CONTENT = "content"  # a text or a thought is open
+    ENDED = "ended"  # its content-end came, but citations of it may follow
+    PLAN = "plan"  # the plan before the calls is open
+    CALL = "call"  # a call is open
+    DONE = "done"  # after message-end, or after a failure
 
 
 _ITEM_STARTS: dict[type, State] = {
     cohere.ContentStart: State.CONTENT,
-    # Lenient: a delta without its content-start says by its key what it is (recorded nowhere, tolerated).
+    # Lenient: a delta without its content-start. Its key, `text` or `thinking`, tells the kind. Never recorded.
     cohere.ContentDelta: State.CONTENT,
     cohere.PlanDelta: State.PLAN,
     cohere.CallStart: State.CALL,
@@ -58,7 +60,7 @@ TRANSITIONS: dict[State, dict[type, State]] = {
         **_ITEM_STARTS,
         cohere.CitationStart: State.BETWEEN,
         cohere.CitationEnd: State.BETWEEN,
-        # Lenient: ends of what was never opened carry nothing.
+        # Lenient: the end of an item that was never opened has no content to lose.
         cohere.ContentEnd: State.BETWEEN,
         cohere.CallEnd: State.BETWEEN,
     },
@@ -74,7 +76,7 @@ TRANSITIONS: dict[State, dict[type, State]] = {
         cohere.CitationStart: State.ENDED,
         cohere.CitationEnd: State.ENDED,
     },
-    # Nothing ends a plan but the next thing.
+    # A plan has no event for its end: the next item ends it.
     State.PLAN: {
         **_ITEM_STARTS,
         cohere.CitationStart: State.PLAN,
@@ -88,7 +90,7 @@ TRANSITIONS: dict[State, dict[type, State]] = {
         cohere.CitationStart: State.CALL,
         cohere.CitationEnd: State.CALL,
     },
-    # Nothing after the end changes the answer.
+    # Whatever follows the end is ignored: the caller already has a finished answer.
     State.DONE: {kind: State.DONE for kind in cohere.KINDS},
 }
 
@@ -107,6 +109,7 @@ FAILED_REASONS: dict[str, Failure] = {
 """Finish reasons of answers that failed (docs/decisions.md#a-failure-never-looks-like-a-success)."""
 
 _MAYBE_NULL = ("", "n", "nu", "nul", "null")
+"""Beginnings of arguments that are held back."""
 
 
 class Turn:
@@ -116,19 +119,22 @@ class Turn:
         self.state = State.IDLE
         self._legal = TRANSITIONS[State.IDLE]  # the state's row: saves one look-up for each event
         self.usage: Usage | None = None
-        self._items = 0
+        self._items = 0  # how many items were opened; the open one has the highest number
         self._open: Kind | None = None
+        # Joined only when an item closes: adding up a string would copy it with each delta.
         self._parts: list[str] = []
         self._pending_arguments = ""
         self._index: int | None = None  # Cohere's index of the open content block
         self._call: int | None = None  # Cohere's index of the open call
         self._blocks: dict[int, int] = {}  # Cohere's content index -> item
+        # Texts of closed items, because a citation may come late and its offsets are checked against the text.
         self._closed: dict[int, tuple[Kind, str]] = {}
-        self._pending_citations: list[Citation] = []
+        self._pending_citations: list[Citation] = []  # their words have not come yet
 
     def feed(self, event: cohere.Event | cohere.Unknown) -> list[AnswerEvent]:
-        """Returns the answer events that this event makes. Raises UpstreamProtocolError if it may not come now."""
+        """Returns the answer events that this event leads to. Raises UpstreamProtocolError for an illegal one."""
         kind = type(event)
+        # New kinds of events may come at any time. Cohere's SDK ignores them, too (docs/cohere-api.md#streaming).
         if kind is cohere.Unknown:
             return []
         following = self._legal.get(kind)
@@ -142,7 +148,7 @@ class Turn:
         return events
 
     def end(self, failure: Failure) -> list[AnswerEvent]:
-        """Ends a broken stream: closes what is open and fails. Returns nothing after a proper end."""
+        """Ends a broken stream: closes the open item and fails. Returns nothing after a proper end."""
         if self.state is State.DONE:
             return []
         self._enter(State.DONE)
@@ -176,7 +182,7 @@ class Turn:
         text, kind = content.text, Kind.TEXT
         if text is None:
             text, kind = content.thinking, Kind.THINKING
-        # The hot lines of a stream: one more piece of the block that is open.
+        # Nearly every event of a stream takes this path: one more piece of the open block.
         if kind is self._open and event.index == self._index:
             if text and event.logprobs is None:
                 self._parts.append(text)
@@ -218,11 +224,14 @@ class Turn:
         return self._close()
 
     def _check_call(self, index: int | None) -> None:
-        """Calls come one after another: a piece of another call must not join the open one."""
+        """Raises UpstreamProtocolError for a piece of another call than the open one."""
+        # Calls never overlap (docs/cohere-api.md#order-of-events). If they did, the arguments of two calls would be
+        # mixed, and a tool would run with them.
         if None not in (index, self._call) and index != self._call:
             raise UpstreamProtocolError(f"Cohere wrote to tool call {index} while {self._call} is open")
 
     def _citation_start(self, event: cohere.CitationStart) -> list[AnswerEvent]:
+        # A single object in a stream, a list in a whole answer (docs/cohere-api.md#streaming).
         value = event.delta.message.citations if event.delta and event.delta.message else None
         citations = value if isinstance(value, list) else [value] if value else []
         return [event for citation in citations for event in self._cite(citation)]
@@ -232,11 +241,13 @@ class Turn:
         self.usage = ending.usage
         reason = ending.finish_reason or ""
         failure = FAILED_REASONS.get(reason)
+        # An error beside a normal reason is still a failure (docs/cohere-api.md#errors-inside-a-stream).
         if failure is None and ending.error:
             failure = FAILED_REASONS["ERROR"]
         if failure is not None:
             return [*self._close(complete=False), Failed(_explained(failure, ending), self.usage)]
-        # An item that was open when the tokens ran out is not complete: its arguments stay as they are.
+        # An item that was open when the tokens ran out is incomplete. Its arguments are not completed to `{}`, because
+        # nobody should run a call that was cut short.
         return [*self._cite_pending(), *self._close(reason != "MAX_TOKENS"), Finished(reason, self.usage)]
 
     # --- items ---------------------------------------------------------------------------------------------
@@ -254,6 +265,7 @@ class Turn:
         return Delta(self._items - 1, kind, text, logprobs)
 
     def _write_arguments(self, fragment: str) -> list[AnswerEvent]:
+        """Writes a fragment of a call's arguments, or holds it back while they may be `null`."""
         if not self._parts:
             self._pending_arguments += fragment
             if self._pending_arguments in _MAYBE_NULL:
@@ -262,7 +274,7 @@ class Turn:
         return [self._write(Kind.CALL, fragment)]
 
     def _close(self, complete: bool = True) -> list[AnswerEvent]:
-        """Closes the open item, if there is one."""
+        """Closes the open item, if there is one. complete: False if the answer was cut short inside it."""
         kind, item = self._open, self._items - 1
         if kind is None:
             return []
@@ -281,6 +293,8 @@ class Turn:
     # --- citations -----------------------------------------------------------------------------------------
 
     def _cite(self, citation: Citation) -> list[AnswerEvent]:
+        """Returns the citation if its words are in the text already; else keeps it for the end."""
+        # In the fast mode a citation may come before the words that it cites (docs/cohere-api.md#order-of-events).
         item = self._cited_item(citation)
         if item is not None:
             kind, text = self._text_of(item)
@@ -291,7 +305,7 @@ class Turn:
         return []
 
     def _cite_pending(self) -> list[AnswerEvent]:
-        """Locates the citations that came before their words; drops them if there is no item to cite."""
+        """Returns the citations that waited for their words. One without any item to cite is dropped."""
         events: list[AnswerEvent] = []
         for citation in self._pending_citations:
             item = self._cited_item(citation)
@@ -301,7 +315,8 @@ class Turn:
         return events
 
     def _cited_item(self, citation: Citation) -> int | None:
-        """Returns the cited item: the block that `content_index` names, else the newest with the words in that span."""
+        """Returns the cited item: the block of `content_index`, else the newest item with these words in this span."""
+        # `content_index` is only there after a thinking block (docs/cohere-api.md#documents-and-citations).
         kind = _CITED_KINDS.get(citation.type or "", Kind.TEXT)
         block = self._blocks.get(citation.content_index) if citation.content_index is not None else None
         if block is not None and self._text_of(block)[0] is kind:

@@ -1,4 +1,7 @@
-"""Finish reasons and token counts, for both projections: Cohere's as OpenAI's."""
+"""Translates Cohere's finish reasons and token counts into OpenAI's, for both projections.
+
+Sources: docs/cohere-api.md#finish-reasons, docs/cohere-api.md#usage.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -22,11 +25,12 @@ FINISH_REASONS: Mapping[str, str] = {
 
 
 def finish_reason(reason: str, calls: int) -> tuple[str, str | None]:
-    """Returns OpenAI's finish reason, and Cohere's own where the table lacks it.
+    """Returns OpenAI's finish reason, and Cohere's own where the table lacks it, else None.
 
-    The number of calls overrules Cohere's word: an answer with calls is never `stop` (agents would not run them), one
-    without never `tool_calls` (agents would wait for ever). `length` stays: truncated arguments must not be run.
+    calls: in the answer. They overrule Cohere's reason.
     """
+    # An answer with calls is never `stop`, or agents would not run them. One without calls is never `tool_calls`, or
+    # agents would wait for them. `length` stays, because arguments that were cut short must not be run.
     translated = FINISH_REASONS.get(reason)
     native = None if translated is not None else reason or None
     translated = translated or "stop"
@@ -38,7 +42,8 @@ def finish_reason(reason: str, calls: int) -> tuple[str, str | None]:
 
 
 class Counts(Struct, frozen=True):
-    """Whole numbers of tokens. `prompt` includes the image tokens; `billed` is Cohere's own count, unchanged."""
+    """Numbers of tokens. prompt: includes those of images. cached: of prompt. reasoning: of completion. billed: by
+    unit, as Cohere sent them."""
 
     prompt: int = 0
     completion: int = 0
@@ -52,7 +57,7 @@ class Counts(Struct, frozen=True):
 
 
 def total(several: Iterable[Counts]) -> Counts:
-    """Adds up the counts of parallel calls: Cohere charges for each."""
+    """Adds up the counts of parallel calls, each of which Cohere charges for."""
     summands = list(several)
     billed: dict[str, int | float] = {}
     for one in summands:
@@ -69,17 +74,18 @@ def total(several: Iterable[Counts]) -> Counts:
 
 
 def dollars(nano_dollars: int | None) -> float | UnsetType:
-    """Returns `usage.cost`: US dollars, left out where they are unknown."""
+    """Returns `usage.cost` in US dollars, UNSET where it is unknown."""
     return UNSET if nano_dollars is None else nano_dollars / 1_000_000_000
 
 
 def counts(usage: Usage | None, base: UsageBase) -> Counts:
     """Reads Cohere's usage, of which any part may be missing and any number a float.
 
-    `tokens` counts what the model processed, `billed_units` what is charged. `base` chooses between them
-    (docs/decisions.md#usage-counts-what-the-model-processed); the other one stands in when the chosen one is missing.
-    Cached tokens count against `tokens.input_tokens` and can exceed the billed ones, so they are capped at the prompt.
+    base: `tokens`, what the model processed, or `billed_units`, what is charged
+    (docs/decisions.md#usage-counts-what-the-model-processed). The other one is used where the chosen one is missing.
     """
+    # Cached tokens are a share of `tokens.input_tokens` and can exceed the billed ones, so they are capped at the
+    # prompt: OpenAI's clients subtract them from it.
     if usage is None:
         return Counts()
     tokens = usage.tokens or Tokens()
@@ -88,8 +94,8 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
     processed = _pair(tokens.input_tokens, tokens.output_tokens, image)
     texts = billed.get("input_tokens", billed.get("text_tokens"))
     charged = _pair(texts, billed.get("output_tokens"), _whole(billed.get("image_tokens")))
-    first, second = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
-    prompt, completion = first or second or (0, 0)
+    preferred, other = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
+    prompt, completion = preferred or other or (0, 0)
     return Counts(
         prompt,
         completion,
@@ -101,15 +107,15 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
 
 
 def embedding_counts(meta: Meta | None, base: UsageBase) -> Counts:
-    """Reads the usage of an embeddings answer: no completion; images are billed in tokens of their own, or each."""
+    """Reads the usage of an embeddings answer, which has no completion. Images have tokens of their own, or none."""
     if meta is None:
         return Counts()
     billed = {name: value for name, value in (meta.billed_units or {}).items() if value is not None}
     tokens = meta.tokens or Tokens()
     processed = (tokens.input_tokens, tokens.image_tokens)
     charged = (billed.get("input_tokens"), billed.get("image_tokens"))
-    first, second = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
-    texts, images = map(_whole, first if first != (None, None) else second)
+    preferred, other = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
+    texts, images = map(_whole, preferred if preferred != (None, None) else other)
     return Counts(texts + images, image=images, billed=billed)
 
 

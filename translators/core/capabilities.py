@@ -1,8 +1,8 @@
-"""What each Cohere model can do, where it matters to a translation.
+"""The capabilities of Cohere's models, as far as a translation depends on them.
 
-Sources: docs/cohere-api.md#chat-requests and docs/cohere-api.md#models (catalogue, limits), and the refusals third
-parties recorded from the live API in July to September 2026. The `features` that `/v1/models` reports are added to what
-the table says; a model that is in neither is taken to do everything, so that a new one works on the day it appears.
+Sources: docs/cohere-api.md#chat-requests and docs/cohere-api.md#models, and refusals of the live API that third parties
+recorded from July to September 2026. A model that is not in the table has the `features` that `/v1/models` reports. One
+that is in neither is taken to do everything, so that a new model works on the day it appears.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,12 @@ from msgspec.structs import replace
 
 
 class Capabilities(Struct, frozen=True):
-    """max_output: tokens, None when unknown. tool_choice: REQUIRED and NONE are accepted.
+    """The capabilities of one model.
 
-    keeps_tools: tools that were called in the history must stay defined, else 422 INVALID_TOOL_GENERATION
-    (docs/cohere-api.md#messages: reported for the newer models, not seen with command-r in the recordings).
-
-    typed_tools: a tool's parameters must all say their type, else 400 "property x must have a type" (third parties met
-    it with command-r and command-r-plus).
+    max_output: tokens, None when unknown. tool_choice: REQUIRED and NONE are accepted. one_penalty: only one of the two
+    penalties is accepted. keeps_tools: tools that the history calls must be defined, else 422 INVALID_TOOL_GENERATION
+    (docs/cohere-api.md#messages; command-r did without in the recordings). typed_tools: each parameter of a tool must
+    have a type, else 400 (docs/cohere-api.md#tools; command-r and command-r-plus). listed: the model is in the table.
     """
 
     max_output: int | None = None
@@ -64,7 +63,7 @@ RERANKERS = frozenset(
     }
 )
 TRANSCRIBERS = frozenset({"cohere-transcribe-03-2026", "cohere-transcribe-arabic-07-2026"})
-"""Models that are asked alike, whatever they can do: they are only known by name."""
+"""Rerankers and transcribers have no capabilities that a translation depends on: only their names are listed."""
 
 _UNKNOWN = Capabilities(reasoning=True, listed=False)
 
@@ -73,8 +72,10 @@ EMBEDDING_TYPES = ("float", "int8", "uint8", "binary", "ubinary", "base64")
 
 
 class EmbeddingModel(Struct, frozen=True):
-    """sizes: of its vectors, its own first; none when unknown. fused: texts and images in one input, and as many images
-    in a call as there are. types: of its vectors, as Cohere names them; where base64 is not among them it is made here.
+    """The vectors of one embedding model.
+
+    sizes: numbers in a vector, the default first; empty when unknown. fused: takes texts and images in one input, and
+    several images in a call. types: Cohere's names of the types of vectors; without base64, it is made of floats here.
     """
 
     sizes: tuple[int, ...] = ()
@@ -82,7 +83,7 @@ class EmbeddingModel(Struct, frozen=True):
     types: tuple[str, ...] = EMBEDDING_TYPES
 
 
-# That the newest give no base64 is a third party's report (docs/cohere-api.md#embed); floats they all give.
+# Version 5 has no base64 according to docs/cohere-api.md#embed. If that is wrong, base64 made of floats still works.
 _V5 = EmbeddingModel((2048, 256, 512, 768, 1024, 1536), types=("float", "int8", "binary"))
 _V3, _V3_LIGHT = EmbeddingModel((1024,), fused=False), EmbeddingModel((384,), fused=False)
 
@@ -98,18 +99,21 @@ EMBEDDERS: Mapping[str, EmbeddingModel] = {
 _NEW_EMBEDDER = EmbeddingModel()
 
 RETIRED_EMBEDDERS = frozenset({"embed-english-v2.0", "embed-english-light-v2.0", "embed-multilingual-v2.0"})
-"""Embedding models that Cohere removed in April 2026. Nothing serves their callers: the vectors are not comparable."""
+"""Embedding models that Cohere removed in April 2026. They have no successor, because vectors cannot be compared."""
 
 
 def embedding_model(model: str) -> EmbeddingModel:
-    """Returns the table's row for an embedding model. One that the table lacks is taken to do everything."""
+    """Returns the row of an embedding model. A model that is not in the table is taken to do everything."""
     return EMBEDDERS.get(model, _NEW_EMBEDDER)
 
 
 def model_capabilities(
     model: str, features: Mapping[str, frozenset[str]], corrections: Mapping[str, Mapping[str, bool]]
 ) -> Capabilities:
-    """Returns what a model can do: the table's row, else what `/v1/models` reports, with what refusals revealed."""
+    """Returns the capabilities of a model: its row, else its features, corrected by what refusals revealed.
+
+    features, corrections: as in `LearnedCapabilities`.
+    """
     row = CAPABILITIES.get(model) or _reported(features.get(model))
     learned = corrections.get(model)
     return replace(row, **learned) if learned else row

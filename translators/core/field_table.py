@@ -1,17 +1,17 @@
-"""The engine of field tables: one row a field, one verdict a row.
+"""Field tables: a row for each field of a request, and a verdict in each row (docs/decisions.md#field-tables).
 
-    send     goes to Cohere under a name, perhaps through a converter that sees only its own value
-    read     is decoded and used by a joint rule or by the answer
-    ignore   accepted without effect, noted with its reason
-    refuse   400: accepting it would change the input's meaning or the output's kind
+    send     is sent to Cohere, perhaps under another name or through a converter of this value alone
+    read     is decoded, for a rule or for the response
+    ignore   is accepted without effect, and noted with the reason
+    refuse   is a 400, because ignoring it would change the meaning of the input or the kind of the output
 
-A field without a row is unknown: accepted and noted, refused in strict mode
-(docs/decisions.md#unknown-fields-are-ignored-and-noted); the setting `extra_upstream_fields` names those that are sent
-all the same. null means absent everywhere.
+A field without a row is unknown. It is accepted and noted, and refused in strict mode
+(docs/decisions.md#unknown-fields-are-ignored-and-noted). The setting `extra_upstream_fields` names unknown fields that
+are sent. null means absent everywhere.
 
-Each field is decoded by its own decoder, so an error knows its `param`. The Structs of structured fields
-forbid unknown keys; when one is met, the keys that nobody knows are dropped, noted, and the field is read
-again: an ordinary request never pays for it.
+Each field has a decoder of its own, so that an error knows its `param`. The Structs of structured fields forbid unknown
+keys. If one is found, the unknown keys are removed and noted, and the field is decoded again: ordinary requests do not
+pay for that.
 """
 
 import re
@@ -29,7 +29,7 @@ from translators.core.notes import Notes
 
 
 class Verdict(Enum):
-    """What becomes of a field, in the words of the documents."""
+    """What is done with a field. The values appear in the reference documents."""
 
     SEND = "sent"
     READ = "translated"
@@ -42,10 +42,10 @@ Converter = Callable[[Any, str, Notes], Any]
 
 
 class Field(Struct, frozen=True):
-    """A row. `why` is the sentence that the support matrix and the notes show.
+    """A row.
 
-    neutral: JSON texts that mean the same as absence, neither noted nor refused
-    (docs/decisions.md#values-out-of-range-are-adjusted).
+    why: for the reference documents and the notes. to: Cohere's name of the field. neutral: JSON texts that mean the
+    same as absence, so that they are neither noted nor refused (docs/decisions.md#values-out-of-range-are-adjusted).
     """
 
     name: str
@@ -58,12 +58,12 @@ class Field(Struct, frozen=True):
 
 
 def send(name: str, type: Any, to: str = "", why: str = "", convert: Converter | None = None) -> Field:
-    """Makes the row of a field that goes to Cohere, under the name `to` if it has another one there."""
+    """Makes the row of a field that is sent to Cohere. to: Cohere's name, empty if it is the same."""
     return Field(name, Verdict.SEND, type, why, to or name, convert)
 
 
 def read(name: str, type: Any, why: str = "") -> Field:
-    """Makes the row of a field that a rule reads."""
+    """Makes the row of a field that the operation reads."""
     return Field(name, Verdict.READ, type, why)
 
 
@@ -78,7 +78,7 @@ def refuse(name: str, why: str, *neutral: bytes) -> Field:
 
 
 def clamped(low: float, high: float) -> Converter:
-    """Makes a converter that brings a number into Cohere's range, `low` to `high`, and notes it when it was outside."""
+    """Makes a converter that clamps a number to Cohere's range, `low` to `high`, and notes a change."""
 
     def convert(value: float, name: str, notes: Notes) -> float:
         inside = min(max(value, low), high)
@@ -90,11 +90,11 @@ def clamped(low: float, high: float) -> Converter:
 
 
 class Reading(Struct):
-    """A request body, decoded. upstream_fields: by Cohere's names, as they are sent. fields: by the caller's names, for
-    the operation to read. extra: sent as they are.
+    """A decoded request body.
 
-    end_user: whom the caller asks for, empty without a name. metadata: the field of this name as JSON, empty without
-    one or where it is larger than MAX_METADATA_BYTES.
+    upstream_fields: converted values to send, by Cohere's names. fields: decoded values for the operation, by OpenAI's
+    names. extra: unknown fields that are sent unchanged. end_user: of END_USER_FIELDS, empty without one. metadata: the
+    field of this name as JSON, empty without one or where it is larger than MAX_METADATA_BYTES.
     """
 
     upstream_fields: dict[str, Any]
@@ -111,27 +111,28 @@ _NULL = b"null"
 _ABSENT = Raw(_NULL)
 
 END_USER_FIELDS = ("user", "safety_identifier")
-"""Fields that Cohere has no use for, but limits and the ledger do."""
+"""Fields that name the caller's end user. Cohere has no use for them, but limits and the ledger have."""
 
 METADATA_FIELD, MAX_METADATA_BYTES = "metadata", 16 * 1024
-"""What the ledger has of a request's purpose. OpenAI's bound is 16 keys with 512 characters each."""
+"""The ledger stores this field. OpenAI's limit is 16 keys of 64 characters with values of 512."""
 
 SYNONYM_OBJECT = "extra_params"
-"""An object whose fields are read as if they stood at the top level
+"""An object whose fields are read as if they stood at the top level: some SDKs send unknown parameters in it
 (docs/decisions.md#unknown-fields-are-ignored-and-noted)."""
 
 
 MAX_FIELD_BYTES = 2 * 1024 * 1024
-"""Of a field that holds no content. Decoding it takes the interpreter some 30 ms."""
+"""The most bytes of a field without content. Decoding them blocks the event loop for some 30 ms."""
 
 LARGE_FIELDS = frozenset("messages input inputs documents images texts items instructions query".split())
-"""Fields that hold content: the limit of the whole body is theirs."""
+"""Fields with content, which only the limit on the whole body bounds."""
 
 
 class FieldTable:
-    """The rows of one operation, compiled: `read` is the only method a request meets.
+    """The rows of one operation, with their decoders.
 
-    strict: false where all values come as texts, as in queries and forms.
+    synonyms: other names of fields -> the names in the rows. strict: False where all values are texts, as in queries
+    and forms, so that `"5"` is a number.
     """
 
     def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None, strict: bool = True) -> None:
@@ -155,6 +156,7 @@ class FieldTable:
             row, decoder = entry
             if bytes(raw) == _NULL:
                 continue
+            # Before the decoder runs, which builds objects many times as large as the text.
             if len(raw) > MAX_FIELD_BYTES and name not in LARGE_FIELDS:
                 raise InvalidField(name, f"'{name}' is larger than {MAX_FIELD_BYTES} bytes", "value_too_large")
             spelling = spellings.get(name, name)
@@ -163,7 +165,8 @@ class FieldTable:
                 converted = row.convert(value, spelling, notes) if row.convert else value
                 other = first_names.setdefault(row.to, name)
                 if other != name and reading.upstream_fields[row.to] != converted:
-                    # Two names of one field: Cohere's own wins, whatever the order.
+                    # The caller used OpenAI's and Cohere's name of one field with different values. Cohere's wins in
+                    # either order: who writes it means this API.
                     notes.ignored(other if name == row.to else name, f"{row.to} is given, too")
                     if name != row.to:
                         continue
@@ -175,7 +178,10 @@ class FieldTable:
         return reading
 
     def _drop(self, row: Field, raw: Raw, reading: Reading, notes: Notes) -> None:
-        """Notes or refuses a field that has no effect. An end user's name is kept, for limits: `user`'s first."""
+        """Notes or refuses a field without effect, and keeps the end user. Raises InvalidField.
+
+        `user` has precedence over `safety_identifier`.
+        """
         if row.verdict is Verdict.REFUSE:
             raise InvalidField(row.name, f"'{row.name}' is not supported: {row.why}", "unsupported_value")
         first = row.name == END_USER_FIELDS[0] or not reading.end_user
@@ -184,7 +190,10 @@ class FieldTable:
         notes.ignored(row.name, row.why)
 
     def _fields(self, body: bytes) -> tuple[dict[str, Raw], Mapping[str, str]]:
-        """Returns the fields by their names in the table, and the synonyms that the caller wrote for some."""
+        """Splits a body into fields by their names in the table. Raises InvalidField for a body that is no object.
+
+        The second value has the synonyms that the caller used, by the name in the table, for notes and errors.
+        """
         try:
             fields = _split(body)
             nested = fields.pop(SYNONYM_OBJECT, None)
@@ -204,7 +213,7 @@ class FieldTable:
 
 
 def required(reading: Reading, name: str) -> Any:
-    """Returns the value of a field that must be there. Raises InvalidField (400) where it is missing or null."""
+    """Returns the value of a required field. Raises InvalidField (400) where it is missing or null."""
     value = reading.fields.get(name)
     if value is None:
         raise InvalidField(name, f"Missing required parameter: '{name}'", "missing_required_parameter")
@@ -212,9 +221,10 @@ def required(reading: Reading, name: str) -> Any:
 
 
 def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
-    """Adds the operator's `extra_upstream_fields` to the end of a JSON object, as the caller wrote them."""
+    """Adds the fields of `extra_upstream_fields` to the end of a JSON object, as the caller wrote them."""
     if not extra:
         return body
+    # Spliced into the bytes: decoding and encoding could change a number's digits.
     added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
     return body[:-1] + added + b"}"
 
@@ -231,10 +241,11 @@ def _split_nested(raw: Raw) -> dict[str, Raw]:
 
 
 def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, notes: Notes) -> Any:
-    """Decodes one field. Keys that its type lacks are dropped and noted. Raises InvalidField with the exact path."""
+    """Decodes one field. Unknown keys are removed and noted. Raises InvalidField with the exact path."""
     try:
         return decoder.decode(raw)
     except ValidationError as error:
+        # msgspec has no error class of its own for this, only the message.
         if "unknown field" not in str(error):
             raise invalid(name, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -261,7 +272,7 @@ _MISSING = re.compile(r"Object missing required field `(.+?)`")
 
 
 def invalid(name: str, error: ValidationError) -> InvalidField:
-    """Converts msgspec's error to OpenAI's: its `$[2].content` becomes a path below the field `name`."""
+    """Converts an error of msgspec's. Its `$[2].content` becomes a path below the field. name: of the field."""
     located = _LOCATED.match(str(error))
     text, below = (located[1], located[2]) if located else (str(error), "")
     param = name + below.replace("[...]", "[]")
@@ -274,20 +285,24 @@ def invalid(name: str, error: ValidationError) -> InvalidField:
     return InvalidField(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}", code)
 
 
-# --- keys that nobody knows -------------------------------------------------------------------------------
+# --- unknown keys -------------------------------------------------------------------------------
 
 NOTED_ONCE = frozenset({"cache_control"})
-"""Keys whose place does not matter: one note, wherever and however often they stand."""
+"""Keys that get one note, wherever and however often they occur: Anthropic's clients put this one on every part."""
 
 
 @cache
 def _type_info(kind: Any) -> msgspec.inspect.Type:
-    """Returns what a type is. Finding out takes a millisecond; there is one for each field and kind of item."""
+    """Returns msgspec's description of a type. It takes a millisecond to make, and there are few types to cache."""
     return msgspec.inspect.type_info(kind)
 
 
 def _prune(value: Any, kind: msgspec.inspect.Type, general: str, exact: str, dropped: dict[str, str]) -> None:
-    """Removes from `value` (plain JSON) the keys that the type has no field for; `dropped` says which."""
+    """Removes the keys for which the type has no field, at all depths.
+
+    value: plain JSON, changed in place. general, exact: its path without and with indexes. dropped: is filled with the
+    general path of each removed key -> the exact path of the first.
+    """
     if isinstance(value, list):
         element = next((part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.ListType)), None)
         if element is not None:
@@ -311,7 +326,7 @@ def _alternatives(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...
 
 
 def _struct_for(value: dict[str, Any], kind: msgspec.inspect.Type) -> msgspec.inspect.StructType | None:
-    """Returns the Struct that an object is meant as: by its tag in a tagged union, else the only one there is."""
+    """Returns the Struct that an object is decoded as: by its tag in a tagged union, else the only one."""
     structs = [part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.StructType)]
     for struct in structs:
         if struct.tag_field is None or value.get(struct.tag_field) == struct.tag:

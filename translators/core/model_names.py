@@ -1,4 +1,4 @@
-"""Which Cohere model a caller means: prefix, aliases, synonyms, successors (docs/models.md)."""
+"""Resolves a caller's name of a model to Cohere's id: prefix, aliases, synonyms, successors (docs/models.md)."""
 
 from collections.abc import Mapping
 
@@ -24,9 +24,10 @@ SUCCESSORS: Mapping[str, str] = {
     "rerank-english-v2.0": "rerank-v3.5",
     "rerank-multilingual-v2.0": "rerank-v3.5",
 }
-"""Ids that Cohere removed in 2025 and 2026 (docs/cohere-api.md#models) and what serves their callers now.
+"""Ids that Cohere removed in 2025 and 2026 (docs/cohere-api.md#models) -> the model that replaces each.
 
-No embedding model is among them: vectors of one model cannot be compared with another's.
+No embedding model is among them, because vectors of different models cannot be compared
+(docs/decisions.md#vectors-of-different-models-are-never-mixed).
 """
 
 SYNONYMS: Mapping[str, str] = {
@@ -38,13 +39,14 @@ SYNONYMS: Mapping[str, str] = {
     "rerank-4-pro": "rerank-v4.0-pro",
     "rerank-4-fast": "rerank-v4.0-fast",
 }
-"""What OpenRouter and Vercel call models -> Cohere's id (https://docs.cohere.com/docs/cohere-on-openrouter). The same
-model under another name is no news to its caller.
+"""OpenRouter's and Vercel's names of models -> Cohere's ids (https://docs.cohere.com/docs/cohere-on-openrouter). They
+are not noted: the caller gets the model that was requested.
 """
 
 
 def resolve(requested: str, policy: Policy) -> str:
-    """Return Cohere's id for a model: alias, then prefix, then alias again, then synonym, then successor."""
+    """Returns Cohere's id for a model: by alias, prefix, alias again, synonym, successor, in this order."""
+    # Aliases are looked up twice, so that `cohere/<alias>` works, and an alias may itself begin with a prefix.
     name = policy.aliases.get(requested, requested)
     # `cohere:x` is any-llm's and Otari's spelling; both are in use.
     if name.startswith((PREFIX, "cohere:")):
@@ -59,7 +61,7 @@ def resolve(requested: str, policy: Policy) -> str:
 
 
 def resolve_and_note(requested: str, policy: Policy, notes: Notes) -> str:
-    """Return the same, noted where it is another model than was asked for. Raises InvalidField for an empty name."""
+    """Returns Cohere's id for a model, and notes one that is not the requested one. Raises InvalidField for none."""
     model = resolve(requested, policy)
     if not model:
         raise InvalidField("model", "'model' must not be empty", "empty_string")
@@ -81,12 +83,12 @@ _encode = msgspec.json.Encoder().encode
 def with_deployment(body: bytes, deployment: str) -> tuple[bytes, str]:
     """Returns the body with this deployment as its model, and the model that it named instead, empty if none.
 
-    At Azure the URL says which model is asked, and the body's `model` counts for nothing.
+    On Azure the URL names the model, and `model` in the body has no effect.
     """
     try:
         fields = _split(body)
         body_model = msgspec.json.decode(fields.get("model", Raw(b'""')))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return body, ""  # whoever reads it next says what is wrong with it
+        return body, ""  # the translation reports what is wrong with it
     fields["model"] = Raw(_encode(deployment))
     return _encode(fields), body_model if isinstance(body_model, str) and body_model != deployment else ""

@@ -1,4 +1,4 @@
-"""What was not taken as asked, as data: the contents of the `x-gateway-notes` header.
+"""Notes on what was not done as requested, which become the header `x-gateway-notes`.
 
 Three kinds (docs/errors-and-notes.md#notes): `ignored` (no effect), `adjusted` (another value was used) and
 `emulated` (the gateway did it, not Cohere). Strict mode turns the first two into a refusal.
@@ -12,7 +12,7 @@ from msgspec import Struct
 from translators.core.errors import InvalidField
 
 HEADER_LIMIT = 1024
-"""Bytes of the header's value before `+N more`: proxies cut long headers."""
+"""The most bytes of the header's value, `+N more` included: proxies limit headers."""
 
 
 class Kind(Enum):
@@ -28,7 +28,7 @@ REFUSED_IN_STRICT_MODE = frozenset({Kind.IGNORED, Kind.ADJUSTED})
 
 
 class Note(Struct, frozen=True):
-    """`field` is the caller's name of it; `text` is the whole sentence shown."""
+    """One note. field: the caller's name of it, or its path. text: the whole sentence."""
 
     kind: Kind
     field: str
@@ -42,19 +42,22 @@ class Notes(Struct):
     _notes: dict[str, Note] = {}
 
     def ignored(self, field: str, why: str = "", param: str | None = None) -> None:
-        """Notes that a field had no effect. param: the path where `field` is a general one (`messages[].name`)."""
+        """Notes that a field had no effect. Raises InvalidField in strict mode.
+
+        param: the exact path, for the error, where `field` is a general one (`messages[].name`).
+        """
         self._add(Kind.IGNORED, param or field, f"{field} ignored" + (f" ({why})" if why else ""))
 
     def adjusted(self, field: str, was: object, now: object) -> None:
-        """Notes that another value was used than the caller's."""
+        """Notes that another value was used than the caller's. Raises InvalidField in strict mode."""
         self._add(Kind.ADJUSTED, field, f"{field} adjusted {_short(was)} -> {_short(now)}")
 
     def emulated(self, field: str, how: str) -> None:
-        """Notes that the gateway did what Cohere cannot. how: by what means."""
+        """Notes that the gateway does what Cohere cannot. how: by which means."""
         self._add(Kind.EMULATED, field, f"{field} emulated ({how})")
 
     def inform(self, field: str, text: str) -> None:
-        """Notes something that changed nothing the caller asked for. Strict mode does not refuse it."""
+        """Notes something that does not change what the caller requested, so strict mode does not refuse it."""
         self._add(Kind.NOTED, field, text)
 
     def _add(self, kind: Kind, field: str, text: str) -> None:
@@ -64,6 +67,7 @@ class Notes(Struct):
                 f"{text}; x-gateway-strict asks for every field to be taken as it is",
                 "unsupported_value",
             )
+        # A history of a hundred messages may lead to the same sentence a hundred times.
         self._notes.setdefault(text, Note(kind, field, text))
 
     def __iter__(self) -> Iterator[Note]:

@@ -1,8 +1,8 @@
-"""Tool names that Cohere refuses, renamed there and back.
+"""Renames tools whose names Cohere refuses, and restores the names in answers.
 
-Cohere takes letters, digits and underscore, no leading digit (docs/cohere-api.md#tools); OpenAI clients send
-`mcp.search-docs` and worse. One map serves definitions, choice, history, answers and streams. A name that
-Cohere takes as it is stays as it is, so that what the model reads is what the caller wrote.
+Cohere accepts letters, digits and underscores, without a leading digit (docs/cohere-api.md#tools). OpenAI's clients
+send names such as `mcp.search-docs`. One map serves definitions, choice, history, answers and streams. A name that
+Cohere accepts is not changed, so that the model reads what the caller wrote.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 LONGEST = 64
-"""OpenAI's own limit on a tool's name; longer ones are cut and told apart by a hash."""
+"""OpenAI's limit on a tool's name. Longer ones are cut, and a hash keeps them distinct."""
 
 _LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_]")
@@ -23,7 +23,7 @@ class ToolNames:
         self._upstream_names: dict[str, str] = {}
         self._caller_names: dict[str, str] = {}
         distinct = list(dict.fromkeys(names))
-        # Legal names first: they keep themselves, whatever an illegal one would like to become.
+        # Legal names first: none of them may lose its name to the replacement of an illegal one.
         for name in sorted(distinct, key=lambda name: not _is_legal(name)):
             replacement = self._free(name)
             self._upstream_names[name], self._caller_names[replacement] = replacement, name
@@ -41,6 +41,7 @@ class ToolNames:
         return [(name, other) for name, other in self._upstream_names.items() if name != other]
 
     def _free(self, name: str) -> str:
+        """Returns a legal name that is not taken, as like the caller's as possible."""
         if _is_legal(name) and name not in self._caller_names:
             return name
         plain = _FOREIGN.sub("_", name) or "tool"
