@@ -142,6 +142,9 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = (
     "schemas",
 )
 
+# Packages whose docstrings `begins_with_a_verb` and `mentions_what_exists` check.
+DOCUMENTED: tuple[str, ...] = ("translators", "schemas", "documented")
+
 VAGUE_NAMES = frozenset({"utils", "helpers", "common", "manager", "misc"})
 
 ALWAYS_THERE = frozenset({"pyproject.toml", "Makefile", "gateway", "translators", "schemas", "tests", "examples"})
@@ -324,6 +327,55 @@ def says_what_it_is(module: Module) -> Iterator[str]:
         yield "no module docstring: what lives here, and what does not"
 
 
+_THIRD_PERSON = re.compile(r"[A-Z][a-z]*s\b(?! of\b)")
+_NO_VERBS = frozenset("This Its As Is Has Us Less Names Texts Items Rows Bytes Fields Sources".split())
+_MENTIONS = re.compile(r"(?:^|[.)] )((?:[a-z][a-z0-9_]*, )*[a-z][a-z0-9_]*): ")
+
+
+def begins_with_a_verb(module: Module) -> Iterator[str]:
+    """DOCUMENTED: a function's docstring says what it does, a property's may say what it is."""
+    if not module.within(*DOCUMENTED):
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_property(node):
+            first = (ast.get_docstring(node) or "Is nothing").split(maxsplit=1)[0]
+            if first != "Is" and (not _THIRD_PERSON.match(first) or first in _NO_VERBS):
+                yield f"line {node.lineno}: the docstring of {node.name!r} begins with {first!r}, not with a verb"
+
+
+def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    names = {getattr(one, "id", getattr(one, "attr", "")) for one in node.decorator_list}
+    return bool(names & {"property", "cached_property"})
+
+
+def mentions_what_exists(module: Module) -> Iterator[str]:
+    """DOCUMENTED: a sentence `name: ...` of a docstring is about a parameter, a field or an attribute of this name."""
+    if not module.within(*DOCUMENTED):
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            missing = _mentioned_names(ast.get_docstring(node) or "") - _names_inside(node)
+            if missing:
+                yield f"line {node.lineno}: the docstring of {node.name!r} mentions {', '.join(sorted(missing))}"
+
+
+def _mentioned_names(docstring: str) -> set[str]:
+    paragraphs = (" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+    return {name for text in paragraphs for names in _MENTIONS.findall(text) for name in names.split(", ")}
+
+
+def _names_inside(node: ast.AST) -> set[str]:
+    """Returns the parameters, fields and attributes that are defined in a function or class."""
+    names: set[str] = set()
+    for one in ast.walk(node):
+        match one:
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.Attribute(attr=name):
+                names.add(name)
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+    return names
+
+
 def imports_by_full_name(module: Module) -> Iterator[str]:
     """No relative imports."""
     for node in ast.walk(module.tree):
@@ -359,6 +411,8 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     has_a_name_of_its_own,
     uses_the_fields_words,
     says_what_it_is,
+    begins_with_a_verb,
+    mentions_what_exists,
     imports_by_full_name,
     uses_no_base_middleware,
     trusts_no_url,
@@ -424,6 +478,10 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (uses_the_fields_words, "words", "found = 1"),
     (uses_the_fields_words, "words", "class C:\n    def as_kept(self): self.known = 1"),
     (says_what_it_is, "gateway.pipeline.streaming", "X = 1"),
+    (begins_with_a_verb, "documented", "def f():\n    'The sum.'"),
+    (begins_with_a_verb, "documented", "def f():\n    'Return the sum.'"),
+    (mentions_what_exists, "documented", "def f(given):\n    'Returns the sum. given: a number. other: another.'"),
+    (mentions_what_exists, "documented", "class C:\n    'A pair.\\n\\n    left, right: its halves.'\n    left: int"),
     (imports_by_full_name, "gateway.app", "from . import settings"),
     (imports_by_full_name, "gateway.app", "from .settings import Settings"),
     (uses_no_base_middleware, "gateway.app", "from starlette.middleware.base import BaseHTTPMiddleware"),
@@ -441,6 +499,8 @@ OBEYED: tuple[tuple[str, str], ...] = (
     ("gateway.pipeline.operations", "from translators.operations import chat, rerank"),
     ("gateway.cli.main", "from gateway import __version__"),
     ("words", "def not_found(): ...\nresult = settings.known"),
+    ("documented", "class C:\n    'A pair. left, right: its halves.'\n    left: int\n    right: int"),
+    ("documented", "class C:\n    @property\n    def size(self):\n        'The size.'\n    def f(self): ..."),
     ("gateway.endpoints.completions", "from translators.core.errors import InvalidField\nKIND = 'application/json'"),
     ("gateway.server.process", "import hypercorn.asyncio\nfrom gateway.emulator import app"),
     ("gateway.emulator.chat", "import time\nfrom gateway.emulator.tokens import count"),

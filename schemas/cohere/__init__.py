@@ -1,1 +1,1 @@
-"""What Cohere takes and answers. Knows nothing of OpenAI."""
+"""Cohere's requests and answers as Structs. It imports nothing about OpenAI."""

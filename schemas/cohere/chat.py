@@ -1,8 +1,8 @@
-"""`POST /v2/chat`: the request we send, and the whole answer.
+"""`POST /v2/chat`: the request that is sent, and the whole answer.
 
-The request's Structs have every field that Cohere defines and no other: what is not here cannot be sent. The answer's
-Structs declare only what is read, and every field of Cohere's has a default: Cohere may add fields, and leaves out
-those that are empty (docs/cohere-api.md#chat-requests and docs/cohere-api.md#chat-answers).
+The Structs of the request have every field that Cohere defines and no other, so nothing else can be sent. The Structs
+of the answer have only the fields that are read. Each has a default, because Cohere adds fields and leaves out empty
+ones (docs/cohere-api.md#chat-requests, docs/cohere-api.md#chat-answers).
 """
 
 from typing import Any, Literal
@@ -137,7 +137,7 @@ class Usage(Struct, frozen=True):
 
 
 class LogprobItem(Struct, frozen=True):
-    """One piece of text; `logprobs` has one number for each token of it."""
+    """One piece of text, with a number in `logprobs` for each of its tokens."""
 
     text: str | None = None
     token_ids: list[int] | None = None
@@ -145,7 +145,7 @@ class LogprobItem(Struct, frozen=True):
 
 
 class Citation(Struct, frozen=True):
-    """`start` and `end` are character offsets into one content block, end exclusive."""
+    """A citation. start, end: character offsets into one content block, the end exclusive."""
 
     start: int | None = None
     end: int | None = None

@@ -1,6 +1,7 @@
-"""`POST /v2/embed`: the request we send, and what is read of the answer (docs/cohere-api.md#embed).
+"""`POST /v2/embed`: the request that is sent, and the part of the answer that is read (docs/cohere-api.md#embed).
 
-Exactly one of `texts`, `images` and `inputs` is sent. Vectors are left as the text they came as.
+Exactly one of `texts`, `images` and `inputs` is sent. Vectors are kept as JSON text (`Raw`), because parsing them would
+cost more than everything else.
 """
 
 from typing import Literal
@@ -17,7 +18,7 @@ EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
 
 class Input(Struct, frozen=True):
-    """Parts that become one vector."""
+    """The parts of one input, which become one vector."""
 
     content: list[TextContent | ImageContent]
 
@@ -39,14 +40,14 @@ class EmbedRequest(Struct, frozen=True):
 
 
 class Meta(Struct, frozen=True):
-    """`images` and `image_tokens` are billed for images, by older and newer models (recorded)."""
+    """The usage. Older models bill images in `images`, newer ones in `image_tokens` (recorded)."""
 
     tokens: Tokens | None = None
     billed_units: dict[str, int | float | None] | None = None
 
 
 class EmbedAnswer(Struct, frozen=True):
-    """By type, one vector an input, in the order of the inputs."""
+    """An answer. embeddings: by type, one vector for each input, in order."""
 
     embeddings: dict[str, list[Raw] | None]
     meta: Meta | None = None

@@ -1,4 +1,4 @@
-"""Cohere's error body. Source: docs/cohere-api.md#errors: every key may be missing."""
+"""Cohere's error body, in which every key may be missing (docs/cohere-api.md#errors)."""
 
 from msgspec import Struct
 from msgspec.json import Decoder, Encoder
@@ -11,9 +11,7 @@ class ErrorBody(Struct, frozen=True, omit_defaults=True):
 
 
 class AliasErrorBody(Struct, frozen=True, omit_defaults=True):
-    """An error of the gateway's own, with its `code`; on the alias for programs of another gateway, which look for
-    OpenAI's `type` as well.
-    """
+    """An error of the gateway's own on a native path. type, code: OpenAI's; `type` on LiteLLM's paths only."""
 
     message: str | None = None
     type: str | None = None

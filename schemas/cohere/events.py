@@ -1,11 +1,11 @@
 """The events of a `/v2/chat` stream.
 
-Eleven kinds, distinguished by `type` (docs/cohere-api.md#streaming). A tagged union refuses a tag it does not know, and
-Cohere may invent some: `decode_event` then returns Unknown, and the stream goes on.
+There are eleven kinds, distinguished by `type` (docs/cohere-api.md#streaming). A tagged union refuses an unknown tag,
+but Cohere may add kinds: `decode_event` returns Unknown for them, and the stream goes on.
 
-In deltas `content`, `tool_calls` and `citations` are single objects; only message-start has (empty) arrays, which
-nobody reads. No event can refer to itself, so the garbage collector need not track any (`gc=False`): there is one for
-each token.
+In deltas `content`, `tool_calls` and `citations` are single objects; only message-start has (empty) arrays, which are
+not read. No event can refer to itself, so the garbage collector need not track them (`gc=False`), which saves work for
+each token of a stream.
 """
 
 from msgspec import Struct, ValidationError
@@ -115,7 +115,7 @@ class MessageEnd(Struct, frozen=True, gc=False, tag_field="type", tag="message-e
 
 
 class Unknown(Struct, frozen=True, gc=False):
-    """An event of another kind (`debug`, or a new one): skipped, never fatal."""
+    """An event of another kind (`debug`, or a new one), which is skipped."""
 
     type: str
 
@@ -163,6 +163,7 @@ def decode_event(data: bytes) -> Event | Unknown:
     try:
         return _decode_known(data)  # type: ignore[no-any-return]
     except ValidationError:
+        # A known kind with a wrong field is an error; only an unknown kind is skipped.
         tag = _decode_tag(data).type
         if tag in TAGS:
             raise

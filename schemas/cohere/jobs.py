@@ -1,4 +1,4 @@
-"""Batches and embed jobs, as far as they say what they cost.
+"""Batches and embed jobs: the fields that tell their usage.
 
 Sources: docs/cohere-api.md#batches, docs/cohere-api.md#embed-jobs.
 """
@@ -10,7 +10,7 @@ from schemas.cohere.chat import Usage
 
 
 class Batch(Struct, frozen=True):
-    """Cohere sends these numbers as texts."""
+    """A batch. Its service writes numbers as texts."""
 
     id: str = ""
     status: str = ""

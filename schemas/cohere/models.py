@@ -1,4 +1,4 @@
-"""`GET /v1/models`. Only what is read; Cohere leaks an internal `config` object here, which is noise.
+"""`GET /v1/models`: the fields that are read. The answer has an internal `config` object of Cohere's besides.
 
 Source: docs/cohere-api.md#models.
 """

@@ -1,6 +1,6 @@
-"""What is read of native requests and answers while they pass through: the model's name, and the usage.
+"""The fields that are read of native requests and answers while they pass through: the model, the size, the usage.
 
-Everything else in them is skipped unread. Sources: docs/cohere-api.md#chat-answers, docs/cohere-api.md#streaming,
+The decoder skips everything else. Sources: docs/cohere-api.md#chat-answers, docs/cohere-api.md#streaming,
 docs/cohere-api.md#version-1 and docs/cohere-api.md#compatibility-api.
 """
 
@@ -13,14 +13,14 @@ from schemas.cohere.chat import Usage
 
 
 class NativeRequest(Struct, frozen=True):
-    """The body of any request. What the caller wrote there is Cohere's to validate."""
+    """The body of any request. The fields may be of any type, because Cohere validates them, not the gateway."""
 
     model: Any = None
     stream: Any = None
 
 
 class Inputs(Struct, frozen=True):
-    """What of a request says how much work it is: inputs to embed and documents to rank are not read, only counted."""
+    """The fields that tell how much work a request is. Inputs and documents are counted, not read."""
 
     texts: list[Raw] | None = None
     images: list[Raw] | None = None
@@ -30,7 +30,7 @@ class Inputs(Struct, frozen=True):
 
 
 class Ending(Struct, frozen=True):
-    """`delta` of v2's last event, or `response` in v1's."""
+    """`delta` of the last event of version 2, or `response` of that of version 1."""
 
     finish_reason: str | None = None
     usage: Usage | None = None
@@ -38,7 +38,7 @@ class Ending(Struct, frozen=True):
 
 
 class NativeAnswer(Struct, frozen=True):
-    """Any answer, whole or the last event of a stream: v2 chat has `usage`, everything else `meta`."""
+    """Any answer, whole or the last event of a stream. Chat of version 2 has `usage`, everything else `meta`."""
 
     finish_reason: str | None = None
     usage: Usage | None = None

@@ -1,4 +1,4 @@
-"""`POST /v2/parse`: a document as text. Source: docs/cohere-api.md#parse."""
+"""`POST /v2/parse`: the request that is sent, and the part of the answer that is read (docs/cohere-api.md#parse)."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from msgspec.json import Decoder, Encoder
 
 
 class Document(Struct, frozen=True):
-    """image_url: a data URI or an http address."""
+    """A page to parse. image_url: a data URI or an http URL."""
 
     image_url: str
     type: Literal["image_url"] = "image_url"

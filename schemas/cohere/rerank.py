@@ -1,6 +1,6 @@
-"""`POST /v2/rerank`: the request we send, and what is read of the answer.
+"""`POST /v2/rerank`: the request that is sent, and the part of the answer that is read (docs/cohere-api.md#rerank).
 
-Source: docs/cohere-api.md#rerank. Scores are passed on as they were written, whatever they are worth as floats.
+Scores are kept as JSON text (`Raw`): a float that is parsed and encoded again may have other digits.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ class RerankRequest(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """index: the document's place in the request. relevant_spans: on models that find them."""
+    """A ranked document. index: of the document in the request. relevant_spans: on models that have them."""
 
     index: int
     relevance_score: Raw
@@ -34,7 +34,7 @@ class RerankAnswer(Struct, frozen=True):
 
 
 class Meta(Struct, frozen=True):
-    """What an answer cost: search units on most models, tokens on those that are priced by them."""
+    """The usage: search units on most models, tokens on those that are priced by tokens."""
 
     billed_units: dict[str, int | float | None] | None = None
     tokens: dict[str, int | float | None] | None = None

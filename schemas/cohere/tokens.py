@@ -1,4 +1,4 @@
-"""`POST /v1/tokenize`: the request we send, and what is read of the answer (docs/cohere-api.md#tokens)."""
+"""`POST /v1/tokenize`: the request, and the part of the answer that is read (docs/cohere-api.md#tokens)."""
 
 from msgspec import Struct
 from msgspec.json import Decoder, Encoder

@@ -1,5 +1,4 @@
-"""`POST /v2/audio/transcriptions`: what is read of the answer (docs/cohere-api.md#transcription). What is asked is a
-form."""
+"""`POST /v2/audio/transcriptions`: the answer (docs/cohere-api.md#transcription). The request is a form."""
 
 from msgspec import Struct
 from msgspec.json import Decoder

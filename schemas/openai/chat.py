@@ -1,11 +1,11 @@
-"""Chat Completions: the structured fields of requests, and the answers we send.
+"""Chat Completions: the structured fields of requests, and the responses.
 
-Requests forbid unknown keys on purpose: the field table (`translators/core/field_table.py`) catches the error, drops
-the key and notes it, so an ordinary request pays nothing for it and no key is lost in silence. Answers use UNSET for
-"may be absent" and None for "required, may be null".
+Requests forbid unknown keys. The field table (`translators/core/field_table.py`) catches that error, removes the key
+and notes it, so ordinary requests pay nothing for it and no key is lost silently. Responses use UNSET for a key that
+may be absent, and None for one that is required and may be null.
 
 Source: OpenAI's specification, `CreateChatCompletionRequest`, `CreateChatCompletionResponse` and
-`CreateChatCompletionStreamResponse`. Extensions of ours are marked so.
+`CreateChatCompletionStreamResponse`. Extensions are marked.
 """
 
 from typing import Any, Literal
@@ -24,7 +24,7 @@ class RefusalPart(Struct, tag_field="type", tag="refusal", forbid_unknown_fields
 
 
 class ThinkingPart(Struct, tag_field="type", tag="thinking", forbid_unknown_fields=True):
-    """Cohere's own spelling, accepted in history."""
+    """Cohere's part for a thought, accepted in a history."""
 
     thinking: str
 
@@ -43,7 +43,7 @@ class AudioPart(Struct, tag_field="type", tag="input_audio"):
 
 
 class FileData(Struct, forbid_unknown_fields=True):
-    """file_data: a data URI or base64. file_url: of Responses alone."""
+    """A file. file_data: a data URI or base64. file_url: in Responses only."""
 
     file_data: str | None = None
     filename: str | None = None
@@ -56,7 +56,7 @@ class FilePart(Struct, tag_field="type", tag="file", forbid_unknown_fields=True)
 
 
 class DocumentPart(Struct, tag_field="type", tag="document", forbid_unknown_fields=True):
-    """Cohere's own: a tool result as a citable document."""
+    """Cohere's part for a tool result that can be cited."""
 
     document: dict[str, Any]
 
@@ -98,7 +98,7 @@ class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=Tr
 
 
 class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    """The keys from `annotations` on are those of our own answers, sent back; nobody reads them."""
+    """An assistant turn. The keys from `annotations` on are those of our responses, sent back, and are not read."""
 
     content: str | list[TextPart | RefusalPart | ThinkingPart] | None = None
     refusal: str | None = None
@@ -113,7 +113,7 @@ class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown
 
 
 class ToolMessage(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True):
-    """`name` is what some clients add: the call has it already."""
+    """A tool result. name: added by some clients, and not read because the call has it."""
 
     tool_call_id: str
     content: str | list[TextPart | DocumentPart | ImagePart | FilePart] | None = None
@@ -172,9 +172,10 @@ class ToolChoice(Struct, forbid_unknown_fields=True):
 
 
 class ResponseFormat(Struct, forbid_unknown_fields=True):
-    """`schema` at this level is Cohere's own spelling (docs/cohere-api.md#json-schemas), `value` that of Hugging Face.
+    """A response format.
 
-    The last three are those of Responses, where no `json_schema` is around them.
+    schema: Cohere's spelling (docs/cohere-api.md#json-schemas). value: Hugging Face's. strict, name, description: as in
+    Responses, where no `json_schema` is around them.
     """
 
     type: str

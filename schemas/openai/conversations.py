@@ -1,4 +1,7 @@
-"""OpenAI's conversations, and its answer to a DELETE."""
+"""OpenAI's conversations, and its answer to a DELETE.
+
+Source: OpenAI's specification, `ConversationResource` and `ConversationItemList`.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -24,7 +27,7 @@ class Conversation(Struct, frozen=True):
 
 
 class ItemList(Struct, frozen=True):
-    """A page of items. The ids of an empty page are empty: OpenAI's specification wants strings."""
+    """A page of items. first_id, last_id: empty for an empty page, because OpenAI's specification requires strings."""
 
     data: Sequence[dict[str, Any]]
     first_id: str

@@ -1,8 +1,8 @@
-"""Embeddings: what an input of a request may hold, and the answer we send.
+"""Embeddings: the inputs of a request, and the response.
 
 Source: OpenAI's specification, `CreateEmbeddingRequest` and `CreateEmbeddingResponse`. OpenAI embeds texts and
-tokens only: images, and inputs of several parts, are an extension, in the spellings that are in use for them
-(OpenAI's and Cohere's parts, and `{"text": ..., "image": ...}`).
+tokens only. Images, and inputs of several parts, are an extension, in the spellings that clients use: OpenAI's parts,
+Cohere's parts, and `{"text": ..., "image": ...}`.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 
 class Image(Struct, forbid_unknown_fields=True):
-    """`url` is a data URI; `base64` the bytes alone."""
+    """An image. url: a data URI. base64: the bytes without `data:...` before them."""
 
     url: str | None = None
     base64: str | None = None
@@ -27,7 +27,7 @@ class Part(Struct, forbid_unknown_fields=True):
 
 
 class Item(Part, forbid_unknown_fields=True):
-    """An input as an object. `content` is Cohere's own spelling of an input of several parts."""
+    """An input as an object. content: Cohere's spelling of an input of several parts."""
 
     content: list[Part] | None = None
 
@@ -41,7 +41,7 @@ Input = str | Item | list[Element]
 
 
 class Embedding(Struct, frozen=True, tag_field="object", tag="embedding"):
-    """`embeddings` is an extension: every type that was asked for by name."""
+    """One vector. embeddings: an extension, each type of `embedding_types`."""
 
     index: int
     embedding: Raw
@@ -53,8 +53,8 @@ class PromptTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """What follows `total_tokens` is an extension; `billed_units` is what Cohere's invoice counts, `cost`
-    US dollars."""
+    """The usage. The fields after `total_tokens` are extensions. billed_units: as in Cohere's invoice. cost: in US
+    dollars."""
 
     prompt_tokens: int
     total_tokens: int

@@ -1,4 +1,4 @@
-"""OpenAI's error body: the one shape in which every failure reaches an OpenAI client.
+"""OpenAI's error body, the shape of every failure on OpenAI's paths.
 
 Source: OpenAI's specification, `Error` and `ErrorResponse` (all four keys are required, two may be null).
 """
@@ -15,7 +15,7 @@ class Error(Struct, frozen=True):
 
 
 class ErrorBody(Struct, frozen=True):
-    """`{"error": {...}}`: the whole body of a failed answer, or one event of a broken stream."""
+    """`{"error": {...}}`: the body of an error response, or one event of a broken stream."""
 
     error: Error
 

@@ -6,7 +6,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class Model(Struct, frozen=True):
-    """The keys after `owned_by` are extensions: what Cohere says of its model."""
+    """A model. The keys after `object` are extensions, with Cohere's description of the model."""
 
     id: str
     created: int
@@ -22,7 +22,7 @@ class Model(Struct, frozen=True):
 
 
 class ModelList(Struct, frozen=True):
-    """The last two are an extension, of one page alone."""
+    """A list. next_page_token, has_more: an extension, only where a page was requested."""
 
     data: list[Model]
     object: Literal["list"] = "list"

@@ -1,5 +1,5 @@
-"""A ranking. OpenAI has none: this shape is read by Cohere's clients, which want `results` and `meta`, and by
-Jina's, which want `object`, `model` and `usage` beside them.
+"""A ranking, which OpenAI does not have. The shape suits Cohere's clients, which read `results` and `meta`, and Jina's,
+which read `object`, `model` and `usage` as well.
 
 Sources: docs/cohere-api.md#rerank and docs/cohere-api.md#version-1 (`return_documents` of version 1); Jina's reference
 of `/v1/rerank`.
@@ -12,13 +12,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 
 class RankedDocument(Struct, frozen=True):
-    """A document that came as a string."""
+    """A document that was a string in the request."""
 
     text: str
 
 
 class Ranked(Struct, frozen=True):
-    """document: as it was sent, where the caller asked for it."""
+    """A ranked document. document: as it was sent, for `return_documents`."""
 
     index: int
     relevance_score: Raw
@@ -27,7 +27,7 @@ class Ranked(Struct, frozen=True):
 
 
 class RankingUsage(Struct, frozen=True):
-    """total_tokens is 0 where Cohere counts searches. cost: US dollars."""
+    """The usage. total_tokens: 0 where Cohere counts searches. cost: in US dollars."""
 
     prompt_tokens: int
     total_tokens: int

@@ -13,7 +13,7 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
     Meta(max_length=16),
 ]
-"""What callers may store with a response or a conversation."""
+"""Data of the caller's that is stored with a response or a conversation."""
 
 # --- request: content parts -------------------------------------------------------------------------------
 
@@ -23,13 +23,13 @@ class InputText(Struct, tag_field="type", tag="input_text", forbid_unknown_field
 
 
 class PlainText(Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """Chat's spelling, which some clients keep."""
+    """Chat's part for a text, which clients ported from chat send."""
 
     text: str
 
 
 class OutputText(Struct, tag_field="type", tag="output_text", forbid_unknown_fields=True):
-    """A part of our own answers, sent back; only its text is read."""
+    """A part of our responses, sent back. Only its text is read."""
 
     text: str
     annotations: Any = None
@@ -149,7 +149,7 @@ class LocalShellCallItem(Struct, forbid_unknown_fields=True):
 
 
 class LocalShellOutputItem(Struct, forbid_unknown_fields=True):
-    """It names its call by `call_id`, or, in the older form, by the call's `id`."""
+    """An output of a local shell. call_id: of its call; in the older form `id` is the id of the call."""
 
     output: str
     call_id: str | None = None
@@ -179,7 +179,7 @@ class ApplyPatchOutputItem(Struct, forbid_unknown_fields=True):
 
 
 class ToolsItem(Struct, forbid_unknown_fields=True):
-    """`additional_tools` and `tool_search_output`: definitions that come in the course of a conversation."""
+    """`additional_tools` and `tool_search_output`: tools that are defined in the course of a conversation."""
 
     tools: list[dict[str, Any]]
     type: str | None = None
@@ -222,7 +222,7 @@ class ConfiguredReasoning(Struct, forbid_unknown_fields=True):
 
 
 class ConfigurationItem(Struct, forbid_unknown_fields=True):
-    """`configuration_update`: what holds from here on."""
+    """`configuration_update`: fields of the request that change at this point of a conversation."""
 
     type: str | None = None
     id: str | None = None
@@ -231,7 +231,7 @@ class ConfigurationItem(Struct, forbid_unknown_fields=True):
 
 
 class ItemKind(Struct):
-    """What an item is: the type may be missing on messages and references."""
+    """The fields that tell the kind of an item. Messages and references may have no type."""
 
     type: str | None = None
     role: str | None = None
@@ -296,7 +296,7 @@ class ImageOptions(Struct, forbid_unknown_fields=True):
 
 
 class PromptCacheOptions(Struct, forbid_unknown_fields=True):
-    """prewarm: the prompt is to be cached, and nothing to be generated."""
+    """Options of the prompt cache. prewarm: cache the prompt and generate nothing."""
 
     mode: str | None = None
     ttl: str | None = None
@@ -305,7 +305,7 @@ class PromptCacheOptions(Struct, forbid_unknown_fields=True):
 
 
 class ContextManagement(Struct, forbid_unknown_fields=True):
-    """compact_threshold: tokens of the prompt from which a conversation is compacted."""
+    """An entry of `context_management`. compact_threshold: tokens of the prompt from which to compact it."""
 
     type: str
     compact_threshold: Annotated[int, Meta(ge=1)] | None = None
@@ -319,7 +319,7 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
 
 
 class AnsweredText(Struct, frozen=True):
-    """`citations` is an extension: Cohere's own, with all their sources."""
+    """A text. citations: an extension, Cohere's citations with all their sources."""
 
     text: str
     annotations: list[dict[str, Any]]
@@ -465,7 +465,7 @@ class IncompleteDetails(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True, kw_only=True):
-    """The request's fields are echoed; null where a field was not given and has no default."""
+    """A response. It repeats the fields of its request, with null for a field without a value and a default."""
 
     id: str
     object: Literal["response"] = "response"
@@ -504,7 +504,7 @@ class Response(Struct, frozen=True, kw_only=True):
 
 
 class CompactedResponse(Struct, frozen=True):
-    """`output` is the window to continue with: messages, unchanged, then the compaction of everything else."""
+    """A compacted conversation. output: unchanged messages, then the compaction of everything else."""
 
     id: str
     created_at: int
@@ -514,7 +514,7 @@ class CompactedResponse(Struct, frozen=True):
 
 
 # --- events -----------------------------------------------------------------------------------------------
-# `type` is the first key of each: the framing reads no further.
+# `type` is the first key of each, because the code that frames server-sent events only reads the beginning.
 
 
 class ResponseEvent(Struct, frozen=True):

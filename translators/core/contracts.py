@@ -55,7 +55,7 @@ class ResponseIdentity(Struct, frozen=True):
     now: Callable[[], float] | None = None
 
     def completed_at(self) -> int:
-        """Return the time of completion for a response that is complete now.
+        """Returns the time of completion for a response that is complete now.
 
         It is never before `created`: clocks may be set back. Without a clock it is `created`.
         """
@@ -251,7 +251,7 @@ class Stream(Protocol):
     def done(self, choice: int) -> bool: ...
 
     def final(self) -> bytes:
-        """Return the whole response as one document, once finished; empty where the operation has no such thing."""
+        """Returns the whole response as one document, once finished; empty where the operation has no such thing."""
         ...
 
 
@@ -314,7 +314,7 @@ class Preliminary(UpstreamRequest, Protocol):
     """A call to Cohere without which a translation cannot be complete."""
 
     def continue_with(self, bodies: Sequence[bytes]) -> "Translation":
-        """Return the complete translation, made of Cohere's whole answers."""
+        """Returns the complete translation, made of Cohere's whole answers."""
         ...
 
 
@@ -333,7 +333,7 @@ class Translation(UpstreamRequest, Streamable, Retryable, Protocol):
     def preliminary(self) -> "Preliminary | None": ...
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
-        """Translate Cohere's whole answers, one for each body. Raises UpstreamProtocolError, AnswerFailed."""
+        """Translates Cohere's whole answers, one for each body. Raises UpstreamProtocolError, AnswerFailed."""
         ...
 
 
@@ -349,23 +349,23 @@ class SplitRequest(UpstreamRequest, Protocol):
         ...
 
     def caller_failure(self, failure: Failure) -> Failure:
-        """Restate a part's failure in the words of the whole request."""
+        """Restates a part's failure in the words of the whole request."""
         ...
 
     def second_attempt(self, failure: Failure) -> "SplitRequest | None":
-        """Return the request to make after this failure, None where another one would not help."""
+        """Returns the request to make after this failure, None where another one would not help."""
         ...
 
     def input_bodies(self) -> Sequence[bytes]:
-        """Return, for each input, the body that would be sent for it alone: the key of its cache entry."""
+        """Returns, for each input, the body that would be sent for it alone: the key of its cache entry."""
         ...
 
     def without_cached(self, cached: Sequence[bytes | None]) -> "SplitRequest":
-        """Return the request for those inputs that the cache lacks."""
+        """Returns the request for those inputs that the cache lacks."""
         ...
 
     def cache_entries(self, bodies: Sequence[bytes]) -> Sequence[tuple[int, bytes]]:
-        """Split Cohere's answers into one entry an input, with the input's index."""
+        """Splits Cohere's answers into one entry an input, with the input's index."""
         ...
 
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse: ...

@@ -1,13 +1,13 @@
-"""What can go wrong in translation, by whose fault it is.
+"""The errors of translation.
 
     TranslationError
-      InvalidField             the caller's request cannot mean anything to Cohere     -> 400, with `param`
-        NotStored              it names something that is not kept here                -> 404, with `param`
-      UpstreamProtocolError    Cohere broke its word (order, JSON, missing pieces)      -> 502, or in-band
-      AnswerFailed             Cohere says itself that its answer is none               -> 502, 504, or in-band
+      InvalidField             the request cannot be translated                         -> 400, with `param`
+        NotStored              the request refers to something that is not stored       -> 404, with `param`
+      UpstreamProtocolError    Cohere's answer breaks its protocol                      -> 502, or in the stream
+      AnswerFailed             Cohere reports a failed answer, or it fails a check      -> 502, 504, or in the stream
 
-`Failure` is the value all failures become before they are shown: what the caller is told, once. The mapping
-of Cohere's own refusals to a Failure is the table in `upstream_errors.py`.
+Each becomes a `Failure`, the value that the error for the caller is made of. Cohere's error statuses become Failures by
+the table in `upstream_errors.py`.
 """
 
 from msgspec import Struct
@@ -17,13 +17,13 @@ from translators.core.faults import Fault
 
 
 class Failure(Struct, frozen=True):
-    """One failed request, as the caller will see it.
+    """A failed request, as the caller sees it.
 
-    status: the HTTP status, used if nothing was sent yet. type, code, param, message: OpenAI's four keys.
-    should_retry: the value of `x-should-retry`, None to leave it out. alert_operator: the log says it loudly.
-    second_attempt: another call may succeed (the model chose badly, nothing is broken).
-    learned_capability: what the error revealed about the model: a field of `capabilities.Capabilities` and its value.
-    fault: whose fault it is; it is not in the answer.
+    status: the HTTP status, unless the response has begun. type, code, param, message: OpenAI's four keys.
+    should_retry: the value of `x-should-retry`, None to leave it out. alert_operator: logged as an error.
+    second_attempt: another call may succeed, because the model did not follow its instructions. learned_capability:
+    what the error revealed about the model, as a field of `capabilities.Capabilities` and its value. fault: for the
+    metrics, the log and the ledger; the caller does not see it.
     """
 
     status: int
@@ -43,17 +43,17 @@ class Failure(Struct, frozen=True):
 
 
 CANCELLED = Failure(499, "The response was cancelled", "server_error", "cancelled", fault=Fault.CALLER_LEFT)
-"""The caller did not want the answer any more; 499 is nobody's to read, nginx's word for it."""
+"""The caller left or cancelled. 499 is nginx's status for that; only the log has it."""
 
 
 class TranslationError(Exception):
-    """The base of all exceptions of translation. It is never raised itself."""
+    """The base of the errors of translation. It is never raised itself."""
 
     failure: Failure
 
 
 class InvalidField(TranslationError):
-    """A field of the request that no translation can save. `param` is a path: `messages[2].content`."""
+    """A field that cannot be translated. param: its path, such as `messages[2].content`."""
 
     def __init__(self, param: str | None, message: str, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class InvalidField(TranslationError):
 
 
 class NotStored(InvalidField):
-    """What a field names is not there: 404, as at OpenAI."""
+    """A field refers to something that is not stored: 404, as at OpenAI."""
 
     def __init__(self, param: str, message: str, code: str) -> None:
         super().__init__(param, message, code)
@@ -69,7 +69,7 @@ class NotStored(InvalidField):
 
 
 class UpstreamProtocolError(TranslationError):
-    """Cohere's answer is not what its protocol promises: never shown as a success."""
+    """Cohere's answer breaks its protocol. Nothing of it is shown as a success."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class UpstreamProtocolError(TranslationError):
 
 
 class AnswerFailed(TranslationError):
-    """A whole answer whose ending is a failure (finish_reason ERROR, TIMEOUT)."""
+    """A whole answer that ended in a failure (finish reason ERROR or TIMEOUT), or that failed a check."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

@@ -1,9 +1,9 @@
-"""Cohere's safety modes, by how strict they are. Sources: Cohere's OpenAPI document, `safety_mode` of both chats."""
+"""Cohere's safety modes in order of strictness (docs/cohere-api.md#chat-requests)."""
 
 MODES = ("NONE", "OFF", "CONTEXTUAL", "STRICT")
-"""The weakest first. v1 says NONE, v2 OFF; where nothing is said Cohere takes CONTEXTUAL."""
+"""The weakest first. Version 1 has NONE, version 2 has OFF. Without the field Cohere uses CONTEXTUAL."""
 
 
 def safety_rank(mode: str) -> int:
-    """Return how strict a mode is. An unknown one counts as the weakest."""
+    """Returns the rank of a mode, 0 for the weakest. An unknown mode counts as the weakest, so that it is raised."""
     return MODES.index(mode) if mode in MODES else 0

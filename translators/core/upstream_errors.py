@@ -1,7 +1,8 @@
-"""THE TABLE of Cohere's statuses: what the caller sees when Cohere refuses.
+"""THE TABLE of Cohere's error statuses: the error that the caller gets for each.
 
-Whose key it was matters: a caller is told the truth about their own key, while a broken key of the server's
-is the operator's trouble (docs/reference/errors.md#errors-from-cohere). Texts: docs/cohere-api.md#errors.
+It depends on whose Cohere key was used. Callers learn what is wrong with their own key; a broken key of the gateway's
+is a 502 and an alert for its operator (docs/decisions.md#callers-learn-the-truth-about-their-own-key-only). Sources:
+docs/cohere-api.md#errors, docs/reference/errors.md#errors-from-cohere.
 """
 
 import re
@@ -24,7 +25,7 @@ class Meaning(Struct, frozen=True):
 
 
 class ErrorMeanings(Struct, frozen=True):
-    """own: the caller's own Cohere key was used; server: the gateway's was."""
+    """The meanings of one status. own: for the caller's own Cohere key. server: for the gateway's."""
 
     own: Meaning
     server: Meaning
@@ -68,12 +69,13 @@ UPSTREAM_ERRORS: Mapping[int, ErrorMeanings] = {
 }
 
 QUOTA = Meaning(429, "insufficient_quota", "insufficient_quota", Fault.PROVIDER_QUOTA, should_retry=False)
-"""A 429 whose text speaks of a month: waiting a minute does not help (docs/cohere-api.md#retries)."""
+"""A 429 whose message names the month: the trial key's monthly limit, for which no retry helps
+(docs/cohere-api.md#retries)."""
 
 MODEL_NOT_FOUND = Meaning(404, "invalid_request_error", "model_not_found", Fault.CALLER_REQUEST)
 
 CONTEXT_LENGTH = "context_length_exceeded"
-"""OpenAI's code for an overlong prompt; frameworks trim the history upon it."""
+"""OpenAI's code for a prompt that is too long. Frameworks shorten the history when they see it."""
 
 CAPABILITY_ERRORS: tuple[tuple[str, tuple[str, bool]], ...] = (
     ("tool_choice is not supported for this model", ("tool_choice", False)),
@@ -81,13 +83,13 @@ CAPABILITY_ERRORS: tuple[tuple[str, tuple[str, bool]], ...] = (
     ("cannot specify both frequency_penalty and presence_penalty", ("one_penalty", True)),
     ("must have a type", ("typed_tools", True)),
 )
-"""What a refusal teaches about a model: (Cohere's words, the capability and its true value)."""
+"""What a 400 reveals about a model: a part of Cohere's message, the capability and its value."""
 
 LONGEST_TEXT = 500
-"""Characters of a body that is not Cohere's JSON which are shown: an HTML page helps nobody."""
+"""Characters that are shown of a body that is not Cohere's JSON."""
 
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
-"""What only bytes that were never meant to be read have."""
+"""Characters that no text has: the body is binary, or not UTF-8."""
 
 PARAMETER_PATTERNS = (
     re.compile(r"unknown field: parameter '?([A-Za-z_][\w.\[\]]*)'? is not"),
@@ -96,7 +98,7 @@ PARAMETER_PATTERNS = (
     re.compile(r"\b(temperature|presence_penalty|frequency_penalty|max tokens|tool_choice|response_format)\b"),
     re.compile(r"\b(tool names|tool use|tools)\b"),
 )
-"""How Cohere's sentences name the field they refuse, most exact first."""
+"""How Cohere's messages name the field that they refuse, the most exact first."""
 
 FIELD_NAMES: Mapping[str, str] = {
     "max tokens": "max_tokens",
@@ -106,16 +108,16 @@ FIELD_NAMES: Mapping[str, str] = {
     "p": "top_p",
     "k": "top_k",
 }
-"""Cohere's word -> OpenAI's name of the field."""
+"""A name in Cohere's messages -> OpenAI's name of the field."""
 
 
 def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
-    """Converts an answer of Cohere's that is no success to the caller's failure. own_key: the key was the caller's."""
-    stated = _read(body)
-    message = stated.message or _plain(body) or f"Cohere answered with status {status} and no message"
+    """Converts an error response of Cohere's into a Failure. own_key: the request had the caller's own Cohere key."""
+    error = _read(body)
+    message = error.message or _plain(body) or f"Cohere answered with status {status} and no message"
     row = UPSTREAM_ERRORS.get(status) or UPSTREAM_ERRORS[400 if 400 <= status < 500 else 500]
-    if stated.message is None and _is_page(body):
-        # A proxy's page is nobody's refusal, whatever its status.
+    if error.message is None and _is_page(body):
+        # An HTML page comes from a proxy, not from Cohere: it is an outage, whatever its status.
         row = UPSTREAM_ERRORS[status if status in (503, 504) else 500]
     meaning = row.own if own_key else row.server
     text = message.lower()
@@ -126,7 +128,8 @@ def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
     code: str = meaning.code
     param = None
     if status in (400, 422):
-        code = stated.error_type or (CONTEXT_LENGTH if text.startswith("too many tokens") else code)
+        code = error.error_type or (CONTEXT_LENGTH if text.startswith("too many tokens") else code)
+        # "too many tokens" is about the prompt, unless it names `max tokens`.
         param = "messages" if code == CONTEXT_LENGTH and "max tokens" not in text else _parameter(message)
         if param == "max_tokens":
             code = "invalid_value"

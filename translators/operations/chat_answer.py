@@ -1,7 +1,7 @@
-"""Answer events as chat: one chunk after another, or one completion.
+"""Writes answer events as chat: chunks of a stream, or one completion.
 
-`ChatStream` renders each event as it comes; `completion` folds all of them. That folding the chunks gives the
-completion is a law of the tests (`tests/test_laws.py`).
+`ChatStream` renders each event as it comes; `completion` folds all of them. The chunks of a stream add up to the
+completion, which `tests/test_laws.py` checks as a law.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,14 +22,15 @@ from translators.core.errors import AnswerFailed, Failure
 
 REASONING = frozenset({Kind.THINKING, Kind.PLAN})
 BLANK_LINE = "\n\n"
-"""Between two pieces of reasoning in one turn."""
+"""Separates two pieces of reasoning in one turn: OpenAI's field is a single text."""
 
 
 class ChatView(Struct, frozen=True):
-    """What the answer depends on in the request.
+    """What the response depends on in the request.
 
-    legacy: the request has `functions`, not `tools`. top_logprobs: whether each token's `top_logprobs` is wanted.
-    custom: the names of the custom tools, by their internal names.
+    model: as the caller named it. include_usage: of `stream_options`. legacy: the request has `functions`, not `tools`.
+    choices: `n`. transforms: of each answer, in order. top_logprobs: each token has the field. custom: the internal
+    names of custom tools -> their names.
     """
 
     model: str
@@ -45,7 +46,7 @@ class ChatView(Struct, frozen=True):
         return AnswerDecoder([make() for make in self.transforms])
 
     def completion_id(self, upstream_id: str) -> str:
-        """Returns Cohere's own id, by which its support finds the answer. Of several choices none stands for all."""
+        """Returns the completion's id: Cohere's, by which its support finds the answer; with choices a random one."""
         return f"chatcmpl-{upstream_id if upstream_id and self.choices == 1 else self.context.identity.unique}"
 
     def call_id(self, upstream_id: str, number: int) -> str:
@@ -66,11 +67,10 @@ def usage(tokens: Counts, cost: int | None) -> openai.Usage:
 
 
 class _ChoiceStream:
-    """One choice of a streamed answer: `feed` takes the data of an event and returns the chunks it makes, as JSON.
+    """One choice of a streamed answer. Its methods return chunks as JSON."""
 
-    Nearly all events of a stream are one more piece of text, and their chunks differ in nothing else. Such a chunk is
-    encoded once, by the same Structs as all others, and each piece is put between the two halves.
-    """
+    # Nearly all events of a stream are one more piece of text, and their chunks differ in nothing else. Such a chunk is
+    # encoded once, by the same Structs as the others, and each piece is put between its two halves.
 
     def __init__(self, view: ChatView, index: int) -> None:
         self.counts = Counts()
@@ -81,7 +81,7 @@ class _ChoiceStream:
         self.id = view.completion_id("")
         self._calls: dict[int, int] = {}  # item -> index among the calls
         self._custom: set[int] = set()  # items of custom tools' calls
-        self._bases: dict[int, int] = {}  # item -> where it begins in the text or the reasoning
+        self._bases: dict[int, int] = {}  # item -> its offset in the text or the reasoning
         self._lengths = {True: 0, False: 0}  # of the reasoning, of the text
         self._separator = ""
         self._annotations: list[openai.Annotation] = []
@@ -104,7 +104,7 @@ class _ChoiceStream:
     def _rendered(self, events: Sequence[AnswerEvent]) -> list[bytes]:
         return [chunk for event in events for chunk in _RENDER[type(event)](self, event)]
 
-    # --- one method a event ---------------------------------------------------------------------------------
+    # --- one method for each event ---------------------------------------------------------------------------------
 
     def _piece(self, delta: openai.Delta, logprobs: openai.Logprobs | None = None) -> list[bytes]:
         return [_chunk(self.id, self._view, [openai.ChunkChoice(delta, self._index, None, logprobs)], self._usage)]
@@ -156,8 +156,9 @@ class _ChoiceStream:
         return self._piece(openai.Delta(reasoning_content=text))
 
     def _cited(self, event: Cited) -> list[bytes]:
-        """Collects the citation for one chunk at the end. Both official SDKs accumulate the lists of a stream wrongly:
-        the Python helper raises on a second one without `index`, the Node one replaces the first."""
+        """Collects the citation for one chunk at the end."""
+        # Both official SDKs accumulate lists in a stream wrongly: the Python helper raises on a second list without
+        # `index`, and the Node helper replaces the first one.
         base = self._bases[event.item]
         self._annotations += annotations.annotations(event, base)
         self._citations.append(annotations.citation_note(event, base))
@@ -193,7 +194,7 @@ _RENDER: dict[type, Callable[[_ChoiceStream, Any], list[bytes]]] = {
 
 
 class ChatStream:
-    """A streamed answer of one choice or several: `contracts.Stream`. All chunks have one id; the usage comes last."""
+    """A streamed answer of one choice or several (`contracts.Stream`). The usage comes in the last chunk."""
 
     def __init__(self, view: ChatView) -> None:
         self.usage = UsageTotals()
@@ -224,7 +225,7 @@ class ChatStream:
         return b""
 
     def _closed(self, ended: _ChoiceStream, chunks: Sequence[bytes]) -> Sequence[bytes]:
-        """Ends one choice, and with it the whole answer if it failed or was the last one open."""
+        """Ends a choice whose answer is over, and the whole stream if it failed or no other choice is open."""
         if self.finished:
             return ()
         self.failure = ended.failure
@@ -242,7 +243,7 @@ def _chunk(id: str, view: ChatView, choices: list[openai.ChunkChoice], usage: op
 
 
 def _ending(finishes: Iterable[str]) -> str:
-    """Returns the first of several choices' finish reasons that is not simply the end."""
+    """Returns the first finish reason of several choices that is not `stop`."""
     return next((finish for finish in finishes if finish not in ("", "stop")), "stop")
 
 
@@ -254,7 +255,7 @@ def _finish(event: Finished, calls: int, view: ChatView) -> tuple[str, str | Non
 _encode = Encoder().encode
 _PLACEHOLDER = "\u0000"
 _ENCODED_PLACEHOLDER = _encode(_PLACEHOLDER)
-"""Stands for the text in a text chunk. The last one in it counts, whatever a model may be called."""
+"""Replaced by the text in a text chunk. The last one in it counts, because a model's name may contain it, too."""
 
 
 def error_body(failure: Failure) -> ErrorBody:
@@ -262,7 +263,7 @@ def error_body(failure: Failure) -> ErrorBody:
 
 
 class _Piece(Struct):
-    """One item while the message is being put together."""
+    """An item of the message. base: its offset in the text or the reasoning."""
 
     kind: Kind
     text: str = ""
@@ -276,7 +277,7 @@ def completion(
 ) -> tuple[openai.ChatCompletion, UsageTotals]:
     """Folds the events of each choice into one completion. Raises AnswerFailed if one of them failed.
 
-    refuse: a choice that misses its schema becomes a refusal instead.
+    refuse: a choice that misses its schema becomes a refusal.
     """
     choices: list[openai.Choice] = []
     used: list[Counts] = []
@@ -365,5 +366,5 @@ def _call(piece: _Piece, call_id: str, view: ChatView) -> openai.AnsweredToolCal
 def _function_call(
     calls: Sequence[openai.AnsweredToolCall | openai.AnsweredCustomToolCall],
 ) -> openai.AnsweredFunction | UnsetType:
-    """Returns the call of an answer in the old form, which has no custom tools."""
+    """Returns the first call as `function_call`, the legacy form, which has no custom tools."""
     return next((call.function for call in calls if isinstance(call, openai.AnsweredToolCall)), UNSET)

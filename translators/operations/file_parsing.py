@@ -1,4 +1,4 @@
-"""Files as requests to `/v2/parse`, and its answers as the text that goes into the prompt."""
+"""Translates files into requests to `/v2/parse`, and its answers into text (docs/cohere-api.md#parse)."""
 
 import msgspec
 
@@ -9,12 +9,12 @@ PAGE_BREAK = "\n\n"
 
 
 def request(uri: str, model: str) -> bytes:
-    """Return the request that parses the file at this data URI or http address."""
+    """Returns the request that parses the file at this data URI or http address."""
     return cohere.encode_request(cohere.ParseRequest(model, cohere.Document(uri)))
 
 
 def file_text(body: bytes) -> str:
-    """Translate the answer: the text of its pages in order. Raises UpstreamProtocolError."""
+    """Translates the answer into the text of its pages, in order. Raises UpstreamProtocolError."""
     try:
         answer = cohere.decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Tool calls in the output of a response: each kind of tool has an item type of its own, and some have delta events.
+"""Makes the items and events of tool calls in a response: each kind of tool has an item type of its own.
 
-What the model wrote reaches this file as text: the arguments of a function, the unwrapped input of a custom tool. Calls
-of the built-in kinds come as whole items: OpenAI's API has no deltas of their arguments.
+The model's output arrives here as text: the arguments of a function, the unwrapped input of a custom tool. Calls of the
+built-in kinds become whole items, because OpenAI's API has no deltas for their arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ PREFIXES: Mapping[str, str] = {
 
 
 def comes_whole(tool: ClientTool) -> bool:
-    """Returns whether the calls of a tool are shown when they are complete, not before."""
+    """Returns whether a tool's calls are only shown when they are complete."""
     return tool.kind in BUILT_IN
 
 

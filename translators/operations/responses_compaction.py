@@ -1,8 +1,8 @@
-"""`POST /v1/responses/compact`: shortens a conversation to a window that is sent in its place.
+"""`POST /v1/responses/compact`: shortens a conversation to a few items that are sent in its place.
 
-OpenAI's answer has the user's messages unchanged, and one item that only the server can read. Cohere has no such thing:
-the requested model is sent the conversation as a transcript and writes a summary of it, which is encrypted. Sent back
-as an item of type `compaction`, it is decrypted and stands in the system message (`responses_input.py`).
+OpenAI's answer has the user's messages unchanged, and one item that only the server can read. Cohere has no such
+endpoint, so the requested model writes a summary of a transcript, which is encrypted. When the item is sent back, it is
+decrypted and put into a system message (`responses_input.py`).
 
 Source: OpenAI's specification, `CompactResponseMethodPublicBody` and `CompactResource`.
 """
@@ -52,7 +52,7 @@ FIELDS: tuple[Field, ...] = (
 TABLE = FieldTable(FIELDS)
 
 MOST_CHARACTERS = 80_000
-"""Characters of user messages, the newest, that stay unchanged: some 20,000 tokens."""
+"""Characters of the newest user messages, which stay unchanged: some 20,000 tokens."""
 
 IMAGE_SIZE = 4_000
 """Characters that an image counts for."""
@@ -65,7 +65,10 @@ _item = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class CompactionTranslation(Struct, frozen=True):
-    """A translated request to compact: `contracts.Translation`. retained: the messages that stay unchanged."""
+    """A translated request to compact (`contracts.Translation`).
+
+    retained: the messages that stay unchanged. shorter: makes the same request with less history, None if it cannot be.
+    """
 
     bodies: tuple[bytes, ...]
     model: str
@@ -112,7 +115,7 @@ def _texts(output: Sequence[openai.Item]) -> Iterator[str]:
 def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTranslation:
     """Translates a request to compact. Raises InvalidField.
 
-    halvings: how often the history was halved, because Cohere found the conversation too long.
+    halvings: how often the history was halved because Cohere found the conversation too long.
     """
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
@@ -131,13 +134,13 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
     messages = reader.messages
     if not messages:
         raise InvalidField("input", "There is nothing to compact", "empty_array")
-    more = next_halving(messages, halvings)
+    next_halvings = next_halving(messages, halvings)
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.ignored("input", f"its {total - len(messages)} oldest messages are too long to be summarised")
     if instructions := fields.get("instructions"):
         messages = [chat.SystemMessage(instructions), *messages]
-    built = summary_request(model, messages, reading, context, notes)
+    upstream_chat = summary_request(model, messages, reading, context, notes)
     base = openai.Response(
         id=context.identity.response_id or f"resp_{context.identity.unique}",
         created_at=context.identity.created,
@@ -145,19 +148,19 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
         model=model,
     )
     return CompactionTranslation(
-        built.bodies,
-        built.model,
+        upstream_chat.bodies,
+        upstream_chat.model,
         notes,
-        ResponsesView(base, context, transforms=built.transforms),
+        ResponsesView(base, context, transforms=upstream_chat.transforms),
         _retained(inputs, context, notes),
-        built.workload(reading),
-        partial(request, body, context, more) if more is not None else None,
-        unparsed_files=built.unparsed_files,
+        upstream_chat.workload(reading),
+        partial(request, body, context, next_halvings) if next_halvings is not None else None,
+        unparsed_files=upstream_chat.unparsed_files,
     )
 
 
 def state_options(body: bytes, response_id: str) -> StateOptions:
-    """Reads what a request continues; nothing of it is stored. Raises InvalidField."""
+    """Reads which conversation a request continues. Nothing of it is stored. Raises InvalidField."""
     return replace(responses.state_options(body, response_id), store=False, background=False)
 
 
@@ -165,7 +168,10 @@ def state_options(body: bytes, response_id: str) -> StateOptions:
 
 
 def _model_inputs(items: Sequence[Raw], stored: Mapping[str, bytes], seen: set[Any]) -> Iterator[dict[str, Any]]:
-    """Yields the messages to the model among these items. seen: the ids of earlier items."""
+    """Yields the user's messages and the instructions among these items.
+
+    stored: items that are referred to, by id. seen: the ids of earlier items, to which these are added.
+    """
     for raw in items:
         item = _item(raw)
         id = item.get("id")
@@ -181,6 +187,7 @@ def _model_inputs(items: Sequence[Raw], stored: Mapping[str, bytes], seen: set[A
 
 def _retained(inputs: Sequence[dict[str, Any]], context: Context, notes: Notes) -> list[dict[str, Any]]:
     """Returns the newest user messages that fit, and all instructions, in the form of OpenAI's answers."""
+    # Instructions are always kept: without them the model would behave differently after a compaction.
     retained: list[dict[str, Any]] = []
     remaining, left_out = MOST_CHARACTERS, 0
     for index in reversed(range(len(inputs))):

@@ -1,7 +1,7 @@
 """Reads input items of the Responses API as chat's messages.
 
-One assistant turn arrives as several items (reasoning, message, calls) and leaves as one message, or Cohere would see
-several turns. Errors name the item's path, `input[3].content[0]`, wherever they are found.
+An assistant turn arrives as several items (reasoning, message, calls). They become one message, because Cohere would
+read several messages as several turns. Errors have the path of the item, such as `input[3].content[0]`.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,10 +45,10 @@ _DECODERS: dict[str, "msgspec.json.Decoder[Any]"] = {
 
 BLANK_LINE = "\n\n"
 SUMMARY_INTRODUCTION = "The earlier part of this conversation was replaced by this summary:\n\n"
-"""Stands before the summary in the system message that brings it to the model."""
+"""The text before a summary in the system message."""
 
 MAX_TYPE_LENGTH = 64
-"""Characters of an unknown item's type that a note shows."""
+"""Characters of an unknown item's type that are shown in a note."""
 
 HOSTED_ITEMS = frozenset(
     {
@@ -57,15 +57,15 @@ HOSTED_ITEMS = frozenset(
         *("tool_search_call", "program", "program_output"),
     }
 )
-"""Items of tools that OpenAI runs itself: left out and noted, as their tools are."""
+"""Items of tools that OpenAI runs itself. They are left out and noted, as the tools are."""
 
 
 _CUT = frozenset({"incomplete", "in_progress"})
-"""Statuses of a call that was cut: `apply_patch_call` has no `incomplete`."""
+"""Statuses of a call that was cut short: `apply_patch_call` has no `incomplete`."""
 
 
 class _Turn(Struct):
-    """An assistant's turn, collected from its items."""
+    """An assistant turn that is being collected. where: the path of its first item."""
 
     thoughts: list[str] = []
     texts: list[str] = []
@@ -81,11 +81,11 @@ class _Turn(Struct):
 
 
 class InputReader:
-    """Reads items one after another. The context decrypts, and has the items that are referred to.
+    """Reads items one after another into chat messages.
 
-    paths: of each message, by its `id()`: the path of its first item. tools: those of the request, to which the items
-    may add. configurations: what `configuration_update` items say, in order, each with its path. compaction: the path
-    of a `compaction_trigger`, empty without one.
+    paths: the `id()` of each message -> the path of its first item. tools: of the request, which items may add to.
+    configurations: the `configuration_update` items in order, each with its path. compaction: the path of a
+    `compaction_trigger` at the end, empty without one. context: decrypts, and has the items that are referred to.
     """
 
     def __init__(self, notes: Notes, context: Context, tools: ResponsesTools | None = None) -> None:
@@ -101,12 +101,12 @@ class InputReader:
         self._seen: set[str] = set()
 
     def read(self, items: Sequence[Raw], name: str) -> None:
-        """Reads these items. `name` is the field they are in, for paths. Raises InvalidField."""
+        """Reads these items. name: of the field that holds them, for paths. Raises InvalidField."""
         for index, raw in enumerate(items):
             self._item(raw, f"{name}[{index}]")
 
     def finish(self) -> None:
-        """Ends the last turn."""
+        """Ends the last turn, and leaves out calls that were cut short and never answered."""
         self._end_turn()
         for call_id in list(self._cut):
             self._leave_out(call_id)
@@ -135,10 +135,10 @@ class InputReader:
             return
         item = decode_field(where, decoder, raw, self._notes)
         if item.id and name != "item_reference":
-            # The output of a local shell may have the id of its call.
+            # Only ids that were made here are unique. The output of a local shell has the id of its call.
             own = answer_id(item.id) and name != "local_shell_call_output"
             if item.id in self._seen and own and where.startswith("input"):
-                return  # our own item, sent again beside `previous_response_id`
+                return  # a client that sends the history and `previous_response_id` has this item twice
             self._seen.add(item.id)
         _READ[type(item)](self, item, where)
 
@@ -159,7 +159,7 @@ class InputReader:
         if item.role == "assistant":
             turn = self._assistant(where)
             if turn.texts and not turn.calls:
-                # A second message without a call between them is another turn.
+                # Two messages in a row without a call between them are two turns.
                 self._end_turn()
                 turn = self._assistant(where)
             turn.texts.append(_text(content, f"{where}.content"))
@@ -174,10 +174,11 @@ class InputReader:
         parts = item.content or item.summary or []
         thought = BLANK_LINE.join(part.text for part in parts if part.text)
         if not thought and item.encrypted_content:
-            opened = self._context.conversation.decrypt_reasoning(item.encrypted_content)
-            if opened is None:
+            # Another gateway, another key, or OpenAI itself may have encrypted it: the conversation goes on without.
+            decrypted = self._context.conversation.decrypt_reasoning(item.encrypted_content)
+            if decrypted is None:
                 self._notes.ignored("input[].encrypted_content", "it was not made here", f"{where}.encrypted_content")
-            thought = opened or ""
+            thought = decrypted or ""
         if thought:
             self._assistant(where).thoughts.append(thought)
 
@@ -206,7 +207,7 @@ class InputReader:
         )
 
     def _add_call(self, call_id: str, tool: ClientTool, arguments: str, status: str | None, where: str) -> None:
-        """Adds a call to the assistant's turn. Calls that are sent again are found where results meet their calls."""
+        """Adds a call to the assistant's turn. `tool_results.py` finds calls that are repeated."""
         function = chat.FunctionCall(self._tools.names.internal_name(tool), arguments)
         self._called.add(call_id)
         self._leave_out(call_id, function)
@@ -216,9 +217,9 @@ class InputReader:
             self._cut[call_id] = calls, calls[-1], where
 
     def _leave_out(self, call_id: str, again: chat.FunctionCall | None = None) -> None:
-        """Leaves out a call that was cut and has no result, which Cohere would ask for in every later request.
+        """Leaves out a call that was cut short and has no result, because Cohere refuses a call without one.
 
-        again: a later call with its id. One that says the same, or goes on where it was cut, stands for it.
+        again: a later call with the same id. If it begins like the one that was cut, it replaces it without a note.
         """
         if call_id in self._cut:
             calls, cut, where = self._cut.pop(call_id)
@@ -266,14 +267,14 @@ class InputReader:
         if summary.startswith(REPLACES_ALL):
             summary = summary.removeprefix(REPLACES_ALL)
             self.messages = [one for one in self.messages if isinstance(one, chat.SystemMessage)]
-        # Cohere takes system messages at the beginning only, and the summary is of what came before the other messages.
+        # Behind the instructions and before everything else, because it summarises what came before that.
         others = (index for index, one in enumerate(self.messages) if not isinstance(one, chat.SystemMessage))
         message = chat.SystemMessage(SUMMARY_INTRODUCTION + summary)
         self.messages.insert(next(others, len(self.messages)), message)
         self.paths[id(message)] = where
 
     def _reference(self, item: openai.ItemReference, where: str) -> None:
-        """Reads the item that is referred to, unless it was read already: a conversation has each item once."""
+        """Reads the item that is referred to, unless it was read already. Raises NotStored."""
         if item.id in self._seen:
             return
         stored = self._context.conversation.items.get(item.id)
@@ -304,7 +305,7 @@ _READ: dict[type, Callable[[InputReader, Any, str], None]] = {
 
 
 def _text(content: str | list[openai.Part], where: str) -> str:
-    """Joins the texts of a content that can have no other parts. Raises InvalidField on one."""
+    """Joins the texts of a content. Raises InvalidField for a part that is no text."""
     if isinstance(content, str):
         return content
     texts: list[str] = []
@@ -319,14 +320,14 @@ def _text(content: str | list[openai.Part], where: str) -> str:
 
 
 def _output_content(content: list[openai.Part], where: str) -> Any:
-    """A tool's output: one text where it has nothing else."""
+    """Returns a tool's output, as one text where it consists of text."""
     if any(isinstance(part, openai.InputImage | openai.InputFile) for part in content):
         return _user_content(content, where)
     return _text(content, where)
 
 
 def _continues(later: chat.FunctionCall, cut: chat.FunctionCall | None) -> bool:
-    """Tells whether a call is one that was cut, once more: with as many of its arguments, or more."""
+    """Returns whether a call repeats one that was cut short, with as many of its arguments or more."""
     return cut is not None and later.name == cut.name and str(later.arguments).startswith(str(cut.arguments))
 
 

@@ -1,8 +1,8 @@
-"""Summaries of conversations: what a compaction holds in the place of Cohere's context.
+"""Summarises conversations for compactions.
 
-The requested model is sent the conversation as a transcript and writes the summary. Three requests use it:
-`POST /v1/responses/compact`, an input that ends in a `compaction_trigger`, and `context_management`, by which a
-conversation is summarised before it is answered.
+The requested model gets the conversation as a transcript and writes the summary. Three requests use it: `POST
+/v1/responses/compact`, an input that ends in a `compaction_trigger`, and `context_management`, which summarises a
+conversation before it is answered.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,11 +37,11 @@ CUT = Failure(502, "Cohere's summary is not complete", "server_error", "compacti
 
 
 REPLACES_ALL = "\u0001"
-"""Begins the summary in a compaction that stands for everything before it, not only for what was left out."""
+"""The first character of a summary that replaces everything before it. Without it the user's messages stay."""
 
 
 class Summary(Struct, frozen=True):
-    """A summary as Cohere's model wrote it. id: of Cohere's answer."""
+    """A summary. text: as the model wrote it, without white space around it. id: of Cohere's answer."""
 
     text: str
     id: str
@@ -52,6 +52,7 @@ def summary_request(
     model: str, messages: Sequence[chat.Message], reading: Reading, context: Context, notes: Notes
 ) -> UpstreamChat:
     """Builds the request for a summary of these messages. Raises InvalidField."""
+    # A transcript in one user message, not the messages themselves: the model would answer them.
     files = FileTexts(context.conversation.file_texts, context.policy.parse_model)
     options = ChatOptions(
         model=model,
@@ -86,7 +87,7 @@ def read_summary(body: bytes, transforms: Sequence[Callable[[], AnswerTransform]
 
 
 def transcript(messages: Sequence[chat.Message], files: FileTexts) -> str:
-    """Writes a conversation as one text: the speaker of each message stands before it. Raises InvalidField."""
+    """Writes a conversation as one text, with the speaker before each message. Raises InvalidField."""
     names: dict[str, str] = {}
     return "\n\n".join(
         f"[{speaker}]\n{text}" for message in messages for speaker, text in _lines(message, names, files) if text

@@ -1,4 +1,4 @@
-"""The response object before the first event: the request's fields echoed, and OpenAI's defaults for the others.
+"""Makes the response object before the first event: the request's fields, and OpenAI's defaults for the others.
 
 Source: OpenAI's specification, `Response`.
 """
@@ -13,7 +13,7 @@ from translators.core.field_table import Reading
 
 
 def initial_response(reading: Reading, context: Context) -> openai.Response:
-    """Makes the response in progress, without output."""
+    """Makes a response in progress, without output."""
     fields = reading.fields
     reasoning = fields.get("reasoning")
     cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
@@ -34,6 +34,7 @@ def initial_response(reading: Reading, context: Context) -> openai.Response:
             "effort": reasoning.effort if reasoning else None,
             "summary": reasoning.summary if reasoning else None,
         },
+        # The values that were sent, after clamping: a caller sees what the model got.
         temperature=_number(reading, "temperature", 1.0),
         top_p=_number(reading, "p", 1.0),
         presence_penalty=_number(reading, "presence_penalty", 0.0),
@@ -55,7 +56,8 @@ def _number(reading: Reading, name: str, default: float) -> float:
 
 
 def _echoed_tool(tool: dict[str, Any]) -> Any:
-    """Completes a function with the fields that OpenAI's answers have; any other tool stays as it is."""
+    """Completes a function with the fields that OpenAI's answers have. Any other tool is returned as it is."""
+    # OpenAI's default for `strict` in Responses is true, unlike in chat.
     if tool["type"] != "function":
         return tool
     return {

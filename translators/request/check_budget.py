@@ -1,7 +1,7 @@
-"""How many steps the checks of one request may take: few on the event loop, many in a thread.
+"""The budget of steps for the checks of one request: small on the event loop, large in a thread.
 
-Checks are pure, so one that needs more than the loop allows raises `TooExpensive`, and its request is translated again
-in a thread. A step is some 5 microseconds of the interpreter's time.
+A translation has no side effects. So a check that exceeds the loop's budget raises `TooExpensive`, and its request is
+translated again in a thread (docs/decisions.md#translations-are-made-again-in-a-thread). A step is some 5 microseconds.
 """
 
 import threading
@@ -50,7 +50,7 @@ def generous_budget() -> Iterator[None]:
 
 
 def is_generous() -> bool:
-    """Tells whether the checks of this thread have the generous budget."""
+    """Returns whether the checks of this thread have the generous budget."""
     return _budget.limit == GENEROUS_STEPS
 
 

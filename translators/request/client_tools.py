@@ -1,4 +1,4 @@
-"""Tools that the caller runs itself and that are no functions at OpenAI, as functions, which are all that Cohere has.
+"""Turns the client's tools that are not functions at OpenAI into functions, the only tools that Cohere has.
 
     custom        a function of one text, `input`, with the grammar in its description
     shell         a function with the arguments of a `shell_call`'s action
@@ -20,17 +20,17 @@ from schemas.openai import chat as openai
 from translators.core.notes import Notes
 
 NAMESPACE_SEPARATOR = "."
-"""Between a namespace and its tool in the internal name of both, which no caller ever sees."""
+"""Separates a namespace and its tool in their internal name, which no caller ever sees."""
 
 CUSTOM_INPUT = "input"
-"""The one parameter of a custom tool's function."""
+"""The only parameter of a custom tool's function."""
 
 BUILT_IN = ("shell", "local_shell", "apply_patch")
 """Kinds of tools whose name is their kind."""
 
 
 class ClientTool(Struct, frozen=True):
-    """What the caller calls a tool. kind: `function`, `custom` or one of BUILT_IN."""
+    """A tool under the caller's name. kind: `function`, `custom` or one of BUILT_IN."""
 
     kind: str
     name: str
@@ -44,7 +44,7 @@ class ClientTools(Struct):
     _names: dict[ClientTool, str] = {}
 
     def internal_name(self, tool: ClientTool) -> str:
-        """Returns the name under which chat's rules handle a tool: its own, unless another tool has it."""
+        """Returns the internal name of a tool: its own, unless another tool has it."""
         name = self._names.get(tool)
         if name is None:
             name = f"{tool.namespace}{NAMESPACE_SEPARATOR}{tool.name}" if tool.namespace else tool.name
@@ -56,7 +56,8 @@ class ClientTools(Struct):
         return name
 
     def chosen_name(self, kind: str, name: str, namespace: str = "") -> str:
-        """Returns the internal name of a tool that `tool_choice` names. Some clients choose any tool as a function."""
+        """Returns the internal name of a tool that `tool_choice` names."""
+        # Some clients choose every tool as a function, whatever its kind.
         tool = ClientTool(kind, name, namespace)
         if tool not in self._names:
             same_name = (one for one in self._names if (one.name, one.namespace) == (name, namespace))
@@ -65,7 +66,7 @@ class ClientTools(Struct):
 
     @property
     def custom(self) -> Mapping[str, str]:
-        """The internal names of the custom tools, and their own."""
+        """The internal names of the custom tools -> their own."""
         return {name: tool.name for name, tool in self.by_name.items() if tool.kind == "custom"}
 
 

@@ -1,6 +1,6 @@
-"""Regular expressions of JSON Schemas, in RE2: their time is linear in the text, whatever a caller wrote.
+"""Runs the regular expressions of JSON Schemas in RE2, whose time is linear in the text, whatever a caller wrote.
 
-RE2 lacks backreferences and lookaheads. A pattern with one is not checked, and whoever was promised a check is told.
+RE2 has no backreferences and lookaheads. A pattern with one is not checked, which is noted.
 """
 
 import math
@@ -37,20 +37,20 @@ def unchecked_patterns(schema: Any) -> list[str]:
 
 
 def is_checked(pattern: str) -> bool:
-    """Tells whether RE2 can express a pattern. Raises TooExpensive."""
+    """Returns whether RE2 can express a pattern. Raises TooExpensive."""
     return _expression(pattern) is not None
 
 
 def may_match(pattern: str, text: str) -> bool:
-    """Tells whether a text matches; True where RE2 cannot express the pattern. Raises TooExpensive."""
+    """Returns whether a text matches; True where RE2 cannot express the pattern. Raises TooExpensive."""
     expression = _expression(pattern)
     return expression is None or expression.search(text) is not None
 
 
 def lengths(pattern: str) -> tuple[int, float]:
-    """Returns how many characters a text that matches has: at least, and at most.
+    """Returns the least and the most characters of a text that matches; (0, inf) where that is not known.
 
-    (0, inf) where that is not known. Raises TooExpensive.
+    Raises TooExpensive.
     """
     if len(pattern) > _LONGEST_MEASURED or any(pair in pattern for pair in _AMBIGUOUS):
         return 0, math.inf
@@ -59,7 +59,7 @@ def lengths(pattern: str) -> tuple[int, float]:
 
 _LONGEST_MEASURED = 1_000
 _AMBIGUOUS = ("[[", "--", "&&", "~~", "||", r"\A", r"\Z", r"\N", "(?P", "(?x", "(?#")
-"""What Python reads in another way than JavaScript does, or warns of."""
+"""Sequences that Python reads differently from JavaScript, or warns of."""
 
 
 @lru_cache(maxsize=1024)
@@ -82,7 +82,7 @@ _ENDLESS = 1 << 31
 
 @lru_cache(maxsize=1024)
 def _expression(pattern: str) -> Any:
-    """Returns a pattern compiled by RE2, None where it cannot be."""
+    """Returns a pattern compiled by RE2, None where that is impossible. Raises TooExpensive."""
     if len(pattern) > MAX_PATTERN_BYTES:
         return None
     spend(_compile_steps(pattern))
@@ -96,7 +96,8 @@ def _expression(pattern: str) -> Any:
 
 
 def _compile_steps(pattern: str) -> int:
-    """Estimates what RE2 takes to compile a pattern: it writes out what is repeated, and all of Unicode's classes."""
+    """Estimates the steps that RE2 takes to compile a pattern."""
+    # RE2 writes out repetitions and Unicode classes, so `(a{1000}){1000}` is far more work than its length suggests.
     counts = [(int(count), bool(group)) for group, count in _REPEATED.findall(pattern)]
     written_out = sum(count for count, _ in counts) + 40 * pattern.count(r"\p")
     nested = max((count for count, group in counts if group), default=1)
@@ -111,9 +112,9 @@ def _in_re2_syntax(pattern: str) -> str:
 
 def _with_code_points(piece: str) -> str:
     first, *rest = piece.split("\\u")
-    written = [first]
+    converted = [first]
     for part in rest:
         code = part[:4]
         is_code = len(code) == 4 and all(digit in "0123456789abcdefABCDEF" for digit in code)
-        written.append(f"\\x{{{code}}}{part[4:]}" if is_code else f"\\u{part}")
-    return "".join(written)
+        converted.append(f"\\x{{{code}}}{part[4:]}" if is_code else f"\\u{part}")
+    return "".join(converted)

@@ -1,7 +1,7 @@
-"""JSON Schemas that no value can satisfy: what contradicts what.
+"""Finds JSON Schemas that no value can satisfy.
 
-Cohere would be paid twice for an answer that cannot pass its check. Only certain contradictions are reported: a keyword
-that is not looked at here never makes a schema impossible. The work is bounded.
+Without this, the caller would pay Cohere twice for answers that cannot pass their check. Only certain contradictions
+are reported, and a keyword that is not examined never makes a schema impossible. The work is bounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,18 +29,18 @@ from translators.request.contradictions import (
 )
 
 MOST_STEPS = 2_000
-"""Schemas, and pairs of them, that are looked at: some 20 ms. A schema that needs more is taken to be possible."""
+"""Schemas, and pairs of them, that are examined: some 20 ms. A schema that needs more counts as possible."""
 
 DEEPEST = 100
 """Levels of values inside values."""
 
 
 class _TooLarge(Exception):
-    """The bound on the work is reached."""
+    """The bound on the work was reached."""
 
 
 def contradiction(schema: Mapping[str, Any]) -> str:
-    """Return which keyword makes the schema impossible; empty if a value may satisfy it.
+    """Returns the keyword that makes a schema impossible, as a sentence; empty if a value may satisfy it.
 
     Raises TooExpensive on the event loop where the search takes long.
     """
@@ -58,7 +58,7 @@ def contradiction(schema: Mapping[str, Any]) -> str:
 
 
 class _Search:
-    """One schema being searched. Schemas that must hold together are looked at together."""
+    """Searches one schema. Schemas that must hold together are examined together."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
@@ -66,7 +66,10 @@ class _Search:
         self._steps = 0
 
     def check(self, schemas: Sequence[tuple[Any, str]], references: frozenset[str], depth: int) -> None:
-        """Raises Contradiction if no value satisfies all of these. references: those that this value is part of."""
+        """Raises Contradiction if no value satisfies all of these schemas.
+
+        schemas: each with its path. references: followed on the way to this value. depth: of the value.
+        """
         parts: list[Part] = []
         for schema, path in schemas:
             references |= self._expand(schema, path, references, parts)
@@ -83,7 +86,7 @@ class _Search:
             self._check_branches(part, parts, references, depth)
 
     def _expand(self, schema: Any, path: str, references: frozenset[str], parts: list[Part]) -> frozenset[str]:
-        """Adds a schema, what it refers to and its `allOf`. Returns the references that were followed."""
+        """Adds a schema, the target of its `$ref` and its `allOf` to `parts`. Returns the references followed."""
         self._spend(1)
         if schema is False:
             raise Contradiction(f"{path} is false")
@@ -101,7 +104,7 @@ class _Search:
             followed = frozenset({reference})
             followed |= self._expand(self._resolve(reference), reference, references, parts)
         for index, one in enumerate(schema_list(schema, "allOf")):
-            # What a sibling refers to is no circle.
+            # Two siblings may refer to the same schema; only a reference inside itself is a circle.
             followed |= self._expand(one, f"{path}/allOf/{index}", references, parts)
         return followed
 
@@ -121,7 +124,7 @@ class _Search:
     def _check_types(
         self, parts: Sequence[Part], types: frozenset[str], references: frozenset[str], depth: int
     ) -> None:
-        """Raises Contradiction if no type has a value; of several that of the first."""
+        """Raises Contradiction if no type has a value: that of the first type."""
         first: Contradiction | None = None
         for name in sorted(types):
             try:

@@ -26,14 +26,14 @@ _LARGEST_NUMBER = 1.7e308
 LARGEST_CACHED_SCHEMA = 64 * 1024
 
 _META_STEPS = 25
-"""Of a keyword of the meta-schema, whose references are dynamic."""
+"""Steps for a keyword of the meta-schema: its references are dynamic, which makes them slow."""
 
 
 # --- schemas ----------------------------------------------------------------------------------------------
 
 
 def schema_violation(encoded: bytes) -> str:
-    """Returns why a schema, as JSON, is none; empty if it is one. Raises TooExpensive, RecursionError."""
+    """Returns what is wrong with a schema, empty if it is valid. encoded: JSON. Raises TooExpensive, RecursionError."""
     if len(encoded) <= LARGEST_CACHED_SCHEMA:
         return _cached_schema_violation(encoded)
     return _schema_violation(encoded)
@@ -52,7 +52,7 @@ def _schema_violation(encoded: bytes) -> str:
     if limits.exceeded:
         return limits.exceeded
     for odd, path in limits.odd:
-        # Something is odd: the meta-schema says what. It takes many times as long, so it sees no level but this one.
+        # The meta-schema names the error. It takes many times as long as our own checks, so it only sees this level.
         error = jsonschema.exceptions.best_match(_META_VALIDATOR.iter_errors(_without_subschemas(odd)))
         if error is not None:
             where = "/".join(str(part) for part in (*path, *error.absolute_path))
@@ -122,7 +122,7 @@ _VALUES: Mapping[str, Callable[[Any], bool]] = {
     "default": lambda value: True,
     "dependentRequired": lambda value: isinstance(value, dict) and all(map(_is_strings, value.values())),
 }
-"""Keywords whose value is no schema, and what it must be (JSON Schema 2020-12, its meta-schemas)."""
+"""Keywords whose value is no schema -> a check of the value (JSON Schema 2020-12, its meta-schemas)."""
 
 _ONE_SCHEMA = frozenset(
     "additionalProperties contains contentSchema else if items not propertyNames then unevaluatedItems"
@@ -242,7 +242,7 @@ def _instance_violation(encoded: bytes, text: str) -> str:
 
 
 def may_be_instance(schema: Mapping[str, Any], value: Any) -> bool:
-    """Tells whether a value satisfies a schema; True where that cannot be said. Raises TooExpensive."""
+    """Returns whether a value satisfies a schema; True where that cannot be decided. Raises TooExpensive."""
     try:
         return bool(_BoundedValidator(schema, registry=referencing.Registry()).is_valid(value))
     except (RecursionError, OverflowError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType):
@@ -322,7 +322,7 @@ def _unique_items(validator: Any, unique: Any, instance: Any, schema: Any) -> It
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Tells whether a text matches; every text does where the pattern cannot be checked."""
+    """Returns whether a text matches; every text does where the pattern cannot be checked."""
     spend(1 + len(text) // 256)
     return may_match(pattern, text)
 
