@@ -358,7 +358,7 @@ class ChunkChoice(Struct, frozen=True):
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
-    """`usage` is null on every chunk but the last when the caller asked for it, else absent."""
+    """A chunk. usage: for `include_usage` null on every chunk but the last, else absent."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"

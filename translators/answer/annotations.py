@@ -9,6 +9,7 @@ from typing import Any
 from schemas.openai.chat import Annotation, CitationNote, UrlCitation
 from translators.answer.events import Cited, Kind
 
+# Documents are objects of the caller's, so these keys are conventions of frameworks, not an API.
 URL_KEYS = ("url", "link", "uri")
 TITLE_KEYS = ("title", "name")
 

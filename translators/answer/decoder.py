@@ -42,6 +42,7 @@ class AnswerDecoder:
             event = decode_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError(_error_message(data, "a stream event")) from error
+        # Most requests need no transforms, and this runs for each token of a stream.
         events = self._turn.feed(event)
         return self._transform(events) if self._transforms else events
 

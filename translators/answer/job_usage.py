@@ -11,6 +11,7 @@ from schemas.cohere import jobs as cohere
 from translators.answer.usage import counts
 from translators.core.contracts import UsageBase, UsageTotals
 
+# Failed and cancelled jobs count, too, because they may have been billed for a part of their work.
 ENDED = ("complete", "failed", "canceled", "cancelled", "expired")
 """Words in the statuses of jobs that have ended. `cancelling` and `BATCH_STATUS_IN_PROGRESS` contain none of them."""
 

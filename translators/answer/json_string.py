@@ -27,6 +27,7 @@ class JsonString:
         source, position = self._pending + piece, 0
         texts: list[str] = []
         while position < len(source):
+            # A run without escapes is copied as a whole, not character by character.
             if plain := _PLAIN.match(source, position):
                 texts.append(plain[0])
                 position = plain.end()
@@ -61,6 +62,7 @@ def _unescape(source: str, position: int) -> tuple[str, int]:
         return chr(code), match.end()
     if code >= 0xDC00:
         return _REPLACEMENT, match.end()
+    # A high surrogate waits for its other half, which may come with the next piece.
     low = _UNICODE_ESCAPE.match(source, match.end())
     if low is None:
         undecided = match.end() == len(source) or _INCOMPLETE.match(source, match.end())

@@ -65,6 +65,8 @@ RERANKERS = frozenset(
 TRANSCRIBERS = frozenset({"cohere-transcribe-03-2026", "cohere-transcribe-arabic-07-2026"})
 """Rerankers and transcribers have no capabilities that a translation depends on: only their names are listed."""
 
+# A capability that is wrongly assumed leads to an error that the caller sees; a missing one would silently withhold
+# something.
 _UNKNOWN = Capabilities(reasoning=True, listed=False)
 
 
@@ -126,6 +128,7 @@ def _reported(features: frozenset[str] | None) -> Capabilities:
     return Capabilities(
         reasoning=reasoning,
         tools="tools" in features,
+        # Of the models with tools, only those that reason refuse it (docs/cohere-api.md#chat-requests).
         tool_choice="tool_choice" in features or not reasoning,
         images="vision" in features,
         json_schema="json_schema" in features,

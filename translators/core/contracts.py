@@ -258,7 +258,7 @@ class Stream(Protocol):
 class UpstreamRequest(Protocol):
     """The requests that Cohere is sent for one request of the caller's.
 
-    bodies: JSON, one for each parallel call. model: Cohere's id. notes: what was not taken as asked.
+    bodies: JSON, one for each parallel call. model: Cohere's id. notes: what was not done as requested.
     """
 
     @property
@@ -295,7 +295,7 @@ class Streamable(Protocol):
 
 
 class Retryable(Protocol):
-    """A translation that knows of other ways to ask.
+    """A translation that may have alternatives.
 
     second_attempt: the call to make after an answer that Cohere may do better (`Failure.second_attempt`), None for
     none. shortened: the call to make when Cohere finds this one too long, None where nothing may be left out.

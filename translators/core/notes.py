@@ -83,6 +83,7 @@ class Notes(Struct):
         if len(line) <= HEADER_LIMIT:
             return line
         header_parts: list[str] = []
+        # Room for the count is reserved first, so that the header ends with a whole sentence.
         bytes_left = HEADER_LIMIT - len("; +999 more")
         for sentence in sentences:
             bytes_left -= len(sentence) + 2

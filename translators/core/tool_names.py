@@ -49,10 +49,10 @@ class ToolNames:
             plain = "_" + plain
         if len(plain) <= LONGEST and plain not in self._caller_names:
             return plain
-        mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        candidate, count = f"{plain[: LONGEST - 9]}_{mark}", 1
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        candidate, count = f"{plain[: LONGEST - 9]}_{digest}", 1
         while candidate in self._caller_names:
-            candidate, count = f"{plain[: LONGEST - 12]}_{mark}_{count}", count + 1
+            candidate, count = f"{plain[: LONGEST - 12]}_{digest}_{count}", count + 1
         return candidate
 
 

@@ -115,6 +115,7 @@ def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
     """Converts an error response of Cohere's into a Failure. own_key: the request had the caller's own Cohere key."""
     error = _read(body)
     message = error.message or _plain(body) or f"Cohere answered with status {status} and no message"
+    # A status that is not in the table has the meaning of the general one of its class.
     row = UPSTREAM_ERRORS.get(status) or UPSTREAM_ERRORS[400 if 400 <= status < 500 else 500]
     if error.message is None and _is_page(body):
         # An HTML page comes from a proxy, not from Cohere: it is an outage, whatever its status.
@@ -123,6 +124,7 @@ def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
     text = message.lower()
     if status == 429 and "month" in text:
         meaning = QUOTA
+    # The gateway's key has no access to this model. For the caller, that means that there is no such model.
     elif status == 403 and "model" in text and not own_key:
         meaning = MODEL_NOT_FOUND
     code: str = meaning.code

@@ -168,6 +168,7 @@ def _document_text(document: Document, index: int, fields: list[str] | None) -> 
     text = document.get("text")
     if isinstance(text, str) and text.strip():
         return text
+    # Jina ranks images. As YAML, Cohere would rank the letters of the URL.
     if set(document) == {"image"}:
         where = f"documents[{index}].image"
         raise InvalidField(where, f"Invalid '{where}': Cohere ranks texts, not images", "unsupported_value")

@@ -56,6 +56,7 @@ class ResponsesTools:
             self._notes.ignored(f"tools[].type {kind}", "Cohere has no such tool", f"{where}.type")
             return
         tool = self._read(definition, where)
+        # A container is a machine of OpenAI's. As a plain shell tool its commands would run on the caller's machine.
         if _in_container(tool):
             self._notes.ignored("tools[].type shell", "Cohere has no containers", f"{where}.environment")
             return
@@ -81,6 +82,7 @@ class ResponsesTools:
         for index, definition in enumerate(definitions):
             self.add(definition, f"{where}.tools[{index}]")
         defined = {function.name for function in self.functions[before:]}
+        # The newest definition counts, as it does for a reader of the conversation.
         keep = [
             index for index, function in enumerate(self.functions) if index >= before or function.name not in defined
         ]
@@ -155,6 +157,8 @@ def _allowed(choice: openai.ToolChoice, names: ClientTools, notes: Notes) -> Cho
         raise InvalidField("tool_choice", "'tool_choice' requires a call and allows no tool", "invalid_value")
     if tools:
         notes.ignored("tool_choice", "Cohere has none of these tools")
+    # Only tools that Cohere lacks were allowed. A required call is impossible then, so the model decides. In `auto`
+    # mode it must not call any tool that was not allowed.
     return Choice() if mode == "required" else Choice("none")
 
 

@@ -97,6 +97,7 @@ def _stream_id(fields: dict[str, Raw]) -> str:
     if raw is None or bytes(raw) == _NULL:
         return ""
     stream_id = _string(raw, "stream_id")
+    # It is copied into every event, so its length and characters are limited.
     if not _STREAM_ID.fullmatch(stream_id):
         message = "Invalid 'stream_id': up to 256 letters, digits and any of _ . - are allowed"
         raise InvalidField("stream_id", message)

@@ -19,6 +19,7 @@ class TooExpensive(Exception):
     """Checks would take more steps than the budget has."""
 
 
+# One for each thread: a check in a thread must not use up the budget of the event loop.
 class _Budget(threading.local):
     limit = LOOP_STEPS
     remaining = LOOP_STEPS

@@ -48,6 +48,7 @@ class ClientTools(Struct):
         name = self._names.get(tool)
         if name is None:
             name = f"{tool.namespace}{NAMESPACE_SEPARATOR}{tool.name}" if tool.namespace else tool.name
+            # Two kinds of tools may have one name at OpenAI, but Cohere only has functions.
             if name in self.by_name:
                 name = f"{tool.kind}{NAMESPACE_SEPARATOR}{name}"
             while name in self.by_name:

@@ -46,6 +46,7 @@ def common_types(parts: Sequence[Part]) -> frozenset[str]:
         # An unknown type is the schema check's to report.
         if not allowed <= _TYPES:
             return frozenset()
+        # Every integer is a number, so parts with one type each may still have integers in common.
         if "number" in allowed:
             allowed |= {"integer"}
         types = allowed if types is None else types & allowed
@@ -261,6 +262,7 @@ def required_names(parts: Sequence[Part]) -> Iterator[tuple[str, str]]:
         names |= {name: part.path for name in schema_list(part.schema, "required") if isinstance(name, str)}
     dependents = [part for part in parts if isinstance(part.schema.get("dependentRequired"), dict)]
     waiting = list(names) if dependents else []
+    # A name that another one requires may itself require more.
     while waiting:
         name = waiting.pop()
         for part in dependents:
@@ -276,6 +278,7 @@ def permits(schema: Mapping[str, Any], name: str) -> bool:
     if schema.get("additionalProperties") is not False or name in _mapping(schema, "properties"):
         return True
     patterns = _mapping(schema, "patternProperties")
+    # Too many patterns are not matched; then the name counts as permitted.
     return len(patterns) > MOST_PATTERNS or any(may_match(pattern, name) for pattern in patterns)
 
 
@@ -297,6 +300,7 @@ def repeated_branches(branches: Sequence[Any]) -> frozenset[int]:
 def _plain(schema: Any) -> frozenset[Any] | None:
     if not isinstance(schema, dict) or any(isinstance(value, dict | list) for value in schema.values()):
         return None
+    # The type is in it because True equals 1 in Python, but not in JSON.
     return frozenset((key, type(value), value) for key, value in schema.items())
 
 

@@ -161,6 +161,7 @@ def _split(data: str, name: str, where: str) -> tuple[str, str, _Encoding]:
     if encoding.base64:
         payload = payload.replace("\r", "").replace("\n", "")  # MIME breaks base64 into lines
     kind = (match[1] or "").lower() if match else ""
+    # Programs send octet-stream for every file whose type they do not know.
     if kind in ("", "application/octet-stream"):
         kind = TYPES_BY_EXTENSION.get(extension, "") or next(
             (of_signature for start, of_signature in SIGNATURES.items() if payload.startswith(start)), ""

@@ -112,6 +112,7 @@ def check_satisfiable(schema: Mapping[str, Any], param: str) -> None:
     Raises TooExpensive on the event loop where the search takes long.
     """
     encoded = msgspec.json.encode(schema)
+    # Schemas come again with every turn of a conversation; large ones would fill the cache.
     small = len(encoded) <= schema_validation.LARGEST_CACHED_SCHEMA
     reason = _cached_contradiction(encoded) if small else satisfiability.contradiction(schema)
     if reason:
@@ -137,6 +138,7 @@ def _broken_reference(encoded: bytes) -> str:
     references = list(_references(schema))
     if not references:
         return ""
+    # The registry is empty and has no retriever, so that no reference can make the gateway fetch a URL.
     resolver = referencing.Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
     for reference in references:
         try:
@@ -324,6 +326,7 @@ def tidy(schema: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
             changes[f"{key} null"] = "nothing"
         elif key == "type" and isinstance(value, str | list):
             clean[key] = _json_type(value, changes)
+            # JSON has no type `any`. A schema without a type allows every value.
             if clean[key] == "any":
                 del clean[key]
         elif key in _SCHEMA_TABLES and isinstance(value, dict):

@@ -88,6 +88,7 @@ def plan_response_format(
     answer_format = _requested_format(requested, notes)
     if answer_format is None:
         return NOTHING
+    # The turn ends with a call, so it has no answer that could have a format.
     if must_call:
         notes.emulated("response_format", "left out: a tool must be called in this turn")
         return NOTHING
@@ -95,6 +96,7 @@ def plan_response_format(
     clean, removed, unwrap = _compiled(schema)
     compiles = capabilities.json_schema and json_schema.compilable(clean)
     elsewhere = beside_tools or refused or not compiles
+    # An answer tool requires a model that can be made to call it.
     if elsewhere and schema is not None and capabilities.tools and capabilities.tool_choice and not refused:
         why = "beside tools" if beside_tools else "as Cohere cannot compile the schema"
         notes.emulated("response_format", f"a tool stands for the answer {why}")

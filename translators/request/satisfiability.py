@@ -78,6 +78,7 @@ class _Search:
         self._spend(len(parts) - 1)
         types = common_types(parts)
         check_values(parts, types, self._definitions)
+        # Each listed value was checked against all keywords already.
         if any("enum" in part.schema or "const" in part.schema for part in parts):
             return
         if types:
@@ -153,6 +154,7 @@ class _Search:
                     raise Contradiction(
                         f"'required' at {path} names '{name}', which 'additionalProperties' at {part.path} forbids"
                     )
+            # Only required properties are examined: an optional one that is impossible can be left out.
             inner = [
                 (part.schema["properties"][name], f"{part.path}/properties/{name}")
                 for part in parts
@@ -187,6 +189,7 @@ class _Search:
         least = int(max((one for _, one in numbers(parts, "minItems")), default=0))
         for part in parts:
             first = schema_list(part.schema, "prefixItems")
+            # Only items that must exist are examined: the others may be missing.
             inner = [(one, f"{part.path}/prefixItems/{index}") for index, one in enumerate(first[:least])]
             if least > len(first) and "items" in part.schema:
                 inner.append((part.schema["items"], f"{part.path}/items"))
@@ -222,6 +225,7 @@ class _Search:
                 try:
                     if index in repeated:
                         raise Contradiction(f"#{index} is there twice, so that two hold or none")
+                    # One branch that can hold is enough.
                     self.check([(branch, f"{part.path}/{keyword}/{index}"), *rest], references, depth + 1)
                     break
                 except Contradiction as found:

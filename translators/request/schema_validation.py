@@ -51,6 +51,7 @@ def _schema_violation(encoded: bytes) -> str:
     limits.look_at(schema, (), 0)
     if limits.exceeded:
         return limits.exceeded
+    # Our own checks are fast and only say that something is wrong, not what.
     for odd, path in limits.odd:
         # The meta-schema names the error. It takes many times as long as our own checks, so it only sees this level.
         error = jsonschema.exceptions.best_match(_META_VALIDATOR.iter_errors(_without_subschemas(odd)))
