@@ -240,6 +240,15 @@ def test_a_call_says_what_it_costs(scene: Stage, name: str) -> None:
         assert cost == (None if expected is None else expected / 10**9)
 
 
+CALL = {
+    "type": "tool-call-start",
+    "index": 0,
+    "delta": {
+        "message": {
+            "tool_calls": {"id": "c", "type": "function", "function": {"name": "message-end", "arguments": "{}"}}
+        }
+    },
+}
 STREAMS: dict[str, tuple[str, Any, Script, int | None]] = {
     "chat": (
         CHAT,
@@ -253,6 +262,25 @@ STREAMS: dict[str, tuple[str, Any, Script, int | None]] = {
         {"model": A, "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}},
         event_stream(transcript(*story(ending=end(usage=None)))),
         None,
+    ),
+    # An answer ends once, whatever follows it in the same read.
+    "chat with two ends": (
+        CHAT,
+        {"model": A, "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}},
+        event_stream(transcript(*story(), end())),
+        CHAT_COST,
+    ),
+    "chat with a tool that is called like the end": (
+        CHAT,
+        {
+            "model": A,
+            "messages": HELLO,
+            "tools": [{"type": "function", "function": {"name": "message-end"}}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+        event_stream(transcript(start(), CALL, {"type": "tool-call-end", "index": 0}, end("TOOL_CALL"))),
+        CHAT_COST,
     ),
     "native chat": ("/cohere/v2/chat", {"model": A, "messages": HELLO, "stream": True}, streamed(), CHAT_COST),
     "native chat of version 1": (

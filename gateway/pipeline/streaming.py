@@ -15,6 +15,7 @@ from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
 from gateway.http import sse
 from gateway.pipeline.response_cache import Recording
 from gateway.upstream.response import MAX_RESPONSE_BYTES, UpstreamResponse
+from schemas.cohere.events import is_message_end
 from translators.core.contracts import Stream, Translation
 from translators.core.errors import TranslationError
 
@@ -25,8 +26,6 @@ ENDLESS = failure("cut", "Cohere's answer is too large")
 
 Validate: TypeAlias = Callable[..., Awaitable[Sequence[bytes]]]
 """Calls a function with arguments where it may take long."""
-
-_LAST_EVENT = b'"message-end"'
 
 
 class Framing(Struct, frozen=True):
@@ -127,12 +126,16 @@ class UpstreamStream:
         return ()
 
     async def _feed(self, events: Sequence[bytes], documents: list[bytes]) -> None:
-        """Appends the documents of these events, also of those before one that cannot be translated."""
+        """Appends the documents of these events, also of those before one that cannot be translated.
+
+        The first message-end ends the answer: what follows changes neither its documents nor its bill.
+        """
         stream, choice = self._stream, self._choice
         for data in events:
-            last = _LAST_EVENT in data
-            if last and self._bill is not None:
-                self.ended, self.counted = True, self._bill(data)
+            last = not self.ended and is_message_end(data)
+            if last:
+                self.ended = True
+                self.counted = self._bill is not None and self._bill(data)
             if last and self._validate is not None:
                 documents += await self._validate(stream.feed, data, choice)
             else:

@@ -8,7 +8,7 @@ not read. No event can refer to itself, so the garbage collector need not track 
 each token of a stream.
 """
 
-from msgspec import Struct, ValidationError
+from msgspec import DecodeError, Struct, ValidationError
 from msgspec.json import Decoder
 
 from schemas.cohere.chat import AnsweredFunction, Citation, LogprobItem, Usage
@@ -168,3 +168,19 @@ def decode_event(data: bytes) -> Event | Unknown:
         if tag in TAGS:
             raise
         return Unknown(tag)
+
+
+_MESSAGE_END = b'"message-end"'
+
+
+def is_message_end(data: bytes) -> bool:
+    """Tells whether an event is the one that ends an answer. What cannot be decoded is not.
+
+    The bytes are looked at first, as this is asked of each event. They alone do not tell: a tool may have this name.
+    """
+    if _MESSAGE_END not in data:
+        return False
+    try:
+        return _decode_tag(data).type == MessageEnd.__struct_config__.tag
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return False
