@@ -231,7 +231,8 @@ class RequestRecord:
     """A request and what became of its answer: in the end one of the two signals is set.
 
     `closed`: the peer closed the connection before the script was over. `finished`: it was played to its last
-    step.
+    step, and if that ends the connection, the connection is closed: who waits for it and then makes another request
+    cannot get one that is about to close.
     """
 
     request: Request
@@ -361,6 +362,8 @@ class _Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._exchange: RequestRecord | None = None
+        self._ending = False
+        """The script is over and has ended the connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -381,6 +384,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._peer_left()
         self._upstream._open.discard(self)
+        # asyncio closes the socket only after this method.
+        asyncio.get_running_loop().call_soon(self._over)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -396,7 +401,7 @@ class _Connection(asyncio.Protocol):
         return self._task
 
     def _peer_left(self) -> None:
-        if self._exchange is not None:
+        if self._exchange is not None and not self._ending:
             self._exchange.closed.set()
             self._exchange = None
         self._task.cancel()
@@ -413,10 +418,10 @@ class _Connection(asyncio.Protocol):
                     # A fault of the test: answered, so that nobody hangs, and raised when the server ends.
                     self._upstream.errors.append(error)
                     script = _NO_SCRIPT_LEFT
-                keep_alive = await self._play(script) and _wants_keep_alive(request, script)
-                self._over()
-                if not keep_alive:
+                if not (await self._play(script) and _wants_keep_alive(request, script)):
+                    self._ending = True
                     return
+                self._over()
         except _BadRequest as error:
             self._upstream.errors.append(error)
         finally:
@@ -505,7 +510,7 @@ class _Connection(asyncio.Protocol):
         await self._writable.wait()
 
     def _reset(self) -> None:
-        self._over()  # before the abort, which looks like a lost connection
+        self._ending = True  # before the abort, which looks like a lost connection
         # A linger time of zero turns the close into a reset.
         peer = self._transport.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
