@@ -70,6 +70,7 @@ class LimitToolCalls:
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL:
             self._passed[event.item] = sum(self._passed.values()) < self._limit
+        # All events of a call that is removed go, or a delta would belong to an item that was never opened.
         if isinstance(event, Opened | Delta | Closed | Cited) and not self._passed.get(event.item, True):
             return ()
         return (event,)
@@ -102,6 +103,7 @@ class RequireToolCall:
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL:
             self._called = True
+        # Decided at the end, because a call may come after any text.
         if isinstance(event, Finished) and event.reason in ("COMPLETE", "STOP_SEQUENCE") and not self._called:
             if self._on_missing is None:
                 message = "The model called no tool although tool_choice requires it"

@@ -231,11 +231,11 @@ class QueuedResponse(Struct, frozen=True):
 
 
 class Stream(Protocol):
-    """A streamed response under translation. Its methods return JSON documents, to be sent in order.
+    """The translation of a streamed response. Its methods return JSON documents, to be sent in order.
 
-    `choice` counts the parallel calls to Cohere that one request may make. `feed` raises nothing but
-    UpstreamProtocolError, upon which the caller calls `end` with its failure. `end` is idempotent: after a normal
-    finish it returns nothing. `whole` presents a whole answer of Cohere's as the stream it might have been.
+    choice: the index of one of the parallel calls to Cohere. `feed` raises nothing but UpstreamProtocolError, upon
+    which `end` has to be called with its failure. `end` is idempotent: after a normal finish it returns nothing.
+    `whole` translates a whole answer of Cohere's as if it had been streamed.
     """
 
     usage: UsageTotals
@@ -256,7 +256,7 @@ class Stream(Protocol):
 
 
 class UpstreamRequest(Protocol):
-    """The requests that Cohere is sent for one request of the caller's.
+    """The requests to Cohere for one request of the caller's.
 
     bodies: JSON, one for each parallel call. model: Cohere's id. notes: what was not done as requested.
     """
@@ -277,8 +277,8 @@ class UpstreamRequest(Protocol):
 class Streamable(Protocol):
     """A translation whose response can be streamed.
 
-    streamed: the caller wants a stream. buffered: Cohere's answer must be seen whole before any of it is shown, also to
-    a caller who streams. validated: the answer is checked at its end, which may take long. stream: the translator of
+    streamed: the caller requested a stream. buffered: Cohere's answer is read whole before any of it is shown, even in
+    a stream. validated: the answer is checked at its end, which may take long. stream: makes the translation of
     Cohere's events.
     """
 
@@ -297,9 +297,9 @@ class Streamable(Protocol):
 class Retryable(Protocol):
     """A translation that may have alternatives.
 
-    second_attempt: the call to make after an answer that Cohere may do better (`Failure.second_attempt`), None for
-    none. shortened: the call to make when Cohere finds this one too long, None where nothing may be left out.
-    repeatable: no chance is in it (temperature 0), so that a cached answer may serve.
+    second_attempt: returns the call to make after a `Failure.second_attempt`, None if there is none. shortened: returns
+    the call to make when Cohere finds this one too long, None where nothing may be left out. repeatable: the
+    temperature is 0, so that a cached answer may serve.
     """
 
     @property

@@ -232,6 +232,7 @@ class ChatStream:
         self.finished = self.failure is not None or all(choice.finish for choice in self._choices)
         tokens = total(choice.counts for choice in self._choices)
         self.usage = tokens.outcome(_ending(choice.finish for choice in self._choices))
+        # OpenAI sends the usage in a chunk of its own, without choices. A failed stream has ended with its error.
         if not self.finished or self.failure is not None or not self._view.include_usage:
             return chunks
         return [*chunks, _chunk(ended.id, self._view, [], usage(tokens, self._view.context.cost()))]

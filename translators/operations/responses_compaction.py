@@ -138,6 +138,7 @@ def request(body: bytes, context: Context, halvings: int = 0) -> CompactionTrans
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.ignored("input", f"its {total - len(messages)} oldest messages are too long to be summarised")
+    # Added after halving, so that they are not left out.
     if instructions := fields.get("instructions"):
         messages = [chat.SystemMessage(instructions), *messages]
     upstream_chat = summary_request(model, messages, reading, context, notes)

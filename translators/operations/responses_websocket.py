@@ -1,6 +1,6 @@
-"""Messages of the Responses WebSocket: what surrounds a request, an event or an error there and nowhere else.
+"""Reads and writes the messages of the Responses WebSocket, which surround requests, events and errors.
 
-The request itself is translated by `responses.py`. Sources: OpenAI's specification,
+`responses.py` translates the request itself. Sources: OpenAI's specification,
 `ResponsesClientEventResponseCreate` and `ResponseWsError`; its guide to the WebSocket mode; https://www.openresponses.org.
 """
 
@@ -27,15 +27,15 @@ _decode_cache_options = msgspec.json.Decoder(openai.PromptCacheOptions | None).d
 _encode = msgspec.json.Encoder().encode
 
 OTHER_STATUS: Mapping[str, int] = {"previous_response_not_found": 400}
-"""Statuses that differ from HTTP's, by error code, as Open Responses wants them."""
+"""Error codes whose status is not HTTP's, according to Open Responses."""
 
 
 class ClientMessage(Struct, frozen=True):
-    """A message of the caller's. body: the request in HTTP's form, with `stream: true`.
+    """A message of the caller's.
 
-    stream_id: requests with the same one are answered in turn. generate: false to prepare a response only. failure:
-    what is wrong with the message; then there is no body. reply: an event that answers the message; then there is no
-    body either.
+    stream_id: requests with the same one are answered in turn. body: the request as in HTTP, with `stream: true`; empty
+    with a failure or a reply. generate: False to prepare a response only. failure: the error in the message. reply: an
+    event that answers the message.
     """
 
     stream_id: str = ""
@@ -46,7 +46,7 @@ class ClientMessage(Struct, frozen=True):
 
 
 def parse_message(message: str) -> ClientMessage:
-    """Reads the request in a message."""
+    """Reads a message. An error in it becomes its `failure`, because the connection stays open."""
     stream_id = ""
     try:
         fields = _fields(message)
@@ -136,7 +136,7 @@ def _string(raw: Raw, name: str) -> str:
         raise InvalidField(name, f"Invalid '{name}': expected a text", "invalid_type") from error
 
 
-# --- messages of ours -------------------------------------------------------------------------------------
+# --- messages to the caller -------------------------------------------------------------------------------------
 
 
 def event_message(document: bytes, stream_id: str, notes: str = "") -> bytes:

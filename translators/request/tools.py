@@ -167,6 +167,7 @@ def plan_tools(
         if strict_tools:
             notes.ignored("strict_tools", "there are no tools")
         return _placeholder_tools(called, capabilities, names, notes)
+    # Without calls nothing is lost by leaving the tools out, so this is no reason to refuse the request.
     if not capabilities.tools and choice.mode == "none":
         notes.emulated("tool_choice", "none: the tools are left out")
         return ToolPlan()
@@ -285,6 +286,7 @@ def _parameters(function: openai.Function, where: str, strict: bool, notes: Note
             parameters = {"type": "object", **parameters}
         elif all(isinstance(value, dict) for value in parameters.values()):
             parameters = {"type": "object", "properties": parameters}
+    # Generators make an optional object of a function without required parameters.
     if parameters.get("type") == ["object", "null"]:
         parameters = {**parameters, "type": "object"}
     if parameters.get("type") != "object":
