@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,28 +99,48 @@ def read_conversation(body: Mapping[str, Any], model: Model, disobedience: str =
 
 # Blocks in which agents put what the user did not write, such as Copilot's `<reminder>` and Cline's
 # `<environment_details>`
-CONTEXT_BLOCK = re.compile(
-    r"^<((?:[\w-]*[_-])?(?:reminder|context|datetime|environment|details|instructions|attachments?|workspace|metadata"
-    r"|tables|info)s?(?:[_-][\w-]*)?)(?: [^>\n]*)?>.*?</\1>[ \t]*$",
-    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+CONTEXT_NAME = re.compile(
+    r"(?<![^_-])(?:reminder|context|datetime|environment|details|instructions|attachments?|workspace|metadata"
+    r"|tables|info)s?(?![^_-])",
+    re.IGNORECASE,
 )
+BLOCK_BEGIN = re.compile(r"^<([\w-]+)(?: [^>\n]*)?>", re.MULTILINE)
+BLOCK_END = re.compile(r"</([\w-]+)>[ \t]*$", re.MULTILINE)
 
 
 def _without_context(text: str) -> str:
     """Return a user's text without the blocks that an agent has added, unless nothing else is in it."""
     if "</" not in text:
         return text
-    return CONTEXT_BLOCK.sub("", text).strip() or text
+    # Begins and ends are found apart, because one pattern would search the whole rest of the text for each begin.
+    ends: dict[str, deque[re.Match[str]]] = {}
+    for end in BLOCK_END.finditer(text):
+        ends.setdefault(end[1].lower(), deque()).append(end)
+    parts, position = [], 0
+    for begin in BLOCK_BEGIN.finditer(text):
+        if begin.start() < position or not CONTEXT_NAME.search(begin[1]):
+            continue
+        candidates = ends.get(begin[1].lower(), deque())
+        while candidates and candidates[0].start() < begin.end():
+            candidates.popleft()
+        if candidates:
+            parts.append(text[position : begin.start()])
+            position = candidates[0].end()
+    return "".join((*parts, text[position:])).strip() or text
 
 
 # A system prompt that demands a call of certain tools counts as tool_choice, because models mostly obey it.
-MUST_CALL = re.compile(r"\bmust call (?:the tool|one of these tools:) ([A-Za-z0-9_, ]+?) now\b")
+# The second alternative takes names without a "now" after them, so that no other match reads them again.
+MUST_CALL = re.compile(
+    r"\bmust call (?:the tool|one of these tools:) "
+    r"(?:([A-Za-z0-9_, ]+?) now\b|(?:(?!must call one of these tools:)[A-Za-z0-9_, ])*+)"
+)
 
 
 def _required_tools(system: str) -> frozenset[str]:
     """Return the tools of which the system prompt says that one must be called now."""
-    match = MUST_CALL.search(system)
-    return frozenset(match[1].split(", ")) if match else frozenset()
+    names = next((match[1] for match in MUST_CALL.finditer(system) if match[1]), "")
+    return frozenset(names.split(", ")) if names else frozenset()
 
 
 def _earlier_texts(messages: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ NUMBER_WORDS = {word: value for value, word in enumerate(
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
      "twelve")
 )}  # fmt: skip
-QUOTED = re.compile(r'"([^"\n]+)"|“([^”\n]+)”|\'([^\'\n]+)\'(?!\w)|`([^`\n]+)`')
+QUOTED = re.compile(r'"([^"\n]+)"|“([^“”\n]+)”|\'([^\'\n]+)\'(?!\w)|`([^`\n]+)`')
 CAPITALIZED = r"[^\W\d_a-zß-ÿ][\w’'.-]*\w|[A-ZÀ-Þ]\b"
 LOCATION_NAME = rf"(?:{CAPITALIZED})(?: (?:(?:of|de|do|da|del|la|el|am|der|upon) )?(?:{CAPITALIZED}))*"
 LOCATIONS = re.compile(
@@ -31,9 +31,11 @@ LOCATIONS = re.compile(
 )
 PROPER_NAME = re.compile(rf"(?<![.!?] )(?<!^)\b({LOCATION_NAME})")
 DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
-EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]+\.[\w.-]*\w")
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]++\.[\w.-]*\w")
 LINK = re.compile(r"https?://[^\s\"'<>]+[^\s\"'<>.,;!?)]")
 REGION = re.compile(r"[A-Z]{2}")
+# The lookbehind begins once in a run of spaces, not at each of them.
+LIST_SEPARATOR = re.compile(r",\s*(?:and\s+)?|(?<!\s)\s+and\s+")
 SHAPES = {"date": DATE, "email": EMAIL, "uri": LINK, "url": LINK}
 
 # Words in the name of a field that say what kind of text it takes
@@ -159,7 +161,7 @@ class ValueExtractor:
     def _labelled(self, name: str, value: str, strict: bool = False) -> str:
         """Return the value of `name=value` or `name: value`; if not strict, of `name of 3` or `name 3` too."""
         label = re.escape(name).replace("_", "[ _]")
-        separator = r"\s*[=:]\s*" if strict else r"\s*(?:[=:]|is|of)?\s*"
+        separator = r"\s*[=:]\s*" if strict else r"\s*+(?:[=:]|is|of)?\s*"
         match = re.search(rf"\b{label}{separator}{value}", self.text, re.IGNORECASE)
         return match.group(1) if match else ""
 
@@ -172,7 +174,7 @@ def find_locations(text: str) -> list[str]:
         if not re.search(r"\band\b", names):
             locations.append(names)
             continue
-        for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", names):
+        for part in LIST_SEPARATOR.split(names):
             if locations and REGION.fullmatch(part):
                 locations[-1] += f", {part}"  # "San Francisco, CA and Oslo" are two locations
             elif part:
@@ -191,8 +193,10 @@ def _find_numbers(text: str) -> list[int | float]:
     numbers: list[int | float] = []
     for match in NUMBER.finditer(DATE.sub(" ", text)):
         digits = match.group()
-        if digits.startswith("-") and re.search(r"[\d)]\s*$", text[: match.start()]):
-            digits = digits[1:]  # "5 -3" is a subtraction
+        if digits.startswith("-"):
+            before = text[: match.start()].rstrip()[-1:]
+            if before == ")" or before.isdecimal():
+                digits = digits[1:]  # "5 -3" is a subtraction
         numbers.append(_to_number(digits))
     return numbers or [NUMBER_WORDS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in NUMBER_WORDS]
 

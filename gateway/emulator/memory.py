@@ -35,7 +35,7 @@ POSSESSION = re.compile(rf"\bi (?:have|own|bought|ate|need|want) (?P<value>{COUN
 # Statements of the first person -> what they are about
 FIRST_PERSON: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:call me|i am called|i'm called|i go by) (?P<value>[^\n.,;!?]+)", re.IGNORECASE), "name"),
-    (re.compile(r"\b(?i:i am|i'm|i’m) (?P<value>[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*)*)(?=[.,;!?\n]|$| and\b)"),
+    (re.compile(r"\b(?i:i am|i'm|i’m) (?P<value>[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*){0,5})(?=[.,;!?\n]|$| and\b)"),
      "name"),
     (re.compile(r"\b(?:i am|i'm|i’m) (?P<value>\d{1,3})(?: years old| years of age)?\b", re.IGNORECASE), "age"),
     (re.compile(rf"\bi (?:live|lived) in {VALUE}", re.IGNORECASE), "live"),

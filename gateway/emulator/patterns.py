@@ -111,7 +111,8 @@ def _class(pattern: str, position: int) -> tuple[str, int]:
     position += 1  # a closing bracket right after the opening one is a literal
     while pattern[position] != "]":
         position += 2 if pattern[position] == "\\" else 1
-    member = re.compile(f"[{pattern[start:position]}]")
+    members = pattern[start:position]
+    member = re.compile(f"[{members}]")
     for candidate in CLASS_CANDIDATES:
         if member.fullmatch(candidate):
             return candidate, position + 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.emulator import memory
 from gateway.emulator.conversation import Conversation, Source
-from gateway.emulator.extraction import DATE, ValueExtractor
+from gateway.emulator.extraction import DATE, LIST_SEPARATOR, ValueExtractor
 from gateway.emulator.images import Image
 from gateway.emulator.keywords import content_words, excerpt, keywords
 from gateway.emulator.memory import find_facts
@@ -36,7 +36,7 @@ FILLER = (
 EXACT_REPLY = re.compile(rf"{VERB}\s*{FILLER}:\s*(?P<reply>.+)", re.IGNORECASE | re.DOTALL)
 REQUESTED_REPLIES = (
     EXACT_REPLY,
-    re.compile(rf"{VERB}\s+{FILLER}[\"“`](?P<reply>[^\"”`]+)[\"”`]", re.IGNORECASE),
+    re.compile(rf"{VERB}\s+{FILLER}[\"“`](?P<reply>[^\"“”`]+)[\"”`]", re.IGNORECASE),
     re.compile(rf"{VERB}\s+{FILLER}'(?P<reply>[^']+)'", re.IGNORECASE),
     re.compile(
         rf"\b(?:reply|respond|answer)\s+with\s+(?:exactly|only|just|(?:the|a|one)\s+(?:single\s+)?word)\s+{FILLER}"
@@ -50,12 +50,13 @@ REQUESTED_REPLIES = (
     ),
 )
 TRAILING_QUALIFIER = re.compile(
-    r"(?:,?\s+(?:in (?:one|a single|two|three) words?|and nothing else|and stop|please|exactly|only|once)\b.*"
-    r"|[.!]+)$",
+    r"(?:(?:,|(?<!\s))\s+(?:in (?:one|a single|two|three) words?|and nothing else|and stop|please|exactly|only"
+    r"|once)\b.*"
+    r"|(?<![.!])[.!]+)$",
     re.IGNORECASE | re.DOTALL,
 )
 SYSTEM_REPLY = re.compile(
-    r"\b(?:always|only) (?:answer|reply|respond|say)(?: with)?:? [\"'“`]([^\"'”`]+)[\"'”`]", re.IGNORECASE
+    r"\b(?:always|only) (?:answer|reply|respond|say)(?: with)?:? [\"'“`]([^\"'“”`]+)[\"'”`]", re.IGNORECASE
 )
 
 OPERATORS: dict[str, Callable[[float, float], float]] = {
@@ -74,7 +75,7 @@ ARITHMETIC_QUESTION = re.compile(
     r"\b(?:what|what's|whats|calculate|compute|how much|solve|evaluate|result|sum)\b|=|\?", re.IGNORECASE
 )
 COUNT = re.compile(r"\bcount\b(?:\s+from\s+(\d+))?\s+(?:up\s+)?to\s+(\d+)", re.IGNORECASE)
-CAPITAL_OF = re.compile(r"\bcapital (?:city )?of (?:the )?([A-Za-z ]+?)(?=[?.!,]|$)", re.IGNORECASE)
+CAPITAL_OF = re.compile(r"\bcapital (?:city )?of (?:the )?([A-Za-z ]{1,60}?)(?=[?.!,]|$)", re.IGNORECASE)
 CAPITALS = {
     "france": "Paris", "germany": "Berlin", "italy": "Rome", "spain": "Madrid", "norway": "Oslo",
     "canada": "Ottawa",
@@ -93,14 +94,13 @@ JSON_ONLY = re.compile(r"\b(?:answer|reply|respond) with (?:one )?JSON(?: object
 # The user's demand counts if the system prompt has the schema: instructor's MD_JSON mode.
 RETURN_JSON = re.compile(r"\breturn\b[^.\n]{0,40}\bJSON\b", re.IGNORECASE)
 KEY_LIST = re.compile(
-    r"\b(?:keys?|fields?|propert(?:y|ies))\b\s*(?:named|called|are|of)?:?\s*"
+    r"\b(?:keys?|fields?|propert(?:y|ies))\b\s*+(?:named|called|are|of)?:?\s*"
     r"((?:\w+(?:,\s*(?:and\s+)?|\s+and\s+))*\w+)",
     re.IGNORECASE,
 )
 # What stands before a schema without properties, and the keywords of which it has one
 SCHEMA_LABEL = re.compile(r"\bschema\b\W*$", re.IGNORECASE)
 SCHEMA_KEYWORDS = ("type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref", "items")
-LIST_SEPARATOR = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 
 
 def write_text(conversation: Conversation) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +40,13 @@ COMMON_VERBS = frozenset(
     " process put query read remove report request retrieve run search send set show start stop submit update use view"
     " write".split()
 )
-ORDER = r"(?:^|[.!?:;,\n]\s*|\b(?:please|can you|could you|would you|and|then|to)\s+)"
+ORDER = r"(?:^|[.!?:;,]\s*|\n[^\S\n]*|\b(?:please|can you|could you|would you|and|then|to)\s+)"
+# What joins two orders, wherever it stands
+JOINTS = re.compile(r"(?:,|;|\band\b|\bthen\b|\s)++")
 FEW_TOOLS = 5  # among which a verb is enough to tell which one is meant
 MAX_SHORT_DESCRIPTION = 200  # characters
 MAX_SUMMARY = 300  # characters
+UNDERSCORES = re.compile("_+")
 # Says that the turn ends with this tool, because its arguments are the answer: agents' structured output.
 ANSWER_TOOL = re.compile(
     r"\bfinal (?:answer|result|response|output)\b"
@@ -130,7 +134,8 @@ def _text_words(text: str) -> set[str]:
 
 def _is_named(tool: Tool, text: str) -> bool:
     """Whether the text names a tool. A name that is an ordinary word has to be called a tool, or be quoted."""
-    name = re.escape(tool.name).replace("_", "[_ -]?")
+    # One repetition for a row of underscores: as many optional characters would take exponential time.
+    name = UNDERSCORES.sub(lambda row: f"[_ -]{{0,{len(row[0])}}}", re.escape(tool.name))
     if not _is_single_word(tool.name):
         return re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE) is not None
     return (
@@ -211,8 +216,15 @@ def _split_by_tool(tools: list[Tool], text: str) -> list[tuple[Tool, str]]:
     for position, (start, index) in enumerate(starts):
         begin = 0 if position == 0 else start
         end = starts[position + 1][0] if position + 1 < len(starts) else len(text)
-        parts.append((tools[index], re.sub(r"(?:,|;|\band\b|\bthen\b|\s)+$", "", text[begin:end])))
+        parts.append((tools[index], _without_last_joint(text[begin:end])))
     return parts
+
+
+def _without_last_joint(text: str) -> str:
+    """Return a text without the "and then" at its end."""
+    # A `$` in the pattern would make each joint of a long row try the whole rest of the row.
+    joint = deque(JOINTS.finditer(text), maxlen=1)
+    return text[: joint[0].start()] if joint and joint[0].end() == len(text) else text
 
 
 def _first_mention(tool: Tool, text: str) -> int:

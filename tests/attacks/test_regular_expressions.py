@@ -1,7 +1,6 @@
 """Every regular expression of the gateway, found in the source, takes linear time on hostile text.
 
-The emulator's are left out: it stands in for Cohere in tests and demonstrations, and searches texts with patterns that
-backtrack.
+The emulator's are among them: in a demonstration it runs beside the gateway, and callers' texts reach it.
 
 `re` backtracks: two repetitions that may share the same characters take quadratic time, three cubic. Each pattern meets
 runs of the characters that it speaks of itself, after its own beginnings, four times as long the second time: linear
@@ -25,12 +24,20 @@ from typing import Any
 
 import pytest
 
+from gateway.emulator.conversation import read_conversation
+from gateway.emulator.model_catalog import ModelCatalog
+from gateway.emulator.tool_selection import choose_calls
+
+PARSER: Any = importlib.import_module("re._parser")
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gateway", "translators", "schemas")
-LEFT_OUT = frozenset({"migrations", "emulator"})
+LEFT_OUT = frozenset({"migrations"})
 METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"})
-SHORT, LONG = 2_000, 8_000
+HARDEST = frozenset({"finditer", "fullmatch"})
+"""What stands for all of them: whatever the others try, these try too."""
+SHORT, LONG = 750, 3_000
 """Characters of a run."""
+VARIANTS = 4
 MAX_RATIO = 9.0
 NOTHING = 0.002
 """Seconds below which the long run is no burden whatever the ratio: a quadratic search takes far longer."""
@@ -38,7 +45,7 @@ NOTHING = 0.002
 
 @dataclass(frozen=True)
 class Expression:
-    """A pattern, the module that has it, and the methods by which it is used; all of them where nobody can tell."""
+    """A pattern, the module that has it, and the methods by which it is used; the hardest where nobody can tell."""
 
     module: str
     line: int
@@ -50,12 +57,15 @@ class Expression:
 # --- finding them -------------------------------------------------------------------------------------------
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    found = []
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             if not LEFT_OUT & {*file.parts} and file.name != "__main__.py":
                 name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-                yield name.removesuffix(".__init__"), ast.parse(file.read_text())
+                found.append((name.removesuffix(".__init__"), ast.parse(file.read_text())))
+    return tuple(found)
 
 
 @cache
@@ -68,7 +78,7 @@ def expressions() -> tuple[Expression, ...]:
             if isinstance(node, ast.Call) and (function := function_of_re(node)):
                 pattern, flags = evaluated(name, node)
                 used = frozenset({function}) if function in METHODS else methods_of(name, names.get(id(node), ""))
-                found.append(Expression(name, node.lineno, pattern, flags, used or METHODS))
+                found.append(Expression(name, node.lineno, pattern, flags, used or HARDEST))
     return tuple(found)
 
 
@@ -150,11 +160,59 @@ def hostile_texts(pattern: str | bytes) -> Iterator[Callable[[int], Any]]:
         *sorted({one for one in "".join(words)})[:20],
     }
     beginnings = {"", *sorted(words, key=len)[-2:]}
+    matched = [samples(pattern, variant) for variant in range(VARIANTS)]
+    prefixes = {one for parts in matched for one in (*itertools.accumulate(parts), "".join(parts)[:-1])}
     encode: Callable[[str], Any] = (
         (lambda one: one.encode("latin-1", "replace")) if isinstance(pattern, bytes) else (lambda one: one)
     )
-    for beginning, piece, end in itertools.product(sorted(beginnings), sorted(pieces), ("", "\x00")):
+    runs = {
+        *itertools.product(beginnings, pieces),
+        *itertools.product(prefixes, (" ", "a", "0")),
+        *((beginning, prefix) for prefix in prefixes - {""} for beginning in ("", prefix)),
+    }
+    for (beginning, piece), end in itertools.product(sorted(runs), ("", "\x00")):
         yield lambda length, b=beginning, p=piece, e=end: encode(b + p * (length // len(p)) + e)  # type: ignore[misc]
+
+
+def samples(pattern: str | bytes, variant: int) -> list[str]:
+    """A text for each part of a pattern, in order. The variant chooses among alternatives, and leaves options out."""
+    return [sample(part, variant) for part in PARSER.parse(pattern)]
+
+
+def sample(part: Any, variant: int) -> str:
+    operation, argument = part
+    match str(operation):
+        case "LITERAL":
+            return chr(int(argument))
+        case "IN":
+            return member(argument)
+        case "BRANCH":
+            options = argument[1]
+            return "".join(sample(one, variant) for one in options[variant % len(options)])
+        case "SUBPATTERN" | "ATOMIC_GROUP":
+            inner = argument[-1] if isinstance(argument, tuple) else argument
+            return "".join(sample(one, variant) for one in inner)
+        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+            least, _, inner = argument
+            return "".join(sample(one, variant) for one in inner) * int(max(least, 1 - variant % 2))
+        case "ANY" | "NOT_LITERAL":
+            return "a"
+        case _:
+            return ""
+
+
+def member(items: Any) -> str:
+    """A character of a class."""
+    (kind, value), *_ = items
+    match str(kind):
+        case "LITERAL":
+            return chr(int(value))
+        case "RANGE":
+            return chr(int(value[0]))
+        case "CATEGORY":
+            return {"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " ", "CATEGORY_NOT_WORD": " "}.get(str(value), "a")
+        case _:
+            return "a"
 
 
 def apply(compiled: re.Pattern[Any], method: str, text: Any) -> None:
@@ -175,10 +233,9 @@ def seconds(compiled: re.Pattern[Any], method: str, text: Any) -> float:
     return time.thread_time() - began
 
 
-def superlinear(pattern: str | bytes, flags: int, methods: frozenset[str]) -> list[str]:
+def superlinear(pattern: str | bytes, flags: int, methods: frozenset[str]) -> Iterator[str]:
     """What takes more than linear time, as method and text."""
     compiled = re.compile(pattern, flags)
-    results = []
     for make in hostile_texts(pattern):
         long = make(LONG)
         for method in methods:
@@ -186,15 +243,14 @@ def superlinear(pattern: str | bytes, flags: int, methods: frozenset[str]) -> li
                 short = make(SHORT)
                 before = min(seconds(compiled, method, short) for _ in range(3))
                 if min(taken, seconds(compiled, method, long)) > max(before * MAX_RATIO, NOTHING):
-                    results.append(f"{method} {long[:30]!r}...{long[-10:]!r}: {before:.4f} -> {taken:.4f} s")
-    return results
+                    yield f"{method} {long[:30]!r}...{long[-10:]!r}: {before:.4f} -> {taken:.4f} s"
 
 
 @pytest.mark.parametrize(
     ("pattern", "method"), [(r"\s+\Z", "search"), (r"a*/?a*\Z", "match"), (rb"/+[a/]*\Z", "fullmatch"), (r"/+x", "sub")]
 )
 def test_a_pattern_that_backtracks_is_noticed(pattern: str | bytes, method: str) -> None:
-    assert superlinear(pattern, 0, frozenset({method}))
+    assert any(superlinear(pattern, 0, frozenset({method})))
 
 
 def test_all_are_found() -> None:
@@ -220,6 +276,29 @@ def test_none_takes_more_than_linear_time(package: str) -> None:
         f"{one.module}:{one.line} {one.pattern!r} {trouble}"
         for one in expressions()
         if one.module.rpartition(".")[0] == package
-        for trouble in superlinear(one.pattern, one.flags, one.methods)[:2]
+        for trouble in itertools.islice(superlinear(one.pattern, one.flags, one.methods), 2)
     ]
     assert not troubles, "\n".join(troubles)
+
+
+# --- what the search above cannot see -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "tool"),
+    [
+        pytest.param("a" + "_" * 60, "a" + "_" * 40, id="a name of many underscores"),
+        pytest.param("</" + "<info>\n" * 40_000, "f", id="blocks that do not end"),
+        pytest.param("<info" + "-info" * 20_000 + " </", "f", id="a block of a long name"),
+        pytest.param("<info>\n" * 40_000 + "</info>", "f", id="blocks that end together"),
+    ],
+)
+def test_the_emulator_reads_a_hostile_prompt_at_once(user: str, tool: str) -> None:
+    body = {
+        "messages": [{"role": "user", "content": user}],
+        "tools": [{"type": "function", "function": {"name": tool, "parameters": {"type": "object"}}}],
+    }
+    model = ModelCatalog().find("command-a-03-2025")
+    began = time.thread_time()
+    choose_calls(read_conversation(body, model))
+    assert time.thread_time() - began < 1

@@ -267,7 +267,7 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
 
 # --- errors with a path -----------------------------------------------------------------------------------
 
-_LOCATED = re.compile(r"(?s)(.*) - at `(?:key in )?\$(.*)`\Z")
+_LOCATED = re.compile(r"(?s)(.*) - at `(?:key in )?\$([^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(.+?)`")
 
 
