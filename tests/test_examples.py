@@ -5,6 +5,7 @@ The gateway is the command itself, `serve --demo` on a free port; each program i
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -192,9 +193,13 @@ def snippets(name: str, language: str) -> list[str]:
 
 
 def test_snippets_are_in_languages_that_are_tested() -> None:
-    # `sh` and `python` are run here, `toml` is read in test_docs.py. `console`, `ini` and `nginx` are to be read.
+    # `sh` and `python` are run here, `toml` and `json` are decoded. `console`, `ini` and `nginx` are to be read.
     languages = {match["language"] for text in TEXTS.values() for match in SNIPPET.finditer(text)}
-    assert languages == {"sh", "python", "toml", "console", "ini", "nginx"}
+    assert languages == {"sh", "python", "toml", "json", "console", "ini", "nginx"}
+    for text in TEXTS.values():
+        for match in SNIPPET.finditer(text):
+            if match["language"] == "json":
+                json.loads(match["text"])
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if snippets(name, "python")])

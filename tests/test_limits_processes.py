@@ -104,7 +104,11 @@ def test_two_hundred_clients_on_a_budget_of_one_dollar(kind: str, tmp_path: Path
     ):
         first, _ = hammer(ports, "dollar", 2 * CLIENTS, CLIENTS)
         # Where the last of it is reserved, some are told to come again: they do, until nothing is left.
-        second, _ = hammer(ports, "dollar", 60, 1)
+        second: Counter[int] = Counter()
+        deadline = time.monotonic() + 60
+        while (first[200] + second[200]) * ANSWER_COSTS < 1.0 and time.monotonic() < deadline:
+            second += hammer(ports, "dollar", 20, 1)[0]
+        second += hammer(ports, "dollar", 20, 1)[0]
         paid = len(upstream.requests)
         assert set(first) <= {200, 429} and first[200] + second[200] == paid
         assert 1.0 <= paid * ANSWER_COSTS <= 1.0 + 2 * ANSWER_COSTS, (first, second)

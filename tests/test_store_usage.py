@@ -185,7 +185,7 @@ async def test_a_full_file_is_noticed(tmp_path: Path, monkeypatch: pytest.Monkey
         await store.check(OWNER)
         pages = await store._database.read(lambda connection: connection.scalar(text("PRAGMA page_count")))
         full = f"PRAGMA max_page_count={pages}"
-        monkeypatch.setattr(database._apply_pragmas, "__defaults__", ((*database._PRAGMAS, full),))
+        monkeypatch.setattr(database, "_PRAGMAS", (*database._PRAGMAS, full))
         await store._database.read(lambda connection: connection.scalar(text(full)))
         with pytest.raises(StoreUnavailable, match="full"):
             await store.save(stored(body=bytes(100_000)))
