@@ -293,3 +293,23 @@ def test_readiness_and_a_metric_say_that_redis_is_away(redis: RedisProcess) -> N
         awaited(lambda: "limits" not in readiness(), 60)
         assert gateway.metrics()["gateway_limits_degraded"] == 0
         assert caller("k").chat().status == 200
+
+
+def test_what_was_spent_is_stored_once_the_shared_counters_have_it(redis: RedisProcess, tmp_path: Path) -> None:
+    """A process that compares the database with Redis meanwhile would count it twice."""
+
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (one,):
+            reservation = await one.reserve(BUDGET, money=300)
+            assert reservation is not None
+            redis.signal(signal.SIGSTOP)
+            try:
+                one.counters.settle(Settlement(reservation, 0, 300))
+                await asyncio.sleep(0)
+                assert not await one.stored.load([BUDGET])
+            finally:
+                redis.signal(signal.SIGCONT)
+            await one.settled()
+            assert await one.stored.load([BUDGET]) == {(BUDGET.id, BUDGET.window): 300}
+
+    asyncio.run(main())

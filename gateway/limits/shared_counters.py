@@ -137,9 +137,8 @@ class SharedCounters:
 
     def settle(self, settlement: Settlement) -> None:
         reservation = settlement.reservation
-        if self._stores_all or reservation.local:
-            self._stored.add(reservation.counters, settlement.money)
         if reservation.local:
+            self._stored.add(reservation.counters, settlement.money)
             self._local.settle(settlement)
             return
         self._live.pop(reservation, None)
@@ -157,6 +156,9 @@ class SharedCounters:
             await asyncio.gather(self._timer, return_exceptions=True)
         if self._settling is not None:
             await asyncio.wait({self._settling}, timeout=PATIENT_SECONDS)
+            self._settling.cancel()
+            await asyncio.gather(self._settling, return_exceptions=True)
+            self._store(self._settlements)
         with contextlib.suppress(Exception):
             await self._shared.stop()
         await self._stored.stop()
@@ -194,13 +196,24 @@ class SharedCounters:
     async def _send_settlements(self) -> None:
         while self._settlements:
             group, self._settlements = self._settlements, []
-            if self.degraded:
-                continue
             try:
-                await self._within(PATIENT_SECONDS, self._shared.settle(group))
+                if not self.degraded:
+                    await self._within(PATIENT_SECONDS, self._shared.settle(group))
             except CountersUnavailable as error:
                 self._fail(error)
+            finally:
+                self._store(group)
         self._settling = None
+
+    def _store(self, group: Sequence[Settlement]) -> None:
+        """Stores what was spent, once the shared counters have it.
+
+        In the other order, who compares the two would take over an amount that is still on its way, which then counts
+        twice.
+        """
+        if self._stores_all:
+            for settlement in group:
+                self._stored.add(settlement.reservation.counters, settlement.money)
 
     # --- the timer ------------------------------------------------------------------------------------------
 
