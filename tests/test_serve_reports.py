@@ -260,6 +260,6 @@ def test_following(reported: Reported, monkeypatch: pytest.MonkeyPatch, capsys: 
 
     monkeypatch.setattr("gateway.cli.reports.time.sleep", nap)
     with contextlib.suppress(KeyboardInterrupt):
-        main(["audit", "--follow", "--url", reported.gateway.url])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(set(lines)) >= CALLS + 5
+        main(["--json", "audit", "--follow", "--url", reported.gateway.url])
+    ids = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    assert len(ids) == len(set(ids)) >= CALLS + 5
