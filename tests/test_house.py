@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("translators.answer",),
     ("translators.request",),
     ("translators.operations",),
-    ("gateway.auth.virtual_keys",),
+    ("gateway.virtual_keys",),
     (
         "gateway",
         "gateway.cohere_methods",

@@ -15,13 +15,13 @@ import pytest_asyncio
 
 from gateway.auth import directory as module
 from gateway.auth.directory import MAX_LOOKS, REFUSED_DIGESTS, KeyDirectory
-from gateway.auth.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from gateway.errors import CallerError
 from gateway.store import keys
 from gateway.store.errors import StoreUnavailable
 from gateway.store.key_announcements import announcements
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
+from gateway.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from support import redis_server
 from support.databases import throwaway
 from test_store_database import running

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.virtual_keys import VirtualKey
+from gateway.virtual_keys import VirtualKey
 from support.app import CHAT, MASTER_KEY, A, answered
 from support.keys import add, key_of, secret_of
 from support.process import Process, process

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.auth import permissions
 from gateway.auth.permissions import FULL, GROUPS, LEVELS, OFF, PRESETS, READ, READABLE, PermissionsError
-from gateway.auth.virtual_keys import Team, VirtualKey
 from gateway.cohere_methods import METHODS, OTHER
+from gateway.virtual_keys import Team, VirtualKey
 from translators.core.contracts import Policy
 
 REFUSED: tuple[tuple[Any, str], ...] = (

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.virtual_keys import VirtualKey, digest_of
 from gateway.store import keys
 from gateway.store.keys import ChangedBy
+from gateway.virtual_keys import VirtualKey, digest_of
 from support import redis_server
 from support.app import MASTER_KEY
 from support.databases import throwaway

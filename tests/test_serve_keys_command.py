@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.virtual_keys import digest_of
 from gateway.cli.main import main
 from gateway.cli.management import operator
 from gateway.management import litellm_import
 from gateway.store import keys
+from gateway.virtual_keys import digest_of
 from support.databases import KINDS
 from test_serve_management import MASTER, Management, management
 from translators.core.errors import InvalidField

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from gateway.auth.virtual_keys import BudgetWindow, EndUser, ModelBudget, Team, VirtualKey
 from gateway.cohere_methods import METHODS
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, UPLOADS
 from gateway.settings.schema import BudgetSettings, CacheSettings, GlobalLimits, ModelPrice
+from gateway.virtual_keys import BudgetWindow, EndUser, ModelBudget, Team, VirtualKey
 from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Gateway, Seen, Stage, answered, stage, streamed, whole
 from support.keys import add, key_of, secret_of
 from support.process import awaited

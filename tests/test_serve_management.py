@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from gateway.auth.virtual_keys import digest_of
 from gateway.management import fields
 from gateway.management.field_table import Verdict
 from gateway.management.fields import END_USER_NEW, KEY_NEW, TEAM_NEW
 from gateway.management.operations import OPERATIONS
 from gateway.store import keys
 from gateway.store.database import Database
+from gateway.virtual_keys import digest_of
 from support.app import A, Gateway, Seen, demonstration, emulator, gateway_over
 from support.databases import KINDS, throwaway
 

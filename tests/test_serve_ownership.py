@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.virtual_keys import Team, VirtualKey, digest_of
 from gateway.settings.schema import CacheSettings
 from gateway.store import keys
+from gateway.virtual_keys import Team, VirtualKey, digest_of
 from support.app import MASTER_KEY, REASONING, A, Seen, Stage, answered, whole
 from support.process import awaited
 from support.scripted_upstream import json_answer

@@ -17,11 +17,11 @@ import pytest
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.auth.virtual_keys import EndUser, Team, VirtualKey
 from gateway.cohere_methods import METHODS
 from gateway.endpoints.stored import STORED
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, UPLOADS
 from gateway.settings.schema import Settings
+from gateway.virtual_keys import EndUser, Team, VirtualKey
 from support.app import MASTER_KEY, A, Seen, Stage, answered, streamed
 from support.scripted_upstream import json_answer
 from support.virtual_keys import key_of, keyed_stage, secret_of

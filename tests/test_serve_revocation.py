@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.virtual_keys import Team, VirtualKey
 from gateway.store import keys
+from gateway.virtual_keys import Team, VirtualKey
 from support.app import streamed
 from support.virtual_keys import BY, key_of, keyed_stage, secret_of, write
 from test_serve_websocket import opened

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gateway.auth import signing_keys
-from gateway.auth.virtual_keys import Team
 from gateway.settings.schema import JwtClaims, JwtSettings
+from gateway.virtual_keys import Team
 from support.app import CHAT, A, Seen, Stage, answered
 from support.virtual_keys import key_of, keyed_stage, secret_of
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.auth.virtual_keys import EndUser, Records, Team, VirtualKey, digest_of
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
 from gateway.store.tables import KEYS
+from gateway.virtual_keys import EndUser, Records, Team, VirtualKey, digest_of
 from support.databases import KINDS, throwaway
 from test_store_database import running
 

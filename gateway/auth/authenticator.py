@@ -21,9 +21,9 @@ from gateway.auth.modes import Mode, mode_of
 from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
 from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
 from gateway.auth.signing_keys import SigningKeys
-from gateway.auth.virtual_keys import Rights, VirtualKey, digest_of
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import SettingError, Settings
+from gateway.virtual_keys import Rights, VirtualKey, digest_of
 
 DEMO_KEY = "demo"
 """The Cohere key in demo mode: the emulator accepts any."""

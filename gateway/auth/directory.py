@@ -19,12 +19,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from gateway.auth.virtual_keys import EndUser, PackedKey, Records, Team, VirtualKey, unpacked
 from gateway.errors import CallerError, failure
 from gateway.store import keys
 from gateway.store.errors import StoreError
 from gateway.store.key_announcements import Announcements
 from gateway.store.store import Store
+from gateway.virtual_keys import EndUser, PackedKey, Records, Team, VirtualKey, unpacked
 
 POLL_SECONDS = 1.0
 """Between two looks at the revision."""

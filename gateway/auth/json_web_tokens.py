@@ -17,8 +17,8 @@ from msgspec import Struct
 from gateway.auth import permissions
 from gateway.auth.permissions import PermissionsError
 from gateway.auth.signing_keys import SigningKeys
-from gateway.auth.virtual_keys import Role
 from gateway.settings.schema import JwtSettings
+from gateway.virtual_keys import Role
 
 LONGEST_TOKEN = 16 * 1024
 LONGEST_NAME = 255

@@ -23,9 +23,9 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-from gateway.auth.virtual_keys import Rights
 from gateway.cohere_methods import METHODS, OTHER, Method
 from gateway.errors import CallerError, failure
+from gateway.virtual_keys import Rights
 from translators.core.contracts import Policy
 from translators.core.model_names import PREFIX, resolve
 from translators.core.safety_modes import safety_rank

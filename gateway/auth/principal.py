@@ -8,7 +8,7 @@ from msgspec import Struct
 from gateway.auth.credentials import Credential
 from gateway.auth.json_web_tokens import Claims
 from gateway.auth.permissions import UNLIMITED, Access
-from gateway.auth.virtual_keys import Team, VirtualKey
+from gateway.virtual_keys import Team, VirtualKey
 
 
 class Principal(Struct, frozen=True):

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.auth.virtual_keys import Team, VirtualKey
 from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position
+from gateway.virtual_keys import Team, VirtualKey
 from translators.core.errors import InvalidField
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500

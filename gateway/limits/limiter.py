@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.auth.virtual_keys import EndUser
 from gateway.cohere_methods import METHODS, Method
 from gateway.errors import CallerError, failure
 from gateway.ledger.prices import BILLED_GROUPS, Prices
@@ -23,6 +22,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.settings.schema import SettingError, Settings
 from gateway.store.counters import NO_LIMIT, WINDOW, Counter, CounterState, CountersUnavailable, Reservation, Settlement
+from gateway.virtual_keys import EndUser
 from translators.core.contracts import Workload
 from translators.core.model_names import resolve
 

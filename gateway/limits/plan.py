@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from gateway.auth.principal import Principal
-from gateway.auth.virtual_keys import EndUser
-from gateway.auth.virtual_keys import Limits as LimitFields
 from gateway.limits.budgets import nano_dollars
 from gateway.limits.windows import window_at
 from gateway.settings.schema import GlobalLimits
 from gateway.store.counters import NO_LIMIT, UNITS, Counter, Unit
+from gateway.virtual_keys import EndUser
+from gateway.virtual_keys import Limits as LimitFields
 from translators.core.contracts import Policy
 from translators.core.model_names import resolve
 

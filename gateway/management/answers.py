@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.auth.virtual_keys import EndUser, Team, VirtualKey
+from gateway.virtual_keys import EndUser, Team, VirtualKey
 
 _LIMITS = (
     *("rpm_limit", "tpm_limit", "max_parallel_requests", "model_rpm_limit", "model_tpm_limit"),

@@ -11,9 +11,9 @@ So no key raises its own rights: it cannot change itself, the team that bounds i
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.auth.virtual_keys import VirtualKey
 from gateway.errors import CallerError, failure
 from gateway.management.request import Actor
+from gateway.virtual_keys import VirtualKey
 
 READERS, WRITERS = ("viewer", "admin", "master"), ("admin", "master")
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gateway.auth.virtual_keys import EndUser
 from gateway.management import answers, fields
 from gateway.management.authority import require_reader, require_writer
 from gateway.management.paging import Filters
@@ -10,6 +9,7 @@ from gateway.management.request import END_USER, ManagementRequest, Work, missin
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import Connection, end_user_conditions
+from gateway.virtual_keys import EndUser
 from translators.core.errors import InvalidField
 
 MOST_END_USERS = 10_000

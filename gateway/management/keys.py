@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import durations
-from gateway.auth.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id, new_secret
 from gateway.management import answers, fields
 from gateway.management.authority import (
     require_key_change,
@@ -21,6 +20,7 @@ from gateway.management.request import KEY, TEAM, ManagementRequest, Work, missi
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import SORTS, Connection, KeyFilter, key_conditions, ordered
+from gateway.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id, new_secret
 from translators.core.errors import InvalidField
 
 LAST = 4

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.auth.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id
 from gateway.management.field_table import FieldTable, Verdict
 from gateway.management.fields import KEY_UPDATE
 from gateway.management.request import Actor, Work
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import Connection, present
+from gateway.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 

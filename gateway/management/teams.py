@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gateway.auth.virtual_keys import Team, VirtualKey, new_team_id
 from gateway.management import answers, fields
 from gateway.management.authority import require_reader, require_team_change, require_writer
 from gateway.management.keys import shown_keys
@@ -11,6 +10,7 @@ from gateway.management.request import TEAM, ManagementRequest, Work, missing, t
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import Connection, keys_of_team, team_conditions
+from gateway.virtual_keys import Team, VirtualKey, new_team_id
 from translators.core.errors import InvalidField
 
 MOST_TEAMS = 10_000

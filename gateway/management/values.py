@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from gateway import durations
 from gateway.auth.permissions import PermissionsError
 from gateway.auth.permissions import check as check_permissions
-from gateway.auth.virtual_keys import PREFIX, BudgetWindow, ModelBudget
+from gateway.virtual_keys import PREFIX, BudgetWindow, ModelBudget
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 

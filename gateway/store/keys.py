@@ -33,9 +33,9 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert as insert_rows
 from sqlalchemy import update as update_rows
 
-from gateway.auth.virtual_keys import EndUser, PackedKey, PreviousDigest, Records, Team, VirtualKey
 from gateway.store.errors import NameTaken
 from gateway.store.tables import END_USERS, KEY_CHANGES, KEY_DIGESTS, KEY_REVISION, KEYS, TEAMS
+from gateway.virtual_keys import EndUser, PackedKey, PreviousDigest, Records, Team, VirtualKey
 
 CHANNEL = "cohere_gateway_keys"
 """PostgreSQL's channel on which every change is announced: the message is its revision."""

@@ -16,8 +16,8 @@ import pytest
 
 from gateway.auth import directory
 from gateway.auth.addresses import caller_address, is_within
-from gateway.auth.virtual_keys import Team, VirtualKey, digest_of
 from gateway.store import keys
+from gateway.virtual_keys import Team, VirtualKey, digest_of
 from support.app import CHAT, MASTER_KEY, SERVER_KEY, A, Seen, Stage, answered
 from support.asgi_server import raw_request
 from support.scripted_upstream import json_answer

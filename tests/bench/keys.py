@@ -26,12 +26,12 @@ from msgspec import Struct
 from gateway.auth import permissions
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.directory import KeyDirectory
-from gateway.auth.virtual_keys import Team, VirtualKey, digest_of
 from gateway.cohere_methods import named
 from gateway.settings.schema import Settings
 from gateway.store import keys
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
+from gateway.virtual_keys import Team, VirtualKey, digest_of
 from translators.operations.stored_responses import end_interrupted
 
 COUNT, CALLERS, ROUNDS = 100_000, 1_000, 20

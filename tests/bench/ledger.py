@@ -25,7 +25,6 @@ from sqlalchemy import make_url
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
-from gateway.auth.virtual_keys import VirtualKey
 from gateway.ledger import litellm_reports, reports
 from gateway.ledger.entry import LedgerEntry, Tokens, timestamp
 from gateway.ledger.report_query import Names
@@ -40,6 +39,7 @@ from gateway.store import ledger as ledger_store
 from gateway.store.database import Database
 from gateway.store.ledger import DAY, MICROSECONDS, SumKey, Sums
 from gateway.store.tables import LEDGER, LEDGER_SUMS
+from gateway.virtual_keys import VirtualKey
 
 POSTGRESQL = "postgresql://postgres@127.0.0.1:5432/postgres"
 DAYS, KEYS, TEAMS, END_USERS = 30, 50, 8, 500

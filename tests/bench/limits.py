@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
-from gateway.auth.virtual_keys import Team, VirtualKey
 from gateway.cohere_methods import named
 from gateway.ledger.prices import Prices
 from gateway.limits.limiter import Limiter
@@ -28,6 +27,7 @@ from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import GlobalLimits, Settings
+from gateway.virtual_keys import Team, VirtualKey
 from translators.core.contracts import UsageTotals, Workload
 
 MODEL, ROUNDS, REQUESTS = "command-a-03-2025", 7, 20_000

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from gateway.auth.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from gateway.store import keys
 from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
+from gateway.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from translators.operations.stored_responses import end_interrupted
 
 
