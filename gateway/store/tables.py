@@ -133,7 +133,7 @@ STORAGE_USAGE = Table(
     Column("bytes", BigInteger, nullable=False),
 )
 
-# Keys, teams and end users: what queries ask for in columns, all of it in `body` (`gateway/auth/virtual_keys.py`).
+# Keys, teams and end users: what queries ask for in columns, all of it in `body` (`gateway/virtual_keys.py`).
 # A deleted row stays, without alias and digests, so that others learn of it and reports know its name.
 KEYS = Table(
     "virtual_keys",
@@ -158,29 +158,24 @@ KEY_DIGESTS = Table(
     Column("key_id", Name, ForeignKey(KEYS.c.id, ondelete="CASCADE"), nullable=False, index=True),
 )
 
-TEAMS = Table(
-    "teams",
-    METADATA,
-    Column("id", Name, primary_key=True),
-    Column("alias", Name),
-    Column("blocked", Boolean, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("deleted_at", Double),
-    Column("revision", BigInteger, nullable=False, index=True),
-    Column("body", LargeBinary, nullable=False),
-)
 
-END_USERS = Table(
-    "end_users",
-    METADATA,
-    Column("id", Name, primary_key=True),
-    Column("alias", Name),
-    Column("blocked", Boolean, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("deleted_at", Double),
-    Column("revision", BigInteger, nullable=False, index=True),
-    Column("body", LargeBinary, nullable=False),
-)
+def _rights_table(name: str) -> Table:
+    """Returns a table of records with rights, which are JSON beside what they are looked for by."""
+    return Table(
+        name,
+        METADATA,
+        Column("id", Name, primary_key=True),
+        Column("alias", Name),
+        Column("blocked", Boolean, nullable=False),
+        Column("created_at", Double, nullable=False),
+        Column("deleted_at", Double),
+        Column("revision", BigInteger, nullable=False, index=True),
+        Column("body", LargeBinary, nullable=False),
+    )
+
+
+TEAMS = _rights_table("teams")
+END_USERS = _rights_table("end_users")
 
 # The revision of the three tables above: a row, which every change of them locks.
 KEY_REVISION = Table(
