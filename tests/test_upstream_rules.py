@@ -19,6 +19,7 @@ from gateway.settings.schema import BreakerSettings, ConcurrencySettings, PoolSe
 from gateway.upstream import retry
 from gateway.upstream.circuit_breaker import CONNECTION, Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter
+from gateway.upstream.key_mask import KeyMask
 from gateway.upstream.key_pool import (
     BUDGETS,
     COOLDOWNS,
@@ -750,3 +751,12 @@ def test_nobody_has_all_slots_and_all_of_the_queue() -> None:
         assert (limiter.in_use, limiter.waiting) == (9, 0)
 
     asyncio.run(main())
+
+
+@given(
+    st.text("aQ1\u00e9", min_size=1, max_size=6),
+    st.lists(st.text("aQ1\u00e9", max_size=8), max_size=30),
+)
+def test_a_key_is_masked_wherever_it_stands(secret: str, pieces: list[str]) -> None:
+    data = secret.join(pieces).encode()
+    assert KeyMask(secret).apply(data) == data.replace(secret.encode(), b"*" * len(secret.encode()))

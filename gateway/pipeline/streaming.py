@@ -109,7 +109,7 @@ class UpstreamStream:
             except sse.EventTooLarge:
                 return stream.end(TOO_LARGE, choice)
             self._events += len(events)
-            if self._response.secret:
+            if self._response.key_mask is not None:
                 # Once more, as reads may have cut the key in two.
                 events = [self._response.masked(data) for data in events]
             documents: list[bytes] = []

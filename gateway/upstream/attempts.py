@@ -183,7 +183,8 @@ class Attempts:
             async with self._time_limit():
                 secret = lease.key.secret if lease is not None else ""
                 response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
-                response.secret, response.memory = secret.encode(), self._memory
+                response.memory = self._memory
+                response.key_mask = lease.key.mask if lease is not None else None
                 attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
                 try:
                     if 200 <= response.status < 300:

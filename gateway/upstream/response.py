@@ -16,6 +16,7 @@ from msgspec import Struct
 from gateway import descriptors
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, Gathering
+from gateway.upstream.key_mask import KeyMask
 from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
 from translators.core.errors import Failure
@@ -27,9 +28,6 @@ MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
 MAX_ERROR_BYTES = 4 * 1024 * 1024
 """Bytes of a response that is not a success: it is held whole, to find out what it says."""
-
-MASK = b"*"
-"""Stands for each character of a server's key in what a caller is told: lengths stay as they were declared."""
 
 MAX_CHUNK_BYTES = 8 * 1024
 """Bytes of a stream that are taken at once. What is made of them, a few times as much, waits for a slow caller."""
@@ -75,9 +73,8 @@ class UpstreamResponse:
 
     Deadlines are times of the loop's clock. first_deadline: of the first chunk; between: seconds from chunk to chunk;
     last_deadline: of the whole. forwarded: what it answers, where that was forwarded. retry_reasons: why Cohere was
-    called more than once. memory: where a body that is read whole is counted. secret: the server's key, if that was
-    used, which no caller may read. repeats_key: the body is a compressed error that contains it. on_close: called once,
-    with the response.
+    called more than once. memory: where a body that is read whole is counted. key_mask: hides the server's key, if that
+    was used. repeats_key: the body is a compressed error that contains it. on_close: called once, with the response.
     """
 
     def __init__(
@@ -98,7 +95,7 @@ class UpstreamResponse:
         self._failure: Failure | None = None
         self.on_close: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
-        self.secret = b""
+        self.key_mask: KeyMask | None = None
         self.memory = UNLIMITED
         self.repeats_key = False
         self.retry_reasons: Sequence[str] = ()
@@ -136,6 +133,10 @@ class UpstreamResponse:
         if self._next_chunk is not None:
             chunk, self._next_chunk = self._next_chunk, None
             return chunk
+        return self.masked(await self._read_chunk())
+
+    async def _read_chunk(self) -> bytes:
+        """Returns the next chunk as it came. Raises UpstreamError."""
         if self._error is not None:
             raise self._error
         if self._body is not None:
@@ -144,7 +145,7 @@ class UpstreamResponse:
         try:
             if chunk := content.read_nowait(MAX_CHUNK_BYTES):
                 self._first_deadline = 0.0
-                return self.masked(chunk)
+                return chunk
             loop = asyncio.get_running_loop()
             # Until the first chunk the deadline is the first event's; between chunks it starts anew.
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
@@ -153,16 +154,13 @@ class UpstreamResponse:
             chunk = await content.read(MAX_CHUNK_BYTES)
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
-            return self.masked(chunk)
+            return chunk
         except (aiohttp.ClientError, OSError, Interrupted) as error:
             raise connection_error(error) from error
 
     def masked(self, data: bytes) -> bytes:
-        """Returns a piece of the body without the server's key, which errors have been seen to repeat, also those that
-        stand in a response with status 200.
-        """
-        secret = self.secret
-        return data.replace(secret, MASK * len(secret)) if secret and secret in data else data
+        """Returns a piece of the body without the server's key."""
+        return self.key_mask.apply(data) if self.key_mask is not None else data
 
     def interrupt(self) -> None:
         """Fails the read that is waiting, and later ones, with the error of a gateway that is stopping."""
@@ -201,12 +199,14 @@ class UpstreamResponse:
     async def _collect(self, chunks: list[bytes], limit: int) -> None:
         gathering = Gathering(self.memory, answer=True)
         try:
-            while chunk := await self.read_chunk():
+            chunk, self._next_chunk = self._next_chunk or await self._read_chunk(), None
+            while chunk:
                 chunks.append(chunk)
                 gathering.add(len(chunk))
                 limit -= len(chunk)
                 if limit < 0:
                     raise UpstreamError(failure("cut", "Cohere's answer is too large"))
+                chunk = await self._read_chunk()
         except BaseException:
             gathering.discard()
             raise
