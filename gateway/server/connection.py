@@ -11,6 +11,9 @@
     Expect: 100-continue    is answered when the request's head alone was no reason to refuse
     responses               leave in as few writes as they can: each is a call of the system and wakes the caller
     unread responses        are cut when a write has not ended in time (`timeouts.response_write`)
+    last words              reach callers who still send, be it a close frame or the refusal of what is no HTTP. What
+                            comes after them is discarded for a while: to close on unread bytes resets the connection,
+                            which takes back what was sent before (RFC 9112 §9.6, RFC 6455 §7.1.1)
     idle connections        cost no task: Hypercorn makes two, and a timer, after each response
 
 What a request that h11 can read must look like is in `validation.py`.
@@ -32,7 +35,10 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ASGISendEvent, ConnectionState, H11SendableEvent, WorkerContext
+from wsproto import connection as wsproto
+from wsproto.events import CloseConnection
 
+from gateway.http.drain import LINGER_SECONDS
 from gateway.http.validation import BROKEN, JOINED
 
 MAX_PIPELINED_BYTES = 64 * 1024
@@ -55,6 +61,9 @@ SILENT_SECONDS = 5.0
 
 MAX_CLOSED = 32
 """Connections that are closed at once then."""
+
+LINGER_BYTES = 16 * 1024 * 1024
+"""Bytes that are discarded after our last words, in LINGER_SECONDS at most. Who goes on sending is reset."""
 
 VERSIONS = (b"1.1", b"1.0")
 
@@ -80,7 +89,7 @@ class IdleConnections:
     """The connections of one worker that serve no request at the moment. They are closed when the worker stops.
 
     connections: those between two requests, the longest idle first. silent: those on which no request has come yet, and
-    when they began, the oldest first.
+    when they began, the oldest first. lingering: those that only wait for the caller to close them.
     """
 
     _by_context: WeakKeyDictionary[WorkerContext, "IdleConnections"] = WeakKeyDictionary()
@@ -88,6 +97,7 @@ class IdleConnections:
     def __init__(self, context: WorkerContext) -> None:
         self.connections: dict[Connection, None] = {}
         self.silent: dict[Connection, float] = {}
+        self.lingering: dict[Connection, None] = {}
         self._task = asyncio.get_running_loop().create_task(self._close_with(context))
 
     @classmethod
@@ -105,12 +115,13 @@ class IdleConnections:
 
     @classmethod
     def close_some(cls) -> None:
-        """Closes at most MAX_CLOSED of all: first who has said nothing for SILENT_SECONDS, then the longest idle."""
+        """Closes at most MAX_CLOSED: those that linger, then the silent of SILENT_SECONDS, then the longest idle."""
         latest = asyncio.get_running_loop().time() - SILENT_SECONDS
         of_all = [*cls._by_context.values()]
         silent = [one for idle in of_all for one, began in idle.silent.items() if began < latest]
+        lingering = [one for idle in of_all for one in idle.lingering]
         between = [one for idle in of_all for one in idle.connections]
-        for connection in (*silent, *between)[:MAX_CLOSED]:
+        for connection in (*lingering, *silent, *between)[:MAX_CLOSED]:
             connection.close()
 
 
@@ -138,6 +149,9 @@ class Connection(H11Protocol):
         self._idle.silent[self] = asyncio.get_running_loop().time()
         self._idle_since = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._linger_bytes = LINGER_BYTES
+        self._websocket: wsproto.Connection | None = None  # whose close frame ends the lingering
         self._skipped_line = False
         self._tcp_send, self.send = self.send, self._timed_send
         self._transport: asyncio.WriteTransport = self._tcp_send.__self__.writer.transport  # type: ignore[attr-defined]
@@ -146,13 +160,16 @@ class Connection(H11Protocol):
     async def handle(self, event: Event) -> None:
         if isinstance(event, RawData):
             self._eof = self._eof or not event.data
+            if self._linger_timer is not None:
+                return self._discard(event.data)
             if self._unreadable:
                 return
         elif isinstance(event, Closed) and not self._closed:
             self._closed = True
             self._idle.connections.pop(self, None)
             self._idle.silent.pop(self, None)
-            for timer in (self._idle_timer, self._write_timer):
+            self._idle.lingering.pop(self, None)
+            for timer in (self._idle_timer, self._write_timer, self._linger_timer):
                 if timer is not None:
                     timer.cancel()
             if self.stream is None:
@@ -303,6 +320,7 @@ class Connection(H11Protocol):
 
     async def _maybe_recycle(self) -> None:
         """Ends a response. The next request may have come already."""
+        stream = self.stream
         await self._close_stream()
         await self.can_read.set()
         ours, theirs = self.connection.our_state, self.connection.their_state
@@ -312,12 +330,43 @@ class Connection(H11Protocol):
         else:
             if self._write_buffer:  # of a response that breaks off: what was written of it is sent
                 await self.send(RawData(data=self._write_buffer))
-            await self.send(Closed())
+            if self._may_still_send(stream):
+                self._linger()
+            elif self._linger_timer is None:
+                await self.send(Closed())
         if self._closed:
             self.close()
         elif self._pipelined:
             self._pipelined = False
             self.task_group.spawn(self._handle_events)
+
+    def _may_still_send(self, stream: HTTPStream | WSStream | None) -> bool:
+        """Returns whether bytes may come on a connection that is over. The body of a request is drained elsewhere."""
+        if self._eof or self._closed or self._linger_timer is not None:
+            return False
+        if isinstance(stream, WSStream):
+            self._websocket = vars(stream).get("connection")  # there is none before the handshake
+            return self._websocket is None or self._websocket.state is not wsproto.ConnectionState.CLOSED
+        return self._unreadable
+
+    def _linger(self) -> None:
+        """Says that nothing more follows, and discards what comes until the caller has closed, or for a while."""
+        if self._transport.can_write_eof():  # TLS cannot
+            self._transport.write_eof()
+        self._linger_timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
+        self._idle.lingering[self] = None
+
+    def _discard(self, data: bytes) -> None:
+        self._linger_bytes -= len(data)
+        if self._linger_bytes < 0:
+            self.close()
+        elif self._websocket is not None:
+            websocket = self._websocket
+            websocket.receive_data(data)
+            if any(isinstance(event, CloseConnection) for event in websocket.events()):
+                self._websocket = None
+                if websocket.state is wsproto.ConnectionState.CLOSED:  # else it was none, but bytes that are no frame
+                    self.close()
 
     async def _timed_send(self, event: Event) -> None:
         """Sends, and aborts the connection when the caller reads so little that the write does not end in time.
@@ -392,6 +441,7 @@ class Connection(H11Protocol):
         """
         self._idle.connections.pop(self, None)
         self._idle.silent.pop(self, None)
+        self._idle.lingering.pop(self, None)
         self.task_group.spawn(self.send, Closed())
 
 

@@ -19,6 +19,8 @@ Each says what it stands for, and which test fails without it; a new version of 
                    Nor does it end a connection on which frames come before the handshake is answered (RFC 6455 §4.1:
                    the client waits): it sends a 400, and neither the caller nor the application hears of it again.
                    tests/test_serve_websocket.py: test_frames_before_the_handshake_leave_nothing_behind
+                   And where the application closes while a caller still sends, it waits for room in the queue of an
+                   application that has returned. tests/test_serve_lingering_close.py
                    It counts messages while they come.
                    tests/attacks/test_memory.py: test_messages_on_websockets_are_counted_while_they_come
                    HandshakeWithoutExtensions. `Handshake.accept` always offers permessage-deflate, whose decompression
@@ -26,6 +28,7 @@ Each says what it stands for, and which test fails without it; a new version of 
                    tests/test_serve_websocket.py: test_no_compression_is_negotiated
 """
 
+import asyncio
 from typing import Any
 
 import hypercorn.config
@@ -35,6 +38,7 @@ from hypercorn.protocol import ws_stream
 from hypercorn.protocol.events import Body, Data, Event, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
+from hypercorn.typing import ASGISendEvent
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
@@ -78,7 +82,23 @@ class ClosingWSStream(ws_stream.WSStream):
 
     _gathering: Gathering | None = None
 
+    _over = False  # the application has returned: nobody takes messages any more
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        if message is None:
+            self._over = True
+            self._discard_messages()
+        await super().app_send(message)
+
+    def _discard_messages(self) -> None:
+        """Makes room in the queue to the application, for which Hypercorn would wait for ever."""
+        queue: asyncio.Queue[Any] | None = getattr(self.app_put, "__self__", None)
+        while queue is not None and not queue.empty():
+            queue.get_nowait()
+
     async def handle(self, event: Event) -> None:
+        if self._over and isinstance(event, Body | Data):
+            return
         if self.closed or not isinstance(event, Body | Data) or self.handshake.accepted:
             await super().handle(event)
         elif self.state is ASGIWebsocketState.HANDSHAKE:
@@ -106,7 +126,8 @@ class ClosingWSStream(ws_stream.WSStream):
                     assert self.app_put is not None, "messages come after the handshake"
                     message = {**self.buffer.to_message(), HELD: gathering.take()}
                     self.buffer.clear()
-                    await self.app_put(message)
+                    if not self._over:
+                        await self.app_put(message)
             elif isinstance(event, Ping):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
