@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gateway.limits.windows import ENDLESS, Window, check_duration, window_at
+from gateway.budget_windows import ENDLESS, Window, check_duration, window_at
 from gateway.management.values import budget_duration
 from support.transcripts import property_of
 from translators.core.notes import Notes

@@ -159,9 +159,20 @@ def test_the_master_key_goes_nowhere_else(
     assert main(["keys", "list", "--url", api.gateway.url]) == 2
     output = capsys.readouterr()
     assert MASTER not in output.err and "GATEWAY_MASTER_KEY is not set" in output.err
+    assert "unencrypted" not in output.err, "nobody is on the way to this machine"
     monkeypatch.setenv("GATEWAY_MASTER_KEY", "sk-some-other-key-000000")
     assert main(["keys", "list", "--url", api.gateway.url]) == 1
     assert "not valid for this gateway" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scheme", "warned"), [("http", True), ("https", False)])
+def test_a_master_key_in_clear_text_is_warned_of(
+    scheme: str, warned: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_MASTER_KEY", MASTER)
+    assert main(["keys", "list", "--url", f"{scheme}://0.0.0.0:1"]) == 1
+    errors = capsys.readouterr().err
+    assert ("travels to 0.0.0.0 unencrypted" in errors) is warned and MASTER not in errors
 
 
 # --- import ---------------------------------------------------------------------------------------------------

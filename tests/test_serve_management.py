@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def unique(name: str = "name") -> str:
 GENERATED = frozenset(
     "key key_name key_alias token token_id expires spend user_id team_id organization_id project_id models aliases"
     " max_budget soft_budget budget_duration budget_limits tpm_limit rpm_limit max_parallel_requests"
+    " budget_reset_at model_spend"
     " model_max_budget model_rpm_limit model_tpm_limit metadata tags permissions blocked key_type"
     " litellm_budget_table created_by updated_by created_at updated_at".split()
 )
@@ -612,7 +614,7 @@ def test_an_update_keeps_what_it_leaves_out(api: Management, bodies: list[dict[s
         assert {name: answer[name] for name in body} == changed
         expected |= changed
         shown = api.info(made["key_id"])
-        same = shown.keys() - {"updated_at", "status"}
+        same = shown.keys() - {"updated_at", "status", "budget_reset_at"}
         assert {name: shown[name] for name in same} == {name: expected[name] for name in same}
     trail = api.changes(made["key_id"])
     assert [change.action for change in trail] == ["created", *["updated"] * len(bodies)]
@@ -740,11 +742,53 @@ def test_what_was_spent_is_shown(api: Management) -> None:
         time.sleep(0.05)
     spend = api.info(made["key_id"])["spend"]
     assert 0 < spend < 0.1, api.gateway.log.lines[-30:]
+    assert api.info(made["key_id"])["model_spend"] == {A: spend}
+    assert api.done(f"/team/info?team_id={team}")["team_info"]["model_spend"] == {A: spend}
     assert api.done(f"/team/info?team_id={team}")["team_info"]["spend"] == spend
     assert [key["spend"] for key in api.done(f"/team/info?team_id={team}")["keys"]] == [spend]
     assert {one["team_id"]: one["spend"] for one in api.done("/team/list")}[team] == spend
     assert api.done(f"/customer/info?end_user_id={user}")["spend"] == spend
     assert api.done("/key/regenerate", {"key": made["key_id"]})["spend"] == spend
+
+
+def test_a_page_of_teams(api: Management) -> None:
+    alias = unique("paged")
+    ids = [api.done("/team/new", {"team_alias": alias})["team_id"] for _ in range(3)]
+    page = api.done(f"/v2/team/list?team_alias={alias}&page=2&page_size=2&sort_by=team_id&sort_order=asc")
+    assert {name: page[name] for name in ("total", "page", "page_size", "total_pages")} == {
+        "total": 3,
+        "page": 2,
+        "page_size": 2,
+        "total_pages": 2,
+    }
+    assert [team["team_id"] for team in page["teams"]] == sorted(ids)[2:]
+    assert api.done(f"/v2/team/list?team_id={ids[0]}")["teams"] == [
+        api.done(f"/team/info?team_id={ids[0]}")["team_info"]
+    ]
+    for query, param in (("page_size=0", "page_size"), ("sort_by=spend", "sort_by"), ("user_id=x", "user_id")):
+        assert api.ask(f"/v2/team/list?{query}").error["param"] == param
+
+
+def test_when_a_budget_begins_anew(api: Management) -> None:
+    """`budget_reset_at` is the end of the window that the budget is counted in."""
+    limits = {"budget_duration": "1d", "max_budget": 1, "budget_limits": [{"budget_duration": "1mo", "max_budget": 9}]}
+    team, user = api.done("/team/new", limits)["team_id"], unique("user")
+    made = api.new(**limits)
+    api.done("/customer/new", {"user_id": user, "max_budget": 1, "budget_duration": "1d"})
+    now = datetime.now(UTC)
+    tomorrow = (now + timedelta(days=1)).strftime("%Y-%m-%dT00:00:00.000Z")
+    month = (now.replace(day=1) + timedelta(days=32)).strftime("%Y-%m-01T00:00:00.000Z")
+    for shown in (
+        made,
+        api.info(made["key_id"]),
+        api.done(f"/team/info?team_id={team}")["team_info"],
+        api.done(f"/customer/info?end_user_id={user}"),
+    ):
+        if datetime.now(UTC).date() == now.date():  # else midnight passed in between
+            assert shown["budget_reset_at"] == tomorrow
+            if "key_id" in shown:
+                assert [(one["budget_duration"], one["reset_at"]) for one in shown["budget_limits"]] == [("1mo", month)]
+    assert api.new()["budget_reset_at"] is None
 
 
 def test_of_several_all_are_deleted_or_none(api: Management) -> None:

@@ -379,7 +379,7 @@ SOMETIMES = {
         "prompt_tokens",
         "completion_tokens",
     ),
-    *("notes", "cohere_trace", "estimated", "cost_nanodollars"),
+    *("door", "notes", "cohere_trace", "estimated", "cost_nanodollars"),
 }
 
 

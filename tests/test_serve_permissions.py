@@ -10,17 +10,23 @@ import http.client
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.routing import Route
 
 from gateway.app import create_app
 from gateway.cohere_methods import METHODS
+from gateway.endpoints.reports import REPORTS
 from gateway.endpoints.stored import STORED
+from gateway.management.operations import OPERATIONS
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, UPLOADS
-from gateway.settings.schema import Settings
+from gateway.settings.schema import JwtClaims, JwtSettings, Settings
 from gateway.virtual_keys import EndUser, Team, VirtualKey
 from support.app import MASTER_KEY, A, Seen, Stage, answered, streamed
 from support.scripted_upstream import json_answer
@@ -83,11 +89,42 @@ EXPECTED: Mapping[str, tuple[Mapping[str, Any], frozenset[str]]] = {
     "admin": ({"role": "admin"}, INFERENCE),
 }
 
+SIGNING_KEY = ec.generate_private_key(ec.SECP256R1())
+PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+JWT = JwtSettings(
+    public_key=PUBLIC_KEY.decode(), audience="gateway", claims=JwtClaims(role="role", permissions="permissions")
+)
+
+
+def token_of(**claims: Any) -> str:
+    values = {"sub": "somebody", "aud": "gateway", "exp": time.time() + 3600, **claims}
+    return jwt.encode(values, SIGNING_KEY, "ES256")
+
+
+TOKENS: Mapping[str, tuple[Mapping[str, Any], frozenset[str]]] = {
+    "token": ({}, INFERENCE),
+    "token-of-a-team": ({"team": "readers"}, READS),
+    "token-above-its-team": ({"team": "search", "permissions": "all"}, INFERENCE),
+    "token-with-permissions": ({"permissions": {"datasets": "read"}}, INFERENCE | (group("datasets") & READS)),
+    "token-with-all": ({"permissions": "all"}, ALL | {"other"}),
+    "token-viewer": ({"role": "viewer"}, frozenset()),
+    "token-admin": ({"role": "admin"}, INFERENCE),
+}
+"""Claims, and what may be called with them."""
+
+SECRETS = {name: secret_of(name) for name in EXPECTED} | {name: token_of(**one) for name, (one, _) in TOKENS.items()}
+PERMITTED = {name: methods for name, (_, methods) in (*EXPECTED.items(), *TOKENS.items())}
+
 REFUSED: Mapping[str, tuple[str, int, str]] = {
     "nobody": ("", 401, "missing_api_key"),
     "wrong": ("sk-wrong", 401, "invalid_api_key"),
     "malformed": ("'; DROP TABLE virtual_keys; --", 401, "invalid_api_key"),
     "expired": (secret_of("expired"), 401, "invalid_api_key"),
+    "expired-token": (token_of(exp=1.0), 401, "invalid_api_key"),
+    "token-for-somebody-else": (token_of(aud="other"), 401, "invalid_api_key"),
+    "token-of-a-blocked-team": (token_of(team="shut"), 403, "team_blocked"),
     "blocked": (secret_of("blocked"), 403, "key_blocked"),
     "blocked-team": (secret_of("blocked-team"), 403, "team_blocked"),
     "lost-team": (secret_of("lost-team"), 403, "team_blocked"),
@@ -107,6 +144,7 @@ RECORDS: tuple[VirtualKey | Team | EndUser, ...] = (
     key_of("team-models", team_id="free", models=("*",), aliases={"mine": A}),
     key_of("strict", safety_mode="STRICT", permissions="all"),
     key_of("contextual", safety_mode="CONTEXTUAL"),
+    key_of("floor", safety_mode="CONTEXTUAL", permissions="all"),
     EndUser(user_id="bad-user", blocked=True),
 )
 
@@ -152,14 +190,14 @@ ROUTES = OPENAI + NATIVE
 BY_METHOD = tuple({needed: (verb, path, needed) for verb, path, needed in reversed(ROUTES)}.values()) + NATIVE[-5:]
 """One route for each method, and the odd ones. Few keys walk all routes: each step is a request."""
 
-WALKED_WHOLE = frozenset(("by-default", "none", "one-method", "of-a-team", "viewer"))
+WALKED_WHOLE = frozenset(("by-default", "none", "one-method", "of-a-team", "viewer", "token-above-its-team"))
 
 ANYTHING = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}, {"name": "embed-v4.0"}, {"name": "other"}]})
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Stage]:
-    with keyed_stage(*RECORDS) as (staged, _):
+    with keyed_stage(*RECORDS, jwt=JWT) as (staged, _):
         yield staged
 
 
@@ -198,34 +236,74 @@ def test_the_routes_here_are_all_there_are() -> None:
     assert {name for _, _, name in NATIVE if name} == ALL | {"other"}
 
 
+def all_routes() -> list[tuple[str, str]]:
+    """Verb and path of whatever the application serves, OPTIONS included."""
+    routes = create_app(Settings(demo=True, master_key=MASTER_KEY)).routes
+    found = {
+        (verb, re.sub(r"\{.*?\}", "x1", route.path))
+        for route in routes
+        if isinstance(route, Route)
+        for verb in (*(route.methods or ("GET", "POST")), "OPTIONS")
+    }
+    return sorted(found)
+
+
 OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
 
 
 def test_every_route_wants_a_key(served: Stage) -> None:
     """Whatever else is served, the management of keys and the reports included, and whoever adds to it."""
-    settings = Settings(demo=True, master_key=MASTER_KEY)
-    routes = {
-        (verb, re.sub(r"\{.*?\}", "x1", route.path))
-        for route in create_app(settings).routes
-        if isinstance(route, Route)
-        for verb in route.methods or ("GET", "POST")
-    }
+    routes = all_routes()
     assert len(routes) > 60 and {path for _, path in routes} >= OPEN
     for secret in ("", "sk-wrong", secret_of("expired"), secret_of("blocked")):
         caller = Caller(served.gateway, secret)
         try:
-            for verb, path in sorted(routes):
+            for verb, path in routes:
                 status = caller.ask(verb, path).status
-                assert status == (200 if path in OPEN else 403 if "blocked" in secret else 401), (verb, path, secret)
+                opened = 405 if verb == "OPTIONS" else 200
+                assert status == (opened if path in OPEN else 403 if "blocked" in secret else 401), (verb, path, secret)
         finally:
             caller.close()
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+ROLES: Mapping[str, tuple[str, str]] = {
+    "key": (secret_of("by-default"), ""),
+    "key with all permissions": (secret_of("all"), ""),
+    "viewer": (secret_of("viewer"), "viewer"),
+    "admin": (secret_of("admin"), "admin"),
+    "token": (SECRETS["token-with-all"], ""),
+    "token viewer": (SECRETS["token-viewer"], "viewer"),
+    "token admin": (SECRETS["token-admin"], "admin"),
+    "master": (MASTER_KEY, "master"),
+}
+OWN = frozenset(
+    ("/key/info", "/audit", "/usage", "/user/daily/activity", "/spend/logs", "/spend/logs/v2", "/spend/logs/ui")
+)
+"""What every caller reads of itself."""
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_what_each_role_may_manage(served: Stage, name: str) -> None:
+    """All routes of management and reports: readers read, writers write, others see themselves at most."""
+    secret, role = ROLES[name]
+    operations = [(row.verb, path, row.writes) for row in OPERATIONS for path in row.paths]
+    caller = Caller(served.gateway, secret)
+    try:
+        for verb, pattern, writes in (*operations, *(("GET", row.path, False) for row in REPORTS)):
+            path = pattern.replace("{key}", "x1")
+            seen = caller.ask(verb, path, b'{"nonsense": 1}')
+            allowed = role in ("admin", "master") or (role == "viewer" and not writes) or path in OWN
+            assert (code_of(seen) == "role_not_allowed") is (seen.status == 403) is not allowed, (verb, path, seen)
+            assert seen.status in ((200, 400, 404) if allowed else (403,)), (verb, path, seen)
+    finally:
+        caller.close()
+
+
+@pytest.mark.parametrize("name", PERMITTED)
 def test_what_each_key_may_call(served: Stage, name: str) -> None:
-    _, permitted = EXPECTED[name]
+    permitted = PERMITTED[name]
     served.plays(ANYTHING)
-    caller = Caller(served.gateway, secret_of(name))
+    caller = Caller(served.gateway, SECRETS[name])
     try:
         for verb, path, needed in ROUTES if name in WALKED_WHOLE else BY_METHOD:
             calls = len(served.upstream.exchanges)
@@ -522,6 +600,37 @@ def test_where_no_safety_mode_can_be_asked_for(served: Stage) -> None:
     assert ask(served, "strict", "/cohere/v1/chat", {"message": "Hi", "safety_mode": "NONE"}).status == 200
     assert served.upstream.requests[-1].json()["safety_mode"] == "STRICT"
     assert ask(served, "strict", "/cohere/v2/chat", b'{"Safety_Mode": "OFF", "model": "x"}').status == 400
+
+
+BATCH = "/cohere/v2/batches"
+
+
+@pytest.mark.parametrize("name", ["strict", "floor"])
+def test_a_batch_whose_safety_modes_nobody_sees_is_refused(served: Stage, name: str) -> None:
+    """The file of a batch is at Cohere already. A batch of embeddings has no safety modes."""
+    served.plays(json_answer(200, {"batch": {"id": "b"}}))
+    body = {"name": "n", "input_dataset_id": "d"}
+    refused: tuple[Any, ...] = (body, {**body, "model": "batch-command"}, {**body, "model": A}, {**body, "model": 7})
+    for one in refused:
+        seen = ask(served, name, BATCH, one)
+        assert (seen.status, code_of(seen)) == (403, "method_not_permitted"), one
+        assert "safety modes" in seen.body["message"]
+    hidden = b'{"name": "n", "model": "batch-embed-v4", "MODEL": "batch-command"}'
+    assert ask(served, name, BATCH, hidden).status == 400
+    assert ask(served, name, "/cohere/v2/unheard-of", {}).status == 403
+    assert not served.upstream.exchanges
+    assert ask(served, name, BATCH, {**body, "model": "batch-embed-v4"}).status == 200
+    assert ask(served, "all", BATCH, {**body, "model": "batch-command"}).status == 200
+
+
+def test_a_background_response_has_the_safety_mode(served: Stage) -> None:
+    served.plays(streamed())
+    body = {"model": A, "input": "Hi", "background": True, "safety_mode": "OFF"}
+    assert ask(served, "strict", "/v1/responses", body).status == 200
+    deadline = time.monotonic() + 60
+    while not served.upstream.exchanges and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert served.upstream.requests[-1].json()["safety_mode"] == "STRICT"
 
 
 # --- end users ------------------------------------------------------------------------------------------------

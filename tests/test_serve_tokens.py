@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +19,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from gateway.app import create_app
 from gateway.auth import signing_keys
-from gateway.settings.schema import JwtClaims, JwtSettings
+from gateway.settings.loading import load
+from gateway.settings.schema import JwtClaims, JwtSettings, SettingError, Settings
 from gateway.virtual_keys import Team
-from support.app import CHAT, A, Seen, Stage, answered
+from support.app import CHAT, MASTER_KEY, A, Seen, Stage, answered
+from support.certificates import Certificates, issued_in
 from support.virtual_keys import key_of, keyed_stage, secret_of
 
 ISSUER, AUDIENCE = "https://issuer.example", "cohere-gateway"
@@ -57,39 +61,54 @@ def described(key: Any, kid: str) -> dict[str, Any]:
 
 
 class Issuer:
-    """A server of signing keys, which counts how often it is asked."""
+    """A server of signing keys, which counts how often it is asked, and can do worse than answer.
 
-    def __init__(self) -> None:
+    moved_to: answers with a redirect there. dripping: sends a byte at a time and never ends.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.keys: list[dict[str, Any]] = [described(RSA, "rsa"), described(EC, "ec"), described(ED, "ed")]
         self.status, self.requests = 200, 0
+        self.moved_to, self.padding, self.length, self.dripping = "", 0, 0, False
+        self.closed = threading.Event()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.requests += 1
-                content = json.dumps({"keys": issuer.keys}).encode()
-                self.send_response(issuer.status)
-                self.send_header("content-length", str(len(content)))
+                content = json.dumps({"keys": issuer.keys}).encode() + b" " * issuer.padding
+                self.send_response(302 if issuer.moved_to else issuer.status)
+                if issuer.moved_to:
+                    self.send_header("location", issuer.moved_to)
+                self.send_header("content-length", str(issuer.length or len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                try:
+                    while issuer.dripping and not issuer.closed.wait(0.01):
+                        self.wfile.write(b" ")
+                    self.wfile.write(content)
+                except OSError:
+                    pass  # the gateway has left
 
             def log_message(self, *arguments: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/keys.json"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_address[1]}/keys.json"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
     def close(self) -> None:
+        self.closed.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 @contextmanager
-def issuer() -> Iterator[Issuer]:
-    made = Issuer()
+def issuer(tls: ssl.SSLContext | None = None) -> Iterator[Issuer]:
+    made = Issuer(tls)
     try:
         yield made
     finally:
@@ -253,9 +272,18 @@ def test_what_a_token_stores_is_its_subjects(served: tuple[Stage, Issuer]) -> No
         assert staged.gateway.ask("GET", f"/v1/responses/{stored}", None, headers).status == status
 
 
-def test_a_changed_signing_key_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return issued_in(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_changed_signing_key_is_taken_over(
+    scheme: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(signing_keys, "RELOAD_SECONDS", 0.0)
-    with issuer() as keys, keyed_stage(jwt=JwtSettings(keys.url)) as (staged, _):
+    tls, ca_file = (certificates.tls(), str(certificates.ca)) if scheme == "https" else (None, "")
+    with issuer(tls) as keys, keyed_stage(jwt=JwtSettings(keys.url, ca_file=ca_file)) as (staged, _):
         staged.plays(answered())
         new = token(ELSE, "new", aud=None)
         assert call(staged, new).status == 401
@@ -269,6 +297,78 @@ def test_a_changed_signing_key_is_taken_over(monkeypatch: pytest.MonkeyPatch) ->
         keys.status = 500
         assert call(staged, token(RSA, "other", aud=None)).status == 401
         assert call(staged, token(ELSE, "newest", aud=None)).status == 200, "the last set that could be read counts"
+
+
+def _is_moved(keys: Issuer, elsewhere: str) -> None:
+    keys.moved_to = elsewhere
+
+
+def _is_large(keys: Issuer, elsewhere: str) -> None:
+    keys.padding = signing_keys.LARGEST_SET
+
+
+def _is_cut(keys: Issuer, elsewhere: str) -> None:
+    keys.length = 100_000
+
+
+def _never_ends(keys: Issuer, elsewhere: str) -> None:
+    keys.dripping, keys.length = True, 100_000
+
+
+@pytest.mark.parametrize(
+    ("misbehaves", "text"),
+    [
+        (_is_moved, "status 302"),
+        (_is_large, "ValueError: the set is too large"),
+        (_is_cut, "IncompleteRead"),
+        (_never_ends, "TimeoutError"),
+    ],
+)
+def test_a_set_of_keys_that_cannot_be_had(
+    misbehaves: Callable[[Issuer, str], None], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway starts, refuses tokens, says why in its log, and takes the set when it is there again."""
+    monkeypatch.setattr(signing_keys, "RELOAD_SECONDS", 0.0)
+    monkeypatch.setattr(signing_keys, "TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr(signing_keys, "TIMEOUT_SECONDS", 1.0)
+    with issuer() as keys, issuer() as elsewhere:
+        misbehaves(keys, elsewhere.url)
+        with keyed_stage(key_of("usual"), jwt=JwtSettings(keys.url)) as (staged, _):
+            staged.plays(answered())
+            signed = token(aud=None)
+            assert call(staged, signed).body == REFUSED
+            assert call(staged, secret_of("usual")).status == 200, "keys do not depend on it"
+            assert any(text in line.get("message", "") for line in staged.gateway.log.lines)
+            assert elsewhere.requests == 0, "whoever may redirect would name the keys that are trusted"
+            keys.moved_to, keys.padding, keys.length, keys.dripping = "", 0, 0, False
+            assert call(staged, signed).status == 200
+
+
+def test_keys_of_a_server_that_nobody_vouches_for(certificates: Certificates) -> None:
+    with issuer(certificates.tls()) as keys, keyed_stage(jwt=JwtSettings(keys.url)) as (staged, _):
+        staged.plays(answered())
+        assert call(staged, token(aud=None)).body == REFUSED
+        assert keys.requests == 0
+        assert any("CERTIFICATE_VERIFY_FAILED" in line.get("message", "") for line in staged.gateway.log.lines)
+
+
+@pytest.mark.parametrize("file", ["nowhere.pem", __file__])
+def test_a_file_of_certificates_that_is_none_is_said_at_the_start(file: str) -> None:
+    settings = Settings(
+        cohere_api_key=["k"], master_key=MASTER_KEY, jwt=JwtSettings("https://issuer.example/keys", ca_file=file)
+    )
+    with pytest.raises(SettingError, match=r"jwt\.ca_file: "):
+        create_app(settings)
+
+
+@pytest.mark.parametrize(
+    ("jwks", "text"),
+    [("http://issuer.example/keys", "use https"), ("keys.json", "only an https address has certificates")],
+)
+def test_where_keys_cannot_come_from(jwks: str, text: str) -> None:
+    environment = {"COHERE_API_KEY": "k", "GATEWAY_MASTER_KEY": MASTER_KEY, "GATEWAY_JWT_JWKS": jwks}
+    with pytest.raises(SettingError, match=text):
+        load({**environment, "GATEWAY_JWT_CA_FILE": "ca.pem"})
 
 
 @pytest.mark.parametrize("kind", ["file of keys", "file with a key", "key"])

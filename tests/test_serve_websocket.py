@@ -861,6 +861,7 @@ def test_each_request_has_a_line_and_the_socket_has_one(served: Gateway) -> None
     assert (socket["operation"], socket["status"], socket["outcome"]) == ("socket", 101, "ok")
     first, second = served.log.line_of("watched.1"), served.log.line_of("watched.2")
     assert (first["operation"], first["status"], first["outcome"]) == ("responses", 200, "ok")
+    assert first["door"] == second["door"] == "websocket"
     assert first["model"] == A and first["streamed"] and first["notes"] == 1
     assert first["prompt_tokens"] > 0 < first["completion_tokens"] and first["first_byte_ms"] > 0
     assert (second["status"], second["outcome"], second["error"]) == (400, "error", "missing_required_parameter")

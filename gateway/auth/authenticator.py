@@ -22,7 +22,7 @@ from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
 from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
 from gateway.auth.signing_keys import SigningKeys
 from gateway.errors import CallerError, failure
-from gateway.settings.schema import SettingError, Settings
+from gateway.settings.schema import Settings
 from gateway.virtual_keys import Rights, VirtualKey, digest_of
 
 DEMO_KEY = "demo"
@@ -84,12 +84,7 @@ class Authenticator:
         self._principals: dict[str, Principal] = {}
         self._tokens: TokenChecker | None = None
         if settings.jwt.enabled:
-            try:
-                self._signing_keys = SigningKeys(settings.jwt.jwks, settings.jwt.public_key, message)
-            except (OSError, ValueError) as error:
-                raise SettingError(
-                    f"jwt.public_key: it is no public key in PEM, and no file of one: {error}"
-                ) from error
+            self._signing_keys = SigningKeys(settings.jwt, message)
             self._tokens = TokenChecker(settings.jwt, self._signing_keys)
 
     async def start(self) -> None:
@@ -168,7 +163,7 @@ class Authenticator:
         Raises CallerError (401, 403) if the key was revoked meanwhile, or the token has expired.
         """
         if principal.claims is not None:
-            if principal.claims.expires <= time.time():
+            if principal.claims.expires + self._settings.jwt.leeway <= time.time():
                 raise CallerError(WRONG_KEY)
             return self._principal_by_claims(principal.claims, address)
         if principal.key is None:

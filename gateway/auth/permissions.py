@@ -193,6 +193,9 @@ def patterns_of(models: Iterable[str] | None, policy: Policy) -> tuple[str, ...]
 def require_method(access: Access, method: Method) -> None:
     """Raises CallerError (403) unless a method may be called."""
     needed = READ if method.reads else FULL
+    if method is OTHER and access.safety_mode:
+        sentence = f"This path is no method that the gateway knows, and {access.subject} has a weakest safety mode"
+        raise CallerError(failure("method_not_permitted", sentence))
     if access.levels.of(method) >= needed and (access.team is None or access.team.of(method) >= needed):
         return
     raise CallerError(failure("method_not_permitted", _refusal(access, method, needed)))

@@ -6,7 +6,10 @@ what the issuer has withdrawn is not trusted for ever. While a load fails the se
 """
 
 import asyncio
+import http.client
+import ssl
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +18,8 @@ from typing import Any
 import jwt
 import msgspec
 
+from gateway.settings.schema import JwtSettings, SettingError
+
 RELOAD_SECONDS = 60.0
 """Between two loads, whoever asks."""
 
@@ -22,19 +27,23 @@ MAX_AGE_SECONDS = 3600.0
 """After which a set is loaded again."""
 
 TIMEOUT_SECONDS = 5.0
+"""Of the connection, and of each piece of the answer."""
+
+TOTAL_SECONDS = 10.0
+"""Of a load: callers with a key that is not known yet wait for it."""
+
 LARGEST_SET = 1024 * 1024
+PIECE = 64 * 1024
 
 
 class SigningKeys:
     """The keys that are trusted at present."""
 
-    def __init__(self, jwks: str, public_key: str, message: Callable[[str], None]) -> None:
-        """jwks: a file or a URL; empty for none. public_key: PEM, or a file of it. message: writes to the log.
-
-        Raises ValueError for a public key that cannot be read.
-        """
-        self._jwks, self._message = jwks, message
-        self._fixed = _public_key(public_key) if public_key else None
+    def __init__(self, settings: JwtSettings, message: Callable[[str], None]) -> None:
+        """message: writes to the log. Raises SettingError for a file that cannot be used."""
+        self._jwks, self._message = settings.jwks, message
+        self._tls = _tls(settings.ca_file) if settings.jwks.startswith("https://") else None
+        self._fixed = _public_key(settings.public_key) if settings.public_key else None
         self._by_id: Mapping[str, jwt.PyJWK] = {}
         self._loading: asyncio.Task[None] | None = None
         self._began, self._loaded = -RELOAD_SECONDS, 0.0
@@ -74,7 +83,9 @@ class SigningKeys:
 
     async def _load_once(self) -> None:
         try:
-            content = await asyncio.to_thread(_read, self._jwks)
+            reading = asyncio.to_thread(_read, self._jwks, self._tls)
+            # The thread watches its time between two pieces; what it cannot watch are names that do not resolve.
+            content = await asyncio.wait_for(reading, TOTAL_SECONDS + TIMEOUT_SECONDS)
             self._by_id = _keys_in(content)
             self._loaded, self.generation = time.monotonic(), self.generation + 1
         except Exception as error:  # whatever answers there: a set that cannot be read is none
@@ -101,20 +112,50 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _read(source: str) -> bytes:
+def _tls(ca_file: str) -> ssl.SSLContext:
+    """Returns what checks the certificate of an address. Raises SettingError."""
+    context = ssl.create_default_context()
+    try:
+        if ca_file:
+            context.load_verify_locations(ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingError(f"jwt.ca_file: {ca_file}: {error.strerror or 'it cannot be read'}") from error
+    return context
+
+
+def _read(source: str, tls: ssl.SSLContext | None) -> bytes:
+    """Returns the content of a file or an address. Raises OSError, ValueError, TimeoutError."""
     if not source.startswith(("http://", "https://")):
         return Path(source).read_bytes()
-    opener = urllib.request.build_opener(_NoRedirect)
-    with opener.open(source, timeout=TIMEOUT_SECONDS) as response:
-        content = bytes(response.read(LARGEST_SET + 1))
-    if len(content) > LARGEST_SET:
-        raise ValueError("the set is too large")
-    return content
+    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=tls))
+    try:
+        with opener.open(source, timeout=TIMEOUT_SECONDS) as response:
+            return _body(response)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ValueError(f"the address answers with the status {error.code}") from None
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    end = time.monotonic() + TOTAL_SECONDS
+    content = bytearray()
+    while piece := response.read1(PIECE):
+        content += piece
+        if len(content) > LARGEST_SET:
+            raise ValueError("the set is too large")
+        if time.monotonic() > end:
+            raise TimeoutError("the answer takes too long")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(content), response.length)
+    return bytes(content)
 
 
 def _public_key(text: str) -> Any:
-    """Returns a public key in PEM, or that of a file. Raises ValueError."""
+    """Returns a public key in PEM, or that of a file. Raises SettingError."""
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    pem = text.encode() if text.lstrip().startswith("-----BEGIN") else Path(text).read_bytes()
-    return load_pem_public_key(pem)
+    try:
+        pem = text.encode() if text.lstrip().startswith("-----BEGIN") else Path(text).read_bytes()
+        return load_pem_public_key(pem)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"jwt.public_key: it is no public key in PEM, and no file of one: {error}") from error

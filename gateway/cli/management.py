@@ -276,6 +276,8 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CommandFailed(f"--url: '{url}' is not an address such as http://127.0.0.1:8080")
+    if parts.scheme == "http" and not _is_this_machine(parts.hostname):
+        print_note(f"the master key travels to {parts.hostname} unencrypted: anybody on the way can read it; use https")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     target = f"{parts.path.removesuffix('/').removesuffix('/v1')}{path}" + (f"?{urlencode(query)}" if query else "")
     headers = {
@@ -304,6 +306,15 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
         message = refusal.get("message") if isinstance(refusal, dict) else f"no gateway's answer, status {status}"
         raise _failed(status, str(message))
     return answer
+
+
+def _is_this_machine(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _failed(status: int, message: str) -> CommandFailed:

@@ -21,6 +21,12 @@ IN_FORMS = ("transcription",)
 WITH_SAFETY_MODE = ("v2.chat", "chat")
 """Methods whose body says which safety mode is wanted."""
 
+BATCH = "batches.create"
+"""Its requests are in a file at Cohere, and so are the safety modes that they ask for."""
+
+EMBEDDING_BATCH = ("embed", "batch-embed")
+"""What the models of a batch begin with that has no chats in it."""
+
 UNREADABLE = failure(
     "bad_request",
     "The body must be a JSON object, not compressed, with 'model' and 'safety_mode' in small letters: the API key is "
@@ -55,7 +61,7 @@ def restrict(
     access: Access, method: Method, json_body: bytes | None, record: RequestRecord, notes: Notes
 ) -> bytes | None:
     """Returns the body to send. Raises CallerError: 400 for one that cannot be judged, 403 for one that may not go."""
-    minimum = access.safety_mode if method.group == "chat" else ""
+    minimum = access.safety_mode if method.group == "chat" or method.name == BATCH else ""
     if not access.models and not minimum:
         return json_body
     if json_body is not None:
@@ -65,6 +71,14 @@ def restrict(
         return json_body
     if method.name in WITH_SAFETY_MODE:
         return passthrough.raise_safety_mode(json_body or b"{}", minimum, notes)
+    if method.name == BATCH:
+        if not record.model.startswith(EMBEDDING_BATCH):
+            sentence = (
+                f"{method.name} is not permitted: the gateway does not read the file that has its safety modes, and "
+                f"{access.subject} may use none below {minimum}; a batch of an embedding model has none"
+            )
+            raise CallerError(failure("method_not_permitted", sentence))
+        return json_body
     if minimum == "STRICT":
         sentence = f"{method.name} is not permitted: it has no safety mode, and {access.subject} may only use STRICT"
         raise CallerError(failure("method_not_permitted", sentence))

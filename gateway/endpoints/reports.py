@@ -1,7 +1,7 @@
 """The endpoints of reports: a row of REPORTS as an ASGI application.
 
-The master key and keys with a role see everything; any other key sees itself. Who has no key of the gateway's sees
-everything where there is but one caller: in demo mode, and in open mode on this machine.
+The master key and keys with a role see everything; any other key or token sees itself. Who has no key of the gateway's
+sees everything where there is but one caller: in demo mode, and in open mode on this machine.
 """
 
 import time
@@ -19,6 +19,7 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
 from gateway.ledger import litellm_reports as litellm
 from gateway.ledger import reports
+from gateway.ledger.entry import key_id_of
 from gateway.ledger.report_query import AUDIT_PARAMETERS, USAGE_PARAMETERS, Names
 from gateway.ledger.reports import LedgerReader, Report
 from gateway.observability.record import RequestRecord, record_of
@@ -32,7 +33,7 @@ from translators.core.notes import Notes
 
 UNAVAILABLE = failure("no_storage", "The database does not answer")
 NOT_REPORTED = failure(
-    "role_missing", "Reports need the master key, a key with the role 'admin' or 'viewer', or a virtual key of your own"
+    "role_missing", "Reports need the master key, a key or token with the role 'admin' or 'viewer', or one of your own"
 )
 ALL_ONLY = failure("role_missing", "This report is about all keys: it needs the master key, or a key with a role")
 
@@ -126,8 +127,8 @@ class ReportEndpoint:
         principal, settings = record.principal, self._services.settings
         if principal.role:
             return None
-        if principal.key is not None:
-            return principal.key.key_id
+        if principal.key is not None or principal.claims is not None:
+            return key_id_of(principal)
         mode = mode_of(settings)
         if mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback):
             return None

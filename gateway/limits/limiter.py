@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.budget_windows import check_duration
 from gateway.cohere_methods import METHODS, Method
 from gateway.errors import CallerError, failure
 from gateway.ledger.prices import BILLED_GROUPS, Prices
 from gateway.limits import budgets
 from gateway.limits.plan import Limit, Limits, Plans
 from gateway.limits.process_counters import LimiterCounters
-from gateway.limits.windows import check_duration
 from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from gateway.auth.principal import Principal
+from gateway.budget_windows import window_at
 from gateway.limits.budgets import nano_dollars
-from gateway.limits.windows import window_at
 from gateway.settings.schema import GlobalLimits
 from gateway.store.counters import NO_LIMIT, UNITS, Counter, Unit
 from gateway.virtual_keys import EndUser

@@ -5,7 +5,7 @@
     updated_key     /key/update: the fields that were sent, as they are now
     team_info, end_user_info
 
-`spend` is filled in by `spending.py`, since the ledger may be a database of its own.
+`spend` and `model_spend` are filled in by `spending.py`, since the ledger may be a database of its own.
 A field that is not set is `null`, or empty where LiteLLM's programs expect a list or an object and empty means that.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.budget_windows import window_at
 from gateway.virtual_keys import EndUser, Team, VirtualKey
 
 _LIMITS = (
@@ -45,8 +46,9 @@ def key_info(key: VirtualKey, now: float, token: bool = False) -> dict[str, Any]
         "team_id": key.team_id,
         "shared": key.shared,
         "spend": 0.0,
+        "model_spend": {},
         **_rights(key),
-        **_limits(key),
+        **_limits(key, now),
         "rotation_count": key.rotation_count,
         "last_rotation_at": iso(key.last_rotation_at),
         "previous_until": iso(max((one.valid_until for one in key.previous), default=None)),
@@ -88,25 +90,26 @@ def updated_key(reference: str, key: VirtualKey, names: Iterable[str], now: floa
     return {"key": reference, "key_id": key.key_id, **changed, "updated_at": info["updated_at"]}
 
 
-def team_info(team: Team) -> dict[str, Any]:
+def team_info(team: Team, now: float) -> dict[str, Any]:
     """Returns a team."""
     rights = _rights(team)
     return {
         "team_id": team.team_id,
         "team_alias": team.team_alias,
         "spend": 0.0,
+        "model_spend": {},
         **rights,
         "model_aliases": rights["aliases"],
-        **_limits(team),
+        **_limits(team, now),
         **_written(team),
         "organization_id": None,
         "members_with_roles": [],
     }
 
 
-def end_user_info(user: EndUser) -> dict[str, Any]:
+def end_user_info(user: EndUser, now: float) -> dict[str, Any]:
     """Returns an end user."""
-    return {"user_id": user.user_id, "alias": user.alias, "spend": 0.0, **_limits(user), **_written(user)}
+    return {"user_id": user.user_id, "alias": user.alias, "spend": 0.0, **_limits(user, now), **_written(user)}
 
 
 def _rights(record: VirtualKey | Team) -> dict[str, Any]:
@@ -120,9 +123,19 @@ def _rights(record: VirtualKey | Team) -> dict[str, Any]:
     }
 
 
-def _limits(record: VirtualKey | Team | EndUser) -> dict[str, Any]:
+def _limits(record: VirtualKey | Team | EndUser, now: float) -> dict[str, Any]:
     limits: dict[str, Any] = {name: getattr(record, name) for name in _LIMITS}
-    return limits | {name: limits[name] or {} for name in _OBJECTS if name in limits}
+    objects = {name: limits[name] or {} for name in _OBJECTS}
+    windows = record.budget_limits
+    shown = windows and [
+        {**msgspec.to_builtins(one), "reset_at": _reset_at(one.budget_duration, now)} for one in windows
+    ]
+    return {**limits, **objects, "budget_limits": shown, "budget_reset_at": _reset_at(record.budget_duration, now)}
+
+
+def _reset_at(duration: str | None, now: float) -> str | None:
+    """Returns when a budget of this duration begins anew; None for one that never does."""
+    return iso(float(window_at(duration, now).end)) if duration else None
 
 
 def _written(record: VirtualKey | Team | EndUser) -> dict[str, Any]:

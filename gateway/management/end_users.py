@@ -27,7 +27,7 @@ def new(request: ManagementRequest) -> Work:
             (user,) = keys.insert(connection, [record], request.actor.changed_by, request.now)
         except NameTaken as error:
             raise taken("user_id", "this end user is there, or was before being deleted") from error
-        return answers.end_user_info(user)
+        return answers.end_user_info(user, request.now)
 
     return work
 
@@ -40,7 +40,7 @@ def update(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         changed = keys.update(connection, EndUser, user_id, changes, request.actor.changed_by, request.now)
-        return answers.end_user_info(_present(changed, "user_id"))
+        return answers.end_user_info(_present(changed, "user_id"), request.now)
 
     return work
 
@@ -74,7 +74,7 @@ def block(request: ManagementRequest) -> Work:
                     (user,) = keys.insert(connection, [EndUser(user_id=user_id, blocked=True)], by, now)
                 except NameTaken as error:
                     raise taken("user_ids", "one of them was deleted") from error
-            blocked.append(answers.end_user_info(user))
+            blocked.append(answers.end_user_info(user, request.now))
         return {"blocked_users": blocked}
 
     return work
@@ -90,7 +90,7 @@ def unblock(request: ManagementRequest) -> Work:
         for number, user_id in enumerate(dict.fromkeys(ids)):
             by = request.actor.changed_by
             changed = keys.update(connection, EndUser, user_id, {"blocked": False}, by, request.now, "unblocked")
-            users.append(answers.end_user_info(_present(changed, f"user_ids[{number}]")))
+            users.append(answers.end_user_info(_present(changed, f"user_ids[{number}]"), request.now))
         return {"unblocked_users": users, "blocked_users": []}
 
     return work
@@ -103,7 +103,7 @@ def info(request: ManagementRequest) -> Work:
     user_id = _required(filters.text("end_user_id") or filters.text("user_id") or None, "end_user_id")
 
     def work(connection: Connection) -> dict[str, Any]:
-        return answers.end_user_info(_present(keys.get(connection, EndUser, user_id), "end_user_id"))
+        return answers.end_user_info(_present(keys.get(connection, EndUser, user_id), "end_user_id"), request.now)
 
     return work
 
@@ -117,7 +117,7 @@ def list_end_users(request: ManagementRequest) -> Work:
         page = keys.list_records(connection, EndUser, end_user_conditions(), 0, MOST_END_USERS)
         if page.total > MOST_END_USERS:
             request.notes.inform("list", f"the newest {MOST_END_USERS} of {page.total} end users")
-        return [answers.end_user_info(user) for user in page.records]
+        return [answers.end_user_info(user, request.now) for user in page.records]
 
     return work
 

@@ -157,7 +157,7 @@ def info(request: ManagementRequest) -> Work:
     """/key/info: the key of the query, or the caller's own."""
     actor, reference = request.actor, Filters(request, "key").text("key")
     if not reference and not actor.key_id:
-        sentence = "Name a key: /key/info?key=...; the master key has no record of its own"
+        sentence = "Name a key: /key/info?key=...; tokens and the master key have no record of their own"
         raise InvalidField("key", sentence, "missing_required_parameter")
 
     def work(connection: Connection) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def list_keys(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         conditions, start = key_conditions(wanted, request.now), (number - 1) * size
-        page = keys.list_records(connection, VirtualKey, conditions, start, size, ordered(sort, descending))
+        page = keys.list_records(connection, VirtualKey, conditions, start, size, ordered(SORTS[sort], descending))
         digests = [key.digest for key in page.records]
         shown = shown_keys(page.records, request.now) if whole else digests
         return {"keys": shown, **page_of(page.total, number, size)}

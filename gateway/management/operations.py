@@ -88,6 +88,14 @@ OPERATIONS: tuple[ManagementOperation, ...] = (
         "team_list", "GET", ("/team/list",), "all teams", teams.list_teams, query=("team_id", "team_alias")
     ),
     ManagementOperation(
+        "team_page",
+        "GET",
+        ("/v2/team/list",),
+        "a page of teams: `page`, `page_size`",
+        teams.list_page,
+        query=teams.PAGE_FILTERS,
+    ),
+    ManagementOperation(
         "team_block", "POST", ("/team/block",), "refuses the requests of its keys", teams.block, fields.TEAM_NAME
     ),
     ManagementOperation(

@@ -42,9 +42,9 @@ class Filters:
             raise InvalidField(name, f"'{name}' is one of {', '.join(choices)}")
         return value
 
-    def page(self) -> tuple[int, int]:
+    def page(self, size_name: str = "size") -> tuple[int, int]:
         """Returns number and size of the page, both 1 or more. Raises InvalidField."""
-        size = self._number("size", DEFAULT_SIZE, LARGEST_SIZE)
+        size = self._number(size_name, DEFAULT_SIZE, LARGEST_SIZE)
         return self._number("page", 1, LAST_PAGE), size
 
     def _number(self, name: str, default: int, most: int) -> int:

@@ -5,8 +5,10 @@ from typing import Any
 
 from gateway.store.key_lists import Connection, Spender, spent
 
-Spent = Mapping[Spender, Mapping[str, float]]
-"""USD by id, by what the id is of."""
+Spent = Mapping[Spender, Mapping[str, Mapping[str, int]]]
+"""Nano-dollars by model, by id, by what the id is of."""
+
+NANO_PER_DOLLAR = 10**9
 
 
 def spenders(answer: Any) -> dict[Spender, set[str]]:
@@ -25,7 +27,12 @@ def read(connection: Connection, wanted: Mapping[Spender, set[str]]) -> Spent:
 def fill_in(answer: Any, amounts: Spent | None) -> None:
     """Writes the amounts into an answer; None, which is unknown, where the ledger does not answer."""
     for by, id, record in _shown(answer):
-        record["spend"] = None if amounts is None else amounts[by].get(id, 0.0)
+        by_model = None if amounts is None else amounts[by].get(id, {})
+        record["spend"] = None if by_model is None else sum(by_model.values()) / NANO_PER_DOLLAR
+        if "model_spend" in record:
+            record["model_spend"] = by_model and {
+                model: cost / NANO_PER_DOLLAR for model, cost in by_model.items() if model and cost
+            }
 
 
 def _shown(answer: Any) -> Iterator[tuple[Spender, str, dict[str, Any]]]:
@@ -37,5 +44,5 @@ def _shown(answer: Any) -> Iterator[tuple[Spender, str, dict[str, Any]]]:
         if "spend" in answer:
             by: Spender = "key_id" if "key_id" in answer else "team_id" if "team_id" in answer else "end_user"
             yield by, answer["user_id" if by == "end_user" else by], answer
-        for name in ("info", "keys", "team_info", "data", "blocked_users", "unblocked_users"):
+        for name in ("info", "keys", "team_info", "teams", "data", "blocked_users", "unblocked_users"):
             yield from _shown(answer.get(name))

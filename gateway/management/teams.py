@@ -5,11 +5,11 @@ from typing import Any
 from gateway.management import answers, fields
 from gateway.management.authority import require_reader, require_team_change, require_writer
 from gateway.management.keys import shown_keys
-from gateway.management.paging import Filters
+from gateway.management.paging import Filters, page_of
 from gateway.management.request import TEAM, ManagementRequest, Work, missing, taken
 from gateway.store import keys
 from gateway.store.errors import NameTaken
-from gateway.store.key_lists import Connection, keys_of_team, team_conditions
+from gateway.store.key_lists import TEAM_SORTS, Connection, keys_of_team, ordered, team_conditions
 from gateway.virtual_keys import Team, VirtualKey, new_team_id
 from translators.core.errors import InvalidField
 
@@ -31,7 +31,7 @@ def new(request: ManagementRequest) -> Work:
             (team,) = keys.insert(connection, [record], request.actor.changed_by, request.now)
         except NameTaken as error:
             raise taken("team_id", "another team has it, or had it before it was deleted") from error
-        return answers.team_info(team)
+        return answers.team_info(team, request.now)
 
     return work
 
@@ -48,7 +48,7 @@ def update(request: ManagementRequest) -> Work:
         team_id = _find(connection, reference, "team_id").team_id
         require_team_change(request.actor, team_id)
         changed = keys.update(connection, Team, team_id, changes, request.actor.changed_by, request.now)
-        shown = answers.team_info(_present(changed, "team_id"))
+        shown = answers.team_info(_present(changed, "team_id"), request.now)
         return {"team_id": team_id, "data": shown, **shown}
 
     return work
@@ -94,7 +94,7 @@ def _set_blocked(request: ManagementRequest, blocked: bool) -> Work:
         by = request.actor.changed_by
         action = "blocked" if blocked else "unblocked"
         changed = keys.update(connection, Team, team_id, {"blocked": blocked}, by, request.now, action)
-        return answers.team_info(_present(changed, "team_id"))
+        return answers.team_info(_present(changed, "team_id"), request.now)
 
     return work
 
@@ -113,7 +113,7 @@ def info(request: ManagementRequest) -> Work:
         if page.total > MOST_KEYS:
             request.notes.inform("keys", f"keys: the newest {MOST_KEYS} of {page.total}")
         shown = shown_keys(page.records, request.now)
-        return {"team_id": team.team_id, "team_info": answers.team_info(team), "keys": shown}
+        return {"team_id": team.team_id, "team_info": answers.team_info(team, request.now), "keys": shown}
 
     return work
 
@@ -128,7 +128,28 @@ def list_teams(request: ManagementRequest) -> Work:
         page = keys.list_records(connection, Team, conditions, 0, MOST_TEAMS)
         if page.total > MOST_TEAMS:
             request.notes.inform("list", f"the newest {MOST_TEAMS} of {page.total} teams")
-        return [answers.team_info(team) for team in page.records]
+        return [answers.team_info(team, request.now) for team in page.records]
+
+    return work
+
+
+PAGE_FILTERS = ("page", "page_size", "team_id", "team_alias", "sort_by", "sort_order")
+
+
+def list_page(request: ManagementRequest) -> Work:
+    """/v2/team/list: a page of teams."""
+    require_reader(request.actor)
+    filters = Filters(request, *PAGE_FILTERS)
+    conditions = team_conditions(filters.text("team_id"), filters.text("team_alias"))
+    number, size = filters.page("page_size")
+    sort = filters.choice("sort_by", tuple(TEAM_SORTS), "created_at")
+    order = ordered(TEAM_SORTS[sort], filters.choice("sort_order", ("asc", "desc"), "desc") == "desc")
+
+    def work(connection: Connection) -> dict[str, Any]:
+        page = keys.list_records(connection, Team, conditions, (number - 1) * size, size, order)
+        shown = [answers.team_info(team, request.now) for team in page.records]
+        pages = page_of(page.total, number, size)["total_pages"]
+        return {"teams": shown, "total": page.total, "page": number, "page_size": size, "total_pages": pages}
 
     return work
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from gateway.errors import INTERNAL
 from gateway.observability import clock
 from gateway.observability.operator_log import OperatorLog, printable
-from gateway.observability.record import RequestRecord
+from gateway.observability.record import Door, RequestRecord
 from translators.core.errors import Failure
 
 
@@ -29,6 +29,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     duration_ms: float
     first_byte_ms: float | UnsetType = UNSET
     upstream_ms: float | UnsetType = UNSET
+    door: Door = "openai"
     model: str = ""
     caller: str = ""
     team: str = ""
@@ -74,6 +75,7 @@ class Log(OperatorLog):
             _milliseconds(now - record.started),
             _milliseconds(record.first_byte - record.started) if record.first_byte else UNSET,
             _milliseconds(record.upstream_ended - record.upstream_began) if record.upstream_ended else UNSET,
+            record.door,
             printable(record.model[:LONGEST_NAME]),
             record.principal.name,
             record.principal.team.team_alias or record.principal.team.team_id if record.principal.team else "",

@@ -70,6 +70,8 @@ def _check_jwt(jwt: JwtSettings) -> None:
             )
     if jwt.jwks.startswith("http://") and urlsplit(jwt.jwks).hostname not in ("localhost", "127.0.0.1", "::1"):
         raise SettingError("jwt.jwks: over http anybody on the way can replace the keys; use https")
+    if jwt.ca_file and jwt.jwks and not jwt.jwks.startswith("https://"):
+        raise SettingError("jwt.ca_file: only an https address has certificates, and jwt.jwks is a file")
     if "@" in urlsplit(jwt.jwks).netloc:
         raise SettingError("jwt.jwks: it must not contain credentials")
 

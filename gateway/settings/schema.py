@@ -286,6 +286,9 @@ class JwtSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """JSON Web Tokens of an identity provider, beside virtual keys."""
 
     jwks: Annotated[str, _about("the provider's signing keys (JWKS): a file or an https address")] = ""
+    ca_file: Annotated[
+        str, _about("a PEM file of certificates to trust in addition to the system's when the keys are loaded")
+    ] = ""
     public_key: Annotated[str, _about("its only signing key instead: PEM, or a file of it")] = ""
     algorithms: Annotated[
         list[str], _about("signature algorithms that are accepted, asymmetric ones only; empty accepts all of these")

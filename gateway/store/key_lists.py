@@ -1,7 +1,7 @@
 """Which keys, teams and end users a list has: filters as conditions for `keys.list_records`; and what they spent."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy
 from msgspec import Struct
@@ -23,6 +23,8 @@ SORTS = {
     "expires": KEYS.c.expires,
 }
 """By name: what a list of keys may be sorted by."""
+
+TEAM_SORTS = {"created_at": TEAMS.c.created_at, "team_alias": TEAMS.c.alias, "team_id": TEAMS.c.id}
 
 
 class KeyFilter(Struct, frozen=True):
@@ -65,9 +67,8 @@ def key_conditions(wanted: KeyFilter, now: float) -> Conditions:
     return conditions
 
 
-def ordered(name: str, descending: bool) -> ColumnElement[object]:
-    """Returns the order by a name of SORTS."""
-    column = SORTS[name]
+def ordered(column: ColumnElement[Any], descending: bool) -> ColumnElement[object]:
+    """Returns the order by a column of SORTS or TEAM_SORTS."""
     return column.desc() if descending else column.asc()
 
 
@@ -105,12 +106,17 @@ def present(connection: Connection, name: Literal["digest", "alias"], values: Se
 Spender: TypeAlias = Literal["key_id", "team_id", "end_user"]
 
 
-def spent(connection: Connection, by: Spender, ids: Sequence[str]) -> Mapping[str, float]:
-    """Returns what was spent in all that the ledger's sums go back to, in USD by id; nothing for those without sums.
+def spent(connection: Connection, by: Spender, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+    """Returns what was spent in all that the ledger's sums go back to: nano-dollars by model, by id.
 
-    connection: of the ledger's database.
+    Nothing for ids without sums. connection: of the ledger's database.
     """
     column, scope = LEDGER_SUMS.c[by], Scope.END_USERS if by == "end_user" else Scope.CALLS
     of_ids = LEDGER_SUMS.c.scope == int(scope), LEDGER_SUMS.c.seconds == DAY, column.in_(ids)
-    rows = connection.execute(select(column, func.sum(LEDGER_SUMS.c.cost)).where(*of_ids).group_by(column))
-    return {id: int(cost) / 1_000_000_000 for id, cost in rows}
+    grouped = column, LEDGER_SUMS.c.model
+    amounts: dict[str, dict[str, int]] = {}
+    for id, model, cost in connection.execute(
+        select(*grouped, func.sum(LEDGER_SUMS.c.cost)).where(*of_ids).group_by(*grouped)
+    ):
+        amounts.setdefault(id, {})[model] = int(cost)
+    return amounts
