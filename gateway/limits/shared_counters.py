@@ -4,7 +4,7 @@ A reservation waits for the shared counters as long as the settings allow and no
 they are left alone until a timer finds them well again; meanwhile this process decides by counters of its own, in which
 each limit is divided by the number of processes that were last seen, or refuses, as `limits.on_failure` says.
 Settlements are sent in groups that nobody waits for. One that is lost frees its reservation when that lapses, and what
-it had spent is in the database (`stored_budgets.py`).
+it had spent is put into the database (`stored_budgets.py`), with which the counters are compared before their next use.
 """
 
 import asyncio
@@ -121,7 +121,8 @@ class SharedCounters:
     def _release(self, counters: Sequence[Counter], tokens: int, money: int, call: "asyncio.Task[Decision]") -> None:
         """Frees what a call has reserved that nobody waited for."""
         if not call.cancelled() and call.exception() is None and call.result().admitted:
-            self.settle(Settlement(Reservation(counters, tokens, money, call.result().lease), 0, 0))
+            reservation = Reservation(counters, tokens, money, call.result().lease, leases=call.result().leases)
+            self.settle(Settlement(reservation, 0, 0))
 
     def _begin(self, counters: Sequence[Counter], decision: Decision, tokens: int, money: int) -> Reservation | None:
         if len(self._seen) > MAX_SEEN:
@@ -131,7 +132,7 @@ class SharedCounters:
                 self._seen[counter.id, counter.window] = state.spent
         if not decision.admitted:
             return None
-        reservation = Reservation(counters, tokens, money, decision.lease)
+        reservation = Reservation(counters, tokens, money, decision.lease, leases=decision.leases)
         self._live[reservation] = asyncio.get_running_loop().time()
         return reservation
 
@@ -158,7 +159,7 @@ class SharedCounters:
             await asyncio.wait({self._settling}, timeout=PATIENT_SECONDS)
             self._settling.cancel()
             await asyncio.gather(self._settling, return_exceptions=True)
-            self._store(self._settlements)
+            self._store(self._settlements, arrived=False)
         with contextlib.suppress(Exception):
             await self._shared.stop()
         await self._stored.stop()
@@ -196,23 +197,27 @@ class SharedCounters:
     async def _send_settlements(self) -> None:
         while self._settlements:
             group, self._settlements = self._settlements, []
+            arrived = False
             try:
                 if not self.degraded:
                     await self._within(PATIENT_SECONDS, self._shared.settle(group))
+                    arrived = True
             except CountersUnavailable as error:
                 self._fail(error)
             finally:
-                self._store(group)
+                self._store(group, arrived)
         self._settling = None
 
-    def _store(self, group: Sequence[Settlement]) -> None:
-        """Stores what was spent, once the shared counters have it.
+    def _store(self, group: Sequence[Settlement], arrived: bool) -> None:
+        """Stores what was spent, once the shared counters have it, or once they could not be told.
 
         In the other order, who compares the two would take over an amount that is still on its way, which then counts
         twice.
         """
-        if self._stores_all:
-            for settlement in group:
+        for settlement in group:
+            if not arrived:
+                self._shared.doubt(settlement.reservation.counters)
+            if self._stores_all or not arrived:
                 self._stored.add(settlement.reservation.counters, settlement.money)
 
     # --- the timer ------------------------------------------------------------------------------------------

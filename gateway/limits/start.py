@@ -49,10 +49,12 @@ def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) ->
     limits = settings.limits
     shared = partial(SharedCounters, stored=stored, refuses=limits.on_failure == "refuse", on_change=changed)
     if settings.redis_url:
+        from gateway.store.redis_cluster_counters import RedisClusterCounters
         from gateway.store.redis_counters import RedisCounters
 
+        kind = RedisClusterCounters if settings.redis_cluster else RedisCounters
         try:
-            redis = RedisCounters(settings.redis_url, stored.load)
+            redis = kind(settings.redis_url, stored.load)
         except ValueError as error:
             raise SettingError(f"redis_url: {error}") from error
         return shared(redis, timeout=limits.timeout, stores_all=True)

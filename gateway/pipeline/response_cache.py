@@ -138,7 +138,9 @@ class ResponseCache:
             from gateway.store.redis_cache import RedisCache
 
             try:
-                self.store = RedisCache(settings.redis_url, lambda error: log.message(f"cache: {error}"))
+                self.store = RedisCache(
+                    settings.redis_url, lambda error: log.message(f"cache: {error}"), settings.redis_cluster
+                )
             except ValueError as error:
                 raise SettingError(f"redis_url: {error}") from error
 

@@ -375,6 +375,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         str, _about("where responses are stored: sqlite:///FILE or postgresql://USER@HOST/NAME")
     ] = "sqlite:///cohere-gateway.sqlite3"
     redis_url: Annotated[str, _about("a Redis that several gateways share: redis://HOST:PORT/NUMBER")] = ""
+    redis_cluster: Annotated[
+        bool, _about("`redis_url` names one node of a Redis Cluster; the others are learned from it")
+    ] = False
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 keeps it forever"), Meta(ge=0, le=36_500)
     ] = 30.0

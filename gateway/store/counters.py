@@ -7,10 +7,11 @@ algorithm.
 
 Time goes in slots of one second. What was spent in a slot counts for WINDOW further ones, so never less than 60 seconds
 and never more than 61: in no 60 seconds is there more than the limit. A reservation lapses after LEASE seconds unless
-it is renewed: its process has died.
+it is renewed: its process has died. Where the clock may be set (that of Redis, or of a database's machine), slots up to
+WINDOW in the future count as well: nothing is forgotten because it was set back by less than a minute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
@@ -43,6 +44,12 @@ class Counter(Struct, frozen=True):
     limit: int
     window: int = 0
     until: int = 0
+
+    @property
+    def subject(self) -> str:
+        """Whose it is, as the beginning of the id: `key:k-1`; `gateway` for what is everybody's."""
+        kind, separator, rest = self.id.partition(":")
+        return kind if kind == "gateway" else f"{kind}{separator}{rest.partition(':')[0]}"
 
     def amount(self, tokens: int, money: int) -> int:
         """Returns what a request with these estimates reserves here. More tokens than the limit reserve all of it."""
@@ -77,17 +84,19 @@ class Decision(Struct, frozen=True):
     """Whether all counters admit a request; if one does not, nothing was reserved in any.
 
     states: one for each counter, in order. lease: the slot in which the reservation lapses, 0 if it never does.
+    leases: the same by subject, where each subject's counters have a clock of their own.
     """
 
     admitted: bool
     states: Sequence[CounterState]
     lease: int = 0
+    leases: Mapping[str, int] = {}
 
 
 class Reservation(Struct, eq=False):
     """What an admitted request has reserved in each of these counters, until it is settled.
 
-    local: in the counters of this process alone.
+    lease, leases: as in its decision. local: in the counters of this process alone.
     """
 
     counters: Sequence[Counter]
@@ -95,6 +104,7 @@ class Reservation(Struct, eq=False):
     money: int
     lease: int = 0
     local: bool = False
+    leases: Mapping[str, int] = {}
 
 
 class Settlement(Struct, frozen=True):
@@ -134,6 +144,10 @@ class Counters(Protocol):
 
     async def beat(self, process: str, seconds: int) -> int:
         """Says that a process is alive for so many seconds. Returns how many are: 1 where there is but one."""
+        ...
+
+    def doubt(self, counters: Sequence[Counter]) -> None:
+        """Is called when a settlement of these did not arrive: what was spent is only stored elsewhere now."""
         ...
 
     async def reconnect(self) -> None:

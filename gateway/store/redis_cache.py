@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.asyncio import Redis
+from gateway.store.redis_client import connect
+from gateway.store.redis_cluster import RedisCluster
 
 PREFIX = b"cohere-gateway:cache:2:"
 """Of all keys in Redis. The number changes with the format of the values."""
@@ -19,11 +20,12 @@ PAUSE_SECONDS = 5.0
 class RedisCache:
     """A cache that all gateways at this Redis share. Redis evicts entries when it must."""
 
-    def __init__(self, url: str, on_error: Callable[[Exception], None]) -> None:
-        """Connects to nothing yet. on_error: is called with each failure. Raises ValueError for a bad URL."""
-        self._redis = Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
-        # The values are bytes, whatever options the URL carries for other users of this Redis.
-        self._redis.connection_pool.connection_kwargs["decode_responses"] = False
+    def __init__(self, url: str, on_error: Callable[[Exception], None], cluster: bool = False) -> None:
+        """Connects to nothing yet. on_error: is called with each failure. cluster: the URL names a node of one.
+
+        Raises ValueError for a bad URL.
+        """
+        self._redis = RedisCluster(url, TIMEOUT_SECONDS) if cluster else connect(url, TIMEOUT_SECONDS)
         self._on_error = on_error
         self._paused_until = 0.0
 
@@ -31,7 +33,10 @@ class RedisCache:
         if not keys or time.monotonic() < self._paused_until:
             return [None] * len(keys)
         try:
-            return _checked(await self._redis.mget([PREFIX + key for key in keys]), len(keys))
+            names = [PREFIX + key for key in keys]
+            if isinstance(self._redis, RedisCluster):  # whose nodes have some of the keys each
+                return _checked(await self._redis.execute_all(names, [("GET", name) for name in names]), len(keys))
+            return _checked(await self._redis.mget(names), len(keys))
         except Exception as error:  # what answers may be no Redis, and the client trips over it in its own ways
             self._failed(error)
             return [None] * len(keys)
@@ -39,10 +44,15 @@ class RedisCache:
     async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
         if time.monotonic() < self._paused_until:
             return
+        milliseconds = max(1, int(seconds * 1000))
+        commands = [("SET", PREFIX + key, value, "PX", milliseconds) for key, value in entries]
         try:
+            if isinstance(self._redis, RedisCluster):
+                await self._redis.execute_all([PREFIX + key for key, _ in entries], commands)
+                return
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for key, value in entries:
-                    pipeline.set(PREFIX + key, value, px=max(1, int(seconds * 1000)))
+                for command in commands:
+                    pipeline.execute_command(*command)
                 await pipeline.execute()
         except Exception as error:
             self._failed(error)
@@ -52,7 +62,7 @@ class RedisCache:
         self._on_error(error)
 
     async def stop(self) -> None:
-        await self._redis.aclose()
+        await (self._redis.stop() if isinstance(self._redis, RedisCluster) else self._redis.aclose())
 
 
 def _checked(values: Any, count: int) -> list[bytes | None]:

@@ -141,6 +141,9 @@ class SqlCounters:
         slot = None if self._database.is_postgresql else math.floor(self._clock())
         return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
 
+    def doubt(self, counters: Sequence[Counter]) -> None:
+        """Does nothing: what is stored elsewhere is stored in the same rows."""
+
     async def reconnect(self) -> None:
         """Does nothing: what was committed is there."""
 
@@ -209,10 +212,11 @@ def _reserve(connection: Connection, counters: Sequence[Counter], tokens: int, m
     sums = []
     for counter in counters:
         first, last, kind = (
-            (counter.window, _LAST_SLOT, MONEY) if counter.unit == "money" else (slot - WINDOW, slot, ROLLING)
+            (counter.window, _LAST_SLOT, MONEY) if counter.unit == "money" else (slot - WINDOW, slot + WINDOW, ROLLING)
         )
         spent: int = connection.exec_driver_sql(_SUM, (counter.id, kind, first, last)).scalar_one()
-        reserved: int = connection.exec_driver_sql(_SUM, (counter.id, RESERVED, slot + 1, slot + LEASE)).scalar_one()
+        last_lease = slot + LEASE + WINDOW
+        reserved: int = connection.exec_driver_sql(_SUM, (counter.id, RESERVED, slot + 1, last_lease)).scalar_one()
         admitted = admitted and counter.admits(spent, reserved, counter.amount(tokens, money))
         sums.append((spent, reserved))
     states = []
@@ -230,7 +234,7 @@ def _reserve(connection: Connection, counters: Sequence[Counter], tokens: int, m
 
 def _wait(connection: Connection, counter: Counter, spent: int, now: float) -> float:
     slot = math.floor(now)
-    for first, amount in connection.exec_driver_sql(_SLOTS, (counter.id, slot - WINDOW, slot)):
+    for first, amount in connection.exec_driver_sql(_SLOTS, (counter.id, slot - WINDOW, slot + WINDOW)):
         spent -= amount
         if spent < max(counter.limit, 1):
             return float(first + WINDOW + 1 - now)

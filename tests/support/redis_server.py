@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -33,19 +33,21 @@ needs_redis = pytest.mark.skipif(not _REQUIRED and not _reachable(), reason=f"no
 
 
 class RedisProcess:
-    """A Redis of the test's own, at a port of its own: it may be frozen, killed, started again. It stores nothing."""
+    """A Redis of the test's own, at a port of its own: it may be frozen, killed, started again. It stores nothing.
 
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+    options: further ones of its command line. program: `redis-server` or `valkey-server`.
+    """
+
+    def __init__(self, *options: str, program: str = "redis-server") -> None:
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = tempfile.TemporaryDirectory()
+        self._command = [program, "--port", str(self.port), "--save", "", "--dir", self._folder.name, *options]
         self.start()
 
     def start(self) -> None:
         """Returns when it answers."""
-        command = ["redis-server", "--port", str(self.port), "--save", "", "--dir", self._folder.name]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -63,6 +65,16 @@ class RedisProcess:
             connection.sendall(f"*{len(words)}\r\n{parts}".encode())
             return connection.recv(1_000_000)
 
+    def scripts(self) -> int:
+        """How many scripts it has run so far."""
+        rows = self.command("INFO", "commandstats").decode().splitlines()
+        return sum(int(row.split("calls=")[1].split(",")[0]) for row in rows if row.startswith("cmdstat_evalsha:"))
+
+    def move_to(self, port: int) -> None:
+        """Listens at another port from now on, as one that takes over an address."""
+        self.command("CONFIG", "SET", "port", str(port))
+        self.port, self.url = port, f"redis://127.0.0.1:{port}/0"
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -75,15 +87,48 @@ class RedisProcess:
         self._folder.cleanup()
 
 
+def free_port() -> int:
+    """A port at which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def needs_program(program: str, required: bool = _REQUIRED) -> None:
+    """Skips without this program, or fails where services are required."""
+    if shutil.which(program) is None:
+        if required:
+            pytest.fail(f"{program} is required here")
+        pytest.skip(f"no {program}")
+
+
 @contextmanager
-def redis_process() -> Iterator[RedisProcess]:
-    """A Redis of the test's own. Skips without `redis-server`, or fails where services are required."""
-    if shutil.which("redis-server") is None:
-        if _REQUIRED:
-            pytest.fail("redis-server is required here")
-        pytest.skip("no redis-server")
-    server = RedisProcess()
+def redis_process(*options: str, program: str = "redis-server") -> Iterator[RedisProcess]:
+    """A Redis of the test's own. Skips without it, or fails where services are required."""
+    needs_program(program)
+    server = RedisProcess(*options, program=program)
     try:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def redis_cluster(nodes: int = 3) -> Iterator[list[RedisProcess]]:
+    """A Redis Cluster of the test's own: masters without replicas. Each has its share of the slots."""
+    needs_program("redis-cli")
+    with ExitStack() as stack:
+        servers, addresses = [], []
+        for _ in range(nodes):
+            # The usual port of a node's bus is 10,000 above its own, which may be none.
+            bus = free_port()
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000")
+            servers.append(stack.enter_context(redis_process(*options)))
+            addresses.append(f"127.0.0.1:{servers[-1].port}@{bus}")
+        create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
+        result = subprocess.run(create, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        deadline = time.monotonic() + 30
+        while not all(b"cluster_state:ok" in server.command("CLUSTER", "INFO") for server in servers):
+            assert time.monotonic() < deadline, "the nodes did not become a cluster"
+            time.sleep(0.05)
+        yield servers

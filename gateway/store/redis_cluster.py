@@ -1,0 +1,143 @@
+"""The nodes of a Redis Cluster: which of them has a key, and a connection pool to each.
+
+The client library has a cluster client, which sends a command again whose connection failed. A script that counts may
+have run by then and would count twice, so here nothing is sent again but what a node has refused as not its own.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, RedisError
+
+from gateway.store.redis_client import connect
+
+MAX_REDIRECTIONS = 5
+
+Address = tuple[str, int]
+
+
+class RedisCluster:
+    """A cluster of which one node is known at first. Methods raise RedisError and OSError."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        """Connects to nothing yet. Raises ValueError for a bad URL, or one with the number of a database."""
+        parts = urlsplit(url)
+        if parts.path.strip("/") not in ("", "0"):
+            raise ValueError("a Redis Cluster has no numbered databases")
+        self._url, self._timeout = url, timeout
+        self._first: Any = connect(url, timeout)
+        self._user = parts.netloc.rpartition("@")[0]
+        self._nodes: dict[Address, Any] = {}
+        # The first slot of each range, in order, and the node that has it.
+        self._starts: list[int] = []
+        self._masters: list[Address] = []
+        self._loading = asyncio.Lock()
+        self._stale = True
+
+    async def execute(self, key: str | bytes, *command: Any) -> Any:
+        """Returns the answer to a command from the node that has this key."""
+        if self._stale:
+            await self._load()
+        slot, asking = key_slot(key.encode() if isinstance(key, str) else key), False
+        address = self._address(slot)
+        for _ in range(MAX_REDIRECTIONS):
+            try:
+                return await self._send(self._node(address), command, asking)
+            except AskError as error:
+                address, asking = (error.host or address[0], error.port), True
+            except MovedError as error:
+                # What else has moved is learned before the next command.
+                self._stale = True
+                address, asking = (error.host or address[0], error.port), False
+            except (RedisError, OSError, TimeoutError):
+                self._stale = True
+                raise
+        raise RedisError(f"slot {slot} moves from node to node")
+
+    async def execute_all(self, keys: Sequence[bytes], commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Returns the answers to commands with a key each: one round trip to each node, all at once."""
+        if self._stale:
+            await self._load()
+        positions: dict[Address, list[int]] = {}
+        for position, key in enumerate(keys):
+            positions.setdefault(self._address(key_slot(key)), []).append(position)
+        answers: list[Any] = [None] * len(keys)
+
+        async def ask(address: Address, own: Sequence[int]) -> None:
+            async with self._node(address).pipeline(transaction=False) as pipeline:
+                for position in own:
+                    pipeline.execute_command(*commands[position])
+                for position, answer in zip(own, await pipeline.execute(), strict=True):
+                    answers[position] = answer
+
+        try:
+            await asyncio.gather(*(ask(address, own) for address, own in positions.items()))
+        except (RedisError, OSError, TimeoutError):
+            self._stale = True
+            raise
+        return answers
+
+    async def reconnect(self) -> None:
+        """Closes all connections, and learns the nodes anew."""
+        self._stale = True
+        nodes, self._nodes = self._nodes, {}
+        for redis in (self._first, *nodes.values()):
+            await redis.connection_pool.disconnect()
+
+    async def stop(self) -> None:
+        """Frees connections."""
+        for redis in (self._first, *self._nodes.values()):
+            await redis.aclose()
+
+    async def _load(self) -> None:
+        """Learns which node has which slots, from the first one that answers."""
+        async with self._loading:
+            if not self._stale:
+                return
+            error: Exception = RedisError("no node of the cluster answers")
+            for redis in (*self._nodes.values(), self._first):
+                try:
+                    rows = await redis.execute_command("CLUSTER SLOTS")
+                    self._take(rows, redis.connection_pool.connection_kwargs.get("host", "127.0.0.1"))
+                except (RedisError, OSError, TimeoutError, LookupError, TypeError) as failed:
+                    error = failed
+                else:
+                    self._stale = False
+                    return
+            raise error
+
+    def _take(self, rows: Sequence[Any], host: str) -> None:
+        """Takes over rows of first slot, last slot, master and replicas. host: for nodes that do not know their own."""
+        ranges = sorted((int(first), (_text(master[0]) or host, int(master[1]))) for first, _, master, *_ in rows)
+        self._starts = [start for start, _ in ranges]
+        self._masters = [address for _, address in ranges]
+
+    def _address(self, slot: int) -> Address:
+        position = bisect_right(self._starts, slot) - 1
+        if position < 0:
+            raise RedisError(f"no node of the cluster has slot {slot}")
+        return self._masters[position]
+
+    def _node(self, address: Address) -> Any:
+        node = self._nodes.get(address)
+        if node is None:
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            netloc = f"{self._user}@{host}:{address[1]}" if self._user else f"{host}:{address[1]}"
+            url = urlunsplit(urlsplit(self._url)._replace(netloc=netloc))
+            node = self._nodes[address] = connect(url, self._timeout)
+        return node
+
+    async def _send(self, node: Any, command: Sequence[Any], asking: bool) -> Any:
+        if not asking:
+            return await node.execute_command(*command)
+        async with node.client() as connection:  # both on one connection
+            await connection.execute_command("ASKING")
+            return await connection.execute_command(*command)
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""

@@ -1,0 +1,169 @@
+"""Counters in a real Redis Cluster of three nodes: as exact as in one Redis, over subjects whose keys are apart."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.store.counters import Counter, CountersUnavailable, Reservation, Settlement
+from gateway.store.redis_cache import RedisCache
+from gateway.store.redis_cluster import RedisCluster
+from gateway.store.redis_cluster_counters import RedisClusterCounters
+from support.keys import key_of
+from support.redis_server import RedisProcess, redis_cluster
+from test_limits_counters import Clock, compare_with_redis, nothing_stored
+from test_limits_shared import until
+from test_serve_limits import limited
+
+Nodes = list[RedisProcess]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with redis_cluster() as running:
+        yield running
+
+
+def counters(nodes: Nodes) -> RedisClusterCounters:
+    return RedisClusterCounters(nodes[0].url, nothing_stored, None, 20.0)
+
+
+def limit(subject: str, count: int, prefix: str) -> Counter:
+    return Counter(f"{subject}:{prefix}:requests", "requests", count)
+
+
+def test_a_cluster_does_what_the_model_does(nodes: Nodes) -> None:
+    clock = Clock()
+    asyncio.run(compare_with_redis(RedisClusterCounters(nodes[0].url, nothing_stored, clock, 20.0), clock, 12))
+
+
+def test_the_keys_of_a_subject_are_in_one_slot_and_subjects_are_spread(nodes: Nodes) -> None:
+    async def main() -> None:
+        shared = counters(nodes)
+        slots = []
+        for number in range(30):
+            key = [Counter(f"key:k{number}:{unit}", "requests", 9) for unit in ("requests", "model:command-a:requests")]
+            assert (await shared.reserve(key, 0, 0)).admitted, "one script, so one slot"
+            slots.append(int(nodes[0].command("CLUSTER", "KEYSLOT", shared._key(key[0])).strip(b":\r\n")))
+        assert {slot * len(nodes) // 16384 for slot in slots} == {0, 1, 2}, "each node has some of them"
+        await shared.stop()
+
+    asyncio.run(main())
+
+
+async def burst(shared: Sequence[RedisClusterCounters], wanted: Sequence[Counter], count: int) -> int:
+    """Returns how many of so many requests at once are admitted, each by the next process."""
+    calls = [shared[number % len(shared)].reserve(wanted, 0, 0) for number in range(count)]
+    return sum(decision.admitted for decision in await asyncio.gather(*calls))
+
+
+def test_three_processes_admit_exactly_what_each_limit_allows(nodes: Nodes) -> None:
+    """All come at the same moment, so many hold a place for an instant that another subject refuses."""
+
+    async def main() -> None:
+        shared = [counters(nodes) for _ in range(3)]
+        id = secrets.token_hex(6)
+        narrow, wide = limit("key", 5, f"n{id}"), limit("key", 1000, f"w{id}")
+        team, gateway = limit("team", 25, id), Counter("gateway:requests", "requests", 10**6)
+        first, second = [narrow, team, gateway], [wide, team, gateway]
+        narrow_admitted, wide_admitted = await asyncio.gather(burst(shared, first, 36), burst(shared, second, 36))
+        assert narrow_admitted <= 5 and narrow_admitted + wide_admitted <= 25, "never more than a limit"
+        assert narrow_admitted + wide_admitted >= 15, "and others' refusals keep nobody out for long"
+        # Who was refused all the same comes again, until nothing is left.
+        for wanted in (first, second):
+            wide_admitted += await burst(shared, wanted, 3)
+            wide_admitted += sum([await burst(shared, wanted, 1) for _ in range(25)])
+        assert narrow_admitted + wide_admitted == 25
+        for one in shared:
+            await one.stop()
+
+    asyncio.run(main())
+
+
+def test_a_refusal_leaves_nothing_behind(nodes: Nodes) -> None:
+    async def main() -> None:
+        shared, id = counters(nodes), secrets.token_hex(6)
+        key, team = limit("key", 5, id), limit("team", 1, id)
+        money, parallel = Counter(f"key:{id}:budget", "money", 1000), Counter(f"key:{id}:parallel", "parallel", 1)
+        first = await shared.reserve([key, money, parallel, team], 0, 10)
+        assert first.admitted
+        reservation = Reservation([key, money, parallel, team], 0, 10, leases=first.leases)
+        await shared.settle([Settlement(reservation, 0, 4)])
+        for _ in range(10):
+            refused = await shared.reserve([key, money, parallel, team], 0, 10)
+            assert not refused.admitted
+            assert [(state.spent, state.reserved) for state in refused.states] == [(1, 0), (4, 0), (0, 0), (1, 0)]
+        alone = await shared.reserve([key, money, parallel], 0, 10)
+        assert [(state.spent, state.reserved) for state in alone.states] == [(2, 0), (4, 10), (0, 1)]
+        await shared.stop()
+
+    asyncio.run(main())
+
+
+def test_an_admission_is_one_script_for_each_subject_and_so_is_a_refusal(nodes: Nodes) -> None:
+    async def main() -> None:
+        shared, id = counters(nodes), secrets.token_hex(6)
+        wanted = [limit("key", 40, id), limit("team", 15, id), limit("end_user", 30, id)]
+        await shared.reserve(wanted, 0, 0)
+        for expected, requests in ((3, 14), (3, 10)):
+            if expected == 3:
+                await shared.reserve(wanted, 0, 0)  # the first that is refused has to be taken back
+            before = sum(node.scripts() for node in nodes)
+            for _ in range(requests - 1):
+                await shared.reserve(wanted, 0, 0)
+            assert sum(node.scripts() for node in nodes) - before == 3 * (requests - 1)
+        await shared.stop()
+
+    asyncio.run(main())
+
+
+def test_a_node_that_is_gone_is_an_unavailable_cluster(tmp_path: Path) -> None:
+    async def main() -> None:
+        with redis_cluster() as nodes:
+            shared, id = counters(nodes), secrets.token_hex(6)
+            wanted = [limit("key", 100, f"{id}{number}") for number in range(8)]
+            for one in wanted:
+                assert (await shared.reserve([one], 0, 0)).admitted
+            nodes[2].kill()
+
+            async def refused() -> bool:
+                try:
+                    for one in wanted:
+                        await asyncio.wait_for(shared.reserve([one], 0, 0), 1.0)
+                except (CountersUnavailable, TimeoutError):
+                    return True
+                return False
+
+            await until(refused)
+            await shared.stop()
+
+    asyncio.run(main())
+
+
+def test_a_database_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="no numbered databases"):
+        RedisCluster("redis://127.0.0.1:6379/3", 1.0)
+
+
+def test_the_cache_in_a_cluster(nodes: Nodes) -> None:
+    async def main() -> None:
+        troubles: list[Exception] = []
+        cache = RedisCache(nodes[1].url, troubles.append, cluster=True)
+        entries = [(secrets.token_bytes(16), b"%d" % number) for number in range(50)]
+        await cache.put(entries, 60)
+        keys = [key for key, _ in entries]
+        assert await cache.get([*keys, b"nothing"]) == [*(value for _, value in entries), None] and not troubles
+        await cache.stop()
+
+    asyncio.run(main())
+
+
+def test_a_gateway_over_a_cluster(nodes: Nodes) -> None:
+    key = key_of(f"k{secrets.token_hex(4)}", rpm_limit=3, max_budget=1000.0, budget_duration="1d")
+    with limited(key, redis_url=nodes[0].url, redis_cluster=True) as (scripted, caller):
+        assert caller(key.key_id).statuses(4) == [200, 200, 200, 429]
+        assert "'ready'" in str(scripted.gateway.ask("GET", "/health/ready", headers={}).body)
