@@ -27,6 +27,9 @@ from support.process import Process, awaited, process
 from test_store_database import running
 
 BY = ChangedBy("operator")
+WITHIN_SECONDS, TRIES = 2.0, 10
+"""What is promised of a revocation, everywhere; and how often it is tried on a machine that is busy with others."""
+
 SECRET, NEW_SECRET = "sk-a-key-of-these-tests-0001", "sk-a-key-of-these-tests-0002"
 
 
@@ -85,11 +88,16 @@ def judge(database: Database, servers: list[Process], calls: int) -> None:
     def change(**fields: Any) -> None:
         database.write(lambda c: keys.update(c, VirtualKey, "k", fields, BY, time.time()))
 
-    change(blocked=True)
-    # Within two seconds; the machine that runs the tests may be busier than one that serves.
-    awaited(lambda: statuses(SECRET) == {403})
-    change(blocked=False)
-    awaited(lambda: statuses(SECRET) == {200})
+    for _ in range(TRIES):
+        change(blocked=True)
+        written = time.monotonic()
+        awaited(lambda: statuses(SECRET) == {403})
+        elapsed = time.monotonic() - written
+        change(blocked=False)
+        awaited(lambda: statuses(SECRET) == {200})
+        if elapsed < WITHIN_SECONDS:
+            break
+    assert elapsed < WITHIN_SECONDS, "however busy this machine is"
     change(expires=1.0)
     awaited(lambda: statuses(SECRET) == {401})
     change(expires=None)
@@ -112,6 +120,24 @@ def test_three_processes_over_postgresql(tmp_path: Path) -> None:
 def test_two_workers_over_sqlite(tmp_path: Path, workers: str) -> None:
     with database("sqlite", tmp_path) as shared, serving(shared, "--workers", workers) as server:
         judge(shared, [server], 8)
+        own, workers_of = environment_and_arguments(server)
+        assert MASTER_KEY.encode() in own, "what the operator has put there"
+        assert len(workers_of) >= 2
+        for seen in workers_of:
+            assert MASTER_KEY.encode() not in seen and shared.url.encode() not in seen and SECRET.encode() not in seen
+
+
+def environment_and_arguments(server: Process) -> tuple[bytes, list[bytes]]:
+    """What the system shows of the first process, and of each that it has started: environment, arguments, name."""
+
+    def shown(pid: str) -> bytes:
+        return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline", "comm"))
+
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("this system has no /proc")
+    first = str(server.pid)
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return shown(first), [shown(pid) for pid in children]
 
 
 def test_keys_that_begin_with_a_reload(tmp_path: Path) -> None:

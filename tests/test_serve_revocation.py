@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from gateway.auth import directory
 from gateway.store import keys
 from gateway.virtual_keys import Team, VirtualKey
-from support.app import streamed
+from support.app import CHAT, CLOSED, A, end, piece, start, streamed
+from support.app import opened as begun
+from support.process import awaited
+from support.scripted_upstream import Chunk, End, Pause, Script, Signal, transcript
 from support.virtual_keys import BY, key_of, keyed_stage, secret_of, write
 from test_serve_websocket import opened
 
@@ -40,3 +45,55 @@ def test_the_next_request_on_an_open_socket_is_refused(name: str) -> None:
                 if last["type"] == "error":
                     break
             assert last["error"]["code"] == code, last
+
+
+def interrupted() -> tuple[Script, Signal]:
+    """A stream that stands still after its first piece until the signal is given."""
+    go_on = Signal()
+    first, rest = transcript(start(), begun(), piece("Hi"), done=False), transcript(piece(" there."), CLOSED, end())
+    return (streamed()[0], Chunk(first), Pause(go_on), Chunk(rest), End()), go_on
+
+
+@pytest.mark.parametrize("name", ["blocked", "deleted", "team blocked"])
+def test_a_running_stream_ends_well_and_its_successor_is_refused(name: str) -> None:
+    """Neither is it cut, nor does it put the old key back when it ends (litellm#25553)."""
+    work, code = REVOCATIONS[name]
+    headers = {"authorization": f"Bearer {secret_of('k')}", "content-type": "application/json"}
+    body = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
+    script, go_on = interrupted()
+    with keyed_stage(Team(team_id="t"), key_of("k", team_id="t")) as (staged, url), ThreadPoolExecutor(1) as callers:
+        staged.plays(script, streamed())
+        gateway = staged.gateway
+        running = callers.submit(gateway.ask, "POST", CHAT, {**body, "stream": True}, headers, 120)
+        try:
+            awaited(lambda: len(staged.upstream.exchanges) == 1)
+            write(url, work)
+            awaited(lambda: gateway.ask("GET", "/v1/nothing", None, headers).status in (401, 403))
+        finally:
+            go_on.set()
+        assert running.result().text == "Hi there."
+        seen = gateway.ask("POST", CHAT, body, headers)
+        assert seen.error["code"] == code, seen
+        assert len(staged.upstream.exchanges) == 1
+
+
+def test_a_running_response_on_a_socket_ends_well() -> None:
+    work, code = REVOCATIONS["blocked"]
+    script, go_on = interrupted()
+    with keyed_stage(key_of("k")) as (staged, url):
+        staged.plays(script, streamed())
+        headers = {"authorization": f"Bearer {secret_of('k')}"}
+        with opened(staged.gateway, headers) as caller:
+            caller.say()
+            while caller.hear()["type"] != "response.output_text.delta":
+                pass
+            write(url, work)
+            awaited(lambda: staged.gateway.ask("GET", "/v1/nothing", None, headers).status == 403)
+            go_on.set()
+            assert caller.answer()[-1]["type"] == "response.completed"
+            assert caller.ask()[-1]["error"]["code"] == code
+
+
+def test_changes_are_looked_for_each_second() -> None:
+    """Where nothing announces them. What that makes of two seconds is measured in test_serve_key_changes.py."""
+    assert directory.POLL_SECONDS <= 1.0

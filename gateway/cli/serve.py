@@ -28,10 +28,11 @@ from gateway.cli.command import Command, CommandFailed, config_option
     help="Allow open mode on non-loopback addresses: whoever reaches them may call.",
 )
 def serve(config: str | None, **command_line: Any) -> None:
-    from gateway.settings.loading import load_from_environment
+    from gateway.settings.loading import load, variables_of_settings
     from gateway.settings.schema import SettingError
 
-    read_settings = partial(load_from_environment, config, command_line)
+    variables = variables_of_settings(os.environ)
+    read_settings = partial(load, variables, config, command_line)
     try:
         os.chdir(os.getcwd())  # where the settings file and the database are looked for, by the workers as well
     except OSError as error:
@@ -44,12 +45,17 @@ def serve(config: str | None, **command_line: Any) -> None:
     from gateway.server.sockets import ListenError
     from gateway.server.supervisor import WorkersFailed
 
+    # Workers get their settings through a pipe: what they need not inherit, no list of processes shows of them.
+    for name in variables:
+        del os.environ[name]
     try:
         serve(settings, _announce, read_settings)
     except SettingError as error:
         raise CommandFailed(str(error)) from error
     except (ListenError, WorkersFailed) as error:
         raise CommandFailed(str(error), 1) from error
+    finally:
+        os.environ.update(variables)
 
 
 def _announce(settings: Any) -> None:

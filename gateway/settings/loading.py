@@ -48,6 +48,12 @@ def load(
     return settings
 
 
+def variables_of_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that `load` may look at, and no others."""
+    names = {name for line in described() for name in line.environment}
+    return {name: value for name, value in environment.items() if name in names or name.startswith("GATEWAY_")}
+
+
 def load_from_environment(file: str | None = None, command_line: Mapping[str, Any] | None = None) -> Settings:
     """Does what `load` does, in this process's own environment."""
     return load(os.environ, file, command_line)

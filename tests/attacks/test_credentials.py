@@ -91,6 +91,25 @@ def test_a_key_for_the_gateway_beside_one_for_the_provider(served: tuple[Stage, 
         assert call(staged, headers).error["code"] == "two_credentials"
 
 
+def test_a_digest_is_no_secret(served: tuple[Stage, str]) -> None:
+    """Whoever reads the database, or a list of keys, has digests (LiteLLM's GHSA-69x8-hrgq-fjj8)."""
+    staged, _ = served
+    digest = digest_of(secret_of("good"))
+    for credential in (digest, f"sk-{digest}", "good", "sk-...0000", digest.upper()):
+        for name in HEADERS:
+            assert call(staged, [(name, credential)]).status == 401, credential
+
+
+def test_a_part_of_a_secret_is_none(served: tuple[Stage, str]) -> None:
+    """Also where the whole was just seen (LiteLLM's CVE-2026-35030: a cache by the first 20 characters)."""
+    staged, _ = served
+    staged.plays(answered())
+    secret = secret_of("good")
+    assert call(staged, [("authorization", f"Bearer {secret}")]).status == 200
+    for part in (secret[:-1], secret[:20], secret + "0", secret.upper(), secret[:-1] + "1"):
+        assert call(staged, [("authorization", f"Bearer {part}")]).status == 401, part
+
+
 # --- what nobody can tell apart -------------------------------------------------------------------------------
 
 

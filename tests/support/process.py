@@ -83,6 +83,11 @@ class Process:
         self.url = match[0].removesuffix("/v1")
         self.port = int(match[1])
 
+    @property
+    def pid(self) -> int:
+        """Of the first process."""
+        return self._process.pid
+
     def _announcement(self) -> str:
         text = b""
         while not (b"curl" in text and text.endswith(b"\n")):
