@@ -23,6 +23,12 @@ PAUSE_SECONDS = 0.1
 REPORT_SECONDS = 60.0
 """Between two sentences in the log."""
 
+MAX_ACCEPTED = 16
+"""Connections that are accepted in one turn of the loop: in a burst those that are served wait no longer than that."""
+
+HANDSHAKE_SECONDS = 60.0
+"""For the TLS handshake of a new connection."""
+
 EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -54,11 +60,48 @@ class AcceptLimit:
         self._loop, self._report, self._close_idle = loop, report, close_idle
         self._reported_at = -REPORT_SECONDS
         self._accept: Callable[..., None] | None = getattr(loop, "_accept_connection", None)
+        self._opening: set[asyncio.Task[Any]] = set()
+        """Connections whose TLS handshake is under way."""
 
     def install(self) -> None:
-        """Takes over the loop's accepting of connections, on the loops that have a method for it."""
+        """Takes over asyncio's accepting of connections, for servers that listen by the loop."""
         if self._accept is not None:
             vars(self._loop)["_accept_connection"] = self._on_connection
+
+    def listen(
+        self, listener: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], tls: Any = None
+    ) -> None:
+        """Accepts connections itself, on any loop, until `stop_listening`."""
+        self._loop.add_reader(listener, self._accept_some, listener, protocol_factory, tls)
+
+    def stop_listening(self, listener: socket.socket) -> None:
+        """Accepts no more, and closes the listening socket."""
+        self._loop.remove_reader(listener)
+        listener.close()
+
+    def _accept_some(self, *arguments: Any) -> None:
+        listener, protocol_factory, tls = arguments
+        for _ in range(MAX_ACCEPTED):
+            if exhausted(RESERVED_SHARE):
+                self._pause(listener, self._accept_some, arguments)
+                return
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if error.errno in EXHAUSTED_ERRNOS:
+                    self._pause(listener, self._accept_some, arguments)
+                return  # nobody waits any more, or who waited has left
+            connection.setblocking(False)
+            options = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+            opening = self._loop.connect_accepted_socket(protocol_factory, connection, **options)
+            task = self._loop.create_task(opening)
+            self._opening.add(task)
+            task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[Any]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled():
+            task.exception()  # a handshake that fails is the caller's own affair
 
     def _on_connection(
         self,
@@ -74,15 +117,19 @@ class AcceptLimit:
             assert self._accept is not None
             self._accept(protocol_factory, listener, sslcontext, server, 1, *timeouts)
             return
+        arguments = (protocol_factory, listener, sslcontext, server, backlog, *timeouts)
+        self._pause(listener, self._on_connection, arguments)
+
+    def _pause(self, listener: socket.socket, accept: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """Closes a few idle connections, and lets new ones wait for a moment."""
         self._close_idle()
         self._loop.remove_reader(listener)
-        arguments = (protocol_factory, listener, sslcontext, server, backlog, *timeouts)
-        self._loop.call_later(PAUSE_SECONDS, self._resume, listener, arguments)
+        self._loop.call_later(PAUSE_SECONDS, self._resume, listener, accept, arguments)
         now = self._loop.time()
         if now - self._reported_at >= REPORT_SECONDS:
             self._reported_at = now
             self._report("few file descriptors are left: new connections wait; raise the limit (`ulimit -n`)")
 
-    def _resume(self, listener: socket.socket, arguments: tuple[Any, ...]) -> None:
+    def _resume(self, listener: socket.socket, accept: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if listener.fileno() >= 0:  # the server may have stopped meanwhile
-            self._loop.add_reader(listener, self._on_connection, *arguments)
+            self._loop.add_reader(listener, accept, *arguments)

@@ -31,6 +31,8 @@ from support.app import (
     CHAT,
     CLOSED,
     ONCE,
+    SERVER,
+    SERVERS,
     USAGE,
     A,
     Seen,
@@ -458,14 +460,19 @@ FAULTS: tuple[Fault, ...] = (
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Stage]:
-    yield from ledgered(LONG)
+def theatres() -> Iterator[dict[tuple[str, bool], Stage]]:
+    """A stage for each server, and one with short time-outs."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            (server, hasty): stack.enter_context(ledgered(SHORT if hasty else LONG, server))
+            for server in SERVERS
+            for hasty in (False, True)
+        }
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[Stage]:
-    """The same with short time-outs."""
-    yield from ledgered(SHORT)
+def theatre(theatres: dict[tuple[str, bool], Stage]) -> Stage:
+    return theatres[SERVER, False]
 
 
 BILLED: dict[str, Any] = {"v2.chat": USAGE["billed_units"], "v2.embed": EMBEDDED["meta"]["billed_units"]}
@@ -475,11 +482,12 @@ SEEN: dict[str, int] = {}
 """The statuses that callers saw, by request."""
 
 
-def ledgered(timeouts: Timeouts) -> Iterator[Stage]:
+@contextlib.contextmanager
+def ledgered(timeouts: Timeouts, server: str) -> Iterator[Stage]:
     """A stage on which, whatever happened, each call has one row in the ledger: with the status that its caller saw,
     the fault that the log names, and the units that Cohere billed.
     """
-    with stage(timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), **SETTINGS) as staged:
+    with stage(timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), server=server, **SETTINGS) as staged:
         url = staged.gateway.database_url
         staged.plays(document(BODY))
         staged.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
@@ -506,18 +514,26 @@ SILENCES = frozenset(
     for _, seen in filter(None, (fault.whole, fault.stream))
     if getattr(seen, "code", "") == SILENT and fault.name != "TIMEOUT for a reason"
 )
+# Every second cell is met on the other server, so that each fault and each surface is met on both.
 CELLS = [
-    pytest.param(fault.name, *cell, surface, id=f"{fault.name}-{surface.name}")
-    for fault in FAULTS
-    for surface in SURFACES
+    pytest.param(fault.name, *cell, surface, SERVERS[(row + column) % len(SERVERS)], id=f"{fault.name}-{surface.name}")
+    for row, fault in enumerate(FAULTS)
+    for column, surface in enumerate(SURFACES)
     if fault.name not in surface.lacks and (cell := fault.stream if surface.streamed else fault.whole) is not None
 ]
 
 
-@pytest.mark.parametrize(("name", "script", "expected", "surface"), CELLS)
-def test_faults(name: str, script: Any, expected: Usage, surface: Surface, theatre: Stage, hasty: Stage) -> None:
+@pytest.mark.parametrize(("name", "script", "expected", "surface", "server"), CELLS)
+def test_faults(
+    name: str,
+    script: Any,
+    expected: Usage,
+    surface: Surface,
+    server: str,
+    theatres: dict[tuple[str, bool], Stage],
+) -> None:
     """FM-05."""
-    theatre = hasty if name in SILENCES else theatre
+    theatre = theatres[server, name in SILENCES]
     script = script(surface.good) if callable(script) else script
     before = settled(theatre)
     seen = respond(theatre, surface, script)

@@ -35,8 +35,9 @@ from gateway.http.body import Pieces
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.server import hypercorn_patches
 from gateway.server.sockets import TCP_OPTIONS, listen
+from gateway.server.uvicorn_connection import Connection
 from gateway.settings.schema import Settings, Timeouts
-from support.app import CHAT, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
+from support.app import CHAT, SERVERS, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
 from support.asgi_server import raw_request
 from support.scripted_upstream import Pause, Script, ScriptedUpstream, Signal
 
@@ -56,6 +57,13 @@ LIMIT = 200_000
 def theatre() -> Iterator[Stage]:
     with stage(body_limit=LIMIT) as staged:
         staged.plays(answered())
+        yield staged
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def each_theatre(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """The same on each server."""
+    with stage(body_limit=LIMIT, server=request.param) as staged:
         yield staged
 
 
@@ -327,8 +335,9 @@ EDGES: tuple[Edge, ...] = (
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.name)
-def test_edges(theatre: Stage, edge: Edge) -> None:
+def test_edges(each_theatre: Stage, edge: Edge) -> None:
     """FM-30."""
+    theatre = each_theatre
     theatre.plays(answered())
     with Wire(theatre.gateway) as wire:
         wire.send(edge.sent)
@@ -594,18 +603,24 @@ WRITES = (
     ("request_", "script", "expected"), [row[1:] for row in WRITES], ids=[row[0] for row in WRITES]
 )
 def test_an_answer_leaves_in_few_writes(
-    theatre: Stage, monkeypatch: pytest.MonkeyPatch, request_: bytes, script: Script, expected: list[bytes]
+    each_theatre: Stage, monkeypatch: pytest.MonkeyPatch, request_: bytes, script: Script, expected: list[bytes]
 ) -> None:
     """Head and body together where the length is known, and a stream's end with its last piece."""
+    theatre = each_theatre
     written: list[bytes] = []
-    send = TCPServer.protocol_send
+    send, made = TCPServer.protocol_send, Connection.connection_made
 
     async def counting(server: TCPServer, event: Event) -> None:
         if isinstance(event, RawData):
             written.append(event.data)
         await send(server, event)
 
+    def recording(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        connection.transport = Recording(connection.transport, written)  # type: ignore[assignment]
+
     monkeypatch.setattr(TCPServer, "protocol_send", counting)
+    monkeypatch.setattr(Connection, "connection_made", recording)
     theatre.plays(script)
     with Wire(theatre.gateway) as wire:
         wire.send(request_)
@@ -614,6 +629,20 @@ def test_an_answer_leaves_in_few_writes(
     assert len(written) == len(expected)
     for data, pattern in zip(written, expected, strict=True):
         assert re.fullmatch(pattern, data, re.DOTALL), data
+
+
+class Recording:
+    """A transport that takes down what is written."""
+
+    def __init__(self, transport: asyncio.Transport, written: list[bytes]) -> None:
+        self._transport, self._written = transport, written
+
+    def write(self, data: bytes) -> None:
+        self._written.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 # --- callers who leave --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from gateway.memory_budget import MemoryBudget
 from gateway.observability.record import REQUEST
 from gateway.server import connection as server_connection
 from gateway.server import hypercorn_patches
+from gateway.server.idle_connections import close_idle
 from gateway.settings.schema import MemorySettings
 from support.asgi_server import Message, Receive, Send, serve
 from support.process import awaited
@@ -38,7 +39,7 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         return await send({"type": "lifespan.shutdown.complete"})
     if scope["type"] == "http":
-        server_connection.close_idle()
+        close_idle()
         await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"2")]})
         return await send({"type": "http.response.body", "body": b"no"})
     if scope["path"] == "/full":

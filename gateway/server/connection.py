@@ -22,8 +22,6 @@ What a request that h11 can read must look like is in `validation.py`.
 import asyncio
 import math
 import re
-import socket
-import struct
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -40,6 +38,13 @@ from wsproto.events import CloseConnection
 
 from gateway.http.drain import LINGER_SECONDS
 from gateway.http.validation import BROKEN, JOINED
+from gateway.server.idle_connections import (
+    LINGER_BYTES,
+    MIN_BYTES_PER_SECOND,
+    WRITE_BUFFER,
+    IdleConnections,
+    reset,
+)
 
 MAX_PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
@@ -47,23 +52,8 @@ MAX_PIPELINED_BYTES = 64 * 1024
 MAX_COALESCED_BYTES = 64 * 1024
 """Bytes that are joined to what waits to be written: to copy more costs more than a write of its own."""
 
-MIN_BYTES_PER_SECOND = 500
-"""A write that takes longer than the write timeout goes on as long as the caller reads this much."""
-
-WRITE_BUFFER = 16 * 1024
-"""Bytes that wait to be written before a write waits for the caller (asyncio's default: 64 KiB)."""
-
 WRITE_TIMEOUT = "gateway_write_timeout"
 """The attribute of Hypercorn's configuration with the seconds that a write may take; without it there is no limit."""
-
-SILENT_SECONDS = 5.0
-"""A caller who has said nothing for so long is closed first when descriptors are scarce."""
-
-MAX_CLOSED = 32
-"""Connections that are closed at once then."""
-
-LINGER_BYTES = 16 * 1024 * 1024
-"""Bytes that are discarded after our last words, in LINGER_SECONDS at most. Who goes on sending is reset."""
 
 VERSIONS = (b"1.1", b"1.0")
 
@@ -85,23 +75,17 @@ class ResponseStream(HTTPStream):
         await super().app_send(message)
 
 
-class IdleConnections:
-    """The connections of one worker that serve no request at the moment. They are closed when the worker stops.
+class WorkerIdleConnections(IdleConnections):
+    """Those of one worker of Hypercorn's. They are closed when it stops."""
 
-    connections: those between two requests, the longest idle first. silent: those on which no request has come yet, and
-    when they began, the oldest first. lingering: those that only wait for the caller to close them.
-    """
-
-    _by_context: WeakKeyDictionary[WorkerContext, "IdleConnections"] = WeakKeyDictionary()
+    _by_context: WeakKeyDictionary[WorkerContext, "WorkerIdleConnections"] = WeakKeyDictionary()
 
     def __init__(self, context: WorkerContext) -> None:
-        self.connections: dict[Connection, None] = {}
-        self.silent: dict[Connection, float] = {}
-        self.lingering: dict[Connection, None] = {}
+        super().__init__()
         self._task = asyncio.get_running_loop().create_task(self._close_with(context))
 
     @classmethod
-    def of(cls, context: WorkerContext) -> "IdleConnections":
+    def of(cls, context: WorkerContext) -> "WorkerIdleConnections":
         """Returns the one of this worker, made when it is first needed."""
         idle = cls._by_context.get(context)
         if idle is None:
@@ -112,21 +96,6 @@ class IdleConnections:
         await context.terminated.wait()
         for connection in [*self.connections]:
             connection.close()
-
-    @classmethod
-    def close_some(cls) -> None:
-        """Closes at most MAX_CLOSED: those that linger, then the silent of SILENT_SECONDS, then the longest idle."""
-        latest = asyncio.get_running_loop().time() - SILENT_SECONDS
-        of_all = [*cls._by_context.values()]
-        silent = [one for idle in of_all for one, began in idle.silent.items() if began < latest]
-        lingering = [one for idle in of_all for one in idle.lingering]
-        between = [one for idle in of_all for one in idle.connections]
-        for connection in (*lingering, *silent, *between)[:MAX_CLOSED]:
-            connection.close()
-
-
-close_idle = IdleConnections.close_some
-"""For a process that has few descriptors left."""
 
 
 class Connection(H11Protocol):
@@ -144,7 +113,7 @@ class Connection(H11Protocol):
         self._pending_bytes = 0  # that wait to be written
         self._write_timer: asyncio.TimerHandle | None = None
         self._write_timeout: float = vars(self.config).get(WRITE_TIMEOUT, math.inf)
-        self._idle = IdleConnections.of(self.context)
+        self._idle = WorkerIdleConnections.of(self.context)
         self._new = True  # no request came yet: Hypercorn's own timer watches
         self._idle.silent[self] = asyncio.get_running_loop().time()
         self._idle_since = 0.0
@@ -166,9 +135,7 @@ class Connection(H11Protocol):
                 return
         elif isinstance(event, Closed) and not self._closed:
             self._closed = True
-            self._idle.connections.pop(self, None)
-            self._idle.silent.pop(self, None)
-            self._idle.lingering.pop(self, None)
+            self._idle.leave(self)
             for timer in (self._idle_timer, self._write_timer, self._linger_timer):
                 if timer is not None:
                     timer.cancel()
@@ -397,22 +364,15 @@ class Connection(H11Protocol):
         if left > 0:
             self._write_timer = loop.call_later(left, self._check_write)
         else:
-            self._reset()
-
-    def _reset(self) -> None:
-        """Throws away what waits to be written, in the kernel as well. The request hears of a caller who has left."""
-        sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+            reset(self._transport)
 
     # --- between two requests ------------------------------------------------------------------------------
 
     async def _request_started(self) -> None:
         self._skipped_line = False
-        self._idle.connections.pop(self, None)
+        self._idle.leave(self)
         if self._new:
             self._new = False
-            self._idle.silent.pop(self, None)
             await self.send(Updated(idle=False))
 
     def _start_idling(self) -> None:
@@ -439,9 +399,7 @@ class Connection(H11Protocol):
 
         In a task of its own, because it may be the timer that calls, and who ends the timer waits for it.
         """
-        self._idle.connections.pop(self, None)
-        self._idle.silent.pop(self, None)
-        self._idle.lingering.pop(self, None)
+        self._idle.leave(self)
         self.task_group.spawn(self.send, Closed())
 
 

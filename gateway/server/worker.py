@@ -1,8 +1,8 @@
-"""A worker: the process that serves, in an asyncio loop of Hypercorn's.
+"""A worker: the process that serves, by Hypercorn in an asyncio loop, or by uvicorn in one of uvloop's.
 
-uvloop brought no gain here, and has new connections wait behind busy ones. A worker is started and watched by
-`supervisor.py`: it says that it is ready, beats once a second as long as its loop turns, and ends when the supervisor
-does.
+uvloop brought Hypercorn no gain, and its own listeners have new connections wait behind busy ones. A worker is started
+and watched by `supervisor.py`: it says that it is ready, beats once a second as long as its loop turns, and ends when
+the supervisor does.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ from gateway.app import controlled_app
 from gateway.descriptors import AcceptLimit
 from gateway.reload import RunningGateway
 from gateway.server import hypercorn_patches
-from gateway.server.connection import WRITE_TIMEOUT, close_idle
+from gateway.server.connection import WRITE_TIMEOUT
+from gateway.server.idle_connections import close_idle
 from gateway.server.sockets import BACKLOG
 from gateway.server.worker_link import SIGNALS, WorkerLink, WorkerStart, has_terminal
 from gateway.settings.schema import SettingError, Settings
@@ -57,7 +58,8 @@ Application: TypeAlias = tuple[Any, socket.socket, Settings | None]
 
 def run(link: WorkerLink, start: WorkerStart, listener: socket.socket, emulator: socket.socket | None) -> None:
     """Serves the gateway and, if its socket is given, the emulator until a signal comes. Raises SettingError."""
-    asyncio.run(_serve_gateway(link, start, listener, emulator))
+    with asyncio.Runner(loop_factory=_loop_factory(start.settings)) as runner:
+        runner.run(_serve_gateway(link, start, listener, emulator))
 
 
 def run_emulator(link: WorkerLink, listener: socket.socket) -> None:
@@ -112,9 +114,10 @@ async def serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_handle_exception)
     stopping = asyncio.Event()
+    accept_limit = AcceptLimit(loop, gateway.report if gateway is not None else lambda _: None, close_idle)
     if gateway is not None:
-        AcceptLimit(loop, gateway.report, close_idle).install()
-    configs = [_config(listener, grace, settings) for _, listener, settings in applications]
+        accept_limit.install()
+    configs = [_config(grace, settings) for _, _, settings in applications]
     had_terminal = has_terminal()
 
     def stop(grace: float) -> None:
@@ -147,8 +150,8 @@ async def serve(
     triggers += [first_has_stopped.wait] * (len(applications) - 1)  # type: ignore[list-item]
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(hypercorn.asyncio.serve(application, config, shutdown_trigger=trigger, mode="asgi"))
-            for (application, *_), config, trigger in zip(applications, configs, triggers, strict=True)
+            group.create_task(serve_application(*application, config, trigger, accept_limit))
+            for application, config, trigger in zip(applications, configs, triggers, strict=True)
         ]
         tasks[0].add_done_callback(lambda _: first_has_stopped.set())
 
@@ -210,11 +213,40 @@ def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
         loop.default_exception_handler(context)
 
 
-def _config(listener: socket.socket, grace: float, settings: Settings | None) -> hypercorn.config.Config:
-    """Returns Hypercorn's configuration for one application, which takes the socket over."""
-    config = hypercorn.config.Config()
+def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Returns how to make the event loop for the server that is set; None for asyncio's own."""
+    if settings.server != "uvicorn":
+        return None
+    from gateway.server import uvicorn_server
+
+    return uvicorn_server.loop_factory()
+
+
+async def serve_application(
+    application: Any,
+    listener: socket.socket,
+    settings: Settings | None,
+    config: hypercorn.config.Config,
+    stop: Callable[[], Awaitable[object]],
+    accept_limit: AcceptLimit,
+) -> None:
+    """Serves one application on its socket, by the server that is set, until `stop` returns; it closes the socket.
+
+    settings: the gateway's; None for the emulator. config: what holds for connections, whichever server has them.
+    """
+    if settings is not None and settings.server == "uvicorn":
+        from gateway.server import uvicorn_server  # whoever does not use it does not load it
+
+        await uvicorn_server.serve(uvicorn_server.Server(application, listener, config, stop, accept_limit))
+        return
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listener.detach()}"]
+    await hypercorn.asyncio.serve(application, config, shutdown_trigger=stop, mode="asgi")
+
+
+def _config(grace: float, settings: Settings | None) -> hypercorn.config.Config:
+    """Returns Hypercorn's configuration for one application."""
+    config = hypercorn.config.Config()
     config.worker_class = "asyncio"
     config.graceful_timeout = grace + ERROR_RESPONSE_SECONDS
     config.shutdown_timeout = grace + STORE_SECONDS

@@ -313,6 +313,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, _about("processes that share the port"), Meta(ge=1)] = 1
+    server: Annotated[
+        Literal["hypercorn", "uvicorn"],
+        _about("the HTTP server; uvicorn, on uvloop, takes much less CPU for each request"),
+    ] = "hypercorn"
     demo: Annotated[bool, _about("answer from the embedded emulator instead of Cohere")] = False
     cohere_api_key: Annotated[
         list[str],

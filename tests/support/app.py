@@ -15,6 +15,8 @@ import asyncio
 import http.client
 import io
 import json
+import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -27,14 +29,22 @@ import openai
 from msgspec.structs import replace
 
 from gateway.app import create_app
+from gateway.descriptors import AcceptLimit
 from gateway.emulator.app import create_emulator
 from gateway.observability.access_log import Log
 from gateway.pipeline.accepted_keys import PROOF_PATH
-from gateway.server.worker import configure
+from gateway.server import uvicorn_server
+from gateway.server.idle_connections import close_idle
+from gateway.server.worker import configure, serve_application
 from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
 from support import databases
 from support.asgi_server import AfterTheAnswer, serve
 from support.scripted_upstream import Script, ScriptedUpstream, event_stream, json_answer, transcript
+
+SERVERS: tuple[Any, Any] = ("hypercorn", "uvicorn")
+
+SERVER: Any = os.environ.get("GATEWAY_TEST_SERVER", "hypercorn")
+"""What serves where a test does not say: the suite is run once on each (CONTRIBUTING.md)."""
 
 CALLER_KEY = "caller-key-0001"
 SERVER_KEY = "server-key-0002"
@@ -249,7 +259,7 @@ def gateway_over(
     log = Written(settle)
     loops: list[asyncio.AbstractEventLoop] = []
     with tempfile.TemporaryDirectory() as folder:
-        values = {**ONCE, "database_url": databases.sqlite(folder), **settings}
+        values = {**ONCE, "database_url": databases.sqlite(folder), "server": SERVER, **settings}
         documented = Settings(cohere_base_url=upstream, **values)
         if not documented.database_url.startswith("sqlite") and not documented.ledger.spool:
             # Beside no file, it would be where the tests were started.
@@ -260,8 +270,17 @@ def gateway_over(
             applications.append(AfterTheAnswer(create_app(documented, _AtOnce(True, log))))
             return applications[0]
 
+        async def run(app: Any, listener: socket.socket, config: Any, stopped: Callable[[], Any]) -> None:
+            limit = AcceptLimit(asyncio.get_running_loop(), lambda _: None, close_idle)
+            await serve_application(app, listener, documented, config, stopped, limit)
+
+        loop_factory = uvicorn_server.loop_factory() if documented.server == "uvicorn" else None
         with serve(
-            app, configure=lambda config: configure(config, documented), graceful_timeout=graceful_timeout
+            app,
+            configure=lambda config: configure(config, documented),
+            run=run,
+            loop_factory=loop_factory,
+            graceful_timeout=graceful_timeout,
         ) as url:
             yield Gateway(url, upstream, log, key, loops, settle, documented.database_url)
 

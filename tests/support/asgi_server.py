@@ -1,4 +1,4 @@
-"""Any ASGI application on a real Hypercorn: a loopback port, a thread, a loop of its own, a clean end.
+"""Any ASGI application on a real server: a loopback port, a thread, a loop of its own, a clean end.
 
 For the few tests whose subject is the server itself: streams, disconnects, shutdown, malformed requests.
 Nothing of the project is imported here; the caller brings a function that builds the application, and it runs
@@ -25,6 +25,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
+Run = Callable[[Any, socket.socket, Config, Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Serves an application on a socket with the limits of a configuration, until the last argument returns."""
+
 HOST = "127.0.0.1"
 LAG = float(os.environ.get("GATEWAY_TEST_LAG", 0))
 """Seconds that an application stands still after an answer's last byte: shows tests that do not wait for the rest."""
@@ -35,17 +38,19 @@ def serve(
     app_factory: Callable[[], ASGIApp],
     *,
     configure: Callable[[Config], None] | None = None,
+    run: Run | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     graceful_timeout: float = 2.0,
     timeout: float = 15.0,
 ) -> Iterator[str]:
     """Serve the application that the factory builds; yields its base URL once the lifespan has started.
 
     What goes wrong in the server's thread is raised here: while starting at once, later at the end, unless
-    the test has failed by itself. `configure` may change Hypercorn's settings.
+    the test has failed by itself. `configure` may change Hypercorn's settings. `run` serves by another server.
     """
     listener = socket.create_server((HOST, 0))
     base_url = f"http://{HOST}:{listener.getsockname()[1]}"
-    server = _Server(listener, app_factory, graceful_timeout)
+    server = _Server(listener, app_factory, graceful_timeout, run, loop_factory)
     if configure is not None:
         configure(server.config)
     server.start(timeout)
@@ -135,13 +140,20 @@ class _Progress:
 class _Server:
     """The thread, its loop and the two moments that the other side waits for: started, stopped."""
 
-    def __init__(self, listener: socket.socket, app_factory: Callable[[], ASGIApp], graceful_timeout: float) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        app_factory: Callable[[], ASGIApp],
+        graceful_timeout: float,
+        run: Run | None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    ) -> None:
         self.config = Config()
         self.config.graceful_timeout = graceful_timeout
         # The socket is bound and listening before the thread exists, so no port is guessed and no early
-        # connection is refused. Hypercorn takes it over: from here on the descriptor is its to close.
-        self._descriptor = listener.detach()
-        self.config.bind = [f"fd://{self._descriptor}"]
+        # connection is refused. The server takes it over: it is its to close.
+        self._listener = listener
+        self._serve, self._loop_factory = run or _serve_by_hypercorn, loop_factory
         # A logger of the kit's own: Hypercorn's default writes to the stderr of whichever test started it.
         self.config.errorlog = logging.getLogger("hypercorn.under_test")
         self.config.accesslog = None
@@ -173,7 +185,8 @@ class _Server:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._main())
         except BaseException as failure:  # brought to the test's thread by raise_failure
             self._failures.append(failure)
         finally:
@@ -185,13 +198,12 @@ class _Server:
         self._stop = asyncio.Event()
         try:
             app = self._watch_lifespan(self._app_factory())
-            await hypercorn.asyncio.serve(app, self.config, shutdown_trigger=self._stopped)
+            await self._serve(app, self._listener, self.config, self._stopped)
         finally:
-            if not self._started.is_set():
-                os.close(self._descriptor)  # Hypercorn never came to take it over
+            self._listener.close()  # where no server came to take it over
 
     async def _stopped(self) -> None:
-        # Hypercorn asks for this once its sockets are served: the moment that the test has been waiting for.
+        # A server asks for this once its sockets are served: the moment that the test has been waiting for.
         self._started.set()
         await self._stop.wait()
 
@@ -217,6 +229,13 @@ class _Server:
             loop.default_exception_handler(context)
         elif not isinstance(failure, ConnectionError | asyncio.CancelledError):
             self._failures.append(failure)
+
+
+async def _serve_by_hypercorn(
+    app: Any, listener: socket.socket, config: Config, stopped: Callable[[], Awaitable[None]]
+) -> None:
+    config.bind = [f"fd://{listener.detach()}"]
+    await hypercorn.asyncio.serve(app, config, shutdown_trigger=stopped)
 
 
 def raw_request(

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from support import databases
-from support.app import CALLER_KEY, CHAT, A
+from support.app import CALLER_KEY, CHAT, SERVER, A
 from support.asgi_server import raw_request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +57,7 @@ class Process:
             name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
         }
         self._storage = tempfile.TemporaryDirectory()
+        clean["GATEWAY_SERVER"] = SERVER
         storage = {"GATEWAY_DATABASE_URL": databases.sqlite(self._storage.name)}
         if environment.get("GATEWAY_DATABASE_URL", "").startswith("postgresql"):
             storage["GATEWAY_LEDGER_SPOOL"] = f"{self._storage.name}/spool"
