@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-long install node-modules check fix bench bench-ledger soak docs oracle cover lock clean FORCE
+.PHONY: help run test test-long install node-modules check fix bench bench-ledger soak docs oracle vendor cover lock clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -31,10 +31,11 @@ install: .venv/.run-stamp ## .venv with the locked versions and the command
 
 node-modules: tests/node/node_modules/.stamp ## the OpenAI SDK for Node, whose tests are skipped without it
 
-check: .venv/.dev-stamp ## format check, lint, types; changes nothing
+check: .venv/.dev-stamp node-modules ## format check, lint, types; changes nothing
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	@if [ -x tests/node/node_modules/.bin/tsc ]; then node tests/node/node_modules/.bin/tsc -p tests/node/console.tsconfig.json; else echo 'without Node the types of the console are not checked'; fi
 
 fix: .venv/.dev-stamp ## apply formatting and the lint's safe repairs
 	$(BIN)/python -m ruff format .
@@ -54,6 +55,9 @@ docs: .venv/.dev-stamp ## write the generated tables into the documents
 
 oracle: .venv/.dev-stamp ## make tests/oracle/ anew from the vendors' documents in ../shared/reference
 	PYTHONPATH=tests $(BIN)/python -m support.oracle_generator
+
+vendor: .venv/.dev-stamp node-modules ## write what the console is made of anew, out of npm's packages
+	PYTHONPATH=tests $(BIN)/python -m support.console_vendor
 
 cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite
 	$(PYTEST) --cov $(ARGS)

@@ -10,6 +10,9 @@ from starlette.types import ASGIApp
 from gateway.auth.authenticator import Authenticator, server_keys
 from gateway.auth.directory import KeyDirectory
 from gateway.auth.modes import Mode, mode_of
+from gateway.console import sign_in
+from gateway.console.pages import ConsolePages, ConsoleRedirect
+from gateway.console.sign_in import SignIn
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
 from gateway.endpoints.health import Liveness, MetricsPage, Readiness, WorkerCount
@@ -190,4 +193,7 @@ def _routes(services: Services, background: Background, ledger: Ledger) -> list[
             for path in row.paths
         ),
         *(Route(path, StoredEndpoint(row, services, background), methods=list(row)) for path, row in STORED.items()),
+        Route(sign_in.PATH, SignIn(services), methods=["GET", "POST", "PUT", "DELETE"]),
+        *(Route(path, ConsolePages(services), methods=["GET"]) for path in ("/console", "/console/{path:path}")),
+        Route("/", ConsoleRedirect(services), methods=["GET"]),
     ]

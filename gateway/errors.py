@@ -115,6 +115,20 @@ ERRORS: Mapping[str, Meaning] = {
         "the API key is not valid for this gateway",
         Fault.CALLER_CREDENTIALS,
     ),
+    "session_over": Meaning(
+        401,
+        "authentication_error",
+        "session_over",
+        "the console's session is over: signed out, idle for too long, or its key is not valid any more",
+        Fault.CALLER_CREDENTIALS,
+    ),
+    "csrf": Meaning(
+        403,
+        "permission_error",
+        "csrf_token_missing",
+        "a request of the console's session lacks its CSRF token",
+        Fault.CALLER_CREDENTIALS,
+    ),
     "key_blocked": Meaning(403, "permission_error", "key_blocked", "the API key is blocked", Fault.POLICY_BLOCKED),
     "team_blocked": Meaning(
         403, "permission_error", "team_blocked", "the key's team is blocked, or was deleted", Fault.POLICY_BLOCKED
@@ -251,6 +265,13 @@ ERRORS: Mapping[str, Meaning] = {
         "rate_limit_exceeded",
         "a limit of the key, its team, the end user or the gateway is reached",
         Fault.POLICY_RATE_LIMIT,
+    ),
+    "too_many_sign_ins": Meaning(
+        429,
+        _LIMIT,
+        "rate_limit_exceeded",
+        "too many attempts to sign in to the console",
+        Fault.CALLER_CREDENTIALS,
     ),
     "budget_spent": Meaning(
         429,

@@ -22,6 +22,7 @@ RELOADED = frozenset(
             "master_may_call",
             "deny_by_default",
             "jwt",
+            "console",
             "trusted_proxies",
             "allow_open",
             "cors_origins",

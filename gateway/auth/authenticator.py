@@ -5,7 +5,7 @@ The modes are in `modes.py`.
 
 import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -20,6 +20,7 @@ from gateway.auth.json_web_tokens import Claims, TokenChecker, TokenRefused, loo
 from gateway.auth.modes import Mode, mode_of
 from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
 from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
+from gateway.auth.sessions import Sessions
 from gateway.auth.signing_keys import SigningKeys
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import Settings
@@ -82,6 +83,9 @@ class Authenticator:
         self._master = Principal("master", "master", False, self._server, role="master", access=access)
         self._policy, self._default = settings.policy, "none" if settings.deny_by_default else "inference"
         self._principals: dict[str, Principal] = {}
+        root = settings.master_key or "\n".join(settings.cohere_api_key)
+        enabled = self.mode is Mode.VIRTUAL_KEYS and settings.console.enabled
+        self.sessions = Sessions(root if enabled else "", settings.console.idle_seconds)
         self._tokens: TokenChecker | None = None
         if settings.jwt.enabled:
             self._signing_keys = SigningKeys(settings.jwt, message)
@@ -92,8 +96,13 @@ class Authenticator:
         if self._tokens is not None:
             await self._signing_keys.start()
 
-    async def authenticate(self, headers: Iterable[tuple[bytes, bytes]], address: str = "") -> Authentication:
+    async def authenticate(
+        self, headers: Collection[tuple[bytes, bytes]], address: str = "", method: str = ""
+    ) -> Authentication:
         """Returns who sent these headers. address: the caller's.
+
+        method: of the request, by which a session of the console is judged; without one no session counts. A session
+        stands for the key that was signed in with, where the request has no key.
 
         Raises CallerError: 400 for two different keys, 401 for none or a wrong one, 403 for one that is blocked.
         """
@@ -105,6 +114,8 @@ class Authenticator:
         if presented.of_gateways and presented.usual - presented.of_gateways:
             return await self._of_gateway(presented, address)
         secret = presented.only()
+        if not secret and method and (session := self.sessions.session_in(headers, method)) is not None:
+            secret = session.secret
         if not secret:
             raise CallerError(MISSING_KEY)
         return Authentication(await self._principal_of(secret, address))

@@ -17,6 +17,8 @@ USUAL = (b"authorization", b"x-api-key", b"api-key")
 OF_GATEWAYS = (b"x-litellm-api-key", b"x-bf-vk", b"cf-aig-authorization")
 CREDENTIAL_HEADERS = frozenset((*USUAL, *OF_GATEWAYS))
 
+_SECRET = CREDENTIAL_HEADERS | {b"cookie"}
+
 _SCHEMES = ("bearer", "token")
 
 TWO_CREDENTIALS = failure("two_credentials", "The request has two different API keys")
@@ -63,7 +65,7 @@ def credential_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def remove_credentials(headers: list[tuple[bytes, bytes]], by_name: dict[bytes, bytes]) -> None:
-    """Removes the headers that carry keys, in place: nobody needs them once the caller is authenticated."""
-    headers[:] = [header for header in headers if header[0] not in CREDENTIAL_HEADERS]
-    for name in CREDENTIAL_HEADERS:
+    """Removes the headers that carry keys or a session, in place: nobody needs them after the caller is known."""
+    headers[:] = [header for header in headers if header[0] not in _SECRET]
+    for name in _SECRET:
         by_name.pop(name, None)

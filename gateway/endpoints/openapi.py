@@ -31,7 +31,7 @@ from schemas.openai.transcription import Transcription
 from translators.core.field_table import SYNONYM_OBJECT, Field, FieldTable, Verdict
 from translators.core.notes import Notes
 
-PATH = "/openapi.json"
+PATH, SESSION = "/openapi.json", "/console/session"
 
 ANSWERS: Mapping[str, tuple[Any, ...]] = {
     "chat": (ChatCompletion, ChatCompletionChunk),
@@ -63,6 +63,10 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "/health/ready": ("application/json", {"type": "object", "required": ["status", "workers"]}),
     "/metrics": ("text/plain", {"type": "string"}),
     PATH: ("application/json", {"type": "object", "required": ["openapi", "info", "paths"]}),
+    "/": ("text/html", {"type": "string"}),
+    "/console": ("text/html", {"type": "string"}),
+    "/console/{path}": ("text/html", {"type": "string"}),
+    SESSION: ("application/json", {"type": "object", "required": ["mode", "sign_in", "who"]}),
 }
 """Paths that no API key is asked for, with content type and schema of the response."""
 
@@ -148,10 +152,21 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
         path = NATIVE_PREFIX + method.path.removeprefix("/")
         request_body = (_KINDS[method.takes], {"type": "object"}) if method.takes else None
         yield path, method.verb, _operation(method.operation, path, native_failed, [{}], request_body)
+    yield from _open_operations(failed)
+
+
+def _open_operations(failed: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields what needs no API key: the table OPEN, and signing in to the console."""
     for path, (content_type, schema) in OPEN.items():
-        operation = _operation(path.strip("/").replace("/", "_"), path, failed, [{}])
+        operation = _operation(re.sub(r"\W+", "_", path).strip("_") or "root", path, failed, [{}])
         operation["responses"]["200"]["content"] = {content_type: {"schema": schema}}
         yield path, "GET", {**operation, "security": []}
+    session = OPEN[SESSION]
+    for verb, name in (("POST", "sign_in"), ("PUT", "continue_session"), ("DELETE", "sign_out")):
+        request_body = ("application/json", {"type": "object", "required": ["key"]}) if verb == "POST" else None
+        operation = _operation(name, SESSION, failed, [{}], request_body)
+        operation["responses"]["200"]["content"] = {session[0]: {"schema": session[1]}}
+        yield SESSION, verb, {**operation, "security": []}
 
 
 def _operation(

@@ -32,7 +32,8 @@ from gateway.observability.lifecycle import Lifecycle, new_id
 from gateway.observability.record import REQUEST, Door, RequestRecord
 from gateway.settings.schema import Settings
 
-OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json")
+OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json", "/console/")
+OPEN_PATHS = ("/", "/console")
 """Paths that decide by themselves who may read them."""
 
 MANAGEMENT_PREFIXES = (
@@ -160,16 +161,16 @@ class GatewayMiddleware:
 
     async def _identify(self, scope: Scope, headers: dict[bytes, bytes], record: RequestRecord, has_body: bool) -> None:
         """Finds out which path is meant and who is calling. Raises CallerError for who may not call."""
-        if self._web_pages.keyless:
+        if self._web_pages.keyless and not _is_visit(scope, headers):
             self._web_pages.check(headers, has_body)
         # First of all, so that whatever decides by the path decides by the one that is served.
         if scope["path"] not in self._path_aliases.exact:
             self._path_aliases.rewrite(scope, record)
             record.door = door_of(scope["path"])
-        if record.path.startswith(OPEN_PREFIXES):
+        if is_open(record.path):
             record.has_row = False
         else:
-            authentication = await self._authenticator.authenticate(scope["headers"], record.address)
+            authentication = await self._authenticator.authenticate(scope["headers"], record.address, scope["method"])
             record.identify(authentication.principal)
             record.authentication_note = authentication.note
             remove_credentials(scope["headers"], headers)
@@ -244,6 +245,20 @@ def address_of(scope: Scope, proxies: tuple[str, ...]) -> str:
     return caller_address(peer, [value for name, value in scope["headers"] if name == b"x-forwarded-for"], proxies)
 
 
+def is_open(path: str) -> bool:
+    """Tells whether a path decides by itself who may read it."""
+    return path.startswith(OPEN_PREFIXES) or path in OPEN_PATHS
+
+
+def _is_visit(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """Tells whether a browser opens a page of the console, perhaps by a link: there is nothing of anybody's in it."""
+    return (
+        scope["method"] == "GET"
+        and headers.get(b"sec-fetch-mode") == b"navigate"
+        and (scope["path"] in OPEN_PATHS or scope["path"].startswith("/console/"))
+    )
+
+
 def door_of(path: str) -> Door:
     """Returns the API that a path belongs to."""
     if path.startswith((error_responses.NATIVE_PREFIX, error_responses.ALIAS_PREFIX)):
@@ -253,7 +268,7 @@ def door_of(path: str) -> Door:
 
 def record_headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
     """Returns what is known of a request when its response begins. A stream's cost is not known then."""
-    if record.path.startswith(OPEN_PREFIXES):
+    if is_open(record.path):
         return []
     headers = [(b"x-gateway-log-id", record.id.encode())]
     if record.attempts:

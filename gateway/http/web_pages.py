@@ -45,7 +45,7 @@ class WebPagePolicy:
         host = headers.get(b"host")
         if host is not None and not self._is_known(host):
             raise CallerError(FOREIGN_HOST)
-        self._check_origin(headers)
+        self.check_origin(headers)
         if has_body:
             content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if not (content_type in JSON_TYPES or content_type.endswith(b"+json")):
@@ -57,9 +57,10 @@ class WebPagePolicy:
         if self.keyless:
             self.check(headers, False)
         else:
-            self._check_origin(headers)
+            self.check_origin(headers)
 
-    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+    def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Checks which page sends a request, in any mode. Raises CallerError (403)."""
         origin = headers.get(b"origin")
         if origin is not None and (origin in self._origins or b"*" in self._origins):
             return

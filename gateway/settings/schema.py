@@ -268,6 +268,13 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class ConsoleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The page for people: docs/console.md."""
+
+    enabled: Annotated[bool, _about("serve the console at `/console`")] = True
+    idle_seconds: Annotated[float, _about("seconds after which a session that nobody uses ends"), SECONDS] = 1_800.0
+
+
 class JwtClaims(Struct, frozen=True, forbid_unknown_fields=True):
     """Paths of claims, with dots between the names of nested ones."""
 
@@ -447,6 +454,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     alerts: AlertSettings = AlertSettings()
     ledger: LedgerSettings = LedgerSettings()
     jwt: JwtSettings = JwtSettings()
+    console: ConsoleSettings = ConsoleSettings()
 
     @property
     def loopback(self) -> bool:

@@ -1,0 +1,55 @@
+/** What opens beside a list, and dialogs that ask before something is lost. */
+import { html, useEffect, useId, useRef, useState } from "./html.mjs";
+import { Icon } from "./icons.mjs";
+import { onEscape } from "./keyboard.mjs";
+
+/** follows: j and k show the next row in it. @param {{title: any, onClose: () => void, children: any, actions?: any, follows?: boolean, wide?: boolean}} props */
+export function Drawer({ title, onClose, children, actions, follows, wide }) {
+  const id = useId();
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const close = useRef(onClose);
+  close.current = onClose;
+  useEffect(() => onEscape(() => close.current()), []);
+  useEffect(() => { if (!follows) box.current?.focus(); }, []);
+  return html`<aside class=${"drawer" + (wide ? " drawer-wide" : "")} ref=${box} tabindex="-1" aria-labelledby=${id} data-follows=${follows ? "" : undefined}>
+    <header><h2 id=${id}>${title}</h2>
+      <button class="icon-button" aria-label="Close" title="Close (Esc)" onClick=${onClose}><${Icon} name="close" /></button></header>
+    <div class="drawer-body">${children}</div>
+    ${actions && html`<footer>${actions}</footer>`}
+  </aside>`;
+}
+
+/** A dialog over the page. @param {{title: string, onClose: () => void, children: any, class?: string}} props */
+export function Dialog({ title, onClose, children, class: extra = "" }) {
+  const id = useId();
+  const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => { if (!box.current?.open) box.current?.showModal(); }, []);
+  return html`<dialog ref=${box} class=${extra} aria-labelledby=${id} onCancel=${(/** @type {Event} */ event) => { event.preventDefault(); onClose(); }}
+      onClick=${(/** @type {Event} */ event) => { if (event.target === box.current) onClose(); }}>
+    <div class="dialog-inner"><h2 id=${id}>${title}</h2>${children}</div>
+  </dialog>`;
+}
+
+/**
+ * Asks before something is done. word: what must be typed, where it cannot be taken back.
+ * @param {{title: string, action: string, word?: string, danger?: boolean, onConfirm: () => Promise<any>, onClose: () => void, children: any}} props
+ */
+export function Confirm({ title, action, word, danger, onConfirm, onClose, children }) {
+  const [typed, setTyped] = useState("");
+  const [busy, setBusy] = useState(false);
+  /** @param {Event} event */
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    await onConfirm();
+    setBusy(false);
+  };
+  return html`<${Dialog} title=${title} onClose=${onClose}>
+    <form onSubmit=${submit}>
+      <div>${children}</div>
+      ${word && html`<label class="field"><span>Type <strong>${word}</strong> to go on</span><input value=${typed} autocomplete="off" spellcheck="false" onInput=${(/** @type {any} */ event) => setTyped(event.target.value)} /></label>`}
+      <div class="buttons end"><button type="button" onClick=${onClose}>Cancel</button>
+        <button class=${danger ? "danger" : "primary"} disabled=${busy || (word && typed !== word)}>${action}</button></div>
+    </form>
+  <//>`;
+}

@@ -1,0 +1,54 @@
+/**
+ * The keyboard: `/` searches, j and k go through the rows of a table, Enter opens one, Esc closes what is open. Keys
+ * that somebody types into a field are theirs.
+ */
+
+/** @type {(() => void)[]} */
+const closers = [];
+
+/** What Esc closes, the last one first. Returns how it is taken off again. @param {() => void} close */
+export function onEscape(close) {
+  closers.push(close);
+  return () => {
+    const index = closers.lastIndexOf(close);
+    if (index >= 0) closers.splice(index, 1);
+  };
+}
+
+/** @param {EventTarget | null} target */
+function isTyped(target) {
+  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+}
+
+/** @param {number} step */
+function moveRow(step) {
+  const rows = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("tr[data-row]")]);
+  if (!rows.length) return;
+  const index = rows.findIndex((row) => row === document.activeElement || row.getAttribute("aria-selected") === "true");
+  const row = rows[Math.max(0, Math.min(rows.length - 1, index + step))] ?? rows[0];
+  row.focus();
+  row.scrollIntoView({ block: "nearest" });
+  // With a drawer open, the next row is read in it.
+  if (document.querySelector(".drawer[data-follows]")) row.click();
+}
+
+addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.altKey) return;
+  if (event.key === "Escape") {
+    const close = closers.at(-1);
+    if (close) {
+      event.preventDefault();
+      close();
+    } else if (isTyped(event.target)) /** @type {HTMLElement} */ (event.target).blur();
+    return;
+  }
+  if (isTyped(event.target) || document.querySelector("dialog[open]")) return;
+  if (event.key === "/") {
+    const search = /** @type {HTMLInputElement | null} */ (document.querySelector("[data-search]"));
+    if (search) {
+      event.preventDefault();
+      search.focus();
+      search.select();
+    }
+  } else if (event.key === "j" || event.key === "k") moveRow(event.key === "j" ? 1 : -1);
+});

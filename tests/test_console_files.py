@@ -1,0 +1,113 @@
+"""The console's files: what is vendored is what the manifest says, all of it is in the wheel, sizes hold."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from setuptools import Distribution  # type: ignore[import-untyped]
+from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
+
+from gateway.console import files
+from support import console_vendor
+from support.console_vendor import MANIFEST, MODULES, ROWS, VENDOR
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSOLE = ROOT / "gateway" / "console"
+OURS = sorted([*CONSOLE.glob("scripts/*.mjs"), *CONSOLE.glob("screens/*.mjs")])
+FIRST_PAINT = 60_000
+"""Bytes, compressed, that are loaded before the first screen is seen."""
+
+LONGEST_MODULE = 400
+"""Lines."""
+
+
+def test_what_is_vendored_is_what_the_manifest_says() -> None:
+    manifest = json.loads((VENDOR / MANIFEST).read_text())
+    assert [row["file"] for row in manifest] == [row.file for row in ROWS]
+    for row in manifest:
+        assert hashlib.sha256((VENDOR / row["file"]).read_bytes()).hexdigest() == row["sha256"], row["file"]
+        assert row["name"] and row["version"] and row["licence"] in ("MIT", "Apache-2.0"), row
+    served = {path.name for path in VENDOR.iterdir() if path.suffix in (".mjs", ".css", ".js")}
+    assert served == {row["file"] for row in manifest}
+    licences = (VENDOR / console_vendor.LICENCES).read_text()
+    assert all(f"\n{row['name']}\n===" in f"\n{licences}" for row in manifest)
+
+
+def test_what_is_vendored_is_npms() -> None:
+    """Made again out of the packages that the lock names: the same to the byte."""
+    if not (MODULES / "uplot").exists():
+        pytest.skip("needs the packages of tests/node: make node-modules")
+    for row, about in zip(ROWS, json.loads((VENDOR / MANIFEST).read_text()), strict=True):
+        made, text = console_vendor.entry(row)
+        assert made == about
+        assert text == (VENDOR / row.file).read_text()
+
+
+def test_a_wheel_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As setuptools decides it, by what pyproject.toml says. A whole build would take seconds."""
+    monkeypatch.chdir(ROOT)
+    distribution = Distribution()
+    distribution.parse_config_files()
+    command = build_py(distribution)
+    command.finalize_options()
+    command.manifest_files = {}
+    packed = {os.path.relpath(path, CONSOLE) for path in command.find_data_files("gateway", "gateway")}
+    packed |= {os.path.relpath(path, CONSOLE) for path in command.find_data_files("gateway.console", "gateway/console")}
+    wanted = {*files.load().static, files.PAGE, f"vendor/{MANIFEST}"}
+    assert wanted <= packed, wanted - packed
+
+
+def test_addresses_change_with_what_is_served() -> None:
+    loaded = files.load()
+    assert f"{files.PREFIX}{loaded.digest}/scripts/main.mjs".encode() in loaded.page.body
+    assert b"{static}" not in loaded.page.body
+    for name, file in {**loaded.static, files.PAGE: loaded.page}.items():
+        assert gzip.decompress(file.compressed) == file.body, name
+
+
+def imports(name: str) -> set[str]:
+    """What a module needs before it runs, by name; what it loads later is not among it."""
+    folder = Path(name).parent
+    source = files.load().static[name].body.decode()
+    names = re.findall(r'(?:^|[;}\n])\s*(?:import|export)\b[^"\n;]*?"(\.[^"]+)"', source)
+    names += re.findall(r'\bfrom"(\./[^"]+)"', source)
+    return {os.path.normpath(folder / one) for one in names}
+
+
+def test_the_first_paint_is_small() -> None:
+    loaded, needed, waiting = files.load(), set(), ["scripts/main.mjs", "screens/overview.mjs"]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += imports(name)
+    assert {"vendor/preact.mjs", "vendor/signals-core.mjs", "scripts/shell.mjs"} <= needed
+    assert not any(name.startswith("screens/") for name in needed - {"screens/overview.mjs"}), "screens come later"
+    size = len(loaded.page.compressed) + sum(
+        len(loaded.static[name].compressed) for name in needed | {"styles.css", "icon.svg"}
+    )
+    assert size < FIRST_PAINT
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
+def test_our_modules(path: Path) -> None:
+    source = path.read_text()
+    assert source.startswith("/**"), "a module begins with what is in it"
+    assert len(source.splitlines()) <= LONGEST_MODULE
+    for forbidden in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "dangerouslySetInnerHTML",
+        "eval(",
+        "new Function",
+    ):
+        assert forbidden not in source, f"{forbidden}: a caller's text could become markup or code"
+    elsewhere = re.findall(r"https?://(?!www\.w3\.org)[\w.-]+", source)
+    assert all(host.endswith(("localhost", "api.cohere.com", "127.0.0.1")) for host in elsewhere), elsewhere

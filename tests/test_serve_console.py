@@ -1,0 +1,328 @@
+"""The console's page and its sessions over real HTTP: how it is served, who may sign in, and what a session may do.
+
+What a session is worth is tried here, what the page does with it in a browser.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from gateway.app import create_app
+from gateway.auth import sessions
+from gateway.auth.sessions import COOKIE, SECURE_COOKIE, Sessions
+from gateway.console.attempts import IN_ALL, PER_ADDRESS, WINDOW_SECONDS, SignInAttempts
+from gateway.errors import CallerError
+from gateway.settings.schema import ConsoleSettings, Settings
+from gateway.virtual_keys import Team
+from support.app import MASTER_KEY, Gateway, Seen, Stage, answered, demonstration, stage
+from support.virtual_keys import key_of, keyed_stage, secret_of
+
+SESSION = "/console/session"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Stage]:
+    keys = (
+        key_of("caller"),
+        key_of("viewer", role="viewer"),
+        key_of("admin", role="admin"),
+        key_of("blocked", blocked=True),
+        key_of("expired", expires=1.0),
+        key_of("here", allowed_ips=["127.0.0.0/8"]),
+        key_of("elsewhere", allowed_ips=["10.0.0.0/8"]),
+        key_of("member", team_id="away"),
+    )
+    with keyed_stage(*keys, Team(team_id="away", blocked=True)) as (staged, _):
+        yield staged
+
+
+class Browser:
+    """Sends requests as the console's page does: with its cookie and, where something changes, the CSRF token."""
+
+    def __init__(self, gateway: Gateway, key: str = "", **headers: str) -> None:
+        self.gateway, self.cookie, self.token, self.headers = gateway, "", "", headers
+        if key:
+            seen = self.sign_in(key)
+            assert seen.status == 200, seen
+            self.token = seen.body["csrf_token"]
+
+    def sign_in(self, key: str, **headers: str) -> Seen:
+        seen = self.ask("POST", SESSION, {"key": key}, **headers)
+        if "set-cookie" in seen.headers:
+            self.cookie = seen.headers["set-cookie"].partition(";")[0]
+        return seen
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Seen:
+        sent = {"cookie": self.cookie, "x-gateway-csrf": self.token, "sec-fetch-site": "same-origin", **self.headers}
+        sent |= JSON if body is not None else {}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        content = json.dumps(body).encode() if body is not None else None
+        return self.gateway.ask(method, path, content, {name: value for name, value in sent.items() if value})
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def test_the_page_and_its_modules(served: Stage) -> None:
+    ask = served.gateway.ask
+    root = ask("GET", "/", None, {"x-forwarded-host": "evil.example"})
+    assert (root.status, root.headers["location"]) == (307, "/console")
+    page = ask("GET", "/console")
+    assert page.status == 200 and page.headers["cache-control"] == "no-cache"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    assert page.headers["x-frame-options"] == "DENY" and page.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(rb"<script(?![^>]*src=)|<style|\bon\w+=|javascript:", page.data), "no code in the page"
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.data.decode())
+    assert len(addresses) > 5 and all(address.startswith("/console/static/") for address in addresses)
+    for address in addresses:
+        module = ask("GET", address, None, {"accept-encoding": "gzip"})
+        assert module.status == 200 and "immutable" in module.headers["cache-control"]
+        assert module.headers["content-encoding"] == "gzip" and gzip.decompress(module.data)
+        assert module.headers["content-security-policy"] == policy
+    tag = page.headers["etag"]
+    assert ask("GET", "/console", None, {"if-none-match": tag}).status == 304
+    assert ask("GET", "/console/keys/anything?x=1").data == page.data, "any address of a screen"
+    for missing in ("static/x/scripts/main.mjs", "static/../../pages.py", f"{addresses[0].split('/')[3]}/pages.py"):
+        assert ask("GET", f"/console/static/{missing}").status == 404
+    log = served.gateway.log.line_of(page.headers["x-request-id"])
+    assert log["operation"] == "console"
+
+
+def test_it_can_be_switched_off() -> None:
+    with stage(key="", console=ConsoleSettings(enabled=False)) as off:
+        for path in ("/", "/console", SESSION):
+            assert off.gateway.ask("GET", path).error["code"] == "unknown_url"
+
+
+def test_where_no_key_is_needed() -> None:
+    with demonstration() as gateway:
+        info = gateway.ask("GET", SESSION).body
+        assert info["demo"] and not info["sign_in"] and info["who"]["name"] == "demo" and info["csrf_token"] is None
+        assert Browser(gateway).sign_in("anything").error["code"] == "bad_request"
+        # A link on another site may open the page; what that site sends is refused as ever.
+        foreign = {"sec-fetch-site": "cross-site"}
+        assert gateway.ask("GET", "/console", None, {**foreign, "sec-fetch-mode": "navigate"}).status == 200
+        assert gateway.ask("GET", SESSION, None, foreign).status == 403
+        assert gateway.ask("GET", "/audit", None, {**foreign, "sec-fetch-mode": "navigate"}).status == 403
+
+
+def test_where_callers_bring_their_own_keys() -> None:
+    with stage() as own:
+        info = own.gateway.ask("GET", SESSION, None, {}).body
+        assert (info["mode"], info["who"], info["sign_in"]) == ("bring your own key", None, False)
+
+
+# --- signing in ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "role"),
+    [(MASTER_KEY, "master"), (secret_of("admin"), "admin"), (secret_of("viewer"), "viewer"), (secret_of("here"), "")],
+)
+def test_who_signs_in(served: Stage, key: str, role: str) -> None:
+    browser = Browser(served.gateway)
+    before = browser.ask("GET", SESSION).body
+    assert before["sign_in"] and before["who"] is None and before["csrf_token"] is None
+    seen = browser.sign_in(key)
+    assert seen.body["who"]["role"] == role and seen.headers["cache-control"] == "no-store"
+    cookie = seen.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path=/" in cookie and "Secure" not in cookie
+    assert key not in cookie and key not in seen.data.decode()
+    assert browser.ask("GET", SESSION).body["who"] == seen.body["who"]
+    assert key.encode() not in served.gateway.log.getvalue()
+    served.gateway.log.line_of(seen.headers["x-request-id"])
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "code"),
+    [
+        ("sk-unknown-000000000000000000000000", 401, "invalid_api_key"),
+        (secret_of("expired"), 401, "invalid_api_key"),
+        (secret_of("blocked"), 403, "key_blocked"),
+        (secret_of("member"), 403, "team_blocked"),
+        (secret_of("elsewhere"), 403, "address_not_allowed"),
+        ("", 400, "bad_request"),
+        ("k\u00e9y", 400, "bad_request"),
+        ("a\nb", 400, "bad_request"),
+    ],
+)
+def test_who_does_not(served: Stage, key: str, status: int, code: str) -> None:
+    """It is the same authenticator that judges bearer keys."""
+    seen = Browser(served.gateway).sign_in(key)
+    assert (seen.status, seen.error["code"]) == (status, code)
+    assert "set-cookie" not in seen.headers
+
+
+@pytest.mark.parametrize("secure", [{"x-forwarded-proto": "https"}, {"origin": "https://{host}"}])
+def test_over_https_the_cookie_is_for_https_alone(served: Stage, secure: dict[str, str]) -> None:
+    host = served.gateway.url.partition("://")[2]
+    headers = {name: value.format(host=host) for name, value in secure.items()}
+    browser = Browser(served.gateway, MASTER_KEY, **headers)
+    assert browser.cookie.startswith(f"{SECURE_COOKIE}=")
+    set_cookie = browser.sign_in(MASTER_KEY).headers["set-cookie"]
+    assert "Secure" in set_cookie and "Domain" not in set_cookie and "Path=/" in set_cookie
+    # A neighbouring host could set the other name, for a session of its own choosing.
+    planted = browser.cookie.replace(SECURE_COOKIE, COOKIE)
+    assert served.gateway.ask("GET", "/audit", None, {**headers, "cookie": planted}).status == 401
+
+
+def test_a_planted_session_is_not_taken_over(served: Stage) -> None:
+    """Session fixation: signing in makes a new session, whatever cookie was there."""
+    attacker = Browser(served.gateway, secret_of("caller"))
+    victim = Browser(served.gateway)
+    victim.cookie = attacker.cookie
+    victim.sign_in(MASTER_KEY)
+    assert victim.cookie != attacker.cookie
+    assert attacker.ask("GET", "/key/list").status == 403
+    assert victim.ask("GET", "/key/list").status == 200
+
+
+def test_another_site_signs_nobody_in(served: Stage) -> None:
+    for headers in ({"origin": "https://evil.example"}, {"sec_fetch_site": "cross-site"}):
+        assert Browser(served.gateway).sign_in(MASTER_KEY, **headers).status == 403
+    form = served.gateway.ask("POST", SESSION, b'{"key":"x"}', {"content-type": "text/plain"})
+    assert form.status == 415
+
+
+def test_attempts_are_limited() -> None:
+    attempts = SignInAttempts()
+    for second in range(PER_ADDRESS):
+        attempts.begin("192.0.2.1", float(second))
+    with pytest.raises(CallerError) as refused:
+        attempts.begin("192.0.2.1", 20.0)
+    assert refused.value.failure.status == 429 and refused.value.retry_after == "281"
+    attempts.begin("192.0.2.2", 20.0)  # somebody else
+    attempts.begin("192.0.2.1", WINDOW_SECONDS + 1)
+    for number in range(PER_ADDRESS):  # a host of IPv6 has as many addresses as it likes
+        attempts.begin(f"2001:db8::{number:x}", 1000.0)
+    with pytest.raises(CallerError):
+        attempts.begin("2001:db8::ffff", 1000.0)
+    for number in range(IN_ALL - PER_ADDRESS):
+        attempts.begin(f"198.51.{number // 250}.{number % 250}", 1000.0)
+    with pytest.raises(CallerError):
+        attempts.begin("203.0.113.1", 1000.0)
+    successes = SignInAttempts()
+    for _ in range(3 * PER_ADDRESS):
+        successes.begin("192.0.2.1", 1.0)
+        successes.succeed("192.0.2.1")
+
+
+def test_guessing_is_refused_by_the_gateway() -> None:
+    with keyed_stage(key_of("caller")) as (staged, _):
+        statuses = [Browser(staged.gateway).sign_in(f"sk-wrong-{number}").status for number in range(PER_ADDRESS + 1)]
+        assert statuses == [401] * PER_ADDRESS + [429]
+        refused = Browser(staged.gateway).sign_in(MASTER_KEY)
+        assert refused.status == 429 and int(refused.headers["retry-after"]) > 0, "the right key waits as well"
+
+
+# --- a session ----------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_the_key_that_signed_in(served: Stage) -> None:
+    """The permissions are those of the key, for each request, at every door."""
+    served.plays(answered("Hi."))
+    caller = Browser(served.gateway, secret_of("caller"))
+    chat = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]}
+    seen = caller.ask("POST", "/v1/chat/completions", chat)
+    assert seen.status == 200 and seen.headers["x-gateway-key"] == "caller"
+    (exchange,) = served.upstream.exchanges
+    assert not {name.lower() for name, _ in exchange.request.headers.items()} & {"cookie", "x-gateway-csrf"}
+    assert caller.ask("GET", "/key/info").body["info"]["key_alias"] == "caller"
+    assert {row["key_alias"] for row in caller.ask("GET", "/audit").body["data"]} <= {"caller"}
+    # A key in a header counts, and the cookie beside it does not.
+    seen = caller.ask("GET", "/key/info", authorization=f"Bearer {secret_of('viewer')}")
+    assert seen.body["info"]["key_alias"] == "viewer"
+
+
+def test_what_changes_something_needs_the_token(served: Stage) -> None:
+    master = Browser(served.gateway, MASTER_KEY)
+    other = Browser(served.gateway, MASTER_KEY)
+    for token in ("", "x", other.token):
+        seen = master.ask("POST", "/key/generate", {}, x_gateway_csrf=token)
+        assert (seen.status, seen.error["code"]) == (403, "csrf_token_missing")
+    for site in ("cross-site", "same-site"):
+        assert master.ask("POST", "/key/generate", {}, sec_fetch_site=site).status == 403
+        assert master.ask("GET", "/key/list", sec_fetch_site=site).status == 403
+    assert master.ask("POST", "/key/generate", {}).status == 200
+
+
+def writes() -> list[tuple[str, str]]:
+    """Every route that changes something, parameters filled in."""
+    application = create_app(Settings(demo=True, master_key=MASTER_KEY))
+    return sorted(
+        (verb, re.sub(r"\{.*?\}", "x1", route.path))
+        for route in application.routes
+        if isinstance(route, Route)
+        for verb in route.methods or ("POST", "PUT", "PATCH", "DELETE")
+        if verb not in ("GET", "HEAD") and route.path != SESSION
+    )
+
+
+@pytest.mark.parametrize("role", ["viewer", "caller", "master"])
+def test_no_write_without_token_or_right(served: Stage, role: str) -> None:
+    """All of them, found in the routes: nothing is changed by a session's cookie alone, nor by who may only read."""
+    browser = Browser(served.gateway, MASTER_KEY if role == "master" else secret_of(role))
+    routes = writes()
+    assert len(routes) > 30
+    for verb, path in routes:
+        forged = browser.ask(verb, path, {}, x_gateway_csrf="")
+        assert forged.status == 403, (verb, path, forged)
+        managed = path.startswith(("/key/", "/team/", "/customer/", "/end_user/"))
+        if role != "master" and managed:
+            assert browser.ask(verb, path, {}).status == 403, (verb, path)
+        elif role == "viewer" and path.startswith(("/v1/", "/cohere/", "/litellm/")):
+            served.plays(answered("Hi."))
+            assert browser.ask(verb, path, {}).status in (400, 403, 404, 405, 415), (verb, path)
+
+
+def test_signing_out_ends_it(served: Stage) -> None:
+    browser = Browser(served.gateway, MASTER_KEY)
+    assert browser.ask("DELETE", SESSION, x_gateway_csrf="").status == 403, "nobody else signs them out"
+    seen = browser.ask("DELETE", SESSION)
+    assert seen.body["who"] is None and "Max-Age=0" in seen.headers["set-cookie"]
+    after = browser.ask("GET", "/key/list")
+    assert (after.status, after.error["code"]) == (401, "session_over")
+    assert browser.ask("GET", SESSION).body["who"] is None
+
+
+def test_a_key_that_is_blocked_ends_its_sessions(served: Stage) -> None:
+    made = served.gateway.ask("POST", "/key/generate", b"{}", {**JSON, "authorization": f"Bearer {MASTER_KEY}"}).body
+    browser = Browser(served.gateway, made["key"])
+    assert browser.ask("GET", "/key/info").status == 200
+    body = json.dumps({"key": made["key_id"]}).encode()
+    served.gateway.ask("POST", "/key/block", body, {**JSON, "authorization": f"Bearer {MASTER_KEY}"})
+    assert browser.ask("GET", "/key/info").error["code"] == "key_blocked"
+    assert browser.ask("GET", SESSION).body["who"] is None
+
+
+def test_a_session_ends_by_itself() -> None:
+    kept = Sessions("root-secret", 60.0)
+    session = kept.begin("sk-x", 1_000.0)
+    value = kept.seal(session)
+    assert kept.open(value, 1_060.0) == session
+    assert kept.open(value, 1_061.0) is None, "nobody used it"
+    busy = sessions.Session(session.id, session.secret, 1_000.0, 1_000.0 + sessions.LONGEST_SECONDS)
+    assert kept.open(kept.seal(busy), 1_000.0 + sessions.LONGEST_SECONDS) == busy
+    assert kept.open(kept.seal(busy), 1_001.0 + sessions.LONGEST_SECONDS) is None, "however busy"
+    for forged in ("", "x", value[:-2], "A" + value[1:], "\u00e9", "A" * 10_000):
+        assert kept.open(forged, 1_000.0) is None, forged
+    assert Sessions("another", 60.0).open(value, 1_000.0) is None
+    assert kept.csrf_token(session) != Sessions("another", 60.0).csrf_token(session)
+    assert "sk-x" not in value
+
+
+def test_renewing_is_asked_for(served: Stage) -> None:
+    browser = Browser(served.gateway, MASTER_KEY)
+    assert "set-cookie" not in browser.ask("GET", "/key/list").headers, "what refreshes itself renews nothing"
+    seen = browser.ask("PUT", SESSION)
+    assert seen.status == 200 and seen.body["csrf_token"] == browser.token
+    assert seen.headers["set-cookie"].partition(";")[0] != browser.cookie
