@@ -14,7 +14,10 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'ARGS passes more: make run ARGS="--port 9000", make test ARGS="-k stream"'
 
-run: .venv/.run-stamp ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
+# Extras of pyproject.toml, each with a file of its own in .locks: make install EXTRAS=otel
+EXTRAS ?=
+
+run: .venv/.run-stamp $(EXTRAS:%=.venv/.%-stamp) ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
 	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
 
 # Three workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
@@ -26,7 +29,7 @@ test: .venv/.dev-stamp node-modules ## run the whole test suite, three tests at 
 test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
 	GATEWAY_TEST_LONG=1 $(PYTEST) $(ARGS)
 
-install: .venv/.run-stamp ## .venv with the locked versions and the command
+install: .venv/.run-stamp $(EXTRAS:%=.venv/.%-stamp) ## .venv with the locked versions and the command (EXTRAS=otel: with OpenTelemetry)
 	@echo 'Ready: $(BIN)/cohere-gateway --help'
 
 node-modules: tests/node/node_modules/.stamp ## the OpenAI SDK for Node, whose tests are skipped without it
@@ -68,7 +71,8 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock: ## lock the versions in pyproject.toml again (ARGS=--upgrade: to the newest)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: brew install uv, or pipx install uv' >&2; exit 1; }
 	$(LOCK) $(ARGS) --output-file .locks/run.txt pyproject.toml
-	$(LOCK) $(ARGS) --output-file .locks/dev.txt --constraint .locks/run.txt --group dev pyproject.toml
+	$(LOCK) $(ARGS) --output-file .locks/otel.txt --constraint .locks/run.txt --extra otel pyproject.toml
+	$(LOCK) $(ARGS) --output-file .locks/dev.txt --constraint .locks/otel.txt --extra otel --group dev pyproject.toml
 	$(LOCK) $(ARGS) --output-file .locks/build.txt --group build
 
 clean: ## remove .venv and whatever else make created
@@ -82,6 +86,9 @@ clean: ## remove .venv and whatever else make created
 
 .venv/.dev-stamp: .venv/pyvenv.cfg pyproject.toml .locks/dev.txt .locks/build.txt
 	@$(call install,dev) && touch .venv/.run-stamp $@
+
+.venv/.otel-stamp: .venv/.run-stamp .locks/otel.txt
+	@$(call install,otel) && touch $@
 
 install = echo 'Installing .locks/$(1).txt into .venv ...' \
 	&& $(PIP) install --quiet --no-deps --require-hashes -r .locks/$(1).txt -r .locks/build.txt \

@@ -1,8 +1,11 @@
 """The application: the tables' rows as Starlette routes, inside the guard."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
@@ -38,6 +41,7 @@ from gateway.observability.alerts import Alerts
 from gateway.observability.ledger_events import LedgerEvents
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
+from gateway.observability.telemetry import create as create_telemetry
 from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.admission import AdmissionController
@@ -64,7 +68,7 @@ def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
 
 def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, RunningGateway]:
     """The application of `create_app`, and the handles by which signals stop it or change its settings."""
-    log = log or Log(settings.log == "json")
+    log = log or Log(settings.log != "off", console=settings.log == "console")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalog, fields)
     alerts = Alerts(settings.alerts.url, settings.alerts.secret, log.message)
@@ -90,7 +94,12 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     limiter = create_limiter(settings, directory, metrics, log, alerts)
     ledger_events = LedgerEvents(metrics, log, alerts)
     ledger = Ledger(settings.ledger, settings.database_url, ledger_events)
-    lifecycle = Lifecycle(metrics, log, memory, ledger)
+    metrics.add_probe(partial(_sample_ledger, metrics, ledger))
+    upstream_name = "emulator" if settings.demo else ""
+    telemetry = log.telemetry = create_telemetry(
+        os.environ, log.message, metrics=metrics, propagates=settings.tracing.propagate, upstream=upstream_name
+    )
+    lifecycle = Lifecycle(metrics, log, memory, ledger, telemetry)
     admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger, settings)
     policy = settings.policy
     services = Services(
@@ -143,6 +152,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await cache.stop()
         offload.stop()
         log.flush()
+        if telemetry is not None:
+            await asyncio.to_thread(telemetry.stop)
 
     reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded, ledger.condition]
     router = Router(
@@ -163,6 +174,11 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     middleware = GatewayMiddleware(router, settings, authenticator, lifecycle, websockets)
     running = RunningGateway(middleware, websockets, services, log, workers, draining)
     return middleware, running
+
+
+def _sample_ledger(metrics: Metrics, ledger: Ledger) -> None:
+    metrics.ledger_queue.set(ledger.waiting_rows())
+    metrics.ledger_lag.set(ledger.lag(time.monotonic()))
 
 
 def _announcements(settings: Settings) -> list[Announcements]:

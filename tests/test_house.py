@@ -89,6 +89,8 @@ ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gateway.emulator", ("gateway.cli", "gateway.server", "gateway.emulator")),
     ("gateway.endpoints", ("gateway.app", "gateway.reload", "gateway.endpoints")),
     ("prometheus_client", ("gateway.observability.metrics",)),
+    ("opentelemetry", ("gateway.observability.otlp",)),
+    ("gateway.observability.otlp", ("gateway.observability.telemetry",)),  # which imports it if it is wanted
     ("aiohttp", ("gateway.upstream", "gateway.observability.alerts")),
     ("cryptography", ("gateway.state.encrypted_content", "gateway.auth.signing_keys", "gateway.auth.sessions")),
     ("jwt", ("gateway.auth",)),

@@ -112,7 +112,7 @@ ENDINGS = {"counter": r"_total", "histogram": r"_(seconds|bytes)", "gauge": r"(?
 def test_names_follow_the_conventions(theatre: Stage) -> None:
     text = theatre.gateway.ask("GET", "/metrics", headers={}).data.decode()
     families = re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text)
-    odd = [name for name, kind in families if not re.fullmatch(rf"gateway_[a-z_]+{ENDINGS[kind]}", name)]
+    odd = [name for name, kind in families if not re.fullmatch(rf"(gateway|process)_[a-z_]+{ENDINGS[kind]}", name)]
     assert len(families) > len(FAMILIES) and not odd
 
 
@@ -316,7 +316,7 @@ def test_a_request_cut_by_shutdown(
         "shutdown",
         "gateway_shutdown",
     )
-    text = collectors[0].exposition().decode()
+    text = collectors[0].exposition()[0].decode()
     assert f"{requests(status=str(status), outcome='error')} 1.0" in text
     assert "gateway_requests_in_flight 0.0" in text
     assert 'code="shutdown"' not in text, "it is no failure of Cohere's"

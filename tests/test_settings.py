@@ -270,7 +270,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(text: str, expected: str) -> 
         ({"GATEWAY_DEMO": "perhaps"}, "demo: expected true or false"),
         ({"GATEWAY_TIMEOUTS_CONNECT": "soon"}, "timeouts.connect: "),
         ({"GATEWAY_WORKERS": "0"}, "workers: "),
-        ({"GATEWAY_LOG": "xml"}, "log: 'xml' is none of json, off"),
+        ({"GATEWAY_LOG": "xml"}, "log: 'xml' is none of console, json, off"),
         ({"GATEWAY_MODELS_ALIASES": "[]"}, "models.aliases: "),
         ({"GATEWAY_CONFIG": "nowhere.toml"}, "cannot read nowhere.toml"),
         ({"GATEWAY_MASTERKEY": "x"}, "unknown setting 'GATEWAY_MASTERKEY', did you mean 'GATEWAY_MASTER_KEY'?"),

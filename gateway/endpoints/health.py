@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.authenticator import constant_time_equals
 from gateway.auth.credential_headers import credential_in
 from gateway.errors import CallerError, failure
-from gateway.observability.metrics import CONTENT_TYPE, Metrics
+from gateway.observability.metrics import Metrics
 from gateway.observability.record import record_of
 from gateway.settings.schema import Settings
 
@@ -74,7 +74,9 @@ class MetricsPage:
         record_of(scope).operation = "metrics"
         if not self._open and not constant_time_equals(credential_in(scope["headers"]), self._token):
             raise CallerError(failure("wrong_key", "/metrics requires the token in the setting metrics.token"))
-        await _respond(send, self._metrics.exposition(), CONTENT_TYPE.encode())
+        accept = record_of(scope).headers.get(b"accept", b"").decode("latin-1")
+        body, kind = self._metrics.exposition(accept)
+        await _respond(send, body, kind.encode())
 
 
 async def _respond(send: Send, body: bytes, kind: bytes) -> None:

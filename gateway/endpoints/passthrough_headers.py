@@ -18,13 +18,14 @@ NOT_SENT = HOP_BY_HOP | {
     *(b"host", b"content-length", b"expect", b"accept-encoding"),
     # where callers are, and which pages they look at, is not passed on to Cohere
     *(b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip", b"origin", b"referer"),
-    # for the gateway itself
-    b"x-request-id",
+    # for the gateway itself, and for whatever traces its callers (the setting `tracing.propagate`)
+    *(b"x-request-id", b"traceparent", b"tracestate", b"baggage", b"sentry-trace", b"b3", b"uber-trace-id"),
+    *(b"x-cloud-trace-context", b"x-amzn-trace-id"),
 }
 
 
 NOT_SENT_PREFIXES = (
-    *(b"x-forwarded-", b"x-gateway-", b"sec-"),
+    *(b"x-forwarded-", b"x-gateway-", b"sec-", b"x-b3-", b"x-datadog-"),
     # credentials and settings of LiteLLM, Bifrost, Portkey, Cloudflare, Helicone, TrueFoundry and of load balancers
     *(b"x-litellm-", b"x-bf-", b"x-portkey-", b"cf-aig-", b"cf-access-", b"helicone-", b"x-tfy-", b"x-amzn-oidc-"),
 )

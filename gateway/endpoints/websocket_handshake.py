@@ -101,7 +101,7 @@ class WebSocketHandshake:
         request.identify(authentication.principal)
         remove_credentials(scope["headers"], headers)
         attribute_headers(request)
-        request.controls = controls_of(headers)
+        request.controls = controls_of(headers, request.trace_headers)
         self._path_aliases.rewrite(scope, request)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:

@@ -175,7 +175,7 @@ class GatewayMiddleware:
             record.authentication_note = authentication.note
             remove_credentials(scope["headers"], headers)
             attribute_headers(record)
-            record.controls = controls_of(headers)
+            record.controls = controls_of(headers, record.trace_headers)
 
     async def _fail(self, error: Exception, record: RequestRecord, respond: Send, path: str) -> None:
         """Renders any failure in the shape of the API that is served at this path.

@@ -127,6 +127,18 @@ class Ledger:
         """The database did not take the last rows, and calls are to be refused then."""
         return self._writer.failing and self._settings.on_failure == "refuse"
 
+    def waiting_rows(self) -> int:
+        """Returns the rows that are in memory only."""
+        return len(self._queue) + len(self._writer.held)
+
+    def lag(self, now: float) -> float:
+        """Returns the age in seconds of the oldest row that is not in the database. now: in monotonic seconds."""
+        try:
+            oldest = self._queue[0].now
+        except IndexError:
+            oldest = now
+        return max(now - min(oldest, self._writer.failing_since or now), 0.0)
+
     def condition(self) -> str:
         """Returns what is wrong, for readiness; empty if all is well."""
         return "the ledger's database does not take rows" if self._writer.failing else ""
@@ -213,13 +225,21 @@ class _Writer:
         self.url, self._settings, self._spool = url, settings, spool
         self._observer, self._queue, self._team_name = observer, queue, team_name
         self._names = EndUserNames()
-        self._held: deque[LedgerEntry] = deque()  # rows that neither the database nor the disk took
-        self.failing = False
+        self.held: deque[LedgerEntry] = deque()  # rows that neither the database nor the disk took
+        self.failing_since = 0.0  # monotonic seconds; 0 while the database takes rows
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+    @property
+    def failing(self) -> bool:
+        return self.failing_since > 0
+
+    @failing.setter
+    def failing(self, failing: bool) -> None:
+        self.failing_since = (self.failing_since or time.monotonic()) if failing else 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -341,10 +361,10 @@ class _Writer:
             self._spool.append([encode_entry(entry) for entry in entries])
             self._observer.on_rows("spooled", len(entries))
         except (OSError, SpoolFull) as error:
-            self._held.extend(entries)
-            lost = len(self._held) - MAX_QUEUE
+            self.held.extend(entries)
+            lost = len(self.held) - MAX_QUEUE
             for _ in range(lost):
-                self._held.popleft()
+                self.held.popleft()
             if lost > 0:
                 self._observer.on_rows("lost", lost)
                 why = "the spool file is full" if isinstance(error, SpoolFull) else f"the spool: {error.strerror}"
@@ -358,11 +378,11 @@ class _Writer:
                     entries = [entry for line in lines if (entry := _decode(line)) is not None]
                     await self._insert_again(database, entries)
                 self._spool.clear()
-            while self._held:
-                group = [self._held[index] for index in range(min(GROUP, len(self._held)))]
+            while self.held:
+                group = [self.held[index] for index in range(min(GROUP, len(self.held)))]
                 await self._insert_again(database, group)
                 for _ in group:
-                    self._held.popleft()
+                    self.held.popleft()
             if self.failing:
                 self._observer.message("ledger: rows are written again")
             self.failing = False

@@ -155,17 +155,22 @@ class Limiter:
             money = cost - limited.cost
         self.counters.settle(Settlement(reservation, tokens, money))
         if money:
-            self._alert(limited, money)
+            self._report_spending(limited, money)
 
-    def _alert(self, limited: LimitedRequest, money: int) -> None:
-        """Tells the operator of budgets that a request has brought to their end, or to their soft limit."""
+    def _report_spending(self, limited: LimitedRequest, money: int) -> None:
+        """Shows the budgets that a request was paid from, and tells the operator of those that it has brought to their
+        end, or to their soft limit.
+        """
         for limit, state in zip(limited.applied.limits, limited.states, strict=True):
             counter, spent = limit.counter, state.spent + money
-            if counter.unit != "money" or spent < min(limit.soft, counter.limit):
+            if counter.unit != "money":
+                continue
+            kind, id = limit.subject
+            self._metrics.count_budget((kind, id), limit.model, limit.duration, spent, counter.limit)
+            if spent < min(limit.soft, counter.limit):
                 continue
             is_spent = spent >= counter.limit
             bound = counter.limit if is_spent else limit.soft
-            kind, id = limit.subject
             self._alerts.raise_once(
                 (counter.id, str(counter.window), str(bound)),
                 "budget" if is_spent else "soft_budget",

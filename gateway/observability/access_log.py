@@ -7,12 +7,13 @@ import asyncio
 import traceback
 from typing import BinaryIO
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from gateway.errors import INTERNAL
 from gateway.observability import clock
-from gateway.observability.operator_log import OperatorLog, printable
+from gateway.observability.operator_log import OperatorLog, colored, printable
 from gateway.observability.record import Door, RequestRecord
+from gateway.observability.telemetry import Telemetry
 from translators.core.errors import Failure
 
 
@@ -44,6 +45,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     retries: int = 0
     cache: str = ""
     cohere_trace: str = ""
+    trace: str = ""
 
 
 LONGEST_NAME = 100
@@ -56,13 +58,14 @@ FLUSH_SECONDS = 0.05
 class Log(OperatorLog):
     """Adds the lines of requests, unless `requests` is False."""
 
-    def __init__(self, requests: bool = True, out: BinaryIO | None = None) -> None:
-        super().__init__(out)
+    def __init__(self, requests: bool = True, out: BinaryIO | None = None, console: bool = False) -> None:
+        super().__init__(out, console)
         self._requests = requests
+        self.telemetry: Telemetry | None = None
 
     def request(self, record: RequestRecord, now: float) -> None:
         """Logs a finished request. Its line is written a moment later, with those that come meanwhile."""
-        if not self._requests:
+        if not self._requests and self.telemetry is None:
             return
         line = Line(
             clock.timestamp(),
@@ -90,10 +93,19 @@ class Log(OperatorLog):
             record.retries,
             record.cache,
             printable(record.trace_id),
+            record.trace,
         )
-        if not self._lines:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        self._lines.append(self._encode(line))
+        if self.telemetry is not None:
+            self.telemetry.line(record, to_builtins(line))
+        if self._requests:
+            if not self._lines:
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+            self._lines.append(console_line(line, self.colored) if self.console else self._encode(line))
+
+    def message(self, text: str) -> None:
+        super().message(text)
+        if self.telemetry is not None:
+            self.telemetry.message(text)
 
     def failure(self, request_id: str, error: Exception, reported: Failure) -> None:
         """Logs a failure that the operator must mend: a bug of ours, or a Cohere key that is refused.
@@ -105,6 +117,33 @@ class Log(OperatorLog):
             self.message(f"request {request_id} failed: {type(error).__name__}\n{where}")
         elif reported.alert_operator:
             self.message(f"request {request_id}: Cohere refused the gateway's own key ({reported.code})")
+
+
+NANO = 1_000_000_000
+
+
+def console_line(line: Line, colors: bool) -> bytes:
+    """Returns a request's line for people. colors: for a terminal, the status by its hundred."""
+    status = str(line.status) if not colors else colored(str(line.status), "green" if line.outcome == "ok" else "red")
+    parts = [line.time[11:23], status, f"{line.method} {line.path}", f"{line.duration_ms:.0f} ms"]
+    if line.model:
+        parts.append(line.model)
+    if line.prompt_tokens or line.completion_tokens:
+        parts.append(f"{line.prompt_tokens} in, {line.completion_tokens} out")
+    if line.cost_nanodollars:
+        parts.append(f"${line.cost_nanodollars / NANO:.6f}")
+    if line.caller:
+        parts.append(line.caller)
+    if line.cache:
+        parts.append(f"cache {line.cache}")
+    if line.retries:
+        parts.append(f"{line.retries} retries")
+    if line.notes:
+        parts.append(f"{line.notes} notes")
+    if line.outcome != "ok":
+        parts.append(" ".join(filter(None, (line.outcome if not line.error else "", line.error, line.fault))))
+    parts.append(line.request)
+    return "  ".join(parts).encode()
 
 
 def _milliseconds(seconds: float) -> float:

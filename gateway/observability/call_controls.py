@@ -10,6 +10,7 @@ They only ever lessen what the settings allow. A value that cannot be used is a 
 
 import re
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -22,27 +23,37 @@ CONTROL_HEADERS = frozenset((FIRST_BYTE_HEADER, TOTAL_HEADER, ATTEMPTS_HEADER, R
 _WHOLE, _NUMBER = re.compile(rb"[0-9]{1,9}"), re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+
 class CallControls(Struct, frozen=True):
-    """first_byte, total: seconds. attempts: of a call, 1 or more. None: as the settings say."""
+    """first_byte, total: seconds. attempts: of a call, 1 or more. None: as the settings say.
+
+    headers: that the calls have beside their own, such as `traceparent`.
+    """
 
     first_byte: float | None = None
     total: float | None = None
     attempts: int | None = None
+    headers: Headers = ()
 
 
 NO_CONTROLS = CallControls()
 
 
-def controls_of(headers: Mapping[bytes, bytes]) -> CallControls:
-    """Returns what a request's headers ask for. Raises CallerError for a value that cannot be used."""
+def controls_of(headers: Mapping[bytes, bytes], extra: Headers = ()) -> CallControls:
+    """Returns what a request's headers ask for. Raises CallerError for a value that cannot be used.
+
+    extra: headers for its calls to Cohere.
+    """
     if CONTROL_HEADERS.isdisjoint(headers):
-        return NO_CONTROLS
+        return CallControls(headers=extra) if extra else NO_CONTROLS
     first_byte = _read(headers, FIRST_BYTE_HEADER, _WHOLE, "a whole number of milliseconds, 1 or more")
     total = _read(headers, TOTAL_HEADER, _NUMBER, "a number of seconds above 0")
     attempts = _read(headers, ATTEMPTS_HEADER, _WHOLE, "a whole number, 1 or more")
     retries = _read(headers, RETRIES_HEADER, _WHOLE, "a whole number", least=0.0)
     most = [int(one) for one in (attempts, None if retries is None else retries + 1) if one is not None]
-    return CallControls(None if first_byte is None else first_byte / 1000, total, min(most, default=None))
+    return CallControls(None if first_byte is None else first_byte / 1000, total, min(most, default=None), extra)
 
 
 def _read(

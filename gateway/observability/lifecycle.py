@@ -11,11 +11,15 @@ from collections.abc import Awaitable, Mapping
 from random import Random, SystemRandom
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from gateway.errors import CallerLeft, failure_of
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
+from gateway.observability.call_controls import CallControls
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import RequestRecord
+from gateway.observability.telemetry import Telemetry
 from translators.core.errors import Failure
 from translators.core.faults import Fault
 
@@ -68,20 +72,31 @@ def _loggable(path: str) -> str:
 class Lifecycle:
     """Opens and closes request records."""
 
-    def __init__(self, metrics: Metrics, log: Log, memory: MemoryBudget, sink: RecordSink | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: Log,
+        memory: MemoryBudget,
+        sink: RecordSink | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._metrics, self._log, self._memory, self._sink = metrics, log, memory, sink
+        self._telemetry = telemetry
 
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
         self._metrics.in_flight.inc()
         began, memory = time.monotonic(), self._memory.request()
-        return RequestRecord(request_id, method, _loggable(path), began, headers, memory=memory, id=new_row_id())
+        record = RequestRecord(request_id, method, _loggable(path), began, headers, memory=memory, id=new_row_id())
+        if self._telemetry is not None:
+            self._telemetry.begin(record)
+        return record
 
     def begin_connection(
         self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]
     ) -> RequestRecord:
         """Opens the record of a WebSocket. One that is opened has no row in the ledger: its messages have theirs."""
-        return RequestRecord(
+        record = RequestRecord(
             request_id,
             method,
             _loggable(path),
@@ -92,6 +107,9 @@ class Lifecycle:
             id=new_row_id(),
             door="websocket",
         )
+        if self._telemetry is not None:
+            self._telemetry.begin(record)
+        return record
 
     def begin_message(self, connection: RequestRecord, number: int, operation: str) -> RequestRecord:
         """Opens the record of a message on a WebSocket; `number` counts them from 1."""
@@ -100,7 +118,7 @@ class Lifecycle:
         record.identify(connection.principal)
         record.door, record.address = "websocket", connection.address
         record.end_user, record.tags, record.metadata = connection.end_user, connection.tags, connection.metadata
-        record.controls = connection.controls
+        record.controls = self._controls(record, connection)
         return record
 
     def begin_background(self, request: RequestRecord, operation: str) -> RequestRecord:
@@ -127,10 +145,19 @@ class Lifecycle:
             end_user=request.end_user,
             tags=request.tags,
             metadata=request.metadata,
-            controls=request.controls,
         )
         record.identify(request.principal)
+        if self._telemetry is not None:
+            self._telemetry.begin(record)
+        record.controls = self._controls(record, request)
         return record
+
+    @staticmethod
+    def _controls(record: RequestRecord, origin: RequestRecord) -> CallControls:
+        """Returns the controls of the request that a record comes from, with the record's own trace."""
+        if record.trace_headers == origin.controls.headers:
+            return origin.controls
+        return replace(origin.controls, headers=record.trace_headers)
 
     def fail(self, record: RequestRecord, error: BaseException) -> Failure | None:
         """Records how a request failed. Returns what its caller is told, or None where nobody is left to be told."""
@@ -167,6 +194,8 @@ class Lifecycle:
         now = time.monotonic()
         self._metrics.served(record, now)
         self._log.request(record, now)
+        if self._telemetry is not None:
+            self._telemetry.finish(record, now)
         if self._sink is not None and record.has_row:
             return self._sink.record(record, now)
         return None

@@ -6,9 +6,11 @@ processes through files in PROMETHEUS_MULTIPROC_DIR, which `process.py` sets bef
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable
-from typing import Literal
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
+from msgspec import Struct
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -19,18 +21,25 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
 
+from gateway import __version__
 from gateway.errors import ERRORS
+from gateway.observability import process_usage
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from translators.core.faults import Fault
 from translators.core.notes import Kind, Note
 from translators.core.upstream_errors import UPSTREAM_ERRORS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+OPENMETRICS = "application/openmetrics-text"
 OTHER = "other"
 
 MAX_KEY_LABELS = 100
 """Keys that have a series of their own, the first that cost something; what others cost counts as `other`."""
+
+MAX_BUDGET_SERIES = 100
+"""Budgets that have series of their own, the first that something was spent of; further ones have none."""
 
 NANO = 1_000_000_000
 
@@ -49,6 +58,23 @@ UPSTREAM_FAULTS = frozenset(fault for fault in Fault if fault.startswith("provid
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Sample(Struct, frozen=True):
+    """One value of a family, with its labels."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Family(Struct, frozen=True):
+    """A counter or a gauge of this process, for exporters other than Prometheus. read: returns its values now."""
+
+    name: str
+    text: str
+    is_counter: bool
+    read: Callable[[], list[Sample]]
 
 
 class Metrics:
@@ -59,18 +85,33 @@ class Metrics:
         self._is_model, self._fields = is_model, frozenset(fields)
         self._registry = registry = CollectorRegistry()
         several = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+        self._texts: dict[str, str] = {}
+        self.collectors: list[Counter | Gauge | Histogram] = []
+        self._families: list[Family] = []
+        self._probes: list[Callable[[], None]] = []
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+            self._texts[name.removesuffix("_total")] = text
+            collector = Counter(name, text, labels, registry=registry)
+            self.collectors.append(collector)
+            self._families.append(Family(name, text, True, lambda: _samples(collector)))
+            return collector
 
-        def histogram(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(name, text, labels, buckets=_SECONDS, registry=registry)
+        def histogram(name: str, text: str, *labels: str, buckets: Collection[float] = _SECONDS) -> Histogram:
+            self._texts[name] = text
+            collector = Histogram(name, text, labels, buckets=tuple(buckets), registry=registry)
+            self.collectors.append(collector)
+            return collector
 
         def gauge(
-            workers: Literal["livesum", "livemax", "livemostrecent"], name: str, text: str, *labels: str
+            workers: Literal["livesum", "livemax", "livemin", "livemostrecent"], name: str, text: str, *labels: str
         ) -> Gauge:
             """workers: how the values of several are put together."""
-            return Gauge(name, text, labels, registry=registry, multiprocess_mode=workers if several else "all")
+            self._texts[name] = text
+            collector = Gauge(name, text, labels, registry=registry, multiprocess_mode=workers if several else "all")
+            self.collectors.append(collector)
+            self._families.append(Family(name, text, False, lambda: _samples(collector)))
+            return collector
 
         self.requests = counter(
             "gateway_requests_total", "Requests answered", "operation", "model", "status", "outcome"
@@ -82,6 +123,18 @@ class Metrics:
             "gateway_time_to_first_token_seconds",
             "From the request's head to the first byte of a streamed answer",
             "operation",
+        )
+        self.per_token = histogram(
+            "gateway_time_per_output_token_seconds",
+            "Mean time between the tokens of a streamed answer, after its first byte",
+            "operation",
+            buckets=_SHORT_SECONDS,
+        )
+        self.overhead = histogram(
+            "gateway_overhead_duration_seconds",
+            "The part of a request's time in which no call to Cohere was under way, of those that called Cohere",
+            "operation",
+            buckets=_SHORT_SECONDS,
         )
         self.upstream = histogram(
             "gateway_upstream_duration_seconds", "From the call to Cohere to the last byte of its answer", "operation"
@@ -152,6 +205,18 @@ class Metrics:
             "subject",
             "unit",
         )
+        self.budget_limit = gauge(
+            "livemostrecent",
+            "gateway_budget_limit_usd",
+            "US dollars of a budget, from the first request that it paid for",
+            *("subject", "name", "model", "duration"),
+        )
+        self.budget_spent = gauge(
+            "livemostrecent",
+            "gateway_budget_spent_usd",
+            "US dollars spent of a budget, as of the last request that it paid for",
+            *("subject", "name", "model", "duration"),
+        )
         self.limits_degraded = gauge(
             "livemax",
             "gateway_limits_degraded",
@@ -161,6 +226,12 @@ class Metrics:
             "gateway_ledger_rows_total",
             "Rows of the ledger: written, put aside on the disk (spooled), lost, not made (a flood of strangers)",
             "result",
+        )
+        self.ledger_queue = gauge("livesum", "gateway_ledger_queue_rows", "Rows of the ledger that wait in memory")
+        self.ledger_lag = gauge(
+            "livemax",
+            "gateway_ledger_lag_seconds",
+            "Age of the oldest row that is not in the ledger's database; 0 where there is none",
         )
         self.stored_bytes = gauge(
             "livemostrecent", "gateway_stored_bytes", "Bytes of stored responses and conversations, as of a minute ago"
@@ -174,6 +245,16 @@ class Metrics:
         self.loop_delay = histogram(
             "gateway_event_loop_delay_seconds", "How late the event loop was for what was due each second"
         )
+        gauge("livemax", "gateway_build_info", "1, with the version that runs", "version").labels(__version__).set(1)
+        self._cpu = counter("process_cpu_seconds_total", "CPU seconds of user and system, of all workers")
+        self._resident = gauge("livesum", "process_resident_memory_bytes", "Resident memory in bytes, of all workers")
+        self._open_files = gauge("livesum", "process_open_fds", "Open file descriptors, of all workers")
+        self._max_files = gauge("livemin", "process_max_fds", "File descriptors that each worker may open")
+        gauge("livemin", "process_start_time_seconds", "When the oldest worker started, in Unix seconds").set(
+            time.time()
+        )
+        self._cpu_seconds = 0.0
+        self._budgets: set[tuple[str, str, str, str]] = set()
         self._keys: set[str] = set()
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
@@ -184,12 +265,18 @@ class Metrics:
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(self, *key)
+        exemplar = {"trace_id": record.trace} if record.span is not None and record.trace else None
+        duration = now - record.started
         series.requests.inc()
-        series.duration.observe(now - record.started)
+        series.duration.observe(duration, exemplar)
         if record.upstream_ended:
-            series.upstream.observe(record.upstream_ended - record.upstream_began)
+            upstream = record.upstream_ended - record.upstream_began
+            series.upstream.observe(upstream)
+            series.overhead.observe(max(duration - upstream, 0.0))
         if record.streamed and record.first_byte:
-            series.first_byte.observe(record.first_byte - record.started)
+            series.first_byte.observe(record.first_byte - record.started, exemplar)
+            if (seconds := record.seconds_per_token(now)) is not None:
+                series.per_token.observe(seconds)
         if record.cache:
             self.cache.labels(record.operation, record.cache).inc()
         if record.prompt_tokens and record.cache != CACHE_HIT:
@@ -229,15 +316,56 @@ class Metrics:
                 label = field if field in self._fields else OTHER
                 self.noted.labels(operation, note.kind.value, label).inc()
 
+    def count_budget(self, subject: tuple[str, str], model: str, duration: str, spent: int, limit: int) -> None:
+        """Shows what is spent of a budget, in nano-dollars. subject: kind and name of its owner."""
+        labels = (*subject, model, duration)
+        if labels not in self._budgets:
+            if len(self._budgets) >= MAX_BUDGET_SERIES:
+                return
+            self._budgets.add(labels)
+        self.budget_limit.labels(*labels).set(limit / NANO)
+        self.budget_spent.labels(*labels).set(spent / NANO)
+
     def known_model(self, model: str) -> str:
         """The label for a model: its name if it is known, else `other`."""
         return model if not model or self._is_model(model) else OTHER
 
-    def exposition(self) -> bytes:
-        """The text of `/metrics`; with several workers, of all of them."""
+    def numbers(self) -> list[Family]:
+        """Returns the counters and gauges of this process."""
+        return self._families
+
+    def add_probe(self, probe: Callable[[], None]) -> None:
+        """Has `probe` called before values are read, to set what changes by itself."""
+        self._probes.append(probe)
+
+    def sample(self) -> None:
+        """Sets what changes by itself. Called once a second in each worker, and before values are read."""
+        usage = process_usage.read()
+        self._cpu.inc(max(usage.cpu_seconds - self._cpu_seconds, 0.0))
+        self._cpu_seconds = usage.cpu_seconds
+        self._resident.set(usage.resident_bytes)
+        self._open_files.set(usage.open_files)
+        self._max_files.set(usage.max_files)
+        for probe in self._probes:
+            probe()
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """Returns the body of `/metrics` and its content type; with several workers, of all of them.
+
+        accept: the request's header. OpenMetrics, which has exemplars, is for those who name it.
+        """
+        self.sample()
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            return _of_all_workers()
-        return generate_latest(self._registry)
+            return _of_all_workers(self._texts), CONTENT_TYPE
+        if OPENMETRICS in accept:
+            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return body, openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), CONTENT_TYPE
+
+
+def _samples(collector: Counter | Gauge) -> list[Sample]:
+    """Returns the values of a counter or a gauge in this process."""
+    return [Sample(one.labels, one.value) for family in collector.collect() for one in family.samples]
 
 
 class _Series:
@@ -248,6 +376,8 @@ class _Series:
         self.duration = metrics.duration.labels(operation)
         self.first_byte = metrics.first_byte.labels(operation)
         self.upstream = metrics.upstream.labels(operation)
+        self.overhead = metrics.overhead.labels(operation)
+        self.per_token = metrics.per_token.labels(operation)
         self.input_tokens = metrics.tokens.labels(operation, model, "input")
         self.output_tokens = metrics.tokens.labels(operation, model, "output")
 
@@ -255,17 +385,30 @@ class _Series:
 _READS = 5
 
 
-def _of_all_workers() -> bytes:
+def _of_all_workers(texts: Mapping[str, str]) -> bytes:
     """Returns the metrics in the files of all workers. Those of a worker that has died go while they are read."""
     for _ in range(_READS - 1):
         try:
-            return _read_all_workers()
+            return _read_all_workers(texts)
         except OSError:
             continue
-    return _read_all_workers()
+    return _read_all_workers(texts)
 
 
-def _read_all_workers() -> bytes:
+def _read_all_workers(texts: Mapping[str, str]) -> bytes:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_Described(MultiProcessCollector(None), texts))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+class _Described:
+    """The collector of all workers' files, with the texts of the families, which it does not know."""
+
+    def __init__(self, collector: Any, texts: Mapping[str, str]) -> None:
+        self._collector, self._texts = collector, texts
+
+    def collect(self) -> Iterator[Any]:
+        """Yields the families."""
+        for family in self._collector.collect():
+            family.documentation = self._texts.get(family.name, family.documentation)
+            yield family

@@ -6,7 +6,7 @@ left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 from starlette.types import Scope
@@ -31,6 +31,16 @@ Door: TypeAlias = Literal["openai", "native", "websocket", "management"]
 """By which API a request came: OpenAI's, Cohere's own, a message on a WebSocket, the management of keys."""
 
 
+class RequestSpan(Protocol):
+    """The span of a request that is being served. trace_id: 32 hex digits. sampled: it is exported."""
+
+    @property
+    def trace_id(self) -> str: ...
+
+    @property
+    def sampled(self) -> bool: ...
+
+
 class Attempt(Struct):
     """One call to Cohere of those that a request made.
 
@@ -44,6 +54,12 @@ class Attempt(Struct):
     status: int = 0
     trace_id: str = ""
     ms: float = 0.0
+
+
+class TimedAttempt(Attempt):
+    """An attempt under way or over. began: in monotonic seconds; the ledger does not keep it."""
+
+    began: float = 0.0
 
 
 class RequestRecord(Struct):
@@ -73,6 +89,7 @@ class RequestRecord(Struct):
     rate_limit_headers  of the response: the tightest limits of its caller
     estimated      some of the tokens were counted here, since Cohere never reported them
     controls       what the caller asks of the calls to Cohere
+    span           of OpenTelemetry, where that is on; trace_headers: what calls to Cohere say of it, if they are to
     fault          whose fault it is that the request failed, None where it did not
     end_user, tags, metadata  for whom and for what the request is made, as the caller says (`http/attribution.py`)
     """
@@ -97,6 +114,8 @@ class RequestRecord(Struct):
     error: str = ""
     fault: Fault | None = None
     controls: CallControls = NO_CONTROLS
+    span: RequestSpan | None = None
+    trace_headers: tuple[tuple[str, str], ...] = ()
     end_user: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = {}
@@ -173,6 +192,23 @@ class RequestRecord(Struct):
         before = self.cost_nanodollars
         self.cost_nanodollars = None if before is None or cost is None else before + cost
         self.price_version = price_version
+
+    @property
+    def trace(self) -> str:
+        """The id of the trace that the request is part of, 32 hex digits, if it is exported; else empty."""
+        return self.span.trace_id if self.span is not None and self.span.sampled else ""
+
+    @property
+    def method_group(self) -> str:
+        """The first word of Cohere's method, `chat` of `v2.chat`; empty before that is known."""
+        words = self.cohere_method.split(".")
+        return words[1] if len(words) > 1 and words[0] in ("v1", "v2") else words[0]
+
+    def seconds_per_token(self, now: float) -> float | None:
+        """Returns the mean time between the tokens of a stream. None for what is no stream, or has one token."""
+        if not (self.streamed and self.first_byte and self.completion_tokens > 1) or self.cache == CACHE_HIT:
+            return None
+        return (now - self.first_byte) / (self.completion_tokens - 1)
 
     @property
     def cost_text(self) -> str:

@@ -64,7 +64,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
             return WorkerStart(settings, source, reloaded, restarts), listener, emulator
 
         roles += [WorkerRole("worker", run_gateway, arguments)] * settings.workers
-        timeouts, log = settings.timeouts, OperatorLog()
+        timeouts, log = settings.timeouts, OperatorLog(console=settings.log == "console")
         supervisor = Supervisor(
             roles, log, lambda: announce(settings), timeouts.hung_worker, timeouts.shutdown, sockets
         )

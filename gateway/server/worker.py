@@ -183,6 +183,7 @@ class _Heartbeat:
         now = self._loop.time()
         if self._gateway is not None:
             self._gateway.metrics.loop_delay.observe(max(now - self._due, 0.0))
+            self._gateway.metrics.sample()
         if now - self._watched_since >= ORPHAN_SECONDS / 10:
             self._watched_since = now
             faulthandler.dump_traceback_later(ORPHAN_SECONDS, exit=True, file=self._traceback.fileno())

@@ -179,6 +179,14 @@ class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     token: Annotated[str, _about("the bearer token for `/metrics` on non-loopback addresses")] = ""
 
 
+class TracingSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """OpenTelemetry, which the environment switches on: docs/observability.md."""
+
+    propagate: Annotated[
+        bool, _about("send `traceparent` to Cohere, so that its trace can be found from ours; a caller's is not sent")
+    ] = False
+
+
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
     store: Annotated[Literal["off", "memory", "redis"], _about("where answers to repeated requests are cached")] = "off"
     seconds: Annotated[
@@ -434,7 +442,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             "`input`, `output` and `cached` in US dollars per million tokens"
         ),
     ] = {}
-    log: Annotated[Literal["json", "off"], _about("the log on standard error, one line for each request")] = "json"
+    log: Annotated[
+        Literal["json", "console", "off"],
+        _about("the log on standard error, one line for each request: JSON, or words for people"),
+    ] = "json"
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -446,6 +457,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     memory: MemorySettings = MemorySettings()
     files: FileSettings = FileSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     cache: CacheSettings = CacheSettings()
     # `global` in the file: a word that Python keeps for itself.
     global_limits: GlobalLimits = msgspec.field(default=GlobalLimits(), name="global")

@@ -19,8 +19,8 @@ from gateway.auth.credentials import cohere_keys
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, RequestMemory
-from gateway.observability.call_controls import NO_CONTROLS, CallControls
-from gateway.observability.record import Attempt
+from gateway.observability.call_controls import NO_CONTROLS, CallControls, Headers
+from gateway.observability.record import Attempt, TimedAttempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
@@ -31,8 +31,8 @@ from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
 from gateway.upstream.retry import FINAL, RULES, KeyAction, RetryBudget, Rule, cause_of, parse_retry_after, rule_for
 from translators.core.errors import Failure
 
-Send: TypeAlias = Callable[[str, float], Awaitable[UpstreamResponse]]
-"""Makes the call once: with this Cohere key, and until this time of the loop's clock at the latest."""
+Send: TypeAlias = Callable[[str, float, Headers], Awaitable[UpstreamResponse]]
+"""Makes the call once: with this Cohere key, until this time of the loop's clock at the latest, with these headers."""
 
 _NO_LIMIT = nullcontext()
 
@@ -123,8 +123,7 @@ class Attempts:
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
         self._recorded: list[Attempt] = [] if recorded is None else recorded
-        self._last: tuple[Attempt, float] | None = None
-        """The last attempt, and when it began."""
+        self._last: TimedAttempt | None = None
         self._memory, self._controls = memory, controls
         self._count = 0
         self._response: UpstreamResponse | None = None
@@ -174,15 +173,17 @@ class Attempts:
         """
         if self._refused_by_breaker():
             return None
-        attempt = Attempt(lease.key.number if lease is not None else 0)
+        now = self._resources.clock()
+        attempt = TimedAttempt(lease.key.number if lease is not None else 0, began=now)
         self._recorded.append(attempt)
-        self._last = attempt, self._resources.clock()
+        self._last = attempt
         self._count += 1
         breakers, model = self._resources.breakers, self._model
         try:
             async with self._time_limit():
                 secret = lease.key.secret if lease is not None else ""
-                response = await self._send(secret or cohere_keys(self._caller.credential)[0], self._deadline)
+                key = secret or cohere_keys(self._caller.credential)[0]
+                response = await self._send(key, self._deadline, self._controls.headers)
                 response.memory = self._memory
                 response.key_mask = lease.key.mask if lease is not None else None
                 attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
@@ -226,8 +227,7 @@ class Attempts:
     def _stop_timing(self) -> None:
         """Takes down how long the last attempt has taken. Of a stream that is once more, when it was read."""
         assert self._last is not None
-        attempt, began = self._last
-        attempt.ms = round((self._resources.clock() - began) * 1000, 2)
+        self._last.ms = round((self._resources.clock() - self._last.began) * 1000, 2)
 
     def _refused_by_breaker(self) -> bool:
         """Whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""

@@ -16,6 +16,7 @@ from yarl import URL
 
 from gateway import __version__
 from gateway.errors import UpstreamError, failure
+from gateway.observability.call_controls import Headers
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
 from gateway.upstream.connector import Connector, limit_reads
 from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, connection_error
@@ -68,7 +69,14 @@ class UpstreamSession:
             await self._session.close()
 
     async def open(
-        self, method: str, path: str, body: bytes | None, streamed: bool, key: str, last_deadline: float = math.inf
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        streamed: bool,
+        key: str,
+        last_deadline: float = math.inf,
+        extra_headers: Headers = (),
     ) -> UpstreamResponse:
         """Sends a request and waits for the response's head. Raises UpstreamError.
 
@@ -82,6 +90,8 @@ class UpstreamSession:
         # A compressed stream would be held back by whoever compresses it; a whole response is cheaper so.
         headers["accept"] = "text/event-stream" if streamed else "application/json"
         headers["accept-encoding"] = "identity" if streamed else "gzip"
+        if extra_headers:
+            headers.update(extra_headers)
         deadline = min(asyncio.get_running_loop().time() + self._timeouts.first_event, last_deadline)
         try:
             async with asyncio.timeout_at(deadline):
@@ -98,7 +108,9 @@ class UpstreamSession:
         limit_reads(response, streamed)
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
-    async def forward(self, request: ProxyRequest, key: str, last_deadline: float = math.inf) -> UpstreamResponse:
+    async def forward(
+        self, request: ProxyRequest, key: str, last_deadline: float = math.inf, extra_headers: Headers = ()
+    ) -> UpstreamResponse:
         """Sends a caller's request and waits for the response's head. Raises GatewayError.
 
         The response's body is not decompressed. A body that is still arriving has all the time that its pieces take:
@@ -108,6 +120,7 @@ class UpstreamSession:
         loop = asyncio.get_running_loop()
         # The operator's headers belong to every request: no caller puts others in their place.
         headers = [pair for pair in request.headers if pair[0] not in self._headers]
+        headers += extra_headers
         if key:
             headers.append(("authorization", f"Bearer {key}"))
         body, sending = request.body, None

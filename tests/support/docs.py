@@ -15,7 +15,7 @@ from pathlib import Path
 # As a script, this file would not find the folder above it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter
 
 from gateway.auth.permissions import FULL, GROUPS, PRESETS, READ, levels_of
 from gateway.cohere_methods import METHODS
@@ -291,14 +291,13 @@ def _answer(meaning: Meaning) -> str:
 
 def metrics() -> str:
     rows = []
-    for collector in vars(Metrics(lambda model: False, ())).values():
-        if isinstance(collector, Counter | Gauge | Histogram):
-            (described_metric,) = collector.describe()
-            suffix = "_total" if isinstance(collector, Counter) else ""
-            # The library has no public way to ask a collector without samples for its labels.
-            labels = collector._labelnames
-            name = code(described_metric.name + suffix)
-            rows.append((name, described_metric.type, codes(labels), described_metric.documentation))
+    for collector in Metrics(lambda model: False, ()).collectors:
+        (described_metric,) = collector.describe()
+        suffix = "_total" if isinstance(collector, Counter) else ""
+        # The library has no public way to ask a collector without samples for its labels.
+        labels = collector._labelnames
+        name = code(described_metric.name + suffix)
+        rows.append((name, described_metric.type, codes(labels), described_metric.documentation))
     return table(("Metric", "Type", "Labels", "What it counts"), iter(rows))
 
 

@@ -1,0 +1,227 @@
+"""OpenTelemetry against a receiver of OTLP: spans, metrics and logs of real requests, and nothing where it is off."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.observability import telemetry
+from gateway.settings.schema import Retries, TracingSettings
+from support.app import CHAT, SERVER_KEY, A, Seen, Stage, answered, stage, streamed
+from support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
+from support.scripted_upstream import json_answer
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+SECRET_WORDS = "the unusual words of this prompt"
+VARIABLES = {
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+    "OTEL_BLRP_SCHEDULE_DELAY": "50",
+    "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    "OTEL_SERVICE_NAME": "gateway-under-test",
+    "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
+    "OTEL_EXPORTER_OTLP_HEADERS": "x-receiver-token=abc",
+}
+QUICK = Retries(count=1, initial_backoff=0.001, max_backoff=0.001)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
+    with otlp_receiver() as one:
+        for name, value in {**VARIABLES, telemetry.ENDPOINT: one.url}.items():
+            monkeypatch.setenv(name, value)
+        yield one
+
+
+@pytest.fixture
+def theatre(receiver: OtlpReceiver) -> Iterator[Stage]:
+    with stage(cohere_api_key=[SERVER_KEY], retries=QUICK) as one:
+        yield one
+
+
+def span_of(receiver: OtlpReceiver, seen: Seen) -> Any:
+    """The span of this answer."""
+    wanted = seen.headers["x-request-id"]
+
+    def find() -> Any:
+        return next((s for s in receiver.spans if attributes(s).get("cohere_gateway.request.id") == wanted), None)
+
+    return receiver.wait_for(find)
+
+
+def test_a_chat(theatre: Stage, receiver: OtlpReceiver) -> None:
+    seen = theatre.asked(answered("words of the answer"), SECRET_WORDS)
+    span = span_of(receiver, seen)
+    assert (span.name, span.kind) == (f"chat {A}", 2)  # SPAN_KIND_SERVER
+    assert (
+        attributes(span).items()
+        >= {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "cohere",
+            "gen_ai.request.model": A,
+            "gen_ai.response.model": A,
+            "gen_ai.usage.input_tokens": 70,
+            "gen_ai.usage.output_tokens": 3,
+            "gen_ai.usage.cache_read.input_tokens": 16,
+            "http.request.method": "POST",
+            "http.response.status_code": 200,
+            "url.path": CHAT,
+            "cohere_gateway.outcome": "ok",
+        }.items()
+    )
+    assert span.status.code == 0
+    assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 60e9
+    (event,) = span.events
+    assert span.start_time_unix_nano <= event.time_unix_nano <= span.end_time_unix_nano
+    assert attributes(event)["http.response.status_code"] == 200
+    assert receiver.resource["service.name"] == "gateway-under-test"
+    assert receiver.resource["deployment.environment.name"] == "test"
+    assert receiver.headers["x-receiver-token"] == "abc"
+
+
+def test_a_stream(theatre: Stage, receiver: OtlpReceiver) -> None:
+    span = attributes(span_of(receiver, theatre.asked(streamed(), stream=True)))
+    assert span["gen_ai.request.stream"] is True
+    assert 0 < span["gen_ai.response.time_to_first_chunk"] < 60
+
+
+def test_attempts_are_events(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theatre.plays(json_answer(503, {"message": "x"}), answered())
+    span = span_of(receiver, theatre.gateway.chat())
+    statuses = [attributes(event)["http.response.status_code"] for event in span.events]
+    assert statuses == [503, 200]
+    assert span.events[0].time_unix_nano <= span.events[1].time_unix_nano
+    assert attributes(span)["cohere_gateway.retries"] == 1
+
+
+def test_a_failure_of_coheres_is_an_error_and_a_callers_is_none(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theirs = span_of(receiver, theatre.asked(json_answer(500, {"message": "x"})))
+    assert (theirs.status.code, attributes(theirs)["error.type"]) == (2, "upstream_error")
+    ours = span_of(receiver, theatre.asked(answered(), temperature="hot"))
+    assert (ours.status.code, attributes(ours)["http.response.status_code"]) == (0, 400)
+    assert attributes(ours)["error.type"]
+
+
+def test_a_callers_trace_goes_on_here_and_not_at_cohere(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theatre.plays(answered())
+    headers = {"traceparent": TRACEPARENT, "tracestate": "vendor=1"}
+    span = span_of(receiver, theatre.gateway.chat(headers=headers))
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    native = {**headers, "content-type": "application/json", "authorization": f"Bearer {theatre.gateway.key}"}
+    body = b'{"model": "%s", "messages": [{"role": "user", "content": "x"}]}' % A.encode()
+    theatre.gateway.ask("POST", "/cohere/v2/chat", body, native)
+    sent = [exchange.request.headers for exchange in theatre.upstream.exchanges]
+    assert len(sent) == 2
+    assert not [one for one in sent if {"traceparent", "tracestate"} & {*one}]
+
+
+def test_cohere_gets_our_trace_if_that_is_wanted(receiver: OtlpReceiver) -> None:
+    with stage(cohere_api_key=[SERVER_KEY], tracing=TracingSettings(propagate=True)) as theatre:
+        theatre.plays(answered())
+        span = span_of(receiver, theatre.gateway.chat(headers={"traceparent": TRACEPARENT}))
+        headers = theatre.upstream.exchanges[0].request.headers
+    assert headers["traceparent"] == [f"00-{TRACE}-{span.span_id.hex()}-01"]
+
+
+def test_a_trace_that_is_not_sampled_is_not_exported(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theatre.plays(answered())
+    silent = theatre.gateway.chat(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+    span_of(receiver, theatre.gateway.chat())
+    assert TRACE not in [span.trace_id.hex() for span in receiver.spans]
+    assert "trace" not in theatre.gateway.log.line_of(silent.headers["x-request-id"])
+
+
+def test_metrics(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theatre.asked(streamed(), stream=True)
+    expected = {
+        *("gen_ai.client.operation.duration", "gen_ai.client.token.usage", "gen_ai.server.request.duration"),
+        *("gen_ai.server.time_to_first_token", "gen_ai.server.time_per_output_token", "http.server.request.duration"),
+        *("gateway_requests_total", "gateway_cost_usd_total", "process_resident_memory_bytes"),
+    }
+    receiver.wait_for(lambda: receiver.metrics.keys() >= expected)
+    (point,) = receiver.metrics["gen_ai.client.operation.duration"].histogram.data_points
+    assert point.count == 1
+    assert attributes(point) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "cohere",
+        "gen_ai.request.model": A,
+    }
+    tokens = receiver.metrics["gen_ai.client.token.usage"].histogram.data_points
+    assert {attributes(one)["gen_ai.token.type"]: one.sum for one in tokens} == {"input": 4, "output": 2}
+    assert receiver.metrics["gateway_requests_total"].sum.is_monotonic
+
+
+def test_logs_have_the_trace(theatre: Stage, receiver: OtlpReceiver) -> None:
+    seen = theatre.asked(answered())
+    span = span_of(receiver, seen)
+    wanted = seen.headers["x-request-id"]
+    record = receiver.wait_for(
+        lambda: next((r for r in receiver.logs if attributes(r).get("cohere_gateway.request") == wanted), None)
+    )
+    assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+    assert record.body.string_value == f"POST {CHAT} 200"
+    assert theatre.gateway.log.line_of(wanted)["trace"] == span.trace_id.hex()
+
+
+def test_no_words_of_anybody_are_exported(theatre: Stage, receiver: OtlpReceiver) -> None:
+    seen = theatre.asked(answered("words of the answer"), SECRET_WORDS, user="somebody@example.com")
+    span_of(receiver, seen)
+    receiver.wait_for(lambda: receiver.logs and receiver.metrics)
+    for secret in (SECRET_WORDS, "words of the answer", SERVER_KEY, "somebody@example.com", "127.0.0.1"):
+        assert secret not in receiver.raw
+
+
+def test_exemplars_lead_from_a_metric_to_its_trace(theatre: Stage, receiver: OtlpReceiver) -> None:
+    span = span_of(receiver, theatre.asked(answered()))
+    theatre.gateway.settle()
+    accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+    seen = theatre.gateway.ask("GET", "/metrics", headers=accept)
+    assert seen.headers["content-type"].startswith("application/openmetrics-text")
+    assert f'# {{trace_id="{span.trace_id.hex()}"}}' in seen.data.decode()
+    assert seen.data.endswith(b"# EOF\n")
+    assert "trace_id" not in theatre.gateway.ask("GET", "/metrics", headers={}).data.decode()
+
+
+def test_probes_have_no_span(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theatre.gateway.ask("GET", "/health/live", headers={})
+    theatre.gateway.ask("GET", "/metrics", headers={})
+    span_of(receiver, theatre.asked(answered()))
+    assert [span.name for span in receiver.spans] == [f"chat {A}"]
+
+
+def test_a_receiver_that_is_away_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        **VARIABLES,
+        telemetry.ENDPOINT: "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with stage(cohere_api_key=[SERVER_KEY]) as theatre:
+        assert theatre.asked(answered()).status == 200
+        assert theatre.gateway.log.wait(lambda line: "OpenTelemetry" in line.get("message", ""))
+
+
+# --- off, and not installed -----------------------------------------------------------------------------------
+
+SIGNALS: tuple[tuple[dict[str, str], tuple[str, ...]], ...] = (
+    ({}, ()),
+    ({telemetry.ENDPOINT: "http://x"}, ("traces", "metrics", "logs")),
+    ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"}, ("traces",)),
+    ({telemetry.ENDPOINT: "http://x", "OTEL_LOGS_EXPORTER": "none"}, ("traces", "metrics")),
+    ({telemetry.ENDPOINT: "http://x", "OTEL_SDK_DISABLED": "true"}, ()),
+)
+
+
+@pytest.mark.parametrize(("environment", "expected"), SIGNALS)
+def test_what_is_exported(environment: dict[str, str], expected: tuple[str, ...]) -> None:
+    assert telemetry.signals(environment) == expected
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gateway.observability.otlp", None)
+    messages: list[str] = []
+    assert telemetry.create({telemetry.ENDPOINT: "http://x"}, messages.append) is None
+    assert messages == [telemetry.MISSING]
