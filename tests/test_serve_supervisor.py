@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.app import A
-from support.process import Process, awaited, process, reads_until, request_bytes
+from support.process import GATEWAY, Process, awaited, process, reads_until, request_bytes
 
 SUPERVISED = Path(__file__).parent / "support" / "supervised.py"
 
@@ -162,7 +162,7 @@ def test_a_worker_that_replaces_another_has_the_settings_that_were_read_last(tmp
 
 def test_one_worker_costs_little_more_than_itself() -> None:
     """The supervisor brings nothing of the application."""
-    with process("--demo") as server:
+    with process("--demo", program=GATEWAY) as server:
         resident = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{server.id}/status").read_text())
         assert resident is not None and int(resident[1]) < 30_000
         started = time.monotonic()

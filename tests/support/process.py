@@ -24,11 +24,13 @@ from typing import Any
 
 import pytest
 
-from support import databases
+from support import databases, preloaded_process
 from support.app import CALLER_KEY, CHAT, SERVER, A
 from support.asgi_server import raw_request
+from support.preloaded_process import PreloadedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
+GATEWAY = ("-m", "gateway")
 
 
 def request_bytes(identity: str = "leaver", **fields: Any) -> bytes:
@@ -50,9 +52,18 @@ def reads_until(connection: socket.socket, wanted: bytes) -> bytes:
 
 
 class Process:
-    """`cohere-gateway serve`: what it printed, where it is, how it ends."""
+    """`cohere-gateway serve`: what it printed, where it is, how it ends.
 
-    def __init__(self, *arguments: str, program: Sequence[str] = ("-m", "gateway"), **environment: str) -> None:
+    Its libraries are imported already, which saves most of what a start costs. With a program it is started as any
+    other: GATEWAY is the command itself, for tests of what it needs and how long it takes.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        program: Sequence[str] | None = None,
+        **environment: str,
+    ) -> None:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
         }
@@ -63,15 +74,21 @@ class Process:
             storage["GATEWAY_LEDGER_SPOOL"] = f"{self._storage.name}/spool"
         coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
         self.began = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, *program, "serve", "--port", "0", *arguments],
-            cwd=ROOT,
-            env={**clean, **coverage, **storage, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # a group of its own, as in a terminal
-        )
+        environment = {**clean, **coverage, **storage, **environment}
+        self._process: subprocess.Popen[bytes] | PreloadedProcess
+        command = ["serve", "--port", "0", *arguments]
+        if program is None and preloaded_process.AVAILABLE:
+            self._process = preloaded_process.start(command, environment)
+        else:
+            self._process = subprocess.Popen(
+                [sys.executable, *(program or GATEWAY), *command],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a group of its own, as in a terminal
+            )
         assert self._process.stdout is not None and self._process.stderr is not None
         self._stdout, self._stderr = self._process.stdout, self._process.stderr
         self._errors: list[bytes] = []
@@ -105,7 +122,7 @@ class Process:
 
         def catches(child: str) -> bool:
             position = Path("/proc") / child
-            if b"spawn_main" not in (position / "cmdline").read_bytes():
+            if b"resource_tracker" in (position / "cmdline").read_bytes():
                 return False  # multiprocessing's own
             mask = re.search(r"SigCgt:\s*([0-9a-f]+)", (position / "status").read_text())
             return mask is not None and bool(int(mask[1], 16) >> (caught - 1) & 1)
@@ -222,7 +239,11 @@ def _listens(pid: int, port: int) -> bool:
 
 
 @contextmanager
-def process(*arguments: str, program: Sequence[str] = ("-m", "gateway"), **environment: str) -> Iterator[Process]:
+def process(
+    *arguments: str,
+    program: Sequence[str] | None = None,
+    **environment: str,
+) -> Iterator[Process]:
     server = Process(*arguments, program=program, **environment)
     try:
         yield server

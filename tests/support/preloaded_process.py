@@ -1,0 +1,218 @@
+"""Processes of `python -m gateway` that need not import the libraries: they are forked from one that has.
+
+To import what the gateway stands on takes a second of CPU, more than most tests of processes do with it, and a server
+imports it in its worker. Here one process for all tests imports the libraries (not a line of ours), and forks for each
+server; where that server's supervisor starts a worker, it forks as well where it would start an interpreter. What a
+new interpreter guarantees is kept: only the descriptors that are passed on stay open, handlers of signals and what
+runs at exit are as at first, and everything of ours is read anew.
+
+`start` is used by `process.py`. This file is also the program of the process that forks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import json
+import multiprocessing.util
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+AVAILABLE = sys.platform == "linux" and not any(name.startswith("COV") for name in os.environ)
+"""Coverage measures processes from their first line."""
+
+LIBRARIES = (
+    "aiohttp asyncpg click cryptography.hazmat.primitives.ciphers.aead hypercorn.asyncio hypercorn.protocol.h2 "
+    "hypercorn.protocol.h11 jsonschema jwt msgspec multiprocessing.popen_spawn_posix python_multipart re2 "
+    "redis.asyncio sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.sqlite sqlalchemy.ext.asyncio sqlite3 "
+    "starlette.applications starlette.middleware starlette.responses starlette.routing tomllib wsproto"
+).split()
+"""All but prometheus_client, which looks at the environment when it is imported."""
+
+
+class PreloadedProcess:
+    """A child of the process that forks, with what `subprocess.Popen` has."""
+
+    def __init__(self, pid: int, stdout: int, stderr: int, status: int) -> None:
+        self.pid = pid
+        self.stdout, self.stderr = os.fdopen(stdout, "rb", 0), os.fdopen(stderr, "rb")
+        self._status = status
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status, negative for a signal's. TimeoutExpired when it does not come in time."""
+        result = self._look(timeout)
+        if result is None:
+            raise subprocess.TimeoutExpired("gateway", timeout or 0)
+        return result
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+            self.returncode = int(os.read(self._status, 16))
+            os.close(self._status)
+        return self.returncode
+
+
+def start(arguments: Sequence[str], environment: Mapping[str, str]) -> PreloadedProcess:
+    """Run `python -m gateway ARGUMENTS` in the root, in a group of its own, without standard input."""
+    control = _forking_process()
+    order = json.dumps({"arguments": arguments, "environment": dict(environment)}).encode()
+    (stdout, theirs), (stderr, their_errors), (status, their_status) = os.pipe(), os.pipe(), os.pipe()
+    try:
+        socket.send_fds(control, [len(order).to_bytes(4, "big")], [theirs, their_errors, their_status])
+        control.sendall(order)
+        pid = int.from_bytes(control.recv(4, socket.MSG_WAITALL), "big")
+    finally:
+        for descriptor in (theirs, their_errors, their_status):
+            os.close(descriptor)
+    return PreloadedProcess(pid, stdout, stderr, status)
+
+
+@cache
+def _forking_process() -> socket.socket:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        ).returncode = 0  # it ends when its socket is closed, and nobody waits for it
+    return ours
+
+
+# --- in the process that forks ------------------------------------------------------------------------------
+
+
+def serve_forks(control: socket.socket) -> None:
+    """Start what is ordered, and pass on how it ended, until the test process is gone."""
+    gc.disable()
+    for name in LIBRARIES:
+        import_module(name)
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    waking, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    children: dict[int, int] = {}
+    while True:
+        sources: list[Any] = [control, waking]
+        ready, _, _ = select.select(sources, [], [])
+        if waking in ready:
+            os.read(waking, 4096)
+            for pid in [*children]:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    os.write(children[pid], str(os.waitstatus_to_exitcode(status)).encode())
+                    os.close(children.pop(pid))
+        if control in ready:
+            size, descriptors, _, _ = socket.recv_fds(control, 4, 3)
+            if not size:
+                return
+            order = json.loads(control.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
+            pid = os.fork()
+            if pid == 0:
+                _become(partial(_run_gateway, order), {1: descriptors[0], 2: descriptors[1]}, ())
+            children[pid] = descriptors[2]
+            for descriptor in descriptors[:2]:
+                os.close(descriptor)
+            control.sendall(pid.to_bytes(4, "big"))
+
+
+def _run_gateway(order: dict[str, Any]) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    time.tzset()
+    vars(multiprocessing.util)["spawnv_passfds"] = _fork_worker
+    sys.argv, sys.path[0] = ["-m", *order["arguments"]], str(ROOT)
+    runpy.run_module("gateway", run_name="__main__", alter_sys=True)
+
+
+def _fork_worker(path: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
+    """Do what multiprocessing's function does: start `python -c PROGRAM --multiprocessing-fork`."""
+    pid = os.fork()
+    if pid == 0:
+        sys.argv = ["-c", *arguments[-1:]]
+        _become(partial(exec, arguments[-2], {}), {}, passed)
+    return pid
+
+
+def _become(run: Callable[[], object], standard: Mapping[int, int], passed: Sequence[int]) -> NoReturn:
+    """Run as a process that has just been started would, and end. standard: which descriptors become 1 and 2."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                with contextlib.suppress(OSError, ValueError):
+                    signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for target, descriptor in standard.items():
+            os.dup2(descriptor, target)
+        _close_all_but({0, 1, 2, *passed})
+        atexit._clear()
+        finalizers: Any = weakref.finalize
+        finalizers._registry.clear()
+        finalizers._registered_with_atexit = False
+        atexit.register(vars(multiprocessing.util)["_exit_function"])
+        status = _exit_status(run)
+        vars(threading)["_shutdown"]()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _exit_status(run: Callable[[], object]) -> int:
+    try:
+        run()
+    except SystemExit as exit:
+        if exit.code is None or isinstance(exit.code, int):
+            return exit.code or 0
+        print(exit.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _close_all_but(kept: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+if __name__ == "__main__":
+    serve_forks(socket.socket(fileno=int(sys.argv[1])))
