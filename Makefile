@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-long install node-modules check fix bench bench-ledger soak docs oracle vendor cover lock clean FORCE
+.PHONY: help run cluster test test-long install node-modules check fix bench bench-ledger soak docs oracle vendor cover lock clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -19,6 +19,9 @@ EXTRAS ?=
 
 run: .venv/.run-stamp $(EXTRAS:%=.venv/.%-stamp) ## serve on http://127.0.0.1:8080 (without a Cohere key: from the embedded emulator)
 	@if [ -z "$$COHERE_API_KEY$$CO_API_KEY" ] && ! grep -qs '^ *cohere_api_key' gateway.toml; then set -- --demo; fi; exec $(BIN)/cohere-gateway serve "$$@" $(ARGS)
+
+cluster: .venv/.run-stamp ## three replicas over PostgreSQL and Redis on http://127.0.0.1:8081 to 8083
+	@exec $(BIN)/python tests/bench/cluster.py $(ARGS)
 
 # Three workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
 # With bytecode in caches, whatever the environment says: the tests start a hundred processes, and each would compile all.
