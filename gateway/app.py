@@ -38,6 +38,7 @@ from gateway.management.operations import OPERATIONS
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
 from gateway.observability.alerts import Alerts
+from gateway.observability.conditions import Condition, Conditions
 from gateway.observability.ledger_events import LedgerEvents
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.metrics import Metrics
@@ -46,6 +47,7 @@ from gateway.observability.upstream_events import UpstreamEvents
 from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.admission import AdmissionController
 from gateway.pipeline.background import Background
+from gateway.pipeline.deprecated_models import DeprecatedModels
 from gateway.pipeline.file_parser import FileParser
 from gateway.pipeline.offload import Offload
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, TRANSLATED, UPLOADS
@@ -100,7 +102,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         os.environ, log.message, metrics=metrics, propagates=settings.tracing.propagate, upstream=upstream_name
     )
     lifecycle = Lifecycle(metrics, log, memory, ledger, telemetry)
-    admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger, settings)
+    deprecated_models = DeprecatedModels(catalog, alerts)
+    admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger, deprecated_models, settings)
     policy = settings.policy
     services = Services(
         settings,
@@ -120,6 +123,14 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         limiter,
     )
     background, maintenance = Background(services, log), Maintenance(state, log)
+    conditions = Conditions(
+        alerts,
+        (
+            Condition("store_away", "keys", lambda: directory.degraded),
+            Condition("store_away", "responses", lambda: state.degraded),
+            Condition("ledger_behind", "ledger", ledger.condition),
+        ),
+    )
     serving, stopping, workers = False, asyncio.Event(), WorkerCount()
 
     def draining(grace: float) -> None:
@@ -135,6 +146,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         ledger.start()
         await upstream.start()
         maintenance.start()
+        conditions.start()
         if authenticator.mode is Mode.VIRTUAL_KEYS:
             await asyncio.gather(directory.start(), authenticator.start())
         serving = True
@@ -143,6 +155,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         serving = False
         await background.stop()
         await maintenance.stop()
+        await conditions.stop()
         await directory.stop()
         await limiter.counters.stop()
         await alerts.stop()

@@ -7,17 +7,21 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from gateway.observability import alerts as module
 from gateway.observability.alerts import Alerts
-from gateway.settings.schema import AlertSettings, BreakerSettings, SettingError
-from support.app import A, answered
+from gateway.observability.conditions import Condition, Conditions
+from gateway.settings.schema import AlertSettings, BreakerSettings, GlobalLimits, LimitSettings, SettingError
+from support.app import MASTER_KEY, R7B, A, answered, gateway_over
 from support.keys import key_of
-from support.process import awaited
+from support.process import Process, awaited
 from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
+from test_ledger_durability import PostgresLedger
+from test_serve_key_changes import database
 from test_serve_limits import limited
 
 SECRET = "a secret of both"
@@ -112,6 +116,69 @@ def test_what_a_gateway_sends(receiver: Receiver) -> None:
         awaited(lambda: len(receiver.bodies) == 3)
         assert (receiver.bodies[2]["event"], receiver.bodies[2]["object"]) == ("breaker_open", A)
         scripted.plays(answered())
+
+
+def test_an_alert_for_whatever_else_an_operator_should_hear_of(receiver: Receiver, tmp_path: Path) -> None:
+    """Once for each episode, however many calls meet it, at a receiver that fails the first time."""
+
+    def cohere(request: Request) -> Script:
+        if request.path.startswith("/v1/models"):
+            return json_answer(200, {"models": [{"name": R7B, "is_deprecated": True, "endpoints": ["chat"]}]})
+        if request.headers.first("authorization") == "Bearer bad-key":
+            return json_answer(401, {"message": "invalid api token"})
+        return answered()
+
+    with database("postgresql", tmp_path) as shared, ScriptedUpstream(cohere).run_in_thread() as upstream:
+        settings: dict[str, Any] = {
+            "cohere_api_key": ["bad-key", "good-key"],
+            "master_key": MASTER_KEY,
+            "database_url": shared.url,
+            "global_limits": GlobalLimits(rpm_limit=10**6),
+            "limits": LimitSettings(timeout=20.0),
+            "alerts": AlertSettings(receiver.server.url, SECRET),
+        }
+
+        def seen(event: str) -> list[str]:
+            return [body["object"] for body in receiver.bodies if body["event"] == event]
+
+        with gateway_over(upstream.url, key=MASTER_KEY, **settings) as gateway:
+            receiver.statuses = [503]
+            for model in (A, A, R7B, "command-r-plus"):
+                assert gateway.chat(model=model).status == 200
+            awaited(lambda: len(seen("key_disabled")) == 2, 30)
+            assert len({json.dumps(body) for body in receiver.bodies if body["event"] == "key_disabled"}) == 1, "again"
+
+            def both_models() -> bool:
+                # The list is read beside the first request.
+                assert gateway.chat(model=R7B).status == 200
+                return seen("deprecated_model") != []
+
+            awaited(both_models)
+            with PostgresLedger(shared.url, tmp_path).away(cast(Process, None)):
+                for _ in range(6):
+                    assert gateway.chat().status == 200
+                awaited(lambda: all(map(seen, ("store_away", "ledger_behind", "limits_degraded"))), 60)
+        objects = {event: seen(event) for event in ("store_away", "ledger_behind", "limits_degraded")}
+        assert objects == {"store_away": ["keys"], "ledger_behind": ["ledger"], "limits_degraded": ["limits"]}
+        assert seen("deprecated_model")[0] in (f"model {R7B}", "model command-r-plus"), "the others come together"
+
+
+def test_a_condition_is_an_episode(receiver: Receiver) -> None:
+    reasons = [""]
+
+    async def main() -> None:
+        alerts = Alerts(receiver.server.url, SECRET, print, digest=0.05)
+        conditions = Conditions(alerts, [Condition("store_away", "keys", lambda: reasons[0])])
+        for reason in ("", "gone", "gone", "gone still", "", "gone again"):
+            reasons[0] = reason
+            conditions.look()
+            await asyncio.sleep(0.2)
+        while len(receiver.bodies) < 2:
+            await asyncio.sleep(0.02)
+        await alerts.stop()
+
+    asyncio.run(main())
+    assert [body["message"] for body in receiver.bodies] == ["gone", "gone again"]
 
 
 @pytest.mark.parametrize(

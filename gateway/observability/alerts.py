@@ -20,7 +20,16 @@ from msgspec import Struct
 
 from gateway.settings.schema import SettingError
 
-Event: TypeAlias = Literal["soft_budget", "budget", "key_disabled", "breaker_open", "limits_degraded", "ledger_behind"]
+Event: TypeAlias = Literal[
+    "soft_budget",
+    "budget",
+    "key_disabled",
+    "breaker_open",
+    "limits_degraded",
+    "ledger_behind",
+    "store_away",
+    "deprecated_model",
+]
 EVENTS: tuple[Event, ...] = get_args(Event)
 
 SIGNATURE_HEADER = "x-gateway-signature"
@@ -67,6 +76,11 @@ class Alerts:
         self._once: OrderedDict[tuple[str, ...], None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """There is somebody to send alerts to."""
+        return bool(self._url)
 
     def raise_alert(self, event: Event, object: str, message: str, **details: Any) -> None:
         """Sends an alert, at once or with the next digest of its event. Belongs to the running loop."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from gateway.observability.access_log import Log
 from gateway.observability.alerts import Alerts
@@ -23,15 +24,18 @@ class LedgerEvents:
         """Counts rows by what became of them."""
         if count:
             self._metrics.ledger_rows.labels(result).inc(count)
+        if result == "lost" and count:
+            self._in_loop(lambda: self._alerts.raise_alert("ledger_behind", "ledger", f"{count} rows are lost"))
 
     def message(self, text: str) -> None:
         """Writes to the log, in its own loop if that still runs."""
+        if not self._in_loop(lambda: self._log.message(text)):
+            self._log.message(text)
+
+    def _in_loop(self, work: Callable[[], None]) -> bool:
+        """Has work done in the loop of the log and the alerts. Returns whether that still runs."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._report, text)
-                return
-        self._log.message(text)
-
-    def _report(self, text: str) -> None:
-        self._log.message(text)
-        self._alerts.raise_alert("ledger_behind", "ledger", text)
+                self._loop.call_soon_threadsafe(work)
+                return True
+        return False

@@ -22,6 +22,7 @@ from gateway.limits.limiter import LimitedRequest, Limiter
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.accepted_keys import AcceptedKeys
+from gateway.pipeline.deprecated_models import DeprecatedModels
 from gateway.settings.schema import Settings
 from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
 from translators.answer.job_usage import JobUsage, ended_jobs
@@ -45,10 +46,11 @@ class AdmissionController:
         directory: KeyDirectory,
         limiter: Limiter,
         ledger: Ledger,
+        deprecated_models: DeprecatedModels,
         settings: Settings,
     ) -> None:
         self._metrics, self._accepted_keys, self._directory = metrics, accepted_keys, directory
-        self._limiter, self._ledger = limiter, ledger
+        self._limiter, self._ledger, self._deprecated_models = limiter, ledger, deprecated_models
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -82,6 +84,7 @@ class AdmissionController:
         self.permit(record, method)
         self.permit_model(record, method, workload.model)
         self._permit_end_user(record, record.end_user)
+        self._deprecated_models.see(record)
         return await self._reserve(record, method, workload, notes)
 
     async def admit_lookup(self, record: RequestRecord, method: Method, notes: Notes) -> "Admission":

@@ -104,6 +104,7 @@ class ConversationState:
         and for one owner; 0 sets no limit. observe: gets the bytes that are stored. Raises ValueError for a bad URL.
         """
         self.store = Store(url, end_interrupted)
+        self.degraded = ""
         self._days, self._log = days, log
         self._max_bytes, self._max_bytes_per_owner, self._observe = max_bytes, max_bytes_per_owner, observe
         self._opening: asyncio.Task[None] | None = None
@@ -135,6 +136,7 @@ class ConversationState:
 
     def log_failure(self, error: Exception) -> None:
         """Writes what the storage said to the log, for the operator alone: it may name hosts and files."""
+        self.degraded = "the storage of responses fails"
         self._log.message(f"storage: {error}")
 
     def expiry(self, now: float) -> int | None:
@@ -153,6 +155,7 @@ class ConversationState:
         except StoreUnavailable as error:
             self.log_failure(error)
             raise CallerError(UNAVAILABLE) from error
+        self.degraded = ""
         self._observe(usage.total)
         if self._deferred:
             self._retry_now.set()
@@ -167,6 +170,7 @@ class ConversationState:
     async def measure(self) -> None:
         """Finds out how many bytes are stored. Raises StoreError."""
         self._observe(await self.store.total_bytes())
+        self.degraded = ""
 
     # --- before the call ------------------------------------------------------------------------------------
 

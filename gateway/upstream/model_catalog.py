@@ -49,7 +49,8 @@ class ModelCatalog:
 
     table_models: the models that need no looking up. max_age: seconds for which a list is good; 0 caches none.
 
-    features: by model, what the list says. corrections: by model, what Cohere's errors revealed about the table.
+    features: by model, what the list says. deprecated: the models of which it says so. corrections: by model, what
+    Cohere's errors revealed about the table.
     """
 
     def __init__(self, upstream: UpstreamClient, table_models: Container[str], max_age: float = 0.0) -> None:
@@ -59,6 +60,7 @@ class ModelCatalog:
         self._lists: dict[str, ModelList] = {}
         self._fetches: dict[str, _Fetch] = {}
         self.features: Mapping[str, frozenset[str]] = {}
+        self.deprecated: frozenset[str] = frozenset()
         self.corrections: dict[str, dict[str, bool]] = {}
 
     def __contains__(self, model: str) -> bool:
@@ -83,6 +85,10 @@ class ModelCatalog:
         """Reads the list for a model that no table has: beside the request, and at most once in a while."""
         if model in self or time.monotonic() - self._looked_up_at < LOOK_UP_INTERVAL:
             return
+        self.read_soon(caller)
+
+    def read_soon(self, caller: Principal) -> None:
+        """Reads the list beside a request, with its caller's key."""
         self._looked_up_at = time.monotonic()
         self._look_up_task = asyncio.get_running_loop().create_task(self._look_up(caller))
 
@@ -175,7 +181,7 @@ class ModelCatalog:
             if token in tokens:
                 break
             tokens.add(token)
-        self.features = models.features(pages)
+        self.features, self.deprecated = models.features(pages), models.deprecated(pages)
         return pages
 
 

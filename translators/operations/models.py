@@ -68,6 +68,11 @@ def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
     return {model.name: frozenset(model.features or ()) for model in _models(pages)}
 
 
+def deprecated(pages: Sequence[bytes]) -> frozenset[str]:
+    """Returns the models that Cohere's list says are deprecated."""
+    return frozenset(model.name for model in _models(pages) if model.is_deprecated)
+
+
 def only_models(pages: Sequence[bytes], permitted: Callable[[str], bool]) -> list[bytes]:
     """Returns Cohere's pages with the permitted models only, each unchanged. Raises UpstreamProtocolError."""
     try:
