@@ -19,6 +19,7 @@ from gateway.console.sign_in import SignIn
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
 from gateway.endpoints.health import Liveness, MetricsPage, Readiness, WorkerCount
+from gateway.endpoints.inspection import INSPECTIONS, InspectionEndpoint
 from gateway.endpoints.management import ManagementEndpoint
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
@@ -169,9 +170,14 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
             await asyncio.to_thread(telemetry.stop)
 
     reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded, ledger.condition]
+
+    def degraded() -> list[str]:
+        return [reason for condition in reasons if (reason := condition())]
+
     router = Router(
         routes=[
             *_routes(services, background, ledger),
+            *(Route(row.path, InspectionEndpoint(row, services, degraded), methods=["GET"]) for row in INSPECTIONS),
             Route("/health/live", Liveness(), methods=["GET"]),
             Route("/health/ready", Readiness(lambda: serving, workers, reasons), methods=["GET"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.cohere_methods import METHODS
+from gateway.endpoints.inspection import INSPECTIONS
 from gateway.endpoints.reports import REPORTS
 from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
@@ -148,6 +149,8 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
         operation = _operation(report.name, report.path, failed, [{}])
         operation["parameters"] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in report.query]
         yield report.path, "GET", operation
+    for inspection in INSPECTIONS:
+        yield inspection.path, "GET", _operation(inspection.name, inspection.path, failed, [{}])
     for method in METHODS:
         path = NATIVE_PREFIX + method.path.removeprefix("/")
         request_body = (_KINDS[method.takes], {"type": "object"}) if method.takes else None

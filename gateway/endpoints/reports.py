@@ -14,6 +14,7 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.modes import Mode, mode_of
+from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
@@ -22,8 +23,9 @@ from gateway.ledger import reports
 from gateway.ledger.entry import key_id_of
 from gateway.ledger.report_query import AUDIT_PARAMETERS, USAGE_PARAMETERS, Names
 from gateway.ledger.reports import LedgerReader, Report
-from gateway.observability.record import RequestRecord, record_of
+from gateway.observability.record import record_of
 from gateway.pipeline.services import Services
+from gateway.settings.schema import Settings
 from gateway.store.errors import StoreUnavailable
 from gateway.store.keys import Change
 from gateway.store.ledger import Filter, Position
@@ -93,7 +95,7 @@ class ReportEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, operation = self._services, record_of(scope), self._operation
         record.operation, record.door, record.has_row = operation.name, "management", False
-        own_key_id = self._own_key_id(record)
+        own_key_id = own_key_id_of(record.principal, services.settings)
         if operation.about_all and own_key_id is not None:
             raise CallerError(ALL_ONLY)
         query = _query(scope["query_string"])
@@ -119,20 +121,17 @@ class ReportEndpoint:
         store = await self._services.state.open()
         return await store.read(lambda connection: changes(connection, wanted, before, limit))
 
-    def _own_key_id(self, record: RequestRecord) -> str | None:
-        """Returns the id of the one key that the caller sees; None for who sees everything.
 
-        Raises CallerError (403).
-        """
-        principal, settings = record.principal, self._services.settings
-        if principal.role:
-            return None
-        if principal.key is not None or principal.claims is not None:
-            return key_id_of(principal)
-        mode = mode_of(settings)
-        if mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback):
-            return None
-        raise CallerError(NOT_REPORTED)
+def own_key_id_of(principal: Principal, settings: Settings) -> str | None:
+    """Returns the id of the one key that a caller sees; None for who sees everything. Raises CallerError (403)."""
+    if principal.role:
+        return None
+    if principal.key is not None or principal.claims is not None:
+        return key_id_of(principal)
+    mode = mode_of(settings)
+    if mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback):
+        return None
+    raise CallerError(NOT_REPORTED)
 
 
 async def _send_csv(send: Send, answer: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ OPEN_PATHS = ("/", "/console")
 
 MANAGEMENT_PREFIXES = (
     *("/key/", "/v2/key/", "/team/", "/customer/", "/end_user/"),
-    *("/audit", "/usage", "/spend/", "/global/", "/user/"),
+    *("/audit", "/usage", "/spend/", "/global/", "/user/", "/gateway/"),
 )
 """Where keys, teams and end users are managed."""
 

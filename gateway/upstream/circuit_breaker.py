@@ -48,6 +48,15 @@ class Breakers:
                 if breaker.is_open:
                     self._on_change(model, False)
 
+    def report(self) -> list[dict[str, str | float | None]]:
+        """Returns the breakers that are open: of which model, None for the connection, and the seconds they stay so."""
+        now = self._clock()
+        return [
+            {"model": model, "seconds": max(breaker.retry_at - now, 0.0)}
+            for model, breaker in self._breakers.items()
+            if breaker.is_open
+        ]
+
     def admit(self, model: str) -> float:
         """Returns 0 if a call may be made, perhaps as the probe, else the seconds for which none may.
 

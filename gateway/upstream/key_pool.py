@@ -8,6 +8,7 @@ key is taken; a key is passed over when Cohere said that it is used up, or when 
 import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
@@ -151,6 +152,16 @@ class Lease(Struct):
     since: float
 
 
+class PoolKeyReport(Struct, frozen=True):
+    """How a key is doing. seconds: until it is used again. used: calls in this minute. trial: it is a trial key."""
+
+    number: int
+    state: Literal["ready", "resting", "disabled"]
+    seconds: float
+    used: int
+    trial: bool
+
+
 class KeyPool:
     """All keys of the server's."""
 
@@ -176,6 +187,20 @@ class KeyPool:
     def disabled(self) -> int:
         """How many keys are disabled."""
         return sum(bool(key.disabled_until) for key in self._keys)
+
+    def report(self) -> list[PoolKeyReport]:
+        """Returns how each key is doing. No secret is in it."""
+        now = self._clock()
+        reports = []
+        for key in self._keys:
+            resting = max((bucket.cooldown_until for bucket in key.buckets.values()), default=0.0)
+            until = max(resting, key.disabled_until)
+            state: Literal["ready", "resting", "disabled"] = (
+                "disabled" if key.disabled_until else "resting" if resting > now else "ready"
+            )
+            used = sum(bucket.used for bucket in key.buckets.values() if now - bucket.window_start < WINDOW)
+            reports.append(PoolKeyReport(key.number, state, max(until - now, 0.0), used, key.trial))
+        return reports
 
     def lease(
         self,

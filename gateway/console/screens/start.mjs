@@ -1,7 +1,88 @@
-/** Not written yet: see README.md. */
-import { html } from "../scripts/html.mjs";
-import { Empty } from "../scripts/states.mjs";
+/** The first run: what this gateway is, a key with one click, the first call in the reader's language, and its coming. */
+import { get, post, session, useData } from "../scripts/api.mjs";
+import { costText, durationText } from "../scripts/format.mjs";
+import { html, useEffect, useState } from "../scripts/html.mjs";
+import { Card, Code, CodeTabs, Facts, PageHead } from "../scripts/parts.mjs";
+import { Link, href } from "../scripts/router.mjs";
+import { mayWrite, seesAll } from "../scripts/session.mjs";
+import { toast } from "../scripts/toast.mjs";
+import { firstCalls } from "./secret.mjs";
 
-export default function Screen() {
-  return html`<${Empty} title="Nothing here yet">This screen is being built.<//>`;
+const EVERY_MS = 1500;
+
+/** @type {Record<string, string>} */
+const MODES = {
+  demo: "Demo: any key or none is accepted, and a stand-in answers.",
+  "virtual keys": "Virtual keys: callers need a key that is issued here; the Cohere key stays with the gateway.",
+  open: "Open: whoever reaches this address may call.",
+  "bring your own key": "Callers bring their own Cohere key.",
+};
+
+export default function Start() {
+  const info = /** @type {import("../scripts/api.mjs").SessionInfo} */ (session.value);
+  const status = useData(seesAll.value ? "/gateway/status" : null);
+  const [key, setKey] = useState("");
+  const [busy, setBusy] = useState(false);
+  const needsKey = info.sign_in;
+  const used = key || (needsKey ? "YOUR_KEY" : "any");
+  const make = async () => {
+    setBusy(true);
+    try {
+      setKey((await post("/key/generate", { key_alias: `first-${Math.random().toString(36).slice(2, 8)}` })).key);
+    } catch (error) {
+      toast(/** @type {Error} */ (error).message, true);
+    }
+    setBusy(false);
+  };
+  return html`
+    <${PageHead} title="Get started" subtitle="Programs that speak OpenAI's API change their base URL and their key, and work." />
+    <ol class="steps">
+      <li><${Card} title="This gateway"><${Facts} rows=${[
+        ["Base URL, OpenAI's API", html`<code>${location.origin}/v1</code>`],
+        ["Base URL, Cohere's API", html`<code>${location.origin}/cohere</code>`],
+        ["Mode", MODES[info.mode]],
+        ["Upstream", info.demo ? html`<strong>The emulator</strong>, which stands in for Cohere` : status.data?.upstream],
+        ["Version", info.version],
+      ]} /><//></li>
+      <li><${Card} title="A key">${
+        !needsKey ? html`<p>None is needed here: any will do. To issue keys with permissions, limits and budgets, start the gateway with <code>GATEWAY_MASTER_KEY</code>.</p>`
+        : key ? html`<p>It is shown once, so copy it now. It may chat, embed and rerank; <${Link} to=${href("keys")}>Keys<//> changes that.</p><${Code} code=${key} label="Copy the key" />`
+        : mayWrite.value ? html`<p>It may chat, embed and rerank, without limits for now.</p><button class="primary" disabled=${busy} onClick=${make}>Make a key</button>`
+        : html`<p>Use the one that you have signed in with, in the place of <code>YOUR_KEY</code>.</p>`}<//></li>
+      <li><${Card} title="The first call"><${CodeTabs} codes=${firstCalls(used)} /><//></li>
+      <li><${FirstCall} since=${key} /></li>
+    </ol>`;
+}
+
+/** Waits for a call that comes after the page was opened, or the key was made. @param {{since: string}} props */
+function FirstCall({ since }) {
+  const [call, setCall] = useState(/** @type {any} */ (null));
+  useEffect(() => {
+    setCall(null);
+    const began = new Date(Date.now() - 1000).toISOString();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    let current = true;
+    const look = async () => {
+      try {
+        const page = document.hidden ? null : await get("/audit", { kind: "call", since: began, limit: 1 });
+        if (!current) return;
+        if (page?.data.length) {
+          setCall(page.data[0]);
+          return;
+        }
+      } catch {
+        // the next look may succeed
+      }
+      if (current) timer = setTimeout(look, EVERY_MS);
+    };
+    void look();
+    return () => { current = false; clearTimeout(timer); };
+  }, [since]);
+  if (!call) return html`<${Card} title="Waiting for your first call"><p class="waiting" role="status"><span class="pulse" aria-hidden="true"></span>It appears here a moment after it was answered.</p><//>`;
+  const failed = call.status >= 400;
+  return html`<${Card} title=${failed ? "It came, and failed" : "It came"}>
+    <p role="status" class="first-call"><strong class=${failed ? "bad" : "good"}>${call.status}</strong>, ${durationText(call.total_ms)}, ${costText(call.cost_nanodollars)}</p>
+    <p>${call.sentence}</p>
+    <p class="buttons"><${Link} class="button" to=${href(`calls/${call.id}`)}>Show the call<//><${Link} class="button" to=${href("playground")}>Open the playground<//></p><//>`;
 }

@@ -44,7 +44,7 @@ function Account() {
   return html`<footer class="account">
     <div class="account-who">
       <span class="truncate" title=${info?.who?.name}>${info?.sign_in ? info.who?.name : "No key is needed here"}</span>
-      <span class="muted small">${info?.sign_in ? ROLES[info.who?.role ?? ""] : info?.mode} · ${info?.version}</span>
+      <span class="muted small" title=${`Version ${info?.version}`}>${info?.sign_in ? ROLES[info.who?.role ?? ""] : info?.mode}</span>
     </div>
     <button class="icon-button" title=${names[/** @type {"auto"} */ (theme.value)]} aria-label=${names[/** @type {"auto"} */ (theme.value)]} onClick=${nextTheme}><${Icon} name=${icons[theme.value]} /></button>
     ${info?.sign_in && html`<button class="icon-button" title="Sign out" aria-label="Sign out" onClick=${() => attempt(signOut)}><${Icon} name="out" /></button>`}

@@ -1,0 +1,206 @@
+"""The endpoints of inspection: what this gateway is, how it is doing, what may be given to a key. They change nothing.
+
+    /gateway/permissions  the groups and methods of the table of permissions, and the presets
+    /gateway/models       models with their capabilities, aliases, successors and prices
+    /gateway/status       keys, breakers, databases and load of the process that answers
+    /gateway/settings     the settings in force, each with its default; of a secret only whether there is one
+
+The first two are for whoever may call; the others for whoever sees all reports.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Receive, Scope, Send
+
+from gateway import __version__
+from gateway.auth import permissions
+from gateway.auth.modes import mode_of
+from gateway.auth.permissions import may_use
+from gateway.auth.principal import Principal
+from gateway.cohere_methods import METHODS
+from gateway.endpoints.reports import ALL_ONLY, own_key_id_of
+from gateway.errors import CallerError
+from gateway.http.responses import send_json
+from gateway.ledger.prices import Prices
+from gateway.observability.record import record_of
+from gateway.pipeline.services import Services
+from gateway.settings.reference import described
+from gateway.settings.schema import Settings
+from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
+from translators.core.model_names import SUCCESSORS, SYNONYMS
+from translators.core.notes import Notes
+
+SECRET_SETTINGS = frozenset(
+    ("cohere_api_key", "master_key", "metrics.token", "alerts.secret", "upstream.headers", "ledger.body_key")
+)
+"""Of these nothing is shown but that they are set."""
+
+ADDRESSES = frozenset(("cohere_base_url", "database_url", "redis_url", "alerts.url", "jwt.jwks"))
+"""Of these the password is left out, and what an address may have after its path."""
+
+HIDDEN = "(set)"
+
+
+class InspectionOperation(Struct, frozen=True):
+    """A row. about_all: it is for those who see all reports. conditions: as for readiness (`health.py`)."""
+
+    name: str
+    path: str
+    does: str
+    respond: Callable[[Services, Principal, Callable[[], list[str]]], Mapping[str, Any]]
+    about_all: bool = False
+
+
+def show_permissions(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
+    """Returns what may be given to a key."""
+    groups = [
+        {
+            "name": group,
+            "readable": group in permissions.READABLE,
+            "methods": [
+                {"name": method.name, "reads": method.reads, "verb": method.verb, "path": method.path}
+                for method in METHODS
+                if method.group == group
+            ],
+        }
+        for group in permissions.GROUPS
+    ]
+    default = "none" if services.settings.deny_by_default else "inference"
+    return {"levels": permissions.LEVELS, "groups": groups, "presets": permissions.PRESETS, "default": default}
+
+
+def show_models(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
+    """Returns the models that this caller may use, as far as the gateway's tables know them."""
+    prices, settings = Prices(services.settings.prices), services.settings
+    names = [*CAPABILITIES, *EMBEDDERS, *sorted(RERANKERS), *sorted(TRANSCRIBERS)]
+    names += [name for name in prices.rows if name not in names]
+    models = []
+    for name in names:
+        if principal.access.models and not may_use(principal.access, name):
+            continue
+        price = prices.rows.get(name)
+        capabilities = CAPABILITIES.get(name)
+        embedder = EMBEDDERS.get(name)
+        models.append(
+            {
+                "id": name,
+                "kind": _kind(name),
+                "capabilities": msgspec.to_builtins(capabilities) if capabilities is not None else None,
+                "dimensions": embedder.sizes if embedder is not None else (),
+                "price": msgspec.to_builtins(price) if price is not None else None,
+                "aliases": sorted(alias for alias, model in settings.models.aliases.items() if model == name),
+                "synonyms": sorted(other for other, model in SYNONYMS.items() if model == name),
+                "replaces": sorted(old for old, new in SUCCESSORS.items() if new == name),
+                "fallbacks": settings.models.fallbacks.get(name, ()),
+            }
+        )
+    return {"data": models, "price_version": prices.version, "successors": settings.models.successors}
+
+
+def _kind(model: str) -> str:
+    kinds = {"chat": CAPABILITIES, "embed": EMBEDDERS, "rerank": RERANKERS, "transcription": TRANSCRIBERS}
+    return next((kind for kind, models in kinds.items() if model in models), "other")
+
+
+def show_status(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
+    """Returns how this process is doing."""
+    settings, resources = services.settings, services.upstream.resources
+    conditions = reasons()
+    return {
+        "version": __version__,
+        "mode": mode_of(settings).value,
+        "demo": settings.demo,
+        "upstream": "the embedded emulator" if settings.demo else without_secrets(settings.cohere_base_url),
+        "state": "degraded" if conditions else "ready",
+        "reasons": conditions,
+        "workers": settings.workers,
+        "calls": {
+            "in_flight": resources.limiter.in_use,
+            "waiting": resources.limiter.waiting,
+            "most": settings.concurrency.max_in_flight,
+        },
+        "cohere_keys": resources.pool.report(),
+        "breakers": resources.breakers.report(),
+        "database": urlsplit(settings.database_url).scheme,
+        "redis": bool(settings.redis_url),
+        "cache": settings.cache.store,
+        "time": time.time(),
+    }
+
+
+def show_settings(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
+    """Returns the settings in force. is_default: a value is that which it has where nobody sets it."""
+    default, data = Settings(), []
+    for line in described():
+        value = _value(services.settings, line.path)
+        is_default = value == _value(default, line.path)
+        data.append(
+            {
+                "name": line.path,
+                "value": _shown(line.path, value),
+                "is_default": is_default,
+                "default": line.default,
+                "environment": line.environment,
+                "about": line.text,
+            }
+        )
+    return {"data": data}
+
+
+def _value(settings: Settings, path: str) -> Any:
+    value: Any = settings
+    for name in path.split("."):
+        value = getattr(value, FIELDS.get(name, name))
+    return msgspec.to_builtins(value)
+
+
+FIELDS: Mapping[str, str] = {"global": "global_limits"}
+"""Names in the file that are no names of Python's."""
+
+
+def _shown(path: str, value: Any) -> Any:
+    if path in SECRET_SETTINGS:
+        return HIDDEN if value else value
+    if path == "jwt.public_key" and value:
+        return HIDDEN
+    if path in ADDRESSES and isinstance(value, str):
+        return without_secrets(value)
+    return value
+
+
+def without_secrets(address: str) -> str:
+    """Returns an address without the name and password in it, and without its query, which may hold others."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    hidden = "...@" if "@" in parts.netloc else ""
+    return urlunsplit((parts.scheme, hidden + host, parts.path, "", ""))
+
+
+INSPECTIONS: tuple[InspectionOperation, ...] = (
+    InspectionOperation(
+        "gateway_permissions", "/gateway/permissions", "groups, methods and presets of permissions", show_permissions
+    ),
+    InspectionOperation("gateway_models", "/gateway/models", "models, what they can do, and prices", show_models),
+    InspectionOperation("gateway_status", "/gateway/status", "keys, breakers, stores and load", show_status, True),
+    InspectionOperation("gateway_settings", "/gateway/settings", "the settings in force", show_settings, True),
+)
+
+
+class InspectionEndpoint:
+    """A row of INSPECTIONS. reasons: what is wrong although callers are served."""
+
+    def __init__(self, operation: InspectionOperation, services: Services, reasons: Callable[[], list[str]]) -> None:
+        self._operation, self._services, self._reasons = operation, services, reasons
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, record, operation = self._services, record_of(scope), self._operation
+        record.operation, record.door, record.has_row = operation.name, "management", False
+        if operation.about_all and own_key_id_of(record.principal, services.settings) is not None:
+            raise CallerError(ALL_ONLY)
+        answer = operation.respond(services, record.principal, self._reasons)
+        await send_json(send, msgspec.json.encode(answer), Notes())
