@@ -95,7 +95,11 @@ def test_a_row_has_every_name(reported: Reported) -> None:
         ("key=other", 1),
         ("key=master", 2),
         ("status=401", 1),
+        ("status=4xx", 3),
+        ("status=5xx", 0),
         ("fault=policy_permission", 1),
+        ("fault=any", 3),
+        ("id=no-id", 0),
         ("method=v2.chat", 4),
         ("method=v2.chat&key=research-agent", 3),
         ("model=rerank-v3.5", 1),
@@ -109,6 +113,11 @@ def test_a_row_has_every_name(reported: Reported) -> None:
 )
 def test_filters(reported: Reported, query: str, count: int) -> None:
     assert len(reported.get(f"/audit?{query}")["data"]) == count
+
+
+def test_a_row_by_its_id(reported: Reported) -> None:
+    for row in reported.get("/audit?kind=call&limit=3")["data"]:
+        assert reported.get(f"/audit?id={row['id']}")["data"] == [row]
 
 
 def test_sentences(reported: Reported) -> None:

@@ -20,6 +20,9 @@ DEFAULT_DAYS = 30
 
 NANO = 1_000_000_000
 
+ANY = "any"
+"""As `fault`: whatever failed."""
+
 _DURATION = re.compile(r"(\d{1,6})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": HOUR, "d": DAY}
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
@@ -66,7 +69,7 @@ class Names(Struct, frozen=True):
 
 
 AUDIT_PARAMETERS = (
-    *("kind", "key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id"),
+    *("kind", "key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id", "id"),
     *("min_cost", "slower_than", "text", "since", "until", "cursor", "limit", "format"),
 )
 USAGE_PARAMETERS = (
@@ -85,8 +88,9 @@ def require_known(query: Mapping[str, str], known: Collection[str]) -> None:
 def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
     """Returns the filter of a page of rows. now: Unix seconds. Raises InvalidField."""
     key, team = query.get("key"), query.get("team")
-    cost, slower = query.get("min_cost"), query.get("slower_than")
+    cost, slower, fault = query.get("min_cost"), query.get("slower_than"), query.get("fault")
     return Filter(
+        id=query.get("id"),
         request_id=query.get("request_id"),
         key_id=names.key_id(key) if key else None,
         team_id=names.team_id(team) if team else None,
@@ -94,14 +98,23 @@ def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
         end_user=query.get("end_user"),
         method=query.get("method"),
         model=query.get("model"),
-        status=_whole(query, "status", 0, 999, 0),
-        fault=query.get("fault"),
+        status=_status(query),
+        fault=None if fault == ANY else fault,
+        failed=fault == ANY,
         min_cost=round(_number(cost, "min_cost", "US dollars") * NANO) if cost else None,
         slower_than=_number(slower, "slower_than", "milliseconds") if slower else None,
         text=query.get("text", "")[:200],
         since=_microseconds(query, "since", now),
         until=_microseconds(query, "until", now),
     )
+
+
+def _status(query: Mapping[str, str]) -> int:
+    """Returns a status, or for a class such as `4xx` its first digit. Raises InvalidField."""
+    text = query.get("status", "")
+    if re.fullmatch(r"[1-5]xx", text):
+        return int(text[0])
+    return _whole(query, "status", 100, 999, 0) if text != "0" else 0
 
 
 def narrowed(wanted: Filter, key_id: str) -> Filter:

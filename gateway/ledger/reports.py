@@ -39,7 +39,7 @@ BY: Mapping[str, str] = {
 """What usage may be asked by -> the name of the sums."""
 
 CALLS_ONLY = (
-    *("key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id"),
+    *("key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id", "id"),
     *("min_cost", "slower_than"),
 )
 """Filters that no change can meet."""

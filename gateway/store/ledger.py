@@ -130,9 +130,11 @@ class Position(Struct, frozen=True):
 class Filter(Struct, frozen=True):
     """Which rows are wanted. since, until: microseconds, the second excluded. min_cost: nano-dollars.
 
-    slower_than: milliseconds. text: in the sentence, in any case of letters. status: 0 for any.
+    slower_than: milliseconds. text: in the sentence, in any case of letters. status: 0 for any, 1 to 9 for a class of
+    them, such as 4 for 400 to 499. failed: only rows of failures.
     """
 
+    id: str | None = None
     request_id: str | None = None
     key_id: str | None = None
     team_id: str | None = None
@@ -147,6 +149,7 @@ class Filter(Struct, frozen=True):
     text: str = ""
     since: int | None = None
     until: int | None = None
+    failed: bool = False
 
 
 class Page(Struct, frozen=True):
@@ -294,6 +297,8 @@ def page(connection: Connection, wanted: Filter, before: Position | None, limit:
         base.append(columns.at >= wanted.since)
     if wanted.until is not None:
         base.append(columns.at < wanted.until)
+    if wanted.id is not None:  # as in `find`
+        base.append(columns.at >= began_of(wanted.id))
     if before is not None:
         base.append(columns.at <= before.at)  # for the index and for partitions, which row values do not choose
         base.append(tuple_(columns.at, columns.id) < tuple_(literal(before.at), literal(before.id)))
@@ -324,8 +329,14 @@ def _conditions(wanted: Filter, indexed: str | None, table: Any = LEDGER) -> Ite
     for name in _EQUAL:
         if name != indexed and (value := getattr(wanted, name)) is not None:
             yield columns[name] == value
-    if wanted.status:
+    if wanted.id is not None:
+        yield columns.id == wanted.id
+    if 0 < wanted.status < 10:
+        yield columns.status.between(wanted.status * 100, wanted.status * 100 + 99)
+    elif wanted.status:
         yield columns.status == wanted.status
+    if wanted.failed:
+        yield columns.fault.is_not(None)
     if wanted.min_cost is not None:
         yield columns.cost >= wanted.min_cost
     if wanted.slower_than is not None:
@@ -336,9 +347,16 @@ def _conditions(wanted: Filter, indexed: str | None, table: Any = LEDGER) -> Ite
 
 def find(connection: Connection, id: str) -> bytes | None:
     """Returns the row of an id as JSON. An id begins with the time at which its call began."""
-    began = int(id[:12], 16) * 1000
-    within = and_(LEDGER.c.at >= began, LEDGER.c.id == id)
+    within = and_(LEDGER.c.at >= began_of(id), LEDGER.c.id == id)
     return connection.scalar(select(LEDGER.c.entry).where(within).order_by(LEDGER.c.at).limit(1))
+
+
+def began_of(id: str) -> int:
+    """Returns when the call of an id began, in microseconds; 0 for what is no id. Its row has the time of its end."""
+    try:
+        return int(id[:12], 16) * 1000
+    except ValueError:
+        return 0
 
 
 SUMMED = tuple(Sums.__struct_fields__)

@@ -1,0 +1,134 @@
+/** One call: its sentence, how its time was spent, what it cost by unit, its notes and ids. */
+import { useData } from "../scripts/api.mjs";
+import { costText, countText, durationText, shellQuoted } from "../scripts/format.mjs";
+import { html } from "../scripts/html.mjs";
+import { Drawer } from "../scripts/drawer.mjs";
+import { Chip, CopyButton, Cost, Facts, Time } from "../scripts/parts.mjs";
+import { Link, href } from "../scripts/router.mjs";
+import { Empty, Failure, Loading } from "../scripts/states.mjs";
+
+/** @param {any} call */
+export function statusTone(call) {
+  return call.status >= 500 ? "bad" : call.status >= 400 ? "warn" : call.fault ? "bad" : "good";
+}
+
+/** Names of a price, by Cohere's units; tokens are priced by the million. @type {Record<string, [string, number]>} */
+const PRICES = {
+  input_tokens: ["input", 1e6], output_tokens: ["output", 1e6], image_tokens: ["image_tokens", 1e6], search_units: ["search", 1],
+  images: ["image", 1], pages: ["page", 1], classifications: ["classification", 1], audio_seconds: ["audio_second", 1],
+};
+
+/** @type {Record<string, string>} */
+const DOORS = { openai: "OpenAI's", native: "Cohere's own", websocket: "WebSocket", management: "management" };
+
+/** @param {{id: string, row: any, onClose: () => void}} props row: undefined where the list does not have it */
+export function CallDrawer({ id, row, onClose }) {
+  const loaded = useData(row ? null : "/audit", { id, limit: 1 }, 0, (answer) => answer.data[0] ?? null);
+  const models = useData("/gateway/models");
+  const call = row ?? loaded.data;
+  const title = call ? html`<${Chip} tone=${statusTone(call)}>${call.status || "–"}<//> ${call.method ?? call.operation}` : "Call";
+  const actions = call && html`
+    <${CopyButton} text=${curlOf(call)} label="A request like this one, without its text">Copy as curl<//>
+    ${playable(call) && html`<${Link} class="button" to=${href("playground", { model: call.model_asked ?? call.model, method: call.method })}>Open in playground<//>`}
+    <${CopyButton} text=${location.origin + href(`calls/${call.id}`)} label="Copy the link">Copy link<//>
+    <${CopyButton} text=${JSON.stringify(call, null, 2)} label="Copy the row">Copy JSON<//>`;
+  return html`<${Drawer} title=${title} onClose=${onClose} actions=${actions} follows>
+    ${call ? html`<${CallBody} call=${call} prices=${models.data} />`
+      : loaded.error ? html`<${Failure} error=${loaded.error} retry=${loaded.reload} />`
+      : loaded.loading ? html`<${Loading} />`
+      : html`<${Empty} title="There is no such call">Its row may be older than the ledger keeps rows, or belong to another key.<//>`}
+  <//>`;
+}
+
+/** @param {{call: any, prices: any}} props */
+function CallBody({ call, prices }) {
+  return html`
+    <p class="sentence">${call.sentence}</p>
+    ${call.fault && html`<p><${Chip} tone="bad">${call.fault}<//> ${call.error && html`<code>${call.error}</code>`}</p>`}
+    <section><h3>Time</h3><${Timeline} call=${call} /></section>
+    <section><h3>Cost</h3><${CostTable} call=${call} prices=${prices} /></section>
+    ${call.notes.length > 0 && html`<section><h3>Notes</h3><ul class="notes">${call.notes.map((/** @type {string} */ note) => html`<li key=${note}>${note}</li>`)}</ul></section>`}
+    <section><h3>Who and what</h3><${Facts} rows=${[
+      ["Time", html`<${Time} at=${call.time} />`],
+      ["Key", call.key_id ? html`<${Link} to=${href(`keys/${call.key_id}`)}>${call.key_alias ?? call.key_id}<//>` : call.key_alias],
+      ["Team", call.team_id],
+      ["Owner", call.user_id],
+      ["End user", call.end_user && html`<${Link} to=${href("calls", { end_user: call.end_user })}>${call.end_user}<//>`],
+      ["Tags", call.tags.join(", ")],
+      ["Model", call.model && (call.model_asked && call.model_asked !== call.model ? `${call.model_asked} → ${call.model}` : call.model)],
+      ["About", call.object],
+      ["API", `${DOORS[call.door] ?? call.door}${call.streamed ? ", streamed" : ""}`],
+      ["Outcome", `${call.outcome}, ${call.decision}`],
+      ["Cache", call.cache && (call.saved_nanodollars ? `${call.cache}, saved ${costText(call.saved_nanodollars)}` : call.cache)],
+      ["Bytes", `${countText(call.bytes.received)} in, ${countText(call.bytes.sent)} out`],
+      ["Address", call.address],
+    ]} /></section>
+    <section><h3>Ids</h3><${Facts} rows=${[
+      ["Call", html`<${Id} text=${call.id} />`],
+      ["Request", html`<${Id} text=${call.request_id} />`],
+      ...call.attempts.filter((/** @type {any} */ one) => one.trace_id).map((/** @type {any} */ one, /** @type {number} */ index) => [`Cohere's trace ${call.attempts.length > 1 ? index + 1 : ""}`, html`<${Id} text=${one.trace_id} />`]),
+    ]} /></section>`;
+}
+
+/** @param {{text: string}} props */
+function Id({ text }) {
+  return html`<span class="id"><code>${text}</code><${CopyButton} text=${text} /></span>`;
+}
+
+/** Where the time went: each attempt at Cohere, the first token, and what was the gateway's own. @param {{call: any}} props */
+function Timeline({ call }) {
+  const total = Math.max(call.total_ms, 0.1);
+  /** @type {{label: any, from: number, ms: number, tone: string}[]} */
+  const spans = [];
+  let at = Math.max(0, total - (call.upstream_ms ?? 0) - (call.overhead_ms ?? 0) / 2);
+  if (call.upstream_ms === null || call.upstream_ms === undefined) at = 0;
+  else at = Math.min(at, (call.overhead_ms ?? 0) / 2);
+  call.attempts.forEach((/** @type {any} */ attempt, /** @type {number} */ index) => {
+    const good = attempt.status >= 200 && attempt.status < 300;
+    const status = attempt.status ? `Cohere ${attempt.status}` : "no answer";
+    spans.push({ label: `${call.attempts.length > 1 ? `${index + 1}. ` : ""}${status}${attempt.key ? `, key ${attempt.key}` : ""}`, from: at, ms: attempt.ms, tone: good ? "" : "bad" });
+    at = Math.min(total, at + attempt.ms);
+  });
+  const share = (/** @type {number} */ ms) => `${Math.max(0, Math.min(100, (100 * ms) / total))}%`;
+  return html`<div class="timeline">
+    ${spans.map((span, index) => html`<div class="span" key=${index}><span>${span.label}</span><div class="track"><span class=${span.tone} style=${{ left: share(Math.min(span.from, total * 0.99)), width: share(Math.min(span.ms, total - Math.min(span.from, total))) }}></span></div><span class="digits">${durationText(span.ms)}</span></div>`)}
+    ${call.ttft_ms !== null && html`<div class="span"><span>First token</span><div class="track"><span class="mark" style=${{ left: share(call.ttft_ms) }}></span></div><span class="digits">${durationText(call.ttft_ms)}</span></div>`}
+    ${call.overhead_ms !== null && html`<div class="span"><span>The gateway</span><div class="track"></div><span class="digits">${durationText(call.overhead_ms)}</span></div>`}
+    <div class="span total"><span>In all</span><div class="track"><span class="all" style=${{ width: "100%" }}></span></div><span class="digits">${durationText(call.total_ms)}</span></div>
+  </div>`;
+}
+
+/** What was billed, by unit. @param {{call: any, prices: any}} props */
+function CostTable({ call, prices }) {
+  const units = Object.entries(call.units).filter(([, count]) => count);
+  const price = prices?.data.find((/** @type {any} */ model) => model.id === call.model)?.price ?? {};
+  const stale = prices && call.price_version && prices.price_version !== call.price_version;
+  const facts = html`<p class="muted small">${countText(call.tokens.input)} tokens in${call.tokens.cached ? `, ${countText(call.tokens.cached)} of them cached` : ""}; ${countText(call.tokens.output)} out${call.tokens.thinking ? `, ${countText(call.tokens.thinking)} of them thinking` : ""}${call.estimated ? "; estimated, since Cohere never reported them" : ""}.</p>`;
+  if (!units.length) return html`<p><${Cost} nano=${call.cost_nanodollars} /> <span class="muted">nothing was billed</span></p>`;
+  return html`<table class="units"><tbody>${units.map(([unit, count]) => {
+    const [name, per] = PRICES[unit] ?? ["", 1];
+    const each = price[name];
+    return html`<tr key=${unit}><td>${unit.replaceAll("_", " ")}</td><td class="number">${countText(/** @type {number} */ (count))}</td><td class="number muted">${each === undefined ? "no price" : `$${each}${per === 1e6 ? " / M" : ""}`}</td><td class="number">${each === undefined || stale ? "" : html`<${Cost} dollars=${(each * Number(count)) / per} />`}</td></tr>`;
+  })}<tr class="sum"><td>In all</td><td></td><td></td><td class="number"><${Cost} nano=${call.cost_nanodollars} /></td></tr></tbody></table>
+  ${stale && html`<p class="muted small">The prices have changed since then: the sum is that of then.</p>`}${facts}`;
+}
+
+/** @param {any} call */
+function playable(call) {
+  return /^(v2\.)?(chat|embed|rerank)$/.test(call.method ?? "");
+}
+
+/** A curl for a call like this one. What was written in it is not stored, so its place is held. @param {any} call */
+function curlOf(call) {
+  const model = call.model_asked ?? call.model ?? "command-a-03-2025";
+  /** @type {Record<string, [string, any]>} */
+  const bodies = {
+    embeddings: ["/v1/embeddings", { model, input: ["..."] }],
+    rerank: ["/v1/rerank", { model, query: "...", documents: ["..."] }],
+    responses: ["/v1/responses", { model, input: "..." }],
+    chat: ["/v1/chat/completions", { model, messages: [{ role: "user", content: "..." }], ...(call.streamed ? { stream: true } : {}) }],
+  };
+  const [path, body] = bodies[call.operation] ?? bodies.chat;
+  const user = call.end_user ? ` \\\n  -H ${shellQuoted(`x-litellm-end-user-id: ${call.end_user}`)}` : "";
+  return `curl ${location.origin}${path} \\\n  -H "Authorization: Bearer $GATEWAY_KEY" \\\n  -H 'Content-Type: application/json'${user} \\\n  -d ${shellQuoted(JSON.stringify(body))}`;
+}

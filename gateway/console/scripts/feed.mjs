@@ -1,0 +1,101 @@
+/**
+ * A list of the ledger, newest first, which stays as it is while it is read: what comes meanwhile is counted, and shown
+ * when the reader wants it. Older rows come with the cursor, a page at a time, so its length does not matter.
+ */
+import { get } from "./api.mjs";
+import { useEffect, useRef, useState } from "./html.mjs";
+
+const PAGE = 60;
+const EVERY_MS = 2500;
+const MOST_FRESH = 200;
+
+/** An empty page that has a next one was filtered out as a whole: the search goes on so often by itself. */
+const EMPTY_PAGES = 6;
+
+/**
+ * @typedef {{rows: any[], fresh: number, more: boolean, searching: boolean, error: any, loading: boolean, showFresh: () => void, older: () => void, reload: () => void}} Feed
+ * @param {Record<string, any>} filters as `/audit` takes them @param {boolean} live @returns {Feed}
+ */
+export function useFeed(filters, live) {
+  const key = JSON.stringify(filters);
+  const [state, setState] = useState(/** @type {any} */ ({ key: "", rows: [], cursor: null, error: null, loading: true, searching: false }));
+  const [fresh, setFresh] = useState(/** @type {any[]} */ ([]));
+  const [turn, setTurn] = useState(0);
+  const newest = useRef(/** @type {string | null} */ (null));
+
+  useEffect(() => {
+    const aborter = new AbortController();
+    setFresh([]);
+    setState((/** @type {any} */ before) => ({ ...before, loading: true, error: null }));
+    pages(filters, null, aborter.signal).then(
+      ({ rows, cursor }) => {
+        newest.current = rows[0]?.id ?? null;
+        setState({ key, rows, cursor, error: null, loading: false, searching: false });
+      },
+      (error) => { if (!aborter.signal.aborted) setState({ key, rows: [], cursor: null, error, loading: false, searching: false }); },
+    );
+    return () => aborter.abort();
+  }, [key, turn]);
+
+  useEffect(() => {
+    if (!live || state.key !== key || state.loading) return undefined;
+    const aborter = new AbortController();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const look = async () => {
+      if (!document.hidden) {
+        try {
+          const { data } = await get("/audit", { ...filters, limit: MOST_FRESH }, aborter.signal);
+          const known = new Set(state.rows.slice(0, MOST_FRESH).map((/** @type {any} */ row) => row.id));
+          const added = data.filter((/** @type {any} */ row) => !known.has(row.id) && (!state.rows.length || row.time >= state.rows[Math.min(state.rows.length, 20) - 1].time));
+          if (added.length !== 0) setFresh(added);
+        } catch {
+          // The next look may succeed; what is shown is still true.
+        }
+      }
+      if (!aborter.signal.aborted) timer = setTimeout(look, EVERY_MS);
+    };
+    timer = setTimeout(look, EVERY_MS);
+    return () => { aborter.abort(); clearTimeout(timer); };
+  }, [key, live, state.key, state.loading, state.rows]);
+
+  const showFresh = () => {
+    const rows = [...fresh, ...state.rows].sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : a.id < b.id ? 1 : -1));
+    setState({ ...state, rows });
+    setFresh([]);
+  };
+  const older = async () => {
+    setState((/** @type {any} */ before) => ({ ...before, searching: true }));
+    try {
+      const { rows, cursor } = await pages(filters, state.cursor);
+      setState((/** @type {any} */ before) => (before.key === key ? { ...before, rows: [...before.rows, ...rows], cursor, searching: false } : before));
+    } catch (error) {
+      setState((/** @type {any} */ before) => ({ ...before, error, searching: false }));
+    }
+  };
+  const current = state.key === key;
+  return {
+    rows: current ? state.rows : [],
+    fresh: fresh.length,
+    more: current && state.cursor !== null,
+    searching: state.searching,
+    error: current ? state.error : null,
+    loading: !current || state.loading,
+    showFresh,
+    older,
+    reload: () => setTurn((/** @type {number} */ number) => number + 1),
+  };
+}
+
+/** @param {Record<string, any>} filters @param {string | null} cursor @param {AbortSignal} [aborted] */
+async function pages(filters, cursor, aborted) {
+  /** @type {any[]} */
+  const rows = [];
+  for (let page = 0; page < EMPTY_PAGES; page++) {
+    const answer = await get("/audit", { ...filters, limit: PAGE, cursor }, aborted);
+    rows.push(...answer.data);
+    cursor = answer.next_cursor;
+    if (cursor === null || rows.length >= PAGE / 2) break;
+  }
+  return { rows, cursor };
+}
