@@ -1,7 +1,66 @@
-/** Not written yet: see README.md. */
+/** My key: what the holder of a key may do with it, its limits and budget, and what it has done. */
+import { session, useData } from "../scripts/api.mjs";
+import { Bars } from "../scripts/bars.mjs";
+import { resetText, windowStart, windowText } from "../scripts/budgets.mjs";
+import { costText, countText, shareText, shortCount } from "../scripts/format.mjs";
 import { html } from "../scripts/html.mjs";
-import { Empty } from "../scripts/states.mjs";
+import { Budget, Card, Cost, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
+import { permissionSentence } from "../scripts/permissions.mjs";
+import { Link, href } from "../scripts/router.mjs";
+import { Show } from "../scripts/states.mjs";
 
-export default function Screen() {
-  return html`<${Empty} title="Nothing here yet">This screen is being built.<//>`;
+const DAYS = 30;
+const DAY = 86_400_000;
+
+export default function MyKey() {
+  const key = useData("/key/info", {}, 30, (answer) => answer.info);
+  const catalog = useData("/gateway/permissions");
+  const days = useData("/usage", { by: "day", since: `${DAYS * 24}h` }, 60, (answer) => answer.data);
+  const record = key.data;
+  const start = record ? windowStart(record.budget_duration, record.budget_reset_at) : "";
+  const spent = useData(record && record.max_budget !== null && start ? "/usage" : null, { by: "key", since: start }, 60, (answer) => (answer.data[0]?.cost_nanodollars ?? 0) / 1e9);
+  const calls = (days.data ?? []).reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + row.calls, 0);
+  const failures = (days.data ?? []).reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + row.failures, 0);
+  const cost = (days.data ?? []).reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + (row.cost_nanodollars ?? 0), 0);
+  return html`
+    <${PageHead} title=${session.value?.who?.name ?? "My key"} subtitle="What this key may do, and what it has done.">
+      <${Link} class="button" to=${href("calls")}>Its calls<//><${Link} class="button" to=${href("usage")}>Its usage<//>
+    <//>
+    <${Show} of=${key} lines=${6}>${(/** @type {any} */ data) => html`<div class="stack">
+      ${catalog.data && html`<p class="sentence">${permissionSentence(catalog.data, data)}</p>`}
+      <div class="tiles">
+        <${Tile} label=${`Spent, ${DAYS} d`} value=${costText(cost)} note=${html`<${Cost} dollars=${data.spend} /> in all`} />
+        <${Tile} label=${`Calls, ${DAYS} d`} value=${shortCount(calls)} note=${`${shareText(failures, calls)} failed`} />
+        <${Tile} label="Requests a minute" value=${limit(data.rpm_limit)} note="at most" />
+        <${Tile} label="Tokens a minute" value=${limit(data.tpm_limit)} note="at most" />
+      </div>
+      <div class="columns">
+        <${Card} title="Budget">${data.max_budget === null ? html`<p class="muted">This key has no budget of its own. Its team may have one.</p>` : html`<${Budget} label="Budget" spent=${start ? spent.data ?? 0 : data.spend ?? 0} most=${data.max_budget} /><p class="muted small">${windowText(data.budget_duration)}; ${resetText(data.budget_reset_at)}</p>`}<//>
+        <${Card} title="The key"><${Facts} rows=${[
+          ["Key", html`<code>${data.key_name}</code>`],
+          ["Team", data.team_id],
+          ["Models", data.models.length ? data.models.join(", ") : "all that its team may use"],
+          ["Requests at once", data.max_parallel_requests === null ? "no limit" : countText(data.max_parallel_requests)],
+          ["Expires", data.expires ? html`<${Time} at=${data.expires} ago />` : "never"],
+          ["Addresses", data.allowed_ips?.join(", ")],
+        ]} /><//>
+      </div>
+      <${Card} title="Calls by the day"><${Bars} label=${`Calls on each of the last ${DAYS} days, with those that failed`} format=${shortCount} bars=${dayBars(days.data ?? [])} /><//>
+    </div>`}<//>`;
+}
+
+/** @param {number | null} value */
+function limit(value) {
+  return value === null ? "–" : countText(value);
+}
+
+/** @param {any[]} rows */
+function dayBars(rows) {
+  const byDay = new Map(rows.map((row) => [row.day.slice(0, 10), row]));
+  const today = Math.floor(Date.now() / DAY) * DAY;
+  return Array.from({ length: DAYS }, (_, index) => {
+    const day = new Date(today - (DAYS - 1 - index) * DAY).toISOString().slice(0, 10);
+    const row = byDay.get(day);
+    return { label: day.slice(5), value: row?.calls ?? 0, bad: row?.failures ?? 0, title: `${day}: ${countText(row?.calls ?? 0)} calls, ${countText(row?.failures ?? 0)} failed, ${costText(row?.cost_nanodollars ?? 0)}` };
+  });
 }

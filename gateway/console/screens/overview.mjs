@@ -1,7 +1,141 @@
-/** Not written yet: see README.md. */
-import { html } from "../scripts/html.mjs";
-import { Empty } from "../scripts/states.mjs";
+/** Overview: what is spent, how much is called, what fails and through whose fault, and how the gateway is doing. */
+import { get, useData } from "../scripts/api.mjs";
+import { Bars } from "../scripts/bars.mjs";
+import { agoText, costText, countText, durationText, shareText, shortCount } from "../scripts/format.mjs";
+import { html, useEffect, useState } from "../scripts/html.mjs";
+import { Card, Chip, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
+import { Link, href } from "../scripts/router.mjs";
+import { Empty, Failure, Loading, Show } from "../scripts/states.mjs";
 
-export default function Screen() {
-  return html`<${Empty} title="Nothing here yet">This screen is being built.<//>`;
+const HOUR = 3_600_000;
+const RECENT = 200;
+
+/** Who a fault belongs to, in words. @type {Record<string, [string, string]>} */
+const FAULTS = { caller: ["Callers", ""], policy: ["Refused by policy", "warn"], provider: ["Cohere", "bad"], gateway: ["This gateway", "bad"] };
+
+export default function Overview() {
+  const now = new Date();
+  const month = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), 1)).toISOString();
+  const today = now.toISOString().slice(0, 10);
+  const days = useData("/usage", { by: "day", since: month }, 30);
+  const hours = useData("/usage", { by: "hour", since: "24h" }, 30);
+  const faults = useData("/usage", { by: "fault", since: "24h" }, 30);
+  const recent = useData("/audit", { kind: "call", limit: RECENT }, 15, (answer) => answer.data);
+  const status = useData("/gateway/status", {}, 5);
+  if (recent.error && days.error) return html`<${PageHead} title="Overview" /><${Failure} error=${recent.error} retry=${recent.reload} />`;
+  if (!recent.data || !days.data) return html`<${PageHead} title="Overview" /><${Loading} lines=${6} />`;
+  const calls = recent.data;
+  if (!calls.length) return html`<${PageHead} title="Overview" /><${Empty} title="No calls yet" icon="start">What is spent, called and refused appears here. <${Link} to=${href("start")}>Make the first call<//><//>`;
+
+  const spentToday = sumOf(days.data.data.filter((/** @type {any} */ row) => row.day.startsWith(today)));
+  const spentMonth = sumOf(days.data.data);
+  const day = totals(hours.data?.data ?? []);
+  const minute = calls.filter((/** @type {any} */ call) => Date.now() - new Date(call.time).getTime() < 60_000).length;
+  const served = calls.filter((/** @type {any} */ call) => !call.fault);
+  const ttft = served.map((/** @type {any} */ call) => call.ttft_ms).filter((/** @type {any} */ ms) => ms !== null);
+  return html`
+    <${PageHead} title="Overview" subtitle=${html`Days are UTC, as budgets and reports count them.`} />
+    <div class="stack">
+      <div class="tiles">
+        <${Tile} label="Spent today" value=${costText(spentToday.cost)} note=${spentToday.unpriced ? `and ${countText(spentToday.unpriced)} calls without a price` : "UTC day"} />
+        <${Tile} label="This month" value=${costText(spentMonth.cost)} note=${spentMonth.unpriced ? `and ${countText(spentMonth.unpriced)} calls without a price` : `since the 1st`} />
+        <${Tile} label="Calls, last minute" value=${minute >= RECENT ? `${RECENT}+` : countText(minute)} note=${`${shortCount(day.calls)} in 24 h`} />
+        <${Tile} label="Failed, 24 h" value=${shareText(day.failures, day.calls)} note=${`${countText(day.failures)} of ${countText(day.calls)}`} tone=${day.failures * 20 > day.calls ? "warn" : ""} />
+        <${Tile} label="p95" value=${durationText(percentile(served.map((/** @type {any} */ call) => call.total_ms), 95)) || "–"} note=${ttft.length ? `first token ${durationText(percentile(ttft, 95))}` : `of the last ${countText(served.length)} served`} />
+        <${Tile} label="In flight" value=${countText(status.data?.calls.in_flight ?? 0)} note=${status.data?.calls.waiting ? `${countText(status.data.calls.waiting)} waiting` : "calls to Cohere now"} tone=${status.data?.calls.waiting ? "warn" : ""} />
+      </div>
+      <${Card} title="Calls by the hour" actions=${html`<${Link} to=${href("usage")}>Usage<//>`}>
+        <${Bars} label="Calls in each of the last 24 hours, with those that failed" format=${shortCount} bars=${hourBars(hours.data?.data ?? [])} />
+        <p class="legend"><span class="dot good-dot"></span>calls <span class="dot bad-dot"></span>failed</p>
+      <//>
+      <div class="columns">
+        <${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Faults} rows=${faults.data?.data ?? []} calls=${day.calls} /><//>
+        <${Card} title="How it is doing"><${Show} of=${status}>${(/** @type {any} */ data) => html`<${Health} status=${data} />`}<//><//>
+        <${Card} title="Last refusals and failures"><${Refusals} /><//>
+        <${Card} title="Old names of models"><${OldNames} calls=${calls} /><//>
+      </div>
+    </div>`;
+}
+
+/** @param {any[]} rows */
+function sumOf(rows) {
+  return { cost: rows.reduce((sum, row) => sum + (row.cost_nanodollars ?? 0), 0), unpriced: rows.reduce((sum, row) => sum + row.unpriced_calls, 0) };
+}
+
+/** @param {any[]} rows */
+function totals(rows) {
+  return { calls: rows.reduce((sum, row) => sum + row.calls, 0), failures: rows.reduce((sum, row) => sum + row.failures, 0) };
+}
+
+/** @param {number[]} values @param {number} share of 100 */
+export function percentile(values, share) {
+  if (!values.length) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.ceil((share / 100) * sorted.length) - 1)];
+}
+
+/** One bar for each of the last 24 hours, those without calls too. @param {any[]} rows */
+function hourBars(rows) {
+  const byHour = new Map(rows.map((row) => [new Date(row.hour).getTime(), row]));
+  const last = Math.floor(Date.now() / HOUR) * HOUR;
+  return Array.from({ length: 24 }, (_, index) => {
+    const at = last - (23 - index) * HOUR;
+    const row = byHour.get(at);
+    const clock = `${String(new Date(at).getHours()).padStart(2, "0")}:00`;
+    return { label: clock, value: row?.calls ?? 0, bad: row?.failures ?? 0, title: `${clock}: ${countText(row?.calls ?? 0)} calls, ${countText(row?.failures ?? 0)} failed, ${costText(row?.cost_nanodollars ?? 0)}` };
+  });
+}
+
+/** @param {{rows: any[], calls: number}} props */
+function Faults({ rows, calls }) {
+  const failed = rows.filter((row) => row.fault);
+  if (!failed.length) return html`<p class="muted">Nothing failed in the last 24 hours.</p>`;
+  return html`<table class="units"><tbody>${failed.sort((a, b) => b.calls - a.calls).map((row) => {
+    const [who, tone] = FAULTS[row.fault.split("_")[0]] ?? [row.fault, ""];
+    return html`<tr key=${row.fault}><td><${Chip} tone=${tone}>${who}<//></td><td><${Link} to=${href("calls", { fault: row.fault })}>${row.fault.split("_").slice(1).join(" ")}<//></td><td class="number">${countText(row.calls)}</td><td class="number muted">${shareText(row.calls, calls)}</td></tr>`;
+  })}</tbody></table>`;
+}
+
+/** @param {{status: any}} props */
+function Health({ status }) {
+  const { cohere_keys: keys, breakers } = status;
+  return html`<${Facts} rows=${[
+    ["State", html`<${Chip} tone=${status.state === "ready" ? "good" : "warn"}>${status.state}<//>`],
+    ...status.reasons.map((/** @type {string} */ reason) => ["", html`<span class="warn">${reason}</span>`]),
+    ["Upstream", status.upstream],
+    ["Cohere keys", keys.length ? html`<span class="chips">${keys.map((/** @type {any} */ key) => html`<${Chip} key=${key.number} tone=${key.state === "ready" ? "good" : key.state === "resting" ? "warn" : "bad"} title=${`${countText(key.used)} calls in this minute${key.trial ? ", a trial key" : ""}`}>${key.number} ${key.state}${key.seconds > 0 ? ` for ${Math.ceil(key.seconds)} s` : ""}<//>`)}</span>` : "the callers' own"],
+    ["Circuit breakers", breakers.length ? html`<span class="chips">${breakers.map((/** @type {any} */ one) => html`<${Chip} tone="bad" key=${one.model}>${one.model ?? "connection"} open, ${Math.ceil(one.seconds)} s<//>`)}</span>` : "all closed"],
+    ["Database", status.database],
+    ["Redis", status.redis ? "shared" : "none: limits are counted here"],
+    ["Answer cache", status.cache],
+    ["Workers", countText(status.workers)],
+  ]} />`;
+}
+
+function Refusals() {
+  const [rows, setRows] = useState(/** @type {any[] | null} */ (null));
+  useEffect(() => {
+    let current = true;
+    get("/audit", { kind: "call", fault: "any", limit: 5 }).then((answer) => current && setRows(answer.data), () => current && setRows([]));
+    return () => { current = false; };
+  }, []);
+  if (rows === null) return html`<${Loading} />`;
+  if (!rows.length) return html`<p class="muted">None.</p>`;
+  return html`<ul class="sentences">${rows.map((row) => html`<li key=${row.id}><${Link} to=${href(`calls/${row.id}`)}>${row.sentence}<//> <span class="muted small"><${Time} at=${row.time} ago /></span></li>`)}</ul>`;
+}
+
+/** Models that callers still name and Cohere has removed: another one answers. @param {{calls: any[]}} props */
+function OldNames({ calls }) {
+  /** @type {Map<string, {count: number, keys: Set<string>, at: string}>} */
+  const found = new Map();
+  for (const call of calls) {
+    const note = call.notes.find((/** @type {string} */ one) => /^model \S+ -> \S+$/.test(one));
+    if (!note) continue;
+    const entry = found.get(note) ?? { count: 0, keys: new Set(), at: call.time };
+    entry.count += 1;
+    entry.keys.add(call.key_alias ?? call.key_id ?? "–");
+    found.set(note, entry);
+  }
+  if (!found.size) return html`<p class="muted">None in the last ${countText(calls.length)} calls.</p>`;
+  return html`<ul class="sentences">${[...found].map(([note, entry]) => html`<li key=${note}><code>${note.replace("model ", "").replace("->", "→")}</code> <span class="muted small">${countText(entry.count)} calls, by ${[...entry.keys].slice(0, 4).join(", ")}, last ${agoText(entry.at)}</span></li>`)}</ul>`;
 }

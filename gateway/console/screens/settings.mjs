@@ -1,7 +1,33 @@
-/** Not written yet: see README.md. */
+/** Settings in force, each with where it is set; read only. Of a secret it is said whether there is one. */
+import { useData } from "../scripts/api.mjs";
 import { html } from "../scripts/html.mjs";
-import { Empty } from "../scripts/states.mjs";
+import { Search, Segments } from "../scripts/form.mjs";
+import { countText } from "../scripts/format.mjs";
+import { Chip, PageHead } from "../scripts/parts.mjs";
+import { route, setQuery } from "../scripts/router.mjs";
+import { Empty, Show } from "../scripts/states.mjs";
+import { Table } from "../scripts/table.mjs";
+import { shown } from "./record_form.mjs";
 
-export default function Screen() {
-  return html`<${Empty} title="Nothing here yet">This screen is being built.<//>`;
+export default function SettingsScreen() {
+  const { query } = route.value;
+  const settings = useData("/gateway/settings");
+  const search = (query.search ?? "").toLowerCase();
+  const rows = (settings.data?.data ?? []).filter((/** @type {any} */ one) => (query.show !== "changed" || !one.is_default) && (!search || `${one.name} ${one.about} ${one.environment.join(" ")}`.toLowerCase().includes(search)));
+  const columns = [
+    { title: "Setting", cell: (/** @type {any} */ one) => html`<code>${one.name}</code>` },
+    { title: "Value", cell: (/** @type {any} */ one) => html`<span class=${one.is_default ? "muted value" : "value"}>${shown(one.value)}</span>` },
+    { title: "From", cell: (/** @type {any} */ one) => html`<${Chip} tone=${one.is_default ? "" : "accent"}>${one.origin ?? (one.is_default ? "default" : "set")}<//>` },
+    { title: "Meaning", wide: true, hide: true, cell: (/** @type {any} */ one) => one.about },
+    { title: "Environment", hide: true, cell: (/** @type {any} */ one) => html`<code class="muted">${one.environment.join(", ")}</code>` },
+  ];
+  return html`
+    <${PageHead} title="Settings" subtitle="What is in force now. They are changed in gateway.toml, in the environment or on the command line, not here." />
+    <div class="filters">
+      <${Search} placeholder="Search by name or meaning" value=${query.search ?? ""} onInput=${(/** @type {string} */ text) => setQuery({ search: text })} />
+      <${Segments} label="Which" value=${query.show ?? ""} onInput=${(/** @type {string} */ value) => setQuery({ show: value })} options=${[{ value: "", text: "All" }, { value: "changed", text: "Not the default" }]} />
+    </div>
+    <${Show} of=${settings} lines=${8}>${() => rows.length
+      ? html`<${Table} caption="Settings" rows=${rows} columns=${columns} id=${(/** @type {any} */ one) => one.name} /><div class="table-foot"><span>${countText(rows.length)} settings</span></div>`
+      : html`<${Empty} title="No setting is like that" icon="settings">Names are those of the file gateway.toml.<//>`}<//>`;
 }
