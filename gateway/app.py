@@ -24,7 +24,7 @@ from gateway.endpoints.management import ManagementEndpoint
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
 from gateway.endpoints.passthrough import PassthroughEndpoint
-from gateway.endpoints.reports import REPORTS, ReportEndpoint
+from gateway.endpoints.reports import BODIES_PATH, REPORTS, BodiesEndpoint, ReportEndpoint
 from gateway.endpoints.split import SplitEndpoint
 from gateway.endpoints.stored import STORED, StoredEndpoint
 from gateway.endpoints.token_count import TokenCountEndpoint
@@ -39,6 +39,7 @@ from gateway.management.operations import OPERATIONS
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
 from gateway.observability.alerts import Alerts
+from gateway.observability.bodies import BodyCollector
 from gateway.observability.conditions import Condition, Conditions
 from gateway.observability.ledger_events import LedgerEvents
 from gateway.observability.lifecycle import Lifecycle
@@ -57,6 +58,7 @@ from gateway.pipeline.services import Services
 from gateway.reload import RunningGateway
 from gateway.settings.schema import SettingError, Settings
 from gateway.state.conversation_state import ConversationState
+from gateway.state.encrypted_content import LedgerBodySeal
 from gateway.state.maintenance import Maintenance
 from gateway.store.key_announcements import Announcements, announcements
 from gateway.upstream.client import UpstreamClient
@@ -96,13 +98,15 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
     limiter = create_limiter(settings, directory, metrics, log, alerts)
     ledger_events = LedgerEvents(metrics, log, alerts)
-    ledger = Ledger(settings.ledger, settings.database_url, ledger_events)
+    body_keys = settings.ledger.body_keys
+    body_seal = LedgerBodySeal(body_keys) if body_keys else None
+    ledger = Ledger(settings.ledger, settings.database_url, ledger_events, body_seal=body_seal)
     metrics.add_probe(partial(_sample_ledger, metrics, ledger))
     upstream_name = "emulator" if settings.demo else ""
     telemetry = log.telemetry = create_telemetry(
         os.environ, log.message, metrics=metrics, propagates=settings.tracing.propagate, upstream=upstream_name
     )
-    lifecycle = Lifecycle(metrics, log, memory, ledger, telemetry)
+    lifecycle = Lifecycle(metrics, log, memory, ledger, telemetry, BodyCollector(settings.ledger))
     deprecated_models = DeprecatedModels(catalog, alerts)
     admission = AdmissionController(metrics, accepted_keys, directory, limiter, ledger, deprecated_models, settings)
     policy = settings.policy
@@ -222,6 +226,7 @@ def _routes(services: Services, background: Background, ledger: Ledger) -> list[
         *(Route(row.path, TokenCountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
         *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
         *(Route(row.path, ReportEndpoint(row, services, ledger), methods=["GET"]) for row in REPORTS),
+        Route(BODIES_PATH, BodiesEndpoint(services, ledger), methods=["GET", "DELETE"]),
         *(
             Route(path, ManagementEndpoint(row, services, ledger), methods=[row.verb])
             for row in OPERATIONS

@@ -178,6 +178,9 @@ ERRORS: Mapping[str, Meaning] = {
         403, "permission_error", "host_not_allowed", "the host is not in `allowed_hosts`", Fault.POLICY_ORIGIN
     ),
     "not_found": Meaning(404, _INVALID, "unknown_url", "there is nothing at this URL", Fault.CALLER_REQUEST),
+    "no_bodies": Meaning(
+        404, _INVALID, "bodies_not_found", "the ledger has no bodies of this call", Fault.CALLER_REQUEST
+    ),
     "no_previous": Meaning(
         404,
         _INVALID,

@@ -83,6 +83,7 @@ class Rights(Limits, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     permissions  an empty map grants the default and nothing else
     safety_mode  the weakest that a request may ask for
     allowed_ips  addresses and networks (CIDR) that may call
+    ledger_bodies  whether the ledger has the bodies of calls: of none, of those that fail, of all
     """
 
     models: tuple[str, ...] | None = None
@@ -90,6 +91,7 @@ class Rights(Limits, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     permissions: Permissions | None = None
     safety_mode: Literal["CONTEXTUAL", "STRICT"] | None = None
     allowed_ips: tuple[str, ...] | None = None
+    ledger_bodies: Literal["off", "errors", "all"] | None = None
     tags: tuple[str, ...] | None = None
 
 

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway import __version__
 from gateway.cohere_methods import METHODS
 from gateway.endpoints.inspection import INSPECTIONS
-from gateway.endpoints.reports import REPORTS
+from gateway.endpoints.reports import BODIES_PATH, REPORTS
 from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
 from gateway.http.responses import send_json
@@ -145,10 +145,7 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
         for number, path in enumerate(managed.paths):
             operation = _management(managed, path, failed, schemas_by_type)
             yield path, managed.verb, operation | ({"operationId": f"{managed.name}_{number + 1}"} if number else {})
-    for report in REPORTS:
-        operation = _operation(report.name, report.path, failed, [{}])
-        operation["parameters"] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in report.query]
-        yield report.path, "GET", operation
+    yield from _reports(failed)
     for inspection in INSPECTIONS:
         yield inspection.path, "GET", _operation(inspection.name, inspection.path, failed, [{}])
     for method in METHODS:
@@ -170,6 +167,15 @@ def _open_operations(failed: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
         operation = _operation(name, SESSION, failed, [{}], request_body)
         operation["responses"]["200"]["content"] = {session[0]: {"schema": session[1]}}
         yield SESSION, verb, {**operation, "security": []}
+
+
+def _reports(failed: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for report in REPORTS:
+        operation = _operation(report.name, report.path, failed, [{}])
+        operation["parameters"] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in report.query]
+        yield report.path, "GET", operation
+    for verb, name in (("GET", "audit_body"), ("DELETE", "audit_body_delete")):
+        yield BODIES_PATH, verb, _operation(name, BODIES_PATH, failed, [{}])
 
 
 def _operation(

@@ -1,12 +1,14 @@
-"""The endpoints of reports: a row of REPORTS as an ASGI application.
+"""The endpoints of reports: a row of REPORTS as an ASGI application; and the bodies of one call.
 
 The master key and keys with a role see everything; any other key or token sees itself. Who has no key of the gateway's
 sees everything where there is but one caller: in demo mode, and in open mode on this machine.
 """
 
+import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,7 +23,7 @@ from gateway.http.responses import send_json
 from gateway.ledger import litellm_reports as litellm
 from gateway.ledger import reports
 from gateway.ledger.entry import key_id_of
-from gateway.ledger.report_query import AUDIT_PARAMETERS, USAGE_PARAMETERS, Names
+from gateway.ledger.report_query import AUDIT_PARAMETERS, NEWER_PARAMETERS, USAGE_PARAMETERS, Names
 from gateway.ledger.reports import LedgerReader, Report
 from gateway.observability.record import record_of
 from gateway.pipeline.services import Services
@@ -38,6 +40,13 @@ NOT_REPORTED = failure(
     "role_missing", "Reports need the master key, a key or token with the role 'admin' or 'viewer', or one of your own"
 )
 ALL_ONLY = failure("role_missing", "This report is about all keys: it needs the master key, or a key with a role")
+
+ADMINS_ONLY = failure("role_missing", "Bodies need the master key, or a key with the role 'admin'")
+NO_BODIES = failure(
+    "no_bodies", "No bodies of this call are stored: `ledger.bodies` says of which calls they are, and how long"
+)
+
+_ROW_ID = re.compile(r"[0-9a-f]{24}")
 
 CSV_TYPE = (b"content-type", b"text/csv; charset=utf-8")
 
@@ -62,6 +71,7 @@ PAGES = ("page", "page_size")
 
 REPORTS: tuple[ReportOperation, ...] = (
     ReportOperation("audit", "/audit", reports.audit, AUDIT_PARAMETERS, tabular=True),
+    ReportOperation("audit_newer", "/audit/newer", reports.audit_newer, NEWER_PARAMETERS),
     ReportOperation("usage", "/usage", reports.usage, USAGE_PARAMETERS, tabular=True),
     ReportOperation("spend_logs", "/spend/logs", litellm.spend_logs, (*LOGS, "summarize")),
     ReportOperation("spend_logs_page", "/spend/logs/v2", litellm.spend_logs_page, (*LOGS, *PAGES)),
@@ -112,7 +122,7 @@ class ReportEndpoint:
             raise InvalidField("format", "'format' must be 'json' or 'csv'")
         accepts_csv = b"text/csv" in record.headers.get(b"accept", b"")
         if operation.tabular and (wanted == "csv" or (accepts_csv and wanted != "json")):
-            await _send_csv(send, answer)
+            await _send_csv(send, answer, await asyncio.to_thread(reports.as_csv, answer["data"]))
             return
         async with DisconnectWatcher(receive) as watcher:
             await send_json(send, msgspec.json.encode(answer), Notes(), watcher)
@@ -124,18 +134,62 @@ class ReportEndpoint:
 
 def own_key_id_of(principal: Principal, settings: Settings) -> str | None:
     """Returns the id of the one key that a caller sees; None for who sees everything. Raises CallerError (403)."""
-    if principal.role:
+    if principal.role or _is_only_caller(principal, settings):
         return None
     if principal.key is not None or principal.claims is not None:
         return key_id_of(principal)
-    mode = mode_of(settings)
-    if mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback):
-        return None
     raise CallerError(NOT_REPORTED)
 
 
-async def _send_csv(send: Send, answer: Mapping[str, Any]) -> None:
-    body = reports.as_csv(answer["data"])
+def _is_only_caller(principal: Principal, settings: Settings) -> bool:
+    """Nobody has a key of the gateway's, and whoever calls is at this machine, or tries the demo."""
+    mode = mode_of(settings)
+    only = mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback)
+    return only and principal.key is None and principal.claims is None
+
+
+BODIES_PATH = "/audit/{id}/body"
+
+
+class Bodies(Protocol):
+    """The bodies of calls that are stored (`gateway/ledger/writer.py`)."""
+
+    async def find_body(self, id: str) -> Mapping[str, Any] | None: ...
+
+    async def delete_body(self, id: str) -> bool: ...
+
+
+class BodiesEndpoint:
+    """Shows, or deletes, the bodies of one call. They are for the master key and for admins, not for viewers."""
+
+    def __init__(self, services: Services, bodies: Bodies) -> None:
+        self._services, self._bodies = services, bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record, id = record_of(scope), scope["path_params"]["id"]
+        deleting = record.method == "DELETE"
+        record.operation = "audit_body_delete" if deleting else "audit_body"
+        record.door, record.has_row = "management", False
+        principal = record.principal
+        if principal.role not in ("admin", "master") and not _is_only_caller(principal, self._services.settings):
+            raise CallerError(ADMINS_ONLY)
+        if not _ROW_ID.fullmatch(id):
+            raise CallerError(NO_BODIES)
+        try:
+            if deleting:
+                answer: Mapping[str, Any] | None = {"id": id, "deleted": await self._bodies.delete_body(id)}
+            else:
+                answer = await self._bodies.find_body(id)
+        except StoreUnavailable as error:
+            self._services.state.log_failure(error)
+            raise CallerError(UNAVAILABLE) from error
+        if answer is None:
+            raise CallerError(NO_BODIES)
+        async with DisconnectWatcher(receive) as watcher:
+            await send_json(send, msgspec.json.encode({"id": id, **answer}), Notes(), watcher)
+
+
+async def _send_csv(send: Send, answer: Mapping[str, Any], body: bytes) -> None:
     headers = [CSV_TYPE, (b"content-length", b"%d" % len(body))]
     if answer.get("next_cursor"):
         headers.append((b"x-next-cursor", answer["next_cursor"].encode()))

@@ -200,6 +200,9 @@ class Socket:
         lifecycle = self._services.lifecycle
         request = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
         request.cohere_method, request.bytes_received = self._method.name, len(message.body)
+        if request.bodies is not None:
+            request.bodies.add_request(message.body)
+            request.bodies.response.type = "application/x-ndjson"
         turn = self._state.turn()
         held: list[bytes] | None = [] if lifecycle.holds_last_byte else None
         try:
@@ -297,12 +300,17 @@ class WebSocketSink:
 
     async def documents(self, documents: Sequence[bytes]) -> None:
         for document in documents:
-            self._record.bytes_sent += len(document)
+            self._count(document)
             await self._send_text(responses_websocket.event_message(document, self._stream_id, self.notes))
             self.notes = ""  # the first event carries them
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
         await self._finish(documents)
+
+    def _count(self, document: bytes) -> None:
+        self._record.bytes_sent += len(document)
+        if self._record.bodies is not None:
+            self._record.bodies.add_response(document + b"\n")
 
     async def _finish(self, documents: Sequence[bytes]) -> None:
         if self._held is None:
@@ -310,5 +318,5 @@ class WebSocketSink:
             return
         await self.documents(documents[:-1])
         for document in documents[-1:]:
-            self._record.bytes_sent += len(document)
+            self._count(document)
             self._held.append(responses_websocket.event_message(document, self._stream_id, self.notes))

@@ -33,6 +33,8 @@ class BodyDrain:
             self.over = True
             raise Malformed(BROKE[message[BROKEN]])
         self._record.bytes_received += len(message.get("body", b""))
+        if self._record.bodies is not None:
+            self._record.bodies.add_request(message.get("body", b""))
         if not message.get("more_body"):
             self.over = True
         return message

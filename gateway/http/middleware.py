@@ -28,7 +28,7 @@ from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.access_log import LONGEST_NAME
 from gateway.observability.call_controls import controls_of
 from gateway.observability.clock import http_date
-from gateway.observability.lifecycle import Lifecycle, new_id
+from gateway.observability.lifecycle import Lifecycle, new_row_id
 from gateway.observability.record import REQUEST, Door, RequestRecord
 from gateway.settings.schema import Settings
 
@@ -101,8 +101,8 @@ class GatewayMiddleware:
 
         async def respond(message: Message) -> None:
             nonlocal last
+            record.see_response(message)
             if message["type"] == "http.response.start":
-                record.status, record.response_started = message["status"], True
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"date", http_date()),
@@ -115,8 +115,6 @@ class GatewayMiddleware:
                 ]
                 if record.authentication_note:
                     message["headers"] = add_note(message["headers"], record.authentication_note)
-            else:
-                record.bytes_sent += len(message.get("body", b""))
             if (
                 message["type"] == "http.response.body"
                 and drain is not None
@@ -140,6 +138,7 @@ class GatewayMiddleware:
                 await self._preflight(headers, respond)
             else:
                 await self._identify(scope, headers, record, drain is not None)
+                self._lifecycle.take_bodies(record)
                 await self._router(scope, receive, respond)
         except Exception as error:
             await self._fail(_gateway_error(error, scope), record, respond, scope["path"])
@@ -297,7 +296,8 @@ def mode_headers(demo: bool) -> list[tuple[bytes, bytes]]:
 def request_id(headers: Mapping[bytes, bytes]) -> str:
     """Returns the caller's own id if it is harmless, else a new one. The SDKs show it beside their errors."""
     requested = headers.get(b"x-request-id")
-    return requested.decode() if requested is not None and _REQUEST_ID.match(requested) else f"req_{new_id()}"
+    # An id that sorts by time, because the ledger has an index of them: there it is put at the end.
+    return requested.decode() if requested is not None and _REQUEST_ID.match(requested) else f"req_{new_row_id()}"
 
 
 def _gateway_error(error: Exception, scope: Scope) -> Exception:

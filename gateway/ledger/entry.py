@@ -6,6 +6,7 @@ it. Its sentence is made in `sentences.py`, its place in the database is `gatewa
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -31,7 +32,7 @@ Decision = Literal["allowed", "refused", "limited"]
 _LIMITING = ("policy_rate_limit", "policy_budget", "policy_capacity")
 
 
-class Tokens(Struct, frozen=True):
+class Tokens(Struct, frozen=True, gc=False):
     """As the caller's `usage` shows them."""
 
     input: int = 0
@@ -40,14 +41,14 @@ class Tokens(Struct, frozen=True):
     thinking: int = 0
 
 
-class Bytes(Struct, frozen=True):
+class Bytes(Struct, frozen=True, gc=False):
     """Of the bodies."""
 
     received: int = 0
     sent: int = 0
 
 
-class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One row. `None` is unknown, or does not apply.
 
     time          when the call ended, RFC 3339 in UTC
@@ -61,6 +62,8 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ms            `ttft_ms` to the first byte of a stream, `total_ms` to the last byte, `upstream_ms` spent at Cohere,
                   `overhead_ms` the rest
     decision      `limited` is a refusal that goes away by itself
+    metadata      as the caller wrote it beside the call (`http/attribution.py`)
+    has_body      its bodies are stored as well, until they are too old
     """
 
     id: str
@@ -75,6 +78,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     user_id: str | None = None
     end_user: str | None = None
     tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = {}
     address: str | None = None
     door: Door = "openai"
     operation: str = ""
@@ -102,6 +106,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     overhead_ms: float | None = None
     bytes: Bytes = Bytes()
     decision: Decision = "allowed"
+    has_body: bool = False
 
     @property
     def failed(self) -> bool:
@@ -146,6 +151,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         user_id=key.user_id if key is not None else None,
         end_user=_clean(record.end_user) or None,
         tags=tuple([_clean(tag) for tag in record.tags[:MAX_TAGS]]),
+        metadata={_clean(name): _clean(value, len(value)) for name, value in record.metadata.items()},
         address=record.address or None,
         door=record.door,
         operation=record.operation,
@@ -187,7 +193,13 @@ def key_id_of(principal: Principal) -> str | None:
 
 def timestamp(at: int) -> str:
     """Returns microseconds since 1970 as RFC 3339 in UTC, with microseconds."""
-    return datetime.fromtimestamp(at // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at % 1_000_000:06d}Z"
+    return f"{_second(at // 1_000_000)}.{at % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(second: int) -> str:
+    """Cached, because rows are made in the order of time."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _decision(fault: str | None, principal: Principal) -> Decision:

@@ -1,11 +1,13 @@
 """Reports in LiteLLM's shapes, under its names: what its users' scripts and dashboards read.
 
 Money is US dollars as a number, times are UTC. A key is `api_key`, its digest. A call whose price is unknown counts as
-0 here, because the shapes have no word for it; `/usage` says how many there are.
+0 here, because the shapes have no word for it; `/usage` says how many there are. What takes long with many rows or sums
+is done in threads.
 """
 
+import asyncio
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -65,7 +67,7 @@ async def spend_logs(report: Report) -> Any:
         return await _summaries(report)
     wanted = await _wanted(report)
     page = await report.reader.read(lambda connection: ledger.page(connection, wanted, None, MAX_ROWS))
-    return [log_row(decode_entry(entry), report.names) for entry in page.entries]
+    return await asyncio.to_thread(_log_rows, page.entries, report.names)
 
 
 async def spend_logs_page(report: Report) -> Row:
@@ -78,9 +80,8 @@ async def spend_logs_page(report: Report) -> Row:
     page = await report.reader.read(lambda connection: ledger.page(connection, wanted, None, number * size))
     sums = await _sums(report, ())
     total = int(sums[0]["calls"]) if sums else 0
-    entries = page.entries[(number - 1) * size :]
     return {
-        "data": [log_row(decode_entry(entry), report.names) for entry in entries],
+        "data": await asyncio.to_thread(_log_rows, page.entries[(number - 1) * size :], report.names),
         "total": total,
         "page": number,
         "page_size": size,
@@ -112,6 +113,10 @@ def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int
     if not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= most:
         raise InvalidField(name, f"'{name}' must be a whole number from 1 to {most}")
     return int(text)
+
+
+def _log_rows(entries: Iterable[bytes], names: Names) -> list[Row]:
+    return [log_row(decode_entry(entry), names) for entry in entries]
 
 
 def log_row(entry: LedgerEntry, names: Names) -> Row:
@@ -149,6 +154,7 @@ def log_row(entry: LedgerEntry, names: Names) -> Row:
             "status": "failure" if entry.failed else "success",
             "error_information": {"error_code": str(entry.status), "error_class": entry.error} if entry.failed else {},
             "usage_object": {"prompt_tokens": prompt, "completion_tokens": completion, **entry.units},
+            "spend_logs_metadata": dict(entry.metadata) or None,
         },
         "cache_hit": {None: "", "hit": "True"}.get(entry.cache, "False"),
         "cache_key": "",
@@ -168,14 +174,19 @@ def log_row(entry: LedgerEntry, names: Names) -> Row:
 
 
 async def _summaries(report: Report) -> list[Row]:
+    sums = await _sums(report, ("key", "user", "model", "day"))
+    return await asyncio.to_thread(_summarized, sums, report.names)
+
+
+def _summarized(sums: Iterable[Mapping[str, Any]], names: Names) -> list[Row]:
     days: dict[int, Row] = {}
-    for row in await _sums(report, ("key", "user", "model", "day")):
+    for row in sums:
         day = days.setdefault(row["start"], {"startTime": _date(row["start"]), "spend": 0.0, "users": {}, "models": {}})
         spend = _dollars(row["cost"])
         day["spend"] = round(day["spend"] + spend, 9)
         for group, name in ((day["users"], row["user_id"]), (day["models"], row["model"])):
             group[name] = round(group.get(name, 0.0) + spend, 9)
-        digest = report.names.digest(row["key_id"])
+        digest = names.digest(row["key_id"])
         day[digest] = round(day.get(digest, 0.0) + spend, 9)
     return [days[start] for start in sorted(days)]
 
@@ -241,8 +252,14 @@ async def global_spend_report(report: Report) -> list[Row]:
         raise InvalidField("group_by", "'group_by' must be 'team', 'customer' or 'api_key'")
     if group == "customer":
         return await _by_customer(report)
-    names, days = report.names, dict[int, dict[str, Row]]()
-    for row in await _sums(report, ("team", "key", "model", "day")):
+    sums = await _sums(report, ("team", "key", "model", "day"))
+    return await asyncio.to_thread(_spent_by_day, sums, report.names, group)
+
+
+def _spent_by_day(sums: Iterable[Mapping[str, Any]], names: Names, group: str) -> list[Row]:
+    """Returns what each team, or each key, spent. group: `team` or `api_key`."""
+    days: dict[int, dict[str, Row]] = {}
+    for row in sums:
         one = names.team_alias(row["team_id"]) or row["team_id"] if group == "team" else names.digest(row["key_id"])
         label = "team_name" if group == "team" else "api_key"
         entry = days.setdefault(row["start"], {}).setdefault(one, {label: one, "spend": 0.0, "keys": {}})
@@ -293,13 +310,19 @@ async def daily_activity(report: Report) -> Row:
     where = _key_where(report)
     if query.get("model"):
         where["model"] = query["model"]
+    sums = await _sums(report, ("key", "team", "user", "model", "method", "day"), where)
+    return await asyncio.to_thread(_activity, sums, report.names, number, size)
+
+
+def _activity(sums: Iterable[Mapping[str, Any]], names: Names, number: int, size: int) -> Row:
+    """Returns a page of so many days, by its number."""
     days: dict[int, _Day] = {}
     about: dict[str, Row] = {}
     total = _zero()
-    for row in await _sums(report, ("key", "team", "user", "model", "method", "day"), where):
-        digest = report.names.digest(row["key_id"])
+    for row in sums:
+        digest = names.digest(row["key_id"])
         if digest not in about:
-            about[digest] = _about(row, report.names)
+            about[digest] = _about(row, names)
         day = days.get(row["start"])
         if day is None:
             day = days[row["start"]] = _Day(_zero(), {group: {} for group in _GROUPS})

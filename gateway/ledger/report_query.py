@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position
+from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position, label_of
 from gateway.virtual_keys import Team, VirtualKey
 from translators.core.errors import InvalidField
 
@@ -69,9 +69,10 @@ class Names(Struct, frozen=True):
 
 
 AUDIT_PARAMETERS = (
-    *("kind", "key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id", "id"),
-    *("min_cost", "slower_than", "text", "since", "until", "cursor", "limit", "format"),
+    *("kind", "key", "team", "user", "end_user", "tag", "metadata", "method", "model", "status", "fault"),
+    *("request_id", "id", "min_cost", "slower_than", "text", "since", "until", "cursor", "limit", "format"),
 )
+NEWER_PARAMETERS = tuple(name for name in AUDIT_PARAMETERS if name not in ("limit", "format"))
 USAGE_PARAMETERS = (
     *("by", "key", "team", "user", "end_user", "model", "method", "fault"),
     *("since", "until", "format"),
@@ -106,6 +107,7 @@ def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
         text=query.get("text", "")[:200],
         since=_microseconds(query, "since", now),
         until=_microseconds(query, "until", now),
+        labels=_labels(query),
     )
 
 
@@ -115,6 +117,17 @@ def _status(query: Mapping[str, str]) -> int:
     if re.fullmatch(r"[1-5]xx", text):
         return int(text[0])
     return _whole(query, "status", 100, 999, 0) if text != "0" else 0
+
+
+def _labels(query: Mapping[str, str]) -> list[str]:
+    """Returns the labels of `tag`, and of `metadata`, which is `name=value`. Raises InvalidField."""
+    labels = [label_of("", query["tag"])] if query.get("tag") else []
+    if query.get("metadata"):
+        name, separator, value = query["metadata"].partition("=")
+        if not name or not separator:
+            raise InvalidField("metadata", "'metadata' must be a name and a value, such as project=apollo")
+        labels.append(label_of(name, value))
+    return labels
 
 
 def narrowed(wanted: Filter, key_id: str) -> Filter:

@@ -4,6 +4,7 @@ Both answer JSON or CSV. Who asks without a role sees what their own key did, an
 shapes are in `litellm_reports.py`, the questions in `report_query.py`.
 """
 
+import asyncio
 import csv
 import io
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from gateway.ledger import report_query
 from gateway.ledger.entry import decode_entry, timestamp
@@ -18,7 +20,7 @@ from gateway.ledger.report_query import Names
 from gateway.store import ledger
 from gateway.store.database import Work
 from gateway.store.keys import Change
-from gateway.store.ledger import COUNTED_UNITS, Filter, Page, Position
+from gateway.store.ledger import COUNTED_UNITS, MICROSECONDS, Filter, Page, Position
 from gateway.store.reports import position_of
 from translators.core.errors import InvalidField
 
@@ -39,12 +41,13 @@ BY: Mapping[str, str] = {
 """What usage may be asked by -> the name of the sums."""
 
 CALLS_ONLY = (
-    *("key", "team", "user", "end_user", "method", "model", "status", "fault", "request_id", "id"),
+    *("key", "team", "user", "end_user", "tag", "metadata", "method", "model", "status", "fault", "request_id", "id"),
     *("min_cost", "slower_than"),
 )
 """Filters that no change can meet."""
 
-MAX_GROUPS = 10_000
+MAX_GROUPS = 20_000
+"""Sums that one report has."""
 
 
 class LedgerReader(Protocol):
@@ -68,27 +71,63 @@ class Report(Struct, frozen=True):
 
 
 async def audit(report: Report) -> Row:
-    """Returns a page of rows: `{"data": [...], "next_cursor": ...}`. Raises InvalidField, StoreUnavailable."""
+    """Returns a page of rows, newest first: `{"data": [...], "next_cursor": ..., "newest_cursor": ...}`.
+
+    newest_cursor: where `audit_newer` counts from. Raises InvalidField, StoreUnavailable.
+    """
     query = report.query
     report_query.require_known(query, report_query.AUDIT_PARAMETERS)
+    wanted, with_calls, with_changes = _wanted(report)
+    limit, before = report_query.limit_of(query), report_query.cursor_of(query)
+    page = Page([], None)
+    if with_calls:
+        page = await report.reader.read(lambda connection: ledger.page(connection, wanted, before, limit))
+    changes = await report.changes(wanted, before, limit + 1) if with_changes else []
+    first = Position(int(report.now * MICROSECONDS), "")
+    return await asyncio.to_thread(_merged, page, changes, wanted.text.lower(), limit, first)
+
+
+async def audit_newer(report: Report) -> Row:
+    """Returns how many rows there are that are newer than a cursor: `{"count": 12, "more": false}`.
+
+    So that a page can stay as it is while somebody reads it. more: there may be more than were counted.
+    Raises InvalidField, StoreUnavailable.
+    """
+    query = report.query
+    report_query.require_known(query, report_query.NEWER_PARAMETERS)
+    wanted, with_calls, with_changes = _wanted(report)
+    after = report_query.cursor_of(query)
+    if after is None:
+        raise InvalidField("cursor", "'cursor' must be the 'newest_cursor' of a page of /audit")
+    count = 0
+    if with_calls:
+        count = await report.reader.read(lambda connection: ledger.newer(connection, wanted, after))
+    if with_changes and count < ledger.NEWER_ROWS:
+        since = max(after.at + 1, wanted.since or 0)
+        changes = await report.changes(replace(wanted, since=since), None, ledger.NEWER_ROWS)
+        text = wanted.text.lower()
+        count += sum(not text or text in change_row(one)["sentence"].lower() for one in changes)
+    return {"count": min(count, ledger.NEWER_ROWS), "more": count >= ledger.NEWER_ROWS}
+
+
+def _wanted(report: Report) -> tuple[Filter, bool, bool]:
+    """Returns the filter, whether calls can meet it, and whether changes can. Raises InvalidField."""
+    query = report.query
     kind = query.get("kind", "")
     if kind not in ("", "call", "change"):
         raise InvalidField("kind", "'kind' must be 'call' or 'change'")
     wanted = report_query.filter_of(query, report.names, report.now)
-    limit, before = report_query.limit_of(query), report_query.cursor_of(query)
     if report.own_key_id is not None:
         wanted = report_query.narrowed(wanted, report.own_key_id)
-    page = Page([], None)
-    if kind != "change":
-        page = await report.reader.read(lambda connection: ledger.page(connection, wanted, before, limit))
-    changes: Sequence[Change] = []
-    if kind != "call" and report.own_key_id is None and not any(query.get(name) for name in CALLS_ONLY):
-        changes = await report.changes(wanted, before, limit + 1)
-    return _merged(page, changes, wanted.text.lower(), limit, report.names)
+    with_changes = kind != "call" and report.own_key_id is None and not any(query.get(name) for name in CALLS_ONLY)
+    return wanted, kind != "change", with_changes
 
 
-def _merged(page: Page, changes: Sequence[Change], text: str, limit: int, names: Names) -> Row:
-    """Puts calls and changes into one order. Changes behind the end of the page of calls come with the next page."""
+def _merged(page: Page, changes: Sequence[Change], text: str, limit: int, first: Position) -> Row:
+    """Puts calls and changes into one order. Changes behind the end of the page of calls come with the next page.
+
+    first: the newest position, where there is no row.
+    """
     entries = [decode_entry(entry) for entry in page.entries]
     rows: list[tuple[Position, Row]] = [(Position(entry.at, entry.id), entry.row()) for entry in entries]
     for change in changes:
@@ -107,6 +146,7 @@ def _merged(page: Page, changes: Sequence[Change], text: str, limit: int, names:
     return {
         "data": [row for _, row in rows[:limit]],
         "next_cursor": report_query.cursor_text(following),
+        "newest_cursor": report_query.cursor_text(rows[0][0] if rows else first),
     }
 
 
@@ -161,7 +201,10 @@ def _short(value: Any) -> str:
 
 
 async def usage(report: Report) -> Row:
-    """Returns sums by one thing or several: `{"data": [...]}`. Raises InvalidField, StoreUnavailable."""
+    """Returns sums by one thing or several: `{"data": [...], "more": false}`. Raises InvalidField, StoreUnavailable.
+
+    more: there are further groups, which cost less than these.
+    """
     query = report.query
     report_query.require_known(query, report_query.USAGE_PARAMETERS)
     by = [name for name in query.get("by", "model").split(",") if name]
@@ -170,7 +213,10 @@ async def usage(report: Report) -> Row:
     since, until = report_query.period_of(query, report.now)
     where = _where(report)
     sums = await usage_rows(report.reader, by, since, until, where)
-    return {"data": [_usage_row(row, by, report.names) for row in sums]}
+    return {
+        "data": await asyncio.to_thread(lambda: [_usage_row(row, by, report.names) for row in sums[:MAX_GROUPS]]),
+        "more": len(sums) > MAX_GROUPS,
+    }
 
 
 def _where(report: Report) -> dict[str, str]:
@@ -190,7 +236,10 @@ def _where(report: Report) -> dict[str, str]:
 async def usage_rows(
     reader: LedgerReader, by: Sequence[str], since: int, until: int, where: Mapping[str, str]
 ) -> list[Mapping[str, Any]]:
-    """Returns sums as the database has them. Raises InvalidField where there are none of this kind."""
+    """Returns sums as the database has them: those over a time whole, of others the MAX_GROUPS + 1 that cost most.
+
+    Raises InvalidField where there are none of this kind, and for more over a time.
+    """
     columns = [BY[name] for name in by]
     if "end_user" in columns or "end_user" in where:
         allowed = ("end_user", "hour", "day")
@@ -199,14 +248,17 @@ async def usage_rows(
                 f"End users are counted by day and hour, not by {other[0].removesuffix('_id')}; see /audit?end_user="
             )
             raise InvalidField("by", message)
-    return await reader.read(lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS))
+    sums = await reader.read(lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS + 1))
+    if len(sums) > MAX_GROUPS and not {"hour", "day"}.isdisjoint(by):
+        raise InvalidField("since", f"This is more than {MAX_GROUPS} sums: ask for less time, or by fewer things")
+    return sums
 
 
 def _usage_row(row: Mapping[str, Any], by: Sequence[str], names: Names) -> Row:
     shown: Row = {}
     for name in by:
         if name in ("hour", "day"):
-            shown[name] = timestamp(row["start"] * ledger.MICROSECONDS)[: 10 if name == "day" else 13]
+            shown[name] = timestamp(row["start"] * MICROSECONDS)[: 10 if name == "day" else 13]
             if name == "hour":
                 shown[name] += ":00:00Z"
             continue

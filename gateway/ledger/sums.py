@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from gateway.ledger.entry import LedgerEntry
-from gateway.store.ledger import COUNTED_UNITS, DAY, HOUR, MICROSECONDS, OTHER_END_USERS, Scope, SumKey, Sums
+from gateway.store.ledger import COUNTED_UNITS, DAY, HOUR, MICROSECONDS, OTHER_END_USERS, SUMMED, Scope, SumKey, Sums
 
 MAX_END_USERS = 1000
 """End users of an hour, and of a day, that a process counts by name: anybody may write any name into a request."""
+
+_HOUR = HOUR * MICROSECONDS
 
 MAX_PERIODS = 6
 """Hours and days whose end users a process remembers."""
@@ -33,34 +35,58 @@ class EndUserNames:
 
 def sums_of(entries: Iterable[LedgerEntry], names: EndUserNames) -> Mapping[SumKey, Sums]:
     """Returns what these rows add."""
-    sums: dict[SumKey, Sums] = {}
+    hours: dict[tuple[int, str, str, str, str, str, str], Sums] = {}
+    end_users: dict[tuple[int, str], Sums] = {}
     for entry in entries:
-        second = entry.at // MICROSECONDS
-        for seconds in (HOUR, DAY):
-            start = second - second % seconds
-            key = SumKey(
-                int(Scope.CALLS),
-                seconds,
-                start,
-                entry.key_id or "",
-                entry.team_id or "",
-                entry.user_id or "",
-                "",
-                entry.model or "",
-                entry.method or "",
-                entry.fault or "",
-            )
-            _add(sums, key, entry)
-            if entry.end_user:
-                end_user = names.counted(seconds, start, entry.end_user)
-                _add(sums, SumKey(int(Scope.END_USERS), seconds, start, end_user=end_user), entry)
+        hour = entry.at // _HOUR * HOUR
+        group = (
+            hour,
+            entry.key_id or "",
+            entry.team_id or "",
+            entry.user_id or "",
+            entry.model or "",
+            entry.method or "",
+            entry.fault or "",
+        )
+        total = hours.get(group)
+        if total is None:
+            total = hours[group] = Sums()
+        _add(total, entry)
+        if entry.end_user:
+            total = end_users.get((hour, entry.end_user))
+            if total is None:
+                total = end_users[hour, entry.end_user] = Sums()
+            _add(total, entry)
+    return _by_period(hours, end_users, names)
+
+
+def _by_period(
+    hours: Mapping[tuple[int, str, str, str, str, str, str], Sums],
+    end_users: Mapping[tuple[int, str], Sums],
+    names: EndUserNames,
+) -> Mapping[SumKey, Sums]:
+    """Returns sums by hour as those by hour and by day: a group of rows has far fewer of them than rows."""
+    sums: dict[SumKey, Sums] = {}
+    for seconds in (HOUR, DAY):
+        for (hour, key_id, team_id, user_id, model, method, fault), total in hours.items():
+            start = hour - hour % seconds
+            key = SumKey(int(Scope.CALLS), seconds, start, key_id, team_id, user_id, "", model, method, fault)
+            _merge(sums.setdefault(key, Sums()), total)
+            key = SumKey(int(Scope.MODELS), seconds, start, model=model, method=method, fault=fault)
+            _merge(sums.setdefault(key, Sums()), total)
+        for (hour, name), total in end_users.items():
+            start = hour - hour % seconds
+            key = SumKey(int(Scope.END_USERS), seconds, start, end_user=names.counted(seconds, start, name))
+            _merge(sums.setdefault(key, Sums()), total)
     return sums
 
 
-def _add(sums: dict[SumKey, Sums], key: SumKey, entry: LedgerEntry) -> None:
-    total = sums.get(key)
-    if total is None:
-        total = sums[key] = Sums()
+def _merge(total: Sums, other: Sums) -> None:
+    for name in SUMMED:
+        setattr(total, name, getattr(total, name) + getattr(other, name))
+
+
+def _add(total: Sums, entry: LedgerEntry) -> None:
     total.calls += 1
     total.failures += entry.failed
     total.unpriced_calls += entry.unpriced

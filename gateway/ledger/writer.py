@@ -12,19 +12,21 @@ transaction that failed may be unknown, so its rows are looked for before they a
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr
 
 from gateway import cohere_methods
 from gateway.auth.principal import NOBODY
+from gateway.ledger.bodies import BodySeal, body_text, decode_body, is_stored
 from gateway.ledger.entry import LedgerEntry, decode_entry, encode_entry, entry_of
 from gateway.ledger.sentences import METHODS, sentence
 from gateway.ledger.spool import Spool, SpoolFull
@@ -34,7 +36,7 @@ from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store.database import Address, Database, Work
 from gateway.store.errors import StoreError
-from gateway.store.ledger import StoredRow
+from gateway.store.ledger import DAY, MICROSECONDS, StoredBody, StoredRow
 
 Result = TypeVar("Result")
 
@@ -87,6 +89,10 @@ class LedgerObserver(Protocol):
         """Counts rows: `written`, `spooled`, `lost`, or `not_made` for too many strangers from one address."""
         ...
 
+    def on_bodies(self, result: str, count: int) -> None:
+        """Counts calls whose bodies were `stored`, or `lost` although they were to be stored."""
+        ...
+
     def message(self, text: str) -> None:
         """Tells the operator."""
         ...
@@ -101,12 +107,17 @@ class Ledger:
         database_url: str,
         observer: LedgerObserver,
         team_name: Callable[[str], str] = str,
+        body_seal: BodySeal | None = None,
     ) -> None:
-        """database_url: of the gateway; see `address_of`. team_name: by a team's id. Raises ValueError."""
+        """database_url: of the gateway; see `address_of`. team_name: by a team's id. body_seal: None stores no bodies.
+
+        Raises ValueError.
+        """
         url, spool = address_of(database_url, settings.spool)
-        self._settings, self._observer = settings, observer
+        self._settings, self._observer, self._body_seal = settings, observer, body_seal
         self._queue: deque[Finished] = deque()
-        self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, team_name)
+        self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, team_name, body_seal)
+        self._body_seal = body_seal
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading = Database(url, TIMEOUT, READERS)
         self._flood = Flood()
@@ -157,6 +168,26 @@ class Ledger:
         """Returns what is read of the ledger, for reports. Raises StoreUnavailable."""
         return await self._reading.read(work)
 
+    async def find_body(self, id: str) -> Mapping[str, Any] | None:
+        """Returns the bodies of the call whose row has this id, of 24 hex digits, as `body_text` wrote them.
+
+        None where there are none, or none that can be opened. Raises StoreUnavailable.
+        """
+        if self._body_seal is None:
+            return None
+        stored = await self._reading.read(lambda connection: ledger_store.find_body(connection, id))
+        if stored is None or stored.at < (time.time() - self._settings.body_days * DAY) * MICROSECONDS:
+            return None
+        text = self._body_seal.open(id, stored.body)
+        return decode_body(text) if text is not None else None
+
+    async def delete_body(self, id: str) -> bool:
+        """Deletes the bodies of a call, also such that cannot be opened. Returns whether there were any.
+
+        Raises StoreUnavailable.
+        """
+        return await self._reading.write(lambda connection: ledger_store.delete_body(connection, id))
+
     def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
         """Takes a finished record. Returns what is to be awaited before the answer's last byte, in sync mode."""
         if record.principal is NOBODY and not self._flood.admits(record.address, now):
@@ -164,6 +195,8 @@ class Ledger:
             return None
         if len(self._queue) >= MAX_QUEUE:
             self._observer.on_rows("lost", 1)
+            if record.bodies is not None:
+                record.bodies.discard()
             return None
         finished = Finished(record, now, time.time())
         if self._settings.sync and self._loop is not None:
@@ -221,8 +254,10 @@ class _Writer:
         observer: LedgerObserver,
         queue: deque[Finished],
         team_name: Callable[[str], str],
+        body_seal: BodySeal | None,
     ) -> None:
-        self.url, self._settings, self._spool = url, settings, spool
+        self._body_seal = body_seal
+        self.url, self._settings, self._spool, self._body_seal = url, settings, spool, body_seal
         self._observer, self._queue, self._team_name = observer, queue, team_name
         self._names = EndUserNames()
         self.held: deque[LedgerEntry] = deque()  # rows that neither the database nor the disk took
@@ -296,43 +331,57 @@ class _Writer:
             await self._recover(database)
         while self._queue:
             finished = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
-            entries = self._entries(finished)
+            entries, bodies = self._entries(finished)
             if self.failing:  # to try the database with each group would take its time limit each time
-                self._put_aside(entries)
+                self._put_aside(entries, bodies)
             else:
-                await self._write(database, entries)
+                await self._write(database, entries, bodies)
             self._release(finished)
 
-    def _entries(self, finished: Sequence[Finished]) -> list[LedgerEntry]:
-        entries = []
+    def _entries(self, finished: Sequence[Finished]) -> tuple[list[LedgerEntry], list[StoredBody]]:
+        """Returns the rows of these records, and the bodies of those whose bodies are to be stored."""
+        entries, stored = [], []
         for number, one in enumerate(finished):
             if number % SLICE == SLICE - 1:
                 time.sleep(0)  # lets the requests' thread run
-            entries.append(self._entry(one))
-        return entries
+            entry = self._entry(one)
+            entries.append(entry)
+            bodies = one.record.bodies
+            if bodies is not None:
+                if self._body_seal is not None and is_stored(entry, bodies):
+                    stored.append(StoredBody(entry.at, entry.id, self._body_seal.seal(entry.id, body_text(bodies))))
+                    force_setattr(entry, "has_body", True)
+                self._observer.on_bodies("lost", int(bodies.lost))
+                bodies.discard()
+        return entries, stored
 
     def _entry(self, finished: Finished) -> LedgerEntry:
         record = finished.record
         entry = entry_of(record, finished.now, finished.clock, _subject(record))
         team = record.principal.team
         name = (team.team_alias or team.team_id) if team is not None else ""
-        return replace(entry, sentence=sentence(entry, name, record.reason))
+        # Nobody else has the row yet, and a copy of it would take as long as the sentence.
+        force_setattr(entry, "sentence", sentence(entry, name, record.reason))
+        return entry
 
-    async def _write(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
+    async def _write(
+        self, database: Database, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody] = ()
+    ) -> None:
         try:
-            await self._insert(database, entries)
+            await self._insert(database, entries, bodies=bodies)
         except StoreError as error:
             if not self.failing:
                 self._observer.message(f"ledger: rows cannot be written, and go to the spool file: {error}")
             self.failing = True
-            self._put_aside(entries)
+            self._put_aside(entries, bodies)
         except Exception as error:  # a row that the database refuses, which is a bug; the others of the group are none
             self._observer.message(f"ledger: {type(error).__name__} while writing rows")
+            self._lose(entries, bodies)
             try:
                 await self._insert_each(database, entries)
             except StoreError:
                 self.failing = True
-                self._put_aside(entries)
+                self._put_aside(entries, ())
 
     async def _insert_each(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
         """Writes rows one by one; those that cannot be written are lost. Raises StoreUnavailable."""
@@ -344,19 +393,37 @@ class _Writer:
             except Exception:
                 self._observer.on_rows("lost", 1)
 
-    async def _insert(self, database: Database, entries: Sequence[LedgerEntry], repeated: bool = False) -> None:
-        """Writes rows and their sums. Raises StoreUnavailable."""
+    async def _insert(
+        self,
+        database: Database,
+        entries: Sequence[LedgerEntry],
+        repeated: bool = False,
+        bodies: Sequence[StoredBody] = (),
+    ) -> None:
+        """Writes rows, their sums and their bodies. Raises StoreUnavailable."""
         rows = [stored_row(entry) for entry in entries]
         by_id = {entry.id: entry for entry in entries}
         count = await database.write(
             lambda connection: ledger_store.insert(
-                connection, rows, lambda new: sums_of([by_id[row.id] for row in new], self._names), repeated
+                connection, rows, lambda new: sums_of([by_id[row.id] for row in new], self._names), repeated, bodies
             )
         )
         self._observer.on_rows("written", count)
+        self._observer.on_bodies("stored", len(bodies))
 
-    def _put_aside(self, entries: Sequence[LedgerEntry]) -> None:
-        """Keeps rows on the disk or, if it does not take them, in memory; the oldest are lost when that is full."""
+    def _lose(self, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody]) -> None:
+        """Counts these bodies as lost; the rows no longer say that they are stored."""
+        if bodies:
+            self._observer.on_bodies("lost", len(bodies))
+            for entry in entries:
+                force_setattr(entry, "has_body", False)
+
+    def _put_aside(self, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody]) -> None:
+        """Keeps rows on the disk or, if it does not take them, in memory; the oldest are lost when that is full.
+
+        Bodies are lost at once: they would fill the room that the rows need.
+        """
+        self._lose(entries, bodies)
         try:
             self._spool.append([encode_entry(entry) for entry in entries])
             self._observer.on_rows("spooled", len(entries))
@@ -409,18 +476,21 @@ class _Writer:
                     one.done.get_loop().call_soon_threadsafe(_set_done, one.done)
 
     async def _delete_old(self, database: Database) -> None:
-        if not self._settings.days:
-            return
-        before = int(time.time() - self._settings.days * ledger_store.DAY)
+        body_days = min(self._settings.body_days, self._settings.days or math.inf)
         try:
-            while await database.write(lambda connection: ledger_store.delete_old(connection, before)):
-                if self._queue or self._stopping:
-                    await self._flush(database)
-                if self._stopping:
-                    return
-                await asyncio.sleep(RETENTION_PAUSE)
+            await self._delete_batches(database, ledger_store.delete_old_bodies, body_days)
+            if self._settings.days:
+                await self._delete_batches(database, ledger_store.delete_old, self._settings.days)
         except StoreError as error:
             self._observer.message(f"ledger: old rows could not be deleted: {error}")
+
+    async def _delete_batches(self, database: Database, delete_batch: Callable[[Any, int], bool], days: float) -> None:
+        """Deletes what is so many days old; new rows are written in between. Raises StoreUnavailable."""
+        before = int(time.time() - days * ledger_store.DAY)
+        while not self._stopping and await database.write(lambda connection: delete_batch(connection, before)):
+            if self._queue:
+                await self._flush(database)
+            await asyncio.sleep(RETENTION_PAUSE)
 
 
 def _set_done(done: asyncio.Future[None]) -> None:
@@ -454,6 +524,7 @@ def stored_row(entry: LedgerEntry) -> StoredRow:
         entry.total_ms,
         entry.sentence,
         encode_entry(entry),
+        ledger_store.labels_of(entry.tags, entry.metadata) if entry.tags or entry.metadata else None,
     )
 
 

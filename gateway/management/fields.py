@@ -55,6 +55,11 @@ _RIGHTS = (
     ),
     field("safety_mode", Literal["CONTEXTUAL", "STRICT"], "the weakest that a request gets"),
     field("allowed_ips", Texts, "addresses and networks that may call", values.addresses),
+    field(
+        "ledger_bodies",
+        Literal["off", "errors", "all"],
+        "whether the ledger stores the bodies of calls: of none, of those that fail, of all",
+    ),
     field("tags", Texts, "labels for reports", values.printable),
 )
 

@@ -27,6 +27,11 @@ class LedgerEvents:
         if result == "lost" and count:
             self._in_loop(lambda: self._alerts.raise_alert("ledger_behind", "ledger", f"{count} rows are lost"))
 
+    def on_bodies(self, result: str, count: int) -> None:
+        """Counts the calls whose bodies were to be stored, by what became of them."""
+        if count:
+            self._metrics.ledger_bodies.labels(result).inc(count)
+
     def message(self, text: str) -> None:
         """Writes to the log, in its own loop if that still runs."""
         if not self._in_loop(lambda: self._log.message(text)):

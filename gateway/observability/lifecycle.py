@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from gateway.errors import CallerLeft, failure_of
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
+from gateway.observability.bodies import BodyCollector
 from gateway.observability.call_controls import CallControls
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import RequestRecord
 from gateway.observability.telemetry import Telemetry
+from gateway.settings.schema import LedgerSettings
 from translators.core.errors import Failure
 from translators.core.faults import Fault
 
@@ -79,9 +81,15 @@ class Lifecycle:
         memory: MemoryBudget,
         sink: RecordSink | None = None,
         telemetry: Telemetry | None = None,
+        bodies: BodyCollector | None = None,
     ) -> None:
         self._metrics, self._log, self._memory, self._sink = metrics, log, memory, sink
-        self._telemetry = telemetry
+        self._telemetry, self.bodies = telemetry, bodies or BodyCollector(LedgerSettings())
+
+    def take_bodies(self, record: RequestRecord) -> None:
+        """Begins to take the bodies of a call for the ledger, where policy says so. Its caller is known."""
+        if self.bodies.enabled and record.has_row and record.door != "management":
+            record.bodies = self.bodies.begin(record.principal, record.headers)
 
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
@@ -119,6 +127,7 @@ class Lifecycle:
         record.door, record.address = "websocket", connection.address
         record.end_user, record.tags, record.metadata = connection.end_user, connection.tags, connection.metadata
         record.controls = self._controls(record, connection)
+        record.bodies = self.bodies.begin(record.principal, record.headers)
         return record
 
     def begin_background(self, request: RequestRecord, operation: str) -> RequestRecord:
@@ -145,7 +154,9 @@ class Lifecycle:
             end_user=request.end_user,
             tags=request.tags,
             metadata=request.metadata,
+            bodies=request.bodies,
         )
+        request.bodies = None  # what follows is not the response that the row is about
         record.identify(request.principal)
         if self._telemetry is not None:
             self._telemetry.begin(record)
@@ -198,4 +209,6 @@ class Lifecycle:
             self._telemetry.finish(record, now)
         if self._sink is not None and record.has_row:
             return self._sink.record(record, now)
+        if record.bodies is not None:
+            record.bodies.discard()
         return None

@@ -233,6 +233,11 @@ class Metrics:
             "gateway_ledger_lag_seconds",
             "Age of the oldest row that is not in the ledger's database; 0 where there is none",
         )
+        self.ledger_bodies = counter(
+            "gateway_ledger_bodies_total",
+            "Calls whose bodies the ledger was to store: stored, lost (the database is away, too many wait)",
+            "result",
+        )
         self.stored_bytes = gauge(
             "livemostrecent", "gateway_stored_bytes", "Bytes of stored responses and conversations, as of a minute ago"
         )

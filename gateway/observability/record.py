@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
 from gateway.auth.principal import NOBODY, Principal
 from gateway.memory_budget import UNLIMITED, RequestMemory
+from gateway.observability.bodies import Bodies
 from gateway.observability.call_controls import NO_CONTROLS, CallControls
 from translators.core.contracts import UsageTotals
 from translators.core.errors import Failure
@@ -91,6 +92,7 @@ class RequestRecord(Struct):
     controls       what the caller asks of the calls to Cohere
     span           of OpenTelemetry, where that is on; trace_headers: what calls to Cohere say of it, if they are to
     fault          whose fault it is that the request failed, None where it did not
+    bodies         takes the bodies for the ledger; None where they are not stored
     end_user, tags, metadata  for whom and for what the request is made, as the caller says (`http/attribution.py`)
     """
 
@@ -148,11 +150,21 @@ class RequestRecord(Struct):
     bytes_sent: int = 0
     counted: bool = False
     rate_limit_headers: Sequence[tuple[bytes, bytes]] = ()
+    bodies: Bodies | None = None
 
     @property
     def strict(self) -> bool:
         """The caller wants nothing ignored or adjusted (`x-gateway-strict: true`)."""
         return self.headers.get(b"x-gateway-strict", b"").strip().lower() == b"true"
+
+    def see_response(self, message: Message) -> None:
+        """Records a message of the response as the endpoint sends it: its status, its bytes."""
+        if message["type"] == "http.response.start":
+            self.status, self.response_started = message["status"], True
+        else:
+            self.bytes_sent += len(message.get("body", b""))
+        if self.bodies is not None:
+            self.bodies.add_message(message)
 
     def identify(self, principal: Principal) -> None:
         """Records who is calling."""

@@ -351,6 +351,9 @@ class Run:
         finally:
             self.ended = True
             self._notify()
+            if record.bodies is not None and self._final is not None:
+                record.bodies.response.type = "application/json"
+                record.bodies.add_response(self._final)
             record.status = record.status or (500 if record.error else 200)
             record.outcome = record.outcome or ("error" if record.error else "ok")
 

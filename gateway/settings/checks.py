@@ -4,12 +4,15 @@ import re
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
-from gateway.settings.schema import ASYMMETRIC, JwtSettings, SettingError, Settings
+from gateway.settings.schema import ASYMMETRIC, JwtSettings, LedgerSettings, SettingError, Settings
 from translators.core.capabilities import EMBEDDERS
 from translators.core.model_names import resolve
 
 SHORT_MASTER_KEY = 16
 """Characters below which a master key may be guessed."""
+
+SHORT_BODY_KEY = 16
+"""Characters below which the key of sealed bodies may be guessed."""
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
@@ -20,6 +23,7 @@ def check(settings: Settings) -> None:
     _check_fallbacks(settings)
     _check_jwt(settings.jwt)
     _check_networks(settings.trusted_proxies)
+    _check_body_key(settings.ledger)
     for origin in settings.cors_origins:
         _check_origin(origin)
     for host in settings.allowed_hosts:
@@ -74,6 +78,15 @@ def _check_jwt(jwt: JwtSettings) -> None:
         raise SettingError("jwt.ca_file: only an https address has certificates, and jwt.jwks is a file")
     if "@" in urlsplit(jwt.jwks).netloc:
         raise SettingError("jwt.jwks: it must not contain credentials")
+
+
+def _check_body_key(ledger: LedgerSettings) -> None:
+    if ledger.bodies != "off" and not ledger.body_keys:
+        raise SettingError(
+            f"ledger.bodies: '{ledger.bodies}' needs ledger.body_key, to seal them; try: openssl rand -hex 32"
+        )
+    if any(len(key) < SHORT_BODY_KEY for key in ledger.body_keys):
+        raise SettingError(f"ledger.body_key: it needs {SHORT_BODY_KEY} characters or more; try: openssl rand -hex 32")
 
 
 def _check_networks(networks: list[str]) -> None:

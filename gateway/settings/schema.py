@@ -274,6 +274,26 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     spool: Annotated[
         str, _about("the directory for rows while the database is away; empty: beside the SQLite file, or here")
     ] = ""
+    bodies: Annotated[
+        Literal["off", "errors", "all"],
+        _about(
+            "whether the bodies of calls are stored, sealed: of none, of those that fail, of all; a key or a team may "
+            "have a `ledger_bodies` of its own"
+        ),
+    ] = "off"
+    body_key: Annotated[
+        str,
+        _about(
+            "the secret that bodies are sealed with, 16 characters or more; of several, separated by commas, the first "
+            "seals and each opens"
+        ),
+    ] = ""
+    body_days: Annotated[float, _about("days that bodies are kept; no longer than their rows"), Meta(gt=0)] = 7.0
+
+    @property
+    def body_keys(self) -> tuple[str, ...]:
+        """The secrets of `body_key`."""
+        return tuple(key for one in self.body_key.split(",") if (key := one.strip()))
 
 
 class ConsoleSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,15 +11,16 @@ import binascii
 import hmac
 import os
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from gateway.auth.credentials import Credential, cohere_keys
+from gateway.auth.credentials import Credential, cohere_keys, store
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
-from gateway.memory_budget import Gathering
+from gateway.memory_budget import UNLIMITED, Gathering
 
 if TYPE_CHECKING:
     # Imported where the first text is sealed: seven megabytes that few deployments need.
@@ -39,6 +40,7 @@ class Kind(Struct, frozen=True):
 
 THOUGHT = Kind("cgw1.", b"cohere-gateway reasoning seal 1")
 SUMMARY = Kind("cgws1.", b"cohere-gateway summary seal 1")
+BODY = Kind("cgwb1.", b"cohere-gateway body seal 1")
 PREFIX = THOUGHT.prefix
 
 NONCE_BYTES = 12
@@ -120,6 +122,23 @@ def seal_of(principal: Principal, kind: Kind = THOUGHT) -> Seal:
 @lru_cache(maxsize=256)
 def _seal(credential: Credential, owner: str, kind: Kind) -> Seal:
     return Seal(credential, owner, kind)
+
+
+class LedgerBodySeal:
+    """Seals the bodies of calls with keys of the settings: implements `BodySeal` (`gateway/ledger/bodies.py`)."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """keys: the first one seals, each one opens."""
+        self._credential = store(keys)
+
+    def seal(self, id: str, text: str) -> bytes:
+        """Returns the text of the row with this id, sealed."""
+        return Seal(self._credential, id, BODY).seal(text).encode()
+
+    def open(self, id: str, sealed: bytes) -> str | None:
+        """Returns the text; None for what was sealed with another key, or for another row."""
+        budget = TextBudget(MAX_TEXT_BYTES, Gathering(UNLIMITED))
+        return Seal(self._credential, id, BODY).open(sealed.decode("ascii", "replace"), budget)
 
 
 def authentication_key(principal: Principal, label: bytes) -> bytes:

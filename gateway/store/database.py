@@ -34,6 +34,9 @@ MIGRATION_SECONDS = 60.0
 BUSY_SHARE = 0.8
 """SQLite gives up waiting for a lock after this share of a call's time, so that its thread is free again by then."""
 
+MISTAKES = ("22", "23")
+"""What the SQLSTATE begins with where values are wrong, which PostgreSQL's driver may say without SQLAlchemy."""
+
 GRACE_SECONDS = 1.0
 """A call that is over its time and does not stop is abandoned after so many more seconds."""
 
@@ -240,6 +243,8 @@ def translate_errors(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     except TimeoutError as error:
         raise StoreUnavailable("the database did not answer in time") from error
     except errors as error:
+        if str(getattr(error, "sqlstate", "")).startswith(MISTAKES):
+            raise
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(f"the database failed: {type(cause).__name__}: {cause}") from error
 

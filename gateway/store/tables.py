@@ -220,6 +220,7 @@ LEDGER = Table(
     Column("total_ms", Double, nullable=False),
     Column("sentence", Text, nullable=False),
     Column("entry", LargeBinary, nullable=False),
+    Column("labels", Text),
     postgresql_partition_by="RANGE (at)",
 )
 for _name in ("request_id", "key_id", "team_id", "end_user", "fault"):
@@ -228,10 +229,19 @@ for _name in ("request_id", "key_id", "team_id", "end_user", "fault"):
         f"ix_ledger_{_name}",
         LEDGER.c[_name],
         LEDGER.c.at,
-        LEDGER.c.id,
         sqlite_where=_present,
         postgresql_where=_present,
     )
+
+# The bodies of those calls whose bodies are stored, sealed (`state/encrypted_content.py`).
+LEDGER_BODIES = Table(
+    "ledger_bodies",
+    METADATA,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    postgresql_partition_by="RANGE (at)",
+)
 
 # What the reports read: sums of the rows by hour and by day (3600 or 86400 seconds).
 LEDGER_SUMS = Table(

@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -80,6 +80,28 @@ async def throwaway(kind: str, folder: Path, *, empty: bool = False) -> AsyncIte
             yield _url_of(name)
         finally:
             await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def throwaway_url(kind: str, folder: Path) -> Iterator[str]:
+    """The same for tests without an event loop of their own."""
+    if kind == "sqlite":
+        yield sqlite(folder)
+        return
+
+    async def create() -> str:
+        async with administration() as connection:
+            return await _created(connection, f" TEMPLATE {await _postgresql_template(connection)}")
+
+    async def drop() -> None:
+        async with administration() as connection:
+            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    name = asyncio.run(create())
+    try:
+        yield _url_of(name)
+    finally:
+        asyncio.run(drop())
 
 
 async def drop_templates() -> None:

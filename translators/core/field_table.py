@@ -116,6 +116,9 @@ END_USER_FIELDS = ("user", "safety_identifier")
 METADATA_FIELD, MAX_METADATA_BYTES = "metadata", 16 * 1024
 """The ledger stores this field. OpenAI's limit is 16 keys of 64 characters with values of 512."""
 
+LOG_FIELDS = frozenset({"no-log", "no_log"})
+"""Fields of LiteLLM's with which a caller keeps a call's bodies out of the ledger, which looks for them itself."""
+
 SYNONYM_OBJECT = "extra_params"
 """An object whose fields are read as if they stood at the top level: some SDKs send unknown parameters in it
 (docs/decisions.md#unknown-fields-are-ignored-and-noted)."""
@@ -150,7 +153,7 @@ class FieldTable:
             if entry is None:
                 if name in policy.extra_upstream_fields:
                     reading.extra[name] = raw
-                elif bytes(raw) != _NULL:
+                elif bytes(raw) != _NULL and name not in LOG_FIELDS:
                     notes.ignored(name, "not known to Cohere")
                 continue
             row, decoder = entry
