@@ -298,7 +298,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0009"
+HEAD = "0010"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 
