@@ -22,6 +22,10 @@ VERSION_QUERY = "api-version"
 """What Azure's clients put into every query."""
 
 
+MAX_FILTER_BYTES = 64 * 1024
+"""Of the filters of a list in a body."""
+
+
 class ModelsEndpoint:
     """A row of LOOKUPS as an ASGI application."""
 
@@ -50,7 +54,7 @@ class ModelsEndpoint:
     async def _filters(self, scope: Scope, receive: Receive, record: RequestRecord) -> list[bytes]:
         """Returns the filters of the list in the body and in the query, as JSON objects of which the later wins."""
         settings = self._services.settings
-        request_body = await body.read(record, receive, settings.body_limit, settings.timeouts)
+        request_body = await body.read(record, receive, min(MAX_FILTER_BYTES, settings.body_limit), settings.timeouts)
         if request_body:
             body.require_json(record.headers)
         query = {name: value for name, value in QueryParams(scope["query_string"]).items() if name != VERSION_QUERY}

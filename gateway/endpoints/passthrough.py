@@ -37,6 +37,7 @@ from gateway.store.errors import StoreUnavailable
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.raw_usage import usage_totals
 from translators.answer.turn import FAILED_REASONS
+from translators.core.contracts import Workload
 from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
 from translators.operations import passthrough
@@ -73,13 +74,15 @@ class PassthroughEndpoint:
         access = record.principal.access
         with_form = needs_form(access, method) and not has_no_body(record.headers)
         uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
-        notes = Notes()
+        notes, workload, weight = Notes(), None, 1
         if uploading:
             body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
-            json_body = await body.read(record, receive, settings.body_limit, timeouts) or None
-            json_body, notes = self._inspect(json_body, method, address, record)
-            json_body = restrict(access, method, json_body, record, notes)
+            json_body = await body.read_native_json(record, receive, settings) or None
+            size = len(json_body or b"")
+            json_body, notes, workload, weight = await services.offload.run(
+                record.principal, size, self._inspect, json_body, method, address, record
+            )
         elif with_form:
             json_body = await body.read(record, receive, settings.audio_limit, timeouts)
             record.model = await model_in_form(record.headers, json_body)
@@ -91,9 +94,7 @@ class PassthroughEndpoint:
             if access.models and method.name == LIST:
                 headers = [header for header in headers if header[0] != "accept-encoding"]
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
-            counts_inputs = json_body is not None and method.rate.counts == "inputs"
-            weight = passthrough.count_inputs(json_body) if json_body is not None and counts_inputs else 1
-            workload = passthrough.workload(record.model, json_body or b"" if method.takes == "json" else b"")
+            workload = workload or passthrough.workload(record.model, b"")
             with await services.admission.admit(record, method, workload, notes) as admission:
                 async with services.upstream.forward(
                     request,
@@ -121,8 +122,20 @@ class PassthroughEndpoint:
 
     def _inspect(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
+    ) -> tuple[bytes | None, Notes, Workload, int]:
+        """Returns the body to send, notes on what was changed in it, and how much work it is for Cohere, for limits and
+        for the rate of a key.
+        """
+        json_body, notes = self._rewrite(json_body, method, address, record)
+        json_body = restrict(record.principal.access, method, json_body, record, notes)
+        counts_inputs = json_body is not None and method.rate.counts == "inputs"
+        weight = passthrough.count_inputs(json_body) if json_body is not None and counts_inputs else 1
+        return json_body, notes, passthrough.workload(record.model, json_body or b""), weight
+
+    def _rewrite(
+        self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
     ) -> tuple[bytes | None, Notes]:
-        """Returns the body to send, and notes on what was changed in it."""
+        """Returns the body with the models and spellings of Cohere's, and notes on what was changed in it."""
         notes = Notes()
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes

@@ -3,6 +3,7 @@
 A body that cannot be read here, or that Cohere may read otherwise, is refused where something is decided by it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from gateway.auth.permissions import Access
@@ -14,6 +15,9 @@ from translators.core.notes import Notes
 from translators.operations import passthrough
 
 FIELDS = ("model", "safety_mode")
+
+PIECE_BYTES = 64 * 1024
+"""Of a form that is read at once."""
 
 IN_FORMS = ("transcription",)
 """Groups whose model is a text in a form beside a file."""
@@ -45,7 +49,9 @@ async def model_in_form(headers: Mapping[bytes, bytes], content: bytes) -> str:
     """Returns the model that a whole form names; empty for none. Raises CallerError (400, 415) for an unclear form."""
 
     async def pieces() -> AsyncIterator[bytes]:
-        yield content
+        for start in range(0, len(content), PIECE_BYTES):
+            yield content[start : start + PIECE_BYTES]
+            await asyncio.sleep(0)  # others are served between two pieces
 
     form = Form(headers, pieces(), "file")
     await form.to_the_file()

@@ -34,7 +34,7 @@ class SplitEndpoint:
         services.admission.permit(record, self._method)
         request_body = await body.read_json(record, receive, services.settings)
         request = await services.offload.run(
-            record.principal.owner,
+            record.principal,
             len(request_body),
             operation.translate,
             request_body,
@@ -82,8 +82,8 @@ class SplitEndpoint:
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         path = self._operation.upstream
         bodies = await post_all(self._services.upstream, path, admission, request.bodies, request.weights)
-        owner, size = admission.record.principal.owner, sum(map(len, bodies))
-        return request, bodies, await self._services.offload.run(owner, size, request.translate_response, bodies)
+        caller, size = admission.record.principal, sum(map(len, bodies))
+        return request, bodies, await self._services.offload.run(caller, size, request.translate_response, bodies)
 
 
 def _upstream_error(request: SplitRequest, error: UpstreamError | AnswerFailed) -> UpstreamError:

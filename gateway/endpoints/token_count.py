@@ -29,8 +29,9 @@ class TokenCountEndpoint:
         request_body = await body.read_json(record, receive, services.settings)
         response_id = new_response_id()
         # Nothing of a count is stored: the storage is needed only for what the request continues.
-        options = replace(operation.state_options(request_body, response_id), store=False)
-        loaded = await services.state.load(options, response_id, record.principal)
+        caller, size = record.principal, len(request_body)
+        options = await services.offload.run(caller, size, operation.state_options, request_body, response_id)
+        loaded = await services.state.load(replace(options, store=False), response_id, record.principal)
         context = context_of(services, record, loaded)
         translation = await translate(services, record, operation.translate, request_body, context)
         async with DisconnectWatcher(receive) as watcher:

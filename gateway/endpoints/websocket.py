@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import cohere_methods
 from gateway.errors import CallerError, CallerLeft, GatewayError, failure
 from gateway.http import error_responses
+from gateway.http.json_bounds import refuse_large
 from gateway.memory_budget import HELD
 from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.handler import RequestHandler, context_of
@@ -153,7 +154,7 @@ class Socket:
 
         held: bytes that are counted for it, until it is answered or refused.
         """
-        message = ClientMessage(failure=NOT_TEXT) if text is None else responses_websocket.parse_message(text)
+        message = ClientMessage(failure=NOT_TEXT) if text is None else await self._parse(text)
         refusal = self._refusal(message)
         if refusal is not None:
             self._record.memory.release(held)
@@ -163,6 +164,17 @@ class Socket:
         queue.waiting.append(QueuedMessage(message, held))
         if queue.task is None:
             queue.task = asyncio.get_running_loop().create_task(self._run(message.stream_id, queue))
+
+    async def _parse(self, text: str) -> ClientMessage:
+        """Reads a message. What is wrong with it becomes its `failure`."""
+        services, parse = self._services, responses_websocket.parse_message
+        if len(text) <= services.offload.min_bytes:
+            return parse(text)
+        try:
+            await refuse_large((text.encode(),), services.settings)
+            return await services.offload.run(self._record.principal, len(text), parse, text)
+        except CallerError as error:
+            return ClientMessage(failure=error.failure)
 
     def _refusal(self, message: ClientMessage) -> Failure | None:
         """Why a message cannot be taken now; None if it can."""
@@ -245,7 +257,9 @@ class Socket:
         state_options, finished_response = self._operation.call.state_options, self._operation.call.finished_response
         assert state_options is not None and finished_response is not None, "operations on sockets have state"
         response_id = new_response_id()
-        loaded = await turn.load(state_options(body, response_id), response_id, request.principal)
+        offload = self._services.offload
+        options = await offload.run(request.principal, len(body), state_options, body, response_id)
+        loaded = await turn.load(options, response_id, request.principal)
         if loaded.options.store:
             await self._services.accepted_keys.ensure(request.principal)
         prepared = self._operation.prepare(body, context_of(self._services, request, loaded))

@@ -1,11 +1,12 @@
 """A request's body, within bounds: read whole before anything is parsed, or passed on piece by piece."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.types import Receive
 
 from gateway.errors import CallerError, CallerLeft, failure
+from gateway.http import json_bounds
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.memory_budget import Gathering
 from gateway.observability.record import RequestRecord
@@ -37,11 +38,23 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     Raises CallerError (415, 413, 408) and CallerLeft.
     """
     require_json(record.headers)
-    body = await read(record, receive, settings.body_limit, settings.timeouts)
-    _refuse_many_keys(body, settings.max_json_keys)
+    pieces = await _read_pieces(record, receive, settings.body_limit, settings.timeouts)
+    await json_bounds.refuse_large(pieces, settings)
+    body = _joined(pieces)
     if record.deployment:
         body, record.replaced_model = with_deployment(body, record.deployment)
     return body
+
+
+async def read_native_json(record: RequestRecord, receive: Receive, settings: Settings) -> bytes:
+    """Returns a whole body for Cohere's native API, which is JSON unless it is compressed; its type is Cohere's affair.
+
+    Raises CallerError (400, 413, 408) and CallerLeft.
+    """
+    pieces = await _read_pieces(record, receive, settings.body_limit, settings.timeouts)
+    if b"content-encoding" not in record.headers:
+        await json_bounds.refuse_large(pieces, settings)
+    return _joined(pieces)
 
 
 async def read(record: RequestRecord, receive: Receive, limit: int, timeouts: Timeouts) -> bytes:
@@ -52,6 +65,11 @@ async def read(record: RequestRecord, receive: Receive, limit: int, timeouts: Ti
     `timeouts.request_body` is the longest pause between two pieces, and how far the whole may fall behind SLOWEST;
     `timeouts.request_body_total` bounds it all, since what has come waits in memory.
     """
+    return _joined(await _read_pieces(record, receive, limit, timeouts))
+
+
+async def _read_pieces(record: RequestRecord, receive: Receive, limit: int, timeouts: Timeouts) -> list[bytes]:
+    """As `read`; returns the body as it came, in pieces."""
     refuse_declared(record.headers, limit)
     gathering = Gathering(record.memory)
     pieces: list[bytes] = []
@@ -79,6 +97,10 @@ async def read(record: RequestRecord, receive: Receive, limit: int, timeouts: Ti
                     break
     except TimeoutError as error:
         raise _slow() from error
+    return pieces
+
+
+def _joined(pieces: Sequence[bytes]) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -141,16 +163,6 @@ def refuse_declared(headers: Mapping[bytes, bytes], limit: int) -> None:
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-
-
-def _refuse_many_keys(body: bytes, limit: int) -> None:
-    """Raises CallerError (400) for a body with more keys than any request has, before anything parses it.
-
-    Keys in JSON that is quoted inside a text are not counted.
-    """
-    if len(body) > limit and body.count(b'":') - body.count(b'\\":') > limit:
-        message = f"The request's body has more than {limit} keys (the setting max_json_keys)"
-        raise CallerError(failure("bad_request", message))
 
 
 def _slow() -> CallerError:

@@ -81,9 +81,9 @@ class RequestHandler(Responder):
         operation, record = self.operation, self.record
         if operation.state_options is not None:
             response_id = new_response_id()
-            self.loaded = await self.state.load(
-                operation.state_options(body, response_id), response_id, record.principal
-            )
+            offload = self.services.offload
+            options = await offload.run(record.principal, len(body), operation.state_options, body, response_id)
+            self.loaded = await self.state.load(options, response_id, record.principal)
             record.memory.reserve(self.loaded.size)
             self.save = self._save if self.loaded.save else None
         try:
@@ -218,8 +218,8 @@ class RequestHandler(Responder):
             return await self._translate(self._model_overrides(translation.model))
         if failure.code != CONTEXT_LENGTH:
             return None
-        owner, size = self.record.principal.owner, translation.workload.prompt_bytes
-        return await self.services.offload.run(owner, size, translation.shortened)
+        caller, size = self.record.principal, translation.workload.prompt_bytes
+        return await self.services.offload.run(caller, size, translation.shortened)
 
     async def _retried(
         self, translation: Translation, error: UpstreamError, admission: Admission
@@ -275,7 +275,7 @@ async def translate(
     Raises TranslationError, and CallerError where too many of the caller's requests are being translated.
     """
     size = len(body) + sum(map(len, context.conversation.file_texts.values()))
-    return await services.offload.run(record.principal.owner, size, function, body, context)
+    return await services.offload.run(record.principal, size, function, body, context)
 
 
 def with_files(context: Context, texts: Mapping[str, str]) -> Context:

@@ -1,60 +1,117 @@
 """Keeps work that takes long off the event loop: large requests, and checks of schemas that need more than a moment.
 
 Translations are pure, so one that raises TooExpensive on the loop is simply made again in a thread, where checks have a
-generous budget. Threads are few, the queue before them is bounded, and no caller may fill more than a part of it.
+generous budget. Threads are few, the queue before them is bounded and served by turns, and no caller may fill more than
+a part of it. What stays on the loop is spread over its turns, so that streams flow between, however many requests come
+at once.
 """
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
-from gateway.errors import CallerError, failure
-from gateway.settings.schema import OffloadSettings
+from gateway.auth.principal import Principal
+from gateway.errors import CallerError, UpstreamError, failure
+from gateway.pipeline.accepted_keys import UNPROVEN, AcceptedKeys
+from gateway.settings.schema import ConcurrencySettings, OffloadSettings
+from gateway.upstream.concurrency import ConcurrencyLimiter
 from translators.request.check_budget import TooExpensive, generous_budget, loop_budget
 
 T = TypeVar("T")
 
+TURN_SECONDS = 0.01
+"""Work of this kind in one turn of the loop; what would come after it waits for the next turn."""
+
+QUEUE_SECONDS = 60.0
+"""How long a request may wait for a thread."""
+
 
 class Offload:
-    """A few threads for work that callers make expensive."""
+    """A few threads for work that callers make expensive, and the turns of the loop for all other."""
 
-    def __init__(self, settings: OffloadSettings) -> None:
+    def __init__(self, settings: OffloadSettings, accepted_keys: AcceptedKeys) -> None:
         self._settings, self.min_bytes = settings, settings.min_bytes
+        self._accepted_keys = accepted_keys
         self._executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="offload")
+        self._threads = ConcurrencyLimiter(
+            ConcurrencySettings(settings.threads, settings.queue_size, QUEUE_SECONDS, caller_share=1.0)
+        )
         self._waiting: Counter[str] = Counter()
+        self._turn = 0.0  # seconds of this turn of the loop that were spent here
 
-    async def run(self, owner: str, size: int, function: Callable[..., T], *arguments: Any) -> T:
+    async def run(self, caller: Principal, size: int, function: Callable[..., T], *arguments: Any) -> T:
         """Returns what a pure function returns: on the loop if it takes a moment, else from a thread.
 
-        owner: whose request it is. size: bytes that the function reads. Raises what the function raises, and
+        caller: whose request it is. size: bytes that the function reads. Raises what the function raises, and
         CallerError (503) where too much waits already.
         """
         if size <= self.min_bytes:
+            while self._turn >= TURN_SECONDS:
+                await asyncio.sleep(0)
+            began = time.perf_counter()
             try:
                 with loop_budget():
                     return function(*arguments)
             except TooExpensive:
                 pass
-        return await self.run_in_thread(owner, function, *arguments)
+            finally:
+                if not self._turn:
+                    asyncio.get_running_loop().call_soon(self._next_turn)
+                self._turn += time.perf_counter() - began
+        return await self.run_in_thread(caller, function, *arguments)
 
-    async def run_in_thread(self, owner: str, function: Callable[..., T], *arguments: Any) -> T:
+    def _next_turn(self) -> None:
+        self._turn = 0.0
+
+    async def run_in_thread(self, caller: Principal, function: Callable[..., T], *arguments: Any) -> T:
         """As `run`, always from a thread."""
-        size, share = self._settings.queue_size, self._settings.queue_share
-        if self._waiting.total() >= size or self._waiting[owner] >= share:
-            raise CallerError(failure("busy", "Too many large requests are being read: try again"), "1")
+        owner = await self._share(caller)
+        if self._is_full(owner):
+            raise _busy_error()
         self._waiting[owner] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, _generously, function, arguments)
+            await self._threads.acquire(owner)
+            future = self._executor.submit(_generously, function, arguments)
+            # The thread is free when the function has returned, even if nobody waits for it any more.
+            future.add_done_callback(partial(self._release, asyncio.get_running_loop(), owner))
+            return await asyncio.wrap_future(future)
+        except UpstreamError as error:  # the limiter's: the wait was too long
+            raise _busy_error() from error
         finally:
             self._waiting[owner] -= 1
             if not self._waiting[owner]:
                 del self._waiting[owner]
 
+    async def _share(self, caller: Principal) -> str:
+        """Returns whose share of the queue a caller has. Where that of made-up keys is full, Cohere is asked about this
+        key: an accepted one has a share of its own. Raises UpstreamError with Cohere's refusal.
+        """
+        owner = self._accepted_keys.owners.share_of(caller)
+        if owner == UNPROVEN and self._is_full(owner):
+            await self._accepted_keys.ensure(caller)
+            owner = self._accepted_keys.owners.share_of(caller)
+        return owner
+
+    def _is_full(self, owner: str) -> bool:
+        size, share = self._settings.queue_size, self._settings.queue_share
+        return self._waiting.total() >= size or self._waiting[owner] >= share
+
+    def _release(self, loop: asyncio.AbstractEventLoop, owner: str, _: "Future[Any]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(self._threads.release, owner)
+
     def stop(self) -> None:
         """Takes no more work, and does not wait for what is under way."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _busy_error() -> CallerError:
+    return CallerError(failure("busy", "Too many large requests are being read: try again"), "1")
 
 
 def _generously(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:

@@ -46,15 +46,15 @@ class Responder:
         self, admission: Admission, bodies: Sequence[bytes], function: Callable[..., T], *arguments: Any
     ) -> T:
         """Returns what a function makes of Cohere's responses, which may take long."""
-        owner, size = admission.record.principal.owner, sum(map(len, bodies))
-        return await self.services.offload.run(owner, size, function, *arguments)
+        caller, size = admission.record.principal, sum(map(len, bodies))
+        return await self.services.offload.run(caller, size, function, *arguments)
 
     async def _second_attempt(self, translation: Translation, admission: Admission, failure: Failure) -> Translation:
         """Returns the call to make after a response that failed its check. Raises AnswerRefused where there is none."""
         second = None
         if failure.second_attempt:
-            owner, size = admission.record.principal.owner, translation.workload.prompt_bytes
-            second = await self.services.offload.run(owner, size, translation.second_attempt)
+            caller, size = admission.record.principal, translation.workload.prompt_bytes
+            second = await self.services.offload.run(caller, size, translation.second_attempt)
         if second is None:
             raise AnswerRefused(failure)
         second.notes.inform("answer", f"asked Cohere again: {failure.code}")
@@ -165,7 +165,7 @@ class Responder:
             return
         record, upstream, path = admission.record, self.services.upstream, self.operation.upstream
         validate = (
-            partial(self.services.offload.run_in_thread, record.principal.owner) if translation.validated else None
+            partial(self.services.offload.run_in_thread, record.principal) if translation.validated else None
         )
         bill = partial(admission.bill, translation.model)
         self.stream = stream = translation.stream()

@@ -12,6 +12,7 @@ import gc
 import select
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +42,13 @@ ERROR_RESPONSE_SECONDS = 0.3
 
 STORE_SECONDS = 5.0
 """Beyond the grace, for storing what became of responses in the background."""
+
+SWITCH_SECONDS = 0.0001
+"""How long a thread may keep the interpreter to itself while the event loop waits for it (CPython's default: 5 ms).
+
+The loop lets go of the interpreter at each call of the system, a few times for each piece of a stream, and waits so
+long each time to get it back from a thread that reads a large request.
+"""
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the garbage collector at the youngest objects (CPython's default: 700)."""
@@ -80,6 +88,7 @@ async def _serve_gateway(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
+    sys.setswitchinterval(SWITCH_SECONDS)
 
     def reload() -> None:
         nonlocal loaded

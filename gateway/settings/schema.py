@@ -387,6 +387,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     max_json_keys: Annotated[int, _about("most keys in the JSON of a request, counted at all depths"), Meta(ge=1)] = (
         100_000
     )
+    max_json_values: Annotated[
+        int,
+        _about("most values in the JSON of a request: commas and opening brackets and braces outside strings"),
+        Meta(ge=1),
+    ] = 300_000
     max_websockets: Annotated[int, _about("most open WebSockets in each worker"), Meta(ge=0)] = 256
     max_websockets_per_caller: Annotated[
         int, _about("most open WebSockets of one caller, in each worker"), Meta(ge=0)

@@ -41,7 +41,7 @@ class Resources(Struct):
     """What all calls share. The client replaces `retries` and the times when the settings are read again.
 
     key_wait: seconds that a call waits for a key; total: seconds until its response must be complete. keys_freed wakes
-    those who wait for a key. clock: monotonic seconds.
+    those who wait for a key. clock: monotonic seconds. share_of: names the share of the slots that a caller has.
     """
 
     pool: KeyPool
@@ -55,6 +55,7 @@ class Resources(Struct):
     total: float
     clock: Callable[[], float]
     random: Random
+    share_of: Callable[[Principal], str] = lambda principal: principal.owner
 
 
 class FailedAttempt(Struct):
@@ -100,6 +101,7 @@ class Attempts:
         "_retry_granted",
         "_retry_reasons",
         "_send",
+        "_share",
         "_started",
         "_streamed",
         "_weight",
@@ -121,6 +123,7 @@ class Attempts:
         controls: CallControls = NO_CONTROLS,
     ) -> None:
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
+        self._share = resources.share_of(caller)
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
         self._recorded: list[Attempt] = [] if recorded is None else recorded
         self._last: TimedAttempt | None = None
@@ -143,18 +146,18 @@ class Attempts:
         self._deadline = self._started + min(resources.total, self._controls.total or math.inf)
         with resources.in_flight.interruptible():
             while True:
-                if not limiter.try_acquire(self._caller.owner):
+                if not limiter.try_acquire(self._share):
                     await self._wait_for_turn()
                 try:
                     lease = None if own_key else self._take_key()
                     response = None if isinstance(lease, float) else await self._attempt(lease)
                 except BaseException:
-                    limiter.release(self._caller.owner)
+                    limiter.release(self._share)
                     raise
                 if response is not None:
                     self._response = response
                     return response
-                limiter.release(self._caller.owner)
+                limiter.release(self._share)
                 if not await self._wait_for_next(lease):
                     return self._final()
 
@@ -288,7 +291,7 @@ class Attempts:
 
     def _release(self, response: UpstreamResponse) -> None:
         self._resources.in_flight.responses.discard(response)
-        self._resources.limiter.release(self._caller.owner)
+        self._resources.limiter.release(self._share)
 
     def _final(self) -> UpstreamResponse:
         """Returns the last response. Raises UpstreamError where there was none."""
@@ -305,7 +308,7 @@ class Attempts:
         """Waits until the limiter admits one more call. Raises UpstreamError."""
         clock, started = self._resources.clock, self._resources.clock()
         try:
-            await self._resources.limiter.acquire(self._caller.owner)
+            await self._resources.limiter.acquire(self._share)
         finally:
             self._resources.observer.on_queue_wait(clock() - started)
 

@@ -140,6 +140,7 @@ BEYOND: Mapping[str, str] = {
     "concurrency.queue_timeout": "503 `too_many_calls`",
     "concurrency.caller_share": "the call waits for its turn, or 503 `too_many_calls`",
     "max_json_keys": "400 `bad_request`",
+    "max_json_values": "400 `bad_request`",
     "offload.min_bytes": "the request is read in a thread",
     "offload.queue_size": "503 `too_many_calls`",
     "offload.queue_share": "503 `too_many_calls`",

@@ -14,10 +14,11 @@ from schemas.cohere import chat as cohere
 from schemas.openai import chat as openai
 from translators.core.capabilities import Capabilities
 from translators.core.errors import InvalidField
+from translators.core.json_size import has_more_values
 from translators.core.notes import Notes
 from translators.core.tool_names import ToolNames
 from translators.request.files import FileTexts
-from translators.request.tool_results import NO_CALLS, Call, pair
+from translators.request.tool_results import MAX_ARGUMENT_VALUES, NO_CALLS, Call, pair
 
 BLANK_LINE = "\n\n"
 EMPTY_RESULT = "{}"
@@ -367,6 +368,8 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str | None:
         return _encode(arguments).decode()
     if not arguments or arguments.strip() in ("", "null"):
         return "{}"
+    if has_more_values(arguments, MAX_ARGUMENT_VALUES):
+        return None
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -15,6 +15,10 @@ from msgspec import Struct
 
 from schemas.openai import chat as openai
 from translators.core.errors import InvalidField
+from translators.core.json_size import has_more_values
+
+MAX_ARGUMENT_VALUES = 100_000
+"""Values in the arguments of one call. More are taken for no object: reading them would hold everybody up."""
 
 ResultMessage = openai.ToolMessage | openai.FunctionMessage
 
@@ -211,6 +215,8 @@ def _arguments(function: openai.FunctionCall) -> bytes:
     """Returns the arguments in a comparable form: JSON in a canonical encoding, anything else as its bytes."""
     arguments = function.arguments or {}
     if isinstance(arguments, str):
+        if has_more_values(arguments, MAX_ARGUMENT_VALUES):
+            return arguments.encode("utf-8", "surrogatepass")
         try:
             arguments = msgspec.json.decode(arguments)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
