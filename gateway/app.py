@@ -193,7 +193,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         lifespan=lifespan,
     )
     sockets = {row.call.path: WebSocketEndpoint(row, services, stopping) for row in SOCKETS}
-    websockets = WebSocketHandshake(sockets, settings, authenticator, lifecycle)
+    websockets = WebSocketHandshake(sockets, settings, authenticator, lifecycle, accepted_keys)
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
     middleware = GatewayMiddleware(router, settings, authenticator, lifecycle, websockets)

@@ -47,6 +47,7 @@ from support.app import (
     streamed,
 )
 from support.asgi_server import serve
+from support.ledger import wait_for_rows
 from support.process import Process
 from support.scripted_upstream import Chunk, End, Pause, Script, Signal, json_answer, transcript
 from test_responses_contract import _check
@@ -543,6 +544,26 @@ def test_what_breaks_the_protocol_is_closed_with_its_code(served: Gateway, name:
         with pytest.raises(ConnectionClosed) as caught:
             caller.hear()
         assert caught.value.rcvd is not None and caught.value.rcvd.code == code
+        request_id = caller.connection.response.headers["x-request-id"]
+    status, error = (413, "request_too_large") if code == 1009 else (400, "bad_request")
+    line = served.log.wait(lambda line: line.get("request") == request_id and line.get("operation") == "socket")
+    assert (line["outcome"], line["status"], line["error"]) == ("error", status, error)
+    assert line["fault"] == "caller_request"
+
+
+def test_messages_of_a_socket_that_is_closed_for_what_came_fail_with_it(theatre: Stage) -> None:
+    """The answer that was under way has not been given, and the caller has not left."""
+    theatre.plays((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
+    with opened(theatre.gateway) as caller:
+        caller.say(input="Hi", store=False)
+        caller.hear()
+        caller.connection.socket.sendall(frame(3))
+        request_id = caller.connection.response.headers["x-request-id"]
+        line = theatre.gateway.log.wait(lambda line: line.get("request") == f"{request_id}.1")
+        assert (line["outcome"], line["status"], line["error"]) == ("error", 400, "bad_request")
+        numbers = [f"{request_id}.1", request_id]
+        rows = wait_for_rows(theatre.gateway.database_url, lambda row: row["request_id"] in numbers, 2)
+        assert [row["outcome"] for row in rows] == ["error", "error"]
 
 
 def test_empty_fragments_within_reason_are_a_message(served: Gateway) -> None:

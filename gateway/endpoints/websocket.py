@@ -19,7 +19,7 @@ from gateway.errors import CallerError, CallerLeft, GatewayError, failure
 from gateway.http import error_responses
 from gateway.http.json_bounds import refuse_large
 from gateway.memory_budget import HELD
-from gateway.observability.record import RequestRecord, record_of
+from gateway.observability.record import DISCONNECT_FAILURE, RequestRecord, record_of
 from gateway.pipeline.handler import RequestHandler, context_of
 from gateway.pipeline.operations import WebSocketOperation
 from gateway.pipeline.services import Services
@@ -114,12 +114,16 @@ class Socket:
         self._numbers = itertools.count(1)
         self._idle_since = time.monotonic()
         self._left = self._stopping = False
+        self._closed_for: Failure | None = None  # what the caller sent, if that ended the connection
 
     async def read(self) -> bool:
         """Takes messages until the caller leaves. Returns False if the socket was idle for too long."""
         while (message := await self._message()) is not None:
             if message["type"] == "websocket.disconnect":
                 self._left = True
+                self._closed_for = message.get(DISCONNECT_FAILURE)
+                if self._closed_for is not None:
+                    self._fail(self._record, self._closed_for)
                 return True
             if message["type"] == "websocket.receive":
                 await self._enqueue(message.get("text"), message.get(HELD, 0))
@@ -221,7 +225,10 @@ class Socket:
             await self._answer(message, request, turn, held)
             request.status = 200
         except asyncio.CancelledError as error:
-            lifecycle.fail(request, CallerLeft() if self._left else error)
+            if self._closed_for is not None:
+                self._fail(request, self._closed_for)
+            else:
+                lifecycle.fail(request, CallerLeft() if self._left else error)
             raise
         except Exception as error:
             await self._send_error(error, message, request)
@@ -267,6 +274,11 @@ class Socket:
         await turn.save(loaded, request.principal, finished_response(prepared.final), prepared.final)
         sink.notes = prepared.notes.header()
         await sink.documents(prepared.events)
+
+    def _fail(self, record: RequestRecord, why: Failure) -> None:
+        """Records what the connection was closed for. It then has a row of its own, like a request that is refused."""
+        self._services.lifecycle.fail(record, CallerError(why))
+        record.status, record.has_row = why.status, True
 
     async def _send_error(self, error: Exception, message: ClientMessage, request: RequestRecord) -> None:
         failed = self._services.lifecycle.fail(request, error)

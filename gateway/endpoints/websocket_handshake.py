@@ -23,6 +23,7 @@ from gateway.observability.call_controls import controls_of
 from gateway.observability.clock import http_date
 from gateway.observability.lifecycle import Lifecycle
 from gateway.observability.record import REQUEST, RequestRecord
+from gateway.pipeline.accepted_keys import UNPROVEN, AcceptedKeys
 from gateway.settings.schema import Settings
 
 OPERATION = "socket"
@@ -53,10 +54,12 @@ class WebSocketHandshake:
         settings: Settings,
         authenticator: Authenticator,
         lifecycle: Lifecycle,
+        accepted_keys: AcceptedKeys,
     ) -> None:
-        self._endpoints, self._lifecycle = endpoints, lifecycle
+        self._endpoints, self._lifecycle, self._accepted_keys = endpoints, lifecycle, accepted_keys
         self._path_aliases = PathAliases([*endpoints, *UNSUPPORTED_PATHS])
-        self._open: Counter[str] = Counter()  # open sockets by owner
+        self._open: Counter[str] = Counter()  # open sockets by the shares that they are in
+        self._count = 0  # open sockets
         self.configure(settings, authenticator)
 
     def configure(self, settings: Settings, authenticator: Authenticator) -> None:
@@ -73,17 +76,18 @@ class WebSocketHandshake:
         scope[REQUEST] = request
         try:
             endpoint = await self._endpoint(scope, headers, request)
-            owner = request.principal.owner
-            self._open[owner] += 1
+            shares = await self._shares(request)
+            self._count += 1
+            self._open.update(shares)
             try:
                 await receive()  # websocket.connect
                 request.status, request.response_started, request.has_row = 101, True, False
                 await send({"type": "websocket.accept", "headers": self._headers(request)})
                 await endpoint(scope, receive, send)
             finally:
-                self._open[owner] -= 1
-                self._open += Counter()  # drops owners without any
-            request.outcome = "ok"
+                self._count -= 1
+                self._open -= Counter(shares)
+            request.outcome = request.outcome or "ok"
         except Exception as error:
             await self._refuse(error, request, scope, send)
         except BaseException as error:
@@ -110,11 +114,25 @@ class WebSocketHandshake:
         endpoint.permit(request)
         if endpoint.stopping.is_set():
             raise CallerError(RESTARTING)
-        if self._open[request.principal.owner] >= self._settings.max_websockets_per_caller:
-            raise CallerError(TOO_MANY_OF_CALLER)
-        if self._open.total() >= self._settings.max_websockets:
-            raise CallerError(TOO_MANY_SOCKETS)
         return endpoint
+
+    async def _shares(self, request: RequestRecord) -> set[str]:
+        """Returns the shares in which this socket counts: the caller's, and that of keys which nothing has proven.
+
+        Where the second is full, Cohere is asked about the key. Raises CallerError if there is no room, and
+        UpstreamError with Cohere's refusal.
+        """
+        accepted_keys, bound = self._accepted_keys, self._settings.max_websockets_per_caller
+        share = accepted_keys.owners.share_of(request.principal)
+        if share == UNPROVEN and self._open[share] >= bound > self._open[request.principal.owner]:
+            await accepted_keys.ensure(request.principal)
+            share = accepted_keys.owners.share_of(request.principal)
+        shares = {request.principal.owner, share}
+        if any(self._open[one] >= bound for one in shares):
+            raise CallerError(TOO_MANY_OF_CALLER)
+        if self._count >= self._settings.max_websockets:
+            raise CallerError(TOO_MANY_SOCKETS)
+        return shares
 
     def _headers(self, request: RequestRecord) -> list[tuple[bytes, bytes]]:
         return [(b"date", http_date()), (b"x-request-id", request.request_id.encode()), *self._mode_headers]

@@ -23,6 +23,9 @@ from translators.core.notes import Note
 REQUEST = "gateway.request"
 """The key of the RequestRecord in a request's scope."""
 
+DISCONNECT_FAILURE = "gateway.failure"
+"""The key of a WebSocket's last message with the Failure for which the server closed it."""
+
 CACHE_HIT = "hit"
 
 MAX_NOTES, MAX_NOTE_LENGTH = 20, 300

@@ -164,9 +164,7 @@ class Responder:
         if self.lookup is not None and await self._replay(translation, admission, sink, self.lookup):
             return
         record, upstream, path = admission.record, self.services.upstream, self.operation.upstream
-        validate = (
-            partial(self.services.offload.run_in_thread, record.principal) if translation.validated else None
-        )
+        validate = partial(self.services.offload.run_in_thread, record.principal) if translation.validated else None
         bill = partial(admission.bill, translation.model)
         self.stream = stream = translation.stream()
         recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]

@@ -43,14 +43,17 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
-from gateway.errors import CallerError
+from gateway.errors import CallerError, failure
 from gateway.http.validation import LARGEST_HEAD
 from gateway.memory_budget import HELD, UNLIMITED, Gathering, RequestMemory
-from gateway.observability.record import REQUEST, RequestRecord
+from gateway.observability.record import DISCONNECT_FAILURE, REQUEST, RequestRecord
 from gateway.server.connection import Connection
+from translators.core.errors import Failure
 
 MAX_CLOSE_REASON = 123
 """Bytes of the sentence in a close frame (RFC 6455 §5.5)."""
+
+TOO_LARGE = failure("body_too_large", "the message is too large")
 
 MAX_EMPTY_FRAGMENTS = 100
 """Of one message. A caller has no reason to send one."""
@@ -116,11 +119,11 @@ class ClosingWSStream(ws_stream.WSStream):
                     self.buffer.extend(event)
                     gathering.add(len(event.data))
                 except ws_stream.FrameTooLargeError:
-                    await self._end(CloseConnection(CloseReason.MESSAGE_TOO_BIG, "the message is too large"))
+                    await self._fail(CloseConnection(CloseReason.MESSAGE_TOO_BIG, TOO_LARGE.message), TOO_LARGE)
                     return
                 except CallerError as error:
                     reason = error.failure.message[:MAX_CLOSE_REASON]
-                    await self._end(CloseConnection(CloseReason.TRY_AGAIN_LATER, reason))
+                    await self._fail(CloseConnection(CloseReason.TRY_AGAIN_LATER, reason), error.failure)
                     return
                 if event.message_finished:
                     assert self.app_put is not None, "messages come after the handshake"
@@ -132,8 +135,19 @@ class ClosingWSStream(ws_stream.WSStream):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
                 # The caller's own close is returned; any other stands for an error in what they sent.
-                await self._end(event.response() if self.connection.state is ConnectionState.REMOTE_CLOSING else event)
+                if self.connection.state is ConnectionState.REMOTE_CLOSING:
+                    await self._end(event.response())
+                else:
+                    await self._fail(
+                        event, failure("bad_request", f"The WebSocket's frames are broken: {event.reason}")
+                    )
                 return
+
+    async def _fail(self, close: CloseConnection, why: Failure) -> None:
+        """Ends the connection because of what the caller sent. The application hears why."""
+        if self.app_put is not None and not self._over:
+            await self.app_put({"type": "websocket.disconnect", "code": close.code, DISCONNECT_FAILURE: why})
+        await self._end(close)
 
     async def _end(self, close: CloseConnection) -> None:
         await self._send_wsproto_event(close)

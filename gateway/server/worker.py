@@ -83,12 +83,7 @@ async def _serve_gateway(
     applications: list[Application] = [(application, listener, settings)]
     if emulator is not None:
         applications.append((create_emulator(None), emulator, None))
-    # What is loaded now stays for ever: the collector need not walk it again and again. And a request makes
-    # more objects than the default threshold, nearly all of which die by reference count.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    configure_interpreter()
 
     def reload() -> None:
         nonlocal loaded
@@ -106,6 +101,16 @@ async def _serve_gateway(
     if start.reloaded:
         reload()
     await serve(applications, settings.timeouts.shutdown, gateway, reload, link)
+
+
+def configure_interpreter() -> None:
+    """Sets what serving needs of the garbage collector and of the switches between threads."""
+    # What is loaded now stays for ever: the collector need not walk it again and again. And a request makes
+    # more objects than the default threshold, nearly all of which die by reference count.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 async def serve(

@@ -8,17 +8,24 @@ from __future__ import annotations
 import asyncio.events
 import gc
 import json
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from gateway.server import worker
 from support.app import CHAT, A, Gateway, answered, gateway_over
 from support.scripted_upstream import ScriptedUpstream, json_answer
 
 MOST_SECONDS = 0.05
 """Of one step, some three times what it takes. Without the bounds it is up to three seconds."""
+
+MOST_HOLD_SECONDS = 0.003
+"""For which a thread keeps the interpreter to itself while others wait. CPython's own interval is 5 ms."""
 
 RESPONSES = "/v1/responses"
 
@@ -91,6 +98,20 @@ IDS = [f"c{number}" for number in range(900)]
 ANSWERED = [{"role": "function", "name": f"f{899 - number}", "content": "1"} for number in range(900)]
 LEGACY = [{"role": "assistant", "function_call": {"name": f"f{number}", "arguments": "{}"}} for number in range(900)]
 REPEATED = [{"type": "string", "pattern": f"^((a{{1,90}}){{1,10}}{number}|[a-z]{{500}})+$"} for number in range(500)]
+
+
+def list_of(item: bytes, count: int) -> bytes:
+    return b"[" + b",".join([item] * count) + b"]"
+
+
+MILLIONS: dict[str, tuple[str, bytes]] = {
+    "objects": (CHAT, b'{"model":"m","messages":[{"role":"user","content":"m"}],"documents":%b}'),
+    "texts": ("/v1/embeddings", b'{"model":"m","input":%b}'),
+    "texts to rank": ("/v1/rerank", b'{"model":"m","query":"q","documents":%b}'),
+    "items": (RESPONSES, b'{"model":"m","store":false,"input":%b}'),
+    "a native request": ("/cohere/v2/chat", b'{"model":"m","messages":%b}'),
+    "a native request by its other name": ("/litellm/cohere/v2/chat", b'{"model":"m","messages":%b}'),
+}
 
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "references that double": (CHAT, strict(doubling(12))),
@@ -178,6 +199,26 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
             ]
         ),
     ),
+    "items that are stored": (RESPONSES, response(*(user(n) for n in range(25_000)), store=True)),
+    "arguments with many values": (
+        CHAT,
+        chat(
+            messages=[
+                user(0),
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "c",
+                            "type": "function",
+                            "function": {"name": "f", "arguments": f"[{'0,' * 5_000_000}0]"},
+                        }
+                    ],
+                },
+                result("c"),
+            ]
+        ),
+    ),
     "many vectors": ("/v1/embeddings", {"model": "embed-v4.0", "input": [f"t{n}" for n in range(1_000)]}),
 }
 
@@ -222,3 +263,74 @@ def test_no_step_of_the_loop_takes_long(
     seen = on.ask("POST", path, body)
     assert seen.status in (200, 400, 502), seen
     assert 0 < longest["step"] < MOST_SECONDS
+
+
+@pytest.mark.parametrize(("path", "body"), MILLIONS.values(), ids=MILLIONS)
+def test_millions_of_values_are_refused_before_anything_parses_them(
+    on: Gateway, longest: dict[str, float], path: str, body: bytes
+) -> None:
+    """A parser would hold up the whole process until it has ended, in whatever thread."""
+    seen = on.ask("POST", path, body % list_of(b"{}", 4_000_000))
+    assert seen.status == 400
+    assert b"max_json_values" in seen.data
+    assert 0 < longest["step"] < MOST_SECONDS
+
+
+def test_escaped_characters_are_bounded(on: Gateway) -> None:
+    message = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}'
+    seen = on.ask("POST", CHAT, message % (b"\\n" * 4_000_001))
+    assert seen.status == 400
+    assert b"escaped" in seen.data
+
+
+def test_values_inside_of_texts_are_not_counted(on: Gateway) -> None:
+    text = '[{"a": "\\\\", "b": [1,2,3]}, "x\\"]' * 60_000  # more than a million commas
+    assert on.ask("POST", CHAT, chat(messages=[user(0, content=text)])).status == 200
+
+
+def test_a_thread_gives_the_interpreter_back_at_once(
+    on: Gateway, longest: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured is the processor time of the thread between two moments in which another one could run.
+
+    On a busy machine the other one may be late for its own reasons: so the best of some tries counts.
+    """
+    assert worker.SWITCH_SECONDS < MOST_HOLD_SECONDS
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # the tests' own objects may go again
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+    worker.configure_interpreter()
+    path, body = ATTACKS["a large schema that the first answer misses"]
+    holds = [MOST_HOLD_SECONDS]
+    try:
+        while min(holds) >= MOST_HOLD_SECONDS and len(holds) < 9:
+            with interpreter_holds() as hold:
+                assert on.ask("POST", path, body).status == 502
+            holds.append(hold[0])
+    finally:
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+    assert min(holds) < MOST_HOLD_SECONDS
+
+
+@contextmanager
+def interpreter_holds() -> Iterator[list[float]]:
+    """Measures the longest time, in seconds of the processor, that a thread for large requests lets nobody else run."""
+    hold, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        seen: dict[int, tuple[int, float]] = {}
+        while not over.wait(0.0002):
+            for thread in threading.enumerate():
+                if thread.name.startswith("offload") and thread.ident is not None:
+                    clock, before = seen.get(thread.ident) or (time.pthread_getcpuclockid(thread.ident), None)
+                    now = time.clock_gettime(clock)
+                    hold[0] = max(hold[0], now - (now if before is None else before))
+                    seen[thread.ident] = clock, now
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield hold
+    finally:
+        over.set()
+        watcher.join()

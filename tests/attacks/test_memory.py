@@ -215,7 +215,11 @@ def test_messages_on_websockets_are_counted_while_they_come(server: Process) -> 
             second.recv(60)
         assert caught.value.rcvd is not None and caught.value.rcvd.code == 1013
         assert "memory" in caught.value.rcvd.reason
+        request_id = second.response.headers["x-request-id"].encode()  # type: ignore[union-attr]
     awaited(lambda: held(server) == 0)
+    awaited(lambda: any(request_id in line for line in server.written))
+    line = next(json.loads(line) for line in server.written if request_id in line)
+    assert (line["status"], line["outcome"], line["error"]) == (429, "error", "too_many_bytes"), "no success"
 
 
 def test_messages_that_wait_are_counted(server: Process) -> None:

@@ -27,9 +27,9 @@ class ValueCounter:
     def add(self, piece: bytes) -> int:
         """Counts the next piece, of PIECE_BYTES or so. Returns the count."""
         data = self._carry + piece
-        kept = data.rstrip(b"\\")
-        self._carry = b"\\" * ((len(data) - len(kept)) % 2)
-        parts = kept.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        complete = data.rstrip(b"\\")
+        self._carry = b"\\" * ((len(data) - len(complete)) % 2)
+        parts = complete.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
         self.count += rough_count(b"".join(parts[self._in_string :: 2]))
         self._in_string ^= len(parts) % 2 == 0
         return self.count

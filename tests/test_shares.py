@@ -1,0 +1,177 @@
+"""Made-up keys have one share together: of slots, of the queue for large requests, of WebSockets, of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from gateway.auth.credentials import Credential
+from gateway.auth.principal import Principal
+from gateway.errors import CallerError
+from gateway.pipeline.accepted_keys import PROOF_PATH, AcceptedKeys
+from gateway.pipeline.offload import TURN_SECONDS, Offload
+from gateway.settings.schema import ConcurrencySettings, OffloadSettings
+from support.app import CHAT, Gateway, answered, gateway_over
+from support.scripted_upstream import Pause, ScriptedUpstream, Signal, json_answer
+
+GOOD = "good-key-0001"
+
+
+def scripted(release: Signal) -> Callable[[Any], Any]:
+    """Cohere, who knows one key. Calls with others are answered once the event is set."""
+
+    def script(request: Any) -> Any:
+        key = request.headers["authorization"][0].removeprefix("Bearer ")
+        if request.path == PROOF_PATH:
+            return (
+                json_answer(200, {"models": []}) if key == GOOD else json_answer(401, {"message": "invalid api token"})
+            )
+        return answered("Hi") if key == GOOD else (Pause(release), *answered("Hi"))
+
+    return script
+
+
+def opened(gateway: Gateway, key: str) -> Any:
+    host, port = gateway.address
+    return connect(f"ws://{host}:{port}/v1/responses", additional_headers={"authorization": f"Bearer {key}"})
+
+
+def test_made_up_keys_share_websockets() -> None:
+    with (
+        ScriptedUpstream(scripted(Signal())).run_in_thread() as upstream,
+        gateway_over(upstream.url, max_websockets=8, max_websockets_per_caller=2) as gateway,
+        opened(gateway, "made-up-1"),
+        opened(gateway, "made-up-2"),
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            opened(gateway, "made-up-3")
+        assert caught.value.response.status_code == 401, "Cohere was asked"
+        with opened(gateway, GOOD), opened(gateway, GOOD):
+            with pytest.raises(InvalidStatus) as caught:
+                opened(gateway, GOOD)
+            assert caught.value.response.status_code == 429
+        paths = [request.path for request in upstream.requests]
+        assert paths == [PROOF_PATH] * 2, "a key that was accepted is not asked about again"
+
+
+def test_made_up_keys_share_slots() -> None:
+    release = Signal()
+    settings = ConcurrencySettings(max_in_flight=4, queue_size=0, caller_share=0.5)
+    with (
+        ScriptedUpstream(scripted(release)).run_in_thread() as upstream,
+        gateway_over(upstream.url, concurrency=settings) as gateway,
+    ):
+        body = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]}
+
+        def ask(key: str) -> int:
+            headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+            return gateway.ask("POST", CHAT, body, headers).status
+
+        assert ask(GOOD) == 200
+        threads = [threading.Thread(target=ask, args=(f"made-up-{number}",)) for number in range(2)]
+        try:
+            for thread in threads:
+                thread.start()
+            until = time.monotonic() + 20
+            while len(upstream.requests) < 3 and time.monotonic() < until:
+                time.sleep(0.005)
+            assert ask("made-up-2") == 503
+            assert ask(GOOD) == 200
+        finally:
+            release.set()
+            for thread in threads:
+                thread.join()
+
+
+def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Runs a test in a loop of its own."""
+
+    def run() -> None:
+        asyncio.run(test())
+
+    run.__name__ = test.__name__
+    return run
+
+
+class Proofs(AcceptedKeys):
+    """Accepts the keys of one owner."""
+
+    def __init__(self, accepted: str = "") -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._accepted = accepted
+
+    async def ensure(self, principal: Principal) -> None:
+        if principal.owner == self._accepted:
+            self.owners.add(principal.owner)
+
+
+def caller(owner: str, own_key: bool = True) -> Principal:
+    return Principal(owner, owner, own_key, Credential())
+
+
+@in_a_loop
+async def test_made_up_keys_share_the_queue_for_threads() -> None:
+    offload = Offload(OffloadSettings(threads=1, queue_size=8, queue_share=2), Proofs("good"))
+    gate = threading.Event()
+    waiting = [asyncio.ensure_future(offload.run_in_thread(caller(f"c{n}"), gate.wait, 30)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(CallerError):
+        await offload.run_in_thread(caller("c2"), len, "")
+    honest = asyncio.ensure_future(offload.run_in_thread(caller("good"), len, "abc"))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await honest == 3
+    await asyncio.gather(*waiting)
+    offload.stop()
+
+
+@in_a_loop
+async def test_threads_are_taken_by_turns() -> None:
+    """Who has brought much waits behind who has brought little."""
+    offload = Offload(OffloadSettings(threads=1, queue_size=8, queue_share=8), Proofs())
+    gate, order = threading.Event(), []
+
+    async def work(owner: str, function: Callable[..., Any], *arguments: Any) -> None:
+        await offload.run_in_thread(caller(owner, own_key=False), function, *arguments)
+        order.append(owner)
+
+    tasks = [asyncio.ensure_future(work("much", gate.wait, 30))]
+    await asyncio.sleep(0)
+    tasks += [asyncio.ensure_future(work("much", len, "")) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.ensure_future(work("little", len, "")))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert order.index("little") == 2, order
+    offload.stop()
+
+
+@in_a_loop
+async def test_the_loop_turns_between_requests() -> None:
+    """However many come at once: streams are served between them."""
+    offload = Offload(OffloadSettings(), Proofs())
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        until = time.perf_counter() + TURN_SECONDS / 2
+        while time.perf_counter() < until:
+            pass
+        done += 1
+
+    requests = [asyncio.ensure_future(offload.run(caller("c"), 1, work)) for _ in range(12)]
+    most, before = 0, 0
+    while done < len(requests):
+        await asyncio.sleep(0)
+        most, before = max(most, done - before), done
+    assert most <= 3, f"{most} in one turn"
+    await asyncio.gather(*requests)
+    offload.stop()
