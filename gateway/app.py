@@ -18,7 +18,19 @@ from gateway.console.pages import ConsolePages, ConsoleRedirect
 from gateway.console.sign_in import SignIn
 from gateway.endpoints import openapi
 from gateway.endpoints.completions import CompletionsEndpoint
-from gateway.endpoints.health import Liveness, MetricsPage, Readiness, WorkerCount
+from gateway.endpoints.health import (
+    DRAIN_PATH,
+    LIVE_PATHS,
+    READY_PATHS,
+    Availability,
+    Check,
+    Drain,
+    Liveness,
+    MetricsPage,
+    Readiness,
+    WorkerCount,
+)
+from gateway.endpoints.health_checks import Cached
 from gateway.endpoints.inspection import INSPECTIONS, InspectionEndpoint
 from gateway.endpoints.management import ManagementEndpoint
 from gateway.endpoints.models import ModelsEndpoint
@@ -60,7 +72,9 @@ from gateway.settings.schema import SettingError, Settings
 from gateway.state.conversation_state import ConversationState
 from gateway.state.encrypted_content import LedgerBodySeal
 from gateway.state.maintenance import Maintenance
+from gateway.store.errors import StoreUnavailable
 from gateway.store.key_announcements import Announcements, announcements
+from gateway.store.reachability import RedisReachability, answer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.model_catalog import ModelCatalog
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
@@ -138,17 +152,15 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
             Condition("ledger_behind", "ledger", ledger.condition),
         ),
     )
-    serving, stopping, workers = False, asyncio.Event(), WorkerCount()
+    availability, stopping, workers = Availability(), asyncio.Event(), WorkerCount()
 
     def draining(grace: float) -> None:
-        nonlocal serving
-        serving = False
+        availability.started = False
         background.close(grace)
         stopping.set()
 
     @asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
-        nonlocal serving
         ledger_events.start()
         ledger.start()
         await upstream.start()
@@ -156,10 +168,10 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         conditions.start()
         if authenticator.mode is Mode.VIRTUAL_KEYS:
             await asyncio.gather(directory.start(), authenticator.start())
-        serving = True
+        availability.started = True
         running.started.set()
         yield
-        serving = False
+        availability.started = False
         await background.stop()
         await maintenance.stop()
         await conditions.stop()
@@ -170,22 +182,38 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await ledger.stop()
         await state.stop()
         await cache.stop()
+        await redis.stop()
         offload.stop()
         log.flush()
         if telemetry is not None:
             await asyncio.to_thread(telemetry.stop)
 
-    reasons = [lambda: directory.degraded, lambda: limiter.counters.degraded, ledger.condition]
+    redis = RedisReachability(settings.redis_url)
+    checks: dict[str, Check] = {
+        "database": Cached(partial(_database_condition, state)),
+        **({"redis": Cached(redis.condition)} if settings.redis_url else {}),
+        "upstream": upstream.condition,
+        "ledger": ledger.condition,
+        "limits": lambda: limiter.counters.degraded,
+        **({"keys": lambda: directory.degraded} if authenticator.mode is Mode.VIRTUAL_KEYS else {}),
+    }
+
+    def refusal() -> str:
+        if ledger.refusing:
+            return ledger.condition()
+        return limiter.counters.degraded if settings.limits.on_failure == "refuse" else ""
 
     def degraded() -> list[str]:
-        return [reason for condition in reasons if (reason := condition())]
+        reasons = (directory.degraded, limiter.counters.degraded, ledger.condition(), upstream.condition())
+        return [reason for reason in reasons if reason]
 
     router = Router(
         routes=[
             *_routes(services, background, ledger),
             *(Route(row.path, InspectionEndpoint(row, services, degraded), methods=["GET"]) for row in INSPECTIONS),
-            Route("/health/live", Liveness(), methods=["GET"]),
-            Route("/health/ready", Readiness(lambda: serving, workers, reasons), methods=["GET"]),
+            *(Route(path, Liveness(), methods=["GET"]) for path in LIVE_PATHS),
+            *(Route(path, Readiness(availability, workers, checks, refusal), methods=["GET"]) for path in READY_PATHS),
+            Route(DRAIN_PATH, Drain(availability, log.message), methods=["POST", "DELETE"]),
             Route("/metrics", MetricsPage(settings, metrics), methods=["GET"]),
             Route(openapi.PATH, Description(), methods=["GET"]),
         ],
@@ -197,8 +225,16 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     # Starlette's router inside our own guard: what its application class adds (error pages, exception
     # handlers) is the guard's work here, and each layer would cost every request and every chunk.
     middleware = GatewayMiddleware(router, settings, authenticator, lifecycle, websockets)
-    running = RunningGateway(middleware, websockets, services, log, workers, draining)
+    running = RunningGateway(middleware, websockets, services, log, workers, availability, draining)
     return middleware, running
+
+
+async def _database_condition(state: ConversationState) -> str:
+    try:
+        await state.store.read(answer)
+    except StoreUnavailable as error:
+        return str(error)
+    return ""
 
 
 def _sample_ledger(metrics: Metrics, ledger: Ledger) -> None:

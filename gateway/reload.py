@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.modes import Mode
-from gateway.endpoints.health import WorkerCount
+from gateway.endpoints.health import Availability, WorkerCount
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
@@ -59,10 +59,11 @@ class RunningGateway:
         services: Services,
         log: Log,
         workers: WorkerCount,
+        availability: Availability,
         draining: Callable[[float], None],
     ) -> None:
         self.started = asyncio.Event()
-        self.metrics, self.workers = services.metrics, workers
+        self.metrics, self.workers, self.availability = services.metrics, workers, availability
         self._middleware, self._websockets = middleware, websockets
         self._services, self._log, self._draining = services, log, draining
 

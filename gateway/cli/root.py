@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, Entry] = {
     "end-users": Entry("gateway.cli.end_users:end_users", "Limit and block those for whom keys call."),
     "usage": Entry("gateway.cli.reports:usage", "Show what was used and what it cost."),
     "audit": Entry("gateway.cli.reports:audit", "Show calls and changes as sentences."),
+    "check": Entry("gateway.cli.check:check", "Find what is wrong with the settings and what the gateway needs."),
     "db": Entry("gateway.cli.database:database", "Maintain the database."),
 }
 

@@ -1,7 +1,10 @@
-"""`/health/live`, `/health/ready` and `/metrics`: for machines that watch the gateway."""
+"""`/health/live`, `/health/ready`, `/health/drain` and `/metrics`: for machines that watch the gateway.
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+Other gateways' and Kubernetes' paths lead to the first two as well (LIVE_PATHS, READY_PATHS).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +16,10 @@ from gateway.errors import CallerError, failure
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import record_of
 from gateway.settings.schema import Settings
+
+LIVE_PATHS = ("/health/live", "/healthz", "/livez", "/health/liveliness", "/health/liveness")
+READY_PATHS = ("/health/ready", "/readyz", "/health/readiness")
+DRAIN_PATH = "/health/drain"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,35 +39,92 @@ class WorkerCount(Struct):
     configured: int = 1
 
 
+class Availability(Struct):
+    """Whether callers are served. started: and not stopping. drained: an operator has asked for nobody to come any
+    more. request_drain: asks all workers of this machine for that, or for the contrary.
+    """
+
+    started: bool = False
+    drained: bool = False
+    request_drain: Callable[[bool], None] | None = None
+
+    def drain(self, drained: bool) -> None:
+        """Drains this worker, and all others."""
+        self.drained = drained
+        if self.request_drain is not None:
+            self.request_drain(drained)
+
+
+Check: TypeAlias = Callable[[], Awaitable[str] | str]
+"""Returns what is wrong with one thing that the gateway needs; an empty text if nothing is."""
+
+
 class ReadinessBody(Struct, omit_defaults=True):
-    """status: `degraded` where callers are served and something is wrong all the same, for these reasons."""
+    """status: `degraded` where callers are served and something is wrong all the same, for these reasons.
+
+    checks: what is wrong by the name of the check, `ok` where nothing is.
+    """
 
     status: Literal["ready", "degraded"]
     workers: WorkerCount
+    checks: Mapping[str, str] = {}
     reasons: list[str] = []
 
 
 class Readiness:
-    """The gateway has started and is not draining. Raises CallerError (503) until then, and from then on.
+    """The gateway has started, is not draining, and does not refuse all calls. Raises CallerError (503) otherwise.
 
-    conditions: each returns what is wrong although callers are served, or an empty text.
+    checks: by name. refusal: returns why all calls are refused, or an empty text.
     """
 
     def __init__(
-        self, is_serving: Callable[[], bool], workers: WorkerCount, conditions: Sequence[Callable[[], str]] = ()
+        self,
+        availability: Availability,
+        workers: WorkerCount,
+        checks: Mapping[str, Check],
+        refusal: Callable[[], str],
     ) -> None:
-        self._is_serving, self._workers, self._conditions = is_serving, workers, conditions
+        self._availability, self._workers, self._checks, self._refusal = availability, workers, checks, refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_of(scope).operation = "health"
-        if not self._is_serving():
+        if not self._availability.started:
             raise CallerError(failure("not_ready", "The gateway is starting or stopping"))
-        workers = self._workers
-        reasons = [reason for condition in self._conditions if (reason := condition())]
+        if self._availability.drained:
+            raise CallerError(failure("not_ready", "The gateway is drained: POST /health/drain was called"))
+        results = {name: await _result(check) for name, check in self._checks.items()}
+        if reason := self._refusal():
+            raise CallerError(failure("not_ready", f"The gateway refuses calls: {reason}"))
+        workers, reasons = self._workers, [reason for reason in results.values() if reason]
         if workers.live < workers.configured:
             reasons.insert(0, f"{workers.live} of {workers.configured} workers serve")
-        body = ReadinessBody("degraded" if reasons else "ready", workers, reasons)
+        checks = {name: reason or "ok" for name, reason in results.items()}
+        body = ReadinessBody("degraded" if reasons else "ready", workers, checks, reasons)
         await _respond(send, _encode(body), b"application/json")
+
+
+async def _result(check: Check) -> str:
+    result = check()
+    return result if isinstance(result, str) else await result
+
+
+class Drain:
+    """POST: readiness says 503 from now on, so that load balancers send nobody, and who comes is served. DELETE ends
+    that. Only the master key may.
+    """
+
+    def __init__(self, availability: Availability, message: Callable[[str], None]) -> None:
+        self._availability, self._message = availability, message
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        record.operation, record.has_row = "health", False
+        if record.principal.role != "master":
+            raise CallerError(failure("role_missing", "Only the master key drains a gateway"))
+        drained = scope["method"] == "POST"
+        self._availability.drain(drained)
+        self._message("drained: /health/ready is 503 from now on" if drained else "no longer drained")
+        await _respond(send, b'{"status":"%s"}' % (b"draining" if drained else b"ready"), b"application/json")
 
 
 class MetricsPage:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.cohere_methods import METHODS
+from gateway.endpoints.health import DRAIN_PATH
 from gateway.endpoints.inspection import INSPECTIONS
 from gateway.endpoints.reports import BODIES_PATH, REPORTS
 from gateway.endpoints.stored import STORED
@@ -156,7 +157,9 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
 
 
 def _open_operations(failed: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields what needs no API key: the table OPEN, and signing in to the console."""
+    """Yields what needs no API key: the table OPEN, and signing in to the console; and draining, which needs one."""
+    for verb, name in (("POST", "drain"), ("DELETE", "end_draining")):
+        yield DRAIN_PATH, verb, _operation(name, DRAIN_PATH, failed, [{"type": "object", "required": ["status"]}])
     for path, (content_type, schema) in OPEN.items():
         operation = _operation(re.sub(r"\W+", "_", path).strip("_") or "root", path, failed, [{}])
         operation["responses"]["200"]["content"] = {content_type: {"schema": schema}}

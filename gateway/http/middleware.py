@@ -33,8 +33,9 @@ from gateway.observability.record import REQUEST, Door, RequestRecord
 from gateway.settings.schema import Settings
 
 OPEN_PREFIXES = ("/health/", "/metrics", "/openapi.json", "/console/")
-OPEN_PATHS = ("/", "/console")
-"""Paths that decide by themselves who may read them."""
+OPEN_PATHS = ("/", "/console", "/healthz", "/livez", "/readyz")
+CLOSED_PATHS = ("/health/drain",)
+"""Paths that decide by themselves who may read them, and those below them that need a key as all others do."""
 
 MANAGEMENT_PREFIXES = (
     *("/key/", "/v2/key/", "/team/", "/customer/", "/end_user/"),
@@ -246,7 +247,7 @@ def address_of(scope: Scope, proxies: tuple[str, ...]) -> str:
 
 def is_open(path: str) -> bool:
     """Tells whether a path decides by itself who may read it."""
-    return path.startswith(OPEN_PREFIXES) or path in OPEN_PATHS
+    return (path.startswith(OPEN_PREFIXES) and path not in CLOSED_PATHS) or path in OPEN_PATHS
 
 
 def _is_visit(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:

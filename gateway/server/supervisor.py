@@ -4,7 +4,9 @@ It imports nothing of the application, so that it starts at once, stays small an
 worker is supervised as several are. Over the pipe of its WorkerLink
 
     a worker says      ("ready",) once, ("alive",) each second, ("refused", sentence) when settings cannot be used
+                       ("drain", drained) when it is asked that no worker be ready any more, or that they be again
     a worker is told   ("workers", live, configured) whenever one comes or goes
+                       ("drained", drained) when one of them said `drain`, and when it is ready later than that
 
 and each notices by the pipe's end that the other is gone. A worker whose loop does not turn is aborted: the interpreter
 then writes where it was, which the log shows.
@@ -128,6 +130,7 @@ class Supervisor:
         self._announced, self._reloads = False, 0
         self._stop_at: float | None = None  # when workers that still run are killed
         self._refused = ""
+        self._drained: bool | None = None  # what was asked for last, if anything was
         self._signals: list[int] = []  # that have come and wait to be handled
         self._restarts: Counter[str] = Counter()
         self._terminal = has_terminal()
@@ -253,6 +256,9 @@ class Supervisor:
         worker.heard = now
         if message[0] == "refused":
             self._refused = message[1]
+        elif message[0] == "drain":
+            self._drained = message[1]
+            self._tell_workers()
         elif message[0] == "ready":
             worker.ready, worker.started = True, now
             if worker.reloads != self._reloads:
@@ -322,6 +328,8 @@ class Supervisor:
             if worker.ready and worker.messages is not None:
                 with contextlib.suppress(OSError):
                     worker.messages.send(message)
+                    if self._drained is not None:
+                        worker.messages.send(("drained", self._drained))
 
     # --- signals -------------------------------------------------------------------------------------------
 

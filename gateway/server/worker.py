@@ -187,6 +187,7 @@ class _Heartbeat:
         if self._gateway is None:
             self._send(("ready",))
         else:
+            self._gateway.availability.request_drain = lambda drained: self._send(("drain", drained))
             self._starting = self._loop.create_task(self._tell_ready(self._gateway))
 
     async def _tell_ready(self, gateway: RunningGateway) -> None:
@@ -205,7 +206,7 @@ class _Heartbeat:
         self._due = now + BEAT_SECONDS
         self._loop.call_at(self._due, self._beat)
 
-    def _send(self, message: tuple[str, ...]) -> None:
+    def _send(self, message: tuple[str, ...] | tuple[str, bool]) -> None:
         """Sends unless the supervisor reads nothing, say because it is suspended."""
         with contextlib.suppress(OSError):
             if select.select([], [self._messages.fileno()], [], 0)[1]:
@@ -213,13 +214,17 @@ class _Heartbeat:
 
     def _receive(self) -> None:
         try:
-            _, live, configured = self._messages.recv()
+            message = self._messages.recv()
         except (EOFError, OSError):
             self._loop.remove_reader(self._messages.fileno())
             self._orphaned()
             return
-        if self._gateway is not None:
-            self._gateway.workers.live, self._gateway.workers.configured = live, configured
+        if self._gateway is None:
+            return
+        if message[0] == "drained":
+            self._gateway.availability.drained = message[1]
+        else:
+            _, self._gateway.workers.live, self._gateway.workers.configured = message
 
 
 def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -220,7 +220,7 @@ def upgrade(url: str) -> None:
     Raises StoreUnavailable, and ValueError for a bad URL.
     """
     address = Address.of(url)
-    with translate_errors(_driver_errors(address)):
+    with translate_errors(driver_errors(address)):
         address.prepare()
         asyncio.run(_upgrade(address))
 
@@ -249,7 +249,7 @@ def translate_errors(errors: tuple[type[Exception], ...]) -> Iterator[None]:
         raise StoreUnavailable(f"the database failed: {type(cause).__name__}: {cause}") from error
 
 
-def _driver_errors(address: Address) -> tuple[type[Exception], ...]:
+def driver_errors(address: Address) -> tuple[type[Exception], ...]:
     """The errors of a failing database. Those raised while connecting come from the driver, not from SQLAlchemy."""
     if address.path is not None:
         return DBAPIError, PoolTimeout, OSError, sqlite3.Error
@@ -271,7 +271,7 @@ class Database:
         self._executor = self._address.executor(timeout, pool_size, durable)
         # SQLite has one writer at a time, and the others poll for the lock. Inside this process they queue.
         self._write_lock = asyncio.Lock() if self._address.path is not None else contextlib.nullcontext()
-        self._errors = _driver_errors(self._address)
+        self._errors = driver_errors(self._address)
         # Inspected, and not failed since. Writing has a flag of its own, because reads of a read-only file succeed, and
         # only a new connection can tell that it may be written again.
         self._readable = self._writable = False

@@ -57,6 +57,12 @@ class Breakers:
             if breaker.is_open
         ]
 
+    @property
+    def is_connection_open(self) -> bool:
+        """Cohere could not be reached so often that calls are refused for now."""
+        breaker = self._breakers.get(CONNECTION)
+        return breaker is not None and breaker.is_open
+
     def admit(self, model: str) -> float:
         """Returns 0 if a call may be made, perhaps as the probe, else the seconds for which none may.
 

@@ -59,6 +59,16 @@ class UpstreamClient:
         resources.keys_freed.notify_all()
         resources.observer.on_keys_configured(resources.pool.disabled)
 
+    def condition(self) -> str:
+        """Returns why calls to Cohere fail at present; an empty text if nothing is known to be wrong."""
+        resources = self.resources
+        if resources.breakers.is_connection_open:
+            return "Cohere cannot be reached: the circuit breaker of the connection is open"
+        disabled = resources.pool.disabled
+        if disabled and disabled == len(resources.pool):
+            return "Cohere refuses every key of the server's"
+        return ""
+
     def interrupt(self) -> None:
         """Ends what is under way: whoever waits or reads gets the error of a gateway that is shutdown_error."""
         self.resources.limiter.reject_waiters(shutdown_error())

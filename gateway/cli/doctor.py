@@ -1,0 +1,334 @@
+"""What `cohere-gateway check` looks at: one function for each subject, which yields findings with their remedies."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from gateway.auth.authenticator import server_keys
+from gateway.auth.modes import Mode, mode_of
+from gateway.errors import GatewayError
+from gateway.ledger.writer import address_of
+from gateway.observability import process_usage, telemetry
+from gateway.settings import checks
+from gateway.settings.schema import SettingError, Settings
+from gateway.store.errors import StoreUnavailable
+from gateway.store.reachability import RedisReachability, condition_of_database
+from gateway.upstream.session import UpstreamSession
+from translators.core.model_names import resolve
+
+MAX_CLOCK_DIFFERENCE = 30.0
+"""Seconds by which this machine's clock may differ from others' before it is worth a warning."""
+
+FEW_FILES = 4096
+"""File descriptors below which a busy gateway may refuse connections."""
+
+EVICTING = frozenset(
+    {"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random"}
+)
+"""Policies by which Redis forgets counters of limits when its memory is full."""
+
+MODELS_PATH = "/v1/models?page_size=1000"
+
+
+class Finding(Struct, frozen=True):
+    """check: the subject. remedy: what to do; empty where nothing is to be done."""
+
+    check: str
+    status: Literal["ok", "warn", "fail"]
+    message: str
+    remedy: str = ""
+
+
+def settings_refused(sentence: str) -> Finding:
+    """Returns the finding for settings that cannot be used at all."""
+    return Finding("settings", "fail", sentence, "docs/reference/settings.md has all settings")
+
+
+async def examine(settings: Settings, offline: bool) -> list[Finding]:
+    """Returns all findings. offline: nothing is connected to."""
+    findings = [*_settings(settings), *_machine(settings), *_ledger(settings), *_telemetry(os.environ)]
+    if offline:
+        return findings
+    for subject in (_database, _redis, _upstream):
+        findings += [one async for one in subject(settings)]
+    return findings
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    try:
+        mode = mode_of(settings)
+    except SettingError as error:
+        yield settings_refused(str(error))
+        return
+    yield Finding("settings", "ok", f"they can be used; callers: {mode.value}")
+    for sentence in checks.warnings(settings):
+        yield Finding("settings", "warn", sentence, "see docs/authentication.md")
+    yield from (
+        Finding("settings", "warn", text, remedy) for text, remedy, holds in _SURPRISES if holds(settings, mode)
+    )
+
+
+def _is_sqlite(settings: Settings) -> bool:
+    return settings.database_url.startswith("sqlite")
+
+
+_SURPRISES: tuple[tuple[str, str, Callable[[Settings, Mode], bool]], ...] = (
+    (
+        "open mode behind a proxy: whoever reaches the proxy spends your Cohere key",
+        "set GATEWAY_MASTER_KEY (openssl rand -hex 32) and give each caller a key",
+        lambda settings, mode: mode is Mode.OPEN and bool(settings.trusted_proxies or settings.allowed_hosts),
+    ),
+    (
+        "open mode on an address that others reach: whoever does spends your Cohere key",
+        "set GATEWAY_MASTER_KEY (openssl rand -hex 32) and give each caller a key",
+        lambda settings, mode: mode is Mode.OPEN and not settings.loopback,
+    ),
+    (
+        "no master key: callers have no keys, limits, budgets or permissions of their own",
+        "set GATEWAY_MASTER_KEY (openssl rand -hex 32); docs/keys.md begins there",
+        lambda settings, mode: mode in (Mode.OPEN, Mode.OWN_KEY) and not settings.master_key,
+    ),
+    (
+        "demo mode: the embedded emulator answers, not Cohere",
+        "set COHERE_API_KEY and leave --demo out",
+        lambda settings, mode: settings.demo,
+    ),
+    (
+        "SQLite, and a Redis for several machines: each machine has a database of its own, so keys, responses and the "
+        "ledger differ between them",
+        "set database_url to a PostgreSQL that all of them reach",
+        lambda settings, mode: _is_sqlite(settings) and bool(settings.redis_url),
+    ),
+    (
+        "SQLite in Kubernetes: a pod that is replaced loses its keys, responses and ledger, and pods do not share them",
+        "set database_url to a PostgreSQL, or run one replica with a volume",
+        lambda settings, mode: _is_sqlite(settings) and bool(os.environ.get("KUBERNETES_SERVICE_HOST")),
+    ),
+    (
+        "cohere_base_url is http to another host: the Cohere key travels in clear text",
+        "use https",
+        lambda settings, mode: (
+            settings.cohere_base_url.startswith("http://")
+            and urlsplit(settings.cohere_base_url).hostname not in ("localhost", "127.0.0.1", "::1")
+        ),
+    ),
+    (
+        "/metrics is open to whoever reaches this address",
+        "set metrics.token and leave metrics.public out",
+        lambda settings, mode: settings.metrics.public and not settings.loopback,
+    ),
+    (
+        "/metrics refuses everybody: the address is not loopback, and there is no token",
+        "set metrics.token, and the same in Prometheus",
+        lambda settings, mode: not settings.loopback and not settings.metrics.public and not settings.metrics.token,
+    ),
+    (
+        "requests under a budget whose price is unknown are counted as free",
+        "set their prices in [prices] and leave budgets.unknown_price at 'refuse'",
+        lambda settings, mode: settings.budgets.unknown_price == "allow",
+    ),
+    (
+        "nobody hears of spent budgets, disabled keys or a ledger that is behind",
+        "set alerts.url and alerts.secret",
+        lambda settings, mode: mode is Mode.VIRTUAL_KEYS and not settings.alerts.url and not settings.loopback,
+    ),
+    (
+        "cache.store is 'memory' with several workers: each has a cache of its own",
+        "set cache.store to 'redis'",
+        lambda settings, mode: settings.cache.store == "memory" and settings.workers > 1,
+    ),
+)
+"""Settings that can be used and may surprise: what it means, what to do, and when it holds."""
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    files, cores = process_usage.read().max_files, os.cpu_count() or 1
+    if files < FEW_FILES:
+        message = f"this process may open {files} files, and each connection is one"
+        yield Finding("machine", "warn", message, "raise the limit: LimitNOFILE=65536 of systemd, or ulimit -n")
+    if settings.workers > 2 * cores:
+        message = f"{settings.workers} workers on {cores} cores take turns and memory"
+        yield Finding("machine", "warn", message, f"set workers to {cores}")
+    yield Finding("machine", "ok", f"{cores} cores, {files} file descriptors, {settings.workers} workers")
+
+
+def _ledger(settings: Settings) -> Iterator[Finding]:
+    try:
+        _, spool = address_of(settings.database_url, settings.ledger.spool)
+    except ValueError:
+        return  # the database's finding says it
+    parent = next((one for one in (spool, *spool.parents) if one.exists()), Path("/"))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        message = f"rows cannot be put aside in {spool}: it cannot be written"
+        yield Finding("ledger", "fail", message, "set ledger.spool to a directory that this user may write")
+        return
+    waiting = list(spool.glob("*")) if spool.is_dir() else []
+    if waiting:
+        message = f"{len(waiting)} files with rows wait in {spool}"
+        yield Finding("ledger", "warn", message, "they are written when the gateway runs and its database takes rows")
+    else:
+        yield Finding("ledger", "ok", f"rows are put aside in {spool} while the database is away")
+
+
+def _telemetry(environment: Mapping[str, str]) -> Iterator[Finding]:
+    exported = telemetry.signals(environment)
+    if not exported:
+        return
+    try:
+        import importlib
+
+        importlib.import_module("opentelemetry.sdk.trace")
+    except ModuleNotFoundError:
+        yield Finding("telemetry", "warn", telemetry.MISSING, "make install EXTRAS=otel")
+        return
+    yield Finding("telemetry", "ok", f"{', '.join(exported)} are exported by OTLP")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    parts = urlsplit(settings.database_url)
+    name = settings.database_url if _is_sqlite(settings) else f"{parts.hostname or 'localhost'}{parts.path}"
+    try:
+        found = await condition_of_database(settings.database_url)
+    except ValueError as error:
+        yield Finding(
+            "database", "fail", f"database_url: {error}", "write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        )
+        return
+    except StoreUnavailable as error:
+        yield Finding("database", "fail", f"{name}: {error}", "is it running, and may this user connect?")
+        return
+    if found.version == found.newest:
+        yield Finding("database", "ok", f"{name} answers, and has version {found.version}")
+    elif found.version is None:
+        yield Finding("database", "ok", f"{name} is empty; the gateway makes its tables when it starts")
+    elif found.version < found.newest:
+        message = f"{name} has version {found.version}, this gateway makes it {found.newest} when it starts"
+        yield Finding("database", "warn", message, "back it up; cohere-gateway db upgrade does it beforehand")
+    else:
+        message = f"{name} has version {found.version}, and this gateway knows {found.newest} only"
+        yield Finding(
+            "database", "fail", message, "a newer gateway has been here: install that one, or restore a backup"
+        )
+    if found.clock is not None:
+        yield _clock_finding("the database", found.clock)
+
+
+async def _redis(settings: Settings) -> AsyncIterator[Finding]:
+    if not settings.redis_url:
+        return
+    try:
+        redis = RedisReachability(settings.redis_url)
+    except ValueError as error:
+        yield Finding("redis", "fail", f"redis_url: {error}", "write redis://HOST:PORT/NUMBER")
+        return
+    try:
+        if reason := await redis.condition():
+            yield Finding("redis", "fail", reason, "is it running, and is the password right?")
+            return
+        described = await redis.describe()
+        if described.eviction in EVICTING:
+            message = f"Redis {described.version} forgets counters of limits when it is full ({described.eviction})"
+            yield Finding("redis", "warn", message, "set maxmemory-policy noeviction, or a Redis of its own for limits")
+        else:
+            yield Finding("redis", "ok", f"Redis {described.version} answers")
+    finally:
+        await redis.stop()
+
+
+async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.demo:
+        return
+    keys = server_keys(settings)
+    session = UpstreamSession(settings.cohere_base_url, settings.timeouts, settings.upstream)
+    await session.start()
+    try:
+        if not keys:
+            async for finding in _reach(settings):
+                yield finding
+            return
+        models: set[str] = set()
+        for number, key in enumerate(keys, 1):
+            name = f"key {number} of {len(keys)}"
+            try:
+                response = await session.open("GET", MODELS_PATH, None, False, key)
+                body = await response.read_body()
+            except GatewayError as error:
+                yield Finding("cohere", "fail", f"{name}: {error.failure.message}", _REACH_REMEDY)
+                return
+            if response.status in (401, 403):
+                message = f"Cohere refuses {name} ({response.status})"
+                yield Finding(
+                    "cohere", "fail", message, "replace it in COHERE_API_KEY: https://dashboard.cohere.com/api-keys"
+                )
+                continue
+            if response.status != 200:
+                message = f"{name}: Cohere answers {response.status} to a look at its models"
+                yield Finding("cohere", "fail", message, "try again, and see https://status.cohere.com")
+                continue
+            listed = _names(body)
+            models |= listed
+            yield Finding("cohere", "ok", f"{name} is accepted, and may use {len(listed)} models")
+            if number == 1 and (date := response.header("date")):
+                yield _clock_finding("Cohere", parsedate_to_datetime(date).timestamp())
+        if models:
+            for finding in _models(settings, models):
+                yield finding
+    finally:
+        await session.stop()
+
+
+_REACH_REMEDY = "can this machine reach cohere_base_url, and does it need a proxy (HTTPS_PROXY)?"
+
+
+async def _reach(settings: Settings) -> AsyncIterator[Finding]:
+    """Yields whether something listens where Cohere should be; callers bring the keys."""
+    parts = urlsplit(settings.cohere_base_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(settings.timeouts.connect):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+    except (OSError, TimeoutError, socket.gaierror) as error:
+        yield Finding("cohere", "fail", f"{host} cannot be reached: {error or 'no answer'}", _REACH_REMEDY)
+        return
+    yield Finding("cohere", "ok", f"{host} can be reached; callers bring their own keys, which are not tried")
+
+
+def _names(body: bytes) -> set[str]:
+    try:
+        return {str(one["name"]) for one in msgspec.json.decode(body)["models"]}
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return set()
+
+
+def _models(settings: Settings, models: set[str]) -> Iterator[Finding]:
+    """Yields the models that the settings name and Cohere does not list."""
+    policy = settings.policy
+    named = {f"models.aliases '{alias}'": target for alias, target in settings.models.aliases.items()}
+    for model, fallbacks in settings.models.fallbacks.items():
+        named |= {f"models.fallbacks of '{model}'": one for one in fallbacks}
+    missing = [(where, name) for where, name in named.items() if resolve(name, policy) not in models]
+    for where, name in missing:
+        message = f"{where} leads to '{name}', which these keys cannot use"
+        yield Finding("models", "fail", message, "curl .../v1/models shows what they can use")
+    if named and not missing:
+        yield Finding("models", "ok", f"all {len(named)} models that aliases and fallbacks name can be used")
+
+
+def _clock_finding(whose: str, seconds: float) -> Finding:
+    difference = time.time() - seconds
+    if abs(difference) <= MAX_CLOCK_DIFFERENCE:
+        return Finding("clock", "ok", f"it agrees with the clock of {whose}")
+    message = f"this machine's clock is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} {whose}'s"
+    return Finding(
+        "clock", "warn", message, "budgets, limits and tokens go by it: let NTP set it (timedatectl set-ntp true)"
+    )
