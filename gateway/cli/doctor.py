@@ -183,11 +183,7 @@ def _telemetry(environment: Mapping[str, str]) -> Iterator[Finding]:
     exported = telemetry.signals(environment)
     if not exported:
         return
-    try:
-        import importlib
-
-        importlib.import_module("opentelemetry.sdk.trace")
-    except ModuleNotFoundError:
+    if not telemetry.is_installed():
         yield Finding("telemetry", "warn", telemetry.MISSING, "make install EXTRAS=otel")
         return
     yield Finding("telemetry", "ok", f"{', '.join(exported)} are exported by OTLP")
@@ -197,7 +193,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
     parts = urlsplit(settings.database_url)
     name = settings.database_url if _is_sqlite(settings) else f"{parts.hostname or 'localhost'}{parts.path}"
     try:
-        found = await condition_of_database(settings.database_url)
+        condition = await condition_of_database(settings.database_url)
     except ValueError as error:
         yield Finding(
             "database", "fail", f"database_url: {error}", "write sqlite:///FILE or postgresql://USER@HOST/NAME"
@@ -206,20 +202,20 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
     except StoreUnavailable as error:
         yield Finding("database", "fail", f"{name}: {error}", "is it running, and may this user connect?")
         return
-    if found.version == found.newest:
-        yield Finding("database", "ok", f"{name} answers, and has version {found.version}")
-    elif found.version is None:
+    if condition.version == condition.newest:
+        yield Finding("database", "ok", f"{name} answers, and has version {condition.version}")
+    elif condition.version is None:
         yield Finding("database", "ok", f"{name} is empty; the gateway makes its tables when it starts")
-    elif found.version < found.newest:
-        message = f"{name} has version {found.version}, this gateway makes it {found.newest} when it starts"
+    elif condition.version < condition.newest:
+        message = f"{name} has version {condition.version}, this gateway makes it {condition.newest} when it starts"
         yield Finding("database", "warn", message, "back it up; cohere-gateway db upgrade does it beforehand")
     else:
-        message = f"{name} has version {found.version}, and this gateway knows {found.newest} only"
+        message = f"{name} has version {condition.version}, and this gateway knows {condition.newest} only"
         yield Finding(
             "database", "fail", message, "a newer gateway has been here: install that one, or restore a backup"
         )
-    if found.clock is not None:
-        yield _clock_finding("the database", found.clock)
+    if condition.clock is not None:
+        yield _clock_finding("the database", condition.clock)
 
 
 async def _redis(settings: Settings) -> AsyncIterator[Finding]:

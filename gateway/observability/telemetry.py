@@ -5,6 +5,7 @@ https://opentelemetry.io/docs/languages/sdk-configuration/otlp-exporter/ describ
 """
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from gateway.observability.record import RequestRecord
@@ -53,6 +54,11 @@ def signals(environment: Mapping[str, str]) -> tuple[str, ...]:
         if (environment.get(ENDPOINT) or environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"))
         and environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip().lower() != "none"
     )
+
+
+def is_installed() -> bool:
+    """Tells whether the extra is installed."""
+    return find_spec("opentelemetry.exporter") is not None and find_spec("opentelemetry.sdk") is not None
 
 
 def create(environment: Mapping[str, str], message: Callable[[str], None], **options: Any) -> Telemetry | None:
