@@ -85,7 +85,8 @@ IMPURE = frozenset(
 # What only some modules of ours may import, and who.
 ONLY_FROM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("hypercorn", ("gateway.cli", "gateway.server")),
-    *((package, ("gateway.server",)) for package in ("uvicorn", "uvloop", "h11", "httptools")),
+    *((package, ("gateway.server",)) for package in ("uvicorn", "uvloop", "h11")),
+    ("httptools", ("gateway.server", "gateway.upstream")),
     ("gateway.emulator", ("gateway.cli", "gateway.server", "gateway.emulator")),
     ("gateway.endpoints", ("gateway.app", "gateway.reload", "gateway.endpoints")),
     ("prometheus_client", ("gateway.observability.metrics",)),

@@ -16,6 +16,7 @@ from msgspec import Struct
 from gateway import descriptors
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, Gathering
+from gateway.upstream import http1_client
 from gateway.upstream.key_mask import KeyMask
 from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
@@ -79,7 +80,7 @@ class UpstreamResponse:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: aiohttp.ClientResponse | http1_client.Response,
         first_deadline: float,
         between: float,
         last_deadline: float = math.inf,
@@ -155,7 +156,7 @@ class UpstreamResponse:
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
             return chunk
-        except (aiohttp.ClientError, OSError, Interrupted) as error:
+        except (aiohttp.ClientError, http1_client.Broken, OSError, Interrupted) as error:
             raise connection_error(error) from error
 
     def masked(self, data: bytes) -> bytes:
@@ -253,7 +254,7 @@ class UpstreamResponse:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not content.at_eof() and left > 0:
                     left -= len(await content.readany())
-        except (TimeoutError, aiohttp.ClientError, OSError, Interrupted):
+        except (TimeoutError, aiohttp.ClientError, http1_client.Broken, OSError, Interrupted):
             return
 
     def close(self) -> None:
@@ -280,11 +281,11 @@ def _decompress(body: bytes) -> bytes:
 
 def connection_error(error: Exception) -> UpstreamError:
     """Returns what a caller is told of a failed connection: never an address, never a key."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, aiohttp.ConnectionTimeoutError | http1_client.ConnectTimeout):
         return UpstreamError(failure("silent", "Cohere could not be reached in time"), cause="unreachable")
     if isinstance(error, TimeoutError):
         return UpstreamError(failure("silent", "Cohere did not answer in time"), cause="silent")
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError | http1_client.Unreachable):
         if error.errno in descriptors.EXHAUSTED_ERRNOS or descriptors.exhausted():
             message = "The gateway has no file descriptor left for a call to Cohere; try again in a moment"
             return UpstreamError(failure("no_descriptors", message), "1", cause="descriptors")

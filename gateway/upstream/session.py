@@ -1,6 +1,7 @@
 """One HTTP session to Cohere for the life of the process. It sends each request once; routes use `client.py`.
 
-Redirects are not followed and cookies are not kept: the only host ever dialled is the configured one.
+Redirects are not followed and cookies are not kept: the only host ever dialled is the configured one. Ordinary calls
+are made by `http1_client.py`; through a proxy, with a body that is still arriving, and for HEAD, by aiohttp.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from gateway.errors import UpstreamError, failure
 from gateway.observability.call_controls import Headers
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
 from gateway.upstream.connector import Connector, limit_reads
+from gateway.upstream.http1_client import Broken, ConnectTimeout, Http1Client
 from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, connection_error
 
 USER_AGENT = f"cohere-gateway/{__version__}"
@@ -50,23 +52,32 @@ class UpstreamSession:
         self._encoded_base = str(URL(base_url)).rstrip("/")
         self._headers, self._settings = _extra_headers(settings.headers), settings
         self._session: aiohttp.ClientSession | None = None
+        self._client: Http1Client | None = None  # None behind a proxy
+        self._heads: dict[tuple[str, str, bool, bool], bytes] = {}  # what the heads of all such requests begin with
         if settings != UpstreamSettings():
             _ssl_context(settings)  # a file that is missing is an error before anything is served
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
+        proxy = _proxy(self._base_url)
         self._session = aiohttp.ClientSession(
             connector=Connector(limit=0, ssl=_ssl_context(self._settings)),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT, **self._headers},
-            proxy=_proxy(self._base_url),
+            proxy=proxy,
         )
+        if proxy is None:
+            url = URL(self._base_url)
+            tls = _ssl_context(self._settings) if url.scheme == "https" else None
+            self._client = Http1Client(url.raw_host or "", url.port or 0, tls, self._timeouts.connect)
 
     async def stop(self) -> None:
         """Closes the session and its connections."""
         if self._session is not None:
             await self._session.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def open(
         self,
@@ -83,6 +94,8 @@ class UpstreamSession:
         key: Cohere's; empty for none. last_deadline: the time of the loop's clock at which all of the response must be
         here.
         """
+        if self._client is not None:
+            return await self._open(self._client, method, path, body, streamed, key, last_deadline, extra_headers)
         assert self._session is not None, "start() comes first"
         headers = {"authorization": f"Bearer {key}"} if key else {}
         if body is not None:
@@ -108,6 +121,53 @@ class UpstreamSession:
         limit_reads(response, streamed)
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
+    async def _open(
+        self,
+        client: Http1Client,
+        method: str,
+        path: str,
+        body: bytes | None,
+        streamed: bool,
+        key: str,
+        last_deadline: float,
+        extra_headers: Headers,
+    ) -> UpstreamResponse:
+        """Does what `open` does, without aiohttp."""
+        kind = method, path, streamed, body is not None
+        head = self._heads.get(kind)
+        if head is None:
+            head = self._heads[kind] = self._head(*kind)
+        lines = [head]
+        if key:
+            lines.append(b"authorization: Bearer %b\r\n" % key.encode())
+        if body is not None:
+            lines.append(b"content-length: %d\r\n" % len(body))
+        for name, value in extra_headers:
+            lines.append(f"{name}: {value}\r\n".encode())
+        lines.append(b"\r\n")
+        deadline = min(client.loop.time() + self._timeouts.first_event, last_deadline)
+        limit = STREAM_BUFFER if streamed else WHOLE_BUFFER
+        try:
+            response = await client.request(b"".join(lines), body or b"", deadline, limit, True, streamed)
+        except (OSError, ValueError, Broken, ConnectTimeout) as error:
+            raise connection_error(error) from error
+        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
+
+    def _head(self, method: str, path: str, streamed: bool, has_body: bool) -> bytes:
+        """Returns the line and the headers that all such requests have."""
+        url = URL(self._base_url + path)
+        headers = {
+            "host": url.host_port_subcomponent or "",
+            "user-agent": USER_AGENT,
+            **self._headers,
+            "accept": "text/event-stream" if streamed else "application/json",
+            "accept-encoding": "identity" if streamed else "gzip",
+        }
+        if has_body:
+            headers["content-type"] = "application/json"
+        lines = [f"{method} {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), ""]
+        return "\r\n".join(lines).encode()
+
     async def forward(
         self, request: ProxyRequest, key: str, last_deadline: float = math.inf, extra_headers: Headers = ()
     ) -> UpstreamResponse:
@@ -119,6 +179,9 @@ class UpstreamSession:
         assert self._session is not None, "start() comes first"
         loop = asyncio.get_running_loop()
         # The operator's headers belong to every request: no caller puts others in their place.
+        if self._client is not None and (request.body is None or isinstance(request.body, bytes)):
+            if request.method != "HEAD":
+                return await self._forward(self._client, request, request.body, key, last_deadline, extra_headers)
         headers = [pair for pair in request.headers if pair[0] not in self._headers]
         headers += extra_headers
         if key:
@@ -158,6 +221,37 @@ class UpstreamSession:
             raise UpstreamError(failure("cut", "Cohere switched protocols without a request to do so"))
         limit_reads(response, streamed=True)
         deadline = clock.when() or loop.time() + self._timeouts.first_event
+        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
+
+    async def _forward(
+        self,
+        client: Http1Client,
+        request: ProxyRequest,
+        body: bytes | None,
+        key: str,
+        last_deadline: float,
+        extra_headers: Headers,
+    ) -> UpstreamResponse:
+        """Does what `forward` does, without aiohttp."""
+        url = URL(self._encoded_base)
+        target = url.raw_path.rstrip("/") + request.target
+        ours = {"host": url.host_port_subcomponent or "", **self._headers}
+        headers = [*ours.items(), *(pair for pair in request.headers if pair[0] not in ours), *extra_headers]
+        if not any(name == "user-agent" for name, _ in headers):
+            headers.append(("user-agent", USER_AGENT))
+        if key:
+            headers.append(("authorization", f"Bearer {key}"))
+        if body is not None or request.method in ("POST", "PUT", "PATCH"):
+            headers.append(("content-length", str(len(body or b""))))
+        lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+        deadline = min(client.loop.time() + self._timeouts.first_event, last_deadline)
+        try:
+            head = "\r\n".join(lines).encode()
+            if head.count(b"\n") != len(lines) - 1:
+                raise ValueError("a line end in a header")
+            response = await client.request(head, body or b"", deadline, STREAM_BUFFER, False, True)
+        except (OSError, ValueError, Broken, ConnectTimeout) as error:
+            raise connection_error(error) from error
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
 
 

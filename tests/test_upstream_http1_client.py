@@ -1,0 +1,204 @@
+"""The HTTP/1.1 client by itself: connections, addresses, and what a server may send around a response.
+
+What callers see when it fails is the fault matrix (test_faults.py), what it sends is in test_serve_connector.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gateway.upstream import http1_client
+from gateway.upstream.http1_client import Broken, Http1Client, Response
+from support.scripted_upstream import Chunk, End, Head, Pause, Script, ScriptedUpstream, Write, json_answer
+
+OK = json_answer(200, {"fine": True})
+LIMIT = 1_000
+
+
+async def ask(client: Http1Client, body: bytes = b"", decoded: bool = True) -> Response:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+    return await client.request(head, body, client.loop.time() + 10, LIMIT, decoded, streamed=True)
+
+
+async def whole(client: Http1Client, **options: Any) -> bytes:
+    response = await ask(client, **options)
+    try:
+        return await response.content.read()
+    finally:
+        response.release()
+
+
+def over(script: Script, play: Callable[[Http1Client, ScriptedUpstream], Awaitable[None]]) -> None:
+    """Plays with a client of a server that answers each request so."""
+
+    async def main() -> None:
+        async with ScriptedUpstream(script) as upstream:
+            client = Http1Client("127.0.0.1", int(upstream.url.rpartition(":")[2]), None, 5)
+            await play(client, upstream)
+            await client.close()
+
+    asyncio.run(main())
+
+
+def test_one_connection_serves_calls_in_sequence() -> None:
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        for _ in range(3):
+            assert await whole(client) == b'{"fine":true}'
+        assert upstream.open_connections == 1
+
+    over(OK, play)
+
+
+def test_informational_responses_come_before_the_response() -> None:
+    hints = Write(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        response = await ask(client)
+        assert (response.status, response.headers.get("link", "")) == (200, "")
+        assert await response.content.read() == b'{"fine":true}'
+
+    over((hints, *OK), play)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "while idle"])
+def test_a_response_behind_the_response_is_nobodys(later: bool) -> None:
+    second = Write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
+    body = b'{"fine":true}'
+    script: Script = (
+        Head(200, (), "length", len(body)),
+        Write(body),
+        *([Pause(0.02)] if later else []),
+        second,
+        Pause(5.0),
+    )
+
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        for number in range(2):
+            assert await whole(client) == b'{"fine":true}'
+            while not upstream.closed or not upstream.closed[number].is_set():
+                await asyncio.sleep(0.005)
+
+    over(script, play)
+
+
+def test_trailers_are_no_headers_and_are_bounded() -> None:
+    trailers = b"x-later: " + b"y" * 1_000 + b"\r\n"
+
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        with pytest.raises(Broken):
+            await whole(client)
+
+    over((Head(200), Chunk(b"x"), Write(b"0\r\n" + trailers * 100 + b"\r\n")), play)
+
+
+def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1_client, "IDLE_SECONDS", 0.02)
+
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        await asyncio.gather(*(whole(client) for _ in range(3)))
+        while upstream.open_connections:
+            await asyncio.sleep(0.005)
+        assert await whole(client) == b'{"fine":true}'
+
+    over(OK, play)
+
+
+def test_new_connections_go_where_the_name_points_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1_client, "DNS_SECONDS", 0.0)
+
+    async def main() -> None:
+        async with ScriptedUpstream(OK) as before, ScriptedUpstream(OK) as after:
+            client = Http1Client("cohere.invalid", 1, None, 5)
+            pointing = before
+            resolve = client.loop.getaddrinfo
+
+            async def moved(host: str, port: int, **options: Any) -> Any:
+                assert host == "cohere.invalid"
+                return await resolve("127.0.0.1", int(pointing.url.rpartition(":")[2]), **options)
+
+            monkeypatch.setattr(client.loop, "getaddrinfo", moved)
+            await whole(client)
+            pointing = after
+            await whole(client)
+            assert (len(before.requests), len(after.requests)) == (2, 0), "an open connection is used on"
+            first, _ = await asyncio.gather(ask(client), whole(client))
+            first.close()
+            assert len(after.requests) == 1
+            await client.close()
+
+    asyncio.run(main())
+
+
+def test_the_name_is_looked_up_once_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        count, resolve = 0, client.loop.getaddrinfo
+
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            return await resolve(*arguments, **options)
+
+        monkeypatch.setattr(client.loop, "getaddrinfo", counted)
+        await asyncio.gather(*(whole(client) for _ in range(20)))
+        assert count == 1
+
+    over(OK, play)
+
+
+def test_a_large_body_is_not_sent_on_once_it_is_refused() -> None:
+    body, refused = bytes(50_000_000), asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\n{}")
+        await refused.wait()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        client = Http1Client("127.0.0.1", server.sockets[0].getsockname()[1], None, 5)
+        response = await ask(client, body)
+        assert (response.status, await response.content.read()) == (413, b"{}")
+        response.release()
+        assert not response._connection.usable, "the rest of the body is missing on it"
+        refused.set()
+        await client.close()
+        server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
+def test_no_more_is_unpacked_than_is_read(packed: Callable[[bytes], bytes]) -> None:
+    data = bytes(5_000_000)
+    encoding = "gzip" if packed is gzip.compress else "deflate"
+
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        response = await ask(client)
+        pieces = []
+        while piece := await response.content.read(8_192):
+            assert len(piece) <= 8_192
+            pieces.append(piece)
+        assert b"".join(pieces) == data
+        response.release()
+        raw = await whole(client, decoded=False)
+        assert len(raw) < 10_000
+
+    over(json_answer(200, packed(data), {"content-encoding": encoding}), play)
+
+
+def test_pieces_come_as_they_are_asked_for() -> None:
+    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        content = (await ask(client)).content
+        while not content.complete:
+            await asyncio.sleep(0.001)
+        assert [content.read_nowait(2), content.read_nowait(3), content.read_nowait(100)] == [b"ab", b"cde", b"fgh"]
+        assert content.at_eof() and content.read_nowait(1) == b"" == await content.read(5)
+
+    over((Head(200), Chunk(b"ab"), Chunk(b"cdefg"), Chunk(b"h"), End()), play)
