@@ -161,14 +161,14 @@ class Limiter:
         """Shows the budgets that a request was paid from, and tells the operator of those that it has brought to their
         end, or to their soft limit.
         """
-        for limit, state in zip(limited.applied.limits, limited.states, strict=True):
-            counter, spent = limit.counter, state.spent + money
-            if counter.unit != "money":
+        applied = limited.applied
+        for position, labels, due in applied.budgets:
+            counter, spent = applied.counters[position], limited.states[position].spent + money
+            self._metrics.count_budget(labels, spent, counter.limit)
+            if spent < due:
                 continue
+            limit = applied.limits[position]
             kind, id = limit.subject
-            self._metrics.count_budget((kind, id), limit.model, limit.duration, spent, counter.limit)
-            if spent < min(limit.soft, counter.limit):
-                continue
             is_spent = spent >= counter.limit
             bound = counter.limit if is_spent else limit.soft
             self._alerts.raise_once(
@@ -222,6 +222,10 @@ class Limiter:
         return CallerError(failure("limit_reached", message), str(_seconds_to_wait(counter, state)))
 
 
+_SECONDS = tuple(b"%ds" % seconds for seconds in range(2 * WINDOW + 2))
+"""How a time to wait is written."""
+
+
 def headers(applied: Limits, counters: Sequence[Counter], states: Sequence[CounterState]) -> list[tuple[bytes, bytes]]:
     """Returns OpenAI's headers about the tightest limits on requests and on tokens."""
     result: list[tuple[bytes, bytes]] = []
@@ -236,7 +240,7 @@ def headers(applied: Limits, counters: Sequence[Counter], states: Sequence[Count
             result += (
                 (names[0], b"%d" % counters[position].limit),
                 (names[1], b"%d" % (least if least > 0 else 0)),
-                (names[2], b"%ds" % math.ceil(states[position].wait)),
+                (names[2], _SECONDS[math.ceil(states[position].wait)]),
             )
     return result
 

@@ -45,7 +45,8 @@ class Limit(Struct, frozen=True):
 class Limits(Struct, frozen=True):
     """Limits with their counters, in the same order.
 
-    has_budget: there are budgets among them. requests, tokens: where the counters of these are.
+    has_budget: there are budgets among them. requests, tokens: where the counters of these are. budgets: where those
+    of money are, each with its labels in metrics and the amount from which an alert is due.
     """
 
     limits: Sequence[Limit]
@@ -53,13 +54,19 @@ class Limits(Struct, frozen=True):
     has_budget: bool
     requests: Sequence[int]
     tokens: Sequence[int]
+    budgets: Sequence[tuple[int, tuple[str, str, str, str], int]]
 
     @staticmethod
     def of(limits: Iterable[Limit]) -> "Limits":
         limits = tuple(limits)
         counters = tuple(limit.counter for limit in limits)
         positions = {unit: [n for n, counter in enumerate(counters) if counter.unit == unit] for unit in UNITS}
-        return Limits(limits, counters, bool(positions["money"]), positions["requests"], positions["tokens"])
+        budgets = [
+            (n, (*limit.subject, limit.model, limit.duration), min(limit.soft, limit.counter.limit))
+            for n, limit in enumerate(limits)
+            if limit.counter.unit == "money"
+        ]
+        return Limits(limits, counters, bool(budgets), positions["requests"], positions["tokens"], budgets)
 
 
 class Plan(Struct, frozen=True):

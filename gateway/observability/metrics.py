@@ -260,6 +260,7 @@ class Metrics:
         )
         self._cpu_seconds = 0.0
         self._budgets: set[tuple[str, str, str, str]] = set()
+        self._changed_budgets: dict[tuple[str, str, str, str], tuple[int, int]] = {}
         self._keys: set[str] = set()
         self._series: dict[tuple[str, str, int, str], _Series] = {}
 
@@ -321,15 +322,20 @@ class Metrics:
                 label = field if field in self._fields else OTHER
                 self.noted.labels(operation, note.kind.value, label).inc()
 
-    def count_budget(self, subject: tuple[str, str], model: str, duration: str, spent: int, limit: int) -> None:
-        """Shows what is spent of a budget, in nano-dollars. subject: kind and name of its owner."""
-        labels = (*subject, model, duration)
-        if labels not in self._budgets:
-            if len(self._budgets) >= MAX_BUDGET_SERIES:
-                return
+    def count_budget(self, labels: tuple[str, str, str, str], spent: int, limit: int) -> None:
+        """Shows, from the next `sample` on, what is spent of a budget, in nano-dollars.
+
+        labels: kind and name of its owner, model and duration.
+        """
+        if labels in self._budgets or len(self._budgets) < MAX_BUDGET_SERIES:
             self._budgets.add(labels)
-        self.budget_limit.labels(*labels).set(limit / NANO)
-        self.budget_spent.labels(*labels).set(spent / NANO)
+            self._changed_budgets[labels] = (spent, limit)
+
+    def _show_budgets(self) -> None:
+        changed, self._changed_budgets = self._changed_budgets, {}
+        for labels, (spent, limit) in changed.items():
+            self.budget_limit.labels(*labels).set(limit / NANO)
+            self.budget_spent.labels(*labels).set(spent / NANO)
 
     def known_model(self, model: str) -> str:
         """The label for a model: its name if it is known, else `other`."""
@@ -351,6 +357,7 @@ class Metrics:
         self._resident.set(usage.resident_bytes)
         self._open_files.set(usage.open_files)
         self._max_files.set(usage.max_files)
+        self._show_budgets()
         for probe in self._probes:
             probe()
 

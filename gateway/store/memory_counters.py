@@ -7,34 +7,40 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
-from gateway.store.counters import WINDOW, Counter, CounterState, Decision, Settlement
+from gateway.store.counters import WINDOW, Counter, CounterState, Decision, Settlement, Unit
 
 MAX_IDLE_COUNTERS = 10_000
 """Counters of the last minute that may be idle before they are looked through for those that are empty."""
+
+MAX_BOUND = 20_000
+"""Sequences of counters whose rows are remembered."""
+
+NEVER = 2**62
+"""The first slot of a counter that has none."""
 
 
 class _State:
     """One counter.
 
     spent: in the last minute, the sum of the slots; or, of a budget, since its window began. slots: pairs of a slot and
-    an amount, the oldest first.
+    an amount, the oldest first. first: the oldest slot, NEVER without any.
     """
 
-    __slots__ = ("reserved", "slots", "spent", "window")
+    __slots__ = ("first", "reserved", "slots", "spent", "window")
 
     def __init__(self, window: int) -> None:
         self.slots: deque[list[int]] = deque()
         self.window, self.spent, self.reserved = window, 0, 0
+        self.first = NEVER
 
     def advance(self, slot: int) -> None:
-        """Takes out what is too old, and everything if the clock was set back."""
+        """Takes out what is too old."""
         slots = self.slots
         while slots and slots[0][0] < slot - WINDOW:
             self.spent -= slots.popleft()[1]
-        if slots and slots[-1][0] > slot:
-            slots.clear()
-            self.spent = 0
+        self.first = slots[0][0] if slots else NEVER
 
     def add(self, slot: int, amount: int) -> None:
         slots = self.slots
@@ -42,13 +48,15 @@ class _State:
             slots[-1][1] += amount
         else:
             slots.append([slot, amount])
+            if self.first == NEVER:
+                self.first = slot
         self.spent += amount
 
     def wait(self, now: float, limit: int) -> float:
         """Returns the seconds until something is free again: the oldest slot ends, or enough of them do."""
         spent = self.spent
         if spent < limit:
-            return self.slots[0][0] + WINDOW + 1 - now
+            return self.first + WINDOW + 1 - now
         for slot, amount in self.slots:
             spent -= amount
             if spent < max(limit, 1):
@@ -61,6 +69,10 @@ class _State:
             self.window, self.spent = window, 0
 
 
+_Row: TypeAlias = tuple[Unit, int, _State, int]
+"""Unit, limit, state and window of a counter."""
+
+
 class MemoryCounters:
     """Counters of one process. clock: seconds that never go back."""
 
@@ -69,6 +81,8 @@ class MemoryCounters:
         self._rolling: dict[str, _State] = {}
         self._budgets: dict[str, _State] = {}
         self._most_idle = MAX_IDLE_COUNTERS
+        # By the identity of a tuple of counters, which a plan has for many requests: the tuple, and its rows.
+        self._bound: dict[int, tuple[Sequence[Counter], Sequence[_Row]]] = {}
 
     def load(self, spent: Mapping[tuple[str, int], int]) -> None:
         """Adds what was spent before, by a budget's id and window. Only the newest window of a budget counts."""
@@ -85,46 +99,71 @@ class MemoryCounters:
         """
         now = self._clock()
         slot = math.floor(now)
-        states: list[_State] = []
-        admitted = True
-        for counter in counters:
-            unit, limit = counter.unit, counter.limit
-            state = self._budget(counter) if unit == "money" else self._rolling_at(counter.id, slot)
-            states.append(state)
+        oldest, admitted = slot - WINDOW, True
+        rows = self._rows(counters, slot)
+        for unit, limit, state, _ in rows:
+            if state.first < oldest:
+                state.advance(slot)
             amount = money if unit == "money" else 1 if unit != "tokens" else tokens if tokens < limit else limit
             spent, reserved = state.spent, state.reserved
             if spent + reserved + amount > limit and (reserved or spent >= limit):
                 admitted = False
         result = []
-        for counter, state in zip(counters, states, strict=True):
-            unit, limit = counter.unit, counter.limit
+        for unit, limit, state, _ in rows:
             if admitted:
                 if unit == "requests":
                     state.add(slot, 1)
+                elif unit == "tokens":
+                    state.reserved += tokens if tokens < limit else limit
                 else:
-                    state.reserved += 1 if unit == "parallel" else money if unit == "money" else min(tokens, limit)
-            result.append(CounterState(state.spent, state.reserved, state.wait(now, limit) if state.slots else 0.0))
+                    state.reserved += 1 if unit == "parallel" else money
+            spent, first = state.spent, state.first
+            if first == NEVER:
+                result.append(CounterState(spent, state.reserved))
+            else:
+                wait = first + WINDOW + 1 - now if spent < limit else state.wait(now, limit)
+                result.append(CounterState(spent, state.reserved, wait))
         return Decision(admitted, result)
 
     def settle(self, settlement: Settlement) -> None:
         """Ends a reservation. Money counts in the window in which it was reserved, also when that is over."""
         reservation, slot = settlement.reservation, math.floor(self._clock())
         tokens, money = reservation.tokens, reservation.money
-        for counter in reservation.counters:
-            unit = counter.unit
+        for unit, limit, state, window in self._rows(reservation.counters, slot):
+            if unit == "requests":
+                continue
+            amount = money if unit == "money" else 1 if unit == "parallel" else tokens if tokens < limit else limit
+            left = state.reserved - amount
+            state.reserved = left if left > 0 else 0
             if unit == "money":
-                budget = self._budget(counter)
-                budget.reserved = max(budget.reserved - money, 0)
-                if budget.window == counter.window:
-                    budget.spent += settlement.money
-            elif unit == "tokens":
-                state = self._rolling_at(counter.id, slot)
-                state.reserved = max(state.reserved - min(tokens, counter.limit), 0)
-                if settlement.tokens:
-                    state.add(slot, settlement.tokens)
-            elif unit == "parallel":
-                state = self._rolling_at(counter.id, slot)
-                state.reserved = max(state.reserved - 1, 0)
+                if state.window == window:
+                    state.spent += settlement.money
+            elif unit == "tokens" and settlement.tokens:
+                if state.first < slot - WINDOW:
+                    state.advance(slot)
+                state.add(slot, settlement.tokens)
+
+    def _rows(self, counters: Sequence[Counter], slot: int) -> Sequence[_Row]:
+        """Returns what is needed of these counters, in order."""
+        bound = self._bound.get(id(counters))
+        if bound is not None and bound[0] is counters:
+            return bound[1]
+        if len(self._rolling) + len(counters) > self._most_idle:
+            self._remove_empty(slot)
+        rows = [
+            (
+                counter.unit,
+                counter.limit,
+                self._budget(counter) if counter.unit == "money" else self._last_minute(counter),
+                counter.window,
+            )
+            for counter in counters
+        ]
+        if type(counters) is tuple:  # others are made for one request
+            if len(self._bound) >= MAX_BOUND:
+                self._bound.clear()
+            self._bound[id(counters)] = (counters, rows)
+        return rows
 
     def _budget(self, counter: Counter) -> _State:
         budget = self._budgets.get(counter.id)
@@ -134,14 +173,10 @@ class MemoryCounters:
             budget.turn(counter.window)
         return budget
 
-    def _rolling_at(self, id: str, slot: int) -> _State:
-        state = self._rolling.get(id)
+    def _last_minute(self, counter: Counter) -> _State:
+        state = self._rolling.get(counter.id)
         if state is None:
-            if len(self._rolling) >= self._most_idle:
-                self._remove_empty(slot)
-            state = self._rolling[id] = _State(0)
-        elif state.slots and (state.slots[0][0] < slot - WINDOW or state.slots[-1][0] > slot):
-            state.advance(slot)
+            state = self._rolling[counter.id] = _State(0)
         return state
 
     def _remove_empty(self, slot: int) -> None:
@@ -150,3 +185,4 @@ class MemoryCounters:
             state.advance(slot)
         self._rolling = {id: state for id, state in self._rolling.items() if state.slots or state.reserved}
         self._most_idle = max(MAX_IDLE_COUNTERS, 2 * len(self._rolling))
+        self._bound.clear()
