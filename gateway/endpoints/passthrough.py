@@ -256,6 +256,8 @@ class PassthroughEndpoint:
             return True
         tail = usage_tail.tail() if usage_tail is not None else b""
         usage = usage_totals(tail, record.streamed, self._services.policy.usage_base)
+        # A stream may also end in good order and too early: without the event that ends an answer, and its reason.
+        broken = broken or (record.streamed and not usage.finish_reason)
         if broken and usage_tail is not None and not usage.billed:
             pieces = round(passthrough.count_pieces(tail) / usage_tail.share)
             if pieces:

@@ -1,0 +1,361 @@
+"""The row of each way in which a call may come and end, on both databases; and one sum, wherever money is shown.
+
+A request that becomes several calls to Cohere is one row with several attempts; a message on a WebSocket is a row of
+its own, and so is a background response, whose request is none. The gateway has virtual keys and a scripted Cohere.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from gateway.settings.schema import CacheSettings, LedgerSettings, ModelPrice
+from support import databases
+from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Seen, Stage, answered, end, stage, story, streamed
+from support.scripted_upstream import Script, event_stream, json_answer, transcript
+from test_serve_cost import CHAT_COST, HELLO, ONE, embedded, meta
+
+THOUGHTS = {
+    "billed_units": {"input_tokens": 4, "output_tokens": 2},
+    "tokens": {"input_tokens": 70, "output_tokens": 3, "reasoning_tokens": 1},
+    "cached_tokens": 16,
+}
+FORM = (
+    b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--b--\r\n'
+)
+BUDGET = 10.0
+
+
+class Theatre:
+    """A gateway with one key, which has a budget."""
+
+    def __init__(self, scene: Stage) -> None:
+        self.scene, self.gateway = scene, scene.gateway
+        self.key_id = self._manage("/key/generate", key_alias="agent", max_budget=BUDGET, permissions="all")
+
+    def _manage(self, path: str, **fields: Any) -> str:
+        answer = self.ask("POST", path, fields, key=MASTER_KEY).body
+        self.gateway.key = answer["key"]
+        return str(answer["key_id"])
+
+    def ask(self, verb: str, path: str, body: Any = None, key: str = "", **headers: str) -> Seen:
+        usual = {"authorization": f"Bearer {key or self.gateway.key}", "content-type": "application/json"}
+        return self.gateway.ask(verb, path, body, {**usual, **headers})
+
+    def report(self, path: str) -> Any:
+        answer = self.ask("GET", path, key=MASTER_KEY)
+        assert answer.status == 200, answer
+        return answer.body
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        return list(self.report(f"/audit?kind=call&limit=500&{query}")["data"])
+
+    def row(self, query: str) -> dict[str, Any]:
+        """The one row that meets the filters, once it is written."""
+        deadline = time.monotonic() + 30
+        while not (rows := self.rows(query)):
+            assert time.monotonic() < deadline, query
+            time.sleep(0.02)
+        assert len(rows) == 1, rows
+        return rows[0]
+
+    def row_of(self, seen: Seen) -> dict[str, Any]:
+        return self.row(f"id={seen.headers['x-gateway-log-id']}")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def theatre(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    settings: dict[str, Any] = {
+        "master_key": MASTER_KEY,
+        "cohere_api_key": [SERVER_KEY],
+        "cache": CacheSettings(store="memory"),
+        "ledger": LedgerSettings(flush_seconds=0.05),
+        "prices": {"mine": ModelPrice(input=1, output=2, cached=0.5)},
+    }
+    with (
+        databases.throwaway_url(request.param, tmp_path_factory.mktemp("rows")) as url,
+        stage(database_url=url, **settings) as scene,
+    ):
+        yield Theatre(scene)
+
+
+def chat(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return CHAT, {"model": A, "messages": HELLO, **fields}
+
+
+# name: (path and body, Cohere's answers, what the row has)
+ROWS: dict[str, tuple[tuple[str, Any], tuple[Script, ...], dict[str, Any]]] = {
+    "a whole answer": (
+        chat(user="ada", metadata={"project": "apollo", "tags": ["nightly"]}),
+        (answered(usage=THOUGHTS),),
+        {
+            "door": "openai",
+            "method": "v2.chat",
+            "model": A,
+            "streamed": False,
+            "status": 200,
+            "outcome": "ok",
+            "fault": None,
+            "end_user": "ada",
+            "tags": ["nightly"],
+            "metadata": {"project": "apollo"},
+            "units": {"input_tokens": 4, "output_tokens": 2},
+            "tokens": {"input": 70, "output": 3, "cached": 16, "thinking": 1},
+            "cost_nanodollars": CHAT_COST,
+            "estimated": False,
+            "decision": "allowed",
+        },
+    ),
+    "a stream": (
+        chat(stream=True),
+        (streamed(),),
+        {"streamed": True, "cost_nanodollars": CHAT_COST, "units": {"input_tokens": 4, "output_tokens": 2}},
+    ),
+    "several choices": (
+        chat(model=R7B, n=3),
+        (answered(usage=ONE),),
+        {"units": {"input_tokens": 3}, "cost_nanodollars": 3 * 38, "calls": 3},
+    ),
+    "embeddings that are split": (
+        ("/v1/embeddings", {"model": "embed-v4.0", "input": ["split"] * 97, "encoding_format": "float"}),
+        (embedded(96, input_tokens=96), embedded(1, input_tokens=1)),
+        {"method": "v2.embed", "units": {"input_tokens": 97}, "cost_nanodollars": 97 * 120, "calls": 2},
+    ),
+    "a failure of Cohere's": (
+        chat(),
+        (json_answer(500, {"message": "no"}),),
+        {"status": 502, "outcome": "error", "fault": "provider_unavailable", "cost_nanodollars": 0, "calls": 1},
+    ),
+    "a refusal of Cohere's": (
+        chat(),
+        (json_answer(404, {"message": "model not found"}),),
+        {"status": 404, "outcome": "error", "cost_nanodollars": 0, "units": {}, "decision": "allowed"},
+    ),
+    "a refusal of ours": (
+        ("/v1/images/generations", {"prompt": "a cat"}),
+        (answered(),),
+        {"status": 400, "outcome": "error", "calls": 0},
+    ),
+    "a price that is unknown, under a budget": (
+        chat(model="command-a-plus-05-2026"),
+        (answered(),),
+        {"status": 403, "error": "price_unknown", "fault": "policy_budget", "calls": 0},
+    ),
+    "a cached prompt with a discount": (
+        chat(model="mine"),
+        (answered(),),
+        {"cost_nanodollars": 4 * 500 + 2 * 2_000},
+    ),
+    "rerank": (
+        ("/v1/rerank", {"model": "rerank-v3.5", "query": "q", "documents": ["d"] * 100}),
+        (json_answer(200, {"id": "r", "results": [{"index": 0, "relevance_score": 0.5}], **meta(search_units=1)}),),
+        {"units": {"search_units": 1}, "cost_nanodollars": 2_000_000, "tokens": {"input": 0, "output": 0}},
+    ),
+    "a native answer that is larger than one read": (
+        ("/cohere/v2/embed", {"model": "embed-v4.0", "texts": ["a"]}),
+        (embedded(20_000, input_tokens=2),),
+        {"door": "native", "units": {"input_tokens": 2}, "cost_nanodollars": 240},
+    ),
+    "a native stream": (
+        ("/cohere/v2/chat", {"model": A, "messages": HELLO, "stream": True}),
+        (streamed(),),
+        {"door": "native", "streamed": True, "cost_nanodollars": CHAT_COST},
+    ),
+    "a native stream that Cohere cut": (
+        ("/cohere/v2/chat", {"model": A, "messages": HELLO, "stream": True}),
+        (event_stream(transcript(*story()[:-1])),),
+        {"estimated": True, "units": {}, "outcome": "ok"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row(theatre: Theatre, name: str) -> None:
+    (path, body), scripts, expected = ROWS[name]
+    theatre.scene.plays(*scripts)
+    seen = theatre.ask("POST", path, body)
+    row = theatre.row_of(seen)
+    matches(row, {"request_id": seen.headers["x-request-id"], "key_id": theatre.key_id, **expected})
+    assert row["status"] == seen.status and row["bytes"] == {
+        "received": len(json.dumps(body)),
+        "sent": len(seen.data),
+    }
+    assert row["total_ms"] > 0 and (row["ttft_ms"] is not None or not row["streamed"])
+    # Where Cohere said what it bills before the head was sent, the header says the row's amount.
+    if header := seen.headers.get("x-gateway-cost-usd"):
+        assert round(float(header) * 10**9) == row["cost_nanodollars"]
+
+
+def matches(row: Mapping[str, Any], expected: dict[str, Any]) -> None:
+    """What is expected is there; of an object, the names that are expected. calls: how many attempts there were."""
+    calls = expected.pop("calls", None)
+    assert calls is None or len(row["attempts"]) == calls, row["attempts"]
+    for name, value in expected.items():
+        actual = {one: row[name].get(one) for one in value} if isinstance(value, dict) and value else row[name]
+        assert actual == value, (name, row)
+
+
+def test_an_answer_out_of_the_cache(theatre: Theatre) -> None:
+    theatre.scene.plays(answered())
+    body = {"model": A, "messages": [{"role": "user", "content": "Once more"}], "temperature": 0}
+    first, second = (theatre.ask("POST", CHAT, body, **{"x-gateway-cache-ttl": "60"}) for _ in range(2))
+    matches(theatre.row_of(first), {"cache": "miss", "cost_nanodollars": CHAT_COST, "calls": 1})
+    row = theatre.row_of(second)
+    matches(row, {"cache": "hit", "cost_nanodollars": 0, "saved_nanodollars": CHAT_COST, "units": {}, "calls": 0})
+    assert "from the cache, which saved $0.00003" in row["sentence"]
+
+
+def test_an_upload(theatre: Theatre) -> None:
+    """Its price is unknown, and a budget applies: the master key has none."""
+    theatre.scene.plays(json_answer(200, {"text": "Hi"}))
+    seen = theatre.ask(
+        "POST",
+        "/v1/audio/transcriptions",
+        FORM,
+        MASTER_KEY,
+        **{"content-type": "multipart/form-data; boundary=b"},
+    )
+    row = theatre.row_of(seen)
+    assert seen.status == 200, seen
+    matches(
+        row, {"method": "audio.transcriptions.create", "key_alias": "master", "cost_nanodollars": None, "units": {}}
+    )
+    assert row["bytes"]["received"] == len(FORM)
+
+
+def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(theatre: Theatre) -> None:
+    theatre.scene.plays(streamed(), json_answer(404, {"message": "model not found"}))
+    url = theatre.gateway.url.replace("http", "ws", 1) + "/v1/responses"
+    headers = {"authorization": f"Bearer {theatre.gateway.key}", "x-request-id": "socket-1", "x-litellm-tags": "live"}
+    with connect(url, additional_headers=headers, proxy=None) as socket:
+        for text, last in (("Hello", "response.completed"), ("Hello again", "error")):
+            socket.send(json.dumps({"type": "response.create", "model": A, "input": text}))
+            while json.loads(socket.recv(30))["type"] != last:
+                pass
+    good, bad = theatre.row("request_id=socket-1.1"), theatre.row("request_id=socket-1.2")
+    matches(
+        good,
+        {
+            "door": "websocket",
+            "method": "v2.chat",
+            "key_id": theatre.key_id,
+            "status": 200,
+            "streamed": True,
+            "tags": ["live"],
+            "cost_nanodollars": CHAT_COST,
+            "calls": 1,
+        },
+    )
+    assert good["ttft_ms"] is not None and good["bytes"]["sent"] > 0 < good["bytes"]["received"]
+    matches(bad, {"door": "websocket", "status": 404, "outcome": "error", "cost_nanodollars": 0})
+    assert not theatre.rows("request_id=socket-1")
+
+
+def test_a_background_response_is_one_row(theatre: Theatre) -> None:
+    theatre.scene.plays(answered())
+    seen = theatre.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "background": True, "user": "ada"})
+    row = theatre.row_of(seen)
+    matches(
+        row,
+        {
+            "method": "v2.chat",
+            "status": 200,
+            "outcome": "ok",
+            "end_user": "ada",
+            "cost_nanodollars": CHAT_COST,
+            "calls": 1,
+        },
+    )
+    assert row["request_id"] == seen.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("tag=nightly", 1),
+        ("tag=Nightly", 0),
+        ("tag=night", 0),
+        ("metadata=project%3Dapollo", 1),
+        ("metadata=project%3Dapoll", 0),
+        ("tag=nightly&metadata=project%3Dapollo&end_user=ada", 1),
+    ],
+)
+def test_rows_are_found_by_tags_and_metadata(theatre: Theatre, query: str, count: int) -> None:
+    (path, body), scripts, _ = ROWS["a whole answer"]
+    theatre.scene.plays(*scripts)
+    theatre.row_of(theatre.ask("POST", path, body))
+    since = "since=1h"
+    rows = theatre.rows(f"{since}&{query}")
+    assert bool(rows) == bool(count)
+    assert all(row["tags"] == ["nightly"] for row in rows)
+    assert theatre.ask("GET", "/audit?metadata=project", key=MASTER_KEY).error["param"] == "metadata"
+
+
+def test_rows_that_came_since_are_counted(theatre: Theatre) -> None:
+    page = theatre.report("/audit?key=agent&limit=5")
+    cursor = page["newest_cursor"]
+    assert theatre.report(f"/audit/newer?key=agent&cursor={cursor}") == {"count": 0, "more": False}
+    theatre.scene.plays(answered())
+    theatre.row_of(theatre.ask("POST", *chat()))
+    theatre.row_of(theatre.ask("POST", *chat(user="grace")))
+    assert theatre.report(f"/audit/newer?key=agent&cursor={cursor}")["count"] == 2
+    assert theatre.report(f"/audit/newer?end_user=grace&cursor={cursor}")["count"] == 1
+    assert theatre.report(f"/audit/newer?model={A}&cursor={cursor}")["count"] == 2
+    assert theatre.report(f"/audit/newer?text=nowhere&cursor={cursor}")["count"] == 0
+    # The page stays as it is with its cursor, and a change is counted as well as a call.
+    theatre.ask("POST", "/key/update", {"key": "agent", "tpm_limit": 10**9}, MASTER_KEY)
+    assert theatre.report(f"/audit/newer?cursor={cursor}")["count"] == 3
+    assert theatre.report(f"/audit/newer?kind=change&cursor={cursor}")["count"] == 1
+    assert theatre.ask("GET", "/audit/newer", key=MASTER_KEY).error["param"] == "cursor"
+
+
+def test_rows_reports_budgets_and_metrics_say_the_same_sum(theatre: Theatre) -> None:
+    """Whatever the tests before have done."""
+    theatre.scene.plays(answered())
+    theatre.row_of(theatre.ask("POST", *chat()))
+    theatre.gateway.settle()
+    spent = settled(lambda: sum(row["cost_nanodollars"] or 0 for row in theatre.rows("key=agent")))
+    assert spent >= CHAT_COST
+    (by_key,) = [group for group in theatre.report("/usage?by=key")["data"] if group["key"] == theatre.key_id]
+    assert by_key["cost_nanodollars"] == spent
+    for by in ("model", "method", "day", "hour", "key,model", "fault"):
+        groups = theatre.report(f"/usage?by={by}&key=agent&since=2d")["data"]
+        assert sum(group["cost_nanodollars"] for group in groups) == spent, by
+    everything = sum(row["cost_nanodollars"] or 0 for row in theatre.rows(""))
+    for by in ("model", "method", "day", "hour", "model,hour", "fault", "key"):
+        groups = theatre.report(f"/usage?by={by}&since=2d")["data"]
+        assert sum(group["cost_nanodollars"] for group in groups) == everything, by
+    dollars = pytest.approx(spent / 10**9, abs=1e-9)
+    assert theatre.report("/key/info?key=agent")["info"]["spend"] == dollars
+    assert sum(one["spend"] for one in theatre.report("/spend/logs?api_key=agent")) == dollars
+    assert theatre.report("/global/spend")["spend"] == pytest.approx(everything / 10**9, abs=1e-9)
+    metrics = theatre.gateway.metrics()
+    counted = {series: value for series, value in metrics.items() if series.startswith("gateway_cost_usd_total")}
+    assert sum(value for series, value in counted.items() if 'key="agent"' in series) == dollars
+    (budget,) = [value for series, value in metrics.items() if series.startswith("gateway_budget_spent_usd")]
+    assert budget == dollars
+
+
+def settled(value: Callable[[], int], seconds: float = 30.0) -> int:
+    """A value once it stays the same for two flushes of the ledger."""
+    deadline, last, since = time.monotonic() + seconds, value(), time.monotonic()
+    while time.monotonic() - since < 0.3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        if (now := value()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def test_an_ended_stream_without_counts_has_an_unknown_cost(theatre: Theatre) -> None:
+    theatre.scene.plays(event_stream(transcript(*story(ending=end(usage=None)))))
+    row = theatre.row_of(theatre.ask("POST", *chat(stream=True)))
+    matches(row, {"cost_nanodollars": None, "estimated": True, "outcome": "ok"})
+    assert "at an unknown price" in row["sentence"]
