@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import resource
 import signal
 import sqlite3
@@ -21,7 +22,9 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import make_url
+from websockets.sync.client import connect
 
+from support.app import A
 from support.databases import POSTGRESQL, administration
 from support.ledger import ledger_file
 from support.process import Process, process
@@ -240,3 +243,58 @@ def test_no_row_is_lost_and_none_is_there_twice(ledger: Ledger) -> None:
         assert server.ends() == 0
     check(ledger, ids)
     assert not spooled(ledger.spool)
+
+
+def test_killed_in_the_midst_of_calls_a_process_loses_the_last_of_them_and_no_other(ledger: Ledger) -> None:
+    """Rows are written in the order in which their calls ended: what is lost is a run at the end, and nothing twice.
+
+    That it is no more than one interval's is seen by waiting for one: what was answered before that is there.
+    """
+    with process("--demo", **settings(ledger, GATEWAY_LEDGER_FLUSH_SECONDS="0.3")) as server:
+        call(server, "opens-the-database")
+        check(ledger, ["opens-the-database"])
+        before = calls(server, "before")
+        wait_until(lambda: set(before) <= set(ledger.query("SELECT request_id FROM ledger")))
+        during: list[str] = []
+        while len(during) < 10 or not set(during) & set(ledger.query("SELECT request_id FROM ledger")):
+            during.append(f"during-{len(during)}")
+            call(server, during[-1])
+        server.signal(signal.SIGKILL, group=True)
+        server.ends()
+    with process("--demo", **settings(ledger)) as server:
+        call(server, "after")
+        check(ledger, [*before, "after"])
+        present = set(ledger.query("SELECT request_id FROM ledger"))
+        written = [id in present for id in during]
+        assert written == sorted(written, reverse=True) and any(written), written
+        check(ledger, [id for id in during if id in present])
+
+
+def test_calls_are_refused_while_rows_cannot_be_written(ledger: Ledger) -> None:
+    """With `on_failure = refuse`: a 503 with a code of its own, until the database is back; and no row is missing."""
+    with process("--demo", **settings(ledger, GATEWAY_LEDGER_ON_FAILURE="refuse")) as server:
+        ids = calls(server, "plain")
+        check(ledger, ids)
+        with ledger.away(server):
+            call(server, "unwritten")  # nobody knows yet
+            wait_until(lambda: is_put_aside(server))
+            refused = server.chat(identity="refused")
+            assert b" 503 " in refused.partition(b"\r\n")[0] and b'"ledger_unavailable"' in refused
+        wait_until(lambda: not is_put_aside(server))
+        call(server, "served-again")
+        check(ledger, [*ids, "unwritten", "refused", "served-again"])
+
+
+def test_the_last_message_on_a_websocket_waits_for_its_row(ledger: Ledger) -> None:
+    with process("--demo", **settings(ledger, GATEWAY_LEDGER_SYNC="true")) as server:
+        for number in range(CALLS):
+            url = server.url.replace("http", "ws", 1) + "/v1/responses"
+            with connect(url, additional_headers={"x-request-id": f"socket-{number}"}, proxy=None) as socket:
+                socket.send(json.dumps({"type": "response.create", "model": A, "input": "Hello"}))
+                while json.loads(socket.recv(60))["type"] != "response.completed":
+                    pass
+                # At once: nothing is waited for.
+                assert ledger.query(f"SELECT request_id FROM ledger WHERE request_id = 'socket-{number}.1'")  # noqa: S608
+        server.signal(signal.SIGKILL, group=True)
+        server.ends()
+    check(ledger, [f"socket-{number}.1" for number in range(CALLS)])
