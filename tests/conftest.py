@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -26,6 +27,10 @@ settings.load_profile("the same every time")
 # talks to a server that the system's authorities have signed.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
 
+# What a collection of fourteen thousand tests makes stays until the end. Until then the garbage collector would walk it
+# in vain, and after it with each of its rounds.
+gc.disable()
+
 # Under nohup, or behind a shell's `&`, these are ignored, and so they would be by every process that a test starts. A
 # handler is not passed on.
 for number in (signal.SIGHUP, signal.SIGINT):
@@ -37,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With GATEWAY_TEST_REVERSED=1 the last file is the first: shows tests that need those before them."""
     if os.environ.get("GATEWAY_TEST_REVERSED") == "1":
         items.sort(key=lambda item: item.path, reverse=True)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
