@@ -81,7 +81,7 @@ class Endpoint:
         await _send(exchange, handler(request), fault)
 
     async def _apply_early_fault(self, exchange: HttpExchange, fault: Fault, identity: bytes) -> None:
-        """Apply the faults that need no response. `identity` tells one request from another, for `flaky`."""
+        """Applies the faults that need no response. `identity` tells one request from another, for `flaky`."""
         exchange.record.fault = fault.name
         error = faults.error_for(fault)
         if error is not None:
@@ -97,7 +97,7 @@ class Endpoint:
 
 
 async def _read_content(exchange: HttpExchange, handler: Handler) -> tuple[dict[str, Any], Form | None, bytes]:
-    """Return the JSON object or the form of a request, and the bytes that tell it from another request."""
+    """Returns the JSON object or the form of a request, and the bytes that tell it from another request."""
     content_type = exchange.headers.get("content-type", "")
     if content_type.lower().startswith(multipart.MEDIA_TYPE):
         form = await multipart.read_form(exchange.chunks(), content_type)
@@ -111,7 +111,7 @@ async def _read_content(exchange: HttpExchange, handler: Handler) -> tuple[dict[
 
 
 def _bearer_token(authorization: str) -> str:
-    """Return the token. Any will do, except an empty one and REJECTED_TOKEN, which raise a 401."""
+    """Returns the token. Any will do, except an empty one and REJECTED_TOKEN, which raise a 401."""
     scheme, _, token = authorization.strip().partition(" ")
     token = token.strip()
     if not token:
@@ -122,7 +122,7 @@ def _bearer_token(authorization: str) -> str:
 
 
 def _requested_fault(exchange: HttpExchange, body: dict[str, Any]) -> Fault | None:
-    """Return the fault that a request asks for, and take the suffix off the model."""
+    """Returns the fault that a request asks for, and takes the suffix off the model."""
     requested = exchange.headers.get(faults.HEADER, "")
     name = body.get("model")
     if isinstance(name, str):
@@ -135,7 +135,7 @@ def _requested_fault(exchange: HttpExchange, body: dict[str, Any]) -> Fault | No
 
 
 async def _send(exchange: HttpExchange, response: Response, fault: Fault | None) -> None:
-    """Send a response, with what the fault does to it."""
+    """Sends a response, with what the fault does to it."""
     if response.events is not None:
         stream_format = fault_injection.STREAM_FORMATS[response.stream_format]
         script = fault_injection.stream_script(response.events, fault, stream_format)
@@ -214,7 +214,7 @@ def create_emulator(
     clock: Callable[[], float] = time.time,
     trial: bool = False,
 ) -> Starlette:
-    """Build the emulator. `models` replaces the built-in models; with `trial`, every key is a trial key.
+    """Builds the emulator. `models` replaces the built-in models; with `trial`, every key is a trial key.
 
     `app.state.log` holds the last thousand `request_log.LoggedRequest`, newest last.
     """

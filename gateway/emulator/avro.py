@@ -21,17 +21,17 @@ ENCODER = msgspec.json.Encoder()
 
 
 def record(name: str, fields: dict[str, Schema]) -> Schema:
-    """Return the schema of records with these fields."""
+    """Returns the schema of records with these fields."""
     return {"type": "record", "name": name, "fields": [{"name": key, "type": kind} for key, kind in fields.items()]}
 
 
 def array(items: Schema) -> Schema:
-    """Return the schema of a list."""
+    """Returns the schema of a list."""
     return {"type": "array", "items": items}
 
 
 def encode_container(schema: Schema, rows: Sequence[Any]) -> bytes:
-    """Return a whole file. The same rows always give the same bytes, because the sync marker is their hash."""
+    """Returns a whole file. The same rows always give the same bytes, because the sync marker is their hash."""
     schema_json = ENCODER.encode(schema)
     block = b"".join(encode(schema, row) for row in rows)
     sync_marker = hashlib.blake2b(schema_json + block, digest_size=16).digest()
@@ -41,7 +41,7 @@ def encode_container(schema: Schema, rows: Sequence[Any]) -> bytes:
 
 
 def encode(schema: Schema, value: Any) -> bytes:
-    """Return one value in Avro's binary encoding. Raises TypeError for a schema that datasets do not have."""
+    """Returns one value in Avro's binary encoding. Raises TypeError for a schema that datasets do not have."""
     match schema:
         case "null":
             return b""
@@ -62,7 +62,7 @@ def encode(schema: Schema, value: Any) -> bytes:
 
 
 def _long(value: int) -> bytes:
-    """Return a zigzag varint: seven bits to a byte, the lowest first."""
+    """Returns a zigzag varint: seven bits to a byte, the lowest first."""
     remaining = (value << 1) ^ (value >> 63)
     encoded = bytearray()
     while remaining > 0x7F:

@@ -64,7 +64,7 @@ class Batch(msgspec.Struct, kw_only=True):
     failed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the batch in Cohere's format."""
+        """Returns the batch in Cohere's format."""
         return {
             "id": self.id, "name": self.name, "creator_id": OWNER_ID, "org_id": ORGANIZATION_ID,
             "status": self.progress.stage, "created_at": format_time(self.created),
@@ -77,7 +77,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
 
 def create(request: Request) -> Response:
-    """Handle POST /v2/batches."""
+    """Handles POST /v2/batches."""
     body = request.select(FIELDS)
     validation.fields(body, FIELDS, "batches")
     for field in FIELDS:
@@ -105,7 +105,7 @@ def create(request: Request) -> Response:
 
 
 def list_all(request: Request) -> Response:
-    """Handle GET /v2/batches, newest first."""
+    """Handles GET /v2/batches, newest first."""
     order = request.query.get("order_by") or "created_at"
     if order not in ORDERS:
         raise invalid_request(f"order_by must be one of {', '.join(ORDERS)}.")  # guessed
@@ -119,14 +119,14 @@ def list_all(request: Request) -> Response:
 
 
 def get(request: Request) -> Response:
-    """Handle GET /v2/batches/{id}."""
+    """Handles GET /v2/batches/{id}."""
     batch = _find(request)
     _advance(batch, request.emulator)
     return Response(body={"batch": batch.to_json()})
 
 
 def cancel(request: Request) -> Response:
-    """Handle POST /v2/batches/{id}:cancel."""
+    """Handles POST /v2/batches/{id}:cancel."""
     batch = _find(request)
     if batch.progress.stage not in (QUEUED, IN_PROGRESS):
         raise invalid_request(f"batch {batch.id} cannot be cancelled, it is {batch.progress.stage}.")  # guessed
@@ -141,7 +141,7 @@ def _find(request: Request) -> Batch:
 
 
 def _advance(batch: Batch, emulator: EmulatorState) -> None:
-    """Go on to the next stage. All work is done in the last one."""
+    """Goes on to the next stage. All work is done in the last one."""
     if not batch.progress.advance():
         return
     batch.updated = emulator.clock()
@@ -187,7 +187,7 @@ def _run_embed(body: dict[str, Any], model: Model, emulator: EmulatorState) -> R
 
 
 def _run_openai_chat(body: dict[str, Any], model: Model, emulator: EmulatorState) -> RowResult:
-    """Run a body of OpenAI's chat completions. Only what a turn of text needs is translated."""
+    """Runs a body of OpenAI's chat completions. Only what a turn of text needs is translated."""
     chat_body: dict[str, Any] = {"model": model.name, "messages": []}
     for message in body.get("messages") or ():
         if not isinstance(message, dict):

@@ -50,7 +50,7 @@ class _OutputBudget:
         self.exceeded = False
 
     def take(self, text: str) -> str:
-        """Return as much of the text as there are tokens for, and count it."""
+        """Returns as much of the text as there are tokens for, and counts it."""
         pieces = tokens.split(text)
         fitting = pieces[: self.remaining]
         self.exceeded = self.exceeded or len(fitting) < len(pieces)
@@ -60,7 +60,7 @@ class _OutputBudget:
 
 
 def respond(body: Mapping[str, Any], model: Model, disobedience: str = "") -> ChatResponse:
-    """Return the response to a validated request. `disobedience` is one of `faults.DISOBEDIENCE`, or empty."""
+    """Returns the response to a validated request. `disobedience` is one of `faults.DISOBEDIENCE`, or empty."""
     conversation = read_conversation(body, model, disobedience)
     prompt = usage.measure_prompt(body, conversation)
     calls = tool_selection.choose_calls(conversation)
@@ -102,7 +102,7 @@ def respond(body: Mapping[str, Any], model: Model, disobedience: str = "") -> Ch
 
 
 def logprob_item(piece: str) -> dict[str, Any]:
-    """Return a LogprobItem of one token. Its number is stable and means nothing (none was ever recorded)."""
+    """Returns a LogprobItem of one token. Its number is stable and means nothing (none was ever recorded)."""
     digest = hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=2).digest()
     return {
         "text": piece,
@@ -121,7 +121,7 @@ def _think(conversation: Conversation, calls: list[ToolCall], budget: _OutputBud
 
 
 def _write_calls(calls: list[ToolCall], budget: _OutputBudget) -> list[ToolCall]:
-    """Return the calls that fit. The one that does not ends in the middle of its arguments."""
+    """Returns the calls that fit. The one that does not ends in the middle of its arguments."""
     complete: list[ToolCall] = []
     for call in calls:
         if budget.remaining <= 0:
@@ -135,7 +135,7 @@ def _write_calls(calls: list[ToolCall], budget: _OutputBudget) -> list[ToolCall]
 
 
 def _stop(text: str, sequences: Sequence[str]) -> tuple[str, str]:
-    """Return the text before the first stop sequence, its trailing space removed (recorded), and that sequence."""
+    """Returns the text before the first stop sequence, its trailing space removed (recorded), and that sequence."""
     matches = [(text.find(sequence), sequence) for sequence in sequences if sequence and sequence in text]
     if not matches:
         return text, ""

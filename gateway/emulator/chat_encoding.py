@@ -20,7 +20,7 @@ MESSAGE_START: dict[str, Any] = {
 
 
 def to_body(response: ChatResponse) -> dict[str, Any]:
-    """Return the body of a request without `stream`."""
+    """Returns the body of a request without `stream`."""
     message: dict[str, Any] = {"role": "assistant"}
     content: list[dict[str, Any]] = []
     if response.thinking is not None:
@@ -48,7 +48,7 @@ def to_body(response: ChatResponse) -> dict[str, Any]:
 
 
 def to_events(response: ChatResponse) -> list[bytes]:
-    """Return the whole stream, one item per event, `[DONE]` last."""
+    """Returns the whole stream, one item per event, `[DONE]` last."""
     events = [sse_event("message-start", {"id": response.id, "type": "message-start", "delta": MESSAGE_START})]
     if response.thinking is not None:
         events += _thinking_events(response.thinking)
@@ -73,17 +73,17 @@ def to_events(response: ChatResponse) -> list[bytes]:
 
 
 def sse_event(kind: str, data: dict[str, Any]) -> bytes:
-    """Return one server-sent event."""
+    """Returns one server-sent event."""
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), encode(data))
 
 
 def message_end(delta: dict[str, Any]) -> bytes:
-    """Return the last event before `[DONE]`."""
+    """Returns the last event before `[DONE]`."""
     return sse_event("message-end", {"type": "message-end", "delta": delta})
 
 
 def _text_index(response: ChatResponse) -> int:
-    """Return the index of the text block, which a thinking block precedes."""
+    """Returns the index of the text block, which a thinking block precedes."""
     return 0 if response.thinking is None else 1
 
 
@@ -101,7 +101,7 @@ def _thinking_events(text: str) -> list[bytes]:
 
 
 def _text_events(response: ChatResponse, text: str) -> list[bytes]:
-    """Return the text block. Its citations follow the delta that ends their span, or all deltas."""
+    """Returns the text block. Its citations follow the delta that ends their span, or all deltas."""
     index = _text_index(response)
     pending = list(enumerate(response.citations))
     events = [_indexed("content-start", index, {"content": {"type": "text", "text": ""}})]

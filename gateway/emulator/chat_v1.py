@@ -83,7 +83,7 @@ class ChatV1Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def respond(body: Mapping[str, Any], emulator: EmulatorState) -> ChatV1Response:
-    """Validate a request and return the response to it."""
+    """Validates a request and returns the response to it."""
     name = body.get("model")
     model = emulator.model_catalog.find_for("chat", DEFAULT_MODEL if name in (None, "") else name)
     if not model.v1:
@@ -106,7 +106,7 @@ def respond(body: Mapping[str, Any], emulator: EmulatorState) -> ChatV1Response:
 
 
 def check(body: Mapping[str, Any]) -> None:
-    """Apply the rules that /v2/chat does not have."""
+    """Applies the rules that /v2/chat does not have."""
     validation.fields({name: body[name] for name in body if name in FIELDS}, FIELDS, "chat")
     if not body.get("message") and not body.get("tool_results"):
         raise invalid_request("message must be at least 1 token long or tool results must be specified.")
@@ -172,7 +172,7 @@ def _check_call(call: Any) -> None:
 
 
 def _history(body: Mapping[str, Any], emulator: EmulatorState) -> list[dict[str, Any]]:
-    """Return the turns before this request, from the body or saved under its conversation_id."""
+    """Returns the turns before this request, from the body or saved under its conversation_id."""
     if body.get("chat_history") is not None or not body.get("conversation_id"):
         return [turn | {"role": turn["role"].upper()} for turn in body.get("chat_history") or ()]
     saved = emulator.repository(SavedConversation).items.get(body["conversation_id"])
@@ -180,7 +180,7 @@ def _history(body: Mapping[str, Any], emulator: EmulatorState) -> list[dict[str,
 
 
 def _new_turns(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the turns that this request adds."""
+    """Returns the turns that this request adds."""
     turns: list[dict[str, Any]] = []
     if body.get("message"):
         turns.append({"role": "USER", "message": body["message"]})
@@ -192,7 +192,7 @@ def _new_turns(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _save(
     body: Mapping[str, Any], emulator: EmulatorState, turns: list[dict[str, Any]], response: ChatResponse
 ) -> None:
-    """Save the conversation under its id, without its beginning where it is too long."""
+    """Saves the conversation under its id, without its beginning where it is too long."""
     if body.get("conversation_id"):
         turns = [*turns, chatbot_turn(response)][-MAX_SAVED_TURNS:]
         while turns and len(msgspec.json.encode(turns)) > MAX_SAVED_BYTES:
@@ -201,7 +201,7 @@ def _save(
 
 
 def chatbot_turn(response: ChatResponse) -> dict[str, Any]:
-    """Return the response as a turn of the history."""
+    """Returns the response as a turn of the history."""
     turn: dict[str, Any] = {"role": "CHATBOT", "message": response.text or response.plan or ""}
     if response.calls:
         turn["tool_calls"] = v1_calls(response)
@@ -209,7 +209,7 @@ def chatbot_turn(response: ChatResponse) -> dict[str, Any]:
 
 
 def v1_calls(response: ChatResponse) -> list[dict[str, Any]]:
-    """Return the tool calls in v1's format: arguments are an object, and there are no ids."""
+    """Returns the tool calls in v1's format: arguments are an object, and there are no ids."""
     calls = []
     for call in response.calls:
         try:
@@ -221,7 +221,7 @@ def v1_calls(response: ChatResponse) -> list[dict[str, Any]]:
 
 
 def _documents(body: Mapping[str, Any], search_result: SearchResult | None) -> dict[str, dict[str, Any]]:
-    """Return the request's documents and those of its connectors, by id."""
+    """Returns the request's documents and those of its connectors, by id."""
     documents: dict[str, dict[str, Any]] = {}
     for index, document in enumerate(body.get("documents") or ()):
         require_object("documents", document)
@@ -238,7 +238,7 @@ def _documents(body: Mapping[str, Any], search_result: SearchResult | None) -> d
 def _respond_within_context(
     body: Mapping[str, Any], model: Model, history: list[dict[str, Any]], documents: dict[str, dict[str, Any]]
 ) -> ChatResponse:
-    """Return the response, to a shorter history if the request allows that and its own is too long."""
+    """Returns the response, to a shorter history if the request allows that and its own is too long."""
     truncation = body.get("prompt_truncation") or ("AUTO" if body.get("connectors") else "OFF")
     while True:
         chat_body = _to_v2(body, model, history, documents)
@@ -254,7 +254,7 @@ def _respond_within_context(
 def _to_v2(
     body: Mapping[str, Any], model: Model, history: list[dict[str, Any]], documents: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the body of /v2/chat that means the same."""
+    """Returns the body of /v2/chat that means the same."""
     chat_body = {name: body[name] for name in SHARED_FIELDS if body.get(name) is not None}
     chat_body |= {"model": model.name, "messages": _messages(body, history)}
     chat_body["citation_options"] = {"mode": body.get("citation_quality") or "ACCURATE"}
@@ -268,7 +268,7 @@ def _to_v2(
 
 
 def _visible_fields(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a document that the model reads."""
+    """Returns the fields of a document that the model reads."""
     hidden = ("id", "_excludes", *(document.get("_excludes") or ()))
     return {key: value for key, value in document.items() if key not in hidden} or {"text": "(nothing)"}
 
@@ -294,7 +294,7 @@ def _messages(body: Mapping[str, Any], history: list[dict[str, Any]]) -> list[di
 
 
 def _tool_messages(results: list[dict[str, Any]], plan: str, call_numbers: Iterator[int]) -> list[dict[str, Any]]:
-    """Return the turn that calls the tools, made of the results, and the results as messages."""
+    """Returns the turn that calls the tools, made of the results, and the results as messages."""
     calls = [_call(result["call"], next(call_numbers)) for result in results]
     messages: list[dict[str, Any]] = [{"role": "assistant", "tool_plan": plan, "tool_calls": calls}]
     for index, (call, result) in enumerate(zip(calls, results, strict=True)):
@@ -307,7 +307,7 @@ def _tool_messages(results: list[dict[str, Any]], plan: str, call_numbers: Itera
 
 
 def _outputs(result: Mapping[str, Any], index: int) -> dict[str, dict[str, Any]]:
-    """Return the outputs of one tool result by the ids under which they are cited."""
+    """Returns the outputs of one tool result by the ids under which they are cited."""
     name = result["call"]["name"]
     return {f"{name}:{index}:{position}": output for position, output in enumerate(result["outputs"]) if output}
 
@@ -338,7 +338,7 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _property(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parameter's schema. `List[str]` and `Dict[str, int]` occur too; what they contain is left open."""
+    """Returns a parameter's schema. `List[str]` and `Dict[str, int]` occur too; what they contain is left open."""
     kind = definition["type"].lower().partition("[")[0].strip()
     schema: dict[str, Any] = {"type": TYPES.get(kind, "string")}
     if schema["type"] == "array":

@@ -22,17 +22,17 @@ FINISH_REASONS = {"TOOL_CALL": "COMPLETE"}
 
 
 def json_line(kind: str, data: dict[str, Any], *, last: bool = False) -> bytes:
-    """Return one event as a line of JSON."""
+    """Returns one event as a line of JSON."""
     return encode({"is_finished": last, "event_type": kind, **data}) + b"\n"
 
 
 def sse_event(kind: str, data: dict[str, Any], *, last: bool = False) -> bytes:
-    """Return the same event as a server-sent event."""
+    """Returns the same event as a server-sent event."""
     return b"event: %s\ndata: %s\n" % (kind.encode(), json_line(kind, data, last=last))
 
 
 def to_body(v1_response: ChatV1Response) -> dict[str, Any]:
-    """Return the body of a request without `stream`."""
+    """Returns the body of a request without `stream`."""
     response = v1_response.response
     body: dict[str, Any] = {"response_id": str(uuid.uuid4())}
     if v1_response.search_only:
@@ -56,7 +56,7 @@ def to_body(v1_response: ChatV1Response) -> dict[str, Any]:
 
 
 def to_events(v1_response: ChatV1Response, *, as_sse: bool) -> list[bytes]:
-    """Return the whole stream, one item per event, `stream-end` last."""
+    """Returns the whole stream, one item per event, `stream-end` last."""
     write = sse_event if as_sse else json_line
     search = v1_response.search
     events = [write("stream-start", {"generation_id": v1_response.response.id})]
@@ -73,7 +73,7 @@ def to_events(v1_response: ChatV1Response, *, as_sse: bool) -> list[bytes]:
 
 
 def _generation_events(response: ChatResponse) -> list[tuple[str, dict[str, Any]]]:
-    """Return the (type, data) of what the model generates, piece by piece."""
+    """Returns the (type, data) of what the model generates, piece by piece."""
     if response.calls:
         return _call_events(response)
     events: list[tuple[str, dict[str, Any]]] = []
@@ -114,6 +114,6 @@ def _citation(citation: Citation) -> dict[str, Any]:
 
 
 def _cited_documents(v1_response: ChatV1Response) -> list[dict[str, Any]]:
-    """Return the documents that are cited, each once."""
+    """Returns the documents that are cited, each once."""
     ids = [source["id"] for citation in v1_response.response.citations for source in citation.sources]
     return [v1_response.documents[identity] for identity in dict.fromkeys(ids) if identity in v1_response.documents]

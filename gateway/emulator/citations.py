@@ -30,7 +30,7 @@ class Citation(msgspec.Struct, frozen=True):
 
 
 def find_citations(text: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
-    """Return the citations of a text by their start. None overlaps another."""
+    """Returns the citations of a text by their start. None overlaps another."""
     citations: list[Citation] = []
     for source in sources:
         position = 0
@@ -47,7 +47,7 @@ def find_citations(text: str, sources: Sequence[Source]) -> tuple[Citation, ...]
 
 
 def to_json(citation: Citation, content_index: int) -> dict[str, Any]:
-    """Return a citation of a body. It has a `content_index` only after a thinking block (recorded)."""
+    """Returns a citation of a body. It has a `content_index` only after a thinking block (recorded)."""
     body: dict[str, Any] = {
         "start": citation.start,
         "end": citation.end,

@@ -31,7 +31,7 @@ FIELDS: dict[str, Check] = {
 
 
 def handle(request: Request) -> Response:
-    """Handle POST /v1/classify."""
+    """Handles POST /v1/classify."""
     body = request.select(FIELDS)
     validation.fields(body, FIELDS, "classify")
     inputs = body.get("inputs") or []
@@ -49,7 +49,7 @@ def handle(request: Request) -> Response:
 
 
 def _examples(body: Mapping[str, Any], request: Request) -> tuple[list[tuple[str, str]], bool]:
-    """Return (text, label) pairs, and whether a text may have several labels."""
+    """Returns (text, label) pairs, and whether a text may have several labels."""
     name = body.get("model")
     if name:
         model = request.emulator.model_catalog.find(name)
@@ -88,7 +88,7 @@ class _Classifier:
         self.centres = {label: vectors.mean_vector(by_label[label]) for label in sorted(by_label)}
 
     def classify(self, text: str, multi_label: bool) -> dict[str, Any]:
-        """Return one element of `classifications`."""
+        """Returns one element of `classifications`."""
         vector = vectors.text_vector(text, VECTOR_SIZE, "classify")
         similarities = {label: vectors.similarity(vector, centre) for label, centre in self.centres.items()}
         weights = {label: math.exp(STEEPNESS * value) for label, value in similarities.items()}

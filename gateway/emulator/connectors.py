@@ -76,7 +76,7 @@ class Connector(msgspec.Struct, kw_only=True):
     continue_on_failure: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the connector in Cohere's format."""
+        """Returns the connector in Cohere's format."""
         body: dict[str, Any] = {"id": self.id, "organization_id": ORGANIZATION_ID, "name": self.name}
         if self.description is not None:
             body["description"] = self.description
@@ -98,7 +98,7 @@ class SearchResult(msgspec.Struct, frozen=True):
 
 
 def create(request: Request) -> Response:
-    """Handle POST /v1/connectors."""
+    """Handles POST /v1/connectors."""
     body = _checked_body(request)
     for field in ("name", "url"):
         if not body.get(field):
@@ -118,19 +118,19 @@ def create(request: Request) -> Response:
 
 
 def list_all(request: Request) -> Response:
-    """Handle GET /v1/connectors, newest first."""
+    """Handles GET /v1/connectors, newest first."""
     connectors = list(request.emulator.repository(Connector).newest_first())
     page = limit_and_offset(connectors, request.query, DEFAULT_LIMIT)
     return Response(body={"connectors": [connector.to_json() for connector in page], "total_count": len(connectors)})
 
 
 def get(request: Request) -> Response:
-    """Handle GET /v1/connectors/{id}."""
+    """Handles GET /v1/connectors/{id}."""
     return Response(body={"connector": _find(request).to_json()})
 
 
 def update(request: Request) -> Response:
-    """Handle PATCH /v1/connectors/{id}."""
+    """Handles PATCH /v1/connectors/{id}."""
     connector = _find(request)
     _apply(connector, _checked_body(request))
     connector.updated = request.emulator.clock()
@@ -138,14 +138,14 @@ def update(request: Request) -> Response:
 
 
 def delete(request: Request) -> Response:
-    """Handle DELETE /v1/connectors/{id}."""
+    """Handles DELETE /v1/connectors/{id}."""
     identity = request.path_params["id"]
     request.emulator.repository(Connector).remove(identity, _not_found(identity))
     return Response(body={})
 
 
 def authorize(request: Request) -> Response:
-    """Handle POST /v1/connectors/{id}/oauth/authorize."""
+    """Handles POST /v1/connectors/{id}/oauth/authorize."""
     connector = _find(request)
     if connector.oauth is None:
         raise invalid_request(f"connector '{connector.id}' is not configured for oauth.")  # guessed
@@ -158,7 +158,7 @@ def authorize(request: Request) -> Response:
 
 
 def search(body: Mapping[str, Any], text: str, registered: Repository[Connector]) -> SearchResult | None:
-    """Return what the connectors of a chat request find, or None for a request that does not search.
+    """Returns what the connectors of a chat request find, or None for a request that does not search.
 
     Raises a 404 for an unknown connector that must not fail.
     """
@@ -205,7 +205,7 @@ def _checked_body(request: Request) -> dict[str, Any]:
 
 
 def _apply(connector: Connector, body: Mapping[str, Any]) -> None:
-    """Change what the body mentions. Null changes nothing."""
+    """Changes what the body mentions. Null changes nothing."""
     for field in ("name", "url", "excludes", "active", "continue_on_failure"):
         if body.get(field) is not None:
             setattr(connector, field, body[field])

@@ -65,7 +65,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_conversation(body: Mapping[str, Any], model: Model, disobedience: str = "") -> Conversation:
-    """Return the conversation of a body that has passed validation."""
+    """Returns the conversation of a body that has passed validation."""
     messages: list[dict[str, Any]] = body["messages"]
     users = [text_of(message.get("content")) for message in messages if message["role"] == "user"]
     last = messages[-1]
@@ -109,7 +109,7 @@ BLOCK_END = re.compile(r"</([\w-]+)>[ \t]*$", re.MULTILINE)
 
 
 def _without_context(text: str) -> str:
-    """Return a user's text without the blocks that an agent has added, unless nothing else is in it."""
+    """Returns a user's text without the blocks that an agent has added, unless nothing else is in it."""
     if "</" not in text:
         return text
     # Begins and ends are found apart, because one pattern would search the whole rest of the text for each begin.
@@ -138,27 +138,27 @@ MUST_CALL = re.compile(
 
 
 def _required_tools(system: str) -> frozenset[str]:
-    """Return the tools of which the system prompt says that one must be called now."""
+    """Returns the tools of which the system prompt says that one must be called now."""
     names = next((match[1] for match in MUST_CALL.finditer(system) if match[1]), "")
     return frozenset(names.split(", ")) if names else frozenset()
 
 
 def _earlier_texts(messages: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the texts of the turns before the last user turn, in their order."""
+    """Returns the texts of the turns before the last user turn, in their order."""
     last_user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=0)
     texts = (text_of(message.get("content")) for message in messages[:last_user] if message["role"] != "tool")
     return tuple(text for text in texts if text)
 
 
 def text_of(content: Any) -> str:
-    """Return the text parts of a message's content, joined."""
+    """Returns the text parts of a message's content, joined."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content or () if part["type"] == "text")
 
 
 def all_text(message: Mapping[str, Any]) -> str:
-    """Return everything in a message that costs text tokens."""
+    """Returns everything in a message that costs text tokens."""
     content = message.get("content")
     texts = [content] if isinstance(content, str) else []
     for part in content if isinstance(content, list) else ():
@@ -173,7 +173,7 @@ def all_text(message: Mapping[str, Any]) -> str:
 
 
 def document_text(data: Any) -> str:
-    """Return a document's values as text."""
+    """Returns a document's values as text."""
     if isinstance(data, str):
         return data
     if isinstance(data, dict):
@@ -217,7 +217,7 @@ def _trailing_results(messages: list[dict[str, Any]]) -> tuple[Source, ...]:
 
 
 def _result_sources(call_id: str, content: Any) -> list[Source]:
-    """Return the sources in one tool message. Their ids are `<call id>:<n>` unless a document has its own."""
+    """Returns the sources in one tool message. Their ids are `<call id>:<n>` unless a document has its own."""
     if isinstance(content, str):
         return [_result_source(f"{call_id}:0", {"content": content}, content)]
     sources: list[Source] = []
@@ -238,7 +238,7 @@ def _result_source(identity: str, output: dict[str, Any], text: str) -> Source:
 
 
 def _document(item: Any, index: int) -> Source:
-    """Return a document of the request. A bare string is taken for its `text`, which was never recorded."""
+    """Returns a document of the request. A bare string is taken for its `text`, which was never recorded."""
     identity, data = f"doc:{index}", item
     if isinstance(item, dict):
         identity, data = item.get("id") or identity, item["data"]
@@ -250,7 +250,7 @@ def _document(item: Any, index: int) -> Source:
 
 
 def _fingerprint(body: Mapping[str, Any], model: Model) -> bytes:
-    """Return a hash of the request without `stream`, because the streamed response says the same."""
+    """Returns a hash of the request without `stream`, because the streamed response says the same."""
     relevant = {key: value for key, value in body.items() if key != "stream" and value is not None}
     relevant["model"] = model.name
     return hashlib.blake2b(ENCODER.encode(relevant), digest_size=16).digest()

@@ -47,7 +47,7 @@ class DatasetRows(msgspec.Struct, kw_only=True):
 
 
 def read_rows(part: Part, kind: str, separator: str, delimiter: str) -> DatasetRows:
-    """Return the rows of a file. `separator` splits a text file, `delimiter` the columns of a CSV file."""
+    """Returns the rows of a file. `separator` splits a text file, `delimiter` the columns of a CSV file."""
     text = part.data.decode("utf-8", "replace").removeprefix("\ufeff")
     if not part.complete:
         text = text[: text.rfind("\n") + 1]  # the last row was cut
@@ -72,7 +72,7 @@ def read_rows(part: Part, kind: str, separator: str, delimiter: str) -> DatasetR
 
 
 def samples(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the beginnings of the first rows, as a dataset shows them."""
+    """Returns the beginnings of the first rows, as a dataset shows them."""
     return [msgspec.json.encode(row).decode("utf-8", "replace")[:MAX_SAMPLE_CHARACTERS] for row in rows[:SAMPLES]]
 
 
@@ -104,7 +104,7 @@ def _from_json_lines(text: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _problem(row: dict[str, Any], kind: str) -> str:
-    """Return why a dataset of that type cannot contain the row, or an empty string."""
+    """Returns why a dataset of that type cannot contain the row, or an empty string."""
     required = REQUIRED_FIELDS[kind]
     for field in required:
         if row.get(field) in (None, ""):
@@ -118,7 +118,7 @@ def _problem(row: dict[str, Any], kind: str) -> str:
 
 
 def _with_unique_ids(rows: list[dict[str, Any]], errors: list[str]) -> list[dict[str, Any]]:
-    """Return the rows, of several with the same custom_id the first; the others become errors."""
+    """Returns the rows, of several with the same custom_id the first; the others become errors."""
     by_id: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["custom_id"] in by_id:

@@ -51,7 +51,7 @@ class Dataset(msgspec.Struct, kw_only=True):
     has_original: bool = False
 
     def to_json(self, base_url: str) -> dict[str, Any]:
-        """Return the dataset in Cohere's format. `base_url` is where its parts can be downloaded."""
+        """Returns the dataset in Cohere's format. `base_url` is where its parts can be downloaded."""
         body: dict[str, Any] = {"id": self.id, "name": self.name}
         body |= {"created_at": format_time(self.created), "updated_at": format_time(self.updated)}
         body |= {"dataset_type": self.kind, "validation_status": self.progress.stage}
@@ -75,12 +75,12 @@ class Dataset(msgspec.Struct, kw_only=True):
         return part | {"samples": dataset_rows.samples(self.rows)}
 
     def to_avro(self) -> bytes:
-        """Return the stored rows as an Avro file."""
+        """Returns the stored rows as an Avro file."""
         return avro.encode_container(self.schema, [_avro_row(row, self.schema) for row in self.rows])
 
 
 def create(request: Request) -> Response:
-    """Handle POST /v1/datasets."""
+    """Handles POST /v1/datasets."""
     query = request.query
     part = _check_upload(request)
     name, kind = query["name"], query["type"]
@@ -114,7 +114,7 @@ def create(request: Request) -> Response:
 
 
 def _check_upload(request: Request) -> Part:
-    """Return the uploaded file. Raises a 400 for a bad query, a missing file, or one that is too large."""
+    """Returns the uploaded file. Raises a 400 for a bad query, a missing file, or one that is too large."""
     query = request.query
     if not query.get("name"):
         raise invalid_request("name is required.")  # guessed
@@ -134,7 +134,7 @@ def _check_upload(request: Request) -> Part:
 
 
 def _judge(content: DatasetRows, skip_malformed: bool) -> tuple[str, list[str]]:
-    """Return the error that fails the dataset, or an empty string, and its warnings."""
+    """Returns the error that fails the dataset, or an empty string, and its warnings."""
     errors = content.errors[:MAX_LISTED_ERRORS]
     if errors and not skip_malformed:
         return f"{len(content.errors)} malformed rows: {'; '.join(errors)}", content.warnings
@@ -144,7 +144,7 @@ def _judge(content: DatasetRows, skip_malformed: bool) -> tuple[str, list[str]]:
 
 
 def list_all(request: Request) -> Response:
-    """Handle GET /v1/datasets, newest first."""
+    """Handles GET /v1/datasets, newest first."""
     query = request.query
     kind, status = query.get("datasetType"), query.get("validationStatus")
     if status and status not in STATUSES:
@@ -163,32 +163,32 @@ def list_all(request: Request) -> Response:
 
 
 def get_usage(request: Request) -> Response:
-    """Handle GET /v1/datasets/usage."""
+    """Handles GET /v1/datasets/usage."""
     total = sum(dataset.size for dataset in request.emulator.repository(Dataset).newest_first())
     return Response(body={"organization_usage": total})
 
 
 def get(request: Request) -> Response:
-    """Handle GET /v1/datasets/{id}."""
+    """Handles GET /v1/datasets/{id}."""
     dataset = find(request.path_params["id"], request.emulator)
     advance(dataset, request.emulator)
     return Response(body={"dataset": dataset.to_json(request.base_url)})
 
 
 def delete(request: Request) -> Response:
-    """Handle DELETE /v1/datasets/{id}."""
+    """Handles DELETE /v1/datasets/{id}."""
     identity = request.path_params["id"]
     request.emulator.repository(Dataset).remove(identity, _not_found(identity))
     return Response(body={})
 
 
 def find(identity: str, emulator: EmulatorState) -> Dataset:
-    """Return the dataset of that id. Raises a 404."""
+    """Returns the dataset of that id. Raises a 404."""
     return emulator.repository(Dataset).get(identity, _not_found(identity))
 
 
 def find_usable(identity: Any, kinds: Sequence[str], emulator: EmulatorState) -> Dataset:
-    """Return the dataset that a job is to read. Raises a 400 unless it is validated and of one of these types."""
+    """Returns the dataset that a job is to read. Raises a 400 unless it is validated and of one of these types."""
     if not isinstance(identity, str) or not identity:
         raise invalid_request("dataset id is required.")  # guessed
     dataset = find(identity, emulator)
@@ -207,7 +207,7 @@ def find_usable(identity: Any, kinds: Sequence[str], emulator: EmulatorState) ->
 def save_output(
     name: str, identity: str, kind: str, fields: dict[str, Any], rows: list[dict[str, Any]], emulator: EmulatorState
 ) -> None:
-    """Store the dataset that a job has produced. `fields` are its Avro types by name."""
+    """Stores the dataset that a job has produced. `fields` are its Avro types by name."""
     now = emulator.clock()
     dataset = Dataset(
         id=identity, name=name, kind=kind, created=now, updated=now, progress=JobProgress(["validated"]), rows=rows,
@@ -227,7 +227,7 @@ def _store(dataset: Dataset, emulator: EmulatorState) -> None:
 
 
 def advance(dataset: Dataset, emulator: EmulatorState) -> None:
-    """Go on with the validation."""
+    """Goes on with the validation."""
     if dataset.progress.advance():
         dataset.updated = emulator.clock()
 
@@ -237,13 +237,13 @@ def _not_found(identity: str) -> str:
 
 
 def _text_schema(rows: Sequence[dict[str, Any]]) -> Any:
-    """Return the Avro schema of uploaded rows: every column is text, because fields may differ in type."""
+    """Returns the Avro schema of uploaded rows: every column is text, because fields may differ in type."""
     names = dict.fromkeys(_avro_name(name) for row in rows for name in row)
     return avro.record("row", dict.fromkeys(names, TEXT_COLUMN))
 
 
 def _avro_row(row: dict[str, Any], schema: Any) -> dict[str, Any]:
-    """Return a row as its schema demands. The rows that a job has produced are right already."""
+    """Returns a row as its schema demands. The rows that a job has produced are right already."""
     values = {_avro_name(name): value for name, value in row.items()}
     fields = {field["name"]: field["type"] for field in schema["fields"]}
     if any(kind != TEXT_COLUMN for kind in fields.values()):
@@ -252,12 +252,12 @@ def _avro_row(row: dict[str, Any], schema: Any) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value as text, as JSON unless it is text or null already."""
+    """Returns a value as text, as JSON unless it is text or null already."""
     return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _avro_name(name: str) -> str:
-    """Return the name with an underscore for every character that Avro does not allow."""
+    """Returns the name with an underscore for every character that Avro does not allow."""
     cleaned = "".join(
         character if character.isascii() and (character.isalnum() or character == "_") else "_" for character in name
     )
@@ -265,7 +265,7 @@ def _avro_name(name: str) -> str:
 
 
 def _date(text: str | None) -> float | None:
-    """Return a date-time of the query as Unix time; one without an offset is in UTC."""
+    """Returns a date-time of the query as Unix time; one without an offset is in UTC."""
     if not text:
         return None
     try:

@@ -27,7 +27,7 @@ class EmbedResult(msgspec.Struct, frozen=True):
     tokens: int
 
     def count_headers(self) -> Headers:
-        """Return the headers `num_chars` and `num_tokens`."""
+        """Returns the headers `num_chars` and `num_tokens`."""
         return tuple(count_headers({"num_chars": self.characters, "num_tokens": self.tokens}))
 
 
@@ -45,7 +45,7 @@ class _Embedder:
         self.characters = 0
 
     def text(self, text: str) -> vectors.Vector:
-        """Return the vector of a text, truncated. Raises a 400 if it is too long and must not be."""
+        """Returns the vector of a text, truncated. Raises a 400 if it is too long and must not be."""
         pieces = tokens.split(text)
         if self.truncate == "NONE":
             usage.check_context(len(pieces), self.limit)
@@ -57,14 +57,14 @@ class _Embedder:
         return vectors.text_vector("".join(pieces), self.size, self.model.space)
 
     def image(self, url: str) -> vectors.Vector:
-        """Return the vector of an image."""
+        """Returns the vector of an image."""
         image = images.read_image(url)
         self.images.append(_image_entry(image))
         self.image_tokens += images.TOKENS
         return vectors.image_vector(image.data, f"image {image.format}", self.size, self.model.space)
 
     def parts(self, content: list[dict[str, Any]]) -> vectors.Vector:
-        """Return the one vector of an input that has several parts."""
+        """Returns the one vector of an input that has several parts."""
         return vectors.mean_vector(
             [
                 self.text(part["text"]) if part["type"] == "text" else self.image(part["image_url"]["url"])
@@ -73,14 +73,14 @@ class _Embedder:
         )
 
     def billed_units(self) -> dict[str, int]:
-        """Return the billed units: v4 and newer bill image tokens, 0 for texts, v3 counts images (both recorded)."""
+        """Returns the billed units: v4 and newer bill image tokens, 0 for texts, v3 counts images (both recorded)."""
         if self.model.multimodal:
             return {"input_tokens": self.text_tokens, "image_tokens": self.image_tokens}
         return {"images": len(self.images)} if self.images else {"input_tokens": self.text_tokens}
 
 
 def embed(body: Mapping[str, Any], model: Model) -> EmbedResult:
-    """Return the response to a validated request."""
+    """Returns the response to a validated request."""
     embedder = _Embedder(body, model)
     texts: list[str] = body.get("texts") or []
     all_vectors = [embedder.text(text) for text in texts]
@@ -105,5 +105,5 @@ def _by_type(all_vectors: list[vectors.Vector], requested: list[str]) -> dict[st
 
 
 def _image_entry(image: Image) -> dict[str, Any]:
-    """Return the entry of an image; its bit_depth is 0 (recorded)."""
+    """Returns the entry of an image; its bit_depth is 0 (recorded)."""
     return {"width": image.width, "height": image.height, "format": image.format, "bit_depth": 0}

@@ -48,7 +48,7 @@ class EmbedJob(msgspec.Struct, kw_only=True):
     billed_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the job in Cohere's format."""
+        """Returns the job in Cohere's format."""
         body: dict[str, Any] = {"job_id": self.id}
         if self.name is not None:
             body["name"] = self.name
@@ -62,7 +62,7 @@ class EmbedJob(msgspec.Struct, kw_only=True):
 
 
 def create(request: Request) -> Response:
-    """Handle POST /v1/embed-jobs."""
+    """Handles POST /v1/embed-jobs."""
     body = request.select(FIELDS)
     model = request.emulator.model_catalog.find_for("embed", body.get("model"))
     validation.fields(body, FIELDS, "embed-jobs")
@@ -88,7 +88,7 @@ def create(request: Request) -> Response:
 
 
 def list_all(request: Request) -> Response:
-    """Handle GET /v1/embed-jobs, newest first."""
+    """Handles GET /v1/embed-jobs, newest first."""
     jobs = list(request.emulator.repository(EmbedJob).newest_first())
     for job in jobs:
         _advance(job, request.emulator)
@@ -96,14 +96,14 @@ def list_all(request: Request) -> Response:
 
 
 def get(request: Request) -> Response:
-    """Handle GET /v1/embed-jobs/{id}."""
+    """Handles GET /v1/embed-jobs/{id}."""
     job = _find(request)
     _advance(job, request.emulator)
     return Response(body=job.to_json())
 
 
 def cancel(request: Request) -> Response:
-    """Handle POST /v1/embed-jobs/{id}/cancel. The response has an empty body."""
+    """Handles POST /v1/embed-jobs/{id}/cancel. The response has an empty body."""
     job = _find(request)
     if job.progress.finished:
         raise invalid_request(f"embed job {job.id} cannot be cancelled, it is {job.progress.stage}.")  # guessed
@@ -118,7 +118,7 @@ def _find(request: Request) -> EmbedJob:
 
 
 def _advance(job: EmbedJob, emulator: EmulatorState) -> None:
-    """Go on to the next stage. All work is done in the last one."""
+    """Goes on to the next stage. All work is done in the last one."""
     if not job.progress.advance() or job.progress.stage != "complete":
         return
     try:

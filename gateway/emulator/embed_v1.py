@@ -14,7 +14,7 @@ FIELDS = ("texts", "images", "model", "input_type", "embedding_types", "truncate
 
 
 def handle(request: Request) -> Response:
-    """Handle POST /v1/embed."""
+    """Handles POST /v1/embed."""
     body = request.select(FIELDS)
     if not body.get("model"):
         # The former default model had no input types, so a request may lack both.

@@ -33,27 +33,27 @@ class APIError(Exception):
 
 
 def invalid_request(reason: str) -> APIError:
-    """Return a 400 with the prefix that most of Cohere's validation errors have."""
+    """Returns a 400 with the prefix that most of Cohere's validation errors have."""
     return APIError(400, f"invalid request: {reason}")
 
 
 def bad_request(reason: str) -> APIError:
-    """Return a 400 without a prefix."""
+    """Returns a 400 without a prefix."""
     return APIError(400, reason)
 
 
 def too_many_tokens(reason: str) -> APIError:
-    """Return a 400 for a prompt or an output limit that is too long."""
+    """Returns a 400 for a prompt or an output limit that is too long."""
     return APIError(400, f"too many tokens: {reason}")
 
 
 def unknown_field(name: str, page: str) -> APIError:
-    """Return the 422 for a field that the endpoint does not have. `page` is the page of Cohere's reference."""
+    """Returns the 422 for a field that the endpoint does not have. `page` is the page of Cohere's reference."""
     return APIError(422, f"unknown field: parameter '{name}' is not a valid field. {REFERENCE}{page}")
 
 
 def wrong_type(name: str, value: object, expected: str, page: str) -> APIError:
-    """Return the 400 for a value of another type. `expected` is a Go type, as in Cohere's own messages."""
+    """Returns the 400 for a value of another type. `expected` is a Go type, as in Cohere's own messages."""
     return APIError(
         400,
         f"invalid type: parameter '{name}' is of type {json_type(value)} but should be of type {expected}."
@@ -62,21 +62,21 @@ def wrong_type(name: str, value: object, expected: str, page: str) -> APIError:
 
 
 def reject_unknown_fields(value: Mapping[str, Any], allowed: Collection[str], page: str = "chat") -> None:
-    """Raise `unknown_field` for the first field that is not allowed."""
+    """Raises `unknown_field` for the first field that is not allowed."""
     for name in value:
         if name not in allowed:
             raise unknown_field(name, page)
 
 
 def require_object(name: str, value: object, page: str = "chat", expected: str = "Object") -> dict[str, Any]:
-    """Return the value, or raise `wrong_type` if it is no JSON object."""
+    """Returns the value, or raises `wrong_type` if it is no JSON object."""
     if not isinstance(value, dict):
         raise wrong_type(name, value, expected, page)
     return value
 
 
 def json_type(value: object) -> str:
-    """Return the name that Go's decoder gives to the type of a decoded JSON value."""
+    """Returns the name that Go's decoder gives to the type of a decoded JSON value."""
     if value is None:
         return "null"
     if isinstance(value, bool):

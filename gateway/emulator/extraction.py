@@ -67,12 +67,12 @@ class ValueExtractor:
         self.unused_locations = list(self.locations)
 
     def limit_locations(self, location: str) -> None:
-        """Give this location and no other."""
+        """Gives this location and no other."""
         self.locations = [location]
         self.unused_locations = [location]
 
     def extract(self, name: str, schema: Mapping[str, Any]) -> Any:
-        """Return a value for the field of that name, or MISSING."""
+        """Returns a value for the field of that name, or MISSING."""
         if "enum" in schema:
             return self._enum(schema["enum"])
         kind = schema.get("type")
@@ -159,7 +159,7 @@ class ValueExtractor:
         return MISSING
 
     def _labelled(self, name: str, value: str, strict: bool = False) -> str:
-        """Return the value of `name=value` or `name: value`; if not strict, of `name of 3` or `name 3` too."""
+        """Returns the value of `name=value` or `name: value`; if not strict, of `name of 3` or `name 3` too."""
         label = re.escape(name).replace("_", "[ _]")
         separator = r"\s*[=:]\s*" if strict else r"\s*+(?:[=:]|is|of)?\s*"
         match = re.search(rf"\b{label}{separator}{value}", self.text, re.IGNORECASE)
@@ -167,7 +167,7 @@ class ValueExtractor:
 
 
 def find_locations(text: str) -> list[str]:
-    """Return the capitalized names after in, for, of ...; names joined by "and" are several locations."""
+    """Returns the capitalized names after in, for, of ...; names joined by "and" are several locations."""
     locations: list[str] = []
     for match in LOCATIONS.finditer(text):
         names = match.group(1)
@@ -183,13 +183,13 @@ def find_locations(text: str) -> list[str]:
 
 
 def proper_names(text: str) -> list[str]:
-    """Return the capitalized names in the middle of sentences."""
+    """Returns the capitalized names in the middle of sentences."""
     names = PROPER_NAME.findall(text)
     return [name for name in names if name not in NOT_NAMES and not name.startswith(("I'", "I’"))]
 
 
 def _find_numbers(text: str) -> list[int | float]:
-    """Return the numbers outside dates, or the number words of a text that has none."""
+    """Returns the numbers outside dates, or the number words of a text that has none."""
     numbers: list[int | float] = []
     for match in NUMBER.finditer(DATE.sub(" ", text)):
         digits = match.group()
@@ -206,7 +206,7 @@ def _to_number(digits: str) -> int | float:
 
 
 def _kind_of_text(name: str) -> str:
-    """Return `location`, `person`, `text` or an empty string for the name of a field."""
+    """Returns `location`, `person`, `text` or an empty string for the name of a field."""
     words = re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", name).lower())
     for kind, vocabulary in (("location", LOCATION_WORDS), ("person", PERSON_WORDS), ("text", TEXT_WORDS)):
         if any(word in vocabulary for word in words):
@@ -215,13 +215,13 @@ def _kind_of_text(name: str) -> str:
 
 
 def _shape(name: str) -> str:
-    """Return the key of SHAPES that the name of a field ends with, or an empty string."""
+    """Returns the key of SHAPES that the name of a field ends with, or an empty string."""
     last = name.lower().split("_")[-1]
     return last if last in SHAPES else ""
 
 
 def in_range(value: float, schema: Mapping[str, Any]) -> bool:
-    """Whether a number obeys the schema's limits and its `multipleOf`."""
+    """Returns whether a number obeys the schema's limits and its `multipleOf`."""
     step = schema.get("multipleOf")
     return bool(
         schema.get("minimum", value) <= value <= schema.get("maximum", value)

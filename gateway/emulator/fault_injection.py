@@ -102,7 +102,7 @@ MAX_CONVERSATIONS = 1_000  # whose disobedient answers are counted
 
 
 def disobedience(fault: Fault | None, body: Mapping[str, Any], counts: MutableMapping[bytes, int]) -> str:
-    """Return the name of the fault if the model disobeys this time, or an empty string.
+    """Returns the name of the fault if the model disobeys this time, or an empty string.
 
     A model disobeys as often as the fault's argument says, obeys once, and begins again. What counts as the same
     request is what the user and the tools have said: whoever asks again with other words adds them to the system
@@ -130,7 +130,7 @@ def disobedience(fault: Fault | None, body: Mapping[str, Any], counts: MutableMa
 def stream_script(
     events: Sequence[bytes], fault: Fault | None, stream_format: StreamFormat = STREAM_FORMATS["v2"]
 ) -> Script:
-    """Return the script of a stream whose events end with the format's tail."""
+    """Returns the script of a stream whose events end with the format's tail."""
     if fault is None:
         return Script((b"".join(events),))
     middle = max(1, len(events) // 2)
@@ -159,7 +159,7 @@ def stream_script(
 
 
 def change_body(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
-    """Return a whole body with the fields that the fault changes."""
+    """Returns a whole body with the fields that the fault changes."""
     name = fault.name if fault else ""
     if name in ("finish_error", "finish_timeout") and "finish_reason" in body:
         reason = name.removeprefix("finish_").upper()
@@ -177,7 +177,7 @@ def change_body(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
 
 
 def body_script(data: bytes, fault: Fault) -> tuple[Script, int]:
-    """Return the script of a whole body, and the content-length that is announced for it."""
+    """Returns the script of a whole body, and the content-length that is announced for it."""
     half = len(data) // 2
     match fault.name:
         case "cut":
@@ -192,6 +192,6 @@ def body_script(data: bytes, fault: Fault) -> tuple[Script, int]:
 def _with_end(
     events: Sequence[bytes], stream_format: StreamFormat, changes: dict[str, Any], omit: Collection[str]
 ) -> bytes:
-    """Return the stream with another first event of its tail."""
+    """Returns the stream with another first event of its tail."""
     end = len(events) - stream_format.tail
     return b"".join((*events[:end], stream_format.rewrite_end(events[end], changes, omit), *events[end + 1 :]))

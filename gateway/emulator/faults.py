@@ -115,7 +115,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def in_prompt(body: Mapping[str, Any]) -> str:
-    """Return the fault that the last message of a user asks for, or an empty string. The body is not validated yet."""
+    """Returns the fault that the last message of a user asks for, or an empty string. The body is not validated yet."""
     messages = body.get("messages")
     for message in reversed(messages if isinstance(messages, list) else []):
         if isinstance(message, dict) and message.get("role") == "user":
@@ -128,7 +128,7 @@ def in_prompt(body: Mapping[str, Any]) -> str:
 
 
 def parse(text: str) -> Fault:
-    """Return the fault of `NAME[=ARGUMENT]`. Raises a 400 that lists the faults if there is no such one."""
+    """Returns the fault of `NAME[=ARGUMENT]`. Raises a 400 that lists the faults if there is no such one."""
     name, _, argument = text.strip().partition("=")
     if name.isdigit():
         name, argument = "status", name
@@ -149,7 +149,7 @@ def parse(text: str) -> Fault:
 
 
 def error_for(fault: Fault) -> APIError | None:
-    """Return the error response of a fault, or None for a fault that is none."""
+    """Returns the error response of a fault, or None for a fault that is none."""
     if fault.name in ERROR_FAULTS:
         status, sentence, error_type = ERROR_FAULTS[fault.name]
         return APIError(status, sentence, error_type=error_type)

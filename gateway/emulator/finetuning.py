@@ -85,7 +85,7 @@ class FinetunedModel(msgspec.Struct, kw_only=True):
     events: list[tuple[str, float]]  # (status, time), oldest first
 
     def to_json(self) -> dict[str, Any]:
-        """Return the model in Cohere's format. The key for Weights & Biases is not stored, so it is not shown."""
+        """Returns the model in Cohere's format. The key for Weights & Biases is not stored, so it is not shown."""
         body: dict[str, Any] = {
             "id": self.id, "name": self.name, "creator_id": OWNER_ID, "organization_id": ORGANIZATION_ID,
             "settings": self.settings, "status": self.progress.stage, "created_at": format_time(self.created),
@@ -95,7 +95,7 @@ class FinetunedModel(msgspec.Struct, kw_only=True):
 
 
 def create(request: Request) -> Response:
-    """Handle POST /v1/finetuning/finetuned-models."""
+    """Handles POST /v1/finetuning/finetuned-models."""
     body = _checked_body(request)
     requested = body["settings"]
     base = requested.get("base_model") or {}
@@ -126,7 +126,7 @@ def create(request: Request) -> Response:
 
 
 def list_all(request: Request) -> Response:
-    """Handle GET /v1/finetuning/finetuned-models, newest first by default."""
+    """Handles GET /v1/finetuning/finetuned-models, newest first by default."""
     order = request.query.get("order_by") or "created_at desc"
     if order not in ORDERS:
         raise invalid_request("order_by must be created_at or updated_at.")  # guessed
@@ -141,14 +141,14 @@ def list_all(request: Request) -> Response:
 
 
 def get(request: Request) -> Response:
-    """Handle GET /v1/finetuning/finetuned-models/{id}."""
+    """Handles GET /v1/finetuning/finetuned-models/{id}."""
     model = _find(request)
     _advance(model, request.emulator)
     return Response(body={"finetuned_model": model.to_json()})
 
 
 def update(request: Request) -> Response:
-    """Handle PATCH /v1/finetuning/finetuned-models/{id}. Only the name of a model can change."""
+    """Handles PATCH /v1/finetuning/finetuned-models/{id}. Only the name of a model can change."""
     model = _find(request)
     model.name = _checked_body(request)["name"]
     model.updated = request.emulator.clock()
@@ -161,7 +161,7 @@ def _model_response(request: Request, model: FinetunedModel) -> Response:
 
 
 def delete(request: Request) -> Response:
-    """Handle DELETE /v1/finetuning/finetuned-models/{id}."""
+    """Handles DELETE /v1/finetuning/finetuned-models/{id}."""
     identity = request.path_params["id"]
     model = request.emulator.repository(FinetunedModel).remove(identity, _not_found(identity))
     _remove_from_catalog(model, request.emulator)
@@ -169,7 +169,7 @@ def delete(request: Request) -> Response:
 
 
 def list_events(request: Request) -> Response:
-    """Handle GET .../{id}/events, most recent first. The event that the client caused has the client's id."""
+    """Handles GET .../{id}/events, most recent first. The event that the client caused has the client's id."""
     model = _find(request)
     events = [
         ({"user_id": OWNER_ID} if status == STATUSES[0] else {}) | {"status": status, "created_at": format_time(at)}
@@ -180,7 +180,7 @@ def list_events(request: Request) -> Response:
 
 
 def list_metrics(request: Request) -> Response:
-    """Handle GET .../{id}/training-step-metrics, most recent first. The round numbers are made up."""
+    """Handles GET .../{id}/training-step-metrics, most recent first. The round numbers are made up."""
     model = _find(request)
     trained_at = next((format_time(at) for status, at in model.events if status == STATUSES[1]), None)
     metrics = []
@@ -192,7 +192,7 @@ def list_metrics(request: Request) -> Response:
 
 
 def examples_of(name: str, emulator: EmulatorState) -> tuple[list[tuple[str, str]], bool]:
-    """Return the (text, label) pairs of a classifier in the catalog, and whether a text may have several labels."""
+    """Returns the (text, label) pairs of a classifier in the catalog, and whether a text may have several labels."""
     model = emulator.repository(FinetunedModel).items[name.removesuffix(SUFFIX)]
     pairs: list[tuple[str, str]] = []
     for row in model.examples:
@@ -220,7 +220,7 @@ def _not_found(identity: str) -> str:
 
 
 def _advance(model: FinetunedModel, emulator: EmulatorState) -> None:
-    """Go on to the next stage. In the last one the model enters the catalog."""
+    """Goes on to the next stage. In the last one the model enters the catalog."""
     if not model.progress.advance():
         return
     model.updated = emulator.clock()

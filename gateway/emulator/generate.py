@@ -55,7 +55,7 @@ SUMMARIZE: dict[str, Check] = {
 
 
 def handle_generate(request: Request) -> Response:
-    """Handle POST /v1/generate."""
+    """Handles POST /v1/generate."""
     body = request.select(GENERATE)
     model = request.emulator.model_catalog.find_for("generate", body.get("model") or DEFAULT_MODEL)
     validation.fields(body, GENERATE, "generate")
@@ -82,7 +82,7 @@ def handle_generate(request: Request) -> Response:
 
 
 def _chat_body(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of /v2/chat that means the same."""
+    """Returns the body of /v2/chat that means the same."""
     chat_body = {name: body[name] for name in SHARED_FIELDS if name in body}
     chat_body |= {"messages": [{"role": "user", "content": body["prompt"]}]}
     chat_body["stop_sequences"] = [*(body.get("stop_sequences") or ()), *(body.get("end_sequences") or ())]
@@ -90,7 +90,7 @@ def _chat_body(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generation(response: ChatResponse, body: dict[str, Any]) -> dict[str, Any]:
-    """Return one element of `generations`, without its index."""
+    """Returns one element of `generations`, without its index."""
     text = response.text or ""
     generation: dict[str, Any] = {"id": response.id, "text": text}
     if body.get("return_likelihoods") in ("GENERATION", "ALL"):
@@ -101,7 +101,7 @@ def _generation(response: ChatResponse, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _events(responses: list[ChatResponse], prompt: str) -> list[bytes]:
-    """Return the whole stream, one generation after the other, `stream-end` last."""
+    """Returns the whole stream, one generation after the other, `stream-end` last."""
     events = []
     for index, response in enumerate(responses):
         number = {"index": index} if len(responses) > 1 else {}
@@ -125,7 +125,7 @@ def _events(responses: list[ChatResponse], prompt: str) -> list[bytes]:
 
 
 def handle_summarize(request: Request) -> Response:
-    """Handle POST /v1/summarize."""
+    """Handles POST /v1/summarize."""
     body = request.select(SUMMARIZE)
     request.emulator.model_catalog.find_for("summarize", body.get("model") or DEFAULT_MODEL)
     validation.fields(body, SUMMARIZE, "summarize")

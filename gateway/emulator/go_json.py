@@ -22,7 +22,7 @@ DECODER = msgspec.json.Decoder()
 
 
 def encode(value: Any) -> bytes:
-    """Return compact JSON, keys in order, `<`, `>` and `&` escaped, other characters as UTF-8."""
+    """Returns compact JSON, keys in order, `<`, `>` and `&` escaped, other characters as UTF-8."""
     data = ENCODER.encode(value)
     for character, escape in ESCAPES:
         if character in data:
@@ -31,7 +31,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Return the decoded body. Raises a 400 that gives the reason when it is no JSON."""
+    """Returns the decoded body. Raises a 400 that gives the reason when it is no JSON."""
     try:
         return DECODER.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:

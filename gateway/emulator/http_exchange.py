@@ -61,7 +61,7 @@ class HttpExchange:
         self._disconnect: asyncio.Task[None] | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the request body as it arrives. Raises ClientDisconnect."""
+        """Yields the request body as it arrives. Raises ClientDisconnect."""
         while True:
             message: Message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -73,11 +73,11 @@ class HttpExchange:
                 return
 
     async def body(self) -> bytes:
-        """Return the whole request body. Raises ClientDisconnect."""
+        """Returns the whole request body. Raises ClientDisconnect."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def pause(self, seconds: float | None) -> None:
-        """Wait, for ever if `seconds` is None. Raises ClientDisconnect as soon as the client leaves."""
+        """Waits, for ever if `seconds` is None. Raises ClientDisconnect as soon as the client leaves."""
         if self._disconnect is None:
             self._disconnect = asyncio.ensure_future(self._wait_for_disconnect())
         done, _ = await asyncio.wait((self._disconnect,), timeout=seconds)
@@ -85,7 +85,7 @@ class HttpExchange:
             raise ClientDisconnect
 
     async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
-        """Send the status and the headers."""
+        """Sends the status and the headers."""
         self.record.status = status
         milliseconds = max(0, int((time.perf_counter() - self._started_at) * 1_000))
         all_headers = [
@@ -99,34 +99,34 @@ class HttpExchange:
         await self._send({"type": "http.response.start", "status": status, "headers": sorted(all_headers)})
 
     async def write(self, data: bytes) -> None:
-        """Send a part of the body."""
+        """Sends a part of the body."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
-        """Send the last part of the body."""
+        """Sends the last part of the body."""
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
         self.record.finished = True
 
     async def send_whole(self, status: int, content_type: bytes, data: bytes, headers: Headers = ()) -> None:
-        """Send a complete response, compressed if it is large JSON and the client accepts gzip."""
+        """Sends a complete response, compressed if it is large JSON and the client accepts gzip."""
         data, encoding = self._compress(data) if content_type == JSON else (data, ())
         length = (b"content-length", str(len(data)).encode())
         await self.start(status, content_type, (*headers, *encoding, length))
         await self.finish(data)
 
     async def send_error(self, error: APIError) -> None:
-        """Send an error response."""
+        """Sends an error response."""
         data = error_body(error, omit_id=self.omit_error_id)
         await self.send_whole(error.status, error.content_type.encode(), data)
 
     async def close(self) -> None:
-        """Stop waiting for the client to disconnect."""
+        """Stops waiting for the client to disconnect."""
         if self._disconnect is not None and not self._disconnect.done():
             self._disconnect.cancel()
             await asyncio.wait((self._disconnect,))
 
     def _compress(self, data: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-        """Return the body as it is sent, and the header that names its encoding."""
+        """Returns the body as it is sent, and the header that names its encoding."""
         if len(data) < MIN_COMPRESSED_BYTES or "gzip" not in self.headers.get("accept-encoding", ""):
             return data, ()
         return gzip.compress(data, compresslevel=1, mtime=0), ((b"content-encoding", b"gzip"),)
@@ -137,7 +137,7 @@ class HttpExchange:
 
 
 def error_body(error: APIError, *, omit_id: bool = False) -> bytes:
-    """Return `{id, error_type, message}`, of which only the message is always there, or the error's raw body."""
+    """Returns `{id, error_type, message}`, of which only the message is always there, or the error's raw body."""
     if error.message is None:
         return error.raw
     body: dict[str, str] = {} if omit_id else {"id": str(uuid.uuid4())}
@@ -147,5 +147,5 @@ def error_body(error: APIError, *, omit_id: bool = False) -> bytes:
 
 
 def count_headers(counts: Mapping[str, int]) -> list[tuple[bytes, bytes]]:
-    """Return the headers `num_chars` and `num_tokens`; the underscores are Cohere's (recorded)."""
+    """Returns the headers `num_chars` and `num_tokens`; the underscores are Cohere's (recorded)."""
     return [(name.encode(), str(value).encode()) for name, value in counts.items()]

@@ -29,7 +29,7 @@ class Image(msgspec.Struct, frozen=True):
 
 
 def check_url(url: object, *, remote: bool = True) -> None:
-    """Raise a 400 for a URL that Cohere would not read."""
+    """Raises a 400 for a URL that Cohere would not read."""
     if not isinstance(url, str) or not url:
         raise invalid_request("image url must not be empty.")  # guessed
     if remote and url.startswith(("http://", "https://")):
@@ -42,7 +42,7 @@ def check_url(url: object, *, remote: bool = True) -> None:
 
 @lru_cache(maxsize=128)
 def read_image(url: str) -> Image:
-    """Return the image of a data URL; its data is empty if it is no base64."""
+    """Returns the image of a data URL; its data is empty if it is no base64."""
     match = DATA_URL.match(url)
     if match is None:
         return Image("", 0, 0, 0, url.encode())
@@ -56,7 +56,7 @@ def read_image(url: str) -> Image:
 
 
 def _size(kind: str, data: bytes) -> tuple[int, int]:
-    """Return width and height in pixels, or zeros."""
+    """Returns width and height in pixels, or zeros."""
     if kind == "png" and data[:4] == b"\x89PNG" and len(data) >= 24:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if kind == "gif" and data[:3] == b"GIF" and len(data) >= 10:
@@ -67,7 +67,7 @@ def _size(kind: str, data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the JPEG segments to the first start-of-frame, which has the size."""
+    """Walks the JPEG segments to the first start-of-frame, which has the size."""
     offset = 2
     while offset + 9 < len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]

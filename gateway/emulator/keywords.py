@@ -21,25 +21,25 @@ GENERIC_WORDS = frozenset(
 
 
 def excerpt(text: str) -> str:
-    """Return the part of a text that the rules read: its beginning and its end. Some patterns are quadratic."""
+    """Returns the part of a text that the rules read: its beginning and its end. Some patterns are quadratic."""
     return text if len(text) <= 2 * MAX_EXCERPT else f"{text[:MAX_EXCERPT]}\n{text[-MAX_EXCERPT:]}"
 
 
 def keywords(text: str, limit: int = 6) -> str:
-    """Return the first words that are no stopwords, or the beginning of a text that has none."""
+    """Returns the first words that are no stopwords, or the beginning of a text that has none."""
     words = [word for word in re.findall(r"[\w'-]+", text) if word.lower() not in STOPWORDS]
     return " ".join(words[:limit]) or text.strip()[:60]
 
 
 def content_words(text: str) -> set[str]:
-    """Return the stems of the words that are neither stopwords nor generic. Camel case and underscores divide."""
+    """Returns the stems of the words that are neither stopwords nor generic. Camel case and underscores divide."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).replace("_", " ").lower()
     words = re.findall(r"[^\W\d_]{2,}", spaced)
     return {stem(word) for word in words if word not in STOPWORDS and word not in GENERIC_WORDS}
 
 
 def stem(word: str) -> str:
-    """Return the word without a common ending, so that singular and plural are the same."""
+    """Returns the word without a common ending, so that singular and plural are the same."""
     for ending in ("ing", "ies", "es", "s", "ed"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]

@@ -94,12 +94,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def find_facts(texts: Sequence[str]) -> list[Fact]:
-    """Return the facts that the last of these texts state, in their order."""
+    """Returns the facts that the last of these texts state, in their order."""
     return list(chain.from_iterable(_facts_of(excerpt(text)) for text in texts[-MAX_TEXTS:]))
 
 
 def answer(question: str, texts: Sequence[str]) -> Answer | None:
-    """Return the answer to a question about what earlier texts, or the question's own text, state."""
+    """Returns the answer to a question about what earlier texts, or the question's own text, state."""
     # Facts are looked for only if there is a question, because conversations may be long.
     requests = [*_first_person_requests(question), *_subject_requests(question)]
     facts = find_facts([*texts, question]) if requests else []
@@ -111,7 +111,7 @@ def answer(question: str, texts: Sequence[str]) -> Answer | None:
 
 
 def _first_person_requests(question: str) -> list[tuple[frozenset[str], str]]:
-    """Return what the question asks for, and the sentence that answers it."""
+    """Returns what the question asks for, and the sentence that answers it."""
     subjects = [subject for pattern, subject in FIRST_PERSON_QUESTIONS if pattern.search(question)]
     return [
         (frozenset([subject]), "Your name is {}." if subject == "name" else "You told me: {}.") for subject in subjects
@@ -129,13 +129,13 @@ def _sentence(owner: str, subject: str) -> str:
 
 
 def value_of(name: str, facts: Sequence[Fact]) -> str | None:
-    """Return what the facts say about the field of that name, or None."""
+    """Returns what the facts say about the field of that name, or None."""
     words = re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", name).lower())
     return _latest(frozenset(map(stem, words)), facts) if words else None
 
 
 def wants_bare_value(question: str) -> bool:
-    """Whether the question asks for the value alone."""
+    """Returns whether the question asks for the value alone."""
     return BARE.search(question) is not None
 
 
@@ -161,6 +161,6 @@ def _clean(value: str) -> str:
 
 
 def _latest(subject: frozenset[str], facts: Sequence[Fact]) -> str | None:
-    """Return the value of the last fact about a subject; a fact about exactly that wins over a more special one."""
+    """Returns the value of the last fact about a subject; a fact about exactly that wins over a more special one."""
     exact = next((fact.value for fact in reversed(facts) if fact.subject == subject), None)
     return exact or next((fact.value for fact in reversed(facts) if subject < fact.subject), None)

@@ -49,7 +49,7 @@ TEXT_WITH_CALLS = (
 
 
 def check(messages: Any, model: Model) -> None:
-    """Check the whole list, message by message."""
+    """Checks the whole list, message by message."""
     if not messages:
         raise invalid_request("message must be at least 1 token long or tool results must be specified.")
     calls: set[str] = set()  # ids of all turns
@@ -93,7 +93,7 @@ def _check_role(message: Any, index: int) -> str:
 
 
 def _check_assistant(message: Mapping[str, Any]) -> list[str]:
-    """Check an assistant turn; return the ids of its calls."""
+    """Checks an assistant turn; returns the ids of its calls."""
     calls = message.get("tool_calls") or []
     content = message.get("content")
     plan = message.get("tool_plan")
@@ -109,14 +109,14 @@ def _check_assistant(message: Mapping[str, Any]) -> list[str]:
 
 
 def _has_text(content: Any) -> bool:
-    """Whether an assistant's content has text beside its thinking."""
+    """Returns whether an assistant's content has text beside its thinking."""
     if isinstance(content, list):
         return any(isinstance(part, dict) and part.get("type") == "text" and part.get("text") for part in content)
     return bool(content)
 
 
 def _check_call(call: Any) -> str:
-    """Check a tool call; return its id."""
+    """Checks a tool call; returns its id."""
     require_object("tool_calls", call)
     reject_unknown_fields(call, ("id", "type", "function"))
     if call.get("type") != "function":
@@ -148,7 +148,7 @@ def _check_answered(pending: Collection[str]) -> None:
 
 
 def _check_tool_result(message: Mapping[str, Any], answerable: Collection[str], pending: dict[str, None]) -> None:
-    """Check a tool result, which must answer a call of the assistant turn right before the results."""
+    """Checks a tool result, which must answer a call of the assistant turn right before the results."""
     identity = message.get("tool_call_id")
     if not isinstance(identity, str) or not identity:
         raise bad_request("tool call id must be provided with tool message")
@@ -163,7 +163,7 @@ def _check_tool_result(message: Mapping[str, Any], answerable: Collection[str], 
 
 
 def _check_content(message: Mapping[str, Any], role: str) -> int:
-    """Check a content; return the number of images in it."""
+    """Checks a content; returns the number of images in it."""
     content = message.get("content")
     if content is None or content == "" or content == []:
         raise bad_request("message must not be empty in a turn")
@@ -175,7 +175,7 @@ def _check_content(message: Mapping[str, Any], role: str) -> int:
 
 
 def _check_part(part: Any, role: str) -> int:
-    """Check a part, whose value is in the field named like its type; return the number of images in it."""
+    """Checks a part, whose value is in the field named like its type; returns the number of images in it."""
     require_object("content", part)
     kind = part.get("type")
     if kind not in PART_TYPES[role]:

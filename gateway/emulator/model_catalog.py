@@ -162,7 +162,7 @@ class ModelCatalog:
         self.models: dict[str, Model] = {model.name: model for model in converted}
 
     def find(self, name: str) -> Model:
-        """Return the model of that name. Raises a 404 that says whether it is unknown or was removed."""
+        """Returns the model of that name. Raises a 404 that says whether it is unknown or was removed."""
         model = self.models.get(name)
         if model is not None:
             return model
@@ -179,13 +179,13 @@ class ModelCatalog:
         )
 
     def find_required(self, name: object) -> Model:
-        """Return the model that a request names. Raises a 400 if it names none, a 404 if there is no such one."""
+        """Returns the model that a request names. Raises a 400 if it names none, a 404 if there is no such one."""
         if not isinstance(name, str) or not name:
             raise bad_request("a model parameter is required for this endpoint.")
         return self.find(name)
 
     def find_for(self, endpoint: str, name: object) -> Model:
-        """Return the model that a request names. Raises a 400 if it does not serve the endpoint."""
+        """Returns the model that a request names. Raises a 400 if it does not serve the endpoint."""
         model = self.find_required(name)
         if endpoint not in model.endpoints:
             raise invalid_request(f"model '{name}' is not supported by the {endpoint} API")
@@ -193,7 +193,7 @@ class ModelCatalog:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Return a model in the format of `GET /v1/models`."""
+    """Returns a model in the format of `GET /v1/models`."""
     description: dict[str, Any] = {
         "name": model.name,
         "endpoints": list(model.endpoints),

@@ -47,12 +47,12 @@ class Form(msgspec.Struct, frozen=True):
     fingerprint: bytes
 
     def find(self, name: str) -> Part | None:
-        """Return the first part of that name."""
+        """Returns the first part of that name."""
         return next((part for part in self.parts if part.name == name), None)
 
 
 async def read_form(chunks: AsyncIterator[bytes], content_type: str) -> Form:
-    """Return the form of a body. Raises a 400 that gives the reason when it is no form."""
+    """Returns the form of a body. Raises a 400 that gives the reason when it is no form."""
     match = BOUNDARY.search(content_type)
     if match is None:
         raise _malformed("no boundary")
@@ -75,7 +75,7 @@ class _FormReader:
         self.hash = hashlib.blake2b(digest_size=16)
 
     def feed(self, chunk: bytes) -> None:
-        """Parse the next bytes of the body."""
+        """Parses the next bytes of the body."""
         self.buffer += chunk
         while not self.finished and self.read():
             pass
@@ -83,7 +83,7 @@ class _FormReader:
             self.buffer.clear()  # the epilogue is ignored
 
     def end(self) -> Form:
-        """Return the form. Raises a 400 if its last boundary is missing."""
+        """Returns the form. Raises a 400 if its last boundary is missing."""
         if not self.finished:
             raise _malformed("it ends before its last boundary")
         return Form(tuple(self.parts), self.hash.digest())
@@ -144,7 +144,7 @@ class _FormReader:
 
 
 def _part(lines: list[str]) -> Part:
-    """Return an empty part with these header lines."""
+    """Returns an empty part with these header lines."""
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     disposition = headers.get("content-disposition", "")
     name = NAME.search(disposition)

@@ -31,7 +31,7 @@ FIELDS: dict[str, Check] = {
 
 
 def handle(request: Request) -> Response:
-    """Handle POST /v2/parse."""
+    """Handles POST /v2/parse."""
     body = request.body
     name = body.get("model")
     if name != MODEL:
@@ -47,7 +47,7 @@ def handle(request: Request) -> Response:
 
 
 def _read(url: Any) -> list[str]:
-    """Return the texts of a document's pages. Raises a 400 for one that is neither an image nor a PDF file."""
+    """Returns the texts of a document's pages. Raises a 400 for one that is neither an image nor a PDF file."""
     match = PDF_URL.match(url) if isinstance(url, str) else None
     if match is not None:
         data = _decode(url[match.end() :])
@@ -59,7 +59,7 @@ def _read(url: Any) -> list[str]:
 
 
 def _decode(payload: str) -> bytes:
-    """Return the bytes of a PDF file. Raises a 400 for anything else."""
+    """Returns the bytes of a PDF file. Raises a 400 for anything else."""
     try:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):

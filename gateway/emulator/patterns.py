@@ -23,7 +23,7 @@ OPTIONS.log_errors = False
 
 
 def search(pattern: str, text: str) -> str | None:
-    """Return the first match in a text. None: there is none, or the pattern is not one of RE2's."""
+    """Returns the first match in a text. None: there is none, or the pattern is not one of RE2's."""
     try:
         match = re2.compile(pattern, OPTIONS).search(text)
     except re2.error:
@@ -32,7 +32,7 @@ def search(pattern: str, text: str) -> str | None:
 
 
 def matching_text(pattern: str, min_length: int = 0) -> str | None:
-    """Return a text that matches the pattern, if possible not shorter than that, or None for an unhandled pattern."""
+    """Returns a text that matches the pattern, if possible not shorter than that, or None for an unhandled pattern."""
     text = None
     for extra in range(min(min_length, MAX_EXTRA_REPEATS) + 1):
         text = _text_for(pattern, extra)
@@ -42,7 +42,7 @@ def matching_text(pattern: str, min_length: int = 0) -> str | None:
 
 
 def _text_for(pattern: str, extra: int) -> str | None:
-    """Return a text in which whatever may repeat repeats that often more than it must."""
+    """Returns a text in which whatever may repeat repeats that often more than it must."""
     try:
         text, _ = _alternatives(pattern, 0, extra)
     except (re.error, IndexError, ValueError, RecursionError, OverflowError, StopIteration):
@@ -54,7 +54,7 @@ def _text_for(pattern: str, extra: int) -> str | None:
 
 
 def _alternatives(pattern: str, position: int, extra: int) -> tuple[str, int]:
-    """Return the text of the first alternative that is not empty."""
+    """Returns the text of the first alternative that is not empty."""
     options, text = [], ""
     while position < len(pattern) and pattern[position] != ")":
         if pattern[position] == "|":
@@ -75,7 +75,7 @@ def _alternatives(pattern: str, position: int, extra: int) -> tuple[str, int]:
 
 
 def _repeats(repeat: re.Match[str], extra: int) -> int:
-    """Return how often something repeats."""
+    """Returns how often something repeats."""
     if not repeat["least"]:
         return MIN_REPEATS[repeat.group()[0]] + (0 if repeat.group()[0] == "?" else extra)
     least = int(repeat["least"])
@@ -104,7 +104,7 @@ def _atom(pattern: str, position: int, extra: int) -> tuple[str, int]:
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:
-    """Return one character of a class."""
+    """Returns one character of a class."""
     start = position
     if pattern[position] == "^":
         position += 1

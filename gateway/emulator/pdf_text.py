@@ -34,12 +34,12 @@ WORD_GAP = -150  # thousandths of an em, below which a number in an array stands
 
 
 def is_pdf(data: bytes) -> bool:
-    """Whether the data begins like a PDF file."""
+    """Returns whether the data begins like a PDF file."""
     return data[:1024].lstrip().startswith(b"%PDF-")
 
 
 def extract_pages(data: bytes) -> list[str]:
-    """Return the texts of the content streams that show any, of which a simple file has one a page."""
+    """Returns the texts of the content streams that show any, of which a simple file has one a page."""
     pages: list[str] = []
     for stream in _streams(data):
         text = "\n".join(filter(None, map(_text, _text_objects(stream)))).strip()
@@ -51,7 +51,7 @@ def extract_pages(data: bytes) -> list[str]:
 
 
 def _streams(data: bytes) -> Iterator[bytes]:
-    """Yield the contents of the streams that are not images, decompressed as far as the limits allow."""
+    """Yields the contents of the streams that are not images, decompressed as far as the limits allow."""
     total = position = 0
     while total < MAX_TOTAL_BYTES:
         match = STREAM.search(data, position)
@@ -72,7 +72,7 @@ def _streams(data: bytes) -> Iterator[bytes]:
 
 
 def _text_objects(stream: bytes) -> Iterator[bytes]:
-    """Yield what stands between BT and ET."""
+    """Yields what stands between BT and ET."""
     position = 0
     while (begin := TEXT_BEGIN.search(stream, position)) and (end := TEXT_END.search(stream, begin.end())):
         yield stream[begin.end() : end.start()]
@@ -87,7 +87,7 @@ def _inflate(content: bytes) -> bytes:
 
 
 def _text(operations: bytes) -> str:
-    """Return what the operators of one text object show."""
+    """Returns what the operators of one text object show."""
     text = ""
     for match in OPERATION.finditer(operations):
         if match["line"]:
@@ -111,7 +111,7 @@ def _is_gap(number: bytes) -> bool:
 
 
 def _decode(string: bytes) -> str:
-    """Return a literal or hexadecimal string as text."""
+    """Returns a literal or hexadecimal string as text."""
     if string.startswith(b"<"):
         digits = re.sub(rb"\s", b"", string[1:-1])
         data = bytes.fromhex((digits + b"0" * (len(digits) % 2)).decode())

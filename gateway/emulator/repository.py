@@ -29,7 +29,7 @@ class Repository(Generic[Item]):
         self.items: dict[str, Item] = {}
 
     def add(self, identity: str, item: Item) -> Item | None:
-        """Store an item; return the one that had to go for it, if any."""
+        """Stores an item; returns the one that had to go for it, if any."""
         evicted = None
         if identity not in self.items and len(self.items) >= self.max_items:
             evicted = self.items.pop(next(iter(self.items)))
@@ -37,20 +37,20 @@ class Repository(Generic[Item]):
         return evicted
 
     def get(self, identity: str, not_found: str) -> Item:
-        """Return the item of that id. Raises a 404 with the sentence `not_found`."""
+        """Returns the item of that id. Raises a 404 with the sentence `not_found`."""
         item = self.items.get(identity)
         if item is None:
             raise APIError(404, not_found)
         return item
 
     def remove(self, identity: str, not_found: str) -> Item:
-        """Remove the item of that id and return it. Raises a 404 with the sentence `not_found`."""
+        """Removes the item of that id and returns it. Raises a 404 with the sentence `not_found`."""
         item = self.get(identity, not_found)
         del self.items[identity]
         return item
 
     def newest_first(self) -> Iterator[Item]:
-        """Iterate over all items."""
+        """Iterates over all items."""
         return reversed(list(self.items.values()))
 
 
@@ -75,7 +75,7 @@ class JobProgress:
         return len(self.stages) == 1
 
     def advance(self) -> bool:
-        """Go on to the next stage; return whether there was one."""
+        """Goes on to the next stage; returns whether there was one."""
         if self.finished:
             return False
         del self.stages[0]
@@ -83,18 +83,18 @@ class JobProgress:
 
 
 def short_id(name: str) -> str:
-    """Return an id of the form that datasets and connectors have: the name and six random characters."""
+    """Returns an id of the form that datasets and connectors have: the name and six random characters."""
     slug = "".join(character if character.isalnum() or character in "-_" else "-" for character in name.lower())
     return f"{slug}-{''.join(secrets.choice(ID_ALPHABET) for _ in range(6))}"
 
 
 def format_time(seconds: float) -> str:
-    """Return a Unix time in RFC 3339 with microseconds, as Cohere writes it."""
+    """Returns a Unix time in RFC 3339 with microseconds, as Cohere writes it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def decode_page_token(token: str) -> int:
-    """Return the offset at which that page begins. Raises a 400 for a token that is none of ours."""
+    """Returns the offset at which that page begins. Raises a 400 for a token that is none of ours."""
     try:
         start = int(base64.urlsafe_b64decode(token)) if token else 0
     except (ValueError, binascii.Error):
@@ -105,14 +105,14 @@ def decode_page_token(token: str) -> int:
 
 
 def encode_page_token(start: int) -> str:
-    """Return the token of the page that begins at that offset."""
+    """Returns the token of the page that begins at that offset."""
     return base64.urlsafe_b64encode(str(start).encode()).decode()
 
 
 def paginate(
     items: Sequence[Any], query: Mapping[str, str], default_size: int, max_size: int
 ) -> tuple[list[Any], dict[str, str]]:
-    """Return one page of the items, and `{next_page_token}` if more follow.
+    """Returns one page of the items, and `{next_page_token}` if more follow.
 
     A page size above the maximum is lowered to it, as in Cohere's description of batches.
     """
@@ -125,12 +125,12 @@ def paginate(
 
 
 def next_page(items: Sequence[Any], start: int, end: int) -> tuple[list[Any], dict[str, str]]:
-    """Return `items[start:end]`, and `{next_page_token}` if more follow."""
+    """Returns `items[start:end]`, and `{next_page_token}` if more follow."""
     return list(items[start:end]), {"next_page_token": encode_page_token(end)} if end < len(items) else {}
 
 
 def limit_and_offset(items: Sequence[Any], query: Mapping[str, str], default_limit: int) -> list[Any]:
-    """Return the items that the query's `limit` and `offset` select. SDKs send them as floats: `10.0`."""
+    """Returns the items that the query's `limit` and `offset` select. SDKs send them as floats: `10.0`."""
     limit, offset = _count(query, "limit", default_limit), _count(query, "offset", 0)
     return list(items[offset : offset + limit])
 

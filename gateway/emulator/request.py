@@ -38,7 +38,7 @@ class EmulatorState:
         self._repositories: dict[type, Repository[Any]] = {}
 
     def repository(self, kind: type[Kind]) -> Repository[Kind]:
-        """Return the repository for items of that class."""
+        """Returns the repository for items of that class."""
         return self._repositories.setdefault(kind, Repository())
 
 
@@ -56,15 +56,15 @@ class Request(msgspec.Struct, frozen=True):
     disobedience: str = ""  # one of `faults.DISOBEDIENCE`, if the model is to disobey now
 
     def accepts_event_stream(self) -> bool:
-        """Whether v1 streams are sent as events. Cohere's specification misspells the header as `accepts`."""
+        """Returns whether v1 streams are sent as events. Cohere's specification misspells the header as `accepts`."""
         return "text/event-stream" in f"{self.headers.get('accept', '')},{self.headers.get('accepts', '')}"
 
     def select(self, fields: Collection[str]) -> dict[str, Any]:
-        """Return those fields of the body that are not null."""
+        """Returns those fields of the body that are not null."""
         return {name: value for name, value in self.body.items() if name in fields and value is not None}
 
     def unknown_field_warning(self, fields: Collection[str]) -> Headers:
-        """Return the header that warns of the first unknown field; v1 endpoints do not reject it (recorded)."""
+        """Returns the header that warns of the first unknown field; v1 endpoints do not reject it (recorded)."""
         unknown = next((name for name in self.body if name not in fields), None)
         if unknown is None:
             return ()

@@ -37,11 +37,11 @@ class RequestLog:
         self.records: deque[LoggedRequest] = deque(maxlen=MAX_RECORDS)
 
     def open(self, method: str, path: str) -> LoggedRequest:
-        """Add a record for a request that begins."""
+        """Adds a record for a request that begins."""
         record = LoggedRequest(method=method, path=path, opened_at=time.monotonic())
         self.records.append(record)
         return record
 
     def close(self, record: LoggedRequest) -> None:
-        """Note that the request has ended, one way or the other."""
+        """Notes that the request has ended, one way or the other."""
         record.closed_at = time.monotonic()

@@ -26,7 +26,7 @@ DEFAULT_THRESHOLD = 0.1
 
 
 def rerank(body: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """Return the response to a validated request."""
+    """Returns the response to a validated request."""
     limit = min(body.get("max_tokens_per_doc") or DEFAULT_MAX_TOKENS, model.context_length)
     scorer = _Scorer(body["query"])
     texts = ["".join(tokens.split(document)[:limit]) for document in body["documents"]]
@@ -55,14 +55,14 @@ class _Scorer:
         self.vector = vectors.text_vector(query, VECTOR_SIZE, "rerank")
 
     def score(self, text: str) -> float:
-        """Return the relevance of a text, between 0 and 1, exclusive."""
+        """Returns the relevance of a text, between 0 and 1, exclusive."""
         shared = len(self.words & content_words(text)) / len(self.words)
         text_vector = vectors.text_vector(text, VECTOR_SIZE, "rerank")
         similarity = max(0.0, vectors.similarity(self.vector, text_vector))
         return vectors.round_digits(1 / (1 + math.exp(-STEEPNESS * (0.6 * shared + 0.4 * similarity - MIDDLE))))
 
     def relevant_spans(self, text: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the sentences above the threshold, best first; offsets are code points, the end exclusive."""
+        """Returns the sentences above the threshold, best first; offsets are code points, the end exclusive."""
         threshold = options.get("threshold")
         spans: list[dict[str, Any]] = []
         for match in SENTENCE.finditer(text):

@@ -27,7 +27,7 @@ FIELDS: dict[str, Check] = {
 
 
 def handle(request: Request) -> Response:
-    """Handle POST /v1/rerank."""
+    """Handles POST /v1/rerank."""
     body = request.select(FIELDS)
     model = request.emulator.model_catalog.find_for("rerank", body.get("model") or DEFAULT_MODEL)
     validation.fields(body, FIELDS, "rerank")
@@ -51,7 +51,7 @@ def handle(request: Request) -> Response:
 
 
 def _text(document: Any, rank_fields: Sequence[str] | None) -> str:
-    """Return the text by which a document is ranked."""
+    """Returns the text by which a document is ranked."""
     if isinstance(document, str):
         return document
     require_object("documents", document, "rerank", "string or Object")
@@ -66,5 +66,5 @@ def _text(document: Any, rank_fields: Sequence[str] | None) -> str:
 
 
 def _with_text(document: Any, text: str) -> dict[str, Any]:
-    """Return the document of a result. It always has a `text`, if need be the one that was ranked."""
+    """Returns the document of a result. It always has a `text`, if need be the one that was ranked."""
     return {"text": text} | (document if isinstance(document, dict) else {})

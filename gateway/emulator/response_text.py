@@ -104,7 +104,7 @@ SCHEMA_KEYWORDS = ("type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref", "
 
 
 def write_text(conversation: Conversation) -> str:
-    """Return the text of the response; never an empty one."""
+    """Returns the text of the response; never an empty one."""
     if conversation.wants_json or JSON_ONLY.search(excerpt(conversation.system)) or _user_wants_json(conversation):
         return _write_json(conversation)
     if conversation.results:
@@ -115,7 +115,7 @@ def write_text(conversation: Conversation) -> str:
 
 
 def write_thinking(conversation: Conversation, calls: Sequence[ToolCall]) -> str:
-    """Return what a reasoning model writes before its response."""
+    """Returns what a reasoning model writes before its response."""
     topic = keywords(excerpt(conversation.user), 12) or "nothing"
     if calls:
         conclusion = f"The tool {calls[0].name} fits, so I will call it."
@@ -151,7 +151,7 @@ def _echo(text: str) -> str:
 
 
 def _requested_reply(text: str) -> str | None:
-    """Return the reply of "Reply with exactly: ..." and its variants."""
+    """Returns the reply of "Reply with exactly: ..." and its variants."""
     for pattern in REQUESTED_REPLIES:
         match = pattern.search(text)
         if match:
@@ -163,7 +163,7 @@ def _requested_reply(text: str) -> str | None:
 
 
 def _arithmetic(text: str) -> str | None:
-    """Return the result of the first expression in a text that asks for one."""
+    """Returns the result of the first expression in a text that asks for one."""
     match = ARITHMETIC.search(text)
     if not match or DATE.search(match.group()):
         return None
@@ -180,7 +180,7 @@ def _arithmetic(text: str) -> str | None:
 
 
 def _calculate(numbers: list[float], operators: list[str]) -> float:
-    """Return the value of an expression: products before sums, left to right."""
+    """Returns the value of an expression: products before sums, left to right."""
     for level in ("*/", "+-"):
         index = 0
         while index < len(operators):
@@ -193,7 +193,7 @@ def _calculate(numbers: list[float], operators: list[str]) -> float:
 
 
 def _count(text: str) -> str | None:
-    """Return the numbers that "count to ..." asks for."""
+    """Returns the numbers that "count to ..." asks for."""
     match = COUNT.search(text)
     if not match:
         return None
@@ -202,14 +202,14 @@ def _count(text: str) -> str | None:
 
 
 def _capital(text: str) -> str | None:
-    """Return the capital of a country."""
+    """Returns the capital of a country."""
     match = CAPITAL_OF.search(text)
     city = CAPITALS.get(match[1].strip().lower()) if match else None
     return f"The capital of {match[1].strip()} is {city}." if match and city else None
 
 
 def _recall(text: str, conversation: Conversation) -> str | None:
-    """Return what an earlier turn said: "What is my name?" after "My name is Ada."."""
+    """Returns what an earlier turn said: "What is my name?" after "My name is Ada."."""
     if conversation.earlier and memory.LAST_TURN.search(text):
         return f"You said: {conversation.earlier[-1].strip()[:MAX_ECHO]}"
     answer = memory.answer(text, conversation.statements)
@@ -245,7 +245,7 @@ def _report_results(results: Sequence[Source]) -> str:
 
 
 def _quote_document(conversation: Conversation) -> str:
-    """Return the sentence of the documents that shares most words with the question."""
+    """Returns the sentence of the documents that shares most words with the question."""
     question = content_words(excerpt(conversation.user))
     best, best_score = conversation.documents[0].text, -1.0
     for source in conversation.documents:
@@ -262,7 +262,7 @@ def _user_wants_json(conversation: Conversation) -> bool:
 
 
 def _write_json(conversation: Conversation) -> str:
-    """Return an object that fits the schema of the request or of the prompt, or has the keys that it names."""
+    """Returns an object that fits the schema of the request or of the prompt, or has the keys that it names."""
     if conversation.disobedience == "prose_for_json":
         return f"{INTRODUCTION} {_echo(conversation.user)}"
     # Client libraries write the schema into the prompt, so its words are not the user's.
@@ -294,7 +294,7 @@ def _dump(value: Any) -> str:
 
 
 def _requested_keys(conversation: Conversation) -> list[str]:
-    """Return the keys that the user or the system prompt asks for, quoted or listed."""
+    """Returns the keys that the user or the system prompt asks for, quoted or listed."""
     for text in (excerpt(conversation.user), excerpt(conversation.system)):
         quoted = QUOTED_KEY.findall(text)
         if quoted:
@@ -306,7 +306,7 @@ def _requested_keys(conversation: Conversation) -> list[str]:
 
 
 def _extract_schema(text: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the first JSON Schema in a text, and the text without it."""
+    """Returns the first JSON Schema in a text, and the text without it."""
     decoder = json.JSONDecoder()
     for match in islice(re.finditer(r"\{", text), MAX_SCHEMA_CANDIDATES):
         try:
@@ -319,14 +319,14 @@ def _extract_schema(text: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _is_schema(value: dict[str, Any], before: str) -> bool:
-    """Whether an object in a text is a JSON Schema. Without properties it has to be called one."""
+    """Returns whether an object in a text is a JSON Schema. Without properties it has to be called one."""
     if isinstance(value.get("properties"), dict):
         return True
     return bool(SCHEMA_LABEL.search(before[-40:])) and any(keyword in value for keyword in SCHEMA_KEYWORDS)
 
 
 def _refine(schema: dict[str, Any], prompt_schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the prompt's schema, inside an object if the request's has an object around it.
+    """Returns the prompt's schema, inside an object if the request's has an object around it.
 
     A schema of the prompt that is about something else is ignored.
     """

@@ -39,7 +39,7 @@ ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "genera
 
 
 def handle_chat(request: Request) -> Response:
-    """Handle POST /v2/chat."""
+    """Handles POST /v2/chat."""
     model = request.emulator.model_catalog.find_for("chat", request.body.get("model"))
     validation.chat(request.body, model)
     response = chat.respond(request.body, model, request.disobedience)
@@ -49,7 +49,7 @@ def handle_chat(request: Request) -> Response:
 
 
 def handle_chat_v1(request: Request) -> Response:
-    """Handle POST /v1/chat."""
+    """Handles POST /v1/chat."""
     v1_response = chat_v1.respond(request.body, request.emulator)
     warning = request.unknown_field_warning(chat_v1.FIELDS)
     if request.body.get("stream"):
@@ -66,7 +66,7 @@ def _count_headers(response: chat.ChatResponse) -> tuple[tuple[bytes, bytes], ..
 
 
 def handle_embed(request: Request) -> Response:
-    """Handle POST /v2/embed."""
+    """Handles POST /v2/embed."""
     model = request.emulator.model_catalog.find_for("embed", request.body.get("model"))
     validation.embed(request.body, model)
     result = embed.embed(request.body, model)
@@ -74,14 +74,14 @@ def handle_embed(request: Request) -> Response:
 
 
 def handle_rerank(request: Request) -> Response:
-    """Handle POST /v2/rerank."""
+    """Handles POST /v2/rerank."""
     model = request.emulator.model_catalog.find_for("rerank", request.body.get("model"))
     validation.rerank(request.body, model)
     return Response(body=rerank.rerank(request.body, model))
 
 
 def list_models(request: Request) -> Response:
-    """Handle GET /v1/models, with its filters and pages."""
+    """Handles GET /v1/models, with its filters and pages."""
     query = request.query
     endpoint = query.get("endpoint")
     default_only = query.get("default_only", "").lower() == "true"
@@ -101,7 +101,7 @@ def list_models(request: Request) -> Response:
 
 
 def _page_size(requested: str) -> int:
-    """Return the number of models of a page. Unlike on other lists, a size above the maximum is an error."""
+    """Returns the number of models of a page. Unlike on other lists, a size above the maximum is an error."""
     if not requested:
         return DEFAULT_PAGE_SIZE
     if not requested.isdecimal() or not 1 <= int(requested) <= MAX_PAGE_SIZE:
@@ -110,12 +110,12 @@ def _page_size(requested: str) -> int:
 
 
 def get_model(request: Request) -> Response:
-    """Handle GET /v1/models/{model}."""
+    """Handles GET /v1/models/{model}."""
     return Response(body=describe(request.emulator.model_catalog.find(request.path_params["model"])))
 
 
 def handle_tokenize(request: Request) -> Response:
-    """Handle POST /v1/tokenize."""
+    """Handles POST /v1/tokenize."""
     request.emulator.model_catalog.find_required(request.body.get("model"))
     validation.tokenize(request.body)
     pieces = tokens.split(request.body["text"])
@@ -128,7 +128,7 @@ def handle_tokenize(request: Request) -> Response:
 
 
 def handle_detokenize(request: Request) -> Response:
-    """Handle POST /v1/detokenize."""
+    """Handles POST /v1/detokenize."""
     request.emulator.model_catalog.find_required(request.body.get("model"))
     validation.detokenize(request.body)
     text = "".join(tokens.token_text(token) for token in request.body["tokens"])
@@ -137,7 +137,7 @@ def handle_detokenize(request: Request) -> Response:
 
 
 def check_api_key(request: Request) -> Response:
-    """Handle POST /v1/check-api-key. A request that gets this far has a valid key."""
+    """Handles POST /v1/check-api-key. A request that gets this far has a valid key."""
     return Response(body={"valid": True, "organization_id": ORGANIZATION_ID, "owner_id": OWNER_ID})
 
 

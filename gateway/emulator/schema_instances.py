@@ -40,7 +40,7 @@ class InstanceBuilder:
         self._steps = 0
 
     def build(self, schema: Any, name: str = "", depth: int = 0) -> Any:
-        """Return a value for the field of that name."""
+        """Returns a value for the field of that name."""
         resolved = self.resolve(schema)
         if "const" in resolved:
             return resolved["const"]
@@ -63,12 +63,12 @@ class InstanceBuilder:
         return None if kind == "null" else self._string(resolved, name)
 
     def _extract(self, name: str, schema: Schema) -> Any:
-        """Return a value from the text that obeys the schema, or MISSING."""
+        """Returns a value from the text that obeys the schema, or MISSING."""
         value = fit_length(self.extractor.extract(name, schema), schema)
         return value if value is not MISSING and self._obeys_limits(value, schema) else MISSING
 
     def _obeys_limits(self, value: Any, schema: Schema) -> bool:
-        """Whether a value of the right type obeys the other limits of a resolved schema."""
+        """Returns whether a value of the right type obeys the other limits of a resolved schema."""
         if isinstance(value, str):
             long_enough = (schema.get("minLength") or 0) <= len(value) <= (schema.get("maxLength") or len(value))
             return long_enough and ("pattern" not in schema or search(schema["pattern"], value) is not None)
@@ -81,7 +81,7 @@ class InstanceBuilder:
         return isinstance(value, bool) or not isinstance(value, int | float) or in_range(value, schema)
 
     def resolve(self, schema: Any) -> Schema:
-        """Return the schema behind references and alternatives, with a single type."""
+        """Returns the schema behind references and alternatives, with a single type."""
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise invalid_request("the schema is too complex for the emulator")
@@ -117,7 +117,7 @@ class InstanceBuilder:
         return merged
 
     def _follow(self, reference: Any) -> Any:
-        """Return the schema at a JSON pointer, or that of any string."""
+        """Returns the schema at a JSON pointer, or that of any string."""
         schema: Any = self.root
         for step in str(reference).removeprefix("#").strip("/").split("/"):
             if step:
@@ -144,7 +144,7 @@ class InstanceBuilder:
         return self._fit_size(instance, schema, required, depth)
 
     def _fit_size(self, instance: dict[str, Any], schema: Schema, required: list[str], depth: int) -> dict[str, Any]:
-        """Return an object with as many properties as `minProperties` and `maxProperties` allow."""
+        """Returns an object with as many properties as `minProperties` and `maxProperties` allow."""
         optional = [name for name in instance if name not in required]
         excess = len(instance) - (schema.get("maxProperties") or len(instance))
         for name in optional[::-1][: max(0, excess)]:
@@ -160,7 +160,7 @@ class InstanceBuilder:
         return instance
 
     def _property(self, item: Any, name: str, depth: int) -> Any:
-        """Return a property's value, or null where a schema that contains itself is deep enough."""
+        """Returns a property's value, or null where a schema that contains itself is deep enough."""
         if depth >= MAX_OPTIONAL_DEPTH and _nullable(item):
             return None
         if depth >= MAX_DEPTH and "$ref" in json.dumps(item):
@@ -168,7 +168,7 @@ class InstanceBuilder:
         return self.build(item, name, depth + 1)
 
     def _mentioned(self, item: Any, name: str) -> Any:
-        """Return the value of an optional property that the text clearly mentions, or MISSING."""
+        """Returns the value of an optional property that the text clearly mentions, or MISSING."""
         resolved = self.resolve(item)
         if resolved.get("type") in ("string", "str", "array", "object") and "enum" not in resolved:
             return MISSING
@@ -200,7 +200,7 @@ class InstanceBuilder:
 
 
 def break_instance(instance: Any, schema: Schema) -> Any:
-    """Return an instance that misses its schema: without a required property, or with a list instead of the first."""
+    """Returns an instance that misses its schema: without a required property, or with a list instead of the first."""
     if not isinstance(instance, dict):
         return {"unexpected": instance}
     required = [name for name in schema.get("required") or () if name in instance]
@@ -210,7 +210,7 @@ def break_instance(instance: Any, schema: Schema) -> Any:
 
 
 def _distinct(array: list[Any], schema: Schema) -> list[Any]:
-    """Return the array with other values for those that occur twice, as far as there are others."""
+    """Returns the array with other values for those that occur twice, as far as there are others."""
     choices = iter(schema.get("enum") or ())
     distinct: list[Any] = []
     for value in array:
@@ -223,7 +223,7 @@ def _distinct(array: list[Any], schema: Schema) -> list[Any]:
 
 
 def _vary(value: Any, number: int, schema: Schema) -> Any:
-    """Return another value of the same type."""
+    """Returns another value of the same type."""
     if isinstance(value, bool) or value is None:
         return not value
     if isinstance(value, int | float):
@@ -249,7 +249,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def fit_length(value: Any, schema: Schema) -> Any:
-    """Return a list or a text cut to the schema's maximum, a text padded to its minimum too."""
+    """Returns a list or a text cut to the schema's maximum, a text padded to its minimum too."""
     if isinstance(value, list):
         return value[: schema.get("maxItems")]
     if not isinstance(value, str) or "pattern" in schema or "enum" in schema:
@@ -263,7 +263,7 @@ def _first_non_null(options: list[Any]) -> Schema:
 
 
 def _number(schema: Schema, *, whole: bool) -> int | float:
-    """Return the simplest number within the limits, or 1 if there is none."""
+    """Returns the simplest number within the limits, or 1 if there is none."""
     step = schema.get("multipleOf") or 1
     limits = [schema[name] for name in LIMITS if name in schema]
     candidates: list[float] = [1, 0]

@@ -61,7 +61,7 @@ KEYWORD_CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def response_format(name: str, value: Any, page: str) -> None:
-    """Check `{type, json_schema}`. The schema may stand under `schema` too (recorded)."""
+    """Checks `{type, json_schema}`. The schema may stand under `schema` too (recorded)."""
     require_object(name, value, page)
     reject_unknown_fields(value, ("type", "json_schema", "schema"), page)
     kind = value.get("type")
@@ -76,13 +76,13 @@ def response_format(name: str, value: Any, page: str) -> None:
 
 
 def schema_of(value: Mapping[str, Any]) -> Any:
-    """Return the schema of a response_format, under either name, or None."""
+    """Returns the schema of a response_format, under either name, or None."""
     schema = value.get("json_schema")
     return value.get("schema") if schema is None else schema
 
 
 def check_keywords(schema: Any) -> None:
-    """Check that keywords have values of the right type, so that no code after this has to."""
+    """Checks that keywords have values of the right type, so that no code after this has to."""
     for node, _ in walk(schema):
         for keyword, is_valid in KEYWORD_CHECKS.items():
             if node.get(keyword) is not None and not is_valid(node[keyword]):
@@ -90,7 +90,7 @@ def check_keywords(schema: Any) -> None:
 
 
 def check(schema: Any, allow: Collection[str] = ()) -> None:
-    """Check a whole schema. `allow` are unsupported keywords that are accepted here."""
+    """Checks a whole schema. `allow` are unsupported keywords that are accepted here."""
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise bad_request("schema must be an object")
     for node, _ in walk(schema):
@@ -103,18 +103,18 @@ def check(schema: Any, allow: Collection[str] = ()) -> None:
 
 
 def check_property_types(schema: Mapping[str, Any]) -> None:
-    """Check that every property, at every depth, names its type."""
+    """Checks that every property, at every depth, names its type."""
     for node, _ in walk(schema):
         _check_properties(node)
 
 
 def count_properties(schema: Mapping[str, Any]) -> int:
-    """Return the number of properties at all depths."""
+    """Returns the number of properties at all depths."""
     return sum(len(node.get("properties") or ()) for node, _ in walk(schema))
 
 
 def walk(schema: Any, depth: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield every schema inside a schema with its depth, itself first."""
+    """Yields every schema inside a schema with its depth, itself first."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return
     yield schema, depth

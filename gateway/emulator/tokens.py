@@ -21,7 +21,7 @@ PREFIX = b"\x01"
 
 @lru_cache(maxsize=512)
 def split(text: str) -> tuple[str, ...]:
-    """Return the tokens of a text as strings; joined, they are the text again."""
+    """Returns the tokens of a text as strings; joined, they are the text again."""
     pieces: list[str] = []
     for word in WORDS.findall(text):
         if len(word) <= MAX_BYTES and word.isascii():
@@ -32,17 +32,17 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def count(text: str) -> int:
-    """Return the number of tokens of a text."""
+    """Returns the number of tokens of a text."""
     return len(split(text))
 
 
 def token_id(piece: str) -> int:
-    """Return the integer of one token."""
+    """Returns the integer of one token."""
     return int.from_bytes(PREFIX + piece.encode("utf-8", "surrogatepass"), "big")
 
 
 def token_text(token: int) -> str:
-    """Return the text of a token. Raises a 400 for an integer that is none of ours."""
+    """Returns the text of a token. Raises a 400 for an integer that is none of ours."""
     data = token.to_bytes(8, "big").lstrip(b"\0") if 0 <= token < 1 << 63 else b""
     if data[:1] == PREFIX and 1 < len(data) <= MAX_BYTES + 1:
         try:
@@ -53,7 +53,7 @@ def token_text(token: int) -> str:
 
 
 def _split_word(word: str) -> list[str]:
-    """Return a long word in chunks of at most six bytes, never cut inside a character."""
+    """Returns a long word in chunks of at most six bytes, never cut inside a character."""
     chunks: list[str] = []
     chunk, size = "", 0
     for character in word:

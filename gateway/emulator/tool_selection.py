@@ -73,7 +73,7 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 def choose_calls(conversation: Conversation) -> list[ToolCall]:
-    """Return the calls of this turn; none if it is to be answered in text."""
+    """Returns the calls of this turn; none if it is to be answered in text."""
     if not conversation.tools or conversation.tool_choice == "NONE" or conversation.disobedience == "no_tool_call":
         return []
     text = excerpt(conversation.user)
@@ -104,18 +104,18 @@ def choose_calls(conversation: Conversation) -> list[ToolCall]:
 
 
 def _declines(conversation: Conversation) -> bool:
-    """Whether the user, or the system prompt, says that no tool is to be called."""
+    """Returns whether the user, or the system prompt, says that no tool is to be called."""
     return any(DECLINED.search(excerpt(text)) for text in (conversation.user, conversation.system))
 
 
 def _wrong_tool(conversation: Conversation, right: Sequence[Tool]) -> Tool:
-    """Return a tool that must not be called or does not fit, or the right one if there is no other."""
+    """Returns a tool that must not be called or does not fit, or the right one if there is no other."""
     others = [*conversation.forbidden_tools, *(tool for tool in conversation.tools if tool not in right)]
     return others[0] if others else right[0]
 
 
 def write_plan(conversation: Conversation, calls: Sequence[ToolCall]) -> str:
-    """Return the sentence that models without reasoning write before their calls."""
+    """Returns the sentence that models without reasoning write before their calls."""
     if conversation.tool_choice == "REQUIRED":
         return REQUIRED_PLAN
     names = list(dict.fromkeys(call.name for call in calls))
@@ -124,7 +124,7 @@ def write_plan(conversation: Conversation, calls: Sequence[ToolCall]) -> str:
 
 
 def _text_words(text: str) -> set[str]:
-    """Return the content words of a text, and the names of the operations in it."""
+    """Returns the content words of a text, and the names of the operations in it."""
     words = content_words(text)
     for operation, names in OPERATIONS:
         if operation.search(text):
@@ -133,7 +133,7 @@ def _text_words(text: str) -> set[str]:
 
 
 def _is_named(tool: Tool, text: str) -> bool:
-    """Whether the text names a tool. A name that is an ordinary word has to be called a tool, or be quoted."""
+    """Returns whether the text names a tool. A name that is an ordinary word has to be called a tool, or be quoted."""
     # One repetition for a row of underscores: as many optional characters would take exponential time.
     name = UNDERSCORES.sub(lambda row: f"[_ -]{{0,{len(row[0])}}}", re.escape(tool.name))
     if not _is_single_word(tool.name):
@@ -154,18 +154,18 @@ def _is_single_word(name: str) -> bool:
 
 
 def _specific_words(tool: Tool) -> set[str]:
-    """Return the words of a tool's name without common verbs, or all if there are no others."""
+    """Returns the words of a tool's name without common verbs, or all if there are no others."""
     words = content_words(tool.name)
     return words - COMMON_VERBS or words
 
 
 def _summary(tool: Tool) -> str:
-    """Return the first sentence of a description."""
+    """Returns the first sentence of a description."""
     return re.split(r"(?<=[.!?])\s|\n", tool.description.strip(), maxsplit=1)[0][:MAX_SUMMARY]
 
 
 def _score(tool: Tool, text: str, text_words: set[str]) -> float:
-    """Return how well a tool fits a text; how much of it is clear is decided by `_is_meant`."""
+    """Returns how well a tool fits a text; how much of it is clear is decided by `_is_meant`."""
     named = 10.0 if _is_named(tool, text) else 0.0
     in_name = len(content_words(tool.name) & text_words)
     in_description = len(content_words(tool.description) & text_words)
@@ -173,7 +173,7 @@ def _score(tool: Tool, text: str, text_words: set[str]) -> float:
 
 
 def _is_meant(tool: Tool, tools: Sequence[Tool], text: str, text_words: set[str]) -> bool:
-    """Whether a text that does not name the tool clearly asks for it."""
+    """Returns whether a text that does not name the tool clearly asks for it."""
     name_words = content_words(tool.name)
     summary_words = content_words(_summary(tool))
     described = summary_words & text_words
@@ -192,7 +192,7 @@ def _is_meant(tool: Tool, tools: Sequence[Tool], text: str, text_words: set[str]
 
 
 def _select(tools: Sequence[Tool], text: str) -> list[tuple[Tool, str]]:
-    """Return the tools that the text asks for, each with the part of the text that is about it."""
+    """Returns the tools that the text asks for, each with the part of the text that is about it."""
     text_words = _text_words(text)
     selected = [tool for tool in tools if _is_named(tool, text)]
     if not selected:
@@ -208,7 +208,7 @@ def _select(tools: Sequence[Tool], text: str) -> list[tuple[Tool, str]]:
 
 
 def _split_by_tool(tools: list[Tool], text: str) -> list[tuple[Tool, str]]:
-    """Cut the text where it begins to be about the next tool."""
+    """Cuts the text where it begins to be about the next tool."""
     if len(tools) < 2:
         return [(tool, text) for tool in tools]
     starts = sorted((_first_mention(tool, text), index) for index, tool in enumerate(tools))
@@ -221,14 +221,14 @@ def _split_by_tool(tools: list[Tool], text: str) -> list[tuple[Tool, str]]:
 
 
 def _without_last_joint(text: str) -> str:
-    """Return a text without the "and then" at its end."""
+    """Returns a text without the "and then" at its end."""
     # A `$` in the pattern would make each joint of a long row try the whole rest of the row.
     joint = deque(JOINTS.finditer(text), maxlen=1)
     return text[: joint[0].start()] if joint and joint[0].end() == len(text) else text
 
 
 def _first_mention(tool: Tool, text: str) -> int:
-    """Return the position of the first word or expression that is about the tool."""
+    """Returns the position of the first word or expression that is about the tool."""
     lowered = text.lower()
     words = content_words(tool.name)
     positions = [lowered.find(word) for word in (tool.name.lower(), *sorted(words))]
@@ -240,7 +240,7 @@ def _first_mention(tool: Tool, text: str) -> int:
 
 
 def _listed_locations(tool: Tool, text: str) -> list[str | None]:
-    """Return the places that need a call each, because the tool takes one, or a None for a single call."""
+    """Returns the places that need a call each, because the tool takes one, or a None for a single call."""
     properties = tool.parameters.get("properties") or {}
     required = tool.parameters.get("required") or list(properties)
     kinds = {name: item.get("type") for name, item in properties.items() if isinstance(item, dict)}
@@ -252,7 +252,7 @@ def _listed_locations(tool: Tool, text: str) -> list[str | None]:
 
 
 def _required_tool(conversation: Conversation) -> Tool:
-    """Return the tool to call where a call is demanded.
+    """Returns the tool to call where a call is demanded.
 
     It is the best of the tools that the text asks for and that were not called since the last user turn; if there is
     none, the tool that stands for the answer; if there is none either, the best of all.

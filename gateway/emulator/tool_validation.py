@@ -26,7 +26,7 @@ MAX_STRICT_FIELDS = 200
 
 
 def check_tool_name(name: Any) -> None:
-    """Check that a name consists of letters, digits and underscores and does not begin with a digit."""
+    """Checks that a name consists of letters, digits and underscores and does not begin with a digit."""
     if not isinstance(name, str) or TOOL_NAME.fullmatch(name) is None:
         raise invalid_request(
             "tool names can only contain certain characters (A-Za-z0-9_) and can't begin with a digit"
@@ -35,7 +35,7 @@ def check_tool_name(name: Any) -> None:
 
 
 def check_tools(tools: Sequence[Any], strict: bool, model: Model) -> None:
-    """Check every tool, then the rules over all of them."""
+    """Checks every tool, then the rules over all of them."""
     names: set[str] = set()
     strict_fields = 0
     for tool in tools:
@@ -80,7 +80,7 @@ def _check_parameters(function: Mapping[str, Any], strict: bool, model: Model) -
 
 
 def check_documents(documents: Sequence[Any]) -> None:
-    """Check documents, which are strings or `{data, id}`: none is empty, and ids are unique."""
+    """Checks documents, which are strings or `{data, id}`: none is empty, and ids are unique."""
     first_index: dict[str, int] = {}  # by id
     for index, document in enumerate(documents):
         data = document
@@ -104,7 +104,7 @@ def check_documents(documents: Sequence[Any]) -> None:
 
 
 def check_embed_inputs(inputs: Sequence[Any]) -> None:
-    """Check the inputs of embed, each of which is a list of text and image parts."""
+    """Checks the inputs of embed, each of which is a list of text and image parts."""
     for index, item in enumerate(inputs):
         require_object("inputs", item, "embed")
         reject_unknown_fields(item, ("content",), "embed")

@@ -21,7 +21,7 @@ FIELDS = ("model", "language", "temperature")
 
 
 def handle(request: Request) -> Response:
-    """Handle POST /v2/audio/transcriptions."""
+    """Handles POST /v2/audio/transcriptions."""
     fields, file = _read_form(request)
     request.emulator.model_catalog.find_for("transcribe", request.body.get("model"))
     _check_fields(fields)
@@ -30,7 +30,7 @@ def handle(request: Request) -> Response:
 
 
 def _read_form(request: Request) -> tuple[dict[str, str], Part]:
-    """Return the text fields before the file, and the file. Raises a 400 without a file."""
+    """Returns the text fields before the file, and the file. Raises a 400 without a file."""
     fields: dict[str, str] = {}
     for part in request.form.parts if request.form is not None else ():
         if part.name == "file":
@@ -66,7 +66,7 @@ def _check_file(file: Part) -> None:
 
 
 def _length(file: Part) -> str:
-    """Return the length of a WAV file in seconds, of any other file in bytes."""
+    """Returns the length of a WAV file in seconds, of any other file in bytes."""
     try:
         with wave.open(io.BytesIO(file.data)) as recording:
             return f"{recording.getnframes() / recording.getframerate():.1f} seconds of sound"

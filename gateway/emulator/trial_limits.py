@@ -37,7 +37,7 @@ class TrialLimits:
         self.counts: dict[tuple[str, str, int], int] = {}  # (key, path or "month", number of the window)
 
     def count_call(self, key: str, path: str) -> list[tuple[bytes, bytes]]:
-        """Count one call and return the headers of its response. Raises a 429 when the key is past a limit."""
+        """Counts one call and returns the headers of its response. Raises a 429 when the key is past a limit."""
         limit = PER_MINUTE.get(path, DEFAULT_PER_MINUTE)
         if self._count(key, "month", MONTH_SECONDS) > PER_MONTH:
             raise APIError(429, SENTENCE.format(limit=PER_MONTH, span="month"))

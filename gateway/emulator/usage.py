@@ -36,7 +36,7 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 def measure_prompt(body: Mapping[str, Any], conversation: Conversation) -> Prompt:
-    """Return the size of the prompt. Raises a 400 when it is longer than the model's context."""
+    """Returns the size of the prompt. Raises a 400 when it is longer than the model's context."""
     model = conversation.model
     texts = [all_text(message) for message in body["messages"]]
     texts += [_tool_text(tool) for tool in body.get("tools") or ()]
@@ -52,7 +52,7 @@ def measure_prompt(body: Mapping[str, Any], conversation: Conversation) -> Promp
 
 
 def check_context(count: int, limit: int) -> None:
-    """Raise a 400 when there are more tokens than the limit."""
+    """Raises a 400 when there are more tokens than the limit."""
     if count > limit:
         raise too_many_tokens(
             f"size limit exceeded by {count - limit} tokens. Try using shorter or fewer inputs,"
@@ -61,7 +61,7 @@ def check_context(count: int, limit: int) -> None:
 
 
 def to_json(prompt: Prompt, billed: int, unbilled: int, reasoning: int | None) -> dict[str, Any]:
-    """Return the `usage` object. `reasoning` is None for models that do not reason."""
+    """Returns the `usage` object. `reasoning` is None for models that do not reason."""
     processed: dict[str, Any] = {"input_tokens": prompt.processed, "output_tokens": billed + unbilled}
     if prompt.image_tokens:
         processed["image_tokens"] = prompt.image_tokens
@@ -75,7 +75,7 @@ def to_json(prompt: Prompt, billed: int, unbilled: int, reasoning: int | None) -
 
 
 def _hidden_tokens(conversation: Conversation) -> int:
-    """Return the size of the prompt that Cohere adds."""
+    """Returns the size of the prompt that Cohere adds."""
     model = conversation.model
     if conversation.tools:
         return model.hidden_tools + HIDDEN_PER_TOOL * (len(conversation.tools) - 1)
@@ -85,7 +85,7 @@ def _hidden_tokens(conversation: Conversation) -> int:
 
 
 def _tool_text(tool: Mapping[str, Any]) -> str:
-    """Return the words of a tool that are billed: its name, its description, and those of its parameters."""
+    """Returns the words of a tool that are billed: its name, its description, and those of its parameters."""
     function = tool["function"]
     texts = [function["name"], function.get("description") or ""]
     for node, _ in walk(function["parameters"]):

@@ -37,7 +37,7 @@ MAX_SEED = 18_446_744_073_709_551_615
 
 
 def number(low: float, high: float, sentence: str) -> Check:
-    """Return a check for a number in a closed range."""
+    """Returns a check for a number in a closed range."""
 
     def check(name: str, value: Any, page: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -49,7 +49,7 @@ def number(low: float, high: float, sentence: str) -> Check:
 
 
 def integer(low: int, high: int | None, sentence: str, go_type: str = "int32") -> Check:
-    """Return a check for an integer in a closed range. Like Go's decoder, it rejects 1.0."""
+    """Returns a check for an integer in a closed range. Like Go's decoder, it rejects 1.0."""
 
     def check(name: str, value: Any, page: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -61,19 +61,19 @@ def integer(low: int, high: int | None, sentence: str, go_type: str = "int32") -
 
 
 def boolean(name: str, value: Any, page: str) -> None:
-    """Check for true or false."""
+    """Checks for true or false."""
     if not isinstance(value, bool):
         raise wrong_type(name, value, "bool", page)
 
 
 def string(name: str, value: Any, page: str) -> None:
-    """Check for a string."""
+    """Checks for a string."""
     if not isinstance(value, str):
         raise wrong_type(name, value, "string", page)
 
 
 def strings(name: str, value: Any, page: str) -> None:
-    """Check for a list of strings."""
+    """Checks for a list of strings."""
     if not isinstance(value, list):
         raise wrong_type(name, value, "[]string", page)
     for item in value:
@@ -81,13 +81,13 @@ def strings(name: str, value: Any, page: str) -> None:
 
 
 def object_list(name: str, value: Any, page: str) -> None:
-    """Check for a list of objects, whose items are checked elsewhere."""
+    """Checks for a list of objects, whose items are checked elsewhere."""
     if not isinstance(value, list):
         raise wrong_type(name, value, "[]Object", page)
 
 
 def one_of(*choices: str, any_case: bool = False) -> Check:
-    """Return a check for an enum. Case matters, unless Cohere's own samples write it in lower case."""
+    """Returns a check for an enum. Case matters, unless Cohere's own samples write it in lower case."""
 
     def check(name: str, value: Any, page: str) -> None:
         string(name, value, page)
@@ -98,19 +98,19 @@ def one_of(*choices: str, any_case: bool = False) -> Check:
 
 
 def nested(table: Mapping[str, Check]) -> Check:
-    """Return a check for an object whose fields are checked by a table."""
+    """Returns a check for an object whose fields are checked by a table."""
     return lambda name, value, page: fields(value, table, page, name)
 
 
 def stop_sequences(name: str, value: Any, page: str) -> None:
-    """Check for at most five strings."""
+    """Checks for at most five strings."""
     strings(name, value, page)
     if len(value) > MAX_STOP_SEQUENCES:
         raise invalid_request(f"stop_sequences must contain at most {MAX_STOP_SEQUENCES} elements.")  # guessed
 
 
 def thinking(name: str, value: Any, page: str) -> None:
-    """Check `{type, token_budget}`. Cohere's samples have a budget without a type, so it is accepted."""
+    """Checks `{type, token_budget}`. Cohere's samples have a budget without a type, so it is accepted."""
     fields(value, THINKING, page, name)
     if value.get("type") is None and value.get("token_budget") is None:
         raise invalid_request("thinking.type is required.")  # guessed
@@ -181,7 +181,7 @@ RERANK: dict[str, Check] = {
 
 
 def fields(value: Any, table: Mapping[str, Check], page: str, name: str = "body") -> None:
-    """Check that a value is an object, that its table has every field, and every field that is not null."""
+    """Checks that a value is an object, that its table has every field, and every field that is not null."""
     require_object(name, value, page)
     for field, content in value.items():
         check = table.get(field)
@@ -192,7 +192,7 @@ def fields(value: Any, table: Mapping[str, Check], page: str, name: str = "body"
 
 
 def chat(body: Body, model: Model) -> None:
-    """Check a body of /v2/chat, with the cheapest rules first."""
+    """Checks a body of /v2/chat, with the cheapest rules first."""
     fields(body, CHAT, "chat")
     message_validation.check(body.get("messages"), model)
     tools = body.get("tools") or []
@@ -208,7 +208,7 @@ def chat(body: Body, model: Model) -> None:
 
 
 def check_output_limit(limit: int | None, model: Model) -> None:
-    """Check that max_tokens is not above the model's maximum."""
+    """Checks that max_tokens is not above the model's maximum."""
     if limit is not None and limit > model.max_output:
         raise too_many_tokens(
             f"max tokens must be less than or equal to {model.max_output}, the maximum output for this model"
@@ -236,7 +236,7 @@ def _check_capabilities(body: Body, model: Model, tools: Collection[Any], docume
 
 
 def embed(body: Body, model: Model) -> None:
-    """Check a body of /v2/embed."""
+    """Checks a body of /v2/embed."""
     fields(body, EMBED, "embed")
     if body.get("input_type") not in INPUT_TYPES:
         raise invalid_request("valid input_type must be provided with the provided model")
@@ -263,7 +263,7 @@ def embed(body: Body, model: Model) -> None:
 
 
 def check_embedding_types(types: Iterable[str], model: Model) -> None:
-    """Check that the model has all embedding types."""
+    """Checks that the model has all embedding types."""
     supported = [kind for kind in EMBEDDING_TYPES if kind not in model.unsupported_types]
     for kind in types:
         if kind not in supported:
@@ -281,7 +281,7 @@ def _check_images(content: list[str], input_type: str, model: Model) -> None:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Check that there are not too many texts, and that none is empty."""
+    """Checks that there are not too many texts, and that none is empty."""
     _check_input_count(texts)
     for index, text in enumerate(texts):
         if not text:
@@ -304,7 +304,7 @@ def _check_dimension(dimension: int | None, model: Model) -> None:
 
 
 def rerank(body: Body, model: Model) -> None:
-    """Check a body of /v2/rerank."""
+    """Checks a body of /v2/rerank."""
     fields(body, RERANK, "rerank")
     if not (body.get("query") or "").strip():
         raise invalid_request("query must not be empty or be only whitespace")
@@ -327,7 +327,7 @@ def rerank(body: Body, model: Model) -> None:
 
 
 def tokenize(body: Body) -> None:
-    """Check the text of /v1/tokenize. An unknown field only causes a warning (recorded)."""
+    """Checks the text of /v1/tokenize. An unknown field only causes a warning (recorded)."""
     text = body.get("text")
     if text is None or text == "":
         raise invalid_request("required 'text' param is missing or empty.")
@@ -337,7 +337,7 @@ def tokenize(body: Body) -> None:
 
 
 def detokenize(body: Body) -> None:
-    """Check the tokens of /v1/detokenize."""
+    """Checks the tokens of /v1/detokenize."""
     tokens = body.get("tokens")
     if not tokens and not isinstance(tokens, bool | int | str):
         raise invalid_request("required 'tokens' param is missing or empty.")  # guessed

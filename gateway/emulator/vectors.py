@@ -28,14 +28,14 @@ Vector = list[float]
 
 @lru_cache(maxsize=20_000)
 def _directions(feature: str) -> tuple[tuple[int, float], ...]:
-    """Return the (dimension, sign) pairs of a feature."""
+    """Returns the (dimension, sign) pairs of a feature."""
     data = hashlib.shake_128(feature.encode("utf-8", "surrogatepass")).digest(DIRECTIONS * 2)
     values = (int.from_bytes(data[index : index + 2], "big") for index in range(0, len(data), 2))
     return tuple((value & (DIMENSIONS - 1), 1.0 if value & 0x8000 else -1.0) for value in values)
 
 
 def text_vector(text: str, size: int, space: str) -> Vector:
-    """Return the unit vector of a text. Vectors of different spaces have nothing in common."""
+    """Returns the unit vector of a text. Vectors of different spaces have nothing in common."""
     weights: dict[str, float] = {}
     for word in WORDS.findall(text.lower()):
         weight = STOPWORD_WEIGHT if word in STOPWORDS else WORD_WEIGHT
@@ -47,7 +47,7 @@ def text_vector(text: str, size: int, space: str) -> Vector:
 
 
 def image_vector(data: bytes, description: str, size: int, space: str) -> Vector:
-    """Return the unit vector of an image, from blocks of its bytes and the words of a description."""
+    """Returns the unit vector of an image, from blocks of its bytes and the words of a description."""
     step = max(1, len(data) // 16)
     weights = {f"i{data[start : start + step].hex()[:64]}": 0.5 for start in range(0, len(data), step)}
     weights |= {f"w{word}": WORD_WEIGHT for word in WORDS.findall(description.lower())}
@@ -55,17 +55,17 @@ def image_vector(data: bytes, description: str, size: int, space: str) -> Vector
 
 
 def mean_vector(vectors: list[Vector]) -> Vector:
-    """Return the unit vector in the middle of several."""
+    """Returns the unit vector in the middle of several."""
     return _unit([sum(values) for values in zip(*vectors, strict=True)])
 
 
 def similarity(left: Vector, right: Vector) -> float:
-    """Return the cosine of two unit vectors."""
+    """Returns the cosine of two unit vectors."""
     return sum(a * b for a, b in zip(left, right, strict=True))
 
 
 def to_types(vector: Vector, types: list[str]) -> dict[str, Any]:
-    """Return the vector in each embedding type, in the order in which Cohere lists them."""
+    """Returns the vector in each embedding type, in the order in which Cohere lists them."""
     converted: dict[str, Any] = {}
     if "float" in types:
         converted["float"] = vector
@@ -83,7 +83,7 @@ def to_types(vector: Vector, types: list[str]) -> dict[str, Any]:
 
 
 def round_digits(value: float) -> float:
-    """Round to six significant digits: such a number survives a float32 and prints as short as Cohere's."""
+    """Rounds to six significant digits: such a number survives a float32 and prints as short as Cohere's."""
     return float(f"{value:.6g}")
 
 
@@ -104,19 +104,19 @@ def _unit(values: Vector) -> Vector:
 
 
 def _bytes(vector: Vector) -> list[int]:
-    """Return the components as 0..255, with zero at 128 and the largest component at an end."""
+    """Returns the components as 0..255, with zero at 128 and the largest component at an end."""
     scale = 127 / (max(abs(value) for value in vector) or 1.0)
     return [128 + _round_with_sign(value * scale) for value in vector]
 
 
 def _round_with_sign(value: float) -> int:
-    """Round, but never to zero, so that the bits agree with the bytes."""
+    """Rounds, but never to zero, so that the bits agree with the bytes."""
     if value == 0:
         return 0
     return max(1, round(value)) if value > 0 else min(-1, round(value))
 
 
 def _bits(vector: Vector) -> list[int]:
-    """Return one bit for each component, set if it is positive, the first in the highest place."""
+    """Returns one bit for each component, set if it is positive, the first in the highest place."""
     packed = int("".join("1" if value > 0 else "0" for value in vector), 2)
     return list(packed.to_bytes(len(vector) // 8, "big"))
