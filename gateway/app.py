@@ -81,12 +81,12 @@ from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TR
 
 
 def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
-    """The gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
+    """Returns the gateway as an ASGI application. Raises SettingError on settings that contradict each other."""
     return controlled_app(settings, log)[0]
 
 
 def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, RunningGateway]:
-    """The application of `create_app`, and the handles by which signals stop it or change its settings."""
+    """Returns the application of `create_app`, and the handles by which signals stop it or change its settings."""
     log = log or Log(settings.log != "off", console=settings.log == "console")
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalog, fields)
@@ -243,7 +243,7 @@ def _sample_ledger(metrics: Metrics, ledger: Ledger) -> None:
 
 
 def _announcements(settings: Settings) -> list[Announcements]:
-    """How this process hears of changed keys. Raises SettingError."""
+    """Returns how this process hears of changed keys. Raises SettingError."""
     if mode_of(settings) is not Mode.VIRTUAL_KEYS:
         return []
     try:
@@ -253,7 +253,7 @@ def _announcements(settings: Settings) -> list[Announcements]:
 
 
 def _routes(services: Services, background: Background, ledger: Ledger) -> list[Route]:
-    """The rows of all tables, each with the endpoint of its kind."""
+    """Returns the rows of all tables, each with the endpoint of its kind."""
     native = PassthroughEndpoint(services)
     return [
         *(Route(row.path, CompletionsEndpoint(row, services, background), methods=["POST"]) for row in CALLS),

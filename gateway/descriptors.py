@@ -33,7 +33,7 @@ EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.E
 
 
 def exhausted(share: int = 0) -> bool:
-    """Whether no descriptor is left; or, with a share, less than this part of all (4: a quarter)."""
+    """Returns whether no descriptor is left; or, with a share, less than this part of all (4: a quarter)."""
     try:
         lowest = os.open(os.devnull, os.O_RDONLY)
     except OSError as error:

@@ -147,7 +147,7 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = (
 )
 
 # Packages whose docstrings `begins_with_a_verb` and `mentions_what_exists` check.
-DOCUMENTED: tuple[str, ...] = ("translators", "schemas", "documented")
+DOCUMENTED: tuple[str, ...] = ("gateway", "translators", "schemas", "documented")
 
 VAGUE_NAMES = frozenset({"utils", "helpers", "common", "manager", "misc"})
 
@@ -337,12 +337,14 @@ _MENTIONS = re.compile(r"(?:^|[.)] )((?:[a-z][a-z0-9_]*, )*[a-z][a-z0-9_]*): ")
 
 
 def begins_with_a_verb(module: Module) -> Iterator[str]:
-    """DOCUMENTED: a function's docstring says what it does, a property's may say what it is."""
+    """DOCUMENTED: a function's docstring says what it does, or what it is (a property) or takes (a constructor)."""
     if not module.within(*DOCUMENTED):
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_property(node):
             first = (ast.get_docstring(node) or "Is nothing").split(maxsplit=1)[0]
+            if node.name == "__init__" and first.endswith((":", ",")):
+                continue
             if first != "Is" and (not _THIRD_PERSON.match(first) or first in _NO_VERBS):
                 yield f"line {node.lineno}: the docstring of {node.name!r} begins with {first!r}, not with a verb"
 

@@ -290,6 +290,6 @@ class KeyDirectory:
         return True
 
     def _is_accepted(self, key: VirtualKey, digest: str) -> bool:
-        """Whether a digest of before a rotation is still accepted."""
+        """Returns whether a digest of before a rotation is still accepted."""
         now = self._now()
         return any(one.digest == digest and one.valid_until > now for one in key.previous)

@@ -40,7 +40,7 @@ class Address(Struct, frozen=True):
 
 
 def address_of(scope: Scope) -> Address:
-    """The address that a request to a native route means. Raises CallerError."""
+    """Returns the address that a request to a native route means. Raises CallerError."""
     raw, query = scope["raw_path"], scope["query_string"]
     return _often(raw, query) if len(raw) + len(query) <= _SHORT else _read(raw, query)
 

@@ -109,7 +109,7 @@ class Action(Struct, frozen=True):
 
 
 async def _retrieve(request: StoredRequest) -> bytes | Events:
-    """The response object, or with `stream` the events of its stream, those to come included."""
+    """Returns the response object, or with `stream` the events of its stream, those to come included."""
     stored = await _stored(request)
     if request.query.get("stream", "").lower() not in ("true", "1"):
         return stored.body
@@ -122,7 +122,7 @@ async def _retrieve(request: StoredRequest) -> bytes | Events:
 
 
 def _starting_after(query: QueryParams) -> int:
-    """The number of the last event that the caller has, -1 for none. Raises CallerError (400)."""
+    """Returns the number of the last event that the caller has, -1 for none. Raises CallerError (400)."""
     number = query.get("starting_after", "")
     if number and not re.fullmatch(r"[0-9]{1,18}", number):
         refusal = failure("bad_request", "Invalid 'starting_after': it must be the sequence number of an event")
@@ -138,7 +138,7 @@ async def _delete(request: StoredRequest) -> bytes:
 
 
 async def _cancel(request: StoredRequest) -> bytes:
-    """The response object afterwards; a response that has ended stays as it is."""
+    """Returns the response object afterwards; a response that has ended stays as it is."""
     stored = await _stored(request)
     if not stored.background:
         message = "Cannot cancel a synchronous response: only one that was made with 'background': true"
@@ -150,7 +150,7 @@ async def _cancel(request: StoredRequest) -> bytes:
 
 
 async def _input_items(request: StoredRequest) -> bytes:
-    """The items of the response's own request, not those of the responses that it continued."""
+    """Returns the items of the response's own request, not those of the responses that it continued."""
     after, limit, order = _paging(request.query)
     items = decode_items((await _stored(request)).items)
     if order == "desc":
@@ -274,7 +274,7 @@ def _duplicate() -> CallerError:
 
 
 def _paging(query: QueryParams) -> tuple[str | None, int, Order]:
-    """after, limit and order. Raises CallerError (400)."""
+    """Returns after, limit and order. Raises CallerError (400)."""
     limit = query.get("limit", str(DEFAULT_PAGE_SIZE))
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
         refusal = failure("bad_request", f"Invalid 'limit': it must be a whole number from 1 to {MAX_PAGE_SIZE}")

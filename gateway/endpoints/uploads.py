@@ -186,12 +186,12 @@ class Upload:
 
 
 def _quoted(text: str) -> str:
-    """A name in a part's head, escaped as browsers do it (the HTML standard, multipart form data)."""
+    """Escapes a name in a part's head as browsers do it (the HTML standard, multipart form data)."""
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 async def _spooled(contents: AsyncIterator[bytes]) -> IO[bytes]:
-    """The file whole, at its beginning. It is no larger than the limit on the request that it came in."""
+    """Returns the file whole, at its beginning. It is no larger than the limit on the request that it came in."""
     spool: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)
     try:
         async for piece in contents:

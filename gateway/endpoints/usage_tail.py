@@ -24,14 +24,14 @@ class UsageTail:
         self._decompressor = zlib.decompressobj(_GZIP) if compressed else None
 
     def feed(self, block: bytes) -> None:
-        """A network read."""
+        """Takes the bytes of a network read."""
         if self._decompressor is None:
             self._append(block)
         elif self._decompressed <= MAX_DECOMPRESSED_BYTES:
             self._decompress(self._decompressor, block)
 
     def tail(self) -> bytes:
-        """What there is; nothing of an answer that cannot be unpacked."""
+        """Returns what there is; nothing of an answer that cannot be unpacked."""
         return b"" if self._decompressed > MAX_DECOMPRESSED_BYTES else b"".join(self._blocks)
 
     @property

@@ -143,7 +143,7 @@ class Socket:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _message(self) -> Message | None:
-        """The next ASGI message; None if the socket was idle for too long."""
+        """Returns the next ASGI message; None if the socket was idle for too long."""
         timeout = self._services.settings.timeouts.websocket_idle
         while True:
             try:
@@ -181,7 +181,7 @@ class Socket:
             return ClientMessage(failure=error.failure)
 
     def _refusal(self, message: ClientMessage) -> Failure | None:
-        """Why a message cannot be taken now; None if it can."""
+        """Returns why a message cannot be taken now; None if it can."""
         if self._stopping:
             return RESTARTING
         limit = self._services.settings.body_limit

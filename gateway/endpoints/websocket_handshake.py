@@ -97,7 +97,7 @@ class WebSocketHandshake:
             self._lifecycle.finish(request)
 
     async def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
-        """The endpoint that serves this socket. Raises CallerError if it may not be opened."""
+        """Returns the endpoint that serves this socket. Raises CallerError if it may not be opened."""
         refuse_secret_in_url(self._authenticator, scope, request)
         validation.check(scope, headers)
         self._web_pages.check_websocket(headers)

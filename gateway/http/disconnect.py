@@ -32,7 +32,7 @@ class DisconnectWatcher:
         self._over = False
 
     def over(self) -> None:
-        """The answer's last byte is being sent: from now on a disconnect means nothing."""
+        """Notes that the answer's last byte is being sent: from now on a disconnect means nothing."""
         self._over = True
 
     @property
@@ -56,7 +56,7 @@ class DisconnectWatcher:
             self._timer = asyncio.get_running_loop().call_later(MOMENT, self._listen)
 
     def left(self) -> None:
-        """The caller has gone."""
+        """Notes that the caller has gone."""
         if not self._over:
             self._left = True
             self._task.cancel()

@@ -13,7 +13,7 @@ ALIAS_PREFIX = "/litellm/cohere/"
 
 
 def body(failure: Failure, path: str) -> bytes:
-    """The failure in the shape of the API that this path belongs to.
+    """Returns the failure in the shape of the API that this path belongs to.
 
     On native routes that is Cohere's, with our code beside it; elsewhere it is OpenAI's.
     """

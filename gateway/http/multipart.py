@@ -67,7 +67,7 @@ class Form:
             pass
 
     async def contents(self) -> AsyncIterator[bytes]:
-        """The file piece by piece, and the form to its end. Raises CallerError."""
+        """Yields the file piece by piece, and the form to its end. Raises CallerError."""
         while True:
             if self._waiting:
                 waiting, self._waiting = self._waiting, []

@@ -117,7 +117,7 @@ _TYPE = re.compile(rb'"type":"((?:response\.[a-z_.]+)|error)"')
 
 
 def _type(document: bytes) -> bytes:
-    """The event's own type: in most it stands first; its names begin with `response.`, unlike those of items inside."""
+    """Returns the event's own type, which stands first in most and begins with `response.`, unlike items inside."""
     if document.startswith(_FIRST):
         return document[len(_FIRST) : document.index(b'"', len(_FIRST))]
     match = _TYPE.search(document)

@@ -141,7 +141,7 @@ def management_refusal(path: str) -> CallerError | None:
 
 
 def _rows_for(path: str) -> list[str]:
-    """The keys that a path may have, the longest first: no row is deeper than three words."""
+    """Returns the keys that a path may have, the longest first: no row is deeper than three words."""
     words = path.split("/")
     keys = []
     for depth in (4, 3):

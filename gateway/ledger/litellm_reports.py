@@ -61,7 +61,7 @@ async def _sums(
 
 
 async def spend_logs(report: Report) -> Any:
-    """`/spend/logs`: rows, at most MAX_ROWS; or with both dates, and unless `summarize` is false, sums by day."""
+    """Serves `/spend/logs`: at most MAX_ROWS rows; or, with both dates and unless `summarize` is false, sums by day."""
     query = report.query
     if all(query.get(name) for name in DATES) and query.get("summarize", "true").lower() != "false":
         return await _summaries(report)
@@ -71,7 +71,7 @@ async def spend_logs(report: Report) -> Any:
 
 
 async def spend_logs_page(report: Report) -> Row:
-    """`/spend/logs/v2`: a page of rows by its number."""
+    """Serves `/spend/logs/v2`: a page of rows by its number."""
     query = report.query
     number, size = _number(query, "page", 1, MAX_ROWS), _number(query, "page_size", 50, 1000)
     if number * size > MAX_ROWS:
@@ -195,18 +195,18 @@ def _summarized(sums: Iterable[Mapping[str, Any]], names: Names) -> list[Row]:
 
 
 async def global_spend(report: Report) -> Row:
-    """`/global/spend`: all that was ever spent, as far as daily sums go."""
+    """Serves `/global/spend`: all that was ever spent, as far as daily sums go."""
     rows = await usage_rows(report.reader, (), 0, int(report.now // DAY + 1) * DAY, {})
     return {"spend": _dollars(rows[0]["cost"]) if rows else 0.0, "max_budget": 0.0}
 
 
 async def global_spend_logs(report: Report) -> list[Row]:
-    """`/global/spend/logs`: by day."""
+    """Serves `/global/spend/logs`: by day."""
     return [{"date": _date(row["start"]), "spend": _dollars(row["cost"])} for row in await _sums(report, ("day",))]
 
 
 async def global_spend_keys(report: Report) -> list[Row]:
-    """`/global/spend/keys`: the keys that spent most."""
+    """Serves `/global/spend/keys`: the keys that spent most."""
     names, limit = report.names, _number(report.query, "limit", 10, 10_000)
     return [
         {
@@ -221,14 +221,14 @@ async def global_spend_keys(report: Report) -> list[Row]:
 
 
 async def global_spend_models(report: Report) -> list[Row]:
-    """`/global/spend/models`: the models that cost most."""
+    """Serves `/global/spend/models`: the models that cost most."""
     limit = _number(report.query, "limit", 10, 10_000)
     rows = [row for row in await _sums(report, ("model",)) if row["model"]]
     return [{"model": row["model"], "total_spend": _dollars(row["cost"])} for row in rows[:limit]]
 
 
 async def global_spend_teams(report: Report) -> Row:
-    """`/global/spend/teams`: by day and team."""
+    """Serves `/global/spend/teams`: by day and team."""
     days: dict[int, Row] = {}
     totals: dict[str, float] = {}
     for row in await _sums(report, ("team", "day")):
@@ -246,7 +246,7 @@ async def global_spend_teams(report: Report) -> Row:
 
 
 async def global_spend_report(report: Report) -> list[Row]:
-    """`/global/spend/report`: by day, then by team, customer or key, then by key and model."""
+    """Serves `/global/spend/report`: by day, then by team, customer or key, then by key and model."""
     group = report.query.get("group_by", "team")
     if group not in ("team", "customer", "api_key"):
         raise InvalidField("group_by", "'group_by' must be 'team', 'customer' or 'api_key'")
@@ -304,7 +304,7 @@ _EMPTY = ("models", "model_groups", "providers", "endpoints", "api_keys", "entit
 
 
 async def daily_activity(report: Report) -> Row:
-    """`/user/daily/activity`: days with their sums, and these by model, key and endpoint."""
+    """Serves `/user/daily/activity`: days with their sums, and these by model, key and endpoint."""
     query = report.query
     number, size = _number(query, "page", 1, 1000), _number(query, "page_size", 50, 1000)
     where = _key_where(report)

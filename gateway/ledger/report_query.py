@@ -190,7 +190,7 @@ def cursor_text(position: Position | None) -> str | None:
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a day, which an end includes as a whole."""
+    """Returns whether a text is a day, which an end includes as a whole."""
     return _DATE.match(text) is not None
 
 

@@ -220,7 +220,7 @@ class Flood:
         self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def admits(self, address: str, now: float) -> bool:
-        """Whether one more row about this address is made. now: in seconds."""
+        """Returns whether one more row about this address is made. now: in seconds."""
         minute = int(now // 60)
         since, count = self._counts.get(address, (minute, 0))
         count = count + 1 if since == minute else 1
@@ -281,7 +281,7 @@ class _Writer:
         self._ready.wait()
 
     def wake(self) -> None:
-        """Called in any thread: there is something in the queue."""
+        """Wakes the writer, from any thread: there is something in the queue."""
         if self._loop is not None and self._woken is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nothing comes any more
                 self._loop.call_soon_threadsafe(self._woken.set)

@@ -47,7 +47,7 @@ SOON = 1
 
 
 class BudgetSpent(CallerError):
-    """A budget has nothing left. model: for which alone it is, empty for all."""
+    """A budget has nothing left. limit: the budget's row."""
 
     def __init__(self, limit: Limit, state: CounterState) -> None:
         super().__init__(replace(failure("budget_spent", _budget_sentence(limit, state)), should_retry=False))

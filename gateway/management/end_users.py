@@ -17,7 +17,7 @@ MOST_END_USERS = 10_000
 
 
 def new(request: ManagementRequest) -> Work:
-    """/customer/new."""
+    """Serves /customer/new."""
     require_writer(request.actor)
     values = fields.END_USER_NEW.read(request.body, request.notes)
     record = EndUser(**{**values, "user_id": _required(values.get("user_id"), "user_id")})
@@ -33,7 +33,7 @@ def new(request: ManagementRequest) -> Work:
 
 
 def update(request: ManagementRequest) -> Work:
-    """/customer/update: what is left out stays, null clears."""
+    """Serves /customer/update: what is left out stays, null clears."""
     require_writer(request.actor)
     changes = fields.END_USER_UPDATE.read(request.body, request.notes)
     user_id = _required(changes.pop("user_id", None), "user_id")
@@ -46,7 +46,7 @@ def update(request: ManagementRequest) -> Work:
 
 
 def delete(request: ManagementRequest) -> Work:
-    """/customer/delete: all that are named, or none."""
+    """Serves /customer/delete: all that are named, or none."""
     require_writer(request.actor)
     ids = _ids(request)
 
@@ -60,7 +60,7 @@ def delete(request: ManagementRequest) -> Work:
 
 
 def block(request: ManagementRequest) -> Work:
-    """/customer/block. An end user of whom nothing was recorded yet is recorded by it."""
+    """Serves /customer/block. An end user of whom nothing was recorded yet is recorded by it."""
     require_writer(request.actor)
     ids = _ids(request)
 
@@ -81,7 +81,7 @@ def block(request: ManagementRequest) -> Work:
 
 
 def unblock(request: ManagementRequest) -> Work:
-    """/customer/unblock."""
+    """Serves /customer/unblock."""
     require_writer(request.actor)
     ids = _ids(request)
 
@@ -97,7 +97,7 @@ def unblock(request: ManagementRequest) -> Work:
 
 
 def info(request: ManagementRequest) -> Work:
-    """/customer/info."""
+    """Serves /customer/info."""
     require_reader(request.actor)
     filters = Filters(request, "end_user_id", "user_id")
     user_id = _required(filters.text("end_user_id") or filters.text("user_id") or None, "end_user_id")
@@ -109,7 +109,7 @@ def info(request: ManagementRequest) -> Work:
 
 
 def list_end_users(request: ManagementRequest) -> Work:
-    """/customer/list: an array, the newest first."""
+    """Serves /customer/list: an array, the newest first."""
     require_reader(request.actor)
     Filters(request)
 

@@ -56,17 +56,17 @@ class Field(Struct, frozen=True):
 
 
 def field(name: str, type: Any, why: str, check: Check | None = None, to: str = "", null: Any = None) -> Field:
-    """A field that is stored."""
+    """Returns the row of a field that is stored."""
     return Field(name, type, Verdict.HONOURED, why, check, to, null)
 
 
 def noted(why: str, *names: str) -> tuple[Field, ...]:
-    """Fields without effect."""
+    """Returns the rows of fields without effect."""
     return tuple(Field(name, verdict=Verdict.NOTED, why=why) for name in names)
 
 
 def refused(why: str, *names: str, neutral: tuple[bytes, ...] = ()) -> tuple[Field, ...]:
-    """Fields that would restrict, and are not enforced."""
+    """Returns the rows of fields that would restrict, and are not enforced."""
     return tuple(Field(name, verdict=Verdict.REFUSED, why=why, neutral=neutral) for name in names)
 
 

@@ -31,7 +31,7 @@ LAST = 4
 
 
 def generate(request: ManagementRequest) -> Work:
-    """/key/generate."""
+    """Serves /key/generate."""
     require_writer(request.actor)
     values = fields.KEY_NEW.read(request.body, request.notes)
     require_role_giver(request.actor, values)
@@ -52,7 +52,7 @@ def generate(request: ManagementRequest) -> Work:
 
 
 def update(request: ManagementRequest) -> Work:
-    """/key/update: what is left out stays, null clears."""
+    """Serves /key/update: what is left out stays, null clears."""
     require_writer(request.actor)
     values = fields.KEY_UPDATE.read(request.body, request.notes)
     reference, param = values.pop("key", None), "key"
@@ -76,7 +76,7 @@ def update(request: ManagementRequest) -> Work:
 
 
 def rotate(request: ManagementRequest) -> Work:
-    """/key/regenerate, /key/{key}/regenerate: another secret, and the old one for as long as `grace_period` says."""
+    """Serves /key/regenerate, /key/{key}/regenerate: another secret. The old one lasts as long as `grace_period`."""
     require_writer(request.actor)
     values = fields.KEY_ROTATE.read(request.body, request.notes)
     in_body = values.pop("key", None)
@@ -103,7 +103,7 @@ def rotate(request: ManagementRequest) -> Work:
 
 
 def delete(request: ManagementRequest) -> Work:
-    """/key/delete: all that are named, or none."""
+    """Serves /key/delete: all that are named, or none."""
     require_writer(request.actor)
     values = fields.KEY_NAMES.read(request.body, request.notes)
     named = [(f"{name}[{number}]", one) for name in values for number, one in enumerate(values[name] or ())]
@@ -124,12 +124,12 @@ def delete(request: ManagementRequest) -> Work:
 
 
 def block(request: ManagementRequest) -> Work:
-    """/key/block."""
+    """Serves /key/block."""
     return _set_blocked(request, True)
 
 
 def unblock(request: ManagementRequest) -> Work:
-    """/key/unblock."""
+    """Serves /key/unblock."""
     return _set_blocked(request, False)
 
 
@@ -154,7 +154,7 @@ def _set_blocked(request: ManagementRequest, blocked: bool) -> Work:
 
 
 def info(request: ManagementRequest) -> Work:
-    """/key/info: the key of the query, or the caller's own."""
+    """Serves /key/info: the key of the query, or the caller's own."""
     actor, reference = request.actor, Filters(request, "key").text("key")
     if not reference and not actor.key_id:
         sentence = "Name a key: /key/info?key=...; tokens and the master key have no record of their own"
@@ -174,7 +174,7 @@ def info(request: ManagementRequest) -> Work:
 
 
 def infos(request: ManagementRequest) -> Work:
-    """/v2/key/info: several keys; those that are not there are left out."""
+    """Serves /v2/key/info: several keys; those that are not there are left out."""
     require_reader(request.actor)
     values = fields.KEY_NAMES.read(request.body, request.notes)
     references = [*(values.get("keys") or ()), *(values.get("key_aliases") or ())]
@@ -200,7 +200,7 @@ FILTERS = (
 
 
 def list_keys(request: ManagementRequest) -> Work:
-    """/key/list: digests, or whole keys with `return_full_object`."""
+    """Serves /key/list: digests, or whole keys with `return_full_object`."""
     require_reader(request.actor)
     filters = Filters(request, *FILTERS)
     for name in _NOT_KEPT:

@@ -21,7 +21,7 @@ MOST_KEYS = 1_000
 
 
 def new(request: ManagementRequest) -> Work:
-    """/team/new."""
+    """Serves /team/new."""
     require_writer(request.actor)
     values = fields.TEAM_NEW.read(request.body, request.notes)
     record = Team(**{**values, "team_id": values.get("team_id") or new_team_id()})
@@ -37,7 +37,7 @@ def new(request: ManagementRequest) -> Work:
 
 
 def update(request: ManagementRequest) -> Work:
-    """/team/update: what is left out stays, null clears."""
+    """Serves /team/update: what is left out stays, null clears."""
     require_writer(request.actor)
     changes = fields.TEAM_UPDATE.read(request.body, request.notes)
     reference = changes.pop("team_id", None)
@@ -55,7 +55,7 @@ def update(request: ManagementRequest) -> Work:
 
 
 def delete(request: ManagementRequest) -> Work:
-    """/team/delete: all that are named, or none. Their keys are refused from then on."""
+    """Serves /team/delete: all that are named, or none. Their keys are refused from then on."""
     require_writer(request.actor)
     references = fields.TEAM_NAMES.read(request.body, request.notes).get("team_ids")
     if not references:
@@ -73,12 +73,12 @@ def delete(request: ManagementRequest) -> Work:
 
 
 def block(request: ManagementRequest) -> Work:
-    """/team/block."""
+    """Serves /team/block."""
     return _set_blocked(request, True)
 
 
 def unblock(request: ManagementRequest) -> Work:
-    """/team/unblock."""
+    """Serves /team/unblock."""
     return _set_blocked(request, False)
 
 
@@ -100,7 +100,7 @@ def _set_blocked(request: ManagementRequest, blocked: bool) -> Work:
 
 
 def info(request: ManagementRequest) -> Work:
-    """/team/info: the team of the query, or the caller's own, with its keys."""
+    """Serves /team/info: the team of the query, or the caller's own, with its keys."""
     Filters(request, "team_id")
     reference = request.query.get("team_id") or request.actor.team_id
     require_reader(request.actor)
@@ -119,7 +119,7 @@ def info(request: ManagementRequest) -> Work:
 
 
 def list_teams(request: ManagementRequest) -> Work:
-    """/team/list: an array, the newest first."""
+    """Serves /team/list: an array, the newest first."""
     require_reader(request.actor)
     filters = Filters(request, "team_id", "team_alias")
     conditions = team_conditions(filters.text("team_id"), filters.text("team_alias"))
@@ -137,7 +137,7 @@ PAGE_FILTERS = ("page", "page_size", "team_id", "team_alias", "sort_by", "sort_o
 
 
 def list_page(request: ManagementRequest) -> Work:
-    """/v2/team/list: a page of teams."""
+    """Serves /v2/team/list: a page of teams."""
     require_reader(request.actor)
     filters = Filters(request, *PAGE_FILTERS)
     conditions = team_conditions(filters.text("team_id"), filters.text("team_alias"))

@@ -106,7 +106,7 @@ class Metrics:
         def gauge(
             workers: Literal["livesum", "livemax", "livemin", "livemostrecent"], name: str, text: str, *labels: str
         ) -> Gauge:
-            """workers: how the values of several are put together."""
+            """Makes a gauge. workers: how the values of several are put together."""
             self._texts[name] = text
             collector = Gauge(name, text, labels, registry=registry, multiprocess_mode=workers if several else "all")
             self.collectors.append(collector)
@@ -338,7 +338,7 @@ class Metrics:
             self.budget_spent.labels(*labels).set(spent / NANO)
 
     def known_model(self, model: str) -> str:
-        """The label for a model: its name if it is known, else `other`."""
+        """Returns the label for a model: its name if it is known, else `other`."""
         return model if not model or self._is_model(model) else OTHER
 
     def numbers(self) -> list[Family]:
@@ -346,7 +346,7 @@ class Metrics:
         return self._families
 
     def add_probe(self, probe: Callable[[], None]) -> None:
-        """Has `probe` called before values are read, to set what changes by itself."""
+        """Makes `probe` be called before values are read, to set what changes by itself."""
         self._probes.append(probe)
 
     def sample(self) -> None:

@@ -31,7 +31,7 @@ def read() -> ProcessUsage:
 
 
 def _resident_bytes(most: int) -> int:
-    """most: the kernel's own figure, in kilobytes on Linux and in bytes on macOS."""
+    """Returns the resident bytes. most: the kernel's own figure, in kilobytes on Linux and in bytes on macOS."""
     try:
         with open(_STATM, "rb") as file:
             return int(file.read().split()[1]) * _PAGE
@@ -40,7 +40,7 @@ def _resident_bytes(most: int) -> int:
 
 
 def _open_files() -> int:
-    """Linux 6.2 says it without listing them, which takes milliseconds where there are thousands."""
+    """Counts the open files. Linux 6.2 says it without listing them, which takes milliseconds for thousands."""
     try:
         return os.stat(_DESCRIPTORS).st_size or len(os.listdir(_DESCRIPTORS))
     except OSError:

@@ -248,6 +248,6 @@ class RequestRecord(Struct):
 
 
 def record_of(scope: Scope) -> RequestRecord:
-    """The record that the middleware, or the WebSocket's handshake, put into this scope."""
+    """Returns the record that the middleware, or the WebSocket's handshake, put into this scope."""
     record: RequestRecord = scope[REQUEST]
     return record

@@ -141,7 +141,7 @@ class Background:
             raise CallerError(BUSY)
 
     def replay(self, owner: str, id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The events of a response that are numbered above `after`, and those to come."""
+        """Returns the events of a response that are numbered above `after`, and those to come."""
         keep_alive = self.services.settings.stream_keep_alive or math.inf
         return replay(self.services.state.store, owner, id, after, keep_alive, self._runs.get(id))
 
@@ -217,7 +217,7 @@ class Background:
         return await write()
 
     def wake_writer(self) -> None:
-        """A run has events to be stored."""
+        """Tells the writer that a run has events to be stored."""
         if self._writer is None:
             self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
@@ -432,7 +432,7 @@ class Run:
     # --- the storage ----------------------------------------------------------------------------------------
 
     def batch(self, limit: int) -> tuple[int, Sequence[bytes]] | None:
-        """The next events to be stored, with the number of the first. None if they are stored with the run's end."""
+        """Returns the next events to be stored and the first one's number; None if they are stored with the end."""
         if not self._pending or self._final is not None or self._stop_reason is not None:
             return None
         return self._first + len(self._stored), self._pending[:limit]

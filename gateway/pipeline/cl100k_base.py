@@ -27,7 +27,7 @@ SPECIAL: dict[int, bytes] = {
 
 @cache
 def vocabulary() -> Sequence[bytes]:
-    """The bytes of every token by its id. Read when they are first needed: that takes some 20 ms."""
+    """Returns the bytes of every token by its id. They are read when they are first needed, which takes some 20 ms."""
     data = zlib.decompress(FILE.read_bytes())
     tokens: list[bytes] = []
     start = ORDINARY

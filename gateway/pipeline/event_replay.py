@@ -54,7 +54,7 @@ async def replay(
 
 
 async def _from_memory(run: LocalRun, after: int, keep_alive: float) -> Sequence[bytes] | None:
-    """The next events in this process, none after `keep_alive` seconds; None if the storage must be asked."""
+    """Returns the next events in this process, none after `keep_alive` seconds; None if the storage must be asked."""
     while True:
         changed = run.changed
         events = run.since(after)
@@ -70,7 +70,7 @@ async def _from_memory(run: LocalRun, after: int, keep_alive: float) -> Sequence
 
 
 async def _from_store(store: Store, owner: str, id: str, after: int, keep_alive: float) -> tuple[Sequence[bytes], bool]:
-    """The next events in the storage, none after `keep_alive` seconds; and whether the stream ends with them."""
+    """Returns the next stored events, none after `keep_alive` seconds; and whether the stream ends with them."""
     deadline = time.monotonic() + keep_alive
     while time.monotonic() < deadline:
         numbered = await store.events(owner, id, after, PAGE_SIZE)
@@ -85,7 +85,7 @@ async def _from_store(store: Store, owner: str, id: str, after: int, keep_alive:
 
 
 async def _last_events(store: Store, owner: str, id: str, after: int) -> Sequence[bytes] | None:
-    """The rest of the events of a response that nobody works on; None if more may come."""
+    """Returns the rest of the events of a response that nobody works on; None if more may come."""
     response = await store.get(owner, id)
     if response is None:
         return [responses_answer.gone_event(after + 1)]

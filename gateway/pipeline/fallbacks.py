@@ -16,7 +16,7 @@ SPENT = frozenset({"rate_limit_exceeded", "insufficient_quota"})
 
 
 def may_help(failed: Failure, own_key: bool) -> bool:
-    """Whether another model may answer where this one failed so."""
+    """Returns whether another model may answer where this one failed so."""
     if failed.code in SPENT:
         return not own_key
     return failed.code == "model_not_found" or (failed.status >= 500 and failed.code not in UNMENDED)
@@ -28,7 +28,7 @@ def after(
     policy: Policy,
     permitted: Callable[[str], bool] = lambda model: True,
 ) -> str | None:
-    """The model to ask after these, the first of which is the one that was asked for; None if there is none left.
+    """Returns the model to ask after these, the first of which was asked for; None if there is none left.
 
     The setting may call models by any name that a caller might use. permitted: whether the caller may use a model.
     """

@@ -22,7 +22,7 @@ class HttpSink(Struct):
     A stream that has begun and falls silent gets a comment now and then, so that nobody between us and the caller
     takes the connection for dead. One timer looks after that, whatever the number of events.
 
-    comment_seconds: the longest silence, 0 for any. committed: the head of a stream was sent before its first event.
+    _comment_seconds: the longest silence, 0 for any. committed: the head of a stream was sent before its first event.
     """
 
     _framing: Framing

@@ -50,7 +50,7 @@ class Lookup(Struct):
     seconds: float
 
     def key(self, path: str, index: int, body: bytes) -> bytes:
-        """The key of a request to Cohere. index: among the equal bodies of one call, whose answers should differ."""
+        """Returns the key of a request to Cohere. index: among equal bodies of a call, whose answers should differ."""
         return hashlib.sha256(b"%b\0%b\0%d\0%b" % (self.owner, path.encode(), index, body)).digest()
 
     async def load(self, path: str, bodies: Sequence[bytes]) -> list[bytes] | None:
@@ -80,7 +80,7 @@ class Lookup(Struct):
         await self.store.put([(key, self._mac(key, answer) + answer) for key, answer in entries], self.seconds)
 
     def _verify(self, key: bytes, value: bytes | None) -> bytes | None:
-        """The answer in a value; None for a value that is damaged or forged."""
+        """Returns the answer in a value; None for a value that is damaged or forged."""
         if value is None:
             return None
         mac, answer = value[:MAC_BYTES], value[MAC_BYTES:]
@@ -110,14 +110,14 @@ class Recording:
             self._events += events
 
     def to_json(self) -> bytes | None:
-        """One JSON array of all events, without the sentinel, which is not JSON. None if they were discarded."""
+        """Returns all events as a JSON array, without the sentinel, which is not JSON; None if they were discarded."""
         if self._events is None:
             return None
         return b"[" + b",".join(event for event in self._events if event.startswith(b"{")) + b"]"
 
 
 def split_recording(array: bytes) -> list[bytes]:
-    """The events of `Recording.to_json`."""
+    """Returns the events of `Recording.to_json`."""
     return [bytes(event) for event in _decode_array(array)]
 
 

@@ -202,7 +202,7 @@ class Connection(H11Protocol):
         await self.context.mark_request()
 
     async def _start_stream(self, request: Request) -> None:
-        """Has the application serve a request."""
+        """Starts the application for a request."""
         self.stream = ResponseStream(
             self.app,
             self.config,
@@ -217,7 +217,7 @@ class Connection(H11Protocol):
         await self.stream.handle(request)
 
     async def _send_100_continue(self) -> None:
-        """Has the caller send the body, where they wait for it."""
+        """Tells the caller to send the body, where they wait for it."""
         if self.connection.they_are_waiting_for_100_continue:
             await asyncio.sleep(0)  # the application's first step: it may have refused already
             if self.connection.they_are_waiting_for_100_continue and self.connection.our_state is h11.SEND_RESPONSE:
@@ -253,7 +253,7 @@ class Connection(H11Protocol):
             await self.send(Closed())
 
     async def _reject(self, reason: str) -> None:
-        """Has the middleware refuse what came as if it were a request. reason: a key of BROKE in `validation.py`."""
+        """Makes the middleware refuse what came as if it were a request. reason: a key of BROKE in `validation.py`."""
         self._unreadable = True
         state = ConnectionState({**self.connection_state, BROKEN: reason})
         await self._start_stream(

@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def _hand_over(self) -> None:
-        """Has Hypercorn serve the connection from here on."""
+        """Leaves the connection to Hypercorn from here on."""
         self._forget()
         buffer, self._buffer = self._buffer, b""
         self._options.hand_over(self.transport, buffer)

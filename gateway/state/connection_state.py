@@ -33,15 +33,15 @@ class ConnectionState:
         self._reserved = 0
 
     def turn(self) -> "SocketTurn":
-        """The state for the next request."""
+        """Returns the state for the next request."""
         return SocketTurn(self)
 
     def get(self, response_id: str) -> tuple[bytes, ...] | None:
-        """The conversation up to and including this response; None if it is not held here."""
+        """Returns the conversation up to and including this response; None if it is not held here."""
         return self._conversations.get(response_id)
 
     def arrays(self) -> Iterator[bytes]:
-        """All arrays of items, the newest conversation's last one first."""
+        """Yields all arrays of items, the newest conversation's last one first."""
         for arrays in reversed(self._conversations.values()):
             yield from reversed(arrays)
 
@@ -54,7 +54,7 @@ class ConnectionState:
             del self._conversations[oldest], sizes[oldest]
 
     def _reserve(self, size: int) -> bool:
-        """Has so many bytes counted in all. Returns False where there is no room for them."""
+        """Counts so many bytes in all. Returns False where there is no room for them."""
         self._memory.release(self._reserved)
         self._reserved = 0
         try:
@@ -100,7 +100,7 @@ class SocketTurn:
         return items_by_id(self._connection.arrays(), ids) if ids else {}
 
     async def save(self, loaded: LoadedState, caller: Principal, response: FinishedResponse, body: bytes) -> None:
-        """In the storage where `store` says so, else here. A failed response is not held here."""
+        """Keeps a response in the storage where `store` says so, else here. A failed one is not held here."""
         options = loaded.options
         if options.store:
             if self._local_history is not None:

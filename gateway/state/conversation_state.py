@@ -128,7 +128,7 @@ class ConversationState:
             await self.store.stop()
 
     async def open(self) -> Store:
-        """The store, once it was opened or failed to open."""
+        """Waits until the store was opened or failed to open, and returns it."""
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
         await asyncio.shield(self._opening)
@@ -140,7 +140,7 @@ class ConversationState:
         self._log.message(f"storage: {error}")
 
     def expiry(self, now: float) -> int | None:
-        """When what is stored now expires, in Unix seconds; None for never."""
+        """Returns when what is stored now expires, in Unix seconds; None for never."""
         return int(now + self._days * DAY) if self._days else None
 
     async def ensure_capacity(self, owner: str, size: int = 0) -> None:
@@ -181,7 +181,7 @@ class ConversationState:
         return LoadedState(response_id, resolved, history, options.store, items)
 
     async def fetch(self, options: StateOptions, caller: Principal) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
-        """The history that a request continues (JSON arrays), and the stored items that it refers to, by id.
+        """Returns the history that a request continues (JSON arrays), and the stored items that it refers to, by id.
 
         A request that needs nothing of the storage does not touch it. Raises CallerError: 404 for a response or a
         conversation that is not there, 400 for too long a history or conversation; 503 and 507 as `ensure_capacity`.
@@ -221,7 +221,7 @@ class ConversationState:
         return ()
 
     async def _items(self, store: Store, options: StateOptions, caller: Principal) -> Mapping[str, bytes]:
-        """The items that a request refers to, by id. A missing one is left out: the translation refuses it."""
+        """Returns the items that a request refers to, by id. A missing one is left out: the translation refuses it."""
         if not options.references:
             return {}
         answer_ids = {reference.answer_id for reference in options.references} - {""}
@@ -284,7 +284,7 @@ class ConversationState:
     def to_row(
         self, loaded: LoadedState, caller: Principal, response: FinishedResponse, body: bytes
     ) -> tuple[StoredResponse, list[tuple[str, bytes]]]:
-        """A response as a row of the storage, and the items that it adds to its conversation."""
+        """Returns a response as a row of the storage, and the items that it adds to its conversation."""
         options = loaded.options
         row = StoredResponse(
             id=response.id,
@@ -305,15 +305,15 @@ class ConversationState:
 
 
 def new_response_id() -> str:
-    """An id that cannot be guessed: where callers share an owner (open mode), it is what keeps them apart."""
+    """Returns an id that cannot be guessed: where callers share an owner (open mode), it keeps them apart."""
     return f"resp_{secrets.token_hex(24)}"
 
 
 def new_item_id() -> str:
-    """What follows the prefix of an item's id."""
+    """Returns what follows the prefix of an item's id."""
     return secrets.token_hex(24)
 
 
 def new_conversation(caller: Principal, metadata: bytes, expires_at: int | None) -> Conversation:
-    """An empty conversation of this caller's, with an id that cannot be guessed. metadata: a JSON object."""
+    """Returns an empty conversation of this caller's, with an id that cannot be guessed. metadata: a JSON object."""
     return Conversation(f"conv_{secrets.token_hex(24)}", caller.owner, int(time.time()), expires_at, metadata)

@@ -155,6 +155,6 @@ def _ciphers(credential: Credential, label: bytes) -> tuple["AESGCM", ...]:
 
 @lru_cache(maxsize=256)
 def _derived_keys(credential: Credential, label: bytes) -> tuple[bytes, ...]:
-    """One HMAC-SHA256 is enough of a derivation: a Cohere key is random, not a password."""
+    """Derives the keys by one HMAC-SHA256, which is enough: a Cohere key is random, not a password."""
     keys = [key.encode("utf-8", "surrogatepass") for key in cohere_keys(credential)]
     return tuple(hmac.digest(key, label, "sha256") for key in keys)

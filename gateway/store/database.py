@@ -84,14 +84,14 @@ class Address(Struct, frozen=True):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
 
     def identity(self) -> tuple[int, int] | None:
-        """The device and inode that SQLite's path names at present. Raises FileNotFoundError."""
+        """Returns the device and inode that SQLite's path names at present. Raises FileNotFoundError."""
         if self.path is None:
             return None
         status = os.stat(self.path)
         return status.st_dev, status.st_ino
 
     def executor(self, timeout: float, pool_size: int, durable: bool = True) -> "Executor":
-        """An executor that has not connected yet. timeout: seconds. durable: as for Database."""
+        """Returns an executor that has not connected yet. timeout: seconds. durable: as for Database."""
         bounds: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
         if self.path is not None:
             # isolation_level None: the driver begins no transactions of its own; _begin does.

@@ -275,7 +275,7 @@ def _change(kind: _Kind, action: str, before: Any, after: Any, by: ChangedBy, no
 
 
 def _without_digests(record: Any) -> Any:
-    """A digest is no secret, but whoever has a list of leaked secrets could look for it."""
+    """Leaves digests out: they are no secrets, but whoever has a list of leaked secrets could look for them."""
     if not isinstance(record, VirtualKey):
         return record
     previous = tuple(PreviousDigest(REMOVED, one.valid_until) for one in record.previous)

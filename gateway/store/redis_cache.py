@@ -66,7 +66,7 @@ class RedisCache:
 
 
 def _checked(values: Any, count: int) -> list[bytes | None]:
-    """The values of an MGET. Raises TypeError for an answer of another shape."""
+    """Returns the values of an MGET. Raises TypeError for an answer of another shape."""
     if not isinstance(values, list) or len(values) != count:
         raise TypeError("MGET was not answered with a list of its values")
     if not all(value is None or isinstance(value, bytes) for value in values):

@@ -76,7 +76,7 @@ def _of_owner(owner: str, id: str) -> ColumnElement[bool]:
 
 
 def _links() -> Select[Any]:
-    """The query for a response and those that it continues, without their contents, newest first.
+    """Returns the query for a response and those that it continues, without their contents, newest first.
 
     At most `max_links` of them, and one more if there are more.
     """
@@ -259,7 +259,7 @@ def update_live(
 
 
 def _stored_events_size(connection: Connection, id: str) -> int:
-    """Of a live response, whose events were added without counting them."""
+    """Returns the bytes of a live response's events, which were added without counting them."""
     size = func.coalesce(func.sum(func.length(EVENTS.c.body)), 0) + usage.EVENT_OVERHEAD * func.count()
     return int(connection.execute(select(size).where(EVENTS.c.response_id == id)).scalar_one())
 

@@ -265,7 +265,7 @@ def add(connection: Connection, kind: int, amounts: Mapping[tuple[str, int], int
 
 
 def _beat(connection: Connection, process: str, slot: int | None, seconds: int) -> int:
-    """Also deletes what counts no more: each process comes by now and then. slot: None for the database's clock."""
+    """Renews a process's row, and deletes what counts no more. slot: None for the database's clock."""
     if slot is None:
         slot = int(connection.execute(_CLOCK).scalar_one())
     delete_old(connection, slot, time.time())

@@ -78,7 +78,7 @@ class Store:
         await self._database.close()
 
     async def ping(self) -> bool:
-        """Whether a response could be stored now: writes as many bytes as a response may have."""
+        """Returns whether a response could be stored now: writes as many bytes as a response may have."""
         try:
             await self._probe()
         except StoreUnavailable:

@@ -303,7 +303,7 @@ HEAD = "0010"
 
 
 def not_expired(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> ColumnElement[bool]:
-    """The condition that a row has not expired. Each query has it, because expired rows are deleted later."""
+    """Returns the condition that a row has not expired. Each query has it, because expired rows are deleted later."""
     return or_(expires_at.is_(None), expires_at > (int(now) if isinstance(now, float | int) else now))
 
 
@@ -325,12 +325,12 @@ def _postgresql_time(element: database_time, compiler: Any, **options: Any) -> s
 
 
 def insert_new(connection: Connection, table: Table) -> Any:
-    """An insert that skips rows that are there already. The rows are the parameters of `execute`."""
+    """Returns an insert that skips rows that are there already. The rows are the parameters of `execute`."""
     return _insert_new(connection.dialect.name, table)
 
 
 @cache
 def _insert_new(dialect: str, table: Table) -> Any:
-    """Built once: with the values of a row in it, building it would take longer than the insert."""
+    """Builds the insert, once: with the values of a row in it, that would take longer than to run it."""
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()

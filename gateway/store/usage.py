@@ -43,7 +43,7 @@ def add_bytes(connection: Connection, changes: Mapping[str, int]) -> None:
 
 @cache
 def _upsert(dialect: str) -> Any:
-    """Built once: building it would take longer than running it."""
+    """Builds the statement, once: that takes longer than to run it."""
     statement = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(STORAGE_USAGE)
     total = STORAGE_USAGE.c.bytes + statement.excluded.bytes
     return statement.on_conflict_do_update(index_elements=[STORAGE_USAGE.c.owner], set_={"bytes": total})

@@ -233,7 +233,7 @@ class Attempts:
         self._last.ms = round((self._resources.clock() - self._last.began) * 1000, 2)
 
     def _refused_by_breaker(self) -> bool:
-        """Whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""
+        """Returns whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""
         resources, failed = self._resources, self._failed
         if seconds := resources.breakers.admit(self._model):
             if failed is not None:

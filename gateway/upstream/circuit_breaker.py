@@ -80,13 +80,13 @@ class Breakers:
         return 0.0
 
     def record_success(self, model: str) -> None:
-        """Cohere answered, if only with an error that is the caller's."""
+        """Notes that Cohere answered, if only with an error that is the caller's."""
         if self._breakers:
             for key in (CONNECTION, model):
                 self._record(key, False)
 
     def record_failure(self, model: str, connection: bool) -> None:
-        """A call failed. connection: Cohere could not be reached."""
+        """Notes that a call failed. connection: Cohere could not be reached."""
         if not self._settings.failures:
             return
         key = CONNECTION if connection else model
@@ -101,7 +101,7 @@ class Breakers:
             self._record(CONNECTION, False)
 
     def record_nothing(self, model: str) -> None:
-        """A call said nothing of Cohere, say because its caller left: the next one may probe."""
+        """Notes that a call said nothing of Cohere, say because its caller left: the next one may probe."""
         for key in (CONNECTION, model):
             if breaker := self._breakers.get(key):
                 breaker.probing = False

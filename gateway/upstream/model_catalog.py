@@ -64,7 +64,7 @@ class ModelCatalog:
         self.corrections: dict[str, dict[str, bool]] = {}
 
     def __contains__(self, model: str) -> bool:
-        """Whether it is a model of the table, or of Cohere's list as it was last read."""
+        """Returns whether it is a model of the table, or of Cohere's list as it was last read."""
         return model in self.table_models or model in self.features
 
     def learn(self, model: str, capability: tuple[str, bool] | None) -> bool:

@@ -7,27 +7,27 @@ class UpstreamObserver(Protocol):
     """Receives the events of all calls. Its methods return at once and raise nothing."""
 
     def on_retry(self, reason: str) -> None:
-        """A call is made once more. reason: what went wrong before, a status or a code of a failure."""
+        """Hears that a call is made once more. reason: what went wrong before, a status or a failure's code."""
         ...
 
     def on_queue_wait(self, seconds: float) -> None:
-        """A call had to wait for its turn, in vain or not."""
+        """Hears that a call had to wait for its turn, in vain or not."""
         ...
 
     def on_key_disabled(self, key: str, code: str, disabled: int) -> None:
-        """Cohere refused a key of the server's. key: its name, which gives nothing away; code: of the failure;
+        """Hears that Cohere refused a key of the server's. key: its name, no secret; code: of the failure;
         disabled: how many keys are disabled now.
         """
         ...
 
     def on_key_enabled(self, key: str, disabled: int) -> None:
-        """Cohere accepts a disabled key again."""
+        """Hears that Cohere accepts a disabled key again."""
         ...
 
     def on_keys_configured(self, disabled: int) -> None:
-        """The settings were read again."""
+        """Hears that the settings were read again."""
         ...
 
     def on_breaker_change(self, model: str | None, is_open: bool) -> None:
-        """A circuit breaker opened or closed. model: None for the connection to Cohere, whatever the model."""
+        """Hears that a breaker opened or closed. model: None for the connection to Cohere, whatever the model."""
         ...
