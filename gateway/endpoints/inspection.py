@@ -47,7 +47,7 @@ HIDDEN = "(set)"
 
 
 class InspectionOperation(Struct, frozen=True):
-    """A row. about_all: it is for those who see all reports. conditions: as for readiness (`health.py`)."""
+    """A row. about_all: it is for those who see all reports."""
 
     name: str
     path: str
@@ -134,7 +134,7 @@ def show_status(services: Services, principal: Principal, reasons: Callable[[], 
 
 
 def show_settings(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
-    """Returns the settings in force. is_default: a value is that which it has where nobody sets it."""
+    """Returns the settings in force; `is_default` says that a value is that which it has where nobody sets it."""
     default, data = Settings(), []
     for line in described():
         value = _value(services.settings, line.path)

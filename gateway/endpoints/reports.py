@@ -142,7 +142,7 @@ def own_key_id_of(principal: Principal, settings: Settings) -> str | None:
 
 
 def _is_only_caller(principal: Principal, settings: Settings) -> bool:
-    """Nobody has a key of the gateway's, and whoever calls is at this machine, or tries the demo."""
+    """Returns whether nobody has a key of the gateway's, and whoever calls is at this machine, or tries the demo."""
     mode = mode_of(settings)
     only = mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback)
     return only and principal.key is None and principal.claims is None

@@ -31,7 +31,7 @@ class BodySeal(Protocol):
 
 
 def is_stored(entry: LedgerEntry, bodies: Bodies) -> bool:
-    """Whether the bodies of this call are to be stored, now that it is over."""
+    """Returns whether the bodies of this call are to be stored, now that it is over."""
     method = METHODS.get(entry.method or "")
     if bodies.withdrawn or bodies.lost or (method is not None and method.group in SECRET_GROUPS):
         return False

@@ -198,7 +198,7 @@ def timestamp(at: int) -> str:
 
 @lru_cache(maxsize=256)
 def _second(second: int) -> str:
-    """Cached, because rows are made in the order of time."""
+    """Formats a second of Unix time; cached, because rows are made in the order of time."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 

@@ -73,7 +73,7 @@ class Report(Struct, frozen=True):
 async def audit(report: Report) -> Row:
     """Returns a page of rows, newest first: `{"data": [...], "next_cursor": ..., "newest_cursor": ...}`.
 
-    newest_cursor: where `audit_newer` counts from. Raises InvalidField, StoreUnavailable.
+    `audit_newer` counts from `newest_cursor`. Raises InvalidField, StoreUnavailable.
     """
     query = report.query
     report_query.require_known(query, report_query.AUDIT_PARAMETERS)
@@ -90,7 +90,7 @@ async def audit(report: Report) -> Row:
 async def audit_newer(report: Report) -> Row:
     """Returns how many rows there are that are newer than a cursor: `{"count": 12, "more": false}`.
 
-    So that a page can stay as it is while somebody reads it. more: there may be more than were counted.
+    So that a page can stay as it is while somebody reads it. `more` says that not all were counted.
     Raises InvalidField, StoreUnavailable.
     """
     query = report.query
@@ -203,7 +203,7 @@ def _short(value: Any) -> str:
 async def usage(report: Report) -> Row:
     """Returns sums by one thing or several: `{"data": [...], "more": false}`. Raises InvalidField, StoreUnavailable.
 
-    more: there are further groups, which cost less than these.
+    `more` says that there are further groups, which cost less than these.
     """
     query = report.query
     report_query.require_known(query, report_query.USAGE_PARAMETERS)

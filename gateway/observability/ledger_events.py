@@ -38,7 +38,7 @@ class LedgerEvents:
             self._log.message(text)
 
     def _in_loop(self, work: Callable[[], None]) -> bool:
-        """Has work done in the loop of the log and the alerts. Returns whether that still runs."""
+        """Leaves work to the loop of the log and the alerts. Returns whether that still runs."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(work)

@@ -444,7 +444,7 @@ def delete_body(connection: Connection, id: str) -> bool:
 
 
 def _at_of(table: Table, id: str) -> ColumnElement[bool]:
-    """The condition that finds a row by its id, within the time in which its call can have ended."""
+    """Returns the condition that finds a row by its id, within the time in which its call can have ended."""
     began = int(id[:12], 16) * 1000
     return and_(table.c.at.between(began, began + MAX_CALL_SECONDS * MICROSECONDS), table.c.id == id)
 
