@@ -69,7 +69,7 @@ async def read(record: RequestRecord, receive: Receive, limit: int, timeouts: Ti
 
 
 async def _read_pieces(record: RequestRecord, receive: Receive, limit: int, timeouts: Timeouts) -> list[bytes]:
-    """As `read`; returns the body as it came, in pieces."""
+    """Reads as `read` does, and returns the body as it came, in pieces."""
     refuse_declared(record.headers, limit)
     gathering = Gathering(record.memory)
     pieces: list[bytes] = []

@@ -69,7 +69,7 @@ class Offload:
         self._turn = 0.0
 
     async def run_in_thread(self, caller: Principal, function: Callable[..., T], *arguments: Any) -> T:
-        """As `run`, always from a thread."""
+        """Does what `run` does, always in a thread."""
         owner = await self._share(caller)
         if self._is_full(owner):
             raise _busy_error()

@@ -250,7 +250,7 @@ def translate_errors(errors: tuple[type[Exception], ...]) -> Iterator[None]:
 
 
 def driver_errors(address: Address) -> tuple[type[Exception], ...]:
-    """The errors of a failing database. Those raised while connecting come from the driver, not from SQLAlchemy."""
+    """Returns the errors of a failing database. While connecting they come from the driver, not from SQLAlchemy."""
     if address.path is not None:
         return DBAPIError, PoolTimeout, OSError, sqlite3.Error
     import asyncpg  # type: ignore[import-untyped]
