@@ -14,7 +14,7 @@ const open = signal(false);
 /** What stands above every page where no answer is Cohere's. */
 function EmulatorBar() {
   if (!session.value?.demo) return null;
-  return html`<div class="emulator-bar" role="note"><strong>EMULATOR</strong><span>Answers come from a stand-in for Cohere.<span class="optional"> They mean nothing, and nothing is billed: costs are made of Cohere's prices all the same.</span></span></div>`;
+  return html`<div class="emulator-bar" role="region" aria-label="Emulator"><strong>EMULATOR</strong><span>Answers come from a stand-in for Cohere.<span class="optional"> They mean nothing, and nothing is billed: costs are made of Cohere's prices all the same.</span></span></div>`;
 }
 
 function Navigation() {

@@ -8,9 +8,9 @@ export function Loading({ lines = 3 }) {
   return html`<div class="loading" role="status" aria-label="Loading">${Array.from({ length: lines }, (_, index) => html`<div key=${index} class="bone"></div>`)}</div>`;
 }
 
-/** Says what there is not, and what to do about it. @param {{title: string, children?: any, icon?: string}} props */
-export function Empty({ title, children, icon = "search" }) {
-  return html`<div class="empty"><${Icon} name=${icon} size=${28} /><h3>${title}</h3><div class="muted">${children}</div></div>`;
+/** Says what there is not, and what to do about it. page: it is all there is on the page. @param {{title: string, children?: any, icon?: string, page?: boolean}} props */
+export function Empty({ title, children, icon = "search", page }) {
+  return html`<div class="empty"><${Icon} name=${icon} size=${28} />${page ? html`<h1>${title}</h1>` : html`<h2>${title}</h2>`}<div class="muted">${children}</div></div>`;
 }
 
 /** An error, in the gateway's own sentence. @param {{error: any, retry?: () => void}} props */
@@ -24,7 +24,7 @@ export function Failure({ error, retry }) {
 
 /** @param {{address: string}} props */
 export function Missing({ address }) {
-  return html`<${Empty} title="There is no such page">“${address}” is not a screen of the console, or your key may not see it. <${Link} to=${href("")}>Go to the first screen<//><//>`;
+  return html`<${Empty} page title="There is no such page">“${address}” is not a screen of the console, or your key may not see it. <${Link} to=${href("")}>Go to the first screen<//><//>`;
 }
 
 /**

@@ -1,0 +1,141 @@
+"""Chromium, driven by Playwright, and the console in it as people use it.
+
+The browser is the system's own (`apt install chromium`); where there is none the tests are skipped with that reason,
+unless GATEWAY_TEST_REQUIRE_BROWSER is set, as `.ci/run` does where it could install one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from support.app import Gateway
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+AXE = Path(__file__).resolve().parents[1] / "node" / "node_modules" / "axe-core" / "axe.min.js"
+SECONDS = 30_000
+"""Milliseconds for which an expectation is waited for: it says how slow a machine may be, not how fast."""
+
+expect.set_options(timeout=SECONDS)
+
+
+def program() -> str:
+    """The path of Chromium. Without one the tests are skipped, or fail where they must not be."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        reason = "needs Chromium: apt install chromium"
+        if os.environ.get("GATEWAY_TEST_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """One browser, for a module."""
+    path = program()
+    # As root, as in a container, Chromium has no sandbox.
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=arguments)
+        try:
+            yield launched
+        finally:
+            launched.close()
+
+
+class Console:
+    """The console in a window of its own. Whatever it asks another host for, or fails at, is in `wrong`."""
+
+    def __init__(self, browser: Browser, gateway: Gateway, **options: Any) -> None:
+        values = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
+        self.gateway, self.context = gateway, browser.new_context(**values)
+        self.context.set_default_timeout(SECONDS)
+        self.page: Page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.requested: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("console", self._hear)
+        self.page.on("request", self._see)
+
+    def _hear(self, message: Any) -> None:
+        # The browser itself writes a line for each answer that is an error: these are the page's to show.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            self.wrong.append(f"console: {message.text}")
+
+    def _see(self, request: Any) -> None:
+        self.requested.append(request.url)
+        if not request.url.startswith((self.gateway.url + "/", "data:", "blob:")):
+            self.wrong.append(f"another host: {request.url}")
+
+    def open(self, address: str = "") -> Page:
+        """Opens a screen by its address."""
+        self.page.goto(f"{self.gateway.url}/console/{address}".rstrip("/"))
+        return self.page
+
+    def sign_in(self, key: str, address: str = "") -> Page:
+        """Signs in as somebody does, at the address where they wanted to be."""
+        page = self.open(address)
+        page.get_by_label("Key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("navigation")).to_be_visible()
+        return page
+
+    def visit(self, address: str = "") -> None:
+        """Goes to a screen within the page, as its links do: nothing is loaded anew."""
+        url = f"{self.gateway.url}/console/{address}".rstrip("/")
+        self.page.evaluate(
+            "url => { history.pushState(null, '', url); dispatchEvent(new PopStateEvent('popstate')); }", url
+        )
+
+    def violations(self, *rules: str) -> list[str]:
+        """What axe finds wrong with the page as it is: by all of its rules, or by these alone.
+
+        Empty where axe is not installed.
+        """
+        if not AXE.exists():
+            return []
+        if not self.page.evaluate("typeof axe === 'object'"):
+            self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+        found = self.page.evaluate(
+            "options => axe.run(document, options).then(result => result.violations.map(one => one.id + ': ' +"
+            " one.nodes.map(node => node.target.join(' ') + ' ' + (node.any[0]?.message ?? '')).join(' | ')))",
+            options,
+        )
+        return [str(one) for one in found]
+
+    def overflows(self) -> bool:
+        """Whether the page as a whole scrolls sideways."""
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
+
+    def close(self) -> None:
+        """Closes the window. AssertionError for anything wrong that happened in it."""
+        self.context.close()
+        assert not self.wrong, self.wrong
+
+
+@contextmanager
+def console(browser: Browser, gateway: Gateway, **options: Any) -> Iterator[Console]:
+    """The console in a window of its own, with cookies of its own."""
+    window = Console(browser, gateway, **options)
+    try:
+        yield window
+    except BaseException:
+        window.context.close()
+        raise
+    window.close()
+
+
+def exactly(text: str) -> re.Pattern[str]:
+    """A pattern of exactly this text."""
+    return re.compile(rf"^\s*{re.escape(text)}\s*$")

@@ -1,0 +1,405 @@
+"""The console in a real browser, over a real gateway with the emulator and a ledger: what each screen is for.
+
+One browser and one gateway for all. Nothing here waits for a fixed time: an expectation is waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from gateway.settings.schema import LedgerSettings
+from support import browser as browsers
+from support.app import MASTER_KEY, Gateway, demonstration
+from support.browser import console, exactly
+
+SCREENS = (
+    *("", "start", "calls/{call}", "audit", "keys/{key}", "teams", "end-users", "models", "settings", "nowhere"),
+)
+DARK = ("", "start", "calls/{call}", "keys/{key}")
+"""Among them they have all colours that there are."""
+HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE_USER = "</script><script>alert(2)</script>"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browsers.browser() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """Keys, teams and calls of all kinds are there."""
+    with demonstration(master_key=MASTER_KEY, key=MASTER_KEY, ledger=LedgerSettings(flush_seconds=0.05)) as served:
+        for path, body in (
+            (
+                "/team/new",
+                {"team_id": "research", "team_alias": "Research", "max_budget": 50, "budget_duration": "1mo"},
+            ),
+            ("/key/generate", {"key_alias": "agent", "key": secret("agent"), "team_id": "research", "max_budget": 2}),
+            ("/key/generate", {"key_alias": "reader", "key": secret("reader"), "role": "viewer"}),
+            (
+                "/key/generate",
+                {"key_alias": HOSTILE, "key": secret("hostile"), "tags": [HOSTILE], "models": ["command-*"]},
+            ),
+            ("/customer/new", {"user_id": HOSTILE_USER, "rpm_limit": 1000}),
+        ):
+            seen = served.ask("POST", path, body)
+            assert seen.status == 200, seen
+        for key, fields in (
+            ("agent", {"user": "ada", "temperature": 1.4}),
+            ("hostile", {"user": HOSTILE_USER, "model": "cohere/command-r-plus"}),
+            ("hostile", {"model": HOSTILE}),
+        ):
+            call(served, key, **fields)
+        wait_for_calls(served, 3)
+        yield served
+
+
+def secret(name: str) -> str:
+    return f"sk-{name}-{'0' * 24}"
+
+
+def call(gateway: Gateway, key: str, **fields: Any) -> Any:
+    return gateway.chat("Hello", {"authorization": f"Bearer {secret(key)}"}, **fields)
+
+
+def calls(gateway: Gateway, **query: str) -> list[dict[str, Any]]:
+    """The rows of the ledger, newest first."""
+    text = "&".join(f"{name}={value}" for name, value in {"kind": "call", "limit": "100", **query}.items())
+    rows: list[dict[str, Any]] = gateway.ask("GET", f"/audit?{text}").body["data"]
+    return rows
+
+
+def wait_for_calls(gateway: Gateway, count: int, **query: str) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + 30
+    while len(rows := calls(gateway, **query)) < count:
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.02)
+    return rows
+
+
+def info(gateway: Gateway, alias: str) -> dict[str, Any]:
+    """A key as the management API shows it."""
+    listed = gateway.ask("GET", f"/key/list?return_full_object=true&key_alias={alias}").body["keys"]
+    return dict(listed[0]) if listed else {}
+
+
+# --- signing in, and the first run --------------------------------------------------------------------------
+
+
+def test_from_signing_in_to_the_first_call(chromium: Browser, gateway: Gateway) -> None:
+    with console(chromium, gateway) as window:
+        page = window.open("start?from=link")
+        page.get_by_label("Key").fill("sk-wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not valid for this gateway")
+        page.get_by_label("Key").fill(MASTER_KEY)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(re.compile(r"/console/start\?from=link"))
+        expect(page.get_by_role("region", name="Emulator")).to_contain_text("EMULATOR")
+        expect(page.get_by_text(f"{gateway.url}/v1", exact=True)).to_be_visible()
+        expect(page.get_by_role("status").filter(has_text="a moment after")).to_be_visible()
+        page.get_by_role("button", name="Make a key").click()
+        made = page.locator(".steps li:nth-child(2) code").filter(has_text=re.compile(r"^sk-")).inner_text()
+        for language in ("Python", "Node", "Cohere SDK", "curl"):
+            page.get_by_role("tab", name=language).click()
+            expect(page.locator(".code-tabs code")).to_contain_text(made)
+        curl = page.locator(".code-tabs code").inner_text()
+        body = re.search(r"-d '(.*)'", curl)
+        assert body is not None
+        headers = {"authorization": f"Bearer {made}", "content-type": "application/json"}
+        assert gateway.ask("POST", "/v1/chat/completions", json.loads(body[1]), headers).status == 200
+        expect(page.get_by_role("heading", name="It came")).to_be_visible()
+        expect(page.locator(".first-call")).to_have_text(re.compile(r"200, .*s, \$0\.0"))
+        page.get_by_role("link", name="Show the call").click()
+        expect(page.locator(".drawer .sentence")).to_contain_text("generated a chat reply")
+        # The session is over on this page too, once it is anywhere.
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Key")).to_be_visible()
+        assert not [cookie for cookie in window.context.cookies() if cookie.get("value")]
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_the_life_of_a_key(chromium: Browser, gateway: Gateway) -> None:
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "keys")
+        page.get_by_role("button", name="New key").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Alias").fill("of-a-browser")
+        dialog.get_by_label("Owner").fill("Ada")
+        choose(dialog.get_by_role("radiogroup", name="Preset"), "custom")
+        choose(dialog.get_by_role("radiogroup", name="chat", exact=True), "Off")
+        choose(dialog.get_by_role("radiogroup", name="datasets"), "Read")
+        expect(dialog.locator(".sentence")).to_contain_text(re.compile("May embed, rerank.* read datasets"))
+        expect(dialog.get_by_role("radiogroup", name="chat", exact=True).get_by_label("Read")).to_be_disabled()
+        dialog.get_by_label("Requests", exact=True).fill("many")
+        dialog.get_by_label("Spends at most").fill("20")
+        dialog.get_by_label("In each").fill("1mo")
+        dialog.get_by_role("button", name="Create").click()
+        expect(dialog.locator(".field.invalid .error-text")).to_contain_text("rpm_limit")
+        dialog.get_by_label("Requests", exact=True).fill("600")
+        dialog.get_by_role("button", name="Create").click()
+        made = page.get_by_role("dialog").locator(".code code").first
+        expect(made).to_have_text(re.compile(r"^sk-.{40,}"))
+        first = made.inner_text()
+        page.get_by_role("button", name="I have it").click()
+        assert first not in page.content(), "it was shown once"
+        stored = info(gateway, "of-a-browser")
+        assert stored["permissions"]["chat"] == "off" and stored["permissions"]["datasets"] == "read"
+        assert (stored["rpm_limit"], stored["max_budget"], stored["budget_duration"]) == (600, 20.0, "1mo")
+
+        row = page.get_by_role("row").filter(has_text="of-a-browser")
+        expect(row.get_by_role("meter")).to_have_attribute("aria-valuetext", "$0 of $20.00")
+        row.click()
+        drawer = page.locator(".drawer")
+        drawer.get_by_role("button", name="Edit").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Tokens", exact=True).fill("9000")
+        dialog.get_by_label("Owner").fill("")
+        expect(dialog.locator(".changes li")).to_have_count(2)
+        expect(dialog.locator(".changes")).to_contain_text("tpm_limit none → 9000")
+        dialog.get_by_role("button", name="Save").click()
+        expect(drawer).to_contain_text("9,000")
+        stored = info(gateway, "of-a-browser")
+        assert (stored["tpm_limit"], stored["user_id"], stored["rpm_limit"]) == (9000, None, 600)
+
+        drawer.get_by_role("button", name="Rotate").click()
+        page.get_by_role("dialog").get_by_label("stops working").select_option("at once")
+        page.get_by_role("button", name="Make another secret").click()
+        again = page.get_by_role("dialog").locator(".code code").first
+        expect(again).to_have_text(re.compile(r"^sk-.{40,}"))
+        assert again.inner_text() != first
+        page.get_by_role("button", name="I have it").click()
+
+        drawer.get_by_role("button", name="Block", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Block").click()
+        expect(drawer.locator(".sentence")).to_contain_text("Is blocked")
+        expect(row).to_contain_text("blocked")
+        assert info(gateway, "of-a-browser")["blocked"]
+
+        drawer.get_by_role("button", name="Delete").click()
+        confirm = page.get_by_role("dialog").get_by_role("button", name="Delete")
+        expect(confirm).to_be_disabled()
+        page.get_by_role("dialog").get_by_role("textbox").fill("of-a-browser")
+        confirm.click()
+        expect(drawer).to_have_count(0)
+        expect(row).to_have_count(0)
+        sentences = [one["sentence"] for one in gateway.ask("GET", "/audit?kind=change&limit=5").body["data"]]
+        assert [one.split()[1] for one in sentences] == ["deleted", "blocked", "rotated", "updated", "created"], (
+            sentences
+        )
+
+
+def choose(group: Any, text: str) -> None:
+    group.locator("label").filter(has_text=exactly(text)).click()
+
+
+def test_teams_and_end_users(chromium: Browser, gateway: Gateway) -> None:
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "end-users")
+        page.get_by_role("button", name="New end user").click()
+        page.get_by_label("User", exact=True).fill("grace/hopper ?")
+        page.get_by_label("Requests", exact=True).fill("7")
+        page.get_by_role("button", name="Create").click()
+        page.get_by_role("row").filter(has_text="grace/hopper ?").click()
+        expect(page.locator(".drawer")).to_contain_text("grace/hopper ?")
+        page.reload()
+        page.locator(".drawer").get_by_role("button", name="Block").click()
+        page.get_by_role("dialog").get_by_role("button", name="Block").click()
+        expect(page.get_by_role("row").filter(has_text="grace/hopper ?")).to_contain_text("blocked")
+        page.get_by_role("link", name="Teams", exact=True).click()
+        page.get_by_role("row").filter(has_text="Research").click()
+        page.locator(".drawer").get_by_role("link", name="Keys").click()
+        expect(page.get_by_role("row").filter(has_text="agent")).to_be_visible()
+        expect(page.locator("tr[data-row]")).to_have_count(1)
+
+
+# --- calls --------------------------------------------------------------------------------------------------
+
+
+def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway) -> None:
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "calls?key=agent")
+        rows = page.locator("tr[data-row]")
+        expect(rows.first).to_be_visible()
+        before = rows.count()
+        call(gateway, "agent", user="grace")
+        call(gateway, "agent", model="command-r7b-12-2024")
+        new = page.get_by_role("button", name="2 new")
+        expect(new).to_be_visible()
+        expect(rows).to_have_count(before)  # what is read stays where it is
+        new.click()
+        expect(rows).to_have_count(before + 2)
+        expect(rows.first).to_contain_text("command-r7b-12-2024")
+        # By keyboard: j to the first and on to the next row, which is opened; Esc closes; / searches.
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        drawer = page.locator(".drawer")
+        expect(drawer.locator(".sentence")).to_contain_text("agent (team Research) generated a chat reply")
+        expect(drawer).to_contain_text("grace")
+        expect(drawer.locator(".units")).to_contain_text("input tokens")
+        page.keyboard.press("j")
+        expect(drawer.locator(".notes")).to_contain_text("temperature adjusted 1.4 -> 1.0")
+        address = page.url
+        page.keyboard.press("Escape")
+        expect(drawer).to_have_count(0)
+        page.keyboard.press("/")
+        page.keyboard.type("r7b")
+        expect(rows).to_have_count(1)
+        expect(page).to_have_url(re.compile(r"text=r7b"))
+        page.goto(address)  # as somebody does to whom it was sent
+        expect(drawer.locator(".notes")).to_contain_text("temperature adjusted")
+        page.keyboard.press("Escape")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV").click()
+        text = download.value.path().read_text(encoding="utf-8")
+        assert text.startswith("id,time,") and len(text.splitlines()) == 1 + len(calls(gateway, key="agent"))
+
+
+def test_callers_words_are_only_texts(chromium: Browser, gateway: Gateway) -> None:
+    """Aliases, end users, tags and models are what anybody may have written. `Console` hears of every dialog."""
+    key = next(row for row in calls(gateway) if row["key_alias"] == HOSTILE)
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, f"keys/{key['key_id']}")
+        expect(page.locator(".drawer h2")).to_have_text(HOSTILE)
+        expect(page.locator(".drawer")).to_contain_text(HOSTILE)
+        for address in (
+            f"calls/{key['id']}",
+            "calls",
+            "audit?kind=all",
+            "end-users",
+            "",
+            "teams",
+            "calls?end_user=%3Cb%3E",
+        ):
+            window.visit(address)
+            shown(page)
+        assert page.locator("main img").count() == 0
+
+
+# --- who sees what ------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_reads_and_changes_nothing(chromium: Browser, gateway: Gateway) -> None:
+    with console(chromium, gateway) as window:
+        page = window.sign_in(secret("reader"), "keys")
+        page.get_by_role("row").filter(has_text="agent").click()
+        expect(page.locator(".drawer").get_by_role("link", name="Calls")).to_be_visible()
+        for name in ("New key", "Edit", "Rotate", "Block", "Delete"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+        page.get_by_role("link", name="Audit").click()
+        expect(page.get_by_role("row").filter(has_text="created team Research")).to_be_visible()
+        # What the page does not offer is refused all the same, with its own token.
+        refused = page.evaluate(
+            "fetch('/console/session').then(answer => answer.json()).then(info => fetch('/key/generate', {method:"
+            " 'POST', body: '{}', headers: {'content-type': 'application/json', 'x-gateway-csrf': info.csrf_token}}))"
+            ".then(answer => answer.status)"
+        )
+        assert refused == 403
+
+
+def test_a_holder_sees_their_own_key_alone(chromium: Browser, gateway: Gateway) -> None:
+    with console(chromium, gateway) as window:
+        page = window.sign_in(secret("agent"))
+        expect(page.get_by_role("heading", name="agent", level=1)).to_be_visible()
+        expect(page.get_by_role("meter")).to_be_visible()
+        for title in ("Keys", "Teams", "Settings", "Overview", "Audit"):
+            expect(page.get_by_role("navigation").get_by_role("link", name=title, exact=True)).to_have_count(0)
+        page.get_by_role("link", name="Its calls").click()
+        expect(page.locator("tr[data-row]").first).to_be_visible()
+        assert {row.inner_text() for row in page.locator("tr[data-row] td:nth-child(3)").all()} == {"agent"}
+        window.open("keys")
+        expect(page.get_by_text("There is no such page")).to_be_visible()
+
+
+def test_a_key_that_is_blocked_is_signed_out(chromium: Browser, gateway: Gateway) -> None:
+    made = gateway.ask("POST", "/key/generate", {"role": "viewer"}).body
+    with console(chromium, gateway) as window:
+        page = window.sign_in(made["key"], "calls")
+        expect(page.locator("tr[data-row]").first).to_be_visible()
+        gateway.ask("POST", "/key/block", {"key": made["key_id"]})
+        page.get_by_role("link", name="Audit").click()
+        expect(page.get_by_label("Key")).to_be_visible()
+
+
+def test_without_keys_everything_is_there_at_once(chromium: Browser) -> None:
+    """The demo: no signing in, and every page says what it is."""
+    with demonstration(ledger=LedgerSettings(flush_seconds=0.05)) as gateway, console(chromium, gateway) as window:
+        page = window.open()
+        for address in ("", "start", "calls", "models", "settings"):
+            window.visit(address)
+            expect(page.get_by_role("region", name="Emulator")).to_contain_text("EMULATOR")
+            expect(page.locator("h1")).to_be_visible()
+        expect(page.get_by_role("link", name="Keys", exact=True)).to_have_count(0)
+        window.open("start")
+        expect(page.get_by_role("status").filter(has_text="a moment after")).to_be_visible()
+        assert gateway.chat().status == 200
+        expect(page.get_by_role("heading", name="It came")).to_be_visible()
+
+
+# --- craft --------------------------------------------------------------------------------------------------
+
+
+def shown(page: Page) -> None:
+    expect(page.locator("h1").first).to_be_visible()
+    expect(page.locator(".loading")).to_have_count(0)
+
+
+def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> None:
+    """No violation for axe, no contrast too low in the dark, nothing to scroll sideways on a telephone."""
+    row = calls(gateway, key="agent")[0]
+    desk: Any = {"width": 1280, "height": 800}
+    with console(chromium, gateway) as window:
+        page = window.open()
+        expect(page.get_by_label("Key")).to_be_visible()
+        assert window.violations() == []
+        window.sign_in(MASTER_KEY)
+        for screen in SCREENS:
+            window.visit(screen.format(key=row["key_id"], call=row["id"]))
+            shown(page)
+            assert window.violations() == [], screen
+            if screen in DARK:
+                page.emulate_media(color_scheme="dark")
+                assert window.violations("color-contrast") == [], screen
+                page.emulate_media(color_scheme="light")
+            page.set_viewport_size({"width": 360, "height": 740})
+            assert not window.overflows(), screen
+            page.set_viewport_size(desk)
+        window.visit("keys")
+        page.get_by_role("button", name="New key").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert window.violations() == []
+
+
+def test_nothing_is_asked_while_nobody_looks(chromium: Browser, gateway: Gateway) -> None:
+    """A hidden page asks the gateway for nothing, and goes on when it is seen again. The page's clock is the test's."""
+    with console(chromium, gateway) as window:
+        page = window.page
+        page.clock.install()
+        window.sign_in(MASTER_KEY)
+        expect(page.get_by_role("heading", name="How it is doing")).to_be_visible()
+        window.requested.clear()
+        page.clock.run_for(6_000)
+        expect(page.get_by_role("heading", name="How it is doing")).to_be_visible()
+        assert any("/gateway/status" in url for url in window.requested), "it refreshes while it is seen"
+        page.wait_for_load_state("networkidle")
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        page.clock.run_for(60_000)  # what had been planned already may still happen
+        page.wait_for_load_state("networkidle")
+        window.requested.clear()
+        page.clock.run_for(600_000)
+        assert window.requested == []
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: false})")
+        with page.expect_request("**/gateway/status"):
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
