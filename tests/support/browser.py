@@ -63,9 +63,13 @@ class Console:
         self.wrong: list[str] = []
         self.requested: list[str] = []
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.on("console", self._hear)
         self.page.on("request", self._see)
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _hear(self, message: Any) -> None:
         # The browser itself writes a line for each answer that is an error: these are the page's to show.
