@@ -279,6 +279,67 @@ def test_budgets_survive_a_restart() -> None:
             assert not scripted.upstream.requests
 
 
+def test_a_spent_budget_leads_to_the_cheaper_model_on_native_routes_too() -> None:
+    key = key_of("k", model_max_budget={A: ModelBudget(6.0, "1d")}, budget_fallbacks={A: (R7B,)})
+    with limited(key) as (scripted, caller):
+        body = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "seed": 7, "of_tomorrow": [1.50, {}]}
+        for prefix in ("/cohere", "/cohere", "/litellm/cohere"):
+            seen = caller("k").ask("POST", f"{prefix}/v2/chat", body)
+            assert seen.status == 200
+        assert f"{R7B} in place of {A}, whose budget is spent" in seen.headers["x-gateway-notes"]
+        asked = [json.loads(request.body) for request in scripted.upstream.requests]
+        assert asked == [body, {**body, "model": R7B}, {**body, "model": R7B}]
+
+
+# --- responses in the background ------------------------------------------------------------------------------
+
+RESPONSES = "/v1/responses"
+
+
+def test_a_response_in_the_background_holds_what_it_may_take_until_it_ends() -> None:
+    with limited(key_of("k", max_parallel_requests=1, rpm_limit=3, max_budget=50.0)) as (scripted, caller):
+        go = Signal()
+        body = json.dumps(whole()).encode()
+        scripted.plays((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()), answered())
+        background = {"model": A, "input": "Hi", "background": True}
+        begun = caller("k").ask("POST", RESPONSES, background)
+        assert begun.status == 200 and begun.headers["x-ratelimit-remaining-requests"] == "2"
+        refused = [caller("k").ask("POST", RESPONSES, background), caller("k").chat()]
+        assert [seen.status for seen in refused] == [429, 429] and refused[0].headers["retry-after"] == "1"
+        go.set()
+        response = f"{RESPONSES}/{begun.body['id']}"
+        awaited(lambda: caller("k").ask("GET", response).body["status"] == "completed")
+        awaited(
+            lambda: (last := caller("k").chat()).status == 200 and last.headers["x-ratelimit-remaining-requests"] == "1"
+        )
+        assert caller("k").statuses(2) == [200, 429], "each counted once"
+
+
+def test_a_cancelled_response_gives_back_what_it_held() -> None:
+    settings = {"max_background_responses": 1}
+    with limited(key_of("k", max_parallel_requests=2), **settings) as (scripted, caller):
+        never = Signal()
+        scripted.plays((Pause(never), *answered()), answered())
+        background = {"model": A, "input": "Hi", "background": True}
+        first, queued = (caller("k").ask("POST", RESPONSES, background).body["id"] for _ in range(2))
+        assert caller("k").chat().status == 429
+        for id in (queued, first):
+            assert caller("k").ask("POST", f"{RESPONSES}/{id}/cancel").body["status"] == "cancelled"
+        awaited(lambda: caller("k").chat().status == 200)
+        never.set()
+
+
+def test_a_spent_budget_leads_a_response_in_the_background_to_the_cheaper_model() -> None:
+    key = key_of("k", model_max_budget={A: ModelBudget(6.0, "1d")}, budget_fallbacks={A: (R7B,)})
+    with limited(key) as (scripted, caller):
+        assert caller("k").chat().status == 200
+        begun = caller("k").ask("POST", RESPONSES, {"model": A, "input": "Hi", "background": True})
+        assert begun.status == 200 and "whose budget is spent" in begun.headers["x-gateway-notes"]
+        response = f"{RESPONSES}/{begun.body['id']}"
+        awaited(lambda: caller("k").ask("GET", response).body["status"] == "completed")
+        assert [json.loads(request.body)["model"] for request in scripted.upstream.requests] == [A, R7B]
+
+
 # --- no path to Cohere without it ---------------------------------------------------------------------------
 
 FORM = (
@@ -323,10 +384,8 @@ def test_no_way_to_cohere_leads_past_the_limits() -> None:
             seen = gateway.ask(verb, path, body, {"content-type": kind} if body is not None else {})
             assert seen.status == 429, (verb, path, seen)
             assert b"requests a minute" in seen.data and seen.headers["retry-after"] == "60", (verb, path)
-        queued = gateway.ask("POST", "/v1/responses", {**BODIES["responses"], "background": True}).body
-        response = f"/v1/responses/{queued['id']}"
-        awaited(lambda: gateway.ask("GET", response).body["status"] == "failed")
-        assert gateway.ask("GET", response).body["error"]["code"] == "rate_limit_exceeded"
+        refused = gateway.ask("POST", "/v1/responses", {**BODIES["responses"], "background": True})
+        assert refused.status == 429 and refused.error["code"] == "rate_limit_exceeded", "at once, not when it runs"
         for row in SOCKETS:
             address = gateway.url.replace("http", "ws") + row.call.path
             with connect(address, compression=None, proxy=None) as socket:

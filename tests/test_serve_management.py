@@ -419,6 +419,13 @@ BAD: tuple[tuple[str, Any, str | None, str, str], ...] = (
     ),
     ("/key/generate", {"model_rpm_limit": {"a": -1}}, "model_rpm_limit[]", "invalid_value", ">= 0"),
     ("/key/generate", {"budget_fallbacks": {"a": ["a"]}}, "budget_fallbacks.a", "invalid_value", "its own fallback"),
+    (
+        "/key/generate",
+        {"budget_fallbacks": {"cohere/embed-v4.0": ["embed-multilingual-v3.0"]}},
+        "budget_fallbacks.cohere/embed-v4.0",
+        "invalid_value",
+        "the same vectors",
+    ),
     ("/key/generate", {"models": "command-a"}, "models", "invalid_type", "expected `array`"),
     ("/key/generate", {"models": [""]}, "models[0]", "invalid_value", "length"),
     ("/key/generate", {"models": ["a\n"]}, "models", "invalid_value", "cannot be printed"),

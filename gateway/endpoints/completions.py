@@ -36,9 +36,9 @@ class CompletionsEndpoint:
         if handler.in_background:
             begun = await self._background.begin(handler, translation)
             if begun.events is None:
-                await send_json(send, begun.body, translation.notes)
+                await send_json(send, begun.body, begun.notes)
             else:
-                await send_events(record, receive, send, begun.events, translation.notes)
+                await send_events(record, receive, send, begun.events, begun.notes)
             return
         async with DisconnectWatcher(receive) as watcher:
             sink = HttpSink(operation.framing, record, send, watcher, services.settings.stream_keep_alive)

@@ -9,6 +9,7 @@ key, which is not the caller's affair; both have Cohere's shape.
 import time
 from functools import partial
 
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
@@ -28,6 +29,8 @@ from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import note_headers
 from gateway.http.validation import JOINED
+from gateway.limits.limiter import BudgetSpent
+from gateway.limits.plan import cheaper_model
 from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.handler import policy_for
@@ -93,9 +96,10 @@ class PassthroughEndpoint:
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
             if access.models and method.name == LIST:
                 headers = [header for header in headers if header[0] != "accept-encoding"]
-            request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             workload = workload or passthrough.workload(record.model, b"")
-            with await services.admission.admit(record, method, workload, notes) as admission:
+            json_body, admitted = await self._admit(record, method, workload, json_body, notes)
+            request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
+            with admitted as admission:
                 async with services.upstream.forward(
                     request,
                     record.principal,
@@ -119,6 +123,27 @@ class PassthroughEndpoint:
                         await self._send_models(response, admission, send, watcher)
                     else:
                         await self._relay(response, admission, send, watcher, notes)
+
+    async def _admit(
+        self, record: RequestRecord, method: Method, workload: Workload, json_body: bytes | None, notes: Notes
+    ) -> tuple[bytes | None, Admission]:
+        """Returns the admission, and the body to send: with a cheaper model in it where a budget is spent.
+
+        So what would be a refusal of ours is an answer; nothing else of a native request is changed for it.
+        """
+        controller, policy, spent = self._services.admission, self._services.policy, [workload.model]
+        while True:
+            try:
+                return json_body, await controller.admit(record, method, workload, notes)
+            except BudgetSpent:
+                readable = method.takes == "json" and json_body and b"content-encoding" not in record.headers
+                model = cheaper_model(record.principal, spent, policy) if readable and workload.model else None
+                if model is None:
+                    raise
+                record.reason = ""
+                json_body, workload = passthrough.replace_model(json_body or b"", model), replace(workload, model=model)
+                notes.inform("limits", f"{model} in place of {spent[-1]}, whose budget is spent")
+                spent.append(model)
 
     def _inspect(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord

@@ -141,6 +141,11 @@ class Limiter:
         limited.further = (*limited.further, further.reservation)
         return limited
 
+    def give_back(self, limited: LimitedRequest) -> None:
+        """Frees what a request had reserved that made no call."""
+        for reservation in (limited.reservation, *limited.further):
+            self.counters.settle(Settlement(reservation, 0, 0))
+
     def settle(self, limited: LimitedRequest, record: RequestRecord, failed: bool) -> None:
         """Replaces what a request had reserved by what it took."""
         reservation = limited.reservation

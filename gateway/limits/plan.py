@@ -17,6 +17,7 @@ from gateway.settings.schema import GlobalLimits
 from gateway.store.counters import NO_LIMIT, UNITS, Counter, Unit
 from gateway.virtual_keys import EndUser
 from gateway.virtual_keys import Limits as LimitFields
+from translators.core.capabilities import EMBEDDERS
 from translators.core.contracts import Policy
 from translators.core.model_names import resolve
 
@@ -164,8 +165,11 @@ class Plans:
 def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) -> str | None:
     """Returns the next model that the key, or else its team, has as a fallback when a budget is spent.
 
-    spent: Cohere's ids of the models that were tried, the request's first.
+    spent: Cohere's ids of the models that were tried, the request's first. None has the vectors of another embedding
+    model, so these have no fallback.
     """
+    if spent[0] in EMBEDDERS:
+        return None
     for record in (principal.key, principal.team):
         for name, others in ((record.budget_fallbacks if record is not None else None) or {}).items():
             if resolve(name, policy) == spent[0]:

@@ -12,7 +12,9 @@ from gateway import durations
 from gateway.auth.permissions import PermissionsError
 from gateway.auth.permissions import check as check_permissions
 from gateway.virtual_keys import PREFIX, BudgetWindow, ModelBudget
+from translators.core.capabilities import EMBEDDERS
 from translators.core.errors import InvalidField
+from translators.core.model_names import PREFIX as MODEL_PREFIX
 from translators.core.notes import Notes
 
 LONGEST_NAME = 255
@@ -151,9 +153,13 @@ def model_max_budget(name: str, value: Mapping[str, ModelLimit], notes: Notes) -
 
 
 def budget_fallbacks(name: str, value: Mapping[str, list[str]], notes: Notes) -> dict[str, tuple[str, ...]]:
-    """Refuses a model that falls back to itself."""
+    """Refuses a model that falls back to itself, and an embedding model: no other one has its vectors."""
     printable(name, value, notes)
     for model, others in value.items():
+        if model.removeprefix(MODEL_PREFIX) in EMBEDDERS:
+            raise InvalidField(
+                f"{name}.{model}", f"'{model}' makes embeddings, and no other model has the same vectors"
+            )
         if model in others:
             raise InvalidField(f"{name}.{model}", f"'{model}' cannot be its own fallback")
     return {model: tuple(others) for model, others in value.items()}

@@ -183,6 +183,11 @@ class Admission:
             record.set_notes(self.notes)
             self._metrics.note(record.operation, self.notes)
 
+    def give_back(self) -> None:
+        """Frees what was reserved, for a request that will make no call."""
+        if self._limited is not None:
+            self._limiter.give_back(self._limited)
+
     async def extend(self, method: Method, workload: Workload) -> None:
         """Lets the request, which is admitted, call another method of Cohere's as well; it stays one request.
 

@@ -32,6 +32,7 @@ from gateway.upstream.concurrency import ConcurrencyLimiter
 from translators.core.contracts import QueuedResponse, Stream, Translation
 from translators.core.errors import CANCELLED, Failure
 from translators.core.faults import Fault
+from translators.core.notes import Notes
 from translators.operations import responses_answer, stored_responses
 
 MAX_QUEUED = 1000
@@ -85,10 +86,14 @@ T = TypeVar("T")
 
 
 class Accepted(Struct, frozen=True):
-    """A response that was accepted. body: the response object now. events: those to come, if it is streamed."""
+    """A response that was accepted.
+
+    body: the response object now. events: those to come, if it is streamed. notes: on the translation that was let in.
+    """
 
     body: bytes
     events: AsyncGenerator[Sequence[bytes], None] | None
+    notes: Notes
 
 
 class Background:
@@ -105,29 +110,34 @@ class Background:
         self._deadline: float | None = None
 
     async def begin(self, handler: RequestHandler, call: Translation) -> Accepted:
-        """Stores a call as queued and starts to work on it.
+        """Admits a call, stores it as queued and starts to work on it. What it reserves is held from now on.
 
-        Raises CallerError (429, 503), before Cohere is paid, and UpstreamError for a key that Cohere does not accept.
+        Raises CallerError (403, 429, 503), before Cohere is paid, and UpstreamError for a key that Cohere does not
+        accept.
         """
         self._ensure_capacity(handler.record.principal.owner)
         await self.services.accepted_keys.ensure(handler.record.principal)
         assert handler.operation.queued_response is not None, "operations with state can run in the background"
-        queued = handler.operation.queued_response(call)
-        run = Run(self, handler, call, queued)
+        call = await handler.admit_ahead(call)
         try:
+            queued = handler.operation.queued_response(call)
+            run = Run(self, handler, call, queued)
             await run.store(queued)
         except StoreUnavailable as error:
+            handler.give_back()
             self.services.state.log_failure(error)
             raise CallerError(UNAVAILABLE) from error
+        except BaseException:
+            handler.give_back()
+            raise
         run.begin_record()
         self._runs[run.id] = run
         run.task = asyncio.get_running_loop().create_task(run.work())
         run.task.add_done_callback(lambda _: self._remove(run))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._check_all())
-        return Accepted(
-            queued.queued, self.replay(handler.record.principal.owner, run.id, -1) if call.streamed else None
-        )
+        events = self.replay(handler.record.principal.owner, run.id, -1) if call.streamed else None
+        return Accepted(queued.queued, events, call.notes)
 
     def _ensure_capacity(self, owner: str) -> None:
         if self._deadline is not None:
@@ -349,6 +359,7 @@ class Run:
             self._background.log.failure(record.request_id, error, failure_of(error))
             record.error, record.fault = "internal_error", Fault.GATEWAY_INTERNAL
         finally:
+            self._handler.give_back()
             self.ended = True
             self._notify()
             if record.bodies is not None and self._final is not None:

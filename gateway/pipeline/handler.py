@@ -69,6 +69,7 @@ class RequestHandler(Responder):
         self._retry_budget: RetryBudget | None = None
         self._failed_models: list[str] = []
         self._file_texts: Mapping[str, str] = {}
+        self._admission: Admission | None = None
 
     @property
     def in_background(self) -> bool:
@@ -113,7 +114,10 @@ class RequestHandler(Responder):
         TranslationError when none of these is left.
         """
         commit_after = self.services.settings.stream_commit_after
-        translation, admitted = await self._admit(translation)
+        if (admitted := self._admission) is None:
+            translation, admitted = await self._admit(translation)
+        else:
+            self._admission, admitted.record = None, self.record
         with admitted as admission:
             if commit_after and translation.streamed and (translation.buffered or translation.unparsed_files):
                 sink.commit_after(commit_after, translation)
@@ -125,6 +129,20 @@ class RequestHandler(Responder):
                 if not sink.committed:
                     raise
                 await self._end_in_band(translation, error.failure, sink)
+
+    async def admit_ahead(self, translation: Translation) -> Translation:
+        """Admits a request whose response is made later. Returns the translation that was let in.
+
+        Raises CallerError. What is reserved is held until `respond` has used it, or `give_back` frees it.
+        """
+        translation, self._admission = await self._admit(translation)
+        return translation
+
+    def give_back(self) -> None:
+        """Frees what is held for a response that will not be made."""
+        if self._admission is not None:
+            self._admission.give_back()
+            self._admission = None
 
     async def _respond(self, translation: Translation, admission: Admission, sink: ResponseSink) -> None:
         """Makes a complete translation's calls, and those that replace what failed."""

@@ -174,6 +174,13 @@ def replace_removed_model(body: bytes, model: str, policy: Policy) -> tuple[byte
     return _encode(fields), notes
 
 
+def replace_model(body: bytes, model: str) -> bytes:
+    """Returns a request with this model. body: a JSON object."""
+    fields = _decode_fields(body)
+    fields["model"] = Raw(_encode(model))
+    return _encode(fields)
+
+
 def _set_model(fields: dict[str, Raw], policy: Policy, notes: Notes) -> bool:
     """Puts Cohere's id of the model into `fields`. Returns whether that changed them. Notes another model."""
     requested = _string(fields.get("model", Raw(b"")))
