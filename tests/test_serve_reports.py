@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.cli.main import main
+from gateway.ledger.reports import as_csv
 from gateway.settings.schema import LedgerSettings
 from support.app import MASTER_KEY, Gateway, Seen, demonstration
 from support.ledger import wait_for_rows
@@ -199,6 +200,14 @@ def test_a_caller_sees_its_own(reported: Reported) -> None:
 
 def test_a_viewer_sees_everything(reported: Reported) -> None:
     assert len(reported.get("/audit", reported.viewer["key"])["data"]) == CALLS + 5
+
+
+def test_a_table_has_no_formulas() -> None:
+    """What callers wrote is opened in spreadsheets by those who run the gateway."""
+    rows = [{"end_user": text, "cost": -5} for text in ("=HYPERLINK(1)", "+1", "-1", "@x", "\t=1", "plain", "a=b")]
+    read = list(csv.DictReader(io.StringIO(as_csv(rows).decode())))
+    assert [row["end_user"] for row in read] == ["'=HYPERLINK(1)", "'+1", "'-1", "'@x", "'\t=1", "plain", "a=b"]
+    assert {row["cost"] for row in read} == {"-5"}
 
 
 def test_csv(reported: Reported) -> None:

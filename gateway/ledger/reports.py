@@ -288,13 +288,21 @@ def _amount(value: Any) -> int | float:
 
 def as_csv(rows: Iterable[Row]) -> bytes:
     """Returns rows as CSV with a heading: a value of an object is a column `units.input_tokens`, a list is JSON."""
-    flat = [_flat(row) for row in rows]
+    flat = [{name: _as_text(value) for name, value in _flat(row).items()} for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue().encode()
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _as_text(value: Any) -> Any:
+    """Returns a value that no spreadsheet takes for a formula: names of end users and models are anybody's words."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _flat(row: Row) -> Row:

@@ -51,6 +51,11 @@ export const seesAll = computed(() => mayRead.value || keyless.value);
 /** Has signed in with a key of their own, and sees that one alone. */
 export const isHolder = computed(() => Boolean(session.value?.who) && !seesAll.value);
 
+/** Whether the key would go over a network unencrypted. */
+function isExposed() {
+  return location.protocol === "http:" && !/^(localhost|.*\.localhost|127\..*|\[::1\])$/.test(location.hostname);
+}
+
 /** The page of those who have not signed in. */
 export function SignInPage() {
   const [key, setKey] = useState("");
@@ -81,6 +86,7 @@ export function SignInPage() {
         </label>
         <p class="error-text" id="sign-in-error" role="alert">${error}</p>
         <button class="primary" disabled=${busy || !key}>${busy ? "Signing in …" : "Sign in"}</button>
+        ${isExposed() && html`<p class="warn small" role="note">This page came over plain http: whoever is on the way can read the key.</p>`}
         <p class="muted small">The session ends after ${Math.round((info?.idle_seconds ?? 0) / 60)} minutes without use.</p>
       </form>
     </main>`;
