@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
@@ -70,6 +70,7 @@ class GatewayMiddleware:
     ) -> None:
         self._router, self._lifecycle, self._websockets = router, lifecycle, websockets
         self.routes = router.routes
+        self._endpoints = fixed_endpoints(router)
         served = [route.path for route in router.routes if isinstance(route, Route)]
         self._path_aliases = PathAliases([*served, *unsupported.UNSUPPORTED])
         self.configure(settings, authenticator)
@@ -140,7 +141,9 @@ class GatewayMiddleware:
             else:
                 await self._identify(scope, headers, record, drain is not None)
                 self._lifecycle.take_bodies(record)
-                await self._router(scope, receive, respond)
+                endpoint = self._endpoints.get((record.method, scope["path"]), self._router)
+                scope["path_params"] = {}  # the router puts others in their place
+                await endpoint(scope, receive, respond)
         except Exception as error:
             await self._fail(_gateway_error(error, scope), record, respond, scope["path"])
         except BaseException as error:
@@ -227,6 +230,22 @@ class GatewayMiddleware:
             ]
         await respond({"type": "http.response.start", "status": 204, "headers": allowed})
         await respond({"type": "http.response.body", "body": b""})
+
+
+def fixed_endpoints(router: Router) -> dict[tuple[str, str], ASGIApp]:
+    """Returns the endpoints of paths without parameters by method and path, as the router would find them.
+
+    It would ask its routes one after the other, each with a regular expression.
+    """
+    endpoints: dict[tuple[str, str], ASGIApp] = {}
+    for route in router.routes:
+        if isinstance(route, Route) and not route.param_convertors:
+            for method in route.methods or ():
+                scope = {"type": "http", "method": method, "path": route.path}
+                first = next(one for one in router.routes if one.matches(scope)[0] is Match.FULL)
+                if first is route:
+                    endpoints[method, route.path] = route.app
+    return endpoints
 
 
 def refuse_secret_in_url(authenticator: Authenticator, scope: Scope, record: RequestRecord) -> None:

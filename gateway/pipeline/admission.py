@@ -5,9 +5,8 @@ here and nowhere else.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from gateway.auth import permissions
@@ -63,13 +62,19 @@ class AdmissionController:
 
         Raises CallerError (403).
         """
-        with _reason(record):
+        try:
             permissions.require_method(record.principal.access, method)
+        except CallerError as error:
+            record.reason = error.failure.message
+            raise
 
     def permit_model(self, record: RequestRecord, method: Method, model: str) -> None:
         """Makes sure that the caller may use this model of Cohere's. Raises CallerError (403)."""
-        with _reason(record):
+        try:
             permissions.require_model(record.principal.access, method, model)
+        except CallerError as error:
+            record.reason = error.failure.message
+            raise
 
     async def admit(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
         """Lets a request in that calls this method of Cohere's; `notes` are those of its translation.
@@ -107,18 +112,8 @@ class AdmissionController:
     def _permit_end_user(self, record: RequestRecord, name: str) -> None:
         end_user = self._directory.end_users.get(name) if name else None
         if end_user is not None and end_user.blocked:
-            with _reason(record):
-                raise CallerError(END_USER_BLOCKED)
-
-
-@contextlib.contextmanager
-def _reason(record: RequestRecord) -> Iterator[None]:
-    """Records why a request is refused."""
-    try:
-        yield
-    except CallerError as error:
-        record.reason = error.failure.message
-        raise
+            record.reason = END_USER_BLOCKED.message
+            raise CallerError(END_USER_BLOCKED)
 
 
 class Admission:
