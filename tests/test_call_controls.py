@@ -78,7 +78,8 @@ def test_there_is_no_more_time_and_no_breaker_opens(scene: Stage, header: str, v
         scene.plays((Pause(never), *answered()))
         seen = scene.gateway.chat("Slow", {header: value}, stream=streaming)
         assert (seen.status, seen.error["code"]) == (504, "upstream_timeout")
-        assert len(scene.upstream.requests) == 1, "what may take no longer is not tried again"
+        # On a busy machine the time may be over before anything was sent.
+        assert len(scene.upstream.requests) <= 1, "what may take no longer is not tried again"
     never.set()
     scene.plays(answered())
     assert scene.gateway.chat("Fast").status == 200

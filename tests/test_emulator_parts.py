@@ -36,6 +36,7 @@ from gateway.emulator.model_catalog import ModelCatalog
 from gateway.emulator.patterns import matching_text
 from gateway.emulator.request import EmulatorState, Handler, Request
 from gateway.emulator.schema_instances import InstanceBuilder, break_instance
+from support.transcripts import LONG
 
 # --- tokens -------------------------------------------------------------------------------------------------
 
@@ -404,7 +405,7 @@ def random_schema(chance: random.Random, depth: int = 0) -> dict[str, Any]:
 @pytest.mark.parametrize("text", ["", "Paris and Oslo, 3 days", 'Set "foo" to 7, 8.5 and -2, mail a@b.co, is_on: true'])
 def test_any_instance_is_valid(text: str) -> None:
     chance = random.Random(11)
-    for _ in range(300):
+    for _ in range(300 if LONG else 60):
         schema = {"type": "object", "properties": {"a": random_schema(chance)}, "required": ["a"]}
         for omit_optional in (True, False):
             jsonschema.validate(make(schema, text, omit_optional), schema)

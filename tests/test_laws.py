@@ -14,12 +14,12 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 
 from gateway.http import sse
 from schemas.cohere import events
 from support import malformed, transcripts
-from support.transcripts import Event, Transcript, property_of
+from support.transcripts import LONG, Event, Transcript, property_of
 from translators.answer.decoder import AnswerDecoder
 from translators.answer.turn import TRANSITIONS, State, Turn
 from translators.core.contracts import Workload
@@ -191,7 +191,7 @@ def _memory(turn: Turn) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", events.KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
-@property_of(20)
+@settings(property_of(), max_examples=20 if LONG else 6)
 @given(data=st.data())
 def test_l3_totality(state: State, kind: type, data: st.DataObject) -> None:
     tag = transcripts.tag_of(kind)

@@ -51,6 +51,11 @@ def test_an_expensive_check_stops_at_its_budget(schema: Any, instance: Any) -> N
     text = encode(instance).decode()
     with pytest.raises(TooExpensive):
         instance_violation(encode(schema), text)
+
+
+def test_an_expensive_check_stops_at_the_generous_budget_too() -> None:
+    _, schema, instance = HOSTILE[0]
+    text = encode(instance).decode()
     with generous_budget():
         assert instance_violation(encode(schema), text) == "checking it takes too long"
     with pytest.raises(TooExpensive):  # the budget of the loop is back

@@ -44,7 +44,6 @@ from support.app import (
     Gateway,
     Seen,
     answered,
-    emulator,
     end,
     gateway_over,
     opened,
@@ -492,10 +491,15 @@ def test_vectors_are_counted_by_the_input(path: str, field: str, several: tuple[
         "cohere_api_key": [SERVER_KEY],
         "pool": PoolSettings(kind="production", queue_timeout=0),
     }
-    with emulator() as upstream, gateway_over(upstream, **settings) as gateway:
+
+    def embeddings(request: Request) -> Script:
+        body = request.json()
+        return json_answer(200, {"id": "1", "embeddings": {"float": [[0.5]] * len(body["texts"])}, "texts": []})
+
+    with ScriptedUpstream(embeddings).run_in_thread() as upstream, gateway_over(upstream.url, **settings) as gateway:
 
         def ask(inputs: int) -> int:
-            body = {**EMBED, field: ["a"] * inputs, "output_dimension": 256}
+            body = {**EMBED, field: ["a"] * inputs}
             return gateway.ask("POST", path, body).status
 
         assert [ask(inputs) for inputs in several] == [200] * len(several)

@@ -7,7 +7,6 @@ for layered graphs (a point in every row that an arrow passes, then rows sorted 
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -214,7 +213,7 @@ def imports() -> set[tuple[str, str]]:
         importer = house.entry(house.dotted(path))
         if importer is None or house.dotted(path).partition(".")[0] not in house.PACKAGES:
             continue
-        for one in house.imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for one in house.module_in(path).imports:
             if one.target.partition(".")[0] in house.PACKAGES:
                 imported = house.entry(one.target)
                 if imported not in (None, importer):
