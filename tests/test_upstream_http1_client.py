@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.upstream import http1_client
 from gateway.upstream.http1_client import Broken, Http1Client, Response
@@ -202,3 +205,17 @@ def test_pieces_come_as_they_are_asked_for() -> None:
         assert content.at_eof() and content.read_nowait(1) == b"" == await content.read(5)
 
     over((Head(200), Chunk(b"ab"), Chunk(b"cdefg"), Chunk(b"h"), End()), play)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.lists(st.integers(1, 12), min_size=1, max_size=9))
+def test_a_body_is_read_in_any_pieces(pieces: list[bytes], counts: list[int]) -> None:
+    body = http1_client.Body(None, 1 << 20, None)  # type: ignore[arg-type] # too little to pause a connection
+    for piece in pieces:
+        body.feed(piece)
+    received = []
+    for count in itertools.cycle(counts):
+        received.append(body.read_nowait(count))
+        if not received[-1]:
+            break
+        assert len(received[-1]) <= count
+    assert b"".join(received) == b"".join(pieces)

@@ -81,7 +81,7 @@ class Body:
 
     def __init__(self, connection: "Connection", limit: int, decoder: "Decoder | None") -> None:
         self._connection, self._limit, self._decoder = connection, limit, decoder
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | memoryview] = deque()
         self._size = 0
         self._eof = self._paused = False
         self._error: Exception | None = None
@@ -167,15 +167,19 @@ class Body:
     def _take(self, count: int) -> bytes:
         chunks = self._chunks
         if count < 0 or self._size <= count:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            data = b"".join(chunks)
             chunks.clear()
-        elif len(chunks[0]) == count:
-            data = chunks.popleft()
         else:
-            joined = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-            data = bytes(joined[:count])
-            chunks.clear()
-            chunks.append(bytes(joined[count:]))
+            pieces: list[bytes | memoryview] = []
+            while count:
+                chunk = chunks.popleft()
+                if len(chunk) > count:  # a view of the rest: a copy for each piece would take quadratic time
+                    view = memoryview(chunk)
+                    chunk = view[:count]
+                    chunks.appendleft(view[count:])
+                pieces.append(chunk)
+                count -= len(chunk)
+            data = b"".join(pieces)
         self._size -= len(data)
         if self._paused and self._size < self._limit:
             self._paused = False

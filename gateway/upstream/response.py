@@ -17,6 +17,7 @@ from gateway import descriptors
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.upstream import http1_client
+from gateway.upstream.connector import WHOLE_READ_BYTES
 from gateway.upstream.key_mask import KeyMask
 from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
@@ -134,17 +135,17 @@ class UpstreamResponse:
         if self._next_chunk is not None:
             chunk, self._next_chunk = self._next_chunk, None
             return chunk
-        return self.masked(await self._read_chunk())
+        return self.masked(await self._read_chunk(MAX_CHUNK_BYTES))
 
-    async def _read_chunk(self) -> bytes:
-        """Returns the next chunk as it came. Raises UpstreamError."""
+    async def _read_chunk(self, count: int) -> bytes:
+        """Returns the next chunk as it came, so many bytes at most. Raises UpstreamError."""
         if self._error is not None:
             raise self._error
         if self._body is not None:
             return b""
         content = self._response.content
         try:
-            if chunk := content.read_nowait(MAX_CHUNK_BYTES):
+            if chunk := content.read_nowait(count):
                 self._first_deadline = 0.0
                 return chunk
             loop = asyncio.get_running_loop()
@@ -152,7 +153,7 @@ class UpstreamResponse:
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
             if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(self._deadline)
-            chunk = await content.read(MAX_CHUNK_BYTES)
+            chunk = await content.read(count)
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
             return chunk
@@ -200,14 +201,14 @@ class UpstreamResponse:
     async def _collect(self, chunks: list[bytes], limit: int) -> None:
         gathering = Gathering(self.memory, answer=True)
         try:
-            chunk, self._next_chunk = self._next_chunk or await self._read_chunk(), None
+            chunk, self._next_chunk = self._next_chunk or await self._read_chunk(WHOLE_READ_BYTES), None
             while chunk:
                 chunks.append(chunk)
                 gathering.add(len(chunk))
                 limit -= len(chunk)
                 if limit < 0:
                     raise UpstreamError(failure("cut", "Cohere's answer is too large"))
-                chunk = await self._read_chunk()
+                chunk = await self._read_chunk(WHOLE_READ_BYTES)
         except BaseException:
             gathering.discard()
             raise
