@@ -29,6 +29,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from gateway.app import create_app
+from gateway.endpoints.health import LIVE_PATHS, READY_PATHS
 from gateway.errors import CallerError
 from gateway.http import drain
 from gateway.http.body import Pieces
@@ -738,7 +739,7 @@ def test_a_dead_peer_is_noticed() -> None:
 
 # --- no route goes past the guard ---------------------------------------------------------------------------
 
-OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
+OPEN = {*LIVE_PATHS, *READY_PATHS, "/metrics", "/openapi.json"}
 """What answers without a key on a loopback address (docs/authentication.md). Everything else is denied."""
 CONSOLE = {"/", "/console", "/console/cohere/a", "/console/session"}
 """But for the page for people, its files, and who has signed in there: tests/test_serve_console.py."""

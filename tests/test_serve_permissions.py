@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from gateway.app import create_app
 from gateway.cohere_methods import METHODS
+from gateway.endpoints.health import LIVE_PATHS, READY_PATHS
 from gateway.endpoints.reports import REPORTS
 from gateway.endpoints.stored import STORED
 from gateway.management.operations import OPERATIONS
@@ -248,7 +249,7 @@ def all_routes() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json", "/console", "/console/x1"}
+OPEN = {*LIVE_PATHS, *READY_PATHS, "/metrics", "/openapi.json", "/console", "/console/x1"}
 CONSOLE = {"/": {307, 405}, "/console/session": {200, 401, 400, 405}}
 """Signing in is tried in tests/test_serve_console.py."""
 
@@ -282,7 +283,16 @@ ROLES: Mapping[str, tuple[str, str]] = {
     "master": (MASTER_KEY, "master"),
 }
 OWN = frozenset(
-    ("/key/info", "/audit", "/usage", "/user/daily/activity", "/spend/logs", "/spend/logs/v2", "/spend/logs/ui")
+    (
+        "/key/info",
+        "/audit",
+        "/audit/newer",
+        "/usage",
+        "/user/daily/activity",
+        "/spend/logs",
+        "/spend/logs/v2",
+        "/spend/logs/ui",
+    )
 )
 """What every caller reads of itself."""
 
