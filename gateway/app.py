@@ -75,8 +75,10 @@ from gateway.state.maintenance import Maintenance
 from gateway.store.errors import StoreUnavailable
 from gateway.store.key_announcements import Announcements, announcements
 from gateway.store.reachability import RedisReachability, answer
+from gateway.upstream.calls import UpstreamCalls
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.model_catalog import ModelCatalog
+from gateway.upstream.router import UpstreamRouter
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
 
 
@@ -91,7 +93,10 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
     metrics = Metrics(lambda model: model in catalog, fields)
     alerts = Alerts(settings.alerts.url, settings.alerts.secret, log.message)
-    upstream = UpstreamClient(settings, server_keys(settings), UpstreamEvents(metrics, log, alerts))
+    events = UpstreamEvents(metrics, log, alerts)
+    upstream: UpstreamCalls = (UpstreamRouter if settings.upstreams else UpstreamClient)(
+        settings, server_keys(settings), events
+    )
     models = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
     catalog = ModelCatalog(upstream, models, settings.models.cache_seconds)
     try:
@@ -109,7 +114,8 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     authenticator = Authenticator(settings, directory, log.message)
     cache = ResponseCache(settings, log)
     accepted_keys = AcceptedKeys(upstream)
-    upstream.resources.share_of = accepted_keys.owners.share_of
+    for resources in upstream.all_resources().values():
+        resources.share_of = accepted_keys.owners.share_of
     offload = Offload(settings.offload, accepted_keys)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)
     limiter = create_limiter(settings, directory, metrics, log, alerts)

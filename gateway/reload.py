@@ -79,9 +79,10 @@ class RunningGateway:
     def reload(self, old: Settings, new: Settings) -> bool:
         """Takes over what has changed, for the requests that follow. Returns False if that is impossible."""
         changed = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
-        applied = [name for name in changed if name in RELOADED]
-        not_applied = [name for name in changed if name not in RELOADED]
         services = self._services
+        reloaded = RELOADED | {"upstreams"} if services.upstream.accepts(new.upstreams) else RELOADED
+        applied = [name for name in changed if name in reloaded]
+        not_applied = [name for name in changed if name not in reloaded]
         settings = replace(services.settings, **{name: getattr(new, name) for name in applied})
         try:
             authenticator = Authenticator(settings, services.directory, self._log.message)

@@ -95,6 +95,7 @@ def test_every_setting_comes_from_its_variables(line: Any) -> None:
         "trusted_proxies": "10.0.0.0/8, unix",
         "prices": '{"a": {"input": 1}}',
         "ledger.body_key": "0123456789abcdef",
+        "upstreams": '{"a": {"base_url": "https://x.example", "api_key": "k", "models": ["*"]}}',
     }
     needed = {"GATEWAY_LEDGER_BODY_KEY": "0123456789abcdef"} if line.path == "ledger.bodies" else {}
     text = special.get(line.path, text)
@@ -104,7 +105,8 @@ def test_every_setting_comes_from_its_variables(line: Any) -> None:
     if isinstance(default, float) and default < 1:
         text = "0.75"
     for name in line.environment:
-        value: Any = load({name: text, **needed})
+        more = {"COHERE_API_KEY": "k"} if line.path == "upstreams" else {}
+        value: Any = load({name: text, **needed, **more})
         for part in attributes(line.path):
             value = getattr(value, part)
         assert value != default, name

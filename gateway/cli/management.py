@@ -180,7 +180,7 @@ def _run_here(name: str, config: str | None, document: bytes | None, query: Mapp
         print_note(f"keys are asked for where {MASTER_KEY} is set, and here it is not")
     operation = next(row for row in OPERATIONS if row.name == name)
     notes = Notes()
-    own = (settings.master_key, *settings.cohere_api_key)
+    own = (settings.master_key, *settings.upstream_keys)
     request = ManagementRequest(
         operator(), time.time(), notes, document or b"", query, reserved=lambda secret: secret in own
     )

@@ -107,25 +107,32 @@ def _kind(model: str) -> str:
     return next((kind for kind, models in kinds.items() if model in models), "other")
 
 
+def _of_upstreams(reports: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Returns the reports of all upstreams, each with its upstream where there are several."""
+    return [{**one, "upstream": name} if name else one for name, report in reports.items() for one in report]
+
+
 def show_status(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
     """Returns how this process is doing."""
-    settings, resources = services.settings, services.upstream.resources
+    settings, resources = services.settings, services.upstream.all_resources()
+    limiters = [one.limiter for one in resources.values()]
     conditions = reasons()
     return {
         "version": __version__,
         "mode": mode_of(settings).value,
         "demo": settings.demo,
         "upstream": "the embedded emulator" if settings.demo else without_secrets(settings.cohere_base_url),
+        "upstreams": {name: without_secrets(upstream.base_url) for name, upstream in settings.upstreams.items()},
         "state": "degraded" if conditions else "ready",
         "reasons": conditions,
         "workers": settings.workers,
         "calls": {
-            "in_flight": resources.limiter.in_use,
-            "waiting": resources.limiter.waiting,
+            "in_flight": sum(limiter.in_use for limiter in limiters),
+            "waiting": sum(limiter.waiting for limiter in limiters),
             "most": settings.concurrency.max_in_flight,
         },
-        "cohere_keys": resources.pool.report(),
-        "breakers": resources.breakers.report(),
+        "cohere_keys": _of_upstreams({name: msgspec.to_builtins(one.pool.report()) for name, one in resources.items()}),
+        "breakers": _of_upstreams({name: one.breakers.report() for name, one in resources.items()}),
         "database": urlsplit(settings.database_url).scheme,
         "redis": bool(settings.redis_url),
         "cache": settings.cache.store,

@@ -99,7 +99,7 @@ class ManagementEndpoint:
 
     def _is_reserved(self, secret: str) -> bool:
         settings = self._services.settings
-        own = (settings.master_key, *settings.cohere_api_key)
+        own = (settings.master_key, *settings.upstream_keys)
         return any([hmac.compare_digest(secret.encode(), one.encode()) for one in own])
 
 

@@ -22,7 +22,7 @@ from gateway.endpoints.passthrough_headers import (
     response_headers,
 )
 from gateway.endpoints.passthrough_path import Address, address_of, model_in_path
-from gateway.endpoints.passthrough_restrictions import model_in_form, needs_form, restrict
+from gateway.endpoints.passthrough_restrictions import model_in_form, needs_form, require_model_in_sight, restrict
 from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.http import body
@@ -75,7 +75,7 @@ class PassthroughEndpoint:
         limit, timeouts = settings.upload_limit, settings.timeouts
         json_body: bytes | None = None
         access = record.principal.access
-        with_form = needs_form(access, method) and not has_no_body(record.headers)
+        with_form = needs_form(access, method, services.upstream.routes_by_model) and not has_no_body(record.headers)
         uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
         notes, workload, weight = Notes(), None, 1
         if uploading:
@@ -162,6 +162,8 @@ class PassthroughEndpoint:
     ) -> tuple[bytes | None, Notes]:
         """Returns the body with the models and spellings of Cohere's, and notes on what was changed in it."""
         notes = Notes()
+        if self._services.upstream.routes_by_model and method.names_model:
+            require_model_in_sight(json_body, record)
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes
         policy = policy_for(self._services.policy, record.principal)

@@ -37,12 +37,24 @@ UNREADABLE = failure(
     "restricted in these",
 )
 
+UNROUTABLE = failure(
+    "bad_request",
+    "The body must be a JSON object, not compressed, with 'model' in small letters: it is routed by that",
+)
+
 UNCLEAR_FORM = failure("bad_request", "The form must name its model once, in a text called 'model'").at("model")
 
 
-def needs_form(access: Access, method: Method) -> bool:
+def needs_form(access: Access, method: Method, routes_by_model: bool) -> bool:
     """Tells whether the form of a request must be read before it is passed on, for the model in it."""
-    return bool(access.models) and method.group in IN_FORMS
+    return (routes_by_model or bool(access.models)) and method.group in IN_FORMS
+
+
+def require_model_in_sight(json_body: bytes | None, record: RequestRecord) -> None:
+    """Raises CallerError (400) for a body whose model decides where it goes, and cannot be read for certain."""
+    if json_body is not None:
+        if b"content-encoding" in record.headers or passthrough.spells_otherwise(json_body, ("model",)):
+            raise CallerError(UNROUTABLE)
 
 
 async def model_in_form(headers: Mapping[bytes, bytes], content: bytes) -> str:

@@ -297,6 +297,8 @@ def record_headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
             (b"x-gateway-attempts", b"%d" % len(record.attempts)),
             (b"x-gateway-overhead-ms", b"%.1f" % max(overhead, 0.0)),
         ]
+        if upstream_name := record.attempts[-1].upstream:
+            headers.append((b"x-gateway-upstream", upstream_name.encode()))
     if record.model and record.model.isascii() and record.model.isprintable():
         headers.append((b"x-gateway-model", record.model.encode()[:LONGEST_NAME]))
     if record.principal.key is not None:

@@ -43,6 +43,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
     cost_nanodollars: int | None = 0
     notes: int = 0
     retries: int = 0
+    upstream: str = ""
     cache: str = ""
     cohere_trace: str = ""
     trace: str = ""
@@ -91,6 +92,7 @@ class Log(OperatorLog):
             record.cost_nanodollars,
             len(record.notes),
             record.retries,
+            record.attempts[-1].upstream or "" if record.attempts else "",
             record.cache,
             printable(record.trace_id),
             record.trace,

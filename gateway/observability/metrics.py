@@ -181,6 +181,15 @@ class Metrics:
         self.fallbacks = counter(
             "gateway_fallbacks_total", "Requests put to another model, by the model that failed", "model"
         )
+        self.upstream_attempts = counter(
+            "gateway_upstream_attempts_total",
+            "Calls by upstream, where there are several: ok, refused (4xx) or failed",
+            "upstream",
+            "result",
+        )
+        self.upstream_fallbacks = counter(
+            "gateway_upstream_fallbacks_total", "Requests put to another upstream, by the one that failed", "upstream"
+        )
         self.disabled_keys = gauge(
             "livemax",
             "gateway_upstream_keys_disabled",
@@ -189,7 +198,8 @@ class Metrics:
         self.breaker = gauge(
             "livemax",
             "gateway_circuit_breaker_open",
-            "1 while the circuit breaker of a model, or of the connection to Cohere, lets no call through",
+            "1 while the circuit breaker of a model, or of the connection to Cohere, lets no call through; of several "
+            "upstreams `NAME/` and the model",
             "model",
         )
         self.queue_wait = histogram(

@@ -8,7 +8,7 @@ left out.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from starlette.types import Message, Scope
 
 from gateway.auth.principal import NOBODY, Principal
@@ -52,12 +52,14 @@ class Attempt(Struct):
     status   Cohere's; 0 where no response came
     trace_id Cohere's id of the call
     ms       until the response was read or given up, in milliseconds
+    upstream its name, where there are several
     """
 
     key: int
     status: int = 0
     trace_id: str = ""
     ms: float = 0.0
+    upstream: str | UnsetType = UNSET
 
 
 class TimedAttempt(Attempt):

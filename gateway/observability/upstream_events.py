@@ -6,10 +6,33 @@ from gateway.observability.metrics import Metrics
 
 
 class UpstreamEvents:
-    """Implements `UpstreamObserver` (`upstream/observer.py`)."""
+    """Implements `UpstreamObserver` (`upstream/observer.py`), and of several upstreams `RoutingObserver`."""
 
-    def __init__(self, metrics: Metrics, log: Log, alerts: Alerts) -> None:
-        self._metrics, self._log, self._alerts = metrics, log, alerts
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: Log,
+        alerts: Alerts,
+        upstream: str = "",
+        disabled_keys: dict[str, int] | None = None,
+    ) -> None:
+        """upstream: its name where there are several. disabled_keys: the number of them by upstream, shared by all."""
+        self._metrics, self._log, self._alerts, self._upstream = metrics, log, alerts, upstream
+        self._disabled_keys: dict[str, int] = {} if disabled_keys is None else disabled_keys
+        self._subject = f"Cohere (upstream {upstream})" if upstream else "Cohere"
+
+    def named(self, upstream: str) -> "UpstreamEvents":
+        """Returns what receives the events of one of several upstreams."""
+        return UpstreamEvents(self._metrics, self._log, self._alerts, upstream, self._disabled_keys)
+
+    def on_attempt(self, upstream: str, status: int) -> None:
+        """Counts a call by what became of it."""
+        result = "ok" if 200 <= status < 300 else "refused" if 400 <= status < 500 else "failed"
+        self._metrics.upstream_attempts.labels(upstream, result).inc()
+
+    def on_another_upstream(self, upstream: str) -> None:
+        """Counts a request that goes on to another upstream."""
+        self._metrics.upstream_fallbacks.labels(upstream).inc()
 
     def on_retry(self, reason: str) -> None:
         """Counts a retry by its reason."""
@@ -21,27 +44,35 @@ class UpstreamEvents:
 
     def on_key_disabled(self, key: str, code: str, disabled: int) -> None:
         """Counts the disabled keys and tells the operator which one joined them."""
-        self._metrics.disabled_keys.set(disabled)
+        self._set_disabled_keys(disabled)
         self._log.message(
-            f"Cohere {key} is disabled: {code}. The other keys serve; "
+            f"{self._subject} {key} is disabled: {code}. The other keys serve; "
             "it is tried again from time to time, and after SIGHUP"
         )
-        self._alerts.raise_alert("key_disabled", key, f"Cohere {key} is disabled: {code}", code=code, disabled=disabled)
+        message = f"{self._subject} {key} is disabled: {code}"
+        name = f"{self._upstream}/{key}" if self._upstream else key
+        self._alerts.raise_alert("key_disabled", name, message, code=code, disabled=disabled)
 
     def on_key_enabled(self, key: str, disabled: int) -> None:
         """Counts the disabled keys and tells the operator which one left them."""
-        self._metrics.disabled_keys.set(disabled)
-        self._log.message(f"Cohere {key} serves again")
+        self._set_disabled_keys(disabled)
+        self._log.message(f"{self._subject} {key} serves again")
 
     def on_keys_configured(self, disabled: int) -> None:
         """Counts the disabled keys."""
-        self._metrics.disabled_keys.set(disabled)
+        self._set_disabled_keys(disabled)
 
     def on_breaker_change(self, model: str | None, is_open: bool) -> None:
         """Shows a breaker's state and tells the operator of its change."""
         label = "connection" if model is None else self._metrics.known_model(model) or "none"
+        subject = f"the connection to {self._subject}" if model is None else f"{self._subject}'s model {label}"
+        if self._upstream:
+            label = f"{self._upstream}/{label}"
         self._metrics.breaker.labels(label).set(int(is_open))
-        subject = "the connection to Cohere" if model is None else f"Cohere's model {label}"
         self._log.message(f"the circuit breaker of {subject} is {'open' if is_open else 'closed'}")
         if is_open:
             self._alerts.raise_alert("breaker_open", label, f"the circuit breaker of {subject} is open")
+
+    def _set_disabled_keys(self, disabled: int) -> None:
+        self._disabled_keys[self._upstream] = disabled
+        self._metrics.disabled_keys.set(sum(self._disabled_keys.values()))

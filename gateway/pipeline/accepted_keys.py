@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 
 from gateway.auth.principal import Principal
-from gateway.upstream.client import UpstreamClient
+from gateway.upstream.calls import UpstreamCalls
 
 ACCEPTED_SECONDS = 3600.0
 """How long a proof holds."""
@@ -50,7 +50,7 @@ class AcceptedOwners:
 class AcceptedKeys:
     """Asks Cohere about keys where nothing has proven them. owners: of those that are."""
 
-    def __init__(self, upstream: UpstreamClient) -> None:
+    def __init__(self, upstream: UpstreamCalls) -> None:
         self._upstream, self.owners = upstream, AcceptedOwners()
 
     def add(self, principal: Principal) -> None:

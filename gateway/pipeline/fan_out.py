@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from gateway.pipeline.admission import Admission
-from gateway.upstream.client import UpstreamClient
+from gateway.upstream.calls import UpstreamCalls
 
 MAX_CONCURRENT_PARTS = 8
 """Calls to Cohere that one split request has under way."""
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def post_all(
-    upstream: UpstreamClient,
+    upstream: UpstreamCalls,
     path: str,
     admission: Admission,
     bodies: Sequence[bytes],

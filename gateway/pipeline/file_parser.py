@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from gateway import cohere_methods
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.fan_out import gather_or_first_error
-from gateway.upstream.client import UpstreamClient
+from gateway.upstream.calls import UpstreamCalls
 from translators.core.contracts import Workload
 from translators.operations import file_parsing
 
@@ -25,7 +25,7 @@ MAX_CACHED_CHARACTERS = 16_000_000
 class FileParser:
     """Reads files through Cohere, for all requests of a process."""
 
-    def __init__(self, upstream: UpstreamClient) -> None:
+    def __init__(self, upstream: UpstreamCalls) -> None:
         self._upstream = upstream
         self._method = cohere_methods.find("POST", PATH)
         self._texts: OrderedDict[bytes, str] = OrderedDict()

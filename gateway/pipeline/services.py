@@ -14,7 +14,7 @@ from gateway.pipeline.offload import Offload
 from gateway.pipeline.response_cache import ResponseCache
 from gateway.settings.schema import Settings
 from gateway.state.conversation_state import ConversationState
-from gateway.upstream.client import UpstreamClient
+from gateway.upstream.calls import UpstreamCalls
 from gateway.upstream.model_catalog import ModelCatalog
 from translators.core.contracts import Policy
 
@@ -27,7 +27,7 @@ class Services(Struct):
 
     settings: Settings
     policy: Policy
-    upstream: UpstreamClient
+    upstream: UpstreamCalls
     catalog: ModelCatalog
     metrics: Metrics
     lifecycle: Lifecycle

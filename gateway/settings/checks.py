@@ -1,10 +1,18 @@
 """Settings that can be read and yet cannot be meant: each is refused, or warned of, with a sentence at start."""
 
 import re
+from fnmatch import fnmatchcase
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
-from gateway.settings.schema import ASYMMETRIC, JwtSettings, LedgerSettings, SettingError, Settings
+from gateway.settings.schema import (
+    ASYMMETRIC,
+    DEFAULT_UPSTREAM,
+    JwtSettings,
+    LedgerSettings,
+    SettingError,
+    Settings,
+)
 from translators.core.capabilities import EMBEDDERS
 from translators.core.model_names import resolve
 
@@ -22,6 +30,7 @@ def check(settings: Settings) -> None:
     _check_master_key(settings)
     _check_fallbacks(settings)
     _check_jwt(settings.jwt)
+    _check_upstreams(settings)
     _check_networks(settings.trusted_proxies)
     _check_body_key(settings.ledger)
     for origin in settings.cors_origins:
@@ -124,26 +133,59 @@ def _check_origin(origin: str) -> None:
         raise SettingError(f"cors_origins: '{origin}' is not an origin as browsers send it: write '{origin.lower()}'")
 
 
-def base_url(url: str) -> str:
+_UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+
+
+def _check_upstreams(settings: Settings) -> None:
+    if not settings.upstreams:
+        return
+    if settings.demo:
+        raise SettingError("upstreams: in demo mode nothing but the embedded emulator answers; remove one of them")
+    if not settings.cohere_api_key:
+        raise SettingError("upstreams: they need cohere_api_key: a caller's own Cohere key is sent to Cohere alone")
+    for name, upstream in settings.upstreams.items():
+        where = f"upstreams.{name}"
+        if not _UPSTREAM_NAME.fullmatch(name) or name in (DEFAULT_UPSTREAM, "emulator"):
+            raise SettingError(f"{where}: a name is of small letters, digits, - and _, and not 'default' or 'emulator'")
+        if not upstream.api_key:
+            variable = upstream_key_variable(name)
+            raise SettingError(f"{where}.api_key: it is missing; keys of others are not sent there. Or set {variable}")
+        if settings.master_key in upstream.api_key:
+            raise SettingError(f"{where}.api_key: it is also the master key")
+        if not upstream.models and not upstream.stored_resources:
+            raise SettingError(f"{where}.models: nothing is routed there; name models, or '*'")
+        for model in upstream.names:
+            if not any(fnmatchcase(model, pattern) for pattern in upstream.models):
+                raise SettingError(f"{where}.names: '{model}' is not among its models")
+    if sum(upstream.stored_resources for upstream in settings.upstreams.values()) > 1:
+        raise SettingError("upstreams: stored_resources is for one of them: an id does not say where it is from")
+
+
+def upstream_key_variable(name: str) -> str:
+    """Returns the variable for the keys of a named upstream."""
+    return f"GATEWAY_UPSTREAMS_{name.upper().replace('-', '_')}_API_KEY"
+
+
+def base_url(url: str, setting: str = "cohere_base_url", keys: str = "COHERE_API_KEY") -> str:
     """Returns Cohere's base URL without trailing slash and version, which clients' configurations have.
 
     Raises SettingError. Its sentence shows the URL only where it can have no credentials in it.
     """
     if "@" in url:
-        raise SettingError("cohere_base_url: it must not contain credentials; the key belongs in COHERE_API_KEY")
+        raise SettingError(f"{setting}: it must not contain credentials; the key belongs in {keys}")
     if _UNPRINTABLE.search(url):
-        raise SettingError(f"cohere_base_url: {url!r} contains white space or characters beyond ASCII")
+        raise SettingError(f"{setting}: {url!r} contains white space or characters beyond ASCII")
     if not url.startswith(("http://", "https://")):
-        raise SettingError(f"cohere_base_url: '{url}' is not an http or https address")
+        raise SettingError(f"{setting}: '{url}' is not an http or https address")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise SettingError(f"cohere_base_url: '{url}' has a host or a port that is none") from None
+        raise SettingError(f"{setting}: '{url}' has a host or a port that is none") from None
     if not parts.hostname or port == 0:
-        raise SettingError(f"cohere_base_url: '{url}' has no host, or a port that is none")
+        raise SettingError(f"{setting}: '{url}' has no host, or a port that is none")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise SettingError(f"cohere_base_url: '{url}' must end with the path, without a query or a fragment")
+        raise SettingError(f"{setting}: '{url}' must end with the path, without a query or a fragment")
     url = url.rstrip("/")
     for version in ("/v1", "/v2"):
         url = url.removesuffix(version)

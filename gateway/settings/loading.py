@@ -13,7 +13,7 @@ from msgspec import ValidationError
 
 from gateway.settings import checks
 from gateway.settings.reference import described, variable
-from gateway.settings.schema import RENAMED, RENAMED_VALUES, SettingError, Settings
+from gateway.settings.schema import RENAMED, RENAMED_VALUES, NamedUpstream, SettingError, Settings
 
 DEFAULT_FILE = "gateway.toml"
 
@@ -43,9 +43,32 @@ def load(
         settings = msgspec.convert(_parse(values), Settings, strict=False)
     except ValidationError as error:
         raise SettingError(_explain(error)) from error
-    settings = msgspec.structs.replace(settings, cohere_base_url=checks.base_url(settings.cohere_base_url))
+    settings = msgspec.structs.replace(
+        settings, cohere_base_url=checks.base_url(settings.cohere_base_url), upstreams=_upstreams(settings, environment)
+    )
     checks.check(settings)
     return settings
+
+
+KEYS_OF_UPSTREAMS = "GATEWAY_UPSTREAMS_"
+
+
+def _upstreams(settings: Settings, environment: Mapping[str, str]) -> dict[str, NamedUpstream]:
+    """Returns the named upstreams with their keys from the environment. Raises SettingError."""
+    unused = {name for name in environment if name.startswith(KEYS_OF_UPSTREAMS)}
+    upstreams = {}
+    for name, upstream in settings.upstreams.items():
+        variable = checks.upstream_key_variable(name)
+        unused.discard(variable)
+        upstreams[name] = msgspec.structs.replace(
+            upstream,
+            base_url=checks.base_url(upstream.base_url, f"upstreams.{name}.base_url", variable),
+            api_key=_split(environment.get(variable, "")) or upstream.api_key,
+        )
+    if unused:
+        variables = ", ".join(map(checks.upstream_key_variable, upstreams)) or "none without [upstreams.NAME]"
+        raise SettingError(f"unknown setting '{min(unused)}', there are {variables}")
+    return upstreams
 
 
 def variables_of_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -72,6 +95,8 @@ def _refuse_typos(environment: Mapping[str, str]) -> None:
     names = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
     renamed = {variable(old) for old in RENAMED}
     for name in environment:
+        if name.startswith(KEYS_OF_UPSTREAMS):
+            continue  # `_upstreams` knows which there are
         if name.startswith("GATEWAY_") and name not in names and name not in renamed:
             near = difflib.get_close_matches(name, names, 1, TYPO_SIMILARITY)
             if near:
@@ -136,6 +161,7 @@ _OBJECTS: tuple[tuple[str, str, Any], ...] = (
     ("models", "aliases", dict[str, str]),
     ("models", "fallbacks", dict[str, list[str] | str]),
     ("upstream", "headers", dict[str, str]),
+    ("", "upstreams", dict[str, Any]),
 )
 """Settings that are tables in the file and JSON objects in the environment."""
 
@@ -146,9 +172,6 @@ def _split(text: str) -> list[str]:
 
 def _parse(values: dict[str, Any]) -> dict[str, Any]:
     """Parses strings where a list or a table is meant: `cohere_api_key = "x"`, aliases as JSON in a variable."""
-    keys = values.get("cohere_api_key")
-    if isinstance(keys, str):
-        values["cohere_api_key"] = _split(keys)
     for table, key, kind in _OBJECTS:
         within = values.get(table) if table else values
         written = within.get(key) if isinstance(within, dict) else None
@@ -157,6 +180,11 @@ def _parse(values: dict[str, Any]) -> dict[str, Any]:
                 within[key] = msgspec.json.decode(written, type=kind)
             except msgspec.DecodeError as error:
                 raise SettingError(f"{table and f'{table}.'}{key}: must be a JSON object: {error}") from error
+    upstreams = values.get("upstreams")
+    named = upstreams.values() if isinstance(upstreams, dict) else ()
+    for table_of_keys, key in ((values, "cohere_api_key"), *((one, "api_key") for one in named)):
+        if isinstance(table_of_keys, dict) and isinstance(table_of_keys.get(key), str):
+            table_of_keys[key] = _split(table_of_keys[key])
     models = values.get("models")
     fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
     if isinstance(models, dict) and isinstance(fallbacks, dict):

@@ -83,6 +83,27 @@ class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
     client_key: Annotated[str, _about("a PEM file with that certificate's key, if it is a separate file")] = ""
 
 
+DEFAULT_UPSTREAM = "default"
+"""The name of `cohere_base_url` beside those of `[upstreams.NAME]`."""
+
+
+class NamedUpstream(UpstreamSettings, frozen=True, forbid_unknown_fields=True):
+    """A table `[upstreams.NAME]`: another place than `cohere_base_url` that serves some of the models.
+
+    base_url, api_key: as `cohere_base_url` and `cohere_api_key`; the keys may be in GATEWAY_UPSTREAMS_<NAME>_API_KEY.
+    models: names and globs of the models that it serves. names: what it calls them, where that is something else.
+    fall_back_to_default: the default upstream answers when this one, and all others with the model, have failed.
+    stored_resources: datasets, embed jobs, batches, fine-tuned models and connectors are there.
+    """
+
+    base_url: str = ""
+    api_key: list[str] = []
+    models: list[str] = []
+    names: dict[str, str] = {}
+    fall_back_to_default: bool = False
+    stored_resources: bool = False
+
+
 class Retries(Struct, frozen=True, forbid_unknown_fields=True):
     """A call is made again only before the first byte of its answer has left."""
 
@@ -474,6 +495,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     models: Models = Models()
     upstream: UpstreamSettings = UpstreamSettings()
+    upstreams: Annotated[
+        dict[str, NamedUpstream],
+        _about(
+            "further places that serve some of the models, each a table such as `[upstreams.eu]` with `base_url`, "
+            "`api_key` and `models` (docs/upstreams.md)"
+        ),
+    ] = {}
     retries: Retries = Retries()
     pool: PoolSettings = PoolSettings()
     breaker: BreakerSettings = BreakerSettings()
@@ -492,6 +520,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ledger: LedgerSettings = LedgerSettings()
     jwt: JwtSettings = JwtSettings()
     console: ConsoleSettings = ConsoleSettings()
+
+    @property
+    def upstream_keys(self) -> Sequence[str]:
+        """The server's keys, for whatever upstream."""
+        return [*self.cohere_api_key, *(key for upstream in self.upstreams.values() for key in upstream.api_key)]
 
     @property
     def loopback(self) -> bool:

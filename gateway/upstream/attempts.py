@@ -79,7 +79,8 @@ class Attempts:
     path: Cohere's, without the query string; budgets go by it. model: Cohere's name of it, where there is one; budgets
     and breakers go by it. streamed: only the first chunk of a success is waited for. weight: what the call takes of a
     key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once. recorded:
-    gets an `Attempt` for each. memory: where a response that is read whole is counted.
+    gets an `Attempt` for each. memory: where a response that is read whole is counted. has_alternative: another
+    upstream is asked next, so that no pause is worth while: other keys are tried, and nothing is waited for.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Attempts:
         "_deadline",
         "_failed",
         "_failed_keys",
+        "_has_alternative",
         "_last",
         "_count",
         "_memory",
@@ -121,7 +123,9 @@ class Attempts:
         recorded: list[Attempt] | None = None,
         memory: RequestMemory = UNLIMITED,
         controls: CallControls = NO_CONTROLS,
+        has_alternative: bool = False,
     ) -> None:
+        self._has_alternative = has_alternative
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._share = resources.share_of(caller)
         self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
@@ -347,7 +351,7 @@ class Attempts:
         """Waits until a key may be free, within bounds. Raises UpstreamError."""
         resources = self._resources
         left = self._started + min(resources.key_wait, resources.total) - resources.clock()
-        if seconds > left:
+        if seconds > left or self._has_alternative:
             message = "Cohere's rate limit is reached for every key of the gateway; wait and retry"
             raise UpstreamError(
                 failure("keys_spent", message), f"{max(seconds, 1):.0f}" if seconds < math.inf else None
@@ -357,7 +361,7 @@ class Attempts:
 
     def _next_delay(self, what: Rule, seconds: float | None) -> float | None:
         """Returns the seconds until the next attempt, None where there is none. seconds: what Cohere asks for."""
-        if not self._repeatable:
+        if not self._repeatable or self._has_alternative:
             return None
         resources = self._resources
         if self._budget is None:

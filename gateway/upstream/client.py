@@ -4,12 +4,13 @@ import asyncio
 import functools
 import random
 import time
+from collections.abc import Mapping, Sequence
 
 from gateway.auth.principal import Principal
 from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.call_controls import NO_CONTROLS, CallControls
 from gateway.observability.record import Attempt
-from gateway.settings.schema import Settings
+from gateway.settings.schema import NamedUpstream, Settings
 from gateway.upstream.attempts import Attempts, Resources
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
@@ -24,9 +25,17 @@ from gateway.upstream.session import UpstreamSession
 class UpstreamClient:
     """Cohere, or what stands in its place. Each call is an `Attempts`: `async with client.post(...) as response`."""
 
-    def __init__(self, settings: Settings, keys: list[str], observer: UpstreamObserver) -> None:
-        """Raises SettingError."""
-        self._session = UpstreamSession(settings.cohere_base_url, settings.timeouts, settings.upstream)
+    routes_by_model = False
+
+    def __init__(self, settings: Settings, keys: list[str], observer: UpstreamObserver, name: str = "") -> None:
+        """name: of a table in `upstreams`; without one it is the default. Raises SettingError."""
+        named = settings.upstreams[name] if name else None
+        self._session = UpstreamSession(
+            named.base_url if named is not None else settings.cohere_base_url,
+            settings.timeouts,
+            named or settings.upstream,
+            f"upstreams.{name}" if name else "upstream",
+        )
         self.resources = Resources(
             pool=KeyPool(keys, settings.pool, time.monotonic),
             breakers=Breakers(settings.breaker, time.monotonic, observer.on_breaker_change),
@@ -69,6 +78,14 @@ class UpstreamClient:
             return "Cohere refuses every key of the server's"
         return ""
 
+    def accepts(self, upstreams: Mapping[str, NamedUpstream]) -> bool:
+        """Tells whether these named upstreams can be taken over without other connections: they cannot."""
+        return not upstreams
+
+    def all_resources(self) -> Mapping[str, Resources]:
+        """Returns what calls share, by upstream; this one has no name."""
+        return {"": self.resources}
+
     def interrupt(self) -> None:
         """Ends what is under way: whoever waits or reads gets the error of a gateway that is shutdown_error."""
         self.resources.limiter.reject_waiters(shutdown_error())
@@ -85,6 +102,7 @@ class UpstreamClient:
         attempts: list[Attempt] | None = None,
         memory: RequestMemory = UNLIMITED,
         controls: CallControls = NO_CONTROLS,
+        has_alternative: bool = False,
     ) -> Attempts:
         """Posts a JSON body. The parameters are those of `Attempts`; to `attempts` each call to Cohere is added."""
         send = functools.partial(self._session.open, "POST", path, body, streamed)
@@ -99,6 +117,7 @@ class UpstreamClient:
             recorded=attempts,
             memory=memory,
             controls=controls,
+            has_alternative=has_alternative,
         )
 
     def get(self, path: str, caller: Principal) -> Attempts:
@@ -116,6 +135,7 @@ class UpstreamClient:
         attempts: list[Attempt] | None = None,
         memory: RequestMemory = UNLIMITED,
         controls: CallControls = NO_CONTROLS,
+        has_alternative: bool = False,
     ) -> Attempts:
         """Forwards a request as it came, but for the key. The parameters are those of `Attempts`; a request whose body
         is still arriving is never repeated.
@@ -134,7 +154,12 @@ class UpstreamClient:
             recorded=attempts,
             memory=memory,
             controls=controls,
+            has_alternative=has_alternative,
         )
+
+    async def further_models(self, caller: Principal, pages: Sequence[bytes]) -> tuple[list[bytes], str]:
+        """Returns pages of models that other upstreams have beside these, and a note: there are none."""
+        return [], ""
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, but not in a gateway that is shutdown_error. Raises UpstreamError."""

@@ -9,11 +9,9 @@ from msgspec import Struct
 
 from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError
-from gateway.upstream.client import UpstreamClient
+from gateway.upstream.calls import UpstreamCalls
 from translators.core.errors import TranslationError
 from translators.operations import models
-
-PATH = "/v1/models?page_size=1000"
 
 LOOK_UP_INTERVAL = 600.0
 """Seconds between two readings of the list for the sake of unknown models."""
@@ -53,7 +51,7 @@ class ModelCatalog:
     Cohere's errors revealed about the table.
     """
 
-    def __init__(self, upstream: UpstreamClient, table_models: Container[str], max_age: float = 0.0) -> None:
+    def __init__(self, upstream: UpstreamCalls, table_models: Container[str], max_age: float = 0.0) -> None:
         self._upstream, self.table_models, self._max_age = upstream, table_models, max_age
         self._looked_up_at = -LOOK_UP_INTERVAL
         self._look_up_task: asyncio.Task[None] | None = None
@@ -157,8 +155,11 @@ class ModelCatalog:
 
     async def _fetch_once(self, owner: str, caller: Principal) -> ModelList:
         pages = await self._fetch_pages(caller)
+        further, note = await self._upstream.further_models(caller, pages)
+        pages += further
+        self.features, self.deprecated = models.features(pages), models.deprecated(pages)
         now = time.monotonic()
-        result = ModelList(pages, now, now)
+        result = ModelList(pages, now, now, note)
         if self._max_age:
             self._lists.pop(owner, None)
             self._lists[owner] = result
@@ -172,7 +173,7 @@ class ModelCatalog:
         token = ""
         tokens = {token}
         while len(pages) < MAX_PAGES:
-            path = PATH + (f"&page_token={quote(token, safe='')}" if token else "")
+            path = models.PATH + (f"&page_token={quote(token, safe='')}" if token else "")
             async with self._upstream.get(path, caller) as response:
                 await response.raise_for_status(caller.own_key)
                 body = await response.read_body()
@@ -181,7 +182,6 @@ class ModelCatalog:
             if token in tokens:
                 break
             tokens.add(token)
-        self.features, self.deprecated = models.features(pages), models.deprecated(pages)
         return pages
 
 

@@ -45,23 +45,26 @@ RESERVED_HEADERS = frozenset(
 class UpstreamSession:
     """Cohere, or what stands in its place."""
 
-    def __init__(self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None) -> None:
-        """Raises SettingError where a certificate or a header cannot be used."""
+    def __init__(
+        self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None, table: str = "upstream"
+    ) -> None:
+        """table: of the settings. Raises SettingError where a certificate or a header cannot be used."""
         settings = settings or UpstreamSettings()
         self._base_url, self._timeouts = base_url, timeouts
         self._encoded_base = str(URL(base_url)).rstrip("/")
-        self._headers, self._settings = _extra_headers(settings.headers), settings
+        self._headers, self._settings = _extra_headers(settings.headers, table), settings
+        self._table = table
         self._session: aiohttp.ClientSession | None = None
         self._client: Http1Client | None = None  # None behind a proxy
         self._heads: dict[tuple[str, str, bool, bool], bytes] = {}  # what the heads of all such requests begin with
         if settings != UpstreamSettings():
-            _ssl_context(settings)  # a file that is missing is an error before anything is served
+            _ssl_context(settings, table)  # a file that is missing is an error before anything is served
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
         proxy = _proxy(self._base_url)
         self._session = aiohttp.ClientSession(
-            connector=Connector(limit=0, ssl=_ssl_context(self._settings)),
+            connector=Connector(limit=0, ssl=_ssl_context(self._settings, self._table)),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": USER_AGENT, **self._headers},
@@ -69,7 +72,7 @@ class UpstreamSession:
         )
         if proxy is None:
             url = URL(self._base_url)
-            tls = _ssl_context(self._settings) if url.scheme == "https" else None
+            tls = _ssl_context(self._settings, self._table) if url.scheme == "https" else None
             self._client = Http1Client(url.raw_host or "", url.port or 0, tls, self._timeouts.connect)
 
     async def stop(self) -> None:
@@ -283,19 +286,19 @@ class _TimedUpload:
             self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
-def _extra_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _extra_headers(headers: Mapping[str, str], table: str) -> Mapping[str, str]:
     """Returns the operator's headers, their names in lower case. Raises SettingError on one that cannot be sent."""
     for name, value in headers.items():
         if not name or not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-            raise SettingError(f"upstream.headers: {name!r} is not the name of a header")
+            raise SettingError(f"{table}.headers: {name!r} is not the name of a header")
         if name.lower() in RESERVED_HEADERS:
-            raise SettingError(f"upstream.headers: '{name}' is set by the gateway itself")
+            raise SettingError(f"{table}.headers: '{name}' is set by the gateway itself")
         if not value.isascii() or not value.isprintable():
-            raise SettingError(f"upstream.headers: the value of '{name}' cannot be sent")
+            raise SettingError(f"{table}.headers: the value of '{name}' cannot be sent")
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _ssl_context(settings: UpstreamSettings) -> ssl.SSLContext:
+def _ssl_context(settings: UpstreamSettings, table: str) -> ssl.SSLContext:
     """Returns the certificates that we trust and the one that we show. Raises SettingError."""
     context = ssl.create_default_context()
     try:
@@ -306,10 +309,10 @@ def _ssl_context(settings: UpstreamSettings) -> ssl.SSLContext:
         if settings.client_certificate:
             context.load_cert_chain(settings.client_certificate, settings.client_key or None)
         elif settings.client_key:
-            raise SettingError("upstream.client_key: upstream.client_certificate is missing")
+            raise SettingError(f"{table}.client_key: {table}.client_certificate is missing")
     except OSError as error:  # ssl.SSLError is one
         why = error.strerror or "it cannot be read"
-        raise SettingError(f"upstream.{setting}: {getattr(settings, setting)}: {why}") from error
+        raise SettingError(f"{table}.{setting}: {getattr(settings, setting)}: {why}") from error
     return context
 
 

@@ -3,7 +3,7 @@
 Ids carry the prefix `cohere/`. Aliases are listed; successors are resolved but not listed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +16,9 @@ from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.core.field_table import FieldTable, read
 from translators.core.model_names import PREFIX, resolve
 from translators.core.notes import Notes
+
+PATH = "/v1/models?page_size=1000"
+"""Cohere's list, in pages as large as may be."""
 
 CREATED = 1_700_000_000
 """`created` of every model, in Unix seconds. OpenAI requires the field and Cohere gives no date."""
@@ -83,6 +86,32 @@ def only_models(pages: Sequence[bytes], permitted: Callable[[str], bool]) -> lis
         ]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
+
+
+def further_models(
+    pages: Sequence[bytes], others: Sequence[bytes], names: Mapping[str, str], serves: Callable[[str], bool]
+) -> bytes:
+    """Returns a page with the models of another upstream that are not in these pages yet.
+
+    names: what the other upstream calls models, by our names for them. serves: tells by our name whether it serves one.
+    """
+    listed = {model.name for model in _models(pages)}
+    ours: dict[str, list[str]] = {}
+    for name, theirs in names.items():
+        ours.setdefault(theirs, []).append(name)
+    further = {}
+    for page in others:
+        for raw in _decode_models(_decode_fields(page)["models"]):
+            for name in ours.get(_name(raw), [_name(raw)]):
+                if name not in listed and serves(name):
+                    further[name] = {**_decode_fields(raw), "name": name}
+    return _encode({"models": list(further.values())})
+
+
+def named_models(pages: Sequence[bytes], names: Iterable[str]) -> bytes:
+    """Returns a page with those of these models that are not in the pages: of which nothing but the name is known."""
+    listed = {model.name for model in _models(pages)}
+    return _encode({"models": [{"name": name} for name in names if name not in listed]})
 
 
 def _name(model: Raw) -> str:
