@@ -180,6 +180,10 @@ PRINTED: Mapping[str, tuple[str, ...]] = {
     "README.md": ("This is the Cohere emulator",),
     "docs/emulator.md": ('"code":"rate_limit_exceeded"',),
     "docs/errors-and-notes.md": ('"param":"temperature"',),
+    "docs/ledger.md": (
+        r"(?s)generated a chat reply with command-a-03-2025: allowed, \d+ in and \d+ out tokens.*"
+        r"model,calls,failures,.*command-a-03-2025,",
+    ),
     "docs/native-api.md": (
         r"(?s)message-end.*\[DONE\].*embeddings_floats.*greetings-\w+.*next_page_token",
         "This is the Cohere emulator",

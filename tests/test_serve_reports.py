@@ -9,8 +9,12 @@ import contextlib
 import csv
 import io
 import json
+import re
+import shlex
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,18 +269,55 @@ def test_the_command_line(
     assert "'by' cannot be" in capsys.readouterr().err
 
 
-def test_following(reported: Reported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """New rows are printed once, until somebody stops it."""
+@pytest.mark.parametrize("where", ["database", "url"])
+def test_following(where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was there is printed, then each row that arrives, once, until somebody stops it; also more than a page."""
     monkeypatch.setenv("GATEWAY_MASTER_KEY", MASTER_KEY)
-    naps: list[float] = []
+    monkeypatch.setattr("gateway.ledger.report_query.MAX_LIMIT", 2)
+    monkeypatch.setattr("gateway.cli.reports.PAGE", "2")
+    settings = LedgerSettings(flush_seconds=0.05)
+    with demonstration(master_key=MASTER_KEY, key=MASTER_KEY, ledger=settings) as gateway:
+        monkeypatch.setenv("GATEWAY_DATABASE_URL", gateway.database_url)
+        rounds = iter((1, 5, 0))
+        expected = 2
 
-    def nap(seconds: float) -> None:
-        naps.append(seconds)
-        if len(naps) == 3:
-            raise KeyboardInterrupt
+        def nap(seconds: float) -> None:
+            nonlocal expected
+            try:
+                calls = next(rounds)
+            except StopIteration:
+                raise KeyboardInterrupt from None
+            for _ in range(calls):
+                gateway.ask("GET", "/v1/models/command-a-03-2025")
+            expected += calls
+            wait_for_rows(gateway.database_url, lambda row: True, expected)
 
-    monkeypatch.setattr("gateway.cli.reports.time.sleep", nap)
-    with contextlib.suppress(KeyboardInterrupt):
-        main(["--json", "audit", "--follow", "--url", reported.gateway.url])
-    ids = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
-    assert len(ids) == len(set(ids)) >= CALLS + 5
+        monkeypatch.setattr("gateway.cli.reports.time", SimpleNamespace(sleep=nap, time=time.time))
+        for _ in range(expected):
+            gateway.chat()
+        wait_for_rows(gateway.database_url, lambda row: True, expected)
+        options = ["--url", gateway.url] if where == "url" else []
+        with contextlib.suppress(KeyboardInterrupt):
+            main(["--json", "audit", "--limit", "2", "--follow", *options])
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["method"] for row in rows] == ["v2.chat"] * 2 + ["models.get"] * 6
+        assert len({row["id"] for row in rows}) == expected == 8
+        assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+
+
+def test_the_commands_of_the_document(
+    reported: Reported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_MASTER_KEY", MASTER_KEY)
+    text = (Path(__file__).resolve().parents[1] / "docs/ledger.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^cohere-gateway (.*)$", text, re.MULTILINE)
+    assert len(commands) == 3
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gateway.cli.reports.time", SimpleNamespace(sleep=stop, time=time.time))
+    for command in commands:
+        with contextlib.suppress(KeyboardInterrupt):
+            assert main([*shlex.split(command), "--url", reported.gateway.url]) == 0
+        assert "research-agent" in capsys.readouterr().out, command

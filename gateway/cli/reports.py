@@ -4,7 +4,7 @@ They are read from the database of the settings, or with `--url` from a gateway.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import click
@@ -18,6 +18,9 @@ BAR_WIDTH = 30
 
 FOLLOW_SECONDS = 1.0
 """Between two looks for new rows, with `--follow`."""
+
+PAGE = "500"
+"""Rows that are asked for at a time while following."""
 
 OVERLAP_SECONDS = 30
 """How far each look goes back: other processes write their rows a little later than their calls ended."""
@@ -127,12 +130,27 @@ def audit(follow: bool, url: str | None, config: str | None, **options: str | No
     while True:
         time.sleep(FOLLOW_SECONDS)
         now = time.time()
-        recent = {**options, "since": f"{now - OVERLAP_SECONDS:.0f}", "limit": "500"}
-        rows = [row for row in _report("audit", url, config, recent)["data"] if row["id"] not in printed]
+        recent = {**options, "since": f"{now - OVERLAP_SECONDS:.0f}", "limit": PAGE}
+        rows = _rows_since(printed, url, config, recent)
         _print_sentences(rows)
         printed |= {row["id"]: now for row in rows}
         for id in [id for id, seen in printed.items() if seen and now - seen > 4 * OVERLAP_SECONDS]:
             del printed[id]
+
+
+def _rows_since(
+    printed: Container[str], url: str | None, config: str | None, query: Mapping[str, str | None]
+) -> list[Mapping[str, Any]]:
+    """Returns the rows that were not printed, the newest first: as many pages as there are new ones on."""
+    rows: list[Mapping[str, Any]] = []
+    cursor = None
+    while True:
+        answer = _report("audit", url, config, {**query, "cursor": cursor})
+        new = [row for row in answer["data"] if row["id"] not in printed]
+        rows += new
+        cursor = answer["next_cursor"]
+        if not new or cursor is None:
+            return rows
 
 
 def _print_sentences(rows: Sequence[Mapping[str, Any]]) -> None:

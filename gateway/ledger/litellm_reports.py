@@ -294,11 +294,23 @@ async def _by_customer(report: Report) -> list[Row]:
 
 # --- /user/daily/activity -------------------------------------------------------------------------------------
 
-_METRICS = (
-    *("spend", "prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
-    *("total_tokens", "successful_requests", "failed_requests", "api_requests", "total_response_time_ms"),
-    "timed_requests",
-)
+
+class _Metrics(Struct, gc=False):
+    """LiteLLM's SpendMetrics. A Struct, because a report has thousands of them."""
+
+    spend: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    total_tokens: int = 0
+    successful_requests: int = 0
+    failed_requests: int = 0
+    api_requests: int = 0
+    total_response_time_ms: float = 0.0
+    timed_requests: int = 0
+
+
 _GROUPS = ("models", "providers", "endpoints", "api_keys")
 _EMPTY = ("models", "model_groups", "providers", "endpoints", "api_keys", "entities", "mcp_servers", "guardrails")
 
@@ -341,14 +353,14 @@ def _activity(sums: Iterable[Mapping[str, Any]], names: Names, number: int, size
             for start in starts[(number - 1) * size : number * size]
         ],
         "metadata": {
-            "total_spend": shown["spend"],
-            "total_prompt_tokens": shown["prompt_tokens"],
-            "total_completion_tokens": shown["completion_tokens"],
-            "total_tokens": shown["total_tokens"],
-            "total_api_requests": shown["api_requests"],
-            "total_successful_requests": shown["successful_requests"],
-            "total_failed_requests": shown["failed_requests"],
-            "total_cache_read_input_tokens": shown["cache_read_input_tokens"],
+            "total_spend": shown.spend,
+            "total_prompt_tokens": shown.prompt_tokens,
+            "total_completion_tokens": shown.completion_tokens,
+            "total_tokens": shown.total_tokens,
+            "total_api_requests": shown.api_requests,
+            "total_successful_requests": shown.successful_requests,
+            "total_failed_requests": shown.failed_requests,
+            "total_cache_read_input_tokens": shown.cache_read_input_tokens,
             "total_cache_creation_input_tokens": 0,
             "page": number,
             "total_pages": pages,
@@ -357,20 +369,15 @@ def _activity(sums: Iterable[Mapping[str, Any]], names: Names, number: int, size
     }
 
 
-def _shown(metrics: Sequence[float]) -> Row:
+def _shown(metrics: Sequence[Any]) -> _Metrics:
     """Returns sums by their names. Money was added up in nano-dollars."""
-    return {
-        "spend": _dollars(metrics[0]),
-        **{name: _plain(value) for name, value in zip(_METRICS[1:], metrics[1:], strict=True)},
-    }
-
-
-def _plain(value: float) -> int | float:
-    return value if isinstance(value, int) else round(value, 2)
+    shown = _Metrics(*metrics)
+    shown.spend, shown.total_response_time_ms = _dollars(metrics[0]), round(shown.total_response_time_ms, 2)
+    return shown
 
 
 def _values(row: Mapping[str, Any]) -> list[float]:
-    """Returns what a sum adds, in the order of _METRICS."""
+    """Returns what a sum adds, in the order of the fields of _Metrics."""
     calls, failures = int(row["calls"]), int(row["failures"])
     prompt, completion = int(row["input"]), int(row["output"])
     tokens = [prompt, completion, int(row["cached"]), 0, prompt + completion]
@@ -409,7 +416,7 @@ class _Day(Struct):
 
 
 def _zero() -> list[float]:
-    return [0] * len(_METRICS)
+    return [0] * len(_Metrics.__struct_fields__)
 
 
 def _add(metrics: list[float], values: Sequence[float]) -> None:
