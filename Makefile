@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test test-long install node-modules check fix bench bench-ledger soak docs oracle vendor cover lock clean FORCE
+.PHONY: help run cluster test test-long install node-modules check fix bench bench-ledger soak docs oracle vendor cover lock dist sbom docs-site clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -77,9 +77,20 @@ lock: ## lock the versions in pyproject.toml again (ARGS=--upgrade: to the newes
 	$(LOCK) $(ARGS) --output-file .locks/otel.txt --constraint .locks/run.txt --extra otel pyproject.toml
 	$(LOCK) $(ARGS) --output-file .locks/dev.txt --constraint .locks/otel.txt --extra otel --group dev pyproject.toml
 	$(LOCK) $(ARGS) --output-file .locks/build.txt --group build
+	@git --no-pager diff --no-color -U0 -- .locks | awk -f .locks/changes.awk
+
+dist: .venv/.dev-stamp ## build the wheel and the sdist into dist/, the same bytes from the same commit
+	$(BIN)/python tests/support/distribution.py $(ARGS)
+
+# CycloneDX, of what `make install` installs, by name, version and hashes.
+sbom: ## write dist/sbom.cdx.json, the software bill of materials of .locks/run.txt
+	@command -v uv >/dev/null || { echo 'make sbom needs uv: brew install uv, or pipx install uv' >&2; exit 1; }
+	@mkdir -p dist
+	uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml \
+		--mc-type application --validate --of JSON --output-file dist/sbom.cdx.json .locks/run.txt
 
 clean: ## remove .venv and whatever else make created
-	rm -rf .venv tests/node/node_modules build *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/node/node_modules build dist site *.egg-info htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The locks are complete, so pip resolves nothing (--no-deps); `pip check` complains should that ever be untrue.
