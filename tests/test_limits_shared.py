@@ -10,9 +10,9 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -24,9 +24,11 @@ from gateway.store.database import Database
 from gateway.store.redis_counters import PREFIX, RedisCounters
 from gateway.store.sql_counters import SqlCounters
 from support.keys import key_of
-from support.process import awaited
-from support.redis_server import RedisProcess, redis_process
+from support.process import Process, awaited
+from support.redis_server import RedisProcess, needs_program, redis_process
+from test_ledger_durability import PostgresLedger
 from test_limits_counters import nothing_stored
+from test_serve_key_changes import database
 from test_serve_limits import limited
 
 TIMEOUT = 0.25
@@ -226,6 +228,103 @@ def test_an_admission_is_one_command_and_its_settlement_another(redis: RedisProc
             assert 40 <= redis.scripts() - before <= 43, "and a sign of life now and then"
 
     asyncio.run(main())
+
+
+def test_what_is_spent_while_the_process_stops_is_settled(redis: RedisProcess, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path, timeout=20.0) as (gateway,):
+            reservation = await gateway.reserve(BUDGET, money=700)
+            assert reservation is not None
+            gateway.counters.settle(Settlement(reservation, 0, 700))
+        async with gateways(redis.url, tmp_path, timeout=20.0) as (gateway,):
+            assert await gateway.spend(300) and not await gateway.spend(1)
+
+    asyncio.run(main())
+
+
+def test_the_replica_is_promoted_and_takes_over_the_address(redis: RedisProcess, tmp_path: Path) -> None:
+    """The master dies; what it had told its replica is not lost, and the rest the database has."""
+
+    async def main() -> None:
+        with redis_process() as master:
+            port = master.port
+            replica = stack.enter_context(redis_process("--replicaof", f"127.0.0.1 {port}"))
+            async with gateways(master.url, tmp_path) as (gateway,):
+                await until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
+                assert await gateway.spend(600)
+                master.kill()
+                await gateway.lose()
+                assert await gateway.spend(100), "meanwhile its share"
+                replica.command("REPLICAOF", "NO", "ONE")
+                replica.move_to(port)
+                await until(lambda: not gateway.counters.degraded)
+                assert await gateway.spend(300) and not await gateway.spend(1)
+
+    with ExitStack() as stack:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("program", ["redis-server", "valkey-server"])
+def test_three_lives_of_a_server(program: str, tmp_path: Path) -> None:
+    """Frozen, killed and emptied, one after the other: the same for Valkey, where it is installed."""
+    needs_program(program, required=program == "redis-server")
+
+    async def main(server: RedisProcess) -> None:
+        async with gateways(server.url, tmp_path) as (gateway,):
+            assert await gateway.spend(500)
+            server.signal(signal.SIGSTOP)
+            await gateway.lose()
+            server.signal(signal.SIGCONT)
+            await until(lambda: not gateway.counters.degraded)
+            server.kill()
+            await gateway.lose()
+            server.start()
+            await until(lambda: not gateway.counters.degraded)
+            assert await gateway.spend(300)
+            server.command("FLUSHALL")
+            assert await gateway.spend(200) and not await gateway.spend(1)
+
+    with redis_process(program=program) as server:
+        asyncio.run(main(server))
+
+
+def test_a_database_that_dies_while_it_counts(tmp_path: Path) -> None:
+    """PostgreSQL alone: each process holds its share until it is back, and what was spent meanwhile counts."""
+
+    async def main(url: str) -> None:
+        reasons: list[str] = []
+        stored = StoredBudgets(Database(url, 5.0, 2, durable=False), lambda error: None)
+        shared = SqlCounters(Database(url, 5.0, 4, durable=False))
+        counters = SharedCounters(shared, stored, 20.0, False, reasons.append, stores_all=False)
+
+        async def reserve(counter: Counter, money: int) -> Reservation | None:
+            return (await counters.reserve([counter], 0, money))[2]
+
+        async def lost() -> bool:
+            await reserve(REQUESTS, 0)
+            return bool(counters.degraded)
+
+        first, under_way = await reserve(BUDGET, 500), await reserve(BUDGET, 100)
+        assert first is not None and under_way is not None
+        counters.settle(Settlement(first, 0, 500))
+        await until(lambda: counters._settling is None)
+        outage = PostgresLedger(url, tmp_path).away(cast(Process, None))
+        await asyncio.to_thread(outage.__enter__)
+        await until(lost)
+        assert reasons and "limits" in reasons[0]
+        counters.settle(Settlement(under_way, 0, 150))
+        meanwhile = await reserve(BUDGET, 50)
+        assert meanwhile is not None and meanwhile.local
+        counters.settle(Settlement(meanwhile, 0, 50))
+        await asyncio.to_thread(outage.__exit__, None, None, None)
+        await until(lambda: not counters.degraded, 60)
+        await until(lambda: not stored._pending, 60)
+        assert await reserve(BUDGET, 301) is None, "500, 150 and 50 count once, and 100 until its reservation lapses"
+        assert await reserve(BUDGET, 200) is not None
+        await counters.stop()
+
+    with database("postgresql", tmp_path) as shared:
+        asyncio.run(main(shared.url))
 
 
 def test_a_burst_of_admissions_shares_the_connections(redis: RedisProcess, tmp_path: Path) -> None:

@@ -155,10 +155,10 @@ class SharedCounters:
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
-        if self._settling is not None:
-            await asyncio.wait({self._settling}, timeout=PATIENT_SECONDS)
-            self._settling.cancel()
-            await asyncio.gather(self._settling, return_exceptions=True)
+        if (settling := self._settling) is not None:  # which forgets itself when it is done
+            await asyncio.wait({settling}, timeout=PATIENT_SECONDS)
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
             self._store(self._settlements, arrived=False)
         with contextlib.suppress(Exception):
             await self._shared.stop()
