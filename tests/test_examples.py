@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support import docs
 
@@ -197,13 +198,15 @@ def snippets(name: str, language: str) -> list[str]:
 
 
 def test_snippets_are_in_languages_that_are_tested() -> None:
-    # `sh` and `python` are run here, `toml` and `json` are decoded. `console`, `ini` and `nginx` are to be read.
+    # `sh` and `python` are run here, `toml`, `yaml` and `json` are decoded. `console`, `ini` and `nginx` are to be read.
     languages = {match["language"] for text in TEXTS.values() for match in SNIPPET.finditer(text)}
-    assert languages == {"sh", "python", "toml", "json", "console", "ini", "nginx"}
+    assert languages == {"sh", "python", "toml", "json", "yaml", "console", "ini", "nginx"}
     for text in TEXTS.values():
         for match in SNIPPET.finditer(text):
             if match["language"] == "json":
                 json.loads(match["text"])
+            elif match["language"] == "yaml":
+                yaml.safe_load(match["text"])
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if snippets(name, "python")])
