@@ -14,8 +14,13 @@ from typing import Any
 
 import openai
 import pytest
+from msgspec.structs import replace
 
-from gateway.settings.schema import CacheSettings, ModelPrice, Models, Retries
+from gateway import cohere_methods
+from gateway.app import controlled_app
+from gateway.observability.record import RequestRecord
+from gateway.pipeline.admission import Admission
+from gateway.settings.schema import CacheSettings, ModelPrice, Models, Retries, Settings
 from support.app import (
     CHAT,
     R7B,
@@ -30,8 +35,11 @@ from support.app import (
     start,
     story,
     streamed,
+    whole,
 )
 from support.scripted_upstream import Chunk, Cut, Head, Pause, Script, Signal, event_stream, json_answer, transcript
+from translators.core.contracts import Workload
+from translators.core.notes import Notes
 
 REASONER = "command-a-plus-05-2026"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -574,3 +582,25 @@ def test_the_cost_in_usage_can_be_switched_off() -> None:
         seen = quiet.gateway.chat()
         assert "cost" not in seen.body["usage"]
         assert seen.headers["x-gateway-cost-usd"] == dollars(CHAT_COST)
+
+
+@pytest.mark.asyncio
+async def test_a_request_has_the_prices_that_it_was_admitted_with() -> None:
+    """All of its parts, whatever is read again meanwhile: its row names one version of the prices."""
+    old = Settings(cohere_api_key=["k"], log="off", prices={A: ModelPrice(input=1, output=1)})
+    _, running = controlled_app(old)
+    method, answer = cohere_methods.named("v2.chat"), json.dumps(whole()).encode()
+
+    async def admitted() -> Admission:
+        record = RequestRecord("r", "POST", CHAT, 0.0)
+        return await running._services.admission.admit(record, method, Workload(A), Notes())
+
+    before = await admitted()
+    before.bill(A, answer)
+    version = before.record.price_version
+    assert running.reload(old, replace(old, prices={A: ModelPrice(input=5, output=5)}))
+    before.bill(A, answer)
+    after = await admitted()
+    after.bill(A, answer)
+    assert (before.record.cost_nanodollars, before.record.price_version) == (2 * 6_000, version)
+    assert after.record.cost_nanodollars == 6 * 5_000 and after.record.price_version != version

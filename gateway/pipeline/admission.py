@@ -100,13 +100,14 @@ class AdmissionController:
         return await self._reserve(record, method, Workload(""), notes)
 
     async def _reserve(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
+        prices = self.prices  # those that the reservation is made with: a reload may come before the answer
         try:
             limited = await self._limiter.reserve(record, method, workload)
         except CallerError as error:
             record.reason = error.failure.message
             raise
         return Admission(
-            self, self._metrics, self._accepted_keys, record, notes, method, workload, self._limiter, limited
+            self, self._metrics, self._accepted_keys, record, notes, method, workload, self._limiter, limited, prices
         )
 
     def _permit_end_user(self, record: RequestRecord, name: str) -> None:
@@ -130,6 +131,7 @@ class Admission:
         "_limiter",
         "_method",
         "_metrics",
+        "_prices",
         "notes",
         "prompt_bytes",
         "record",
@@ -146,10 +148,12 @@ class Admission:
         workload: Workload,
         limiter: Limiter,
         limited: LimitedRequest | None,
+        prices: Prices,
     ) -> None:
+        """prices: of the whole request, whatever the settings say by the time that Cohere has answered."""
         self._controller, self._method = controller, method
         self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
-        self._limiter, self._limited = limiter, limited
+        self._limiter, self._limited, self._prices = limiter, limited, prices
         self.prompt_bytes = workload.prompt_bytes // max(workload.calls, 1)
         """Of one call."""
         self._answers = 0
@@ -236,7 +240,7 @@ class Admission:
     def bill_usage(self, model: str, usage: UsageTotals) -> None:
         """Adds what Cohere charges for an answer, where its counts have been read."""
         self._answers += 1
-        prices = self._controller.prices
+        prices = self._prices
         cost = prices.cost_of(model, usage.billed, usage.cached_tokens)
         self.record.add_usage(usage, cost, prices.version)
 
@@ -255,7 +259,7 @@ class Admission:
         pieces: the deltas that came, about a token each. ended: it ended properly, and has been billed as unknown.
         """
         prompt_tokens = 0 if ended else -(-self.prompt_bytes // BYTES_PER_TOKEN)
-        prices, cost = self._controller.prices, None
+        prices, cost = self._prices, None
         if not ended:
             self._answers += 1
             cost = prices.cost_of(model, {"input_tokens": prompt_tokens, "output_tokens": pieces})
@@ -265,11 +269,11 @@ class Admission:
         """Adds what these answers out of the cache would have cost."""
         for answer in answers:
             usage = usage_of(answer, self._controller.usage_base)
-            self.record.add_saved(usage, self._controller.prices.cost_of(model, usage.billed, usage.cached_tokens))
+            self.record.add_saved(usage, self._prices.cost_of(model, usage.billed, usage.cached_tokens))
 
     def credit_inputs(self, before: Workload, after: Workload) -> None:
         """Adds what inputs out of the cache would have cost, by their length. before, after: without and with it."""
-        whole, rest = (self._controller.prices.estimate(one.model, self._method, one) for one in (before, after))
+        whole, rest = (self._prices.estimate(one.model, self._method, one) for one in (before, after))
         self.record.add_saved(UsageTotals(), None if whole is None or rest is None else whole - rest)
 
     def _abandon(self) -> None:
@@ -278,4 +282,4 @@ class Admission:
         if self.billed and attempts and attempts[-1].status in (0, 200):
             answers = sum(attempt.status == 200 for attempt in attempts) + (attempts[-1].status == 0)
             if self._answers < answers:
-                self.record.add_usage(UsageTotals(), None, self._controller.prices.version)
+                self.record.add_usage(UsageTotals(), None, self._prices.version)
