@@ -26,7 +26,7 @@ REPORT_SECONDS = 60.0
 MAX_ACCEPTED = 16
 """Connections that are accepted in one turn of the loop: in a burst those that are served wait no longer than that."""
 
-HANDSHAKE_SECONDS = 60.0
+HANDSHAKE_SECONDS = 15.0
 """For the TLS handshake of a new connection."""
 
 EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

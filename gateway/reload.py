@@ -38,6 +38,7 @@ RELOADED = frozenset(
             "stream_commit_after",
             "stream_keep_alive",
         ),
+        "tls",
         *("reasoning_events", "prices", "usage_cost"),
         *("models", "retries", "pool", "breaker", "concurrency", "global_limits", "budgets"),
     }

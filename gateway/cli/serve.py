@@ -17,7 +17,7 @@ from gateway.cli.command import Command, CommandFailed, config_option
     help="Serves the gateway until it is stopped.",
 )
 @config_option("The settings file (default: gateway.toml, if it exists).")
-@click.option("--host", help="The address to listen on (default: 127.0.0.1).")
+@click.option("--host", help="The address to listen on, or unix:PATH (default: 127.0.0.1).")
 @click.option("--port", type=int, help="The port to listen on; 0 picks a free one (default: 8080).")
 @click.option("--workers", type=int, help="Processes that share the port (default: 1).")
 @click.option("--demo", is_flag=True, default=None, help="Answer from the embedded emulator instead of Cohere.")
@@ -64,17 +64,21 @@ def _announce(settings: Any) -> None:
 
     mode = mode_of(settings)
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    base = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
+    scheme = "https" if settings.tls.certificate else "http"
+    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
+    curl = "curl"
+    if settings.unix_socket:
+        base, curl = f"{scheme}://localhost/v1", f"curl --unix-socket {settings.unix_socket}"
     upstream = settings.cohere_base_url
     if settings.demo:
         upstream = "the embedded emulator: rule-based answers, NOT Cohere; set COHERE_API_KEY to talk to Cohere"
     keys = {Mode.OWN_KEY: "$COHERE_API_KEY", Mode.VIRTUAL_KEYS: "$GATEWAY_MASTER_KEY"}
     print(
         f"cohere-gateway {__version__}\n"
-        f"  base URL  {base}\n"
+        f"  base URL  {base}{f' over {settings.host}' if settings.unix_socket else ''}\n"
         f"  upstream  {upstream}\n"
         f"  callers   {mode.value}\n"
-        f"  try       curl {base}/chat/completions -H 'content-type: application/json' "
+        f"  try       {curl} {base}/chat/completions -H 'content-type: application/json' "
         f'-H "authorization: Bearer {keys.get(mode, "any")}" '
         """-d '{"model": "cohere/command-r-plus", "messages": [{"role": "user", "content": "Hello"}]}'""",
         flush=True,

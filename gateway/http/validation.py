@@ -21,7 +21,7 @@ LONGEST_TARGET = 8 * 1024
 MOST_HEADERS = 100
 
 BROKEN = "gateway.broken"
-"""The key under which `connection.py` tells what was wrong with bytes that are no request (a row of BROKE)."""
+"""The key under which the server tells what was wrong with bytes that are no request (a row of BROKE)."""
 
 JOINED = "gateway.joined"
 """In the message with an answer's head: its body follows at once, so the two can leave together. Where the head has a
@@ -31,6 +31,7 @@ length this goes without saying.
 BROKE: Mapping[str, Failure] = {
     "syntax": failure("bad_request", "The request is not HTTP/1.1"),
     "method": failure("bad_request", "The request's method is not in capitals: methods are case-sensitive"),
+    "authority": failure("bad_request", "The request names no host, or two different ones"),
     "version": failure("unknown_version", "This server speaks HTTP/1.1"),
     "coding": failure("unknown_coding", "The only supported transfer coding is 'chunked', applied once"),
     "target": failure("target_too_long", f"The URL is longer than {LONGEST_TARGET} bytes"),

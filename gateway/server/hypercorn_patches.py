@@ -7,6 +7,10 @@ Each says what it stands for, and which test fails without it; a new version of 
                    protocol"), CONNECT is passed on (https://github.com/pgjones/hypercorn/issues/277), bytes that are no
                    HTTP get an empty answer that no log mentions, and a write has no time limit.
                    tests/test_http.py: test_edges
+    HTTP/2         `Http2Connection` in place of H2Protocol, for the reasons that `http2.py` lists. Not reported.
+                   tests/test_serve_http2.py
+    TLS            QuietTCPServer. The end of a connection that breaks TLS is raised to nobody. Not reported.
+                   tests/test_serve_http2.py: test_who_breaks_tls_off_is_no_news
     WebSockets     BoundedWebsocketBuffer. `WebsocketBuffer.extend` first keeps what comes and then finds that it is too
                    much, each time again: a caller who ignores the close (1009) fills the memory. Not reported; it is in
                    https://github.com/pgjones/hypercorn/blob/0.18.0/src/hypercorn/protocol/ws_stream.py
@@ -29,13 +33,17 @@ Each says what it stands for, and which test fails without it; a new version of 
 """
 
 import asyncio
+import contextlib
 from typing import Any
 
+import hypercorn.asyncio.run
 import hypercorn.config
 import hypercorn.protocol
 import hypercorn.protocol.h11
+from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.events import Body, Data, Event, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 from hypercorn.typing import ASGISendEvent
@@ -48,6 +56,7 @@ from gateway.http.validation import LARGEST_HEAD
 from gateway.memory_budget import HELD, UNLIMITED, Gathering, RequestMemory
 from gateway.observability.record import DISCONNECT_FAILURE, REQUEST, RequestRecord
 from gateway.server.connection import Connection
+from gateway.server.http2 import Http2Connection
 from translators.core.errors import Failure
 
 MAX_CLOSE_REASON = 123
@@ -168,10 +177,20 @@ class HandshakeWithoutExtensions(ws_stream.Handshake):
         self.extensions = None
 
 
+class QuietTCPServer(TCPServer):
+    """A connection whose end is no news: a caller who breaks TLS off would fill the log with tracebacks."""
+
+    async def _close(self) -> None:
+        with contextlib.suppress(OSError):  # ssl.SSLError is one
+            await super()._close()
+
+
 def install(config: hypercorn.config.Config) -> None:
     """Applies the patches in the whole process, and their limits to this configuration."""
     config.h11_max_incomplete_size = LARGEST_HEAD
     vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
+    vars(hypercorn.asyncio.run)[TCPServer.__name__] = QuietTCPServer
+    vars(hypercorn.protocol)[H2Protocol.__name__] = Http2Connection
     vars(hypercorn.protocol.h11)[ws_stream.WSStream.__name__] = ClosingWSStream
     ws_stream.WebsocketBuffer = BoundedWebsocketBuffer  # type: ignore[misc]
     ws_stream.Handshake = HandshakeWithoutExtensions  # type: ignore[misc, assignment]

@@ -18,8 +18,9 @@ from msgspec.structs import replace
 
 from gateway.auth.modes import mode_of
 from gateway.observability.operator_log import OperatorLog
-from gateway.server.sockets import listen, raise_file_limit
+from gateway.server.sockets import listen, raise_file_limit, remove_unix_socket
 from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole
+from gateway.server.tls import context_of
 from gateway.server.worker_entry import run_emulator, run_gateway
 from gateway.server.worker_link import SettingsSource, WorkerStart
 from gateway.settings import checks
@@ -40,13 +41,20 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
     again, on SIGHUP; it is pickled for the workers. Raises SettingError, ListenError, WorkersFailed.
     """
     mode_of(settings)  # contradictions are told before anything is started
+    if settings.tls.certificate:
+        context_of(settings.tls)
+    elif settings.tls.key:
+        raise SettingError("tls.key: it is of no use without tls.certificate")
     raise_file_limit()
     # Until there is a handler, SIGHUP would be the end.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     source = SettingsSource(settings, read)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, settings.port))
-        settings = replace(settings, port=listener.getsockname()[1])
+        if settings.unix_socket:
+            stack.callback(remove_unix_socket, settings.unix_socket)
+        else:
+            settings = replace(settings, port=listener.getsockname()[1])
         sockets, emulator, roles = [listener], None, []
         if settings.demo:
             emulator = stack.enter_context(listen("127.0.0.1", 0))

@@ -5,8 +5,10 @@ several workers share one socket, and no caller is turned away while a worker is
 """
 
 import contextlib
+import os
 import resource
 import socket
+import stat
 
 BACKLOG = 2048
 
@@ -23,7 +25,9 @@ class ListenError(Exception):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; a port of 0 is a free one. Raises ListenError."""
+    """Returns a listening socket; a port of 0 is a free one, `unix:/path` a unix socket. Raises ListenError."""
+    if host.startswith("unix:"):
+        return _listen_unix(host.removeprefix("unix:"))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -37,10 +41,41 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return _listening(listener)
+
+
+def _listening(listener: socket.socket) -> socket.socket:
     listener.listen(BACKLOG)
     listener.setblocking(False)
     listener.set_inheritable(True)
     return listener
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Returns a unix socket at a path, where the one of a gateway that was killed may still be."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            remove_unix_socket(path)  # nobody listens
+        except OSError:
+            pass  # there is none, or binding says what is wrong
+        else:
+            raise ListenError(f"cannot listen on unix:{path}: another process does")
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
+    return _listening(listener)
+
+
+def remove_unix_socket(path: str) -> None:
+    """Removes a unix socket. Whatever else has the path stays."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 def raise_file_limit() -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import hypercorn.config
 import uvicorn
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from starlette.types import ASGIApp
 
 from gateway.descriptors import AcceptLimit
 from gateway.server.connection import WRITE_TIMEOUT
+from gateway.server.hypercorn_patches import QuietTCPServer
 from gateway.server.uvicorn_connection import Connection, Options
 
 
@@ -119,7 +119,7 @@ class HypercornConnections:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
-        await TCPServer(self._application, loop, self._config, self._context, self._state, reader, writer)
+        await QuietTCPServer(self._application, loop, self._config, self._context, self._state, reader, writer)
 
     async def terminate(self) -> None:
         """Closes idle connections, and the others after their responses."""

@@ -22,12 +22,13 @@ import hypercorn.config
 import msgspec
 
 from gateway.app import controlled_app
-from gateway.descriptors import AcceptLimit
+from gateway.descriptors import HANDSHAKE_SECONDS, AcceptLimit
 from gateway.reload import RunningGateway
 from gateway.server import hypercorn_patches
 from gateway.server.connection import WRITE_TIMEOUT
 from gateway.server.idle_connections import close_idle
 from gateway.server.sockets import BACKLOG
+from gateway.server.tls import Tls
 from gateway.server.worker_link import SIGNALS, WorkerLink, WorkerStart, has_terminal
 from gateway.settings.schema import SettingError, Settings
 
@@ -84,6 +85,7 @@ async def _serve_gateway(
     if emulator is not None:
         applications.append((create_emulator(None), emulator, None))
     configure_interpreter()
+    tls = Tls(settings.tls) if settings.tls.certificate else None
 
     def reload() -> None:
         nonlocal loaded
@@ -92,15 +94,23 @@ async def _serve_gateway(
         except SettingError as error:
             gateway.refuse(error)
             return
-        if gateway.reload(loaded, new):
-            loaded = new
+        if not gateway.reload(loaded, new):
+            return
+        loaded = new
+        try:
+            if tls is not None:
+                tls.reload(new.tls)
+            elif new.tls.certificate:
+                raise SettingError("tls.certificate: to serve with TLS needs a restart")
+        except SettingError as error:
+            gateway.report(f"the new certificate cannot be used, the old one stays: {error}")
 
     for reason, count in start.restarts.items():
         gateway.metrics.worker_restarts.labels(reason).inc(count)
     gateway.metrics.workers.set(1)
     if start.reloaded:
         reload()
-    await serve(applications, settings.timeouts.shutdown, gateway, reload, link)
+    await serve(applications, settings.timeouts.shutdown, gateway, reload, link, tls)
 
 
 def configure_interpreter() -> None:
@@ -119,11 +129,12 @@ async def serve(
     gateway: RunningGateway | None = None,
     reload: Callable[[], None] = lambda: None,
     link: WorkerLink | None = None,
+    tls: Tls | None = None,
 ) -> None:
     """Serves each application on its socket until a signal comes; the first one stops first, then the others.
 
     grace: seconds that requests in flight have after SIGTERM. gateway: the first application's, if it is the gateway.
-    reload: what SIGHUP does.
+    reload: what SIGHUP does. tls: of the gateway's callers.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_handle_exception)
@@ -164,7 +175,11 @@ async def serve(
     triggers += [first_has_stopped.wait] * (len(applications) - 1)  # type: ignore[list-item]
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(serve_application(*application, config, trigger, accept_limit))
+            group.create_task(
+                serve_application(
+                    *application, config, trigger, accept_limit, tls if application[2] is not None else None
+                )
+            )
             for application, config, trigger in zip(applications, configs, triggers, strict=True)
         ]
         tasks[0].add_done_callback(lambda _: first_has_stopped.set())
@@ -249,18 +264,26 @@ async def serve_application(
     config: hypercorn.config.Config,
     stop: Callable[[], Awaitable[object]],
     accept_limit: AcceptLimit,
+    tls: Tls | None = None,
 ) -> None:
     """Serves one application on its socket, by the server that is set, until `stop` returns; it closes the socket.
 
-    settings: the gateway's; None for the emulator. config: what holds for connections, whichever server has them.
+    settings: the gateway's; None for the emulator. config: what holds for connections, whichever server has them. tls:
+    None for plain HTTP.
     """
+    context = tls.context if tls is not None else None
     if settings is not None and settings.server == "uvicorn":
         from gateway.server import uvicorn_server  # whoever does not use it does not load it
 
-        await uvicorn_server.serve(uvicorn_server.Server(application, listener, config, stop, accept_limit))
+        await uvicorn_server.serve(uvicorn_server.Server(application, listener, config, stop, accept_limit, context))
         return
     # Hypercorn closes the descriptors it is given: from here on this one is its own.
     config.bind = [f"fd://{listener.detach()}"]
+    if context is not None:
+        # Hypercorn would make a context of its own, whose certificate nobody could replace.
+        config.certfile = config.keyfile = ""
+        config.ssl_handshake_timeout = HANDSHAKE_SECONDS
+        vars(config)["create_ssl_context"] = lambda: context
     await hypercorn.asyncio.serve(application, config, shutdown_trigger=stop, mode="asgi")
 
 

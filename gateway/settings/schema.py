@@ -195,6 +195,18 @@ class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
     queue_share: Annotated[int, _about("such requests that one caller may have waiting"), Meta(ge=1)] = 16
 
 
+class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """For callers' connections: docs/deployment.md#tls-and-http2."""
+
+    certificate: Annotated[
+        str, _about("a PEM file with the server's certificate and its chain: callers are served by https then")
+    ] = ""
+    key: Annotated[
+        str, _about("a PEM file with the certificate's key, without a password; empty: in the same file")
+    ] = ""
+    http2: Annotated[bool, _about("offer HTTP/2 on these connections")] = True
+
+
 class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     public: Annotated[bool, _about("serve `/metrics` without a token on non-loopback addresses")] = False
     token: Annotated[str, _about("the bearer token for `/metrics` on non-loopback addresses")] = ""
@@ -366,7 +378,7 @@ class JwtSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    host: Annotated[str, _about("the address to listen on")] = "127.0.0.1"
+    host: Annotated[str, _about("the address to listen on, or `unix:` and the path of a unix socket")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, _about("processes that share the port"), Meta(ge=1)] = 1
     server: Annotated[
@@ -509,6 +521,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     offload: OffloadSettings = OffloadSettings()
     memory: MemorySettings = MemorySettings()
     files: FileSettings = FileSettings()
+    tls: TlsSettings = TlsSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     cache: CacheSettings = CacheSettings()
@@ -527,9 +540,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         return [*self.cohere_api_key, *(key for upstream in self.upstreams.values() for key in upstream.api_key)]
 
     @property
+    def unix_socket(self) -> str:
+        """The path of the unix socket to listen on; empty for none."""
+        return self.host.removeprefix("unix:") if self.host.startswith("unix:") else ""
+
+    @property
     def loopback(self) -> bool:
         """Only this machine can reach the listening address."""
-        if self.host == "localhost":
+        if self.host == "localhost" or self.unix_socket:
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback

@@ -35,6 +35,7 @@ from gateway.observability.access_log import Log
 from gateway.pipeline.accepted_keys import PROOF_PATH
 from gateway.server import uvicorn_server
 from gateway.server.idle_connections import close_idle
+from gateway.server.tls import Tls
 from gateway.server.worker import configure, serve_application
 from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, Timeouts
 from support import databases
@@ -272,7 +273,8 @@ def gateway_over(
 
         async def run(app: Any, listener: socket.socket, config: Any, stopped: Callable[[], Any]) -> None:
             limit = AcceptLimit(asyncio.get_running_loop(), lambda _: None, close_idle)
-            await serve_application(app, listener, documented, config, stopped, limit)
+            tls = Tls(documented.tls) if documented.tls.certificate else None
+            await serve_application(app, listener, documented, config, stopped, limit, tls)
 
         loop_factory = uvicorn_server.loop_factory() if documented.server == "uvicorn" else None
         with serve(

@@ -96,10 +96,10 @@ class Process:
         self._reader.start()
         self.announced = self._announcement()
         self.announced_after = time.monotonic() - self.began
-        match = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.announced)
+        match = re.search(r"https?://(?:127\.0\.0\.1:(\d+)|localhost)/v1", self.announced)
         assert match, self.announced
         self.url = match[0].removesuffix("/v1")
-        self.port = int(match[1])
+        self.port = int(match[1] or 0)  # a unix socket has none
 
     @property
     def pid(self) -> int:
