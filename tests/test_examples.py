@@ -198,7 +198,7 @@ def snippets(name: str, language: str) -> list[str]:
 
 
 def test_snippets_are_in_languages_that_are_tested() -> None:
-    # `sh` and `python` are run here, `toml`, `yaml` and `json` are decoded. `console`, `ini` and `nginx` are to be read.
+    # `sh` and `python` are run here, `toml`, `yaml` and `json` are decoded. The others are to be read.
     languages = {match["language"] for text in TEXTS.values() for match in SNIPPET.finditer(text)}
     assert languages == {"sh", "python", "toml", "json", "yaml", "console", "ini", "nginx"}
     for text in TEXTS.values():
