@@ -35,7 +35,7 @@ export default function Audit() {
       <${Search} placeholder="Search in the sentences" value=${query.text ?? ""} onInput=${(/** @type {string} */ text) => setQuery({ text })} />
       <${Segments} label="What" value=${kind} onInput=${(/** @type {string} */ value) => setQuery({ kind: value === "change" ? null : value })} options=${[{ value: "change", text: "Changes" }, { value: "all", text: "Changes and calls" }]} />
     </div>
-    <div class="feed-head" aria-live="polite">${feed.fresh > 0 && html`<button class="primary" onClick=${feed.showFresh}>${countText(feed.fresh)} new</button>`}</div>
+    <div class="feed-head" aria-live="polite">${feed.fresh && html`<button class="primary" onClick=${feed.showFresh}>${feed.fresh}</button>`}</div>
     ${feed.error && html`<${Failure} error=${feed.error} retry=${feed.reload} />`}
     ${feed.loading ? html`<${Loading} lines=${6} />` : feed.rows.length ? html`
       <${Table} caption="Audit" rows=${feed.rows} columns=${columns} id=${(/** @type {any} */ one) => one.id} selected=${id} onOpen=${open} />

@@ -64,7 +64,7 @@ export default function Calls() {
     </div>
     ${more && html`<div class="card filter-fields"><div class="form-grid">${FIELDS.filter(([name]) => seesAll.value || !["key", "team"].includes(name)).map(([name, label, hint]) => html`<label class="field" key=${name}><span>${label}</span>
       <input value=${query[name] ?? ""} placeholder=${hint} onChange=${(/** @type {any} */ event) => setQuery({ [name]: event.target.value.trim() })} /></label>`)}</div></div>`}
-    <div class="feed-head" aria-live="polite">${feed.fresh > 0 && html`<button class="primary" onClick=${feed.showFresh}>${countText(feed.fresh)} new</button>`}</div>
+    <div class="feed-head" aria-live="polite">${feed.fresh && html`<button class="primary" onClick=${feed.showFresh}>${feed.fresh}</button>`}</div>
     ${feed.error && html`<${Failure} error=${feed.error} retry=${feed.reload} />`}
     ${feed.loading ? html`<${Loading} lines=${8} />` : feed.rows.length ? html`
       <${Table} caption="Calls" rows=${feed.rows} columns=${columns} id=${(/** @type {any} */ call) => call.id} selected=${id} onOpen=${(/** @type {any} */ call) => navigate(href(`calls/${call.id}`, query), Boolean(id))} />
