@@ -20,7 +20,19 @@ from support.app import MASTER_KEY, Gateway, demonstration
 from support.browser import console, exactly
 
 SCREENS = (
-    *("", "start", "calls/{call}", "audit", "keys/{key}", "teams", "end-users", "models", "settings", "nowhere"),
+    *(
+        "",
+        "start",
+        "calls/{call}",
+        "audit",
+        "keys/{key}",
+        "teams",
+        "end-users",
+        "models",
+        "settings",
+        "usage",
+        "nowhere",
+    ),
 )
 DARK = ("", "start", "calls/{call}", "keys/{key}")
 """Among them they have all colours that there are."""
@@ -286,6 +298,30 @@ def test_callers_words_are_only_texts(chromium: Browser, gateway: Gateway) -> No
             window.visit(address)
             shown(page)
         assert page.locator("main img").count() == 0
+
+
+# --- money --------------------------------------------------------------------------------------------------
+
+
+def test_usage(chromium: Browser, gateway: Gateway) -> None:
+    """Charts and table are of the sums, whatever they are asked by; the address says all of it."""
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "usage?by=key")
+        total = gateway.ask("GET", "/usage?by=key").body["data"]
+        row = page.get_by_role("row").filter(has_text="agent")
+        mine = next(one for one in total if one["key_alias"] == "agent")
+        expect(row.locator("td").nth(3)).to_have_text(str(mine["calls"]))
+        expect(page.get_by_role("img", name="Cost over time").get_by_text("agent")).to_be_visible()
+        expect(page.get_by_role("img", name="Mean time of a call").locator("canvas")).to_be_visible()
+        choose(page.get_by_role("radiogroup", name="By"), "Model")
+        choose(page.get_by_role("radiogroup", name="Range"), "24 h")
+        expect(page).to_have_url(re.compile(r"by=model&range=24h"))
+        expect(page.get_by_role("row").filter(has_text="command-a-03-2025")).to_be_visible()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV").click()
+        assert download.value.path().read_text(encoding="utf-8").startswith("model,hour,calls,")
+        page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").click()
+        expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025"))
 
 
 # --- who sees what ------------------------------------------------------------------------------------------

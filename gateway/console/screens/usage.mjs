@@ -1,7 +1,152 @@
-/** Not written yet: see README.md. */
+/** Usage: cost, calls, tokens and time taken, by key, team, end user, model or method, from a day to a year. */
+import { useData } from "../scripts/api.mjs";
+import { costText, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
 import { html } from "../scripts/html.mjs";
-import { Empty } from "../scripts/states.mjs";
+import { Segments } from "../scripts/form.mjs";
+import { LineChart } from "../scripts/line_chart.mjs";
+import { Card, Cost, PageHead, Tile } from "../scripts/parts.mjs";
+import { Link, href, route, setQuery } from "../scripts/router.mjs";
+import { seesAll } from "../scripts/session.mjs";
+import { COLOURS, StackedBars } from "../scripts/stacked.mjs";
+import { Empty, Show } from "../scripts/states.mjs";
+import { Table } from "../scripts/table.mjs";
 
-export default function Screen() {
-  return html`<${Empty} title="Nothing here yet">This screen is being built.<//>`;
+const NANO = 1e9;
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+const SERIES = COLOURS.length - 1;
+
+/** Ranges: name, text, length in hours, and what a column of the charts is. @type {[string, string, number, "hour" | "day"][]} */
+const RANGES = [["24h", "24 h", 24, "hour"], ["7d", "7 d", 24 * 7, "day"], ["30d", "30 d", 24 * 30, "day"], ["90d", "90 d", 24 * 90, "day"], ["1y", "1 year", 24 * 365, "day"]];
+
+/** @type {[string, string][]} */
+const BY = [["model", "Model"], ["key", "Key"], ["team", "Team"], ["end_user", "End user"], ["method", "Method"]];
+const FILTERS = ["key", "team", "user", "end_user", "model", "method", "fault"];
+
+/** What every sum has. @typedef {{calls: number, failures: number, cost: number, unpriced: number, input: number, output: number, cached: number, thinking: number, ms: number, units: Record<string, number>}} Sums */
+
+export default function Usage() {
+  const { query } = route.value;
+  const range = RANGES.find(([name]) => name === (query.range ?? "30d")) ?? RANGES[2];
+  const by = BY.some(([name]) => name === query.by) ? query.by : query.end_user ? "end_user" : "model";
+  const step = range[3];
+  const filters = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
+  const asked = { by: `${by},${step}`, since: sinceOf(range[2], step), ...filters };
+  const usage = useData("/usage", asked, 60);
+  const csv = `/usage?${new URLSearchParams({ ...asked, format: "csv" })}`;
+  const choices = BY.filter(([name]) => seesAll.value || !["key", "team"].includes(name));
+  return html`
+    <${PageHead} title="Usage" subtitle="Sums that are written with the calls, so a year is read as fast as a day. Days are UTC.">
+      <a class="button" href=${csv} download="usage.csv">CSV</a>
+    <//>
+    <div class="filters">
+      <${Segments} label="Range" value=${range[0]} onInput=${(/** @type {string} */ value) => setQuery({ range: value })} options=${RANGES.map(([value, text]) => ({ value, text }))} />
+      <${Segments} label="By" value=${by} onInput=${(/** @type {string} */ value) => setQuery({ by: value })} options=${choices.map(([value, text]) => ({ value, text }))} />
+      ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${value} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
+    </div>
+    <${Show} of=${usage} lines=${8}>${(/** @type {any} */ data) => data.data.length
+      ? html`<${Charts} rows=${data.data} by=${by} step=${step} hours=${range[2]} />`
+      : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: range[0], by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
+}
+
+/** The first hour or day, so that the columns are whole. @param {number} hours @param {"hour" | "day"} step */
+function sinceOf(hours, step) {
+  const length = step === "hour" ? HOUR : DAY;
+  return new Date(Math.floor(Date.now() / length) * length - hours * HOUR + length).toISOString();
+}
+
+/** @param {{rows: any[], by: string, step: "hour" | "day", hours: number}} props */
+function Charts({ rows, by, step, hours }) {
+  const length = step === "hour" ? HOUR : DAY;
+  const first = new Date(sinceOf(hours, step)).getTime();
+  const count = Math.round((hours * HOUR) / length);
+  const times = Array.from({ length: count }, (_, index) => first + index * length);
+  const column = new Map(times.map((time, index) => [time, index]));
+  /** @param {any} row */
+  const columnOf = (row) => column.get(new Date(row[step]).getTime()) ?? -1;
+  /** @type {Map<string, Sums & {name: string, id: string}>} */
+  const groups = new Map();
+  for (const row of rows) {
+    const id = row[by] ?? "";
+    const group = groups.get(id) ?? { id, name: nameOf(row, by), ...zero() };
+    add(group, row);
+    groups.set(id, group);
+  }
+  const sorted = [...groups.values()].sort((a, b) => b.cost - a.cost || b.calls - a.calls);
+  const total = sorted.reduce((/** @type {Sums} */ sum, group) => merge(sum, group), zero());
+  const named = new Map(sorted.slice(0, SERIES).map((group, index) => [group.id, index]));
+  const others = sorted.length > SERIES;
+  /** @param {(row: any) => number} read */
+  const byGroup = (read) => {
+    const series = sorted.slice(0, SERIES).map((group, index) => ({ name: group.name, colour: COLOURS[index], values: times.map(() => 0) }));
+    if (others) series.push({ name: `${sorted.length - SERIES} more`, colour: COLOURS[SERIES], values: times.map(() => 0) });
+    for (const row of rows) {
+      const at = columnOf(row);
+      if (at >= 0) series[named.get(row[by] ?? "") ?? SERIES].values[at] += read(row);
+    }
+    return series.filter((one) => one.values.some((value) => value > 0));
+  };
+  /** @param {string} name @param {string} colour @param {(row: any) => number} read */
+  const summed = (name, colour, read) => {
+    const values = times.map(() => 0);
+    for (const row of rows) if (columnOf(row) >= 0) values[columnOf(row)] += read(row);
+    return { name, colour, values };
+  };
+  const callCounts = summed("", "", (row) => row.calls).values;
+  const milliseconds = summed("", "", (row) => row.total_ms).values;
+  const labels = times.map((time) => (step === "hour" ? `${String(new Date(time).getHours()).padStart(2, "0")}:00` : new Date(time).toISOString().slice(5, 10)));
+  const titles = times.map((time) => (step === "hour" ? new Date(time).toLocaleString() : new Date(time).toISOString().slice(0, 10)));
+  const common = { labels, titles };
+  return html`<div class="stack">
+    <div class="tiles">
+      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countText(total.unpriced)} calls without a price` : "as Cohere bills"} />
+      <${Tile} label="Calls" value=${shortCount(total.calls)} note=${`${shareText(total.failures, total.calls)} failed`} />
+      <${Tile} label="Tokens" value=${shortCount(total.input + total.output)} note=${`${shortCount(total.input)} in, ${shortCount(total.output)} out`} />
+      <${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />
+      ${Object.entries(total.units).filter(([unit]) => !unit.endsWith("_tokens")).map(([unit, amount]) => html`<${Tile} key=${unit} label=${unit.replaceAll("_", " ")} value=${shortCount(amount)} note="billed" />`)}
+    </div>
+    <div class="columns charts">
+      <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${byGroup((row) => (row.cost_nanodollars ?? 0) / NANO)} /><//>
+      <${Card} title="Calls"><${StackedBars} ...${common} label="Calls over time, with those that failed" format=${shortCount} series=${[summed("failed", "var(--bad)", (row) => row.failures), summed("served", "var(--series-1)", (row) => row.calls - row.failures)]} /><//>
+      <${Card} title="Tokens"><${StackedBars} ...${common} label="Tokens over time" format=${shortCount} series=${[
+        summed("input", COLOURS[0], (row) => row.tokens.input - row.tokens.cached), summed("cached input", COLOURS[5], (row) => row.tokens.cached),
+        summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)]} /><//>
+      <${Card} title="Time taken, mean"><${LineChart} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>
+    </div>
+    <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
+      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted">${group.name}</span>`) },
+      { title: "Cost", number: true, cell: (/** @type {any} */ group) => html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
+      { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
+      { title: "Calls", number: true, cell: (/** @type {any} */ group) => countText(group.calls) },
+      { title: "Failed", number: true, cell: (/** @type {any} */ group) => (group.failures ? countText(group.failures) : html`<span class="muted">–</span>`) },
+      { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.input) },
+      { title: "Cached", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.cached) },
+      { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.output) },
+      { title: "Thinking", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.thinking) },
+      { title: "Mean time", number: true, hide: true, cell: (/** @type {any} */ group) => durationText(group.calls ? group.ms / group.calls : null) },
+      { title: "Other units", hide: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => !unit.endsWith("_tokens")).map(([unit, amount]) => `${countText(amount)} ${unit.replaceAll("_", " ")}`).join(", ") },
+    ]} />
+  </div>`;
+}
+
+/** @param {any} row @param {string} by */
+function nameOf(row, by) {
+  return row[`${by}_alias`] || row[by] || (by === "team" ? "no team" : by === "end_user" ? "nobody named" : by === "key" ? "no key" : "none: refused before it was known");
+}
+
+/** @returns {Sums} */
+function zero() {
+  return { calls: 0, failures: 0, cost: 0, unpriced: 0, input: 0, output: 0, cached: 0, thinking: 0, ms: 0, units: {} };
+}
+
+/** @param {Sums} sum @param {any} row */
+function add(sum, row) {
+  merge(sum, { calls: row.calls, failures: row.failures, cost: row.cost_nanodollars ?? 0, unpriced: row.unpriced_calls, ...row.tokens, ms: row.total_ms, units: row.units });
+}
+
+/** @param {Sums} sum @param {Sums} other */
+function merge(sum, other) {
+  for (const name of /** @type {const} */ (["calls", "failures", "cost", "unpriced", "input", "output", "cached", "thinking", "ms"])) sum[name] += other[name];
+  for (const [unit, amount] of Object.entries(other.units)) sum.units[unit] = (sum.units[unit] ?? 0) + amount;
+  return sum;
 }

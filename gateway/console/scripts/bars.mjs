@@ -10,7 +10,7 @@ export function Bars({ bars, height = 132, label, format }) {
   const top = niceTop(most);
   const width = 100 / Math.max(bars.length, 1);
   const every = Math.ceil(bars.length / 6);
-  return html`<figure class="bars" role="img" aria-label=${label}>
+  return html`<div class="bars" role="img" aria-label=${label}>
     <div class="bars-scale digits" aria-hidden="true"><span>${format(top)}</span><span>${format(top / 2)}</span><span>0</span></div>
     <svg viewBox="0 0 100 ${height}" preserveAspectRatio="none" style=${{ height: `${height}px` }} aria-hidden="true">
       ${[0, 0.5].map((part) => html`<line key=${part} x1="0" x2="100" y1=${height * part + 0.5} y2=${height * part + 0.5} class="grid" />`)}
@@ -26,7 +26,7 @@ export function Bars({ bars, height = 132, label, format }) {
       <line x1="0" x2="100" y1=${height - 0.5} y2=${height - 0.5} class="grid" />
     </svg>
     <div class="bars-labels digits" aria-hidden="true">${bars.map((bar, index) => html`<span key=${index}>${index % every === 0 ? bar.label : ""}</span>`)}</div>
-  </figure>`;
+  </div>`;
 }
 
 /** The next round number: 1, 2 or 5 times a power of ten. @param {number} most */

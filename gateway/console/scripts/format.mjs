@@ -43,6 +43,7 @@ function trimmed(value) {
 /** Milliseconds as "640 ms", "1.24 s" or "2 min 5 s". @param {number | null | undefined} ms */
 export function durationText(ms) {
   if (ms === null || ms === undefined) return "";
+  if (ms === 0) return "0 ms";
   if (ms < 1) return "<1 ms";
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
