@@ -41,8 +41,11 @@ class Case:
     native: bool = False  # Cohere's own API, passed through
     inputs: int = 0  # more: texts to embed
     encoding: str = "base64"
+    dimensions: bool = True
     responses: bool = False  # the Responses API, streamed
     store: bool = False
+    documents: int = 0  # more: documents to rank
+    headers: str = ""  # lines that some server wants, each with its line end
     target: float = 1.25
 
     @property
@@ -55,11 +58,15 @@ class Case:
             return "/cohere/v2/chat"
         if self.responses:
             return "/v1/responses"
+        if self.documents:
+            return "/v1/rerank"
         return "/v1/embeddings" if self.inputs else "/v1/chat/completions"
 
     def body(self, deltas: int, pace_ms: int) -> bytes:
         if self.inputs:
-            return samples.embed_request(self.inputs, self.encoding)
+            return samples.embed_request(self.inputs, self.encoding, dimensions=self.dimensions)
+        if self.documents:
+            return samples.rerank_request(self.documents)
         if self.responses:
             return samples.responses_request(deltas=deltas, pace_ms=pace_ms, store=self.store)
         request = samples.cohere_request if self.native else samples.openai_request
@@ -193,7 +200,7 @@ def split_request(port: int, case: Case, deltas: int, pace_ms: int) -> list[byte
     head = (
         f"POST {case.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench\r\n"
         "content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
+        f"{case.headers}content-length: {len(body)}\r\n\r\n"
     )
     return (head.encode() + body).split(b"%012d" % 0)
 
@@ -206,7 +213,7 @@ def check(answer: bytearray, case: Case) -> None:
         bad = b'"error":{' in answer or b"event: response.failed" in answer
         if b"data: [DONE]" not in answer or b'"usage"' not in answer or bad:
             raise WrongAnswer(f"a stream without a good end: {bytes(answer)[-600:]!r}")
-    elif b'"usage"' not in answer:
+    elif (b'"results"' if case.documents else b'"usage"') not in answer:
         raise WrongAnswer(f"a completion without usage: {bytes(answer)[:600]!r}")
 
 
@@ -241,12 +248,17 @@ def verify(port: int, case: Case) -> None:
     deltas = min(case.deltas, 30)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     headers = {"content-type": "application/json", "authorization": "Bearer bench"}
+    headers |= dict(line.split(": ", 1) for line in case.headers.splitlines())
     connection.request("POST", case.path, case.body(deltas, case.pace_ms), headers)
     response = connection.getresponse()
     answer = response.read()
     connection.close()
     if response.status != 200:
         raise WrongAnswer(f"status {response.status}: {answer[:600]!r}")
+    if case.documents:
+        if [one["index"] for one in json.loads(answer)["results"]] != list(range(case.documents)):
+            raise WrongAnswer(f"not the ranks of {case.documents} documents: {answer[:200]!r}")
+        return
     if case.inputs:
         verify_vectors(json.loads(answer)["data"], case)
         return

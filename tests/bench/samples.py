@@ -77,16 +77,38 @@ EMBED_MARK = b"(bench text "
 """Stands once in each text to embed: the stand-in counts them."""
 
 
-def embed_request(inputs: int, encoding: str, number: int = 0) -> bytes:
-    """An embeddings request of so many texts of about 40 tokens; `number` makes each text unlike the last one."""
+def embed_request(inputs: int, encoding: str, number: int = 0, dimensions: bool = True) -> bytes:
+    """An embeddings request of so many texts of about 40 tokens; `number` makes each text unlike the last one.
+
+    dimensions: say how many there are to be, which not every gateway takes.
+    """
+    texts = [f"{_SYSTEM[:170]} (bench text {position} number={number:012d})" for position in range(inputs)]
+    body: dict[str, Any] = {"model": EMBED_MODEL, "input": texts, "encoding_format": encoding}
+    return _json(body | ({"dimensions": DIMENSIONS} if dimensions else {}))
+
+
+RERANK_MODEL = "rerank-v4.0-fast"
+RERANK_MARK = _SYSTEM[:60].encode()
+"""Stands once in each document to rank: the stand-in counts them."""
+
+
+def rerank_request(documents: int, number: int = 0) -> bytes:
+    """A rerank request of so many documents of about 40 tokens."""
     return _json(
         {
-            "model": EMBED_MODEL,
-            "input": [f"{_SYSTEM[:170]} (bench text {position} number={number:012d})" for position in range(inputs)],
-            "dimensions": DIMENSIONS,
-            "encoding_format": encoding,
+            "model": RERANK_MODEL,
+            "query": f"What must be booked before we leave? ({number:012d})",
+            "documents": [f"{_SYSTEM[:170]} {position}" for position in range(documents)],
+            "top_n": documents,
         }
     )
+
+
+def rerank_answer(documents: int) -> bytes:
+    """Cohere's answer to it."""
+    results = [{"index": index, "relevance_score": round(0.9 / (index + 1), 7)} for index in range(documents)]
+    meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+    return _json({"id": COHERE_ID % 0, "results": results, "meta": meta})
 
 
 def cohere_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0) -> bytes:

@@ -37,6 +37,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAMED = re.compile(rb'"stream": ?true')
 _SCRIPT = re.compile(rb"bench deltas=(\d+) pace=(\d+)")
+_WANTS_LINES = re.compile(rb"\r\naccept: *application/json", re.IGNORECASE)
 _FIRST_ID = (samples.COHERE_ID % 0).encode()
 
 
@@ -92,6 +93,27 @@ def embeddings(as_base64: bool, texts: int) -> bytes:
     )
 
 
+@cache
+def reranked(documents: int) -> bytes:
+    """The relevance of so many documents."""
+    return whole(samples.rerank_answer(documents))
+
+
+@cache
+def lines(deltas: int) -> list[bytes]:
+    """A whole stream as one JSON document a line, in two halves around the id."""
+    events = [event.partition(b"data: ")[2].strip() for event in samples.cohere_events(deltas)[:-1]]
+    body = b"".join(chunked(event + b"\n") for event in events) + _LAST_CHUNK
+    return (_HEADERS + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n" + body).split(_FIRST_ID)
+
+
+@cache
+def embeddings_v1(texts: int) -> bytes:
+    """The same vectors in the shape of Cohere's first version, which some gateways still ask for."""
+    body = embeddings(False, texts).partition(b"\r\n\r\n")[2]
+    return whole(body.replace(b'"embeddings":{"float":', b'"embeddings":').replace(b']]},"meta"', b']],"meta"'))
+
+
 class UpstreamSession(asyncio.Protocol):
     """One connection."""
 
@@ -131,7 +153,10 @@ class UpstreamSession(asyncio.Protocol):
                 return
             script = _SCRIPT.search(request)
             deltas, pace_ms = (int(script[1]), int(script[2])) if script else (100, 0)
-            if not pace_ms:
+            if _WANTS_LINES.search(request):
+                # LiteLLM asks for no event stream, and reads a JSON document from each line.
+                self.transport.write(ident.join(lines(deltas)))
+            elif not pace_ms:
                 self.transport.write(ident.join(burst(deltas)))
             else:
                 chunks = stream(deltas)
@@ -139,6 +164,10 @@ class UpstreamSession(asyncio.Protocol):
                 self.later(chunks, 1, self.loop.time() + pace_ms / 1000, pace_ms / 1000)
         elif request.startswith(b"POST /v2/embed "):
             self.transport.write(embeddings(b'"base64"' in request, request.count(samples.EMBED_MARK)))
+        elif request.startswith(b"POST /v1/embed "):
+            self.transport.write(embeddings_v1(request.count(samples.EMBED_MARK)))
+        elif request.startswith(b"POST /v2/rerank "):
+            self.transport.write(reranked(request.count(samples.RERANK_MARK)))
         elif request.startswith(b"GET /v1/models"):
             self.transport.write(_MODELS)
         else:
