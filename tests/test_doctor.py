@@ -23,6 +23,7 @@ from gateway.settings.schema import (
     LedgerSettings,
     MetricsSettings,
     Models,
+    NamedUpstream,
     Settings,
 )
 from support import databases
@@ -241,3 +242,21 @@ def test_no_secret_is_printed(settings: Callable[..., Settings]) -> None:
     values = settings(database_url="postgresql://me:a-password@127.0.0.1:9/x", global_limits=GlobalLimits(rpm_limit=1))
     text = str(examined(values))
     assert KEY not in text and "a-password" not in text and "a-master-key" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "finding"),
+    [
+        (200, []),
+        (404, []),
+        (401, ["upstreams.eu: key 1 of 1 is refused (401)"]),
+        (500, ["upstreams.eu: key 1 of 1: the answer is 500"]),
+    ],
+)
+def test_a_named_upstream(status: int, finding: list[str], settings: Callable[..., Settings]) -> None:
+    aliases = Models(aliases={"gpt-4o": "only-there"})
+    with ScriptedUpstream(json_answer(status, LISTED)).run_in_thread() as upstream:
+        eu = NamedUpstream(base_url=upstream.url, api_key=["k"], models=["only-*"])
+        assert troubles(settings(upstreams={"eu": eu}, models=aliases))["fail"] == finding
+    (gone,) = troubles(settings(upstreams={"eu": eu}, models=aliases))["fail"]
+    assert gone.startswith("upstreams.eu: ")

@@ -115,7 +115,21 @@ GENERATED = frozenset(
     " model_max_budget model_rpm_limit model_tpm_limit metadata tags permissions blocked key_type"
     " litellm_budget_table created_by updated_by created_at updated_at".split()
 )
-INFO = GENERATED - {"key", "token", "token_id", "organization_id", "project_id", "key_type", "litellm_budget_table"}
+INFO = frozenset(
+    "key_name key_alias spend total_spend max_budget expires models aliases config user_id team_id agent_id project_id"
+    " max_parallel_requests metadata tpm_limit rpm_limit tpd_limit budget_duration budget_reset_at key_type permissions"
+    " allowed_cache_controls allowed_routes model_spend model_max_budget budget_fallbacks soft_budget_cooldown blocked"
+    " budget_id org_id created_at created_by updated_at updated_by settings_updated_at last_active rotation_count"
+    " auto_rotate rotation_interval last_rotation_at key_rotation_at router_settings budget_limits object_permission"
+    " status".split()
+)
+TEAM = frozenset(
+    "team_id team_alias organization_id members_with_roles members admins metadata tpm_limit rpm_limit max_budget"
+    " soft_budget budget_duration budget_limits budget_reset_at models blocked model_aliases model_max_budget"
+    " model_rpm_limit model_tpm_limit model_spend model_id spend max_parallel_requests tags created_at"
+    " updated_at".split()
+)
+END_USER = frozenset("user_id alias blocked spend allowed_model_region default_model litellm_budget_table".split())
 
 
 def test_an_empty_request_makes_a_key_that_calls(api: Management) -> None:
@@ -240,7 +254,7 @@ def test_teams(api: Management) -> None:
     assert team["team_id"].startswith("team_") and team["aliases"] == team["model_aliases"] == {"small": "command-r7b"}
     made = api.new(team_id=team["team_id"])
     info = api.done(f"/team/info?team_id={team['team_id']}")
-    assert info["team_id"] == team["team_id"] and info["team_info"] == team
+    assert info["team_id"] == team["team_id"] and info["team_info"] == team and team.keys() >= TEAM
     assert [key["token"] for key in info["keys"]] == [made["token"]]
     assert name in [one["team_alias"] for one in api.done("/team/list")]
     changed = api.done("/team/update", {"team_id": team["team_id"], "max_budget": None, "tags": ["a"]})
@@ -267,7 +281,8 @@ def test_end_users(api: Management, root: str) -> None:
     made = api.done(f"{root}/new", {"user_id": user, "alias": "Ada", "rpm_limit": 3})
     assert (made["user_id"], made["alias"], made["rpm_limit"], made["blocked"]) == (user, "Ada", 3, False)
     assert api.ask(f"{root}/new", {"user_id": user}).error["code"] == "already_exists"
-    assert api.done(f"{root}/info?end_user_id={user}") == made
+    assert api.done(f"{root}/info?end_user_id={user}") == made and made.keys() >= END_USER
+    assert made["litellm_budget_table"]["rpm_limit"] == 3
     blocked = api.done(f"{root}/block", {"user_ids": [user, other]})["blocked_users"]
     assert [(one["user_id"], one["blocked"]) for one in blocked] == [(user, True), (other, True)]
     assert {user, other} <= {one["user_id"] for one in api.done(f"{root}/list")}
@@ -621,7 +636,7 @@ def test_an_update_keeps_what_it_leaves_out(api: Management, bodies: list[dict[s
         assert {name: answer[name] for name in body} == changed
         expected |= changed
         shown = api.info(made["key_id"])
-        same = shown.keys() - {"updated_at", "status", "budget_reset_at"}
+        same = shown.keys() - {"updated_at", "settings_updated_at", "status", "budget_reset_at"}
         assert {name: shown[name] for name in same} == {name: expected[name] for name in same}
     trail = api.changes(made["key_id"])
     assert [change.action for change in trail] == ["created", *["updated"] * len(bodies)]

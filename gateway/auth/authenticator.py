@@ -29,8 +29,11 @@ from gateway.virtual_keys import Rights, VirtualKey, digest_of
 DEMO_KEY = "demo"
 """The Cohere key in demo mode: the emulator accepts any."""
 
-CACHED_PRINCIPALS = 1024
-"""Callers who are recognised without making their principal again."""
+CACHED_PRINCIPALS = 16_384
+"""Callers with keys of the gateway's, or tokens, who are recognised without making their principal again."""
+
+CACHED_OWN_KEYS = 1024
+"""Callers with Cohere keys of their own: what is cached has the key, and they can make up as many as they like."""
 
 
 WRONG_KEY = failure("wrong_key", "The API key is not valid for this gateway")
@@ -238,7 +241,7 @@ def _require_address(address: str, *records: Rights | None) -> None:
             raise CallerError(FOREIGN_ADDRESS)
 
 
-@lru_cache(maxsize=CACHED_PRINCIPALS)
+@lru_cache(maxsize=CACHED_OWN_KEYS)
 def _own_key_principal(key: str) -> Principal:
     return Principal("own key", owner_of(key), True, credentials.store((key,)))
 

@@ -22,6 +22,7 @@ from gateway.settings import checks
 from gateway.settings.schema import SettingError, Settings
 from gateway.store.errors import StoreUnavailable
 from gateway.store.reachability import RedisReachability, condition_of_database
+from gateway.upstream.router import serves
 from gateway.upstream.session import UpstreamSession
 from translators.core.model_names import resolve
 
@@ -58,7 +59,7 @@ async def examine(settings: Settings, offline: bool) -> list[Finding]:
     findings = [*_settings(settings), *_machine(settings), *_ledger(settings), *_telemetry(os.environ)]
     if offline:
         return findings
-    for subject in (_database, _redis, _upstream):
+    for subject in (_database, _redis, _upstream, _named_upstreams):
         findings += [one async for one in subject(settings)]
     return findings
 
@@ -114,11 +115,11 @@ _SURPRISES: tuple[tuple[str, str, Callable[[Settings, Mode], bool]], ...] = (
         lambda settings, mode: _is_sqlite(settings) and bool(os.environ.get("KUBERNETES_SERVICE_HOST")),
     ),
     (
-        "cohere_base_url is http to another host: the Cohere key travels in clear text",
+        "cohere_base_url, or that of an upstream, is http to another host: the Cohere key travels in clear text",
         "use https",
-        lambda settings, mode: (
-            settings.cohere_base_url.startswith("http://")
-            and urlsplit(settings.cohere_base_url).hostname not in ("localhost", "127.0.0.1", "::1")
+        lambda settings, mode: any(
+            url.startswith("http://") and urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1")
+            for url in (settings.cohere_base_url, *(one.base_url for one in settings.upstreams.values()))
         ),
     ),
     (
@@ -282,6 +283,33 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
         await session.stop()
 
 
+async def _named_upstreams(settings: Settings) -> AsyncIterator[Finding]:
+    """Yields whether each named upstream takes its keys. A 404 will do: not every one has a list of models."""
+    for name, upstream in settings.upstreams.items():
+        table = f"upstreams.{name}"
+        session = UpstreamSession(upstream.base_url, settings.timeouts, upstream, table)
+        await session.start()
+        try:
+            for number, key in enumerate(upstream.api_key, 1):
+                try:
+                    response = await session.open("GET", MODELS_PATH, None, False, key)
+                    response.close()
+                except GatewayError as error:
+                    yield Finding(table, "fail", error.failure.message, f"can this machine reach {table}.base_url?")
+                    break
+                which = f"key {number} of {len(upstream.api_key)}"
+                status = response.status
+                if status in (401, 403):
+                    message = f"{which} is refused ({status})"
+                    yield Finding(table, "fail", message, f"replace it in {checks.upstream_key_variable(name)}")
+                elif status in (200, 404):
+                    yield Finding(table, "ok", f"{which} is accepted")
+                else:
+                    yield Finding(table, "fail", f"{which}: the answer is {status}", "try again, or ask who runs it")
+        finally:
+            await session.stop()
+
+
 _REACH_REMEDY = "can this machine reach cohere_base_url, and does it need a proxy (HTTPS_PROXY)?"
 
 
@@ -312,7 +340,12 @@ def _models(settings: Settings, models: set[str]) -> Iterator[Finding]:
     named = {f"models.aliases '{alias}'": target for alias, target in settings.models.aliases.items()}
     for model, fallbacks in settings.models.fallbacks.items():
         named |= {f"models.fallbacks of '{model}'": one for one in fallbacks}
-    missing = [(where, name) for where, name in named.items() if resolve(name, policy) not in models]
+    missing = [
+        (where, name)
+        for where, name in named.items()
+        if (model := resolve(name, policy)) not in models
+        and not any(serves(upstream, model) for upstream in settings.upstreams.values())
+    ]
     for where, name in missing:
         message = f"{where} leads to '{name}', which these keys cannot use"
         yield Finding("models", "fail", message, "curl .../v1/models shows what they can use")

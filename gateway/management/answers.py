@@ -46,6 +46,7 @@ def key_info(key: VirtualKey, now: float, token: bool = False) -> dict[str, Any]
         "team_id": key.team_id,
         "shared": key.shared,
         "spend": 0.0,
+        "total_spend": 0.0,
         "model_spend": {},
         **_rights(key),
         **_limits(key, now),
@@ -53,12 +54,21 @@ def key_info(key: VirtualKey, now: float, token: bool = False) -> dict[str, Any]
         "last_rotation_at": iso(key.last_rotation_at),
         "previous_until": iso(max((one.valid_until for one in key.previous), default=None)),
         **_written(key),
-        "budget_id": None,
-        "org_id": None,
-        "config": {},
-        "allowed_routes": [],
-        "allowed_cache_controls": [],
+        "settings_updated_at": iso(key.updated_at),
+        **_WITHOUT_MEANING,
     }
+
+
+_WITHOUT_MEANING: Mapping[str, Any] = {
+    **dict.fromkeys(("budget_id", "org_id", "project_id", "agent_id", "key_type", "tpd_limit", "router_settings")),
+    **dict.fromkeys(("rotation_interval", "key_rotation_at", "object_permission", "last_active")),
+    "auto_rotate": False,
+    "soft_budget_cooldown": False,
+    "config": {},
+    "allowed_routes": [],
+    "allowed_cache_controls": [],
+}
+"""Fields of LiteLLM's keys that say nothing here, and that its programs expect."""
 
 
 def status(key: VirtualKey, now: float) -> str:
@@ -76,9 +86,7 @@ def generated_key(key: VirtualKey, secret: str, now: float) -> dict[str, Any]:
         "key": secret,
         **key_info(key, now, True),
         "token_id": key.digest,
-        "key_type": None,
         "organization_id": None,
-        "project_id": None,
         "litellm_budget_table": None,
     }
 
@@ -104,12 +112,32 @@ def team_info(team: Team, now: float) -> dict[str, Any]:
         **_written(team),
         "organization_id": None,
         "members_with_roles": [],
+        "members": [],
+        "admins": [],
+        "model_id": None,
     }
 
 
 def end_user_info(user: EndUser, now: float) -> dict[str, Any]:
     """Returns an end user."""
-    return {"user_id": user.user_id, "alias": user.alias, "spend": 0.0, **_limits(user, now), **_written(user)}
+    limits = _limits(user, now)
+    return {
+        "user_id": user.user_id,
+        "alias": user.alias,
+        "spend": 0.0,
+        **limits,
+        **_written(user),
+        "allowed_model_region": None,
+        "default_model": None,
+        "litellm_budget_table": {"budget_id": None, **{name: limits[name] for name in _BUDGET_TABLE}},
+    }
+
+
+_BUDGET_TABLE = (
+    *("max_budget", "soft_budget", "budget_duration", "budget_reset_at"),
+    *("max_parallel_requests", "tpm_limit", "rpm_limit", "model_max_budget"),
+)
+"""Fields that LiteLLM's programs look for in a table of their own."""
 
 
 def _rights(record: VirtualKey | Team) -> dict[str, Any]:

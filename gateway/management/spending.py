@@ -29,6 +29,8 @@ def fill_in(answer: Any, amounts: Spent | None) -> None:
     for by, id, record in _shown(answer):
         by_model = None if amounts is None else amounts[by].get(id, {})
         record["spend"] = None if by_model is None else sum(by_model.values()) / NANO_PER_DOLLAR
+        if "total_spend" in record:
+            record["total_spend"] = record["spend"]
         if "model_spend" in record:
             record["model_spend"] = by_model and {
                 model: cost / NANO_PER_DOLLAR for model, cost in by_model.items() if model and cost
