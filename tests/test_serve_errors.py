@@ -387,13 +387,43 @@ def test_an_error_in_a_200_that_repeats_the_servers_key_is_masked(streamed: bool
             trips: list[tuple[str, dict[str, Any]]] = [
                 (CHAT, {"messages": [message]}),
                 ("/v1/responses", {"input": "Hi", "store": False}),
-                *([("/cohere/v2/chat", {"messages": [message]})] if not cut else []),
+                ("/cohere/v2/chat", {"messages": [message]}),
             ]
             for path, fields in trips:
                 seen = on.gateway.ask("POST", path, {"model": A, "stream": streamed, **fields})
                 assert SERVER_KEY.encode() not in seen.data
                 assert b"rejected by upstream: Bearer ***" in seen.data
         assert SERVER_KEY.encode() not in on.gateway.log.getvalue()
+
+
+GZIP = (("content-type", "application/json"), ("content-encoding", "gzip"))
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 10_000], ids=["whole", "in pieces", "byte by byte"])
+def test_a_compressed_answer_that_repeats_the_servers_key_is_unpacked_and_masked(pieces: int) -> None:
+    text = compact_json({"message": f"Bearer {SERVER_KEY}!", "rest": "ab" * 60_000})
+    packed = gzip.compress(text[:30]) + gzip.compress(text[30:])  # of two members, as the format allows
+    size = -(-len(packed) // pieces)
+    chunks = [Chunk(packed[start : start + size]) for start in range(0, len(packed), size)]
+    accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
+    with stage(cohere_api_key=[SERVER_KEY]) as on:
+        on.plays((Head(200, GZIP), *chunks, End()))
+        seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
+        assert "content-encoding" not in seen.headers
+        assert seen.data == text.replace(SERVER_KEY.encode(), b"*" * len(SERVER_KEY))
+
+
+@pytest.mark.parametrize(
+    ("coding", "data"),
+    [("br", b"\x0b\x02\x80Hi\x03"), ("gzip", b"no gzip"), ("gzip", gzip.compress(b"{}")[:-6])],
+    ids=["not asked for", "not what it says", "cut"],
+)
+def test_an_answer_that_cannot_be_looked_into_is_no_success(coding: str, data: bytes) -> None:
+    headers = (("content-type", "application/json"), ("content-encoding", coding))
+    with stage(cohere_api_key=[SERVER_KEY]) as on:
+        on.plays((Head(200, headers), Chunk(data), End()))
+        seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
+        assert seen.status == 502
 
 
 def test_no_retry_after_is_made_up(own: Stage) -> None:

@@ -37,6 +37,7 @@ from gateway.pipeline.handler import policy_for
 from gateway.pipeline.services import Services
 from gateway.store import billed_jobs
 from gateway.store.errors import StoreUnavailable
+from gateway.upstream.masked_body import UNPACKED_CODINGS, Chunks, MaskedBody
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.raw_usage import usage_totals
 from translators.answer.turn import FAILED_REASONS
@@ -188,21 +189,27 @@ class PassthroughEndpoint:
         record = admission.record
         headers = [*response_headers(response.headers), *note_headers(notes)]
         kind, encoding = content_type_and_encoding(headers)
+        chunks: Chunks = response
+        if response.key_mask is not None:
+            chunks = MaskedBody(response, response.key_mask, encoding)
+            if encoding in UNPACKED_CODINGS:
+                headers = [pair for pair in headers if pair[0] not in (b"content-length", b"content-encoding")]
+                encoding = b""
         record.streamed = kind.startswith(STREAMS)
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
         usage_tail = UsageTail(encoding == b"gzip") if counted else None
         billed, block = False, b""
         try:
-            block = await response.read_chunk()
+            block = await chunks.read_chunk()
             record.first_byte = time.monotonic()
-            if not record.streamed and response.at_eof:
+            if not record.streamed and chunks.at_eof:
                 billed = self._bill(admission, response.status, usage_tail, block, broken=False)
             await send({"type": "http.response.start", "status": response.status, "headers": headers, JOINED: True})
-            while block and not response.at_eof:
+            while block and not chunks.at_eof:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
                 if usage_tail is not None:
                     usage_tail.feed(block)
-                block = await response.read_chunk()
+                block = await chunks.read_chunk()
             watcher.over()
             await send({"type": "http.response.body", "body": block, "more_body": False})
         finally:

@@ -23,6 +23,16 @@ class KeyMask:
         """Returns data with stars in place of the key."""
         return data.replace(self._secret, self._masked) if self._occurs(data) else data
 
+    def partial(self, data: bytes) -> int:
+        """Returns how many bytes at the end of data are the beginning of the key, and may become the whole of it."""
+        secret = self._secret
+        start = data.find(secret[:1], max(len(data) - len(secret) + 1, 0))
+        while start >= 0:
+            if secret.startswith(data[start:]):
+                return len(data) - start
+            start = data.find(secret[:1], start + 1)
+        return 0
+
     def _occurs(self, data: bytes) -> bool:
         position = data.find(self._rare)
         for _ in range(ATTEMPTS):
