@@ -23,6 +23,7 @@ from starlette.routing import Route
 from gateway.app import create_app
 from gateway.cohere_methods import METHODS
 from gateway.endpoints.health import LIVE_PATHS, READY_PATHS
+from gateway.endpoints.inspection import INSPECTIONS
 from gateway.endpoints.reports import REPORTS
 from gateway.endpoints.stored import STORED
 from gateway.management.operations import OPERATIONS
@@ -304,7 +305,8 @@ def test_what_each_role_may_manage(served: Stage, name: str) -> None:
     operations = [(row.verb, path, row.writes) for row in OPERATIONS for path in row.paths]
     caller = Caller(served.gateway, secret)
     try:
-        for verb, pattern, writes in (*operations, *(("GET", row.path, False) for row in REPORTS)):
+        inspections = [("GET", row.path, False) for row in INSPECTIONS if row.about_all]
+        for verb, pattern, writes in (*operations, *(("GET", row.path, False) for row in REPORTS), *inspections):
             path = pattern.replace("{key}", "x1")
             seen = caller.ask(verb, path, b'{"nonsense": 1}')
             allowed = role in ("admin", "master") or (role == "viewer" and not writes) or path in OWN

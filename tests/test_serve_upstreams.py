@@ -485,6 +485,17 @@ def test_the_status_has_all_of_them(served: Two) -> None:
     assert VAULT_KEY not in json.dumps(seen.body)
 
 
+def test_the_settings_in_force_have_no_secret() -> None:
+    headers = {"x-secret": "canary-in-a-header"}
+    with two({"headers": headers}) as made:
+        seen = made.ask("/gateway/settings", None, "GET")
+        (shown,) = [one["value"]["vault"] for one in seen.body["data"] if one["name"] == "upstreams"]
+        assert shown["models"] == ["command-a-*", "embed-v4.0"]
+        assert (shown["api_key"], shown["headers"]) == ("(set)", "(set)")
+        for secret in (VAULT_KEY, SERVER_KEY, "canary-in-a-header"):
+            assert secret not in json.dumps(seen.body)
+
+
 def test_one_upstream_shows_nothing_of_it() -> None:
     with (
         ScriptedUpstream(json_answer(200, whole())).run_in_thread() as upstream,

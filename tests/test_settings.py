@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.endpoints import inspection
 from gateway.settings import checks
 from gateway.settings.loading import load
 from gateway.settings.reference import described, variable
-from gateway.settings.schema import RENAMED, RENAMED_VALUES, SettingError, Settings
+from gateway.settings.schema import RENAMED, RENAMED_VALUES, NamedUpstream, SettingError, Settings
 from translators.core.contracts import Policy, UsageBase
 
 
@@ -444,3 +445,13 @@ def test_the_policy_of_translation() -> None:
     ).policy
     assert (policy.usage_base, policy.extra_upstream_fields) == (UsageBase.BILLED, frozenset({"a", "b"}))
     assert (policy.successors, policy.aliases) == (False, {"x": "y"})
+
+
+def test_what_may_be_secret_is_not_shown() -> None:
+    """`/gateway/settings` shows the settings in force: a new one that holds a secret must be hidden there."""
+    files_and_numbers = {"max_json_keys", "upstream.client_key", "tls.key", "jwt.public_key"}
+    suspects = {line.path for line in described() if re.search("key|secret|token|password|headers", line.path)}
+    assert suspects - files_and_numbers <= inspection.SECRET_SETTINGS
+    upstream = NamedUpstream(base_url="https://x.example", api_key=["secret-1"], headers={"a": "secret-2"})
+    shown = repr(inspection._shown("upstreams", msgspec.to_builtins({"a": upstream})))
+    assert "x.example" in shown and "secret-" not in shown

@@ -72,6 +72,8 @@ def _announce(settings: Any) -> None:
     upstream = settings.cohere_base_url
     if settings.demo:
         upstream = "the embedded emulator: rule-based answers, NOT Cohere; set COHERE_API_KEY to talk to Cohere"
+    for name, named in settings.upstreams.items():
+        upstream += f", {name}: {named.base_url}"
     keys = {Mode.OWN_KEY: "$COHERE_API_KEY", Mode.VIRTUAL_KEYS: "$GATEWAY_MASTER_KEY"}
     print(
         f"cohere-gateway {__version__}\n"

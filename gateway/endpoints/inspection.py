@@ -177,6 +177,11 @@ def _shown(path: str, value: Any) -> Any:
         return HIDDEN
     if path in ADDRESSES and isinstance(value, str):
         return without_secrets(value)
+    if path == "upstreams":
+        return {
+            name: upstream | {one: HIDDEN for one in ("api_key", "headers") if upstream[one]}
+            for name, upstream in value.items()
+        }
     return value
 
 
