@@ -27,7 +27,7 @@ import h2.settings
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, BufferCompleteError, H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import filter_pseudo_headers
@@ -62,13 +62,32 @@ _OVERHEAD = (
 
 
 class CountedBuffer(StreamBuffer):
-    """What waits to be sent on a stream. popped: bytes that have left it."""
+    """What waits to be sent on a stream. popped: bytes that have left it.
+
+    Hypercorn's lets the application go on whenever it looks for data, though nothing may leave: it has no bound.
+    """
 
     popped = 0
 
+    async def push(self, data: bytes) -> None:
+        """Takes data, and waits where much of it has to wait."""
+        if self._complete:
+            raise BufferCompleteError
+        self.buffer.extend(data)
+        await self._is_empty.clear()
+        if len(self.buffer) >= BUFFER_HIGH_WATER:
+            await self._paused.clear()
+            await self._paused.wait()
+
     async def pop(self, max_length: int) -> bytes:
-        data = await super().pop(max_length)
+        """Returns what may leave, so many bytes at most."""
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[:max_length]
         self.popped += len(data)
+        if len(self.buffer) < BUFFER_LOW_WATER:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
         return data
 
 

@@ -9,21 +9,27 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import h2.connection
 import pytest
 
 from support.app import CHAT, A
+from support.certificates import issued_in
 from support.process import Process, awaited, process, reads_until
 
 CALLERS = 16
 KEPT = 256 * 1024
 ALONE = 64 * 1024
 """Bytes that a stream costs of which nothing has come: two connections, their tasks and parsers."""
+
+TLS = 128 * 1024
+"""Bytes that TLS adds to a connection."""
 
 TEXT = b'{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"%s"}}}}'
 START = (
@@ -152,3 +158,55 @@ def test_little_is_kept_for_who_does_not_read(
         stalled(CALLERS)
         assert (memory(worker) - before) / CALLERS < KEPT + ALONE
     awaited(lambda: b"gateway_requests_in_flight 1.0" in server.get("/metrics"))
+
+
+# --- over TLS -------------------------------------------------------------------------------------------------
+
+
+def secured(connection: socket.socket, protocol: str) -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    return context.wrap_socket(connection)
+
+
+def ask_over_http2(connection: ssl.SSLSocket) -> None:
+    """Asks on one stream, with the windows that a client has who does not say otherwise."""
+    http2 = h2.connection.H2Connection()
+    http2.initiate_connection()
+    pseudo = [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"), (":path", CHAT)]
+    http2.send_headers(1, [*pseudo, ("authorization", "Bearer x"), ("content-type", "application/json")])
+    http2.send_data(1, json.dumps({"model": A, "stream": True, "messages": MESSAGES}).encode(), end_stream=True)
+    connection.sendall(http2.data_to_send())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "begin"),
+    [("http/1.1", ask(post(CHAT, messages=MESSAGES))), ("h2", ask_over_http2)],
+    ids=["HTTP/1.1", "HTTP/2"],
+)
+def test_little_more_is_kept_over_tls(tmp_path: Path, protocol: str, begin: Callable[[socket.socket], None]) -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux tells a process's memory so cheaply")
+    upstream, certificate = Endless(MANY), str(issued_in(tmp_path).server)
+    with (
+        upstream.serving() as url,
+        process(COHERE_API_KEY="k", COHERE_BASE_URL=url, GATEWAY_TLS_CERTIFICATE=certificate) as server,
+        ExitStack() as stack,
+    ):
+        (worker,) = server.workers
+
+        def stalled(count: int) -> None:
+            expected = len(upstream.written) + count
+            for _ in range(count):
+                plain = socket.socket()
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                plain.connect(("127.0.0.1", server.port))
+                begin(stack.enter_context(closing(secured(plain, protocol))))
+            awaited(lambda: len(upstream.written) == expected and min(upstream.written[-count:]) > 0)
+            awaited(upstream.pauses)
+
+        stalled(CALLERS)
+        before = memory(worker)
+        stalled(CALLERS)
+        assert (memory(worker) - before) / CALLERS < KEPT + ALONE + TLS
