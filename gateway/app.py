@@ -40,6 +40,8 @@ from gateway.endpoints.reports import BODIES_PATH, REPORTS, BodiesEndpoint, Repo
 from gateway.endpoints.split import SplitEndpoint
 from gateway.endpoints.stored import STORED, StoredEndpoint
 from gateway.endpoints.token_count import TokenCountEndpoint
+from gateway.endpoints.translation import PATH as TRANSLATION_PATH
+from gateway.endpoints.translation import TranslationEndpoint
 from gateway.endpoints.uploads import UploadEndpoint
 from gateway.endpoints.websocket import WebSocketEndpoint
 from gateway.endpoints.websocket_handshake import WebSocketHandshake
@@ -216,6 +218,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     router = Router(
         routes=[
             *_routes(services, background, ledger),
+            Route(TRANSLATION_PATH, TranslationEndpoint(services), methods=["POST"]),
             *(Route(row.path, InspectionEndpoint(row, services, degraded), methods=["GET"]) for row in INSPECTIONS),
             *(Route(path, Liveness(), methods=["GET"]) for path in LIVE_PATHS),
             *(Route(path, Readiness(availability, workers, checks, refusal), methods=["GET"]) for path in READY_PATHS),

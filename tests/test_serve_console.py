@@ -19,9 +19,9 @@ from gateway.auth import sessions
 from gateway.auth.sessions import COOKIE, SECURE_COOKIE, Sessions
 from gateway.console.attempts import IN_ALL, PER_ADDRESS, WINDOW_SECONDS, SignInAttempts
 from gateway.errors import CallerError
-from gateway.settings.schema import ConsoleSettings, Settings
+from gateway.settings.schema import AlertSettings, ConsoleSettings, MetricsSettings, Settings, UpstreamSettings
 from gateway.virtual_keys import Team
-from support.app import MASTER_KEY, Gateway, Seen, Stage, answered, demonstration, stage
+from support.app import MASTER_KEY, SERVER_KEY, Gateway, Seen, Stage, answered, demonstration, stage
 from support.virtual_keys import key_of, keyed_stage, secret_of
 
 SESSION = "/console/session"
@@ -326,3 +326,55 @@ def test_renewing_is_asked_for(served: Stage) -> None:
     seen = browser.ask("PUT", SESSION)
     assert seen.status == 200 and seen.body["csrf_token"] == browser.token
     assert seen.headers["set-cookie"].partition(";")[0] != browser.cookie
+
+
+# --- what the pages show ------------------------------------------------------------------------------------
+
+INSPECTED = ("/gateway/status", "/gateway/settings", "/gateway/models", "/gateway/permissions")
+
+
+@pytest.mark.parametrize("path", INSPECTED)
+def test_who_may_inspect_the_gateway(served: Stage, path: str) -> None:
+    for_all = path in ("/gateway/models", "/gateway/permissions")
+    for key, allowed in ((MASTER_KEY, True), (secret_of("viewer"), True), (secret_of("caller"), for_all)):
+        seen = served.gateway.ask("GET", path, None, {"authorization": f"Bearer {key}"})
+        assert seen.status == (200 if allowed else 403), (path, key)
+        assert MASTER_KEY.encode() not in seen.data and SERVER_KEY.encode() not in seen.data
+    assert served.gateway.ask("GET", path, None, {}).status == 401
+
+
+def test_secrets_are_no_settings_to_be_shown() -> None:
+    secrets: dict[str, Any] = {
+        "master_key": MASTER_KEY,
+        "cohere_api_key": ["server-secret"],
+        "redis_url": "redis://:redis-secret@127.0.0.1:1/0",
+        "alerts": AlertSettings(url="https://u:url-secret@hooks.example/x?token=query-secret", secret="hook-secret"),
+        "metrics": MetricsSettings(token="metrics-secret"),
+        "upstream": UpstreamSettings(headers={"x-team": "header-secret"}),
+    }
+    with stage(key=MASTER_KEY, **secrets) as staged:
+        seen = staged.gateway.ask("GET", "/gateway/settings")
+        text = seen.data.decode()
+    assert "secret" not in re.sub(r'"(name|about|environment)":(\[[^]]*\]|"[^"]*")', "", text).replace("ledger", "")
+    shown = {row["name"]: row for row in seen.body["data"]}
+    assert shown["master_key"]["value"] == "(set)" and not shown["master_key"]["is_default"]
+    assert shown["redis_url"]["value"] == "redis://...@127.0.0.1:1/0"
+    assert shown["workers"]["is_default"] and shown["retries.count"]["value"] == 0
+
+
+def test_what_cohere_would_get(served: Stage) -> None:
+    """The same translation as of a call, for whoever may ask, and nothing is sent."""
+    served.plays(answered("Hi."))
+    caller = Browser(served.gateway, secret_of("caller"))
+    body = {"model": "command-r-plus", "temperature": 1.4, "messages": [{"role": "user", "content": "Hi"}]}
+    seen = caller.ask("POST", "/gateway/translate/chat", body)
+    assert [one["text"] for one in seen.body["notes"]] == [
+        "temperature adjusted 1.4 -> 1.0",
+        "model command-r-plus -> command-r-plus-08-2024",
+    ]
+    assert not served.upstream.exchanges
+    caller.ask("POST", "/v1/chat/completions", body)
+    (exchange,) = served.upstream.exchanges
+    assert seen.body["requests"] == [exchange.request.json()]
+    assert caller.ask("POST", "/gateway/translate/chat", {"model": "x"}).error["param"] == "messages"
+    assert caller.ask("POST", "/gateway/translate/nothing", {}).status == 404

@@ -324,6 +324,56 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025"))
 
 
+# --- the playground -----------------------------------------------------------------------------------------
+
+
+def test_the_playground(chromium: Browser, gateway: Gateway) -> None:
+    """A stream with citations, thinking and a tool; what Cohere gets; another key; vectors and ranks."""
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "playground")
+        page.get_by_text("System, tools").click()
+        page.get_by_label("Documents, one a line").fill("Paris is the capital of France.")
+        page.get_by_label("Temperature").fill("1.4")
+        sent = page.locator(".beside .code code")
+        expect(sent).to_contain_text('"temperature": 1\n')
+        expect(sent).to_contain_text("Paris is the capital of France.")
+        page.get_by_role("tab", name="Notes").click()
+        expect(page.locator(".beside .notes")).to_contain_text("temperature adjusted 1.4 -> 1.0")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".citation")).to_have_text("Paris is the capital of France.")
+        expect(page.locator(".turn.assistant")).to_contain_text(re.compile(r"tokens in · \d+ out · \$0\.0"))
+        page.get_by_role("tab", name="Code").click()
+        for language, text in (("curl", "$GATEWAY_KEY"), ("Node", "new OpenAI"), ("Cohere SDK", "client.chat_stream")):
+            page.get_by_role("tab", name=language).click()
+            expect(page.locator(".beside code")).to_contain_text(text)
+        # With a key of somebody's, and a tool whose result the user gives; by Responses, not streamed.
+        choose(page.get_by_role("radiogroup", name="API"), "Responses")
+        page.get_by_label("Key").fill(secret("agent"))
+        page.get_by_text("System, tools").click()
+        page.get_by_role("button", name="an example").first.click()
+        page.get_by_label("Message").fill("What is the weather in Toronto? Use the tool.")
+        page.get_by_label("stream").uncheck()
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".tool-call")).to_contain_text("get_weather(")
+        page.get_by_label("What get_weather answers").fill('{"temperature": 21}')
+        page.get_by_role("button", name="Send the result").click()
+        expect(page.locator(".turn.assistant")).to_have_count(2)
+        rows = wait_for_calls(gateway, 2, key="agent", since="1m")
+        assert rows[0]["operation"] == "responses" and rows[0]["key_alias"] == "agent"
+        page.get_by_label("Key").fill("sk-wrong")
+        page.get_by_label("Message").fill("Hello")
+        page.get_by_role("button", name="Send", exact=True).click()
+        expect(page.locator(".turn.failed")).to_contain_text("not valid for this gateway")
+        page.get_by_label("Key").fill("")
+
+        choose(page.get_by_role("radiogroup", name="API"), "Embeddings")
+        page.get_by_role("button", name="Embed", exact=True).click()
+        expect(page.locator(".heat td").filter(has_text=exactly("1.00"))).to_have_count(4)
+        choose(page.get_by_role("radiogroup", name="API"), "Rerank")
+        page.get_by_role("button", name="Rerank", exact=True).click()
+        expect(page.locator(".ranked li").first).to_contain_text("Paris")
+
+
 # --- who sees what ------------------------------------------------------------------------------------------
 
 

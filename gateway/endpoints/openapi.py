@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.cohere_methods import METHODS
+from gateway.endpoints import translation
 from gateway.endpoints.health import DRAIN_PATH
 from gateway.endpoints.inspection import INSPECTIONS
 from gateway.endpoints.reports import BODIES_PATH, REPORTS
@@ -147,6 +148,11 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
             operation = _management(managed, path, failed, schemas_by_type)
             yield path, managed.verb, operation | ({"operationId": f"{managed.name}_{number + 1}"} if number else {})
     yield from _reports(failed)
+    yield (
+        translation.PATH,
+        "POST",
+        _operation("gateway_translate", translation.PATH, failed, [{}], ("application/json", {"type": "object"})),
+    )
     for inspection in INSPECTIONS:
         yield inspection.path, "GET", _operation(inspection.name, inspection.path, failed, [{}])
     for method in METHODS:
