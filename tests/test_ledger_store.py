@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Connection, event
 
 from gateway.ledger.entry import LedgerEntry, Tokens, timestamp
@@ -26,7 +27,7 @@ NOW = int(time.time())
 def entry(number: int, at: float = NOW, **fields: object) -> LedgerEntry:
     micros = int(at * MICROSECONDS) + number
     values = {
-        "id": f"{number:024x}",
+        "id": f"{micros // 1000 - 100:012x}{number:012x}",
         "at": micros,
         "time": timestamp(micros),
         "request_id": f"req-{number}",
@@ -84,6 +85,17 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
             if before is None:
                 break
         assert seen == 11  # 3 and 30 to 39
+        with pytest.MonkeyPatch.context() as patch:  # few rows are looked at for a page
+            patch.setattr(ledger, "SCANS", (2, 3, 4))
+            texts: list[bytes] = []
+            before, pages = None, 0
+            while pages == 0 or before is not None:
+                page = await database.read(lambda c, before=before: ledger.page(c, wanted, before, 4))  # type: ignore[misc]
+                texts, before, pages = texts + list(page.entries), page.next, pages + 1
+            assert len(set(texts)) == len(texts) == 11 and pages > 100
+            oldest = Filter(id=old[0].id)
+            assert len((await database.read(lambda c: ledger.page(c, oldest, None, 4))).entries) == 1
+            assert not (await database.read(lambda c: ledger.page(c, replace(oldest, status=404), None, 4))).entries
         position = Position(new[10].at, new[10].id)
         older = await database.read(lambda c: ledger.page(c, Filter(key_id="key_1"), position, 100))
         assert len(older.entries) == 100 and older.next is not None
@@ -103,6 +115,7 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
 FILTERS: dict[str, Filter] = {
     "all": Filter(),
     "a request": Filter(request_id="req-1"),
+    "an id": Filter(id=f"{NOW * 1000:012x}{1:012x}"),
     "a key": Filter(key_id="key_1"),
     "a team and a model": Filter(team_id="team_1", model="m"),
     "an end user": Filter(end_user="user-1"),

@@ -21,7 +21,7 @@ from gateway.store.database import Database
 from gateway.store.ledger import DAY, StoredBody, SumKey, Sums
 from support import databases
 from support.app import MASTER_KEY, Gateway, Seen, demonstration
-from support.ledger import ledger_file
+from support.ledger import ledger_file, wait_for_rows
 from test_ledger_store import NOW, entry
 
 PROMPT = "A prompt that nobody else may read"
@@ -201,6 +201,27 @@ def test_nothing_of_a_body_is_readable_in_the_database_or_the_log(kept: Kept) ->
         file = ledger_file(kept.gateway.database_url)
         content = b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
         assert b"ledger_bodies" in content and PROMPT.encode() not in content and SECRET.encode() not in content
+
+
+def test_bodies_are_lost_while_the_database_is_away_and_rows_are_not(tmp_path: Path) -> None:
+    settings = LedgerSettings(flush_seconds=0.05, bodies="all", body_key=SECRET, spool=str(tmp_path / "spool"))
+    with demonstration(ledger=settings) as gateway:
+        gateway.chat()
+        assert wait_for_rows(gateway.database_url, lambda row: True)[0]["has_body"] is True
+        file = ledger_file(gateway.database_url)
+        elsewhere = file.rename(file.with_suffix(".elsewhere"))
+        seen = gateway.chat(PROMPT)
+        deadline = time.monotonic() + 60
+        while not (spooled := b"".join(path.read_bytes() for path in (tmp_path / "spool").glob("*.spool"))):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        elsewhere.rename(file)
+        assert seen.headers["x-gateway-log-id"].encode() in spooled and PROMPT.encode() not in spooled
+        (row,) = wait_for_rows(gateway.database_url, lambda row: row["id"] == seen.headers["x-gateway-log-id"])
+        assert "has_body" not in row  # the default, which is false
+        lost = gateway.metrics()
+        assert lost['gateway_ledger_bodies_total{result="lost"}'] == 1.0
+        assert lost['gateway_ledger_bodies_total{result="stored"}'] == 1.0
 
 
 # --- the parts ----------------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ USAGE_OPTIONS = {
 AUDIT_OPTIONS = {
     **PERIOD,
     "kind": "call or change; both if it is left out.",
+    "tag": "With this tag.",
+    "metadata": "With this metadata, such as project=apollo.",
+    "request_id": "Of this request: the header x-request-id of its answer.",
     "key": "Of this key: an alias, an id or a digest.",
     "team": "Of this team: an alias or an id.",
     "user": "Of keys with this label.",

@@ -28,6 +28,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
+    Select,
     Table,
     Text,
     and_,
@@ -48,6 +49,12 @@ MICROSECONDS = 1_000_000
 
 SCANNED_ROWS = 10_000
 """Rows that one page looks at where no index answers its filters. The page after it goes on behind them."""
+
+SCANS = (500, 2_500, 7_000)
+"""The same in steps: most filters find a page of rows among few."""
+
+POSITIONS_OF_ID = 500_000
+"""Rows that may have ended between the begin of a call and its end, where a row is looked for by its id."""
 
 DELETED_ROWS, DELETED_BODIES = 2_000, 100
 """Rows, and bodies, that one transaction deletes on SQLite."""
@@ -339,37 +346,70 @@ _EQUAL = (*_INDEXED, "user_id", "method", "model")
 
 def page(connection: Connection, wanted: Filter, before: Position | None, limit: int) -> Page:
     """Returns at most `limit` rows that are older than a position. A page may be short, and have one after it."""
+    if wanted.id is not None:
+        return _page_of_id(connection, wanted, wanted.id, before)
+    indexed = _indexed(wanted)
+    if not list(_conditions(wanted, indexed)):
+        rows = connection.execute(_newest(wanted, before, indexed).limit(limit + 1)).all()
+        more = rows[limit - 1] if len(rows) > limit else None
+        return Page([row.entry for row in rows[:limit]], Position(more.at, more.id) if more is not None else None)
+    entries: list[bytes] = []
+    for count in SCANS:
+        part = _scan(connection, wanted, before, limit - len(entries), count)
+        entries += part.entries
+        before = part.next
+        if before is None or len(entries) >= limit:
+            break
+    return Page(entries, before)
+
+
+def _newest(wanted: Filter, before: Position | None, indexed: str | None) -> Select[Any]:
+    """Selects rows by what an index answers, the newest first."""
     columns = LEDGER.c
     base: list[ColumnElement[bool]] = []
     if wanted.since is not None:
         base.append(columns.at >= wanted.since)
     if wanted.until is not None:
         base.append(columns.at < wanted.until)
-    if wanted.id is not None:  # as in `find`
-        base.append(columns.at >= began_of(wanted.id))
     if before is not None:
         base.append(columns.at <= before.at)  # for the index and for partitions, which row values do not choose
         base.append(tuple_(columns.at, columns.id) < tuple_(literal(before.at), literal(before.id)))
-    indexed = _indexed(wanted)
     if indexed is not None:
         base.append(columns[indexed] == getattr(wanted, indexed))
-    rest = list(_conditions(wanted, indexed))
-    order = columns.at.desc(), columns.id.desc()
-    scanned = select(LEDGER).where(*base).order_by(*order).limit(SCANNED_ROWS if rest else limit + 1)
-    if not rest:
-        rows = connection.execute(scanned).all()
-        more = rows[limit - 1] if len(rows) > limit else None
-        return Page([row.entry for row in rows[:limit]], Position(more.at, more.id) if more is not None else None)
-    inner = scanned.subquery()
+    return select(LEDGER).where(*base).order_by(columns.at.desc(), columns.id.desc())
+
+
+def _scan(connection: Connection, wanted: Filter, before: Position | None, limit: int, count: int) -> Page:
+    """Returns those rows that meet all filters of the next so many that meet what an index answers."""
+    indexed = _indexed(wanted)
+    newest = _newest(wanted, before, indexed)
+    inner = newest.limit(count).subquery()
     matching = select(inner.c.at, inner.c.id, inner.c.entry).where(*_conditions(wanted, indexed, inner))
     matches = connection.execute(matching.order_by(inner.c.at.desc(), inner.c.id.desc()).limit(limit + 1)).all()
     if len(matches) > limit:
         last = matches[limit - 1]
         return Page([row.entry for row in matches[:limit]], Position(last.at, last.id))
-    end = connection.execute(
-        select(columns.at, columns.id).where(*base).order_by(*order).limit(1).offset(SCANNED_ROWS - 1)
-    ).first()
+    end = connection.execute(newest.with_only_columns(LEDGER.c.at, LEDGER.c.id).limit(1).offset(count - 1)).first()
     return Page([row.entry for row in matches], Position(end.at, end.id) if end is not None else None)
+
+
+def _page_of_id(connection: Connection, wanted: Filter, id: str, before: Position | None) -> Page:
+    """Returns the row of an id, if it meets the other filters. It is among those that ended since its call began."""
+    if before is not None:
+        return Page([], None)
+    columns, began = LEDGER.c, began_of(id)
+    within = columns.at.between(began, began + MAX_CALL_SECONDS * MICROSECONDS)
+    positions = select(columns.at, columns.id).where(within).order_by(columns.at).limit(POSITIONS_OF_ID).subquery()
+    at = connection.scalar(select(positions.c.at).where(positions.c.id == id).limit(1))
+    if at is None:
+        return Page([], None)
+    conditions = list(_conditions(wanted, None))
+    if wanted.since is not None:
+        conditions.append(columns.at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(columns.at < wanted.until)
+    entry = connection.scalar(select(columns.entry).where(columns.at == at, *conditions))
+    return Page([entry] if entry is not None else [], None)
 
 
 def _indexed(wanted: Filter) -> str | None:
@@ -399,12 +439,6 @@ def _conditions(wanted: Filter, indexed: str | None, table: Any = LEDGER) -> Ite
     for label in wanted.labels:
         # Not LIKE, which on SQLite takes `a` for `A`.
         yield func.replace(columns.labels, f"\n{label}\n", "") != columns.labels
-
-
-def find(connection: Connection, id: str) -> bytes | None:
-    """Returns the row of an id as JSON. An id begins with the time at which its call began."""
-    within = and_(LEDGER.c.at >= began_of(id), LEDGER.c.id == id)
-    return connection.scalar(select(LEDGER.c.entry).where(within).order_by(LEDGER.c.at).limit(1))
 
 
 def began_of(id: str) -> int:
@@ -445,7 +479,7 @@ def delete_body(connection: Connection, id: str) -> bool:
 
 def _at_of(table: Table, id: str) -> ColumnElement[bool]:
     """Returns the condition that finds a row by its id, within the time in which its call can have ended."""
-    began = int(id[:12], 16) * 1000
+    began = began_of(id)
     return and_(table.c.at.between(began, began + MAX_CALL_SECONDS * MICROSECONDS), table.c.id == id)
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import make_url
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
-from gateway.ledger import litellm_reports, reports
+from gateway.ledger import litellm_reports, report_query, reports
 from gateway.ledger.entry import LedgerEntry, Tokens, timestamp
 from gateway.ledger.report_query import Names
 from gateway.ledger.reports import Report
@@ -38,7 +38,7 @@ from gateway.observability.record import Attempt, RequestRecord
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store.database import Database
-from gateway.store.ledger import DAY, MICROSECONDS, SumKey, Sums
+from gateway.store.ledger import DAY, MICROSECONDS, Position, SumKey, Sums
 from gateway.store.tables import LEDGER, LEDGER_SUMS
 from gateway.virtual_keys import VirtualKey
 
@@ -263,11 +263,16 @@ def copy_day(connection: Any, end: int, day: int) -> None:
     )
 
 
+AN_HOUR_AGO = Position(int((time.time() - 3600) * MICROSECONDS), "")
+
 QUESTIONS: tuple[tuple[str, Any, Mapping[str, str]], ...] = (
     ("audit, first page", reports.audit, {"kind": "call"}),
     ("audit, a key", reports.audit, {"kind": "call", "key": "key_0003"}),
     ("audit, a rare key", reports.audit, {"kind": "call", "key": "key_0049"}),
     ("audit, a team and a model", reports.audit, {"team": "team_1", "model": MODELS[1]}),
+    ("audit, a request that there is not", reports.audit, {"request_id": "req_nowhere"}),
+    ("audit, a tag that there is not", reports.audit, {"tag": "nowhere"}),
+    ("audit, rows since an hour ago", reports.audit_newer, {"cursor": report_query.cursor_text(AN_HOUR_AGO) or ""}),
     ("audit, an end user", reports.audit, {"end_user": "user-7"}),
     ("audit, a fault", reports.audit, {"fault": "provider_rate_limit"}),
     ("audit, a fault that there is not", reports.audit, {"fault": "gateway_internal"}),
