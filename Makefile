@@ -79,8 +79,19 @@ lock: ## lock the versions in pyproject.toml again (ARGS=--upgrade: to the newes
 	$(LOCK) $(ARGS) --output-file .locks/run.txt pyproject.toml
 	$(LOCK) $(ARGS) --output-file .locks/otel.txt --constraint .locks/run.txt --extra otel pyproject.toml
 	$(LOCK) $(ARGS) --output-file .locks/dev.txt --constraint .locks/otel.txt --extra otel --group dev pyproject.toml
+	$(LOCK) $(ARGS) --output-file .locks/docs.txt --group docs
 	$(LOCK) $(ARGS) --output-file .locks/build.txt --group build
 	@git --no-pager diff --no-color -U0 -- .locks | awk -f .locks/changes.awk
+
+# mkdocs-material, in an environment of its own: what only this needs is in nobody's way.
+docs-site: .venv/.docs-stamp ## the documents as a site in site/, without requests to anybody else
+	.venv/docs/bin/python tests/support/docs_site.py $(ARGS)
+
+.venv/.docs-stamp: .venv/pyvenv.cfg .locks/docs.txt
+	@echo 'Installing .locks/docs.txt into .venv/docs ...'
+	@$(BIN)/python -m venv --clear .venv/docs
+	@.venv/docs/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes -r .locks/docs.txt
+	@touch $@
 
 dist: .venv/.dev-stamp ## build the wheel and the sdist into dist/, the same bytes from the same commit
 	$(BIN)/python tests/support/distribution.py $(ARGS)

@@ -23,7 +23,7 @@ from gateway.settings.checks import upstream_key_variable
 from gateway.settings.loading import load
 from gateway.settings.reference import described
 from gateway.settings.schema import RENAMED
-from support import architecture, docs
+from support import architecture, docs, docs_site
 
 ROOT = docs.ROOT
 WRITTEN = (*docs.DOCUMENTS, "CHANGELOG.md")
@@ -341,7 +341,8 @@ def sources() -> Iterator[str]:
 
 def test_headers_exist() -> None:
     code = "\n".join(sources())
-    ours = "\n".join(text for name, text in TEXTS.items() if name != "docs/cohere-api.md")
+    of_others = ("docs/cohere-api.md", "docs/migrating-from-")  # where others' headers stand beside ours
+    ours = "\n".join(text for name, text in TEXTS.items() if not name.startswith(of_others))
     mentioned = set(re.findall(r"`(x-[a-z-]+|retry-after)", ours))
     assert mentioned >= {"x-gateway-notes", "x-gateway-strict", "x-request-id", "x-cohere-trace-id"}
     absent = {name for name in mentioned if not re.search(rf"[\"' ]{name}[\"',:]", code)}
@@ -391,3 +392,39 @@ def test_the_example_of_translate_prints_what_it_shows(
     assert main(command.split()) == 0
     captured = capsys.readouterr()
     assert captured.out + captured.err == printed
+
+
+# --- the site -----------------------------------------------------------------------------------------------
+
+
+def _pages(nav: object) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    elif isinstance(nav, dict):
+        for one in nav.values():
+            yield from _pages(one)
+    elif isinstance(nav, list):
+        for one in nav:
+            yield from _pages(one)
+
+
+def test_every_document_is_in_the_menu_of_the_site_once() -> None:
+    pages = list(_pages(yaml.safe_load((ROOT / ".mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    ours = sorted(page for page in pages if not page.startswith("examples/"))
+    assert ours == sorted(WRITTEN), "the menu is `nav` in .mkdocs.yml"
+    assert all((ROOT / page).parent.is_dir() for page in pages)
+
+
+REQUESTED = (
+    ('<script src="https://a.example/x.js">', True),
+    ('<img alt="" src="//a.example/x.png">', True),
+    ('<link rel="stylesheet" href="https://a.example/x.css">', True),
+    ('<script src="assets/x.js">', False),
+    ('<a href="https://a.example/">', False),
+    ('<link rel="stylesheet" href="assets/x.css">', False),
+)
+
+
+@pytest.mark.parametrize(("tag", "is_foreign"), REQUESTED)
+def test_what_a_page_would_request_from_elsewhere_is_seen(tag: str, is_foreign: bool) -> None:
+    assert bool(docs_site.FOREIGN.search(tag)) is is_foreign
