@@ -203,11 +203,7 @@ def snippets(name: str, language: str) -> list[str]:
 
 
 def test_snippets_are_in_languages_that_are_tested() -> None:
-<<<<<<< HEAD
     # `sh` and `python` are run here, `toml`, `yaml` and `json` are decoded. The others are to be read.
-=======
-    # `sh` and `python` are run here, `toml`, `yaml` and `json` are decoded. `console` and `nginx` are to be read.
->>>>>>> 6a1b518 (docs: a site, pages for those who move, limits of the translation, questions)
     languages = {match["language"] for text in TEXTS.values() for match in SNIPPET.finditer(text)}
     assert languages == {"sh", "python", "toml", "json", "yaml", "console", "nginx"}
     for text in TEXTS.values():
