@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp.client_reqrep import ConnectionKey
 
 from gateway import descriptors
 from gateway.descriptors import AcceptLimit
+from gateway.upstream.http1_client import Unreachable
 from gateway.upstream.response import connection_error
 from support.app import answered
 from support.process import Process, awaited, process, reads_until, request_bytes
@@ -27,7 +26,6 @@ from support.scripted_upstream import ScriptedUpstream
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
 
 SECONDS = 2.0
-ANY_KEY = ConnectionKey("cohere.example", 443, True, True, None, None, None)
 ASKS = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -127,7 +125,7 @@ def test_a_call_without_a_descriptor_is_no_failure_of_coheres() -> None:
 
 def test_a_lookup_that_fails_for_want_of_a_descriptor_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver's own error says nothing of it."""
-    error = aiohttp.ClientConnectorDNSError(ANY_KEY, OSError(None, "Temporary failure in name resolution"))
+    error = Unreachable(None, "Temporary failure in name resolution")
     assert connection_error(error).cause == "unreachable"
     monkeypatch.setattr(descriptors, "exhausted", lambda: True)
     assert connection_error(error).cause == "descriptors"

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jwt
 from msgspec import Struct
 
 from gateway.auth import permissions
@@ -75,6 +74,8 @@ class TokenChecker:
         return claims
 
     async def _check(self, token: str) -> Claims:
+        import jwt  # with cryptography nine megabytes, which whoever has no tokens does not load
+
         settings = self._settings
         try:
             header = jwt.get_unverified_header(token)

@@ -13,12 +13,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jwt
 import msgspec
 
 from gateway.settings.schema import JwtSettings, SettingError
+
+if TYPE_CHECKING:
+    import jwt
 
 RELOAD_SECONDS = 60.0
 """Between two loads, whoever asks."""
@@ -68,7 +70,7 @@ class SigningKeys:
             key = self._find(id)
         return key
 
-    def _find(self, id: str | None) -> jwt.PyJWK | None:
+    def _find(self, id: str | None) -> "jwt.PyJWK | None":
         if id is None:
             return next(iter(self._by_id.values())) if len(self._by_id) == 1 else None
         return self._by_id.get(id)
@@ -94,8 +96,10 @@ class SigningKeys:
             self._loading = None
 
 
-def _keys_in(content: bytes) -> Mapping[str, jwt.PyJWK]:
+def _keys_in(content: bytes) -> Mapping[str, "jwt.PyJWK"]:
     """Returns the asymmetric keys of a set by their ids; one without an id is the empty one. Raises ValueError."""
+    import jwt  # whoever has no tokens does not load it
+
     document = msgspec.json.decode(content)
     keys: dict[str, jwt.PyJWK] = {}
     for described in document["keys"]:

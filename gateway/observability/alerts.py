@@ -12,13 +12,15 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 
 from gateway.settings.schema import SettingError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Event: TypeAlias = Literal[
     "soft_budget",
@@ -157,6 +159,8 @@ class Alerts:
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> str:
         """Returns why a delivery failed; empty if it did not."""
+        import aiohttp  # whoever has no webhook does not load it
+
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DELIVERY_SECONDS))
         try:

@@ -13,14 +13,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
-STREAM_READ_BYTES = 16 * 1024
-"""Bytes of a stream that are read from its connection at once."""
-
-TLS_READ_BYTES = 32 * 1024
-"""The same with TLS, of both. It has records of 16 KiB."""
-
-WHOLE_READ_BYTES = 256 * 1024
-"""The same of a whole answer: asyncio's default."""
+from gateway.upstream.http1_client import STREAM_READ_BYTES, TLS_READ_BYTES, WHOLE_READ_BYTES
 
 
 def limit_reads(response: aiohttp.ClientResponse, streamed: bool) -> None:

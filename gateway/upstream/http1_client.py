@@ -20,7 +20,14 @@ from typing import TypeAlias
 import aiohappyeyeballs
 import httptools
 
-from gateway.upstream.connector import STREAM_READ_BYTES, TLS_READ_BYTES, WHOLE_READ_BYTES
+STREAM_READ_BYTES = 16 * 1024
+"""Bytes of a stream that are read from its connection at once."""
+
+TLS_READ_BYTES = 32 * 1024
+"""The same with TLS, of both. It has records of 16 KiB."""
+
+WHOLE_READ_BYTES = 256 * 1024
+"""The same of a whole answer: asyncio's default."""
 
 IDLE_SECONDS = 15.0
 """A connection that was not used for so long is closed: whoever is in between may have forgotten it."""

@@ -10,14 +10,13 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-import aiohttp
 from msgspec import Struct
 
 from gateway import descriptors
 from gateway.errors import GatewayError, UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.upstream import http1_client
-from gateway.upstream.connector import WHOLE_READ_BYTES
+from gateway.upstream.http1_client import WHOLE_READ_BYTES
 from gateway.upstream.key_mask import KeyMask
 from gateway.upstream.retry import retry_after_header
 from translators.core import upstream_errors
@@ -37,6 +36,55 @@ MAX_CHUNK_BYTES = 8 * 1024
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
 """What may follow a stream's last event before its connection is given up rather than kept alive."""
+
+
+STREAM_BUFFER = 8 * 1024
+"""Reading a stream pauses when more than twice this waits in memory, and begins again when less than this does."""
+
+WHOLE_BUFFER = 256 * 1024
+"""The same for whole answers."""
+
+
+class RawHeaders(Protocol):
+    """Headers by their names, in any case."""
+
+    def get(self, name: str, default: str, /) -> str: ...
+
+
+class RawContent(Protocol):
+    """A body as it comes; what each method does is in `http1_client.py`. Raises Broken, OSError."""
+
+    def read_nowait(self, count: int, /) -> bytes: ...
+
+    async def read(self, count: int = -1, /) -> bytes: ...
+
+    async def readany(self) -> bytes: ...
+
+    def is_eof(self) -> bool: ...
+
+    def at_eof(self) -> bool: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
+class RawResponse(Protocol):
+    """A response whose head has arrived, of either client."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> RawHeaders: ...
+
+    @property
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+
+    @property
+    def content(self) -> RawContent: ...
+
+    def release(self) -> object: ...
+
+    def close(self) -> object: ...
 
 
 class Upload(Protocol):
@@ -81,7 +129,7 @@ class UpstreamResponse:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse | http1_client.Response,
+        response: RawResponse,
         first_deadline: float,
         between: float,
         last_deadline: float = math.inf,
@@ -157,7 +205,7 @@ class UpstreamResponse:
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
             self._deadline, self._first_deadline = self._last_deadline, 0.0
             return chunk
-        except (aiohttp.ClientError, http1_client.Broken, OSError, Interrupted) as error:
+        except (http1_client.Broken, OSError, Interrupted) as error:
             raise connection_error(error) from error
 
     def masked(self, data: bytes) -> bytes:
@@ -255,7 +303,7 @@ class UpstreamResponse:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not content.at_eof() and left > 0:
                     left -= len(await content.readany())
-        except (TimeoutError, aiohttp.ClientError, http1_client.Broken, OSError, Interrupted):
+        except (http1_client.Broken, OSError, Interrupted):
             return
 
     def close(self) -> None:
@@ -282,11 +330,11 @@ def _decompress(body: bytes) -> bytes:
 
 def connection_error(error: Exception) -> UpstreamError:
     """Returns what a caller is told of a failed connection: never an address, never a key."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError | http1_client.ConnectTimeout):
+    if isinstance(error, http1_client.ConnectTimeout):
         return UpstreamError(failure("silent", "Cohere could not be reached in time"), cause="unreachable")
     if isinstance(error, TimeoutError):
         return UpstreamError(failure("silent", "Cohere did not answer in time"), cause="silent")
-    if isinstance(error, aiohttp.ClientConnectorError | http1_client.Unreachable):
+    if isinstance(error, http1_client.Unreachable):
         if error.errno in descriptors.EXHAUSTED_ERRNOS or descriptors.exhausted():
             message = "The gateway has no file descriptor left for a call to Cohere; try again in a moment"
             return UpstreamError(failure("no_descriptors", message), "1", cause="descriptors")

@@ -4,38 +4,32 @@ Redirects are not followed and cookies are not kept: the only host ever dialled 
 are made by `http1_client.py`; through a proxy, with a body that is still arriving, and for HEAD, by aiohttp.
 """
 
-import asyncio
-import io
 import math
 import ssl
 from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 from yarl import URL
 
 from gateway import __version__
-from gateway.errors import UpstreamError, failure
 from gateway.observability.call_controls import Headers
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
-from gateway.upstream.connector import Connector, limit_reads
 from gateway.upstream.http1_client import Broken, ConnectTimeout, Http1Client
-from gateway.upstream.response import ProxyRequest, Upload, UpstreamResponse, connection_error
+from gateway.upstream.response import (
+    STREAM_BUFFER,
+    WHOLE_BUFFER,
+    ProxyRequest,
+    UpstreamResponse,
+    connection_error,
+)
+
+if TYPE_CHECKING:
+    from gateway.upstream.aiohttp_session import AiohttpSession
 
 USER_AGENT = f"cohere-gateway/{__version__}"
-STREAM_BUFFER = 8 * 1024
-"""Reading a stream pauses when more than twice this waits in memory, and begins again when less than this does."""
-
-WHOLE_BUFFER = 256 * 1024
-"""The same for whole answers."""
-
-LARGE_BODY = 1024 * 1024
-"""Bytes above which a request's body is given to aiohttp as a file, which it writes piece by piece."""
-
-SKIPPED_HEADERS = ("accept", "accept-encoding", "content-type", "user-agent")
-"""Headers that aiohttp would add to a request which is forwarded as it came."""
-
 RESERVED_HEADERS = frozenset(
     "authorization accept accept-encoding connection content-length content-type host transfer-encoding".split()
 )
@@ -54,7 +48,6 @@ class UpstreamSession:
         self._encoded_base = str(URL(base_url)).rstrip("/")
         self._headers, self._settings = _extra_headers(settings.headers, table), settings
         self._table = table
-        self._session: aiohttp.ClientSession | None = None
         self._client: Http1Client | None = None  # None behind a proxy
         self._heads: dict[tuple[str, str, bool, bool], bytes] = {}  # what the heads of all such requests begin with
         if settings != UpstreamSettings():
@@ -62,23 +55,26 @@ class UpstreamSession:
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
-        proxy = _proxy(self._base_url)
-        self._session = aiohttp.ClientSession(
-            connector=Connector(limit=0, ssl=_ssl_context(self._settings, self._table)),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": USER_AGENT, **self._headers},
-            proxy=proxy,
-        )
-        if proxy is None:
+        if _proxy(self._base_url) is None:
             url = URL(self._base_url)
-            tls = _ssl_context(self._settings, self._table) if url.scheme == "https" else None
+            tls = self._tls() if url.scheme == "https" else None
             self._client = Http1Client(url.raw_host or "", url.port or 0, tls, self._timeouts.connect)
+
+    def _tls(self) -> ssl.SSLContext:
+        return _ssl_context(self._settings, self._table)
+
+    @cached_property
+    def _other(self) -> "AiohttpSession":
+        """The session of aiohttp's. Few gateways need it, and it takes thirteen megabytes."""
+        from gateway.upstream.aiohttp_session import AiohttpSession
+
+        headers = {"user-agent": USER_AGENT, **self._headers}
+        return AiohttpSession(self._base_url, self._timeouts, headers, self._tls(), _proxy(self._base_url))
 
     async def stop(self) -> None:
         """Closes the session and its connections."""
-        if self._session is not None:
-            await self._session.close()
+        if "_other" in vars(self):
+            await self._other.stop()
         if self._client is not None:
             await self._client.close()
 
@@ -99,30 +95,7 @@ class UpstreamSession:
         """
         if self._client is not None:
             return await self._open(self._client, method, path, body, streamed, key, last_deadline, extra_headers)
-        assert self._session is not None, "start() comes first"
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        if body is not None:
-            headers["content-type"] = "application/json"
-        # A compressed stream would be held back by whoever compresses it; a whole response is cheaper so.
-        headers["accept"] = "text/event-stream" if streamed else "application/json"
-        headers["accept-encoding"] = "identity" if streamed else "gzip"
-        if extra_headers:
-            headers.update(extra_headers)
-        deadline = min(asyncio.get_running_loop().time() + self._timeouts.first_event, last_deadline)
-        try:
-            async with asyncio.timeout_at(deadline):
-                response = await self._session.request(
-                    method,
-                    self._base_url + path,
-                    data=_payload(body),
-                    headers=headers,
-                    allow_redirects=False,
-                    read_bufsize=STREAM_BUFFER if streamed else WHOLE_BUFFER,
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise connection_error(error) from error
-        limit_reads(response, streamed)
-        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
+        return await self._other.open(method, path, body, streamed, key, last_deadline, extra_headers)
 
     async def _open(
         self,
@@ -179,52 +152,10 @@ class UpstreamSession:
         The response's body is not decompressed. A body that is still arriving has all the time that its pieces take:
         Cohere must take each in time, and the time for the response begins with the last one.
         """
-        assert self._session is not None, "start() comes first"
-        loop = asyncio.get_running_loop()
-        # The operator's headers belong to every request: no caller puts others in their place.
         if self._client is not None and (request.body is None or isinstance(request.body, bytes)):
             if request.method != "HEAD":
                 return await self._forward(self._client, request, request.body, key, last_deadline, extra_headers)
-        headers = [pair for pair in request.headers if pair[0] not in self._headers]
-        headers += extra_headers
-        if key:
-            headers.append(("authorization", f"Bearer {key}"))
-        body, sending = request.body, None
-        upload = None
-        if not (body is None or isinstance(body, bytes)):
-            upload, last_deadline = body, math.inf
-        try:
-            first = min(loop.time() + self._timeouts.first_event, last_deadline)
-            async with asyncio.timeout_at(first) as clock:
-                data: _TimedUpload | bytes | io.BytesIO | None
-                if body is None or isinstance(body, bytes):
-                    data = _payload(body)
-                else:
-                    data = sending = _TimedUpload(body, clock, self._timeouts)
-                response = await self._session.request(
-                    request.method,
-                    # Encoded already: what is escaped stays so, and nothing in it can be another host.
-                    URL(self._encoded_base + request.target, encoded=True),
-                    data=data,
-                    headers=headers,
-                    skip_auto_headers=SKIPPED_HEADERS,
-                    allow_redirects=False,
-                    auto_decompress=False,
-                    read_bufsize=STREAM_BUFFER,
-                )
-                if sending is not None:
-                    sending.has_response = True
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if upload is not None and upload.failure is not None:
-                raise upload.failure from error
-            raise connection_error(error) from error
-        if response.status < 200:
-            # An upgrade that nobody has asked for: what follows it is not HTTP.
-            response.close()
-            raise UpstreamError(failure("cut", "Cohere switched protocols without a request to do so"))
-        limit_reads(response, streamed=True)
-        deadline = clock.when() or loop.time() + self._timeouts.first_event
-        return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
+        return await self._other.forward(request, key, last_deadline, extra_headers)
 
     async def _forward(
         self,
@@ -258,34 +189,6 @@ class UpstreamSession:
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)
 
 
-class _TimedUpload:
-    """An upload as aiohttp sends it. It moves the deadline of the call: the caller's slowness is timed where its pieces
-    come from, Cohere's here.
-    """
-
-    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
-        self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
-        self.has_response = False
-
-    def __aiter__(self) -> "_TimedUpload":
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Returns the next piece. To ask for it is to have taken the one before."""
-        self._reschedule(None)
-        try:
-            piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            self._reschedule(self._timeouts.first_event)
-            raise
-        self._reschedule(self._timeouts.between_events)
-        return piece
-
-    def _reschedule(self, seconds: float | None) -> None:
-        if not self.has_response:
-            self._clock.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
-
-
 def _extra_headers(headers: Mapping[str, str], table: str) -> Mapping[str, str]:
     """Returns the operator's headers, their names in lower case. Raises SettingError on one that cannot be sent."""
     for name, value in headers.items():
@@ -314,11 +217,6 @@ def _ssl_context(settings: UpstreamSettings, table: str) -> ssl.SSLContext:
         why = error.strerror or "it cannot be read"
         raise SettingError(f"{table}.{setting}: {getattr(settings, setting)}: {why}") from error
     return context
-
-
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """Returns a body as aiohttp takes it without a warning."""
-    return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
 def _proxy(base_url: str) -> str | None:
