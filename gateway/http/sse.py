@@ -50,11 +50,34 @@ class Decoder:
             if block.endswith(b"\r"):
                 self._after_cr = True
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if not self._data and b"\n\n" in block:
+            return self._plain_events(self._take_line() + block if self._line else block)
         lines = block.split(b"\n")
         if len(lines) > 1 and self._line:
             lines[0] = self._take_line() + lines[0]
         self._hold(lines.pop())
         return self._events(lines)
+
+    def _plain_events(self, block: bytes) -> list[bytes]:
+        """Returns the data of a block's events, where the last one before it was complete.
+
+        Nearly all have a line with their name and one with their data: a third of the work of reading lines.
+        """
+        events: list[bytes] = []
+        *pieces, rest = block.split(b"\n\n")
+        for piece in pieces:
+            line_ends, data = piece.count(b"\n"), b""
+            if line_ends == 1 and piece[:7] == b"event: ":
+                data = piece.partition(b"\ndata: ")[2]
+            elif not line_ends and piece[:6] == b"data: ":
+                data = piece[6:]
+            if data and len(data) < LARGEST_EVENT:
+                events.append(data)
+            else:
+                events += self._events([*piece.split(b"\n"), b""])
+        *lines, last = rest.split(b"\n")
+        self._hold(last)
+        return events + self._events(lines) if lines else events
 
     def end(self) -> list[bytes]:
         """Returns what was complete but for its last line end."""
