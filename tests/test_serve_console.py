@@ -19,7 +19,14 @@ from gateway.auth import sessions
 from gateway.auth.sessions import COOKIE, SECURE_COOKIE, Sessions
 from gateway.console.attempts import IN_ALL, PER_ADDRESS, WINDOW_SECONDS, SignInAttempts
 from gateway.errors import CallerError
-from gateway.settings.schema import AlertSettings, ConsoleSettings, MetricsSettings, Settings, UpstreamSettings
+from gateway.settings.schema import (
+    AlertSettings,
+    ConsoleSettings,
+    MetricsSettings,
+    NamedUpstream,
+    Settings,
+    UpstreamSettings,
+)
 from gateway.virtual_keys import Team
 from support.app import MASTER_KEY, SERVER_KEY, Gateway, Seen, Stage, answered, demonstration, stage
 from support.virtual_keys import key_of, keyed_stage, secret_of
@@ -351,12 +358,18 @@ def test_secrets_are_no_settings_to_be_shown() -> None:
         "alerts": AlertSettings(url="https://u:url-secret@hooks.example/x?token=query-secret", secret="hook-secret"),
         "metrics": MetricsSettings(token="metrics-secret"),
         "upstream": UpstreamSettings(headers={"x-team": "header-secret"}),
+        "upstreams": {
+            "eu": NamedUpstream(
+                base_url="https://u:p-secret@eu.example/x?k=secret", api_key=["eu-secret"], models=["a"]
+            )
+        },
     }
     with stage(key=MASTER_KEY, **secrets) as staged:
         seen = staged.gateway.ask("GET", "/gateway/settings")
         text = seen.data.decode()
     assert "secret" not in re.sub(r'"(name|about|environment)":(\[[^]]*\]|"[^"]*")', "", text).replace("ledger", "")
     shown = {row["name"]: row for row in seen.body["data"]}
+    assert shown["upstreams"]["value"]["eu"]["base_url"] == "https://...@eu.example/x"
     assert shown["master_key"]["value"] == "(set)" and not shown["master_key"]["is_default"]
     assert shown["redis_url"]["value"] == "redis://...@127.0.0.1:1/0"
     assert shown["workers"]["is_default"] and shown["retries.count"]["value"] == 0

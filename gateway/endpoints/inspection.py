@@ -35,13 +35,10 @@ from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TR
 from translators.core.model_names import SUCCESSORS, SYNONYMS
 from translators.core.notes import Notes
 
-SECRET_SETTINGS = frozenset(
-    ("cohere_api_key", "master_key", "metrics.token", "alerts.secret", "upstream.headers", "ledger.body_key")
+SECRET_FIELDS = frozenset(
+    ("cohere_api_key", "api_key", "master_key", "token", "secret", "headers", "body_key", "public_key", "key")
 )
-"""Of these nothing is shown but that they are set."""
-
-ADDRESSES = frozenset(("cohere_base_url", "database_url", "redis_url", "alerts.url", "jwt.jwks"))
-"""Of these the password is left out, and what an address may have after its path."""
+"""Names of settings, or of fields inside one, of which nothing is shown but that they are set."""
 
 HIDDEN = "(set)"
 
@@ -171,17 +168,15 @@ FIELDS: Mapping[str, str] = {"global": "global_limits"}
 
 
 def _shown(path: str, value: Any) -> Any:
-    if path in SECRET_SETTINGS:
+    """Returns a value without what is secret in it, at any depth."""
+    if path.rpartition(".")[2] in SECRET_FIELDS:
         return HIDDEN if value else value
-    if path == "jwt.public_key" and value:
-        return HIDDEN
-    if path in ADDRESSES and isinstance(value, str):
+    if isinstance(value, dict):
+        return {name: _shown(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown("", inner) for inner in value]
+    if isinstance(value, str) and "://" in value:
         return without_secrets(value)
-    if path == "upstreams":
-        return {
-            name: upstream | {one: HIDDEN for one in ("api_key", "headers") if upstream[one]}
-            for name, upstream in value.items()
-        }
     return value
 
 
