@@ -11,7 +11,7 @@ import pytest
 
 from gateway.app import create_app
 from gateway.settings.loading import load
-from gateway.settings.schema import SettingError, Settings, UpstreamSettings
+from gateway.settings.schema import NamedUpstream, SettingError, Settings, UpstreamSettings
 from support.app import SERVER_KEY, Gateway, answered, gateway_over, streamed
 from support.certificates import Certificates, issued_in
 from support.scripted_upstream import ScriptedUpstream
@@ -112,6 +112,21 @@ def test_a_client_certificate(certificates: Certificates, files: str) -> None:
     settings = UpstreamSettings(ca_file=str(certificates.ca), **visible)
     with home(tls=certificates.tls(asks_back=True), upstream=settings) as (gateway, _):
         assert gateway.chat().status == 200
+
+
+def test_a_named_upstream_has_its_own_certificates(certificates: Certificates) -> None:
+    """Neither those of the default upstream, nor are they used there."""
+    named: dict[str, Any] = {"ca_file": str(certificates.ca), "client_certificate": str(certificates.both)}
+    with (
+        ScriptedUpstream(answered(), tls=certificates.tls(asks_back=True)).run_in_thread() as vault,
+        ScriptedUpstream(answered(), tls=certificates.tls()).run_in_thread() as default,
+    ):
+        upstream = NamedUpstream(base_url=vault.url, api_key=["k"], models=["command-a-*"], **named)
+        with gateway_over(default.url, cohere_api_key=[SERVER_KEY], upstreams={"vault": upstream}) as gateway:
+            assert gateway.chat().status == 200
+            seen = gateway.chat(model="command-r7b-12-2024")
+            assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
+            assert len(vault.requests) == 1 and not default.requests
 
 
 def test_without_it_the_server_refuses(certificates: Certificates) -> None:
