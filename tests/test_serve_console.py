@@ -390,4 +390,4 @@ def test_what_cohere_would_get(served: Stage) -> None:
     (exchange,) = served.upstream.exchanges
     assert seen.body["requests"] == [exchange.request.json()]
     assert caller.ask("POST", "/gateway/translate/chat", {"model": "x"}).error["param"] == "messages"
-    assert caller.ask("POST", "/gateway/translate/nothing", {}).status == 404
+    assert caller.ask("POST", "/gateway/translate/nothing", {}).status == 400

@@ -35,7 +35,7 @@ class TranslationEndpoint:
         translate = TRANSLATE.get(name)
         if translate is None:
             sentence = f"There is no operation of this name to translate: there are {', '.join(TRANSLATE)}"
-            raise CallerError(failure("not_found", sentence))
+            raise CallerError(failure("bad_request", sentence))
         content = await body.read_json(record, receive, services.settings)
         context = context_of(services, record)
         call = await services.offload.run(record.principal, len(content), translate, content, context)
