@@ -8,14 +8,18 @@ from datetime import UTC, datetime
 
 from gateway.cohere_methods import Method
 from gateway.ledger.prices import BILLED_GROUPS, BYTES_PER_TOKEN, MAX_PROMPT_TOKENS, usual_answer
+from gateway.store.counters import NO_LIMIT
 from translators.core.contracts import Workload
 
 NANO_PER_DOLLAR = 10**9
 
+MAX_TOKENS, MAX_MONEY = 10**9, 10**15
+"""Of one request: what a caller writes as `max_tokens` is not to be more than counters can add up."""
+
 
 def nano_dollars(dollars: float) -> int:
-    """Returns an amount of money as a whole number of nano-dollars, 0 or more."""
-    return max(round(dollars * NANO_PER_DOLLAR), 0)
+    """Returns an amount of money as a whole number of nano-dollars, 0 or more; NO_LIMIT for what is beyond it."""
+    return min(max(round(dollars * NANO_PER_DOLLAR), 0), NO_LIMIT)
 
 
 def dollars(nano: int) -> str:
@@ -33,7 +37,7 @@ def estimated_tokens(method: Method, workload: Workload) -> int:
     if method.group != "chat":
         return prompt
     answer = workload.max_tokens if workload.max_tokens is not None else usual_answer(workload.model) * workload.calls
-    return prompt + answer
+    return min(prompt + answer, MAX_TOKENS)
 
 
 def time_of(second: int) -> str:

@@ -201,7 +201,7 @@ class Limiter:
             model = f"'{workload.model}'" if workload.model else "the model"
             message = f"There is a budget, and the price of {model} is not known: set it in the setting 'prices'"
             raise CallerError(failure("price_unknown", message))
-        return tokens, money or 0
+        return tokens, min(money or 0, budgets.MAX_MONEY)
 
     def _refusal(
         self,

@@ -154,7 +154,7 @@ class Plans:
         for unit, by_model in (("requests", record.model_rpm_limit), ("tokens", record.model_tpm_limit)):
             for name, rate in (by_model or {}).items():
                 if self._resolve(name) == model:
-                    counter = Counter(f"{prefix}:{unit}", unit, rate)  # type: ignore[arg-type]
+                    counter = Counter(f"{prefix}:{unit}", unit, min(rate, NO_LIMIT))  # type: ignore[arg-type]
                     yield Limit(counter, owner, subject, model)
         for name, budget in (record.model_max_budget or {}).items():
             if self._resolve(name) == model:
@@ -188,7 +188,7 @@ def _limits(subject: tuple[str, str], owner: str, record: LimitFields | GlobalLi
     )
     for unit, rate in rates:
         if rate is not None:
-            yield Limit(Counter(f"{prefix}:{unit}", unit, rate), owner, subject)
+            yield Limit(Counter(f"{prefix}:{unit}", unit, min(rate, NO_LIMIT)), owner, subject)
     soft = getattr(record, "soft_budget", None)
     if record.max_budget is not None or soft is not None:
         limit = nano_dollars(record.max_budget) if record.max_budget is not None else NO_LIMIT
