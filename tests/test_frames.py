@@ -1,0 +1,193 @@
+"""How much of the code one request passes through: files, functions, and frames on the stack down to the HTTP client.
+
+Each file is one more to read for whoever follows a request, and each frame on the stack is paid for by every chunk that
+it waits for. The limits are what there is: who lowers one writes the smaller number here.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+from support.app import A, Gateway, Stage, answered, end, opened, piece, stage, start
+from support.process import reads_until, request_bytes
+from support.scripted_upstream import Chunk, End, Pause, Signal, json_answer, transcript
+from test_serve_disconnect import STREAM_HEAD
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = tuple(f"{ROOT}/{package}/" for package in ("gateway", "translators", "schemas"))
+ENTRANCES = tuple(f"{ROOT}/gateway/{name}" for name in ("http/middleware.py", "endpoints/", "pipeline/fan_out.py"))
+"""Where a request begins, and the tasks that it starts."""
+CLIENT = f"{ROOT}/gateway/upstream/client.py"
+
+
+@dataclass
+class Trip:
+    """What ran in the server's thread. stacks: our frames above each call of the client, the innermost first."""
+
+    functions: set[CodeType] = field(default_factory=set)
+    stacks: list[list[CodeType]] = field(default_factory=list)
+
+    @property
+    def files(self) -> set[str]:
+        return {code.co_filename.removeprefix(f"{ROOT}/") for code in self.functions}
+
+    @property
+    def depth(self) -> int:
+        """Frames of ours down to the client, from the endpoint on, or from the task that an endpoint has started."""
+        return max((_below_the_endpoint(stack) for stack in self.stacks), default=0)
+
+
+def _below_the_endpoint(stack: list[CodeType]) -> int:
+    endpoints = [number for number, code in enumerate(stack, 1) if "/gateway/endpoints/" in code.co_filename]
+    return endpoints[-1] if endpoints else len(stack)
+
+
+class Watch:
+    """The profiler of the threads that are started while it is installed."""
+
+    def __init__(self) -> None:
+        self.trip: Trip | None = None
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        trip = self.trip
+        if trip is None or event != "call":
+            return
+        code = frame.f_code
+        if code.co_filename.startswith(OURS):
+            stack = list(our_frames(frame))
+            if stack[-1].co_filename.startswith(ENTRANCES):  # else it is what the server does beside requests
+                trip.functions.add(code)
+                if code.co_filename == CLIENT:
+                    trip.stacks.append([one for one in stack if one.co_filename != CLIENT])
+
+    @contextmanager
+    def over(self) -> Iterator[Trip]:
+        self.trip = trip = Trip()
+        try:
+            yield trip
+        finally:
+            self.trip = None
+
+
+def our_frames(frame: FrameType | None) -> Iterator[CodeType]:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(OURS):
+            yield frame.f_code
+        frame = frame.f_back
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[tuple[Stage, Watch]]:
+    watch = Watch()
+    threading.setprofile(watch)
+    try:
+        with stage(cohere_api_key=["server-key"]) as scene:
+            threading.setprofile(None)
+            yield scene, watch
+    finally:
+        threading.setprofile(None)
+
+
+def chat_whole(scene: Stage, watch: Watch) -> Trip:
+    return measured(scene, watch, lambda gateway: gateway.chat().status, answered())
+
+
+def responses_with_memory(scene: Stage, watch: Watch) -> Trip:
+    scene.plays(answered())
+    body = {"model": A, "input": "My name is Ada."}
+    first = scene.gateway.ask("POST", "/v1/responses", body).body["id"]
+    follow_up = {**body, "previous_response_id": first}
+    return measured(scene, watch, lambda gateway: gateway.ask("POST", "/v1/responses", follow_up).status, answered())
+
+
+def three_hundred_embeddings(scene: Stage, watch: Watch) -> Trip:
+    def embeddings(count: int) -> Any:
+        return json_answer(200, {"id": "1", "embeddings": {"float": [[0.5]] * count}, "texts": []})
+
+    body = {"model": "embed-v4.0", "input": [f"text {number}" for number in range(300)]}
+    return measured(
+        scene,
+        watch,
+        lambda gateway: gateway.ask("POST", "/v1/embeddings", body).status,
+        *[embeddings(96)] * 3,
+        embeddings(12),
+    )
+
+
+def native_chat(scene: Stage, watch: Watch) -> Trip:
+    body = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
+    return measured(scene, watch, lambda gateway: gateway.ask("POST", "/cohere/v2/chat", body).status, answered())
+
+
+def upstream_error(scene: Stage, watch: Watch) -> Trip:
+    refusal = json_answer(400, {"message": "no"})
+    return measured(scene, watch, lambda gateway: gateway.chat().status, refusal, status=400)
+
+
+def event_of_a_stream(scene: Stage, watch: Watch) -> Trip:
+    """One delta, from Cohere's chunk to the caller's."""
+    go_on, finish = Signal(), Signal()
+    scene.plays(
+        (
+            STREAM_HEAD,
+            Chunk(transcript(start(), opened(), piece("first"), done=False)),
+            Pause(go_on),
+            Chunk(transcript(piece("second"), done=False)),
+            Pause(finish),
+            Chunk(transcript({"type": "content-end", "index": 0}, end())),
+            End(),
+        )
+    )
+    with caller(scene.gateway) as connection:
+        connection.sendall(request_bytes(stream=True))
+        reads_until(connection, b"first")
+        with watch.over() as trip:
+            go_on.set()
+            reads_until(connection, b"second")
+        finish.set()
+        reads_until(connection, b"[DONE]")
+    return trip
+
+
+def caller(gateway: Gateway) -> Any:
+    return socket.create_connection(gateway.address, 30)
+
+
+def measured(scene: Stage, watch: Watch, request: Callable[[Gateway], int], *scripts: Any, status: int = 200) -> Trip:
+    scene.plays(*scripts)
+    scene.gateway.settle()
+    with watch.over() as trip:
+        assert request(scene.gateway) == status
+        scene.gateway.settle()
+    return trip
+
+
+# At most so many files and functions of ours, and frames from the endpoint to the HTTP client.
+TRIPS: dict[Callable[[Stage, Watch], Trip], tuple[int, int, int]] = {
+    chat_whole: (66, 310, 8),
+    event_of_a_stream: (18, 50, 0),
+    responses_with_memory: (81, 410, 8),
+    three_hundred_embeddings: (64, 270, 4),
+    native_chat: (60, 230, 3),
+    upstream_error: (63, 275, 8),
+}
+
+
+@pytest.mark.parametrize("trip", TRIPS, ids=lambda trip: trip.__name__)
+def test_a_request_passes_through_few_files_and_frames(
+    trip: Callable[[Stage, Watch], Trip], watched: tuple[Stage, Watch]
+) -> None:
+    trip(*watched)  # what is imported, opened or built at first is not what a request costs
+    passed = trip(*watched)
+    figures = len(passed.files), len(passed.functions), passed.depth
+    print(trip.__name__, *figures)
+    assert all(map(int.__le__, figures, TRIPS[trip])), (figures, sorted(passed.files))
