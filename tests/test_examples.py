@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support import docs
+from support import docs, preloaded_process
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in docs.DOCUMENTS}
@@ -137,9 +137,12 @@ def run(command: list[str], base_url: str, home: Path) -> str:
     environment = without_settings() | {"OPENAI_BASE_URL": base_url, "PYTHONWARNINGS": "error"}
     # Coverage would complain, on standard error, that the program has nothing of ours to measure.
     environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run(
-        command, cwd=home, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    if command[0] == sys.executable and preloaded_process.AVAILABLE:
+        done = preloaded_process.run(command[1:], environment, home, SECONDS)
+    else:
+        done = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
 

@@ -1,12 +1,12 @@
-"""Processes of `python -m gateway` that need not import the libraries: they are forked from one that has.
+"""Processes of Python that need not import the libraries: they are forked from one that has.
 
 To import what the gateway stands on takes a second of CPU, more than most tests of processes do with it, and a server
-imports it in its worker. Here one process for all tests imports the libraries (not a line of ours), and forks for each
-server; where that server's supervisor starts a worker, it forks as well where it would start an interpreter. What a
-new interpreter guarantees is kept: only the descriptors that are passed on stay open, handlers of signals and what
-runs at exit are as at first, and everything of ours is read anew.
+imports it in its worker; the clients' libraries take as long. Here one process imports the libraries (not a line of
+ours), and forks for each program; where a supervisor starts a worker, it forks as well where it would start an
+interpreter. What a new interpreter guarantees is kept: only the descriptors that are passed on stay open, handlers of
+signals and what runs at exit are as at first, and everything of ours is read anew.
 
-`start` is used by `process.py`. This file is also the program of the process that forks.
+`start` is used by `process.py`, `run` by the examples. This file is also the program of the process that forks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -37,13 +38,15 @@ ROOT = Path(__file__).resolve().parents[2]
 AVAILABLE = sys.platform == "linux" and not any(name.startswith("COV") for name in os.environ)
 """Coverage measures processes from their first line."""
 
-LIBRARIES = (
+GATEWAY_LIBRARIES = (
     "aiohttp asyncpg click cryptography.hazmat.primitives.ciphers.aead hypercorn.asyncio hypercorn.protocol.h2 "
     "hypercorn.protocol.h11 jsonschema jwt msgspec multiprocessing.popen_spawn_posix python_multipart re2 "
     "redis.asyncio sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.sqlite sqlalchemy.ext.asyncio sqlite3 "
     "starlette.applications starlette.middleware starlette.responses starlette.routing tomllib wsproto"
 ).split()
 """All but prometheus_client, which looks at the environment when it is imported."""
+
+CLIENT_LIBRARIES = ("openai", "openai.resources.chat", "openai.resources.responses", "openai.resources.embeddings")
 
 
 class PreloadedProcess:
@@ -76,14 +79,20 @@ class PreloadedProcess:
         return self.returncode
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str]) -> PreloadedProcess:
-    """Run `python -m gateway ARGUMENTS` in the root, in a group of its own, without standard input."""
-    control = _forking_process()
-    order = json.dumps({"arguments": arguments, "environment": dict(environment)}).encode()
+def start(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path = ROOT,
+    libraries: Sequence[str] = GATEWAY_LIBRARIES,
+) -> PreloadedProcess:
+    """Run `python ARGUMENTS` (-m, -c or a file) in a group of its own, without standard input."""
+    control = _forking_process(tuple(libraries))
+    order = {"arguments": arguments, "environment": dict(environment), "folder": str(folder)}
+    data = json.dumps(order).encode()
     (stdout, theirs), (stderr, their_errors), (status, their_status) = os.pipe(), os.pipe(), os.pipe()
     try:
-        socket.send_fds(control, [len(order).to_bytes(4, "big")], [theirs, their_errors, their_status])
-        control.sendall(order)
+        socket.send_fds(control, [len(data).to_bytes(4, "big")], [theirs, their_errors, their_status])
+        control.sendall(data)
         pid = int.from_bytes(control.recv(4, socket.MSG_WAITALL), "big")
     finally:
         for descriptor in (theirs, their_errors, their_status):
@@ -91,12 +100,32 @@ def start(arguments: Sequence[str], environment: Mapping[str, str]) -> Preloaded
     return PreloadedProcess(pid, stdout, stderr, status)
 
 
+def run(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a client's program to its end. TimeoutExpired when that does not come in time."""
+    process = start(arguments, environment, folder, CLIENT_LIBRARIES)
+    errors: list[bytes] = []
+    reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))
+    reader.start()
+    watchdog = threading.Timer(timeout, process.send_signal, (signal.SIGKILL,))
+    watchdog.start()
+    try:
+        with process.stdout, process.stderr:
+            output = process.stdout.read()
+            reader.join()
+        code = process.wait(timeout)
+    finally:
+        watchdog.cancel()
+    return subprocess.CompletedProcess(list(arguments), code, output.decode(), b"".join(errors).decode())
+
+
 @cache
-def _forking_process() -> socket.socket:
+def _forking_process(libraries: tuple[str, ...]) -> socket.socket:
     ours, theirs = socket.socketpair()
     with theirs:
         subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, str(theirs.fileno()), *libraries],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -109,10 +138,10 @@ def _forking_process() -> socket.socket:
 # --- in the process that forks ------------------------------------------------------------------------------
 
 
-def serve_forks(control: socket.socket) -> None:
+def serve_forks(control: socket.socket, libraries: Sequence[str]) -> None:
     """Start what is ordered, and pass on how it ended, until the test process is gone."""
     gc.disable()
-    for name in LIBRARIES:
+    for name in libraries:
         import_module(name)
     gc.collect()
     gc.freeze()
@@ -139,21 +168,32 @@ def serve_forks(control: socket.socket) -> None:
             order = json.loads(control.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
             pid = os.fork()
             if pid == 0:
-                _become(partial(_run_gateway, order), {1: descriptors[0], 2: descriptors[1]}, ())
+                _become(partial(_run_python, order), {1: descriptors[0], 2: descriptors[1]}, ())
             children[pid] = descriptors[2]
             for descriptor in descriptors[:2]:
                 os.close(descriptor)
             control.sendall(pid.to_bytes(4, "big"))
 
 
-def _run_gateway(order: dict[str, Any]) -> None:
+def _run_python(order: dict[str, Any]) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(order["environment"])
     time.tzset()
     vars(multiprocessing.util)["spawnv_passfds"] = _fork_worker
-    sys.argv, sys.path[0] = ["-m", *order["arguments"]], str(ROOT)
-    runpy.run_module("gateway", run_name="__main__", alter_sys=True)
+    os.chdir(order["folder"])
+    if os.environ.get("PYTHONWARNINGS") == "error":
+        warnings.simplefilter("error")
+    first, *rest = order["arguments"]
+    if first == "-m":
+        sys.argv, sys.path[0] = ["-m", *rest[1:]], os.getcwd()
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
+        exec(rest[0], vars(sys.modules["__main__"]))
+    else:
+        sys.argv, sys.path[0] = [first, *rest], str(Path(first).parent)
+        runpy.run_path(first, run_name="__main__")
 
 
 def _fork_worker(path: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
@@ -215,4 +255,4 @@ def _close_all_but(kept: set[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve_forks(socket.socket(fileno=int(sys.argv[1])))
+    serve_forks(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

@@ -78,7 +78,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | PreloadedProcess
         command = ["serve", "--port", "0", *arguments]
         if program is None and preloaded_process.AVAILABLE:
-            self._process = preloaded_process.start(command, environment)
+            self._process = preloaded_process.start([*GATEWAY, *command], environment)
         else:
             self._process = subprocess.Popen(
                 [sys.executable, *(program or GATEWAY), *command],
