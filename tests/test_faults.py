@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.schema import LedgerSettings, Timeouts
+from support import transcripts
 from support.app import (
     CALLER_KEY,
     CHAT,
@@ -65,9 +66,9 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
-from support.transcripts import LONG
 
 NEVER = Signal()
+LONG = Timeouts(connect=5, first_event=10, between_events=10)
 SHORT = Timeouts(connect=5, first_event=0.25, between_events=0.25)
 """For the faults that are silence: these time-outs are waited for, the long ones are not."""
 
@@ -738,7 +739,7 @@ def test_statuses(theatre: Stage, status: int, surface: Surface) -> None:
     # A third of the shapes, another one for each status and surface; all of them in `make test-long`.
     shapes = [*shaped(status).items()]
     first = ([*STATUSES].index(status) + SURFACES.index(surface)) % 3
-    for name, script in shapes if LONG else shapes[first::3]:
+    for name, script in shapes if transcripts.LONG else shapes[first::3]:
         result = outcome(respond(theatre, surface, script), surface)
         assert isinstance(result, Error), name
         expected = page if name == "HTML" else STATUSES[status]
