@@ -370,3 +370,11 @@ def _without_required(result: Any) -> Any:
             if not (key == "required" and isinstance(value, list))
         }
     return [_without_required(value) for value in result] if isinstance(result, list) else result
+
+
+def test_a_dynamic_reference_that_leads_nowhere_is_refused() -> None:
+    node = {"$dynamicAnchor": "node", "properties": {"next": {"$dynamicRef": "#node"}}}
+    check_references(node, "schema")
+    check_references({"$dynamicRef": "#"}, "schema")
+    with pytest.raises(InvalidField, match="'#lost' leads nowhere"):
+        check_references({"properties": {"next": {"$dynamicRef": "#lost"}}}, "schema")

@@ -51,6 +51,16 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "minProperties over maxProperties": (value({"type": "object", "minProperties": 2, "maxProperties": 1}), "'minP"),
     "more properties than there are": (an_object({"a": STRING}, minProperties=2, additionalProperties=False), "'minP"),
     "more required than allowed": (an_object({"a": STRING, "b": STRING}, "a", "b", maxProperties=1), "'maxP"),
+    "a condition that always holds": (an_object({"a": STRING}, "a", **{"if": True, "then": False}), "#/then is false"),
+    "a condition that never holds": (value({"type": "string", "if": False, "else": INTEGER}), "'type'"),
+    "a required property that nothing may depend on": (
+        an_object({"a": STRING}, "a", dependentSchemas={"a": False}),
+        "'dependentSchemas'",
+    ),
+    "a required property that is not evaluated": (
+        an_object({"b": STRING}, "a", unevaluatedProperties=False),
+        "'unevaluatedProperties'",
+    ),
     "two types at once": (value({"allOf": [STRING, INTEGER]}), "'type'"),
     "a reference beside a type": (
         {**value({"$ref": "#/$defs/s", "type": "integer"}), "$defs": {"s": STRING}},
@@ -127,6 +137,11 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 POSSIBLE: dict[str, dict[str, Any]] = {
+    "a condition that may hold": an_object({"a": STRING}, "a", **{"if": {"required": ["b"]}, "then": False}),
+    "a branch without a condition": an_object({"a": STRING}, "a", then=False),
+    "a dependency of what may be missing": an_object({"a": STRING}, dependentSchemas={"a": False}),
+    "evaluated by a sibling": an_object({}, "a", allOf=[{"properties": {"a": STRING}}], unevaluatedProperties=False),
+    "evaluated as an additional one": an_object({}, "a", additionalProperties=STRING, unevaluatedProperties=False),
     "required beyond the properties, others allowed": an_object({"a": STRING}, "zzz"),
     "a pattern may allow it": an_object({}, "x1", additionalProperties=False, patternProperties={"^x": STRING}),
     "a pattern that is not checked may allow it": an_object(

@@ -128,6 +128,36 @@ def test_unique_items(items: Any, unique: bool) -> None:
     assert (instance_violation(encode({"uniqueItems": True}), encode(items).decode()) == "") is unique
 
 
+MULTIPLES: tuple[tuple[Any, Any, bool], ...] = (
+    (0.1, 0.3, True),
+    (0.01, 19.99, True),
+    (0.1, 0.35, False),
+    (0.5, 3, True),
+    (3, 9.0, True),
+    (3, 10, False),
+    (1, 10**30, True),
+    (0.1, "text", True),
+    (2, True, True),
+)
+
+
+@pytest.mark.parametrize(("divisor", "number", "is_multiple"), MULTIPLES, ids=[f"{n} of {d}" for d, n, _ in MULTIPLES])
+def test_multiples(divisor: Any, number: Any, is_multiple: bool) -> None:
+    assert (instance_violation(encode({"multipleOf": divisor}), encode(number).decode()) == "") is is_multiple
+
+
+def test_the_older_name_of_dependencies_is_checked() -> None:
+    schema = encode({"dependencies": {"a": ["b"], "c": {"required": ["d"]}}})
+    for instance, violation in (
+        ({"a": 1, "b": 1}, ""),
+        ({"a": 1}, "dependencies at $"),
+        ({"c": 1, "d": 1}, ""),
+        ({"c": 1}, "required at $"),
+        ({}, ""),
+    ):
+        assert instance_violation(schema, encode(instance).decode()) == violation
+
+
 ADDITIONAL: tuple[tuple[Any, Any, str], ...] = (
     ({"properties": {"a": {}}, "additionalProperties": False}, {"a": 1}, ""),
     ({"properties": {"a": {}}, "additionalProperties": False}, {"b": 1}, "additionalProperties at $"),

@@ -273,18 +273,30 @@ def required_names(parts: Sequence[Part]) -> Iterator[tuple[str, str]]:
     yield from names.items()
 
 
+_APPLICATORS = frozenset("$ref $dynamicRef $recursiveRef allOf anyOf oneOf not if dependentSchemas".split())
+"""Keywords whose schemas may evaluate further properties."""
+
+
+def closed_by(schema: Mapping[str, Any]) -> str:
+    """Returns the keyword that forbids an object further properties; empty where none does."""
+    if schema.get("additionalProperties") is False:
+        return "additionalProperties"
+    closed = schema.get("unevaluatedProperties") is False and "additionalProperties" not in schema
+    return "unevaluatedProperties" if closed and _APPLICATORS.isdisjoint(schema) else ""
+
+
 def permits(schema: Mapping[str, Any], name: str) -> bool:
     """Returns whether this schema lets an object have a property of this name."""
-    if schema.get("additionalProperties") is not False or name in _mapping(schema, "properties"):
+    if not closed_by(schema) or name in mapping(schema, "properties"):
         return True
-    patterns = _mapping(schema, "patternProperties")
+    patterns = mapping(schema, "patternProperties")
     # Too many patterns are not matched; then the name counts as permitted.
     return len(patterns) > MOST_PATTERNS or any(may_match(pattern, name) for pattern in patterns)
 
 
 def only_names(schema: Mapping[str, Any]) -> frozenset[str] | None:
     """Returns the only names that properties may have, None where others are allowed."""
-    if schema.get("additionalProperties") is not False or schema.get("patternProperties"):
+    if not closed_by(schema) or schema.get("patternProperties"):
         return None
     properties = schema.get("properties")
     return frozenset(properties) if isinstance(properties, dict) else frozenset()
@@ -308,7 +320,7 @@ def without_branches(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf", "allOf", "$ref")}
 
 
-def _mapping(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
+def mapping(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
     value = schema.get(keyword)
     return value if isinstance(value, dict) else {}
 

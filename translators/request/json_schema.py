@@ -129,13 +129,21 @@ def check_references(schema: Mapping[str, Any], param: str) -> None:
     """Raises InvalidField for a `$ref` that leads nowhere. References to other documents do: nothing is fetched."""
     broken = _broken_reference(msgspec.json.encode(schema))
     if broken:
-        raise InvalidField(param, f"Invalid schema for '{param}': its $ref '{broken}' leads nowhere", "invalid_schema")
+        raise InvalidField(
+            param, f"Invalid schema for '{param}': its reference '{broken}' leads nowhere", "invalid_schema"
+        )
 
 
 @lru_cache(maxsize=64)
 def _broken_reference(encoded: bytes) -> str:
     schema = msgspec.json.decode(encoded)
     references = list(_references(schema))
+    dynamic: list[str] = []
+    if b'"$dynamicRef"' in encoded:
+        dynamic = [one for one in _dynamic_references(schema) if one[:1] == "#" and one[1:2] not in ("", "/")]
+    anchors = set(_anchors(schema)) if dynamic else set()
+    if broken := next((one for one in dynamic if one[1:] not in anchors), ""):
+        return broken
     if not references:
         return ""
     # The registry is empty and has no retriever, so that no reference can make the gateway fetch a URL.
@@ -160,6 +168,31 @@ def _references(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list):
         for value in schema:
             yield from _references(value)
+
+
+def _dynamic_references(schema: Any) -> Iterator[str]:
+    """Yields every `$dynamicRef` of a schema."""
+    for one in _objects(schema):
+        if isinstance(one.get("$dynamicRef"), str):
+            yield one["$dynamicRef"]
+
+
+def _anchors(schema: Any) -> Iterator[str]:
+    """Yields the names that references may have, wherever they are."""
+    for one in _objects(schema):
+        yield from (one[key] for key in ("$anchor", "$dynamicAnchor") if isinstance(one.get(key), str))
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields every object in a schema, values of examples and the like apart."""
+    if isinstance(value, dict):
+        yield value
+        for key, one in value.items():
+            if key not in _NO_SCHEMAS:
+                yield from _objects(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _objects(one)
 
 
 def compilable_subset(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -15,9 +15,11 @@ from translators.request.contradictions import (
     check_lengths,
     check_range,
     check_values,
+    closed_by,
     common_types,
     count_values,
     is_number,
+    mapping,
     may_be,
     numbers,
     only_names,
@@ -97,12 +99,17 @@ class _Search:
         if schema.get("not") in (True, {}) and schema.get("not") is not None:
             raise Contradiction(f"'not' at {path} excludes every value")
         followed: frozenset[str] = frozenset()
+        # A condition that always holds, or never does, leaves one of the two.
+        condition = schema.get("if")
+        branch = "then" if condition in (True, {}) else "else" if condition is False else ""
+        if branch in schema and condition is not None:
+            followed |= self._expand(schema[branch], f"{path}/{branch}", references, parts)
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
             if reference in references:
                 raise Contradiction(f"'$ref' at {path} requires {reference} inside itself without end")
             references |= {reference}
-            followed = frozenset({reference})
+            followed |= frozenset({reference})
             followed |= self._expand(self._resolve(reference), reference, references, parts)
         for index, one in enumerate(schema_list(schema, "allOf")):
             # Two siblings may refer to the same schema; only a reference inside itself is a circle.
@@ -150,9 +157,13 @@ class _Search:
         self._spend(len(required) * (len(parts) - 1))
         for name, path in required.items():
             for part in parts:
+                if mapping(part.schema, "dependentSchemas").get(name) is False:
+                    raise Contradiction(
+                        f"'required' at {path} names '{name}', which 'dependentSchemas' at {part.path} forbids"
+                    )
                 if not permits(part.schema, name):
                     raise Contradiction(
-                        f"'required' at {path} names '{name}', which 'additionalProperties' at {part.path} forbids"
+                        f"'required' at {path} names '{name}', which '{closed_by(part.schema)}' at {part.path} forbids"
                     )
             # Only required properties are examined: an optional one that is impossible can be left out.
             inner = [

@@ -4,6 +4,7 @@ Every keyword that is evaluated takes steps from a budget (`check_budget.py`), a
 Compiled schemas are cached within bounds.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -322,6 +323,31 @@ def _unique_items(validator: Any, unique: Any, instance: Any, schema: Any) -> It
             seen.add(key)
 
 
+def _multiple_of(validator: Any, divisor: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    if not _is_number(instance):
+        return
+    if isinstance(instance, int) and isinstance(divisor, int):
+        is_multiple = instance % divisor == 0
+    else:
+        # 0.3 is a multiple of 0.1, although the quotient of the two doubles is no whole number.
+        quotient = instance / divisor
+        is_multiple = math.isclose(quotient, round(quotient), rel_tol=1e-9, abs_tol=1e-9)
+    if not is_multiple:
+        yield jsonschema.exceptions.ValidationError("is no multiple")
+
+
+def _dependencies(validator: Any, dependencies: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
+    """Checks the older name of `dependentRequired` and `dependentSchemas`."""
+    if not isinstance(instance, dict):
+        return
+    for name, dependency in dependencies.items():
+        if name in instance and isinstance(dependency, list):
+            if any(other not in instance for other in dependency):
+                yield jsonschema.exceptions.ValidationError("lacks a property that another one needs")
+        elif name in instance:
+            yield from validator.descend(instance, dependency, schema_path=name)
+
+
 def _matches(pattern: str, text: str) -> bool:
     """Returns whether a text matches; every text does where the pattern cannot be checked."""
     spend(1 + len(text) // 256)
@@ -355,6 +381,8 @@ _KEYWORDS: Mapping[str, Keyword] = {
     "additionalProperties": _additional_properties,
     "unevaluatedProperties": _unevaluated_properties,
     "uniqueItems": _unique_items,
+    "multipleOf": _multiple_of,
+    "dependencies": _dependencies,
 }
 _BoundedValidator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator, {name: _counted(name, keyword) for name, keyword in _KEYWORDS.items()}
