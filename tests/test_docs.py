@@ -223,7 +223,7 @@ PUBLISHED = sorted(
         ".pre-commit-config.yaml",
     )
     for path in ROOT.glob(pattern)
-    if path.is_file()
+    if path.is_file() and path.suffix != ".png"
 )
 
 

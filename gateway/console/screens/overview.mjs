@@ -1,7 +1,7 @@
 /** Overview: what is spent, how much is called, what fails and through whose fault, and how the gateway is doing. */
 import { get, useData } from "../scripts/api.mjs";
 import { Bars } from "../scripts/bars.mjs";
-import { agoText, costText, countText, durationText, shareText, shortCount } from "../scripts/format.mjs";
+import { agoText, costText, countOf, countText, durationText, shareText, shortCount } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Chip, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
@@ -37,8 +37,8 @@ export default function Overview() {
     <${PageHead} title="Overview" subtitle=${html`Days are UTC, as budgets and reports count them.`} />
     <div class="stack">
       <div class="tiles">
-        <${Tile} label="Spent today" value=${costText(spentToday.cost)} note=${spentToday.unpriced ? `and ${countText(spentToday.unpriced)} calls without a price` : "UTC day"} />
-        <${Tile} label="This month" value=${costText(spentMonth.cost)} note=${spentMonth.unpriced ? `and ${countText(spentMonth.unpriced)} calls without a price` : `since the 1st`} />
+        <${Tile} label="Spent today" value=${costText(spentToday.cost)} note=${spentToday.unpriced ? `and ${countOf(spentToday.unpriced, "call")} without a price` : "UTC day"} />
+        <${Tile} label="This month" value=${costText(spentMonth.cost)} note=${spentMonth.unpriced ? `and ${countOf(spentMonth.unpriced, "call")} without a price` : `since the 1st`} />
         <${Tile} label="Calls, last minute" value=${minute >= RECENT ? `${RECENT}+` : countText(minute)} note=${`${shortCount(day.calls)} in 24 h`} />
         <${Tile} label="Failed, 24 h" value=${shareText(day.failures, day.calls)} note=${`${countText(day.failures)} of ${countText(day.calls)}`} tone=${day.failures * 20 > day.calls ? "warn" : ""} />
         <${Tile} label="p95" value=${durationText(percentile(served.map((/** @type {any} */ call) => call.total_ms), 95)) || "–"} note=${ttft.length ? `first token ${durationText(percentile(ttft, 95))}` : `of the last ${countText(served.length)} served`} />
@@ -137,5 +137,5 @@ function OldNames({ calls }) {
     found.set(note, entry);
   }
   if (!found.size) return html`<p class="muted">None in the last ${countText(calls.length)} calls.</p>`;
-  return html`<ul class="sentences">${[...found].map(([note, entry]) => html`<li key=${note}><code>${note.replace("model ", "").replace("->", "→")}</code> <span class="muted small">${countText(entry.count)} calls, by ${[...entry.keys].slice(0, 4).join(", ")}, last ${agoText(entry.at)}</span></li>`)}</ul>`;
+  return html`<ul class="sentences">${[...found].map(([note, entry]) => html`<li key=${note}><code>${note.replace("model ", "").replace("->", "→")}</code> <span class="muted small">${countOf(entry.count, "call")}, by ${[...entry.keys].slice(0, 4).join(", ")}, last ${agoText(entry.at)}</span></li>`)}</ul>`;
 }

@@ -1,6 +1,6 @@
 /** Usage: cost, calls, tokens and time taken, by key, team, end user, model or method, from a day to a year. */
 import { useData } from "../scripts/api.mjs";
-import { costText, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
+import { costText, countOf, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
 import { html } from "../scripts/html.mjs";
 import { Segments } from "../scripts/form.mjs";
 import { LineChart } from "../scripts/line_chart.mjs";
@@ -99,7 +99,7 @@ function Charts({ rows, by, step, hours }) {
   const common = { labels, titles };
   return html`<div class="stack">
     <div class="tiles">
-      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countText(total.unpriced)} calls without a price` : "as Cohere bills"} />
+      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countOf(total.unpriced, "call")} without a price` : "as Cohere bills"} />
       <${Tile} label="Calls" value=${shortCount(total.calls)} note=${`${shareText(total.failures, total.calls)} failed`} />
       <${Tile} label="Tokens" value=${shortCount(total.input + total.output)} note=${`${shortCount(total.input)} in, ${shortCount(total.output)} out`} />
       <${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />
@@ -115,7 +115,7 @@ function Charts({ rows, by, step, hours }) {
     </div>
     <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
       { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted">${group.name}</span>`) },
-      { title: "Cost", number: true, cell: (/** @type {any} */ group) => html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
+      { title: "Cost", number: true, cell: (/** @type {any} */ group) => group.unpriced && !group.cost ? html`<${Cost} nano=${null} />` : html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
       { title: "Calls", number: true, cell: (/** @type {any} */ group) => countText(group.calls) },
       { title: "Failed", number: true, cell: (/** @type {any} */ group) => (group.failures ? countText(group.failures) : html`<span class="muted">–</span>`) },
