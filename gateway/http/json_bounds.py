@@ -21,7 +21,8 @@ async def refuse_large(body: Sequence[bytes], settings: Settings) -> None:
     body: its pieces. A body with fewer bytes than the bounds costs nothing.
     """
     max_keys, max_values = settings.max_json_keys, settings.max_json_values
-    if sum(map(len, body)) <= min(max_keys, max_values, MAX_ESCAPES):
+    size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+    if size <= max_keys and size <= max_values:
         return
     values = escapes = 0
     async for piece in _in_steps(body):

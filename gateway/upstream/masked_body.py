@@ -20,7 +20,7 @@ PLAIN_CODINGS = (b"", b"identity")
 
 
 class Chunks(Protocol):
-    """A body. at_eof: its last chunk has been read."""
+    """A body whose chunks are masked one by one. at_eof: its last chunk has been read."""
 
     @property
     def at_eof(self) -> bool: ...
@@ -52,6 +52,15 @@ class MaskedBody:
 
     async def read_chunk(self) -> bytes:
         """Returns the next chunk; empty at the end. Raises UpstreamError when the body breaks."""
+        if self._unpacker is None and not self._held and not self._over:
+            # The usual way: the response has masked what stands in one chunk.
+            chunk = await self._chunks.read_chunk()
+            self._over = not chunk or self._chunks.at_eof
+            if self._over or not (held := self._mask.partial(chunk)):
+                return chunk
+            chunk, self._held = chunk[:-held], chunk[-held:]
+            if chunk:
+                return chunk
         while not self._over:
             piece = await self._next_piece()
             self._over = not piece or (self._chunks.at_eof and not (self._unpacker and self._unpacker.waiting))
