@@ -163,7 +163,7 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
 def program(name: str, required: bool) -> str:
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/sbin")
     if path is None:
-        if required and os.environ.get("GATEWAY_TEST_REQUIRE_SERVICES"):
+        if required and os.environ.get("GATEWAY_TEST_REQUIRE_PROGRAMS"):
             pytest.fail(f"{name} is missing: apt-get install nginx-light")
         pytest.skip(f"{name} is not installed")
     return path

@@ -36,7 +36,7 @@ OF_PROMETHEUS = frozenset({"up"})
 def program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        if os.environ.get("GATEWAY_TEST_REQUIRE_SERVICES"):
+        if os.environ.get("GATEWAY_TEST_REQUIRE_PROGRAMS"):
             pytest.fail(f"{name} is missing: apt-get install prometheus")
         pytest.skip(f"{name} is not installed")
     return path

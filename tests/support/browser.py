@@ -1,7 +1,7 @@
 """Chromium, driven by Playwright, and the console in it as people use it.
 
 The browser is the system's own (`apt install chromium`); where there is none the tests are skipped with that reason,
-unless GATEWAY_TEST_REQUIRE_BROWSER is set, as `.ci/run` does where it could install one.
+unless GATEWAY_TEST_REQUIRE_PROGRAMS is set, as `.ci/run` does where it could install one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def program() -> str:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         reason = "needs Chromium: apt install chromium"
-        if os.environ.get("GATEWAY_TEST_REQUIRE_BROWSER") == "1":
+        if os.environ.get("GATEWAY_TEST_REQUIRE_PROGRAMS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
     return found
