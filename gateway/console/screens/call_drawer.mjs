@@ -1,11 +1,12 @@
 /** One call: its sentence, how its time was spent, what it cost by unit, its notes and ids. */
 import { useData } from "../scripts/api.mjs";
 import { costText, countText, durationText, shellQuoted } from "../scripts/format.mjs";
-import { html } from "../scripts/html.mjs";
+import { html, useState } from "../scripts/html.mjs";
 import { Drawer } from "../scripts/drawer.mjs";
-import { Chip, CopyButton, Cost, Facts, Time } from "../scripts/parts.mjs";
+import { Chip, Code, CopyButton, Cost, Facts, Time } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
-import { Empty, Failure, Loading } from "../scripts/states.mjs";
+import { mayWrite } from "../scripts/session.mjs";
+import { Empty, Failure, Loading, Show } from "../scripts/states.mjs";
 
 /** @param {any} call */
 export function statusTone(call) {
@@ -48,6 +49,7 @@ function CallBody({ call, prices }) {
     <section><h3>Time</h3><${Timeline} call=${call} /></section>
     <section><h3>Cost</h3><${CostTable} call=${call} prices=${prices} /></section>
     ${call.notes.length > 0 && html`<section><h3>Notes</h3><ul class="notes">${call.notes.map((/** @type {string} */ note) => html`<li key=${note}>${note}</li>`)}</ul></section>`}
+    ${call.has_body && mayWrite.value && html`<${Bodies} id=${call.id} />`}
     <section><h3>Who and what</h3><${Facts} rows=${[
       ["Time", html`<${Time} at=${call.time} />`],
       ["Key", call.key_id ? html`<${Link} to=${href(`keys/${call.key_id}`)}>${call.key_alias ?? call.key_id}<//>` : call.key_alias],
@@ -68,6 +70,25 @@ function CallBody({ call, prices }) {
       ["Request", html`<${Id} text=${call.request_id} />`],
       ...call.attempts.filter((/** @type {any} */ one) => one.trace_id).map((/** @type {any} */ one, /** @type {number} */ index) => [`Cohere's trace ${call.attempts.length > 1 ? index + 1 : ""}`, html`<${Id} text=${one.trace_id} />`]),
     ]} /></section>`;
+}
+
+/** What was sent and answered, where policy has it stored; loaded when somebody asks for it. @param {{id: string}} props */
+function Bodies({ id }) {
+  const [open, setOpen] = useState(false);
+  const loaded = useData(open ? `/audit/${id}/body` : null);
+  if (!open) return html`<section><h3>Bodies</h3><button onClick=${() => setOpen(true)}>Show what was sent and answered</button></section>`;
+  return html`<section><h3>Bodies</h3><${Show} of=${loaded}>${(/** @type {any} */ bodies) => ["request", "response"].map((name) => bodies[name] && html`<div class="body" key=${name}>
+    <p class="muted small">${name}, ${bodies[name].type}, ${countText(bodies[name].bytes)} bytes${bodies[name].truncated ? ", cut" : ""}</p>
+    ${bodies[name].text && html`<${Code} code=${indented(bodies[name].text)} />`}</div>`)}<//></section>`;
+}
+
+/** JSON with a field a line; any other text as it is. @param {string} text */
+function indented(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
 }
 
 /** @param {{text: string}} props */
