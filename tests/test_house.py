@@ -15,7 +15,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -148,6 +148,14 @@ IN_THE_FIELDS_WORDS: tuple[str, ...] = (
 
 # Packages whose docstrings `begins_with_a_verb` and `mentions_what_exists` check.
 DOCUMENTED: tuple[str, ...] = ("gateway", "translators", "schemas", "documented")
+
+MAX_FUNCTION_LINES = 75
+# Longer ones, each of which is one list from top to bottom. They may become shorter.
+LONG_FUNCTIONS: Mapping[str, int] = {
+    "gateway.observability.metrics.__init__": 200,  # the table of all metrics
+    "gateway.app.controlled_app": 155,  # where all parts are put together
+    "translators.operations.responses.request": 105,
+}
 
 VAGUE_NAMES = frozenset({"utils", "helpers", "common", "manager", "misc"})
 
@@ -351,6 +359,18 @@ def begins_with_a_verb(module: Module) -> Iterator[str]:
                 yield f"line {node.lineno}: the docstring of {node.name!r} begins with {first!r}, not with a verb"
 
 
+def has_short_functions(module: Module) -> Iterator[str]:
+    """MAX_FUNCTION_LINES, LONG_FUNCTIONS."""
+    if module.package not in PACKAGES:
+        return
+    for node in module.nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            limit = LONG_FUNCTIONS.get(f"{module.name}.{node.name}", MAX_FUNCTION_LINES)
+            if lines > limit:
+                yield f"line {node.lineno}: {node.name!r} has {lines} lines, and may have {limit}"
+
+
 def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     names = {getattr(one, "id", getattr(one, "attr", "")) for one in node.decorator_list}
     return bool(names & {"property", "cached_property"})
@@ -421,6 +441,7 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     says_what_it_is,
     begins_with_a_verb,
     mentions_what_exists,
+    has_short_functions,
     imports_by_full_name,
     uses_no_base_middleware,
     trusts_no_url,
@@ -490,6 +511,7 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (begins_with_a_verb, "documented", "def f():\n    'Return the sum.'"),
     (mentions_what_exists, "documented", "def f(given):\n    'Returns the sum. given: a number. other: another.'"),
     (mentions_what_exists, "documented", "class C:\n    'A pair.\\n\\n    left, right: its halves.'\n    left: int"),
+    (has_short_functions, "gateway.app", "def f():" + "\n    pass" * 75),
     (imports_by_full_name, "gateway.app", "from . import settings"),
     (imports_by_full_name, "gateway.app", "from .settings import Settings"),
     (uses_no_base_middleware, "gateway.app", "from starlette.middleware.base import BaseHTTPMiddleware"),
