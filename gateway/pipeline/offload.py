@@ -30,6 +30,9 @@ TURN_SECONDS = 0.01
 LONG_SECONDS = 0.0005
 """Work that takes less counts as none: nearly all requests take a tenth of it."""
 
+CHECKS = " checks"
+"""Marks the queue of a caller's long checks, beside that of large requests: the two take turns as two callers do."""
+
 QUEUE_SECONDS = 60.0
 """How long a request may wait for a thread."""
 
@@ -53,7 +56,9 @@ class Offload:
         caller: whose request it is. size: bytes that the function reads. Raises what the function raises, and
         CallerError (503) where too much waits already.
         """
+        queue = ""
         if size <= self.min_bytes:
+            queue = CHECKS
             while self._turn >= TURN_SECONDS:
                 await asyncio.sleep(0)
             began = time.perf_counter()
@@ -68,25 +73,31 @@ class Offload:
                     if not self._turn:
                         asyncio.get_running_loop().call_soon(self._next_turn)
                     self._turn += seconds
-        return await self.run_in_thread(caller, function, *arguments)
+        return await self._run_in_thread(caller, queue, function, arguments)
 
     def _next_turn(self) -> None:
         self._turn = 0.0
 
     async def run_in_thread(self, caller: Principal, function: Callable[..., T], *arguments: Any) -> T:
         """Does what `run` does, always in a thread."""
+        return await self._run_in_thread(caller, "", function, arguments)
+
+    async def _run_in_thread(
+        self, caller: Principal, queue: str, function: Callable[..., T], arguments: tuple[Any, ...]
+    ) -> T:
         owner = await self._share(caller)
         if self._is_full(owner):
             raise _busy_error()
         self._waiting[owner] += 1
         try:
-            await self._threads.acquire(owner)
+            try:
+                await self._threads.acquire(owner + queue)
+            except UpstreamError as error:  # the wait was too long
+                raise _busy_error() from error
             future = self._executor.submit(_generously, function, arguments)
             # The thread is free when the function has returned, even if nobody waits for it any more.
-            future.add_done_callback(partial(self._release, asyncio.get_running_loop(), owner))
+            future.add_done_callback(partial(self._release, asyncio.get_running_loop(), owner + queue))
             return await asyncio.wrap_future(future)
-        except UpstreamError as error:  # the limiter's: the wait was too long
-            raise _busy_error() from error
         finally:
             self._waiting[owner] -= 1
             if not self._waiting[owner]:
