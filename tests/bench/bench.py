@@ -350,6 +350,9 @@ def main() -> int:
         from bench import keys
 
         print("\n" + "\n".join(keys.measure().lines()))
+        from bench import limits
+
+        print("\n" + limits.report())
     return 0
 
 
