@@ -71,7 +71,7 @@ def test_the_commands() -> None:
         *("keys", *(f"keys {word}" for word in (*changes[:4], "rotate", *changes[4:], "import"))),
         *("teams", *(f"teams {word}" for word in changes)),
         *("end-users", *(f"end-users {word}" for word in changes)),
-        *("usage", "audit", "db", "db upgrade"),
+        *("usage", "audit", "check", "db", "db upgrade"),
     ]
 
 
