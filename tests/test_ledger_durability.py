@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
@@ -199,7 +200,11 @@ def calls(server: Process, name: str) -> list[str]:
 
 def is_put_aside(server: Process) -> bool:
     """The process says that rows cannot be written."""
-    return b"database does not take rows" in server.get("/health/ready")
+    try:
+        readiness = server.get("/health/ready")
+    except HTTPError as error:
+        readiness = error.read()
+    return b"database does not take rows" in readiness
 
 
 def check(ledger: Ledger, ids: list[str]) -> None:

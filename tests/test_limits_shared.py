@@ -423,7 +423,7 @@ def test_readiness_and_a_metric_say_that_redis_is_away(redis: RedisProcess) -> N
             assert gateway.metrics()["gateway_limits_degraded"] == 1
         finally:
             redis.start()
-        awaited(lambda: "limits" not in readiness(), 60)
+        awaited(lambda: "limits: Redis failed" not in readiness(), 60)
         assert gateway.metrics()["gateway_limits_degraded"] == 0
         assert caller("k").chat().status == 200
 

@@ -626,7 +626,6 @@ def test_head(theatre: Stage) -> None:
 
 
 NOWHERE = (
-    "/",
     "/v1",
     "/v1/",
     "/v2/chat",

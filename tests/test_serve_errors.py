@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import IncompleteRead
 from typing import Any
 
 import openai
@@ -422,8 +423,10 @@ def test_an_answer_that_cannot_be_looked_into_is_no_success(coding: str, data: b
     headers = (("content-type", "application/json"), ("content-encoding", coding))
     with stage(cohere_api_key=[SERVER_KEY]) as on:
         on.plays((Head(200, headers), Chunk(data), End()))
-        seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
-        assert seen.status == 502
+        try:
+            assert on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}).status == 502
+        except IncompleteRead:  # what came before the end may have been sent on
+            assert coding == "gzip"
 
 
 def test_no_retry_after_is_made_up(own: Stage) -> None:

@@ -16,7 +16,7 @@ import pytest
 from gateway.reload import RELOADED
 from gateway.settings.schema import Settings
 from support.app import CLOSED, A, answered, end, opened, piece, start
-from support.process import Process, awaited, process, reads_until, request_bytes
+from support.process import GATEWAY, Process, awaited, process, reads_until, request_bytes
 from support.scripted_upstream import (
     Chunk,
     End,
@@ -165,7 +165,7 @@ def test_what_runs_in_the_background_ends_in_good_order_too() -> None:
     """A shell makes what it starts with `&` ignore Ctrl-C; SIGTERM means what it always means."""
     usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        running = Process("--demo")
+        running = Process("--demo", program=GATEWAY)
     finally:
         signal.signal(signal.SIGINT, usual)
     try:

@@ -20,7 +20,6 @@ from gateway.auth.modes import mode_of
 from gateway.observability.operator_log import OperatorLog
 from gateway.server.sockets import listen, raise_file_limit, remove_unix_socket
 from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole
-from gateway.server.tls import context_of
 from gateway.server.worker_entry import run_emulator, run_gateway
 from gateway.server.worker_link import SettingsSource, WorkerStart
 from gateway.settings import checks
@@ -42,6 +41,8 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
     """
     mode_of(settings)  # contradictions are told before anything is started
     if settings.tls.certificate:
+        from gateway.server.tls import context_of  # a process without TLS needs no memory for it
+
         context_of(settings.tls)
     elif settings.tls.key:
         raise SettingError("tls.key: it is of no use without tls.certificate")

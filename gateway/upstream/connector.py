@@ -5,7 +5,6 @@ smaller. A whole answer is read at once whatever the caller does, in as few read
 """
 
 import asyncio
-import asyncio.sslproto
 import functools
 from typing import Any
 
@@ -34,8 +33,6 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
-        # Of all TLS in this process, which are these connections. There is no setting for it.
-        asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
 
     async def _get(self, *args: Any) -> Connection | None:
         while (connection := await super()._get(*args)) is not None:

@@ -9,6 +9,7 @@ addresses that the resolver names, anew after DNS_SECONDS. Nothing is pipelined.
 """
 
 import asyncio
+import asyncio.sslproto
 import functools
 import ssl
 import zlib
@@ -458,6 +459,8 @@ class Http1Client:
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, connect_timeout: float) -> None:
         """Needs the running loop."""
         self._host, self._port, self._tls, self._connect_timeout = host, port, tls, connect_timeout
+        # Of all TLS in this process, callers' connections and aiohttp's too. There is no setting for it.
+        asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self.loop = asyncio.get_running_loop()
         memory = memoryview(bytearray(WHOLE_READ_BYTES))
         # What was read is parsed before the next connection reads, so they share the memory for it.
