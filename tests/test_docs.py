@@ -18,7 +18,6 @@ import yaml
 from gateway.cli.main import main
 from gateway.cli.root import root
 from gateway.cohere_methods import METHODS
-from gateway.pipeline.operations import COUNTS, LOOKUPS, TRANSLATED
 from gateway.settings.checks import upstream_key_variable
 from gateway.settings.loading import load
 from gateway.settings.reference import described
@@ -369,14 +368,6 @@ def test_commands_and_their_options_exist(capsys: pytest.CaptureFixture[str]) ->
     options = set(re.findall(r"[` ](--[a-z][a-z-]*)", f"{TEXTS['README.md']} {GUIDES}"))
     for option in options:
         assert any(option in text for text in texts.values()), f"no command has {option}"
-
-
-def test_what_the_readme_calls_missing_is_missing() -> None:
-    missing = re.search(r"\*\*Not yet:\*\*(.*?)\n\n", TEXTS["README.md"], re.DOTALL)
-    assert missing, "the README says what is missing; when nothing is, remove this test"
-    served = {row.path for row in TRANSLATED} | {row.path for row in COUNTS} | {row.path for row in LOOKUPS}
-    for path in re.findall(r"`(/[^`]*)`", missing[1]):
-        assert not any(other.startswith(path) for other in served), f"{path} is served now: take it from 'Not yet'"
 
 
 def test_the_example_of_translate_prints_what_it_shows(

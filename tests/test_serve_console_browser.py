@@ -272,7 +272,8 @@ def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway
         expect(page).to_have_url(re.compile(r"text=r7b"))
         page.goto(address)  # as somebody does to whom it was sent
         expect(drawer.locator(".notes")).to_contain_text("temperature adjusted")
-        page.keyboard.press("Escape")
+        drawer.get_by_role("button", name="Close").click()
+        expect(drawer).to_have_count(0)
         with page.expect_download() as download:
             page.get_by_role("link", name="CSV").click()
         text = download.value.path().read_text(encoding="utf-8")

@@ -1,5 +1,5 @@
 /** What opens beside a list, and dialogs that ask before something is lost. */
-import { html, useEffect, useId, useRef, useState } from "./html.mjs";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "./html.mjs";
 import { Icon } from "./icons.mjs";
 import { onEscape } from "./keyboard.mjs";
 
@@ -9,7 +9,7 @@ export function Drawer({ title, onClose, children, actions, follows, wide }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const close = useRef(onClose);
   close.current = onClose;
-  useEffect(() => onEscape(() => close.current()), []);
+  useLayoutEffect(() => onEscape(() => close.current()), []);  // before it is painted: what is seen can be closed
   useEffect(() => { if (!follows) box.current?.focus(); }, []);
   return html`<aside class=${"drawer" + (wide ? " drawer-wide" : "")} ref=${box} tabindex="-1" aria-labelledby=${id} data-follows=${follows ? "" : undefined}>
     <header><h2 id=${id}>${title}</h2>
