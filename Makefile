@@ -23,10 +23,10 @@ run: .venv/.run-stamp $(EXTRAS:%=.venv/.%-stamp) ## serve on http://127.0.0.1:80
 cluster: .venv/.run-stamp ## three replicas over PostgreSQL and Redis on http://127.0.0.1:8081 to 8083
 	@exec $(BIN)/python tests/bench/cluster.py $(ARGS)
 
-# Four workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
+# Three workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
 # With bytecode in caches, whatever the environment says: the tests start a hundred processes, and each would compile all.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
-test: .venv/.dev-stamp node-modules ## run the whole test suite, four tests at a time
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
+test: .venv/.dev-stamp node-modules ## run the whole test suite, three tests at a time
 	$(PYTEST) $(ARGS)
 
 test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
