@@ -192,7 +192,7 @@ async def test_without_the_database_what_was_loaded_goes_on_serving(store: Store
         await insert(store, key_of("a"))
         counting.away = False
         await awaited(lambda: directory.find(digest_of("a")))
-        assert not directory.degraded
+        await awaited(lambda: not directory.degraded)
         counting.away = True
         await awaited(lambda: directory.degraded)
         assert directory.find(digest_of("a")) is not None and await directory.look_up("unknown") is None
