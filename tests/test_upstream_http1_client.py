@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream import http1_client
-from gateway.upstream.http1_client import Broken, Http1Client, Response
+from gateway.upstream.http1_client import Broken, Http1Client, Response, encode_head
 from support.scripted_upstream import Chunk, End, Head, Pause, Script, ScriptedUpstream, Write, json_answer
 
 OK = json_answer(200, {"fine": True})
@@ -219,3 +219,27 @@ def test_a_body_is_read_in_any_pieces(pieces: list[bytes], counts: list[int]) ->
             break
         assert len(received[-1]) <= count
     assert b"".join(received) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize(
+    ("headers", "line"),
+    [
+        ([("x-a", "1{end}x-b: 2")], "GET / HTTP/1.1"),
+        ([("x-a{end}x-b", "1")], "GET / HTTP/1.1"),
+        ([], "GET /{end}x HTTP/1.1"),
+        ([("x-a", "1{end}")], ""),
+    ],
+)
+def test_a_line_of_a_head_has_no_line_end(headers: list[tuple[str, str]], line: str, end: str) -> None:
+    pairs = [(name.format(end=end), value.format(end=end)) for name, value in headers]
+    with pytest.raises(ValueError):
+        encode_head(pairs, line.format(end=end))
+
+
+def test_a_head_is_made_of_its_lines() -> None:
+    assert (
+        encode_head([("host", "a"), ("x", "ü")], "GET / HTTP/1.1")
+        == "GET / HTTP/1.1\r\nhost: a\r\nx: ü\r\n\r\n".encode()
+    )
+    assert encode_head([("x", "1")]) == b"x: 1\r\n\r\n" and encode_head([]) == b"\r\n"

@@ -9,12 +9,11 @@ addresses that the resolver names, anew after DNS_SECONDS. Nothing is pipelined.
 """
 
 import asyncio
-import asyncio.sslproto
 import functools
 import ssl
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from socket import AddressFamily, SocketKind
 from typing import TypeAlias
 
@@ -58,6 +57,21 @@ class ConnectTimeout(Exception):
 
 class Broken(Exception):
     """The connection broke, or what came over it is not HTTP."""
+
+
+def encode_head(headers: Iterable[tuple[str, str]], request_line: str = "") -> bytes:
+    """Returns a request's head, or the end of one without its line. Raises ValueError on a line end within a line.
+
+    What follows a line end would be a header, or a request, that nobody has looked at.
+    """
+    lines = [f"{name}: {value}" for name, value in headers]
+    if request_line:
+        lines.insert(0, request_line)
+    for line in lines:
+        if "\n" in line or "\r" in line:
+            raise ValueError("a line end in a line of the head")
+    lines += "", ""
+    return "\r\n".join(lines).encode() if len(lines) > 2 else b"\r\n"
 
 
 class Headers:
@@ -459,8 +473,6 @@ class Http1Client:
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, connect_timeout: float) -> None:
         """Needs the running loop."""
         self._host, self._port, self._tls, self._connect_timeout = host, port, tls, connect_timeout
-        # Of all TLS in this process, callers' connections and aiohttp's too. There is no setting for it.
-        asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self.loop = asyncio.get_running_loop()
         memory = memoryview(bytearray(WHOLE_READ_BYTES))
         # What was read is parsed before the next connection reads, so they share the memory for it.

@@ -4,6 +4,8 @@ Redirects are not followed and cookies are not kept: the only host ever dialled 
 are made by `http1_client.py`; through a proxy, with a body that is still arriving, and for HEAD, by aiohttp.
 """
 
+import asyncio
+import asyncio.sslproto
 import math
 import ssl
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from yarl import URL
 from gateway import __version__
 from gateway.observability.call_controls import Headers
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
-from gateway.upstream.http1_client import Broken, ConnectTimeout, Http1Client
+from gateway.upstream.http1_client import TLS_READ_BYTES, Broken, ConnectTimeout, Http1Client, encode_head
 from gateway.upstream.response import (
     STREAM_BUFFER,
     WHOLE_BUFFER,
@@ -35,6 +37,9 @@ RESERVED_HEADERS = frozenset(
 )
 """Headers that are set for each request, so that a setting cannot."""
 
+MAX_HEADS = 100
+"""Kinds of requests whose head's beginning is kept. Paths that name something stored are of unlimited number."""
+
 
 class UpstreamSession:
     """Cohere, or what stands in its place."""
@@ -49,12 +54,17 @@ class UpstreamSession:
         self._headers, self._settings = _extra_headers(settings.headers, table), settings
         self._table = table
         self._client: Http1Client | None = None  # None behind a proxy
+        url = URL(self._encoded_base)
+        self._base_path = url.raw_path.rstrip("/")
+        self._own_headers = {"host": url.host_port_subcomponent or "", **self._headers}
         self._heads: dict[tuple[str, str, bool, bool], bytes] = {}  # what the heads of all such requests begin with
         if settings != UpstreamSettings():
             _ssl_context(settings, table)  # a file that is missing is an error before anything is served
 
     async def start(self) -> None:
         """Opens the session; needs the running loop."""
+        # Of all TLS in this process: callers' connections, ours, and aiohttp's. There is no setting for it.
+        asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         if _proxy(self._base_url) is None:
             url = URL(self._base_url)
             tls = self._tls() if url.scheme == "https" else None
@@ -110,39 +120,37 @@ class UpstreamSession:
     ) -> UpstreamResponse:
         """Does what `open` does, without aiohttp."""
         kind = method, path, streamed, body is not None
-        head = self._heads.get(kind)
-        if head is None:
-            head = self._heads[kind] = self._head(*kind)
-        lines = [head]
+        lines = list(extra_headers)
         if key:
-            lines.append(b"authorization: Bearer %b\r\n" % key.encode())
+            lines.append(("authorization", f"Bearer {key}"))
         if body is not None:
-            lines.append(b"content-length: %d\r\n" % len(body))
-        for name, value in extra_headers:
-            lines.append(f"{name}: {value}\r\n".encode())
-        lines.append(b"\r\n")
+            lines.append(("content-length", f"{len(body)}"))
         deadline = min(client.loop.time() + self._timeouts.first_event, last_deadline)
         limit = STREAM_BUFFER if streamed else WHOLE_BUFFER
         try:
-            response = await client.request(b"".join(lines), body or b"", deadline, limit, True, streamed)
+            beginning = self._heads.get(kind) or self._beginning(kind)
+            head = beginning + encode_head(lines)
+            response = await client.request(head, body or b"", deadline, limit, True, streamed)
         except (OSError, ValueError, Broken, ConnectTimeout) as error:
             raise connection_error(error) from error
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
 
-    def _head(self, method: str, path: str, streamed: bool, has_body: bool) -> bytes:
-        """Returns the line and the headers that all such requests have."""
-        url = URL(self._base_url + path)
+    def _beginning(self, kind: tuple[str, str, bool, bool]) -> bytes:
+        """Returns the line and the headers that all such requests have. kind: method, path, streamed, has a body."""
+        method, path, streamed, has_body = kind
         headers = {
-            "host": url.host_port_subcomponent or "",
             "user-agent": USER_AGENT,
-            **self._headers,
+            **self._own_headers,
             "accept": "text/event-stream" if streamed else "application/json",
             "accept-encoding": "identity" if streamed else "gzip",
         }
         if has_body:
             headers["content-type"] = "application/json"
-        lines = [f"{method} {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), ""]
-        return "\r\n".join(lines).encode()
+        beginning = encode_head(headers.items(), f"{method} {URL(self._base_url + path).raw_path_qs} HTTP/1.1")[:-2]
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        self._heads[kind] = beginning
+        return beginning
 
     async def forward(
         self, request: ProxyRequest, key: str, last_deadline: float = math.inf, extra_headers: Headers = ()
@@ -167,9 +175,7 @@ class UpstreamSession:
         extra_headers: Headers,
     ) -> UpstreamResponse:
         """Does what `forward` does, without aiohttp."""
-        url = URL(self._encoded_base)
-        target = url.raw_path.rstrip("/") + request.target
-        ours = {"host": url.host_port_subcomponent or "", **self._headers}
+        ours = self._own_headers
         headers = [*ours.items(), *(pair for pair in request.headers if pair[0] not in ours), *extra_headers]
         if not any(name == "user-agent" for name, _ in headers):
             headers.append(("user-agent", USER_AGENT))
@@ -177,12 +183,9 @@ class UpstreamSession:
             headers.append(("authorization", f"Bearer {key}"))
         if body is not None or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("content-length", str(len(body or b""))))
-        lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
         deadline = min(client.loop.time() + self._timeouts.first_event, last_deadline)
         try:
-            head = "\r\n".join(lines).encode()
-            if head.count(b"\n") != len(lines) - 1:
-                raise ValueError("a line end in a header")
+            head = encode_head(headers, f"{request.method} {self._base_path}{request.target} HTTP/1.1")
             response = await client.request(head, body or b"", deadline, STREAM_BUFFER, False, True)
         except (OSError, ValueError, Broken, ConnectTimeout) as error:
             raise connection_error(error) from error
