@@ -171,7 +171,6 @@ def replicas(folder: Path, upstream: str) -> Iterator[Replicas]:
         yield shared
 
 
-@pytest.mark.skipif(not LONG, reason="four processes and their ends: for make test-long")
 def test_three_replicas(tmp_path: Path) -> None:
     cohere = Cohere()
     with ScriptedUpstream(cohere.play).run_in_thread() as upstream, replicas(tmp_path, upstream.url) as shared:

@@ -46,6 +46,9 @@ GATEWAY_LIBRARIES = (
 ).split()
 """All but prometheus_client, which looks at the environment when it is imported."""
 
+_ORDERING = threading.Lock()
+"""One order and its answer at a time: two threads would read each other's."""
+
 CLIENT_LIBRARIES = ("openai", "openai.resources.chat", "openai.resources.responses", "openai.resources.embeddings")
 
 
@@ -86,14 +89,15 @@ def start(
     libraries: Sequence[str] = GATEWAY_LIBRARIES,
 ) -> PreloadedProcess:
     """Run `python ARGUMENTS` (-m, -c or a file) in a group of its own, without standard input."""
-    control = _forking_process(tuple(libraries))
     order = {"arguments": arguments, "environment": dict(environment), "folder": str(folder)}
     data = json.dumps(order).encode()
     (stdout, theirs), (stderr, their_errors), (status, their_status) = os.pipe(), os.pipe(), os.pipe()
     try:
-        socket.send_fds(control, [len(data).to_bytes(4, "big")], [theirs, their_errors, their_status])
-        control.sendall(data)
-        pid = int.from_bytes(control.recv(4, socket.MSG_WAITALL), "big")
+        with _ORDERING:
+            control = _forking_process(tuple(libraries))
+            socket.send_fds(control, [len(data).to_bytes(4, "big")], [theirs, their_errors, their_status])
+            control.sendall(data)
+            pid = int.from_bytes(control.recv(4, socket.MSG_WAITALL), "big")
     finally:
         for descriptor in (theirs, their_errors, their_status):
             os.close(descriptor)
