@@ -18,7 +18,7 @@ from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.settings.schema import BreakerSettings, ConcurrencySettings, PoolSettings, Retries
 from gateway.upstream import key_pool
-from gateway.upstream.attempts import Attempts, Resources
+from gateway.upstream.attempts import Attempts, CallOptions, Resources
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
@@ -133,8 +133,11 @@ class Script:
         return outcome
 
 
-def call(shared: Resources, script: Script, **options: Any) -> Attempts:
-    return Attempts(shared, script.send, SERVER, "/v2/chat", model=MODEL, **options)
+def call(
+    shared: Resources, script: Script, *, streamed: bool = False, repeatable: bool = True, **options: Any
+) -> Attempts:
+    call_options = CallOptions(MODEL, **options)
+    return Attempts(shared, script.send, SERVER, "/v2/chat", call_options, streamed=streamed, repeatable=repeatable)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:

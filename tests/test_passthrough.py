@@ -457,22 +457,27 @@ def test_what_cannot_be_unpacked_counts_nothing() -> None:
 
 IMAGE = "data:image/png;base64," + "A" * 100_000
 
-# body, and of the estimate: tokens at most, images, searches
-WORKLOADS: tuple[tuple[Any, tuple[int | None, int, int]], ...] = (
-    ({"messages": [], "max_tokens": 7}, (7, 0, 1)),
-    ({"messages": [], "max_tokens": "many"}, (None, 0, 1)),
-    ({"messages": [{"content": [{"image_url": {"url": IMAGE}}, {"image_url": {"url": IMAGE}}]}]}, (None, 2, 1)),
-    ({"images": [IMAGE]}, (None, 1, 1)),
-    ({"query": "q", "documents": ["d"] * 101}, (None, 0, 2)),
-    ({"documents": "none"}, (None, 0, 1)),
-    ([], (None, 0, 1)),
+# body, and of the estimate: tokens at most, images, searches, inputs
+WORKLOADS: tuple[tuple[Any, tuple[int | None, int, int, int]], ...] = (
+    ({"messages": [], "max_tokens": 7}, (7, 0, 1, 1)),
+    ({"messages": [], "max_tokens": "many"}, (None, 0, 1, 1)),
+    ({"messages": [{"content": [{"image_url": {"url": IMAGE}}, {"image_url": {"url": IMAGE}}]}]}, (None, 2, 1, 1)),
+    ({"images": [IMAGE]}, (None, 1, 1, 1)),
+    ({"texts": ["a"] * 96, "images": [IMAGE]}, (None, 1, 1, 97)),
+    ({"inputs": [{"content": []}] * 3}, (None, 0, 1, 3)),
+    ({"texts": 5}, (None, 0, 1, 1)),
+    ({"query": "q", "documents": ["d"] * 101}, (None, 0, 2, 1)),
+    ({"documents": "none"}, (None, 0, 1, 1)),
+    ([], (None, 0, 1, 1)),
 )
 
 
 @pytest.mark.parametrize(("body", "expected"), WORKLOADS)
-def test_what_a_native_request_asks_of_cohere_is_estimated(body: Any, expected: tuple[int | None, int, int]) -> None:
+def test_what_a_native_request_asks_of_cohere_is_estimated(
+    body: Any, expected: tuple[int | None, int, int, int]
+) -> None:
     result = workload("m", compact_json(body))
-    assert (result.max_tokens, result.images, result.searches) == expected
+    assert (result.max_tokens, result.images, result.searches, result.inputs) == expected
     assert result.prompt_bytes < 1_000
 
 

@@ -37,6 +37,7 @@ from gateway.pipeline.handler import policy_for
 from gateway.pipeline.services import Services
 from gateway.store import billed_jobs
 from gateway.store.errors import StoreUnavailable
+from gateway.upstream.attempts import CallOptions
 from gateway.upstream.masked_body import UNPACKED_CODINGS, Chunks, MaskedBody
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.raw_usage import usage_totals
@@ -78,13 +79,13 @@ class PassthroughEndpoint:
         access = record.principal.access
         with_form = needs_form(access, method, services.upstream.routes_by_model) and not has_no_body(record.headers)
         uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
-        notes, workload, weight = Notes(), None, 1
+        notes, workload = Notes(), None
         if uploading:
             body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
             json_body = await body.read_native_json(record, receive, settings) or None
             size = len(json_body or b"")
-            json_body, notes, workload, weight = await services.offload.run(
+            json_body, notes, workload = await services.offload.run(
                 record.principal, size, self._inspect, json_body, method, address, record
             )
         elif with_form:
@@ -101,16 +102,10 @@ class PassthroughEndpoint:
             json_body, admitted = await self._admit(record, method, workload, json_body, notes)
             request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
             with admitted as admission:
+                weight = workload.inputs if method.rate.counts == "inputs" else 1
+                options = CallOptions.of(record, record.model, weight)
                 async with services.upstream.forward(
-                    request,
-                    record.principal,
-                    address.path,
-                    record.model,
-                    method.repeatable,
-                    weight,
-                    record.attempts,
-                    record.memory,
-                    record.controls,
+                    request, record.principal, address.path, method.repeatable, options
                 ) as response:
                     admission.see(response)
                     about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
@@ -148,15 +143,11 @@ class PassthroughEndpoint:
 
     def _inspect(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
-    ) -> tuple[bytes | None, Notes, Workload, int]:
-        """Returns the body to send, notes on what was changed in it, and how much work it is for Cohere, for limits and
-        for the rate of a key.
-        """
+    ) -> tuple[bytes | None, Notes, Workload]:
+        """Returns the body to send, notes on what was changed in it, and how much work it is for Cohere."""
         json_body, notes = self._rewrite(json_body, method, address, record)
         json_body = restrict(record.principal.access, method, json_body, record, notes)
-        counts_inputs = json_body is not None and method.rate.counts == "inputs"
-        weight = passthrough.count_inputs(json_body) if json_body is not None and counts_inputs else 1
-        return json_body, notes, passthrough.workload(record.model, json_body or b""), weight
+        return json_body, notes, passthrough.workload(record.model, json_body or b"")
 
     def _rewrite(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord

@@ -25,6 +25,7 @@ from gateway.pipeline.admission import Admission
 from gateway.pipeline.handler import context_of
 from gateway.pipeline.operations import UploadOperation, UploadTranslation
 from gateway.pipeline.services import Services
+from gateway.upstream.attempts import CallOptions
 from gateway.upstream.response import ProxyRequest
 from gateway.upstream.session import USER_AGENT
 from translators.core.contracts import Context
@@ -111,15 +112,9 @@ class UploadEndpoint:
         upload = Upload(form, translation.fields, file, self._operation.file, contents)
         request = ProxyRequest("POST", path, (("content-type", upload.content_type), *SENT_HEADERS), upload)
         principal = admission.record.principal
+        options = CallOptions.of(admission.record, translation.model)
         async with self._services.upstream.forward(
-            request,
-            principal,
-            path,
-            translation.model,
-            repeatable=False,
-            attempts=admission.record.attempts,
-            controls=admission.record.controls,
-            memory=admission.record.memory,
+            request, principal, path, repeatable=False, options=options
         ) as response:
             answer = await (await admission.accept(response)).read_body()
         admission.bill(translation.model, answer)

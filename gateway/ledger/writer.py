@@ -117,7 +117,6 @@ class Ledger:
         self._settings, self._observer, self._body_seal = settings, observer, body_seal
         self._queue: deque[Finished] = deque()
         self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, team_name, body_seal)
-        self._body_seal = body_seal
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading = Database(url, TIMEOUT, READERS)
         self._flood = Flood()
@@ -256,7 +255,6 @@ class _Writer:
         team_name: Callable[[str], str],
         body_seal: BodySeal | None,
     ) -> None:
-        self._body_seal = body_seal
         self.url, self._settings, self._spool, self._body_seal = url, settings, spool, body_seal
         self._observer, self._queue, self._team_name = observer, queue, team_name
         self._names = EndUserNames()

@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from gateway.pipeline.admission import Admission
+from gateway.upstream.attempts import CallOptions
 from gateway.upstream.calls import UpstreamCalls
 
 MAX_CONCURRENT_PARTS = 8
@@ -30,17 +31,8 @@ async def post_all(
     async def post(index: int) -> bytes:
         weight = weights[index] if weights else 1
         record = admission.record
-        post = upstream.post(
-            path,
-            record.principal,
-            bodies[index],
-            False,
-            record.model,
-            weight,
-            record.attempts,
-            record.memory,
-            record.controls,
-        )
+        options = CallOptions.of(record, record.model, weight)
+        post = upstream.post(path, record.principal, bodies[index], False, options)
         async with post as response:
             answer = await (await admission.accept(response)).read_body()
         admission.bill(record.model, answer)

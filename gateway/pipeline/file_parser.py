@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from gateway import cohere_methods
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.fan_out import gather_or_first_error
+from gateway.upstream.attempts import CallOptions
 from gateway.upstream.calls import UpstreamCalls
 from translators.core.contracts import Workload
 from translators.operations import file_parsing
@@ -49,10 +50,8 @@ class FileParser:
         return texts
 
     async def _parse(self, admission: Admission, model: str, uri: str) -> str:
-        record, body = admission.record, file_parsing.request(uri, model)
-        async with self._upstream.post(
-            PATH, admission.principal, body, False, model, attempts=record.attempts, controls=record.controls
-        ) as response:
+        options, body = CallOptions.of(admission.record, model), file_parsing.request(uri, model)
+        async with self._upstream.post(PATH, admission.principal, body, False, options) as response:
             answer = await (await admission.accept(response)).read_body()
         # At once: its pages are billed, whatever becomes of the other files.
         admission.bill(model, answer, self._method)

@@ -17,6 +17,7 @@ from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.response_cache import Lookup, Recording
 from gateway.pipeline.services import Services
 from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
+from gateway.upstream.attempts import CallOptions
 from translators.core.contracts import Preliminary, Stream, TranslatedResponse, Translation, UpstreamRequest
 from translators.core.errors import AnswerFailed, Failure
 
@@ -101,16 +102,8 @@ class Responder:
 
     async def _body(self, translation: UpstreamRequest, admission: Admission, body: bytes) -> bytes:
         record = admission.record
-        post = self.services.upstream.post(
-            self.operation.upstream,
-            record.principal,
-            body,
-            False,
-            translation.model,
-            attempts=record.attempts,
-            memory=record.memory,
-            controls=record.controls,
-        )
+        options = CallOptions.of(record, translation.model)
+        post = self.services.upstream.post(self.operation.upstream, record.principal, body, False, options)
         async with post as response:
             answer = await (await admission.accept(response)).read_body()
         admission.bill(translation.model, answer)
@@ -169,18 +162,9 @@ class Responder:
         self.stream = stream = translation.stream()
         recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]
         async with contextlib.AsyncExitStack() as stack:
+            options = CallOptions.of(record, translation.model)
             posts = [
-                stack.enter_async_context(
-                    upstream.post(
-                        path,
-                        record.principal,
-                        body,
-                        True,
-                        translation.model,
-                        attempts=record.attempts,
-                        controls=record.controls,
-                    )
-                )
+                stack.enter_async_context(upstream.post(path, record.principal, body, True, options))
                 for body in translation.bodies
             ]
             responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)

@@ -20,7 +20,7 @@ from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.call_controls import NO_CONTROLS, CallControls, Headers
-from gateway.observability.record import Attempt, TimedAttempt
+from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
@@ -35,6 +35,31 @@ Send: TypeAlias = Callable[[str, float, Headers], Awaitable[UpstreamResponse]]
 """Makes the call once: with this Cohere key, until this time of the loop's clock at the latest, with these headers."""
 
 _NO_LIMIT = nullcontext()
+
+
+class CallOptions(Struct):
+    """What a call takes from the request that it is made for.
+
+    model: Cohere's name of it, where there is one; budgets and breakers go by it. weight: what the call takes of a
+    key's budget, which for some endpoints counts inputs. attempts: gets an `Attempt` for each; None where nobody keeps
+    them. memory: where a response that is read whole is counted. has_alternative: another upstream is asked next, so
+    that no pause is worth while: other keys are tried, and nothing is waited for.
+    """
+
+    model: str = ""
+    weight: int = 1
+    attempts: list[Attempt] | None = None
+    memory: RequestMemory = UNLIMITED
+    controls: CallControls = NO_CONTROLS
+    has_alternative: bool = False
+
+    @classmethod
+    def of(cls, record: RequestRecord, model: str, weight: int = 1) -> "CallOptions":
+        """Returns the options of a call for this request."""
+        return cls(model, weight, record.attempts, record.memory, record.controls)
+
+
+NO_OPTIONS = CallOptions()
 
 
 class Resources(Struct):
@@ -76,11 +101,8 @@ class Attempts:
 
     Entering raises UpstreamError where there is no response. One that is not a success is returned like any other.
 
-    path: Cohere's, without the query string; budgets go by it. model: Cohere's name of it, where there is one; budgets
-    and breakers go by it. streamed: only the first chunk of a success is waited for. weight: what the call takes of a
-    key's budget, which for some endpoints counts inputs. repeatable: `send` may be called more than once. recorded:
-    gets an `Attempt` for each. memory: where a response that is read whole is counted. has_alternative: another
-    upstream is asked next, so that no pause is worth while: other keys are tried, and nothing is waited for.
+    path: Cohere's, without the query string; budgets go by it. streamed: only the first chunk of a success is waited
+    for. repeatable: `send` may be called more than once.
     """
 
     __slots__ = (
@@ -90,11 +112,10 @@ class Attempts:
         "_deadline",
         "_failed",
         "_failed_keys",
-        "_has_alternative",
         "_last",
         "_count",
-        "_memory",
         "_model",
+        "_options",
         "_path",
         "_recorded",
         "_repeatable",
@@ -106,7 +127,6 @@ class Attempts:
         "_share",
         "_started",
         "_streamed",
-        "_weight",
     )
 
     def __init__(
@@ -115,23 +135,17 @@ class Attempts:
         send: Send,
         caller: Principal,
         path: str,
+        options: CallOptions = NO_OPTIONS,
         *,
         streamed: bool = False,
-        model: str = "",
-        weight: int = 1,
         repeatable: bool = True,
-        recorded: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
-        has_alternative: bool = False,
     ) -> None:
-        self._has_alternative = has_alternative
         self._resources, self._send, self._caller, self._path = resources, send, caller, path
         self._share = resources.share_of(caller)
-        self._streamed, self._model, self._weight, self._repeatable = streamed, model, weight, repeatable
-        self._recorded: list[Attempt] = [] if recorded is None else recorded
+        self._streamed, self._repeatable = streamed, repeatable
+        self._options, self._model, self._controls = options, options.model, options.controls
+        self._recorded: list[Attempt] = [] if options.attempts is None else options.attempts
         self._last: TimedAttempt | None = None
-        self._memory, self._controls = memory, controls
         self._count = 0
         self._response: UpstreamResponse | None = None
         self._started = self._deadline = 0.0
@@ -191,7 +205,7 @@ class Attempts:
                 secret = lease.key.secret if lease is not None else ""
                 key = secret or cohere_keys(self._caller.credential)[0]
                 response = await self._send(key, self._deadline, self._controls.headers)
-                response.memory = self._memory
+                response.memory = self._options.memory
                 response.key_mask = lease.key.mask if lease is not None else None
                 attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
                 try:
@@ -319,7 +333,7 @@ class Attempts:
     def _take_key(self) -> Lease | float:
         """Returns a key, or the seconds until there is one."""
         longest = self._resources.retries.max_backoff
-        return self._resources.pool.lease(self._path, self._model, self._weight, self._failed_keys, longest)
+        return self._resources.pool.lease(self._path, self._model, self._options.weight, self._failed_keys, longest)
 
     async def _wait_for_next(self, lease: Lease | float | None) -> bool:
         """Waits until the next attempt may be made. Returns False where none may.
@@ -351,7 +365,7 @@ class Attempts:
         """Waits until a key may be free, within bounds. Raises UpstreamError."""
         resources = self._resources
         left = self._started + min(resources.key_wait, resources.total) - resources.clock()
-        if seconds > left or self._has_alternative:
+        if seconds > left or self._options.has_alternative:
             message = "Cohere's rate limit is reached for every key of the gateway; wait and retry"
             raise UpstreamError(
                 failure("keys_spent", message), f"{max(seconds, 1):.0f}" if seconds < math.inf else None
@@ -361,7 +375,7 @@ class Attempts:
 
     def _next_delay(self, what: Rule, seconds: float | None) -> float | None:
         """Returns the seconds until the next attempt, None where there is none. seconds: what Cohere asks for."""
-        if not self._repeatable or self._has_alternative:
+        if not self._repeatable or self._options.has_alternative:
             return None
         resources = self._resources
         if self._budget is None:

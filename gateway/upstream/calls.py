@@ -5,11 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from gateway.auth.principal import Principal
-from gateway.memory_budget import UNLIMITED, RequestMemory
-from gateway.observability.call_controls import NO_CONTROLS, CallControls
-from gateway.observability.record import Attempt
 from gateway.settings.schema import NamedUpstream, Settings
-from gateway.upstream.attempts import Resources
+from gateway.upstream.attempts import NO_OPTIONS, CallOptions, Resources
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from gateway.upstream.retry import RetryBudget
 
@@ -42,11 +39,7 @@ class UpstreamCalls(Protocol):
         caller: Principal,
         body: bytes,
         streamed: bool,
-        model: str = "",
-        weight: int = 1,
-        attempts: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
+        options: CallOptions = NO_OPTIONS,
     ) -> AbstractAsyncContextManager[UpstreamResponse]: ...
 
     def get(self, path: str, caller: Principal) -> AbstractAsyncContextManager[UpstreamResponse]: ...
@@ -56,12 +49,8 @@ class UpstreamCalls(Protocol):
         request: ProxyRequest,
         caller: Principal,
         path: str,
-        model: str,
         repeatable: bool,
-        weight: int = 1,
-        attempts: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
+        options: CallOptions = NO_OPTIONS,
     ) -> AbstractAsyncContextManager[UpstreamResponse]: ...
 
     async def further_models(self, caller: Principal, pages: Sequence[bytes]) -> tuple[list[bytes], str]: ...

@@ -7,11 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from gateway.auth.principal import Principal
-from gateway.memory_budget import UNLIMITED, RequestMemory
-from gateway.observability.call_controls import NO_CONTROLS, CallControls
-from gateway.observability.record import Attempt
 from gateway.settings.schema import NamedUpstream, Settings
-from gateway.upstream.attempts import Attempts, Resources
+from gateway.upstream.attempts import NO_OPTIONS, Attempts, CallOptions, Resources
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
@@ -87,7 +84,7 @@ class UpstreamClient:
         return {"": self.resources}
 
     def interrupt(self) -> None:
-        """Ends what is under way: whoever waits or reads gets the error of a gateway that is shutdown_error."""
+        """Ends what is under way: whoever waits or reads gets the error of a gateway that is shutting down."""
         self.resources.limiter.reject_waiters(shutdown_error())
         self.resources.in_flight.interrupt()
 
@@ -97,28 +94,11 @@ class UpstreamClient:
         caller: Principal,
         body: bytes,
         streamed: bool,
-        model: str = "",
-        weight: int = 1,
-        attempts: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
-        has_alternative: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> Attempts:
-        """Posts a JSON body. The parameters are those of `Attempts`; to `attempts` each call to Cohere is added."""
+        """Posts a JSON body. The parameters are those of `Attempts`."""
         send = functools.partial(self._session.open, "POST", path, body, streamed)
-        return Attempts(
-            self.resources,
-            send,
-            caller,
-            path,
-            streamed=streamed,
-            model=model,
-            weight=weight,
-            recorded=attempts,
-            memory=memory,
-            controls=controls,
-            has_alternative=has_alternative,
-        )
+        return Attempts(self.resources, send, caller, path, options, streamed=streamed)
 
     def get(self, path: str, caller: Principal) -> Attempts:
         """Gets a JSON document."""
@@ -129,40 +109,22 @@ class UpstreamClient:
         request: ProxyRequest,
         caller: Principal,
         path: str,
-        model: str,
         repeatable: bool,
-        weight: int = 1,
-        attempts: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
-        has_alternative: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> Attempts:
         """Forwards a request as it came, but for the key. The parameters are those of `Attempts`; a request whose body
         is still arriving is never repeated.
         """
         send = functools.partial(self._session.forward, request)
-        uploading = not isinstance(request.body, bytes | None)
-        return Attempts(
-            self.resources,
-            send,
-            caller,
-            path,
-            streamed=True,
-            model=model,
-            weight=weight,
-            repeatable=repeatable and not uploading,
-            recorded=attempts,
-            memory=memory,
-            controls=controls,
-            has_alternative=has_alternative,
-        )
+        repeatable = repeatable and isinstance(request.body, bytes | None)
+        return Attempts(self.resources, send, caller, path, options, streamed=True, repeatable=repeatable)
 
     async def further_models(self, caller: Principal, pages: Sequence[bytes]) -> tuple[list[bytes], str]:
         """Returns pages of models that other upstreams have beside these, and a note: there are none."""
         return [], ""
 
     async def sleep(self, seconds: float) -> None:
-        """Sleeps, but not in a gateway that is shutdown_error. Raises UpstreamError."""
+        """Sleeps, but not in a gateway that is shutting down. Raises UpstreamError."""
         with self.resources.in_flight.interruptible():
             await asyncio.sleep(seconds)
 

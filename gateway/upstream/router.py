@@ -23,11 +23,10 @@ from msgspec.structs import replace
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import METHODS
 from gateway.errors import UpstreamError, failure
-from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.call_controls import NO_CONTROLS, CallControls
 from gateway.observability.record import Attempt
 from gateway.settings.schema import DEFAULT_UPSTREAM, NamedUpstream, Settings, UpstreamSettings
-from gateway.upstream.attempts import Resources
+from gateway.upstream.attempts import NO_OPTIONS, CallOptions, Resources
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.observer import UpstreamObserver
 from gateway.upstream.response import ProxyRequest, UpstreamResponse
@@ -84,8 +83,8 @@ class Upstream(Struct, frozen=True):
         return self.names.get(model, model)
 
 
-Call: TypeAlias = Callable[[Upstream, list[Attempt], CallControls, bool], AbstractAsyncContextManager[UpstreamResponse]]
-"""Makes the attempts at an upstream, and adds them to the list. The flag: another one is asked next."""
+Call: TypeAlias = Callable[[Upstream, CallOptions], AbstractAsyncContextManager[UpstreamResponse]]
+"""Makes the attempts at an upstream."""
 
 
 class UpstreamRouter:
@@ -221,25 +220,17 @@ class UpstreamRouter:
         caller: Principal,
         body: bytes,
         streamed: bool,
-        model: str = "",
-        weight: int = 1,
-        attempts: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
+        options: CallOptions = NO_OPTIONS,
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Posts a JSON body to the upstreams of its model. The parameters are those of `UpstreamClient.post`."""
 
-        def call(
-            upstream: Upstream, recorded: list[Attempt], left: CallControls, has_alternative: bool
-        ) -> AbstractAsyncContextManager[UpstreamResponse]:
-            name = upstream.name_of(model)
-            content = body if name == model else replace_model(body, name)
-            return upstream.client.post(
-                path, caller, content, streamed, model, weight, recorded, memory, left, has_alternative
-            )
+        def call(upstream: Upstream, options: CallOptions) -> AbstractAsyncContextManager[UpstreamResponse]:
+            name = upstream.name_of(options.model)
+            content = body if name == options.model else replace_model(body, name)
+            return upstream.client.post(path, caller, content, streamed, options)
 
-        route = [self._default] if caller.own_key else self.route(model)
-        return RoutedCall(route, call, attempts, controls, self._observer)
+        route = [self._default] if caller.own_key else self.route(options.model)
+        return RoutedCall(route, call, options, self._observer)
 
     def get(self, path: str, caller: Principal) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Gets a JSON document of the default upstream."""
@@ -250,30 +241,22 @@ class UpstreamRouter:
         request: ProxyRequest,
         caller: Principal,
         path: str,
-        model: str,
         repeatable: bool,
-        weight: int = 1,
-        attempts: list[Attempt] | None = None,
-        memory: RequestMemory = UNLIMITED,
-        controls: CallControls = NO_CONTROLS,
+        options: CallOptions = NO_OPTIONS,
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Forwards a request to the upstreams of its model, or to the one that has what it is about.
 
         The parameters are those of `UpstreamClient.forward`.
         """
 
-        def call(
-            upstream: Upstream, recorded: list[Attempt], left: CallControls, has_alternative: bool
-        ) -> AbstractAsyncContextManager[UpstreamResponse]:
-            request_there = renamed(request, model, upstream.name_of(model))
-            return upstream.client.forward(
-                request_there, caller, path, model, repeatable, weight, recorded, memory, left, has_alternative
-            )
+        def call(upstream: Upstream, options: CallOptions) -> AbstractAsyncContextManager[UpstreamResponse]:
+            request_there = renamed(request, options.model, upstream.name_of(options.model))
+            return upstream.client.forward(request_there, caller, path, repeatable, options)
 
-        route = self._route_of_request(request, caller, path, model)
+        route = self._route_of_request(request, caller, path, options.model)
         if not repeatable or not isinstance(request.body, bytes | None):
             route = route[:1]
-        return RoutedCall(route, call, attempts, controls, self._observer)
+        return RoutedCall(route, call, options, self._observer)
 
     def _route_of_request(self, request: ProxyRequest, caller: Principal, path: str, model: str) -> Sequence[Upstream]:
         if caller.own_key:
@@ -286,25 +269,18 @@ class UpstreamRouter:
 class RoutedCall:
     """A call to the first upstream of a route that does not fail."""
 
-    __slots__ = ("_call", "_controls", "_attempt_count", "_observer", "_opened", "_recorded", "_route")
+    __slots__ = ("_attempt_count", "_call", "_observer", "_opened", "_options", "_recorded", "_route")
 
-    def __init__(
-        self,
-        route: Sequence[Upstream],
-        call: Call,
-        recorded: list[Attempt] | None,
-        controls: CallControls,
-        observer: RoutingObserver,
-    ) -> None:
-        """recorded: gets an `Attempt` for each, with the upstream's name."""
-        self._route, self._call, self._controls, self._observer = route, call, controls, observer
-        self._recorded: list[Attempt] = [] if recorded is None else recorded
+    def __init__(self, route: Sequence[Upstream], call: Call, options: CallOptions, observer: RoutingObserver) -> None:
+        """options: of the whole call; each of its attempts gets the upstream's name."""
+        self._route, self._call, self._options, self._observer = route, call, options, observer
+        self._recorded: list[Attempt] = [] if options.attempts is None else options.attempts
         self._attempt_count = 0
         self._opened: AbstractAsyncContextManager[UpstreamResponse] | None = None
 
     async def __aenter__(self) -> UpstreamResponse:
         """Asks one upstream after the other. Raises UpstreamError, that of the last one."""
-        began, left = time.monotonic(), self._controls
+        began, left = time.monotonic(), self._options.controls
         for upstream in self._route[:-1]:
             failed: UpstreamError | None = None
             opened, response = None, None
@@ -314,7 +290,7 @@ class RoutedCall:
                 if error.failure.code in FINAL_CODES:
                     raise
                 failed = error
-            remaining = _left(self._controls, self._attempt_count, time.monotonic() - began)
+            remaining = _left(self._options.controls, self._attempt_count, time.monotonic() - began)
             if failed is not None and remaining is None:
                 raise failed
             if opened is not None and response is not None:
@@ -339,7 +315,8 @@ class RoutedCall:
     ) -> tuple[AbstractAsyncContextManager[UpstreamResponse], UpstreamResponse]:
         """Makes the attempts at one upstream, and writes its name into them. Raises UpstreamError."""
         attempts: list[Attempt] = []  # other parts of a split request add to `_recorded` meanwhile
-        opened = self._call(upstream, attempts, left, has_alternative)
+        options = replace(self._options, attempts=attempts, controls=left, has_alternative=has_alternative)
+        opened = self._call(upstream, options)
         try:
             response = await opened.__aenter__()
         except UpstreamError:

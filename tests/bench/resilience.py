@@ -28,6 +28,7 @@ from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.upstream_events import UpstreamEvents
 from gateway.settings.schema import Settings, UpstreamSettings
+from gateway.upstream.attempts import CallOptions
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.response import UpstreamResponse
 from gateway.upstream.session import UpstreamSession
@@ -116,7 +117,7 @@ def resilient(case: Case) -> Work:
     upstream._session = Session(settings.cohere_base_url, settings.timeouts)
 
     async def work() -> object:
-        async with upstream.post("/v2/chat", case.caller, BODY, case.streamed, MODEL) as reply:
+        async with upstream.post("/v2/chat", case.caller, BODY, case.streamed, CallOptions(MODEL)) as reply:
             return await (reply.read_chunk() if case.streamed else reply.read_body())
 
     return work

@@ -58,15 +58,6 @@ def alias_error(body: bytes, failure: Failure) -> bytes | None:
     return _encode({**fields, "type": failure.type, "code": failure.code})
 
 
-def count_inputs(body: bytes) -> int:
-    """Counts the inputs of an embed body; 1 where it has none or cannot be read."""
-    try:
-        parsed = decode_inputs(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        return 1
-    return max(1, sum(len(inputs or ()) for inputs in (parsed.texts, parsed.images, parsed.inputs)))
-
-
 def workload(model: str, body: bytes) -> Workload:
     """Estimates the workload of a native request. The bytes of images do not count as prompt."""
     try:
@@ -77,7 +68,9 @@ def workload(model: str, body: bytes) -> Workload:
     # Nothing has validated this body. `type(...) is int` keeps out `true`, which is an int in Python.
     max_tokens = parsed.max_tokens if type(parsed.max_tokens) is int and parsed.max_tokens >= 0 else None
     searches = max(1, -(-len(parsed.documents or ()) // DOCUMENTS_PER_SEARCH))
-    return Workload(model, len(body) - image_bytes, max_tokens, images=images, searches=searches)
+    inputs = max(1, sum(len(each or ()) for each in (parsed.texts, parsed.images, parsed.inputs)))
+    prompt_bytes = len(body) - image_bytes
+    return Workload(model, prompt_bytes, max_tokens, images=images, searches=searches, inputs=inputs)
 
 
 def _data_images(body: bytes) -> tuple[int, int]:
