@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from schemas.cohere.chat import decode_answer
 from schemas.cohere.events import decode_event
 from support.transcripts import (
     Event,
@@ -27,6 +29,7 @@ from support.transcripts import (
     walks,
 )
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
+from translators.answer.replay import replay
 from translators.answer.turn import FAILED_REASONS, State, Turn
 from translators.core.errors import Failure, UpstreamProtocolError
 
@@ -389,3 +392,58 @@ def test_every_item_is_opened_once_and_closed_once(events: list[Event]) -> None:
                 assert cited.kind is kind and cited.start <= cited.end <= len(closed.text)
     assert sum(isinstance(step, Finished | Failed) for step in steps) == 1
     assert isinstance(steps[-1], Finished | Failed)
+
+
+# --- the short way for whole answers ---------------------------------------------------------------------------
+
+_texts = st.sampled_from(["", "a", "Lisbon"])
+_blocks = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["text", "thinking", "new"]),
+        "text": st.none() | _texts,
+        "thinking": st.none() | _texts,
+    },
+)
+_calls = st.just([{"id": "c", "function": {"name": "f", "arguments": "{}"}}])
+_citations = st.just([{"start": 0, "end": 1, "text": "a", "sources": []}])
+_messages = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.none() | st.lists(_blocks, max_size=2),
+        "tool_plan": st.none() | _texts,
+        "tool_calls": st.none() | st.just([]) | _calls,
+        "citations": st.none() | st.just([]) | _citations,
+    },
+)
+_answers = st.fixed_dictionaries(
+    {"message": _messages, "finish_reason": st.sampled_from(["", "COMPLETE", "MAX_TOKENS", "NEW", *FAILED_REASONS])},
+    optional={
+        "id": st.none() | st.just("m"),
+        "usage": st.none() | st.just({"tokens": {"input_tokens": 1}}),
+        "logprobs": st.none() | st.just([]) | st.just([{"text": "a", "logprobs": [-0.5]}]),
+        "error": st.none() | _texts,
+        "error_type": st.none() | st.just("t"),
+    },
+)
+
+
+@property_of(1_000)
+@given(_answers)
+def test_the_short_way_of_a_whole_text_is_the_long_one(document: dict[str, Any]) -> None:
+    answer = decode_answer(json.dumps(document).encode())
+    short_way, long_way = Turn(), Turn()
+    events = short_way.whole_text(answer)
+    if events is not None:
+        assert events == [step for event in replay(answer) for step in long_way.feed(event)]
+        assert (short_way.state, short_way.usage) == (long_way.state, long_way.usage)
+        assert short_way.end(CUT) == []
+    else:
+        assert short_way.state is State.IDLE, "what is not taken leaves no trace"
+
+
+def test_a_usual_answer_goes_the_short_way() -> None:
+    message = {"role": "assistant", "content": [{"type": "text", "text": "Lisbon"}]}
+    answer = decode_answer(json.dumps({"id": "m", "message": message, "finish_reason": "COMPLETE"}).encode())
+    events = Turn().whole_text(answer)
+    assert events is not None and short(events[1:3]) == ["open 0 text", "+0 Lisbon"]

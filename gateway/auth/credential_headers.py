@@ -42,13 +42,12 @@ def credentials_in(headers: Iterable[tuple[bytes, bytes]]) -> Credentials:
     """Returns the keys in a request's headers."""
     usual: set[str] = set()
     of_gateways: set[str] = set()
-    for name, value in headers:
-        if name in CREDENTIAL_HEADERS:
-            text = value.decode("latin-1").strip()
-            if name not in (b"x-api-key", b"api-key"):
-                text = _without_scheme(text)
-            if text:
-                (of_gateways if name in OF_GATEWAYS else usual).add(text)
+    for name, value in [header for header in headers if header[0] in CREDENTIAL_HEADERS]:
+        text = value.decode("latin-1").strip()
+        if name not in (b"x-api-key", b"api-key"):
+            text = _without_scheme(text)
+        if text:
+            (of_gateways if name in OF_GATEWAYS else usual).add(text)
     return Credentials(frozenset(usual), frozenset(of_gateways))
 
 
@@ -66,6 +65,8 @@ def credential_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def remove_credentials(headers: list[tuple[bytes, bytes]], by_name: dict[bytes, bytes]) -> None:
     """Removes the headers that carry keys or a session, in place: nobody needs them after the caller is known."""
-    headers[:] = [header for header in headers if header[0] not in _SECRET]
-    for name in _SECRET:
-        by_name.pop(name, None)
+    names = _SECRET.intersection(by_name)
+    if names:
+        headers[:] = [header for header in headers if header[0] not in names]
+        for name in names:
+            del by_name[name]

@@ -38,7 +38,7 @@ class ModelsEndpoint:
         record.operation, record.cohere_method = operation.name, operation.method
         services.admission.permit(record, self._method)
         filters = await self._filters(scope, receive, record) if operation.filtered else []
-        context = context_of(services, record)
+        context = context_of(services, record, seals=False)
         notes = Notes(context.strict)
         async with DisconnectWatcher(receive) as watcher:
             with await services.admission.admit_lookup(record, self._method, notes):

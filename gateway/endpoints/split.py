@@ -38,7 +38,7 @@ class SplitEndpoint:
             len(request_body),
             operation.translate,
             request_body,
-            context_of(services, record),
+            context_of(services, record, seals=False),
         )
         path_aliases.note_deployment(record, request.notes)
         services.catalog.look_up(request.model, record.principal)

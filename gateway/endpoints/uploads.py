@@ -69,7 +69,7 @@ class UploadEndpoint:
             if not all(form.fields.get(name) for name in operation.required_texts):
                 contents = _read(stack.enter_context(await _spooled(contents)))
             early = set(form.fields)
-            context = context_of(services, record)
+            context = context_of(services, record, seals=False)
             translation = self._translate(form, record, context, early)
             services.catalog.look_up(translation.model, record.principal)
             with await services.admission.admit(

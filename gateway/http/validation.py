@@ -8,6 +8,7 @@ Host header: routes look at `scope["path"]`.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from starlette.types import Scope
 
@@ -93,7 +94,7 @@ def _check_target(scope: Scope) -> None:
 def _check_sizes(headers_as_sent: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> None:
     if len(headers_as_sent) > MOST_HEADERS:
         raise Malformed(failure("head_too_large", f"The request has more than {MOST_HEADERS} headers"))
-    if sum([len(name) + len(value) + 4 for name, value in headers_as_sent]) > LARGEST_HEAD:
+    if sum(map(len, chain.from_iterable(headers_as_sent))) + 4 * len(headers_as_sent) > LARGEST_HEAD:
         raise Malformed(BROKE["head"])
     if len(headers) != len(headers_as_sent):
         names = [name for name, _ in headers_as_sent]

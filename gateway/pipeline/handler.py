@@ -6,7 +6,7 @@ replaced; which call replaces it is decided here. How a response is made and sen
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from msgspec.structs import replace
@@ -208,8 +208,10 @@ class RequestHandler(Responder):
 
     async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
         services, body = self.services, self._request_body
-        context = context_of(services, self.record, self.loaded, model_overrides, self._cost)
-        context = with_files(context, self._file_texts)
+        seals = self.operation.state_options is not None
+        context = context_of(services, self.record, self.loaded, model_overrides, self._cost, seals)
+        if self._file_texts:
+            context = with_files(context, self._file_texts)
         translation = await translate(services, self.record, self.operation.translate, body, context)
         if self.record.replaced_model:
             path_aliases.note_deployment(self.record, translation.notes)
@@ -281,19 +283,20 @@ class RequestHandler(Responder):
         return {self._failed_models[0]: model} if self._failed_models else None
 
 
-async def translate(
+def translate(
     services: Services,
     record: RequestRecord,
     function: Callable[[bytes, Context], Translation],
     body: bytes,
     context: Context,
-) -> Translation:
+) -> Awaitable[Translation]:
     """Returns a request's translation: made on the event loop if that takes a moment, else in a thread.
 
     Raises TranslationError, and CallerError where too many of the caller's requests are being translated.
     """
-    size = len(body) + sum(map(len, context.conversation.file_texts.values()))
-    return await services.offload.run(record.principal, size, function, body, context)
+    texts = context.conversation.file_texts
+    size = len(body) + sum(map(len, texts.values())) if texts else len(body)
+    return services.offload.run(record.principal, size, function, body, context)
 
 
 def with_files(context: Context, texts: Mapping[str, str]) -> Context:
@@ -315,12 +318,11 @@ def context_of(
     loaded: LoadedState | None = None,
     model_overrides: Mapping[str, str] | None = None,
     cost: Callable[[], int | None] | None = None,
+    seals: bool = True,
 ) -> Context:
     """Returns what the translation of one request may know. model_overrides: see `Policy`. cost: see `Context`; by
-    default what the record says.
+    default what the record says. seals: the operation carries sealed texts, or continues a conversation.
     """
-    thoughts, summaries = seal_of(record.principal), seal_of(record.principal, SUMMARY)
-    budget = TextBudget(services.settings.body_limit, Gathering(record.memory))
     policy, catalog = policy_for(services.policy, record.principal), services.catalog
     if model_overrides is not None:
         policy = replace(policy, model_overrides=model_overrides)
@@ -328,17 +330,26 @@ def context_of(
         ResponseIdentity(int(time.time()), new_id(), loaded.response_id if loaded else "", time.time),
         policy,
         LearnedCapabilities(catalog.features, catalog.corrections),
-        ConversationContext(
-            loaded.history if loaded else (),
-            loaded.items if loaded else {},
-            thoughts.seal,
-            partial(thoughts.open, budget=budget),
-            summaries.seal,
-            partial(summaries.open, budget=budget),
-        ),
+        _conversation(services, record, loaded) if seals else _NO_CONVERSATION,
         strict=b"x-gateway-strict" in record.headers and record.strict,
         vocabulary=vocabulary,
         cost=cost or partial(shown_cost, services, record),
+    )
+
+
+_NO_CONVERSATION = ConversationContext()
+
+
+def _conversation(services: Services, record: RequestRecord, loaded: LoadedState | None) -> ConversationContext:
+    thoughts, summaries = seal_of(record.principal), seal_of(record.principal, SUMMARY)
+    budget = TextBudget(services.settings.body_limit, Gathering(record.memory))
+    return ConversationContext(
+        loaded.history if loaded else (),
+        loaded.items if loaded else {},
+        thoughts.seal,
+        partial(thoughts.open, budget=budget),
+        summaries.seal,
+        partial(summaries.open, budget=budget),
     )
 
 

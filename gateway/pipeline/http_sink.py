@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from msgspec import Struct
 from starlette.types import Send
@@ -48,8 +49,8 @@ class HttpSink(Struct):
     def _commit(self, translation: Translation) -> None:
         self._committing = asyncio.ensure_future(self._send_head(translation))
 
-    async def whole(self, translation: Translation, body: bytes) -> None:
-        await send_json(self._send, body, translation.notes, self._watcher)
+    def whole(self, translation: Translation, body: bytes) -> Coroutine[Any, Any, None]:
+        return send_json(self._send, body, translation.notes, self._watcher)
 
     async def begin(self, translation: Translation) -> None:
         if self._commit_timer is not None:

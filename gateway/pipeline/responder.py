@@ -43,12 +43,12 @@ class Responder:
         bodies = await self._bodies(preliminary, admission)
         return await self._read(admission, bodies, preliminary.continue_with, bodies)
 
-    async def _read(
+    def _read(
         self, admission: Admission, bodies: Sequence[bytes], function: Callable[..., T], *arguments: Any
-    ) -> T:
+    ) -> Awaitable[T]:
         """Returns what a function makes of Cohere's responses, which may take long."""
         caller, size = admission.record.principal, sum(map(len, bodies))
-        return await self.services.offload.run(caller, size, function, *arguments)
+        return self.services.offload.run(caller, size, function, *arguments)
 
     async def _second_attempt(self, translation: Translation, admission: Admission, failure: Failure) -> Translation:
         """Returns the call to make after a response that failed its check. Raises AnswerRefused where there is none."""
@@ -89,10 +89,10 @@ class Responder:
         if self.lookup is not None:
             await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, response.usage)
 
-    async def _translate_response(
+    def _translate_response(
         self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
-    ) -> TranslatedResponse:
-        return await self._read(admission, bodies, translation.translate_response, bodies)
+    ) -> Awaitable[TranslatedResponse]:
+        return self._read(admission, bodies, translation.translate_response, bodies)
 
     async def _bodies(self, translation: UpstreamRequest, admission: Admission) -> list[bytes]:
         """Returns Cohere's whole responses to all bodies of a translation, called at once."""

@@ -7,11 +7,10 @@ a stream until its first chunk is. Which failures are worth another attempt is t
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Generator
 from random import Random
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -34,7 +33,25 @@ from translators.core.errors import Failure
 Send: TypeAlias = Callable[[str, float, Headers], Awaitable[UpstreamResponse]]
 """Makes the call once: with this Cohere key, until this time of the loop's clock at the latest, with these headers."""
 
-_NO_LIMIT = nullcontext()
+
+class _Immediate:
+    """Nothing to wait for. A coroutine that returns at once would be made for each call."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return iter(())  # type: ignore[return-value]  # whose end is what a generator's is
+
+
+class _NoLimit:
+    """The context of a call whose caller sets it no time."""
+
+    def __aenter__(self) -> Awaitable[None]:
+        return _IMMEDIATE
+
+    def __aexit__(self, *_: object) -> Awaitable[None]:
+        return _IMMEDIATE
+
+
+_IMMEDIATE, _NO_LIMIT = _Immediate(), _NoLimit()
 
 
 class CallOptions(Struct):
@@ -236,7 +253,7 @@ class Attempts:
         self._record_success(response, lease)
         return response
 
-    def _time_limit(self) -> AbstractAsyncContextManager[object]:
+    def _time_limit(self) -> asyncio.Timeout | _NoLimit:
         """Returns what ends an attempt when the time is up that the caller gives it."""
         controls = self._controls
         if controls is NO_CONTROLS:
@@ -297,9 +314,8 @@ class Attempts:
         resources.breakers.record_success(self._model)
         if lease is not None:
             cooldown_until = lease.bucket.cooldown_until
-            if resources.pool.record_success(
-                lease, response.header(TRIAL_LIMIT_HEADER), response.header(TRIAL_REMAINING_HEADER)
-            ):
+            limit = response.header(TRIAL_LIMIT_HEADER)
+            if resources.pool.record_success(lease, limit, response.header(TRIAL_REMAINING_HEADER) if limit else ""):
                 resources.observer.on_key_enabled(lease.key.name, resources.pool.disabled)
             if lease.bucket.cooldown_until != cooldown_until:
                 resources.keys_freed.notify_all()

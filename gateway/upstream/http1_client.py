@@ -82,9 +82,7 @@ class Headers:
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
         """raw: as they came. Of a repeated one the first counts."""
         self.raw = raw
-        self._by_name: dict[bytes, bytes] = {}
-        for name, value in raw:
-            self._by_name.setdefault(name.lower(), value)
+        self._by_name = {name.lower(): value for name, value in reversed(raw)}
 
     def get(self, name: str, default: str) -> str:
         """Returns a header's value. name: in any case."""
@@ -169,6 +167,8 @@ class Body:
 
     async def read(self, count: int = -1) -> bytes:
         """Waits for something, and returns it; empty at the end. Without a count it returns all of the rest."""
+        if self._eof and self._decoder is None:
+            return self._take(count)
         if count < 0:
             pieces: list[bytes] = []
             while piece := await self.read(self._limit):

@@ -2,6 +2,9 @@
 
 MASK = b"*"
 
+SHORT_BYTES = 16 * 1024
+"""Data up to this size is searched for the whole key at once, which takes a few microseconds."""
+
 ATTEMPTS = 16
 """Places of the rare byte that are tried one by one, before a search for the whole key."""
 
@@ -21,7 +24,9 @@ class KeyMask:
 
     def apply(self, data: bytes) -> bytes:
         """Returns data with stars in place of the key."""
-        return data.replace(self._secret, self._masked) if self._occurs(data) else data
+        if len(data) <= SHORT_BYTES or self._occurs(data):
+            return data.replace(self._secret, self._masked)
+        return data
 
     def partial(self, data: bytes) -> int:
         """Returns how many bytes at the end of data are the beginning of the key, and may become the whole of it."""

@@ -8,7 +8,7 @@ import asyncio
 import asyncio.sslproto
 import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -88,7 +88,7 @@ class UpstreamSession:
         if self._client is not None:
             await self._client.close()
 
-    async def open(
+    def open(
         self,
         method: str,
         path: str,
@@ -97,15 +97,15 @@ class UpstreamSession:
         key: str,
         last_deadline: float = math.inf,
         extra_headers: Headers = (),
-    ) -> UpstreamResponse:
+    ) -> Awaitable[UpstreamResponse]:
         """Sends a request and waits for the response's head. Raises UpstreamError.
 
         key: Cohere's; empty for none. last_deadline: the time of the loop's clock at which all of the response must be
         here.
         """
         if self._client is not None:
-            return await self._open(self._client, method, path, body, streamed, key, last_deadline, extra_headers)
-        return await self._other.open(method, path, body, streamed, key, last_deadline, extra_headers)
+            return self._open(self._client, method, path, body, streamed, key, last_deadline, extra_headers)
+        return self._other.open(method, path, body, streamed, key, last_deadline, extra_headers)
 
     async def _open(
         self,

@@ -19,6 +19,7 @@ from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from struct import pack
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
 
@@ -126,8 +127,7 @@ class UpstreamSession(asyncio.Protocol):
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timer is not None:

@@ -56,7 +56,9 @@ class AnswerDecoder:
             answer = decode_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError(_error_message(body, "an answer")) from error
-        events = [event for upstream_event in replay(answer) for event in self._turn.feed(upstream_event)]
+        events = self._turn.whole_text(answer)
+        if events is None:
+            events = [event for upstream_event in replay(answer) for event in self._turn.feed(upstream_event)]
         return self._transform(events) if self._transforms else events
 
     def _transform(self, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:

@@ -22,7 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from schemas.cohere import events as cohere
-from schemas.cohere.chat import Citation, LogprobItem, Usage
+from schemas.cohere.chat import ChatAnswer, Citation, LogprobItem, Usage
 from translators.answer.citations import clamp, locate
 from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.core.errors import Failure, UpstreamProtocolError
@@ -146,6 +146,38 @@ class Turn:
         if following is not self.state:
             self._enter(following)
         return events
+
+    def whole_text(self, answer: ChatAnswer) -> list[AnswerEvent] | None:
+        """Returns the answer events of a whole answer that is one text and nothing else; None for any other.
+
+        They are those of `feed` for what `replay` makes of it, which `tests/test_turn.py` checks as a law: most answers
+        are such, and to replay them costs ten times as much.
+        """
+        message, reason = answer.message, answer.finish_reason
+        content = message.content
+        if (
+            content is None
+            or len(content) != 1
+            or message.tool_plan
+            or message.tool_calls
+            or message.citations
+            or answer.logprobs
+            or answer.error
+            or reason in FAILED_REASONS
+        ):
+            return None
+        text = content[0].text
+        if not text or content[0].thinking is not None or content[0].type == "thinking":
+            return None
+        self._enter(State.DONE)
+        self.usage = answer.usage
+        return [
+            Started(answer.id or ""),
+            Opened(0, Kind.TEXT),
+            Delta(0, Kind.TEXT, text),
+            Closed(0, Kind.TEXT, text, reason != "MAX_TOKENS"),
+            Finished(reason, answer.usage),
+        ]
 
     def end(self, failure: Failure) -> list[AnswerEvent]:
         """Ends a broken stream: closes the open item and fails. Returns nothing after a proper end."""

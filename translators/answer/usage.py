@@ -88,30 +88,41 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
     # prompt: OpenAI's clients subtract them from it.
     if usage is None:
         return Counts()
-    tokens = usage.tokens or Tokens()
-    billed = {name: value for name, value in (usage.billed_units or {}).items() if value is not None}
-    image = _whole(tokens.image_tokens)
+    tokens, billed = usage.tokens or _NO_TOKENS, _billed(usage)
+    image = _whole(tokens.image_tokens) if tokens.image_tokens else 0
     processed = _pair(tokens.input_tokens, tokens.output_tokens, image)
-    texts = billed.get("input_tokens", billed.get("text_tokens"))
-    charged = _pair(texts, billed.get("output_tokens"), _whole(billed.get("image_tokens")))
-    preferred, other = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
-    prompt, completion = preferred or other or (0, 0)
+    if processed is not None and base is UsageBase.TOKENS:
+        prompt, completion = processed
+    else:
+        texts = billed.get("input_tokens", billed.get("text_tokens"))
+        charged = _pair(texts, billed.get("output_tokens"), _whole(billed.get("image_tokens")))
+        prompt, completion = charged or processed or (0, 0)
     return Counts(
         prompt,
         completion,
-        min(_whole(usage.cached_tokens), prompt),
-        min(_whole(tokens.reasoning_tokens), completion),
+        min(_whole(usage.cached_tokens), prompt) if usage.cached_tokens else 0,
+        min(_whole(tokens.reasoning_tokens), completion) if tokens.reasoning_tokens else 0,
         image,
         billed,
     )
+
+
+_NO_TOKENS = Tokens()
+
+
+def _billed(usage: Usage | Meta) -> Mapping[str, int | float]:
+    """Returns Cohere's billed units by their names, without those that have no number."""
+    units = usage.billed_units or {}
+    if None in units.values():
+        return {name: value for name, value in units.items() if value is not None}
+    return units  # type: ignore[return-value]  # there is no None among them
 
 
 def embedding_counts(meta: Meta | None, base: UsageBase) -> Counts:
     """Reads the usage of an embeddings answer, which has no completion. Images have tokens of their own, or none."""
     if meta is None:
         return Counts()
-    billed = {name: value for name, value in (meta.billed_units or {}).items() if value is not None}
-    tokens = meta.tokens or Tokens()
+    billed, tokens = _billed(meta), meta.tokens or _NO_TOKENS
     processed = (tokens.input_tokens, tokens.image_tokens)
     charged = (billed.get("input_tokens"), billed.get("image_tokens"))
     preferred, other = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
