@@ -211,7 +211,7 @@ def test_pieces_come_as_they_are_asked_for() -> None:
 def test_a_body_is_read_in_any_pieces(pieces: list[bytes], counts: list[int]) -> None:
     body = http1_client.Body(None, 1 << 20, None)  # type: ignore[arg-type] # too little to pause a connection
     for piece in pieces:
-        body.feed(piece)
+        body.feed([piece])
     received = []
     for count in itertools.cycle(counts):
         received.append(body.read_nowait(count))

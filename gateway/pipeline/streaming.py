@@ -15,7 +15,7 @@ from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
 from gateway.http import sse
 from gateway.pipeline.response_cache import Recording
 from gateway.upstream.response import MAX_RESPONSE_BYTES, UpstreamResponse
-from schemas.cohere.events import is_message_end
+from schemas.cohere.events import MESSAGE_END, is_message_end
 from translators.core.contracts import Stream, Translation
 from translators.core.errors import TranslationError
 
@@ -109,9 +109,9 @@ class UpstreamStream:
             except sse.EventTooLarge:
                 return stream.end(TOO_LARGE, choice)
             self._events += len(events)
-            if self._response.key_mask is not None:
-                # Once more, as reads may have cut the key in two.
-                events = [self._response.masked(data) for data in events]
+            if events and self._response.key_mask is not None:
+                # Once more, as reads may have cut the key in two: in the event that began before this read.
+                events = [self._response.masked(events[0]), *events[1:]]
             documents: list[bytes] = []
             if self._recording is not None:
                 self._recording.add(events)
@@ -132,7 +132,7 @@ class UpstreamStream:
         """
         stream, choice = self._stream, self._choice
         for data in events:
-            last = not self.ended and is_message_end(data)
+            last = MESSAGE_END in data and not self.ended and is_message_end(data)
             if last:
                 self.ended = True
                 self.counted = self._bill is not None and self._bill(data)

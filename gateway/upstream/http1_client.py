@@ -109,8 +109,9 @@ class Body:
 
     # --- what the connection calls -------------------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:
-        """Takes a piece."""
+    def feed(self, pieces: Sequence[bytes]) -> None:
+        """Takes what has come in one read: each of Cohere's events is a piece of its own."""
+        data = b"".join(pieces)
         self._chunks.append(data)
         self._size += len(data)
         if self._size > 2 * self._limit and not self._paused:
@@ -283,6 +284,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, client: "Http1Client") -> None:
         self._client = client
+        self._pieces: list[bytes] = []  # of the body, in the current read
+        self.on_body = self._pieces.append  # what the parser calls: no step of ours for each piece
         self._parser = httptools.HttpResponseParser(self)
         self._buffer = client.stream_buffer
         self._head: asyncio.Future[Response] | None = None  # the response that is waited for
@@ -318,7 +321,10 @@ class Connection(asyncio.BufferedProtocol):
             if self._body is None:
                 self._head_bytes += count
             self._parser.feed_data(self._buffer[:count])
+            if self._pieces:
+                self._feed_pieces()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._feed_pieces()
             self._clean = False
             self._fail(Broken("the response is not HTTP"))
             if self._in_use and (self._body is None or not self._body.complete):
@@ -380,13 +386,18 @@ class Connection(asyncio.BufferedProtocol):
         self._until_eof = not framed and status not in (204, 304)
         self._head.set_result(Response(self, status, headers, self._body))
 
-    def on_body(self, data: bytes) -> None:
-        if self._body is not None and not self._body.complete:
-            self._body.feed(data)
-
     def on_message_complete(self) -> None:
+        self._feed_pieces()
         if self._body is not None:
             self._body.feed_eof()
+
+    def _feed_pieces(self) -> None:
+        """Hands on what the parser has found of the body."""
+        pieces, body = self._pieces, self._body
+        if pieces:
+            if body is not None and not body.complete:
+                body.feed(pieces)
+            pieces.clear()
 
     # --- what the client calls -----------------------------------------------------------------------------
 

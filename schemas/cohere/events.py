@@ -170,7 +170,8 @@ def decode_event(data: bytes) -> Event | Unknown:
         return Unknown(tag)
 
 
-_MESSAGE_END = b'"message-end"'
+MESSAGE_END = b'"message-end"'
+"""Is in every event that ends an answer, and hardly in another."""
 
 
 def is_message_end(data: bytes) -> bool:
@@ -178,7 +179,7 @@ def is_message_end(data: bytes) -> bool:
 
     The bytes are looked at first, as this is asked of each event. They alone do not tell: a tool may have this name.
     """
-    if _MESSAGE_END not in data:
+    if MESSAGE_END not in data:
         return False
     try:
         return _decode_tag(data).type == MessageEnd.__struct_config__.tag

@@ -117,7 +117,7 @@ class Turn:
 
     def __init__(self) -> None:
         self.state = State.IDLE
-        self._legal = TRANSITIONS[State.IDLE]  # the state's row: saves one look-up for each event
+        self._steps = _STEPS[State.IDLE]  # the state's row: saves one look-up for each event
         self.usage: Usage | None = None
         self._items = 0  # how many items were opened; the open one has the highest number
         self._open: Kind | None = None
@@ -133,16 +133,14 @@ class Turn:
 
     def feed(self, event: cohere.Event | cohere.Unknown) -> list[AnswerEvent]:
         """Returns the answer events that this event leads to. Raises UpstreamProtocolError for an illegal one."""
-        kind = type(event)
-        # New kinds of events may come at any time. Cohere's SDK ignores them, too (docs/cohere-api.md#streaming).
-        if kind is cohere.Unknown:
-            return []
-        following = self._legal.get(kind)
-        if following is None:
-            raise UpstreamProtocolError(f"Cohere sent {_tag(kind)} where it may not come ({self.state.value})")
-        if self.state is State.DONE:
-            return []
-        events = _HANDLERS[kind](self, event)
+        step = self._steps.get(type(event))
+        if step is None:
+            # New kinds of events may come at any time. Cohere's SDK ignores them, too (docs/cohere-api.md#streaming).
+            if type(event) is cohere.Unknown:
+                return []
+            raise UpstreamProtocolError(f"Cohere sent {_tag(type(event))} where it may not come ({self.state.value})")
+        handler, following = step
+        events = handler(self, event)
         if following is not self.state:
             self._enter(following)
         return events
@@ -187,7 +185,7 @@ class Turn:
         return [*self._close(complete=False), Failed(failure, self.usage)]
 
     def _enter(self, state: State) -> None:
-        self.state, self._legal = state, TRANSITIONS[state]
+        self.state, self._steps = state, _STEPS[state]
 
     # --- one method for each of Cohere's events ------------------------------------------------------------------
 
@@ -208,7 +206,10 @@ class Turn:
         return events
 
     def _content_delta(self, event: cohere.ContentDelta) -> list[AnswerEvent]:
-        content = event.delta.message.content if event.delta and event.delta.message else None
+        try:
+            content = event.delta.message.content  # type: ignore[union-attr]  # to look first costs each delta
+        except AttributeError:
+            return []
         if content is None:
             return []
         text, kind = content.text, Kind.TEXT
@@ -378,6 +379,14 @@ _HANDLERS: dict[type, Callable[[Turn, Any], list[AnswerEvent]]] = {
     cohere.CitationEnd: Turn._ignore,
     cohere.MessageEnd: Turn._message_end,
 }
+
+_STEPS: dict[State, dict[type, tuple[Callable[[Turn, Any], list[AnswerEvent]], State]]] = {
+    state: {
+        kind: (Turn._ignore if state is State.DONE else _HANDLERS[kind], following) for kind, following in row.items()
+    }
+    for state, row in TRANSITIONS.items()
+}
+"""What is done with an event, and the state that follows: both tables in one."""
 
 _CITED_KINDS = {"THINKING_CONTENT": Kind.THINKING, "PLAN": Kind.PLAN}
 

@@ -92,7 +92,8 @@ class _ChoiceStream:
     def feed(self, data: bytes) -> Sequence[bytes]:
         events = self._decoder.feed(data)
         if len(events) == 1:
-            return _RENDER[type(events[0])](self, events[0])
+            event = events[0]
+            return self._delta(event) if type(event) is Delta else _RENDER[type(event)](self, event)
         return self._rendered(events)
 
     def end(self, failure: Failure) -> Sequence[bytes]:
@@ -136,7 +137,6 @@ class _ChoiceStream:
     def _delta(self, event: Delta) -> list[bytes]:
         kind, text = event.kind, event.text
         if kind is Kind.TEXT:
-            self._lengths[False] += len(text)
             if not event.logprobs:
                 return [self._before + _encode(text) + self._after]
             tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs, self._view.top_logprobs))
@@ -165,6 +165,8 @@ class _ChoiceStream:
         return []
 
     def _closed(self, event: Closed) -> list[bytes]:
+        if event.kind is Kind.TEXT:
+            self._lengths[False] += len(event.text)  # here, as nobody asks before: a text has many deltas
         return []
 
     def _finished(self, event: Finished) -> list[bytes]:
