@@ -32,6 +32,10 @@ FOREIGN_HOST = failure("foreign_host", "This gateway is not known by the name in
 NOT_JSON = failure("wrong_content_type", "A body needs the content type application/json or multipart/form-data")
 
 
+MAX_KNOWN_HOSTS = 64
+"""Hosts that are recognised again without a look at their parts: a gateway is known by few."""
+
+
 class WebPagePolicy:
     """The rule for one mode and one set of settings. keyless: no key is needed."""
 
@@ -39,6 +43,7 @@ class WebPagePolicy:
         self.keyless = mode in KEYLESS
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._known_hosts: set[bytes] = set()  # those that were recognised by their parts
 
     def check(self, headers: Mapping[bytes, bytes], has_body: bool) -> None:
         """Checks a request where no key is needed (`keyless`). Raises CallerError (403, 415)."""
@@ -70,17 +75,16 @@ class WebPagePolicy:
             raise CallerError(FOREIGN_ORIGIN)
 
     def _is_known(self, host: bytes) -> bool:
-        if host in _USUAL_HOSTS or "*" in self._hosts:
+        if host in self._known_hosts or "*" in self._hosts:
             return True
         try:
             name = urlsplit("//" + host.decode("latin-1")).hostname or ""
-            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+            is_ours = name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
         except ValueError:
             return False
-
-
-_USUAL_HOSTS = frozenset((b"127.0.0.1:8080", b"localhost:8080"))
-"""Hosts that are recognised without a look at their parts."""
+        if is_ours and len(self._known_hosts) < MAX_KNOWN_HOSTS:
+            self._known_hosts.add(host)
+        return is_ours
 
 
 def _is_address(name: str) -> bool:

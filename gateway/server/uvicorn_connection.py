@@ -188,18 +188,19 @@ class Connection(asyncio.Protocol):
         version, target, headers = parser.get_http_version(), self._target, self._headers
         if target[:1] != b"/" or version not in ("1.1", "1.0") or not target.isascii():
             return None
+        by_name = dict(headers)
+        if b"transfer-encoding" in by_name or b"upgrade" in by_name:
+            return None
         length, waiting, keep_alive = 0, False, version == "1.1"
-        for name, value in headers:
-            if name == b"content-length":
-                if len(value) > 18 or not value.isdigit():
-                    return None
-                length = int(value)
-            elif name in (b"transfer-encoding", b"upgrade"):
+        if b"content-length" in by_name:
+            value = by_name[b"content-length"]
+            if len(value) > 18 or not value.isdigit():
                 return None
-            elif name == b"expect":
-                waiting = value.lower() == b"100-continue"
-            elif name == b"connection" and b"close" in (option.strip() for option in value.lower().split(b",")):
-                keep_alive = False
+            length = int(value)
+        if b"expect" in by_name:
+            waiting = by_name[b"expect"].lower() == b"100-continue"
+        if b"connection" in by_name and any(name == b"connection" and _closes(value) for name, value in headers):
+            keep_alive = False
         method = parser.get_method().decode("ascii")
         if method == "CONNECT":
             return None
@@ -400,13 +401,13 @@ class Cycle:
             raise RuntimeError("the response has begun already")
         self._started, self._waiting_for_100_continue = True, False
         status: int = message["status"]
-        lines = [b"%b: %b\r\n" % header for header in message["headers"]]
-        has_length = closes = False
-        for name, value in message["headers"]:
-            if name == b"content-length":
-                has_length, self._left = True, int(value)
-            elif name == b"connection":
-                closes = b"close" in value.lower()
+        headers = message["headers"]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        by_name = dict(headers)
+        has_length = b"content-length" in by_name
+        if has_length:
+            self._left = int(by_name[b"content-length"])
+        closes = b"connection" in by_name and b"close" in by_name[b"connection"].lower()
         head = b"".join(lines)
         # A line end that is not ours, or another control character: somebody's bytes would become headers.
         if len(head.translate(None, _NOT_IN_A_HEAD)) != len(head) - 2 * len(lines):
@@ -468,6 +469,11 @@ class Cycle:
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": b"Internal Server Error"})
+
+
+def _closes(value: bytes) -> bool:
+    """Tells whether a `connection` header asks for the end of the connection."""
+    return b"close" in (option.strip() for option in value.lower().split(b","))
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:

@@ -77,16 +77,16 @@ def encode_head(headers: Iterable[tuple[str, str]], request_line: str = "") -> b
 class Headers:
     """The headers of a response."""
 
-    __slots__ = ("_by_name", "raw")
+    __slots__ = ("by_name", "raw")
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        """raw: as they came. Of a repeated one the first counts."""
+        """raw: as they came. by_name: in lower case; of a repeated one the first counts."""
         self.raw = raw
-        self._by_name = {name.lower(): value for name, value in reversed(raw)}
+        self.by_name = {name.lower(): value for name, value in reversed(raw)}
 
     def get(self, name: str, default: str) -> str:
         """Returns a header's value. name: in any case."""
-        value = self._by_name.get(name.lower().encode())
+        value = self.by_name.get(name.lower().encode())
         return default if value is None else value.decode("utf-8", "surrogateescape")
 
 
@@ -379,10 +379,11 @@ class Connection(asyncio.BufferedProtocol):
             return  # 100 and 103 come before the response
         self._keep_alive = parser.should_keep_alive()
         headers = Headers(self._headers)
-        coding = headers.get("content-encoding", "").lower().encode("utf-8", "replace") if self._decoded else b""
+        by_name = headers.by_name
+        coding = by_name.get(b"content-encoding", b"").lower() if self._decoded else b""
         decoder = Decoder(coding) if coding in (b"gzip", b"deflate") else None
         self._body = Body(self, self._limit, decoder)
-        framed = headers.get("content-length", "") or headers.get("transfer-encoding", "")
+        framed = by_name.get(b"content-length") or by_name.get(b"transfer-encoding")
         self._until_eof = not framed and status not in (204, 304)
         self._head.set_result(Response(self, status, headers, self._body))
 
