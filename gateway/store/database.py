@@ -16,17 +16,19 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.store.errors import StoreUnavailable
 from gateway.store.migrations import migrate
 from gateway.store.tables import HEAD, VERSION
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 MIGRATION_SECONDS = 60.0
 """How long another process may take to migrate the database that this one waits for."""
@@ -100,6 +102,9 @@ class Address(Struct, frozen=True):
             event.listen(engine, "connect", _apply_pragmas if durable else _apply_fast_pragmas)
             event.listen(engine, "begin", _begin)
             return SqliteExecutor(engine, pool_size)
+        # Imported here: it takes seven megabytes, as all of SQLAlchemy's mapping of objects comes with it.
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         # asyncpg reads the URL itself: it knows sslmode and the rest of libpq's words, which SQLAlchemy does not.
         connect = {
             "dsn": self.url.render_as_string(hide_password=False),
@@ -191,7 +196,7 @@ class SqliteExecutor:
 class PostgresExecutor:
     """Runs transactions in greenlets, because PostgreSQL's driver waits without blocking."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: "AsyncEngine") -> None:
         self._engine = engine
         # Reads need no BEGIN and ROLLBACK, which are a round trip each.
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
