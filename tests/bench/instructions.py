@@ -1,4 +1,4 @@
-"""Instructions that the pure parts take: a guard that no other program on the machine can disturb.
+"""Instructions that the pure parts and whole calls take: a guard that no other program on the machine can disturb.
 
     python tests/bench/instructions.py              what is counted now, beside what is recorded
     python tests/bench/instructions.py --write      records it, where a change is worth what it costs
@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
 
-from bench import translation
+from bench import calls, translation
 
 RECORDED = Path(__file__).with_suffix(".json")
 LIMIT = 1.05
@@ -67,8 +67,9 @@ def count(work: Callable[[], object]) -> int:
 
 
 def counted() -> dict[str, float]:
-    """Returns the counts of all work."""
-    return {name: count(make()) for name, make in WORK.items()}
+    """Returns the counts of all work, and of whole calls."""
+    counts: dict[str, float] = {name: count(make()) for name, make in WORK.items()}
+    return counts | {name: calls.count(name) for name in calls.GUARDED}
 
 
 def recorded() -> dict[str, dict[str, float]]:
