@@ -7,7 +7,8 @@ the record.
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -105,29 +106,15 @@ class GatewayMiddleware:
             nonlocal last
             record.see_response(message)
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"date", http_date()),
-                    (b"x-request-id", record.request_id.encode()),
-                    *([(b"x-cohere-trace-id", record.trace_id.encode("latin-1"))] if record.trace_id else ()),
-                    *([(b"x-gateway-cache", record.cache.encode())] if record.cache else ()),
-                    *record.rate_limit_headers,
-                    *record_headers(record),
-                    *extra_headers,
-                ]
-                if record.authentication_note:
-                    message["headers"] = add_note(message["headers"], record.authentication_note)
-            if (
-                message["type"] == "http.response.body"
-                and drain is not None
-                and not drain.over
-                and not message.get("more_body")
-            ):
+                message["headers"] = response_headers(message.get("headers", ()), record, extra_headers)
+                await send(message)
+                return
+            if drain is not None and not drain.over and not message.get("more_body"):
                 # The response is complete but for its end, which would close the connection on whoever still sends.
                 await send({**message, "more_body": True})
                 await drain.linger()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
-            if hold and message["type"] == "http.response.body" and not message.get("more_body"):
+            if hold and not message.get("more_body"):
                 last = message
                 return
             await send(message)
@@ -264,6 +251,7 @@ def address_of(scope: Scope, proxies: tuple[str, ...]) -> str:
     return caller_address(peer, [value for name, value in scope["headers"] if name == b"x-forwarded-for"], proxies)
 
 
+@lru_cache(maxsize=128)
 def is_open(path: str) -> bool:
     """Tells whether a path decides by itself who may read it."""
     return (path.startswith(OPEN_PREFIXES) and path not in CLOSED_PATHS) or path in OPEN_PATHS
@@ -285,10 +273,24 @@ def door_of(path: str) -> Door:
     return "management" if path.startswith(MANAGEMENT_PREFIXES) else "openai"
 
 
+def response_headers(
+    headers: Iterable[tuple[bytes, bytes]], record: RequestRecord, extra_headers: Sequence[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Returns an endpoint's headers with those that every response has."""
+    result = [*headers, (b"date", http_date()), (b"x-request-id", record.request_id.encode())]
+    if record.trace_id:
+        result.append((b"x-cohere-trace-id", record.trace_id.encode("latin-1")))
+    if record.cache:
+        result.append((b"x-gateway-cache", record.cache.encode()))
+    result += record.rate_limit_headers
+    if not is_open(record.path):
+        result += record_headers(record)
+    result += extra_headers
+    return add_note(result, record.authentication_note) if record.authentication_note else result
+
+
 def record_headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
     """Returns what is known of a request when its response begins. A stream's cost is not known then."""
-    if is_open(record.path):
-        return []
     headers = [(b"x-gateway-log-id", record.id.encode())]
     if record.attempts:
         upstream = record.upstream_ended - record.upstream_began if record.upstream_ended else 0.0

@@ -157,13 +157,17 @@ class FieldTable:
                     notes.ignored(name, "not known to Cohere")
                 continue
             row, decoder = entry
-            if bytes(raw) == _NULL:
+            size = len(raw)
+            if size == len(_NULL) and bytes(raw) == _NULL:
                 continue
             # Before the decoder runs, which builds objects many times as large as the text.
-            if len(raw) > MAX_FIELD_BYTES and name not in LARGE_FIELDS:
+            if size > MAX_FIELD_BYTES and name not in LARGE_FIELDS:
                 raise InvalidField(name, f"'{name}' is larger than {MAX_FIELD_BYTES} bytes", "value_too_large")
-            spelling = spellings.get(name, name)
-            if row.verdict is Verdict.SEND:
+            spelling = spellings.get(name, name) if spellings else name
+            verdict = row.verdict
+            if verdict is Verdict.READ:
+                reading.fields[name] = decode_field(spelling, decoder, raw, notes)
+            elif verdict is Verdict.SEND:
                 value = decode_field(spelling, decoder, raw, notes)
                 converted = row.convert(value, spelling, notes) if row.convert else value
                 other = first_names.setdefault(row.to, name)
@@ -174,8 +178,6 @@ class FieldTable:
                     if name != row.to:
                         continue
                 reading.upstream_fields[row.to] = converted
-            elif row.verdict is Verdict.READ:
-                reading.fields[name] = decode_field(spelling, decoder, raw, notes)
             elif bytes(raw) not in row.neutral:
                 self._drop(row, raw, reading, notes)
         return reading
@@ -207,6 +209,8 @@ class FieldTable:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidField(None, f"The request body is not valid JSON: {error}", "invalid_json") from error
         spellings: dict[str, str] = {}
+        if self.synonyms.keys().isdisjoint(fields):
+            return fields, spellings
         for synonym, name in self.synonyms.items():
             if synonym in fields:
                 raw = fields.pop(synonym)
