@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
+import json
 import os
 import re
 import socket
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,9 +40,12 @@ from gateway.observability.access_log import Log
 from gateway.server.idle_connections import close_idle
 from gateway.server.uvicorn_server import loop_factory
 from gateway.server.worker import configure, configure_interpreter, serve_application
-from gateway.settings.schema import Settings
+from gateway.settings.schema import GlobalLimits, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+
+WITH_KEY = "whole chat with a key, limits and budgets"
+"""The gateway issues keys, and the caller's has limits and a budget, as the gateway has."""
 
 CASES = {
     "whole chat": load.Case("whole", "whole chat", 1),
@@ -47,9 +53,18 @@ CASES = {
     "96 embeddings of 1,024 floats": load.Case("embeddings", "embeddings", 1, inputs=96, encoding="float"),
     "one embedding of 1,024 floats": load.Case("embedding", "embedding", 1, inputs=1, encoding="float"),
     "whole chat, native": load.Case("native", "native", 1, native=True),
+    WITH_KEY: load.Case("whole", "whole chat", 1),
 }
-GUARDED = ("whole chat", "stream of 100 deltas at once", "one embedding of 1,024 floats")
+GUARDED = ("whole chat", WITH_KEY, "stream of 100 deltas at once", "one embedding of 1,024 floats")
 """What `test_instructions.py` holds to what is recorded."""
+
+MASTER_KEY = "sk-master-0123456789abcdefghijklmnopqrst"
+MANY_OF_ALL: Mapping[str, Any] = {
+    "rpm_limit": 10**8,
+    "tpm_limit": 10**12,
+    "max_budget": 1e6,
+    "budget_duration": "30d",
+}
 
 WARM = 3
 FEW, MANY = 100, 1_000
@@ -58,14 +73,22 @@ Counts = Counter[tuple[str, str]]
 """Instructions by module and function."""
 
 
-async def _calls(case: load.Case, count: int, traced: Counts | None) -> None:
+async def _calls(case: load.Case, count: int, traced: Counts | None, with_key: bool) -> None:
     """Makes so many calls of a kind; `traced` gets what they take."""
     loop = asyncio.get_running_loop()
     stand_in = await loop.create_server(upstream.UpstreamSession, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{stand_in.sockets[0].getsockname()[1]}"
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nowhere:
         database = f"sqlite:///{folder}/gateway.db"
-        settings = Settings(cohere_api_key=["bench"], cohere_base_url=address, database_url=database, server="uvicorn")
+        master_key = MASTER_KEY if with_key else ""
+        settings = Settings(
+            cohere_api_key=["bench"],
+            cohere_base_url=address,
+            database_url=database,
+            server="uvicorn",
+            master_key=master_key,
+            global_limits=GlobalLimits(**MANY_OF_ALL) if with_key else GlobalLimits(),
+        )
         application = create_app(settings, Log(out=nowhere))
         config = hypercorn.config.Config()
         configure(config, settings)
@@ -77,7 +100,10 @@ async def _calls(case: load.Case, count: int, traced: Counts | None) -> None:
         while not application.routes or not await _answers(port):
             await asyncio.sleep(0.05)
         client = load.Client(port, case)
-        await client.warm()
+        if with_key:
+            key = await asyncio.to_thread(_create_key, port)
+            client.request[0] = client.request[0].replace(b"Bearer bench", b"Bearer %b" % key.encode())
+        await client.connect()
         configure_interpreter()
         for _ in range(WARM):
             await _call(client)
@@ -92,6 +118,17 @@ async def _calls(case: load.Case, count: int, traced: Counts | None) -> None:
         stop.set()
         await server
     stand_in.close()
+
+
+def _create_key(port: int) -> str:
+    """Returns a new key with every kind of limit, none of which is reached."""
+    fields = {**MANY_OF_ALL, "max_parallel_requests": 1_000}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    headers = {"authorization": f"Bearer {MASTER_KEY}", "content-type": "application/json"}
+    connection.request("POST", "/key/generate", json.dumps(fields), headers)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return str(answer["key"])
 
 
 async def _call(client: load.Client) -> None:
@@ -142,13 +179,13 @@ def count(name: str) -> int:
 def counts_of(name: str) -> Counts:
     """Returns the same by module and function."""
     counts: Counts = Counter()
-    _run(CASES[name], 1, counts)
+    _run(name, 1, counts)
     return counts
 
 
-def _run(case: load.Case, calls: int, traced: Counts | None = None) -> None:
+def _run(name: str, calls: int, traced: Counts | None = None) -> None:
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_calls(case, calls, traced))
+        runner.run(_calls(CASES[name], calls, traced, name == WITH_KEY))
 
 
 def processor_instructions(name: str) -> float:
@@ -178,7 +215,7 @@ def main() -> None:
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.run:
-        _run(CASES[wanted.run[0]], int(wanted.run[1]))
+        _run(wanted.run[0], int(wanted.run[1]))
         return
     for name in wanted.case or CASES:
         if wanted.callgrind:
