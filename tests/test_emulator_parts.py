@@ -197,7 +197,7 @@ def test_search_units(count: int, units: int) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [r"[A-Z]{2}-\d{3}", r"^\+?\d+$", r"(foo|bar)baz", r"[^a-z]x?y*", r"\w+@\w+\.com", r"(?:ab){2,3}", "a.c", r"\[\]",
-     r"[\w-]{8}", r"(|x)z"],
+     r"[\w-]{8}", r"(|x)z", r"^[\u4e00-\u9fa5]{2}$"],
 )  # fmt: skip
 def test_an_example_fits_its_pattern(pattern: str) -> None:
     text = matching_text(pattern)
@@ -226,6 +226,7 @@ def test_no_pattern_takes_long(pattern: str) -> None:
 def test_a_text_may_be_requested_to_be_long() -> None:
     assert matching_text("^[a-z]+$", 5) == "aaaaa" and matching_text("^[A-Z]{2,3}$", 5) == "AAA"
     assert matching_text("(a{9999}){9999}") is None
+    assert matching_text(r"^(?<year>\d{4})$") == "1111"
 
 
 def make(schema: Any, text: str = "", omit_optional: bool = False) -> Any:

@@ -298,7 +298,7 @@ def test_an_instruction_joins_the_callers_own() -> None:
         ({"type": "custom"}, "tool_choice.custom"),
         ({"type": "mcp"}, "tool_choice.type"),
         ({"type": "function"}, "tool_choice.function"),
-        ({"type": "function", "name": "f"}, "tool_choice.function"),
+        ({"type": "function", "name": "nope"}, "tool_choice"),
         ({}, "tool_choice.type"),
         (allowed("perhaps", "f"), "tool_choice.allowed_tools.mode"),
         (5, "tool_choice"),

@@ -18,6 +18,8 @@ MIN_REPEATS = {"*": 0, "+": 1, "?": 0}
 CLASS_CANDIDATES = "a1A0-_ .:/@#+*xzX"
 MAX_TEXT = 10_000  # characters
 MAX_EXTRA_REPEATS = 200
+CODE_POINT = re.compile(r"\\u([0-9a-fA-F]{4})")
+"""A character as JavaScript writes it, which RE2 does not know."""
 OPTIONS = re2.Options()
 OPTIONS.log_errors = False
 
@@ -25,7 +27,7 @@ OPTIONS.log_errors = False
 def search(pattern: str, text: str) -> str | None:
     """Returns the first match in a text. None: there is none, or the pattern is not one of RE2's."""
     try:
-        match = re2.compile(pattern, OPTIONS).search(text)
+        match = re2.compile(CODE_POINT.sub(r"\\x{\1}", pattern), OPTIONS).search(text)
     except re2.error:
         return None
     return match.group() if match else None
@@ -88,7 +90,7 @@ def _atom(pattern: str, position: int, extra: int) -> tuple[str, int]:
     character = pattern[position]
     if character == "(":
         start = position + 1
-        head = re.compile(r"\?(?::|P<\w+>)").match(pattern, start)
+        head = re.compile(r"\?(?::|P?<\w+>)").match(pattern, start)
         if head is None and pattern[start] == "?":
             raise ValueError("lookaround")
         text, end = _alternatives(pattern, head.end() if head else start, extra)
@@ -116,4 +118,4 @@ def _class(pattern: str, position: int) -> tuple[str, int]:
     for candidate in CLASS_CANDIDATES:
         if member.fullmatch(candidate):
             return candidate, position + 1
-    return next(chr(code) for code in range(33, 0x3000) if member.fullmatch(chr(code))), position + 1
+    return next(chr(code) for code in range(33, 0x10000) if member.fullmatch(chr(code))), position + 1

@@ -19,6 +19,17 @@ class TextPart(Struct, tag_field="type", tag="text", forbid_unknown_fields=True)
     text: str
 
 
+class InputTextPart(TextPart, tag="input_text", forbid_unknown_fields=True):
+    """The part of Responses for a text, which programs that know both APIs send to this one."""
+
+
+class OutputTextPart(TextPart, tag="output_text", forbid_unknown_fields=True):
+    """The part of a response of the other API, sent back. Only its text is read."""
+
+    annotations: Any = None
+    logprobs: Any = None
+
+
 class RefusalPart(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
     refusal: str
 
@@ -36,6 +47,12 @@ class ImageUrl(Struct, forbid_unknown_fields=True):
 
 class ImagePart(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
     image_url: ImageUrl | str
+
+
+class InputImagePart(ImagePart, tag="input_image", forbid_unknown_fields=True):
+    """The part of Responses for an image."""
+
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class AudioPart(Struct, tag_field="type", tag="input_audio"):
@@ -61,12 +78,17 @@ class DocumentPart(Struct, tag_field="type", tag="document", forbid_unknown_fiel
     document: dict[str, Any]
 
 
+AnyText = TextPart | InputTextPart | OutputTextPart
+AnyImage = ImagePart | InputImagePart
+
 # --- requests: messages -----------------------------------------------------------------------------------
 
 
 class FunctionCall(Struct, forbid_unknown_fields=True):
+    """arguments: a JSON text. Some clients keep what they decoded, which need not be an object."""
+
     name: str
-    arguments: str | dict[str, Any] | None = None
+    arguments: str | dict[str, Any] | list[Any] | None = None
 
 
 class CustomCall(Struct, forbid_unknown_fields=True):
@@ -83,24 +105,24 @@ class ToolCall(Struct, forbid_unknown_fields=True):
 
 
 class SystemMessage(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
-    content: str | list[TextPart] | None
+    content: str | list[AnyText] | None
     name: str | None = None
 
 
 class DeveloperMessage(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True):
-    content: str | list[TextPart] | None
+    content: str | list[AnyText] | None
     name: str | None = None
 
 
 class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=True):
-    content: str | list[TextPart | ImagePart | AudioPart | FilePart] | None
+    content: str | list[AnyText | AnyImage | AudioPart | FilePart] | None
     name: str | None = None
 
 
 class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
     """An assistant turn. The keys from `annotations` on are those of our responses, sent back, and are not read."""
 
-    content: str | list[TextPart | RefusalPart | ThinkingPart] | None = None
+    content: str | list[AnyText | RefusalPart | ThinkingPart] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -116,7 +138,7 @@ class ToolMessage(Struct, tag_field="role", tag="tool", forbid_unknown_fields=Tr
     """A tool result. name: added by some clients, and not read because the call has it."""
 
     tool_call_id: str
-    content: str | list[TextPart | DocumentPart | ImagePart | FilePart] | None = None
+    content: str | list[AnyText | DocumentPart | AnyImage | FilePart] | None = None
     name: Any = None
 
 
@@ -144,9 +166,16 @@ class CustomTool(Struct, forbid_unknown_fields=True):
 
 
 class Tool(Struct, forbid_unknown_fields=True):
+    """A tool. The keys from `name` on are those of the flat tools that Responses has."""
+
     type: str
     function: Function | None = None
     custom: CustomTool | None = None
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    format: Any = None
 
 
 class ChosenName(Struct, forbid_unknown_fields=True):
@@ -154,9 +183,12 @@ class ChosenName(Struct, forbid_unknown_fields=True):
 
 
 class AllowedTool(Struct, forbid_unknown_fields=True):
+    """A tool that may be called. name: as Responses has it."""
+
     type: str
     function: ChosenName | None = None
     custom: ChosenName | None = None
+    name: str | None = None
 
 
 class AllowedTools(Struct, forbid_unknown_fields=True):
@@ -165,10 +197,13 @@ class AllowedTools(Struct, forbid_unknown_fields=True):
 
 
 class ToolChoice(Struct, forbid_unknown_fields=True):
+    """A choice. type: a mode, too, as some clients write it. name: as Responses has it."""
+
     type: str
     function: ChosenName | None = None
     allowed_tools: AllowedTools | None = None
     custom: ChosenName | None = None
+    name: str | None = None
 
 
 class ResponseFormat(Struct, forbid_unknown_fields=True):

@@ -41,10 +41,21 @@ class Refusal(Struct, tag_field="type", tag="refusal", forbid_unknown_fields=Tru
     refusal: str
 
 
+class ImageUrl(Struct, forbid_unknown_fields=True):
+    url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
 class InputImage(Struct, tag_field="type", tag="input_image", forbid_unknown_fields=True):
-    image_url: str | None = None
+    image_url: ImageUrl | str | None = None
     detail: Literal["auto", "low", "high", "original"] | None = None
     file_id: str | None = None
+
+
+class ChatImage(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
+    """Chat's part for an image, which clients ported from chat send."""
+
+    image_url: ImageUrl | str
 
 
 class InputFile(Struct, tag_field="type", tag="input_file", forbid_unknown_fields=True):
@@ -61,7 +72,7 @@ class InputAudio(Struct, tag_field="type", tag="input_audio"):
     """Declared only to be refused by name."""
 
 
-Part = InputText | PlainText | OutputText | Refusal | InputImage | InputFile | InputAudio
+Part = InputText | PlainText | OutputText | Refusal | InputImage | ChatImage | InputFile | InputAudio
 
 # --- request: items ---------------------------------------------------------------------------------------
 
@@ -76,9 +87,11 @@ class MessageItem(Struct, forbid_unknown_fields=True):
 
 
 class FunctionCallItem(Struct, forbid_unknown_fields=True):
+    """arguments: a JSON text; some clients keep what they decoded."""
+
     call_id: str
     name: str
-    arguments: str
+    arguments: str | dict[str, Any] | list[Any] | None
     type: str | None = None
     id: str | None = None
     status: str | None = None
@@ -90,7 +103,7 @@ class FunctionCallItem(Struct, forbid_unknown_fields=True):
 
 class FunctionCallOutputItem(Struct, forbid_unknown_fields=True):
     call_id: str
-    output: str | list[Part]
+    output: str | list[Part] | None
     type: str | None = None
     id: str | None = None
     status: str | None = None
@@ -253,14 +266,26 @@ class Tool(Struct, forbid_unknown_fields=True):
     environment: Any = None
 
 
+class ChosenName(Struct):
+    name: str
+
+
 class NamedTool(Struct):
+    """A tool of the caller's. function, custom: its name as chat has it, in a wrapper."""
+
     type: str | None = None
     name: str | None = None
     namespace: str | None = None
+    function: ChosenName | None = None
+    custom: ChosenName | None = None
 
 
 class ToolChoice(Struct):
+    """A choice. type: a mode, too, as some clients write it. function, custom: as in `NamedTool`."""
+
     type: str
+    function: ChosenName | None = None
+    custom: ChosenName | None = None
     name: str | None = None
     namespace: str | None = None
     mode: Literal["auto", "required"] | None = None

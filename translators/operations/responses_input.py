@@ -206,7 +206,7 @@ class InputReader:
             item.call_id, ClientTool("apply_patch", "apply_patch"), _json(item.operation), item.status, where
         )
 
-    def _add_call(self, call_id: str, tool: ClientTool, arguments: str, status: str | None, where: str) -> None:
+    def _add_call(self, call_id: str, tool: ClientTool, arguments: Any, status: str | None, where: str) -> None:
         """Adds a call to the assistant's turn. `tool_results.py` finds calls that are repeated."""
         function = chat.FunctionCall(self._tools.names.internal_name(tool), arguments)
         self._called.add(call_id)
@@ -229,7 +229,9 @@ class InputReader:
             self._notes.ignored("tool_calls", "a call that was cut, without a result", where)
 
     def _output(self, item: openai.FunctionCallOutputItem, where: str) -> None:
-        content = item.output if isinstance(item.output, str) else _output_content(item.output, f"{where}.output")
+        content = item.output or ""
+        if isinstance(content, list):
+            content = _output_content(content, f"{where}.output")
         self._add_output(item.call_id, content, where)
 
     def _shell_output(self, item: openai.ShellOutputItem, where: str) -> None:
@@ -321,7 +323,7 @@ def _text(content: str | list[openai.Part], where: str) -> str:
 
 def _output_content(content: list[openai.Part], where: str) -> Any:
     """Returns a tool's output, as one text where it consists of text."""
-    if any(isinstance(part, openai.InputImage | openai.InputFile) for part in content):
+    if any(isinstance(part, openai.InputImage | openai.ChatImage | openai.InputFile) for part in content):
         return _user_content(content, where)
     return _text(content, where)
 
@@ -342,14 +344,21 @@ def _user_content(content: str | list[openai.Part], where: str) -> Any:
     for index, part in enumerate(content):
         if isinstance(part, openai.InputText | openai.OutputText | openai.PlainText):
             parts.append(chat.TextPart(part.text))
-        elif isinstance(part, openai.InputImage) and part.image_url:
-            detail = part.detail if part.detail != "original" else "high"
-            parts.append(chat.ImagePart(chat.ImageUrl(part.image_url, detail)))
+        elif isinstance(part, openai.InputImage | openai.ChatImage) and part.image_url:
+            parts.append(_image(part, part.image_url))
         elif isinstance(part, openai.InputFile):
             parts.append(chat.FilePart(chat.FileData(part.file_data, part.filename, part.file_id, part.file_url)))
         else:
             raise _unsupported(part, f"{where}[{index}]", "text, files and images by URL")
     return parts
+
+
+def _image(part: openai.InputImage | openai.ChatImage, url: openai.ImageUrl | str) -> chat.ImagePart:
+    """Reads an image in the form of either API."""
+    detail = part.detail if isinstance(part, openai.InputImage) else None
+    if isinstance(url, openai.ImageUrl):
+        detail, url = url.detail or detail, url.url
+    return chat.ImagePart(chat.ImageUrl(url, detail if detail != "original" else "high"))
 
 
 def _unsupported(part: openai.Part, where: str, supported: str) -> InvalidField:

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from schemas.openai import responses as openai
 from translators.core.contracts import Context
 from translators.core.field_table import Reading
+from translators.operations.responses_tools import unwrapped
 
 
 def initial_response(reading: Reading, context: Context) -> openai.Response:
@@ -58,6 +59,7 @@ def _number(reading: Reading, name: str, default: float) -> float:
 def _echoed_tool(tool: dict[str, Any]) -> Any:
     """Completes a function with the fields that OpenAI's answers have. Any other tool is returned as it is."""
     # OpenAI's default for `strict` in Responses is true, unlike in chat.
+    tool = unwrapped(tool, tool["type"])
     if tool["type"] != "function":
         return tool
     return {

@@ -22,7 +22,7 @@ from translators.request.client_tools import (
     built_in_function,
     custom_function,
 )
-from translators.request.tools import Choice
+from translators.request.tools import MODES, Choice, mode_choice
 
 WITHOUT_EFFECT = {
     "async": "calls are answered in turn",
@@ -55,7 +55,7 @@ class ResponsesTools:
         if kind not in ("function", "custom", *BUILT_IN) and (kind != "namespace" or namespace):
             self._notes.ignored(f"tools[].type {kind}", "Cohere has no such tool", f"{where}.type")
             return
-        tool = self._read(definition, where)
+        tool = self._read(unwrapped(definition, kind), where)
         # A container is a machine of OpenAI's. As a plain shell tool its commands would run on the caller's machine.
         if _in_container(tool):
             self._notes.ignored("tools[].type shell", "Cohere has no containers", f"{where}.environment")
@@ -111,6 +111,14 @@ class ResponsesTools:
         return _converted(fields, openai.Tool, where)
 
 
+def unwrapped(definition: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Returns a tool without the wrapper that chat has around a definition, `{"type": "function", "function": ...}`."""
+    wrapped = definition.get(kind)
+    if kind not in ("function", "custom") or not isinstance(wrapped, dict) or "name" in definition:
+        return definition
+    return {key: value for key, value in definition.items() if key != kind} | wrapped
+
+
 def _in_container(tool: openai.Tool) -> bool:
     environment = tool.environment
     return isinstance(environment, dict) and str(environment.get("type")).startswith("container")
@@ -132,13 +140,11 @@ def tool_choice(value: str | dict[str, Any] | None, names: ClientTools, notes: N
     if value is None or value == "auto":
         return Choice()
     choice = value if isinstance(value, str) else _converted(value, openai.ToolChoice, "tool_choice")
-    if isinstance(choice, str):
-        if choice not in ("none", "required"):
-            raise InvalidField("tool_choice", f"Invalid 'tool_choice': '{choice}' is none of auto, none, required")
-        return Choice(choice)
+    if isinstance(choice, str) or choice.type in MODES:
+        return mode_choice(choice if isinstance(choice, str) else choice.type, "tool_choice")
     if choice.type == "allowed_tools":
         return _allowed(choice, names, notes)
-    if choice.type in ("function", "custom") and not choice.name:
+    if choice.type in ("function", "custom") and not _name(choice):
         raise _missing("tool_choice.name")
     name = _chosen_name(choice, names)
     if name is not None:
@@ -166,6 +172,12 @@ def _chosen_name(tool: openai.NamedTool | openai.ToolChoice, names: ClientTools)
     kind = tool.type or "function"
     if kind in BUILT_IN:
         return names.chosen_name(kind, kind)
-    if kind in ("function", "custom") and tool.name:
-        return names.chosen_name(kind, tool.name, tool.namespace or "")
+    if kind in ("function", "custom") and (name := _name(tool)):
+        return names.chosen_name(kind, name, tool.namespace or "")
     return None
+
+
+def _name(tool: openai.NamedTool | openai.ToolChoice) -> str | None:
+    """Returns the name of a chosen tool, without a wrapper or, as chat has it, in one."""
+    wrapped = tool.custom if tool.type == "custom" else tool.function
+    return tool.name or (wrapped.name if wrapped else None)

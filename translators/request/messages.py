@@ -97,10 +97,14 @@ class MessageTranslator:
                 elif text:
                     system.append(text)
             elif isinstance(message, openai.UserMessage):
-                turns += self._user(message, path, index)
+                if user := self._user(message, path, index):
+                    self._leave_out_empty_turn()
+                    turns += user
             elif isinstance(message, openai.AssistantMessage):
                 turns += self._assistant(message, path, index, pairs.calls.get(index, ()))
-                turns += self._results(messages, pairs.results_of(index))
+                if results := self._results(messages, pairs.results_of(index)):
+                    self._leave_out_empty_turn()
+                    turns += results
         return self._with_system(turns, system, instructions)
 
     def _with_system(
@@ -117,6 +121,12 @@ class MessageTranslator:
             raise InvalidField("messages", "'messages' holds nothing to answer", "empty_array")
         self._notes.adjusted("input" if self._paths else "messages", "system messages only", "a user turn")
         return [cohere.UserMessage(prompt)]
+
+    def _leave_out_empty_turn(self) -> None:
+        """Notes an empty user turn that is history: what follows it is to be answered."""
+        if self._empty_turn:
+            self._notes.ignored(self._note_field("content"), "an empty turn of the user", self._empty_turn)
+            self._empty_turn = ""
 
     def _note_field(self, name: str) -> str:
         """Returns the general path of a message's field in the caller's API."""
@@ -185,10 +195,10 @@ class MessageTranslator:
         url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
         self.images += 1
         self.image_bytes += len(url)
-        if isinstance(part.image_url, str):
-            return cohere.ImageContent(cohere.ImageUrl(url))
+        beside = part.detail if isinstance(part, openai.InputImagePart) else None
+        detail = beside if isinstance(part.image_url, str) else part.image_url.detail or beside
         # Cohere's finest is `high`.
-        detail = "high" if part.image_url.detail == "original" else part.image_url.detail
+        detail = "high" if detail == "original" else detail
         return cohere.ImageContent(cohere.ImageUrl(url, detail if detail else msgspec.UNSET))
 
     def _file(self, part: openai.FilePart, where: str) -> str:
@@ -359,13 +369,15 @@ def _thought(message: openai.AssistantMessage) -> str:
     return _joined(part.thinking for part in message.content if isinstance(part, openai.ThinkingPart))
 
 
-def _arguments(arguments: str | dict[str, Any] | None) -> str | None:
+def _arguments(arguments: str | dict[str, Any] | list[Any] | None) -> str | None:
     """Returns the arguments as the text of a JSON object, None if they are not one.
 
     Nothing and null become an empty object. Some clients keep an object instead of its text, which is encoded here.
     """
     if isinstance(arguments, dict):
         return _encode(arguments).decode()
+    if isinstance(arguments, list):
+        return None if arguments else "{}"
     if not arguments or arguments.strip() in ("", "null"):
         return "{}"
     if has_more_values(arguments, MAX_ARGUMENT_VALUES):

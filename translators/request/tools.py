@@ -66,10 +66,15 @@ def collect_functions(
     paths: list[str] = []
     for index, tool in enumerate(tools):
         where = f"tools[{index}].{tool.type}"
-        definition = tool.function if tool.type == "function" else tool.custom
         if tool.type not in ("function", "custom"):
             notes.ignored(f"tools[].type {tool.type}", "Cohere has no such tool", f"tools[{index}].type")
             continue
+        definition: openai.Function | openai.CustomTool | None
+        definition = tool.function if tool.type == "function" else tool.custom
+        if definition is None and tool.name is not None:
+            definition, where = _flat(tool), f"tools[{index}]"
+        elif definition is not None:
+            _note_flat_keys(tool, index, notes)
         if definition is None:
             raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
         _check_name(definition.name, where)
@@ -89,6 +94,22 @@ def collect_functions(
     return definitions, tuple(paths)
 
 
+_FLAT_KEYS = ("name", "description", "parameters", "strict", "format")
+
+
+def _flat(tool: openai.Tool) -> openai.Function | openai.CustomTool:
+    """Reads a tool in the form of Responses, without a wrapper, which programs that know both APIs send."""
+    if tool.type == "custom":
+        return openai.CustomTool(tool.name or "", tool.description, tool.format)
+    return openai.Function(tool.name or "", tool.description, tool.parameters, tool.strict)
+
+
+def _note_flat_keys(tool: openai.Tool, index: int, notes: Notes) -> None:
+    for key in _FLAT_KEYS:
+        if getattr(tool, key) is not None:
+            notes.ignored(f"tools[].{key}", f"it stands beside '{tool.type}'", f"tools[{index}].{key}")
+
+
 def _check_name(name: str, where: str) -> None:
     if not name:
         raise InvalidField(f"{where}.name", f"'{where}.name' must not be empty", "empty_string")
@@ -105,15 +126,17 @@ def read_choice(
         return (
             Choice("required", (legacy.name,))
             if isinstance(legacy, openai.ChosenName)
-            else _mode_choice(legacy, "function_call")
+            else mode_choice(legacy, "function_call")
         )
     if tool_choice is None:
         return Choice()
     if isinstance(tool_choice, str):
-        return _mode_choice(tool_choice, "tool_choice")
-    chosen = tool_choice.function if tool_choice.type == "function" else tool_choice.custom
+        return mode_choice(tool_choice, "tool_choice")
+    if tool_choice.type in MODES:
+        return mode_choice(tool_choice.type, "tool_choice")
+    chosen = _chosen(tool_choice)
     if tool_choice.type in ("function", "custom") and chosen:
-        return Choice("required", (names.chosen_name(tool_choice.type, chosen.name),))
+        return Choice("required", (names.chosen_name(tool_choice.type, chosen),))
     if tool_choice.type == "allowed_tools" and tool_choice.allowed_tools:
         return _allowed(tool_choice.allowed_tools, names)
     if tool_choice.type in ("function", "custom", "allowed_tools"):
@@ -126,22 +149,32 @@ def read_choice(
     )
 
 
+def _chosen(tool: openai.ToolChoice | openai.AllowedTool) -> str | None:
+    """Returns the name of a chosen tool, in chat's form or, without a wrapper, in that of Responses."""
+    definition = tool.function if tool.type == "function" else tool.custom
+    return definition.name if definition else tool.name
+
+
 def _allowed(allowed: openai.AllowedTools, names: ClientTools) -> Choice:
     """Reads a list of allowed tools. An empty one allows no call."""
     chosen = [
-        names.chosen_name(tool.type, definition.name)
+        names.chosen_name(tool.type, name)
         for tool in allowed.tools
-        if (definition := tool.function if tool.type == "function" else tool.custom)
+        if tool.type in ("function", "custom") and (name := _chosen(tool))
     ]
     if not chosen and allowed.mode == "required":
         raise InvalidField("tool_choice", "'tool_choice' requires a call and allows no tool", "invalid_value")
     return Choice(allowed.mode, tuple(chosen)) if chosen else Choice("none")
 
 
-def _mode_choice(value: str, field: str) -> Choice:
-    # `any` is what several frameworks and Mistral call `required`.
-    mode = {"any": "required"}.get(value, value)
-    if mode not in ("auto", "none", "required"):
+MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+"""Modes of a choice. `any` is what several frameworks and Mistral call `required`."""
+
+
+def mode_choice(value: str, field: str) -> Choice:
+    """Reads a mode. field: that it stands in. Raises InvalidField for an unknown one."""
+    mode = MODES.get(value)
+    if mode is None:
         raise InvalidField(field, f"Invalid '{field}': '{value}' is none of auto, none, required", "invalid_value")
     return Choice(mode)
 
