@@ -23,10 +23,10 @@ run: .venv/.run-stamp $(EXTRAS:%=.venv/.%-stamp) ## serve on http://127.0.0.1:80
 cluster: .venv/.run-stamp ## three replicas over PostgreSQL and Redis on http://127.0.0.1:8081 to 8083
 	@exec $(BIN)/python tests/bench/cluster.py $(ARGS)
 
-# Three workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
+# Five workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
 # With bytecode in caches, whatever the environment says: the tests start a hundred processes, and each would compile all.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
-test: .venv/.dev-stamp node-modules ## run the whole test suite, three tests at a time
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=5 --dist=worksteal
+test: .venv/.dev-stamp node-modules ## run the whole test suite, five tests at a time
 	$(PYTEST) $(ARGS)
 
 test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
@@ -56,7 +56,7 @@ bench-peers: .venv/.dev-stamp ## measure this gateway beside others, into docs/b
 bench-ledger: .venv/.dev-stamp ## the ledger with five million rows on SQLite and on PostgreSQL
 	$(BIN)/python tests/bench/ledger.py $(ARGS)
 
-soak: .venv/.dev-stamp ## five minutes of everything at once, faults too; fails if anything is left over
+soak: .venv/.dev-stamp ## a week in five minutes: everything on, services and workers that fail; nothing may be left over, or lost
 	$(BIN)/python tests/bench/soak.py $(ARGS)
 
 docs: .venv/.dev-stamp ## write the generated tables into the documents

@@ -36,9 +36,9 @@ def test_a_fleet_that_is_not_busy_waits_for_the_network_and_one_script() -> None
 def test_at_its_capacity_the_busiest_node_is_as_busy_as_it_may_be() -> None:
     assert capacity(KEYS, COSTS) == pytest.approx(BUSY / (180e-6 + 90e-6))
     for setup in (KEYS, Setup(3, ("key", "team"))):
-        result = simulate(setup, COSTS, capacity(setup, COSTS), 100, 3.0)
+        result = simulate(setup, COSTS, capacity(setup, COSTS), 100, 1.5)
         assert result.busy == pytest.approx(BUSY, rel=0.15)
-    beyond = simulate(KEYS, COSTS, 2 * capacity(KEYS, COSTS), 100, 3.0)
+    beyond = simulate(KEYS, COSTS, 2 * capacity(KEYS, COSTS), 100, 1.5)
     assert beyond.percentile(0.99) > 0.05, "longer than a request waits"
 
 
@@ -51,9 +51,9 @@ def test_nodes_move_the_bottleneck_but_for_limits_of_the_gateway() -> None:
 
 def test_costs_are_measured_on_a_real_redis() -> None:
     with redis_process() as server:
-        costs = asyncio.run(measure(server, rounds=60))
+        costs = asyncio.run(measure(server, rounds=15))
     assert sum(costs.admission) > 0 and sum(costs.settlement) >= 0
-    assert "one Redis, limits of keys" in report(COSTS, 10, 1.2)
+    assert "one Redis, limits of keys" in report(COSTS, 10, 0.3)
 
 
 def test_a_line_through_points() -> None:

@@ -149,7 +149,7 @@ def simulate(setup: Setup, costs: Costs, calls_a_second: float, replicas: int, s
 
 def capacity(setup: Setup, costs: Costs) -> float:
     """Returns the calls a second at which the busiest node is as busy as it may be, each call settled by itself."""
-    sample = 20_000
+    sample = 10_000
     work = [0.0] * setup.nodes
     for key in range(sample):
         for node, size in setup.scripts(key):
