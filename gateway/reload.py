@@ -12,6 +12,7 @@ from gateway.endpoints.websocket_handshake import WebSocketHandshake
 from gateway.http.middleware import GatewayMiddleware
 from gateway.observability.access_log import Log
 from gateway.pipeline.services import Services
+from gateway.settings.origins import loaded, taken_over
 from gateway.settings.schema import SettingError, Settings
 
 RELOADED = frozenset(
@@ -84,7 +85,8 @@ class RunningGateway:
         reloaded = RELOADED | {"upstreams"} if services.upstream.accepts(new.upstreams) else RELOADED
         applied = [name for name in changed if name in reloaded]
         not_applied = [name for name in changed if name not in reloaded]
-        settings = replace(services.settings, **{name: getattr(new, name) for name in applied})
+        settings: Settings = loaded(services.settings, taken_over(services.settings, new, not_applied))
+        settings = replace(settings, **{name: getattr(new, name) for name in applied})
         try:
             authenticator = Authenticator(settings, services.directory, self._log.message)
             services.limiter.configure(settings)

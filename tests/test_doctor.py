@@ -224,6 +224,14 @@ def test_the_status_is_for_scripts(folder: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", "--offline"]) == 0
     assert "warn  settings  no master key" in capsys.readouterr().out
     assert main(["check", "--offline", "--strict"]) == 1
+    (folder / "gateway.toml").write_text('port = 81\ncohere_api_key = "x"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATEWAY_PORT", "82")
+        assert main(["check", "--offline"]) == 0
+    printed = capsys.readouterr().out
+    file = folder / "gateway.toml"
+    assert f"port is set by GATEWAY_PORT, which wins over file {file}" in printed
+    assert f"set in {file}: cohere_api_key" in printed and "set in the environment: port (GATEWAY_PORT)" in printed
     (folder / "gateway.toml").write_text('host = "0.0.0.0"\ncohere_api_key = "x"\n')
     assert main(["check", "--offline"]) == 1
     assert "fail  settings  host: 0.0.0.0 would let anybody" in capsys.readouterr().out

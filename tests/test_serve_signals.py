@@ -244,12 +244,21 @@ def test_bad_settings_are_refused_and_the_old_ones_stay(text: str, says: str, tm
         assert "first" not in result
 
 
+NOWHERE = ("default", "")
+
+
 def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
     with served(tmp_path, lambda _: answered(), FIRST) as stage:
         result = stage.hangs_up('cohere_api_key = ["third"]\nworkers = 7\n[timeouts]\nconnect = 3\n')
         assert result["message"] == (
             "the settings were read again: cohere_api_key changed; workers, timeouts changed, too, and need a restart"
         )
+        seen = json.loads(stage.server.get("/gateway/settings"))
+        rows = {row["name"]: row for row in seen["data"]}
+        origins = {name: (row["origin"]["kind"], row["origin"]["name"]) for name, row in rows.items()}
+        assert origins["cohere_api_key"] == ("file", str(stage.file))
+        assert origins["port"] == ("start", "a free port")
+        assert (rows["workers"]["value"], origins["workers"], origins["timeouts.connect"]) == (1, NOWHERE, NOWHERE)
 
 
 def test_the_file_is_read_again_only_after_sighup(tmp_path: Path) -> None:

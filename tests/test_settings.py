@@ -13,6 +13,7 @@ import pytest
 from gateway.endpoints import inspection
 from gateway.settings import checks
 from gateway.settings.loading import load
+from gateway.settings.origins import Origin, chosen_at_start, origins_of, taken_over
 from gateway.settings.reference import described, variable
 from gateway.settings.schema import RENAMED, RENAMED_VALUES, NamedUpstream, SettingError, Settings
 from translators.core.contracts import Policy, UsageBase
@@ -46,6 +47,49 @@ def test_command_line_beats_environment_beats_file() -> None:
     file = 'host = "file"\nport = 1\nworkers = 2\n'
     settings = read(file, {"GATEWAY_HOST": "environment", "GATEWAY_PORT": "2"}, host="command")
     assert (settings.host, settings.port, settings.workers) == ("command", 2, 2)
+
+
+def test_each_setting_knows_where_it_comes_from(nowhere: Path) -> None:
+    text = 'port = 1\nhost = "localhost"\n[limits]\non_failure = "refuse"\n'
+    (nowhere / "gateway.toml").write_text(text + '[upstreams.eu]\nbase_url = "https://eu"\nmodels = ["a"]\n')
+    environment = {
+        "GATEWAY_PORT": "2",
+        "CO_API_KEY": "secret-1",
+        "COHERE_API_KEY": "secret-2",
+        "GATEWAY_UPSTREAMS_EU_API_KEY": "secret-3",
+    }
+    file = str(nowhere / "gateway.toml")
+    settings = load(environment, None, {"port": 3, "allow_open": True, "workers": None})
+    assert settings.origins == {
+        "host": Origin("file", file),
+        "port": Origin("command_line", "--port", ("GATEWAY_PORT", f"file {file}")),
+        "allow_open": Origin("command_line", "--allow-open"),
+        "cohere_api_key": Origin("environment", "COHERE_API_KEY", ("CO_API_KEY",)),
+        "limits.on_failure": Origin("file", file),
+        "upstreams": Origin("file", f"{file}, GATEWAY_UPSTREAMS_EU_API_KEY"),
+    }
+    assert "secret" not in str(settings.origins)
+    del environment["GATEWAY_PORT"]
+    assert load(environment, file).origins["port"] == Origin("file", file)
+    with pytest.raises(SettingError, match="unknown setting 'origins'"):
+        read("origins = {}")
+
+
+def test_what_was_chosen_at_start_is_no_wish_of_the_file(nowhere: Path) -> None:
+    (nowhere / "gateway.toml").write_text("port = 0\nworkers = 2\n")
+    settings = chosen_at_start(load({}), "a free port", port=4711)
+    origins = origins_of(settings)
+    assert (origins["port"], origins["workers"].kind) == (Origin("start", "a free port"), "file")
+    assert chosen_at_start(settings, "a free port", port=4711) == settings
+    # Read again: the port stays chosen; workers, which need a restart, stay the file's; the rest is as it is now.
+    (nowhere / "gateway.toml").write_text("port = 0\n[retries]\ncount = 1\n")
+    new = load({"GATEWAY_WORKERS": "3"})
+    assert {path: one.kind for path, one in taken_over(settings, new, ["workers"]).items()} == {
+        "port": "start",
+        "workers": "file",
+        "retries.count": "file",
+    }
+    assert taken_over(settings, new, [])["workers"] == Origin("environment", "GATEWAY_WORKERS")
 
 
 def test_an_absent_option_of_the_command_line_is_no_wish() -> None:

@@ -19,6 +19,7 @@ from gateway.errors import GatewayError
 from gateway.ledger.writer import address_of
 from gateway.observability import process_usage, telemetry
 from gateway.settings import checks
+from gateway.settings.origins import origins_of
 from gateway.settings.schema import SettingError, Settings
 from gateway.store.errors import StoreUnavailable
 from gateway.store.reachability import RedisReachability, condition_of_database
@@ -71,11 +72,28 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield settings_refused(str(error))
         return
     yield Finding("settings", "ok", f"they can be used; callers: {mode.value}")
+    yield from _origins(settings)
     for sentence in checks.warnings(settings):
         yield Finding("settings", "warn", sentence, "see docs/authentication.md")
     yield from (
         Finding("settings", "warn", text, remedy) for text, remedy, holds in _SURPRISES if holds(settings, mode)
     )
+
+
+def _origins(settings: Settings) -> Iterator[Finding]:
+    """Yields a finding for each place where settings are set, and one for each that is set twice."""
+    origins = origins_of(settings)
+    files: dict[str, list[str]] = {}
+    for path, origin in origins.items():
+        if origin.kind == "file":
+            files.setdefault(origin.name, []).append(path)
+        if origin.over:
+            yield Finding("settings", "ok", f"{path} is set by {origin}, which wins over {', '.join(origin.over)}")
+    for name, paths in files.items():
+        yield Finding("settings", "ok", f"set in {name}: {', '.join(paths)}")
+    variables = [f"{path} ({one.name})" for path, one in origins.items() if one.kind == "environment"]
+    if variables:
+        yield Finding("settings", "ok", f"set in the environment: {', '.join(variables)}")
 
 
 def _is_sqlite(settings: Settings) -> bool:

@@ -3,7 +3,7 @@
     /gateway/permissions  the groups and methods of the table of permissions, and the presets
     /gateway/models       models with their capabilities, aliases, successors and prices
     /gateway/status       keys, breakers, databases and load of the process that answers
-    /gateway/settings     the settings in force, each with its default; of a secret only whether there is one
+    /gateway/settings     the settings in force, each with its origin and default; of a secret only whether there is one
 
 The first two are for whoever may call; the others for whoever sees all reports.
 """
@@ -29,6 +29,7 @@ from gateway.http.responses import send_json
 from gateway.ledger.prices import Prices
 from gateway.observability.record import record_of
 from gateway.pipeline.services import Services
+from gateway.settings.origins import DEFAULT, origins_of
 from gateway.settings.reference import described
 from gateway.settings.schema import Settings
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, TRANSCRIBERS
@@ -138,8 +139,12 @@ def show_status(services: Services, principal: Principal, reasons: Callable[[], 
 
 
 def show_settings(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
-    """Returns the settings in force; `is_default` says that a value is that which it has where nobody sets it."""
+    """Returns the settings in force, and where each comes from.
+
+    `is_default` says that a value is that which it has where nobody sets it.
+    """
     default, data = Settings(), []
+    origins = origins_of(services.settings)
     for line in described():
         value = _value(services.settings, line.path)
         is_default = value == _value(default, line.path)
@@ -148,6 +153,7 @@ def show_settings(services: Services, principal: Principal, reasons: Callable[[]
                 "name": line.path,
                 "value": _shown(line.path, value),
                 "is_default": is_default,
+                "origin": origins.get(line.path, DEFAULT),
                 "default": line.default,
                 "environment": line.environment,
                 "about": line.text,

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from msgspec.structs import replace
-
 from gateway.auth.modes import mode_of
 from gateway.observability.operator_log import OperatorLog
 from gateway.server.sockets import listen, raise_file_limit, remove_unix_socket
@@ -23,6 +21,7 @@ from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole
 from gateway.server.worker_entry import run_emulator, run_gateway
 from gateway.server.worker_link import SettingsSource, WorkerStart
 from gateway.settings import checks
+from gateway.settings.origins import chosen_at_start
 from gateway.settings.schema import SettingError, Settings
 
 MAX_PORT = 65_535
@@ -55,11 +54,12 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
         if settings.unix_socket:
             stack.callback(remove_unix_socket, settings.unix_socket)
         else:
-            settings = replace(settings, port=listener.getsockname()[1])
+            settings = chosen_at_start(settings, "a free port", port=listener.getsockname()[1])
         sockets, emulator, roles = [listener], None, []
         if settings.demo:
             emulator = stack.enter_context(listen("127.0.0.1", 0))
-            settings = replace(settings, cohere_base_url=f"http://127.0.0.1:{emulator.getsockname()[1]}")
+            address = f"http://127.0.0.1:{emulator.getsockname()[1]}"
+            settings = chosen_at_start(settings, "the embedded emulator", cohere_base_url=address)
             sockets.append(emulator)
         if settings.workers > 1:
             stack.enter_context(_shared_metrics())

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import ValidationError
 
 from gateway.settings import checks
+from gateway.settings.origins import LoadedSettings, Origin, loaded
 from gateway.settings.reference import described, variable
 from gateway.settings.schema import RENAMED, RENAMED_VALUES, NamedUpstream, SettingError, Settings
 
@@ -22,12 +23,16 @@ MASTER_KEY = variable("master_key")
 
 def load(
     environment: Mapping[str, str], file: str | None = None, command_line: Mapping[str, Any] | None = None
-) -> Settings:
-    """Returns the settings in force. Raises SettingError, which names the nearest right key for a wrong one."""
+) -> LoadedSettings:
+    """Returns the settings in force, and where they come from.
+
+    Raises SettingError, which names the nearest right key for a wrong one.
+    """
     _refuse_renamed_variables(environment)
     _refuse_typos(environment)
     values = _from_file(file or environment.get("GATEWAY_CONFIG"))
     _refuse_renamed(values)
+    origins = _origins(values, environment, file, command_line or {})
     for line in described():
         value = next((environment[name] for name in line.environment if environment.get(name)), None)
         if value is not None:
@@ -47,7 +52,29 @@ def load(
         settings, cohere_base_url=checks.base_url(settings.cohere_base_url), upstreams=_upstreams(settings, environment)
     )
     checks.check(settings)
-    return settings
+    return loaded(settings, origins)
+
+
+def _origins(
+    values: Mapping[str, Any], environment: Mapping[str, str], file: str | None, command_line: Mapping[str, Any]
+) -> Mapping[str, Origin]:
+    """Returns where each setting that is set comes from. values: of the file."""
+    path = str(Path(file or environment.get("GATEWAY_CONFIG") or DEFAULT_FILE).absolute())
+    origins: dict[str, Origin] = {}
+    for line in described():
+        sources = [Origin("file", path)] if _get(values, line.path) is not None else []
+        variables = [name for name in line.environment if environment.get(name)]
+        sources += [Origin("environment", name) for name in reversed(variables)]
+        if command_line.get(line.path) is not None:
+            sources.append(Origin("command_line", f"--{line.path.replace('_', '-')}"))
+        if sources:
+            strongest = sources.pop()
+            origins[line.path] = msgspec.structs.replace(strongest, over=tuple(map(str, reversed(sources))))
+    keys = sorted(name for name in environment if name.startswith(KEYS_OF_UPSTREAMS) and environment[name])
+    if keys and "upstreams" in origins:
+        origin = origins["upstreams"]
+        origins["upstreams"] = msgspec.structs.replace(origin, name=", ".join((origin.name, *keys)))
+    return origins
 
 
 KEYS_OF_UPSTREAMS = "GATEWAY_UPSTREAMS_"
@@ -77,7 +104,7 @@ def variables_of_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name in names or name.startswith("GATEWAY_")}
 
 
-def load_from_environment(file: str | None = None, command_line: Mapping[str, Any] | None = None) -> Settings:
+def load_from_environment(file: str | None = None, command_line: Mapping[str, Any] | None = None) -> LoadedSettings:
     """Does what `load` does, in this process's own environment."""
     return load(os.environ, file, command_line)
 

@@ -13,11 +13,11 @@ export default function SettingsScreen() {
   const { query } = route.value;
   const settings = useData("/gateway/settings");
   const search = (query.search ?? "").toLowerCase();
-  const rows = (settings.data?.data ?? []).filter((/** @type {any} */ one) => (query.show !== "changed" || !one.is_default) && (!search || `${one.name} ${one.about} ${one.environment.join(" ")}`.toLowerCase().includes(search)));
+  const rows = (settings.data?.data ?? []).filter((/** @type {any} */ one) => (query.show !== "set" || one.origin.kind !== "default") && (query.show !== "changed" || !one.is_default) && (!search || `${one.name} ${one.about} ${one.environment.join(" ")} ${one.origin.name}`.toLowerCase().includes(search)));
   const columns = [
     { title: "Setting", cell: (/** @type {any} */ one) => html`<code>${one.name}</code>` },
     { title: "Value", cell: (/** @type {any} */ one) => html`<span class=${one.is_default ? "muted value" : "value"}>${shown(one.value)}</span>` },
-    { title: "From", cell: (/** @type {any} */ one) => html`<${Chip} tone=${one.is_default ? "" : "accent"}>${one.origin ?? (one.is_default ? "default" : "set")}<//>` },
+    { title: "From", cell: (/** @type {any} */ one) => html`<${OriginOf} origin=${one.origin} />` },
     { title: "Meaning", wide: true, hide: true, cell: (/** @type {any} */ one) => one.about },
     { title: "Environment", hide: true, cell: (/** @type {any} */ one) => html`<code class="muted">${one.environment.join(", ")}</code>` },
   ];
@@ -25,9 +25,19 @@ export default function SettingsScreen() {
     <${PageHead} title="Settings" subtitle="What is in force now. They are changed in gateway.toml, in the environment or on the command line, not here." />
     <div class="filters">
       <${Search} placeholder="Search by name or meaning" value=${query.search ?? ""} onInput=${(/** @type {string} */ text) => setQuery({ search: text })} />
-      <${Segments} label="Which" value=${query.show ?? ""} onInput=${(/** @type {string} */ value) => setQuery({ show: value })} options=${[{ value: "", text: "All" }, { value: "changed", text: "Not the default" }]} />
+      <${Segments} label="Which" value=${query.show ?? ""} onInput=${(/** @type {string} */ value) => setQuery({ show: value })} options=${[{ value: "", text: "All" }, { value: "set", text: "Set" }, { value: "changed", text: "Not the default" }]} />
     </div>
     <${Show} of=${settings} lines=${8}>${() => rows.length
       ? html`<${Table} caption="Settings" rows=${rows} columns=${columns} id=${(/** @type {any} */ one) => one.name} /><div class="table-foot"><span>${countText(rows.length)} settings</span></div>`
       : html`<${Empty} title="No setting is like that" icon="settings">Names are those of the file gateway.toml.<//>`}<//>`;
+}
+
+/** Words for where a setting comes from. @type {Record<string, string>} */
+const KINDS = { default: "default", file: "file", environment: "environment", command_line: "command line", start: "chosen at start" };
+
+/** @param {{origin: {kind: string, name: string, over: string[]}}} props over: what this one beats */
+function OriginOf({ origin }) {
+  return html`<${Chip} tone=${origin.kind === "default" ? "" : "accent"}>${KINDS[origin.kind] ?? origin.kind}<//>
+    ${origin.name && html`<div class="muted origin"><code>${origin.name}</code></div>`}
+    ${origin.over.map((one) => html`<div class="muted origin" key=${one}>wins over <code>${one}</code></div>`)}`;
 }
