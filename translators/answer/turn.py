@@ -24,7 +24,19 @@ from msgspec.structs import replace
 from schemas.cohere import events as cohere
 from schemas.cohere.chat import ChatAnswer, Citation, LogprobItem, Usage
 from translators.answer.citations import clamp, locate
-from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
+from translators.answer.events import (
+    TEXT,
+    THINKING,
+    AnswerEvent,
+    Cited,
+    Closed,
+    Delta,
+    Failed,
+    Finished,
+    Kind,
+    Opened,
+    Started,
+)
 from translators.core.errors import Failure, UpstreamProtocolError
 from translators.core.faults import Fault
 
@@ -171,9 +183,9 @@ class Turn:
         self.usage = answer.usage
         return [
             Started(answer.id or ""),
-            Opened(0, Kind.TEXT),
-            Delta(0, Kind.TEXT, text),
-            Closed(0, Kind.TEXT, text, reason != "MAX_TOKENS"),
+            Opened(0, TEXT),
+            Delta(0, TEXT, text),
+            Closed(0, TEXT, text, reason != "MAX_TOKENS"),
             Finished(reason, answer.usage),
         ]
 
@@ -212,9 +224,9 @@ class Turn:
             return []
         if content is None:
             return []
-        text, kind = content.text, Kind.TEXT
+        text, kind = content.text, TEXT
         if text is None:
-            text, kind = content.thinking, Kind.THINKING
+            text, kind = content.thinking, THINKING
         # Nearly every event of a stream takes this path: one more piece of the open block.
         if kind is self._open and event.index == self._index:
             if text and event.logprobs is None:

@@ -37,6 +37,8 @@ class Verdict(Enum):
     REFUSE = "refused"
 
 
+_SEND, _READ = Verdict.SEND, Verdict.READ  # to ask the class takes as long as decoding a small field
+
 Converter = Callable[[Any, str, Notes], Any]
 """(value, the caller's name of the field, notes) -> the value for Cohere, or UNSET to send nothing."""
 
@@ -165,9 +167,9 @@ class FieldTable:
                 raise InvalidField(name, f"'{name}' is larger than {MAX_FIELD_BYTES} bytes", "value_too_large")
             spelling = spellings.get(name, name) if spellings else name
             verdict = row.verdict
-            if verdict is Verdict.READ:
+            if verdict is _READ:
                 reading.fields[name] = decode_field(spelling, decoder, raw, notes)
-            elif verdict is Verdict.SEND:
+            elif verdict is _SEND:
                 value = decode_field(spelling, decoder, raw, notes)
                 converted = row.convert(value, spelling, notes) if row.convert else value
                 other = first_names.setdefault(row.to, name)

@@ -14,7 +14,19 @@ from schemas.openai import chat as openai
 from schemas.openai.errors import Error, ErrorBody
 from translators.answer import annotations, logprobs
 from translators.answer.decoder import AnswerDecoder, AnswerTransform
-from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
+from translators.answer.events import (
+    CALL,
+    TEXT,
+    AnswerEvent,
+    Cited,
+    Closed,
+    Delta,
+    Failed,
+    Finished,
+    Kind,
+    Opened,
+    Started,
+)
 from translators.answer.transforms import SCHEMA_MISSED
 from translators.answer.usage import Counts, counts, dollars, finish_reason, total
 from translators.core.contracts import Context, UsageTotals
@@ -136,12 +148,12 @@ class _ChoiceStream:
 
     def _delta(self, event: Delta) -> list[bytes]:
         kind, text = event.kind, event.text
-        if kind is Kind.TEXT:
+        if kind is TEXT:
             if not event.logprobs:
                 return [self._before + _encode(text) + self._after]
             tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs, self._view.top_logprobs))
             return self._piece(openai.Delta(content=text), tokens)
-        if kind is Kind.CALL:
+        if kind is CALL:
             if event.item in self._custom:
                 custom = openai.ToolCallDelta(self._calls[event.item], custom=openai.CustomDelta(text))
                 return self._piece(openai.Delta(tool_calls=[custom]))
@@ -165,7 +177,7 @@ class _ChoiceStream:
         return []
 
     def _closed(self, event: Closed) -> list[bytes]:
-        if event.kind is Kind.TEXT:
+        if event.kind is TEXT:
             self._lengths[False] += len(event.text)  # here, as nobody asks before: a text has many deltas
         return []
 
@@ -338,9 +350,9 @@ def _message(pieces: dict[int, _Piece], cited: list[Cited], view: ChatView) -> t
     calls: list[openai.AnsweredToolCall | openai.AnsweredCustomToolCall] = []
     has_text = False
     for piece in pieces.values():
-        if piece.kind is Kind.CALL:
+        if piece.kind is CALL:
             calls.append(_call(piece, view.call_id(piece.call_id, len(calls)), view))
-        elif piece.kind is Kind.TEXT:
+        elif piece.kind is TEXT:
             piece.base, has_text = len(text), True
             text += piece.text
         elif piece.text:

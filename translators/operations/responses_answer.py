@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from schemas.openai import responses as openai
 from translators.answer import annotations, logprobs
 from translators.answer.decoder import AnswerDecoder, AnswerTransform
-from translators.answer.events import AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
+from translators.answer.events import TEXT, AnswerEvent, Cited, Closed, Delta, Failed, Finished, Kind, Opened, Started
 from translators.answer.transforms import SCHEMA_MISSED
 from translators.answer.usage import Counts, counts, dollars, finish_reason, total
 from translators.core.contracts import Context, UsageTotals
@@ -133,7 +133,7 @@ class ResponsesStream:
             event = events[0]
             # Nearly every event of a stream is a piece of text. Its JSON is joined of prepared bytes here, because a
             # Struct for each would be most of the time that a stream takes.
-            if type(event) is Delta and event.kind is Kind.TEXT and not event.logprobs:
+            if type(event) is Delta and event.kind is TEXT and not event.logprobs:
                 opened, number = self._current(), self._sequence
                 self._sequence = number + 1
                 opened.pieces.append(event.text)
@@ -189,7 +189,7 @@ class ResponsesStream:
         tool = self._view.tool(event.name) if event.kind is Kind.CALL else None
         prefix = _PREFIXES[event.kind] if tool is None else PREFIXES[tool.kind]
         self._open = opened = _OpenItem(event, f"{prefix}_{self._upstream_id}_item_{index}", tool)
-        if event.kind is Kind.TEXT:
+        if event.kind is TEXT:
             opened.template = _delta_template(openai.TextDelta(TEXT_DELTA, opened.id, index, 0, _PLACEHOLDER, 0, []))
         if tool is not None:
             self._calls += 1
@@ -200,7 +200,7 @@ class ResponsesStream:
         )
         if tool is not None:
             return documents
-        if event.kind is not Kind.TEXT and self._view.summaries:
+        if event.kind is not TEXT and self._view.summaries:
             part = openai.SummaryText("")
             documents.append(
                 openai.SummaryPartEvent(
@@ -216,7 +216,7 @@ class ResponsesStream:
     def _delta(self, event: Delta) -> list[Struct]:
         opened, index = self._current(), len(self._output)
         opened.pieces.append(event.text)
-        if event.kind is Kind.TEXT:
+        if event.kind is TEXT:
             tokens: list[Any] = logprobs.token_logprobs(event.logprobs, self._view.base.top_logprobs > 0)
             opened.logprobs += tokens
             return [openai.TextDelta(TEXT_DELTA, opened.id, index, 0, event.text, self._number(), tokens)]
@@ -300,7 +300,7 @@ class ResponsesStream:
     def _part(self) -> openai.AnsweredText | openai.ReasoningText:
         opened = self._current()
         citations = list(opened.citations) or UNSET
-        if opened.event.kind is not Kind.TEXT:
+        if opened.event.kind is not TEXT:
             return openai.ReasoningText(opened.text, citations=citations)
         return openai.AnsweredText(opened.text, list(opened.annotations), list(opened.logprobs), citations=citations)
 
@@ -309,7 +309,7 @@ class ResponsesStream:
         opened = self._current()
         # OpenAI's `output_item.added` has empty content, which the deltas fill.
         event, begun = opened.event, status == "in_progress"
-        if event.kind is Kind.TEXT:
+        if event.kind is TEXT:
             part = self._part()
             assert isinstance(part, openai.AnsweredText)
             return openai.AnsweredMessage(opened.id, status, [] if begun else [part])
@@ -355,7 +355,7 @@ class ResponsesStream:
         return documents
 
     def _text_done(self, opened: _OpenItem, index: int) -> list[Struct]:
-        is_text = opened.event.kind is Kind.TEXT
+        is_text = opened.event.kind is TEXT
         name = "response.output_text.done" if is_text else "response.reasoning_text.done"
         tokens: Any = list(opened.logprobs) if is_text else UNSET
         return [
