@@ -4,6 +4,10 @@
 2. Rows a second that a process sustains, on SQLite and on PostgreSQL.
 3. Five million rows on both: a day is written as the gateway writes, and copied to the 29 days before. Each report and
    page, while 200 calls a second are written: milliseconds, the slowest of several runs. The limit is 300.
+4. 1 and 2 once more in that table, with request ids of the gateway's and with random ones of callers'.
+
+`--database URL` takes a database and keeps it: an empty one is filled, a filled one is measured at once, and has the
+rows that the measurement wrote afterwards.
 """
 
 from __future__ import annotations
@@ -105,8 +109,10 @@ def record(caller: Principal, now: float) -> RequestRecord:
     )
 
 
-async def recording(url: str, groups: int = 40, seconds: float = 6.0) -> dict[str, float]:
+async def recording(url: str, callers_ids: bool = False, groups: int = 40, seconds: float = 6.0) -> dict[str, float]:
     """Returns microseconds of CPU for a row, by where they are spent, and the rows a second that were written.
+
+    callers_ids: request ids are random, as callers choose them; the gateway's own begin with the time.
 
     `path_us` in the requests' thread, `off_path_us` in the ledger's threads, of the cheapest group and of the usual
     one: other work on a machine makes each instruction dearer. `server_us` in PostgreSQL's process. They are measured
@@ -114,7 +120,7 @@ async def recording(url: str, groups: int = 40, seconds: float = 6.0) -> dict[st
     """
     observer = Quiet()
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(LedgerSettings(spool=folder, flush_seconds=0.01), url, observer)
+        ledger = Ledger(LedgerSettings(spool=folder, flush_seconds=0.01, days=0), url, observer)
         ledger.start()
         made = count = 0
         path = 0.0
@@ -122,7 +128,11 @@ async def recording(url: str, groups: int = 40, seconds: float = 6.0) -> dict[st
 
         def some(number: int) -> list[RequestRecord]:
             return [
-                replace(templates[one % KEYS], id=new_row_id(), request_id=f"req_{new_row_id()}")
+                replace(
+                    templates[one % KEYS],
+                    id=new_row_id(),
+                    request_id=str(uuid.uuid4()) if callers_ids else f"req_{new_row_id()}",
+                )
                 for one in range(number)
             ]
 
@@ -335,30 +345,36 @@ def replace_now(entry: LedgerEntry, number: int) -> LedgerEntry:
     return replace(entry, at=at, id=new_row_id(), time=timestamp(at))
 
 
-async def measure(kind: str, url: str, empty_url: str, count: int) -> None:
-    """empty_url: of another database, for the rows of the first two questions."""
-    print(f"\n{kind}", flush=True)
-    ledger_url, _ = address_of(url, "")
-    database = Database(ledger_url, 600, 1)
-    await database.open()
-    cost = await recording(empty_url)
+async def print_recording(where: str, url: str, callers_ids: bool = False) -> None:
+    cost = await recording(url, callers_ids)
     print(
-        f"  CPU of a row: {cost['path_us']:.1f} us on the path, {cost['off_path_us']:.1f} us "
+        f"  {where}: CPU of a row: {cost['path_us']:.1f} us on the path, {cost['off_path_us']:.1f} us "
         f"(usually {cost['usual_off_path_us']:.1f}) off it"
         + (f", {cost['server_us']:.1f} us in PostgreSQL" if cost["server_us"] else "")
         + f"; {cost['rows_per_second']:,.0f} rows/s sustained; {load()}",
         flush=True,
     )
+
+
+async def measure(kind: str, url: str, empty_url: str, count: int) -> None:
+    """empty_url: of another database, for the rows of the first two questions; without it they are left out."""
+    print(f"\n{kind}", flush=True)
+    ledger_url, _ = address_of(url, "")
+    database = Database(ledger_url, 600, 1)
+    await database.open()
+    if empty_url:
+        await print_recording("an empty table", empty_url)
     if await database.read(ledger_store.bounds) is None:
         print(f"  filled: {await fill(database, count, time.time()):,.0f} rows/s", flush=True)
     await ask(ledger_url, database)
     await database.close()
+    await print_recording("the filled table", url)
+    await print_recording("the same, with random request ids", url, callers_ids=True)
 
 
 async def main(arguments: argparse.Namespace) -> None:
     if arguments.database:
-        with tempfile.TemporaryDirectory() as folder:
-            await measure(arguments.database[:10], arguments.database, f"sqlite:///{folder}/x.sqlite3", arguments.rows)
+        await measure(make_url(arguments.database).get_backend_name(), arguments.database, "", arguments.rows)
         return
     if arguments.only in ("", "sqlite"):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
