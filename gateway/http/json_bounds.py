@@ -11,8 +11,8 @@ from gateway.errors import CallerError, failure
 from gateway.settings.schema import Settings
 from translators.core.json_size import PIECE_BYTES, ValueCounter, rough_count
 
-MAX_ESCAPES = 4_000_000
-"""Escaped characters: a parser takes 10 nanoseconds for each of them."""
+MAX_ESCAPES = 2_000_000
+"""Escaped characters: to read or to write one takes up to 10 nanoseconds, in one call that nothing interrupts."""
 
 
 async def refuse_large(body: Sequence[bytes], settings: Settings) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from gateway.http.json_bounds import MAX_ESCAPES
 from gateway.server import worker
 from support.app import CHAT, A, Gateway, answered, gateway_over
 from support.scripted_upstream import ScriptedUpstream, json_answer
@@ -289,7 +290,7 @@ def test_millions_of_values_are_refused_before_anything_parses_them(
 
 def test_escaped_characters_are_bounded(on: Gateway) -> None:
     message = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}'
-    seen = on.ask("POST", CHAT, message % (b"\\n" * 4_000_001))
+    seen = on.ask("POST", CHAT, message % (b"\\n" * (MAX_ESCAPES + 1)))
     assert seen.status == 400
     assert b"escaped" in seen.data
 
