@@ -109,6 +109,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
             settings.max_stored_bytes,
             settings.max_stored_bytes_per_caller,
             metrics.stored_bytes.set,
+            lambda runs: ledger.record_interrupted(runs),
         )
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error

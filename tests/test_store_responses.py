@@ -17,7 +17,7 @@ from sqlalchemy import update
 
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing
-from gateway.store.responses import StoredResponse
+from gateway.store.responses import InterruptedRun, StoredResponse
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
 from support.databases import KINDS, throwaway
@@ -472,9 +472,11 @@ async def test_cancelled_from_another_process(url: str) -> None:
 @pytest.mark.asyncio
 async def test_interrupted_responses_fail(store: Store) -> None:
     body = b'{"id":"resp_1","status":"in_progress","error":null,"usage":{"x":1.50},"text":"\xc3\xbc"}'
-    await store.begin(live("resp_lost", body=body))
-    await store.begin(live("resp_queued", body=body, status="queued"))
-    await store.begin(live("resp_unwanted", body=body))
+    interrupted: list[InterruptedRun] = []
+    vars(store)["_on_interrupted"] = interrupted.extend
+    await store.begin(live("resp_lost", body=body), (), b"row 1")
+    await store.begin(live("resp_queued", body=body, status="queued"), (), b"row 2")
+    await store.begin(live("resp_unwanted", body=body), (), b"row 3")
     await store.begin(live("resp_unread", body=b"no JSON"))
     await store.begin(live("resp_held"))
     assert await store.request_cancel(OWNER, "resp_unwanted")
@@ -485,6 +487,13 @@ async def test_interrupted_responses_fail(store: Store) -> None:
     await pass_lease(store, 2)
     assert sorted(await store.fail_interrupted()) == ["resp_lost", "resp_queued", "resp_unread", "resp_unwanted"]
     assert await store.fail_interrupted() == []
+    assert sorted(interrupted, key=lambda run: run.id) == [
+        InterruptedRun("resp_lost", "failed", True, b"row 1"),
+        InterruptedRun("resp_queued", "failed", False, b"row 2"),
+        InterruptedRun("resp_unread", "failed", True, None),
+        InterruptedRun("resp_unwanted", "cancelled", True, b"row 3"),
+    ]
+    assert await store.is_failed("resp_lost") and not await store.is_failed("resp_unwanted")
 
     for id, status, error in (
         ("resp_lost", "failed", INTERRUPTED),

@@ -99,7 +99,7 @@ class Replicas:
             answer.cut = True
         finally:
             connection.close()
-        if not answer.cut and path == CHAT:
+        if not answer.cut and (path == CHAT or (body or {}).get("background")):
             self.acknowledged.append(id)
         return answer
 

@@ -22,12 +22,12 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from gateway import cohere_methods
 from gateway.auth.principal import NOBODY
 from gateway.ledger.bodies import BodySeal, body_text, decode_body, is_stored
-from gateway.ledger.entry import LedgerEntry, decode_entry, encode_entry, entry_of
+from gateway.ledger.entry import LedgerEntry, decode_entry, encode_entry, entry_of, timestamp
 from gateway.ledger.sentences import METHODS, sentence
 from gateway.ledger.spool import Spool, SpoolFull
 from gateway.ledger.sums import EndUserNames, sums_of
@@ -37,6 +37,8 @@ from gateway.store import ledger as ledger_store
 from gateway.store.database import Address, Database, Work
 from gateway.store.errors import StoreError
 from gateway.store.ledger import DAY, MICROSECONDS, StoredBody, StoredRow
+from gateway.store.responses import InterruptedRun
+from translators.core.errors import CANCELLED
 
 Result = TypeVar("Result")
 
@@ -106,17 +108,16 @@ class Ledger:
         settings: LedgerSettings,
         database_url: str,
         observer: LedgerObserver,
-        team_name: Callable[[str], str] = str,
         body_seal: BodySeal | None = None,
     ) -> None:
-        """database_url: of the gateway; see `address_of`. team_name: by a team's id. body_seal: None stores no bodies.
+        """database_url: of the gateway; see `address_of`. body_seal: None stores no bodies.
 
         Raises ValueError.
         """
         url, spool = address_of(database_url, settings.spool)
         self._settings, self._observer, self._body_seal = settings, observer, body_seal
         self._queue: deque[Finished] = deque()
-        self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, team_name, body_seal)
+        self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, body_seal)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading = Database(url, TIMEOUT, READERS)
         self._flood = Flood()
@@ -206,6 +207,20 @@ class Ledger:
             self._loop.call_later(0 if finished.done is not None else self._settings.flush_seconds, self._wake)
         return finished.done
 
+    def row_in_advance(self, record: RequestRecord) -> bytes:
+        """Returns the row of a call that goes on, for the case that this process does not live to write it."""
+        return encode_entry(_entry(Finished(record, time.monotonic(), time.time())))
+
+    def record_interrupted(self, runs: Sequence[InterruptedRun]) -> None:
+        """Takes the rows of background responses whose processes did not live to write them."""
+        at = int(time.time() * MICROSECONDS)
+        for run in runs:
+            entry = _decode(run.ledger_row) if run.ledger_row is not None else None
+            if entry is not None:
+                self._writer.held.append(_interrupted(entry, run, at))
+        if runs:
+            self._writer.wake()
+
     def _wake(self) -> None:
         self._waking = False
         self._writer.wake()
@@ -252,11 +267,10 @@ class _Writer:
         spool: Spool,
         observer: LedgerObserver,
         queue: deque[Finished],
-        team_name: Callable[[str], str],
         body_seal: BodySeal | None,
     ) -> None:
         self.url, self._settings, self._spool, self._body_seal = url, settings, spool, body_seal
-        self._observer, self._queue, self._team_name = observer, queue, team_name
+        self._observer, self._queue = observer, queue
         self._names = EndUserNames()
         self.held: deque[LedgerEntry] = deque()  # rows that neither the database nor the disk took
         self.failing_since = 0.0  # monotonic seconds; 0 while the database takes rows
@@ -325,7 +339,7 @@ class _Writer:
 
     async def _flush(self, database: Database) -> None:
         """Writes what is in the queue; what could not be written before goes first."""
-        if self.failing:
+        if self.failing or self.held:
             await self._recover(database)
         while self._queue:
             finished = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
@@ -342,7 +356,7 @@ class _Writer:
         for number, one in enumerate(finished):
             if number % SLICE == SLICE - 1:
                 time.sleep(0)  # lets the requests' thread run
-            entry = self._entry(one)
+            entry = _entry(one)
             entries.append(entry)
             bodies = one.record.bodies
             if bodies is not None:
@@ -352,15 +366,6 @@ class _Writer:
                 self._observer.on_bodies("lost", int(bodies.lost))
                 bodies.discard()
         return entries, stored
-
-    def _entry(self, finished: Finished) -> LedgerEntry:
-        record = finished.record
-        entry = entry_of(record, finished.now, finished.clock, _subject(record))
-        team = record.principal.team
-        name = (team.team_alias or team.team_id) if team is not None else ""
-        # Nobody else has the row yet, and a copy of it would take as long as the sentence.
-        force_setattr(entry, "sentence", sentence(entry, name, record.reason))
-        return entry
 
     async def _write(
         self, database: Database, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody] = ()
@@ -494,6 +499,27 @@ class _Writer:
 def _set_done(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
+
+
+def _entry(finished: Finished) -> LedgerEntry:
+    """Returns the row of a record, with its sentence."""
+    record = finished.record
+    entry = entry_of(record, finished.now, finished.clock, _subject(record))
+    team = record.principal.team
+    name = (team.team_alias or team.team_id) if team is not None else ""
+    # Nobody else has the row yet, and a copy of it would take as long as the sentence.
+    force_setattr(entry, "sentence", sentence(entry, name, record.reason))
+    return entry
+
+
+def _interrupted(entry: LedgerEntry, run: InterruptedRun, at: int) -> LedgerEntry:
+    """Returns the row of a background response whose process is gone. at: when that was noticed."""
+    cost = entry.cost_nanodollars if run.started else 0
+    ended = replace(entry, at=at, time=timestamp(at), total_ms=(at - entry.at) / 1000, cost_nanodollars=cost)
+    if run.status == "cancelled":
+        ended = replace(ended, status=CANCELLED.status, outcome="cancelled", error=None, fault=str(CANCELLED.fault))
+        ended = replace(ended, sentence=sentence(ended))
+    return ended
 
 
 def _decode(line: bytes) -> LedgerEntry | None:

@@ -5,6 +5,7 @@ HTTP requests, WebSockets, the messages on a WebSocket and background responses 
 """
 
 import asyncio
+import copy
 import re
 import time
 from collections.abc import Awaitable, Mapping
@@ -61,6 +62,10 @@ class RecordSink(Protocol):
 
         now: when the request ended, in monotonic seconds.
         """
+        ...
+
+    def row_in_advance(self, record: RequestRecord) -> bytes:
+        """Returns the row of a call that goes on, for the case that this process does not live to write it."""
         ...
 
 
@@ -162,6 +167,19 @@ class Lifecycle:
             self._telemetry.begin(record)
         record.controls = self._controls(record, request)
         return record
+
+    def row_in_advance(self, request: RequestRecord, operation: str, failure: Failure) -> bytes | None:
+        """Returns the row of a background response that ends as this failure, because its process is gone.
+
+        None without a ledger. request: which asked for it. What it costs is not known.
+        """
+        if self._sink is None:
+            return None
+        record = copy.copy(request)
+        record.operation, record.background = operation, True
+        record.status, record.outcome, record.cost_nanodollars = failure.status, "error", None
+        record.fail(failure)
+        return self._sink.row_in_advance(record)
 
     @staticmethod
     def _controls(record: RequestRecord, origin: RequestRecord) -> CallControls:

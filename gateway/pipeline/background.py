@@ -276,6 +276,9 @@ class Background:
                     await store.renew(ids)
                     renewed = now
                 for id in await store.inactive(ids):
+                    if id in self._runs and await store.is_failed(id):
+                        # Another process took this one for gone, and has written the row.
+                        self._runs[id].record.has_row = False
                     self.stop_one(id)
             except StoreError as error:
                 self.services.state.log_failure(error)
@@ -327,7 +330,9 @@ class Run:
         """Stores the response as queued. Raises StoreUnavailable."""
         row, _ = self._row(queued.queued)
         events = queued.events if self._streamed else ()
-        await (await self._state.open()).begin(row, events)
+        lifecycle, handler = self._background.services.lifecycle, self._handler
+        ledger_row = lifecycle.row_in_advance(handler.record, handler.operation.name, STOPPED)
+        await (await self._state.open()).begin(row, events, ledger_row)
         self._stored += events
 
     def since(self, after: int) -> Sequence[bytes] | None:

@@ -199,11 +199,30 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
 # --- in the background --------------------------------------------------------------------------------------
 
 
-def begin(connection: Connection, response: StoredResponse, events: Sequence[bytes], lease: float) -> None:
-    """Inserts a live response, its first events, and its run. lease: seconds, by the database's clock."""
+class InterruptedRun(Struct, frozen=True):
+    """A response whose process is gone. started: Cohere may have been asked. ledger_row: as `begin` got it."""
+
+    id: str
+    status: Literal["cancelled", "failed"]
+    started: bool
+    ledger_row: bytes | None
+
+
+def begin(
+    connection: Connection,
+    response: StoredResponse,
+    events: Sequence[bytes],
+    lease: float,
+    ledger_row: bytes | None = None,
+) -> None:
+    """Inserts a live response, its first events, and its run. lease: seconds, by the database's clock.
+
+    ledger_row: of the call, for whoever ends the run if this process does not live to write it.
+    """
     size = _size(response) + _events_size(events)
     connection.execute(insert(RESPONSES), {**msgspec.structs.asdict(response), "size": size})
-    run = {"response_id": response.id, "lease_until": database_time() + lease, "cancel": False}
+    lease_until = database_time() + lease
+    run = {"response_id": response.id, "lease_until": lease_until, "cancel": False, "ledger_row": ledger_row}
     connection.execute(insert(RUNS).values(run))
     _insert_events(connection, response.id, 0, events)
     usage.add_bytes(connection, {response.owner: size})
@@ -287,13 +306,16 @@ def active(connection: Connection, ids: Collection[str]) -> set[str]:
     )
 
 
-def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInterrupted) -> list[str]:
-    """Ends at most `limit` responses whose lease is over: cancelled where that was asked for, else failed.
+def is_failed(connection: Connection, id: str) -> bool:
+    """Tells whether a response has failed."""
+    failed = exists().where(RESPONSES.c.id == id, RESPONSES.c.status == "failed")
+    return bool(connection.scalar(select(failed)))
 
-    Returns their ids.
-    """
+
+def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInterrupted) -> list[InterruptedRun]:
+    """Ends at most `limit` responses whose lease is over: cancelled where that was asked for, else failed."""
     interrupted = connection.execute(
-        select(RUNS.c.response_id, RUNS.c.cancel)
+        select(RUNS.c.response_id, RUNS.c.cancel, RUNS.c.ledger_row)
         .where(RUNS.c.lease_until < database_time())
         .order_by(RUNS.c.lease_until)
         .limit(limit)
@@ -301,9 +323,9 @@ def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInt
     ).all()
     ended = []
     changes: Counter[str] = Counter()
-    for id, cancel in interrupted:
+    for id, cancel, ledger_row in interrupted:
         live = and_(RESPONSES.c.id == id, RESPONSES.c.status.in_(LIVE))
-        columns = RESPONSES.c.body, RESPONSES.c.owner, RESPONSES.c.size
+        columns = RESPONSES.c.body, RESPONSES.c.owner, RESPONSES.c.size, RESPONSES.c.status
         row = connection.execute(select(*columns).where(live)).one_or_none()
         connection.execute(delete(RUNS).where(RUNS.c.response_id == id))
         if row is None:
@@ -311,7 +333,7 @@ def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInt
         status: Literal["cancelled", "failed"] = "cancelled" if cancel else "failed"
         connection.execute(update(RESPONSES).where(live).values(status=status, body=end_interrupted(row.body, status)))
         changes[row.owner] += _count_again(connection, id) - row.size
-        ended.append(id)
+        ended.append(InterruptedRun(id, status, row.status != "queued", ledger_row))
     usage.add_bytes(connection, changes)
     return ended
 

@@ -19,7 +19,7 @@ from gateway.store import conversations, responses, retention, usage
 from gateway.store.conversations import Conversation, Order, Page
 from gateway.store.database import Database, Result, Work
 from gateway.store.errors import ItemExists, StoreUnavailable
-from gateway.store.responses import LIVE, Batches, EndInterrupted, StoredResponse
+from gateway.store.responses import LIVE, Batches, EndInterrupted, InterruptedRun, StoredResponse
 from gateway.store.usage import Usage
 
 MAX_CHAIN_LINKS = 200
@@ -52,14 +52,17 @@ class Store:
         pool_size: int = 5,
         lease: float = 15.0,
         clock: Callable[[], float] = time.time,
+        on_interrupted: Callable[[Sequence[InterruptedRun]], None] = lambda runs: None,
     ) -> None:
         """url: SQLAlchemy's; ValueError for a bad one. end_interrupted: makes the body of an interrupted response.
+
+        on_interrupted: gets the runs that were ended here because their worker is gone.
 
         timeout: seconds for each call. lease: seconds without `renew` after which a response's worker counts as gone;
         renew three times as often; the database's clock measures it. clock: Unix seconds, for what has expired.
         """
         self._database = Database(url, timeout, pool_size)
-        self._end_interrupted = end_interrupted
+        self._end_interrupted, self._on_interrupted = end_interrupted, on_interrupted
         self._probe_prefix, self._probe_numbers, self._probe_id = secrets.token_hex(8), itertools.count(), ""
         self._probing: asyncio.Task[None] | None = None
         self._probed_at, self._total_bytes = -math.inf, 0
@@ -174,11 +177,16 @@ class Store:
 
     # --- responses in the background ------------------------------------------------------------------------
 
-    async def begin(self, response: StoredResponse, events: Sequence[bytes] = ()) -> None:
-        """Stores a response that is queued or in progress, with a lease for its worker, and its first events."""
+    async def begin(
+        self, response: StoredResponse, events: Sequence[bytes] = (), ledger_row: bytes | None = None
+    ) -> None:
+        """Stores a response that is queued or in progress, with a lease for its worker, and its first events.
+
+        ledger_row: what `on_interrupted` gets of it.
+        """
         if response.status not in LIVE:
             raise ValueError("a finished response is saved, not begun")
-        await self._write(lambda c: responses.begin(c, response, events, self.lease))
+        await self._write(lambda c: responses.begin(c, response, events, self.lease, ledger_row))
 
     async def update(
         self,
@@ -227,6 +235,10 @@ class Store:
         """Returns those of these ids that need no more work: finished, asked to stop, deleted, or interrupted."""
         return set(ids) - await self._read(lambda c: responses.active(c, ids))
 
+    async def is_failed(self, id: str) -> bool:
+        """Tells whether a response has failed."""
+        return await self._read(lambda c: responses.is_failed(c, id))
+
     async def fail_interrupted(self) -> list[str]:
         """Ends the responses whose worker has not renewed its lease: cancelled where asked for, else failed.
 
@@ -235,7 +247,8 @@ class Store:
         ended: list[str] = []
         while True:
             batch = await self._write(lambda c: responses.fail_interrupted(c, INTERRUPTED_BATCH, self._end_interrupted))
-            ended += batch
+            self._on_interrupted(batch)
+            ended += [run.id for run in batch]
             if len(batch) < INTERRUPTED_BATCH:
                 return ended
 

@@ -90,6 +90,8 @@ RUNS = Table(
     Column("response_id", Name, ForeignKey(RESPONSES.c.id, ondelete="CASCADE"), primary_key=True),
     Column("lease_until", Double, nullable=False),
     Column("cancel", Boolean, nullable=False),
+    # The ledger's row of the call, for the case that its process does not live to write it.
+    Column("ledger_row", LargeBinary),
 )
 
 EVENTS = Table(
@@ -300,7 +302,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0010"
+HEAD = "0011"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 
