@@ -53,7 +53,7 @@ def test_costs_are_measured_on_a_real_redis() -> None:
     with redis_process() as server:
         costs = asyncio.run(measure(server, rounds=15))
     assert sum(costs.admission) > 0 and sum(costs.settlement) >= 0
-    assert "one Redis, limits of keys" in report(COSTS, 10, 0.3)
+    assert "one Redis, limits of keys" in report(COSTS, 10, 1.2)
 
 
 def test_a_line_through_points() -> None:
