@@ -10,6 +10,7 @@ What a refusal's sentence becomes, and which param it names, is in test_serve_er
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import http.client
@@ -17,17 +18,20 @@ import json
 import os
 import socket
 import stat
+import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.settings.schema import LedgerSettings, Timeouts
-from support import transcripts
+from gateway.store.database import Database
+from support import databases, transcripts
 from support.app import (
     CALLER_KEY,
     CHAT,
@@ -48,8 +52,8 @@ from support.app import (
     story,
     whole,
 )
+from support.ledger import ledger_file, sums_are_of_rows, wait_for_rows, write_rows
 from support.ledger import rows as ledger_rows
-from support.ledger import wait_for_rows
 from support.scripted_upstream import (
     Chunk,
     Cut,
@@ -488,6 +492,45 @@ def theatre(theatres: dict[tuple[str, bool], Stage]) -> Stage:
 BILLED: dict[str, Any] = {"v2.chat": USAGE["billed_units"], "v2.embed": EMBEDDED["meta"]["billed_units"]}
 """Each answer is billed once, however it comes."""
 
+PRICES: dict[str, dict[str, int]] = {
+    "v2.chat": {"input_tokens": 2_500, "output_tokens": 10_000},
+    "v2.embed": {"input_tokens": 120},
+}
+"""Nano-dollars of a unit, of the models that are asked here."""
+
+
+def cost_is_exact(row: dict[str, Any]) -> bool:
+    """Whether a row costs what its units do, or where Cohere did not come to say them, the tokens that were counted.
+
+    Nothing is owed for a refusal. What an answer that cannot be read was billed is unknown, and so is a unit without a
+    price.
+    """
+    prices, units, cost = PRICES[row["method"]], row.get("units", {}), row.get("cost_nanodollars", 0)
+    if units:
+        return bool(
+            cost == (sum(prices[name] * units[name] for name in units) if units.keys() <= prices.keys() else None)
+        )
+    tokens = row.get("tokens", {})
+    if row.get("estimated"):
+        counted = tokens.get("input", 0) * prices["input_tokens"] + tokens.get("output", 0) * prices["output_tokens"]
+        return cost is None or bool(cost == counted > 0)
+    return not any(tokens.values()) and (cost == 0 or (cost is None and row["error"] == "upstream_protocol_error"))
+
+
+async def same_on_postgresql(url: str) -> None:
+    """Assert that the rows of SQLite, written to PostgreSQL, are the same there, once each, and so are their sums."""
+    source = Database(f"sqlite:///{ledger_file(url)}", 30, 1)
+    entries = await sums_are_of_rows(source)
+    await source.close()
+    with contextlib.suppress(pytest.skip.Exception):  # there is no PostgreSQL
+        async with databases.throwaway("postgresql", Path(tempfile.gettempdir())) as other:
+            database = Database(other, 30, 1)
+            assert await write_rows(database, entries) == len(entries)
+            assert await write_rows(database, entries, repeated=True) == 0
+            assert await sums_are_of_rows(database) == entries
+            await database.close()
+
+
 SEEN: dict[str, int] = {}
 """The statuses that callers saw, by request."""
 
@@ -495,7 +538,7 @@ SEEN: dict[str, int] = {}
 @contextlib.contextmanager
 def ledgered(timeouts: Timeouts, server: str) -> Iterator[Stage]:
     """A stage on which, whatever happened, each call has one row in the ledger: with the status that its caller saw,
-    the fault that the log names, and the units that Cohere billed.
+    the fault that the log names, the units that Cohere billed, and their cost. It is the same on both databases.
     """
     with stage(timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), server=server, **SETTINGS) as staged:
         url = staged.gateway.database_url
@@ -515,7 +558,9 @@ def ledgered(timeouts: Timeouts, server: str) -> Iterator[Stage]:
             # Of an answer that failed there may be no count, or that of another method.
             billed = [BILLED[row["method"]]] if row["outcome"] == "ok" else [{}, *BILLED.values()]
             assert row.get("units", {}) in billed, row
+            assert cost_is_exact(row), row
             assert len(row["attempts"]) == 1  # nothing is repeated here
+        asyncio.run(same_on_postgresql(url))
 
 
 SILENCES = frozenset(

@@ -1,4 +1,7 @@
-"""What a gateway wrote into its ledger: rows out of the SQLite file, while it runs or afterwards."""
+"""What a gateway wrote into its ledger: rows out of the SQLite file, while it runs or afterwards.
+
+`sums_are_of_rows` is the law of the sums, on either database.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.ledger.writer import address_of
+from gateway.ledger.entry import LedgerEntry, decode_entry
+from gateway.ledger.sums import EndUserNames, sums_of
+from gateway.ledger.writer import address_of, stored_row
+from gateway.store import ledger
+from gateway.store.database import Database
+from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter
 
 
 def ledger_file(database_url: str) -> Path:
@@ -43,3 +52,60 @@ def wait_for_rows(
         assert time.monotonic() < deadline, f"{len(found)} of {count} rows; there are {rows(database_url)}"
         time.sleep(0.02)
     return found
+
+
+BY: tuple[tuple[str, ...], ...] = (
+    *((), ("key_id",), ("team_id",), ("user_id",), ("model",), ("method",), ("fault",), ("day",), ("hour",)),
+    *(
+        ("end_user",),
+        ("end_user", "day"),
+        ("key_id", "model", "day"),
+        ("team_id", "user_id", "method", "fault", "hour"),
+    ),
+)
+"""By what usage is asked for."""
+
+
+async def sums_are_of_rows(database: Database) -> list[LedgerEntry]:
+    """Assert that usage, by whatever it is asked for, is what the rows add up to. Returns these, the newest first."""
+    page = await database.read(lambda connection: ledger.page(connection, Filter(), None, 100_000))
+    entries = [decode_entry(entry) for entry in page.entries]
+    until = max((entry.at // MICROSECONDS for entry in entries), default=0) // DAY * DAY + DAY
+    for by in BY:
+        groups = await database.read(lambda connection, by=by: ledger.usage(connection, by, 0, until, {}))  # type: ignore[misc]
+        names = [name for name in by if name not in ("day", "hour")] + ["start"] * (by[-1:] in (("day",), ("hour",)))
+        found = {tuple(group[name] for name in names): _amounts(group) for group in groups}
+        counted: dict[tuple[Any, ...], Counter[str]] = {}
+        for entry in entries:
+            if "end_user" not in by or entry.end_user:
+                period = HOUR if "hour" in by else DAY
+                start = entry.at // MICROSECONDS // period * period
+                group = tuple(start if name == "start" else getattr(entry, name) or "" for name in names)
+                counted.setdefault(group, Counter()).update(_amounts_of(entry))
+        assert found == {group: dict(amounts) for group, amounts in counted.items()}, by
+    return entries
+
+
+_AMOUNTS = ("calls", "failures", "unpriced_calls", "cost", "input", "output", "input_tokens", "output_tokens")
+
+
+def _amounts(sums: Any) -> dict[str, int]:
+    return {name: int(sums[name]) for name in _AMOUNTS}
+
+
+def _amounts_of(entry: LedgerEntry) -> dict[str, int]:
+    units, cost = entry.units, entry.cost_nanodollars
+    amounts = (1, entry.failed, cost is None, cost or 0, entry.tokens.input, entry.tokens.output)
+    billed = (units.get("input_tokens", 0), units.get("output_tokens", 0))
+    return {name: int(amount) for name, amount in zip(_AMOUNTS, (*amounts, *billed), strict=True)}
+
+
+async def write_rows(database: Database, entries: Sequence[LedgerEntry], repeated: bool = False) -> int:
+    """Write rows as the gateway does. Returns how many were new."""
+    by_id, names = {entry.id: entry for entry in entries}, EndUserNames()
+    stored = [stored_row(entry) for entry in entries]
+    return await database.write(
+        lambda connection: ledger.insert(
+            connection, stored, lambda new: sums_of([by_id[row.id] for row in new], names), repeated
+        )
+    )
