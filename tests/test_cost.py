@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import cohere_methods
-from gateway.ledger.cost import MAX_AMOUNT, cost
+from gateway.ledger.cost import MAX_AMOUNT, MAX_COST, cost
 from gateway.ledger.prices import UNITS, Prices, packaged, rates
 from gateway.settings.loading import load
 from gateway.settings.schema import ModelPrice, SettingError
@@ -145,7 +145,10 @@ ESTIMATES: tuple[tuple[cohere_methods.Method, Workload, int | None], ...] = (
     (CHAT, Workload(A, 800, calls=2), 200 * 2_500 + 1_000 * 10_000),
     (CHAT, Workload(A, 0, 0, images=1), 259 * 2_500),
     (CHAT, Workload(A, 100_000_000, 0), 256_000 * 2_500),
+    (CHAT, Workload(A, 400, 10**12 + 1), MAX_COST),
+    (CHAT, Workload(A, 400, 10**12), MAX_COST),
     (CHAT, Workload("command-a-plus-05-2026", 400), None),
+    (CHAT, Workload("command-a-plus-05-2026", 400, 10**12 + 1), None),
     (CHAT, Workload("", 400), None),
     (EMBED, Workload("embed-v4.0", 399), 12_000),
     (EMBED, Workload("embed-v4.0", images=2), 518 * 470),

@@ -203,6 +203,9 @@ def test_an_unknown_price_under_a_budget(limits: Limited) -> None:
     refused = caller("unpriced").chat(model="my-own-model")
     assert refused.status == 403 and refused.error["code"] == "price_unknown"
     assert "'my-own-model'" in refused.error["message"]
+    # The price is known, and the caller's number is what nobody can add up.
+    huge = {"model": A, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2 * 10**12}
+    assert caller("unpriced").ask("POST", "/cohere/v2/chat", huge).status == 200
     assert caller("unlimited").chat(model="my-own-model").status == 200
     with limited(key_of("unpriced", max_budget=6.0), budgets=BudgetSettings("allow")) as (_, other):
         assert other("unpriced").statuses(3, model="my-own-model") == [200] * 3

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from gateway.cohere_methods import Method
-from gateway.ledger.cost import CACHED_TOKENS, FEMTO_PER_DOLLAR, cost
+from gateway.ledger.cost import CACHED_TOKENS, FEMTO_PER_DOLLAR, MAX_COST, cost
 from gateway.settings.schema import ModelPrice
 from translators.core.capabilities import CAPABILITIES
 from translators.core.contracts import Workload
@@ -72,14 +72,20 @@ class Prices:
         """Returns the nano-dollars that a request may cost, before it is made; None where the price is unknown.
 
         0 for what Cohere does not bill, for what starts a job, whose cost is known when it has run, and for a recording
-        whose seconds have a price: they are not known before.
+        whose seconds have a price: they are not known before. MAX_COST for more than that.
         """
         if method.group not in BILLED_GROUPS:
             return 0
         known = self._rates.get(model)
         if known is not None and method.group == "transcription":
             return 0 if "audio_seconds" in known else None
-        return None if known is None else cost(known, _expected_units(known, model, method, workload))
+        if known is None:
+            return None
+        units = _expected_units(known, model, method, workload)
+        expected = cost(known, units)
+        if expected is None and cost(known, {unit: min(amount, 1) for unit, amount in units.items()}) is not None:
+            return MAX_COST  # each unit has a price: it is the caller's numbers that are out of range
+        return expected
 
 
 def merged(rows: Mapping[str, ModelPrice], overrides: Mapping[str, ModelPrice]) -> Mapping[str, ModelPrice]:

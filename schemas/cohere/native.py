@@ -4,7 +4,7 @@ The decoder skips everything else. Sources: docs/cohere-api.md#chat-answers, doc
 docs/cohere-api.md#version-1 and docs/cohere-api.md#compatibility-api.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
@@ -19,13 +19,17 @@ class NativeRequest(Struct, frozen=True):
     stream: Any = None
 
 
-class Inputs(Struct, frozen=True):
-    """The fields that tell how much work a request is. Inputs and documents are counted, not read."""
+Counted: TypeAlias = list[Raw] | dict[str, Raw] | str | float | bool | None
+"""A list whose values are counted, not read, or anything else: one field that is no list hides no other."""
 
-    texts: list[Raw] | None = None
-    images: list[Raw] | None = None
-    inputs: list[Raw] | None = None
-    documents: list[Raw] | None = None
+
+class Inputs(Struct, frozen=True):
+    """The fields that tell how much work a request is."""
+
+    texts: Counted = None
+    images: Counted = None
+    inputs: Counted = None
+    documents: Counted = None
     max_tokens: Any = None
 
 

@@ -6,11 +6,12 @@ not have, and the operator's rules for models and safety modes.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder, Encoder
 
-from schemas.cohere.native import Inputs, NativeRequest, decode_inputs, decode_request
+from schemas.cohere.native import Counted, Inputs, NativeRequest, decode_inputs, decode_request
 from translators.core.contracts import Policy, Workload
 from translators.core.errors import Failure
 from translators.core.model_names import SUCCESSORS, resolve_and_note
@@ -27,6 +28,9 @@ DATA_IMAGE, MAX_IMAGES = b'"data:image/', 200
 """The start of an image in a JSON body, and the most that are counted. Cohere takes 96 in a call."""
 
 DOCUMENTS_PER_SEARCH = 100
+
+MAX_OUTPUT_TOKENS = 10**9
+"""What a larger `max_tokens` counts as. No answer is as long."""
 
 NULL = Raw(b"null")
 NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
@@ -65,12 +69,24 @@ def workload(model: str, body: bytes) -> Workload:
     except (DecodeError, UnicodeDecodeError, RecursionError):
         parsed = Inputs()
     images, image_bytes = _data_images(body)
-    # Nothing has validated this body. `type(...) is int` keeps out `true`, which is an int in Python.
-    max_tokens = parsed.max_tokens if type(parsed.max_tokens) is int and parsed.max_tokens >= 0 else None
-    searches = max(1, -(-len(parsed.documents or ()) // DOCUMENTS_PER_SEARCH))
-    inputs = max(1, sum(len(each or ()) for each in (parsed.texts, parsed.images, parsed.inputs)))
-    prompt_bytes = len(body) - image_bytes
+    searches = max(1, -(-_length(parsed.documents) // DOCUMENTS_PER_SEARCH))
+    inputs = max(1, sum(map(_length, (parsed.texts, parsed.images, parsed.inputs))))
+    prompt_bytes, max_tokens = len(body) - image_bytes, _bound(parsed.max_tokens)
     return Workload(model, prompt_bytes, max_tokens, images=images, searches=searches, inputs=inputs)
+
+
+def _length(value: Counted) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
+def _bound(value: Any) -> int | None:
+    """Returns `max_tokens` of a body that nothing has validated; None for what bounds no answer.
+
+    1.0 is a number, too, and one beyond every model's answer is cut. `True`, an int in Python, is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
+        return None
+    return int(min(value, MAX_OUTPUT_TOKENS))
 
 
 def _data_images(body: bytes) -> tuple[int, int]:
