@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from gateway.observability import telemetry
-from gateway.settings.schema import Retries, TracingSettings
+from gateway.settings.schema import NamedUpstream, Retries, TracingSettings
 from support.app import CHAT, SERVER_KEY, A, Seen, Stage, answered, stage, streamed
 from support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
+from support.redis_server import free_port
 from support.scripted_upstream import json_answer
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -183,6 +184,17 @@ def test_exemplars_lead_from_a_metric_to_its_trace(theatre: Stage, receiver: Otl
     assert f'# {{trace_id="{span.trace_id.hex()}"}}' in seen.data.decode()
     assert seen.data.endswith(b"# EOF\n")
     assert "trace_id" not in theatre.gateway.ask("GET", "/metrics", headers={}).data.decode()
+
+
+def test_a_span_names_the_upstreams(receiver: OtlpReceiver) -> None:
+    vault = NamedUpstream(
+        base_url=f"http://127.0.0.1:{free_port()}", api_key=["k"], models=["command-a-*"], fall_back_to_default=True
+    )
+    with stage(cohere_api_key=[SERVER_KEY], retries=QUICK, upstreams={"vault": vault}) as one:
+        span = span_of(receiver, one.asked(answered()))
+    names = [attributes(event)["cohere_gateway.attempt.upstream"] for event in span.events]
+    assert names[0] == "vault" and names[-1] == "default"
+    assert attributes(span)["cohere_gateway.attempt.upstream"] == "default"
 
 
 def test_probes_have_no_span(theatre: Stage, receiver: OtlpReceiver) -> None:

@@ -228,6 +228,7 @@ def attributes_of(record: RequestRecord) -> dict[str, str | int | float | bool]:
         "cohere_gateway.team.id": record.principal.team.team_id if record.principal.team is not None else None,
         "cohere_gateway.notes": len(record.notes) or None,
         "cohere_gateway.retries": record.retries or None,
+        "cohere_gateway.attempt.upstream": (record.attempts[-1].upstream or None) if record.attempts else None,
     }
     operation = operation_of(record)
     if operation:
@@ -256,6 +257,7 @@ def _attempt_attributes(number: int, attempt: Any) -> dict[str, str | int | floa
         "cohere_gateway.attempt.duration_ms": attempt.ms,
         **({"http.response.status_code": attempt.status} if attempt.status else {}),
         **({"cohere.trace_id": attempt.trace_id} if attempt.trace_id else {}),
+        **({"cohere_gateway.attempt.upstream": attempt.upstream} if attempt.upstream else {}),
     }
 
 
