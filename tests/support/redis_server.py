@@ -98,7 +98,7 @@ def needs_program(program: str, required: bool = _REQUIRED) -> None:
     if shutil.which(program) is None:
         if required:
             pytest.fail(f"{program} is required here")
-        pytest.skip(f"no {program}")
+        pytest.skip(f"no {program} on PATH")
 
 
 @contextmanager
