@@ -211,9 +211,13 @@ AnyRecord: TypeAlias = VirtualKey | Team | EndUser
 
 
 class Records(Struct, frozen=True):
-    """Records that were read together. revision: of the directory at that time; theirs may be higher."""
+    """Records that were read together. revision: of the directory at that time; theirs may be higher.
+
+    ended_sessions: ids of sessions that were signed out, each with the time, in Unix seconds, at which it is forgotten.
+    """
 
     revision: int = 0
     keys: tuple[PackedKey, ...] = ()
     teams: tuple[Team, ...] = ()
     end_users: tuple[EndUser, ...] = ()
+    ended_sessions: tuple[tuple[str, float], ...] = ()

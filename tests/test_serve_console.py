@@ -27,6 +27,8 @@ from gateway.settings.schema import (
     Settings,
     UpstreamSettings,
 )
+from gateway.store import keys
+from gateway.store.errors import StoreUnavailable
 from gateway.virtual_keys import Team
 from support.app import MASTER_KEY, SERVER_KEY, Gateway, Seen, Stage, answered, demonstration, stage
 from support.virtual_keys import key_of, keyed_stage, secret_of
@@ -291,9 +293,18 @@ def test_no_write_without_token_or_right(served: Stage, role: str) -> None:
             assert browser.ask(verb, path, {}).status in (400, 403, 404, 405, 415), (verb, path)
 
 
+def unavailable(*_: object) -> None:
+    raise StoreUnavailable("away")
+
+
 def test_signing_out_ends_it(served: Stage) -> None:
     browser = Browser(served.gateway, MASTER_KEY)
     assert browser.ask("DELETE", SESSION, x_gateway_csrf="").status == 403, "nobody else signs them out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "end_session", unavailable)
+        seen = browser.ask("DELETE", SESSION)
+        assert (seen.status, "set-cookie" in seen.headers) == (503, False), "it is not ended everywhere"
+    assert browser.ask("GET", "/key/list").status == 200
     seen = browser.ask("DELETE", SESSION)
     assert seen.body["who"] is None and "Max-Age=0" in seen.headers["set-cookie"]
     after = browser.ask("GET", "/key/list")

@@ -6,6 +6,7 @@ Real processes in demo mode over one database. The change is written by this pro
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 import urllib.error
@@ -42,6 +43,48 @@ def status(url: str, secret: str) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+def session_status(url: str, cookie: str) -> int:
+    request = urllib.request.Request(f"{url}/key/list", headers={"cookie": cookie, "sec-fetch-site": "same-origin"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def on_session(url: str, method: str, **headers: str) -> tuple[str, str]:
+    """Signs in or out. Returns the cookie and the CSRF token, if there are any."""
+    body = json.dumps({"key": MASTER_KEY}).encode() if method == "POST" else None
+    sent = {"content-type": "application/json", "sec-fetch-site": "same-origin", **headers}
+    request = urllib.request.Request(f"{url}/console/session", body, sent, method=method)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+        cookie = response.headers["set-cookie"].partition(";")[0]
+        return cookie, str(json.loads(response.read())["csrf_token"])
+
+
+def judge_sessions(servers: list[Process], calls: int) -> None:
+    """Signs in at the first server and out at the last: the cookie, which somebody has copied, is worth nothing."""
+
+    def statuses(cookie: str) -> set[int]:
+        return {session_status(server.url, cookie) for server in servers for _ in range(calls)}
+
+    for _ in range(TRIES):
+        cookie, token = on_session(servers[0].url, "POST")
+        other, _ = on_session(servers[0].url, "POST")
+        assert statuses(cookie) == {200}
+        on_session(servers[-1].url, "DELETE", cookie=cookie, **{"x-gateway-csrf": token})
+        written = time.monotonic()
+        assert session_status(servers[0].url if len(servers) == 1 else servers[-1].url, other) == 200
+        awaited(lambda cookie=cookie: statuses(cookie) == {401})  # type: ignore[misc]
+        elapsed = time.monotonic() - written
+        assert statuses(other) == {200}, "no other session of the same key"
+        if elapsed < WITHIN_SECONDS:
+            break
+    assert elapsed < WITHIN_SECONDS, "however busy this machine is"
 
 
 class Database:
@@ -113,13 +156,16 @@ def test_three_processes_over_postgresql(tmp_path: Path) -> None:
     """The first hears of changes from PostgreSQL, the others from Redis as well."""
     with database("postgresql", tmp_path) as shared, ExitStack() as stack:
         announced = [{}, {"GATEWAY_REDIS_URL": redis_server.URL}, {"GATEWAY_REDIS_URL": redis_server.URL}]
-        judge(shared, [stack.enter_context(serving(shared, **environment)) for environment in announced], 1)
+        servers = [stack.enter_context(serving(shared, **environment)) for environment in announced]
+        judge(shared, servers, 1)
+        judge_sessions(servers, 1)
 
 
 @pytest.mark.parametrize("workers", ["2"])
 def test_two_workers_over_sqlite(tmp_path: Path, workers: str) -> None:
     with database("sqlite", tmp_path) as shared, serving(shared, "--workers", workers) as server:
         judge(shared, [server], 8)
+        judge_sessions([server], 8)
 
 
 def test_the_system_shows_no_secret_of_workers(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from gateway.auth.sessions import ENDED
 from gateway.errors import CallerError, failure
 from gateway.store import keys
 from gateway.store.errors import StoreError
@@ -238,6 +239,8 @@ class KeyDirectory:
                 self._end_users[end_user.user_id] = end_user
             else:
                 self._end_users.pop(end_user.user_id, None)
+        for id, ends_at in records.ended_sessions:
+            ENDED.add(id, ends_at)
         self.revision = records.revision
 
     def _replace_key(self, key: PackedKey) -> None:

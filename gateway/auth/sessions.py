@@ -3,7 +3,8 @@
 A session has no rights of its own. Its cookie is opened to the key that was signed in with, and that key goes the way
 of every other: `authenticator.py` decides anew for each request, so a key that is blocked, rotated or deleted ends its
 sessions. The cookie is encrypted with a key that is derived from the gateway's own secret, so every worker and every
-replica opens it, and another secret ends them all. Nothing is stored but the ids of sessions that were signed out here.
+replica opens it, and another secret ends them all. Nothing is stored but the ids of sessions that were signed out,
+which every process hears of as it hears of keys (`directory.py`).
 
 A request that changes something must repeat the session's CSRF token in a header, which no other site can read.
 """
@@ -63,12 +64,12 @@ class EndedSessions:
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
 
-    def add(self, session: Session) -> None:
-        """Ends a session, in this process."""
+    def add(self, id: str, ends_at: float) -> None:
+        """Ends a session, in this process. ends_at: when it would have ended by itself, in Unix seconds."""
         if len(self._until) >= _MAX_ENDED:
             now = time.time()
             self._until = {id: until for id, until in self._until.items() if until > now}
-        self._until[session.id] = session.began + LONGEST_SECONDS
+        self._until[id] = ends_at
 
     def __contains__(self, session: Session) -> bool:
         return session.id in self._until

@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 from gateway import __version__
 from gateway.auth.modes import Mode
 from gateway.auth.principal import Principal
-from gateway.auth.sessions import ENDED, SESSION_OVER, Session, is_secure, set_cookie
-from gateway.console.attempts import SignInAttempts
+from gateway.auth.sessions import ENDED, LONGEST_SECONDS, SESSION_OVER, Session, is_secure, set_cookie
+from gateway.console.attempts import SIGN_OUTS_IN_ALL, SIGN_OUTS_PER_ADDRESS, SignInAttempts
 from gateway.console.pages import OFF
 from gateway.errors import CallerError, failure
 from gateway.http import body
@@ -26,11 +26,14 @@ from gateway.http.responses import JSON_TYPE
 from gateway.http.web_pages import WebPagePolicy
 from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.services import Services
+from gateway.store import keys
+from gateway.store.errors import StoreUnavailable
 
 PATH = "/console/session"
 LARGEST_BODY = 16 * 1024
 
 NO_SESSIONS = failure("bad_request", "Nobody signs in here: this gateway issues no keys (set GATEWAY_MASTER_KEY)")
+NOT_SIGNED_OUT = failure("no_storage", "You are still signed in: the database does not answer; try again")
 NO_KEY = failure("bad_request", 'The body must be {"key": "..."}')
 
 
@@ -68,6 +71,7 @@ class SignIn:
 
     def __init__(self, services: Services) -> None:
         self._services, self._attempts = services, SignInAttempts()
+        self._sign_outs = SignInAttempts(SIGN_OUTS_PER_ADDRESS, SIGN_OUTS_IN_ALL, "sign-outs")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record = self._services, record_of(scope)
@@ -91,8 +95,24 @@ class SignIn:
             await _respond(send, self._info(principal, session), self._cookie(scope, record, session))
         else:
             session = await self._session(scope, record)
-            ENDED.add(session)
+            self._sign_outs.begin(record.address, time.monotonic())
+            await self._end(session)
             await _respond(send, self._info(None, None), set_cookie("", self._is_secure(scope, record)))
+
+    async def _end(self, session: Session) -> None:
+        """Ends a session in every process of this gateway. Raises CallerError (503) where they cannot be told."""
+        services, ends_at = self._services, session.began + LONGEST_SECONDS
+        store = await services.state.open()
+        try:
+            await store.write(lambda connection: keys.end_session(connection, session.id, ends_at, time.time()))
+        except StoreUnavailable as error:
+            services.state.log_failure(error)
+            raise CallerError(NOT_SIGNED_OUT) from error
+        ENDED.add(session.id, ends_at)
+        try:
+            await services.directory.refresh()
+        except StoreUnavailable as error:  # the next poll of each process does it
+            services.state.log_failure(error)
 
     async def _show(self, scope: Scope, record: RequestRecord, send: Send) -> None:
         authenticator = self._services.authenticator

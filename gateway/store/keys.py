@@ -34,7 +34,16 @@ from sqlalchemy import insert as insert_rows
 from sqlalchemy import update as update_rows
 
 from gateway.store.errors import NameTaken
-from gateway.store.tables import END_USERS, KEY_CHANGES, KEY_DIGESTS, KEY_REVISION, KEYS, TEAMS
+from gateway.store.tables import (
+    END_USERS,
+    ENDED_SESSIONS,
+    KEY_CHANGES,
+    KEY_DIGESTS,
+    KEY_REVISION,
+    KEYS,
+    TEAMS,
+    insert_new,
+)
 from gateway.virtual_keys import EndUser, PackedKey, PreviousDigest, Records, Team, VirtualKey
 
 CHANNEL = "cohere_gateway_keys"
@@ -163,6 +172,13 @@ def delete(connection: Connection, kind: type[Stored], id: str, by: ChangedBy, n
     if kind is VirtualKey:
         fields |= {"digest": "", "previous": ()}
     return _change_record(connection, kind, id, "deleted", lambda record: fields, by, now)
+
+
+def end_session(connection: Connection, id: str, ends_at: float, now: float) -> None:
+    """Records that a session of the console was signed out. ends_at, now: Unix seconds; what is over is forgotten."""
+    connection.execute(delete_rows(ENDED_SESSIONS).where(ENDED_SESSIONS.c.ends_at < now))
+    row = {"id": id, "revision": _next_revision(connection), "ends_at": ends_at}
+    connection.execute(insert_new(connection, ENDED_SESSIONS), [row])
 
 
 def _change_record(
@@ -353,14 +369,14 @@ def list_records(
 
 def load_all(connection: Connection) -> Records:
     """Returns all records that are not deleted."""
-    return _load(connection, lambda table: table.c.deleted_at.is_(None))
+    return _load(connection, lambda table: table.c.deleted_at.is_(None), 0)
 
 
 def changes_since(connection: Connection, revision: int) -> Records | None:
     """Returns all records with a higher revision, deleted ones included; None if nothing has changed."""
     if current_revision(connection) == revision:
         return None
-    return _load(connection, lambda table: table.c.revision > revision)
+    return _load(connection, lambda table: table.c.revision > revision, revision)
 
 
 def current_revision(connection: Connection) -> int:
@@ -368,7 +384,7 @@ def current_revision(connection: Connection) -> int:
     return int(connection.scalar(select(KEY_REVISION.c.value)) or 0)
 
 
-def _load(connection: Connection, condition: Callable[[Table], ColumnElement[bool]]) -> Records:
+def _load(connection: Connection, condition: Callable[[Table], ColumnElement[bool]], since: int) -> Records:
     # The revision first: what is changed between these queries is then loaded once more by the next one.
     revision = current_revision(connection)
     return Records(
@@ -376,7 +392,14 @@ def _load(connection: Connection, condition: Callable[[Table], ColumnElement[boo
         tuple(map(PackedKey.of, _bodies(connection, VirtualKey, condition))),
         tuple(_decode(Team, body) for body in _bodies(connection, Team, condition)),
         tuple(_decode(EndUser, body) for body in _bodies(connection, EndUser, condition)),
+        _ended_sessions(connection, since),
     )
+
+
+def _ended_sessions(connection: Connection, since: int) -> tuple[tuple[str, float], ...]:
+    columns = ENDED_SESSIONS.c
+    rows = connection.execute(select(columns.id, columns.ends_at).where(columns.revision > since)).all()
+    return tuple((row.id, row.ends_at) for row in rows)
 
 
 def _bodies(connection: Connection, kind: type, condition: Callable[[Table], ColumnElement[bool]]) -> Sequence[bytes]:

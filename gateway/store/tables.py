@@ -187,6 +187,16 @@ KEY_REVISION = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+# Sessions of the console that were signed out, until they would have ended by themselves. They have revisions of the
+# directory, so that every process hears of them as it hears of keys.
+ENDED_SESSIONS = Table(
+    "ended_sessions",
+    METADATA,
+    Column("id", Name, primary_key=True),
+    Column("revision", BigInteger, nullable=False, index=True),
+    Column("ends_at", Double, nullable=False),
+)
+
 # Who changed what, written in the transaction of the change. Bodies are records as JSON, without digests.
 KEY_CHANGES = Table(
     "key_changes",
