@@ -48,7 +48,8 @@ class AcceptLimit:
     """Stands between an event loop and its listening sockets.
 
     report: gets a sentence for the operator. close_idle: closes a few connections that serve no request, where there
-    are any.
+    are any. shared: other workers accept from the same sockets, so that each takes one connection in a turn: who took
+    all that wait would leave the others none.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class AcceptLimit:
         loop: asyncio.AbstractEventLoop,
         report: Callable[[str], None],
         close_idle: Callable[[], None] = lambda: None,
+        shared: bool = False,
     ) -> None:
+        self._most = 1 if shared else MAX_ACCEPTED
         self._loop, self._report, self._close_idle = loop, report, close_idle
         self._reported_at = -REPORT_SECONDS
         self._accept: Callable[..., None] | None = getattr(loop, "_accept_connection", None)
@@ -81,7 +84,7 @@ class AcceptLimit:
 
     def _accept_some(self, *arguments: Any) -> None:
         listener, protocol_factory, tls = arguments
-        for _ in range(MAX_ACCEPTED):
+        for _ in range(self._most):
             if exhausted(RESERVED_SHARE):
                 self._pause(listener, self._accept_some, arguments)
                 return

@@ -343,7 +343,6 @@ WRONG: tuple[tuple[Any, str | None], ...] = (
     ({"items": [message("One"), {"role": "nobody", "content": "Two"}]}, "items[1].role"),
     ({"items": [{"type": "item_reference", "id": "msg_1"}]}, "items[0].id"),
     ({"items": [{"id": "msg_1"}]}, "items[0].id"),
-    ({"items": [message("")]}, "items[0].content"),
     ({"items": [message([{"type": "input_file", "file_id": "file_1"}])]}, "items[0].content[0]"),
     ({"items": [{"type": "function_call_output", "output": "rain"}]}, "items[0].call_id"),
     ({"items": [{"type": "function_call_output", "call_id": "1", "output": 1}]}, "items[0].output"),

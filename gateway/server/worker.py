@@ -139,7 +139,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_handle_exception)
     stopping = asyncio.Event()
-    accept_limit = AcceptLimit(loop, gateway.report if gateway is not None else lambda _: None, close_idle)
+    report = gateway.report if gateway is not None else lambda _: None
+    accept_limit = AcceptLimit(loop, report, close_idle, gateway is not None and gateway.shares_sockets)
     if gateway is not None:
         accept_limit.install()
     configs = [_config(grace, settings) for _, _, settings in applications]
