@@ -20,6 +20,7 @@ from gateway.pipeline.offload import TURN_SECONDS, Offload
 from gateway.settings.schema import ConcurrencySettings, OffloadSettings
 from support.app import CHAT, Gateway, answered, gateway_over
 from support.scripted_upstream import Pause, ScriptedUpstream, Signal, json_answer
+from translators.request.check_budget import TooExpensive
 
 GOOD = "good-key-0001"
 
@@ -151,6 +152,27 @@ async def test_threads_are_taken_by_turns() -> None:
     gate.set()
     await asyncio.gather(*tasks)
     assert order.index("little") == 2, order
+    offload.stop()
+
+
+@in_a_loop
+async def test_large_requests_do_not_wait_behind_checks() -> None:
+    offload = Offload(OffloadSettings(threads=1), Proofs())
+    gate, tries = threading.Event(), []
+
+    def check() -> None:
+        tries.append(threading.current_thread())
+        if len(tries) == 1:
+            raise TooExpensive
+        gate.wait(30)
+
+    checking = asyncio.ensure_future(offload.run(caller("hostile"), 1, check))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(offload.run(caller("honest"), 10**6, len, "abc"), 10) == 3
+    assert not checking.done()
+    gate.set()
+    await checking
+    assert len({*tries}) == 2
     offload.stop()
 
 

@@ -30,23 +30,46 @@ TURN_SECONDS = 0.01
 LONG_SECONDS = 0.0005
 """Work that takes less counts as none: nearly all requests take a tenth of it."""
 
-CHECKS = " checks"
-"""Marks the queue of a caller's long checks, beside that of large requests: the two take turns as two callers do."""
-
 QUEUE_SECONDS = 60.0
 """How long a request may wait for a thread."""
 
 
+class Threads:
+    """Threads for work of one kind, which callers get by turns."""
+
+    def __init__(self, settings: OffloadSettings, name: str) -> None:
+        self._executor = ThreadPoolExecutor(settings.threads, thread_name_prefix=name)
+        self._limiter = ConcurrencyLimiter(
+            ConcurrencySettings(settings.threads, settings.queue_size, QUEUE_SECONDS, caller_share=1.0)
+        )
+
+    async def run(self, owner: str, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        """Waits for the caller's turn, and returns what the function returns. Raises UpstreamError after too long."""
+        await self._limiter.acquire(owner)
+        future = self._executor.submit(_generously, function, arguments)
+        # The thread is free when the function has returned, even if nobody waits for it any more.
+        future.add_done_callback(partial(self._release, asyncio.get_running_loop(), owner))
+        return await asyncio.wrap_future(future)
+
+    def _release(self, loop: asyncio.AbstractEventLoop, owner: str, _: "Future[Any]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(self._limiter.release, owner)
+
+    def stop(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
 class Offload:
-    """A few threads for work that callers make expensive, and the turns of the loop for all other."""
+    """A few threads for work that callers make expensive, and the turns of the loop for all other.
+
+    Long checks have threads of their own: one may take seconds, a large request some milliseconds. Behind somebody's
+    checks the large requests of others would pile up until they are refused.
+    """
 
     def __init__(self, settings: OffloadSettings, accepted_keys: AcceptedKeys) -> None:
         self._settings, self.min_bytes = settings, settings.min_bytes
         self._accepted_keys = accepted_keys
-        self._executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="offload")
-        self._threads = ConcurrencyLimiter(
-            ConcurrencySettings(settings.threads, settings.queue_size, QUEUE_SECONDS, caller_share=1.0)
-        )
+        self._large, self._checks = Threads(settings, "large requests"), Threads(settings, "checks")
         self._waiting: Counter[str] = Counter()
         self._turn = 0.0  # seconds of this turn of the loop that were spent here
 
@@ -56,9 +79,9 @@ class Offload:
         caller: whose request it is. size: bytes that the function reads. Raises what the function raises, and
         CallerError (503) where too much waits already.
         """
-        queue = ""
+        threads = self._large
         if size <= self.min_bytes:
-            queue = CHECKS
+            threads = self._checks
             while self._turn >= TURN_SECONDS:
                 await asyncio.sleep(0)
             began = time.perf_counter()
@@ -73,31 +96,26 @@ class Offload:
                     if not self._turn:
                         asyncio.get_running_loop().call_soon(self._next_turn)
                     self._turn += seconds
-        return await self._run_in_thread(caller, queue, function, arguments)
+        return await self._run_in_thread(caller, threads, function, arguments)
 
     def _next_turn(self) -> None:
         self._turn = 0.0
 
     async def run_in_thread(self, caller: Principal, function: Callable[..., T], *arguments: Any) -> T:
         """Does what `run` does, always in a thread."""
-        return await self._run_in_thread(caller, "", function, arguments)
+        return await self._run_in_thread(caller, self._large, function, arguments)
 
     async def _run_in_thread(
-        self, caller: Principal, queue: str, function: Callable[..., T], arguments: tuple[Any, ...]
+        self, caller: Principal, threads: Threads, function: Callable[..., T], arguments: tuple[Any, ...]
     ) -> T:
         owner = await self._share(caller)
         if self._is_full(owner):
             raise _busy_error()
         self._waiting[owner] += 1
         try:
-            try:
-                await self._threads.acquire(owner + queue)
-            except UpstreamError as error:  # the wait was too long
-                raise _busy_error() from error
-            future = self._executor.submit(_generously, function, arguments)
-            # The thread is free when the function has returned, even if nobody waits for it any more.
-            future.add_done_callback(partial(self._release, asyncio.get_running_loop(), owner + queue))
-            return await asyncio.wrap_future(future)
+            return await threads.run(owner, function, arguments)
+        except UpstreamError as error:  # the wait was too long: what runs in threads raises none
+            raise _busy_error() from error
         finally:
             self._waiting[owner] -= 1
             if not self._waiting[owner]:
@@ -117,13 +135,10 @@ class Offload:
         size, share = self._settings.queue_size, self._settings.queue_share
         return self._waiting.total() >= size or self._waiting[owner] >= share
 
-    def _release(self, loop: asyncio.AbstractEventLoop, owner: str, _: "Future[Any]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(self._threads.release, owner)
-
     def stop(self) -> None:
         """Takes no more work, and does not wait for what is under way."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._large.stop()
+        self._checks.stop()
 
 
 def _busy_error() -> CallerError:

@@ -185,7 +185,9 @@ class FileSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    threads: Annotated[int, _about("threads for large requests and long checks, in each worker"), Meta(ge=1)] = 1
+    threads: Annotated[
+        int, _about("threads for large requests, and as many for long checks, in each worker"), Meta(ge=1)
+    ] = 1
     min_bytes: Annotated[
         int, _about("requests above this size are read in a thread, not on the event loop"), Meta(ge=0)
     ] = 128 * 1024

@@ -40,8 +40,8 @@ BUDGET, LIMIT = 0.02, 600
 PRICES = {f"{MODEL}@{fault}": {"input": 2.5, "output": 10} for fault in (*FAULTS, *HARMLESS, "stall")}
 """Of the emulator's models that misbehave: without a price a budget refuses them."""
 
-WORKER_KILLED = "worker killed"
-EXCUSES = frozenset({WORKER_KILLED, "database away", "Redis away"})
+WORKER_KILLED, REDIS_AWAY = "worker killed", "Redis away"
+EXCUSES = frozenset({WORKER_KILLED, "database away", REDIS_AWAY})
 """What callers may notice of all that is done."""
 
 AWAY_SECONDS = 1.5
@@ -222,7 +222,7 @@ class Installation:
         if isinstance(self.database, PostgresDatabase):
             events.insert(1, ("database away", self.lose_database))
         if self.redis is not None:
-            events.insert(2, ("Redis away", self.lose_redis))
+            events.insert(2, (REDIS_AWAY, self.lose_redis))
         return events
 
     def run_events(self, seconds: float, pause: float, kills: bool, over: threading.Event) -> None:
