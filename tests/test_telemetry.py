@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from gateway.observability import telemetry
 from gateway.settings.schema import NamedUpstream, Retries, TracingSettings
+from support import databases
 from support.app import CHAT, SERVER_KEY, A, Seen, Stage, answered, stage, streamed
 from support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
 from support.redis_server import free_port
@@ -195,6 +199,42 @@ def test_a_span_names_the_upstreams(receiver: OtlpReceiver) -> None:
     names = [attributes(event)["cohere_gateway.attempt.upstream"] for event in span.events]
     assert names[0] == "vault" and names[-1] == "default"
     assert attributes(span)["cohere_gateway.attempt.upstream"] == "default"
+
+
+def test_a_response_in_the_background_has_a_span_of_its_own(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    with stage(cohere_api_key=[SERVER_KEY], retries=QUICK, database_url=databases.sqlite(tmp_path)) as one:
+        one.plays(streamed("words"))
+        body = {"model": A, "input": "Hi", "background": True, "stream": True}
+        seen = one.gateway.ask("POST", "/v1/responses", body)
+        request = seen.headers["x-request-id"]
+
+        def find() -> Any:
+            spans = [s for s in receiver.spans if attributes(s).get("cohere_gateway.request.id") == request]
+            return spans if len(spans) == 2 else None
+
+        spans = receiver.wait_for(find)
+    by_tokens = {attributes(span).get("gen_ai.usage.output_tokens", 0): attributes(span) for span in spans}
+    assert sorted(by_tokens) == [0, 3], "the request that began it, and the response"
+    assert all(
+        each["gen_ai.request.model"] == A and each["cohere_gateway.outcome"] == "ok" for each in by_tokens.values()
+    )
+
+
+def test_a_message_on_a_websocket_has_a_span(theatre: Stage, receiver: OtlpReceiver) -> None:
+    theatre.plays(streamed("words"))
+    headers = {"authorization": f"Bearer {theatre.gateway.key}", "x-request-id": "socket"}
+    url = theatre.gateway.url.replace("http://", "ws://")
+    with connect(f"{url}/v1/responses", additional_headers=headers, proxy=None) as connection:
+        connection.send(json.dumps({"type": "response.create", "model": A, "input": "Hi"}))
+        while json.loads(connection.recv(30))["type"] != "response.completed":
+            pass
+
+    def find() -> Any:
+        spans = (attributes(span) for span in receiver.spans)
+        return next((s for s in spans if s.get("cohere_gateway.request.id") == "socket.1"), None)
+
+    span = receiver.wait_for(find)
+    assert (span["gen_ai.request.model"], span["gen_ai.usage.output_tokens"]) == (A, 3)
 
 
 def test_probes_have_no_span(theatre: Stage, receiver: OtlpReceiver) -> None:
